@@ -9,5 +9,7 @@
     reason = "a test fails by panicking, and shows what it saw"
 )]
 
+mod docker;
 mod host;
+mod layers;
 mod support;

@@ -71,8 +71,7 @@ ensure() {
 
     # Where no init system has mounted the control groups, as in a minimal virtual machine.
     if ! mountpoint -q /sys/fs/cgroup; then
-        "$here/packages.sh" cgroupfs-mount:cgroupfs-mount
-        cgroupfs-mount
+        mount -t cgroup2 cgroup2 /sys/fs/cgroup
     fi
 
     log=$(mktemp)
