@@ -9,5 +9,14 @@
     reason = "a test fails by panicking, and shows what it saw"
 )]
 
+mod commands;
+mod configuration;
 mod host;
+mod protocol;
+mod shutdown;
+mod slow;
+mod streaming;
 mod support;
+mod telemetry;
+mod tls;
+mod whitelist;
