@@ -13,7 +13,7 @@ use crate::support::{Finished, KEY, Launch};
 const UNUSABLE: i32 = 78;
 
 /// Values with which the daemon starts.
-const GOOD: &[(&str, &[&str])] = &[
+pub(crate) const GOOD: &[(&str, &[&str])] = &[
     (
         "API_KEY",
         &["8$isLong", "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"],
