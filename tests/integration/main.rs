@@ -9,7 +9,16 @@
     reason = "a test fails by panicking, and shows what it saw"
 )]
 
+mod commands;
+mod configuration;
 mod docker;
 mod host;
 mod layers;
+mod protocol;
+mod shutdown;
+mod slow;
+mod streaming;
 mod support;
+mod telemetry;
+mod tls;
+mod whitelist;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{PATIENCE, schema};
+use super::{PATIENCE, net, schema, wait};
 
 /// One connection to an agent.
 pub(crate) struct Client {
@@ -166,6 +166,27 @@ impl Client {
                 ),
             }
         }
+    }
+
+    /// Waits for the end of the stream for so long, keeping what arrives; `None` if it did not end.
+    pub(crate) fn ends_within(&mut self, deadline: Duration) -> Option<Ending> {
+        let end = Instant::now() + deadline;
+        loop {
+            match self.receive(end) {
+                Received::Bytes => {}
+                Received::End(ending) => return Some(ending),
+                Received::Nothing => return None,
+            }
+        }
+    }
+
+    /// Waits until the agent has read all that this client sent.
+    pub(crate) fn wait_until_read(&self) {
+        let (here, there) = (self.local_address(), self.peer_address());
+        wait::until("the agent to read what was sent", PATIENCE, || {
+            let sent = net::unread(here, there).is_some();
+            (sent && net::unread(there, here) == Some(0)).then_some(())
+        });
     }
 
     /// Receives at least `count` bytes without handing them out.
