@@ -1,7 +1,7 @@
 //! STAGE 1: reading the host, the engine and the logs.
 //!
 //! One folder per source, each with its actor in `mod.rs` and its plain logic beside it. An
-//! actor here is a shell around [`schedule::run`], which reads its source round after round and
+//! actor here is a shell around `schedule::run`, which reads its source round after round and
 //! publishes what comes of it.
 
 mod backoff;

@@ -1,6 +1,6 @@
 //! STAGE 3: connections → authenticated sessions, each fed by the aggregator.
 //!
-//! [`Listener`] accepts and turns away; [`handshake`] settles who stays;
+//! [`Listener`] accepts and turns away; `handshake` settles who stays;
 //! [`ClientSession`] is the only owner of a connection's write side from then on.
 
 mod handshake;
