@@ -1,0 +1,22 @@
+//! The agent as its users meet it: the real binary, real sockets, real processes.
+//!
+//! Every module is one topic; `support` is the harness they share. Each snapshot that a test reads is validated
+//! against `config/snapshot.schema.json`, and everything an agent prints is searched for its API key.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and shows what it saw"
+)]
+
+mod commands;
+mod configuration;
+mod host;
+mod protocol;
+mod shutdown;
+mod slow;
+mod streaming;
+mod support;
+mod telemetry;
+mod tls;
+mod whitelist;

@@ -1,0 +1,185 @@
+//! After the key: one whole line after another, on time, whatever the client does meanwhile.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use serial_test::{parallel, serial};
+
+use crate::support::{Agent, Client, Ending, KEY, PATIENCE};
+
+fn seq(snapshot: &Value) -> u64 {
+    snapshot["agent"]["seq"].as_u64().unwrap()
+}
+
+#[test]
+#[parallel]
+fn the_newest_snapshot_goes_out_at_once() {
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "1h")]);
+    let first = agent.login().snapshot();
+    let asked = Instant::now();
+    let again = agent.login().snapshot();
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert_eq!(seq(&first), seq(&again));
+    assert_eq!(first["timestamp"], again["timestamp"]);
+}
+
+#[test]
+#[serial]
+fn the_interval_is_kept_and_the_sequence_has_no_gaps() {
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "200ms")]);
+    let mut client = agent.login();
+    // The first comes at once, at any moment of an interval.
+    client.snapshot();
+    let mut previous = client.snapshot();
+    let started = Instant::now();
+    let mut arrived = started;
+    for _ in 0..25 {
+        let snapshot = client.snapshot();
+        let gap = arrived.elapsed();
+        arrived = Instant::now();
+        assert!(gap < Duration::from_millis(600), "{gap:?}");
+        assert_eq!(seq(&snapshot), seq(&previous) + 1);
+        assert_eq!(snapshot["agent"]["skipped"], 0);
+        let timestamp = |snapshot: &Value| snapshot["timestamp"].as_str().unwrap().to_owned();
+        assert!(timestamp(&snapshot) > timestamp(&previous));
+        previous = snapshot;
+    }
+    let mean = started.elapsed() / 25;
+    assert!(mean >= Duration::from_millis(190), "{mean:?}");
+    assert!(mean <= Duration::from_millis(220), "{mean:?}");
+}
+
+#[test]
+#[parallel]
+fn a_collector_keeps_its_own_interval() {
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms"), ("SYSTEM_INTERVAL", "1h")]);
+    let mut client = agent.login();
+    let first = client.snapshot();
+    for _ in 0..10 {
+        let next = client.snapshot();
+        assert!(seq(&next) > seq(&first));
+        assert_eq!(next["sources"]["system"], first["sources"]["system"]);
+        assert_eq!(next["system"], first["system"]);
+    }
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms"), ("SYSTEM_INTERVAL", "300ms")]);
+    let mut client = agent.login();
+    let at = |snapshot: &Value| snapshot["sources"]["system"]["collected_at"].clone();
+    let first = at(&client.snapshot());
+    client.snapshot_where("a second reading", PATIENCE, |next| at(next) != first);
+}
+
+#[test]
+#[parallel]
+fn what_follows_the_key_is_read_and_discarded() {
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms")]);
+    let mut client = agent.connect();
+    client.send(format!("{KEY}\nand more in the same segment\n{KEY} {{}}\n"));
+    client.snapshot();
+    let before = agent.peak_rss();
+    let chunk = vec![b'\n'; 1024 * 1024];
+    for _ in 0..16 {
+        client.send(&chunk);
+    }
+    client.wait_until_read();
+    let growth = agent.peak_rss() - before;
+    assert!(growth < 4 << 20, "grew by {growth} bytes");
+    let next = seq(&client.snapshot());
+    for later in 1..5 {
+        assert_eq!(seq(&client.snapshot()), next + later);
+    }
+}
+
+#[test]
+#[parallel]
+fn a_half_closed_client_keeps_receiving() {
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms")]);
+    let mut client = agent.login();
+    client.half_close();
+    let first = seq(&client.snapshot());
+    for later in 1..10 {
+        assert_eq!(seq(&client.snapshot()), first + later);
+    }
+    assert!(agent.events("client disconnected").is_empty());
+}
+
+#[test]
+#[parallel]
+fn leaving_in_mid_line_harms_nobody() {
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms")]);
+    let mut witness = agent.login();
+    let mut last = seq(&witness.snapshot());
+    for reset in [false, true].repeat(10) {
+        let mut client = Client::connect_narrow(agent.address());
+        client.send(format!("{KEY}\n"));
+        client.receive_bytes(10);
+        let peer = client.local_address().to_string();
+        if reset {
+            client.reset();
+        } else {
+            drop(client);
+        }
+        agent.event_where("client disconnected", |event| event.text("peer") == peer);
+    }
+    // The witness got every one of the snapshots meanwhile.
+    let newest = seq(&agent.login().snapshot());
+    while last < newest {
+        let snapshot = witness.snapshot();
+        last += 1;
+        assert_eq!(seq(&snapshot), last);
+        assert_eq!(snapshot["agent"]["skipped"], 0);
+    }
+}
+
+#[test]
+#[serial]
+fn two_hundred_clients_at_once_all_get_snapshots() {
+    const CLIENTS: u64 = 200;
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "200ms")]);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| agent.connect()).collect();
+    for client in &mut clients {
+        client.send(format!("{KEY}\n"));
+    }
+    for client in &mut clients {
+        client.snapshot_where("all clients", PATIENCE, |s| {
+            s["agent"]["clients"] == CLIENTS
+        });
+    }
+    // From here on every one gets every snapshot.
+    for client in &mut clients {
+        let first = client.snapshot();
+        for later in 1..4 {
+            let next = client.snapshot();
+            assert_eq!(seq(&next), seq(&first) + later);
+            assert_eq!(next["agent"]["skipped"], 0);
+        }
+    }
+    drop(clients);
+    let mut last = agent.login();
+    last.snapshot_where("all to be gone", PATIENCE, |s| s["agent"]["clients"] == 1);
+}
+
+#[test]
+#[parallel]
+fn one_client_too_many_is_closed_at_once() {
+    let agent = Agent::start(&[("MAX_CLIENTS", "2"), ("PUBLISH_INTERVAL", "100ms")]);
+    let mut first = agent.login();
+    let mut second = agent.login();
+    first.snapshot();
+    second.snapshot();
+    let mut third = agent.connect();
+    let peer = third.local_address().to_string();
+    let (answer, ending) = third.rest();
+    assert_eq!((answer, ending), (Vec::new(), Ending::Eof));
+    let refused = agent.event_where("client refused", |event| event.text("peer") == peer);
+    let reason = refused.text("reason");
+    assert!(
+        reason.contains("MAX_CLIENTS") || reason.contains("too many"),
+        "{reason}"
+    );
+    // The others notice nothing, and a place that becomes free can be taken.
+    second.snapshot();
+    let left = first.local_address().to_string();
+    drop(first);
+    agent.event_where("client disconnected", |event| event.text("peer") == left);
+    agent.login().snapshot();
+}

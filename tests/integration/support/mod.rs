@@ -1,0 +1,27 @@
+//! What every test stands on: the agent as a child process, clients of it, and waiting with deadlines.
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "the harness comes before the tests that use it"
+)]
+
+mod agent;
+mod busy;
+mod certificates;
+mod client;
+pub(crate) mod kernel;
+mod lines;
+pub(crate) mod net;
+mod openssl;
+pub(crate) mod schema;
+pub(crate) mod wait;
+mod watch;
+
+pub(crate) use agent::{Agent, Event, Finished, KEY, Launch};
+pub(crate) use busy::{Busy, Idle};
+pub(crate) use certificates::{Authority, Identity};
+pub(crate) use client::{Client, Ending};
+pub(crate) use lines::Lines;
+pub(crate) use openssl::OpenSsl;
+pub(crate) use wait::PATIENCE;
+pub(crate) use watch::Watch;

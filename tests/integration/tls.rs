@@ -1,0 +1,198 @@
+//! TLS, with OpenSSL's client on the other side.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serial_test::parallel;
+
+use crate::support::{Agent, Authority, KEY, Launch, OpenSsl};
+
+/// The options with which openssl's client verifies the agent.
+fn verifying(authority: &Authority) -> [String; 3] {
+    let file = authority.certificate.to_str().unwrap().to_owned();
+    [
+        "-verify_return_error".to_owned(),
+        "-CAfile".to_owned(),
+        file,
+    ]
+}
+
+#[test]
+#[parallel]
+fn both_versions_of_tls_stream_snapshots() {
+    let authority = Authority::new();
+    let identity = authority.issue("agent");
+    let agent = identity.launch().var("PUBLISH_INTERVAL", "200ms").start();
+    for (option, version) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let options = [verifying(&authority).as_slice(), &[option.to_owned()]].concat();
+        let mut client = OpenSsl::connect(agent.address(), &options);
+        client.send(format!("{KEY}\n"));
+        let first = client.snapshot()["agent"]["seq"].as_u64().unwrap();
+        for later in 1..4 {
+            assert_eq!(client.snapshot()["agent"]["seq"], first + later);
+        }
+        client.says(&format!("Protocol version: {version}"));
+        client.says("Verification: OK");
+    }
+}
+
+#[test]
+#[parallel]
+fn older_versions_are_refused() {
+    let authority = Authority::new();
+    let agent = authority.issue("agent").launch().start();
+    // Without the security level openssl's client would refuse them itself.
+    let options = ["-tls1_1", "-cipher", "ALL@SECLEVEL=0"];
+    let mut client = OpenSsl::connect(agent.address(), &options);
+    client.send(format!("{KEY}\n"));
+    client.says("alert protocol version");
+    let (received, status) = client.finish();
+    assert!(received.is_empty() && !status.success(), "{received:?}");
+}
+
+#[test]
+#[parallel]
+fn the_key_counts_within_tls_as_without() {
+    let authority = Authority::new();
+    let agent = authority.issue("agent").launch().start();
+    for line in ["wrong-key-of-some-length", "", &format!("{KEY} {{}}")] {
+        let mut client = OpenSsl::connect(agent.address(), &verifying(&authority));
+        client.send(format!("{line}\n"));
+        let (received, status) = client.finish();
+        assert_eq!(received, ["Unauthorized"]);
+        // The end is announced: nothing was cut off.
+        assert!(status.success(), "{status}");
+    }
+}
+
+#[test]
+#[parallel]
+fn plaintext_on_a_tls_port_is_closed() {
+    let authority = Authority::new();
+    let agent = authority.issue("agent").launch().start();
+    let started = Instant::now();
+    for plaintext in [format!("{KEY}\n"), "GET / HTTP/1.1\r\n\r\n".to_owned()] {
+        let mut client = agent.connect();
+        let peer = client.local_address().to_string();
+        client.send(plaintext);
+        let (answer, _) = client.rest();
+        // Nothing, or a fatal alert: seven bytes, of which the first says so.
+        let alert = answer.len() == 7 && answer[0] == 0x15;
+        assert!(answer.is_empty() || alert, "{}", answer.escape_ascii());
+        let event = agent.event_where("client refused", |event| event.text("peer") == peer);
+        assert!(
+            event.text("reason").to_lowercase().contains("tls"),
+            "{event:?}"
+        );
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+#[parallel]
+fn a_handshake_that_does_not_come_is_waited_for_no_longer_than_a_key() {
+    let authority = Authority::new();
+    let launch = authority.issue("agent").launch();
+    let agent = launch.var("AUTH_TIMEOUT", "500ms").start();
+    let started = Instant::now();
+    let (answer, _) = agent.connect().rest();
+    assert_eq!(answer, b"");
+    assert!(started.elapsed() >= Duration::from_millis(490));
+    // Nor does a handshake win more time for the key.
+    let mut client = OpenSsl::connect(agent.address(), &verifying(&authority));
+    client.says("CONNECTION ESTABLISHED");
+    assert_eq!(client.line().as_deref(), Some("Unauthorized"));
+    assert!(started.elapsed() < Duration::from_secs(4));
+}
+
+#[test]
+#[parallel]
+fn a_client_that_verifies_is_not_fooled() {
+    let agent = Authority::new().issue("agent");
+    let (authority, other) = (Authority::new(), Authority::new());
+    assert!(
+        !agent.certificate.exists(),
+        "an authority's files go with it"
+    );
+    let agent = authority.issue("agent").launch().start();
+    let mut client = OpenSsl::connect(agent.address(), &verifying(&other));
+    client.send(format!("{KEY}\n"));
+    client.says("verify error");
+    let (received, status) = client.finish();
+    assert!(received.is_empty() && !status.success(), "{received:?}");
+    // The agent takes note, and serves the next.
+    agent.event("client refused");
+    let mut client = OpenSsl::connect(agent.address(), &verifying(&authority));
+    client.send(format!("{KEY}\n"));
+    client.snapshot();
+}
+
+/// The daemon does not start: status 78 and one line that names the variable and says what is wrong.
+fn assert_fails(launch: Launch, variable: &str, words: &str) {
+    let finished = launch.run();
+    assert_eq!(finished.code(), 78, "{finished:?}");
+    let [line] = finished.stderr.as_slice() else {
+        panic!("not one line: {finished:?}");
+    };
+    assert!(line.contains(variable), "no {variable}: {line}");
+    assert!(line.contains(words), "no {words:?}: {line}");
+}
+
+#[test]
+#[parallel]
+fn a_missing_file_stops_the_start() {
+    let authority = Authority::new();
+    let launch = || authority.issue("agent").launch();
+    for variable in ["TLS_CERT_FILE", "TLS_KEY_FILE"] {
+        assert_fails(launch().without(variable), variable, "not set");
+        let missing = launch().var(variable, "/nonexistent/file.pem");
+        assert_fails(missing, variable, "No such file");
+        let directory = launch().var(variable, std::env::temp_dir());
+        assert_fails(directory, variable, "directory");
+    }
+}
+
+#[test]
+#[parallel]
+fn a_key_of_another_certificate_stops_the_start() {
+    let authority = Authority::new();
+    let (agent, other) = (authority.issue("agent"), authority.issue("other"));
+    let launch = agent.launch().var("TLS_KEY_FILE", &other.key);
+    assert_fails(launch, "TLS_KEY_FILE", "does not match");
+}
+
+#[test]
+#[parallel]
+fn files_that_are_not_pem_stop_the_start() {
+    let authority = Authority::new();
+    let agent = authority.issue("agent");
+    let pem = fs::read_to_string(&agent.certificate).unwrap();
+    let garbage = [
+        ("empty", String::new()),
+        ("garbage", "garbage\n".to_owned()),
+        ("cut", pem[..pem.len() / 2].to_owned()),
+        (
+            "hollow",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned(),
+        ),
+    ];
+    for (name, content) in garbage {
+        let file = authority.file(name, &content);
+        let certificate = agent.launch().var("TLS_CERT_FILE", &file);
+        assert_fails(certificate, "TLS_CERT_FILE", "accepted");
+        let key = agent.launch().var("TLS_KEY_FILE", &file);
+        assert_fails(key, "TLS_KEY_FILE", "accepted");
+    }
+    // Each in the other's place.
+    let swapped = agent.launch().var("TLS_CERT_FILE", &agent.key);
+    assert_fails(swapped, "TLS_CERT_FILE", "contains no certificate");
+    let swapped = agent.launch().var("TLS_KEY_FILE", &agent.certificate);
+    assert_fails(swapped, "TLS_KEY_FILE", "contains no private key");
+}
+
+#[test]
+#[parallel]
+fn without_tls_the_files_do_not_matter() {
+    let agent = Agent::start(&[("TLS_CERT_FILE", "/nonexistent/file.pem")]);
+    agent.login().snapshot();
+}
