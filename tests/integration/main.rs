@@ -11,7 +11,9 @@
 
 mod commands;
 mod configuration;
+mod docker;
 mod host;
+mod layers;
 mod protocol;
 mod shutdown;
 mod slow;

@@ -1,0 +1,30 @@
+# System Agent. `make` alone lists the targets.
+#
+# Two of them do everything on a fresh Debian machine that has only cargo and a C compiler: `make run` and `make test`.
+
+PROFILE ?= release
+
+.PHONY: help run test bench lint build
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+run: ## build and run the agent here; prints an API key for this run, and how to read the stream (PROFILE=dev builds faster)
+	@tests/setup/run.sh $(PROFILE)
+
+test: ## run every test; as root, installs and starts what they need (SKIP_DOCKER=1 leaves out those that need Docker)
+	@tests/setup/test.sh
+
+bench: ## measure what the agent costs the host at 0, 10 and 50 containers (BENCH_SECONDS=60 a row)
+	@tests/setup/bench.sh
+
+lint: ## formatting, clippy, documentation, dependencies, shell scripts: all without a warning
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+	tests/setup/deny.sh
+	@tests/setup/packages.sh shellcheck:shellcheck
+	shellcheck .ci/run tests/setup/*.sh
+
+build: ## build the release binary, target/release/system-agent
+	cargo build --locked --release

@@ -1,0 +1,142 @@
+//! `check` and `snapshot`, with Docker.
+
+use serial_test::parallel;
+use tempfile::TempDir;
+
+use super::container::Container;
+use super::engine::Engine;
+use super::launch;
+use super::snapshots::{healthy, shows};
+use super::stand_in::{Answer, StandIn};
+use crate::support::{Finished, schema};
+
+/// The line of a component, which there must be exactly one of.
+fn line<'f>(finished: &'f Finished, component: &str) -> &'f str {
+    let of_component = |line: &&String| line.to_lowercase().contains(component);
+    let lines: Vec<_> = finished.stdout.iter().filter(of_component).collect();
+    assert_eq!(lines.len(), 1, "lines about {component}: {finished:#?}");
+    lines[0]
+}
+
+/// Fails unless the component's line has this verdict.
+fn assert_verdict(finished: &Finished, component: &str, verdict: &str) {
+    let line = line(finished, component);
+    assert!(
+        line.starts_with(verdict),
+        "{component} is not {verdict}: {finished:#?}"
+    );
+}
+
+#[test]
+#[parallel]
+fn check_passes_on_a_healthy_host() {
+    let _container = Container::run("checked", &[], "echo line; sleep 1000");
+    let finished = launch().args(["check"]).run();
+    assert_eq!(finished.code(), 0, "{finished:#?}");
+    for component in ["configuration", "system", "docker", "stats", "logs"] {
+        assert_verdict(&finished, component, "PASS");
+    }
+    assert!(!finished.stdout.iter().any(|line| line.starts_with("FAIL")));
+}
+
+#[test]
+#[parallel]
+fn check_says_that_there_is_no_engine() {
+    let socket = "/nonexistent/docker.sock";
+    let host = format!("unix://{socket}");
+    let finished = launch().var("DOCKER_HOST", host).args(["check"]).run();
+    assert_eq!(finished.code(), 1, "{finished:#?}");
+    assert_verdict(&finished, "system", "PASS");
+    let docker = line(&finished, "docker");
+    assert!(docker.starts_with("FAIL"), "{docker}");
+    assert!(docker.contains(socket), "does not say where: {docker}");
+}
+
+#[test]
+#[parallel]
+fn check_says_that_the_engine_never_answers() {
+    let finished = check_with(|_| Answer::Silence);
+    assert_eq!(finished.code(), 1, "{finished:#?}");
+    assert_verdict(&finished, "docker", "FAIL");
+}
+
+#[test]
+#[parallel]
+fn check_says_what_is_wrong_with_the_figures() {
+    let _container = Container::run("checked-stats", &[], "echo line; sleep 1000");
+    let finished = check_with(|path| breaking("/stats", path));
+    assert_eq!(finished.code(), 1, "{finished:#?}");
+    assert_verdict(&finished, "docker", "PASS");
+    assert_verdict(&finished, "logs", "PASS");
+    assert_verdict(&finished, "stats", "FAIL");
+    assert!(
+        line(&finished, "stats").contains("out of order"),
+        "{finished:#?}"
+    );
+}
+
+#[test]
+#[parallel]
+fn check_says_what_is_wrong_with_the_logs() {
+    let _container = Container::run("checked-logs", &[], "echo line; sleep 1000");
+    let finished = check_with(|path| breaking("/logs", path));
+    assert_eq!(finished.code(), 1, "{finished:#?}");
+    assert_verdict(&finished, "docker", "PASS");
+    assert_verdict(&finished, "stats", "PASS");
+    assert_verdict(&finished, "logs", "FAIL");
+    assert!(
+        line(&finished, "logs").contains("out of order"),
+        "{finished:#?}"
+    );
+}
+
+#[test]
+#[parallel]
+fn check_skips_what_is_switched_off() {
+    let finished = launch()
+        .var("DOCKER_ENABLED", "false")
+        .args(["check"])
+        .run();
+    assert_eq!(finished.code(), 0, "{finished:#?}");
+    for component in ["docker", "stats", "logs"] {
+        assert_verdict(&finished, component, "SKIP");
+    }
+}
+
+#[test]
+#[parallel]
+fn snapshot_prints_one_with_the_containers_in_it() {
+    let container = Container::run("printed", &[], "echo line; sleep 1000");
+    container.wait_for_line("line");
+    let finished = launch().args(["snapshot"]).run();
+    assert_eq!(finished.code(), 0, "{finished:#?}");
+    assert_eq!(finished.stdout.len(), 1, "{finished:#?}");
+    let snapshot = schema::snapshot(&finished.stdout[0]);
+    assert!(healthy(&snapshot), "{:#}", snapshot["sources"]);
+    assert!(shows(&snapshot, container.name()), "{snapshot:#}");
+
+    let finished = launch().args(["snapshot", "--pretty"]).run();
+    assert!(finished.stdout.len() > 1, "{finished:#?}");
+    let snapshot = schema::snapshot(&finished.stdout.join("\n"));
+    assert!(shows(&snapshot, container.name()), "{snapshot:#}");
+}
+
+/// `check` with an engine that answers by this rule.
+fn check_with(rule: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Finished {
+    // Its image is there before anything is timed.
+    Engine::local();
+    let folder = TempDir::new().expect("a temporary folder");
+    let socket = folder.path().join("docker.sock");
+    let _stand_in = StandIn::at(&socket, rule);
+    let host = format!("unix://{}", socket.display());
+    launch().var("DOCKER_HOST", host).args(["check"]).run()
+}
+
+/// The real engine, but for the calls whose path has this part.
+fn breaking(part: &str, path: &str) -> Answer {
+    if path.contains(part) {
+        Answer::Json("500 Internal Server Error", r#"{"message":"out of order"}"#)
+    } else {
+        Answer::Engine
+    }
+}

@@ -1,0 +1,179 @@
+//! Containers of a test's own, removed when it lets go of them.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::engine::{Engine, IMAGE};
+use crate::support::{PATIENCE, wait};
+
+/// The label on every container made here; its value is the process id of the test that made it.
+pub(crate) const LABEL: &str = "system-agent-test";
+
+/// A container. Removed on drop.
+pub(crate) struct Container<'e> {
+    engine: &'e Engine,
+    id: String,
+    name: String,
+}
+
+impl Container<'static> {
+    /// Starts `sh -c script` on the machine's own engine, with these options of `docker run`.
+    pub(crate) fn run(topic: &str, options: &[&str], script: &str) -> Self {
+        Self::run_on(Engine::local(), topic, options, script)
+    }
+}
+
+impl<'e> Container<'e> {
+    /// Starts `sh -c script` on an engine that has the image.
+    pub(crate) fn run_on(engine: &'e Engine, topic: &str, options: &[&str], script: &str) -> Self {
+        let name = unique_name(topic);
+        let label = format!("{LABEL}={}", std::process::id());
+        let mut arguments = vec!["run", "--detach", "--name", &name, "--label", &label];
+        arguments.extend(options);
+        arguments.extend([IMAGE, "sh", "-c", script]);
+        let id = engine.docker(arguments);
+        Self { engine, id, name }
+    }
+
+    /// Its name, without the slash.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its id as snapshots show it.
+    pub(crate) fn short_id(&self) -> &str {
+        &self.id[..12]
+    }
+
+    /// What `docker inspect` says of it.
+    pub(crate) fn inspect(&self) -> Value {
+        self.engine.inspect(&self.id)
+    }
+
+    /// Runs `docker <verb> [options] <this container>`.
+    pub(crate) fn docker(&self, verb: &str, options: &[&str]) -> String {
+        let mut arguments = vec![verb];
+        arguments.extend(options);
+        arguments.push(&self.id);
+        self.engine.docker(arguments)
+    }
+
+    /// Runs a shell command inside it.
+    pub(crate) fn exec(&self, script: &str) -> String {
+        self.engine.docker(["exec", &self.id, "sh", "-c", script])
+    }
+
+    /// Renames it; the new name is as unique as the old one.
+    pub(crate) fn rename(&mut self, topic: &str) {
+        let name = unique_name(topic);
+        self.engine.docker(["rename", &self.id, &name]);
+        self.name = name;
+    }
+
+    /// Waits until it has printed a line that ends with `text`.
+    pub(crate) fn wait_for_line(&self, text: &str) {
+        let printed = || {
+            let lines = self.logs();
+            lines.iter().any(|line| line.ends_with(text)).then_some(())
+        };
+        wait::until(&format!("{text:?} in docker logs"), PATIENCE, printed);
+    }
+
+    /// What `docker logs --timestamps` says, as lines `TIMESTAMP text` of both streams in the order of their
+    /// timestamps. Bytes that are not UTF-8 are replaced, and the carriage returns of a terminal removed.
+    pub(crate) fn logs(&self) -> Vec<String> {
+        let output = self.engine.try_docker(["logs", "--timestamps", &self.id]);
+        assert!(output.status.success(), "docker logs: {output:?}");
+        let mut lines = Vec::new();
+        for stream in [output.stdout, output.stderr] {
+            let text = String::from_utf8_lossy(&stream);
+            let split = text.split_terminator('\n');
+            lines.extend(split.map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()));
+        }
+        lines.sort_by(|a, b| timestamp(a).cmp(timestamp(b)));
+        lines
+    }
+
+    /// What `docker stats --no-stream` says of it. Takes about two seconds.
+    pub(crate) fn stats(&self) -> Stats {
+        let text = self.docker("stats", &["--no-stream", "--format", "{{json .}}"]);
+        let stats: Value = serde_json::from_str(&text).expect("docker stats prints JSON");
+        let field = |name: &str| stats[name].as_str().expect("a text").to_owned();
+        let percent = |name: &str| {
+            let text = field(name);
+            let number = text.strip_suffix('%').expect("a percentage");
+            number.parse().expect("a number")
+        };
+        let pair = |name: &str| {
+            let text = field(name);
+            let (left, right) = text.split_once(" / ").expect("a pair");
+            (size(left), size(right))
+        };
+        let (memory_usage, memory_limit) = pair("MemUsage");
+        let (received, sent) = pair("NetIO");
+        Stats {
+            cpu_percent: percent("CPUPerc"),
+            memory_percent: percent("MemPerc"),
+            memory_usage,
+            memory_limit,
+            received,
+            sent,
+        }
+    }
+
+    /// Waits for its main process to end.
+    pub(crate) fn wait_for_end(&self) {
+        let state = || (self.inspect()["State"]["Status"] == "exited").then_some(());
+        wait::until("the container's end", Duration::from_secs(30), state);
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        // A test may have removed it, or stopped its engine.
+        let _ = self.engine.try_docker(["rm", "-f", "-v", &self.id]);
+    }
+}
+
+/// `docker stats`, in bytes and percent.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    pub(crate) cpu_percent: f64,
+    pub(crate) memory_percent: f64,
+    pub(crate) memory_usage: f64,
+    pub(crate) memory_limit: f64,
+    pub(crate) received: f64,
+    pub(crate) sent: f64,
+}
+
+/// A name that no other container has, in this run or in another.
+fn unique_name(topic: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("system-agent-test-{}-{number}-{topic}", std::process::id())
+}
+
+/// The timestamp of a line of `docker logs --timestamps`, for sorting.
+fn timestamp(line: &str) -> &str {
+    line.split_once(' ')
+        .map_or(line, |(timestamp, _)| timestamp)
+}
+
+/// A size as Docker's client prints it: `40.5MiB`, `8.66MB`, `0B`.
+fn size(text: &str) -> f64 {
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic());
+    let (number, unit) = text.split_at(unit_at.expect("a unit"));
+    let factor = match unit {
+        "B" => 1.0,
+        "kB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        other => panic!("unknown unit {other:?}"),
+    };
+    number.parse::<f64>().expect("a number") * factor
+}

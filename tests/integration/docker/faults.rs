@@ -1,0 +1,181 @@
+//! Faults that a real engine cannot be made to show, shown by a stand-in at its socket.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+use serial_test::parallel;
+use tempfile::TempDir;
+
+use super::container::Container;
+use super::snapshots::{Snapshots, collected_at, docker_is_failing, healthy, shows};
+use super::stand_in::{Answer, StandIn};
+use super::{INTERVAL, RECOVERY, launch};
+use crate::support::{Agent, PATIENCE};
+
+/// How soon a fault must show: a call's deadline of 5 s, and a round's interval.
+const NOTICE: Duration = Duration::from_secs(10);
+
+/// The agent needs no more memory than this, whatever an engine sends.
+const MEMORY: u64 = 100 * 1024 * 1024;
+
+/// A folder with the place of a socket.
+struct Place {
+    _folder: TempDir,
+    socket: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let socket = folder.path().join("docker.sock");
+        let _folder = folder;
+        Self { _folder, socket }
+    }
+
+    fn agent(&self) -> Agent {
+        let host = format!("unix://{}", self.socket.display());
+        launch().var("DOCKER_HOST", host).start()
+    }
+}
+
+/// An engine that is well, then answers everything like this, then is well again.
+fn everything(answer: Answer) {
+    let place = Place::new();
+    let container = Container::run("fault", &["--network", "none"], "echo up; sleep 1000");
+    let well = StandIn::at(&place.socket, |_| Answer::Engine);
+    let agent = place.agent();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    let up = |s: &Value| healthy(s) && shows(s, container.name());
+    snapshots.until("the container", PATIENCE, up);
+
+    drop(well);
+    let unwell = StandIn::at(&place.socket, move |_| answer);
+    let failing = snapshots.until("the fault", NOTICE, docker_is_failing);
+    let read = collected_at(&failing, "docker");
+    for snapshot in snapshots.take(6) {
+        assert!(docker_is_failing(&snapshot), "{snapshot:#}");
+        assert_eq!(collected_at(&snapshot, "docker"), read, "nothing was read");
+    }
+
+    drop(unwell);
+    let _well = StandIn::at(&place.socket, |_| Answer::Engine);
+    snapshots.until("the recovery", RECOVERY, up);
+    let peak = agent.peak_rss();
+    assert!(peak < MEMORY, "{peak} bytes at its peak");
+}
+
+#[test]
+#[parallel]
+fn an_engine_that_never_answers() {
+    everything(Answer::Silence);
+}
+
+#[test]
+#[parallel]
+fn an_engine_that_answers_garbage() {
+    everything(Answer::Bytes(
+        b"\x16\x03\x01\x00\xff\xfe garbage \x00\x80\r\n\r\n\xff\xff",
+    ));
+}
+
+#[test]
+#[parallel]
+fn an_engine_that_closes_every_connection() {
+    everything(Answer::Bytes(b""));
+}
+
+#[test]
+#[parallel]
+fn an_engine_that_answers_with_errors() {
+    everything(Answer::Json(
+        "500 Internal Server Error",
+        r#"{"message":"out of order"}"#,
+    ));
+}
+
+#[test]
+#[parallel]
+fn an_engine_that_answers_with_other_json() {
+    everything(Answer::Json(
+        "200 OK",
+        r#"{"message":"not what was asked for"}"#,
+    ));
+}
+
+#[test]
+#[parallel]
+fn an_engine_that_answers_without_end() {
+    everything(Answer::Endless);
+}
+
+#[test]
+#[parallel]
+fn the_engines_own_words_are_the_reason() {
+    let place = Place::new();
+    let answer = Answer::Json(
+        "500 Internal Server Error",
+        r#"{"message":"disk is on fire"}"#,
+    );
+    let _stand_in = StandIn::at(&place.socket, move |_| answer);
+    let agent = place.agent();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    let snapshot = snapshots.until("the fault", NOTICE, docker_is_failing);
+    for source in ["docker", "logs"] {
+        let reason = snapshot["sources"][source]["error"].as_str().unwrap();
+        assert!(reason.contains("disk is on fire"), "{source}: {reason}");
+    }
+}
+
+#[test]
+#[parallel]
+fn a_list_of_odd_containers_is_survived() {
+    const ODD: &str = r#"[{}, {"Id": "", "Names": []}, {"Id": "abc", "Names": null, "Ports": null, "Created": -1},
+        {"Id": "0123456789abcdef", "Names": ["no slash"], "Image": null, "State": "running", "Status": "",
+         "Ports": [{}, {"PrivatePort": 70000, "Type": "quic"}]}]"#;
+    let place = Place::new();
+    let odd = |path: &str| {
+        if path.contains("/containers/json") {
+            Answer::Json("200 OK", ODD)
+        } else {
+            Answer::Engine
+        }
+    };
+    let stand_in = StandIn::at(&place.socket, odd);
+    let agent = place.agent();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    // Each is on time and valid; what there is to make of such a list is the agent's choice.
+    snapshots.take(6);
+
+    drop(stand_in);
+    let _well = StandIn::at(&place.socket, |_| Answer::Engine);
+    let container = Container::run("after-odd", &["--network", "none"], "echo up; sleep 1000");
+    let up = |s: &Value| healthy(s) && shows(s, container.name());
+    snapshots.until("the recovery", RECOVERY, up);
+}
+
+#[test]
+#[parallel]
+fn one_hung_container_does_not_hold_up_the_others() {
+    let hung = Container::run("hung", &["--network", "none"], "echo hung; sleep 1000");
+    let other = Container::run("other", &["--network", "none"], "echo other; sleep 1000");
+    let place = Place::new();
+    let id = hung.short_id().to_owned();
+    let rule = move |path: &str| {
+        let its_own = path.contains(&id);
+        if its_own {
+            Answer::Silence
+        } else {
+            Answer::Engine
+        }
+    };
+    let _stand_in = StandIn::at(&place.socket, rule);
+    let agent = place.agent();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    let told = |s: &Value| docker_is_failing(s) && shows(s, other.name());
+    let snapshot = snapshots.until("the other container, and the fault", PATIENCE, told);
+    let first = collected_at(&snapshot, "docker");
+    snapshots.until("newer figures of the other", PATIENCE, |s| {
+        shows(s, other.name()) && collected_at(s, "docker") > first
+    });
+}

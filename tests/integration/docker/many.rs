@@ -1,0 +1,83 @@
+//! Many containers at once.
+
+use std::thread;
+use std::time::Duration;
+
+use serial_test::serial;
+
+use super::container::Container;
+use super::launch;
+use super::snapshots::{Snapshots, collected_at, healthy, lines, shows};
+use crate::support::PATIENCE;
+
+const CONTAINERS: usize = 50;
+const INTERVAL: Duration = Duration::from_secs(2);
+
+#[test]
+#[serial]
+fn fifty_containers_and_still_a_snapshot_every_interval() {
+    let script = "i=0; while :; do i=$((i + 1)); echo line $i; sleep 1; done";
+    let containers = run_many(script);
+    // One that logs as much as it can, which must not delay the others. Its log is bounded, the disk's sake.
+    let chatty = Container::run(
+        "chatty",
+        &[
+            "--network",
+            "none",
+            "--cpus",
+            "0.2",
+            "--log-opt",
+            "max-size=10m",
+        ],
+        "yes 'a line of some length, again and again'",
+    );
+    let agent = launch()
+        .vars(&[
+            ("PUBLISH_INTERVAL", "2s"),
+            ("SYSTEM_INTERVAL", "2s"),
+            ("DOCKER_INTERVAL", "2s"),
+            ("LOG_INTERVAL", "2s"),
+        ])
+        .start();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    let names: Vec<_> = containers.iter().map(Container::name).collect();
+    let complete = |s: &_| {
+        let all = names.iter().all(|name| shows(s, name));
+        all && shows(s, chatty.name())
+    };
+    snapshots.until("every container", PATIENCE, complete);
+
+    let mut newest = None;
+    for snapshot in snapshots.take(8) {
+        assert!(complete(&snapshot), "a container is missing: {snapshot:#}");
+        assert!(healthy(&snapshot), "{:#}", snapshot["sources"]);
+        for name in &names {
+            let lines = lines(&snapshot, name).unwrap();
+            assert!(!lines.is_empty(), "no lines of {name}");
+        }
+        // The figures move on as well: at most two rounds old.
+        let at = collected_at(&snapshot, "docker").unwrap();
+        let composed = humantime::parse_rfc3339(snapshot["timestamp"].as_str().unwrap()).unwrap();
+        let age = composed.duration_since(at).unwrap_or_default();
+        assert!(age <= 2 * INTERVAL, "figures of {age:?} ago");
+        newest = Some(newest.map_or(at, |newest| at.max(newest)));
+    }
+    assert!(newest.is_some());
+}
+
+/// Starts them a few at a time.
+fn run_many(script: &str) -> Vec<Container<'static>> {
+    let some = |count| {
+        move || -> Vec<_> {
+            let run = |_| Container::run("many", &["--network", "none"], script);
+            (0..count).map(run).collect()
+        }
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..5).map(|_| scope.spawn(some(CONTAINERS / 5))).collect();
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().unwrap())
+            .collect()
+    })
+}

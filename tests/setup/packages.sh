@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Ensures that commands exist, installing what is missing from Debian's packages.
+#
+#   packages.sh COMMAND:PACKAGE[|PACKAGE]...
+#
+# Of several packages the first that this Debian has is taken. Without root or apt it names exactly what is missing, and fails.
+set -euo pipefail
+
+# Daemons live in sbin, which is not on every user's PATH.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+# Fills commands and packages with what is missing of the pairs given.
+find_missing() {
+    local pair
+    commands=() packages=()
+    for pair in "$@"; do
+        command -v "${pair%%:*}" >/dev/null && continue
+        commands+=("${pair%%:*}")
+        packages+=("${pair#*:}")
+    done
+}
+
+find_missing "$@"
+((${#commands[@]})) || exit 0
+
+why=
+if ! command -v apt-get >/dev/null; then
+    why='there is no apt-get to install them with'
+elif ((EUID != 0)); then
+    why='only root can install them'
+fi
+if [[ $why ]]; then
+    echo "error: missing commands: ${commands[*]}; $why" >&2
+    echo "       Debian's packages for them: ${packages[*]//|/ or }" >&2
+    exit 1
+fi
+
+echo "installing Debian's packages for: ${commands[*]}"
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+install() {
+    local package name names=()
+    apt-get update || return
+    for package in "${packages[@]}"; do
+        for name in ${package//|/ }; do
+            [[ $(apt-cache policy "$name") == *Candidate:\ [0-9]* ]] && break
+        done
+        names+=("$name")
+    done
+    apt-get install -y --no-install-recommends "${names[@]}" || return
+}
+if ! install >"$log" 2>&1 </dev/null; then
+    cat "$log" >&2
+    echo "error: apt-get could not install: ${packages[*]}; its output is above" >&2
+    exit 1
+fi
+find_missing "$@"
+if ((${#commands[@]})); then
+    echo "error: still missing after installing ${packages[*]}: ${commands[*]}" >&2
+    exit 1
+fi
