@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, debug_span, info, warn};
 
 use super::handshake::{self, Newcomer};
 use crate::messages::{ClientId, Subscribe, Unsubscribe};
@@ -177,7 +177,7 @@ impl Listener {
         };
         let (settings, subscriptions) = (Arc::clone(&self.settings), subscriptions.clone());
         let stop = stop.clone();
-        let span = info_span!("client", client, %peer);
+        let span = debug_span!("client", client, %peer);
         arbiter.spawn(
             async move { handshake::greet(newcomer, &settings, subscriptions, stop).await }
                 .instrument(span),
