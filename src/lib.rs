@@ -1,1 +1,34 @@
-//! System Agent.
+//! System Agent: measures a Linux host and its Docker containers and streams complete
+//! snapshots, as JSON lines, to every authenticated TCP client.
+//!
+//! Data flows one way, and the modules say so, in this order:
+//!
+//! ```text
+//!  collect                         aggregate                serve
+//!  SystemCollector ──┐
+//!  DockerCollector ──┼─ Collected ─▶ Aggregator ─ Delivery ─▶ ClientSession ─▶ client
+//!  LogCollector    ──┘               one encoding             one per connection
+//! ```
+//!
+//! * [`settings`]: the environment, checked; all problems at once.
+//! * [`model`]: the snapshot, as plain serde types.
+//! * [`messages`]: everything that actors tell one another.
+//! * [`collect`]: stage 1, one actor per source, each at its own interval.
+//! * [`aggregate`]: stage 2, the newest of each source, composed and encoded once a tick.
+//! * [`serve`]: stage 3, the socket and one actor per authenticated client.
+//! * [`app`]: the daemon: wiring, signals, the order of stopping.
+//! * [`check`] and [`snapshot`]: the commands beside the daemon.
+//!
+//! A stage imports `settings`, `model` and `messages`, and no other stage: stages meet as
+//! recipients of messages, wired in [`app`]. An actor is a thin shell around plain functions.
+
+pub mod aggregate;
+pub mod app;
+pub mod check;
+pub mod collect;
+pub mod messages;
+pub mod model;
+pub mod serve;
+pub mod settings;
+pub mod snapshot;
+pub mod telemetry;

@@ -1,3 +1,137 @@
-//! The command line of System Agent.
+//! The command line of System Agent: command line → telemetry → settings → app → exit code.
 
-fn main() {}
+use std::env;
+use std::io::{self, Write};
+use std::process;
+
+use clap::{Parser, Subcommand};
+use system_agent::settings::{CollectSettings, Problems, Settings};
+use system_agent::{app, check, snapshot, telemetry};
+
+/// The exit status of a bad configuration: `EX_CONFIG` of sysexits(3). The systemd unit does not
+/// restart on it.
+const BAD_CONFIGURATION: i32 = 78;
+
+/// Streams snapshots of this host and its Docker containers to authenticated TCP clients.
+///
+/// Configured by environment variables only; all are listed in config/agent.env. API_KEY (or
+/// API_KEY_FILE) is the only one that has no default.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon (the default)
+    Run,
+    /// Try every component for real and print one line each: PASS, FAIL or SKIP
+    Check {
+        #[command(subcommand)]
+        target: Option<CheckTarget>,
+    },
+    /// Print one complete snapshot; needs no API key and opens no socket
+    Snapshot {
+        /// Indent it for reading
+        #[arg(long)]
+        pretty: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum CheckTarget {
+    /// Try a running agent: keys, snapshots and their timing
+    Socket {
+        /// Where it listens [default: 127.0.0.1 and SOCKET_PORT]
+        #[arg(value_name = "HOST:PORT")]
+        address: Option<String>,
+    },
+}
+
+fn main() {
+    telemetry::abort_on_panic();
+    let status = match Arguments::parse().command {
+        None | Some(Command::Run) => run(),
+        Some(Command::Check { target }) => check_components(target),
+        Some(Command::Snapshot { pretty }) => print_snapshot(pretty),
+    };
+    // At once: a reading that hangs in the kernel must not keep the process from ending.
+    process::exit(status);
+}
+
+fn run() -> i32 {
+    let settings = match Settings::from_env(env::vars_os()) {
+        Ok(settings) => settings,
+        Err(problems) => return refuse(&problems),
+    };
+    let log = telemetry::start(&settings.telemetry);
+    let outcome = actix::System::new().block_on(app::run(settings));
+    drop(log);
+    match outcome {
+        Ok(()) => 0,
+        Err(error) => {
+            complain(format_args!("{error:#}"));
+            1
+        }
+    }
+}
+
+fn check_components(target: Option<CheckTarget>) -> i32 {
+    let report = |line: &str| say(line.as_bytes());
+    let system = actix::System::new();
+    let passed = match target {
+        None => system.block_on(check::components(env::vars_os(), report)),
+        Some(CheckTarget::Socket { address }) => match Settings::from_env(env::vars_os()) {
+            Ok(settings) => system.block_on(check::socket(settings, address, report)),
+            Err(problems) => return refuse(&problems),
+        },
+    };
+    i32::from(!passed)
+}
+
+fn print_snapshot(pretty: bool) -> i32 {
+    let settings = match CollectSettings::from_env(env::vars_os()) {
+        Ok(settings) => settings,
+        Err(problems) => return refuse(&problems),
+    };
+    let taken = actix::System::new().block_on(snapshot::take(&settings));
+    let line = if pretty {
+        serde_json::to_vec_pretty(&taken)
+    } else {
+        serde_json::to_vec(&taken)
+    };
+    match line {
+        Ok(line) => {
+            say(&line);
+            0
+        }
+        Err(error) => {
+            complain(format_args!("the snapshot cannot be encoded: {error}"));
+            1
+        }
+    }
+}
+
+fn refuse(problems: &Problems) -> i32 {
+    for problem in &problems.0 {
+        complain(format_args!(
+            "configuration: {}: {}",
+            problem.variable, problem.text
+        ));
+    }
+    BAD_CONFIGURATION
+}
+
+/// A line on stdout. A reader that has gone away wants no more lines, and no panic either.
+fn say(line: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(line);
+    let _ = stdout.write_all(b"\n");
+}
+
+/// A line on stderr.
+fn complain(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "system-agent: {line}");
+}

@@ -1,0 +1,83 @@
+//! The newest sample of each source → one snapshot.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::source::SourceState;
+use crate::messages::{DockerSample, LogSample, SystemSample};
+use crate::model::{AgentInfo, Snapshot, Sources, Timestamp};
+use crate::settings::CollectSettings;
+
+/// What is known of every source.
+#[derive(Debug, Clone)]
+pub struct Newest {
+    /// The host.
+    pub system: SourceState<SystemSample>,
+    /// The engine's containers.
+    pub docker: SourceState<DockerSample>,
+    /// The containers' logs.
+    pub logs: SourceState<LogSample>,
+}
+
+impl Newest {
+    /// Nothing known yet, of the sources that the settings switch on.
+    #[must_use]
+    pub fn for_settings(settings: &CollectSettings) -> Self {
+        let docker = settings.docker.is_some();
+        Self {
+            system: SourceState::enabled("system", settings.system_interval),
+            docker: if docker {
+                SourceState::enabled("docker", settings.docker_interval)
+            } else {
+                SourceState::disabled("docker")
+            },
+            logs: if docker && settings.log_lines > 0 {
+                SourceState::enabled("logs", settings.log_interval)
+            } else {
+                SourceState::disabled("logs")
+            },
+        }
+    }
+
+    /// Whether every source has answered at least once, well or not.
+    pub(super) fn is_complete(&self) -> bool {
+        self.system.has_answered() && self.docker.has_answered() && self.logs.has_answered()
+    }
+
+    pub(super) fn note_silence(&mut self, now: Instant) {
+        self.system.note_silence(now);
+        self.docker.note_silence(now);
+        self.logs.note_silence(now);
+    }
+}
+
+/// The snapshot of what is known now. `skipped` is 0: each session adds its own.
+#[must_use]
+pub fn compose(newest: &Newest, seq: u64, clients: usize) -> Snapshot {
+    let sources = Sources {
+        system: newest.system.health(),
+        docker: newest.docker.health(),
+        logs: newest.logs.health(),
+    };
+    let system = newest.system.sample().cloned().unwrap_or_default();
+    let docker = newest.docker.sample().cloned().unwrap_or_default();
+    let logs = newest.logs.sample().map(|sample| Arc::clone(&sample.logs));
+    Snapshot {
+        timestamp: Timestamp::now(),
+        status: sources.status(),
+        system: system.metrics,
+        containers: docker.containers,
+        docker_meta: docker.meta,
+        logs: logs.unwrap_or_default(),
+        sources,
+        host: system.host,
+        agent: AgentInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            seq,
+            clients: clients as u64,
+            cpu_percent: system.agent.cpu_percent,
+            memory_rss: system.agent.memory_rss,
+            skipped: 0,
+        },
+    }
+}

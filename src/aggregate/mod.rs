@@ -1,0 +1,211 @@
+//! STAGE 2: the newest sample of each source → a complete snapshot → every session.
+
+mod encode;
+mod merge;
+mod source;
+
+pub use merge::{Newest, compose};
+pub use source::SourceState;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::dev::SendError;
+use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler};
+use futures_util::stream;
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, error};
+
+use crate::messages::{
+    ClientId, Collected, Delivery, DockerSample, EncodedSnapshot, LogSample, StopPublishing,
+    Subscribe, SystemSample, Unsubscribe,
+};
+
+/// How long the first snapshot waits for sources that have not answered yet. Docker 20.10 takes
+/// up to two seconds for a container's first statistics.
+const FIRST_SNAPSHOT_WITHIN: Duration = Duration::from_secs(3);
+
+/// Keeps the newest sample of each source, composes a snapshot every interval, encodes it once
+/// and hands it to every session.
+pub struct Aggregator {
+    interval: Duration,
+    newest: Newest,
+    seq: u64,
+    encoded: Option<Arc<EncodedSnapshot>>,
+    subscribers: HashMap<ClientId, Recipient<Delivery>>,
+    publishing: Publishing,
+}
+
+/// How far the aggregator's life has come.
+enum Publishing {
+    /// No snapshot yet: sources are awaited.
+    Awaiting,
+    /// A snapshot every interval.
+    Ticking(SpawnHandle),
+    /// The agent is stopping.
+    Stopped,
+}
+
+/// The moment for the next snapshot.
+struct Tick;
+
+impl Aggregator {
+    /// An aggregator that publishes every `interval` what `newest` comes to hold.
+    #[must_use]
+    pub fn new(interval: Duration, newest: Newest) -> Self {
+        Self {
+            interval,
+            newest,
+            seq: 0,
+            encoded: None,
+            subscribers: HashMap::new(),
+            publishing: Publishing::Awaiting,
+        }
+    }
+
+    /// Publishes the first snapshot, and from now on one every interval.
+    fn begin(&mut self, ctx: &mut Context<Self>) {
+        if !matches!(self.publishing, Publishing::Awaiting) {
+            return;
+        }
+        self.publish();
+        self.publishing = Publishing::Ticking(ctx.add_stream(ticks(self.interval)));
+    }
+
+    fn publish(&mut self) {
+        let started = Instant::now();
+        self.newest.note_silence(started);
+        self.seq += 1;
+        let snapshot = compose(&self.newest, self.seq, self.subscribers.len());
+        let capacity = self.encoded.as_ref().map_or(0, |last| last.shared.len());
+        match encode::encode(&snapshot, capacity) {
+            Ok(encoded) => {
+                let encoded = Arc::new(encoded);
+                self.encoded = Some(Arc::clone(&encoded));
+                self.fan_out(&Delivery::Snapshot(encoded));
+            }
+            // The model's types rule this out; clients keep what they have.
+            Err(error) => error!(%error, "snapshot not encoded"),
+        }
+        debug!(
+            seq = self.seq,
+            bytes = self.encoded.as_ref().map(|last| last.shared.len()),
+            clients = self.subscribers.len(),
+            duration_us = started.elapsed().as_micros() as u64,
+            "snapshot published"
+        );
+    }
+
+    /// A full mailbox means that the session is behind: it will get a later snapshot instead.
+    fn fan_out(&mut self, delivery: &Delivery) {
+        self.subscribers
+            .retain(|_, session| match session.try_send(delivery.clone()) {
+                Ok(()) | Err(SendError::Full(_)) => true,
+                Err(SendError::Closed(_)) => false,
+            });
+    }
+
+    fn begin_if_complete(&mut self, ctx: &mut Context<Self>) {
+        if self.newest.is_complete() {
+            self.begin(ctx);
+        }
+    }
+}
+
+/// Ticks every `interval`, the first one an interval from now; a late tick is not made up for.
+fn ticks(interval: Duration) -> impl stream::Stream<Item = Tick> {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    stream::unfold(ticks, |mut ticks| async move {
+        ticks.tick().await;
+        Some((Tick, ticks))
+    })
+}
+
+impl Actor for Aggregator {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_later(FIRST_SNAPSHOT_WITHIN, Self::begin);
+    }
+}
+
+impl StreamHandler<Tick> for Aggregator {
+    fn handle(&mut self, Tick: Tick, _: &mut Self::Context) {
+        self.publish();
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl Handler<Collected<SystemSample>> for Aggregator {
+    type Result = ();
+
+    fn handle(&mut self, collected: Collected<SystemSample>, ctx: &mut Self::Context) {
+        self.newest.system.update(collected);
+        self.begin_if_complete(ctx);
+    }
+}
+
+impl Handler<Collected<DockerSample>> for Aggregator {
+    type Result = ();
+
+    fn handle(&mut self, collected: Collected<DockerSample>, ctx: &mut Self::Context) {
+        self.newest.docker.update(collected);
+        self.begin_if_complete(ctx);
+    }
+}
+
+impl Handler<Collected<LogSample>> for Aggregator {
+    type Result = ();
+
+    fn handle(&mut self, collected: Collected<LogSample>, ctx: &mut Self::Context) {
+        self.newest.logs.update(collected);
+        self.begin_if_complete(ctx);
+    }
+}
+
+impl Handler<Subscribe> for Aggregator {
+    type Result = ();
+
+    fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) {
+        let first = match (&self.publishing, &self.encoded) {
+            (Publishing::Stopped, _) => Some(Delivery::End),
+            (_, Some(newest)) => Some(Delivery::Snapshot(Arc::clone(newest))),
+            (_, None) => None,
+        };
+        // A session's mailbox is empty when it subscribes.
+        let gone = first.is_some_and(|first| subscribe.deliveries.try_send(first).is_err());
+        if !gone {
+            self.subscribers
+                .insert(subscribe.client, subscribe.deliveries);
+        }
+    }
+}
+
+impl Handler<Unsubscribe> for Aggregator {
+    type Result = ();
+
+    fn handle(&mut self, unsubscribe: Unsubscribe, _: &mut Self::Context) {
+        self.subscribers.remove(&unsubscribe.client);
+    }
+}
+
+impl Handler<StopPublishing> for Aggregator {
+    type Result = ();
+
+    fn handle(&mut self, _: StopPublishing, ctx: &mut Self::Context) {
+        if let Publishing::Ticking(ticks) = self.publishing {
+            ctx.cancel_future(ticks);
+        }
+        self.publishing = Publishing::Stopped;
+        // Past a full mailbox, too: this is the last delivery.
+        for session in self.subscribers.values() {
+            session.do_send(Delivery::End);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! The daemon: the only file that knows all stages. Wiring, signals, the order of stopping.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+
+use actix::{Actor, Addr, Recipient};
+use actix_rt::Arbiter;
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::aggregate::{Aggregator, Newest};
+use crate::collect::docker::DockerCollector;
+use crate::collect::logs::LogCollector;
+use crate::collect::system::SystemCollector;
+use crate::messages::{StopCollecting, StopPublishing};
+use crate::serve::{Listener, Subscriptions};
+use crate::settings::{CollectSettings, ServeSettings, Settings};
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// When the socket cannot be opened, or the process is denied threads or signals.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let serve = Arc::new(settings.serve.clone());
+    let listener = Listener::bind(Arc::clone(&serve))?;
+    announce(&settings, listener.local_addr()?);
+
+    // Each stage has threads of its own: neither a large answer of the engine nor a large
+    // snapshot keeps a client waiting.
+    let collecting = arbiter()?;
+    let aggregating = arbiter()?;
+    let newest = Newest::for_settings(&settings.collect);
+    let aggregator = Aggregator::start_in_arbiter(&aggregating.handle(), {
+        let interval = settings.publish_interval;
+        move |_| Aggregator::new(interval, newest)
+    });
+    let collectors = start_collectors(&settings.collect, &aggregator, &collecting);
+
+    let permits = listener.permits();
+    let accepting = CancellationToken::new();
+    let sessions = session_arbiters()?;
+    actix_rt::spawn(listener.run(
+        sessions.iter().map(Arbiter::handle).collect(),
+        Subscriptions {
+            subscribe: aggregator.clone().recipient(),
+            unsubscribe: aggregator.clone().recipient(),
+        },
+        accepting.clone(),
+    ));
+
+    let signal = signals.next().await;
+    info!(signal, "stopping");
+    accepting.cancel();
+    for collector in &collectors {
+        collector.do_send(StopCollecting);
+    }
+    aggregator.do_send(StopPublishing);
+    tokio::select! {
+        closed = timeout(settings.shutdown_timeout, all_closed(&permits, &serve)) => {
+            if closed.is_err() {
+                let clients = serve.max_clients.saturating_sub(permits.available_permits());
+                warn!(clients, "clients cut off: they did not finish reading in time");
+            }
+        }
+        signal = signals.next() => {
+            anyhow::bail!("a second signal ({signal}) ended the stopping");
+        }
+    }
+    info!("stopped");
+    Ok(())
+}
+
+fn arbiter() -> io::Result<Arbiter> {
+    Arbiter::try_new()
+}
+
+/// As many as the host has cores: connections are spread over them.
+fn session_arbiters() -> io::Result<Vec<Arbiter>> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    (0..cores).map(|_| arbiter()).collect()
+}
+
+/// Starts the collectors of all sources that the settings switch on.
+fn start_collectors(
+    settings: &CollectSettings,
+    aggregator: &Addr<Aggregator>,
+    arbiter: &Arbiter,
+) -> Vec<Recipient<StopCollecting>> {
+    let arbiter = arbiter.handle();
+    let system = {
+        let (settings, sink) = (settings.clone(), aggregator.clone().recipient());
+        SystemCollector::start_in_arbiter(&arbiter, |_| SystemCollector::new(settings, sink))
+    };
+    let mut collectors = vec![system.recipient()];
+    if let Some(host) = settings.docker.clone() {
+        let (settings, sink) = (settings.clone(), aggregator.clone().recipient());
+        let docker = DockerCollector::start_in_arbiter(&arbiter, |_| {
+            DockerCollector::new(settings, host, sink)
+        });
+        collectors.push(docker.recipient());
+    }
+    if let Some(host) = settings.docker.clone().filter(|_| settings.log_lines > 0) {
+        let (settings, sink) = (settings.clone(), aggregator.clone().recipient());
+        let logs =
+            LogCollector::start_in_arbiter(&arbiter, |_| LogCollector::new(settings, host, sink));
+        collectors.push(logs.recipient());
+    }
+    collectors
+}
+
+/// Waits until every connection has given its permit back.
+async fn all_closed(permits: &Semaphore, settings: &ServeSettings) {
+    let all = u32::try_from(settings.max_clients).unwrap_or(u32::MAX);
+    // Never closed: the listener's end of it lives as long as this one.
+    let _ = permits.acquire_many(all).await;
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Says once what the agent is going to do, without secrets, and where it listens.
+fn announce(settings: &Settings, address: SocketAddr) {
+    let Settings {
+        collect,
+        publish_interval,
+        serve,
+        shutdown_timeout,
+        telemetry,
+    } = settings;
+    let tls = serve.tls.as_ref();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        api_key = ?serve.api_key,
+        socket_port = serve.port,
+        socket_address = serve.address.map_or("all".to_owned(), |address| address.to_string()),
+        tls_enabled = tls.is_some(),
+        tls_cert_file = tls.map(|tls| tls.cert_file.display().to_string()),
+        tls_key_file = tls.map(|tls| tls.key_file.display().to_string()),
+        whitelisted_clients = %serve.whitelist,
+        publish_interval = ?publish_interval,
+        system_interval = ?collect.system_interval,
+        docker_interval = ?collect.docker_interval,
+        log_interval = ?collect.log_interval,
+        log_lines = collect.log_lines,
+        top_processes = collect.top_processes,
+        docker_enabled = collect.docker.is_some(),
+        docker_host = collect.docker.as_ref().map(ToString::to_string),
+        max_clients = serve.max_clients,
+        auth_timeout = ?serve.auth_timeout,
+        write_timeout = ?serve.write_timeout,
+        shutdown_timeout = ?shutdown_timeout,
+        log_format = ?telemetry.format,
+        rust_log = telemetry.filter,
+        "agent started"
+    );
+    if serve.api_key.is_weak() {
+        warn!("API_KEY is short: 16 characters or more are hard to guess");
+    }
+    info!(%address, tls = tls.is_some(), "listening");
+}

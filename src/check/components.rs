@@ -1,0 +1,172 @@
+//! The components of an agent that is to run here.
+
+use std::ffi::OsString;
+use std::time::Instant;
+
+use super::{Outcome, Report};
+use crate::collect::collect_once;
+use crate::collect::docker::{ContainerSource, server};
+use crate::collect::logs::LogSource;
+use crate::collect::system::HostSource;
+use crate::messages::{Collected, DockerSample, LogSample, SystemSample};
+use crate::settings::{CollectSettings, DockerHost, Problem, Problems, Settings};
+
+/// Tries configuration, host, engine, statistics, logs and TLS files, and prints one line each.
+/// Returns whether none failed.
+pub async fn components(
+    vars: impl Iterator<Item = (OsString, OsString)>,
+    print: impl Fn(&str),
+) -> bool {
+    let vars: Vec<_> = vars.collect();
+    let mut report = Report::new(print);
+    let started = Instant::now();
+    let settings = Settings::from_env(vars.iter().cloned());
+    let (tls, others) = match &settings {
+        Ok(settings) => (tls_outcome(settings), Vec::new()),
+        Err(problems) => split_problems(problems),
+    };
+    report.line("configuration", started, &configuration(&others));
+
+    match CollectSettings::from_env(vars.into_iter()) {
+        Ok(settings) => sources(&mut report, &settings).await,
+        Err(_) => {
+            for component in [
+                "system metrics",
+                "Docker",
+                "container stats",
+                "container logs",
+            ] {
+                let why = Outcome::Skip("the configuration is wrong".to_owned());
+                report.line(component, Instant::now(), &why);
+            }
+        }
+    }
+    report.line("TLS files", started, &tls);
+    report.passed()
+}
+
+fn configuration(problems: &[&Problem]) -> Outcome {
+    if problems.is_empty() {
+        return Outcome::Pass("every variable is well-formed".to_owned());
+    }
+    let all: Vec<_> = problems
+        .iter()
+        .map(|problem| format!("{}: {}", problem.variable, problem.text))
+        .collect();
+    Outcome::Fail(all.join("; "))
+}
+
+fn tls_outcome(settings: &Settings) -> Outcome {
+    match &settings.serve.tls {
+        Some(tls) => Outcome::Pass(format!(
+            "{} and {} belong together",
+            tls.cert_file.display(),
+            tls.key_file.display()
+        )),
+        None => Outcome::Skip("TLS_ENABLED is false".to_owned()),
+    }
+}
+
+/// Problems with the files of TLS have a line of their own.
+fn split_problems(problems: &Problems) -> (Outcome, Vec<&Problem>) {
+    let (tls, others): (Vec<_>, Vec<_>) = problems
+        .0
+        .iter()
+        .partition(|problem| matches!(problem.variable, "TLS_CERT_FILE" | "TLS_KEY_FILE"));
+    let outcome = if tls.is_empty() {
+        Outcome::Skip("the configuration is wrong, nothing about TLS files".to_owned())
+    } else {
+        configuration(&tls)
+    };
+    (outcome, others)
+}
+
+async fn sources<P: Fn(&str)>(report: &mut Report<P>, settings: &CollectSettings) {
+    let started = Instant::now();
+    let system = collect_once(&mut HostSource::new(settings.top_processes)).await;
+    report.line("system metrics", started, &system_outcome(system));
+
+    let Some(host) = &settings.docker else {
+        for component in ["Docker", "container stats", "container logs"] {
+            let why = Outcome::Skip("DOCKER_ENABLED is false".to_owned());
+            report.line(component, Instant::now(), &why);
+        }
+        return;
+    };
+    let started = Instant::now();
+    let reached = server(host).await;
+    let reachable = reached.is_ok();
+    let outcome = match reached {
+        Ok(seen) => Outcome::Pass(seen),
+        Err(error) => Outcome::Fail(format!("{host}: {error}")),
+    };
+    report.line("Docker", started, &outcome);
+    if reachable {
+        containers(report, host, settings.log_lines).await;
+    } else {
+        for component in ["container stats", "container logs"] {
+            let why = Outcome::Skip("Docker is not reachable".to_owned());
+            report.line(component, Instant::now(), &why);
+        }
+    }
+}
+
+async fn containers<P: Fn(&str)>(report: &mut Report<P>, host: &DockerHost, log_lines: usize) {
+    let started = Instant::now();
+    let stats = collect_once(&mut ContainerSource::new(host.clone())).await;
+    report.line("container stats", started, &stats_outcome(stats));
+
+    let started = Instant::now();
+    let outcome = if log_lines == 0 {
+        Outcome::Skip("LOG_LINES is 0".to_owned())
+    } else {
+        logs_outcome(collect_once(&mut LogSource::new(host.clone(), log_lines)).await)
+    };
+    report.line("container logs", started, &outcome);
+}
+
+/// A part that failed counts: a check is there to find it.
+fn outcome<T>(collected: Collected<T>, seen: impl FnOnce(&T) -> String) -> Outcome {
+    match (collected.error, collected.sample) {
+        (Some(error), _) => Outcome::Fail(error),
+        (None, Some(sample)) => Outcome::Pass(seen(&sample)),
+        (None, None) => Outcome::Fail("nothing was read".to_owned()),
+    }
+}
+
+fn system_outcome(collected: Collected<SystemSample>) -> Outcome {
+    outcome(collected, |SystemSample { metrics, .. }| {
+        format!(
+            "CPU {:.1} %, memory {:.0} of {:.0} MiB, disk {:.1} of {:.1} GiB, {} network \
+             interfaces",
+            metrics.cpu_percent[0],
+            metrics.memory_used,
+            metrics.memory_total,
+            metrics.disk_used,
+            metrics.disk_total,
+            metrics.network.len()
+        )
+    })
+}
+
+fn stats_outcome(collected: Collected<DockerSample>) -> Outcome {
+    outcome(collected, |sample| {
+        let cpu = sample
+            .containers
+            .iter()
+            .fold(0.0, |sum, one| sum + one.cpu_percent);
+        let memory: u64 = sample.containers.iter().map(|one| one.memory_usage).sum();
+        format!(
+            "{} running containers, together CPU {cpu:.1} %, memory {} MiB",
+            sample.containers.len(),
+            memory >> 20
+        )
+    })
+}
+
+fn logs_outcome(collected: Collected<LogSample>) -> Outcome {
+    outcome(collected, |sample| {
+        let lines: usize = sample.logs.values().map(Vec::len).sum();
+        format!("{lines} lines of {} containers", sample.logs.len())
+    })
+}

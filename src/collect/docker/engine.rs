@@ -1,0 +1,203 @@
+//! The engine's calls, through bollard, each with a deadline and an error that says what to do.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::errors::Error as BollardError;
+use bollard::models::ContainerStatsResponse;
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, LogsOptionsBuilder, StatsOptionsBuilder,
+};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::{Stream, TryStreamExt};
+use tracing::debug;
+
+use super::listing::Listed;
+use crate::collect::with_causes;
+use crate::settings::DockerHost;
+
+/// How long one call may take.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why the engine did not give what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EngineError {
+    /// The container is no longer there.
+    #[error("no such container")]
+    Gone,
+    /// The container's logging driver keeps nothing that could be read.
+    #[error("its logging driver does not support reading")]
+    Unreadable,
+    /// No answer in time.
+    #[error("{call}: no answer within {} s", DEADLINE.as_secs())]
+    Deadline {
+        /// What was asked for.
+        call: &'static str,
+    },
+    /// No connection, or an answer that is none.
+    #[error("{call}: {reason}")]
+    Failed {
+        /// What was asked for.
+        call: &'static str,
+        /// Why it failed, with all causes.
+        reason: String,
+    },
+}
+
+/// An engine: connects when needed, and anew after [`Engine::disconnect`].
+pub(crate) struct Engine {
+    host: DockerHost,
+    /// The API version negotiated with the engine, which may be another one after an outage.
+    client: Option<Docker>,
+}
+
+impl Engine {
+    pub(crate) fn new(host: DockerHost) -> Self {
+        Self { host, client: None }
+    }
+
+    /// A handle for calls; asks a fresh engine for its API version first.
+    pub(crate) async fn call(&mut self) -> Result<Call, EngineError> {
+        if let Some(client) = &self.client {
+            return Ok(Call(client.clone()));
+        }
+        let client = within("connect", async {
+            self.client_for_host()?.negotiate_version().await
+        })
+        .await?;
+        self.client = Some(client.clone());
+        let call = Call(client);
+        debug!(engine = %self.host, api = call.api_version(), "engine connected");
+        Ok(call)
+    }
+
+    /// Forgets what was negotiated: the engine may come back as another version.
+    pub(crate) fn disconnect(&mut self) {
+        self.client = None;
+    }
+
+    fn client_for_host(&self) -> Result<Docker, BollardError> {
+        let timeout = DEADLINE.as_secs();
+        match &self.host {
+            DockerHost::Unix(path) => {
+                Docker::connect_with_unix(&path.to_string_lossy(), timeout, API_DEFAULT_VERSION)
+            }
+            DockerHost::Tcp(address) => {
+                Docker::connect_with_http(&format!("tcp://{address}"), timeout, API_DEFAULT_VERSION)
+            }
+        }
+    }
+}
+
+/// A connected engine.
+#[derive(Clone)]
+pub(crate) struct Call(Docker);
+
+impl Call {
+    /// The API version that was negotiated.
+    pub(crate) fn api_version(&self) -> String {
+        let version = self.0.client_version();
+        format!("{}.{}", version.major_version, version.minor_version)
+    }
+
+    /// The running containers, with their metadata. Never asks for sizes, which make the engine
+    /// walk the containers' disks.
+    pub(crate) async fn list(&self) -> Result<Vec<Listed>, EngineError> {
+        let options = ListContainersOptionsBuilder::default().all(false).build();
+        let summaries = within("list containers", self.0.list_containers(Some(options))).await?;
+        Ok(summaries
+            .into_iter()
+            .filter_map(Listed::from_summary)
+            .collect())
+    }
+
+    /// One container's statistics. With `one_shot` the engine takes one reading; without, it
+    /// takes two and waits a second or two in between.
+    pub(crate) async fn stats(
+        &self,
+        id: &str,
+        one_shot: bool,
+    ) -> Result<ContainerStatsResponse, EngineError> {
+        let options = StatsOptionsBuilder::default()
+            .stream(false)
+            .one_shot(one_shot)
+            .build();
+        let mut answers = std::pin::pin!(self.0.stats(id, Some(options)));
+        within("container statistics", answers.try_next())
+            .await?
+            .ok_or(EngineError::Gone)
+    }
+
+    /// The newest `tail` messages of a container's log, with timestamps. The caller keeps the
+    /// deadline: see [`within`].
+    pub(crate) fn logs(
+        &self,
+        id: &str,
+        tail: usize,
+    ) -> impl Stream<Item = Result<LogOutput, BollardError>> + use<> {
+        let options = LogsOptionsBuilder::default()
+            .stdout(true)
+            .stderr(true)
+            .timestamps(true)
+            .tail(&tail.to_string())
+            .build();
+        self.0.logs(id, Some(options))
+    }
+}
+
+/// Waits for a call until its deadline, and tells errors of interest from the rest.
+pub(crate) async fn within<T>(
+    call: &'static str,
+    answer: impl Future<Output = Result<T, BollardError>>,
+) -> Result<T, EngineError> {
+    match tokio::time::timeout(DEADLINE, answer).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(classify(call, &error)),
+        Err(_) => Err(EngineError::Deadline { call }),
+    }
+}
+
+/// The most of an engine's own words that is passed on.
+const LONGEST_REASON: usize = 300;
+
+fn classify(call: &'static str, error: &BollardError) -> EngineError {
+    match error {
+        BollardError::RequestTimeoutError => EngineError::Deadline { call },
+        BollardError::DockerResponseServerError {
+            status_code: 404, ..
+        } => EngineError::Gone,
+        BollardError::DockerResponseServerError { message, .. }
+            if message.contains("does not support reading") =>
+        {
+            EngineError::Unreadable
+        }
+        _ => {
+            let mut reason = with_causes(error);
+            if is_denied(error) {
+                reason.push_str(
+                    "; the agent must run as root or in the group that owns the socket (docker)",
+                );
+            }
+            if let Some((cut, _)) = reason.char_indices().nth(LONGEST_REASON) {
+                reason.truncate(cut);
+                reason.push('…');
+            }
+            EngineError::Failed { call, reason }
+        }
+    }
+}
+
+fn is_denied(error: &BollardError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.kind() == io::ErrorKind::PermissionDenied
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

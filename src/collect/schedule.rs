@@ -1,0 +1,193 @@
+//! Rounds of one source, at its interval, with pauses while it fails.
+
+use std::future::Future;
+use std::time::{Duration, Instant, SystemTime};
+
+use actix::Recipient;
+use tokio::time::MissedTickBehavior;
+use tracing::debug;
+
+use super::backoff::Backoff;
+use crate::messages::Collected;
+
+/// The first pause after a failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause: with the deadline of a call it keeps recovery within 15 s.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Something that is read round after round.
+pub trait Source: 'static {
+    /// What a round yields.
+    type Sample: Send + 'static;
+
+    /// Reads the source once. Every wait inside has a deadline.
+    fn collect(&mut self) -> impl Future<Output = Round<Self::Sample>>;
+}
+
+/// What came of one round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Round<T> {
+    /// What was read; none where the round failed as a whole.
+    pub sample: Option<T>,
+    /// What went wrong, in the round as a whole or in a part of it.
+    pub error: Option<String>,
+}
+
+impl<T> Round<T> {
+    /// A round that yielded all that it should.
+    pub fn whole(sample: T) -> Self {
+        Self {
+            sample: Some(sample),
+            error: None,
+        }
+    }
+
+    /// A round that yielded nothing.
+    pub fn failed(error: impl Into<String>) -> Self {
+        Self {
+            sample: None,
+            error: Some(error.into()),
+        }
+    }
+}
+
+/// Reads one round and says how long it took.
+pub async fn collect_once<S: Source>(source: &mut S) -> Collected<S::Sample> {
+    let started = Instant::now();
+    let Round { sample, error } = source.collect().await;
+    Collected {
+        sample,
+        error,
+        collected_at: SystemTime::now(),
+        duration: started.elapsed(),
+    }
+}
+
+/// Reads `source` for ever, a round per interval, and publishes each round to `sink`.
+///
+/// The first round starts at once. A round that outlasts its interval is followed by the next at
+/// once; the ticks that it missed are not made up for. After a round that failed as a whole the next one comes after a pause instead, until
+/// one succeeds.
+pub(super) async fn run<S: Source>(
+    mut source: S,
+    interval: Duration,
+    sink: Recipient<Collected<S::Sample>>,
+) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    loop {
+        ticks.tick().await;
+        loop {
+            let collected = collect_once(&mut source).await;
+            let failed = collected.sample.is_none();
+            debug!(
+                duration_ms = collected.duration.as_millis() as u64,
+                error = collected.error,
+                "round ended"
+            );
+            // Full or closed: the aggregator is stopping, and so will this collector.
+            let _ = sink.try_send(collected);
+            if !failed {
+                break;
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
+        backoff.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use actix::{Actor, Context, Handler};
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+
+    use super::{Round, Source, run};
+    use crate::messages::Collected;
+
+    /// Takes notes of what is published, and when.
+    struct Notes(mpsc::UnboundedSender<(Duration, Option<u32>)>, Instant);
+
+    impl Actor for Notes {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Collected<u32>> for Notes {
+        type Result = ();
+
+        fn handle(&mut self, collected: Collected<u32>, _: &mut Self::Context) {
+            let _ = self.0.send((self.1.elapsed(), collected.sample));
+        }
+    }
+
+    /// Fails in its first rounds, and takes its time.
+    struct Moody {
+        round: u32,
+        failures: u32,
+        /// How long its first rounds take, in milliseconds; later ones take no time.
+        takes: Vec<u64>,
+    }
+
+    impl Source for Moody {
+        type Sample = u32;
+
+        async fn collect(&mut self) -> Round<u32> {
+            let takes = self.takes.get(self.round as usize).copied();
+            tokio::time::sleep(Duration::from_millis(takes.unwrap_or_default())).await;
+            self.round += 1;
+            if self.round <= self.failures {
+                Round::failed("moody")
+            } else {
+                Round::whole(self.round)
+            }
+        }
+    }
+
+    async fn observe(source: Moody, interval: Duration, rounds: usize) -> Vec<(f64, Option<u32>)> {
+        let (notes, mut noted) = mpsc::unbounded_channel();
+        let sink = Notes(notes, Instant::now()).start().recipient();
+        let collector = actix_rt::spawn(run(source, interval, sink));
+        let mut seen = Vec::new();
+        while seen.len() < rounds {
+            let (at, sample) = noted.recv().await.unwrap();
+            seen.push((at.as_secs_f64(), sample));
+        }
+        collector.abort();
+        seen
+    }
+
+    #[actix::test]
+    async fn starts_at_once_and_never_makes_up_for_missed_ticks() {
+        tokio::time::pause();
+        let source = Moody {
+            round: 0,
+            failures: 0,
+            takes: vec![2500, 2500, 2500],
+        };
+        let seen = observe(source, Duration::from_secs(1), 5).await;
+        let times: Vec<_> = seen
+            .iter()
+            .map(|(at, _)| (at * 10.0).round() / 10.0)
+            .collect();
+        assert_eq!(times, [2.5, 5.0, 7.5, 7.5, 8.0]);
+    }
+
+    #[actix::test]
+    async fn pauses_between_failures_whatever_the_interval() {
+        tokio::time::pause();
+        let source = Moody {
+            round: 0,
+            failures: 3,
+            takes: Vec::new(),
+        };
+        let seen = observe(source, Duration::from_secs(3600), 5).await;
+        let samples: Vec<_> = seen.iter().map(|(_, sample)| *sample).collect();
+        assert_eq!(samples, [None, None, None, Some(4), Some(5)]);
+        let recovered = seen[3].0;
+        assert!((1.75..=3.6).contains(&recovered), "{seen:?}");
+        assert!(seen[4].0 >= 3600.0, "{seen:?}");
+    }
+}

@@ -1,0 +1,164 @@
+//! One reading of the host, from what is kept between readings.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::system::uname;
+use sysinfo::{MemoryRefreshKind, System};
+
+use super::{disk, network, process};
+use crate::messages::SystemSample;
+use crate::model::{HostInfo, LoadAverage, SystemMetrics, figure};
+
+/// How far apart the first two readings are: the kernel counts CPU in ticks of 10 ms, and
+/// sysinfo refuses less than 200 ms.
+const FIRST_INTERVAL: Duration = Duration::from_millis(250);
+const MIB: f64 = 1_048_576.0;
+
+/// Why the host could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// A file that every Linux host has.
+    #[error("cannot read {what}")]
+    Unreadable {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    /// What sysinfo reads.
+    #[error("cannot read {what}")]
+    Sysinfo {
+        what: &'static str,
+        #[source]
+        source: sysinfo::Error,
+    },
+}
+
+/// Reads the host; keeps what the next reading compares with.
+pub(super) struct Sampler {
+    system: System,
+    processes: process::Processes,
+    host: Arc<HostInfo>,
+    /// When the readings that rates compare with were taken.
+    compared_with: Instant,
+}
+
+impl Sampler {
+    /// Takes the reading that the first sample is compared with, and lets some time pass, so
+    /// that not even the first sample has rates of 0. Blocks.
+    pub(super) fn new(top_processes: usize) -> Result<Self, Error> {
+        let mut system = System::new().map_err(sysinfo("/proc"))?;
+        let mut processes = process::Processes::new(top_processes);
+        processes.refresh(&mut system, Duration::ZERO);
+        let compared_with = Instant::now();
+        thread::sleep(FIRST_INTERVAL);
+        Ok(Self {
+            system,
+            processes,
+            host: Arc::default(),
+            compared_with,
+        })
+    }
+
+    /// Reads everything once. Blocks.
+    pub(super) fn sample(&mut self) -> Result<SystemSample, Error> {
+        // Before the processes, whose memory is a share of the host's.
+        self.system
+            .refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        let now = Instant::now();
+        let elapsed = now - self.compared_with;
+        // Refreshes the host's CPU as well, which sysinfo needs for its processes.
+        let busiest = self.processes.refresh(&mut self.system, elapsed);
+        self.compared_with = now;
+        self.refresh_host()?;
+        let (disk_used, disk_total) = disk::root().map_err(unreadable("/"))?;
+        let load = System::load_average().map_err(sysinfo("/proc/loadavg"))?;
+        let metrics = SystemMetrics {
+            cpu_percent: [figure(
+                f64::from(self.system.global_cpu_usage()).min(100.0),
+                2,
+            )],
+            memory_used: figure(self.system.used_memory() as f64 / MIB, 2),
+            memory_total: figure(self.system.total_memory() as f64 / MIB, 2),
+            disk_used,
+            disk_total,
+            uptime: System::uptime().map_err(sysinfo("/proc/uptime"))?,
+            load_avg: LoadAverage {
+                one: figure(load.one, 2),
+                five: figure(load.five, 2),
+                fifteen: figure(load.fifteen, 2),
+            },
+            network: network::interfaces().map_err(unreadable("/proc/net/dev"))?,
+            top_processes: busiest.top,
+        };
+        Ok(SystemSample {
+            metrics: Arc::new(metrics),
+            host: Arc::clone(&self.host),
+            agent: busiest.agent,
+        })
+    }
+
+    /// The name may change while the agent runs; the rest is read once.
+    fn refresh_host(&mut self) -> Result<(), Error> {
+        let uname = uname();
+        let hostname = uname.nodename().to_string_lossy();
+        if self.host.cpus > 0 && self.host.hostname == hostname {
+            return Ok(());
+        }
+        self.host = Arc::new(HostInfo {
+            hostname: hostname.into_owned(),
+            os: operating_system(),
+            kernel: uname.release().to_string_lossy().into_owned(),
+            arch: uname.machine().to_string_lossy().into_owned(),
+            cpus: u32::try_from(self.system.cpus().len()).unwrap_or(u32::MAX),
+            boot_time: System::boot_time().map_err(sysinfo("/proc/stat"))?,
+        });
+        Ok(())
+    }
+}
+
+/// Name and version, as far as `/etc/os-release` tells them.
+fn operating_system() -> String {
+    let name = System::name().unwrap_or_else(|_| "Linux".to_owned());
+    match System::os_version() {
+        Ok(version) => format!("{name} {version}"),
+        Err(_) => name,
+    }
+}
+
+fn unreadable(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Unreadable { what, source }
+}
+
+fn sysinfo(what: &'static str) -> impl FnOnce(sysinfo::Error) -> Error {
+    move |source| Error::Sysinfo { what, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sampler;
+
+    #[test]
+    fn the_first_reading_is_already_true() {
+        let sample = Sampler::new(5)
+            .and_then(|mut sampler| sampler.sample())
+            .unwrap();
+        assert!(sample.metrics.memory_total > 0.0);
+        assert!(sample.metrics.memory_used < sample.metrics.memory_total);
+        assert!(sample.metrics.disk_used < sample.metrics.disk_total);
+        assert!(sample.metrics.uptime > 0);
+        assert!(
+            sample
+                .metrics
+                .network
+                .iter()
+                .any(|interface| interface.name == "lo")
+        );
+        assert_eq!(sample.metrics.top_processes.len(), 5);
+        assert!(sample.agent.memory_rss > 0);
+        assert!(sample.host.cpus > 0);
+        assert!(sample.host.boot_time > 0);
+    }
+}

@@ -1,0 +1,121 @@
+//! Every message between actors, in flow order: collect → aggregate → serve.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use actix::{Message, Recipient};
+use bytes::Bytes;
+
+use crate::model::{Container, ContainerMeta, HostInfo, Logs, SystemMetrics};
+
+/// What a collector publishes after each round.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Collected<T> {
+    /// What was read; none where the round failed as a whole.
+    pub sample: Option<T>,
+    /// What went wrong, in the round as a whole or in a part of it.
+    pub error: Option<String>,
+    /// When the round ended, by the wall clock.
+    pub collected_at: SystemTime,
+    /// How long the round took.
+    pub duration: Duration,
+}
+
+/// One reading of the host.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SystemSample {
+    /// The `system` section.
+    pub metrics: Arc<SystemMetrics>,
+    /// The `host` section.
+    pub host: Arc<HostInfo>,
+    /// The agent's own share.
+    pub agent: AgentUsage,
+}
+
+/// What the agent itself uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct AgentUsage {
+    /// CPU in percent of one core, over the last interval.
+    pub cpu_percent: f64,
+    /// Resident memory in bytes.
+    pub memory_rss: u64,
+}
+
+/// One reading of the engine's running containers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DockerSample {
+    /// The `containers` section.
+    pub containers: Arc<Vec<Container>>,
+    /// The `docker_meta` section.
+    pub meta: Arc<Vec<ContainerMeta>>,
+}
+
+/// One reading of the running containers' logs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LogSample {
+    /// The `logs` section.
+    pub logs: Arc<Logs>,
+}
+
+/// Ends a collector: it starts no further round.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct StopCollecting;
+
+/// The number of a connection, for the log and the list of subscribers.
+pub type ClientId = u64;
+
+/// From a session to the aggregator: send me snapshots, the newest one at once.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Subscribe {
+    /// Who asks.
+    pub client: ClientId,
+    /// Where snapshots go.
+    pub deliveries: Recipient<Delivery>,
+}
+
+/// From a session to the aggregator: no more snapshots.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Unsubscribe {
+    /// Who leaves.
+    pub client: ClientId,
+}
+
+/// From the aggregator to a session.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub enum Delivery {
+    /// The next snapshot.
+    Snapshot(Arc<EncodedSnapshot>),
+    /// The agent is stopping: finish the line that is being written, then close.
+    End,
+}
+
+/// From the app to the aggregator: publish nothing more and send every session
+/// [`Delivery::End`].
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct StopPublishing;
+
+/// A snapshot's line, encoded once and shared by all sessions.
+///
+/// Only `agent.skipped` differs between clients. It is the last field of the line, so that each
+/// session ends the shared bytes with its own count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedSnapshot {
+    /// The snapshot's number.
+    pub seq: u64,
+    /// All of the line up to the value of `skipped`.
+    pub shared: Bytes,
+}
+
+impl EncodedSnapshot {
+    /// The end of the line for a client that missed `skipped` snapshots.
+    #[must_use]
+    pub fn ending(skipped: u64) -> String {
+        format!("{skipped}}}}}\n")
+    }
+}

@@ -1,0 +1,95 @@
+//! The containers: figures, metadata and logs.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The newest log lines by container name (without its slash), oldest first, each
+/// `TIMESTAMP text`.
+pub type Logs = BTreeMap<String, Vec<String>>;
+
+/// The figures of one running container, as `docker stats` shows them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Container {
+    /// The first 12 hex digits of the container's id.
+    pub id: String,
+    /// The container's name, with its leading `/`.
+    pub name: String,
+    /// The image that it was made from, as the engine lists it.
+    pub image: String,
+    /// The container's state: `running`, or `paused`.
+    pub status: String,
+    /// CPU over the last interval; 100 = one core. Source: the engine's `cpu_stats`.
+    pub cpu_percent: f64,
+    /// Memory in use, in bytes, without inactive file cache. Source: the engine's
+    /// `memory_stats`: `usage` − `total_inactive_file` (cgroup v1) or `inactive_file` (v2).
+    pub memory_usage: u64,
+    /// Memory limit, in bytes; the host's memory where none is set.
+    pub memory_limit: u64,
+    /// `memory_usage` in percent of `memory_limit`.
+    pub memory_percent: f64,
+    /// Counters by interface, since the container started; empty for a container that has no
+    /// network of its own. Source: the engine's `networks`.
+    pub network: BTreeMap<String, InterfaceCounters>,
+}
+
+/// The counters of one interface of a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceCounters {
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+}
+
+/// One running container, as the engine lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerMeta {
+    /// The first 12 hex digits of the container's id.
+    pub id: String,
+    /// All its names, each with its leading `/`.
+    pub names: Vec<String>,
+    /// The image that it was made from.
+    pub image: String,
+    /// Docker's text, e.g. `Up 2 hours (healthy)`.
+    pub status: String,
+    /// Docker's state, e.g. `running`.
+    pub state: String,
+    /// Published and exposed ports, as Docker's own objects.
+    pub ports: Vec<Port>,
+    /// When the container was created, in Unix seconds.
+    pub created: i64,
+}
+
+/// One port of a container, in the engine's own spelling.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Port {
+    /// The host's address that the port is published on; absent where it is not published.
+    #[serde(rename = "IP", skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// The port inside the container.
+    pub private_port: u16,
+    /// The host's port; absent where it is not published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_port: Option<u16>,
+    /// The protocol.
+    #[serde(rename = "Type")]
+    pub protocol: PortProtocol,
+}
+
+/// The protocol of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}

@@ -1,0 +1,66 @@
+//! How the sources are doing.
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+
+/// Whether all enabled sources are well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Every enabled source is well.
+    Ok,
+    /// An enabled source is failing; [`Sources`] says which and why.
+    Degraded,
+}
+
+/// The health of each source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sources {
+    /// The host's own figures.
+    pub system: SourceHealth,
+    /// The engine's containers and their figures.
+    pub docker: SourceHealth,
+    /// The containers' logs.
+    pub logs: SourceHealth,
+}
+
+impl Sources {
+    /// `degraded` if any source is failing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let failing = [&self.system, &self.docker, &self.logs]
+            .iter()
+            .any(|source| source.status == SourceStatus::Failing);
+        if failing {
+            Status::Degraded
+        } else {
+            Status::Ok
+        }
+    }
+}
+
+/// The health of one source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceHealth {
+    /// Whether it is well.
+    pub status: SourceStatus,
+    /// When the figures in this snapshot were read; null while there are none.
+    pub collected_at: Option<Timestamp>,
+    /// How long the last round took, in milliseconds; null before the first.
+    pub duration_ms: Option<u64>,
+    /// Why the source is failing; null while it is not.
+    pub error: Option<String>,
+}
+
+/// Whether a source is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceStatus {
+    /// Its last round succeeded.
+    Ok,
+    /// Its last round failed, wholly or in part, or it does not answer.
+    Failing,
+    /// It is switched off.
+    Disabled,
+}

@@ -1,0 +1,92 @@
+//! The snapshot, as plain serde types: the wire contract of the agent.
+//!
+//! Field names, nesting and units are what clients see; a JSON Schema of the same shape is in
+//! `config/snapshot.schema.json`. Nothing here does I/O or knows of actors.
+//!
+//! Parts that a source delivers whole are behind [`Arc`], so that composing a snapshot copies
+//! pointers only.
+
+mod docker;
+mod health;
+mod system;
+mod timestamp;
+
+pub use docker::{Container, ContainerMeta, InterfaceCounters, Logs, Port, PortProtocol};
+pub use health::{SourceHealth, SourceStatus, Sources, Status};
+pub use system::{HostInfo, LoadAverage, NetworkInterface, SystemMetrics, TopProcess};
+pub use timestamp::Timestamp;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything known about the host and its containers at one moment: one line on the wire.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// When the snapshot was composed.
+    pub timestamp: Timestamp,
+    /// `degraded` while an enabled source is failing.
+    pub status: Status,
+    /// The host's own figures.
+    pub system: Arc<SystemMetrics>,
+    /// The running containers' figures, by name.
+    pub containers: Arc<Vec<Container>>,
+    /// The running containers' metadata, as the engine lists them.
+    pub docker_meta: Arc<Vec<ContainerMeta>>,
+    /// The running containers' newest log lines.
+    pub logs: Arc<Logs>,
+    /// How each source is doing.
+    pub sources: Sources,
+    /// What the host is.
+    pub host: Arc<HostInfo>,
+    /// The agent itself. Last, so that all of a line but a client's own `skipped` is shared.
+    pub agent: AgentInfo,
+}
+
+/// The agent's account of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentInfo {
+    /// The agent's version.
+    pub version: String,
+    /// The snapshot's number: 1 for the first, no gaps at the source.
+    pub seq: u64,
+    /// Authenticated clients that the snapshot is sent to.
+    pub clients: u64,
+    /// The agent's own CPU, in percent of one core, over the last system interval.
+    /// Source: `utime` + `stime` of the agent in `/proc/<pid>/stat`.
+    pub cpu_percent: f64,
+    /// The agent's resident memory, in bytes. Source: `/proc/<pid>/stat`, `rss`.
+    pub memory_rss: u64,
+    /// Snapshots that this client missed since it connected, because it read too slowly. The
+    /// last field of the line: see [`crate::messages::EncodedSnapshot`].
+    pub skipped: u64,
+}
+
+/// A figure as it is published: finite, not negative, with `decimals` places.
+///
+/// NaN and infinities, which JSON cannot say, become 0.
+#[must_use]
+pub fn figure(value: f64, decimals: i32) -> f64 {
+    let scale = 10_f64.powi(decimals);
+    let rounded = (value * scale).round() / scale;
+    if rounded.is_finite() && rounded > 0.0 {
+        rounded
+    } else {
+        0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::figure;
+
+    #[test]
+    fn figures_are_finite_positive_and_short() {
+        assert_eq!(figure(12.345_678, 2), 12.35);
+        assert_eq!(figure(-0.001, 2), 0.0);
+        assert!(figure(-0.0, 2).is_sign_positive());
+        for odd in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(figure(odd, 2), 0.0);
+        }
+    }
+}

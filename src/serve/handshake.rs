@@ -1,0 +1,224 @@
+//! From an accepted connection to a session: TLS, then the key.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::listener::Subscriptions;
+use super::session::{ClientSession, Connection};
+use crate::messages::ClientId;
+use crate::settings::{ApiKey, ServeSettings};
+
+/// The most that a client may send before its line ends.
+const LONGEST_LINE: usize = 4096;
+/// The answer to a client that may not stay.
+const UNAUTHORIZED: &[u8] = b"Unauthorized\n";
+/// How long a refused client may take to read its answer, and how much more it may send: a
+/// connection that is closed with bytes unread is reset, and the answer lost.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 * 1024;
+
+/// A connection that has been accepted, and nothing else.
+pub(super) struct Newcomer {
+    pub(super) stream: std::net::TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) client: ClientId,
+    /// Given back when the connection is closed.
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// Why a client may not stay.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("wrong key")]
+    WrongKey,
+    #[error("line over {LONGEST_LINE} bytes")]
+    TooLong,
+    #[error("no complete line")]
+    Incomplete,
+    #[error("no complete line in time")]
+    Late,
+    #[error("TLS handshake failed: {0}")]
+    Tls(io::Error),
+    #[error("TLS handshake not completed in time")]
+    TlsLate,
+    #[error("connection lost: {0}")]
+    Lost(#[from] io::Error),
+}
+
+impl Refusal {
+    /// Whether there is somebody to whom it could be said.
+    fn is_answered(&self) -> bool {
+        matches!(
+            self,
+            Self::WrongKey | Self::TooLong | Self::Incomplete | Self::Late
+        )
+    }
+}
+
+/// Settles whether a newcomer stays, and starts its session if so.
+pub(super) async fn greet(
+    newcomer: Newcomer,
+    settings: &ServeSettings,
+    subscriptions: Subscriptions,
+    stop: CancellationToken,
+) {
+    let Newcomer {
+        stream,
+        peer,
+        client,
+        permit,
+    } = newcomer;
+    let greeted = async {
+        let stream = TcpStream::from_std(stream)?;
+        match &settings.tls {
+            None => authenticate(stream, &settings.api_key, settings.auth_timeout).await,
+            Some(tls) => {
+                let started = tokio::time::Instant::now();
+                let handshake = TlsAcceptor::from(tls.server.clone()).accept(stream);
+                let stream = match timeout(settings.auth_timeout, handshake).await {
+                    Ok(stream) => stream.map_err(Refusal::Tls)?,
+                    Err(_) => return Err(Refusal::TlsLate),
+                };
+                let left = settings.auth_timeout.saturating_sub(started.elapsed());
+                authenticate(stream, &settings.api_key, left).await
+            }
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = greeted => outcome,
+        // Nobody was promised anything yet.
+        () = stop.cancelled() => return,
+    };
+    match outcome {
+        Ok(connection) => {
+            info!(client, %peer, "client connected");
+            ClientSession::begin(connection, client, peer, permit, settings, subscriptions);
+        }
+        Err(refusal) => info!(%peer, reason = %refusal, "client refused"),
+    }
+}
+
+/// Reads the key. A client that sends the right one in time gets its connection split for a
+/// session; any other gets the answer and time to read it.
+async fn authenticate<S>(
+    mut stream: S,
+    key: &ApiKey,
+    within: Duration,
+) -> Result<Connection, Refusal>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let verdict = match timeout(within, read_line(&mut stream)).await {
+        Ok(Ok(line)) if key.matches(&line) => Ok(()),
+        Ok(Ok(_)) => Err(Refusal::WrongKey),
+        Ok(Err(refusal)) => Err(refusal),
+        Err(_) => Err(Refusal::Late),
+    };
+    match verdict {
+        Ok(()) => Ok(Connection::split(stream)),
+        Err(refusal) => {
+            if refusal.is_answered() {
+                let _ = timeout(LINGER, dismiss(&mut stream)).await;
+            }
+            Err(refusal)
+        }
+    }
+}
+
+/// The client's first line without its end; what follows it is left out, as all that a client
+/// sends later is.
+async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Refusal> {
+    let mut line = Vec::with_capacity(128);
+    let mut searched = 0;
+    loop {
+        if line.len() > LONGEST_LINE + 1 {
+            return Err(Refusal::TooLong);
+        }
+        if stream.read_buf(&mut line).await? == 0 {
+            return Err(Refusal::Incomplete);
+        }
+        if let Some(end) = line[searched..].iter().position(|byte| *byte == b'\n') {
+            line.truncate(searched + end);
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            return if line.len() > LONGEST_LINE {
+                Err(Refusal::TooLong)
+            } else {
+                Ok(line)
+            };
+        }
+        searched = line.len();
+    }
+}
+
+/// Says that the client may not stay, and lets it read that.
+async fn dismiss<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    stream.write_all(UNAUTHORIZED).await?;
+    stream.shutdown().await?;
+    let mut left = LINGER_BYTES;
+    let mut scratch = [0; 1024];
+    while left > 0 {
+        match stream.read(&mut scratch).await? {
+            0 => break,
+            read => left = left.saturating_sub(read),
+        }
+    }
+    debug!("refused client has its answer");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LONGEST_LINE, Refusal, read_line};
+
+    async fn line(sent: &[&[u8]]) -> Result<Vec<u8>, Refusal> {
+        let mut stream = tokio_test_stream(sent);
+        read_line(&mut stream).await
+    }
+
+    /// A stream that yields the pieces one by one, then ends.
+    fn tokio_test_stream(pieces: &[&[u8]]) -> impl tokio::io::AsyncRead + Unpin {
+        let pieces: Vec<_> = pieces
+            .iter()
+            .map(|piece| Ok::<_, std::io::Error>(bytes::Bytes::copy_from_slice(piece)))
+            .collect();
+        tokio_util::io::StreamReader::new(futures_util::stream::iter(pieces))
+    }
+
+    #[actix::test]
+    async fn a_line_may_come_in_any_pieces() {
+        assert_eq!(line(&[b"key\n"]).await.unwrap(), b"key");
+        assert_eq!(line(&[b"key\r\nmore\n"]).await.unwrap(), b"key");
+        assert_eq!(
+            line(&[b"k", b"e", b"y", b"\r", b"\n"]).await.unwrap(),
+            b"key"
+        );
+        assert_eq!(line(&[b"\n"]).await.unwrap(), b"");
+    }
+
+    #[actix::test]
+    async fn a_line_ends_within_4_kib_or_not_at_all() {
+        let longest = vec![b'k'; LONGEST_LINE];
+        let ended = [longest.as_slice(), b"\r\n"].concat();
+        assert_eq!(line(&[&ended]).await.unwrap(), longest);
+        let over = [longest.as_slice(), b"k\n"].concat();
+        assert!(matches!(line(&[&over]).await, Err(Refusal::TooLong)));
+        let endless = vec![b'k'; 5 * 1024];
+        assert!(matches!(
+            line(&[&endless, b"k"]).await,
+            Err(Refusal::TooLong)
+        ));
+        assert!(matches!(line(&[b"key"]).await, Err(Refusal::Incomplete)));
+        assert!(matches!(line(&[]).await, Err(Refusal::Incomplete)));
+    }
+}

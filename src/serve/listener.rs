@@ -1,0 +1,221 @@
+//! Accepting connections, and turning away those that may not stay.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Recipient;
+use actix_rt::ArbiterHandle;
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug_span, info, warn};
+
+use super::handshake::{self, Newcomer};
+use crate::messages::{ClientId, Subscribe, Unsubscribe};
+use crate::settings::ServeSettings;
+
+/// Connections that the kernel keeps until they are accepted (it has a bound of its own, too).
+const BACKLOG: i32 = 4096;
+/// The first and the longest pause after an accept that failed for want of resources.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why the socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {}", advice(.source))]
+pub struct BindError {
+    /// Where.
+    address: SocketAddr,
+    /// Why not.
+    #[source]
+    source: io::Error,
+}
+
+fn advice(error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ": another program has this port; stop it, or set SOCKET_PORT to a free one"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            ": this host has no such address; set SOCKET_ADDRESS to one that it has"
+        }
+        io::ErrorKind::PermissionDenied => ": set SOCKET_PORT to one above 1023",
+        _ => "",
+    };
+    format!("{error}{hint}")
+}
+
+/// Where accepted connections subscribe.
+#[derive(Clone)]
+pub struct Subscriptions {
+    /// Takes in new sessions.
+    pub subscribe: Recipient<Subscribe>,
+    /// Takes leave of old ones.
+    pub unsubscribe: Recipient<Unsubscribe>,
+}
+
+/// The agent's socket.
+pub struct Listener {
+    socket: TcpListener,
+    settings: Arc<ServeSettings>,
+    /// A permit for each connection, held until it is closed.
+    permits: Arc<Semaphore>,
+}
+
+impl Listener {
+    /// Opens the socket. Without `SOCKET_ADDRESS` it takes IPv6 and IPv4, or IPv4 alone on a
+    /// host that has no IPv6.
+    ///
+    /// # Errors
+    /// When the address is not to be had.
+    pub fn bind(settings: Arc<ServeSettings>) -> Result<Self, BindError> {
+        let port = settings.port;
+        let bound =
+            match settings.address {
+                Some(address) => bind(SocketAddr::new(address, port)),
+                None => bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)).or_else(
+                    |error| match error.source.raw_os_error() {
+                        Some(code) if code == Errno::AFNOSUPPORT.raw_os_error() => {
+                            bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
+                        }
+                        _ => Err(error),
+                    },
+                ),
+            };
+        let permits = Arc::new(Semaphore::new(settings.max_clients));
+        Ok(Self {
+            socket: bound?,
+            settings,
+            permits,
+        })
+    }
+
+    /// Where it listens, with the port that the kernel chose.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// A permit for each connection that may be open: all are back when none is.
+    #[must_use]
+    pub fn permits(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.permits)
+    }
+
+    /// Accepts until `stop`; spreads connections over `arbiters`, each of which serves its own.
+    pub async fn run(
+        self,
+        arbiters: Vec<ArbiterHandle>,
+        subscriptions: Subscriptions,
+        stop: CancellationToken,
+    ) {
+        let mut clients: ClientId = 0;
+        let mut arbiters = arbiters.iter().cycle();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = FIRST_PAUSE;
+                    clients += 1;
+                    if let Some(arbiter) = arbiters.next() {
+                        self.admit(stream, peer, clients, arbiter, &subscriptions, &stop);
+                    }
+                }
+                // The peer left before it was accepted.
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    warn!(%error, pause_ms = pause.as_millis() as u64, "accept failed");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Closes a connection that may not stay, or hands it to its arbiter.
+    fn admit(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        client: ClientId,
+        arbiter: &ArbiterHandle,
+        subscriptions: &Subscriptions,
+        stop: &CancellationToken,
+    ) {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        if !self.settings.whitelist.allows(peer.ip()) {
+            info!(%peer, reason = "not whitelisted", "client refused");
+            return;
+        }
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            info!(%peer, reason = "too many clients", "client refused");
+            return;
+        };
+        // A socket belongs to the runtime that registered it: it moves as a bare descriptor.
+        let stream = match self.configured(stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                info!(%peer, reason = %error, "client refused");
+                return;
+            }
+        };
+        let newcomer = Newcomer {
+            stream,
+            peer,
+            client,
+            permit,
+        };
+        let (settings, subscriptions) = (Arc::clone(&self.settings), subscriptions.clone());
+        let stop = stop.clone();
+        let span = debug_span!("client", client, %peer);
+        arbiter.spawn(
+            async move { handshake::greet(newcomer, &settings, subscriptions, stop).await }
+                .instrument(span),
+        );
+    }
+
+    fn configured(&self, stream: TcpStream) -> io::Result<std::net::TcpStream> {
+        stream.set_nodelay(true)?;
+        // A peer that vanished without a word is noticed as one that accepts nothing is.
+        SockRef::from(&stream).set_tcp_user_timeout(Some(self.settings.write_timeout))?;
+        stream.into_std()
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let open = || -> io::Result<TcpListener> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM.nonblocking().cloexec(),
+            Some(Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    open().map_err(|source| BindError { address, source })
+}
+
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

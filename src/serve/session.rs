@@ -1,0 +1,293 @@
+//! One authenticated client: what it is sent, what it missed, and how it ends.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::{Duration, Instant};
+
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Running, WrapFuture,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+use tracing::info;
+
+use super::listener::Subscriptions;
+use crate::messages::{ClientId, Delivery, EncodedSnapshot, Subscribe, Unsubscribe};
+use crate::settings::ServeSettings;
+
+/// How long a connection may take to close in good order.
+const CLOSING: Duration = Duration::from_secs(1);
+
+type Reader = Box<dyn AsyncRead + Unpin>;
+type Writer = Box<dyn AsyncWrite + Unpin>;
+
+/// An authenticated connection, in two halves.
+pub(super) struct Connection {
+    reader: Reader,
+    writer: Writer,
+}
+
+impl Connection {
+    pub(super) fn split<S: AsyncRead + AsyncWrite + 'static>(stream: S) -> Self {
+        let (reader, writer) = tokio::io::split(stream);
+        Self {
+            reader: Box::new(reader),
+            writer: Box::new(writer),
+        }
+    }
+}
+
+/// Sends snapshots to one client. The only owner of the connection's write side: one line is
+/// being written, and one newest snapshot waits, at most.
+pub struct ClientSession {
+    client: ClientId,
+    peer: SocketAddr,
+    write_timeout: Duration,
+    subscriptions: Subscriptions,
+    /// None while a line is being written.
+    writer: Option<Writer>,
+    /// The newest snapshot that came while a line was being written.
+    pending: Option<Arc<EncodedSnapshot>>,
+    /// None until [`Actor::started`] takes it.
+    reader: Option<Reader>,
+    /// Set when the agent stops: close after the line that is being written.
+    ending: bool,
+    account: Account,
+    connected: Instant,
+    reason: &'static str,
+    /// Given back when the session is dropped.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Which snapshots a client got.
+#[derive(Debug, Default)]
+struct Account {
+    /// The number of the first that was sent.
+    first: Option<u64>,
+    /// How many were sent in whole.
+    sent: u64,
+    /// How many were missed so far.
+    skipped: u64,
+}
+
+impl Account {
+    /// Counts what was missed up to the snapshot that is sent now, before it is sent: every
+    /// number since the first that was neither sent nor is this one.
+    fn begin(&mut self, seq: u64) -> u64 {
+        let first = *self.first.get_or_insert(seq);
+        self.skipped = seq.saturating_sub(first).saturating_sub(self.sent);
+        self.skipped
+    }
+}
+
+impl ClientSession {
+    /// Starts the session of an authenticated client on the current arbiter.
+    pub(super) fn begin(
+        connection: Connection,
+        client: ClientId,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+        settings: &ServeSettings,
+        subscriptions: Subscriptions,
+    ) {
+        let Connection { reader, writer } = connection;
+        Self {
+            client,
+            peer,
+            write_timeout: settings.write_timeout,
+            subscriptions,
+            writer: Some(writer),
+            pending: None,
+            reader: Some(reader),
+            ending: false,
+            account: Account::default(),
+            connected: Instant::now(),
+            reason: "closed",
+            _permit: permit,
+        }
+        .start();
+    }
+
+    /// Sends a snapshot now if nothing is being written, else keeps it as the newest.
+    fn send(&mut self, snapshot: Arc<EncodedSnapshot>, ctx: &mut Context<Self>) {
+        let Some(mut writer) = self.writer.take() else {
+            self.pending = Some(snapshot);
+            return;
+        };
+        let ending = EncodedSnapshot::ending(self.account.begin(snapshot.seq));
+        let patience = self.write_timeout;
+        let write = async move {
+            let written = write_line(&mut writer, &snapshot.shared, &ending, patience).await;
+            (writer, written)
+        };
+        ctx.spawn(
+            write
+                .into_actor(self)
+                .map(|(writer, written), session, ctx| match written {
+                    Ok(()) => session.written(writer, ctx),
+                    Err(error) => session.end(reason_of(&error), ctx),
+                }),
+        );
+    }
+
+    fn written(&mut self, writer: Writer, ctx: &mut Context<Self>) {
+        self.account.sent += 1;
+        self.writer = Some(writer);
+        if self.ending {
+            self.close(ctx);
+        } else if let Some(newest) = self.pending.take() {
+            self.send(newest, ctx);
+        }
+    }
+
+    /// Closes the connection in good order: TLS says so, TCP sends what it holds.
+    fn close(&mut self, ctx: &mut Context<Self>) {
+        if let Some(mut writer) = self.writer.take() {
+            let close = async move {
+                let _ = timeout(CLOSING, writer.shutdown()).await;
+            };
+            ctx.spawn(close.into_actor(self).map(|(), session, ctx| {
+                session.end("agent stopping", ctx);
+            }));
+        }
+    }
+
+    fn end(&mut self, reason: &'static str, ctx: &mut Context<Self>) {
+        self.reason = reason;
+        ctx.stop();
+    }
+}
+
+impl Actor for ClientSession {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(reader) = self.reader.take() {
+            // A client that has closed its sending side still receives: only an error ends it.
+            ctx.spawn(discard(reader).into_actor(self).map(|end, session, ctx| {
+                if let Err(error) = end {
+                    session.end(reason_of(&error), ctx);
+                }
+            }));
+        }
+        let subscribe = Subscribe {
+            client: self.client,
+            deliveries: ctx.address().recipient(),
+        };
+        self.subscriptions.subscribe.do_send(subscribe);
+    }
+
+    fn stopping(&mut self, _: &mut Self::Context) -> Running {
+        let client = self.client;
+        self.subscriptions
+            .unsubscribe
+            .do_send(Unsubscribe { client });
+        info!(
+            client,
+            peer = %self.peer,
+            reason = self.reason,
+            duration_ms = self.connected.elapsed().as_millis() as u64,
+            snapshots = self.account.sent,
+            skipped = self.account.skipped,
+            "client disconnected"
+        );
+        Running::Stop
+    }
+}
+
+impl Handler<Delivery> for ClientSession {
+    type Result = ();
+
+    fn handle(&mut self, delivery: Delivery, ctx: &mut Self::Context) {
+        match delivery {
+            Delivery::Snapshot(snapshot) if !self.ending => self.send(snapshot, ctx),
+            Delivery::Snapshot(_) => {}
+            Delivery::End => {
+                self.ending = true;
+                self.pending = None;
+                self.close(ctx);
+            }
+        }
+    }
+}
+
+fn reason_of(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::TimedOut => "write timeout",
+        io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::NotConnected => "closed by client",
+        _ => "connection failed",
+    }
+}
+
+/// Writes a whole line, in two parts that are not copied together. Fails when the client
+/// accepts nothing for as long as `patience`.
+async fn write_line(
+    writer: &mut Writer,
+    shared: &[u8],
+    ending: &str,
+    patience: Duration,
+) -> io::Result<()> {
+    let mut parts = [IoSlice::new(shared), IoSlice::new(ending.as_bytes())];
+    let mut rest = &mut parts[..];
+    while !rest.is_empty() {
+        match within(patience, writer.write_vectored(rest)).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => IoSlice::advance_slices(&mut rest, written),
+        }
+    }
+    within(patience, writer.flush()).await
+}
+
+async fn within<T>(
+    patience: Duration,
+    write: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    timeout(patience, write)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Reads and forgets whatever a client sends, until it closes its sending side. The buffer is on
+/// the stack of the poll, so that an idle client costs none.
+async fn discard(mut reader: Reader) -> io::Result<()> {
+    poll_fn(|cx| {
+        let mut scratch = [0; 2048];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut reader).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Account;
+
+    #[test]
+    fn what_was_missed_is_what_was_neither_sent_nor_is_now() {
+        let mut account = Account::default();
+        let mut sent = |seq| {
+            let skipped = account.begin(seq);
+            account.sent += 1;
+            skipped
+        };
+        assert_eq!(sent(41), 0);
+        assert_eq!(sent(42), 0);
+        assert_eq!(sent(45), 2);
+        assert_eq!(sent(46), 2);
+        assert_eq!(sent(50), 5);
+    }
+}

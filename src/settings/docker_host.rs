@@ -1,0 +1,106 @@
+//! Where the engine listens.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// What is accepted as `DOCKER_HOST`.
+const ACCEPTED: &str = "accepted: unix:///PATH, tcp://HOST[:PORT]";
+
+/// Where the engine listens, as Docker's own clients read `DOCKER_HOST`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerHost {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// A TCP address, `HOST:PORT`: a socket proxy, or an engine that listens there.
+    Tcp(String),
+}
+
+impl Default for DockerHost {
+    fn default() -> Self {
+        Self::Unix(PathBuf::from("/var/run/docker.sock"))
+    }
+}
+
+impl DockerHost {
+    /// Reads a value of `DOCKER_HOST`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Err(format!("no scheme; {ACCEPTED}"));
+        };
+        match scheme {
+            "unix" if rest.starts_with('/') => Ok(Self::Unix(PathBuf::from(rest))),
+            "unix" => Err(format!("not an absolute path; {ACCEPTED}")),
+            "tcp" | "http" => Self::parse_tcp(rest.trim_end_matches('/')),
+            _ => Err(format!("unsupported scheme; {ACCEPTED}")),
+        }
+    }
+
+    fn parse_tcp(rest: &str) -> Result<Self, String> {
+        if rest.contains(['/', '@', '?', '#', ' ']) {
+            return Err(format!("more than a host and a port; {ACCEPTED}"));
+        }
+        // The colon of a port stands after the bracket of an IPv6 address.
+        let after_address = rest.rfind(']').map_or(0, |bracket| bracket + 1);
+        let (host, port) = match rest[after_address..].split_once(':') {
+            Some((between, port)) => (&rest[..after_address + between.len()], port),
+            None => (rest, "2375"),
+        };
+        if host.is_empty() {
+            return Err(format!("no host; {ACCEPTED}"));
+        }
+        match port.parse::<u16>() {
+            Ok(port) if port > 0 => Ok(Self::Tcp(format!("{host}:{port}"))),
+            _ => Err(format!("not a port; {ACCEPTED}")),
+        }
+    }
+}
+
+impl fmt::Display for DockerHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DockerHost;
+
+    #[test]
+    fn reads_what_docker_reads() {
+        for (text, shown) in [
+            ("unix:///run/docker.sock", "unix:///run/docker.sock"),
+            ("tcp://proxy:2375", "tcp://proxy:2375"),
+            ("tcp://127.0.0.1", "tcp://127.0.0.1:2375"),
+            ("tcp://[::1]:99/", "tcp://[::1]:99"),
+            ("http://[::1]", "tcp://[::1]:2375"),
+        ] {
+            assert_eq!(DockerHost::parse(text).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn refuses_the_rest_and_says_what_is_accepted() {
+        for text in [
+            "/var/run/docker.sock",
+            "unix://run/docker.sock",
+            "ssh://host",
+            "npipe:////./pipe/docker",
+            "tcp://",
+            "tcp://host:",
+            "tcp://host:0",
+            "tcp://host:70000",
+            "tcp://user:secret@host:1",
+            "tcp://host:1/path",
+        ] {
+            let error = DockerHost::parse(text).unwrap_err();
+            assert!(error.contains("accepted: unix:///PATH"), "{text}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

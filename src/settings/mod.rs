@@ -1,0 +1,250 @@
+//! Configuration: environment variables → validated [`Settings`].
+//!
+//! `envy` reads the environment into plain text; every value is then checked, and **all**
+//! problems are reported together. A problem names the variable, what was wrong and what is
+//! accepted, never the value: it might be a secret that went into the wrong variable.
+
+mod docker_host;
+mod key;
+mod parse;
+mod raw;
+mod tls;
+mod whitelist;
+
+pub use docker_host::DockerHost;
+pub use key::ApiKey;
+pub use tls::Tls;
+pub use whitelist::Whitelist;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use parse::Reader;
+use raw::RawSettings;
+
+/// Everything that the daemon needs to know, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What is measured, and how often.
+    pub collect: CollectSettings,
+    /// `PUBLISH_INTERVAL`: how often a snapshot goes out.
+    pub publish_interval: Duration,
+    /// Who is served, and how.
+    pub serve: ServeSettings,
+    /// `SHUTDOWN_TIMEOUT`: how long sessions may take to finish their last line.
+    pub shutdown_timeout: Duration,
+    /// How the agent's own log looks.
+    pub telemetry: TelemetrySettings,
+}
+
+/// What is measured, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectSettings {
+    /// `SYSTEM_INTERVAL`: between two rounds of the host's figures.
+    pub system_interval: Duration,
+    /// `DOCKER_INTERVAL`: between two rounds of the containers' figures.
+    pub docker_interval: Duration,
+    /// `LOG_INTERVAL`: between two rounds of the containers' logs.
+    pub log_interval: Duration,
+    /// `LOG_LINES`: lines per container; 0 switches logs off.
+    pub log_lines: usize,
+    /// `TOP_PROCESSES`: how many of the busiest processes are listed.
+    pub top_processes: usize,
+    /// The engine; none where `DOCKER_ENABLED` is false.
+    pub docker: Option<DockerHost>,
+}
+
+/// Who is served, and how.
+#[derive(Debug, Clone)]
+pub struct ServeSettings {
+    /// `API_KEY` or `API_KEY_FILE`: what a client must send.
+    pub api_key: ApiKey,
+    /// `SOCKET_ADDRESS`; none: all addresses, IPv6 and IPv4.
+    pub address: Option<IpAddr>,
+    /// `SOCKET_PORT`; 0 lets the kernel choose.
+    pub port: u16,
+    /// `TLS_ENABLED`, `TLS_CERT_FILE`, `TLS_KEY_FILE`; none: plain TCP.
+    pub tls: Option<Tls>,
+    /// `WHITELISTED_CLIENTS`: who may connect.
+    pub whitelist: Whitelist,
+    /// `MAX_CLIENTS`: connections at once.
+    pub max_clients: usize,
+    /// `AUTH_TIMEOUT`: from accept to the key's end of line, TLS handshake included.
+    pub auth_timeout: Duration,
+    /// `WRITE_TIMEOUT`: how long a client may accept nothing.
+    pub write_timeout: Duration,
+}
+
+/// How the agent's own log looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// `LOG_FORMAT`.
+    pub format: LogFormat,
+    /// `RUST_LOG`: the level filter.
+    pub filter: String,
+}
+
+/// The format of the agent's own log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    #[default]
+    Json,
+    /// Text for people.
+    Text,
+}
+
+impl Settings {
+    /// Reads and checks the settings of the daemon.
+    ///
+    /// # Errors
+    /// Every problem that was found.
+    pub fn from_env(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, Problems> {
+        Self::read(Reader::new(vars))
+    }
+
+    fn read(mut reader: Reader) -> Result<Self, Problems> {
+        let raw = reader.raw();
+        let collect = CollectSettings::read(&mut reader, &raw);
+        let serve = ServeSettings::read(&mut reader, &raw);
+        let publish_interval = reader.interval("PUBLISH_INTERVAL", &raw.publish_interval);
+        let shutdown_timeout = reader.timeout("SHUTDOWN_TIMEOUT", &raw.shutdown_timeout, 5);
+        let telemetry = TelemetrySettings::read(&mut reader, &raw);
+        let problems = reader.finish();
+        match serve {
+            Some(serve) if problems.0.is_empty() => Ok(Self {
+                collect,
+                publish_interval,
+                serve,
+                shutdown_timeout,
+                telemetry,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
+impl CollectSettings {
+    /// Reads and checks only what is measured: for commands that open no socket.
+    ///
+    /// # Errors
+    /// Every problem that was found.
+    pub fn from_env(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, Problems> {
+        let mut reader = Reader::new(vars);
+        let raw = reader.raw();
+        let settings = Self::read(&mut reader, &raw);
+        let problems = reader.finish();
+        if problems.0.is_empty() {
+            Ok(settings)
+        } else {
+            Err(problems)
+        }
+    }
+
+    fn read(reader: &mut Reader, raw: &RawSettings) -> Self {
+        let docker_enabled = reader.switch("DOCKER_ENABLED", &raw.docker_enabled, true);
+        let docker_host = reader.value(
+            "DOCKER_HOST",
+            &raw.docker_host,
+            DockerHost::default(),
+            DockerHost::parse,
+        );
+        Self {
+            system_interval: reader.interval("SYSTEM_INTERVAL", &raw.system_interval),
+            docker_interval: reader.interval("DOCKER_INTERVAL", &raw.docker_interval),
+            log_interval: reader.interval("LOG_INTERVAL", &raw.log_interval),
+            log_lines: reader.number("LOG_LINES", &raw.log_lines, 50, 0, 10_000),
+            top_processes: reader.number("TOP_PROCESSES", &raw.top_processes, 10, 0, 1000),
+            docker: docker_enabled.then_some(docker_host),
+        }
+    }
+}
+
+impl ServeSettings {
+    /// `None` only where the reader has taken note of a problem.
+    fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
+        let api_key = key::read(reader, raw);
+        let tls = tls::read(reader, raw);
+        let address = reader.optional("SOCKET_ADDRESS", &raw.socket_address, |text| {
+            text.parse::<IpAddr>()
+                .map_err(|_| "not an IP address; accepted: an IPv4 or IPv6 address".to_owned())
+        });
+        let port = reader.number("SOCKET_PORT", &raw.socket_port, 9000, 0, 65_535);
+        let whitelist = reader.value(
+            "WHITELISTED_CLIENTS",
+            &raw.whitelisted_clients,
+            Whitelist::default(),
+            Whitelist::parse,
+        );
+        let max_clients = reader.number("MAX_CLIENTS", &raw.max_clients, 10_000, 1, 1_000_000);
+        let auth_timeout = reader.timeout("AUTH_TIMEOUT", &raw.auth_timeout, 10);
+        let write_timeout = reader.timeout("WRITE_TIMEOUT", &raw.write_timeout, 30);
+        Some(Self {
+            api_key: api_key?,
+            address,
+            port: u16::try_from(port).unwrap_or_default(),
+            tls,
+            whitelist,
+            max_clients,
+            auth_timeout,
+            write_timeout,
+        })
+    }
+}
+
+impl TelemetrySettings {
+    fn read(reader: &mut Reader, raw: &RawSettings) -> Self {
+        let format = reader.value(
+            "LOG_FORMAT",
+            &raw.log_format,
+            LogFormat::Json,
+            |text| match text {
+                "json" => Ok(LogFormat::Json),
+                "text" => Ok(LogFormat::Text),
+                _ => Err("unknown format; accepted: json, text".to_owned()),
+            },
+        );
+        let filter = reader.value("RUST_LOG", &raw.rust_log, "info".to_owned(), |text| {
+            text.parse::<tracing_subscriber::filter::Targets>()
+                .map(|_| text.to_owned())
+                .map_err(|_| {
+                    "not a level filter; accepted: off, error, warn, info, debug, trace, or \
+                     target=level pairs separated by commas"
+                        .to_owned()
+                })
+        });
+        Self { format, filter }
+    }
+}
+
+/// One thing wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The variable.
+    pub variable: &'static str,
+    /// What was wrong and what is accepted. Never the value.
+    pub text: String,
+}
+
+/// Everything wrong with the configuration; displayed one line each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Problem { variable, text }) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{variable}: {text}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use super::{CollectSettings, DockerHost, LogFormat, Problems, Settings};
+
+fn settings(vars: &[(&str, &str)]) -> Result<Settings, Problems> {
+    Settings::from_env(environment(vars))
+}
+
+fn environment(vars: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> {
+    vars.iter()
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)))
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+const KEY: (&str, &str) = ("API_KEY", "0123456789abcdef");
+
+#[test]
+fn a_key_is_all_that_is_needed() {
+    let settings = settings(&[KEY, ("HOME", "/root")]).unwrap();
+    let five = Duration::from_secs(5);
+    assert_eq!(
+        settings.collect,
+        CollectSettings {
+            system_interval: five,
+            docker_interval: five,
+            log_interval: five,
+            log_lines: 50,
+            top_processes: 10,
+            docker: Some(DockerHost::default()),
+        }
+    );
+    assert_eq!(settings.publish_interval, five);
+    assert_eq!(settings.serve.port, 9000);
+    assert_eq!(settings.serve.address, None);
+    assert_eq!(settings.serve.max_clients, 10_000);
+    assert_eq!(settings.serve.write_timeout, Duration::from_secs(30));
+    assert!(settings.serve.tls.is_none());
+    assert_eq!(settings.telemetry.format, LogFormat::Json);
+}
+
+#[test]
+fn every_problem_is_listed_at_once() {
+    let problems = settings(&[
+        ("SOCKET_PORT", "70000"),
+        ("PUBLISH_INTERVAL", "5"),
+        ("TLS_ENABLED", "yes"),
+        ("WHITELISTED_CLIENTS", "10.0.0.0/8,nonsense"),
+    ])
+    .unwrap_err();
+    let lines: Vec<_> = problems.to_string().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 5, "{problems}");
+    for (variable, words) in [
+        ("API_KEY: ", "not set"),
+        ("SOCKET_PORT: ", "accepted: 0 to 65535"),
+        ("PUBLISH_INTERVAL: ", "no unit"),
+        ("TLS_ENABLED: ", "accepted: true, false, 1, 0"),
+        ("WHITELISTED_CLIENTS: ", "entry 2"),
+    ] {
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.starts_with(variable) && line.contains(words)),
+            "{variable} {words}: {problems}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_value_counts_as_unset() {
+    let settings = settings(&[KEY, ("SOCKET_PORT", ""), ("TLS_CERT_FILE", "")]).unwrap();
+    assert_eq!(settings.serve.port, 9000);
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_a_problem_only_in_our_variables() {
+    let odd = OsString::from_vec(vec![0xff, 0xfe]);
+    let vars = vec![
+        (OsString::from("API_KEY"), OsString::from(KEY.1)),
+        (OsString::from("OTHER"), odd.clone()),
+        (OsString::from("LOG_LINES"), odd),
+    ];
+    let problems = Settings::from_env(vars.into_iter()).unwrap_err();
+    assert_eq!(problems.to_string(), "LOG_LINES: not UTF-8 text");
+}
+
+#[test]
+fn no_value_is_ever_shown() {
+    let secret = "sEcReT-in-the-wrong-place!";
+    for variable in super::raw::VARIABLES {
+        if matches!(variable, "API_KEY" | "API_KEY_FILE") {
+            continue;
+        }
+        // A secret pasted into any other variable must not end up in a log; a path is told.
+        if let Err(problems) = settings(&[KEY, (variable, secret)]) {
+            assert!(!problems.to_string().contains(secret), "{problems}");
+        }
+    }
+}

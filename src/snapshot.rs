@@ -1,0 +1,36 @@
+//! `system-agent snapshot`: one complete snapshot, without any socket.
+
+use crate::aggregate::{Newest, compose};
+use crate::collect::collect_once;
+use crate::collect::docker::ContainerSource;
+use crate::collect::logs::LogSource;
+use crate::collect::system::HostSource;
+use crate::model::Snapshot;
+use crate::settings::CollectSettings;
+
+/// Reads every source once, all at the same time, and composes what they say.
+pub async fn take(settings: &CollectSettings) -> Snapshot {
+    let mut newest = Newest::for_settings(settings);
+    let system = async {
+        let mut source = HostSource::new(settings.top_processes);
+        collect_once(&mut source).await
+    };
+    let docker = async {
+        let mut source = ContainerSource::new(settings.docker.clone()?);
+        Some(collect_once(&mut source).await)
+    };
+    let logs = async {
+        let host = settings.docker.clone().filter(|_| settings.log_lines > 0)?;
+        let mut source = LogSource::new(host, settings.log_lines);
+        Some(collect_once(&mut source).await)
+    };
+    let (system, docker, logs) = tokio::join!(system, docker, logs);
+    newest.system.update(system);
+    if let Some(docker) = docker {
+        newest.docker.update(docker);
+    }
+    if let Some(logs) = logs {
+        newest.logs.update(logs);
+    }
+    compose(&newest, 1, 0)
+}
