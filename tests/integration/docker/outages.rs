@@ -38,26 +38,12 @@ fn an_engine_that_comes_late_is_found() {
 fn an_engine_that_stops_and_returns_is_found_again() {
     let mut private = PrivateEngine::prepare();
     private.start_with_image();
+    let options = [NO_NETWORK, &["--restart", "always"]].concat();
     let script = "echo up; sleep 1000";
-    let engine = private.engine();
-    let id = {
-        let label = format!("{}={}", super::container::LABEL, std::process::id());
-        let run = [
-            "run",
-            "-d",
-            "--label",
-            &label,
-            "--name",
-            "outage",
-            "--restart",
-            "always",
-        ];
-        let image = [super::engine::IMAGE, "sh", "-c", script];
-        engine.docker(run.iter().chain(NO_NETWORK).chain(&image))
-    };
-    let agent = launch().var("DOCKER_HOST", engine.host()).start();
+    let container = Container::run_on(private.engine(), "outage", &options, script).keep();
+    let agent = launch().var("DOCKER_HOST", private.engine().host()).start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    let up = |s: &_| healthy(s) && shows(s, "outage");
+    let up = |s: &_| healthy(s) && shows(s, &container);
     snapshots.until("the container", RECOVERY, up);
 
     for _ in 0..2 {
@@ -76,8 +62,6 @@ fn an_engine_that_stops_and_returns_is_found_again() {
         private.start();
         snapshots.until("the engine's return", RECOVERY, up);
     }
-    drop(snapshots);
-    private.engine().docker(["rm", "-f", &id]);
 }
 
 #[test]
@@ -91,7 +75,7 @@ fn an_engine_that_hangs_and_wakes_is_found_again() {
     let up = |s: &_| healthy(s) && shows(s, container.name());
     snapshots.until("the container", RECOVERY, up);
 
-    private.freeze();
+    let hang = private.freeze();
     let frozen = SystemTime::now();
     snapshots.until("the hung engine", NOTICE, docker_is_failing);
     for snapshot in snapshots.take(6) {
@@ -102,6 +86,6 @@ fn an_engine_that_hangs_and_wakes_is_found_again() {
             "collected {collected:?}, frozen {frozen:?}"
         );
     }
-    private.thaw();
+    drop(hang);
     snapshots.until("the engine awake", RECOVERY, up);
 }
