@@ -8,6 +8,7 @@ use std::thread;
 use actix::{Actor, Addr, Recipient};
 use actix_rt::Arbiter;
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -30,7 +31,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let serve = Arc::new(settings.serve.clone());
     let listener = Listener::bind(Arc::clone(&serve))?;
-    announce(&settings, listener.local_addr()?);
+    let files = raise_file_limit();
+    announce(&settings, listener.local_addr()?, files);
 
     // Each stage has threads of its own: neither a large answer of the engine nor a large
     // snapshot keeps a client waiting.
@@ -75,6 +77,23 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     info!("stopped");
     Ok(())
+}
+
+/// Raises the soft limit of open files to the hard one, as each client takes one; returns it,
+/// none where there is no limit.
+fn raise_file_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            warn!(%error, "soft limit of open files not raised");
+            limit.current
+        }
+    }
 }
 
 fn arbiter() -> io::Result<Arbiter> {
@@ -145,7 +164,7 @@ impl Signals {
 }
 
 /// Says once what the agent is going to do, without secrets, and where it listens.
-fn announce(settings: &Settings, address: SocketAddr) {
+fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
     let Settings {
         collect,
         publish_interval,
@@ -173,6 +192,7 @@ fn announce(settings: &Settings, address: SocketAddr) {
         docker_enabled = collect.docker.is_some(),
         docker_host = collect.docker.as_ref().map(ToString::to_string),
         max_clients = serve.max_clients,
+        max_open_files = files,
         auth_timeout = ?serve.auth_timeout,
         write_timeout = ?serve.write_timeout,
         shutdown_timeout = ?shutdown_timeout,

@@ -86,8 +86,9 @@ pub(super) async fn run<S: Source>(
                 error = collected.error,
                 "round ended"
             );
-            // Full or closed: the aggregator is stopping, and so will this collector.
-            let _ = sink.try_send(collected);
+            // Past the mailbox's bound, which a crowd of new sessions may have filled: a source
+            // has one round at a time. A closed mailbox means that the agent is stopping.
+            sink.do_send(collected);
             if !failed {
                 break;
             }

@@ -146,19 +146,21 @@ impl Source for LogSource {
     }
 }
 
-/// The newest `lines` whole lines of a container.
+/// The newest `lines` whole lines of a container, within the deadline of one call.
 async fn read(call: &Call, id: &str, lines: usize) -> Result<Vec<String>, EngineError> {
-    // One more than wanted: the oldest message may be the end of a line that began before.
-    let mut messages = lines + 1;
-    let mut tries = 1;
-    loop {
-        let tail = within("container logs", fetch(call, id, lines, messages)).await?;
-        if tries == TRIES || !tail.lacks_lines(messages) {
-            return Ok(tail.into_lines());
+    let newest = async {
+        // One more than wanted: the oldest message may be the end of a line that began before.
+        let mut messages = lines + 1;
+        for _ in 1..TRIES {
+            let tail = fetch(call, id, lines, messages).await?;
+            if !tail.lacks_lines() {
+                return Ok(tail.into_lines());
+            }
+            messages *= MORE;
         }
-        messages *= MORE;
-        tries += 1;
-    }
+        fetch(call, id, lines, messages).await.map(Tail::into_lines)
+    };
+    within("container logs", newest).await
 }
 
 async fn fetch(

@@ -79,18 +79,6 @@ impl HostSource {
             reading: Reading::Idle(None),
         }
     }
-
-    /// The reading that is under way: a new one, unless the last one still hangs.
-    fn reading(&mut self) -> &mut JoinHandle<Sampled> {
-        if let Reading::Idle(sampler) = &mut self.reading {
-            let (sampler, top_processes) = (sampler.take(), self.top_processes);
-            self.reading = Reading::Busy(spawn_blocking(move || read(sampler, top_processes)));
-        }
-        match &mut self.reading {
-            Reading::Busy(reading) => reading,
-            Reading::Idle(_) => unreachable!("it was made busy above"),
-        }
-    }
 }
 
 fn read(sampler: Option<Box<Sampler>>, top_processes: usize) -> Sampled {
@@ -111,7 +99,15 @@ impl Source for HostSource {
     type Sample = SystemSample;
 
     async fn collect(&mut self) -> Round<SystemSample> {
-        match tokio::time::timeout(DEADLINE, self.reading()).await {
+        // A reading that still hangs is waited for again, rather than joined by a second one.
+        let mut reading = match std::mem::replace(&mut self.reading, Reading::Idle(None)) {
+            Reading::Busy(reading) => reading,
+            Reading::Idle(sampler) => {
+                let top_processes = self.top_processes;
+                spawn_blocking(move || read(sampler, top_processes))
+            }
+        };
+        match tokio::time::timeout(DEADLINE, &mut reading).await {
             Ok(Ok((sampler, sample))) => {
                 self.reading = Reading::Idle(sampler);
                 match sample {
@@ -119,14 +115,14 @@ impl Source for HostSource {
                     Err(error) => Round::failed(super::with_causes(&error)),
                 }
             }
-            Ok(Err(cancelled)) => {
-                self.reading = Reading::Idle(None);
-                Round::failed(cancelled.to_string())
+            Ok(Err(cancelled)) => Round::failed(cancelled.to_string()),
+            Err(_) => {
+                self.reading = Reading::Busy(reading);
+                Round::failed(format!(
+                    "reading the host takes more than {} s: a file system may hang",
+                    DEADLINE.as_secs()
+                ))
             }
-            Err(_) => Round::failed(format!(
-                "reading the host takes more than {} s: a file system may hang",
-                DEADLINE.as_secs()
-            )),
         }
     }
 }
