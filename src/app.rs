@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::aggregate::{Aggregator, Newest};
-use crate::collect::docker::DockerCollector;
-use crate::collect::logs::LogCollector;
-use crate::collect::system::SystemCollector;
+use crate::collect::docker::{ContainerSource, DockerCollector};
+use crate::collect::logs::{LogCollector, LogSource};
+use crate::collect::system::{HostSource, SystemCollector};
+use crate::collect::{Collector, Source};
 use crate::messages::{StopCollecting, StopPublishing};
 use crate::serve::{Listener, Subscriptions};
 use crate::settings::{CollectSettings, ServeSettings, Settings};
@@ -112,26 +113,36 @@ fn start_collectors(
     aggregator: &Addr<Aggregator>,
     arbiter: &Arbiter,
 ) -> Vec<Recipient<StopCollecting>> {
-    let arbiter = arbiter.handle();
-    let system = {
-        let (settings, sink) = (settings.clone(), aggregator.clone().recipient());
-        SystemCollector::start_in_arbiter(&arbiter, |_| SystemCollector::new(settings, sink))
-    };
-    let mut collectors = vec![system.recipient()];
-    if let Some(host) = settings.docker.clone() {
-        let (settings, sink) = (settings.clone(), aggregator.clone().recipient());
-        let docker = DockerCollector::start_in_arbiter(&arbiter, |_| {
-            DockerCollector::new(settings, host, sink)
-        });
-        collectors.push(docker.recipient());
+    let system = SystemCollector::new(
+        HostSource::new(settings.top_processes),
+        settings.system_interval,
+        aggregator.clone().recipient(),
+    );
+    let mut collectors = vec![start(system, arbiter)];
+    if let Some(host) = &settings.docker {
+        let docker = DockerCollector::new(
+            ContainerSource::new(host.clone()),
+            settings.docker_interval,
+            aggregator.clone().recipient(),
+        );
+        collectors.push(start(docker, arbiter));
     }
-    if let Some(host) = settings.docker.clone().filter(|_| settings.log_lines > 0) {
-        let (settings, sink) = (settings.clone(), aggregator.clone().recipient());
-        let logs =
-            LogCollector::start_in_arbiter(&arbiter, |_| LogCollector::new(settings, host, sink));
-        collectors.push(logs.recipient());
+    if let Some(host) = settings.docker.as_ref().filter(|_| settings.log_lines > 0) {
+        let logs = LogCollector::new(
+            LogSource::new(host.clone(), settings.log_lines),
+            settings.log_interval,
+            aggregator.clone().recipient(),
+        );
+        collectors.push(start(logs, arbiter));
     }
     collectors
+}
+
+fn start<S: Source + Send + Unpin>(
+    collector: Collector<S>,
+    arbiter: &Arbiter,
+) -> Recipient<StopCollecting> {
+    Collector::start_in_arbiter(&arbiter.handle(), |_| collector).recipient()
 }
 
 /// Waits until every connection has given its permit back.

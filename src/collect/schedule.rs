@@ -17,6 +17,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Something that is read round after round.
 pub trait Source: 'static {
+    /// What the source is called in the log and in the snapshot's `sources`.
+    const NAME: &'static str;
+
     /// What a round yields.
     type Sample: Send + 'static;
 
@@ -133,6 +136,8 @@ mod tests {
     }
 
     impl Source for Moody {
+        const NAME: &'static str = "moody";
+
         type Sample = u32;
 
         async fn collect(&mut self) -> Round<u32> {

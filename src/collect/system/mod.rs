@@ -7,53 +7,17 @@ mod sampler;
 
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tracing::{Instrument, info_span};
 
-use super::schedule::{self, Round, Source};
-use crate::messages::{Collected, StopCollecting, SystemSample};
-use crate::settings::CollectSettings;
+use super::{Collector, Round, Source};
+use crate::messages::SystemSample;
 use sampler::Sampler;
 
 /// How long one reading of the host may take before the source counts as failing.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Reads the host, round after round.
-pub struct SystemCollector {
-    settings: CollectSettings,
-    sink: Recipient<Collected<SystemSample>>,
-}
-
-impl SystemCollector {
-    /// A collector that publishes to `sink`.
-    #[must_use]
-    pub fn new(settings: CollectSettings, sink: Recipient<Collected<SystemSample>>) -> Self {
-        Self { settings, sink }
-    }
-}
-
-impl Actor for SystemCollector {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        let source = HostSource::new(self.settings.top_processes);
-        let rounds = schedule::run(source, self.settings.system_interval, self.sink.clone());
-        ctx.spawn(
-            rounds
-                .instrument(info_span!("collect", source = "system"))
-                .into_actor(self),
-        );
-    }
-}
-
-impl Handler<StopCollecting> for SystemCollector {
-    type Result = ();
-
-    fn handle(&mut self, _: StopCollecting, ctx: &mut Self::Context) {
-        ctx.stop();
-    }
-}
+pub type SystemCollector = Collector<HostSource>;
 
 /// The host as a source. Its files are read on a blocking thread, one reading at a time: one
 /// that hangs (a dead file system, say) makes the source fail, and blocks nothing else.
@@ -96,6 +60,8 @@ fn read(sampler: Option<Box<Sampler>>, top_processes: usize) -> Sampled {
 }
 
 impl Source for HostSource {
+    const NAME: &'static str = "system";
+
     type Sample = SystemSample;
 
     async fn collect(&mut self) -> Round<SystemSample> {
