@@ -8,6 +8,7 @@ use std::thread;
 use actix::{Actor, Addr, Recipient};
 use actix_rt::Arbiter;
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -15,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::aggregate::{Aggregator, Newest};
-use crate::collect::docker::DockerCollector;
-use crate::collect::logs::LogCollector;
-use crate::collect::system::SystemCollector;
+use crate::collect::docker::{ContainerSource, DockerCollector};
+use crate::collect::logs::{LogCollector, LogSource};
+use crate::collect::system::{HostSource, SystemCollector};
+use crate::collect::{Collector, Source};
 use crate::messages::{StopCollecting, StopPublishing};
 use crate::serve::{Listener, Subscriptions};
 use crate::settings::{CollectSettings, ServeSettings, Settings};
@@ -30,7 +32,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let serve = Arc::new(settings.serve.clone());
     let listener = Listener::bind(Arc::clone(&serve))?;
-    announce(&settings, listener.local_addr()?);
+    let files = raise_file_limit();
+    announce(&settings, listener.local_addr()?, files);
 
     // Each stage has threads of its own: neither a large answer of the engine nor a large
     // snapshot keeps a client waiting.
@@ -77,6 +80,23 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Raises the soft limit of open files to the hard one, as each client takes one; returns it,
+/// none where there is no limit.
+fn raise_file_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            warn!(%error, "soft limit of open files not raised");
+            limit.current
+        }
+    }
+}
+
 fn arbiter() -> io::Result<Arbiter> {
     Arbiter::try_new()
 }
@@ -93,26 +113,36 @@ fn start_collectors(
     aggregator: &Addr<Aggregator>,
     arbiter: &Arbiter,
 ) -> Vec<Recipient<StopCollecting>> {
-    let arbiter = arbiter.handle();
-    let system = {
-        let (settings, sink) = (settings.clone(), aggregator.clone().recipient());
-        SystemCollector::start_in_arbiter(&arbiter, |_| SystemCollector::new(settings, sink))
-    };
-    let mut collectors = vec![system.recipient()];
-    if let Some(host) = settings.docker.clone() {
-        let (settings, sink) = (settings.clone(), aggregator.clone().recipient());
-        let docker = DockerCollector::start_in_arbiter(&arbiter, |_| {
-            DockerCollector::new(settings, host, sink)
-        });
-        collectors.push(docker.recipient());
+    let system = SystemCollector::new(
+        HostSource::new(settings.top_processes),
+        settings.system_interval,
+        aggregator.clone().recipient(),
+    );
+    let mut collectors = vec![start(system, arbiter)];
+    if let Some(host) = &settings.docker {
+        let docker = DockerCollector::new(
+            ContainerSource::new(host.clone()),
+            settings.docker_interval,
+            aggregator.clone().recipient(),
+        );
+        collectors.push(start(docker, arbiter));
     }
-    if let Some(host) = settings.docker.clone().filter(|_| settings.log_lines > 0) {
-        let (settings, sink) = (settings.clone(), aggregator.clone().recipient());
-        let logs =
-            LogCollector::start_in_arbiter(&arbiter, |_| LogCollector::new(settings, host, sink));
-        collectors.push(logs.recipient());
+    if let Some(host) = settings.docker.as_ref().filter(|_| settings.log_lines > 0) {
+        let logs = LogCollector::new(
+            LogSource::new(host.clone(), settings.log_lines),
+            settings.log_interval,
+            aggregator.clone().recipient(),
+        );
+        collectors.push(start(logs, arbiter));
     }
     collectors
+}
+
+fn start<S: Source + Send + Unpin>(
+    collector: Collector<S>,
+    arbiter: &Arbiter,
+) -> Recipient<StopCollecting> {
+    Collector::start_in_arbiter(&arbiter.handle(), |_| collector).recipient()
 }
 
 /// Waits until every connection has given its permit back.
@@ -145,7 +175,7 @@ impl Signals {
 }
 
 /// Says once what the agent is going to do, without secrets, and where it listens.
-fn announce(settings: &Settings, address: SocketAddr) {
+fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
     let Settings {
         collect,
         publish_interval,
@@ -173,6 +203,7 @@ fn announce(settings: &Settings, address: SocketAddr) {
         docker_enabled = collect.docker.is_some(),
         docker_host = collect.docker.as_ref().map(ToString::to_string),
         max_clients = serve.max_clients,
+        max_open_files = files,
         auth_timeout = ?serve.auth_timeout,
         write_timeout = ?serve.write_timeout,
         shutdown_timeout = ?shutdown_timeout,

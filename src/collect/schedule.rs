@@ -17,6 +17,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Something that is read round after round.
 pub trait Source: 'static {
+    /// What the source is called in the log and in the snapshot's `sources`.
+    const NAME: &'static str;
+
     /// What a round yields.
     type Sample: Send + 'static;
 
@@ -86,8 +89,9 @@ pub(super) async fn run<S: Source>(
                 error = collected.error,
                 "round ended"
             );
-            // Full or closed: the aggregator is stopping, and so will this collector.
-            let _ = sink.try_send(collected);
+            // Past the mailbox's bound, which a crowd of new sessions may have filled: a source
+            // has one round at a time. A closed mailbox means that the agent is stopping.
+            sink.do_send(collected);
             if !failed {
                 break;
             }
@@ -132,6 +136,8 @@ mod tests {
     }
 
     impl Source for Moody {
+        const NAME: &'static str = "moody";
+
         type Sample = u32;
 
         async fn collect(&mut self) -> Round<u32> {

@@ -7,14 +7,12 @@ mod stats;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use futures_util::{StreamExt, stream};
-use tracing::{Instrument, info_span};
 
-use super::schedule::{self, Round, Source};
-use crate::messages::{Collected, DockerSample, StopCollecting};
+use super::{Collector, Round, Source};
+use crate::messages::DockerSample;
 use crate::model::Container;
-use crate::settings::{CollectSettings, DockerHost};
+use crate::settings::DockerHost;
 use engine::{Call, Engine, EngineError};
 pub(super) use listing::Listed;
 use stats::Reading;
@@ -25,49 +23,7 @@ use stats::Reading;
 const CALLS_AT_ONCE: usize = 512;
 
 /// Measures the running containers, round after round.
-pub struct DockerCollector {
-    settings: CollectSettings,
-    host: DockerHost,
-    sink: Recipient<Collected<DockerSample>>,
-}
-
-impl DockerCollector {
-    /// A collector that asks the engine at `host` and publishes to `sink`.
-    #[must_use]
-    pub fn new(
-        settings: CollectSettings,
-        host: DockerHost,
-        sink: Recipient<Collected<DockerSample>>,
-    ) -> Self {
-        Self {
-            settings,
-            host,
-            sink,
-        }
-    }
-}
-
-impl Actor for DockerCollector {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        let source = ContainerSource::new(self.host.clone());
-        let rounds = schedule::run(source, self.settings.docker_interval, self.sink.clone());
-        ctx.spawn(
-            rounds
-                .instrument(info_span!("collect", source = "docker"))
-                .into_actor(self),
-        );
-    }
-}
-
-impl Handler<StopCollecting> for DockerCollector {
-    type Result = ();
-
-    fn handle(&mut self, _: StopCollecting, ctx: &mut Self::Context) {
-        ctx.stop();
-    }
-}
+pub type DockerCollector = Collector<ContainerSource>;
 
 /// The engine's running containers as a source.
 pub struct ContainerSource {
@@ -130,6 +86,8 @@ struct Measured {
 }
 
 impl Source for ContainerSource {
+    const NAME: &'static str = "docker";
+
     type Sample = DockerSample;
 
     async fn collect(&mut self) -> Round<DockerSample> {

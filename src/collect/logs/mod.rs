@@ -5,17 +5,16 @@ mod tail;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use bollard::container::LogOutput;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tracing::{Instrument, info, info_span};
+use tracing::info;
 
 use super::docker::engine::{Call, Engine, EngineError, within};
 use super::docker::{Listed, part_failed};
-use super::schedule::{self, Round, Source};
-use crate::messages::{Collected, LogSample, StopCollecting};
+use super::{Collector, Round, Source};
+use crate::messages::LogSample;
 use crate::model::Logs;
-use crate::settings::{CollectSettings, DockerHost};
+use crate::settings::DockerHost;
 use tail::{Channel, Tail};
 
 /// Containers whose logs are read at once: enough that a slow one does not hold up the rest,
@@ -27,49 +26,7 @@ const TRIES: u32 = 3;
 const MORE: usize = 8;
 
 /// Reads the running containers' logs, round after round.
-pub struct LogCollector {
-    settings: CollectSettings,
-    host: DockerHost,
-    sink: Recipient<Collected<LogSample>>,
-}
-
-impl LogCollector {
-    /// A collector that asks the engine at `host` and publishes to `sink`.
-    #[must_use]
-    pub fn new(
-        settings: CollectSettings,
-        host: DockerHost,
-        sink: Recipient<Collected<LogSample>>,
-    ) -> Self {
-        Self {
-            settings,
-            host,
-            sink,
-        }
-    }
-}
-
-impl Actor for LogCollector {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        let source = LogSource::new(self.host.clone(), self.settings.log_lines);
-        let rounds = schedule::run(source, self.settings.log_interval, self.sink.clone());
-        ctx.spawn(
-            rounds
-                .instrument(info_span!("collect", source = "logs"))
-                .into_actor(self),
-        );
-    }
-}
-
-impl Handler<StopCollecting> for LogCollector {
-    type Result = ();
-
-    fn handle(&mut self, _: StopCollecting, ctx: &mut Self::Context) {
-        ctx.stop();
-    }
-}
+pub type LogCollector = Collector<LogSource>;
 
 /// The running containers' logs as a source.
 pub struct LogSource {
@@ -129,6 +86,8 @@ impl LogSource {
 }
 
 impl Source for LogSource {
+    const NAME: &'static str = "logs";
+
     type Sample = LogSample;
 
     async fn collect(&mut self) -> Round<LogSample> {
@@ -146,19 +105,21 @@ impl Source for LogSource {
     }
 }
 
-/// The newest `lines` whole lines of a container.
+/// The newest `lines` whole lines of a container, within the deadline of one call.
 async fn read(call: &Call, id: &str, lines: usize) -> Result<Vec<String>, EngineError> {
-    // One more than wanted: the oldest message may be the end of a line that began before.
-    let mut messages = lines + 1;
-    let mut tries = 1;
-    loop {
-        let tail = within("container logs", fetch(call, id, lines, messages)).await?;
-        if tries == TRIES || !tail.lacks_lines(messages) {
-            return Ok(tail.into_lines());
+    let newest = async {
+        // One more than wanted: the oldest message may be the end of a line that began before.
+        let mut messages = lines + 1;
+        for _ in 1..TRIES {
+            let tail = fetch(call, id, lines, messages).await?;
+            if !tail.lacks_lines() {
+                return Ok(tail.into_lines());
+            }
+            messages *= MORE;
         }
-        messages *= MORE;
-        tries += 1;
-    }
+        fetch(call, id, lines, messages).await.map(Tail::into_lines)
+    };
+    within("container logs", newest).await
 }
 
 async fn fetch(

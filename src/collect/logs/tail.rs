@@ -150,17 +150,12 @@ impl Tail {
         }
     }
 
-    /// Whether a longer tail would yield more lines: fragments took the room of lines.
-    pub(super) fn lacks_lines(&self, messages_asked: usize) -> bool {
+    /// Whether a longer tail would yield more lines: fragments took the room of lines. A
+    /// console's fragments cannot be counted, as they make one line without a seam.
+    pub(super) fn lacks_lines(&self) -> bool {
         let whole = self.dropped + self.lines.len() - usize::from(self.is_full());
-        self.fragments
-            && whole < self.wanted
-            && (self.messages >= messages_asked || self.open_console())
-    }
-
-    /// A console's messages cannot be counted: several make one line without a seam.
-    fn open_console(&self) -> bool {
-        self.lines.iter().any(|line| line.cut)
+        let more = self.is_full() || self.lines.iter().any(|line| line.cut);
+        self.fragments && whole < self.wanted && more
     }
 
     /// Whether there may be older messages, so that the oldest may be the end of a line only.
@@ -305,10 +300,10 @@ mod tests {
         for text in ["a", "b", "c\n"] {
             tail.push(Stdout, format!("{TS} {text}").as_bytes());
         }
-        assert!(tail.lacks_lines(3));
+        assert!(tail.lacks_lines());
         let mut tail = Tail::new(2, 3);
         tail.push(Stdout, format!("{TS} a\n").as_bytes());
-        assert!(!tail.lacks_lines(3));
+        assert!(!tail.lacks_lines());
     }
 
     #[test]

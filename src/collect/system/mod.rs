@@ -7,53 +7,17 @@ mod sampler;
 
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tracing::{Instrument, info_span};
 
-use super::schedule::{self, Round, Source};
-use crate::messages::{Collected, StopCollecting, SystemSample};
-use crate::settings::CollectSettings;
+use super::{Collector, Round, Source};
+use crate::messages::SystemSample;
 use sampler::Sampler;
 
 /// How long one reading of the host may take before the source counts as failing.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Reads the host, round after round.
-pub struct SystemCollector {
-    settings: CollectSettings,
-    sink: Recipient<Collected<SystemSample>>,
-}
-
-impl SystemCollector {
-    /// A collector that publishes to `sink`.
-    #[must_use]
-    pub fn new(settings: CollectSettings, sink: Recipient<Collected<SystemSample>>) -> Self {
-        Self { settings, sink }
-    }
-}
-
-impl Actor for SystemCollector {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        let source = HostSource::new(self.settings.top_processes);
-        let rounds = schedule::run(source, self.settings.system_interval, self.sink.clone());
-        ctx.spawn(
-            rounds
-                .instrument(info_span!("collect", source = "system"))
-                .into_actor(self),
-        );
-    }
-}
-
-impl Handler<StopCollecting> for SystemCollector {
-    type Result = ();
-
-    fn handle(&mut self, _: StopCollecting, ctx: &mut Self::Context) {
-        ctx.stop();
-    }
-}
+pub type SystemCollector = Collector<HostSource>;
 
 /// The host as a source. Its files are read on a blocking thread, one reading at a time: one
 /// that hangs (a dead file system, say) makes the source fail, and blocks nothing else.
@@ -79,18 +43,6 @@ impl HostSource {
             reading: Reading::Idle(None),
         }
     }
-
-    /// The reading that is under way: a new one, unless the last one still hangs.
-    fn reading(&mut self) -> &mut JoinHandle<Sampled> {
-        if let Reading::Idle(sampler) = &mut self.reading {
-            let (sampler, top_processes) = (sampler.take(), self.top_processes);
-            self.reading = Reading::Busy(spawn_blocking(move || read(sampler, top_processes)));
-        }
-        match &mut self.reading {
-            Reading::Busy(reading) => reading,
-            Reading::Idle(_) => unreachable!("it was made busy above"),
-        }
-    }
 }
 
 fn read(sampler: Option<Box<Sampler>>, top_processes: usize) -> Sampled {
@@ -108,10 +60,20 @@ fn read(sampler: Option<Box<Sampler>>, top_processes: usize) -> Sampled {
 }
 
 impl Source for HostSource {
+    const NAME: &'static str = "system";
+
     type Sample = SystemSample;
 
     async fn collect(&mut self) -> Round<SystemSample> {
-        match tokio::time::timeout(DEADLINE, self.reading()).await {
+        // A reading that still hangs is waited for again, rather than joined by a second one.
+        let mut reading = match std::mem::replace(&mut self.reading, Reading::Idle(None)) {
+            Reading::Busy(reading) => reading,
+            Reading::Idle(sampler) => {
+                let top_processes = self.top_processes;
+                spawn_blocking(move || read(sampler, top_processes))
+            }
+        };
+        match tokio::time::timeout(DEADLINE, &mut reading).await {
             Ok(Ok((sampler, sample))) => {
                 self.reading = Reading::Idle(sampler);
                 match sample {
@@ -119,14 +81,14 @@ impl Source for HostSource {
                     Err(error) => Round::failed(super::with_causes(&error)),
                 }
             }
-            Ok(Err(cancelled)) => {
-                self.reading = Reading::Idle(None);
-                Round::failed(cancelled.to_string())
+            Ok(Err(cancelled)) => Round::failed(cancelled.to_string()),
+            Err(_) => {
+                self.reading = Reading::Busy(reading);
+                Round::failed(format!(
+                    "reading the host takes more than {} s: a file system may hang",
+                    DEADLINE.as_secs()
+                ))
             }
-            Err(_) => Round::failed(format!(
-                "reading the host takes more than {} s: a file system may hang",
-                DEADLINE.as_secs()
-            )),
         }
     }
 }
