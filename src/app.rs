@@ -24,15 +24,23 @@ use crate::messages::{StopCollecting, StopPublishing};
 use crate::serve::{Listener, Subscriptions};
 use crate::settings::{CollectSettings, ServeSettings, Settings};
 
+/// The share of `SHUTDOWN_TIMEOUT` that sessions have to close in: the rest is for saying so.
+const FOR_SESSIONS: f64 = 0.9;
+/// Open files for everything but clients: hundreds of calls to the engine at once, and `/proc`.
+const FILES_BESIDE_CLIENTS: u64 = 600;
+
 /// Runs the daemon until a signal ends it.
 ///
 /// # Errors
 /// When the socket cannot be opened, or the process is denied threads or signals.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let serve = Arc::new(settings.serve.clone());
-    let listener = Listener::bind(Arc::clone(&serve))?;
     let files = raise_file_limit();
+    let serve = Arc::new(ServeSettings {
+        max_clients: clients_within(files, settings.serve.max_clients),
+        ..settings.serve.clone()
+    });
+    let listener = Listener::bind(Arc::clone(&serve))?;
     announce(&settings, listener.local_addr()?, files);
 
     // Each stage has threads of its own: neither a large answer of the engine nor a large
@@ -64,7 +72,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     for collector in &collectors {
         collector.do_send(StopCollecting);
     }
-    aggregator.do_send(StopPublishing);
+    aggregator.do_send(StopPublishing {
+        within: settings.shutdown_timeout.mul_f64(FOR_SESSIONS),
+    });
     tokio::select! {
         closed = timeout(settings.shutdown_timeout, all_closed(&permits, &serve)) => {
             if closed.is_err() {
@@ -94,6 +104,26 @@ fn raise_file_limit() -> Option<u64> {
             warn!(%error, "soft limit of open files not raised");
             limit.current
         }
+    }
+}
+
+/// As many clients as were asked for, or as the open files allow.
+fn clients_within(files: Option<u64>, max_clients: usize) -> usize {
+    let Some(files) = files else {
+        return max_clients;
+    };
+    let room = files - FILES_BESIDE_CLIENTS.min(files / 2);
+    match usize::try_from(room) {
+        Ok(room) if room < max_clients => {
+            warn!(
+                max_clients,
+                max_open_files = files,
+                room,
+                "fewer clients than MAX_CLIENTS can be served: raise the limit of open files"
+            );
+            room
+        }
+        _ => max_clients,
     }
 }
 

@@ -57,8 +57,16 @@ fn main() {
         Some(Command::Check { target }) => check_components(target),
         Some(Command::Snapshot { pretty }) => print_snapshot(pretty),
     };
-    // At once: a reading that hangs in the kernel must not keep the process from ending.
     process::exit(status);
+}
+
+/// Runs a future to its end. The runtime is left to the process's own end: taking it down would
+/// wait for its blocking threads, one of which may hang in the kernel.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let system = actix::System::new();
+    let outcome = system.block_on(future);
+    std::mem::forget(system);
+    outcome
 }
 
 fn run() -> i32 {
@@ -67,7 +75,7 @@ fn run() -> i32 {
         Err(problems) => return refuse(&problems),
     };
     let log = telemetry::start(&settings.telemetry);
-    let outcome = actix::System::new().block_on(app::run(settings));
+    let outcome = block_on(app::run(settings));
     drop(log);
     match outcome {
         Ok(()) => 0,
@@ -80,11 +88,10 @@ fn run() -> i32 {
 
 fn check_components(target: Option<CheckTarget>) -> i32 {
     let report = |line: &str| say(line.as_bytes());
-    let system = actix::System::new();
     let passed = match target {
-        None => system.block_on(check::components(env::vars_os(), report)),
+        None => block_on(check::components(env::vars_os(), report)),
         Some(CheckTarget::Socket { address }) => match Settings::from_env(env::vars_os()) {
-            Ok(settings) => system.block_on(check::socket(settings, address, report)),
+            Ok(settings) => block_on(check::socket(settings, address, report)),
             Err(problems) => return refuse(&problems),
         },
     };
@@ -96,7 +103,7 @@ fn print_snapshot(pretty: bool) -> i32 {
         Ok(settings) => settings,
         Err(problems) => return refuse(&problems),
     };
-    let taken = actix::System::new().block_on(snapshot::take(&settings));
+    let taken = block_on(snapshot::take(&settings));
     let line = if pretty {
         serde_json::to_vec_pretty(&taken)
     } else {

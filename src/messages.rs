@@ -90,15 +90,19 @@ pub struct Unsubscribe {
 pub enum Delivery {
     /// The next snapshot.
     Snapshot(Arc<EncodedSnapshot>),
-    /// The agent is stopping: finish the line that is being written, then close.
-    End,
+    /// The agent is stopping: finish the line that is being written, then close, within this
+    /// time.
+    End(Duration),
 }
 
 /// From the app to the aggregator: publish nothing more and send every session
 /// [`Delivery::End`].
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
-pub struct StopPublishing;
+pub struct StopPublishing {
+    /// How long a session may take to finish its line and close.
+    pub within: Duration,
+}
 
 /// A snapshot's line, encoded once and shared by all sessions.
 ///

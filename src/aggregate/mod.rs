@@ -43,8 +43,8 @@ enum Publishing {
     Awaiting,
     /// A snapshot every interval.
     Ticking(SpawnHandle),
-    /// The agent is stopping.
-    Stopped,
+    /// The agent is stopping; how long a session may take to close.
+    Stopped(Duration),
 }
 
 /// The moment for the next snapshot.
@@ -171,7 +171,7 @@ impl Handler<Subscribe> for Aggregator {
 
     fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) {
         let first = match (&self.publishing, &self.encoded) {
-            (Publishing::Stopped, _) => Some(Delivery::End),
+            (Publishing::Stopped(within), _) => Some(Delivery::End(*within)),
             (_, Some(newest)) => Some(Delivery::Snapshot(Arc::clone(newest))),
             (_, None) => None,
         };
@@ -195,14 +195,14 @@ impl Handler<Unsubscribe> for Aggregator {
 impl Handler<StopPublishing> for Aggregator {
     type Result = ();
 
-    fn handle(&mut self, _: StopPublishing, ctx: &mut Self::Context) {
+    fn handle(&mut self, StopPublishing { within }: StopPublishing, ctx: &mut Self::Context) {
         if let Publishing::Ticking(ticks) = self.publishing {
             ctx.cancel_future(ticks);
         }
-        self.publishing = Publishing::Stopped;
+        self.publishing = Publishing::Stopped(within);
         // Past a full mailbox, too: this is the last delivery.
         for session in self.subscribers.values() {
-            session.do_send(Delivery::End);
+            session.do_send(Delivery::End(within));
         }
     }
 }

@@ -23,7 +23,7 @@ impl Handler<Delivery> for Session {
     fn handle(&mut self, delivery: Delivery, _: &mut Self::Context) {
         let seq = match delivery {
             Delivery::Snapshot(encoded) => Some(encoded.seq),
-            Delivery::End => None,
+            Delivery::End(_) => None,
         };
         let _ = self.0.send((self.1.elapsed().as_secs_f64(), seq));
     }
@@ -112,7 +112,7 @@ async fn stopping_ends_sessions_old_and_new() {
     aggregator.do_send(sample());
     let mut early = subscribe(&aggregator, 1, start);
     assert_eq!(next(&mut early).await.1, Some(1));
-    aggregator.do_send(StopPublishing);
+    aggregator.do_send(StopPublishing { within: INTERVAL });
     assert_eq!(next(&mut early).await.1, None);
     let mut late = subscribe(&aggregator, 2, start);
     assert_eq!(next(&mut late).await.1, None);

@@ -25,6 +25,7 @@ pub async fn components(
         Ok(settings) => (tls_outcome(settings), Vec::new()),
         Err(problems) => split_problems(problems),
     };
+    let loading = started.elapsed();
     report.line("configuration", started, &configuration(&others));
 
     match CollectSettings::from_env(vars.into_iter()) {
@@ -41,7 +42,8 @@ pub async fn components(
             }
         }
     }
-    report.line("TLS files", started, &tls);
+    // Loaded with the rest of the configuration.
+    report.timed_line("TLS files", loading, &tls);
     report.passed()
 }
 

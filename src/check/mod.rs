@@ -7,7 +7,7 @@ pub use components::components;
 pub use socket::socket;
 
 use std::fmt::Display;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What came of trying a component.
 enum Outcome {
@@ -35,13 +35,18 @@ impl<P: Fn(&str)> Report<P> {
 
     /// Reports what came of a trial that began at `started`.
     fn line(&mut self, component: &str, started: Instant, outcome: &Outcome) {
+        self.timed_line(component, started.elapsed(), outcome);
+    }
+
+    /// Reports what came of a trial that took as long as `took`.
+    fn timed_line(&mut self, component: &str, took: Duration, outcome: &Outcome) {
         let (verdict, seen): (_, &dyn Display) = match outcome {
             Outcome::Pass(seen) => ("PASS", seen),
             Outcome::Fail(why) => ("FAIL", why),
             Outcome::Skip(why) => ("SKIP", why),
         };
         self.failed |= matches!(outcome, Outcome::Fail(_));
-        let took = started.elapsed().as_millis();
+        let took = took.as_millis();
         (self.print)(&format!("{verdict} {component}: {seen} ({took} ms)"));
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::Recipient;
 use actix_rt::ArbiterHandle;
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,12 @@ use crate::settings::ServeSettings;
 
 /// Connections that the kernel keeps until they are accepted (it has a bound of its own, too).
 const BACKLOG: i32 = 4096;
+/// What the kernel keeps of a client's unread snapshots, in bytes (it doubles the figure). Much
+/// more would delay the news to a slow client by old snapshots, and would hide for long whether
+/// it accepts anything: the kernel calls a socket writable when a third of this is free.
+const SEND_BUFFER: usize = 128 * 1024;
+/// How long a connection may be silent before its peer is asked whether it is still there.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 /// The first and the longest pause after an accept that failed for want of resources.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -162,7 +168,7 @@ impl Listener {
             return;
         };
         // A socket belongs to the runtime that registered it: it moves as a bare descriptor.
-        let stream = match self.configured(stream) {
+        let stream = match Self::configured(stream) {
             Ok(stream) => stream,
             Err(error) => {
                 info!(%peer, reason = %error, "client refused");
@@ -184,10 +190,16 @@ impl Listener {
         );
     }
 
-    fn configured(&self, stream: TcpStream) -> io::Result<std::net::TcpStream> {
+    fn configured(stream: TcpStream) -> io::Result<std::net::TcpStream> {
         stream.set_nodelay(true)?;
-        // A peer that vanished without a word is noticed as one that accepts nothing is.
-        SockRef::from(&stream).set_tcp_user_timeout(Some(self.settings.write_timeout))?;
+        let socket = SockRef::from(&stream);
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+        // A peer that vanished without a word is noticed between two snapshots, too.
+        socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(KEEPALIVE_AFTER)
+                .with_interval(KEEPALIVE_AFTER / 3),
+        )?;
         stream.into_std()
     }
 }

@@ -20,8 +20,14 @@ use super::listener::Subscriptions;
 use crate::messages::{ClientId, Delivery, EncodedSnapshot, Subscribe, Unsubscribe};
 use crate::settings::ServeSettings;
 
-/// How long a connection may take to close in good order.
-const CLOSING: Duration = Duration::from_secs(1);
+/// How long a client that was sent the end of the stream may take to close its side.
+const LINGER: Duration = Duration::from_secs(2);
+/// How often a client that has closed its sending side is looked at: has it closed both?
+const HALF_CLOSED_LOOK: Duration = Duration::from_secs(1);
+
+/// Why a session ends when the agent stops: in good order, or before its line was out.
+const STOPPING: &str = "agent stopping";
+const CUT_OFF: &str = "agent stopping, client did not finish reading in time";
 
 type Reader = Box<dyn AsyncRead + Unpin>;
 type Writer = Box<dyn AsyncWrite + Unpin>;
@@ -57,6 +63,10 @@ pub struct ClientSession {
     reader: Option<Reader>,
     /// Set when the agent stops: close after the line that is being written.
     ending: bool,
+    /// Set when the sending side is closed.
+    closed: bool,
+    /// Set when the client has closed its sending side.
+    half_closed: bool,
     account: Account,
     connected: Instant,
     reason: &'static str,
@@ -105,6 +115,8 @@ impl ClientSession {
             pending: None,
             reader: Some(reader),
             ending: false,
+            closed: false,
+            half_closed: false,
             account: Account::default(),
             connected: Instant::now(),
             reason: "closed",
@@ -145,16 +157,48 @@ impl ClientSession {
         }
     }
 
-    /// Closes the connection in good order: TLS says so, TCP sends what it holds.
+    /// Closes the sending side, if nothing is being written, and waits for the client to close
+    /// the other: a connection that is closed at once is reset, and what the client has not read
+    /// yet lost, when the client sends anything.
     fn close(&mut self, ctx: &mut Context<Self>) {
         if let Some(mut writer) = self.writer.take() {
             let close = async move {
-                let _ = timeout(CLOSING, writer.shutdown()).await;
+                let closed = writer.shutdown().await;
+                (writer, closed)
             };
-            ctx.spawn(close.into_actor(self).map(|(), session, ctx| {
-                session.end("agent stopping", ctx);
+            ctx.spawn(close.into_actor(self).map(|(writer, _), session, ctx| {
+                session.writer = Some(writer);
+                session.closed = true;
+                if session.half_closed {
+                    session.end(STOPPING, ctx);
+                } else {
+                    ctx.run_later(LINGER, |session, ctx| session.end(STOPPING, ctx));
+                }
             }));
         }
+    }
+
+    /// Reads and forgets what the client sends. Only an error ends the session: a client that has
+    /// closed its sending side still receives. If it has closed both, the next write is answered
+    /// by a reset, which a later look finds.
+    fn discard(&mut self, mut reader: Reader, ctx: &mut Context<Self>) {
+        let read = async move {
+            let end = discard(&mut reader).await;
+            (reader, end)
+        };
+        ctx.spawn(
+            read.into_actor(self)
+                .map(|(reader, end), session, ctx| match end {
+                    Err(error) => session.end(reason_of(&error), ctx),
+                    Ok(()) if session.closed => session.end(STOPPING, ctx),
+                    Ok(()) => {
+                        session.half_closed = true;
+                        ctx.run_later(HALF_CLOSED_LOOK, |session, ctx| {
+                            session.discard(reader, ctx);
+                        });
+                    }
+                }),
+        );
     }
 
     fn end(&mut self, reason: &'static str, ctx: &mut Context<Self>) {
@@ -168,12 +212,7 @@ impl Actor for ClientSession {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         if let Some(reader) = self.reader.take() {
-            // A client that has closed its sending side still receives: only an error ends it.
-            ctx.spawn(discard(reader).into_actor(self).map(|end, session, ctx| {
-                if let Err(error) = end {
-                    session.end(reason_of(&error), ctx);
-                }
-            }));
+            self.discard(reader, ctx);
         }
         let subscribe = Subscribe {
             client: self.client,
@@ -207,10 +246,11 @@ impl Handler<Delivery> for ClientSession {
         match delivery {
             Delivery::Snapshot(snapshot) if !self.ending => self.send(snapshot, ctx),
             Delivery::Snapshot(_) => {}
-            Delivery::End => {
+            Delivery::End(within) => {
                 self.ending = true;
                 self.pending = None;
                 self.close(ctx);
+                ctx.run_later(within, |session, ctx| session.end(CUT_OFF, ctx));
             }
         }
     }
@@ -256,14 +296,14 @@ async fn within<T>(
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Reads and forgets whatever a client sends, until it closes its sending side. The buffer is on
-/// the stack of the poll, so that an idle client costs none.
-async fn discard(mut reader: Reader) -> io::Result<()> {
+/// Reads and forgets whatever comes, until the end. The buffer is on the stack of the poll, so
+/// that an idle client costs none.
+async fn discard(reader: &mut Reader) -> io::Result<()> {
     poll_fn(|cx| {
         let mut scratch = [0; 2048];
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
-            ready!(Pin::new(&mut reader).poll_read(cx, &mut buffer))?;
+            ready!(Pin::new(&mut *reader).poll_read(cx, &mut buffer))?;
             if buffer.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }

@@ -21,6 +21,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
 use parse::Reader;
 use raw::RawSettings;
 
@@ -207,16 +209,27 @@ impl TelemetrySettings {
             },
         );
         let filter = reader.value("RUST_LOG", &raw.rust_log, "info".to_owned(), |text| {
-            text.parse::<tracing_subscriber::filter::Targets>()
-                .map(|_| text.to_owned())
-                .map_err(|_| {
+            if is_filter(text) {
+                Ok(text.to_owned())
+            } else {
+                Err(
                     "not a level filter; accepted: off, error, warn, info, debug, trace, or \
-                     target=level pairs separated by commas"
-                        .to_owned()
-                })
+                     target=level pairs, separated by commas"
+                        .to_owned(),
+                )
+            }
         });
         Self { format, filter }
     }
+}
+
+/// Whether every directive has a level. A bare word would be taken for a target whose every event
+/// is wanted, so that a misspelt level would silence the rest.
+fn is_filter(text: &str) -> bool {
+    text.split(',').all(|directive| {
+        let (_, level) = directive.rsplit_once('=').unwrap_or(("", directive));
+        !level.is_empty() && level.trim().parse::<LevelFilter>().is_ok()
+    }) && text.parse::<Targets>().is_ok()
 }
 
 /// One thing wrong with the configuration.

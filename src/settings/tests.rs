@@ -93,9 +93,35 @@ fn no_value_is_ever_shown() {
         if matches!(variable, "API_KEY" | "API_KEY_FILE") {
             continue;
         }
-        // A secret pasted into any other variable must not end up in a log; a path is told.
-        if let Err(problems) = settings(&[KEY, (variable, secret)]) {
+        // A secret pasted into any other variable must not end up in a log.
+        if let Err(problems) = settings(&[KEY, ("TLS_ENABLED", "1"), (variable, secret)]) {
             assert!(!problems.to_string().contains(secret), "{problems}");
         }
+    }
+}
+
+#[test]
+fn a_filter_has_a_level_in_every_directive() {
+    for filter in [
+        "info",
+        "OFF",
+        "system_agent=debug",
+        "warn,system_agent::serve=trace",
+    ] {
+        assert!(settings(&[KEY, ("RUST_LOG", filter)]).is_ok(), "{filter}");
+    }
+    for filter in [
+        "inof",
+        "info,loud",
+        "system_agent=loud",
+        "system_agent",
+        "info,",
+    ] {
+        let problems = settings(&[KEY, ("RUST_LOG", filter)]).unwrap_err();
+        assert!(
+            problems
+                .to_string()
+                .starts_with("RUST_LOG: not a level filter")
+        );
     }
 }

@@ -74,8 +74,9 @@ fn read_file<T>(
     };
     match load(&path) {
         Ok(loaded) => Some((path, loaded)),
+        // Not its path: somebody may have put the key itself where its path belongs.
         Err(problem) => {
-            let text = format!("{}: {problem}; accepted: a PEM file", path.display());
+            let text = format!("the file {problem}; accepted: the path of a PEM file");
             reader.problem(variable, text);
             None
         }

@@ -15,6 +15,7 @@ use futures_util::{Stream, TryStreamExt};
 use tracing::debug;
 
 use super::listing::Listed;
+use super::transport::Transport;
 use crate::collect::with_causes;
 use crate::settings::DockerHost;
 
@@ -49,64 +50,84 @@ pub(crate) enum EngineError {
 /// An engine: connects when needed, and anew after [`Engine::disconnect`].
 pub(crate) struct Engine {
     host: DockerHost,
-    /// The API version negotiated with the engine, which may be another one after an outage.
-    client: Option<Docker>,
+    /// Speaks the API version negotiated with the engine, which may be another one after an
+    /// outage.
+    connected: Option<Call>,
 }
 
 impl Engine {
     pub(crate) fn new(host: DockerHost) -> Self {
-        Self { host, client: None }
+        Self {
+            host,
+            connected: None,
+        }
     }
 
-    /// A handle for calls; asks a fresh engine for its API version first.
+    /// A handle for calls; settles the API version with a fresh engine first.
     pub(crate) async fn call(&mut self) -> Result<Call, EngineError> {
-        if let Some(client) = &self.client {
-            return Ok(Call(client.clone()));
+        if let Some(call) = &self.connected {
+            return Ok(call.clone());
         }
-        let client = within("connect", async {
-            self.client_for_host()?.negotiate_version().await
-        })
-        .await?;
-        self.client = Some(client.clone());
-        let call = Call(client);
+        let call = Call::negotiate(&self.host).await?;
         debug!(engine = %self.host, api = call.api_version(), "engine connected");
-        Ok(call)
+        Ok(self.connected.insert(call).clone())
     }
 
     /// Forgets what was negotiated: the engine may come back as another version.
     pub(crate) fn disconnect(&mut self) {
-        self.client = None;
-    }
-
-    fn client_for_host(&self) -> Result<Docker, BollardError> {
-        let timeout = DEADLINE.as_secs();
-        match &self.host {
-            DockerHost::Unix(path) => {
-                Docker::connect_with_unix(&path.to_string_lossy(), timeout, API_DEFAULT_VERSION)
-            }
-            DockerHost::Tcp(address) => {
-                Docker::connect_with_http(&format!("tcp://{address}"), timeout, API_DEFAULT_VERSION)
-            }
-        }
+        self.connected = None;
     }
 }
 
 /// A connected engine.
 #[derive(Clone)]
-pub(crate) struct Call(Docker);
+pub(crate) struct Call {
+    client: Docker,
+    transport: Transport,
+}
 
 impl Call {
+    /// Settles on the newest API version that both sides know. An engine behind a proxy that
+    /// keeps its version to itself is spoken to in its own.
+    async fn negotiate(host: &DockerHost) -> Result<Self, EngineError> {
+        let transport = Transport::new(host);
+        let client = {
+            let transport = transport.clone();
+            Docker::connect_with_custom_transport(
+                move |request| transport.clone().send(request),
+                Some("http://docker"),
+                DEADLINE.as_secs(),
+                API_DEFAULT_VERSION,
+            )
+            .map_err(|error| classify("connect", &error))?
+        };
+        let negotiated = client.clone().negotiate_version();
+        match within("connect", async { Ok(negotiated.await) }).await? {
+            Ok(client) => transport.speak(client.client_version()),
+            Err(BollardError::DockerResponseServerError { status_code, .. })
+                if (400..500).contains(&status_code) => {}
+            Err(error) => return Err(classify("connect", &error)),
+        }
+        Ok(Self { client, transport })
+    }
+
     /// The API version that was negotiated.
     pub(crate) fn api_version(&self) -> String {
-        let version = self.0.client_version();
-        format!("{}.{}", version.major_version, version.minor_version)
+        match self.transport.version() {
+            Some(version) => format!("{}.{}", version.major_version, version.minor_version),
+            None => "of the engine's choice".to_owned(),
+        }
     }
 
     /// The running containers, with their metadata. Never asks for sizes, which make the engine
     /// walk the containers' disks.
     pub(crate) async fn list(&self) -> Result<Vec<Listed>, EngineError> {
         let options = ListContainersOptionsBuilder::default().all(false).build();
-        let summaries = within("list containers", self.0.list_containers(Some(options))).await?;
+        let summaries = within(
+            "list containers",
+            self.client.list_containers(Some(options)),
+        )
+        .await?;
         Ok(summaries
             .into_iter()
             .filter_map(Listed::from_summary)
@@ -124,14 +145,14 @@ impl Call {
             .stream(false)
             .one_shot(one_shot)
             .build();
-        let mut answers = std::pin::pin!(self.0.stats(id, Some(options)));
+        let mut answers = std::pin::pin!(self.client.stats(id, Some(options)));
         within("container statistics", answers.try_next())
             .await?
             .ok_or(EngineError::Gone)
     }
 
     /// The newest `tail` messages of a container's log, with timestamps. The caller keeps the
-    /// deadline: see [`within`].
+    /// [`DEADLINE`].
     pub(crate) fn logs(
         &self,
         id: &str,
@@ -143,12 +164,12 @@ impl Call {
             .timestamps(true)
             .tail(&tail.to_string())
             .build();
-        self.0.logs(id, Some(options))
+        self.client.logs(id, Some(options))
     }
 }
 
 /// Waits for a call until its deadline, and tells errors of interest from the rest.
-pub(crate) async fn within<T>(
+async fn within<T>(
     call: &'static str,
     answer: impl Future<Output = Result<T, BollardError>>,
 ) -> Result<T, EngineError> {
@@ -162,11 +183,14 @@ pub(crate) async fn within<T>(
 /// The most of an engine's own words that is passed on.
 const LONGEST_REASON: usize = 300;
 
-fn classify(call: &'static str, error: &BollardError) -> EngineError {
+/// Tells errors of interest from the rest.
+pub(crate) fn classify(call: &'static str, error: &BollardError) -> EngineError {
     match error {
         BollardError::RequestTimeoutError => EngineError::Deadline { call },
+        // 409: it is being removed.
         BollardError::DockerResponseServerError {
-            status_code: 404, ..
+            status_code: 404 | 409,
+            ..
         } => EngineError::Gone,
         BollardError::DockerResponseServerError { message, .. }
             if message.contains("does not support reading") =>

@@ -3,6 +3,7 @@
 pub(super) mod engine;
 mod listing;
 mod stats;
+mod transport;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -109,12 +110,16 @@ impl Source for ContainerSource {
         } = self.measure(&call, &listed).await;
         // Replaced as a whole, and so pruned: what is no longer listed is forgotten.
         self.readings = readings;
+        let error = part_failed("statistics", &failures);
+        if let Some(error) = error.as_ref().filter(|_| containers.is_empty()) {
+            return Round::failed(error);
+        }
         Round {
             sample: Some(DockerSample {
                 containers: Arc::new(containers),
                 meta: Arc::new(listed.into_iter().map(|one| one.meta).collect()),
             }),
-            error: part_failed("statistics", &failures),
+            error,
         }
     }
 }

@@ -9,9 +9,12 @@ use time::format_description::well_known::Rfc3339;
 use super::listing::Listed;
 use crate::model::{Container, InterfaceCounters, figure};
 
-/// How far the engine's clock may stray from the agent's between two readings before it is
-/// taken to have been set. An answer waits for at most two of the engine's 1 Hz ticks.
-const CLOCK_SLACK_SECONDS: f64 = 3.0;
+/// How far the time between two readings by the engine's clock may be from that by the agent's:
+/// an answer waits for at most two of the engine's 1 Hz ticks.
+const AGENT_SLACK_SECONDS: f64 = 3.0;
+/// How far it may be from the CPU time that the host's CPUs had: a share, and some ticks.
+const HOST_SLACK: f64 = 0.25;
+const HOST_SLACK_SECONDS: f64 = 0.15;
 
 /// What the next reading of a container's CPU is compared with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,7 +71,12 @@ pub(super) fn measure(
         id: listed.meta.id.clone(),
         name: listed.name.clone(),
         image: listed.meta.image.clone(),
-        status: listed.meta.state.clone(),
+        // One that is about to be restarted may be up again by the time it is measured.
+        status: match listed.meta.state.as_str() {
+            "paused" => "paused",
+            _ => "running",
+        }
+        .to_owned(),
         cpu_percent: figure(cpu_percent, 2),
         memory_usage: usage,
         memory_limit: limit,
@@ -116,22 +124,24 @@ fn cpu_percent(before: &Reading, now: &Reading) -> f64 {
 }
 
 /// The time between two readings: by the engine's clock, which notes the moment of a reading to
-/// the nanosecond, unless the agent's monotonic clock says that it was set; else by the CPU time
-/// that the host's CPUs had meanwhile.
+/// the nanosecond, unless that clock was set in between. What tells is the CPU time that the
+/// host's CPUs had meanwhile, or else the agent's monotonic clock; either then serves instead.
 fn seconds_between(before: &Reading, now: &Reading) -> Option<f64> {
     let by_engine = before
         .read_at
         .zip(now.read_at)
         .map(|(before, now)| (now - before).as_seconds_f64());
-    let by_agent = before
-        .received
-        .zip(now.received)
-        .map(|(before, now)| now.saturating_duration_since(before).as_secs_f64());
-    match (by_engine, by_agent) {
-        (Some(engine), Some(agent)) if (engine - agent).abs() > CLOCK_SLACK_SECONDS => Some(agent),
+    let by_agent = || {
+        let (before, now) = before.received.zip(now.received)?;
+        Some(now.saturating_duration_since(before).as_secs_f64())
+    };
+    let reference = by_host(before, now)
+        .map(|seconds| (seconds, seconds * HOST_SLACK + HOST_SLACK_SECONDS))
+        .or_else(|| by_agent().map(|seconds| (seconds, AGENT_SLACK_SECONDS)));
+    match (by_engine, reference) {
+        (Some(engine), Some((seconds, slack))) if (engine - seconds).abs() > slack => Some(seconds),
         (Some(engine), _) if engine > 0.0 => Some(engine),
-        (None, Some(agent)) => Some(agent),
-        _ => by_host(before, now),
+        (_, reference) => reference.map(|(seconds, _)| seconds),
     }
 }
 
@@ -177,6 +187,13 @@ mod tests {
 
     fn stats(json: &str) -> ContainerStatsResponse {
         serde_json::from_str(json).unwrap()
+    }
+
+    fn without_host(reading: Reading) -> Reading {
+        Reading {
+            host_ns: None,
+            ..reading
+        }
     }
 
     fn after(before: &Reading, usage_ns: u64, seconds: u64) -> Reading {
@@ -239,11 +256,16 @@ mod tests {
     fn a_clock_that_was_set_is_not_believed() {
         let (_, before) = measure(&listed(), stats(V1), None).unwrap();
         let honest = after(&before, before.usage_ns + 5_000_000_000, 5);
-        for hours in [-1_i64, 1] {
+        for seconds in [-3600, -4, 3600] {
             let set = Reading {
-                read_at: honest.read_at.map(|at| at + time::Duration::hours(hours)),
+                read_at: honest
+                    .read_at
+                    .map(|at| at + time::Duration::seconds(seconds)),
                 ..honest
             };
+            assert!((cpu_percent(&before, &set) - 100.0).abs() < 1e-6);
+            // Where the host's CPU time is not told, the agent's own clock serves.
+            let (before, set) = (without_host(before), without_host(set));
             assert!((cpu_percent(&before, &set) - 100.0).abs() < 1e-6);
         }
     }

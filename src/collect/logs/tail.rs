@@ -23,7 +23,7 @@ pub(super) enum Channel {
     Stdout,
     /// Framed standard error.
     Stderr,
-    /// The unframed output of a TTY, in pieces of any length.
+    /// The unframed output of a TTY, in pieces that need not be lines.
     Console,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Tail {
     dropped: usize,
     /// By channel, the number of the line that waits for its end, counting from the first.
     open: [Option<usize>; 3],
-    /// Whether a line came in more than one message, or was cut.
+    /// Whether a framed line came in more than one message.
     fragments: bool,
 }
 
@@ -118,8 +118,6 @@ impl Tail {
         let taken = text.len().min(room);
         line.raw.extend_from_slice(&text[..taken]);
         line.cut |= taken < text.len();
-        let cut = line.cut;
-        self.fragments |= cut;
         self.text += taken;
     }
 
@@ -150,12 +148,21 @@ impl Tail {
         }
     }
 
-    /// Whether a longer tail would yield more lines: fragments took the room of lines. A
-    /// console's fragments cannot be counted, as they make one line without a seam.
+    /// How many messages were asked for.
+    pub(super) fn messages_asked(&self) -> usize {
+        self.messages_asked
+    }
+
+    /// How many messages have come.
+    pub(super) fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// Whether a longer tail would yield more lines: fragments took the room of lines. Never of
+    /// a console, whose fragments make one line without a seam and so cannot be counted.
     pub(super) fn lacks_lines(&self) -> bool {
         let whole = self.dropped + self.lines.len() - usize::from(self.is_full());
-        let more = self.is_full() || self.lines.iter().any(|line| line.cut);
-        self.fragments && whole < self.wanted && more
+        self.fragments && self.is_full() && whole < self.wanted
     }
 
     /// Whether there may be older messages, so that the oldest may be the end of a line only.

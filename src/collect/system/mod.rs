@@ -66,17 +66,19 @@ impl Source for HostSource {
 
     async fn collect(&mut self) -> Round<SystemSample> {
         // A reading that still hangs is waited for again, rather than joined by a second one.
-        let mut reading = match std::mem::replace(&mut self.reading, Reading::Idle(None)) {
-            Reading::Busy(reading) => reading,
+        let (mut reading, late) = match std::mem::replace(&mut self.reading, Reading::Idle(None)) {
+            Reading::Busy(reading) => (reading, true),
             Reading::Idle(sampler) => {
                 let top_processes = self.top_processes;
-                spawn_blocking(move || read(sampler, top_processes))
+                let reading = spawn_blocking(move || read(sampler, top_processes));
+                (reading, false)
             }
         };
         match tokio::time::timeout(DEADLINE, &mut reading).await {
             Ok(Ok((sampler, sample))) => {
                 self.reading = Reading::Idle(sampler);
                 match sample {
+                    Ok(_) if late => Round::failed("reading the host took too long to be of use"),
                     Ok(sample) => Round::whole(sample),
                     Err(error) => Round::failed(super::with_causes(&error)),
                 }

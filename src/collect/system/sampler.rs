@@ -51,8 +51,8 @@ impl Sampler {
     pub(super) fn new(top_processes: usize) -> Result<Self, Error> {
         let mut system = System::new().map_err(sysinfo("/proc"))?;
         let mut processes = process::Processes::new(top_processes);
-        processes.refresh(&mut system, Duration::ZERO);
         let compared_with = Instant::now();
+        processes.refresh(&mut system, Duration::ZERO);
         thread::sleep(FIRST_INTERVAL);
         Ok(Self {
             system,
@@ -74,13 +74,15 @@ impl Sampler {
         self.compared_with = now;
         self.refresh_host()?;
         let (disk_used, disk_total) = disk::root().map_err(unreadable("/"))?;
+        let available = self.system.available_memory();
+        let memory_used = self.system.total_memory().saturating_sub(available);
         let load = System::load_average().map_err(sysinfo("/proc/loadavg"))?;
         let metrics = SystemMetrics {
             cpu_percent: [figure(
                 f64::from(self.system.global_cpu_usage()).min(100.0),
                 2,
             )],
-            memory_used: figure(self.system.used_memory() as f64 / MIB, 2),
+            memory_used: figure(memory_used as f64 / MIB, 2),
             memory_total: figure(self.system.total_memory() as f64 / MIB, 2),
             disk_used,
             disk_total,
