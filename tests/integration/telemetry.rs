@@ -1,5 +1,7 @@
 //! The agent's own log: one event for each thing that happens, with fields, and no secrets.
 
+use std::os::unix::net::UnixListener;
+
 use nix::sys::signal::Signal;
 use serial_test::parallel;
 
@@ -175,4 +177,36 @@ fn a_short_key_is_warned_of() {
     let agent = Agent::start(&[("API_KEY", KEY)]);
     agent.login().snapshot();
     assert!(agent.log().all().iter().all(|line| warns(line).is_none()));
+}
+
+#[test]
+#[parallel]
+fn a_source_that_fails_is_told_once_not_once_per_try() {
+    // It accepts and hangs up: an engine that is unwell.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("docker.sock");
+    let engine = UnixListener::bind(&path).unwrap();
+    let agent = Launch::new()
+        .var("DOCKER_ENABLED", "true")
+        .var("DOCKER_HOST", format!("unix://{}", path.display()))
+        .var("PUBLISH_INTERVAL", "100ms")
+        .vars(&[("DOCKER_INTERVAL", "100ms"), ("LOG_INTERVAL", "100ms")])
+        .start();
+    let mut client = agent.login();
+    for _ in 0..8 {
+        drop(engine.accept().unwrap());
+    }
+    for source in ["docker", "logs"] {
+        let snapshot = client.snapshot();
+        assert_eq!(snapshot["status"], "degraded");
+        assert_eq!(snapshot["sources"][source]["status"], "failing");
+        let told = agent.events("source failing");
+        let told: Vec<&Event> = told.iter().filter(|e| e.text("source") == source).collect();
+        let [event] = told.as_slice() else {
+            panic!("not once: {told:#?}");
+        };
+        assert_eq!(event.level(), "WARN");
+        assert!(!event.text("error").is_empty());
+    }
+    assert!(agent.events("source recovered").is_empty());
 }

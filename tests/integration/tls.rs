@@ -3,9 +3,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serial_test::parallel;
 
-use crate::support::{Agent, Authority, KEY, Launch, OpenSsl};
+use crate::support::{Agent, Authority, KEY, Launch, OpenSsl, PATIENCE, schema};
 
 /// The options with which openssl's client verifies the agent.
 fn verifying(authority: &Authority) -> [String; 3] {
@@ -38,6 +39,25 @@ fn both_versions_of_tls_stream_snapshots() {
 
 #[test]
 #[parallel]
+fn the_end_of_the_stream_is_announced() {
+    let authority = Authority::new();
+    let identity = authority.issue("agent");
+    let mut agent = identity.launch().var("PUBLISH_INTERVAL", "100ms").start();
+    let mut client = OpenSsl::connect(agent.address(), &verifying(&authority));
+    client.send(format!("{KEY}\n"));
+    client.snapshot();
+    agent.signal(Signal::SIGTERM);
+    assert!(agent.exit(PATIENCE).success());
+    // Without the announcement openssl would complain of an unexpected end.
+    let (received, status) = client.finish();
+    assert!(status.success(), "{status}");
+    for line in &received {
+        schema::snapshot(line);
+    }
+}
+
+#[test]
+#[parallel]
 fn older_versions_are_refused() {
     let authority = Authority::new();
     let agent = authority.issue("agent").launch().start();
@@ -45,7 +65,7 @@ fn older_versions_are_refused() {
     let options = ["-tls1_1", "-cipher", "ALL@SECLEVEL=0"];
     let mut client = OpenSsl::connect(agent.address(), &options);
     client.send(format!("{KEY}\n"));
-    client.says("alert protocol version");
+    client.says("alert");
     let (received, status) = client.finish();
     assert!(received.is_empty() && !status.success(), "{received:?}");
 }

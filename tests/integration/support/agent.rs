@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fs, thread};
 
 use nix::sys::signal::{Signal, kill};
@@ -114,7 +114,6 @@ impl Launch {
         Agent {
             bound: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             secrets: self.all_secrets(),
-            started: Instant::now(),
             child,
             stdout,
             stderr,
@@ -130,11 +129,9 @@ impl Launch {
     pub(crate) fn run_within(self, deadline: Duration) -> Finished {
         let mut agent = self.spawn();
         let status = agent.exit(deadline);
-        let took = agent.started.elapsed();
         agent.collect_output();
         Finished {
             status,
-            took,
             stdout: agent.stdout.all(),
             stderr: agent.stderr.all(),
         }
@@ -158,8 +155,6 @@ impl Launch {
 pub(crate) struct Finished {
     /// How it ended.
     pub(crate) status: ExitStatus,
-    /// From its start to its end.
-    pub(crate) took: Duration,
     /// The lines of its standard output.
     pub(crate) stdout: Vec<String>,
     /// The lines of its standard error.
@@ -178,7 +173,6 @@ impl Finished {
 pub(crate) struct Agent {
     child: Child,
     bound: SocketAddr,
-    started: Instant,
     secrets: Vec<String>,
     stdout: Lines,
     stderr: Lines,
@@ -222,31 +216,16 @@ impl Agent {
         client
     }
 
-    /// The position of the log's end, for [`Agent::event_since`].
-    pub(crate) fn mark(&self) -> usize {
-        self.stderr.len()
-    }
-
     /// Waits for the first log event with this message.
     pub(crate) fn event(&self, message: &str) -> Event {
-        self.event_since(0, message, |_| true)
+        self.event_where(message, |_| true)
     }
 
     /// Waits for the first log event with this message that `fits`.
     pub(crate) fn event_where(&self, message: &str, fits: impl Fn(&Event) -> bool) -> Event {
-        self.event_since(0, message, fits)
-    }
-
-    /// Waits for the first log event after position `mark` with this message that `fits`.
-    pub(crate) fn event_since(
-        &self,
-        mark: usize,
-        message: &str,
-        fits: impl Fn(&Event) -> bool,
-    ) -> Event {
         let wanted = |event: &Event| event.message() == message && fits(event);
         self.stderr
-            .find(mark, PATIENCE, |line| Event::parse(line).filter(&wanted))
+            .find(0, PATIENCE, |line| Event::parse(line).filter(&wanted))
             .unwrap_or_else(|| panic!("no such event {message:?}:\n{}", self.output()))
     }
 
@@ -288,19 +267,10 @@ impl Agent {
         self.child.try_wait().expect("a child of ours").is_none()
     }
 
-    /// Resident memory now, in bytes (`VmRSS`).
-    pub(crate) fn rss(&self) -> u64 {
-        self.memory("VmRSS:")
-    }
-
     /// The most resident memory it ever had, in bytes (`VmHWM`).
     pub(crate) fn peak_rss(&self) -> u64 {
-        self.memory("VmHWM:")
-    }
-
-    fn memory(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
         kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a size") * 1024
     }

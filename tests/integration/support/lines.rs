@@ -56,12 +56,7 @@ impl Lines {
         self.lock().lines.clone()
     }
 
-    /// How many lines so far: a position for [`Lines::find`].
-    pub(crate) fn len(&self) -> usize {
-        self.lock().lines.len()
-    }
-
-    /// The first line at or after position `from` from which `pick` takes a value. `None` once the deadline has
+    /// The first line, from the one numbered `from` on, from which `pick` takes a value. `None` once the deadline has
     /// passed or the source has ended without such a line.
     pub(crate) fn find<T>(
         &self,

@@ -1,9 +1,4 @@
 //! What every test stands on: the agent as a child process, clients of it, and waiting with deadlines.
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "the harness comes before the tests that use it"
-)]
 
 mod agent;
 mod busy;
@@ -19,7 +14,7 @@ mod watch;
 
 pub(crate) use agent::{Agent, Event, Finished, KEY, Launch};
 pub(crate) use busy::{Busy, Idle};
-pub(crate) use certificates::{Authority, Identity};
+pub(crate) use certificates::Authority;
 pub(crate) use client::{Client, Ending};
 pub(crate) use lines::Lines;
 pub(crate) use openssl::OpenSsl;

@@ -17,16 +17,24 @@ pub(crate) fn listens(port: u16) -> bool {
 /// How many bytes the owner of the socket at `local`, connected to `remote`, has yet to read. `None` if there is
 /// no such socket.
 pub(crate) fn unread(local: SocketAddr, remote: SocketAddr) -> Option<u64> {
-    let here = (local.port(), remote.port());
-    let mut sockets = sockets();
-    let socket = sockets.find(|s| s.state != "0A" && (s.local, s.remote) == here);
-    socket.map(|socket| socket.unread)
+    connection(local, remote).map(|socket| socket.unread)
+}
+
+/// How many bytes the owner of this socket has sent that have not arrived: those that the kernel keeps.
+pub(crate) fn unacknowledged(local: SocketAddr, remote: SocketAddr) -> Option<u64> {
+    connection(local, remote).map(|socket| socket.unacknowledged)
+}
+
+fn connection(local: SocketAddr, remote: SocketAddr) -> Option<Entry> {
+    let ports = (local.port(), remote.port());
+    sockets().find(|socket| socket.state != "0A" && (socket.local, socket.remote) == ports)
 }
 
 struct Entry {
     local: u16,
     remote: u16,
     state: String,
+    unacknowledged: u64,
     unread: u64,
 }
 
@@ -39,12 +47,14 @@ fn sockets() -> impl Iterator<Item = Entry> {
 /// `sl local_address rem_address st tx_queue:rx_queue …`, all in hexadecimal.
 fn entry(line: &str) -> Entry {
     let columns: Vec<&str> = line.split_whitespace().collect();
-    let after_colon = |column: &str| column.rsplit(':').next().unwrap().to_owned();
-    let port = |column: &str| u16::from_str_radix(&after_colon(column), 16).unwrap();
+    let port = |column: &str| u16::from_str_radix(column.split(':').nth(1).unwrap(), 16).unwrap();
+    let (unacknowledged, unread) = columns[4].split_once(':').unwrap();
+    let bytes = |digits: &str| u64::from_str_radix(digits, 16).unwrap();
     Entry {
         local: port(columns[1]),
         remote: port(columns[2]),
         state: columns[3].to_owned(),
-        unread: u64::from_str_radix(&after_colon(columns[4]), 16).unwrap(),
+        unacknowledged: bytes(unacknowledged),
+        unread: bytes(unread),
     }
 }
