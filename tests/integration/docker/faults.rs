@@ -61,6 +61,16 @@ fn everything(answer: Answer) {
     drop(unwell);
     let _well = StandIn::at(&place.socket, |_| Answer::Engine);
     snapshots.until("the recovery", RECOVERY, up);
+    // The log tells each change once, not each try.
+    let told = |message: &str| {
+        let events = agent.events(message);
+        let docker = events
+            .iter()
+            .filter(|event| event.text("source") == "docker");
+        docker.count()
+    };
+    assert_eq!(told("source failing"), 1);
+    assert_eq!(told("source recovered"), 1);
     let peak = agent.peak_rss();
     assert!(peak < MEMORY, "{peak} bytes at its peak");
 }
