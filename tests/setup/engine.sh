@@ -6,7 +6,6 @@
 # Uses the engine that answers, if one does; otherwise starts dockerd, and stops that one, and only that one, afterwards.
 set -euo pipefail
 
-here=$(dirname "$(realpath "$0")")
 readonly START_SECONDS=60
 readonly STOP_SECONDS=30
 socket=/var/run/docker.sock

@@ -10,9 +10,13 @@ use super::snapshots::{healthy, shows};
 use super::stand_in::{Answer, StandIn};
 use crate::support::{Finished, schema};
 
-/// The line of a component, which there must be exactly one of.
+/// The line of a component, `VERDICT component: what it saw`, which there must be exactly one of.
 fn line<'f>(finished: &'f Finished, component: &str) -> &'f str {
-    let of_component = |line: &&String| line.to_lowercase().contains(component);
+    let of_component = |line: &&String| {
+        let (_verdict, rest) = line.split_once(' ').unwrap_or_default();
+        let rest = rest.strip_prefix(component);
+        rest.is_some_and(|rest| rest.starts_with(':'))
+    };
     let lines: Vec<_> = finished.stdout.iter().filter(of_component).collect();
     assert_eq!(lines.len(), 1, "lines about {component}: {finished:#?}");
     lines[0]
@@ -33,7 +37,13 @@ fn check_passes_on_a_healthy_host() {
     let _container = Container::run("checked", &[], "echo line; sleep 1000");
     let finished = launch().args(["check"]).run();
     assert_eq!(finished.code(), 0, "{finished:#?}");
-    for component in ["configuration", "system", "docker", "stats", "logs"] {
+    for component in [
+        "configuration",
+        "system metrics",
+        "Docker",
+        "container stats",
+        "container logs",
+    ] {
         assert_verdict(&finished, component, "PASS");
     }
     assert!(!finished.stdout.iter().any(|line| line.starts_with("FAIL")));
@@ -46,8 +56,8 @@ fn check_says_that_there_is_no_engine() {
     let host = format!("unix://{socket}");
     let finished = launch().var("DOCKER_HOST", host).args(["check"]).run();
     assert_eq!(finished.code(), 1, "{finished:#?}");
-    assert_verdict(&finished, "system", "PASS");
-    let docker = line(&finished, "docker");
+    assert_verdict(&finished, "system metrics", "PASS");
+    let docker = line(&finished, "Docker");
     assert!(docker.starts_with("FAIL"), "{docker}");
     assert!(docker.contains(socket), "does not say where: {docker}");
 }
@@ -57,7 +67,7 @@ fn check_says_that_there_is_no_engine() {
 fn check_says_that_the_engine_never_answers() {
     let finished = check_with(|_| Answer::Silence);
     assert_eq!(finished.code(), 1, "{finished:#?}");
-    assert_verdict(&finished, "docker", "FAIL");
+    assert_verdict(&finished, "Docker", "FAIL");
 }
 
 #[test]
@@ -66,11 +76,11 @@ fn check_says_what_is_wrong_with_the_figures() {
     let _container = Container::run("checked-stats", &[], "echo line; sleep 1000");
     let finished = check_with(|path| breaking("/stats", path));
     assert_eq!(finished.code(), 1, "{finished:#?}");
-    assert_verdict(&finished, "docker", "PASS");
-    assert_verdict(&finished, "logs", "PASS");
-    assert_verdict(&finished, "stats", "FAIL");
+    assert_verdict(&finished, "Docker", "PASS");
+    assert_verdict(&finished, "container logs", "PASS");
+    assert_verdict(&finished, "container stats", "FAIL");
     assert!(
-        line(&finished, "stats").contains("out of order"),
+        line(&finished, "container stats").contains("out of order"),
         "{finished:#?}"
     );
 }
@@ -81,11 +91,11 @@ fn check_says_what_is_wrong_with_the_logs() {
     let _container = Container::run("checked-logs", &[], "echo line; sleep 1000");
     let finished = check_with(|path| breaking("/logs", path));
     assert_eq!(finished.code(), 1, "{finished:#?}");
-    assert_verdict(&finished, "docker", "PASS");
-    assert_verdict(&finished, "stats", "PASS");
-    assert_verdict(&finished, "logs", "FAIL");
+    assert_verdict(&finished, "Docker", "PASS");
+    assert_verdict(&finished, "container stats", "PASS");
+    assert_verdict(&finished, "container logs", "FAIL");
     assert!(
-        line(&finished, "logs").contains("out of order"),
+        line(&finished, "container logs").contains("out of order"),
         "{finished:#?}"
     );
 }
@@ -98,7 +108,7 @@ fn check_skips_what_is_switched_off() {
         .args(["check"])
         .run();
     assert_eq!(finished.code(), 0, "{finished:#?}");
-    for component in ["docker", "stats", "logs"] {
+    for component in ["Docker", "container stats", "container logs"] {
         assert_verdict(&finished, component, "SKIP");
     }
 }

@@ -23,18 +23,38 @@ impl Container<'static> {
     pub(crate) fn run(topic: &str, options: &[&str], script: &str) -> Self {
         Self::run_on(Engine::local(), topic, options, script)
     }
+
+    /// As [`Container::run`], but never started.
+    pub(crate) fn create(topic: &str) -> Self {
+        Self::make(Engine::local(), &["create"], topic, &[], "sleep 1000")
+    }
 }
 
 impl<'e> Container<'e> {
     /// Starts `sh -c script` on an engine that has the image.
     pub(crate) fn run_on(engine: &'e Engine, topic: &str, options: &[&str], script: &str) -> Self {
+        Self::make(engine, &["run", "--detach"], topic, options, script)
+    }
+
+    fn make(
+        engine: &'e Engine,
+        verb: &[&str],
+        topic: &str,
+        options: &[&str],
+        script: &str,
+    ) -> Self {
         let name = unique_name(topic);
         let label = format!("{LABEL}={}", std::process::id());
-        let mut arguments = vec!["run", "--detach", "--name", &name, "--label", &label];
-        arguments.extend(options);
-        arguments.extend([IMAGE, "sh", "-c", script]);
-        let id = engine.docker(arguments);
+        let common = ["--name", &name, "--label", &label];
+        let command = [IMAGE, "sh", "-c", script];
+        let id = engine.docker([verb, &common, options, &command].concat());
         Self { engine, id, name }
+    }
+
+    /// Leaves its removal to the end of its engine, a private one, and yields its name.
+    pub(crate) fn keep(mut self) -> String {
+        self.id.clear();
+        std::mem::take(&mut self.name)
     }
 
     /// Its name, without the slash.
@@ -82,15 +102,23 @@ impl<'e> Container<'e> {
     }
 
     /// What `docker logs --timestamps` says, as lines `TIMESTAMP text` of both streams in the order of their
-    /// timestamps. Bytes that are not UTF-8 are replaced, and the carriage returns of a terminal removed.
+    /// timestamps. Bytes that are not UTF-8 are replaced; a terminal's `\r\n` ends a line as `\n` does elsewhere.
     pub(crate) fn logs(&self) -> Vec<String> {
+        let terminal = self.inspect()["Config"]["Tty"] == true;
         let output = self.engine.try_docker(["logs", "--timestamps", &self.id]);
         assert!(output.status.success(), "docker logs: {output:?}");
         let mut lines = Vec::new();
         for stream in [output.stdout, output.stderr] {
             let text = String::from_utf8_lossy(&stream);
             let split = text.split_terminator('\n');
-            lines.extend(split.map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()));
+            lines.extend(split.map(|line| {
+                let whole = if terminal {
+                    line.strip_suffix('\r')
+                } else {
+                    None
+                };
+                whole.unwrap_or(line).to_owned()
+            }));
         }
         lines.sort_by(|a, b| timestamp(a).cmp(timestamp(b)));
         lines
@@ -132,8 +160,10 @@ impl<'e> Container<'e> {
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
-        // A test may have removed it, or stopped its engine.
-        let _ = self.engine.try_docker(["rm", "-f", "-v", &self.id]);
+        if !self.id.is_empty() {
+            // A test may have removed it already.
+            let _ = self.engine.try_docker(["rm", "-f", "-v", &self.id]);
+        }
     }
 }
 

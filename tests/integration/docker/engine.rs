@@ -65,7 +65,10 @@ impl Engine {
         &self,
         arguments: impl IntoIterator<Item = A>,
     ) -> Output {
-        Command::new("docker")
+        // Docker's client waits for ever for an engine that hangs.
+        Command::new("timeout")
+            .arg(ENGINE_PATIENCE.as_secs().to_string())
+            .arg("docker")
             .env_remove("DOCKER_CONTEXT")
             .env("DOCKER_HOST", &self.host)
             .args(arguments)
@@ -157,7 +160,9 @@ impl PrivateEngine {
         let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
         // A containerd that already runs on this machine may serve this engine too: its names must not meet others'.
         let namespace = format!("system-agent-test-{}", std::process::id());
-        let daemon = Command::new("dockerd")
+        // In a network namespace of its own, or --bridge=none would remove the bridge of the machine's engine.
+        let daemon = Command::new("unshare")
+            .args(["--net", "dockerd"])
             .env("PATH", path)
             .arg(format!("--host={}", self.engine.host))
             .arg(option("data-root", "data"))
@@ -198,14 +203,10 @@ impl PrivateEngine {
         }
     }
 
-    /// Makes it hang: its socket still takes connections, but nobody answers.
-    pub(crate) fn freeze(&self) {
+    /// Makes it hang for as long as the guard lives: its socket still takes connections, but nobody answers.
+    pub(crate) fn freeze(&self) -> Frozen<'_> {
         self.signal(Signal::SIGSTOP);
-    }
-
-    /// Ends [`PrivateEngine::freeze`].
-    pub(crate) fn thaw(&self) {
-        self.signal(Signal::SIGCONT);
+        Frozen(self)
     }
 
     fn signal(&self, signal: Signal) {
@@ -228,12 +229,20 @@ impl Drop for PrivateEngine {
         if self.daemon.is_none() {
             return;
         }
-        self.thaw();
         let containers = self.engine.try_docker(["ps", "-aq"]).stdout;
         let containers = String::from_utf8_lossy(&containers);
         let remove = ["rm", "-f", "-v"].into_iter();
         self.engine
             .try_docker(remove.chain(containers.split_whitespace()));
         self.stop();
+    }
+}
+
+/// An engine that hangs. It wakes up on drop.
+pub(crate) struct Frozen<'e>(&'e PrivateEngine);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.signal(Signal::SIGCONT);
     }
 }

@@ -23,12 +23,13 @@ fn half_a_core_is_50_percent() {
     snapshots.until("the container", PATIENCE, |s| shows(s, name));
 
     // The quota's period of 100 ms makes both waver: averages over the same seconds.
-    let (mut ours, mut dockers) = (Vec::new(), Vec::new());
-    for _ in 0..4 {
-        ours.push(figure(&snapshots.fresh(), name, "cpu_percent"));
-        dockers.push(container.stats().cpu_percent);
-        ours.push(figure(&snapshots.fresh(), name, "cpu_percent"));
-    }
+    snapshots.fresh();
+    let dockers = [(); 3].map(|()| container.stats().cpu_percent);
+    let measured = snapshots.arrived();
+    let ours: Vec<f64> = measured
+        .iter()
+        .map(|snapshot| figure(snapshot, name, "cpu_percent"))
+        .collect();
     let mean = |figures: &[f64]| figures.iter().sum::<f64>() / figures.len() as f64;
     let seen = format!("cpu_percent of {ours:?}, docker stats {dockers:?}");
     assert_close(&seen, mean(&ours), mean(&dockers));

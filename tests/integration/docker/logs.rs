@@ -109,13 +109,15 @@ fn a_line_of_exactly_16_kib_is_whole() {
     let script = format!(
         "{NUMBERED} numbered 2047; echo 1234567; numbered 2048; echo; numbered 2048; echo x; echo after; sleep 1000"
     );
-    let container = Container::run("exact", &[], &script);
-    let ours = lines_of(&container, "50", "after");
-    assert_eq!(ours.len(), 4, "{ours:?}");
-    assert_eq!(text(&ours[0]), numbered(2047) + "1234567");
-    assert_eq!(text(&ours[1]), numbered(2048));
-    assert_cut(&ours[2], &(numbered(2048) + "x"));
-    assert_eq!(text(&ours[3]), "after");
+    for options in [&[][..], &["--tty"], &["--log-driver", "local"]] {
+        let container = Container::run("exact", options, &script);
+        let ours = lines_of(&container, "50", "after");
+        assert_eq!(ours.len(), 4, "{options:?}: {ours:?}");
+        assert_eq!(text(&ours[0]), numbered(2047) + "1234567", "{options:?}");
+        assert_eq!(text(&ours[1]), numbered(2048), "{options:?}");
+        assert_cut(&ours[2], &(numbered(2048) + "x"));
+        assert_eq!(text(&ours[3]), "after", "{options:?}");
+    }
 }
 
 #[test]

@@ -6,12 +6,13 @@ use std::time::Duration;
 use serial_test::serial;
 
 use super::container::Container;
-use super::launch;
 use super::snapshots::{Snapshots, collected_at, healthy, lines, shows};
+use super::{INTERVAL, launch};
 use crate::support::PATIENCE;
 
 const CONTAINERS: usize = 50;
-const INTERVAL: Duration = Duration::from_secs(2);
+/// Of containers' figures and logs; snapshots come twice as often.
+const ROUND: Duration = Duration::from_secs(2);
 
 #[test]
 #[serial]
@@ -32,12 +33,7 @@ fn fifty_containers_and_still_a_snapshot_every_interval() {
         "yes 'a line of some length, again and again'",
     );
     let agent = launch()
-        .vars(&[
-            ("PUBLISH_INTERVAL", "2s"),
-            ("SYSTEM_INTERVAL", "2s"),
-            ("DOCKER_INTERVAL", "2s"),
-            ("LOG_INTERVAL", "2s"),
-        ])
+        .vars(&[("DOCKER_INTERVAL", "2s"), ("LOG_INTERVAL", "2s")])
         .start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let names: Vec<_> = containers.iter().map(Container::name).collect();
@@ -47,8 +43,7 @@ fn fifty_containers_and_still_a_snapshot_every_interval() {
     };
     snapshots.until("every container", PATIENCE, complete);
 
-    let mut newest = None;
-    for snapshot in snapshots.take(8) {
+    for snapshot in snapshots.take(10) {
         assert!(complete(&snapshot), "a container is missing: {snapshot:#}");
         assert!(healthy(&snapshot), "{:#}", snapshot["sources"]);
         for name in &names {
@@ -59,10 +54,8 @@ fn fifty_containers_and_still_a_snapshot_every_interval() {
         let at = collected_at(&snapshot, "docker").unwrap();
         let composed = humantime::parse_rfc3339(snapshot["timestamp"].as_str().unwrap()).unwrap();
         let age = composed.duration_since(at).unwrap_or_default();
-        assert!(age <= 2 * INTERVAL, "figures of {age:?} ago");
-        newest = Some(newest.map_or(at, |newest| at.max(newest)));
+        assert!(age <= 2 * ROUND, "figures of {age:?} ago");
     }
-    assert!(newest.is_some());
 }
 
 /// Starts them a few at a time.

@@ -43,7 +43,10 @@ impl Snapshots {
     /// The next snapshot.
     pub(crate) fn next(&mut self) -> Value {
         let arrival = self.arrivals.recv_timeout(PATIENCE);
-        let (at, line) = arrival.expect("a snapshot at every interval");
+        self.check(arrival.expect("a snapshot at every interval"))
+    }
+
+    fn check(&mut self, (at, line): (Instant, String)) -> Value {
         let snapshot = schema::snapshot(&line);
         let number = snapshot["agent"]["seq"].as_u64().expect("a number");
         // The first is the newest of what was there already, so its arrival tells nothing of the schedule.
@@ -67,6 +70,15 @@ impl Snapshots {
     /// So many snapshots from now on, those not looked at yet included.
     pub(crate) fn take(&mut self, count: usize) -> Vec<Value> {
         (0..count).map(|_| self.next()).collect()
+    }
+
+    /// Those that have arrived by now and were not looked at yet.
+    pub(crate) fn arrived(&mut self) -> Vec<Value> {
+        let mut arrived = Vec::new();
+        while let Ok(arrival) = self.arrivals.try_recv() {
+            arrived.push(self.check(arrival));
+        }
+        arrived
     }
 
     /// The first snapshot that `fits`, which must come before the deadline.
