@@ -20,10 +20,10 @@ use crate::settings::ServeSettings;
 
 /// Connections that the kernel keeps until they are accepted (it has a bound of its own, too).
 const BACKLOG: i32 = 4096;
-/// What the kernel keeps of a client's unread snapshots, in bytes (it doubles the figure). Much
-/// more would delay the news to a slow client by old snapshots, and would hide for long whether
-/// it accepts anything: the kernel calls a socket writable when a third of this is free.
-const SEND_BUFFER: usize = 128 * 1024;
+/// How much of a line the kernel takes ahead of what the client's side has room for, in bytes.
+/// Much more would be old news by the time that a slow client reads it, and would hide for long
+/// whether it accepts anything.
+const TAKEN_AHEAD: u32 = 64 * 1024;
 /// How long a connection may be silent before its peer is asked whether it is still there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 /// The first and the longest pause after an accept that failed for want of resources.
@@ -193,7 +193,7 @@ impl Listener {
     fn configured(stream: TcpStream) -> io::Result<std::net::TcpStream> {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(&stream);
-        socket.set_send_buffer_size(SEND_BUFFER)?;
+        socket.set_tcp_notsent_lowat(TAKEN_AHEAD)?;
         // A peer that vanished without a word is noticed between two snapshots, too.
         socket.set_tcp_keepalive(
             &TcpKeepalive::new()

@@ -21,7 +21,7 @@ use crate::messages::{ClientId, Delivery, EncodedSnapshot, Subscribe, Unsubscrib
 use crate::settings::ServeSettings;
 
 /// How long a client that was sent the end of the stream may take to close its side.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(1);
 /// How often a client that has closed its sending side is looked at: has it closed both?
 const HALF_CLOSED_LOOK: Duration = Duration::from_secs(1);
 

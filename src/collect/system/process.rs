@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::Instant;
 
 use sysinfo::{Pid, Process, ProcessRefreshKind, ProcessesToUpdate, System};
 
@@ -17,6 +17,8 @@ pub(super) struct Processes {
     listed: usize,
     agent: Pid,
     cpu_times: HashMap<Pid, CpuTime>,
+    /// When they were read: the middle of the pass over `/proc`. None before the first.
+    read_at: Option<Instant>,
 }
 
 /// A process's CPU time; the start tells a process from a later one with the same id.
@@ -39,18 +41,20 @@ impl Processes {
             listed,
             agent: Pid::from_u32(std::process::id()),
             cpu_times: HashMap::new(),
+            read_at: None,
         }
     }
 
     /// Reads all processes, or only the agent where none are listed, and compares them with the
-    /// reading `elapsed` ago.
-    pub(super) fn refresh(&mut self, system: &mut System, elapsed: Duration) -> Busiest {
+    /// reading before. Refreshes the host's CPU as well, which sysinfo needs for it.
+    pub(super) fn refresh(&mut self, system: &mut System) -> Busiest {
         let agent = [self.agent];
         let wanted = if self.listed > 0 {
             ProcessesToUpdate::All
         } else {
             ProcessesToUpdate::Some(&agent)
         };
+        let started = Instant::now();
         system.refresh_processes_specifics(
             wanted,
             true,
@@ -59,6 +63,10 @@ impl Processes {
                 .with_memory()
                 .without_tasks(),
         );
+        let read_at = started + started.elapsed() / 2;
+        let elapsed = self
+            .read_at
+            .map_or(0.0, |before| (read_at - before).as_secs_f64());
         let mut cpu_times = HashMap::with_capacity(system.processes().len());
         let mut usages: Vec<(f64, Pid, &Process)> = Vec::with_capacity(cpu_times.capacity());
         for (&pid, process) in system.processes() {
@@ -70,6 +78,7 @@ impl Processes {
             cpu_times.insert(pid, time);
         }
         self.cpu_times = cpu_times;
+        self.read_at = Some(read_at);
 
         let agent = usages
             .iter()
@@ -92,18 +101,19 @@ impl Processes {
         Busiest { top, agent }
     }
 
-    /// A process that started since the last reading is measured from its start.
-    fn percent(&self, pid: Pid, now: CpuTime, elapsed: Duration) -> f64 {
+    /// A process that started since the last reading, `elapsed` seconds ago, is measured from its
+    /// start.
+    fn percent(&self, pid: Pid, now: CpuTime, elapsed: f64) -> f64 {
         let before = self
             .cpu_times
             .get(&pid)
             .filter(|before| before.started == now.started)
             .map_or(0, |before| before.used_ms);
         // Before the first reading there is nothing that a difference could be taken of.
-        if self.cpu_times.is_empty() || elapsed.is_zero() {
+        if elapsed <= 0.0 {
             return 0.0;
         }
-        now.used_ms.saturating_sub(before) as f64 / 10.0 / elapsed.as_secs_f64()
+        now.used_ms.saturating_sub(before) as f64 / 10.0 / elapsed
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::system::uname;
 use sysinfo::{MemoryRefreshKind, System};
@@ -12,9 +12,9 @@ use super::{disk, network, process};
 use crate::messages::SystemSample;
 use crate::model::{HostInfo, LoadAverage, SystemMetrics, figure};
 
-/// How far apart the first two readings are: the kernel counts CPU in ticks of 10 ms, and
-/// sysinfo refuses less than 200 ms.
-const FIRST_INTERVAL: Duration = Duration::from_millis(250);
+/// How far apart the first two readings are: the kernel counts CPU in ticks of 10 ms, so that
+/// the first figures are good to some 4 %.
+const FIRST_INTERVAL: Duration = Duration::from_millis(500);
 const MIB: f64 = 1_048_576.0;
 
 /// Why the host could not be read.
@@ -41,8 +41,6 @@ pub(super) struct Sampler {
     system: System,
     processes: process::Processes,
     host: Arc<HostInfo>,
-    /// When the readings that rates compare with were taken.
-    compared_with: Instant,
 }
 
 impl Sampler {
@@ -51,14 +49,12 @@ impl Sampler {
     pub(super) fn new(top_processes: usize) -> Result<Self, Error> {
         let mut system = System::new().map_err(sysinfo("/proc"))?;
         let mut processes = process::Processes::new(top_processes);
-        let compared_with = Instant::now();
-        processes.refresh(&mut system, Duration::ZERO);
+        processes.refresh(&mut system);
         thread::sleep(FIRST_INTERVAL);
         Ok(Self {
             system,
             processes,
             host: Arc::default(),
-            compared_with,
         })
     }
 
@@ -67,11 +63,7 @@ impl Sampler {
         // Before the processes, whose memory is a share of the host's.
         self.system
             .refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        let now = Instant::now();
-        let elapsed = now - self.compared_with;
-        // Refreshes the host's CPU as well, which sysinfo needs for its processes.
-        let busiest = self.processes.refresh(&mut self.system, elapsed);
-        self.compared_with = now;
+        let busiest = self.processes.refresh(&mut self.system);
         self.refresh_host()?;
         let (disk_used, disk_total) = disk::root().map_err(unreadable("/"))?;
         let available = self.system.available_memory();
