@@ -36,6 +36,22 @@ fn text(line: &str) -> &str {
     text
 }
 
+/// Lines for a message of a failing test: their beginnings and ends.
+fn brief(lines: &[String]) -> Vec<String> {
+    let ends = |line: &String| {
+        let characters: Vec<char> = line.chars().collect();
+        let (Some(head), Some(tail)) = (
+            characters.first_chunk::<50>(),
+            characters.last_chunk::<40>(),
+        ) else {
+            return line.clone();
+        };
+        let (head, tail) = (String::from_iter(head), String::from_iter(tail));
+        format!("{head} … {tail} ({} bytes)", line.len())
+    };
+    lines.iter().map(ends).collect()
+}
+
 /// Fails unless `line` shows as much of `whole` as a line may have, and says that it was cut.
 fn assert_cut(line: &str, whole: &str) {
     let text = text(line);
@@ -97,7 +113,7 @@ fn a_long_line_is_one_line_cut_at_16_kib() {
     let script = format!("{NUMBERED} echo before; numbered 12800; echo; echo after; sleep 1000");
     let container = Container::run("long", &[], &script);
     let ours = lines_of(&container, "50", "after");
-    assert_eq!(ours.len(), 3, "{ours:?}");
+    assert_eq!(ours.len(), 3, "{:?}", brief(&ours));
     assert_eq!(text(&ours[0]), "before");
     assert_cut(&ours[1], &numbered(12_800));
     assert_eq!(text(&ours[2]), "after");
@@ -112,9 +128,14 @@ fn a_line_of_exactly_16_kib_is_whole() {
     for options in [&[][..], &["--tty"], &["--log-driver", "local"]] {
         let container = Container::run("exact", options, &script);
         let ours = lines_of(&container, "50", "after");
-        assert_eq!(ours.len(), 4, "{options:?}: {ours:?}");
-        assert_eq!(text(&ours[0]), numbered(2047) + "1234567", "{options:?}");
-        assert_eq!(text(&ours[1]), numbered(2048), "{options:?}");
+        assert_eq!(ours.len(), 4, "{options:?}: {:?}", brief(&ours));
+        // Not assert_eq!, which would print both.
+        let whole = [numbered(2047) + "1234567", numbered(2048)];
+        let same = ours
+            .iter()
+            .zip(&whole)
+            .all(|(line, whole)| text(line) == whole);
+        assert!(same, "{options:?}: {:?}", brief(&ours));
         assert_cut(&ours[2], &(numbered(2048) + "x"));
         assert_eq!(text(&ours[3]), "after", "{options:?}");
     }
@@ -128,7 +149,7 @@ fn a_line_is_never_cut_inside_a_character() {
     let script = "yes € | head -n 10000 | tr -d '\\n'; echo; echo after; sleep 1000";
     let container = Container::run("character", &["--log-driver", "local"], script);
     let ours = lines_of(&container, "50", "after");
-    assert_eq!(ours.len(), 2, "{ours:?}");
+    assert_eq!(ours.len(), 2, "{:?}", brief(&ours));
     assert!(!ours[0].contains('\u{fffd}'), "a broken character");
     assert_cut(&ours[0], &"€".repeat(10_000));
 }
@@ -142,7 +163,7 @@ fn log_lines_counts_lines_not_fragments() {
     for options in [&[][..], &["--tty"], &["--log-driver", "local"]] {
         let container = Container::run("fragments", options, &script);
         let ours = lines_of(&container, "5", "end");
-        assert_eq!(ours.len(), 5, "{options:?}: {ours:?}");
+        assert_eq!(ours.len(), 5, "{options:?}: {:?}", brief(&ours));
         assert_cut(&ours[0], &numbered(12_800));
         assert_cut(&ours[1], &numbered(12_800));
         let texts: Vec<_> = ours[2..].iter().map(|line| text(line)).collect();
@@ -170,7 +191,7 @@ fn a_terminals_long_line_is_one_line() {
     let script = format!("{NUMBERED} echo before; numbered 12800; echo; echo after; sleep 1000");
     let container = Container::run("terminal-long", &["--tty"], &script);
     let ours = lines_of(&container, "50", "after");
-    assert_eq!(ours.len(), 3, "{ours:?}");
+    assert_eq!(ours.len(), 3, "{:?}", brief(&ours));
     assert_eq!(text(&ours[0]), "before");
     assert_cut(&ours[1], &numbered(12_800));
     assert_eq!(text(&ours[2]), "after");
