@@ -20,7 +20,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -56,12 +56,15 @@ struct Row {
     rss_mib: f64,
     peak_rss_mib: f64,
     first_snapshot: Duration,
+    /// Whether others used the engine meanwhile.
+    disturbed: bool,
 }
 
 impl Row {
     fn measure(containers: usize, window: Duration) -> Self {
         eprintln!("{containers} containers: starting them");
         let _containers = Containers::start(containers);
+        let since = unix_seconds() + 1;
         eprintln!(
             "{containers} containers: {} s without the agent",
             window.as_secs()
@@ -74,6 +77,7 @@ impl Row {
         let before = Load::now(&[pid]);
         let engine = Load::over(window, engine_processes);
         let own = Load::now(&[pid]).since(&before);
+        let disturbed = containers_started_since(since);
         Self {
             containers,
             agent: own.per_minute(window),
@@ -82,6 +86,7 @@ impl Row {
             rss_mib: memory_mib(pid, "VmRSS:"),
             peak_rss_mib: memory_mib(pid, "VmHWM:"),
             first_snapshot,
+            disturbed,
         }
     }
 }
@@ -120,6 +125,26 @@ fn print(rows: &[Row], window: Duration) {
             row.first_snapshot.as_secs_f64(),
         );
     }
+    for row in rows.iter().filter(|row| row.disturbed) {
+        println!();
+        println!(
+            "DISTURBED at {} containers: others were started on this engine, measure again",
+            row.containers
+        );
+    }
+}
+
+/// Whether any container was started since then: not by this benchmark, which starts its own before it measures.
+fn containers_started_since(since: u64) -> bool {
+    let (since, until) = (since.to_string(), unix_seconds().to_string());
+    let window = ["events", "--since", &since, "--until", &until];
+    let only = ["--filter", "event=start", "--format", "{{.ID}}"];
+    !docker(&[&window[..], &only].concat()).is_empty()
+}
+
+fn unix_seconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("a clock after 1970").as_secs()
 }
 
 /// Containers that log a line a second. Removed on drop.
