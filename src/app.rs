@@ -151,7 +151,7 @@ fn start_collectors(
     let mut collectors = vec![start(system, arbiter)];
     if let Some(host) = &settings.docker {
         let docker = DockerCollector::new(
-            ContainerSource::new(host.clone()),
+            ContainerSource::new(host.clone(), settings.container_stats),
             settings.docker_interval,
             aggregator.clone().recipient(),
         );
@@ -159,7 +159,7 @@ fn start_collectors(
     }
     if let Some(host) = settings.docker.as_ref().filter(|_| settings.log_lines > 0) {
         let logs = LogCollector::new(
-            LogSource::new(host.clone(), settings.log_lines),
+            LogSource::new(host.clone(), settings.log_lines, settings.container_stats),
             settings.log_interval,
             aggregator.clone().recipient(),
         );
@@ -231,6 +231,7 @@ fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
         log_lines = collect.log_lines,
         top_processes = collect.top_processes,
         docker_enabled = collect.docker.is_some(),
+        container_stats = ?collect.container_stats,
         docker_host = collect.docker.as_ref().map(ToString::to_string),
         max_clients = serve.max_clients,
         max_open_files = files,

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use actix::{Message, Recipient};
 use bytes::Bytes;
 
-use crate::model::{Container, ContainerMeta, HostInfo, Logs, SystemMetrics};
+use crate::model::{Container, ContainerMeta, HostInfo, Logs, SystemMetrics, Via};
 
 /// What a collector publishes after each round.
 #[derive(Debug, Clone, Message)]
@@ -49,6 +49,10 @@ pub struct DockerSample {
     pub containers: Arc<Vec<Container>>,
     /// The `docker_meta` section.
     pub meta: Arc<Vec<ContainerMeta>>,
+    /// Where the figures come from.
+    pub via: Via,
+    /// Why not all of them come from the kernel.
+    pub via_reason: Option<String>,
 }
 
 /// One reading of the running containers' logs.
@@ -56,6 +60,10 @@ pub struct DockerSample {
 pub struct LogSample {
     /// The `logs` section.
     pub logs: Arc<Logs>,
+    /// Where the lines come from.
+    pub via: Via,
+    /// Why not all of them come from the engine's files.
+    pub via_reason: Option<String>,
 }
 
 /// Ends a collector: it starts no further round.

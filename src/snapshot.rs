@@ -16,12 +16,12 @@ pub async fn take(settings: &CollectSettings) -> Snapshot {
         collect_once(&mut source).await
     };
     let docker = async {
-        let mut source = ContainerSource::new(settings.docker.clone()?);
+        let mut source = ContainerSource::new(settings.docker.clone()?, settings.container_stats);
         Some(collect_once(&mut source).await)
     };
     let logs = async {
         let host = settings.docker.clone().filter(|_| settings.log_lines > 0)?;
-        let mut source = LogSource::new(host, settings.log_lines);
+        let mut source = LogSource::new(host, settings.log_lines, settings.container_stats);
         Some(collect_once(&mut source).await)
     };
     let (system, docker, logs) = tokio::join!(system, docker, logs);

@@ -54,11 +54,19 @@ impl Newest {
 /// The snapshot of what is known now. `skipped` is 0: each session adds its own.
 #[must_use]
 pub fn compose(newest: &Newest, seq: u64, clients: usize) -> Snapshot {
-    let sources = Sources {
+    let mut sources = Sources {
         system: newest.system.health(),
         docker: newest.docker.health(),
         logs: newest.logs.health(),
     };
+    if let Some(sample) = newest.docker.sample() {
+        sources.docker.via = Some(sample.via);
+        sources.docker.via_reason.clone_from(&sample.via_reason);
+    }
+    if let Some(sample) = newest.logs.sample() {
+        sources.logs.via = Some(sample.via);
+        sources.logs.via_reason.clone_from(&sample.via_reason);
+    }
     let system = newest.system.sample().cloned().unwrap_or_default();
     let docker = newest.docker.sample().cloned().unwrap_or_default();
     let logs = newest.logs.sample().map(|sample| Arc::clone(&sample.logs));

@@ -116,6 +116,8 @@ impl<T> SourceState<T> {
                 .duration
                 .map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
             error,
+            via: None,
+            via_reason: None,
         }
     }
 }

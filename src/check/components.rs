@@ -104,7 +104,7 @@ async fn sources<P: Fn(&str)>(report: &mut Report<P>, settings: &CollectSettings
     };
     report.line("Docker", started, &outcome);
     if reachable {
-        containers(report, host, settings.log_lines).await;
+        containers(report, host, settings).await;
     } else {
         for component in ["container stats", "container logs"] {
             let why = Outcome::Skip("Docker is not reachable".to_owned());
@@ -113,16 +113,32 @@ async fn sources<P: Fn(&str)>(report: &mut Report<P>, settings: &CollectSettings
     }
 }
 
-async fn containers<P: Fn(&str)>(report: &mut Report<P>, host: &DockerHost, log_lines: usize) {
+async fn containers<P: Fn(&str)>(
+    report: &mut Report<P>,
+    host: &DockerHost,
+    settings: &CollectSettings,
+) {
+    let log_lines = settings.log_lines;
     let started = Instant::now();
-    let stats = collect_once(&mut ContainerSource::new(host.clone())).await;
+    let stats = collect_once(&mut ContainerSource::new(
+        host.clone(),
+        settings.container_stats,
+    ))
+    .await;
     report.line("container stats", started, &stats_outcome(stats));
 
     let started = Instant::now();
     let outcome = if log_lines == 0 {
         Outcome::Skip("LOG_LINES is 0".to_owned())
     } else {
-        logs_outcome(collect_once(&mut LogSource::new(host.clone(), log_lines)).await)
+        logs_outcome(
+            collect_once(&mut LogSource::new(
+                host.clone(),
+                log_lines,
+                settings.container_stats,
+            ))
+            .await,
+        )
     };
     report.line("container logs", started, &outcome);
 }
@@ -168,7 +184,7 @@ fn stats_outcome(collected: Collected<DockerSample>) -> Outcome {
 
 fn logs_outcome(collected: Collected<LogSample>) -> Outcome {
     outcome(collected, |sample| {
-        let lines: usize = sample.logs.values().map(Vec::len).sum();
+        let lines: usize = sample.logs.values().map(|lines| lines.len()).sum();
         format!("{lines} lines of {} containers", sample.logs.len())
     })
 }

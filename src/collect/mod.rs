@@ -7,6 +7,7 @@
 mod backoff;
 pub mod docker;
 pub mod logs;
+mod net_dev;
 mod schedule;
 pub mod system;
 

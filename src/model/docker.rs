@@ -1,12 +1,13 @@
 //! The containers: figures, metadata and logs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 /// The newest log lines by container name (without its slash), oldest first, each
 /// `TIMESTAMP text`.
-pub type Logs = BTreeMap<String, Vec<String>>;
+pub type Logs = BTreeMap<String, Arc<Vec<String>>>;
 
 /// The figures of one running container, as `docker stats` shows them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,18 +20,56 @@ pub struct Container {
     pub image: String,
     /// The container's state: `running`, or `paused`.
     pub status: String,
-    /// CPU over the last interval; 100 = one core. Source: the engine's `cpu_stats`.
+    /// CPU over the last interval; 100 = one core. Source: `cpuacct.usage` (cgroup v1) or
+    /// `cpu.stat` (v2), or the engine's `cpu_stats`.
     pub cpu_percent: f64,
-    /// Memory in use, in bytes, without inactive file cache. Source: the engine's
-    /// `memory_stats`: `usage` − `total_inactive_file` (cgroup v1) or `inactive_file` (v2).
+    /// Memory in use, in bytes, without inactive file cache: usage − `total_inactive_file` (cgroup
+    /// v1) or `inactive_file` (v2). Source: `memory.usage_in_bytes` or `memory.current`, and
+    /// `memory.stat`; or the engine's `memory_stats`.
     pub memory_usage: u64,
     /// Memory limit, in bytes; the host's memory where none is set.
     pub memory_limit: u64,
     /// `memory_usage` in percent of `memory_limit`.
     pub memory_percent: f64,
     /// Counters by interface, since the container started; empty for a container that has no
-    /// network of its own. Source: the engine's `networks`.
+    /// network of its own. Source: `/proc/<pid>/net/dev`, or the engine's `networks`.
     pub network: BTreeMap<String, InterfaceCounters>,
+    /// Processes and threads; absent where the host does not count them. Source: `pids.current`,
+    /// or the engine's `pids_stats`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// Block I/O since the container started; absent where the host does not count it. Source:
+    /// `blkio.throttle.*` (cgroup v1) or `io.stat` (v2), or the engine's `blkio_stats`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_io: Option<BlockIo>,
+    /// How often a CPU limit held the container back; absent where the host does not count it.
+    /// Source: `cpu.stat`, or the engine's `throttling_data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttling: Option<Throttling>,
+}
+
+/// Block I/O of a container, summed over devices.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockIo {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Read operations.
+    pub read_ops: u64,
+    /// Write operations.
+    pub write_ops: u64,
+}
+
+/// How often a CPU limit held a container back, since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttling {
+    /// Periods in which the container ran.
+    pub periods: u64,
+    /// Periods in which it used up its share.
+    pub throttled_periods: u64,
+    /// Time that it was held back, in nanoseconds.
+    pub throttled_ns: u64,
 }
 
 /// The counters of one interface of a container.

@@ -51,6 +51,37 @@ pub struct SourceHealth {
     pub duration_ms: Option<u64>,
     /// Why the source is failing; null while it is not.
     pub error: Option<String>,
+    /// Where its figures come from; absent where there is only one way, or no figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Via>,
+    /// Why not all of them come from the kernel; absent where they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via_reason: Option<String>,
+}
+
+/// Where figures come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// Files that the kernel or the engine keeps on this host, which costs the engine nothing.
+    #[default]
+    Kernel,
+    /// Calls to the engine.
+    Engine,
+    /// Some the one way, some the other.
+    Mixed,
+}
+
+impl Via {
+    /// Where the figures of `all` containers come from, `by_engine` of them by calls.
+    #[must_use]
+    pub fn of(by_engine: usize, all: usize) -> Self {
+        match by_engine {
+            0 => Self::Kernel,
+            engine if engine == all => Self::Engine,
+            _ => Self::Mixed,
+        }
+    }
 }
 
 /// Whether a source is well.

@@ -11,8 +11,10 @@ mod health;
 mod system;
 mod timestamp;
 
-pub use docker::{Container, ContainerMeta, InterfaceCounters, Logs, Port, PortProtocol};
-pub use health::{SourceHealth, SourceStatus, Sources, Status};
+pub use docker::{
+    BlockIo, Container, ContainerMeta, InterfaceCounters, Logs, Port, PortProtocol, Throttling,
+};
+pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub use system::{HostInfo, LoadAverage, NetworkInterface, SystemMetrics, TopProcess};
 pub use timestamp::Timestamp;
 

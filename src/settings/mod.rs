@@ -56,6 +56,20 @@ pub struct CollectSettings {
     pub top_processes: usize,
     /// The engine; none where `DOCKER_ENABLED` is false.
     pub docker: Option<DockerHost>,
+    /// `CONTAINER_STATS`: where containers' figures and logs come from.
+    pub container_stats: ContainerStats,
+}
+
+/// Where containers' figures and logs come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ContainerStats {
+    /// The kernel's and the engine's files where they can be read, else calls.
+    #[default]
+    Auto,
+    /// Figures from the kernel's files and in no other way; logs as with `Auto`.
+    Kernel,
+    /// By calls to the engine.
+    Engine,
 }
 
 /// Who is served, and how.
@@ -160,6 +174,17 @@ impl CollectSettings {
             log_lines: reader.number("LOG_LINES", &raw.log_lines, 50, 0, 10_000),
             top_processes: reader.number("TOP_PROCESSES", &raw.top_processes, 10, 0, 1000),
             docker: docker_enabled.then_some(docker_host),
+            container_stats: reader.value(
+                "CONTAINER_STATS",
+                &raw.container_stats,
+                ContainerStats::Auto,
+                |text| match text {
+                    "auto" => Ok(ContainerStats::Auto),
+                    "kernel" => Ok(ContainerStats::Kernel),
+                    "engine" => Ok(ContainerStats::Engine),
+                    _ => Err("unknown way; accepted: auto, kernel, engine".to_owned()),
+                },
+            ),
         }
     }
 }

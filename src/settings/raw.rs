@@ -22,6 +22,7 @@ pub(super) struct RawSettings {
     pub(super) top_processes: Option<String>,
     pub(super) docker_enabled: Option<String>,
     pub(super) docker_host: Option<String>,
+    pub(super) container_stats: Option<String>,
     pub(super) max_clients: Option<String>,
     pub(super) auth_timeout: Option<String>,
     pub(super) write_timeout: Option<String>,
@@ -31,7 +32,7 @@ pub(super) struct RawSettings {
 }
 
 /// The names of all variables that the agent reads.
-pub(super) const VARIABLES: [&str; 22] = [
+pub(super) const VARIABLES: [&str; 23] = [
     "API_KEY",
     "API_KEY_FILE",
     "SOCKET_PORT",
@@ -48,6 +49,7 @@ pub(super) const VARIABLES: [&str; 22] = [
     "TOP_PROCESSES",
     "DOCKER_ENABLED",
     "DOCKER_HOST",
+    "CONTAINER_STATS",
     "MAX_CLIENTS",
     "AUTH_TIMEOUT",
     "WRITE_TIMEOUT",

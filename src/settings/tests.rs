@@ -2,7 +2,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use super::{CollectSettings, DockerHost, LogFormat, Problems, Settings};
+use super::{CollectSettings, ContainerStats, DockerHost, LogFormat, Problems, Settings};
 
 fn settings(vars: &[(&str, &str)]) -> Result<Settings, Problems> {
     Settings::from_env(environment(vars))
@@ -30,6 +30,7 @@ fn a_key_is_all_that_is_needed() {
             log_lines: 50,
             top_processes: 10,
             docker: Some(DockerHost::default()),
+            container_stats: ContainerStats::Auto,
         }
     );
     assert_eq!(settings.publish_interval, five);

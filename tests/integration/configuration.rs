@@ -33,6 +33,7 @@ pub(crate) const GOOD: &[(&str, &[&str])] = &[
         "DOCKER_HOST",
         &["unix:///nonexistent/docker.sock", "tcp://127.0.0.1:2375"],
     ),
+    ("CONTAINER_STATS", &["auto", "kernel", "engine"]),
     ("MAX_CLIENTS", &["1", "100000"]),
     ("AUTH_TIMEOUT", &["500ms", "1m"]),
     ("WRITE_TIMEOUT", &["500ms", "1m"]),
@@ -73,6 +74,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("LOG_INTERVAL", &["99ms", "61m"]),
     ("LOG_LINES", &["10001", "-1", "many", "1.5"]),
     ("TOP_PROCESSES", &["1001", "-1", "all"]),
+    ("CONTAINER_STATS", &["cgroup", "Auto"]),
     ("DOCKER_ENABLED", &["no", "2"]),
     (
         "DOCKER_HOST",

@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as BollardError;
 use bollard::models::ContainerStatsResponse;
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, LogsOptionsBuilder, StatsOptionsBuilder,
+    InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder, StatsOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::{Stream, TryStreamExt};
@@ -134,6 +135,30 @@ impl Call {
             .collect())
     }
 
+    /// What the kernel's and the engine's own files need to be read.
+    pub(crate) async fn inspect(&self, id: &str) -> Result<Inspected, EngineError> {
+        let options = None::<InspectContainerOptions>;
+        let inspect = self.client.inspect_container(id, options);
+        let container = within("inspect container", inspect).await?;
+        let pid = container.state.and_then(|state| state.pid);
+        let host = container.host_config.unwrap_or_default();
+        let driver = host.log_config.and_then(|log| log.typ);
+        let in_file = driver.as_deref() == Some("json-file");
+        Ok(Inspected {
+            pid: u32::try_from(pid.unwrap_or_default()).unwrap_or_default(),
+            own_network: host.network_mode.as_deref() != Some("host"),
+            tty: container
+                .config
+                .and_then(|config| config.tty)
+                .unwrap_or_default(),
+            log_file: container
+                .log_path
+                .filter(|path| in_file && !path.is_empty())
+                .map(PathBuf::from),
+            log_driver: driver.unwrap_or_default(),
+        })
+    }
+
     /// One container's statistics. With `one_shot` the engine takes one reading; without, it
     /// takes two and waits a second or two in between.
     pub(crate) async fn stats(
@@ -166,6 +191,22 @@ impl Call {
             .build();
         self.client.logs(id, Some(options))
     }
+}
+
+/// What the engine knows of a container beside its metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Inspected {
+    /// Its first process; 0 where it does not run.
+    pub(crate) pid: u32,
+    /// Whether it has a network namespace of its own, or shares another container's: not the
+    /// host's.
+    pub(crate) own_network: bool,
+    /// Whether its output is that of a terminal.
+    pub(crate) tty: bool,
+    /// The logging driver.
+    pub(crate) log_driver: String,
+    /// The newest file of its log, where the driver is `json-file`.
+    pub(crate) log_file: Option<PathBuf>,
 }
 
 /// Waits for a call until its deadline, and tells errors of interest from the rest.

@@ -1,89 +1,195 @@
 //! The containers: [`DockerCollector`], the engine's calls and the sums done with its figures.
 
+mod cgroup;
+mod direct;
 pub(super) mod engine;
 mod listing;
 mod stats;
 mod transport;
+mod usage;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
 use super::{Collector, Round, Source};
 use crate::messages::DockerSample;
-use crate::model::Container;
-use crate::settings::DockerHost;
+use crate::model::{Container, Via};
+use crate::settings::{ContainerStats, DockerHost};
+use direct::{Direct, Miss};
 use engine::{Call, Engine, EngineError};
 pub(super) use listing::Listed;
-use stats::Reading;
+use usage::{CpuReading, Usage, cpu_percent, publish};
 
 /// Calls for statistics that are under way at once. Docker 20.10 answers them only at its own
 /// 1 Hz tick, so a round is as short as this is large: all running containers at once, up to a
 /// bound for the descriptors' sake.
 const CALLS_AT_ONCE: usize = 512;
+/// How long after its first reading a container is read again, so that not even its first figures
+/// have a CPU of 0: the kernel counts CPU time to the nanosecond.
+const FIRST_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Measures the running containers, round after round.
 pub type DockerCollector = Collector<ContainerSource>;
 
 /// The engine's running containers as a source.
+///
+/// They are measured from the kernel's files, which costs the engine nothing; those whose files
+/// cannot be read here, by calls for the engine's statistics.
 pub struct ContainerSource {
     engine: Engine,
+    way: ContainerStats,
+    direct: Direct,
     /// Each running container's last reading, by id: what its CPU is compared with.
-    readings: HashMap<String, Reading>,
+    readings: HashMap<String, CpuReading>,
 }
 
 impl ContainerSource {
-    /// A source that asks the engine at `host`.
+    /// A source of the containers of the engine at `host`, measured in the given way.
     #[must_use]
-    pub fn new(host: DockerHost) -> Self {
+    pub fn new(host: DockerHost, way: ContainerStats) -> Self {
         Self {
             engine: Engine::new(host),
+            way,
+            direct: Direct::new(),
             readings: HashMap::new(),
         }
     }
 
     /// Measures each of `listed`; those that stop meanwhile are left out.
     async fn measure(&mut self, call: &Call, listed: &[Listed]) -> Measured {
-        let readings = &self.readings;
-        let mut answers = stream::iter(listed.iter().enumerate().map(|(index, container)| {
-            let previous = readings.get(&container.id);
-            async move {
-                let answer = call.stats(&container.id, previous.is_some()).await;
-                (
-                    index,
-                    container,
-                    answer.map(|stats| stats::measure(container, stats, previous)),
-                )
-            }
-        }))
-        .buffer_unordered(CALLS_AT_ONCE);
-
         let mut measured = Measured::default();
-        let mut containers = Vec::with_capacity(listed.len());
-        while let Some((index, container, answer)) = answers.next().await {
-            match answer {
-                Ok(Some((figures, reading))) => {
-                    measured.readings.insert(container.id.clone(), reading);
-                    containers.push((index, figures));
+        let mut others = Vec::new();
+        if self.way == ContainerStats::Engine {
+            measured.reason = Some("CONTAINER_STATS is engine".to_owned());
+            others.extend(listed.iter().enumerate());
+        } else {
+            self.measure_directly(call, listed, &mut measured, &mut others)
+                .await;
+        }
+        self.ask_engine(call, others, &mut measured).await;
+        measured
+            .containers
+            .sort_unstable_by_key(|(index, _)| *index);
+        measured
+    }
+
+    /// From the kernel's files. Containers that have none to be read here go to `others`.
+    async fn measure_directly<'a>(
+        &mut self,
+        call: &Call,
+        listed: &'a [Listed],
+        measured: &mut Measured,
+        others: &mut Vec<(usize, &'a Listed)>,
+    ) {
+        self.direct.update(call, listed).await;
+        let mut lost = Vec::new();
+        let mut fresh = Vec::new();
+        for (index, container) in listed.iter().enumerate() {
+            match self.direct.read(&container.id) {
+                Ok((reading, usage)) => match self.readings.get(&container.id) {
+                    Some(before) => {
+                        measured.add(index, container, usage, Some(before), reading);
+                    }
+                    None => fresh.push((index, container, reading)),
+                },
+                Err(Miss::Lost) => lost.push((index, container)),
+                Err(Miss::Refused(reason)) if self.way == ContainerStats::Auto => {
+                    measured.reason.get_or_insert(reason);
+                    others.push((index, container));
+                }
+                Err(Miss::Refused(reason)) => measured.fail(
+                    container,
+                    EngineError::Failed {
+                        call: "CONTAINER_STATS is kernel, and",
+                        reason,
+                    },
+                ),
+            }
+        }
+        if !lost.is_empty() {
+            // Restarted, most likely: other files, and counters that begin anew.
+            self.direct.update(call, listed).await;
+            for (index, container) in lost {
+                if let Ok((reading, _)) = self.direct.read(&container.id) {
+                    fresh.push((index, container, reading));
+                }
+            }
+        }
+        if !fresh.is_empty() {
+            tokio::time::sleep(FIRST_INTERVAL).await;
+        }
+        for (index, container, before) in fresh {
+            if let Ok((reading, usage)) = self.direct.read(&container.id) {
+                measured.add(index, container, usage, Some(&before), reading);
+            }
+        }
+    }
+
+    /// By calls for statistics, all at once.
+    async fn ask_engine(
+        &self,
+        call: &Call,
+        others: Vec<(usize, &Listed)>,
+        measured: &mut Measured,
+    ) {
+        let readings = &self.readings;
+        let mut answers = stream::iter(others)
+            .map(|(index, container)| {
+                let previous = readings.get(&container.id);
+                async move {
+                    let answer = call.stats(&container.id, previous.is_some()).await;
+                    (index, container, previous, answer)
+                }
+            })
+            .buffer_unordered(CALLS_AT_ONCE);
+        while let Some((index, container, previous, answer)) = answers.next().await {
+            match answer.map(stats::read) {
+                Ok(Some((engines_own, reading, usage))) => {
+                    measured.by_engine += 1;
+                    let before = previous.or(engines_own.as_ref());
+                    measured.add(index, container, usage, before, reading);
                 }
                 // It stopped between the list and the answer.
                 Ok(None) | Err(EngineError::Gone) => {}
-                Err(error) => measured.failures.push((container.name.clone(), error)),
+                Err(error) => measured.fail(container, error),
             }
         }
-        containers.sort_unstable_by_key(|(index, _)| *index);
-        measured.containers = containers.into_iter().map(|(_, figures)| figures).collect();
-        measured
     }
 }
 
-/// What came of asking for every container's statistics.
+/// What came of measuring every container.
 #[derive(Default)]
 struct Measured {
-    containers: Vec<Container>,
-    readings: HashMap<String, Reading>,
+    /// With each container's place in the list.
+    containers: Vec<(usize, Container)>,
+    readings: HashMap<String, CpuReading>,
     failures: Vec<(String, EngineError)>,
+    /// How many were measured by the engine, and why.
+    by_engine: usize,
+    reason: Option<String>,
+}
+
+impl Measured {
+    fn add(
+        &mut self,
+        index: usize,
+        listed: &Listed,
+        usage: Usage,
+        before: Option<&CpuReading>,
+        now: CpuReading,
+    ) {
+        let percent = before.map_or(0.0, |before| cpu_percent(before, &now));
+        self.containers
+            .push((index, publish(listed, usage, percent)));
+        self.readings.insert(listed.id.clone(), now);
+    }
+
+    fn fail(&mut self, listed: &Listed, error: EngineError) {
+        self.failures.push((listed.name.clone(), error));
+    }
 }
 
 impl Source for ContainerSource {
@@ -103,21 +209,25 @@ impl Source for ContainerSource {
                 return Round::failed(error.to_string());
             }
         };
-        let Measured {
-            containers,
-            readings,
-            failures,
-        } = self.measure(&call, &listed).await;
+        let measured = self.measure(&call, &listed).await;
+        let via = Via::of(measured.by_engine, measured.containers.len());
+        let error = part_failed("statistics", &measured.failures);
         // Replaced as a whole, and so pruned: what is no longer listed is forgotten.
-        self.readings = readings;
-        let error = part_failed("statistics", &failures);
-        if let Some(error) = error.as_ref().filter(|_| containers.is_empty()) {
+        self.readings = measured.readings;
+        if let Some(error) = error.as_ref().filter(|_| measured.containers.is_empty()) {
             return Round::failed(error);
         }
+        let containers = measured
+            .containers
+            .into_iter()
+            .map(|(_, one)| one)
+            .collect();
         Round {
             sample: Some(DockerSample {
                 containers: Arc::new(containers),
                 meta: Arc::new(listed.into_iter().map(|one| one.meta).collect()),
+                via,
+                via_reason: measured.reason,
             }),
             error,
         }

@@ -1,13 +1,15 @@
 //! The containers' logs: [`LogCollector`] and the assembly of lines.
 
+mod file;
 mod tail;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as BollardError;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
@@ -15,8 +17,9 @@ use super::docker::engine::{Call, DEADLINE, Engine, EngineError, classify};
 use super::docker::{Listed, part_failed};
 use super::{Collector, Round, Source};
 use crate::messages::LogSample;
-use crate::model::Logs;
-use crate::settings::DockerHost;
+use crate::model::{Logs, Via};
+use crate::settings::{ContainerStats, DockerHost};
+use file::LogFile;
 use tail::{Channel, Tail};
 
 /// Containers whose logs are read at once: enough that a slow one does not hold up the rest,
@@ -33,60 +36,156 @@ const FEWEST: usize = 64;
 pub type LogCollector = Collector<LogSource>;
 
 /// The running containers' logs as a source.
+///
+/// They are read from the files that the engine keeps, which costs it nothing; those that are
+/// kept otherwise, or cannot be read here, by calls.
 pub struct LogSource {
     engine: Engine,
     lines: usize,
-    /// Containers whose logging driver keeps nothing: the log has said so once.
-    unreadable: HashSet<String>,
+    way: ContainerStats,
+    /// What is known of each running container, by id.
+    known: HashMap<String, Known>,
+}
+
+/// How a container's log is read, and what was read last.
+enum Known {
+    /// From its file.
+    File(Box<LogFile>, Arc<Vec<String>>),
+    /// By calls; why.
+    Engine(String),
+    /// Not at all: its logging driver keeps nothing that could be read. The log has said so.
+    Unreadable,
 }
 
 impl LogSource {
-    /// A source that reads the newest `lines` lines per container from the engine at `host`.
+    /// A source of the newest `lines` lines per container of the engine at `host`, read in the
+    /// given way: by calls alone, or from files where there are any.
     #[must_use]
-    pub fn new(host: DockerHost, lines: usize) -> Self {
+    pub fn new(host: DockerHost, lines: usize, way: ContainerStats) -> Self {
         Self {
             engine: Engine::new(host),
             lines,
-            unreadable: HashSet::new(),
+            way,
+            known: HashMap::new(),
         }
     }
 
-    async fn read_all(&mut self, call: &Call, listed: &[Listed]) -> Round<LogSample> {
-        let lines = self.lines;
-        let mut answers = stream::iter(listed)
+    /// Forgets containers that are no longer listed, and asks about those not known yet.
+    async fn update(&mut self, call: &Call, listed: &[Listed]) {
+        let mut known = HashMap::with_capacity(listed.len());
+        let mut strangers = Vec::new();
+        for container in listed {
+            match self.known.remove_entry(&container.id) {
+                Some((id, one)) => {
+                    known.insert(id, one);
+                }
+                None => strangers.push(container),
+            }
+        }
+        let mut answers = stream::iter(strangers)
+            .map(|container| async move { (container, call.inspect(&container.id).await) })
+            .buffer_unordered(CALLS_AT_ONCE);
+        while let Some((container, answer)) = answers.next().await {
+            let way = match answer {
+                Ok(_) if self.way == ContainerStats::Engine => {
+                    Known::Engine("CONTAINER_STATS is engine".to_owned())
+                }
+                Ok(inspected) => match inspected.log_file {
+                    Some(path) => {
+                        let file = LogFile::new(path, inspected.tty, self.lines);
+                        Known::File(Box::new(file), Arc::default())
+                    }
+                    None => {
+                        Known::Engine(format!("the logging driver is {}", inspected.log_driver))
+                    }
+                },
+                Err(EngineError::Gone) => continue,
+                Err(error) => Known::Engine(error.to_string()),
+            };
+            known.insert(container.id.clone(), way);
+        }
+        self.known = known;
+    }
+
+    /// Reads the files that have grown. Blocks, so on a thread of its own.
+    async fn read_files(&mut self) {
+        let mut known = std::mem::take(&mut self.known);
+        let read = spawn_blocking(move || {
+            for way in known.values_mut() {
+                if let Known::File(file, lines) = way {
+                    match file.update() {
+                        Ok(true) => *lines = Arc::new(file.lines()),
+                        Ok(false) => {}
+                        Err(error) => *way = Known::Engine(format!("its file: {error}")),
+                    }
+                }
+            }
+            known
+        });
+        // Cancelled only with the runtime itself.
+        self.known = read.await.unwrap_or_default();
+    }
+
+    /// Reads by calls what has no file to be read.
+    async fn ask_engine(&mut self, call: &Call, listed: &[Listed], gathered: &mut Gathered) {
+        let (lines, known) = (self.lines, &self.known);
+        let asked = listed
+            .iter()
+            .filter(|container| matches!(known.get(&container.id), Some(Known::Engine(_))));
+        let mut answers = stream::iter(asked)
             .map(|container| async move { (container, read(call, &container.id, lines).await) })
             .buffer_unordered(CALLS_AT_ONCE);
-        let mut logs = Logs::new();
-        let mut unreadable = HashSet::new();
-        let mut failures = Vec::new();
+        let mut unreadable = Vec::new();
         while let Some((container, answer)) = answers.next().await {
             match answer {
                 Ok(lines) => {
-                    logs.insert(container.bare_name().to_owned(), lines);
+                    gathered.by_engine += 1;
+                    gathered.add(container, Arc::new(lines));
                 }
                 Err(EngineError::Gone) => {}
                 Err(EngineError::Unreadable) => {
-                    if !self.unreadable.contains(&container.id) {
-                        info!(
-                            container = container.bare_name(),
-                            "logging driver unreadable"
-                        );
-                    }
-                    logs.insert(container.bare_name().to_owned(), Vec::new());
-                    unreadable.insert(container.id.clone());
+                    info!(
+                        container = container.bare_name(),
+                        "logging driver unreadable"
+                    );
+                    unreadable.push(container.id.clone());
+                    gathered.add(container, Arc::default());
                 }
-                Err(error) => failures.push((container.name.clone(), error)),
+                Err(error) => gathered.failures.push((container.name.clone(), error)),
             }
         }
-        // Replaced as a whole, and so pruned: what is no longer listed is forgotten.
-        self.unreadable = unreadable;
-        let error = part_failed("logs", &failures);
-        if let Some(error) = error.as_ref().filter(|_| logs.is_empty()) {
+        drop(answers);
+        for id in unreadable {
+            self.known.insert(id, Known::Unreadable);
+        }
+    }
+}
+
+/// The logs of a round.
+#[derive(Default)]
+struct Gathered {
+    logs: Logs,
+    failures: Vec<(String, EngineError)>,
+    /// How many were read by calls, and why the first of them was.
+    by_engine: usize,
+    reason: Option<String>,
+}
+
+impl Gathered {
+    fn add(&mut self, container: &Listed, lines: Arc<Vec<String>>) {
+        self.logs.insert(container.bare_name().to_owned(), lines);
+    }
+
+    fn finish(self) -> Round<LogSample> {
+        let error = part_failed("logs", &self.failures);
+        if let Some(error) = error.as_ref().filter(|_| self.logs.is_empty()) {
             return Round::failed(error);
         }
         Round {
             sample: Some(LogSample {
-                logs: Arc::new(logs),
+                via: Via::of(self.by_engine, self.logs.len()),
+                via_reason: self.reason,
+                logs: Arc::new(self.logs),
             }),
             error,
         }
@@ -103,13 +202,28 @@ impl Source for LogSource {
             Ok(call) => call,
             Err(error) => return Round::failed(error.to_string()),
         };
-        match call.list().await {
-            Ok(listed) => self.read_all(&call, &listed).await,
+        let listed = match call.list().await {
+            Ok(listed) => listed,
             Err(error) => {
                 self.engine.disconnect();
-                Round::failed(error.to_string())
+                return Round::failed(error.to_string());
+            }
+        };
+        self.update(&call, &listed).await;
+        self.read_files().await;
+        let mut gathered = Gathered::default();
+        for container in &listed {
+            match self.known.get(&container.id) {
+                Some(Known::File(_, lines)) => gathered.add(container, Arc::clone(lines)),
+                Some(Known::Engine(reason)) => {
+                    gathered.reason.get_or_insert_with(|| reason.clone());
+                }
+                Some(Known::Unreadable) => gathered.add(container, Arc::default()),
+                None => {}
             }
         }
+        self.ask_engine(&call, &listed, &mut gathered).await;
+        gathered.finish()
     }
 }
 
@@ -131,7 +245,7 @@ async fn read(call: &Call, id: &str, lines: usize) -> Result<Vec<String>, Engine
                 messages *= MORE;
                 best = Some(tail);
             }
-            Ok(()) => return Ok(tail.into_lines()),
+            Ok(()) => return Ok(tail.lines()),
             Err(_) if best.is_some() => break,
             Err(FetchError::CutShort(error)) if messages > FEWEST => {
                 messages = (tail.messages() / 2).clamp(FEWEST, messages - 1);
@@ -141,7 +255,7 @@ async fn read(call: &Call, id: &str, lines: usize) -> Result<Vec<String>, Engine
         }
     }
     match (best, outcome) {
-        (Some(tail), _) => Ok(tail.into_lines()),
+        (Some(tail), _) => Ok(tail.lines()),
         (None, Err(error)) => Err(FetchError::CutShort(error).into()),
         (None, Ok(())) => Ok(Vec::new()),
     }

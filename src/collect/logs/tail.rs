@@ -1,29 +1,35 @@
 //! The newest lines of one container, put together from the engine's messages.
 //!
-//! The engine cuts lines into messages of at most 16 KiB. Each message of a container without a
-//! TTY comes in a frame of its own, begins with a timestamp, and ends with a line feed only if
-//! it ends the line. A container with a TTY sends one unframed stream.
+//! The engine cuts lines into messages of 16 KiB, each with a timestamp. Only the last one of a
+//! line ends with a line feed, and not even that one where the text had none or where the engine
+//! forgets it (20.10 does, with the `local` driver); but only it is shorter than 16 KiB. Messages
+//! of a container without a TTY come one by one; those of a TTY come as one stream without seams.
 
 use std::collections::VecDeque;
 
 /// The longest text of a line, in bytes, without its timestamp. The engine's fragments are as
-/// long, so that the first one fills a line that has to be cut.
+/// long (longer, where it has replaced bytes), so that the first one fills a line that is cut.
 const LONGEST_LINE: usize = 16 * 1024;
 /// The longest timestamp with its space: `2024-01-01T12:00:00.123456789+01:00 `.
 const LONGEST_TIMESTAMP: usize = 36;
 /// The most text kept of one container, in bytes: the newest lines that fit.
 const MOST_TEXT: usize = 1024 * 1024;
+/// What is kept of a line: its timestamp, its text and, of a console's, the timestamp in between
+/// and one byte more, which tell whether there is more text.
+const MOST_OF_A_LINE: usize = LONGEST_LINE + 2 * LONGEST_TIMESTAMP + 1;
 /// What a line that was cut ends with.
 const CUT: &str = " … [line cut at 16 KiB]";
 
 /// Where a message comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Channel {
-    /// Framed standard output.
+    /// Standard output, message by message.
     Stdout,
-    /// Framed standard error.
+    /// Standard error, message by message.
     Stderr,
-    /// The unframed output of a TTY, in pieces that need not be lines.
+    /// The output of a TTY, message by message.
+    Terminal,
+    /// The output of a TTY as one stream, in pieces that need not be lines.
     Console,
 }
 
@@ -41,8 +47,8 @@ pub(super) struct Tail {
     /// The number of lines that have left at the front.
     dropped: usize,
     /// By channel, the number of the line that waits for its end, counting from the first.
-    open: [Option<usize>; 3],
-    /// Whether a framed line came in more than one message.
+    open: [Option<usize>; 4],
+    /// Whether a line came in more than one message.
     fragments: bool,
 }
 
@@ -50,7 +56,13 @@ pub(super) struct Tail {
 struct Line {
     /// `TIMESTAMP text`, without the end of the line.
     raw: Vec<u8>,
+    /// Whether it had more than is kept.
     cut: bool,
+    /// Whether it is a terminal's, which ends its lines with `\r\n`; the halves may be in two
+    /// messages.
+    terminal: bool,
+    /// Whether it is a console's, with its fragments' timestamps in between.
+    console: bool,
 }
 
 impl Tail {
@@ -63,7 +75,7 @@ impl Tail {
             lines: VecDeque::new(),
             text: 0,
             dropped: 0,
-            open: [None; 3],
+            open: [None; 4],
             fragments: false,
         }
     }
@@ -80,31 +92,35 @@ impl Tail {
     }
 
     fn push_piece(&mut self, channel: Channel, piece: &[u8]) {
-        let (text, ended) = match piece {
+        let console = channel == Channel::Console;
+        let (text, fed) = match piece {
             [text @ .., b'\n'] => (text, true),
             text => (text, false),
         };
-        match self.open[channel as usize] {
+        let ended = fed || (!console && after_timestamp(text).len() < LONGEST_LINE);
+        let number = match self.open[channel as usize].take() {
             Some(number) => {
-                // A later frame of the same line repeats the timestamp.
-                let text = match channel {
-                    Channel::Console => text,
-                    _ => after_timestamp(text),
-                };
-                self.fragments |= channel != Channel::Console;
-                self.messages += usize::from(channel != Channel::Console);
+                // A later message of the same line repeats the timestamp.
+                let text = if console { text } else { after_timestamp(text) };
+                self.messages += usize::from(!console);
+                self.fragments |= !console;
                 self.extend(number, text);
+                number
             }
             None => {
                 self.messages += 1;
                 let number = self.dropped + self.lines.len();
-                self.lines.push_back(Line::default());
-                self.open[channel as usize] = Some(number);
+                self.lines.push_back(Line {
+                    terminal: console || channel == Channel::Terminal,
+                    console,
+                    ..Line::default()
+                });
                 self.extend(number, text);
+                number
             }
-        }
-        if ended && let Some(number) = self.open[channel as usize].take() {
-            self.finish(number, channel);
+        };
+        if !ended {
+            self.open[channel as usize] = Some(number);
         }
         self.evict();
     }
@@ -114,22 +130,13 @@ impl Tail {
         let Some(line) = self.line(number) else {
             return;
         };
-        let room = LONGEST_LINE + LONGEST_TIMESTAMP - line.raw.len();
+        let room = MOST_OF_A_LINE - line.raw.len();
         let taken = text.len().min(room);
         line.raw.extend_from_slice(&text[..taken]);
         line.cut |= taken < text.len();
+        let long = line.raw.len() > LONGEST_LINE + LONGEST_TIMESTAMP;
+        self.fragments |= long;
         self.text += taken;
-    }
-
-    /// A terminal ends its lines with `\r\n`.
-    fn finish(&mut self, number: usize, channel: Channel) {
-        if channel == Channel::Console
-            && let Some(line) = self.line(number)
-            && line.raw.last() == Some(&b'\r')
-        {
-            line.raw.pop();
-            self.text -= 1;
-        }
     }
 
     /// A line by its number; none where it has left already.
@@ -158,11 +165,12 @@ impl Tail {
         self.messages
     }
 
-    /// Whether a longer tail would yield more lines: fragments took the room of lines. Never of
-    /// a console, whose fragments make one line without a seam and so cannot be counted.
+    /// Whether a longer tail would yield more lines: fragments took the room of lines. Those of a
+    /// console cannot be counted.
     pub(super) fn lacks_lines(&self) -> bool {
         let whole = self.dropped + self.lines.len() - usize::from(self.is_full());
-        self.fragments && self.is_full() && whole < self.wanted
+        let console = self.lines.iter().any(|line| line.console);
+        self.fragments && whole < self.wanted && (self.is_full() || console)
     }
 
     /// Whether there may be older messages, so that the oldest may be the end of a line only.
@@ -172,30 +180,36 @@ impl Tail {
 
     /// The lines, oldest first, each `TIMESTAMP text`: text that is not UTF-8 is replaced, and a
     /// line that was cut says so.
-    pub(super) fn into_lines(mut self) -> Vec<String> {
-        if self.dropped == 0 && self.is_full() {
-            self.lines.pop_front();
-        }
-        while self.lines.len() > self.wanted {
-            self.lines.pop_front();
-        }
-        self.lines.into_iter().map(Line::finish).collect()
+    pub(super) fn lines(&self) -> Vec<String> {
+        let headless = usize::from(self.dropped == 0 && self.is_full());
+        let surplus = self.lines.len().saturating_sub(self.wanted);
+        self.lines
+            .iter()
+            .skip(headless.max(surplus))
+            .map(Line::finished)
+            .collect()
     }
 }
 
 impl Line {
-    fn finish(self) -> String {
+    fn finished(&self) -> String {
         let start = self.raw.len() - after_timestamp(&self.raw).len();
-        let longest = start + LONGEST_LINE;
-        let cut = self.cut || self.raw.len() > longest;
-        let mut raw = self.raw;
-        if raw.len() > longest {
-            raw.truncate(longest - unfinished(&raw[..longest]));
+        let end = self.raw.len().min(start + LONGEST_LINE);
+        let mut rest = &self.raw[end..];
+        if self.console {
+            // The next fragment's timestamp is no text.
+            rest = after_timestamp(rest);
         }
-        let mut line = match String::from_utf8(raw) {
-            Ok(line) => line,
-            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        if self.terminal {
+            rest = rest.strip_suffix(b"\r").unwrap_or(rest);
+        }
+        let cut = self.cut || !rest.is_empty();
+        let kept = match &self.raw[..end] {
+            kept if cut => &kept[..kept.len() - unfinished(kept)],
+            [kept @ .., b'\r'] if self.terminal => kept,
+            kept => kept,
         };
+        let mut line = String::from_utf8_lossy(kept).into_owned();
         if cut {
             line.push_str(CUT);
         }
@@ -241,7 +255,7 @@ mod tests {
         for (channel, text) in messages {
             tail.push(*channel, format!("{TS} {text}").as_bytes());
         }
-        tail.into_lines()
+        tail.lines()
     }
 
     #[test]
@@ -261,26 +275,36 @@ mod tests {
         assert_eq!(all, [format!("{TS} a"), format!("{TS} ")]);
     }
 
+    /// A fragment as the engine makes them.
+    fn fragment(with: char) -> String {
+        with.to_string().repeat(LONGEST_LINE)
+    }
+
     #[test]
     fn merges_fragments_by_channel_under_their_first_timestamp() {
         use Channel::{Stderr, Stdout};
+        let long = fragment('x');
         let lines = framed(
             5,
-            6,
+            9,
             &[
-                (Stdout, "one "),
+                (Stdout, &long),
                 (Stderr, "other\n"),
-                (Stdout, "and "),
+                (Stdout, &long),
                 (Stdout, "the same\n"),
-                (Stdout, "unfinished"),
+                (Stdout, "without end"),
+                (Stdout, "another\n"),
+                (Stdout, &long),
             ],
         );
         assert_eq!(
             lines,
             [
-                format!("{TS} one and the same"),
+                format!("{TS} {long}{CUT}"),
                 format!("{TS} other"),
-                format!("{TS} unfinished"),
+                format!("{TS} without end"),
+                format!("{TS} another"),
+                format!("{TS} {long}"),
             ]
         );
     }
@@ -292,7 +316,7 @@ mod tests {
             5,
             3,
             &[
-                (Stdout, "…end "),
+                (Stdout, &fragment('x')),
                 (Stdout, "of a long line\n"),
                 (Stdout, "next\n"),
             ],
@@ -302,15 +326,37 @@ mod tests {
 
     #[test]
     fn asks_for_more_only_where_fragments_took_the_room() {
-        use Channel::Stdout;
+        use Channel::{Console, Stdout};
         let mut tail = Tail::new(2, 3);
-        for text in ["a", "b", "c\n"] {
+        for text in [fragment('x'), fragment('x'), "c\n".to_owned()] {
             tail.push(Stdout, format!("{TS} {text}").as_bytes());
         }
         assert!(tail.lacks_lines());
         let mut tail = Tail::new(2, 3);
         tail.push(Stdout, format!("{TS} a\n").as_bytes());
         assert!(!tail.lacks_lines());
+        let mut tail = Tail::new(2, 3);
+        let long = format!("{TS} {}{TS} c\r\n", fragment('x'));
+        tail.push(Console, long.as_bytes());
+        assert!(tail.lacks_lines());
+    }
+
+    #[test]
+    fn a_consoles_fragments_have_their_timestamps_in_between() {
+        let long = fragment('x');
+        for (end, expected) in [
+            (format!("{TS} \r\n"), format!("{TS} {long}")),
+            ("\r\n".to_owned(), format!("{TS} {long}")),
+            (format!("{TS} y\r\n"), format!("{TS} {long}{CUT}")),
+            (
+                format!("{TS} {long}{TS} y\r\n"),
+                format!("{TS} {long}{CUT}"),
+            ),
+        ] {
+            let mut tail = Tail::new(1, 2);
+            tail.push(Channel::Console, format!("{TS} {long}{end}").as_bytes());
+            assert_eq!(tail.lines(), [expected]);
+        }
     }
 
     #[test]
@@ -318,12 +364,12 @@ mod tests {
         let mut tail = Tail::new(1, 100);
         // 'é' takes two bytes; the line's 16 KiB end between them.
         let text = format!("x{}", "é".repeat(LONGEST_LINE));
-        for fragment in text.as_bytes().chunks(1000) {
+        for fragment in text.as_bytes().chunks(LONGEST_LINE) {
             let mut message = format!("{TS} ").into_bytes();
             message.extend_from_slice(fragment);
             tail.push(Channel::Stdout, &message);
         }
-        let lines = tail.into_lines();
+        let lines = tail.lines();
         let expected = format!("{TS} x{}{CUT}", "é".repeat(LONGEST_LINE / 2 - 1));
         assert_eq!(lines, [expected]);
     }
@@ -343,7 +389,7 @@ mod tests {
             for piece in stream.as_bytes().chunks(size) {
                 tail.push(Channel::Console, piece);
             }
-            let lines = tail.into_lines();
+            let lines = tail.lines();
             let expected = ["first", "se\rcond", "third, no end"];
             assert_eq!(lines, expected.map(|text| format!("{TS} {text}")));
         }
@@ -353,7 +399,7 @@ mod tests {
     fn bytes_that_are_not_utf_8_are_replaced() {
         let mut tail = Tail::new(1, 2);
         tail.push(Channel::Stdout, &[TS.as_bytes(), b" a\xff\0b\n"].concat());
-        assert_eq!(tail.into_lines(), [format!("{TS} a\u{fffd}\0b")]);
+        assert_eq!(tail.lines(), [format!("{TS} a\u{fffd}\0b")]);
     }
 
     #[test]
@@ -364,9 +410,6 @@ mod tests {
             tail.push(Channel::Stdout, format!("{TS} {text}\n").as_bytes());
         }
         assert!(tail.text <= MOST_TEXT);
-        assert_eq!(
-            tail.into_lines().len(),
-            MOST_TEXT / (LONGEST_LINE + TS.len())
-        );
+        assert_eq!(tail.lines().len(), MOST_TEXT / (LONGEST_LINE + TS.len()));
     }
 }

@@ -3,71 +3,12 @@
 use std::fs;
 use std::io;
 
+use crate::collect::net_dev;
 use crate::model::NetworkInterface;
 
 /// Every interface of the agent's network namespace. Source: `/proc/net/dev`: one file, where
 /// `/sys/class/net` takes ten an interface.
 pub(super) fn interfaces() -> io::Result<Vec<NetworkInterface>> {
-    fs::read("/proc/net/dev").map(|text| parse(&String::from_utf8_lossy(&text)))
-}
-
-/// Reads the table of `/proc/net/dev`; lines that are no interface's are left out.
-fn parse(table: &str) -> Vec<NetworkInterface> {
-    table.lines().filter_map(parse_line).collect()
-}
-
-fn parse_line(line: &str) -> Option<NetworkInterface> {
-    // The name may itself contain a colon (an alias, `eth0:1`); no counter does.
-    let (name, counters) = line.rsplit_once(':')?;
-    let mut counters = counters.split_ascii_whitespace().map(str::parse::<u64>);
-    let bytes_recv = counters.next()?.ok()?;
-    let packets_recv = counters.next()?.ok()?;
-    // After six more of the receiving side: errs drop fifo frame compressed multicast.
-    let bytes_sent = counters.nth(6)?.ok()?;
-    let packets_sent = counters.next()?.ok()?;
-    Some(NetworkInterface {
-        name: name.trim().to_owned(),
-        bytes_sent,
-        bytes_recv,
-        packets_sent,
-        packets_recv,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse;
-
-    const TABLE: &str = "\
-Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
-    lo: 18446744073709551615    1001    0    0    0     0          0         0   100200    1002    0    0    0     0       0          0
-enp3s0:123456789 4321 1 2 3 4 5 6 987654321 1234 0 0 0 0 0 0
-eth0:1: 5 6 0 0 0 0 0 0 7 8 0 0 0 0 0 0
-";
-
-    #[test]
-    fn reads_counters_however_they_are_spaced() {
-        let interfaces = parse(TABLE);
-        let names: Vec<_> = interfaces.iter().map(|i| i.name.as_str()).collect();
-        assert_eq!(names, ["lo", "enp3s0", "eth0:1"]);
-        assert_eq!(interfaces[0].bytes_recv, u64::MAX);
-        let card = &interfaces[1];
-        assert_eq!(
-            (
-                card.bytes_recv,
-                card.packets_recv,
-                card.bytes_sent,
-                card.packets_sent
-            ),
-            (123_456_789, 4321, 987_654_321, 1234)
-        );
-    }
-
-    #[test]
-    fn leaves_out_what_is_no_interface() {
-        assert!(parse("").is_empty());
-        assert!(parse("eth0: 1 2 3\n").is_empty());
-        assert!(parse("eth0: a b c d e f g h i j\n").is_empty());
-    }
+    fs::read("/proc/net/dev")
+        .map(|table| net_dev::parse(&String::from_utf8_lossy(&table)).collect())
 }

@@ -19,14 +19,20 @@ fn numbered(count: usize) -> String {
     (0..count).map(|i| format!("{i:07} ")).collect()
 }
 
-/// The container's lines in a snapshot of an agent with this `LOG_LINES`, once its last line ends with `last`.
+/// The container's lines in a snapshot of an agent with this `LOG_LINES`, once its last line ends with `last`: the
+/// same whether they are read from the engine's files or asked of the engine.
 fn lines_of(container: &Container<'_>, log_lines: &str, last: &str) -> Vec<String> {
     container.wait_for_line(last);
-    let agent = launch().var("LOG_LINES", log_lines).start();
-    let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    let name = container.name();
-    let snapshot = snapshots.until("the container's logs", PATIENCE, |s| shows(s, name));
-    lines(&snapshot, name).unwrap()
+    let [ours, asked] = ["auto", "engine"].map(|way| {
+        let variables = [("LOG_LINES", log_lines), ("CONTAINER_STATS", way)];
+        let agent = launch().vars(&variables).start();
+        let mut snapshots = Snapshots::of(&agent, INTERVAL);
+        let name = container.name();
+        let snapshot = snapshots.until("the container's logs", PATIENCE, |s| shows(s, name));
+        lines(&snapshot, name).unwrap()
+    });
+    assert_eq!(ours, asked, "from files, and by calls");
+    ours
 }
 
 /// The text of a line: what follows its timestamp.

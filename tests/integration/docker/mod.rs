@@ -16,6 +16,7 @@ mod outages;
 mod remote;
 mod snapshots;
 mod stand_in;
+mod ways;
 
 use std::time::Duration;
 

@@ -1,0 +1,280 @@
+//! Where a container's control group is, from what the kernel says of its first process.
+//!
+//! Nothing is guessed from names: cgroupfs and systemd drivers, rootless engines, custom
+//! parents and nested engines all put their groups elsewhere, and all are found.
+
+use std::path::{Path, PathBuf};
+
+/// The control-group file systems that are mounted, from `/proc/self/mountinfo`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Mounts(Vec<Mount>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mount {
+    /// The v1 controllers; none for v2.
+    controllers: Option<Vec<String>>,
+    /// Which group of the hierarchy is at the mount point: `/`, but for bind mounts.
+    root: String,
+    point: PathBuf,
+}
+
+impl Mounts {
+    /// Reads the text of `mountinfo`; lines that are no control group's are left out.
+    pub(crate) fn parse(mountinfo: &str) -> Self {
+        Self(mountinfo.lines().filter_map(parse_mount).collect())
+    }
+
+    /// The directory of the group that `path` names in the hierarchy of a v1 controller, or of
+    /// v2 for none.
+    fn directory(&self, controller: Option<&str>, path: &str) -> Option<PathBuf> {
+        self.0
+            .iter()
+            .filter(|mount| match (controller, &mount.controllers) {
+                (None, None) => true,
+                (Some(wanted), Some(has)) => has.iter().any(|one| one == wanted),
+                _ => false,
+            })
+            .find_map(|mount| {
+                let below = match mount.root.as_str() {
+                    "/" => path,
+                    root => path.strip_prefix(root)?,
+                };
+                Some(mount.point.join(below.trim_start_matches('/')))
+            })
+    }
+}
+
+/// `36 35 0:31 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory`
+fn parse_mount(line: &str) -> Option<Mount> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut before = before.split(' ').skip(3);
+    let (root, point) = (before.next()?, before.next()?);
+    let mut after = after.split(' ');
+    let controllers = match after.next()? {
+        "cgroup2" => None,
+        "cgroup" => Some(
+            after
+                .nth(1)?
+                .split(',')
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        ),
+        _ => return None,
+    };
+    Some(Mount {
+        controllers,
+        root: unescape(root),
+        point: PathBuf::from(unescape(point)),
+    })
+}
+
+/// The kernel writes white space and backslashes in paths as three octal digits.
+fn unescape(path: &str) -> String {
+    let mut plain = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, escaped)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let code = escaped
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => {
+                plain.push(char::from(code));
+                rest = &escaped[3..];
+            }
+            None => {
+                plain.push('\\');
+                rest = escaped;
+            }
+        }
+    }
+    plain.push_str(rest);
+    plain
+}
+
+/// Which interface of the kernel a container's figures come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Groups {
+    /// A directory per controller.
+    V1 {
+        cpuacct: PathBuf,
+        memory: PathBuf,
+        /// Not every host has these.
+        cpu: Option<PathBuf>,
+        pids: Option<PathBuf>,
+        blkio: Option<PathBuf>,
+    },
+    /// One directory.
+    V2(PathBuf),
+}
+
+/// Finds the group of the container `id` from the text of its first process's
+/// `/proc/<pid>/cgroup`. `None` where its figures cannot be read here: no such controllers, or
+/// groups outside of what is mounted.
+pub(crate) fn locate(mounts: &Mounts, cgroup: &str, id: &str) -> Option<Groups> {
+    let v1 = |controller: &str| {
+        let path = path_of(cgroup, Some(controller))?;
+        mounts.directory(Some(controller), &own_group(path, id)?)
+    };
+    if let (Some(cpuacct), Some(memory)) = (v1("cpuacct"), v1("memory")) {
+        return Some(Groups::V1 {
+            cpuacct,
+            memory,
+            cpu: v1("cpu"),
+            pids: v1("pids"),
+            blkio: v1("blkio"),
+        });
+    }
+    let path = path_of(cgroup, None)?;
+    mounts
+        .directory(None, &own_group(path, id)?)
+        .map(Groups::V2)
+}
+
+/// The path in the hierarchy of a v1 controller, or of v2 for none, from lines such as
+/// `4:cpu,cpuacct:/docker/0123` and `0::/docker/0123`.
+fn path_of<'a>(cgroup: &'a str, controller: Option<&str>) -> Option<&'a str> {
+    cgroup.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let found = match controller {
+            Some(wanted) => controllers.split(',').any(|one| one == wanted),
+            None => controllers.is_empty(),
+        };
+        found.then_some(path)
+    })
+}
+
+/// The group of the container itself: its first process may have moved into a group below
+/// (systemd in a container does), whose figures would be a part only.
+///
+/// `None` for the root and for paths that lead out of what this process can see.
+fn own_group(path: &str, id: &str) -> Option<String> {
+    if path == "/" || path.split('/').any(|part| part == "..") {
+        return None;
+    }
+    let mut own = String::with_capacity(path.len());
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        own.push('/');
+        own.push_str(part);
+        if !id.is_empty() && part.contains(id) {
+            break;
+        }
+    }
+    Some(own)
+}
+
+/// Whether the text of a `/proc/<pid>/cgroup` names the container: a process that has taken over
+/// the id of a container's first process is in another group.
+pub(crate) fn names(cgroup: &str, id: &str) -> bool {
+    cgroup.contains(id)
+}
+
+/// The path of a process's file.
+pub(crate) fn of_process(proc: &Path, pid: u32, file: &str) -> PathBuf {
+    proc.join(pid.to_string()).join(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::{Groups, Mounts, locate, unescape};
+
+    const ID: &str = "f578d361bfcaff9f0290622db5df2766338472ecfb9b4602a60c37cc8dc0d8d8";
+    const V1: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:5 master:1 - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+    const V2: &str = "35 24 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
+
+    fn v2(path: &str) -> Option<PathBuf> {
+        match locate(&Mounts::parse(V2), &format!("0::{path}\n"), ID)? {
+            Groups::V2(path) => Some(path),
+            Groups::V1 { .. } => None,
+        }
+    }
+
+    #[test]
+    fn finds_the_controllers_of_v1_wherever_they_are_mounted() {
+        let cgroup = format!(
+            "9:name=systemd:/docker/{ID}\n4:memory:/docker/{ID}\n2:cpu,cpuacct:/docker/{ID}\n0::/docker/{ID}\n"
+        );
+        let Some(Groups::V1 {
+            cpuacct,
+            memory,
+            cpu,
+            pids,
+            blkio,
+        }) = locate(&Mounts::parse(V1), &cgroup, ID)
+        else {
+            panic!("not found");
+        };
+        let own = |mount: &str| PathBuf::from(format!("/sys/fs/cgroup/{mount}/docker/{ID}"));
+        assert_eq!(cpuacct, own("cpu,cpuacct"));
+        assert_eq!(memory, own("memory"));
+        assert_eq!(cpu, Some(own("cpu,cpuacct")));
+        assert_eq!((pids, blkio), (None, None));
+    }
+
+    #[test]
+    fn finds_v2_under_every_driver_and_parent() {
+        for path in [
+            format!("/docker/{ID}"),
+            format!("/system.slice/docker-{ID}.scope"),
+            format!("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{ID}.scope"),
+            format!("/my.slice/my-parent.slice/docker-{ID}.scope"),
+            format!("/machine.slice/libpod-{ID}.scope/container"),
+        ] {
+            let own = path.trim_end_matches("/container");
+            assert_eq!(
+                v2(&path),
+                Some(PathBuf::from(format!("/sys/fs/cgroup{own}")))
+            );
+        }
+    }
+
+    #[test]
+    fn a_container_that_runs_systemd_is_measured_as_a_whole() {
+        assert_eq!(
+            v2(&format!("/system.slice/docker-{ID}.scope/init.scope")),
+            Some(PathBuf::from(format!(
+                "/sys/fs/cgroup/system.slice/docker-{ID}.scope"
+            )))
+        );
+    }
+
+    #[test]
+    fn a_bind_mount_shows_a_part_of_the_hierarchy() {
+        let mounts = Mounts::parse("35 24 0:30 /docker /host/cgroup rw - cgroup2 cgroup2 rw\n");
+        let found = locate(&mounts, &format!("0::/docker/{ID}\n"), ID);
+        assert_eq!(
+            found,
+            Some(Groups::V2(PathBuf::from(format!("/host/cgroup/{ID}"))))
+        );
+        assert_eq!(locate(&mounts, &format!("0::/other/{ID}\n"), ID), None);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_not_found() {
+        assert_eq!(v2("/"), None);
+        assert_eq!(v2(&format!("/../../docker/{ID}")), None);
+        assert_eq!(
+            locate(&Mounts::default(), &format!("0::/docker/{ID}\n"), ID),
+            None
+        );
+        assert_eq!(locate(&Mounts::parse(V1), "", ID), None);
+        assert_eq!(
+            locate(&Mounts::parse("nonsense\n - cgroup\n"), "x\n1:\n", ID),
+            None
+        );
+    }
+
+    #[test]
+    fn paths_are_unescaped() {
+        assert_eq!(unescape(r"/a\040b\134c\n"), r"/a b\c\n");
+    }
+}

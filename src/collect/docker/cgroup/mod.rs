@@ -1,0 +1,336 @@
+//! A container's figures where the kernel keeps them: the files of its control group, and the
+//! interfaces of its first process. The engine has no part in it.
+
+mod locate;
+mod parse;
+
+pub(super) use locate::Mounts;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use locate::{Groups, locate, names, of_process};
+
+use super::usage::{CpuReading, Usage};
+use crate::collect::net_dev;
+use crate::model::{BlockIo, InterfaceCounters, Throttling};
+
+/// What the kernel makes of a file's text at a time, in bytes.
+const PAGE: usize = 4096;
+/// The most files that are kept open for one container.
+pub(super) const FILES_PER_CONTAINER: usize = 9;
+
+/// Where the kernel's files are.
+#[derive(Debug, Clone)]
+pub(super) struct Kernel {
+    proc: PathBuf,
+    mounts: Mounts,
+}
+
+/// Why a container's figures cannot be read from the kernel.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KernelError {
+    /// A file that cannot be opened or read.
+    #[error("{}: {source}", .path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The group is outside of what this process sees.
+    #[error("its control group is not visible here")]
+    Invisible,
+    /// The process is no longer the container's.
+    #[error("its first process has ended")]
+    Ended,
+    /// A file without the number that it should have.
+    #[error("its {0} cannot be read")]
+    Malformed(&'static str),
+}
+
+impl Kernel {
+    /// The kernel's files below `proc`, and the control groups that it says are mounted.
+    pub(super) fn new(proc: &Path) -> Result<Self, KernelError> {
+        let path = proc.join("self/mountinfo");
+        let mounts = Mounts::parse(&read_text(&path)?);
+        Ok(Self {
+            proc: proc.to_owned(),
+            mounts,
+        })
+    }
+
+    /// Opens the files of the container `id`, whose first process is `pid`.
+    pub(super) fn open(
+        &self,
+        id: &str,
+        pid: u32,
+        own_network: bool,
+    ) -> Result<ContainerFiles, KernelError> {
+        let cgroup = of_process(&self.proc, pid, "cgroup");
+        let text = read_text(&cgroup)?;
+        let groups = locate(&self.mounts, &text, id).ok_or(KernelError::Invisible)?;
+        let network = own_network
+            .then(|| open(&of_process(&self.proc, pid, "net/dev")))
+            .transpose()?;
+        let files = ContainerFiles::open(&groups, network)?;
+        // The id of a process that ends is given to another one: what was opened is the
+        // container's only if the process is so still.
+        if read_text(&cgroup).ok().as_ref() != Some(&text) || !names(&text, id) {
+            return Err(KernelError::Ended);
+        }
+        Ok(files)
+    }
+}
+
+/// The open files of one container. They stay its own for as long as they are open, whoever gets
+/// the id of its first process: a group that is gone answers with an error, never with another's
+/// numbers.
+#[derive(Debug)]
+pub(super) struct ContainerFiles {
+    files: Files,
+    /// None for a container without a network of its own.
+    network: Option<File>,
+}
+
+#[derive(Debug)]
+enum Files {
+    V1(V1Files),
+    V2(V2Files),
+}
+
+/// A directory per controller; not every host has all of them.
+#[derive(Debug)]
+struct V1Files {
+    cpu_usage: File,
+    memory_usage: File,
+    memory_stat: File,
+    memory_limit: File,
+    cpu_stat: Option<File>,
+    pids: Option<File>,
+    io_bytes: Option<File>,
+    io_ops: Option<File>,
+}
+
+#[derive(Debug)]
+struct V2Files {
+    cpu_stat: File,
+    memory_current: File,
+    memory_stat: File,
+    memory_max: File,
+    pids: Option<File>,
+    io_stat: Option<File>,
+}
+
+impl ContainerFiles {
+    fn open(groups: &Groups, network: Option<File>) -> Result<Self, KernelError> {
+        let files = match groups {
+            Groups::V1 {
+                cpuacct,
+                memory,
+                cpu,
+                pids,
+                blkio,
+            } => Files::V1(V1Files {
+                cpu_usage: open(&cpuacct.join("cpuacct.usage"))?,
+                memory_usage: open(&memory.join("memory.usage_in_bytes"))?,
+                memory_stat: open(&memory.join("memory.stat"))?,
+                memory_limit: open(&memory.join("memory.limit_in_bytes"))?,
+                cpu_stat: open_optional(cpu.as_deref(), "cpu.stat"),
+                pids: open_optional(pids.as_deref(), "pids.current"),
+                io_bytes: open_optional(
+                    blkio.as_deref(),
+                    "blkio.throttle.io_service_bytes_recursive",
+                ),
+                io_ops: open_optional(blkio.as_deref(), "blkio.throttle.io_serviced_recursive"),
+            }),
+            Groups::V2(group) => Files::V2(V2Files {
+                cpu_stat: open(&group.join("cpu.stat"))?,
+                memory_current: open(&group.join("memory.current"))?,
+                memory_stat: open(&group.join("memory.stat"))?,
+                memory_max: open(&group.join("memory.max"))?,
+                pids: open_optional(Some(group), "pids.current"),
+                io_stat: open_optional(Some(group), "io.stat"),
+            }),
+        };
+        Ok(Self { files, network })
+    }
+
+    /// Reads all figures once. `buffer` is room for the texts, kept by the caller between
+    /// readings; `host_memory`, in bytes, is the limit of a container that has none.
+    pub(super) fn read(
+        &self,
+        buffer: &mut Vec<u8>,
+        host_memory: u64,
+    ) -> Result<(CpuReading, Usage), KernelError> {
+        let received = Instant::now();
+        let (usage_ns, mut usage) = match &self.files {
+            Files::V1(files) => files.read(buffer)?,
+            Files::V2(files) => files.read(buffer)?,
+        };
+        // As the engine does: a limit above the host's memory is none.
+        usage.memory_limit = usage.memory_limit.min(host_memory);
+        if let Some(file) = &self.network {
+            usage.network = interfaces(need("network counters", text(file, buffer))?);
+        }
+        let reading = CpuReading {
+            usage_ns,
+            host_ns: None,
+            cpus: 0,
+            read_at: None,
+            received: Some(received),
+        };
+        Ok((reading, usage))
+    }
+}
+
+impl V1Files {
+    fn read(&self, buffer: &mut Vec<u8>) -> Result<(u64, Usage), KernelError> {
+        let usage_ns = need(
+            "CPU time",
+            text(&self.cpu_usage, buffer).and_then(parse::number),
+        )?;
+        let memory = text(&self.memory_usage, buffer).and_then(parse::number);
+        let inactive_file = text(&self.memory_stat, buffer)
+            .and_then(|stat| parse::keyed(stat, "total_inactive_file"));
+        let limit = text(&self.memory_limit, buffer).and_then(parse::number);
+        let usage = Usage {
+            memory: need("memory", memory)?,
+            inactive_file: need("memory statistics", inactive_file)?,
+            memory_limit: limit.unwrap_or(u64::MAX),
+            pids: optional(&self.pids, buffer, parse::number),
+            block_io: self.block_io(buffer),
+            throttling: optional(&self.cpu_stat, buffer, |stat| {
+                throttling(stat, "throttled_time", 1)
+            }),
+            network: BTreeMap::new(),
+        };
+        Ok((usage_ns, usage))
+    }
+
+    fn block_io(&self, buffer: &mut Vec<u8>) -> Option<BlockIo> {
+        let sums = |text: &str| Some(parse::blkio(text));
+        let (read_bytes, write_bytes) = optional(&self.io_bytes, buffer, sums)?;
+        let (read_ops, write_ops) = optional(&self.io_ops, buffer, sums)?;
+        Some(BlockIo {
+            read_bytes,
+            write_bytes,
+            read_ops,
+            write_ops,
+        })
+    }
+}
+
+impl V2Files {
+    fn read(&self, buffer: &mut Vec<u8>) -> Result<(u64, Usage), KernelError> {
+        let stat = need("CPU time", text(&self.cpu_stat, buffer))?;
+        let usage_us = need("CPU time", parse::keyed(stat, "usage_usec"))?;
+        let throttling = throttling(stat, "throttled_usec", 1000);
+        let memory = text(&self.memory_current, buffer).and_then(parse::number);
+        let inactive_file =
+            text(&self.memory_stat, buffer).and_then(|stat| parse::keyed(stat, "inactive_file"));
+        let limit = text(&self.memory_max, buffer).and_then(parse::number);
+        let usage = Usage {
+            memory: need("memory", memory)?,
+            inactive_file: need("memory statistics", inactive_file)?,
+            memory_limit: limit.unwrap_or(u64::MAX),
+            pids: optional(&self.pids, buffer, parse::number),
+            block_io: optional(&self.io_stat, buffer, |stat| Some(parse::io_stat(stat))),
+            throttling,
+            network: BTreeMap::new(),
+        };
+        Ok((usage_us.saturating_mul(1000), usage))
+    }
+}
+
+/// From `cpu.stat`, whose throttled time is in nanoseconds (v1) or microseconds (v2).
+fn throttling(stat: &str, time_key: &str, nanoseconds: u64) -> Option<Throttling> {
+    Some(Throttling {
+        periods: parse::keyed(stat, "nr_periods")?,
+        throttled_periods: parse::keyed(stat, "nr_throttled")?,
+        throttled_ns: parse::keyed(stat, time_key)?.saturating_mul(nanoseconds),
+    })
+}
+
+/// The interfaces that the engine gave a container, which are called `eth0` and so on: what else
+/// is in its namespace (loopback, tunnels) carries the same bytes once more. Where there are none
+/// of that name, all but loopback.
+fn interfaces(table: &str) -> BTreeMap<String, InterfaceCounters> {
+    let mut all: BTreeMap<String, InterfaceCounters> = net_dev::parse(table)
+        .filter(|interface| interface.name != "lo")
+        .map(|interface| {
+            let counters = InterfaceCounters {
+                rx_bytes: interface.bytes_recv,
+                tx_bytes: interface.bytes_sent,
+                rx_packets: interface.packets_recv,
+                tx_packets: interface.packets_sent,
+            };
+            (interface.name, counters)
+        })
+        .collect();
+    if all.keys().any(|name| name.starts_with("eth")) {
+        all.retain(|name, _| name.starts_with("eth"));
+    }
+    all
+}
+
+fn open(path: &Path) -> Result<File, KernelError> {
+    File::open(path).map_err(|source| KernelError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn open_optional(directory: Option<&Path>, file: &str) -> Option<File> {
+    File::open(directory?.join(file)).ok()
+}
+
+/// What `parse` makes of a file that not every host has.
+fn optional<T>(
+    file: &Option<File>,
+    buffer: &mut Vec<u8>,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Option<T> {
+    text(file.as_ref()?, buffer).and_then(parse)
+}
+
+fn read_text(path: &Path) -> Result<String, KernelError> {
+    fs::read_to_string(path).map_err(|source| KernelError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn need<T>(what: &'static str, value: Option<T>) -> Result<T, KernelError> {
+    value.ok_or(KernelError::Malformed(what))
+}
+
+/// All of a file as it is now, read from its beginning into `buffer`.
+fn text<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
+    if buffer.is_empty() {
+        buffer.resize(4 * PAGE, 0);
+    }
+    let mut length = 0;
+    loop {
+        match file.read_at(&mut buffer[length..], length as u64) {
+            Ok(0) => break,
+            Ok(read) => {
+                length += read;
+                // The kernel hands out such files by pages, none of them less than filled but
+                // for a line: a short answer is the last, and saves asking once more.
+                if read < PAGE * 3 / 4 {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+        if length == buffer.len() {
+            buffer.resize(buffer.len() * 2, 0);
+        }
+    }
+    std::str::from_utf8(&buffer[..length]).ok()
+}

@@ -1,0 +1,91 @@
+//! The texts of control-group files, as numbers. Pure; every text yields numbers or nothing.
+
+use crate::model::BlockIo;
+
+/// A file with one number; `max`, for no limit, is none.
+pub(super) fn number(text: &str) -> Option<u64> {
+    text.trim_end().parse().ok()
+}
+
+/// The value of `key` in lines of `key value`.
+pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(' ')?;
+        (name == key).then(|| number(value)).flatten()
+    })
+}
+
+/// `blkio.*.io_service_bytes_recursive` and `io_serviced_recursive`: lines of
+/// `MAJOR:MINOR Read 4096`, summed over devices: read and written.
+pub(super) fn blkio(text: &str) -> (u64, u64) {
+    let mut sums = (0_u64, 0_u64);
+    for line in text.lines() {
+        let mut fields = line.split(' ').skip(1);
+        let (Some(kind), Some(value)) = (fields.next(), fields.next().and_then(number)) else {
+            continue;
+        };
+        match kind {
+            "Read" => sums.0 = sums.0.saturating_add(value),
+            "Write" => sums.1 = sums.1.saturating_add(value),
+            _ => {}
+        }
+    }
+    sums
+}
+
+/// `io.stat` of v2: lines of `MAJOR:MINOR rbytes=1 wbytes=2 rios=3 wios=4 …`, summed over
+/// devices.
+pub(super) fn io_stat(text: &str) -> BlockIo {
+    let mut sums = BlockIo::default();
+    for pair in text.split_ascii_whitespace() {
+        let Some((key, Some(value))) = pair.split_once('=').map(|(key, text)| (key, number(text)))
+        else {
+            continue;
+        };
+        let sum = match key {
+            "rbytes" => &mut sums.read_bytes,
+            "wbytes" => &mut sums.write_bytes,
+            "rios" => &mut sums.read_ops,
+            "wios" => &mut sums.write_ops,
+            _ => continue,
+        };
+        *sum = sum.saturating_add(value);
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{blkio, io_stat, keyed, number};
+    use crate::model::BlockIo;
+
+    #[test]
+    fn numbers_and_keys() {
+        assert_eq!(number("26462367\n"), Some(26_462_367));
+        assert_eq!(number("max\n"), None);
+        assert_eq!(number("18446744073709551616\n"), None);
+        let stat = "cache 0\ninactive_file 7\ntotal_inactive_file 4096\n";
+        assert_eq!(keyed(stat, "total_inactive_file"), Some(4096));
+        assert_eq!(keyed(stat, "inactive_file"), Some(7));
+        assert_eq!(keyed(stat, "file"), None);
+        assert_eq!(keyed("nonsense\ncache x\n", "cache"), None);
+    }
+
+    #[test]
+    fn block_io_is_summed_over_devices() {
+        let v1 = "8:0 Read 4096\n8:0 Write 8192\n8:0 Sync 1\n8:0 Total 12288\n\
+                  253:0 Read 1\n253:0 Write 2\nTotal 24582\n";
+        assert_eq!(blkio(v1), (4097, 8194));
+        assert_eq!(blkio("Total 0\n"), (0, 0));
+        let v2 = "8:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n\
+                  253:0 rbytes=1 wbytes=x rios=1\n7:0\n";
+        let expected = BlockIo {
+            read_bytes: 4097,
+            write_bytes: 8192,
+            read_ops: 2,
+            write_ops: 2,
+        };
+        assert_eq!(io_stat(v2), expected);
+        assert_eq!(io_stat(""), BlockIo::default());
+    }
+}

@@ -1,0 +1,137 @@
+//! The direct way: containers measured from the kernel's files, with the engine asked once per
+//! container which process is its first.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use futures_util::{StreamExt, stream};
+use rustix::process::{Resource, getrlimit};
+use tracing::debug;
+
+use super::cgroup::{ContainerFiles, FILES_PER_CONTAINER, Kernel, KernelError};
+use super::engine::{Call, EngineError, Inspected};
+use super::listing::Listed;
+use super::usage::{CpuReading, Usage};
+
+/// Containers that the engine is asked about at once.
+const INSPECTIONS_AT_ONCE: usize = 16;
+/// The most files that are kept open, and the share of all that the process may open.
+const MOST_KEPT_FILES: u64 = 4096;
+const SHARE_OF_FILES: u64 = 4;
+
+/// Files that containers are measured from.
+pub(super) struct Direct {
+    kernel: Result<Kernel, KernelError>,
+    containers: HashMap<String, Known>,
+    /// How many containers' files are kept open; those of further ones are opened for each
+    /// reading.
+    most_kept: usize,
+    /// The host's memory in bytes.
+    host_memory: u64,
+    /// Room for the texts of files.
+    buffer: Vec<u8>,
+}
+
+/// What is known of a running container.
+enum Known {
+    /// Its files are open.
+    Kept(ContainerFiles),
+    /// Its files can be opened.
+    Located { pid: u32, own_network: bool },
+    /// The kernel's files cannot serve; why.
+    Refused(String),
+}
+
+/// Why the files did not yield a container's figures.
+#[derive(Debug)]
+pub(super) enum Miss {
+    /// They cannot; why not.
+    Refused(String),
+    /// They could before: the container has ended, or was restarted.
+    Lost,
+}
+
+impl Direct {
+    /// Reads the files below `/proc` and the control groups that are mounted.
+    pub(super) fn new() -> Self {
+        let memory = rustix::system::sysinfo();
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let kept = (files / SHARE_OF_FILES).min(MOST_KEPT_FILES);
+        Self {
+            kernel: Kernel::new(Path::new("/proc")),
+            containers: HashMap::new(),
+            most_kept: usize::try_from(kept).unwrap_or(usize::MAX) / FILES_PER_CONTAINER,
+            host_memory: u64::from(memory.mem_unit) * memory.totalram as u64,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Forgets containers that are no longer listed, and asks the engine about those that are
+    /// not known yet.
+    pub(super) async fn update(&mut self, call: &Call, listed: &[Listed]) {
+        let mut known = HashMap::with_capacity(listed.len());
+        let mut strangers = Vec::new();
+        for container in listed {
+            match self.containers.remove(&container.id) {
+                Some(one) => {
+                    known.insert(container.id.clone(), one);
+                }
+                None => strangers.push(container),
+            }
+        }
+        self.containers = known;
+        let answers: Vec<_> = stream::iter(strangers)
+            .map(|container| async move { (container, call.inspect(&container.id).await) })
+            .buffer_unordered(INSPECTIONS_AT_ONCE)
+            .collect()
+            .await;
+        for (container, answer) in answers {
+            self.meet(container, answer);
+        }
+    }
+
+    fn meet(&mut self, container: &Listed, answer: Result<Inspected, EngineError>) {
+        let known = match (&self.kernel, answer) {
+            (Err(error), _) => Known::Refused(error.to_string()),
+            // It has ended since it was listed: nothing to remember.
+            (_, Err(EngineError::Gone) | Ok(Inspected { pid: 0, .. })) => return,
+            (_, Err(error)) => Known::Refused(error.to_string()),
+            (
+                Ok(kernel),
+                Ok(Inspected {
+                    pid, own_network, ..
+                }),
+            ) => match kernel.open(&container.id, pid, own_network) {
+                Ok(files) if self.containers.len() < self.most_kept => Known::Kept(files),
+                Ok(_) => Known::Located { pid, own_network },
+                Err(KernelError::Ended) => return,
+                Err(error) => Known::Refused(error.to_string()),
+            },
+        };
+        if let Known::Refused(reason) = &known {
+            debug!(
+                container = container.bare_name(),
+                reason, "not measured directly"
+            );
+        }
+        self.containers.insert(container.id.clone(), known);
+    }
+
+    /// Reads a container's figures.
+    pub(super) fn read(&mut self, id: &str) -> Result<(CpuReading, Usage), Miss> {
+        let (buffer, host_memory) = (&mut self.buffer, self.host_memory);
+        let read = match (self.containers.get(id), &self.kernel) {
+            (Some(Known::Kept(files)), _) => files.read(buffer, host_memory),
+            (Some(&Known::Located { pid, own_network }), Ok(kernel)) => kernel
+                .open(id, pid, own_network)
+                .and_then(|files| files.read(buffer, host_memory)),
+            (Some(Known::Refused(reason)), _) => return Err(Miss::Refused(reason.clone())),
+            (None, _) | (_, Err(_)) => return Err(Miss::Lost),
+        };
+        read.map_err(|error| {
+            debug!(%error, "container lost");
+            self.containers.remove(id);
+            Miss::Lost
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! What one container uses, however it was read: from usage to published figures. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use time::OffsetDateTime;
+
+use super::listing::Listed;
+use crate::model::{BlockIo, Container, InterfaceCounters, Throttling, figure};
+
+/// How far the time between two readings by the engine's clock may be from that by the agent's:
+/// an answer waits for at most two of the engine's 1 Hz ticks.
+const AGENT_SLACK_SECONDS: f64 = 3.0;
+/// How far it may be from the CPU time that the host's CPUs had: a share, and some ticks.
+const HOST_SLACK: f64 = 0.25;
+const HOST_SLACK_SECONDS: f64 = 0.15;
+
+/// What a container uses, and has used since it started.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Usage {
+    /// Memory, in bytes, inactive file cache included.
+    pub(super) memory: u64,
+    /// File cache that the kernel could take back at once, in bytes.
+    pub(super) inactive_file: u64,
+    /// The memory limit, in bytes; 0 where it is not known.
+    pub(super) memory_limit: u64,
+    pub(super) pids: Option<u64>,
+    pub(super) block_io: Option<BlockIo>,
+    pub(super) throttling: Option<Throttling>,
+    pub(super) network: BTreeMap<String, InterfaceCounters>,
+}
+
+/// A reading of a container's CPU time: what the next one is compared with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct CpuReading {
+    /// The container's CPU time so far, in nanoseconds.
+    pub(super) usage_ns: u64,
+    /// The CPU time that the host's CPUs together have had, idle included, in nanoseconds.
+    pub(super) host_ns: Option<u64>,
+    /// The host's CPUs.
+    pub(super) cpus: u32,
+    /// When the engine read it, by its clock.
+    pub(super) read_at: Option<OffsetDateTime>,
+    /// When the agent had it; none for a reading that the engine took before.
+    pub(super) received: Option<Instant>,
+}
+
+/// The published figures of a container.
+pub(super) fn publish(listed: &Listed, usage: Usage, cpu_percent: f64) -> Container {
+    let memory = without_cache(usage.memory, usage.inactive_file);
+    Container {
+        id: listed.meta.id.clone(),
+        name: listed.name.clone(),
+        image: listed.meta.image.clone(),
+        // One that is about to be restarted may be up again by the time it is measured.
+        status: match listed.meta.state.as_str() {
+            "paused" => "paused",
+            _ => "running",
+        }
+        .to_owned(),
+        cpu_percent: figure(cpu_percent, 2),
+        memory_usage: memory,
+        memory_limit: usage.memory_limit,
+        memory_percent: if usage.memory_limit > 0 {
+            figure(memory as f64 / usage.memory_limit as f64 * 100.0, 2)
+        } else {
+            0.0
+        },
+        network: usage.network,
+        pids: usage.pids,
+        block_io: usage.block_io,
+        throttling: usage.throttling,
+    }
+}
+
+/// Memory as `docker stats` shows it: what the kernel could take back at once does not count.
+fn without_cache(memory: u64, inactive_file: u64) -> u64 {
+    if inactive_file < memory {
+        memory - inactive_file
+    } else {
+        memory
+    }
+}
+
+/// CPU between two readings, 100 = one core, as `docker stats` shows it: 0 where the counter
+/// went backwards (the container restarted) or no time has passed.
+pub(super) fn cpu_percent(before: &CpuReading, now: &CpuReading) -> f64 {
+    let Some(used_ns) = now.usage_ns.checked_sub(before.usage_ns) else {
+        return 0.0;
+    };
+    match seconds_between(before, now) {
+        Some(seconds) if seconds > 0.0 => used_ns as f64 / 1e9 / seconds * 100.0,
+        _ => 0.0,
+    }
+}
+
+/// The time between two readings: by the engine's clock, which notes the moment of a reading to
+/// the nanosecond, unless that clock was set in between. What tells is the CPU time that the
+/// host's CPUs had meanwhile, or else the agent's monotonic clock; either then serves instead.
+fn seconds_between(before: &CpuReading, now: &CpuReading) -> Option<f64> {
+    let by_engine = before
+        .read_at
+        .zip(now.read_at)
+        .map(|(before, now)| (now - before).as_seconds_f64());
+    let by_agent = || {
+        let (before, now) = before.received.zip(now.received)?;
+        Some(now.saturating_duration_since(before).as_secs_f64())
+    };
+    let reference = by_host(before, now)
+        .map(|seconds| (seconds, seconds * HOST_SLACK + HOST_SLACK_SECONDS))
+        .or_else(|| by_agent().map(|seconds| (seconds, AGENT_SLACK_SECONDS)));
+    match (by_engine, reference) {
+        (Some(engine), Some((seconds, slack))) if (engine - seconds).abs() > slack => Some(seconds),
+        (Some(engine), _) if engine > 0.0 => Some(engine),
+        (_, reference) => reference.map(|(seconds, _)| seconds),
+    }
+}
+
+fn by_host(before: &CpuReading, now: &CpuReading) -> Option<f64> {
+    let (before, after) = before.host_ns.zip(now.host_ns)?;
+    let host_ns = after.checked_sub(before)?;
+    (now.cpus > 0).then(|| host_ns as f64 / 1e9 / f64::from(now.cpus))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use time::OffsetDateTime;
+
+    use super::{CpuReading, cpu_percent, without_cache};
+
+    fn before() -> CpuReading {
+        CpuReading {
+            usage_ns: 17_000_000_000,
+            host_ns: Some(4_338_740_000_000),
+            cpus: 2,
+            read_at: Some(OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
+            received: Some(Instant::now()),
+        }
+    }
+
+    fn without_host(reading: CpuReading) -> CpuReading {
+        CpuReading {
+            host_ns: None,
+            ..reading
+        }
+    }
+
+    fn after(before: &CpuReading, usage_ns: u64, seconds: u64) -> CpuReading {
+        let elapsed = Duration::from_secs(seconds);
+        CpuReading {
+            usage_ns,
+            read_at: before.read_at.map(|moment| moment + elapsed),
+            received: before.received.map(|moment| moment + elapsed),
+            host_ns: before
+                .host_ns
+                .map(|host| host + seconds * 1_000_000_000 * u64::from(before.cpus)),
+            ..*before
+        }
+    }
+
+    #[test]
+    fn cpu_is_the_difference_over_the_time_between() {
+        let before = before();
+        let half = after(&before, before.usage_ns + 2_500_000_000, 5);
+        assert!((cpu_percent(&before, &half) - 50.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_counter_that_went_backwards_or_no_time_at_all_yields_0() {
+        let before = before();
+        assert_eq!(cpu_percent(&before, &after(&before, 17, 5)), 0.0);
+        assert_eq!(cpu_percent(&before, &before), 0.0);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_not_believed() {
+        let before = before();
+        let honest = after(&before, before.usage_ns + 5_000_000_000, 5);
+        for seconds in [-3600, -4, 3600] {
+            let set = CpuReading {
+                read_at: honest
+                    .read_at
+                    .map(|at| at + time::Duration::seconds(seconds)),
+                ..honest
+            };
+            assert!((cpu_percent(&before, &set) - 100.0).abs() < 1e-6);
+            // Where the host's CPU time is not told, the agent's own clock serves.
+            let (before, set) = (without_host(before), without_host(set));
+            assert!((cpu_percent(&before, &set) - 100.0).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn without_clocks_the_hosts_cpu_time_serves() {
+        let before = CpuReading {
+            read_at: None,
+            received: None,
+            ..before()
+        };
+        let now = after(&before, before.usage_ns + 2_500_000_000, 5);
+        assert!((cpu_percent(&before, &now) - 50.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn memory_is_without_inactive_file_cache_and_never_negative() {
+        assert_eq!(without_cache(50, 8), 42);
+        assert_eq!(without_cache(50, 0), 50);
+        assert_eq!(without_cache(50, 60), 50);
+    }
+}
