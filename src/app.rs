@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::aggregate::{Aggregator, Newest};
-use crate::collect::docker::{ContainerSource, DockerCollector};
+use crate::collect::docker::{ContainerSource, Containers, DockerCollector};
 use crate::collect::logs::{LogCollector, LogSource};
 use crate::collect::system::{HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
@@ -149,17 +149,18 @@ fn start_collectors(
         aggregator.clone().recipient(),
     );
     let mut collectors = vec![start(system, arbiter)];
-    if let Some(host) = &settings.docker {
-        let docker = DockerCollector::new(
-            ContainerSource::new(host.clone(), settings.container_stats),
-            settings.docker_interval,
-            aggregator.clone().recipient(),
-        );
-        collectors.push(start(docker, arbiter));
-    }
-    if let Some(host) = settings.docker.as_ref().filter(|_| settings.log_lines > 0) {
+    let Some(containers) = settings.docker.clone().map(Containers::of) else {
+        return collectors;
+    };
+    let docker = DockerCollector::new(
+        ContainerSource::new(containers.clone(), settings.container_stats),
+        settings.docker_interval,
+        aggregator.clone().recipient(),
+    );
+    collectors.push(start(docker, arbiter));
+    if settings.log_lines > 0 {
         let logs = LogCollector::new(
-            LogSource::new(host.clone(), settings.log_lines, settings.container_stats),
+            LogSource::new(containers, settings.log_lines, settings.container_stats),
             settings.log_interval,
             aggregator.clone().recipient(),
         );

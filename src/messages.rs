@@ -38,6 +38,8 @@ pub struct SystemSample {
 pub struct AgentUsage {
     /// CPU in percent of one core, over the last interval.
     pub cpu_percent: f64,
+    /// CPU of the engine's processes, likewise; none where they cannot be seen.
+    pub engine_cpu_percent: Option<f64>,
     /// Resident memory in bytes.
     pub memory_rss: u64,
 }

@@ -2,7 +2,7 @@
 
 use crate::aggregate::{Newest, compose};
 use crate::collect::collect_once;
-use crate::collect::docker::ContainerSource;
+use crate::collect::docker::{ContainerSource, Containers};
 use crate::collect::logs::LogSource;
 use crate::collect::system::HostSource;
 use crate::model::Snapshot;
@@ -15,13 +15,14 @@ pub async fn take(settings: &CollectSettings) -> Snapshot {
         let mut source = HostSource::new(settings.top_processes);
         collect_once(&mut source).await
     };
+    let containers = settings.docker.clone().map(Containers::of);
     let docker = async {
-        let mut source = ContainerSource::new(settings.docker.clone()?, settings.container_stats);
+        let mut source = ContainerSource::new(containers.clone()?, settings.container_stats);
         Some(collect_once(&mut source).await)
     };
     let logs = async {
-        let host = settings.docker.clone().filter(|_| settings.log_lines > 0)?;
-        let mut source = LogSource::new(host, settings.log_lines, settings.container_stats);
+        let containers = containers.clone().filter(|_| settings.log_lines > 0)?;
+        let mut source = LogSource::new(containers, settings.log_lines, settings.container_stats);
         Some(collect_once(&mut source).await)
     };
     let (system, docker, logs) = tokio::join!(system, docker, logs);

@@ -84,6 +84,7 @@ pub fn compose(newest: &Newest, seq: u64, clients: usize) -> Snapshot {
             seq,
             clients: clients as u64,
             cpu_percent: system.agent.cpu_percent,
+            engine_cpu_percent: system.agent.engine_cpu_percent,
             memory_rss: system.agent.memory_rss,
             skipped: 0,
         },

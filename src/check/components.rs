@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Outcome, Report};
 use crate::collect::collect_once;
-use crate::collect::docker::{ContainerSource, server};
+use crate::collect::docker::{ContainerSource, Containers, server};
 use crate::collect::logs::LogSource;
 use crate::collect::system::HostSource;
 use crate::messages::{Collected, DockerSample, LogSample, SystemSample};
@@ -119,9 +119,10 @@ async fn containers<P: Fn(&str)>(
     settings: &CollectSettings,
 ) {
     let log_lines = settings.log_lines;
+    let containers = Containers::of(host.clone());
     let started = Instant::now();
     let stats = collect_once(&mut ContainerSource::new(
-        host.clone(),
+        containers.clone(),
         settings.container_stats,
     ))
     .await;
@@ -133,7 +134,7 @@ async fn containers<P: Fn(&str)>(
     } else {
         logs_outcome(
             collect_once(&mut LogSource::new(
-                host.clone(),
+                containers,
                 log_lines,
                 settings.container_stats,
             ))

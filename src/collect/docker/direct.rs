@@ -1,20 +1,17 @@
-//! The direct way: containers measured from the kernel's files, with the engine asked once per
-//! container which process is its first.
+//! The direct way: containers measured from the kernel's files.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use futures_util::{StreamExt, stream};
 use rustix::process::{Resource, getrlimit};
 use tracing::debug;
 
 use super::cgroup::{ContainerFiles, FILES_PER_CONTAINER, Kernel, KernelError};
-use super::engine::{Call, EngineError, Inspected};
+use super::engine::Inspected;
+use super::inventory::{Inspection, Running};
 use super::listing::Listed;
 use super::usage::{CpuReading, Usage};
 
-/// Containers that the engine is asked about at once.
-const INSPECTIONS_AT_ONCE: usize = 16;
 /// The most files that are kept open, and the share of all that the process may open.
 const MOST_KEPT_FILES: u64 = 4096;
 const SHARE_OF_FILES: u64 = 4;
@@ -22,7 +19,8 @@ const SHARE_OF_FILES: u64 = 4;
 /// Files that containers are measured from.
 pub(super) struct Direct {
     kernel: Result<Kernel, KernelError>,
-    containers: HashMap<String, Known>,
+    /// By id, with the first process that they belong to.
+    containers: HashMap<String, (u32, Known)>,
     /// How many containers' files are kept open; those of further ones are opened for each
     /// reading.
     most_kept: usize,
@@ -37,7 +35,7 @@ enum Known {
     /// Its files are open.
     Kept(ContainerFiles),
     /// Its files can be opened.
-    Located { pid: u32, own_network: bool },
+    Located { own_network: bool },
     /// The kernel's files cannot serve; why.
     Refused(String),
 }
@@ -66,44 +64,45 @@ impl Direct {
         }
     }
 
-    /// Forgets containers that are no longer listed, and asks the engine about those that are
-    /// not known yet.
-    pub(super) async fn update(&mut self, call: &Call, listed: &[Listed]) {
-        let mut known = HashMap::with_capacity(listed.len());
-        let mut strangers = Vec::new();
-        for container in listed {
-            match self.containers.remove(&container.id) {
-                Some(one) => {
-                    known.insert(container.id.clone(), one);
+    /// Forgets containers that no longer run, or that run as another process, and opens the files
+    /// of those that are not known yet.
+    pub(super) fn update(&mut self, running: &[Running]) {
+        let mut before =
+            std::mem::replace(&mut self.containers, HashMap::with_capacity(running.len()));
+        for container in running {
+            let id = &container.listed.id;
+            let inspected = match &container.inspection {
+                Inspection::Done(inspected) => inspected,
+                Inspection::Due => continue,
+                Inspection::Failed(reason, _) => {
+                    let known = Known::Refused(reason.clone());
+                    self.containers.insert(id.clone(), (0, known));
+                    continue;
                 }
-                None => strangers.push(container),
+            };
+            match before
+                .remove_entry(id)
+                .filter(|(_, (pid, _))| *pid == inspected.pid)
+            {
+                Some((id, known)) => {
+                    self.containers.insert(id, known);
+                }
+                None => self.meet(&container.listed, inspected),
             }
-        }
-        self.containers = known;
-        let answers: Vec<_> = stream::iter(strangers)
-            .map(|container| async move { (container, call.inspect(&container.id).await) })
-            .buffer_unordered(INSPECTIONS_AT_ONCE)
-            .collect()
-            .await;
-        for (container, answer) in answers {
-            self.meet(container, answer);
         }
     }
 
-    fn meet(&mut self, container: &Listed, answer: Result<Inspected, EngineError>) {
-        let known = match (&self.kernel, answer) {
-            (Err(error), _) => Known::Refused(error.to_string()),
+    fn meet(&mut self, container: &Listed, inspected: &Inspected) {
+        let Inspected {
+            pid, own_network, ..
+        } = *inspected;
+        let known = match &self.kernel {
             // It has ended since it was listed: nothing to remember.
-            (_, Err(EngineError::Gone) | Ok(Inspected { pid: 0, .. })) => return,
-            (_, Err(error)) => Known::Refused(error.to_string()),
-            (
-                Ok(kernel),
-                Ok(Inspected {
-                    pid, own_network, ..
-                }),
-            ) => match kernel.open(&container.id, pid, own_network) {
+            _ if pid == 0 => return,
+            Err(error) => Known::Refused(error.to_string()),
+            Ok(kernel) => match kernel.open(&container.id, pid, own_network) {
                 Ok(files) if self.containers.len() < self.most_kept => Known::Kept(files),
-                Ok(_) => Known::Located { pid, own_network },
+                Ok(_) => Known::Located { own_network },
                 Err(KernelError::Ended) => return,
                 Err(error) => Known::Refused(error.to_string()),
             },
@@ -114,18 +113,18 @@ impl Direct {
                 reason, "not measured directly"
             );
         }
-        self.containers.insert(container.id.clone(), known);
+        self.containers.insert(container.id.clone(), (pid, known));
     }
 
     /// Reads a container's figures.
     pub(super) fn read(&mut self, id: &str) -> Result<(CpuReading, Usage), Miss> {
         let (buffer, host_memory) = (&mut self.buffer, self.host_memory);
         let read = match (self.containers.get(id), &self.kernel) {
-            (Some(Known::Kept(files)), _) => files.read(buffer, host_memory),
-            (Some(&Known::Located { pid, own_network }), Ok(kernel)) => kernel
+            (Some((_, Known::Kept(files))), _) => files.read(buffer, host_memory),
+            (Some(&(pid, Known::Located { own_network })), Ok(kernel)) => kernel
                 .open(id, pid, own_network)
                 .and_then(|files| files.read(buffer, host_memory)),
-            (Some(Known::Refused(reason)), _) => return Err(Miss::Refused(reason.clone())),
+            (Some((_, Known::Refused(reason))), _) => return Err(Miss::Refused(reason.clone())),
             (None, _) | (_, Err(_)) => return Err(Miss::Lost),
         };
         read.map_err(|error| {

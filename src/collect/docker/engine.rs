@@ -1,15 +1,17 @@
 //! The engine's calls, through bollard, each with a deadline and an error that says what to do.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as BollardError;
-use bollard::models::ContainerStatsResponse;
+use bollard::models::{ContainerStatsResponse, EventMessage};
 use bollard::query_parameters::{
-    InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder, StatsOptionsBuilder,
+    EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    LogsOptionsBuilder, StatsOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::{Stream, TryStreamExt};
@@ -22,6 +24,19 @@ use crate::settings::DockerHost;
 
 /// How long one call may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The events that change which containers run, or what is known of one.
+const EVENTS: [&str; 9] = [
+    "start",
+    "die",
+    "restart",
+    "pause",
+    "unpause",
+    "rename",
+    "update",
+    "destroy",
+    "health_status",
+];
 
 /// Why the engine did not give what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +148,28 @@ impl Call {
             .into_iter()
             .filter_map(Listed::from_summary)
             .collect())
+    }
+
+    /// Whether it is there.
+    pub(crate) async fn ping(&self) -> Result<(), EngineError> {
+        within("ping", self.client.ping()).await.map(drop)
+    }
+
+    /// What happens to containers, from `since` on: whatever changes the list of those that run,
+    /// or what is known of one.
+    pub(crate) fn events(
+        &self,
+        since: SystemTime,
+    ) -> impl Stream<Item = Result<EventMessage, BollardError>> + Send + use<> {
+        let since = since
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let filters = HashMap::from([("type", vec!["container"]), ("event", EVENTS.to_vec())]);
+        let options = EventsOptionsBuilder::default()
+            .since(&since.as_secs().to_string())
+            .filters(&filters)
+            .build();
+        self.client.events(Some(options))
     }
 
     /// What the kernel's and the engine's own files need to be read.

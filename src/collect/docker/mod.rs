@@ -3,6 +3,7 @@
 mod cgroup;
 mod direct;
 pub(super) mod engine;
+mod inventory;
 mod listing;
 mod stats;
 mod transport;
@@ -20,6 +21,8 @@ use crate::model::{Container, Via};
 use crate::settings::{ContainerStats, DockerHost};
 use direct::{Direct, Miss};
 use engine::{Call, Engine, EngineError};
+pub use inventory::Containers;
+pub(super) use inventory::{Inspection, Running};
 pub(super) use listing::Listed;
 use usage::{CpuReading, Usage, cpu_percent, publish};
 
@@ -39,7 +42,7 @@ pub type DockerCollector = Collector<ContainerSource>;
 /// They are measured from the kernel's files, which costs the engine nothing; those whose files
 /// cannot be read here, by calls for the engine's statistics.
 pub struct ContainerSource {
-    engine: Engine,
+    containers: Containers,
     way: ContainerStats,
     direct: Direct,
     /// Each running container's last reading, by id: what its CPU is compared with.
@@ -47,26 +50,26 @@ pub struct ContainerSource {
 }
 
 impl ContainerSource {
-    /// A source of the containers of the engine at `host`, measured in the given way.
+    /// A source of the figures of `containers`, measured in the given way.
     #[must_use]
-    pub fn new(host: DockerHost, way: ContainerStats) -> Self {
+    pub fn new(containers: Containers, way: ContainerStats) -> Self {
         Self {
-            engine: Engine::new(host),
+            containers,
             way,
             direct: Direct::new(),
             readings: HashMap::new(),
         }
     }
 
-    /// Measures each of `listed`; those that stop meanwhile are left out.
-    async fn measure(&mut self, call: &Call, listed: &[Listed]) -> Measured {
+    /// Measures each of `running`; those that stop meanwhile are left out.
+    async fn measure(&mut self, call: &Call, running: &[Running]) -> Measured {
         let mut measured = Measured::default();
         let mut others = Vec::new();
         if self.way == ContainerStats::Engine {
             measured.reason = Some("CONTAINER_STATS is engine".to_owned());
-            others.extend(listed.iter().enumerate());
+            others.extend(running.iter().map(|one| &*one.listed).enumerate());
         } else {
-            self.measure_directly(call, listed, &mut measured, &mut others)
+            self.measure_directly(running, &mut measured, &mut others)
                 .await;
         }
         self.ask_engine(call, others, &mut measured).await;
@@ -79,15 +82,14 @@ impl ContainerSource {
     /// From the kernel's files. Containers that have none to be read here go to `others`.
     async fn measure_directly<'a>(
         &mut self,
-        call: &Call,
-        listed: &'a [Listed],
+        running: &'a [Running],
         measured: &mut Measured,
         others: &mut Vec<(usize, &'a Listed)>,
     ) {
-        self.direct.update(call, listed).await;
+        self.direct.update(running);
         let mut lost = Vec::new();
         let mut fresh = Vec::new();
-        for (index, container) in listed.iter().enumerate() {
+        for (index, container) in running.iter().map(|one| &*one.listed).enumerate() {
             match self.direct.read(&container.id) {
                 Ok((reading, usage)) => match self.readings.get(&container.id) {
                     Some(before) => {
@@ -111,7 +113,10 @@ impl ContainerSource {
         }
         if !lost.is_empty() {
             // Restarted, most likely: other files, and counters that begin anew.
-            self.direct.update(call, listed).await;
+            let ids: Vec<_> = lost.iter().map(|(_, one)| one.id.as_str()).collect();
+            if let Ok((_, running)) = self.containers.anew(&ids).await {
+                self.direct.update(&running);
+            }
             for (index, container) in lost {
                 if let Ok((reading, _)) = self.direct.read(&container.id) {
                     fresh.push((index, container, reading));
@@ -198,18 +203,11 @@ impl Source for ContainerSource {
     type Sample = DockerSample;
 
     async fn collect(&mut self) -> Round<DockerSample> {
-        let call = match self.engine.call().await {
-            Ok(call) => call,
+        let (call, running) = match self.containers.now().await {
+            Ok(now) => now,
             Err(error) => return Round::failed(error.to_string()),
         };
-        let listed = match call.list().await {
-            Ok(listed) => listed,
-            Err(error) => {
-                self.engine.disconnect();
-                return Round::failed(error.to_string());
-            }
-        };
-        let measured = self.measure(&call, &listed).await;
+        let measured = self.measure(&call, &running).await;
         let via = Via::of(measured.by_engine, measured.containers.len());
         let error = part_failed("statistics", &measured.failures);
         // Replaced as a whole, and so pruned: what is no longer listed is forgotten.
@@ -225,7 +223,7 @@ impl Source for ContainerSource {
         Round {
             sample: Some(DockerSample {
                 containers: Arc::new(containers),
-                meta: Arc::new(listed.into_iter().map(|one| one.meta).collect()),
+                meta: Arc::new(running.iter().map(|one| one.listed.meta.clone()).collect()),
                 via,
                 via_reason: measured.reason,
             }),

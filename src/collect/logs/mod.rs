@@ -13,12 +13,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
-use super::docker::engine::{Call, DEADLINE, Engine, EngineError, classify};
-use super::docker::{Listed, part_failed};
+use super::docker::engine::{Call, DEADLINE, EngineError, Inspected, classify};
+use super::docker::{Containers, Inspection, Listed, Running, part_failed};
 use super::{Collector, Round, Source};
 use crate::messages::LogSample;
 use crate::model::{Logs, Via};
-use crate::settings::{ContainerStats, DockerHost};
+use crate::settings::ContainerStats;
 use file::LogFile;
 use tail::{Channel, Tail};
 
@@ -40,7 +40,7 @@ pub type LogCollector = Collector<LogSource>;
 /// They are read from the files that the engine keeps, which costs it nothing; those that are
 /// kept otherwise, or cannot be read here, by calls.
 pub struct LogSource {
-    engine: Engine,
+    containers: Containers,
     lines: usize,
     way: ContainerStats,
     /// What is known of each running container, by id.
@@ -58,53 +58,43 @@ enum Known {
 }
 
 impl LogSource {
-    /// A source of the newest `lines` lines per container of the engine at `host`, read in the
-    /// given way: by calls alone, or from files where there are any.
+    /// A source of the newest `lines` lines of each of `containers`, read in the given way: by
+    /// calls alone, or from files where there are any.
     #[must_use]
-    pub fn new(host: DockerHost, lines: usize, way: ContainerStats) -> Self {
+    pub fn new(containers: Containers, lines: usize, way: ContainerStats) -> Self {
         Self {
-            engine: Engine::new(host),
+            containers,
             lines,
             way,
             known: HashMap::new(),
         }
     }
 
-    /// Forgets containers that are no longer listed, and asks about those not known yet.
-    async fn update(&mut self, call: &Call, listed: &[Listed]) {
-        let mut known = HashMap::with_capacity(listed.len());
-        let mut strangers = Vec::new();
-        for container in listed {
-            match self.known.remove_entry(&container.id) {
-                Some((id, one)) => {
-                    known.insert(id, one);
-                }
-                None => strangers.push(container),
-            }
-        }
-        let mut answers = stream::iter(strangers)
-            .map(|container| async move { (container, call.inspect(&container.id).await) })
-            .buffer_unordered(CALLS_AT_ONCE);
-        while let Some((container, answer)) = answers.next().await {
-            let way = match answer {
-                Ok(_) if self.way == ContainerStats::Engine => {
-                    Known::Engine("CONTAINER_STATS is engine".to_owned())
-                }
-                Ok(inspected) => match inspected.log_file {
-                    Some(path) => {
-                        let file = LogFile::new(path, inspected.tty, self.lines);
-                        Known::File(Box::new(file), Arc::default())
-                    }
-                    None => {
-                        Known::Engine(format!("the logging driver is {}", inspected.log_driver))
-                    }
-                },
-                Err(EngineError::Gone) => continue,
-                Err(error) => Known::Engine(error.to_string()),
+    /// Forgets containers that no longer run, and settles how those not known yet are read.
+    fn update(&mut self, running: &[Running]) {
+        let mut before = std::mem::replace(&mut self.known, HashMap::with_capacity(running.len()));
+        for container in running {
+            let known = match (before.remove(&container.listed.id), &container.inspection) {
+                (Some(known @ (Known::File(..) | Known::Unreadable)), _) => known,
+                (_, Inspection::Done(inspected)) => self.meet(inspected),
+                (_, Inspection::Failed(reason, _)) => Known::Engine(reason.clone()),
+                (_, Inspection::Due) => continue,
             };
-            known.insert(container.id.clone(), way);
+            self.known.insert(container.listed.id.clone(), known);
         }
-        self.known = known;
+    }
+
+    fn meet(&self, inspected: &Inspected) -> Known {
+        match &inspected.log_file {
+            _ if self.way == ContainerStats::Engine => {
+                Known::Engine("CONTAINER_STATS is engine".to_owned())
+            }
+            Some(path) => {
+                let file = LogFile::new(path.clone(), inspected.tty, self.lines);
+                Known::File(Box::new(file), Arc::default())
+            }
+            None => Known::Engine(format!("the logging driver is {}", inspected.log_driver)),
+        }
     }
 
     /// Reads the files that have grown. Blocks, so on a thread of its own.
@@ -127,10 +117,11 @@ impl LogSource {
     }
 
     /// Reads by calls what has no file to be read.
-    async fn ask_engine(&mut self, call: &Call, listed: &[Listed], gathered: &mut Gathered) {
+    async fn ask_engine(&mut self, call: &Call, running: &[Running], gathered: &mut Gathered) {
         let (lines, known) = (self.lines, &self.known);
-        let asked = listed
+        let asked = running
             .iter()
+            .map(|one| &*one.listed)
             .filter(|container| matches!(known.get(&container.id), Some(Known::Engine(_))));
         let mut answers = stream::iter(asked)
             .map(|container| async move { (container, read(call, &container.id, lines).await) })
@@ -198,21 +189,14 @@ impl Source for LogSource {
     type Sample = LogSample;
 
     async fn collect(&mut self) -> Round<LogSample> {
-        let call = match self.engine.call().await {
-            Ok(call) => call,
+        let (call, running) = match self.containers.now().await {
+            Ok(now) => now,
             Err(error) => return Round::failed(error.to_string()),
         };
-        let listed = match call.list().await {
-            Ok(listed) => listed,
-            Err(error) => {
-                self.engine.disconnect();
-                return Round::failed(error.to_string());
-            }
-        };
-        self.update(&call, &listed).await;
+        self.update(&running);
         self.read_files().await;
         let mut gathered = Gathered::default();
-        for container in &listed {
+        for container in running.iter().map(|one| &one.listed) {
             match self.known.get(&container.id) {
                 Some(Known::File(_, lines)) => gathered.add(container, Arc::clone(lines)),
                 Some(Known::Engine(reason)) => {
@@ -222,7 +206,7 @@ impl Source for LogSource {
                 None => {}
             }
         }
-        self.ask_engine(&call, &listed, &mut gathered).await;
+        self.ask_engine(&call, &running, &mut gathered).await;
         gathered.finish()
     }
 }

@@ -139,7 +139,11 @@ fn check_with(rule: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Finished
     let socket = folder.path().join("docker.sock");
     let _stand_in = StandIn::at(&socket, rule);
     let host = format!("unix://{}", socket.display());
-    launch().var("DOCKER_HOST", host).args(["check"]).run()
+    // By calls alone, so that there are calls to be broken.
+    launch()
+        .vars(&[("DOCKER_HOST", &host), ("CONTAINER_STATS", "engine")])
+        .args(["check"])
+        .run()
 }
 
 /// The real engine, but for the calls whose path has this part.

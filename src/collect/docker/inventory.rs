@@ -1,0 +1,233 @@
+//! Which containers run, and what the engine knows of each: kept, and asked for anew only when
+//! something has happened.
+//!
+//! The engine's events say when. They are read without waiting, at the beginning of a round; any
+//! that matters makes the list stale. So does the end of the events (the engine was restarted, or
+//! dropped a reader that fell behind), and so does time: a minute, as a safety net. In between a
+//! round costs the engine a ping, which shows that it is there.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bollard::errors::Error as BollardError;
+use bollard::models::EventMessage;
+use futures_util::{FutureExt, Stream, StreamExt, stream};
+use tokio::sync::Mutex;
+
+use super::engine::{Call, Engine, EngineError, Inspected};
+use super::listing::Listed;
+use crate::settings::DockerHost;
+
+/// How old a list may be.
+const LIST_ANEW: Duration = Duration::from_secs(60);
+/// How old it may be while it says of a container `Up 3 seconds`.
+const LIST_YOUNG_ANEW: Duration = Duration::from_secs(1);
+/// For how long an answer shows that the engine is there.
+const ANSWERED: Duration = Duration::from_secs(1);
+/// Containers that are inspected at once.
+const INSPECTIONS_AT_ONCE: usize = 16;
+/// How far back events are asked for: from before the list that they keep up to date.
+const EVENTS_OVERLAP: Duration = Duration::from_secs(2);
+
+/// A running container.
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    pub(crate) listed: Arc<Listed>,
+    pub(crate) inspection: Inspection,
+}
+
+/// What came of asking the engine about one container.
+#[derive(Debug, Clone)]
+pub(crate) enum Inspection {
+    /// What it knows.
+    Done(Arc<Inspected>),
+    /// The container has ended since it was listed, or something has happened to it.
+    Due,
+    /// No answer, and why; asked again when the list has grown old.
+    Failed(String, Instant),
+}
+
+impl Inspection {
+    async fn of(call: &Call, id: &str) -> Self {
+        match call.inspect(id).await {
+            Ok(inspected) => Self::Done(Arc::new(inspected)),
+            Err(EngineError::Gone) => Self::Due,
+            Err(error) => Self::Failed(error.to_string(), Instant::now()),
+        }
+    }
+
+    /// Whether it still serves when the list is read anew.
+    fn holds(&self) -> bool {
+        match self {
+            Self::Done(_) => true,
+            Self::Due => false,
+            Self::Failed(_, at) => at.elapsed() < LIST_ANEW,
+        }
+    }
+}
+
+/// The engine's running containers, for every collector that reads some of them.
+#[derive(Clone)]
+pub struct Containers(Arc<Mutex<Inventory>>);
+
+impl Containers {
+    /// The containers of the engine at `host`; nothing is asked yet.
+    #[must_use]
+    pub fn of(host: DockerHost) -> Self {
+        Self(Arc::new(Mutex::new(Inventory::new(host))))
+    }
+
+    /// The containers that run now, and a handle for further calls.
+    pub(crate) async fn now(&self) -> Result<(Call, Arc<Vec<Running>>), EngineError> {
+        self.0.lock().await.now().await
+    }
+
+    /// As [`Containers::now`], with the containers of these ids looked at anew: their files have
+    /// gone, which the events may not have told yet.
+    pub(crate) async fn anew(
+        &self,
+        ids: &[&str],
+    ) -> Result<(Call, Arc<Vec<Running>>), EngineError> {
+        let mut inventory = self.0.lock().await;
+        inventory.forget(ids);
+        inventory.now().await
+    }
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<EventMessage, BollardError>> + Send>>;
+
+/// What is known of the engine's containers.
+struct Inventory {
+    engine: Engine,
+    /// None until the first list, and after an outage.
+    events: Option<Events>,
+    running: Arc<Vec<Running>>,
+    /// None while the list is stale.
+    listed_at: Option<Instant>,
+    answered_at: Option<Instant>,
+}
+
+impl Inventory {
+    fn new(host: DockerHost) -> Self {
+        Self {
+            engine: Engine::new(host),
+            events: None,
+            running: Arc::default(),
+            listed_at: None,
+            answered_at: None,
+        }
+    }
+
+    async fn now(&mut self) -> Result<(Call, Arc<Vec<Running>>), EngineError> {
+        let asked = self.ask().await;
+        if asked.is_err() {
+            self.disconnect();
+        }
+        asked.map(|call| (call, Arc::clone(&self.running)))
+    }
+
+    async fn ask(&mut self) -> Result<Call, EngineError> {
+        let call = self.engine.call().await?;
+        self.note_events();
+        if !self.is_fresh() {
+            self.list(&call).await?;
+        } else if self.answered_at.is_none_or(|at| at.elapsed() > ANSWERED) {
+            call.ping().await?;
+            self.answered_at = Some(Instant::now());
+        }
+        Ok(call)
+    }
+
+    fn is_fresh(&self) -> bool {
+        let Some(age) = self.listed_at.map(|at| at.elapsed()) else {
+            return false;
+        };
+        let young = |one: &Running| one.listed.meta.status.contains("second");
+        let most = if self.running.iter().any(young) {
+            LIST_YOUNG_ANEW
+        } else {
+            LIST_ANEW
+        };
+        // Without events there is no telling what has happened since.
+        self.events.is_some() && age < most
+    }
+
+    /// Takes in the events that have come, without waiting for more.
+    fn note_events(&mut self) {
+        let Some(events) = &mut self.events else {
+            return;
+        };
+        let mut touched = Vec::new();
+        let alive = loop {
+            match events.next().now_or_never() {
+                None => break true,
+                Some(Some(Ok(event))) => touched.extend(event.actor.and_then(|actor| actor.id)),
+                Some(Some(Err(_)) | None) => break false,
+            }
+        };
+        if !alive {
+            self.events = None;
+        }
+        if !touched.is_empty() {
+            let touched: Vec<_> = touched.iter().map(String::as_str).collect();
+            self.forget(&touched);
+        }
+    }
+
+    /// Makes the list stale, and what is known of these containers.
+    fn forget(&mut self, ids: &[&str]) {
+        self.listed_at = None;
+        for one in Arc::make_mut(&mut self.running) {
+            if ids.contains(&one.listed.id.as_str()) {
+                one.inspection = Inspection::Due;
+            }
+        }
+    }
+
+    /// Lists anew, and inspects the containers that are not known.
+    async fn list(&mut self, call: &Call) -> Result<(), EngineError> {
+        if self.events.is_none() {
+            self.events = Some(Box::pin(call.events(SystemTime::now() - EVENTS_OVERLAP)));
+            // Sends the request; its answer is looked at in later rounds.
+            self.note_events();
+        }
+        let listed = call.list().await?;
+        let known: HashMap<&str, &Inspection> = self
+            .running
+            .iter()
+            .filter(|one| one.inspection.holds())
+            .map(|one| (one.listed.id.as_str(), &one.inspection))
+            .collect();
+        let inspected = listed.into_iter().map(|listed| {
+            let known = known.get(listed.id.as_str()).copied().cloned();
+            async move {
+                let inspection = match known {
+                    Some(known) => known,
+                    None => Inspection::of(call, &listed.id).await,
+                };
+                let listed = Arc::new(listed);
+                Running { listed, inspection }
+            }
+        });
+        let running: Vec<_> = stream::iter(inspected)
+            .buffered(INSPECTIONS_AT_ONCE)
+            .collect()
+            .await;
+        self.running = Arc::new(running);
+        let now = Instant::now();
+        self.listed_at = Some(now);
+        self.answered_at = Some(now);
+        Ok(())
+    }
+
+    /// After an outage nothing that was known need be true.
+    fn disconnect(&mut self) {
+        self.engine.disconnect();
+        self.events = None;
+        self.running = Arc::default();
+        self.listed_at = None;
+        self.answered_at = None;
+    }
+}
