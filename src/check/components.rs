@@ -185,7 +185,7 @@ fn stats_outcome(collected: Collected<DockerSample>) -> Outcome {
 
 fn logs_outcome(collected: Collected<LogSample>) -> Outcome {
     outcome(collected, |sample| {
-        let lines: usize = sample.logs.values().map(|lines| lines.len()).sum();
+        let lines: usize = sample.logs.values().map(|lines| lines.count()).sum();
         format!("{lines} lines of {} containers", sample.logs.len())
     })
 }

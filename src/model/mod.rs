@@ -12,7 +12,8 @@ mod system;
 mod timestamp;
 
 pub use docker::{
-    BlockIo, Container, ContainerMeta, InterfaceCounters, Logs, Port, PortProtocol, Throttling,
+    BlockIo, Container, ContainerMeta, InterfaceCounters, LogLines, Logs, Port, PortProtocol,
+    Throttling,
 };
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub use system::{HostInfo, LoadAverage, NetworkInterface, SystemMetrics, TopProcess};

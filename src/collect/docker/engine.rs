@@ -39,7 +39,7 @@ const EVENTS: [&str; 9] = [
 ];
 
 /// Why the engine did not give what it was asked for.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum EngineError {
     /// The container is no longer there.
     #[error("no such container")]

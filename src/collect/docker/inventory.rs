@@ -81,7 +81,14 @@ impl Containers {
 
     /// The containers that run now, and a handle for further calls.
     pub(crate) async fn now(&self) -> Result<(Call, Arc<Vec<Running>>), EngineError> {
-        self.0.lock().await.now().await
+        let asked = Instant::now();
+        let mut inventory = self.0.lock().await;
+        match &inventory.failed {
+            // Whoever asked before has waited for the engine in vain: waiting once more would
+            // only make the news late.
+            Some((at, error)) if *at >= asked => Err(error.clone()),
+            _ => inventory.now().await,
+        }
     }
 
     /// As [`Containers::now`], with the containers of these ids looked at anew: their files have
@@ -107,6 +114,8 @@ struct Inventory {
     /// None while the list is stale.
     listed_at: Option<Instant>,
     answered_at: Option<Instant>,
+    /// The last failure, and when it was.
+    failed: Option<(Instant, EngineError)>,
 }
 
 impl Inventory {
@@ -117,12 +126,14 @@ impl Inventory {
             running: Arc::default(),
             listed_at: None,
             answered_at: None,
+            failed: None,
         }
     }
 
     async fn now(&mut self) -> Result<(Call, Arc<Vec<Running>>), EngineError> {
         let asked = self.ask().await;
-        if asked.is_err() {
+        if let Err(error) = &asked {
+            self.failed = Some((Instant::now(), error.clone()));
             self.disconnect();
         }
         asked.map(|call| (call, Arc::clone(&self.running)))

@@ -17,7 +17,7 @@ use super::docker::engine::{Call, DEADLINE, EngineError, Inspected, classify};
 use super::docker::{Containers, Inspection, Listed, Running, part_failed};
 use super::{Collector, Round, Source};
 use crate::messages::LogSample;
-use crate::model::{Logs, Via};
+use crate::model::{LogLines, Logs, Via};
 use crate::settings::ContainerStats;
 use file::LogFile;
 use tail::{Channel, Tail};
@@ -50,7 +50,7 @@ pub struct LogSource {
 /// How a container's log is read, and what was read last.
 enum Known {
     /// From its file.
-    File(Box<LogFile>, Arc<Vec<String>>),
+    File(Box<LogFile>, Arc<LogLines>),
     /// By calls; why.
     Engine(String),
     /// Not at all: its logging driver keeps nothing that could be read. The log has said so.
@@ -104,7 +104,7 @@ impl LogSource {
             for way in known.values_mut() {
                 if let Known::File(file, lines) = way {
                     match file.update() {
-                        Ok(true) => *lines = Arc::new(file.lines()),
+                        Ok(true) => *lines = Arc::new(file.lines().into()),
                         Ok(false) => {}
                         Err(error) => *way = Known::Engine(format!("its file: {error}")),
                     }
@@ -131,7 +131,7 @@ impl LogSource {
             match answer {
                 Ok(lines) => {
                     gathered.by_engine += 1;
-                    gathered.add(container, Arc::new(lines));
+                    gathered.add(container, Arc::new(lines.into()));
                 }
                 Err(EngineError::Gone) => {}
                 Err(EngineError::Unreadable) => {
@@ -163,7 +163,7 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn add(&mut self, container: &Listed, lines: Arc<Vec<String>>) {
+    fn add(&mut self, container: &Listed, lines: Arc<LogLines>) {
         self.logs.insert(container.bare_name().to_owned(), lines);
     }
 
