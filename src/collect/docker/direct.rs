@@ -80,10 +80,11 @@ impl Direct {
                     continue;
                 }
             };
-            match before
-                .remove_entry(id)
-                .filter(|(_, (pid, _))| *pid == inspected.pid)
-            {
+            // What was refused is tried again: the reason may have been a passing one.
+            let known = before.remove_entry(id).filter(|(_, (pid, known))| {
+                *pid == inspected.pid && !matches!(known, Known::Refused(_))
+            });
+            match known {
                 Some((id, known)) => {
                     self.containers.insert(id, known);
                 }
