@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit};
 use tracing::debug;
 
 use super::cgroup::{ContainerFiles, FILES_PER_CONTAINER, Kernel, KernelError};
-use super::engine::Inspected;
+use super::engine::{EngineError, Inspected};
 use super::inventory::{Inspection, Running};
 use super::listing::Listed;
 use super::usage::{CpuReading, Usage};
@@ -38,6 +38,10 @@ enum Known {
     Located { own_network: bool },
     /// The kernel's files cannot serve; why.
     Refused(String),
+    /// The engine did not say what its first process is.
+    Unanswered(EngineError),
+    /// It has no process: it is about to be restarted.
+    Idle,
 }
 
 /// Why the files did not yield a container's figures.
@@ -47,6 +51,10 @@ pub(super) enum Miss {
     Refused(String),
     /// They could before: the container has ended, or was restarted.
     Lost,
+    /// The engine does not answer for this container.
+    Failed(EngineError),
+    /// There is nothing to be read at present.
+    Idle,
 }
 
 impl Direct {
@@ -65,32 +73,41 @@ impl Direct {
     }
 
     /// Forgets containers that no longer run, or that run as another process, and opens the files
-    /// of those that are not known yet.
-    pub(super) fn update(&mut self, running: &[Running]) {
+    /// of those that are not known yet. Returns the ids of those that run as another process:
+    /// their counters have begun anew.
+    pub(super) fn update(&mut self, running: &[Running]) -> Vec<String> {
         let mut before =
             std::mem::replace(&mut self.containers, HashMap::with_capacity(running.len()));
-        for container in running {
-            let id = &container.listed.id;
-            let inspected = match &container.inspection {
+        let mut strangers = Vec::new();
+        let mut restarted = Vec::new();
+        for Running { listed, inspection } in running {
+            let inspected = match inspection {
                 Inspection::Done(inspected) => inspected,
                 Inspection::Due => continue,
-                Inspection::Failed(reason, _) => {
-                    let known = Known::Refused(reason.clone());
-                    self.containers.insert(id.clone(), (0, known));
+                Inspection::Failed(error, _) => {
+                    let known = (0, Known::Unanswered(error.clone()));
+                    self.containers.insert(listed.id.clone(), known);
                     continue;
                 }
             };
-            // What was refused is tried again: the reason may have been a passing one.
-            let known = before.remove_entry(id).filter(|(_, (pid, known))| {
-                *pid == inspected.pid && !matches!(known, Known::Refused(_))
-            });
-            match known {
-                Some((id, known)) => {
-                    self.containers.insert(id, known);
+            match before.remove_entry(&listed.id) {
+                // What was refused is tried again: the reason may have been a passing one.
+                Some((id, (pid, known @ (Known::Kept(_) | Known::Located { .. }))))
+                    if pid == inspected.pid =>
+                {
+                    self.containers.insert(id, (pid, known));
                 }
-                None => self.meet(&container.listed, inspected),
+                Some((id, (pid, _))) if pid != inspected.pid => {
+                    restarted.push(id);
+                    strangers.push((listed, inspected));
+                }
+                _ => strangers.push((listed, inspected)),
             }
         }
+        for (listed, inspected) in strangers {
+            self.meet(listed, inspected);
+        }
+        restarted
     }
 
     fn meet(&mut self, container: &Listed, inspected: &Inspected) {
@@ -98,13 +115,11 @@ impl Direct {
             pid, own_network, ..
         } = *inspected;
         let known = match &self.kernel {
-            // It has ended since it was listed: nothing to remember.
-            _ if pid == 0 => return,
+            _ if pid == 0 => Known::Idle,
             Err(error) => Known::Refused(error.to_string()),
             Ok(kernel) => match kernel.open(&container.id, pid, own_network) {
                 Ok(files) if self.containers.len() < self.most_kept => Known::Kept(files),
                 Ok(_) => Known::Located { own_network },
-                Err(KernelError::Ended) => return,
                 Err(error) => Known::Refused(error.to_string()),
             },
         };
@@ -126,6 +141,8 @@ impl Direct {
                 .open(id, pid, own_network)
                 .and_then(|files| files.read(buffer, host_memory)),
             (Some((_, Known::Refused(reason))), _) => return Err(Miss::Refused(reason.clone())),
+            (Some((_, Known::Unanswered(error))), _) => return Err(Miss::Failed(error.clone())),
+            (Some((_, Known::Idle)), _) => return Err(Miss::Idle),
             (None, _) | (_, Err(_)) => return Err(Miss::Lost),
         };
         read.map_err(|error| {

@@ -152,7 +152,16 @@ impl Call {
 
     /// Whether it is there.
     pub(crate) async fn ping(&self) -> Result<(), EngineError> {
-        within("ping", self.client.ping()).await.map(drop)
+        let ping = self.client.ping();
+        match within("ping", async { Ok(ping.await) }).await? {
+            // A proxy that denies it has answered as well.
+            Ok(_)
+            | Err(BollardError::DockerResponseServerError {
+                status_code: 400..500,
+                ..
+            }) => Ok(()),
+            Err(error) => Err(classify("ping", &error)),
+        }
     }
 
     /// What happens to containers, from `since` on: whatever changes the list of those that run,

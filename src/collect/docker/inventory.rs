@@ -7,14 +7,14 @@
 //! round costs the engine a ping, which shows that it is there.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bollard::errors::Error as BollardError;
 use bollard::models::EventMessage;
-use futures_util::{FutureExt, Stream, StreamExt, stream};
-use tokio::sync::Mutex;
+use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{Mutex, mpsc};
 
 use super::engine::{Call, Engine, EngineError, Inspected};
 use super::listing::Listed;
@@ -28,6 +28,8 @@ const LIST_YOUNG_ANEW: Duration = Duration::from_secs(1);
 const ANSWERED: Duration = Duration::from_secs(1);
 /// Containers that are inspected at once.
 const INSPECTIONS_AT_ONCE: usize = 16;
+/// Events that wait for the next round.
+const EVENTS_WAITING: usize = 1024;
 /// How far back events are asked for: from before the list that they keep up to date.
 const EVENTS_OVERLAP: Duration = Duration::from_secs(2);
 
@@ -46,7 +48,7 @@ pub(crate) enum Inspection {
     /// The container has ended since it was listed, or something has happened to it.
     Due,
     /// No answer, and why; asked again when the list has grown old.
-    Failed(String, Instant),
+    Failed(EngineError, Instant),
 }
 
 impl Inspection {
@@ -54,7 +56,7 @@ impl Inspection {
         match call.inspect(id).await {
             Ok(inspected) => Self::Done(Arc::new(inspected)),
             Err(EngineError::Gone) => Self::Due,
-            Err(error) => Self::Failed(error.to_string(), Instant::now()),
+            Err(error) => Self::Failed(error, Instant::now()),
         }
     }
 
@@ -103,7 +105,32 @@ impl Containers {
     }
 }
 
-type Events = Pin<Box<dyn Stream<Item = Result<EventMessage, BollardError>> + Send>>;
+/// The ids of containers to which something has happened; closed when the events have ended, or
+/// when more have come than could be kept.
+type Events = mpsc::Receiver<String>;
+
+/// Follows events until they end, or until nobody wants them any more.
+fn follow(
+    events: impl Stream<Item = Result<EventMessage, BollardError>> + Send + 'static,
+) -> Events {
+    let (touched, followed) = mpsc::channel(EVENTS_WAITING);
+    tokio::spawn(async move {
+        let mut events = std::pin::pin!(events);
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = touched.closed() => return,
+            };
+            let Some(Ok(event)) = event else { return };
+            if let Some(id) = event.actor.and_then(|actor| actor.id)
+                && touched.try_send(id).is_err()
+            {
+                return;
+            }
+        }
+    });
+    followed
+}
 
 /// What is known of the engine's containers.
 struct Inventory {
@@ -172,10 +199,10 @@ impl Inventory {
         };
         let mut touched = Vec::new();
         let alive = loop {
-            match events.next().now_or_never() {
-                None => break true,
-                Some(Some(Ok(event))) => touched.extend(event.actor.and_then(|actor| actor.id)),
-                Some(Some(Err(_)) | None) => break false,
+            match events.try_recv() {
+                Ok(id) => touched.push(id),
+                Err(TryRecvError::Empty) => break true,
+                Err(TryRecvError::Disconnected) => break false,
             }
         };
         if !alive {
@@ -200,9 +227,7 @@ impl Inventory {
     /// Lists anew, and inspects the containers that are not known.
     async fn list(&mut self, call: &Call) -> Result<(), EngineError> {
         if self.events.is_none() {
-            self.events = Some(Box::pin(call.events(SystemTime::now() - EVENTS_OVERLAP)));
-            // Sends the request; its answer is looked at in later rounds.
-            self.note_events();
+            self.events = Some(follow(call.events(SystemTime::now() - EVENTS_OVERLAP)));
         }
         let listed = call.list().await?;
         let known: HashMap<&str, &Inspection> = self

@@ -86,7 +86,9 @@ impl ContainerSource {
         measured: &mut Measured,
         others: &mut Vec<(usize, &'a Listed)>,
     ) {
-        self.direct.update(running);
+        for id in self.direct.update(running) {
+            self.readings.remove(&id);
+        }
         let mut lost = Vec::new();
         let mut fresh = Vec::new();
         for (index, container) in running.iter().map(|one| &*one.listed).enumerate() {
@@ -98,6 +100,8 @@ impl ContainerSource {
                     None => fresh.push((index, container, reading)),
                 },
                 Err(Miss::Lost) => lost.push((index, container)),
+                Err(Miss::Idle) => {}
+                Err(Miss::Failed(error)) => measured.fail(container, error),
                 Err(Miss::Refused(reason)) if self.way == ContainerStats::Auto => {
                     measured.reason.get_or_insert(reason);
                     others.push((index, container));
@@ -118,6 +122,7 @@ impl ContainerSource {
                 self.direct.update(&running);
             }
             for (index, container) in lost {
+                // One whose files cannot be read after all is refused in the next round.
                 if let Ok((reading, _)) = self.direct.read(&container.id) {
                     fresh.push((index, container, reading));
                 }
@@ -225,7 +230,7 @@ impl Source for ContainerSource {
                 containers: Arc::new(containers),
                 meta: Arc::new(running.iter().map(|one| one.listed.meta.clone()).collect()),
                 via,
-                via_reason: measured.reason,
+                via_reason: measured.reason.filter(|_| via != Via::Kernel),
             }),
             error,
         }

@@ -5,7 +5,7 @@
 //! they are all that is published, so that nothing that fits the caps is lost that way.
 
 use std::borrow::Cow;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ use super::tail::{Channel, Tail};
 const MOST_READ: u64 = 6 * 1024 * 1024;
 /// The first look at the end of a log, in bytes; later ones are four times as long each.
 const FIRST_LOOK: u64 = 32 * 1024;
+/// How much is kept to tell growth from a file that was emptied and has grown again.
+const SEAM: u64 = 64;
 /// The most rotated files that are looked through.
 const MOST_ROTATED: u32 = 100;
 
@@ -39,6 +41,10 @@ struct Position {
     file: File,
     inode: u64,
     offset: u64,
+    /// What stands before the offset, and when the file was written to last: a file that was
+    /// emptied and has grown again has other contents there.
+    seam: Vec<u8>,
+    written: (i64, i64),
     /// An entry whose end was not written yet.
     rest: Vec<u8>,
 }
@@ -71,13 +77,19 @@ impl LogFile {
         let now = std::fs::metadata(&self.path)?;
         // Out of the way while it is read; put back unless the newest lines are looked up anew.
         match self.at.take().filter(|at| at.inode == now.ino()) {
-            Some(at) if at.offset == now.len() => {
+            Some(at) if at.offset == now.len() && at.written == written(&now) => {
                 self.at = Some(at);
                 Ok(false)
             }
-            Some(mut at) if at.offset < now.len() && now.len() - at.offset <= MOST_READ => {
+            Some(mut at)
+                if at.offset < now.len()
+                    && now.len() - at.offset <= MOST_READ
+                    && at.seam == seam(&at.file, at.offset)? =>
+            {
                 let mut grown = std::mem::take(&mut at.rest);
                 at.offset += read_range(&at.file, at.offset, now.len(), &mut grown)?;
+                at.seam = seam(&at.file, at.offset)?;
+                at.written = written(&now);
                 at.rest = self.take_in(&grown);
                 self.at = Some(at);
                 Ok(true)
@@ -118,6 +130,8 @@ impl LogFile {
             rest = self.take_in(chunk);
         }
         self.at = Some(Position {
+            seam: seam(&file, newest.len())?,
+            written: written(&newest),
             file,
             inode: newest.ino(),
             offset: newest.len(),
@@ -166,6 +180,17 @@ fn push_timestamp(message: &mut Vec<u8>, time: &str) {
     message.extend_from_slice(fraction.as_bytes());
     message.resize(message.len() + 9_usize.saturating_sub(fraction.len()), b'0');
     message.extend_from_slice(zone.as_bytes());
+}
+
+/// The last bytes before an offset: an entry's end, whose timestamp is like no other's.
+fn seam(file: &File, offset: u64) -> io::Result<Vec<u8>> {
+    let mut seam = Vec::with_capacity(SEAM as usize);
+    read_range(file, offset.saturating_sub(SEAM), offset, &mut seam)?;
+    Ok(seam)
+}
+
+fn written(metadata: &Metadata) -> (i64, i64) {
+    (metadata.mtime(), metadata.mtime_nsec())
 }
 
 /// How many entries end a line, as far as can be told without reading them: the text's line feed
@@ -365,6 +390,10 @@ mod tests {
         let mut anew = LogFile::new(path.clone(), false, 50);
         anew.update().unwrap();
         assert_eq!(texts(&anew), expected(15..65));
+        // Emptied and grown beyond where it was, between two readings.
+        fs::write(&path, numbered(100..200)).unwrap();
+        log.update().unwrap();
+        assert_eq!(texts(&log), expected(150..200));
         // A single file is emptied instead of being rotated.
         fs::write(&path, numbered(65..66)).unwrap();
         fs::remove_file(&first).unwrap();

@@ -53,6 +53,8 @@ enum Known {
     File(Box<LogFile>, Arc<LogLines>),
     /// By calls; why.
     Engine(String),
+    /// The engine does not answer for it.
+    Unanswered(EngineError),
     /// Not at all: its logging driver keeps nothing that could be read. The log has said so.
     Unreadable,
 }
@@ -77,7 +79,7 @@ impl LogSource {
             let known = match (before.remove(&container.listed.id), &container.inspection) {
                 (Some(known @ (Known::File(..) | Known::Unreadable)), _) => known,
                 (_, Inspection::Done(inspected)) => self.meet(inspected),
-                (_, Inspection::Failed(reason, _)) => Known::Engine(reason.clone()),
+                (_, Inspection::Failed(error, _)) => Known::Unanswered(error.clone()),
                 (_, Inspection::Due) => continue,
             };
             self.known.insert(container.listed.id.clone(), known);
@@ -201,6 +203,11 @@ impl Source for LogSource {
                 Some(Known::File(_, lines)) => gathered.add(container, Arc::clone(lines)),
                 Some(Known::Engine(reason)) => {
                     gathered.reason.get_or_insert_with(|| reason.clone());
+                }
+                Some(Known::Unanswered(error)) => {
+                    gathered
+                        .failures
+                        .push((container.name.clone(), error.clone()));
                 }
                 Some(Known::Unreadable) => gathered.add(container, Arc::default()),
                 None => {}

@@ -79,7 +79,9 @@ impl Processes {
                 started: process.start_time(),
                 used_ms: process.accumulated_cpu_time(),
             };
-            usages.push((self.percent(pid, time, elapsed), pid, process));
+            // One that was there before, but was missed, has nothing to be compared with.
+            let is_new = process.run_time() as f64 <= elapsed + 1.0;
+            usages.push((self.percent(pid, time, is_new, elapsed), pid, process));
             cpu_times.insert(pid, time);
         }
         self.cpu_times = cpu_times;
@@ -109,12 +111,14 @@ impl Processes {
 
     /// A process that started since the last reading, `elapsed` seconds ago, is measured from its
     /// start.
-    fn percent(&self, pid: Pid, now: CpuTime, elapsed: f64) -> f64 {
+    fn percent(&self, pid: Pid, now: CpuTime, is_new: bool, elapsed: f64) -> f64 {
         let before = self
             .cpu_times
             .get(&pid)
             .filter(|before| before.started == now.started)
-            .map_or(0, |before| before.used_ms);
+            .map_or(if is_new { 0 } else { now.used_ms }, |before| {
+                before.used_ms
+            });
         // Before the first reading there is nothing that a difference could be taken of.
         if elapsed <= 0.0 {
             return 0.0;

@@ -44,8 +44,9 @@ pub(super) enum KernelError {
     /// The group is outside of what this process sees.
     #[error("its control group is not visible here")]
     Invisible,
-    /// The process is no longer the container's.
-    #[error("its first process has ended")]
+    /// The process is not, or no longer, the container's: the id of one that ended was given to
+    /// another, or the engine is on another host.
+    #[error("its first process is not visible here")]
     Ended,
     /// A file without the number that it should have.
     #[error("its {0} cannot be read")]
@@ -73,7 +74,7 @@ impl Kernel {
         let cgroup = of_process(&self.proc, pid, "cgroup");
         let text = read_text(&cgroup)?;
         let groups = locate(&self.mounts, &text, id).ok_or(KernelError::Invisible)?;
-        let network = own_network
+        let network = (own_network && !self.is_in_our_network(pid))
             .then(|| open(&of_process(&self.proc, pid, "net/dev")))
             .transpose()?;
         let files = ContainerFiles::open(&groups, network)?;
@@ -83,6 +84,16 @@ impl Kernel {
             return Err(KernelError::Ended);
         }
         Ok(files)
+    }
+}
+
+impl Kernel {
+    /// Whether a process has the agent's network, the host's: by way of another container, for
+    /// instance. Not where that cannot be seen, which takes privileges.
+    fn is_in_our_network(&self, pid: u32) -> bool {
+        let namespace = |process: &Path| fs::read_link(process.join("ns/net")).ok();
+        let theirs = namespace(&self.proc.join(pid.to_string()));
+        theirs.is_some() && theirs == namespace(&self.proc.join("self"))
     }
 }
 
@@ -321,7 +332,7 @@ fn text<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
                 length += read;
                 // The kernel hands out such files by pages, none of them less than filled but
                 // for a line: a short answer is the last, and saves asking once more.
-                if read < PAGE * 3 / 4 {
+                if read < PAGE * 3 / 4 && length < buffer.len() {
                     break;
                 }
             }
