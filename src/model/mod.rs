@@ -60,7 +60,7 @@ pub struct AgentInfo {
     pub cpu_percent: f64,
     /// CPU of dockerd, containerd and its shims together, in percent of one core, over the last
     /// system interval: what the agent causes there is in it, and what others do. Absent where
-    /// they cannot be seen, or where `TOP_PROCESSES` is 0 and no process is looked at.
+    /// they cannot be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_cpu_percent: Option<f64>,
     /// The agent's resident memory, in bytes. Source: `/proc/<pid>/stat`, `rss`.

@@ -1,5 +1,6 @@
 //! The host: [`SystemCollector`] and, one file per family, what it reads.
 
+mod cpu;
 mod disk;
 mod network;
 mod process;

@@ -1,10 +1,20 @@
-//! The busiest processes, and the agent among them.
+//! The busiest processes, and the agent and the engine among them.
+//!
+//! One pass over `/proc`: a process costs three system calls and no allocation.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::time::Instant;
+use std::ffi::CStr;
+use std::io::{self, Write};
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
-use sysinfo::{Pid, Process, ProcessRefreshKind, ProcessesToUpdate, System};
+use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, open, openat, seek};
+use rustix::io::{Errno, read};
+use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::messages::AgentUsage;
 use crate::model::{TopProcess, figure};
@@ -13,24 +23,61 @@ use crate::model::{TopProcess, figure};
 /// the kernel keeps 15 bytes).
 const ENGINE: [&[u8]; 2] = [b"dockerd", b"containerd"];
 const SHIM: &[u8] = b"containerd-shim";
+/// Room for the text of a process's `stat`: 52 numbers of at most 20 digits, and a name.
+const STAT: usize = 2048;
+/// Room for entries of `/proc`, of which one read yields as many as fit.
+const ENTRIES: usize = 32 * 1024;
 
-/// What is kept of each process between two readings.
-///
-/// CPU is the difference of `utime` + `stime`, not sysinfo's own percentage, which stays at 0
-/// for a process that had used no CPU at the reading before.
+/// What is kept of the processes between two readings.
 pub(super) struct Processes {
     listed: usize,
-    agent: Pid,
-    cpu_times: HashMap<Pid, CpuTime>,
-    /// When they were read: the middle of the pass over `/proc`. None before the first.
-    read_at: Option<Instant>,
+    agent: u32,
+    proc: OwnedFd,
+    known: HashMap<u32, Known>,
+    /// The number of this pass, by which what has not been seen in it is told.
+    pass: u64,
+    /// The pass before; none before the first.
+    before: Option<Pass>,
+    ticks_per_second: f64,
+    page: u64,
+    /// Room for one pass, kept for the next.
+    room: Room,
 }
 
-/// A process's CPU time; the start tells a process from a later one with the same id.
-#[derive(Clone, Copy)]
-struct CpuTime {
+/// When a pass over `/proc` began, and its middle, which is when the processes count as read; since
+/// boot.
+#[derive(Debug, Clone, Copy)]
+struct Pass {
+    began: Duration,
+    middle: Duration,
+}
+
+/// What is known of a process from the pass before.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// Tells a process from a later one with the same id.
     started: u64,
-    used_ms: u64,
+    used: u64,
+    pass: u64,
+}
+
+#[derive(Default)]
+struct Room {
+    entries: Vec<MaybeUninit<u8>>,
+    pids: Vec<u32>,
+    found: Vec<Found>,
+    /// The names of the processes that were found, one after the other.
+    names: Vec<u8>,
+}
+
+/// A process as this pass found it.
+struct Found {
+    pid: u32,
+    name: Range<usize>,
+    /// CPU time used since the pass before, in ticks.
+    used: u64,
+    /// Resident memory, in pages.
+    resident: u64,
 }
 
 /// The outcome of a reading.
@@ -41,119 +88,212 @@ pub(super) struct Busiest {
 
 impl Processes {
     /// Lists the `listed` busiest.
-    pub(super) fn new(listed: usize) -> Self {
-        Self {
+    pub(super) fn new(listed: usize) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self {
             listed,
-            agent: Pid::from_u32(std::process::id()),
-            cpu_times: HashMap::new(),
-            read_at: None,
-        }
+            agent: std::process::id(),
+            proc: open("/proc", flags, Mode::empty())?,
+            known: HashMap::new(),
+            pass: 0,
+            before: None,
+            ticks_per_second: clock_ticks_per_second() as f64,
+            page: page_size() as u64,
+            room: Room::default(),
+        })
     }
 
-    /// Reads all processes, or only the agent where none are listed, and compares them with the
-    /// reading before. Refreshes the host's CPU as well, which sysinfo needs for it.
-    pub(super) fn refresh(&mut self, system: &mut System) -> Busiest {
-        let agent = [self.agent];
-        let wanted = if self.listed > 0 {
-            ProcessesToUpdate::All
-        } else {
-            ProcessesToUpdate::Some(&agent)
-        };
-        let started = Instant::now();
-        system.refresh_processes_specifics(
-            wanted,
-            true,
-            ProcessRefreshKind::nothing()
-                .with_cpu()
-                .with_memory()
-                .without_tasks(),
-        );
-        let read_at = started + started.elapsed() / 2;
-        let elapsed = self
-            .read_at
-            .map_or(0.0, |before| (read_at - before).as_secs_f64());
-        let mut cpu_times = HashMap::with_capacity(system.processes().len());
-        let mut usages: Vec<(f64, Pid, &Process)> = Vec::with_capacity(cpu_times.capacity());
-        for (&pid, process) in system.processes() {
-            let time = CpuTime {
-                started: process.start_time(),
-                used_ms: process.accumulated_cpu_time(),
-            };
-            // One that was there before, but was missed, has nothing to be compared with.
-            let is_new = process.run_time() as f64 <= elapsed + 1.0;
-            usages.push((self.percent(pid, time, is_new, elapsed), pid, process));
-            cpu_times.insert(pid, time);
-        }
-        self.cpu_times = cpu_times;
-        self.read_at = Some(read_at);
+    /// Reads all processes and compares them with the reading before. `host_memory` is in bytes.
+    pub(super) fn read(&mut self, host_memory: u64) -> io::Result<Busiest> {
+        let began = since_boot();
+        self.find()?;
+        let middle = began + (since_boot() - began) / 2;
+        let elapsed = self.before.map_or(0.0, |before| {
+            middle.saturating_sub(before.middle).as_secs_f64()
+        });
+        self.before = Some(Pass { began, middle });
 
-        let agent = usages
+        let percent = |ticks: u64| {
+            // Before the first reading there is nothing that a difference could be taken of.
+            if elapsed > 0.0 {
+                figure(ticks as f64 / self.ticks_per_second / elapsed * 100.0, 2)
+            } else {
+                0.0
+            }
+        };
+        let Room { found, names, .. } = &mut self.room;
+        let engine = found
             .iter()
-            .find(|(_, pid, _)| *pid == self.agent)
-            .map(|(cpu, _, process)| AgentUsage {
-                cpu_percent: figure(*cpu, 2),
-                engine_cpu_percent: engine_percent(&usages),
-                memory_rss: process.memory(),
+            .filter(|process| is_engine(&names[process.name.clone()]))
+            .map(|process| process.used)
+            .reduce(|sum, used| sum + used);
+        let agent = found
+            .iter()
+            .find(|process| process.pid == self.agent)
+            .map(|process| AgentUsage {
+                cpu_percent: percent(process.used),
+                engine_cpu_percent: engine.map(percent),
+                memory_rss: process.resident * self.page,
             })
             .unwrap_or_default();
-        let total = system.total_memory();
-        let top = busiest(usages, self.listed)
-            .into_iter()
-            .map(|(cpu, pid, process)| TopProcess {
-                name: process.name().to_string_lossy().into_owned(),
-                cpu: figure(cpu, 2),
-                mem: figure(share(process.memory(), total), 2),
-                pid: pid.as_u32(),
+        let top = busiest(found, self.listed)
+            .iter()
+            .map(|process| TopProcess {
+                name: String::from_utf8_lossy(&names[process.name.clone()]).into_owned(),
+                cpu: percent(process.used),
+                mem: figure(share(process.resident * self.page, host_memory), 2),
+                pid: process.pid,
             })
             .collect();
-        Busiest { top, agent }
+        Ok(Busiest { top, agent })
     }
 
-    /// A process that started since the last reading, `elapsed` seconds ago, is measured from its
-    /// start.
-    fn percent(&self, pid: Pid, now: CpuTime, is_new: bool, elapsed: f64) -> f64 {
-        let before = self
-            .cpu_times
-            .get(&pid)
-            .filter(|before| before.started == now.started)
-            .map_or(if is_new { 0 } else { now.used_ms }, |before| {
-                before.used_ms
-            });
-        // Before the first reading there is nothing that a difference could be taken of.
-        if elapsed <= 0.0 {
-            return 0.0;
+    /// One pass over `/proc`, into `room`.
+    fn find(&mut self) -> io::Result<()> {
+        self.pass += 1;
+        self.room.found.clear();
+        self.room.names.clear();
+        self.list()?;
+        let mut pids = std::mem::take(&mut self.room.pids);
+        for pid in pids.drain(..) {
+            self.find_one(pid);
         }
-        now.used_ms.saturating_sub(before) as f64 / 10.0 / elapsed
+        self.room.pids = pids;
+        let pass = self.pass;
+        self.known.retain(|_, known| known.pass == pass);
+        Ok(())
+    }
+
+    /// The ids of all processes.
+    fn list(&mut self) -> io::Result<()> {
+        let Room { pids, entries, .. } = &mut self.room;
+        entries.resize(ENTRIES, MaybeUninit::uninit());
+        seek(&self.proc, SeekFrom::Start(0))?;
+        let mut directory = RawDir::new(&self.proc, entries);
+        while let Some(entry) = directory.next() {
+            pids.extend(process_id(entry?.file_name()));
+        }
+        Ok(())
+    }
+
+    /// One process; one that has ended meanwhile, or is hidden from the agent, is left out.
+    fn find_one(&mut self, pid: u32) {
+        let mut text = [0; STAT];
+        let Some(stat) = read_stat(self.proc.as_fd(), pid, &mut text).and_then(parse) else {
+            return;
+        };
+        let now = Known {
+            started: stat.started,
+            used: stat.used,
+            pass: self.pass,
+        };
+        let base = match self.known.insert(pid, now) {
+            Some(before) if before.started == stat.started => before.used,
+            _ if self.is_new(&stat) => 0,
+            // It was there before, but was missed: there is nothing to compare it with.
+            _ => stat.used,
+        };
+        let name = self.room.names.len()..self.room.names.len() + stat.name.len();
+        self.room.names.extend_from_slice(stat.name);
+        self.room.found.push(Found {
+            pid,
+            name,
+            used: stat.used.saturating_sub(base),
+            resident: stat.resident,
+        });
+    }
+
+    /// Whether a process has started since the pass before began: it is measured from its start.
+    fn is_new(&self, stat: &Stat<'_>) -> bool {
+        self.before.is_some_and(|before| {
+            // The kernel counts whole ticks.
+            (stat.started + 1) as f64 / self.ticks_per_second >= before.began.as_secs_f64()
+        })
     }
 }
 
-/// The `listed` highest, highest first; at equal CPU the larger memory, then the older process.
-fn busiest(mut usages: Vec<(f64, Pid, &Process)>, listed: usize) -> Vec<(f64, Pid, &Process)> {
-    let order = |a: &(f64, Pid, &Process), b: &(f64, Pid, &Process)| -> Ordering {
-        b.0.total_cmp(&a.0)
-            .then_with(|| b.2.memory().cmp(&a.2.memory()))
-            .then_with(|| a.1.cmp(&b.1))
-    };
-    if listed < usages.len() {
-        usages.select_nth_unstable_by(listed, order);
-        usages.truncate(listed);
-    }
-    usages.sort_unstable_by(order);
-    usages
+/// Time since boot, suspended time included, as the kernel dates the start of processes.
+fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or_default(),
+        u32::try_from(now.tv_nsec).unwrap_or_default(),
+    )
 }
 
-/// CPU of all the engine's processes together; none where no such process is visible.
-fn engine_percent(usages: &[(f64, Pid, &Process)]) -> Option<f64> {
-    let engine = |process: &Process| {
-        let name = process.name().as_encoded_bytes();
-        ENGINE.contains(&name) || name.starts_with(SHIM)
+/// The id that an entry of `/proc` stands for; most of the others have names.
+fn process_id(entry: &CStr) -> Option<u32> {
+    std::str::from_utf8(entry.to_bytes()).ok()?.parse().ok()
+}
+
+/// The text of `/proc/<pid>/stat`.
+fn read_stat<'t>(proc: BorrowedFd<'_>, pid: u32, text: &'t mut [u8; STAT]) -> Option<&'t [u8]> {
+    let mut path = [0; 24];
+    let mut rest = &mut path[..];
+    write!(rest, "{pid}/stat\0").ok()?;
+    let path = CStr::from_bytes_until_nul(&path).ok()?;
+    let file = openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    loop {
+        match read(&file, &mut text[..]) {
+            Ok(length) => return Some(&text[..length]),
+            Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// What is used of `/proc/<pid>/stat`.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat<'t> {
+    name: &'t [u8],
+    /// `utime` + `stime`, in ticks.
+    used: u64,
+    /// In ticks since boot.
+    started: u64,
+    /// In pages.
+    resident: u64,
+}
+
+/// Fields are separated by spaces; the second, the name, is in parentheses and may hold both.
+fn parse(stat: &[u8]) -> Option<Stat<'_>> {
+    let open = stat.iter().position(|byte| *byte == b'(')?;
+    let close = stat.iter().rposition(|byte| *byte == b')')?;
+    let name = stat.get(open + 1..close)?;
+    // The third field is the first of these.
+    let mut fields = stat[close + 1..].split(|byte| *byte == b' ').skip(1);
+    let mut field = |skipped: usize| number(fields.nth(skipped)?);
+    let (utime, stime) = (field(14 - 3)?, field(0)?);
+    let started = field(22 - 16)?;
+    let resident = field(24 - 23)?;
+    Some(Stat {
+        name,
+        used: utime.checked_add(stime)?,
+        started,
+        resident,
+    })
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The `listed` that used most, most first; at equal CPU the larger memory, then the older process.
+fn busiest(found: &mut [Found], listed: usize) -> &[Found] {
+    let order = |a: &Found, b: &Found| -> Ordering {
+        let key = |one: &Found| (one.used, one.resident);
+        key(b).cmp(&key(a)).then_with(|| a.pid.cmp(&b.pid))
     };
-    usages
-        .iter()
-        .filter(|(_, _, process)| engine(process))
-        .map(|(cpu, _, _)| *cpu)
-        .reduce(|sum, cpu| sum + cpu)
-        .map(|sum| figure(sum, 2))
+    let listed = listed.min(found.len());
+    if listed < found.len() {
+        found.select_nth_unstable_by(listed, order);
+    }
+    let top = &mut found[..listed];
+    top.sort_unstable_by(order);
+    top
+}
+
+fn is_engine(name: &[u8]) -> bool {
+    ENGINE.contains(&name) || name.starts_with(SHIM)
 }
 
 fn share(part: u64, whole: u64) -> f64 {
@@ -161,5 +301,83 @@ fn share(part: u64, whole: u64) -> f64 {
         0.0
     } else {
         part as f64 / whole as f64 * 100.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Found, Processes, busiest, parse};
+
+    const STAT: &[u8] = b"1234 (a) b (c) S 1 1234 1234 0 -1 4194304 2731 0 10 0 57 31 5 6 20 0 3 0 \
+        987654 225280000 4096 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+
+    #[test]
+    fn names_may_hold_anything() {
+        let stat = parse(STAT).unwrap();
+        assert_eq!(stat.name, b"a) b (c");
+        assert_eq!(
+            (stat.used, stat.started, stat.resident),
+            (57 + 31, 987_654, 4096)
+        );
+        let odd = [b"1 (\xff\n ) ".as_slice(), &STAT[15..]].concat();
+        assert_eq!(parse(&odd).unwrap().name, b"\xff\n ");
+    }
+
+    #[test]
+    fn what_is_no_stat_is_left_out() {
+        for text in [
+            &b""[..],
+            b"1",
+            b"1 )(",
+            b"1 (a)",
+            b"1 (a) S 1 2 3",
+            &STAT[..90],
+        ] {
+            assert_eq!(parse(text), None);
+        }
+    }
+
+    #[test]
+    fn the_busiest_come_first_then_the_largest_then_the_oldest() {
+        let one = |pid, used, resident| Found {
+            pid,
+            name: 0..0,
+            used,
+            resident,
+        };
+        let all = || {
+            vec![
+                one(4, 0, 1),
+                one(3, 9, 1),
+                one(2, 0, 7),
+                one(1, 0, 1),
+                one(5, 1, 0),
+            ]
+        };
+        let pids = |listed| -> Vec<u32> {
+            busiest(&mut all(), listed)
+                .iter()
+                .map(|one| one.pid)
+                .collect()
+        };
+        assert_eq!(pids(10), [3, 5, 2, 1, 4]);
+        assert_eq!(pids(3), [3, 5, 2]);
+        assert_eq!(pids(0), [0; 0]);
+    }
+
+    #[test]
+    fn processes_that_have_ended_are_forgotten() {
+        let mut processes = Processes::new(5).unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
+        processes.read(1).unwrap();
+        assert!(processes.known.contains_key(&child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        processes.read(1).unwrap();
+        assert!(!processes.known.contains_key(&child.id()));
+        assert!(processes.known.contains_key(&std::process::id()));
     }
 }

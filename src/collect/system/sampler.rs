@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::system::uname;
 use sysinfo::{MemoryRefreshKind, System};
 
-use super::{disk, network, process};
+use super::{cpu, disk, network, process};
 use crate::messages::SystemSample;
 use crate::model::{HostInfo, LoadAverage, SystemMetrics, figure};
 
@@ -39,6 +39,7 @@ pub(super) enum Error {
 /// Reads the host; keeps what the next reading compares with.
 pub(super) struct Sampler {
     system: System,
+    cpus: cpu::Cpus,
     processes: process::Processes,
     host: Arc<HostInfo>,
 }
@@ -47,42 +48,42 @@ impl Sampler {
     /// Takes the reading that the first sample is compared with, and lets some time pass, so
     /// that not even the first sample has rates of 0. Blocks.
     pub(super) fn new(top_processes: usize) -> Result<Self, Error> {
-        let mut system = System::new().map_err(sysinfo("/proc"))?;
-        let mut processes = process::Processes::new(top_processes);
-        processes.refresh(&mut system);
-        thread::sleep(FIRST_INTERVAL);
-        Ok(Self {
-            system,
+        let processes = process::Processes::new(top_processes).map_err(unreadable("/proc"))?;
+        let mut sampler = Self {
+            system: System::new().map_err(sysinfo("/proc"))?,
+            cpus: cpu::Cpus::default(),
             processes,
             host: Arc::default(),
-        })
+        };
+        sampler.cpus.read().map_err(unreadable("/proc/stat"))?;
+        sampler.processes.read(0).map_err(unreadable("/proc"))?;
+        thread::sleep(FIRST_INTERVAL);
+        Ok(sampler)
     }
 
     /// Reads everything once. Blocks.
     pub(super) fn sample(&mut self) -> Result<SystemSample, Error> {
-        // Before the processes, whose memory is a share of the host's.
         self.system
             .refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        let busiest = self.processes.refresh(&mut self.system);
-        self.refresh_host()?;
+        let memory_total = self.system.total_memory();
+        let memory_used = memory_total.saturating_sub(self.system.available_memory());
+        let load = self.cpus.read().map_err(unreadable("/proc/stat"))?;
+        let busiest = self.processes.read(memory_total);
+        let busiest = busiest.map_err(unreadable("/proc"))?;
+        self.refresh_host(load.cpus)?;
         let (disk_used, disk_total) = disk::root().map_err(unreadable("/"))?;
-        let available = self.system.available_memory();
-        let memory_used = self.system.total_memory().saturating_sub(available);
-        let load = System::load_average().map_err(sysinfo("/proc/loadavg"))?;
+        let averages = System::load_average().map_err(sysinfo("/proc/loadavg"))?;
         let metrics = SystemMetrics {
-            cpu_percent: [figure(
-                f64::from(self.system.global_cpu_usage()).min(100.0),
-                2,
-            )],
+            cpu_percent: [figure(load.percent, 2)],
             memory_used: figure(memory_used as f64 / MIB, 2),
-            memory_total: figure(self.system.total_memory() as f64 / MIB, 2),
+            memory_total: figure(memory_total as f64 / MIB, 2),
             disk_used,
             disk_total,
             uptime: System::uptime().map_err(sysinfo("/proc/uptime"))?,
             load_avg: LoadAverage {
-                one: figure(load.one, 2),
-                five: figure(load.five, 2),
-                fifteen: figure(load.fifteen, 2),
+                one: figure(averages.one, 2),
+                five: figure(averages.five, 2),
+                fifteen: figure(averages.fifteen, 2),
             },
             network: network::interfaces().map_err(unreadable("/proc/net/dev"))?,
             top_processes: busiest.top,
@@ -94,11 +95,11 @@ impl Sampler {
         })
     }
 
-    /// The name may change while the agent runs; the rest is read once.
-    fn refresh_host(&mut self) -> Result<(), Error> {
+    /// The name and the number of CPUs may change while the agent runs; the rest is read then.
+    fn refresh_host(&mut self, cpus: u32) -> Result<(), Error> {
         let uname = uname();
         let hostname = uname.nodename().to_string_lossy();
-        if self.host.cpus > 0 && self.host.hostname == hostname {
+        if self.host.cpus == cpus && self.host.hostname == hostname {
             return Ok(());
         }
         self.host = Arc::new(HostInfo {
@@ -106,7 +107,7 @@ impl Sampler {
             os: operating_system(),
             kernel: uname.release().to_string_lossy().into_owned(),
             arch: uname.machine().to_string_lossy().into_owned(),
-            cpus: u32::try_from(self.system.cpus().len()).unwrap_or(u32::MAX),
+            cpus,
             boot_time: System::boot_time().map_err(sysinfo("/proc/stat"))?,
         });
         Ok(())
