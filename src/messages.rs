@@ -20,6 +20,9 @@ pub struct Collected<T> {
     pub collected_at: SystemTime,
     /// How long the round took.
     pub duration: Duration,
+    /// The time between rounds where it is more than the interval, as rounds take too long for
+    /// that.
+    pub stretched: Option<Duration>,
 }
 
 /// One reading of the host.

@@ -15,8 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub struct SourceState<T> {
     name: &'static str,
-    /// How long it may go without a word; none where the source is switched off.
-    silence: Option<Duration>,
+    /// The time between its rounds as it was configured; none where the source is switched off.
+    interval: Option<Duration>,
+    /// The time between its rounds where it is more than that.
+    stretched: Option<Duration>,
     sample: Option<T>,
     collected_at: Option<Timestamp>,
     duration: Option<Duration>,
@@ -31,7 +33,7 @@ impl<T> SourceState<T> {
     #[must_use]
     pub fn enabled(name: &'static str, interval: Duration) -> Self {
         Self {
-            silence: Some(interval * 3 + PATIENCE),
+            interval: Some(interval),
             ..Self::disabled(name)
         }
     }
@@ -41,7 +43,8 @@ impl<T> SourceState<T> {
     pub fn disabled(name: &'static str) -> Self {
         Self {
             name,
-            silence: None,
+            interval: None,
+            stretched: None,
             sample: None,
             collected_at: None,
             duration: None,
@@ -51,10 +54,17 @@ impl<T> SourceState<T> {
         }
     }
 
+    /// How long it may go without a word.
+    fn silence(&self) -> Option<Duration> {
+        let interval = self.stretched.or(self.interval)?;
+        Some(interval * 3 + PATIENCE)
+    }
+
     /// Takes in what came of a round. Changes of health, and only those, go to the log.
     pub fn update(&mut self, collected: Collected<T>) {
         let now = Instant::now();
         self.note_health(collected.error);
+        self.note_pace(collected.stretched);
         self.heard = Some(now);
         self.duration = Some(collected.duration);
         if let Some(sample) = collected.sample {
@@ -67,7 +77,9 @@ impl<T> SourceState<T> {
     /// Takes note of a source that has gone silent, and drops figures that have grown too old to
     /// be shown.
     pub(super) fn note_silence(&mut self, now: Instant) {
-        let Some(patience) = self.silence else { return };
+        let Some(patience) = self.silence() else {
+            return;
+        };
         let too_old = |moment: Option<Instant>| {
             moment.is_some_and(|moment| now.saturating_duration_since(moment) > patience)
         };
@@ -91,6 +103,19 @@ impl<T> SourceState<T> {
         self.error = error;
     }
 
+    fn note_pace(&mut self, stretched: Option<Duration>) {
+        match (self.stretched, stretched) {
+            (None, Some(interval)) => warn!(
+                source = self.name,
+                ?interval,
+                "source stretched: its rounds take longer than half of its interval"
+            ),
+            (Some(_), None) => info!(source = self.name, "source in time again"),
+            _ => {}
+        }
+        self.stretched = stretched;
+    }
+
     /// The newest sample.
     pub(super) fn sample(&self) -> Option<&T> {
         self.sample.as_ref()
@@ -98,7 +123,7 @@ impl<T> SourceState<T> {
 
     /// Whether there is nothing to wait for before the first snapshot.
     pub(super) fn has_answered(&self) -> bool {
-        self.silence.is_none() || self.heard.is_some()
+        self.interval.is_none() || self.heard.is_some()
     }
 
     /// The source's account in the snapshot.
@@ -106,20 +131,26 @@ impl<T> SourceState<T> {
         let unanswered = || (!self.has_answered()).then(|| "no answer yet".to_owned());
         let error = self.error.clone().or_else(unanswered);
         SourceHealth {
-            status: match (&self.silence, &error) {
+            status: match (&self.interval, &error) {
                 (None, _) => SourceStatus::Disabled,
                 (Some(_), Some(_)) => SourceStatus::Failing,
                 (Some(_), None) => SourceStatus::Ok,
             },
             collected_at: self.collected_at,
-            duration_ms: self
-                .duration
-                .map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+            duration_ms: self.duration.map(milliseconds),
+            interval_ms: self.stretched.or(self.interval).map(milliseconds),
+            interval_reason: self.stretched.zip(self.interval).map(|(_, interval)| {
+                format!("rounds take longer than half of the configured {interval:?}")
+            }),
             error,
             via: None,
             via_reason: None,
         }
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -138,6 +169,7 @@ mod tests {
             error: error.map(str::to_owned),
             collected_at: SystemTime::now(),
             duration: Duration::from_millis(12),
+            stretched: None,
         }
     }
 
@@ -184,6 +216,29 @@ mod tests {
         state.update(round(Some(1), Some("statistics of /web: no answer")));
         assert_eq!(state.sample(), Some(&1));
         assert_eq!(state.health().status, SourceStatus::Failing);
+    }
+
+    #[test]
+    fn a_stretched_source_says_so_and_is_waited_for() {
+        let mut state = SourceState::enabled("test", INTERVAL);
+        state.update(round(Some(1), None));
+        let health = state.health();
+        assert_eq!(
+            (health.interval_ms, health.interval_reason),
+            (Some(5000), None)
+        );
+        state.update(Collected {
+            stretched: Some(INTERVAL * 4),
+            ..round(Some(2), None)
+        });
+        let health = state.health();
+        assert_eq!(health.interval_ms, Some(20_000));
+        assert_eq!(
+            health.interval_reason.as_deref(),
+            Some("rounds take longer than half of the configured 5s")
+        );
+        state.note_silence(Instant::now() + INTERVAL * 3 + PATIENCE * 2);
+        assert_eq!(state.health().status, SourceStatus::Ok);
     }
 
     #[test]

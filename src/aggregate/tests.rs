@@ -55,6 +55,7 @@ fn sample() -> Collected<SystemSample> {
         error: None,
         collected_at: SystemTime::now(),
         duration: Duration::ZERO,
+        stretched: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! round: see `schedule.rs`.
 
 mod backoff;
+mod blocking;
 pub mod docker;
 pub mod logs;
 mod net_dev;

@@ -1,10 +1,10 @@
 //! Rounds of one source, at its interval, with pauses while it fails.
 
 use std::future::Future;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use actix::Recipient;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
 use super::backoff::Backoff;
@@ -63,42 +63,96 @@ pub async fn collect_once<S: Source>(source: &mut S) -> Collected<S::Sample> {
         error,
         collected_at: SystemTime::now(),
         duration: started.elapsed(),
+        stretched: None,
     }
 }
 
 /// Reads `source` for ever, a round per interval, and publishes each round to `sink`.
 ///
 /// The first round starts at once. A round that outlasts its interval is followed by the next at
-/// once; the ticks that it missed are not made up for. After a round that failed as a whole the next one comes after a pause instead, until
-/// one succeeds.
+/// once; the ticks that it missed are not made up for. While rounds take longer than half of the
+/// interval, only every second, third … tick is followed by one. After a round that failed as a
+/// whole the next one comes after a pause instead, until one succeeds.
 pub(super) async fn run<S: Source>(
     mut source: S,
     interval: Duration,
     sink: Recipient<Collected<S::Sample>>,
 ) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut pace = Pace::new(interval, Instant::now());
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
-        ticks.tick().await;
+        sleep_until(pace.due).await;
         loop {
-            let collected = collect_once(&mut source).await;
+            let mut collected = collect_once(&mut source).await;
             let failed = collected.sample.is_none();
             debug!(
                 duration_ms = collected.duration.as_millis() as u64,
                 error = collected.error,
                 "round ended"
             );
+            if !failed {
+                pace.note(collected.duration);
+            }
+            collected.stretched = pace.stretched();
             // Past the mailbox's bound, which a crowd of new sessions may have filled: a source
             // has one round at a time. A closed mailbox means that the agent is stopping.
             sink.do_send(collected);
             if !failed {
                 break;
             }
-            tokio::time::sleep(backoff.pause()).await;
+            sleep(backoff.pause()).await;
         }
         backoff.reset();
+        pace.advance(Instant::now());
     }
+}
+
+/// When rounds are due: at ticks that are an interval apart, at so many of them that a source is
+/// busy for half of its time at most.
+#[derive(Debug)]
+struct Pace {
+    interval: Duration,
+    /// The tick of the next round.
+    due: Instant,
+    /// How long the last round took.
+    last: Duration,
+    /// From one round to the next, in ticks.
+    stride: u32,
+}
+
+impl Pace {
+    fn new(interval: Duration, begin: Instant) -> Self {
+        Self {
+            interval,
+            due: begin,
+            last: Duration::ZERO,
+            stride: 1,
+        }
+    }
+
+    /// Takes note of how long a round took. One that is slow by itself changes nothing.
+    fn note(&mut self, took: Duration) {
+        let typical = took.min(std::mem::replace(&mut self.last, took));
+        self.stride = ticks(typical * 2, self.interval, u128::div_ceil).max(1);
+    }
+
+    /// The time between rounds, where it is more than the interval.
+    fn stretched(&self) -> Option<Duration> {
+        (self.stride > 1).then(|| self.interval * self.stride)
+    }
+
+    /// To the next round: at once where its tick has passed.
+    fn advance(&mut self, now: Instant) {
+        let late = now.saturating_duration_since(self.due);
+        let passed = ticks(late, self.interval, |late, interval| late / interval);
+        self.due += self.interval * self.stride.max(passed);
+    }
+}
+
+/// How many ticks make a time.
+fn ticks(time: Duration, interval: Duration, divide: fn(u128, u128) -> u128) -> u32 {
+    let interval = interval.as_nanos().max(1);
+    u32::try_from(divide(time.as_nanos(), interval)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -166,19 +220,19 @@ mod tests {
     }
 
     #[actix::test]
-    async fn starts_at_once_and_never_makes_up_for_missed_ticks() {
+    async fn starts_at_once_never_makes_up_for_missed_ticks_and_is_busy_half_of_its_time_at_most() {
         tokio::time::pause();
         let source = Moody {
             round: 0,
             failures: 0,
-            takes: vec![2500, 2500, 2500],
+            takes: vec![2400, 2400, 2400],
         };
         let seen = observe(source, Duration::from_secs(1), 5).await;
         let times: Vec<_> = seen
             .iter()
             .map(|(at, _)| (at * 10.0).round() / 10.0)
             .collect();
-        assert_eq!(times, [2.5, 5.0, 7.5, 7.5, 8.0]);
+        assert_eq!(times, [2.4, 4.8, 9.4, 12.0, 13.0]);
     }
 
     #[actix::test]

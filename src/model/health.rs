@@ -49,6 +49,13 @@ pub struct SourceHealth {
     pub collected_at: Option<Timestamp>,
     /// How long the last round took, in milliseconds; null before the first.
     pub duration_ms: Option<u64>,
+    /// The time between its rounds, in milliseconds: as it was configured, or longer while rounds
+    /// take more than half of that. Absent where the source is disabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_ms: Option<u64>,
+    /// Why that is longer than what was configured; absent where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_reason: Option<String>,
     /// Why the source is failing; null while it is not.
     pub error: Option<String>,
     /// Where its figures come from; absent where there is only one way, or no figures.

@@ -222,20 +222,23 @@ impl Call {
             .ok_or(EngineError::Gone)
     }
 
-    /// The newest `tail` messages of a container's log, with timestamps. The caller keeps the
-    /// [`DEADLINE`].
+    /// The newest `tail` messages of a container's log, with timestamps; of those since a Unix
+    /// time, if one is given. The caller keeps the [`DEADLINE`].
     pub(crate) fn logs(
         &self,
         id: &str,
         tail: usize,
+        since: Option<i32>,
     ) -> impl Stream<Item = Result<LogOutput, BollardError>> + use<> {
-        let options = LogsOptionsBuilder::default()
+        let mut options = LogsOptionsBuilder::default()
             .stdout(true)
             .stderr(true)
             .timestamps(true)
-            .tail(&tail.to_string())
-            .build();
-        self.client.logs(id, Some(options))
+            .tail(&tail.to_string());
+        if let Some(since) = since {
+            options = options.since(since);
+        }
+        self.client.logs(id, Some(options.build()))
     }
 }
 

@@ -18,6 +18,7 @@ use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderValue};
 use hyper::{Response, Uri};
 use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -32,6 +33,9 @@ const MOST_OF_LOGS: usize = 4 * 1024 * 1024;
 const MOST_OF_THE_REST: usize = 1024 * 1024;
 /// The pause before another try at an engine whose queue of connections is full.
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
+/// How long a connection to another host may be silent before that host is probed, and the time
+/// between probes.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Sends bollard's requests to the engine.
 #[derive(Clone)]
@@ -115,7 +119,13 @@ async fn connect(host: &DockerHost) -> io::Result<Box<dyn Stream>> {
                 Err(error) => Err(about(path.display(), &error)),
             },
             DockerHost::Tcp(address) => match TcpStream::connect(address).await {
-                Ok(stream) => Ok(Box::new(stream)),
+                Ok(stream) => {
+                    // Events may be silent for days: a host that went away must show all the same.
+                    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+                    let keepalive = keepalive.with_interval(KEEPALIVE);
+                    let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+                    Ok(Box::new(stream))
+                }
                 Err(error) => Err(about(address, &error)),
             },
         };

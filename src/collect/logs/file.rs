@@ -22,6 +22,8 @@ const MOST_READ: u64 = 6 * 1024 * 1024;
 const FIRST_LOOK: u64 = 32 * 1024;
 /// How much is kept to tell growth from a file that was emptied and has grown again.
 const SEAM: u64 = 64;
+/// How often the newest lines are looked up where the file is rotated meanwhile.
+const LOOKS: u32 = 3;
 /// The most rotated files that are looked through.
 const MOST_ROTATED: u32 = 100;
 
@@ -35,10 +37,10 @@ pub(super) struct LogFile {
     tail: Tail,
 }
 
-/// How far the newest file has been read.
+/// How far the newest file has been read. It is opened anew when it has grown: a container that
+/// logs nothing costs one system call a round, and none costs a descriptor.
 #[derive(Debug)]
 struct Position {
-    file: File,
     inode: u64,
     offset: u64,
     /// What stands before the offset, and when the file was written to last: a file that was
@@ -75,27 +77,24 @@ impl LogFile {
     /// Reads what is new; whether anything was.
     pub(super) fn update(&mut self) -> io::Result<bool> {
         let now = std::fs::metadata(&self.path)?;
+        if self.at.as_ref().is_some_and(|at| at.is_at(&now)) {
+            return Ok(false);
+        }
+        let file = File::open(&self.path)?;
+        let now = file.metadata()?;
         // Out of the way while it is read; put back unless the newest lines are looked up anew.
-        match self.at.take().filter(|at| at.inode == now.ino()) {
-            Some(at) if at.offset == now.len() && at.written == written(&now) => {
-                self.at = Some(at);
-                Ok(false)
-            }
-            Some(mut at)
-                if at.offset < now.len()
-                    && now.len() - at.offset <= MOST_READ
-                    && at.seam == seam(&at.file, at.offset)? =>
-            {
+        match self.at.take() {
+            Some(mut at) if at.has_grown(&file, &now)? => {
                 let mut grown = std::mem::take(&mut at.rest);
-                at.offset += read_range(&at.file, at.offset, now.len(), &mut grown)?;
-                at.seam = seam(&at.file, at.offset)?;
+                at.offset += read_range(&file, at.offset, now.len(), &mut grown)?;
+                at.seam = seam(&file, at.offset)?;
                 at.written = written(&now);
                 at.rest = self.take_in(&grown);
                 self.at = Some(at);
-                Ok(true)
             }
-            _ => self.start().map(|()| true),
+            _ => self.start(file, now)?,
         }
+        Ok(true)
     }
 
     /// The lines as they are now, oldest first.
@@ -104,13 +103,36 @@ impl LogFile {
     }
 
     /// Looks up the newest lines, wherever they are.
-    fn start(&mut self) -> io::Result<()> {
-        self.tail = Tail::new(self.wanted, usize::MAX);
-        let file = File::open(&self.path)?;
-        let newest = file.metadata()?;
+    fn start(&mut self, mut file: File, mut newest: Metadata) -> io::Result<()> {
+        for _ in 0..LOOKS {
+            let chunks = self.newest_entries(&file, newest.len())?;
+            if std::fs::metadata(&self.path)?.ino() == newest.ino() {
+                self.tail = Tail::new(self.wanted, usize::MAX);
+                let mut rest = Vec::new();
+                for chunk in chunks.iter().rev() {
+                    rest = self.take_in(chunk);
+                }
+                self.at = Some(Position {
+                    inode: newest.ino(),
+                    offset: newest.len(),
+                    seam: seam(&file, newest.len())?,
+                    written: written(&newest),
+                    rest,
+                });
+                return Ok(());
+            }
+            // Rotated meanwhile: a file may have been looked through twice, or not at all.
+            file = File::open(&self.path)?;
+            newest = file.metadata()?;
+        }
+        Err(io::Error::other("rotated faster than it can be read"))
+    }
+
+    /// The entries of the newest lines, the newest file's first, whose size is given.
+    fn newest_entries(&self, file: &File, size: u64) -> io::Result<Vec<Vec<u8>>> {
         // One more than wanted: what the first of them follows is known to be whole.
         let mut wanted = self.wanted + 1;
-        let (chunk, ends) = last_entries(&file, newest.len(), wanted)?;
+        let (chunk, ends) = last_entries(file, size, wanted)?;
         let mut read = chunk.len() as u64;
         wanted = wanted.saturating_sub(ends);
         let mut chunks = vec![chunk];
@@ -125,19 +147,7 @@ impl LogFile {
             wanted = wanted.saturating_sub(ends);
             chunks.push(chunk);
         }
-        let mut rest = Vec::new();
-        for chunk in chunks.iter().rev() {
-            rest = self.take_in(chunk);
-        }
-        self.at = Some(Position {
-            seam: seam(&file, newest.len())?,
-            written: written(&newest),
-            file,
-            inode: newest.ino(),
-            offset: newest.len(),
-            rest,
-        });
-        Ok(())
+        Ok(chunks)
     }
 
     /// Takes in whole entries; returns what follows the last of them.
@@ -165,6 +175,21 @@ impl LogFile {
         message.push(b' ');
         message.extend_from_slice(entry.log.as_bytes());
         self.tail.push(channel, &message);
+    }
+}
+
+impl Position {
+    /// Whether a file is as it was when it was read last.
+    fn is_at(&self, now: &Metadata) -> bool {
+        (self.inode, self.offset, self.written) == (now.ino(), now.len(), written(now))
+    }
+
+    /// Whether a file is the one that was read last, and has grown by no more than is read.
+    fn has_grown(&self, file: &File, now: &Metadata) -> io::Result<bool> {
+        Ok(self.inode == now.ino()
+            && self.offset < now.len()
+            && now.len() - self.offset <= MOST_READ
+            && self.seam == seam(file, self.offset)?)
     }
 }
 

@@ -21,7 +21,7 @@ const MOST_OF_A_LINE: usize = LONGEST_LINE + 2 * LONGEST_TIMESTAMP + 1;
 const CUT: &str = " … [line cut at 16 KiB]";
 
 /// Where a message comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Channel {
     /// Standard output, message by message.
     Stdout,
@@ -148,21 +148,24 @@ impl Tail {
     fn evict(&mut self) {
         while self.lines.len() > self.wanted + 1 || (self.text > MOST_TEXT && self.lines.len() > 1)
         {
-            if let Some(line) = self.lines.pop_front() {
-                self.text -= line.raw.len();
-                self.dropped += 1;
-            }
+            self.drop_first();
         }
     }
 
-    /// How many messages were asked for.
-    pub(super) fn messages_asked(&self) -> usize {
-        self.messages_asked
+    fn drop_first(&mut self) {
+        if let Some(line) = self.lines.pop_front() {
+            self.text -= line.raw.len();
+            self.dropped += 1;
+        }
     }
 
-    /// How many messages have come.
-    pub(super) fn messages(&self) -> usize {
-        self.messages
+    /// As a tail to which all further messages will be pushed: what it begins with is settled.
+    pub(super) fn continued(mut self) -> Self {
+        if self.headless() > 0 {
+            self.drop_first();
+        }
+        self.messages_asked = usize::MAX;
+        self
     }
 
     /// Whether a longer tail would yield more lines: fragments took the room of lines. Those of a
@@ -178,14 +181,18 @@ impl Tail {
         self.messages >= self.messages_asked
     }
 
+    /// How many lines at the front, one or none, may lack their beginning.
+    fn headless(&self) -> usize {
+        usize::from(self.dropped == 0 && self.is_full())
+    }
+
     /// The lines, oldest first, each `TIMESTAMP text`: text that is not UTF-8 is replaced, and a
     /// line that was cut says so.
     pub(super) fn lines(&self) -> Vec<String> {
-        let headless = usize::from(self.dropped == 0 && self.is_full());
         let surplus = self.lines.len().saturating_sub(self.wanted);
         self.lines
             .iter()
-            .skip(headless.max(surplus))
+            .skip(self.headless().max(surplus))
             .map(Line::finished)
             .collect()
     }

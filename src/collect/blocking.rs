@@ -1,0 +1,111 @@
+//! Reading that may block, on a thread of its own.
+
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, spawn_blocking};
+
+/// How long a reading may take before its source counts as failing.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What is kept between readings, and read with on a blocking thread, one reading at a time: one
+/// that hangs (a dead file system, say) makes its source fail, and blocks nothing else.
+pub(super) struct Blocking<S, R> {
+    what: &'static str,
+    state: State<S, R>,
+}
+
+enum State<S, R> {
+    Idle(S),
+    Busy(JoinHandle<(S, R)>),
+    /// The thread was cancelled, as the runtime ends.
+    Lost,
+}
+
+impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
+    /// `what` is read with `state`.
+    pub(super) fn new(what: &'static str, state: S) -> Self {
+        Self {
+            what,
+            state: State::Idle(state),
+        }
+    }
+
+    /// Reads, within the deadline.
+    ///
+    /// # Errors
+    /// That it takes, or took, too long. A reading that still hangs is waited for again, rather
+    /// than joined by a second one.
+    pub(super) async fn read(
+        &mut self,
+        read: impl FnOnce(&mut S) -> R + Send + 'static,
+    ) -> Result<R, String> {
+        let (mut reading, late) = match std::mem::replace(&mut self.state, State::Lost) {
+            State::Idle(mut state) => {
+                let reading = spawn_blocking(move || {
+                    let outcome = read(&mut state);
+                    (state, outcome)
+                });
+                (reading, false)
+            }
+            State::Busy(reading) => (reading, true),
+            State::Lost => return Err("the agent is stopping".to_owned()),
+        };
+        match tokio::time::timeout(DEADLINE, &mut reading).await {
+            Ok(Ok((state, outcome))) => {
+                self.state = State::Idle(state);
+                if late {
+                    return Err(format!("reading {} took too long to be of use", self.what));
+                }
+                Ok(outcome)
+            }
+            Ok(Err(cancelled)) => Err(cancelled.to_string()),
+            Err(_) => {
+                self.state = State::Busy(reading);
+                Err(format!(
+                    "reading {} takes more than {} s: a file system may hang",
+                    self.what,
+                    DEADLINE.as_secs()
+                ))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::Blocking;
+
+    #[actix::test]
+    async fn one_that_hangs_is_waited_for_and_its_late_outcome_dropped() {
+        let (release, hang) = mpsc::channel::<()>();
+        let mut log = Blocking::new("a file", Vec::new());
+        let hung = log
+            .read(move |log| {
+                let _ = hang.recv();
+                log.push(1);
+                log.len()
+            })
+            .await;
+        assert_eq!(
+            hung.unwrap_err(),
+            "reading a file takes more than 5 s: a file system may hang"
+        );
+        release.send(()).unwrap();
+        let never = |log: &mut Vec<i32>| {
+            log.push(9);
+            log.len()
+        };
+        let late = log.read(never).await;
+        assert_eq!(
+            late.unwrap_err(),
+            "reading a file took too long to be of use"
+        );
+        let read = |log: &mut Vec<i32>| {
+            log.push(2);
+            log.len()
+        };
+        assert_eq!(log.read(read).await, Ok(2));
+    }
+}
