@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::aggregate::{Aggregator, Newest};
-use crate::collect::docker::{ContainerSource, Containers, DockerCollector};
+use crate::collect::docker::{ContainerSource, Containers, DockerCollector, most_kept_files};
 use crate::collect::logs::{LogCollector, LogSource};
 use crate::collect::system::{HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
@@ -26,7 +26,8 @@ use crate::settings::{CollectSettings, ServeSettings, Settings};
 
 /// The share of `SHUTDOWN_TIMEOUT` that sessions have to close in: the rest is for saying so.
 const FOR_SESSIONS: f64 = 0.9;
-/// Open files for everything but clients: hundreds of calls to the engine at once, and `/proc`.
+/// Open files for everything but clients and containers: hundreds of calls to the engine at once,
+/// and `/proc`.
 const FILES_BESIDE_CLIENTS: u64 = 600;
 
 /// Runs the daemon until a signal ends it.
@@ -112,7 +113,7 @@ fn clients_within(files: Option<u64>, max_clients: usize) -> usize {
     let Some(files) = files else {
         return max_clients;
     };
-    let room = files - FILES_BESIDE_CLIENTS.min(files / 2);
+    let room = files - most_kept_files(files) - FILES_BESIDE_CLIENTS.min(files / 2);
     match usize::try_from(room) {
         Ok(room) if room < max_clients => {
             warn!(

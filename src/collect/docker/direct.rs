@@ -16,6 +16,12 @@ use super::usage::{CpuReading, Usage};
 const MOST_KEPT_FILES: u64 = 4096;
 const SHARE_OF_FILES: u64 = 4;
 
+/// How many files are kept open, of as many as the process may open.
+#[must_use]
+pub fn most_kept_files(limit: u64) -> u64 {
+    (limit / SHARE_OF_FILES).min(MOST_KEPT_FILES)
+}
+
 /// Files that containers are measured from.
 pub(super) struct Direct {
     kernel: Result<Kernel, KernelError>,
@@ -62,7 +68,7 @@ impl Direct {
     pub(super) fn new() -> Self {
         let memory = rustix::system::sysinfo();
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let kept = (files / SHARE_OF_FILES).min(MOST_KEPT_FILES);
+        let kept = most_kept_files(files);
         Self {
             kernel: Kernel::new(Path::new("/proc")),
             containers: HashMap::new(),

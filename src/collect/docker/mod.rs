@@ -19,6 +19,7 @@ use super::{Collector, Round, Source};
 use crate::messages::DockerSample;
 use crate::model::{Container, Via};
 use crate::settings::{ContainerStats, DockerHost};
+pub use direct::most_kept_files;
 use direct::{Direct, Miss};
 use engine::{Call, Engine, EngineError};
 pub use inventory::Containers;

@@ -1,5 +1,7 @@
 //! Log lines, as `docker logs --timestamps` shows them.
 
+use std::time::Duration;
+
 use serial_test::parallel;
 
 use super::container::Container;
@@ -288,4 +290,61 @@ fn a_logging_driver_that_cannot_be_read_spoils_nothing_else() {
     let said = agent.log().all();
     let said = said.iter().filter(|line| line.contains(unreadable.name()));
     assert_eq!(said.count(), 1, "said once that its logs cannot be read");
+}
+
+#[test]
+#[parallel]
+fn a_local_drivers_log_is_followed_by_calls() {
+    assert_followed_by_calls(&["--log-driver", "local"]);
+}
+
+#[test]
+#[parallel]
+fn a_terminals_log_is_followed_by_calls() {
+    assert_followed_by_calls(&["--log-driver", "local", "--tty"]);
+}
+
+#[test]
+#[parallel]
+fn json_files_are_followed_where_calls_are_forced() {
+    assert_followed_by_calls(&["--log-driver", "json-file"]);
+}
+
+/// Fails unless every tail that is published while a container logs is the newest part of its log.
+fn assert_followed_by_calls(options: &[&str]) {
+    // Bursts that fit into what is asked for, bursts that do not, and pauses in between.
+    let script = "i=0; while [ $i -lt 200 ]; do i=$((i + 1)); echo line $i
+         case $i in *3|*7) sleep 0.15;; 50|150) sleep 1.5;; esac; done; echo end; sleep 1000";
+    let container = Container::run("followed", options, script);
+    let name = container.name();
+    let agent = launch()
+        .vars(&[("CONTAINER_STATS", "engine"), ("LOG_LINES", "20")])
+        .vars(&[("LOG_INTERVAL", "200ms"), ("PUBLISH_INTERVAL", "200ms")])
+        .start();
+    let mut snapshots = Snapshots::of(&agent, Duration::from_millis(200));
+    let mut seen: Vec<Vec<String>> = Vec::new();
+    snapshots.until("the last line", PATIENCE, |s| {
+        seen.extend(lines(s, name));
+        let last = seen.last().and_then(|lines| lines.last());
+        last.is_some_and(|line| line.ends_with("end"))
+    });
+    // A round in which nothing is new.
+    let after = snapshots.take(3);
+    seen.extend(after.iter().filter_map(|s| lines(s, name)));
+
+    let all = container.logs();
+    for lines in &seen {
+        let end = lines.last().map_or(0, |last| {
+            let at = all.iter().position(|line| line == last);
+            at.unwrap_or_else(|| panic!("{options:?}: {last} is not in docker logs")) + 1
+        });
+        assert_eq!(
+            lines[..],
+            all[end.saturating_sub(20)..end],
+            "{options:?}: not the newest lines"
+        );
+    }
+    seen.dedup();
+    assert!(seen.len() > 10, "only {} different tails", seen.len());
+    assert_eq!(seen.last().unwrap()[..], all[all.len() - 20..]);
 }

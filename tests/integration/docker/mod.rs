@@ -13,6 +13,7 @@ mod logs;
 mod many;
 mod metadata;
 mod outages;
+mod pace;
 mod remote;
 mod snapshots;
 mod stand_in;

@@ -86,7 +86,7 @@ impl Snapshots {
         &mut self,
         what: &str,
         deadline: Duration,
-        fits: impl Fn(&Value) -> bool,
+        mut fits: impl FnMut(&Value) -> bool,
     ) -> Value {
         let end = Instant::now() + deadline;
         loop {

@@ -1,0 +1,51 @@
+//! How often the engine is asked where its answers take long.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use serial_test::parallel;
+
+use super::container::Container;
+use super::snapshots::{Snapshots, collected_at, healthy, shows};
+use super::{INTERVAL, launch};
+use crate::support::PATIENCE;
+
+#[test]
+#[parallel]
+fn rounds_of_calls_take_half_of_the_time_at_most() {
+    let container = Container::run("pace", &[], "echo up; sleep 1000");
+    let agent = launch()
+        .vars(&[("CONTAINER_STATS", "engine"), ("DOCKER_INTERVAL", "100ms")])
+        .start();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    // Docker 20.10 answers at its own 1 Hz tick.
+    let interval = |s: &Value| s["sources"]["docker"]["interval_ms"].as_u64().unwrap();
+    snapshots.until("a longer interval", PATIENCE, |s| {
+        shows(s, container.name()) && interval(s) > 100
+    });
+    for snapshot in snapshots.take(5) {
+        assert!(healthy(&snapshot), "{:#}", snapshot["sources"]);
+        let docker = &snapshot["sources"]["docker"];
+        assert_eq!(
+            docker["interval_reason"],
+            "rounds take longer than half of the configured 100ms"
+        );
+        assert_eq!(snapshot["sources"]["system"]["interval_ms"], 1000);
+        assert_eq!(snapshot["sources"]["system"].get("interval_reason"), None);
+    }
+    let took = |s: &Value| {
+        let milliseconds = s["sources"]["docker"]["duration_ms"].as_u64().unwrap();
+        Duration::from_millis(milliseconds)
+    };
+    let began = |s: &Value| collected_at(s, "docker").unwrap() - took(s);
+    let mut rounds = snapshots.take(12);
+    rounds.dedup_by_key(|s| began(s));
+    let [first, .., last] = &rounds[..] else {
+        panic!("{} rounds in 12 s", rounds.len());
+    };
+    let time = began(last).duration_since(began(first)).unwrap();
+    let busy: Duration = rounds[1..].iter().map(took).sum();
+    // A round by itself may be slower than the others.
+    let share = busy.as_secs_f64() / time.as_secs_f64();
+    assert!(share < 0.7, "busy for {share} of the time");
+}
