@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use actix::{Message, Recipient};
 use bytes::Bytes;
 
-use crate::model::{Container, ContainerMeta, HostInfo, Logs, SystemMetrics, Via};
+use crate::model::{
+    Container, ContainerMeta, HostInfo, LogLines, Logs, Positions, SystemMetrics, Via,
+};
 
 /// What a collector publishes after each round.
 #[derive(Debug, Clone, Message)]
@@ -65,6 +67,10 @@ pub struct DockerSample {
 pub struct LogSample {
     /// The `logs` section.
     pub logs: Arc<Logs>,
+    /// The last lines of containers that have just ended, by name.
+    pub ended: Arc<Vec<(String, Arc<LogLines>)>>,
+    /// How far all these logs have been read, and those of further containers that have ended.
+    pub positions: Arc<Positions>,
     /// Where the lines come from.
     pub via: Via,
     /// Why not all of them come from the engine's files.

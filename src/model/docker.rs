@@ -1,59 +1,8 @@
-//! The containers: figures, metadata and logs.
+//! The containers: figures and metadata.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::value::{RawValue, to_raw_value};
-
-/// The newest log lines by container name (without its slash).
-pub type Logs = BTreeMap<String, Arc<LogLines>>;
-
-/// The newest lines of a container, oldest first, each `TIMESTAMP text`: on the wire an array of
-/// strings. Encoded when they are read, so that lines which have not changed cost a snapshot no
-/// more than a copy.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(from = "Vec<String>")]
-pub struct LogLines {
-    count: usize,
-    json: Box<RawValue>,
-}
-
-impl Serialize for LogLines {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.json.serialize(serializer)
-    }
-}
-
-impl LogLines {
-    /// How many lines there are.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.count
-    }
-}
-
-impl From<Vec<String>> for LogLines {
-    fn from(lines: Vec<String>) -> Self {
-        Self {
-            count: lines.len(),
-            // Text can always be said in JSON.
-            json: to_raw_value(&lines).unwrap_or_default(),
-        }
-    }
-}
-
-impl Default for LogLines {
-    fn default() -> Self {
-        Self::from(Vec::new())
-    }
-}
-
-impl PartialEq for LogLines {
-    fn eq(&self, other: &Self) -> bool {
-        self.json.get() == other.json.get()
-    }
-}
+use serde::{Deserialize, Serialize};
 
 /// The figures of one running container, as `docker stats` shows them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -8,14 +8,17 @@
 
 mod docker;
 mod health;
+mod logs;
+mod options;
 mod system;
 mod timestamp;
 
 pub use docker::{
-    BlockIo, Container, ContainerMeta, InterfaceCounters, LogLines, Logs, Port, PortProtocol,
-    Throttling,
+    BlockIo, Container, ContainerMeta, InterfaceCounters, Port, PortProtocol, Throttling,
 };
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
+pub use logs::{LogLines, Logs, News, Place, Positions};
+pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
 pub use system::{HostInfo, LoadAverage, NetworkInterface, SystemMetrics, TopProcess};
 pub use timestamp::Timestamp;
 

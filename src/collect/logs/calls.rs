@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::tail::{Channel, Tail};
 use crate::collect::docker::engine::{Call, DEADLINE, EngineError, classify};
-use crate::model::LogLines;
+use crate::model::{LogLines, Place};
 
 /// How often one container's tail is asked for in a round, at most.
 const TRIES: u32 = 3;
@@ -33,11 +33,17 @@ const ANEW: Duration = Duration::from_secs(60);
 /// What the engine is asked for, in errors.
 const CALL: &str = "container logs";
 
+/// The number of the last line before those that the agent saw first: lines before it have a
+/// number, too.
+const ORIGIN: u64 = 1 << 32;
+
 /// One container's log, followed.
-#[derive(Default)]
 pub(super) struct CalledLog {
     follows: Option<Follows>,
     lines: Arc<LogLines>,
+    place: Place,
+    /// The last finished line: by it lines that were seen are told from new ones.
+    last: Option<String>,
 }
 
 /// What the next answer is compared with.
@@ -60,6 +66,32 @@ struct Second {
 type Message = (Channel, Bytes);
 
 impl CalledLog {
+    /// The log of the container `id`; nothing is read yet.
+    pub(super) fn new(id: &str) -> Self {
+        Self {
+            follows: None,
+            lines: Arc::default(),
+            place: Place {
+                // Its lines are numbered otherwise than those that are read from files.
+                container: format!("{id} by calls").into(),
+                end: ORIGIN,
+                origin: ORIGIN,
+            },
+            last: None,
+        }
+    }
+
+    /// How far it has been read, and of which container.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Keeps no more than the position: its container has ended, and may be started again.
+    pub(super) fn rest(&mut self) {
+        self.follows = None;
+        self.lines = Arc::default();
+    }
+
     /// The newest `wanted` whole lines, within the deadline of one call.
     pub(super) async fn read(
         &mut self,
@@ -84,15 +116,16 @@ impl CalledLog {
             }
             _ => None,
         };
-        match grown {
-            Some(false) => {}
-            Some(true) => {
-                let lines = self.follows.as_ref().map(|follows| follows.tail.lines());
-                self.lines = Arc::new(lines.unwrap_or_default().into());
+        match (grown, &self.follows) {
+            (Some(false), _) => {}
+            (Some(true), Some(follows)) => {
+                let tail = &follows.tail;
+                let (lines, unfinished) = (tail.lines(), tail.unfinished());
+                self.number(&lines, unfinished);
             }
-            None => {
+            _ => {
                 let (tail, last) = read_tail(call, id, wanted, full, deadline).await?;
-                self.lines = Arc::new(tail.lines().into());
+                self.number(&tail.lines(), tail.unfinished());
                 self.follows = last.map(|last| Follows {
                     tail: tail.continued(),
                     tail_read: Instant::now(),
@@ -101,6 +134,29 @@ impl CalledLog {
             }
         }
         Ok(Arc::clone(&self.lines))
+    }
+
+    /// Numbers lines, of which the last ones are unfinished, from the last one that was seen on.
+    fn number(&mut self, lines: &[String], unfinished: usize) {
+        let finished = lines.len() - unfinished.min(lines.len());
+        let seen = self.last.as_ref().map(|last| {
+            let seen = lines[..finished].iter().rposition(|line| line == last);
+            seen.map(|at| at + 1)
+        });
+        self.place.end += match seen {
+            Some(Some(seen)) => (finished - seen) as u64,
+            // How many lines were lost is not to be known: one at least, most likely.
+            Some(None) if finished > 0 => finished as u64 + 1,
+            Some(None) => 0,
+            None => {
+                self.place.origin -= finished as u64;
+                0
+            }
+        };
+        if let Some(last) = lines[..finished].last() {
+            self.last = Some(last.clone());
+        }
+        self.lines = Arc::new(LogLines::new(lines, unfinished, self.place.clone()));
     }
 }
 
@@ -302,7 +358,7 @@ mod tests {
     use bytes::Bytes;
     use tokio::time::Instant;
 
-    use super::{Channel, Follows, Message, Second, Tail, engine_error};
+    use super::{CalledLog, Channel, Follows, Message, ORIGIN, Place, Second, Tail, engine_error};
 
     /// A message of the minute's given second.
     fn message(second: u32, text: &str) -> Message {
@@ -375,6 +431,25 @@ mod tests {
             assert_eq!(log.take_in(&answer, 5), None, "{answer:?}");
         }
         assert_eq!(texts(&log), ["a", "b"]);
+    }
+
+    #[test]
+    fn lines_are_numbered_on_from_the_last_that_was_seen() {
+        let mut log = CalledLog::new("0123");
+        let mut number = |lines: &[&str], unfinished| {
+            let lines: Vec<_> = lines.iter().map(|&line| line.to_owned()).collect();
+            log.number(&lines, unfinished);
+            let Place { end, origin, .. } = log.lines.place().clone();
+            (end - ORIGIN, ORIGIN - origin)
+        };
+        assert_eq!(number(&["a", "b"], 0), (0, 2));
+        assert_eq!(number(&["a", "b", "c"], 1), (0, 2));
+        assert_eq!(number(&["b", "c", "d"], 0), (2, 2));
+        assert_eq!(number(&["b", "c", "d"], 0), (2, 2));
+        // One line at least is between these and those.
+        assert_eq!(number(&["f", "g"], 0), (5, 2));
+        assert_eq!(number(&[], 0), (5, 2));
+        assert_eq!(number(&["g", "h"], 0), (6, 2));
     }
 
     #[test]

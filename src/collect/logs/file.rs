@@ -1,31 +1,40 @@
 //! A container's log where the engine keeps it: the files of its `json-file` driver.
 //!
-//! Read from the last position. After anything but growth (rotation, truncation, a jump beyond
-//! what is kept) the newest lines are looked up anew, through rotated files and compressed ones:
-//! they are all that is published, so that nothing that fits the caps is lost that way.
+//! Read from the last position on, through rotation and compression, so that every line is counted,
+//! also one of which there is too much to be kept. Only where the position is lost (the one file of a
+//! log was emptied, or too many have been rotated away) are the newest lines looked up anew.
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flate2::read::GzDecoder;
 use serde::Deserialize;
 
 use super::tail::{Channel, Tail};
+use crate::model::{LogLines, Place};
 
-/// The most that is read of a log at a time, in bytes: the text that is kept of a container, six
-/// times as long where every byte of it is escaped.
-const MOST_READ: u64 = 6 * 1024 * 1024;
+/// The most that is parsed of a log at a time, in bytes: the text that is kept of a container, six
+/// times as long where every byte of it is escaped. Of what is before that, only lines are counted.
+const MOST_PARSED: u64 = 6 * 1024 * 1024;
+/// How much is read of a log at a time, in bytes.
+const CHUNK: usize = 64 * 1024;
 /// The first look at the end of a log, in bytes; later ones are four times as long each.
 const FIRST_LOOK: u64 = 32 * 1024;
 /// How much is kept to tell growth from a file that was emptied and has grown again.
 const SEAM: u64 = 64;
-/// How often the newest lines are looked up where the file is rotated meanwhile.
-const LOOKS: u32 = 3;
 /// The most rotated files that are looked through.
 const MOST_ROTATED: u32 = 100;
+/// The longest beginning of an entry that is kept, in bytes. The engine's fragments are 16 KiB long.
+const LONGEST_ENTRY: usize = 1024 * 1024;
+/// The number of the last line that was there when the agent first met a container: lines before it
+/// have a number, too.
+const ORIGIN: u64 = 1 << 32;
+/// How an entry that ends a line ends: the text's line feed stands before the quote.
+const LINE_END: &[u8] = br#"\n","stream""#;
 
 /// The log of one container, followed.
 #[derive(Debug)]
@@ -33,8 +42,14 @@ pub(super) struct LogFile {
     path: PathBuf,
     tty: bool,
     wanted: usize,
+    place: Place,
+    /// Whether all of the log is new, rather than what is written from now on.
+    whole: bool,
+    /// Whether it has been read before.
+    begun: bool,
     at: Option<Position>,
-    tail: Tail,
+    /// None while the container rests.
+    tail: Option<Tail>,
 }
 
 /// How far the newest file has been read. It is opened anew when it has grown: a container that
@@ -51,6 +66,12 @@ struct Position {
     rest: Vec<u8>,
 }
 
+/// A part of a log, to its file's end.
+enum Part {
+    Plain { file: File, from: u64, to: u64 },
+    Compressed { file: File, from: u64 },
+}
+
 /// One entry of a log.
 #[derive(Deserialize)]
 struct Entry<'a> {
@@ -63,69 +84,207 @@ struct Entry<'a> {
 }
 
 impl LogFile {
-    /// The newest `wanted` lines of the log at `path`; nothing is read yet.
-    pub(super) fn new(path: PathBuf, tty: bool, wanted: usize) -> Self {
+    /// The newest `wanted` lines of the log at `path`; nothing is read yet. Where the log is new
+    /// as a `whole`, all its lines are counted.
+    pub(super) fn new(
+        container: Arc<str>,
+        path: PathBuf,
+        tty: bool,
+        wanted: usize,
+        whole: bool,
+    ) -> Self {
         Self {
             path,
             tty,
             wanted,
+            place: Place {
+                container,
+                end: ORIGIN,
+                origin: ORIGIN,
+            },
+            whole,
+            begun: false,
             at: None,
-            tail: Tail::new(wanted, usize::MAX),
+            tail: None,
         }
     }
 
     /// Reads what is new; whether anything was.
     pub(super) fn update(&mut self) -> io::Result<bool> {
         let now = std::fs::metadata(&self.path)?;
-        if self.at.as_ref().is_some_and(|at| at.is_at(&now)) {
+        let awake = self.tail.is_some();
+        if awake && self.at.as_ref().is_some_and(|at| at.is_at(&now)) {
             return Ok(false);
         }
         let file = File::open(&self.path)?;
         let now = file.metadata()?;
-        // Out of the way while it is read; put back unless the newest lines are looked up anew.
-        match self.at.take() {
-            Some(mut at) if at.has_grown(&file, &now)? => {
-                let mut grown = std::mem::take(&mut at.rest);
-                at.offset += read_range(&file, at.offset, now.len(), &mut grown)?;
-                at.seam = seam(&file, at.offset)?;
-                at.written = written(&now);
-                at.rest = self.take_in(&grown);
-                self.at = Some(at);
+        let begun = std::mem::replace(&mut self.begun, true);
+        // Both out of the way while they are brought up to date: after an error they are lost.
+        let (before, tail) = (self.at.take(), self.tail.take());
+        let parts = match &before {
+            Some(at) => self.parts_since(at, &file, &now)?,
+            None if self.whole && !begun => Some(self.all_parts(&file, &now)?),
+            None => None,
+        };
+        let mut rest = before.map(|at| at.rest).unwrap_or_default();
+        let tail = match parts {
+            Some(parts) => {
+                let mut continued = tail.unwrap_or_else(|| Tail::new(self.wanted, usize::MAX));
+                let lines = continued.count();
+                self.take_in_parts(parts, &mut rest, &mut continued)?;
+                self.place.end += (continued.count() - lines) as u64;
+                if awake || !begun {
+                    continued
+                } else {
+                    // Awake again: what was there before it rested is looked up.
+                    self.newest(&file, now.len())?.0
+                }
             }
-            _ => self.start(file, now)?,
-        }
+            None => {
+                let (tail, newest_rest) = self.newest(&file, now.len())?;
+                rest = newest_rest;
+                if begun {
+                    // How many lines were lost is not to be known: one at least, most likely.
+                    self.place.end += tail.count() as u64 + 1;
+                } else {
+                    self.place.origin -= tail.lines().len() as u64;
+                }
+                tail
+            }
+        };
+        self.at = Some(Position {
+            inode: now.ino(),
+            offset: now.len(),
+            seam: seam(&file, now.len())?,
+            written: written(&now),
+            rest,
+        });
+        self.tail = Some(tail);
         Ok(true)
     }
 
     /// The lines as they are now, oldest first.
-    pub(super) fn lines(&self) -> Vec<String> {
-        self.tail.lines()
+    pub(super) fn lines(&self) -> LogLines {
+        let Some(tail) = &self.tail else {
+            return LogLines::new(&[], 0, self.place.clone());
+        };
+        let unfinished = tail.unfinished();
+        let place = Place {
+            end: self.place.end - unfinished as u64,
+            ..self.place.clone()
+        };
+        LogLines::new(&tail.lines(), unfinished, place)
     }
 
-    /// Looks up the newest lines, wherever they are.
-    fn start(&mut self, mut file: File, mut newest: Metadata) -> io::Result<()> {
-        for _ in 0..LOOKS {
-            let chunks = self.newest_entries(&file, newest.len())?;
-            if std::fs::metadata(&self.path)?.ino() == newest.ino() {
-                self.tail = Tail::new(self.wanted, usize::MAX);
-                let mut rest = Vec::new();
-                for chunk in chunks.iter().rev() {
-                    rest = self.take_in(chunk);
-                }
-                self.at = Some(Position {
-                    inode: newest.ino(),
-                    offset: newest.len(),
-                    seam: seam(&file, newest.len())?,
-                    written: written(&newest),
-                    rest,
-                });
-                return Ok(());
-            }
-            // Rotated meanwhile: a file may have been looked through twice, or not at all.
-            file = File::open(&self.path)?;
-            newest = file.metadata()?;
+    /// The id of its container.
+    pub(super) fn container(&self) -> &Arc<str> {
+        &self.place.container
+    }
+
+    /// Keeps no more than the position: its container has ended, and may be started again.
+    pub(super) fn rest(&mut self) {
+        self.tail = None;
+    }
+
+    /// What was written since a position, oldest first; none where that is lost.
+    fn parts_since(
+        &self,
+        at: &Position,
+        file: &File,
+        now: &Metadata,
+    ) -> io::Result<Option<Vec<Part>>> {
+        let newest = |from| -> io::Result<Part> {
+            Ok(Part::Plain {
+                file: file.try_clone()?,
+                from,
+                to: now.len(),
+            })
+        };
+        if at.inode == now.ino() {
+            let same = at.offset <= now.len() && at.seam == seam(file, at.offset)?;
+            return Ok(if same {
+                Some(vec![newest(at.offset)?])
+            } else {
+                None
+            });
         }
-        Err(io::Error::other("rotated faster than it can be read"))
+        let mut parts = vec![newest(0)?];
+        let mut seen = vec![now.ino()];
+        for number in 1..=MOST_ROTATED {
+            let Some(rotated) = Rotated::open(&self.path, number)? else {
+                return Ok(None);
+            };
+            let inode = rotated.metadata.ino();
+            // Rotated once more while this looks: the same file under its next name.
+            if seen.contains(&inode) {
+                continue;
+            }
+            seen.push(inode);
+            let found = rotated.continues(at)?;
+            parts.push(rotated.part(if found { at.offset } else { 0 }));
+            if found {
+                parts.reverse();
+                return Ok(Some(parts));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All of the log, oldest first.
+    fn all_parts(&self, file: &File, now: &Metadata) -> io::Result<Vec<Part>> {
+        let mut parts = vec![Part::Plain {
+            file: file.try_clone()?,
+            from: 0,
+            to: now.len(),
+        }];
+        let mut seen = vec![now.ino()];
+        for number in 1..=MOST_ROTATED {
+            let Some(rotated) = Rotated::open(&self.path, number)? else {
+                break;
+            };
+            if !seen.contains(&rotated.metadata.ino()) {
+                seen.push(rotated.metadata.ino());
+                parts.push(rotated.part(0));
+            }
+        }
+        parts.reverse();
+        Ok(parts)
+    }
+
+    /// Takes in parts of the log, of the first of them as much as may be parsed. `rest` is what of
+    /// an entry is before them, and then what of one is after them.
+    fn take_in_parts(
+        &self,
+        parts: Vec<Part>,
+        rest: &mut Vec<u8>,
+        tail: &mut Tail,
+    ) -> io::Result<()> {
+        let mut after: u64 = parts.iter().map(Part::plain_bytes).sum();
+        for part in parts {
+            after -= part.plain_bytes();
+            let parsed = MOST_PARSED.saturating_sub(after);
+            let (mut unparsed, mut reader) = part.split(parsed);
+            if let Some(unparsed) = &mut unparsed {
+                let mut ends = LineEnds::after(rest);
+                ends.count(unparsed)?;
+                // The next entry that is whole begins after the end of this one.
+                ends.count_to_entry(&mut reader, rest)?;
+                tail.skip(ends.found);
+            }
+            self.take_in(reader, rest, tail)?;
+        }
+        Ok(())
+    }
+
+    /// Looks up the newest lines, wherever they are; also yields what of an entry is after them.
+    fn newest(&self, file: &File, size: u64) -> io::Result<(Tail, Vec<u8>)> {
+        let mut tail = Tail::new(self.wanted, usize::MAX);
+        let mut rest = Vec::new();
+        for chunk in self.newest_entries(file, size)?.iter().rev() {
+            rest.clear();
+            self.take_in(&chunk[..], &mut rest, &mut tail)?;
+        }
+        Ok((tail, rest))
     }
 
     /// The entries of the newest lines, the newest file's first, whose size is given.
@@ -136,13 +295,20 @@ impl LogFile {
         let mut read = chunk.len() as u64;
         wanted = wanted.saturating_sub(ends);
         let mut chunks = vec![chunk];
+        let mut seen = vec![file.metadata()?.ino()];
         for number in 1..=MOST_ROTATED {
-            if wanted == 0 || read >= MOST_READ {
+            if wanted == 0 || read >= MOST_PARSED {
                 break;
             }
-            let Some((chunk, ends)) = rotated(&self.path, number, wanted)? else {
+            let Some(rotated) = Rotated::open(&self.path, number)? else {
                 break;
             };
+            // Rotated while this looks: the same file under its next name.
+            if seen.contains(&rotated.metadata.ino()) {
+                continue;
+            }
+            seen.push(rotated.metadata.ino());
+            let (chunk, ends) = rotated.last_entries(wanted)?;
             read += chunk.len() as u64;
             wanted = wanted.saturating_sub(ends);
             chunks.push(chunk);
@@ -150,18 +316,36 @@ impl LogFile {
         Ok(chunks)
     }
 
-    /// Takes in whole entries; returns what follows the last of them.
-    fn take_in(&mut self, entries: &[u8]) -> Vec<u8> {
-        let mut rest = entries;
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            self.take_in_entry(&rest[..end]);
-            rest = &rest[end + 1..];
+    /// Takes in whole entries, the first of which may begin in `rest`; leaves there what follows
+    /// the last of them.
+    fn take_in(
+        &self,
+        mut entries: impl Read,
+        rest: &mut Vec<u8>,
+        tail: &mut Tail,
+    ) -> io::Result<()> {
+        let mut searched = 0;
+        loop {
+            let read = (&mut entries).take(CHUNK as u64).read_to_end(rest)?;
+            let mut begin = 0;
+            while let Some(end) = memchr::memchr(b'\n', &rest[searched..]) {
+                self.take_in_entry(&rest[begin..searched + end], tail);
+                begin = searched + end + 1;
+                searched = begin;
+            }
+            rest.drain(..begin);
+            searched = rest.len();
+            if read == 0 {
+                if rest.len() > LONGEST_ENTRY {
+                    rest.clear();
+                }
+                return Ok(());
+            }
         }
-        rest.to_vec()
     }
 
     /// One that is no entry is left out: the engine that wrote it cannot read it either.
-    fn take_in_entry(&mut self, entry: &[u8]) {
+    fn take_in_entry(&self, entry: &[u8], tail: &mut Tail) {
         let Ok(entry) = serde_json::from_slice::<Entry<'_>>(entry) else {
             return;
         };
@@ -174,7 +358,7 @@ impl LogFile {
         push_timestamp(&mut message, &entry.time);
         message.push(b' ');
         message.extend_from_slice(entry.log.as_bytes());
-        self.tail.push(channel, &message);
+        tail.push(channel, &message);
     }
 }
 
@@ -183,13 +367,195 @@ impl Position {
     fn is_at(&self, now: &Metadata) -> bool {
         (self.inode, self.offset, self.written) == (now.ino(), now.len(), written(now))
     }
+}
 
-    /// Whether a file is the one that was read last, and has grown by no more than is read.
-    fn has_grown(&self, file: &File, now: &Metadata) -> io::Result<bool> {
-        Ok(self.inode == now.ino()
-            && self.offset < now.len()
-            && now.len() - self.offset <= MOST_READ
-            && self.seam == seam(file, self.offset)?)
+/// A rotated file, `PATH.1` being the youngest, or its compressed form.
+struct Rotated {
+    file: File,
+    metadata: Metadata,
+    compressed: bool,
+}
+
+impl Rotated {
+    /// None where there is no such file.
+    fn open(path: &Path, number: u32) -> io::Result<Option<Self>> {
+        for (suffix, compressed) in [("", false), (".gz", true)] {
+            let mut name = path.as_os_str().to_owned();
+            name.push(format!(".{number}{suffix}"));
+            match File::open(PathBuf::from(name)) {
+                Ok(file) => {
+                    return Ok(Some(Self {
+                        metadata: file.metadata()?,
+                        file,
+                        compressed,
+                    }));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether this is the file that a position is in; a compressed one is another file with the
+    /// same contents.
+    fn continues(&self, at: &Position) -> io::Result<bool> {
+        if self.compressed {
+            let mut log = GzDecoder::new(self.file.try_clone()?);
+            let before = at.offset - at.seam.len() as u64;
+            let skipped = io::copy(&mut (&mut log).take(before), &mut io::sink())?;
+            let mut seam = Vec::new();
+            log.take(at.seam.len() as u64).read_to_end(&mut seam)?;
+            io::Seek::rewind(&mut &self.file)?;
+            return Ok(skipped == before && !seam.is_empty() && seam == at.seam);
+        }
+        Ok(self.metadata.ino() == at.inode && seam(&self.file, at.offset)? == at.seam)
+    }
+
+    fn part(self, from: u64) -> Part {
+        let (file, to) = (self.file, self.metadata.len());
+        if self.compressed {
+            Part::Compressed { file, from }
+        } else {
+            Part::Plain { file, from, to }
+        }
+    }
+
+    /// Its end with whole entries: see [`last_entries`].
+    fn last_entries(&self, wanted: usize) -> io::Result<(Vec<u8>, usize)> {
+        if self.compressed {
+            let entries = end_of(GzDecoder::new(self.file.try_clone()?))?;
+            let ends = line_ends(&entries);
+            return Ok((entries, ends));
+        }
+        last_entries(&self.file, self.metadata.len(), wanted)
+    }
+}
+
+impl Part {
+    /// How many bytes it has, as far as that is known without reading it.
+    fn plain_bytes(&self) -> u64 {
+        match self {
+            Self::Plain { from, to, .. } => to.saturating_sub(*from),
+            Self::Compressed { .. } => 0,
+        }
+    }
+
+    /// What is only counted of it, if anything, and what is parsed: its last bytes. What is
+    /// compressed is counted where nothing may be parsed, and parsed as a whole otherwise.
+    fn split(self, parsed: u64) -> (Option<Box<dyn Read>>, Box<dyn Read>) {
+        match self {
+            Self::Plain { file, from, to } => {
+                let file = Arc::new(file);
+                let range = |at, to| Range {
+                    file: Arc::clone(&file),
+                    at,
+                    to,
+                };
+                let middle = to.saturating_sub(parsed);
+                if middle <= from {
+                    return (None, Box::new(range(from, to)));
+                }
+                (
+                    Some(Box::new(range(from, middle))),
+                    Box::new(range(middle, to)),
+                )
+            }
+            Self::Compressed { file, from } => {
+                let log = Skipped {
+                    log: GzDecoder::new(file),
+                    left: from,
+                };
+                if parsed == 0 {
+                    return (Some(Box::new(log)), Box::new(io::empty()));
+                }
+                (None, Box::new(log))
+            }
+        }
+    }
+}
+
+/// The bytes of a file between two offsets.
+struct Range {
+    file: Arc<File>,
+    at: u64,
+    to: u64,
+}
+
+impl Read for Range {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.to.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let most = buffer.len().min(left);
+        let read = self.file.read_at(&mut buffer[..most], self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// What follows the first bytes of a stream.
+struct Skipped<R> {
+    log: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Skipped<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left > 0 {
+            let left = std::mem::take(&mut self.left);
+            io::copy(&mut (&mut self.log).take(left), &mut io::sink())?;
+        }
+        self.log.read(buffer)
+    }
+}
+
+/// Counts the ends of lines in entries that come in pieces.
+struct LineEnds {
+    found: usize,
+    /// The end of what was counted, which may be the beginning of a line's end.
+    last: Vec<u8>,
+}
+
+impl LineEnds {
+    /// Behind an entry's beginning.
+    fn after(rest: &[u8]) -> Self {
+        let mut ends = Self {
+            found: 0,
+            last: Vec::new(),
+        };
+        ends.take(rest);
+        ends
+    }
+
+    fn take(&mut self, piece: &[u8]) {
+        self.last.extend_from_slice(piece);
+        self.found += line_ends(&self.last);
+        let kept = self.last.len().saturating_sub(LINE_END.len() - 1);
+        self.last.drain(..kept);
+    }
+
+    fn count(&mut self, mut entries: impl Read) -> io::Result<()> {
+        let mut piece = Vec::with_capacity(CHUNK);
+        while (&mut entries).take(CHUNK as u64).read_to_end(&mut piece)? > 0 {
+            self.take(&piece);
+            piece.clear();
+        }
+        Ok(())
+    }
+
+    /// Counts to the end of the entry that has begun; leaves in `rest` what was read beyond it.
+    fn count_to_entry(&mut self, mut entries: impl Read, rest: &mut Vec<u8>) -> io::Result<()> {
+        rest.clear();
+        while (&mut entries).take(CHUNK as u64).read_to_end(rest)? > 0 {
+            if let Some(end) = memchr::memchr(b'\n', rest) {
+                let beyond = rest.split_off(end + 1);
+                self.take(rest);
+                *rest = beyond;
+                return Ok(());
+            }
+            self.take(rest);
+            rest.clear();
+        }
+        Ok(())
     }
 }
 
@@ -218,18 +584,13 @@ fn written(metadata: &Metadata) -> (i64, i64) {
     (metadata.mtime(), metadata.mtime_nsec())
 }
 
-/// How many entries end a line, as far as can be told without reading them: the text's line feed
-/// stands before the quote that ends it.
+/// How many entries end a line, as far as can be told without parsing them.
 fn line_ends(entries: &[u8]) -> usize {
-    let end = br#"\n","stream""#;
-    entries
-        .windows(end.len())
-        .filter(|window| window == end)
-        .count()
+    memchr::memmem::find_iter(entries, LINE_END).count()
 }
 
 /// The end of a file with whole entries: `wanted` ends of lines, or all that there are, or as
-/// many as fit [`MOST_READ`]; and how many it has.
+/// many as fit [`MOST_PARSED`]; and how many it has.
 fn last_entries(file: &File, size: u64, wanted: usize) -> io::Result<(Vec<u8>, usize)> {
     let mut look = FIRST_LOOK;
     loop {
@@ -242,46 +603,19 @@ fn last_entries(file: &File, size: u64, wanted: usize) -> io::Result<(Vec<u8>, u
             chunk.drain(..begin.map_or(chunk.len(), |end| end + 1));
         }
         let ends = line_ends(&chunk);
-        if ends >= wanted || from == 0 || look >= MOST_READ {
+        if ends >= wanted || from == 0 || look >= MOST_PARSED {
             return Ok((chunk, ends));
         }
-        look = (look * 4).min(MOST_READ);
+        look = (look * 4).min(MOST_PARSED);
     }
 }
 
-/// The end of a rotated file, `PATH.1` being the youngest, or of its compressed form; none where
-/// there is no such file.
-fn rotated(path: &Path, number: u32, wanted: usize) -> io::Result<Option<(Vec<u8>, usize)>> {
-    let name = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{number}{suffix}"));
-        PathBuf::from(name)
-    };
-    match File::open(name("")) {
-        Ok(file) => {
-            let size = file.metadata()?.len();
-            return last_entries(&file, size, wanted).map(Some);
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    match File::open(name(".gz")) {
-        Ok(file) => {
-            let entries = end_of(GzDecoder::new(file))?;
-            let ends = line_ends(&entries);
-            Ok(Some((entries, ends)))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The last [`MOST_READ`] bytes of a stream, from the first whole entry on.
+/// The last [`MOST_PARSED`] bytes of a stream, from the first whole entry on.
 fn end_of(mut stream: impl Read) -> io::Result<Vec<u8>> {
-    let most = usize::try_from(MOST_READ).unwrap_or(usize::MAX);
+    let most = usize::try_from(MOST_PARSED).unwrap_or(usize::MAX);
     let mut end = Vec::new();
     let mut cut = false;
-    while (&mut stream).take(MOST_READ).read_to_end(&mut end)? > 0 {
+    while (&mut stream).take(MOST_PARSED).read_to_end(&mut end)? > 0 {
         if end.len() > most {
             end.drain(..end.len() - most);
             cut = true;
@@ -322,7 +656,8 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    use super::{LogFile, push_timestamp};
+    use super::{LogFile, MOST_PARSED, ORIGIN, push_timestamp};
+    use crate::model::Place;
 
     /// An entry as the engine writes it.
     fn entry(text: &str) -> String {
@@ -347,13 +682,21 @@ mod tests {
 
     /// The texts of the lines, without their timestamp.
     fn texts(log: &LogFile) -> Vec<String> {
-        let lines = log.lines();
+        let lines = shown(log);
         let text = |line: &String| {
             line.strip_prefix("2024-01-01T12:00:00.250000000Z ")
                 .unwrap()
                 .to_owned()
         };
         lines.iter().map(text).collect()
+    }
+
+    fn shown(log: &LogFile) -> Vec<String> {
+        serde_json::from_str(&serde_json::to_string(&log.lines()).unwrap()).unwrap()
+    }
+
+    fn log_at(path: &Path, wanted: usize) -> LogFile {
+        LogFile::new("0123".into(), path.to_owned(), false, wanted, false)
     }
 
     fn expected(numbers: std::ops::Range<u32>) -> Vec<String> {
@@ -365,7 +708,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0123-json.log");
         append(&path, numbered(0..10_000));
-        let mut log = LogFile::new(path.clone(), false, 50);
+        let mut log = log_at(&path, 50);
         assert!(log.update().unwrap());
         assert_eq!(texts(&log), expected(9950..10_000));
         assert!(!log.update().unwrap());
@@ -374,13 +717,101 @@ mod tests {
         assert_eq!(texts(&log), expected(9953..10_003));
     }
 
+    /// How many lines were numbered since the log was first read, and the number before those that
+    /// count for a client that has been sent none.
+    fn numbers(log: &LogFile) -> (u64, u64) {
+        let lines = log.lines();
+        let Place { end, origin, .. } = lines.place();
+        (end - ORIGIN, ORIGIN - origin)
+    }
+
+    fn compress(path: &Path) {
+        let done = Command::new("gzip").arg(path).status().unwrap();
+        assert!(done.success());
+    }
+
+    #[test]
+    fn every_line_has_a_number_however_it_is_reached() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let [first, second, third] =
+            [1, 2, 3].map(|number| folder.path().join(format!("log.{number}")));
+        append(&path, numbered(0..30));
+        let mut log = log_at(&path, 10);
+        log.update().unwrap();
+        assert_eq!(numbers(&log), (0, 10));
+        append(&path, numbered(30..45));
+        log.update().unwrap();
+        assert_eq!(numbers(&log), (15, 10));
+        // Rotated twice, the older one compressed in the middle of a line's news.
+        append(&path, numbered(45..50));
+        fs::rename(&path, &second).unwrap();
+        compress(&second);
+        append(&first, numbered(50..70));
+        append(&path, numbered(70..80));
+        log.update().unwrap();
+        assert_eq!(numbers(&log), (50, 10));
+        assert_eq!(texts(&log), expected(70..80));
+        // While the container rests, and is rotated.
+        log.rest();
+        fs::remove_file(folder.path().join("log.2.gz")).unwrap();
+        fs::rename(&first, &second).unwrap();
+        append(&path, numbered(80..90));
+        fs::rename(&path, &first).unwrap();
+        append(&path, numbered(90..91));
+        log.update().unwrap();
+        assert_eq!(numbers(&log), (61, 10));
+        assert_eq!(texts(&log), expected(81..91));
+        // Rotated away: that lines were lost is all that is known.
+        for file in [&first, &second, &third] {
+            let _ = fs::remove_file(file);
+        }
+        fs::remove_file(&path).unwrap();
+        append(&path, numbered(200..203));
+        log.update().unwrap();
+        assert_eq!(numbers(&log), (65, 10));
+    }
+
+    #[test]
+    fn what_is_too_much_to_be_parsed_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, first) = (folder.path().join("log"), folder.path().join("log.1"));
+        append(&path, numbered(0..3));
+        let mut log = log_at(&path, 10);
+        log.update().unwrap();
+        let long = |number: u32| entry(&format!("line {number} {}\n", "x".repeat(1000)));
+        append(&path, (3..9_000).map(long).collect::<String>());
+        fs::rename(&path, &first).unwrap();
+        append(&path, (9_000..13_000).map(long).collect::<String>());
+        assert!(fs::metadata(&path).unwrap().len() < MOST_PARSED);
+        assert!(fs::metadata(&first).unwrap().len() > MOST_PARSED);
+        log.update().unwrap();
+        assert_eq!(numbers(&log), (12_997, 3));
+        append(&path, (13_000..33_000).map(long).collect::<String>());
+        log.update().unwrap();
+        assert_eq!(numbers(&log), (32_997, 3));
+        assert_eq!(shown(&log).len(), 10);
+    }
+
+    #[test]
+    fn a_log_that_is_new_as_a_whole_is_counted_from_its_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        append(&path, numbered(40..100));
+        append(&folder.path().join("log.1"), numbered(0..40));
+        let mut log = LogFile::new("0123".into(), path, false, 10, true);
+        log.update().unwrap();
+        assert_eq!(numbers(&log), (100, 0));
+        assert_eq!(texts(&log), expected(90..100));
+    }
+
     #[test]
     fn an_entry_may_be_written_in_two_pieces() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let entry = entry("one line\n");
         append(&path, &entry[..20]);
-        let mut log = LogFile::new(path.clone(), false, 5);
+        let mut log = log_at(&path, 5);
         log.update().unwrap();
         assert!(texts(&log).is_empty());
         append(&path, &entry[20..]);
@@ -394,7 +825,7 @@ mod tests {
         let path = folder.path().join("log");
         let (first, second) = (folder.path().join("log.1"), folder.path().join("log.2"));
         append(&path, numbered(0..30));
-        let mut log = LogFile::new(path.clone(), false, 50);
+        let mut log = log_at(&path, 50);
         log.update().unwrap();
         // Written, rotated, written, rotated, between two readings.
         append(&path, numbered(30..40));
@@ -403,16 +834,10 @@ mod tests {
         append(&path, numbered(60..65));
         log.update().unwrap();
         assert_eq!(texts(&log), expected(15..65));
-        assert!(
-            Command::new("gzip")
-                .arg(&second)
-                .status()
-                .unwrap()
-                .success()
-        );
+        compress(&second);
         fs::rename(&first, folder.path().join("log.1.tmp")).unwrap();
         fs::rename(folder.path().join("log.1.tmp"), &first).unwrap();
-        let mut anew = LogFile::new(path.clone(), false, 50);
+        let mut anew = log_at(&path, 50);
         anew.update().unwrap();
         assert_eq!(texts(&anew), expected(15..65));
         // Emptied and grown beyond where it was, between two readings.
@@ -437,11 +862,11 @@ mod tests {
             }
             append(&path, entry("end\n"));
         }
-        let mut log = LogFile::new(path, false, 5);
+        let mut log = log_at(&path, 5);
         log.update().unwrap();
-        assert_eq!(log.lines().len(), 5);
+        assert_eq!(shown(&log).len(), 5);
         assert!(
-            log.lines()
+            shown(&log)
                 .iter()
                 .all(|line| line.ends_with("[line cut at 16 KiB]"))
         );
@@ -456,7 +881,7 @@ mod tests {
         append(&path, entry(&format!("{long}\r")));
         append(&path, entry("\n"));
         for (tty, text) in [(true, "a"), (false, "a\r")] {
-            let mut log = LogFile::new(path.clone(), tty, 5);
+            let mut log = LogFile::new("0123".into(), path.clone(), tty, 5, false);
             log.update().unwrap();
             assert_eq!(texts(&log)[0], text);
             assert_eq!(
@@ -470,11 +895,11 @@ mod tests {
     fn a_log_that_is_none_yields_nothing_and_breaks_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = LogFile::new(path.clone(), false, 5);
+        let mut log = log_at(&path, 5);
         assert!(log.update().is_err());
         append(&path, b"\xff\x00nonsense\n{}\n[]\n{\"log\":1}\n");
         log.update().unwrap();
-        assert!(log.lines().is_empty());
+        assert!(shown(&log).is_empty());
     }
 
     #[test]

@@ -16,10 +16,10 @@ use super::docker::engine::{Call, EngineError};
 use super::docker::{Containers, Listed, part_failed};
 use super::{Collector, Round, Source};
 use crate::messages::LogSample;
-use crate::model::{LogLines, Logs, Via};
+use crate::model::{LogLines, Logs, Positions, Via};
 use crate::settings::ContainerStats;
 use calls::CalledLog;
-use files::{Files, Reading};
+use files::{Files, MOST_ENDED, Reading, Readings};
 
 /// Containers whose logs are asked for at once: enough that a slow one does not hold up the rest,
 /// few enough that their tails fit in memory.
@@ -35,8 +35,8 @@ pub type LogCollector = Collector<LogSource>;
 pub struct LogSource {
     containers: Containers,
     lines: usize,
-    files: Blocking<Files, Vec<Reading>>,
-    /// The logs that are read by calls, by container id.
+    files: Blocking<Files, Readings>,
+    /// The logs that are read by calls, by container id; also those of containers that have ended.
     called: HashMap<String, Called>,
 }
 
@@ -63,17 +63,15 @@ impl LogSource {
     /// Reads by calls what has no file to be read.
     async fn ask_engine(&mut self, call: &Call, asked: Vec<&Listed>, gathered: &mut Gathered) {
         let lines = self.lines;
-        let mut before = std::mem::take(&mut self.called);
         let asked: Vec<_> = asked
             .into_iter()
             .map(|container| {
-                let called = before.remove(&container.id);
-                (
-                    container,
-                    called.unwrap_or_else(|| Called::Log(Box::default())),
-                )
+                let called = self.called.remove(&container.id);
+                let new = || Called::Log(Box::new(CalledLog::new(&container.id)));
+                (container, called.unwrap_or_else(new))
             })
             .collect();
+        self.lay_aside(gathered);
         let mut answers = stream::iter(asked)
             .map(|(container, mut called)| async move {
                 let answer = match &mut called {
@@ -89,7 +87,7 @@ impl LogSource {
                     gathered.by_engine += usize::from(matches!(called, Called::Log(_)));
                     gathered.add(container, lines);
                 }
-                Err(EngineError::Gone) => continue,
+                Err(EngineError::Gone) => {}
                 Err(EngineError::Unreadable) => {
                     info!(
                         container = container.bare_name(),
@@ -100,8 +98,25 @@ impl LogSource {
                 }
                 Err(error) => gathered.failures.push((container.name.clone(), error)),
             }
+            if let Called::Log(log) = &called {
+                gathered.note_position(log);
+            }
             self.called.insert(container.id.clone(), called);
         }
+    }
+
+    /// Keeps the positions in the logs of containers that have ended, of so many of them.
+    fn lay_aside(&mut self, gathered: &mut Gathered) {
+        let mut left = MOST_ENDED;
+        self.called.retain(|_, called| {
+            let Called::Log(log) = called else {
+                return false;
+            };
+            log.rest();
+            gathered.note_position(log);
+            left = left.saturating_sub(1);
+            left > 0
+        });
     }
 }
 
@@ -109,6 +124,8 @@ impl LogSource {
 #[derive(Default)]
 struct Gathered {
     logs: Logs,
+    ended: Vec<(String, Arc<LogLines>)>,
+    positions: Positions,
     failures: Vec<(String, EngineError)>,
     /// How many were read by calls, and why the first of them was.
     by_engine: usize,
@@ -116,7 +133,16 @@ struct Gathered {
 }
 
 impl Gathered {
+    fn note_position(&mut self, log: &CalledLog) {
+        let place = log.place();
+        self.positions
+            .insert(Arc::clone(&place.container), place.end);
+    }
+
     fn add(&mut self, container: &Listed, lines: Arc<LogLines>) {
+        let place = lines.place();
+        self.positions
+            .insert(Arc::clone(&place.container), place.end);
         self.logs.insert(container.bare_name().to_owned(), lines);
     }
 
@@ -130,6 +156,8 @@ impl Gathered {
                 via: Via::of(self.by_engine, self.logs.len()),
                 via_reason: self.reason,
                 logs: Arc::new(self.logs),
+                ended: Arc::new(self.ended),
+                positions: Arc::new(self.positions),
             }),
             error,
         }
@@ -152,9 +180,13 @@ impl Source for LogSource {
             Ok(readings) => readings,
             Err(late) => return Round::failed(late),
         };
-        let mut gathered = Gathered::default();
+        let mut gathered = Gathered {
+            ended: readings.ended,
+            positions: readings.positions,
+            ..Gathered::default()
+        };
         let mut others = Vec::new();
-        for (container, reading) in running.iter().map(|one| &*one.listed).zip(readings) {
+        for (container, reading) in running.iter().map(|one| &*one.listed).zip(readings.running) {
             match reading {
                 Reading::Lines(lines) => gathered.add(container, lines),
                 Reading::Engine(reason) => {

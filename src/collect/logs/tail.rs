@@ -168,6 +168,26 @@ impl Tail {
         self
     }
 
+    /// Leaves out so many lines: what was there before them is gone as well.
+    pub(super) fn skip(&mut self, lines: usize) {
+        self.dropped += self.lines.len() + lines;
+        self.lines.clear();
+        self.text = 0;
+        self.open = [None; 4];
+    }
+
+    /// How many lines there have been.
+    pub(super) fn count(&self) -> usize {
+        self.dropped + self.lines.len()
+    }
+
+    /// How many lines at the end wait for their own end, or for that of one before them.
+    pub(super) fn unfinished(&self) -> usize {
+        let first = self.open.iter().flatten().min();
+        let unfinished = first.map_or(0, |first| self.count() - first);
+        unfinished.min(self.lines.len())
+    }
+
     /// Whether a longer tail would yield more lines: fragments took the room of lines. Those of a
     /// console cannot be counted.
     pub(super) fn lacks_lines(&self) -> bool {
@@ -256,6 +276,22 @@ mod tests {
     use super::{CUT, Channel, LONGEST_LINE, MOST_TEXT, Tail};
 
     const TS: &str = "2024-01-01T12:00:00.123456789Z";
+
+    #[test]
+    fn lines_after_an_unfinished_one_wait_for_it() {
+        let mut tail = Tail::new(3, usize::MAX);
+        let mut push = |channel, text: &str| {
+            tail.push(channel, format!("{TS} {text}").as_bytes());
+            (tail.count(), tail.unfinished())
+        };
+        assert_eq!(push(Channel::Stdout, "a\n"), (1, 0));
+        assert_eq!(push(Channel::Stdout, &"x".repeat(LONGEST_LINE)), (2, 1));
+        assert_eq!(push(Channel::Stderr, "b\n"), (3, 2));
+        assert_eq!(push(Channel::Stdout, "end\n"), (3, 0));
+        tail.skip(7);
+        assert_eq!((tail.count(), tail.unfinished()), (10, 0));
+        assert!(tail.lines().is_empty());
+    }
 
     fn framed(wanted: usize, asked: usize, messages: &[(Channel, &str)]) -> Vec<String> {
         let mut tail = Tail::new(wanted, asked);
