@@ -62,6 +62,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         sessions.iter().map(Arbiter::handle).collect(),
         Subscriptions {
             subscribe: aggregator.clone().recipient(),
+            catch_up: aggregator.clone().recipient(),
             unsubscribe: aggregator.clone().recipient(),
         },
         accepting.clone(),

@@ -1,5 +1,6 @@
 //! Every message between actors, in flow order: collect → aggregate → serve.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +8,8 @@ use actix::{Message, Recipient};
 use bytes::Bytes;
 
 use crate::model::{
-    Container, ContainerMeta, HostInfo, LogLines, Logs, Positions, SystemMetrics, Via,
+    Container, ContainerMeta, Encoding, HostInfo, LogLines, Logs, Options, Positions,
+    SystemMetrics, Via,
 };
 
 /// What a collector publishes after each round.
@@ -91,8 +93,21 @@ pub type ClientId = u64;
 pub struct Subscribe {
     /// Who asks.
     pub client: ClientId,
+    /// For which snapshots.
+    pub options: Options,
     /// Where snapshots go.
     pub deliveries: Recipient<Delivery>,
+}
+
+/// From a session to the aggregator: the snapshot that came follows on one that I was not sent, so
+/// send me the newest one with all log lines since the last that I was.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct CatchUp {
+    /// Who asks.
+    pub client: ClientId,
+    /// What it was sent last.
+    pub since: Since,
 }
 
 /// From a session to the aggregator: no more snapshots.
@@ -123,22 +138,73 @@ pub struct StopPublishing {
     pub within: Duration,
 }
 
-/// A snapshot's line, encoded once and shared by all sessions.
+/// A snapshot's line, encoded once and shared by all sessions that asked for the same.
 ///
-/// Only `agent.skipped` differs between clients. It is the last field of the line, so that each
+/// Only `agent.skipped` differs between them. It is the last field of the line, so that each
 /// session ends the shared bytes with its own count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedSnapshot {
     /// The snapshot's number.
     pub seq: u64,
+    /// The number of the snapshot after which its log lines are new; none where it holds the
+    /// newest, whatever was sent before.
+    pub follows: Option<u64>,
+    /// Where the next one may follow on.
+    pub since: Since,
+    /// How it is written.
+    pub encoding: Encoding,
     /// All of the line up to the value of `skipped`.
     pub shared: Bytes,
+}
+
+/// What a snapshot has said of the logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Since {
+    /// The snapshot's number.
+    pub seq: u64,
+    /// How far the logs in it had been read.
+    pub positions: Arc<Positions>,
+}
+
+/// The end of a line.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending {
+    bytes: [u8; Self::LONGEST],
+    length: usize,
 }
 
 impl EncodedSnapshot {
     /// The end of the line for a client that missed `skipped` snapshots.
     #[must_use]
-    pub fn ending(skipped: u64) -> String {
-        format!("{skipped}}}}}\n")
+    pub fn ending(&self, skipped: u64) -> Ending {
+        let mut ending = Ending {
+            bytes: [0; Ending::LONGEST],
+            length: 0,
+        };
+        if self.encoding == Encoding::Zstd {
+            // The last block of the frame, as it is: its length and two bits for its type, one for last.
+            ending.length = 3;
+        }
+        // Always fits.
+        let mut room = &mut ending.bytes[ending.length..];
+        let _ = writeln!(room, "{skipped}}}}}");
+        let left = room.len();
+        let text = Ending::LONGEST - ending.length - left;
+        ending.length += text;
+        if self.encoding == Encoding::Zstd {
+            ending.bytes[0] = (text as u8) << 3 | 1;
+        }
+        ending
+    }
+}
+
+impl Ending {
+    /// A block's header, 20 digits, `}}` and the line's end.
+    const LONGEST: usize = 26;
+}
+
+impl AsRef<[u8]> for Ending {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
     }
 }

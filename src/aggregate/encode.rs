@@ -1,55 +1,412 @@
-//! A snapshot as a line, encoded once for all sessions.
+//! A snapshot as bytes: each section encoded once, each variant put together once, for as many
+//! clients as ask for it, and neither for none.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write as _};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Serialize;
+use zstd::stream::raw::{Encoder, InBuffer, Operation, OutBuffer};
 
-use crate::messages::EncodedSnapshot;
-use crate::model::Snapshot;
+use crate::messages::{EncodedSnapshot, LogSample, Since};
+use crate::model::{Encoding, LogLines, LogMode, Section, Snapshot, Variant};
 
-/// Encodes a snapshot, whose own `skipped` must be 0; `capacity` is a guess of its length, best
-/// the length of the last one.
-pub(super) fn encode(
-    snapshot: &Snapshot,
-    capacity: usize,
-) -> Result<EncodedSnapshot, serde_json::Error> {
-    let mut line = Vec::with_capacity(capacity + capacity / 8);
-    serde_json::to_writer(&mut line, snapshot)?;
-    // `…"skipped":0}}`, by the order of the model's fields: each session adds its own count.
-    line.truncate(line.len() - "0}}".len());
-    Ok(EncodedSnapshot {
-        seq: snapshot.agent.seq,
-        shared: Bytes::from(line),
-    })
+/// The most renderings of new log lines that are kept for other clients which were sent as much so far.
+const MOST_SINCE: usize = 64;
+/// How hard zstd tries: its own default.
+const LEVEL: i32 = 3;
+
+/// One snapshot, and what has been made of it.
+pub(super) struct Encoded {
+    snapshot: Snapshot,
+    logs: LogSample,
+    sections: HashMap<Part, Vec<u8>>,
+    variants: HashMap<(Variant, Option<u64>), Arc<EncodedSnapshot>>,
+}
+
+/// A piece of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Part {
+    Head,
+    Section(Section),
+    Foot,
+}
+
+impl Encoded {
+    /// Nothing is made of it yet. `logs` are those in it, with their positions; its own `skipped`
+    /// must be 0.
+    pub(super) fn new(snapshot: Snapshot, logs: LogSample) -> Self {
+        Self {
+            snapshot,
+            logs,
+            sections: HashMap::new(),
+            variants: HashMap::new(),
+        }
+    }
+
+    /// The snapshot's number.
+    pub(super) fn seq(&self) -> u64 {
+        self.snapshot.agent.seq
+    }
+
+    /// How far the logs in it have been read.
+    pub(super) fn since(&self) -> Since {
+        Since {
+            seq: self.seq(),
+            positions: Arc::clone(&self.logs.positions),
+        }
+    }
+
+    /// How many variants have been made.
+    pub(super) fn variants(&self) -> usize {
+        self.variants.len()
+    }
+
+    /// A variant, made now unless it was made before. For [`LogMode::New`], with the lines after
+    /// `since`; with those of the tail where there is none.
+    pub(super) fn variant(
+        &mut self,
+        variant: Variant,
+        since: Option<&Since>,
+        compressor: &mut Compressor,
+    ) -> io::Result<Arc<EncodedSnapshot>> {
+        let since = since.filter(|_| variant.logs == LogMode::New);
+        let key = (variant, since.map(|since| since.seq));
+        if let Some(made) = self.variants.get(&key) {
+            return Ok(Arc::clone(made));
+        }
+        let line = self.line(variant, since)?;
+        let made = Arc::new(EncodedSnapshot {
+            seq: self.seq(),
+            follows: since.map(|since| since.seq),
+            since: self.since(),
+            encoding: variant.encoding,
+            shared: match variant.encoding {
+                Encoding::Json => Bytes::from(line),
+                Encoding::Zstd => Bytes::from(compressor.compress(&line)?),
+            },
+        });
+        if since.is_none() || self.variants.len() < MOST_SINCE {
+            self.variants.insert(key, Arc::clone(&made));
+        }
+        Ok(made)
+    }
+
+    /// All of a line up to the value of `skipped`.
+    fn line(&mut self, variant: Variant, since: Option<&Since>) -> io::Result<Vec<u8>> {
+        let sections = Section::ALL.map(|(_, section)| section);
+        let news = variant.logs == LogMode::New;
+        let wanted: Vec<Part> = [Part::Head]
+            .into_iter()
+            .chain(sections.into_iter().filter_map(|section| {
+                let shared = variant.sections.has(section) && !(news && section == Section::Logs);
+                shared.then_some(Part::Section(section))
+            }))
+            .chain([Part::Foot])
+            .collect();
+        for part in &wanted {
+            if !self.sections.contains_key(part) {
+                let encoded = encode(*part, &self.snapshot)?;
+                self.sections.insert(*part, encoded);
+            }
+        }
+        let news = if news { self.news(since)? } else { Vec::new() };
+        let length = wanted.iter().filter_map(|part| self.sections.get(part));
+        let length: usize = length.map(Vec::len).sum();
+        let mut line = Vec::with_capacity(length + news.len());
+        for part in &wanted {
+            if *part == Part::Foot {
+                line.extend_from_slice(&news);
+            }
+            line.extend_from_slice(self.sections.get(part).map_or(&[][..], Vec::as_slice));
+        }
+        Ok(line)
+    }
+
+    /// The log lines that are new since then, and how many were lost.
+    fn news(&self, since: Option<&Since>) -> io::Result<Vec<u8>> {
+        let running = self.logs.logs.iter();
+        let ended = self.logs.ended.iter().map(|(name, lines)| (name, lines));
+        // A container that has ended, and another one of its name that runs.
+        let mut by_name: BTreeMap<&str, Vec<&LogLines>> = BTreeMap::new();
+        for (name, lines) in ended.chain(running) {
+            by_name.entry(name).or_default().push(lines);
+        }
+        let mut json = br#","logs":{"#.to_vec();
+        let mut dropped: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut first = true;
+        for (name, logs) in by_name {
+            let mut any = false;
+            for log in logs {
+                let place = log.place();
+                let position = match since {
+                    // Of the tail nothing is lost, whatever was before it.
+                    None => place.end.saturating_sub(log.count() as u64),
+                    Some(since) => {
+                        let known = since.positions.get(&place.container);
+                        known.copied().unwrap_or(place.origin)
+                    }
+                };
+                let news = log.after(position);
+                if news.dropped > 0 && since.is_some() {
+                    *dropped.entry(name).or_default() += news.dropped;
+                }
+                if news.lines.is_empty() {
+                    continue;
+                }
+                if any {
+                    json.push(b',');
+                } else {
+                    if !first {
+                        json.push(b',');
+                    }
+                    serde_json::to_writer(&mut json, name)?;
+                    json.extend_from_slice(b":[");
+                }
+                json.extend_from_slice(news.lines.as_bytes());
+                (any, first) = (true, false);
+            }
+            if any {
+                json.push(b']');
+            }
+        }
+        json.extend_from_slice(br#"},"logs_dropped":"#);
+        serde_json::to_writer(&mut json, &dropped)?;
+        Ok(json)
+    }
+}
+
+/// A part of the line, of which the sections may be left out.
+fn encode(part: Part, snapshot: &Snapshot) -> io::Result<Vec<u8>> {
+    let mut json = Vec::new();
+    match part {
+        Part::Head => {
+            field(&mut json, b'{', "timestamp", &snapshot.timestamp)?;
+            field(&mut json, b',', "status", &snapshot.status)?;
+        }
+        Part::Section(section) => match section {
+            Section::System => field(&mut json, b',', "system", &snapshot.system)?,
+            Section::Containers => field(&mut json, b',', "containers", &snapshot.containers)?,
+            Section::DockerMeta => field(&mut json, b',', "docker_meta", &snapshot.docker_meta)?,
+            Section::Logs => field(&mut json, b',', "logs", &snapshot.logs)?,
+            Section::Events => {}
+        },
+        Part::Foot => {
+            field(&mut json, b',', "sources", &snapshot.sources)?;
+            field(&mut json, b',', "host", &snapshot.host)?;
+            field(&mut json, b',', "agent", &snapshot.agent)?;
+            // `…"skipped":0}`, by the order of the model's fields: each session adds its own count.
+            json.truncate(json.len() - "0}".len());
+        }
+    }
+    Ok(json)
+}
+
+fn field(json: &mut Vec<u8>, before: u8, name: &str, value: &impl Serialize) -> io::Result<()> {
+    json.push(before);
+    write!(json, "\"{name}\":")?;
+    Ok(serde_json::to_writer(json, value)?)
+}
+
+/// Compresses lines, as far as they are shared, into frames that each session ends by itself.
+#[derive(Default)]
+pub(super) struct Compressor(Option<Encoder<'static>>);
+
+impl Compressor {
+    /// All blocks of a frame but the last.
+    fn compress(&mut self, line: &[u8]) -> io::Result<Vec<u8>> {
+        let encoder = match &mut self.0 {
+            Some(encoder) => {
+                encoder.reinit()?;
+                encoder
+            }
+            none => none.insert(Encoder::new(LEVEL)?),
+        };
+        let mut frame = vec![0; zstd::zstd_safe::compress_bound(line.len()) + 64];
+        let mut out = OutBuffer::around(&mut frame);
+        let mut input = InBuffer::around(line);
+        while input.pos() < line.len() {
+            encoder.run(&mut input, &mut out)?;
+        }
+        // Ends the block, not the frame.
+        while encoder.flush(&mut out)? > 0 {}
+        let length = out.pos();
+        frame.truncate(length);
+        frame.shrink_to_fit();
+        Ok(frame)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::encode;
-    use crate::aggregate::{Newest, SourceState, compose};
-    use crate::messages::EncodedSnapshot;
-    use crate::model::Snapshot;
+    use std::sync::Arc;
 
-    #[test]
-    fn a_session_completes_the_line_with_its_own_count() {
+    use serde_json::{Value, json};
+
+    use super::{Compressor, Encoded};
+    use crate::aggregate::{Newest, SourceState, compose};
+    use crate::messages::{EncodedSnapshot, LogSample, Since};
+    use crate::model::{LogLines, Options, Place, Positions, Snapshot};
+
+    fn snapshot() -> Snapshot {
         let newest = Newest {
             system: SourceState::disabled("system"),
             docker: SourceState::disabled("docker"),
             logs: SourceState::disabled("logs"),
         };
-        let snapshot = compose(&newest, 7, 3);
-        let encoded = encode(&snapshot, 0).unwrap();
-        assert_eq!(encoded.seq, 7);
+        compose(&newest, 7, 3)
+    }
+
+    fn made(encoded: &mut Encoded, options: &str, since: Option<&Since>) -> Arc<EncodedSnapshot> {
+        let variant = Options::parse(options.as_bytes()).unwrap().variant;
+        encoded
+            .variant(variant, since, &mut Compressor::default())
+            .unwrap()
+    }
+
+    fn bytes(encoded: &EncodedSnapshot, skipped: u64) -> Vec<u8> {
+        [&encoded.shared, encoded.ending(skipped).as_ref()].concat()
+    }
+
+    fn value(encoded: &EncodedSnapshot) -> Value {
+        serde_json::from_slice(&bytes(encoded, 0)).unwrap()
+    }
+
+    #[test]
+    fn a_session_completes_the_line_with_its_own_count() {
+        let mut encoded = Encoded::new(snapshot(), LogSample::default());
+        let whole = made(&mut encoded, "{}", None);
+        assert_eq!((whole.seq, whole.follows), (7, None));
         for skipped in [0, 1, u64::MAX] {
-            let mut line = encoded.shared.to_vec();
-            line.extend_from_slice(EncodedSnapshot::ending(skipped).as_bytes());
-            assert_eq!(line.pop(), Some(b'\n'));
-            let mut expected = snapshot.clone();
+            let mut expected = snapshot();
+            expected.timestamp = encoded.snapshot.timestamp;
             expected.agent.skipped = skipped;
-            // Through text, as the wire's milliseconds are coarser than the clock.
-            let read: Snapshot = serde_json::from_slice(&line).unwrap();
-            assert_eq!(
-                serde_json::to_string(&read).unwrap(),
-                serde_json::to_string(&expected).unwrap()
-            );
+            let mut line = serde_json::to_string(&expected).unwrap();
+            line.push('\n');
+            assert_eq!(String::from_utf8(bytes(&whole, skipped)).unwrap(), line);
         }
+    }
+
+    #[test]
+    fn sections_are_left_out_and_the_envelope_stays() {
+        let mut encoded = Encoded::new(snapshot(), LogSample::default());
+        let whole = value(&made(&mut encoded, "{}", None));
+        let part = value(&made(&mut encoded, r#"{"sections":["docker_meta"]}"#, None));
+        let none = value(&made(&mut encoded, r#"{"sections":[]}"#, None));
+        let mut expected = whole;
+        let fields = expected.as_object_mut().unwrap();
+        for section in ["system", "containers", "logs"] {
+            assert!(fields.remove(section).is_some());
+        }
+        assert_eq!(part, expected);
+        expected.as_object_mut().unwrap().remove("docker_meta");
+        assert_eq!(none, expected);
+    }
+
+    #[test]
+    fn a_variant_is_made_once() {
+        let mut encoded = Encoded::new(snapshot(), LogSample::default());
+        let one = made(&mut encoded, r#"{"encoding":"zstd"}"#, None);
+        let other = made(&mut encoded, r#"{"encoding":"zstd","every":2}"#, None);
+        assert!(Arc::ptr_eq(&one, &other));
+        assert_eq!(encoded.variants(), 1);
+        made(&mut encoded, "{}", None);
+        assert_eq!(encoded.variants(), 2);
+    }
+
+    #[test]
+    fn a_frame_is_one_line_whatever_its_end() {
+        let mut encoded = Encoded::new(snapshot(), LogSample::default());
+        let plain = made(&mut encoded, "{}", None);
+        let frame = made(&mut encoded, r#"{"encoding":"zstd"}"#, None);
+        for skipped in [0, 12_345, u64::MAX] {
+            let unpacked = zstd::decode_all(&bytes(&frame, skipped)[..]).unwrap();
+            assert_eq!(unpacked, bytes(&plain, skipped));
+        }
+        // Frames follow one another.
+        let stream = [bytes(&frame, 1), bytes(&frame, 2)].concat();
+        let unpacked = zstd::decode_all(&stream[..]).unwrap();
+        assert_eq!(unpacked, [bytes(&plain, 1), bytes(&plain, 2)].concat());
+    }
+
+    #[test]
+    fn compression_may_be_repeated_with_lines_of_any_length() {
+        let mut compressor = Compressor::default();
+        for length in [1, 200_000, 3, 3_000_000] {
+            let line: Vec<u8> = (0..length).map(|i: u32| (i.wrapping_mul(i) % 251) as u8).collect();
+            let mut frame = compressor.compress(&line).unwrap();
+            // An empty last block.
+            frame.extend_from_slice(&[1, 0, 0]);
+            assert_eq!(zstd::decode_all(&frame[..]).unwrap(), line);
+        }
+    }
+
+    fn log(container: &str, texts: &[&str], end: u64, origin: u64) -> Arc<LogLines> {
+        let texts: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
+        let place = Place {
+            container: Arc::from(container),
+            end,
+            origin,
+        };
+        Arc::new(LogLines::new(&texts, 0, place))
+    }
+
+    fn since(seq: u64, positions: &[(&str, u64)]) -> Since {
+        let positions = positions.iter().map(|&(id, end)| (Arc::from(id), end));
+        Since {
+            seq,
+            positions: Arc::new(positions.collect::<Positions>()),
+        }
+    }
+
+    #[test]
+    fn new_lines_are_those_after_a_position_and_what_was_lost_is_counted() {
+        let logs = LogSample {
+            logs: Arc::new(
+                [
+                    ("new".to_owned(), log("4", &["n1", "n2"], 12, 5)),
+                    ("quiet".to_owned(), log("2", &["q"], 9, 0)),
+                    ("web".to_owned(), log("1", &["w1", "w2", "w3"], 100, 0)),
+                ]
+                .into(),
+            ),
+            ended: Arc::new(vec![("web".to_owned(), log("0", &["last"], 3, 0))]),
+            ..LogSample::default()
+        };
+        let mut encoded = Encoded::new(snapshot(), logs);
+        let options = r#"{"logs":"new","sections":["logs"]}"#;
+        let first = value(&made(&mut encoded, options, None));
+        assert_eq!(
+            first["logs"],
+            json!({"new": ["n1", "n2"], "quiet": ["q"], "web": ["last", "w1", "w2", "w3"]})
+        );
+        assert_eq!(first["logs_dropped"], json!({}));
+
+        let before = since(6, &[("0", 2), ("1", 98), ("2", 9)]);
+        let news = made(&mut encoded, options, Some(&before));
+        assert_eq!(news.follows, Some(6));
+        let news = value(&news);
+        assert_eq!(
+            news["logs"],
+            json!({"new": ["n1", "n2"], "web": ["last", "w2", "w3"]})
+        );
+        // Of a container that was not known all of its lines count.
+        assert_eq!(news["logs_dropped"], json!({"new": 5}));
+
+        let long_before = since(2, &[("0", 3), ("1", 40), ("2", 9), ("4", 12)]);
+        let news = value(&made(&mut encoded, options, Some(&long_before)));
+        assert_eq!(news["logs"], json!({"web": ["w1", "w2", "w3"]}));
+        assert_eq!(news["logs_dropped"], json!({"web": 57}));
+        assert_eq!(encoded.variants(), 3);
+    }
+
+    #[test]
+    fn what_is_kept_for_those_who_are_behind_is_bounded() {
+        let mut encoded = Encoded::new(snapshot(), LogSample::default());
+        for seq in 0..1000 {
+            made(&mut encoded, r#"{"logs":"new"}"#, Some(&since(seq, &[])));
+        }
+        assert_eq!(encoded.variants(), super::MOST_SINCE);
     }
 }

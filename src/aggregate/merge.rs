@@ -77,6 +77,7 @@ pub fn compose(newest: &Newest, seq: u64, clients: usize) -> Snapshot {
         containers: docker.containers,
         docker_meta: docker.meta,
         logs: logs.unwrap_or_default(),
+        logs_dropped: None,
         sources,
         host: system.host,
         agent: AgentInfo {

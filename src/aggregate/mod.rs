@@ -3,37 +3,39 @@
 mod encode;
 mod merge;
 mod source;
+mod subscribers;
 
 pub use merge::{Newest, compose};
 pub use source::SourceState;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::io;
 use std::time::{Duration, Instant};
 
-use actix::dev::SendError;
-use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler};
+use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, StreamHandler};
 use futures_util::stream;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, error};
 
 use crate::messages::{
-    ClientId, Collected, Delivery, DockerSample, EncodedSnapshot, LogSample, StopPublishing,
-    Subscribe, SystemSample, Unsubscribe,
+    CatchUp, Collected, Delivery, DockerSample, LogSample, StopPublishing, Subscribe, SystemSample,
+    Unsubscribe,
 };
+use encode::Encoded;
+use subscribers::Subscribers;
 
 /// How long the first snapshot waits for sources that have not answered yet. Docker 20.10 takes
 /// up to two seconds for a container's first statistics.
 const FIRST_SNAPSHOT_WITHIN: Duration = Duration::from_secs(3);
 
 /// Keeps the newest sample of each source, composes a snapshot every interval, encodes it once
-/// and hands it to every session.
+/// for all who ask for the same and hands it to every session.
 pub struct Aggregator {
     interval: Duration,
     newest: Newest,
     seq: u64,
-    encoded: Option<Arc<EncodedSnapshot>>,
-    subscribers: HashMap<ClientId, Recipient<Delivery>>,
+    /// The newest snapshot.
+    encoded: Option<Encoded>,
+    subscribers: Subscribers,
     publishing: Publishing,
 }
 
@@ -59,7 +61,7 @@ impl Aggregator {
             newest,
             seq: 0,
             encoded: None,
-            subscribers: HashMap::new(),
+            subscribers: Subscribers::default(),
             publishing: Publishing::Awaiting,
         }
     }
@@ -77,39 +79,31 @@ impl Aggregator {
         let started = Instant::now();
         self.newest.note_silence(started);
         self.seq += 1;
-        let snapshot = compose(&self.newest, self.seq, self.subscribers.len());
-        let capacity = self.encoded.as_ref().map_or(0, |last| last.shared.len());
-        match encode::encode(&snapshot, capacity) {
-            Ok(encoded) => {
-                let encoded = Arc::new(encoded);
-                self.encoded = Some(Arc::clone(&encoded));
-                self.fan_out(&Delivery::Snapshot(encoded));
-            }
-            // The model's types rule this out; clients keep what they have.
-            Err(error) => error!(%error, "snapshot not encoded"),
-        }
+        let snapshot = compose(&self.newest, self.seq, self.subscribers.count());
+        let logs = self.newest.logs.sample().cloned().unwrap_or_default();
+        let encoded = self.encoded.insert(Encoded::new(snapshot, logs));
+        let published = self.subscribers.publish(encoded);
         debug!(
             seq = self.seq,
-            bytes = self.encoded.as_ref().map(|last| last.shared.len()),
-            clients = self.subscribers.len(),
+            clients = self.subscribers.count(),
+            variants = encoded.variants(),
             duration_us = started.elapsed().as_micros() as u64,
             "snapshot published"
         );
-    }
-
-    /// A full mailbox means that the session is behind: it will get a later snapshot instead.
-    fn fan_out(&mut self, delivery: &Delivery) {
-        self.subscribers
-            .retain(|_, session| match session.try_send(delivery.clone()) {
-                Ok(()) | Err(SendError::Full(_)) => true,
-                Err(SendError::Closed(_)) => false,
-            });
+        note(published);
     }
 
     fn begin_if_complete(&mut self, ctx: &mut Context<Self>) {
         if self.newest.is_complete() {
             self.begin(ctx);
         }
+    }
+}
+
+/// The model's types rule an error out; clients keep what they have.
+fn note(encoded: io::Result<()>) {
+    if let Err(error) = encoded {
+        error!(%error, "snapshot not encoded");
     }
 }
 
@@ -170,16 +164,20 @@ impl Handler<Subscribe> for Aggregator {
     type Result = ();
 
     fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) {
-        let first = match (&self.publishing, &self.encoded) {
-            (Publishing::Stopped(within), _) => Some(Delivery::End(*within)),
-            (_, Some(newest)) => Some(Delivery::Snapshot(Arc::clone(newest))),
-            (_, None) => None,
-        };
-        // A session's mailbox is empty when it subscribes.
-        let gone = first.is_some_and(|first| subscribe.deliveries.try_send(first).is_err());
-        if !gone {
-            self.subscribers
-                .insert(subscribe.client, subscribe.deliveries);
+        if let Publishing::Stopped(within) = self.publishing {
+            subscribe.deliveries.do_send(Delivery::End(within));
+        } else {
+            note(self.subscribers.subscribe(subscribe, self.encoded.as_mut()));
+        }
+    }
+}
+
+impl Handler<CatchUp> for Aggregator {
+    type Result = ();
+
+    fn handle(&mut self, behind: CatchUp, _: &mut Self::Context) {
+        if let Some(newest) = &mut self.encoded {
+            note(self.subscribers.catch_up(&behind, newest));
         }
     }
 }
@@ -188,7 +186,7 @@ impl Handler<Unsubscribe> for Aggregator {
     type Result = ();
 
     fn handle(&mut self, unsubscribe: Unsubscribe, _: &mut Self::Context) {
-        self.subscribers.remove(&unsubscribe.client);
+        self.subscribers.unsubscribe(unsubscribe.client);
     }
 }
 
@@ -200,10 +198,7 @@ impl Handler<StopPublishing> for Aggregator {
             ctx.cancel_future(ticks);
         }
         self.publishing = Publishing::Stopped(within);
-        // Past a full mailbox, too: this is the last delivery.
-        for session in self.subscribers.values() {
-            session.do_send(Delivery::End(within));
-        }
+        self.subscribers.end(&Delivery::End(within));
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Aggregator, FIRST_SNAPSHOT_WITHIN, Newest, SourceState};
 use crate::messages::{Collected, Delivery, StopPublishing, Subscribe, SystemSample, Unsubscribe};
+use crate::model::Options;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -35,6 +36,7 @@ fn subscribe(aggregator: &Addr<Aggregator>, client: u64, start: Instant) -> Deli
     let (notes, deliveries) = mpsc::unbounded_channel();
     aggregator.do_send(Subscribe {
         client,
+        options: Options::default(),
         deliveries: Session(notes, start).start().recipient(),
     });
     deliveries
@@ -138,6 +140,7 @@ async fn all_sessions_share_one_encoding() {
     for client in [1, 2] {
         aggregator.do_send(Subscribe {
             client,
+            options: Options::default(),
             deliveries: Keep(notes.clone()).start().recipient(),
         });
     }

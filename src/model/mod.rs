@@ -22,6 +22,7 @@ pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
 pub use system::{HostInfo, LoadAverage, NetworkInterface, SystemMetrics, TopProcess};
 pub use timestamp::Timestamp;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,10 @@ pub struct Snapshot {
     pub docker_meta: Arc<Vec<ContainerMeta>>,
     /// The running containers' newest log lines.
     pub logs: Arc<Logs>,
+    /// How many lines were lost by container, where a client asked for each line once: the container
+    /// wrote, or the client missed, more than is kept. At least so many. Absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs_dropped: Option<BTreeMap<String, u64>>,
     /// How each source is doing.
     pub sources: Sources,
     /// What the host is.

@@ -25,7 +25,7 @@ pub struct Variant {
 }
 
 /// A part of the snapshot that a client may do without.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Section {
     /// The host's figures.
     System,
@@ -64,7 +64,8 @@ pub enum Encoding {
 }
 
 impl Section {
-    const ALL: [(&'static str, Self); 5] = [
+    /// All of them, with the names of their fields, in the order of the line.
+    pub const ALL: [(&'static str, Self); 5] = [
         ("system", Self::System),
         ("containers", Self::Containers),
         ("docker_meta", Self::DockerMeta),

@@ -15,6 +15,7 @@ use tracing::{debug, info};
 use super::listener::Subscriptions;
 use super::session::{ClientSession, Connection};
 use crate::messages::ClientId;
+use crate::model::Options;
 use crate::settings::{ApiKey, ServeSettings};
 
 /// The most that a client may send before its line ends.
@@ -40,6 +41,8 @@ pub(super) struct Newcomer {
 enum Refusal {
     #[error("wrong key")]
     WrongKey,
+    #[error("{0}")]
+    Options(String),
     #[error("line over {LONGEST_LINE} bytes")]
     TooLong,
     #[error("no complete line")]
@@ -55,12 +58,17 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// Whether there is somebody to whom it could be said.
-    fn is_answered(&self) -> bool {
-        matches!(
-            self,
-            Self::WrongKey | Self::TooLong | Self::Incomplete | Self::Late
-        )
+    /// What the client is told, where there is one.
+    fn answer(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::WrongKey | Self::TooLong | Self::Incomplete | Self::Late => {
+                Some(UNAUTHORIZED.to_vec())
+            }
+            Self::Options(error) => {
+                Some(format!("{}\n", serde_json::json!({ "error": error })).into_bytes())
+            }
+            Self::Tls(_) | Self::TlsLate | Self::Lost(_) => None,
+        }
     }
 }
 
@@ -99,9 +107,17 @@ pub(super) async fn greet(
         () = stop.cancelled() => return,
     };
     match outcome {
-        Ok(connection) => {
+        Ok((connection, options)) => {
             info!(client, %peer, "client connected");
-            ClientSession::begin(connection, client, peer, permit, settings, subscriptions);
+            ClientSession::begin(
+                connection,
+                client,
+                peer,
+                options,
+                permit,
+                settings,
+                subscriptions,
+            );
         }
         Err(refusal) => info!(%peer, reason = %refusal, "client refused"),
     }
@@ -113,25 +129,38 @@ async fn authenticate<S>(
     mut stream: S,
     key: &ApiKey,
     within: Duration,
-) -> Result<Connection, Refusal>
+) -> Result<(Connection, Options), Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let verdict = match timeout(within, read_line(&mut stream)).await {
-        Ok(Ok(line)) if key.matches(&line) => Ok(()),
-        Ok(Ok(_)) => Err(Refusal::WrongKey),
+        Ok(Ok(line)) => settle(key, &line),
         Ok(Err(refusal)) => Err(refusal),
         Err(_) => Err(Refusal::Late),
     };
     match verdict {
-        Ok(()) => Ok(Connection::split(stream)),
+        Ok(options) => Ok((Connection::split(stream), options)),
         Err(refusal) => {
-            if refusal.is_answered() {
-                let _ = timeout(LINGER, dismiss(&mut stream)).await;
+            if let Some(answer) = refusal.answer() {
+                let _ = timeout(LINGER, dismiss(&mut stream, &answer)).await;
             }
             Err(refusal)
         }
     }
+}
+
+/// Whether a client's line is the key, and what the client asks for after it.
+fn settle(key: &ApiKey, line: &[u8]) -> Result<Options, Refusal> {
+    // A key has no white space in it.
+    let (candidate, options) = match line.iter().position(|byte| *byte == b' ') {
+        Some(space) => (&line[..space], Some(&line[space + 1..])),
+        None => (line, None),
+    };
+    if !key.matches(candidate) {
+        return Err(Refusal::WrongKey);
+    }
+    let parsed = options.map(Options::parse).transpose();
+    Ok(parsed.map_err(Refusal::Options)?.unwrap_or_default())
 }
 
 /// The client's first line without its end; what follows it is left out, as all that a client
@@ -162,8 +191,11 @@ async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Refu
 }
 
 /// Says that the client may not stay, and lets it read that.
-async fn dismiss<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
-    stream.write_all(UNAUTHORIZED).await?;
+async fn dismiss<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    answer: &[u8],
+) -> io::Result<()> {
+    stream.write_all(answer).await?;
     stream.shutdown().await?;
     let mut left = LINGER_BYTES;
     let mut scratch = [0; 1024];

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span, info, warn};
 
 use super::handshake::{self, Newcomer};
-use crate::messages::{ClientId, Subscribe, Unsubscribe};
+use crate::messages::{CatchUp, ClientId, Subscribe, Unsubscribe};
 use crate::settings::ServeSettings;
 
 /// Connections that the kernel keeps until they are accepted (it has a bound of its own, too).
@@ -60,6 +60,8 @@ fn advice(error: &io::Error) -> String {
 pub struct Subscriptions {
     /// Takes in new sessions.
     pub subscribe: Recipient<Subscribe>,
+    /// Sends them what they missed.
+    pub catch_up: Recipient<CatchUp>,
     /// Takes leave of old ones.
     pub unsubscribe: Recipient<Unsubscribe>,
 }

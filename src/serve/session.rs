@@ -17,7 +17,10 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::listener::Subscriptions;
-use crate::messages::{ClientId, Delivery, EncodedSnapshot, Subscribe, Unsubscribe};
+use crate::messages::{
+    CatchUp, ClientId, Delivery, EncodedSnapshot, Since, Subscribe, Unsubscribe,
+};
+use crate::model::Options;
 use crate::settings::ServeSettings;
 
 /// How long a client that was sent the end of the stream may take to close its side.
@@ -53,12 +56,17 @@ impl Connection {
 pub struct ClientSession {
     client: ClientId,
     peer: SocketAddr,
+    options: Options,
     write_timeout: Duration,
     subscriptions: Subscriptions,
     /// None while a line is being written.
     writer: Option<Writer>,
     /// The newest snapshot that came while a line was being written.
     pending: Option<Arc<EncodedSnapshot>>,
+    /// What the last snapshot that was sent has said of the logs; none before the first.
+    since: Option<Since>,
+    /// Whether a snapshot was asked for that follows on the last one that was sent.
+    catching_up: bool,
     /// None until [`Actor::started`] takes it.
     reader: Option<Reader>,
     /// Set when the agent stops: close after the line that is being written.
@@ -86,11 +94,13 @@ struct Account {
 }
 
 impl Account {
-    /// Counts what was missed up to the snapshot that is sent now, before it is sent: every
-    /// number since the first that was neither sent nor is this one.
-    fn begin(&mut self, seq: u64) -> u64 {
+    /// Counts what was missed up to the snapshot that is sent now, before it is sent: every one
+    /// since the first that was meant for the client and was neither sent nor is this one.
+    fn begin(&mut self, seq: u64, every: u32) -> u64 {
         let first = *self.first.get_or_insert(seq);
-        self.skipped = seq.saturating_sub(first).saturating_sub(self.sent);
+        let meant = seq.saturating_sub(first) / u64::from(every);
+        // Never less than before: one that was caught up with may come between two that were meant.
+        self.skipped = meant.saturating_sub(self.sent).max(self.skipped);
         self.skipped
     }
 }
@@ -101,6 +111,7 @@ impl ClientSession {
         connection: Connection,
         client: ClientId,
         peer: SocketAddr,
+        options: Options,
         permit: OwnedSemaphorePermit,
         settings: &ServeSettings,
         subscriptions: Subscriptions,
@@ -109,10 +120,13 @@ impl ClientSession {
         Self {
             client,
             peer,
+            options,
             write_timeout: settings.write_timeout,
             subscriptions,
             writer: Some(writer),
             pending: None,
+            since: None,
+            catching_up: false,
             reader: Some(reader),
             ending: false,
             closed: false,
@@ -125,16 +139,33 @@ impl ClientSession {
         .start();
     }
 
-    /// Sends a snapshot now if nothing is being written, else keeps it as the newest.
+    /// Sends a snapshot now if nothing is being written, else keeps it as the newest. One whose log
+    /// lines follow on a snapshot that was not sent is asked for anew.
     fn send(&mut self, snapshot: Arc<EncodedSnapshot>, ctx: &mut Context<Self>) {
         let Some(mut writer) = self.writer.take() else {
             self.pending = Some(snapshot);
             return;
         };
-        let ending = EncodedSnapshot::ending(self.account.begin(snapshot.seq));
+        if let (Some(follows), Some(since)) = (snapshot.follows, &self.since)
+            && follows != since.seq
+        {
+            self.writer = Some(writer);
+            if !std::mem::replace(&mut self.catching_up, true) {
+                self.subscriptions.catch_up.do_send(CatchUp {
+                    client: self.client,
+                    since: since.clone(),
+                });
+            }
+            return;
+        }
+        self.catching_up = false;
+        self.since = Some(snapshot.since.clone());
+        let skipped = self.account.begin(snapshot.seq, self.options.every.get());
+        let ending = snapshot.ending(skipped);
         let patience = self.write_timeout;
         let write = async move {
-            let written = write_line(&mut writer, &snapshot.shared, &ending, patience).await;
+            let written =
+                write_line(&mut writer, &snapshot.shared, ending.as_ref(), patience).await;
             (writer, written)
         };
         ctx.spawn(
@@ -216,6 +247,7 @@ impl Actor for ClientSession {
         }
         let subscribe = Subscribe {
             client: self.client,
+            options: self.options,
             deliveries: ctx.address().recipient(),
         };
         self.subscriptions.subscribe.do_send(subscribe);
@@ -273,10 +305,10 @@ fn reason_of(error: &io::Error) -> &'static str {
 async fn write_line(
     writer: &mut Writer,
     shared: &[u8],
-    ending: &str,
+    ending: &[u8],
     patience: Duration,
 ) -> io::Result<()> {
-    let mut parts = [IoSlice::new(shared), IoSlice::new(ending.as_bytes())];
+    let mut parts = [IoSlice::new(shared), IoSlice::new(ending)];
     let mut rest = &mut parts[..];
     while !rest.is_empty() {
         match within(patience, writer.write_vectored(rest)).await? {
@@ -319,8 +351,9 @@ mod tests {
     #[test]
     fn what_was_missed_is_what_was_neither_sent_nor_is_now() {
         let mut account = Account::default();
+        let every = 1;
         let mut sent = |seq| {
-            let skipped = account.begin(seq);
+            let skipped = account.begin(seq, every);
             account.sent += 1;
             skipped
         };
@@ -329,5 +362,19 @@ mod tests {
         assert_eq!(sent(45), 2);
         assert_eq!(sent(46), 2);
         assert_eq!(sent(50), 5);
+    }
+
+    #[test]
+    fn what_was_not_meant_for_a_client_was_not_missed() {
+        let mut account = Account::default();
+        let mut sent = |seq| {
+            let skipped = account.begin(seq, 3);
+            account.sent += 1;
+            skipped
+        };
+        assert_eq!([sent(4), sent(7), sent(10)], [0, 0, 0]);
+        assert_eq!(sent(19), 2);
+        // Caught up with in between.
+        assert_eq!([sent(20), sent(22)], [2, 2]);
     }
 }

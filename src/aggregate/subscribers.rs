@@ -1,0 +1,143 @@
+//! Who is sent snapshots, and which.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use actix::Recipient;
+use actix::dev::SendError;
+
+use super::encode::{Compressor, Encoded};
+use crate::messages::{CatchUp, ClientId, Delivery, EncodedSnapshot, Since, Subscribe};
+use crate::model::Options;
+
+/// How many snapshots back it is known how far logs had been read. A session that was sent an older
+/// one last says so itself.
+const HISTORY: usize = 64;
+
+/// All sessions, and what they may follow on.
+#[derive(Default)]
+pub(super) struct Subscribers {
+    sessions: HashMap<ClientId, Session>,
+    /// Of the snapshots before the newest, oldest first.
+    history: VecDeque<Since>,
+    compressor: Compressor,
+}
+
+struct Session {
+    options: Options,
+    deliveries: Recipient<Delivery>,
+    /// The first snapshot that it was sent; none before.
+    first: Option<u64>,
+}
+
+impl Subscribers {
+    pub(super) fn count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Takes in a session, and delivers the newest snapshot to it, if there is one.
+    pub(super) fn subscribe(
+        &mut self,
+        subscribe: Subscribe,
+        newest: Option<&mut Encoded>,
+    ) -> io::Result<()> {
+        let Subscribe {
+            client,
+            options,
+            deliveries,
+        } = subscribe;
+        let mut session = Session {
+            options,
+            deliveries,
+            first: None,
+        };
+        if let Some(newest) = newest {
+            let snapshot = newest.variant(options.variant, None, &mut self.compressor)?;
+            session.first = Some(newest.seq());
+            // A session's mailbox is empty when it subscribes.
+            if session.deliver(snapshot).is_err() {
+                return Ok(());
+            }
+        }
+        self.sessions.insert(client, session);
+        Ok(())
+    }
+
+    pub(super) fn unsubscribe(&mut self, client: ClientId) {
+        self.sessions.remove(&client);
+    }
+
+    /// Delivers a new snapshot to every session that it is meant for. A full mailbox means that
+    /// the session is behind: it will get a later snapshot instead.
+    pub(super) fn publish(&mut self, newest: &mut Encoded) -> io::Result<()> {
+        let Self {
+            sessions,
+            history,
+            compressor,
+        } = self;
+        let seq = newest.seq();
+        let mut failed = Ok(());
+        sessions.retain(|_, session| {
+            let since = match session.first {
+                Some(first) => {
+                    let every = u64::from(session.options.every.get());
+                    if !(seq - first).is_multiple_of(every) {
+                        return true;
+                    }
+                    since(history, seq - every)
+                }
+                None => None,
+            };
+            session.first.get_or_insert(seq);
+            match newest.variant(session.options.variant, since, compressor) {
+                Ok(snapshot) => session.deliver(snapshot).is_ok(),
+                Err(error) => {
+                    failed = Err(error);
+                    true
+                }
+            }
+        });
+        if history.len() == HISTORY {
+            history.pop_front();
+        }
+        history.push_back(newest.since());
+        failed
+    }
+
+    /// Delivers the newest snapshot to a session that missed some.
+    pub(super) fn catch_up(&mut self, behind: &CatchUp, newest: &mut Encoded) -> io::Result<()> {
+        if let Some(session) = self.sessions.get(&behind.client) {
+            let variant = session.options.variant;
+            let snapshot = newest.variant(variant, Some(&behind.since), &mut self.compressor)?;
+            // Past a full mailbox: a session asks once, and waits.
+            session.deliveries.do_send(Delivery::Snapshot(snapshot));
+        }
+        Ok(())
+    }
+
+    /// Tells every session to end.
+    pub(super) fn end(&self, end: &Delivery) {
+        // Past a full mailbox, too: this is the last delivery.
+        for session in self.sessions.values() {
+            session.deliveries.do_send(end.clone());
+        }
+    }
+}
+
+impl Session {
+    /// Fails where the session is gone.
+    fn deliver(&self, snapshot: Arc<EncodedSnapshot>) -> Result<(), ()> {
+        match self.deliveries.try_send(Delivery::Snapshot(snapshot)) {
+            Ok(()) | Err(SendError::Full(_)) => Ok(()),
+            Err(SendError::Closed(_)) => Err(()),
+        }
+    }
+}
+
+/// What a snapshot has said of the logs, or the oldest that is known of those after it.
+fn since(history: &VecDeque<Since>, seq: u64) -> Option<&Since> {
+    let oldest = history.front()?;
+    let at = seq.saturating_sub(oldest.seq);
+    history.get(usize::try_from(at).ok()?)
+}
