@@ -21,7 +21,7 @@ use crate::collect::logs::{LogCollector, LogSource};
 use crate::collect::system::{HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
 use crate::messages::{StopCollecting, StopPublishing};
-use crate::serve::{Listener, Subscriptions};
+use crate::serve::{Listener, Subscriptions, Threads};
 use crate::settings::{CollectSettings, ServeSettings, Settings};
 
 /// The share of `SHUTDOWN_TIMEOUT` that sessions have to close in: the rest is for saying so.
@@ -57,9 +57,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 
     let permits = listener.permits();
     let accepting = CancellationToken::new();
-    let sessions = session_arbiters()?;
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let (greeting, serving) = (arbiters(cores.div_ceil(2))?, arbiters(cores)?);
+    let handles = |arbiters: &[Arbiter]| arbiters.iter().map(Arbiter::handle).collect();
     actix_rt::spawn(listener.run(
-        sessions.iter().map(Arbiter::handle).collect(),
+        Threads {
+            greeting: handles(&greeting),
+            serving: handles(&serving),
+        },
         Subscriptions {
             subscribe: aggregator.clone().recipient(),
             catch_up: aggregator.clone().recipient(),
@@ -133,10 +138,8 @@ fn arbiter() -> io::Result<Arbiter> {
     Arbiter::try_new()
 }
 
-/// As many as the host has cores: connections are spread over them.
-fn session_arbiters() -> io::Result<Vec<Arbiter>> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    (0..cores).map(|_| arbiter()).collect()
+fn arbiters(count: usize) -> io::Result<Vec<Arbiter>> {
+    (0..count).map(|_| arbiter()).collect()
 }
 
 /// Starts the collectors of all sources that the settings switch on.

@@ -334,7 +334,9 @@ mod tests {
     fn compression_may_be_repeated_with_lines_of_any_length() {
         let mut compressor = Compressor::default();
         for length in [1, 200_000, 3, 3_000_000] {
-            let line: Vec<u8> = (0..length).map(|i: u32| (i.wrapping_mul(i) % 251) as u8).collect();
+            let line: Vec<u8> = (0..length)
+                .map(|i: u32| (i.wrapping_mul(i) % 251) as u8)
+                .collect();
             let mut frame = compressor.compress(&line).unwrap();
             // An empty last block.
             frame.extend_from_slice(&[1, 0, 0]);

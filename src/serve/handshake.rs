@@ -4,16 +4,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use actix_rt::ArbiterHandle;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::connection::{Connection, Socket};
 use super::listener::Subscriptions;
-use super::session::{ClientSession, Connection};
+use super::session::{Client, ClientSession};
 use crate::messages::ClientId;
 use crate::model::Options;
 use crate::settings::{ApiKey, ServeSettings};
@@ -72,11 +73,12 @@ impl Refusal {
     }
 }
 
-/// Settles whether a newcomer stays, and starts its session if so.
+/// Settles whether a newcomer stays, and hands it to the thread of its session if so.
 pub(super) async fn greet(
     newcomer: Newcomer,
     settings: &ServeSettings,
     subscriptions: Subscriptions,
+    sessions: &ArbiterHandle,
     stop: CancellationToken,
 ) {
     let Newcomer {
@@ -85,68 +87,75 @@ pub(super) async fn greet(
         client,
         permit,
     } = newcomer;
-    let greeted = async {
-        let stream = TcpStream::from_std(stream)?;
-        match &settings.tls {
-            None => authenticate(stream, &settings.api_key, settings.auth_timeout).await,
-            Some(tls) => {
-                let started = tokio::time::Instant::now();
-                let handshake = TlsAcceptor::from(tls.server.clone()).accept(stream);
-                let stream = match timeout(settings.auth_timeout, handshake).await {
-                    Ok(stream) => stream.map_err(Refusal::Tls)?,
-                    Err(_) => return Err(Refusal::TlsLate),
-                };
-                let left = settings.auth_timeout.saturating_sub(started.elapsed());
-                authenticate(stream, &settings.api_key, left).await
-            }
-        }
-    };
     let outcome = tokio::select! {
-        outcome = greeted => outcome,
+        outcome = let_in(stream, settings) => outcome,
         // Nobody was promised anything yet.
         () = stop.cancelled() => return,
     };
     match outcome {
         Ok((connection, options)) => {
             info!(client, %peer, "client connected");
-            ClientSession::begin(
+            let client = Client {
                 connection,
-                client,
+                id: client,
                 peer,
                 options,
-                permit,
-                settings,
+                write_timeout: settings.write_timeout,
                 subscriptions,
-            );
+                _permit: permit,
+            };
+            sessions.spawn(async { ClientSession::begin(client) });
         }
         Err(refusal) => info!(%peer, reason = %refusal, "client refused"),
     }
 }
 
-/// Reads the key. A client that sends the right one in time gets its connection split for a
-/// session; any other gets the answer and time to read it.
-async fn authenticate<S>(
-    mut stream: S,
-    key: &ApiKey,
-    within: Duration,
-) -> Result<(Connection, Options), Refusal>
+/// TLS, where it is on, and the key.
+async fn let_in(
+    stream: std::net::TcpStream,
+    settings: &ServeSettings,
+) -> Result<(Connection, Options), Refusal> {
+    let (key, patience) = (&settings.api_key, settings.auth_timeout);
+    let mut socket = Socket::Bare(Some(stream));
+    socket.attach()?;
+    let (mut connection, options) = match &settings.tls {
+        None => {
+            let options = authenticate(&mut socket, key, patience).await?;
+            (Connection::Plain(socket), options)
+        }
+        Some(tls) => {
+            let started = tokio::time::Instant::now();
+            let handshake = TlsAcceptor::from(tls.server.clone()).accept(socket);
+            let mut stream = match timeout(patience, handshake).await {
+                Ok(stream) => stream.map_err(Refusal::Tls)?,
+                Err(_) => return Err(Refusal::TlsLate),
+            };
+            let left = patience.saturating_sub(started.elapsed());
+            let options = authenticate(&mut stream, key, left).await?;
+            (Connection::Tls(Box::new(stream)), options)
+        }
+    };
+    connection.detach()?;
+    Ok((connection, options))
+}
+
+/// Reads the key and what the client asks for. One that does not send the right key in time gets
+/// the answer and time to read it.
+async fn authenticate<S>(stream: &mut S, key: &ApiKey, within: Duration) -> Result<Options, Refusal>
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
-    let verdict = match timeout(within, read_line(&mut stream)).await {
+    let verdict = match timeout(within, read_line(stream)).await {
         Ok(Ok(line)) => settle(key, &line),
         Ok(Err(refusal)) => Err(refusal),
         Err(_) => Err(Refusal::Late),
     };
-    match verdict {
-        Ok(options) => Ok((Connection::split(stream), options)),
-        Err(refusal) => {
-            if let Some(answer) = refusal.answer() {
-                let _ = timeout(LINGER, dismiss(&mut stream, &answer)).await;
-            }
-            Err(refusal)
-        }
+    if let Err(refusal) = &verdict
+        && let Some(answer) = refusal.answer()
+    {
+        let _ = timeout(LINGER, dismiss(stream, &answer)).await;
     }
+    verdict
 }
 
 /// Whether a client's line is the key, and what the client asks for after it.

@@ -66,6 +66,14 @@ pub struct Subscriptions {
     pub unsubscribe: Recipient<Unsubscribe>,
 }
 
+/// The threads over which connections are spread.
+pub struct Threads {
+    /// They settle who stays: a crowd of handshakes keeps no client waiting for its snapshot.
+    pub greeting: Vec<ArbiterHandle>,
+    /// They serve those who stay, each its own.
+    pub serving: Vec<ArbiterHandle>,
+}
+
 /// The agent's socket.
 pub struct Listener {
     socket: TcpListener,
@@ -116,15 +124,19 @@ impl Listener {
         Arc::clone(&self.permits)
     }
 
-    /// Accepts until `stop`; spreads connections over `arbiters`, each of which serves its own.
+    /// Accepts until `stop`.
     pub async fn run(
         self,
-        arbiters: Vec<ArbiterHandle>,
+        threads: Threads,
         subscriptions: Subscriptions,
         stop: CancellationToken,
     ) {
         let mut clients: ClientId = 0;
-        let mut arbiters = arbiters.iter().cycle();
+        let mut threads = threads
+            .greeting
+            .iter()
+            .cycle()
+            .zip(threads.serving.iter().cycle());
         let mut pause = FIRST_PAUSE;
         loop {
             let accepted = tokio::select! {
@@ -135,8 +147,8 @@ impl Listener {
                 Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
                     clients += 1;
-                    if let Some(arbiter) = arbiters.next() {
-                        self.admit(stream, peer, clients, arbiter, &subscriptions, &stop);
+                    if let Some(threads) = threads.next() {
+                        self.admit(stream, peer, clients, threads, &subscriptions, &stop);
                     }
                 }
                 // The peer left before it was accepted.
@@ -150,13 +162,13 @@ impl Listener {
         }
     }
 
-    /// Closes a connection that may not stay, or hands it to its arbiter.
+    /// Closes a connection that may not stay, or hands it to the threads that it has been given.
     fn admit(
         &self,
         stream: TcpStream,
         peer: SocketAddr,
         client: ClientId,
-        arbiter: &ArbiterHandle,
+        (greeting, serving): (&ArbiterHandle, &ArbiterHandle),
         subscriptions: &Subscriptions,
         stop: &CancellationToken,
     ) {
@@ -186,8 +198,9 @@ impl Listener {
         let (settings, subscriptions) = (Arc::clone(&self.settings), subscriptions.clone());
         let stop = stop.clone();
         let span = debug_span!("client", client, %peer);
-        arbiter.spawn(
-            async move { handshake::greet(newcomer, &settings, subscriptions, stop).await }
+        let serving = serving.clone();
+        greeting.spawn(
+            async move { handshake::greet(newcomer, &settings, subscriptions, &serving, stop).await }
                 .instrument(span),
         );
     }

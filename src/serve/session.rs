@@ -1,27 +1,24 @@
 //! One authenticated client: what it is sent, what it missed, and how it ends.
 
-use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Running, WrapFuture,
-};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use actix::fut::ActorFuture;
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Running};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep};
 use tracing::info;
 
+use super::connection::{Connection, Outgoing};
 use super::listener::Subscriptions;
 use crate::messages::{
     CatchUp, ClientId, Delivery, EncodedSnapshot, Since, Subscribe, Unsubscribe,
 };
 use crate::model::Options;
-use crate::settings::ServeSettings;
 
 /// How long a client that was sent the end of the stream may take to close its side.
 const LINGER: Duration = Duration::from_secs(1);
@@ -32,54 +29,58 @@ const HALF_CLOSED_LOOK: Duration = Duration::from_secs(1);
 const STOPPING: &str = "agent stopping";
 const CUT_OFF: &str = "agent stopping, client did not finish reading in time";
 
-type Reader = Box<dyn AsyncRead + Unpin>;
-type Writer = Box<dyn AsyncWrite + Unpin>;
-
-/// An authenticated connection, in two halves.
-pub(super) struct Connection {
-    reader: Reader,
-    writer: Writer,
-}
-
-impl Connection {
-    pub(super) fn split<S: AsyncRead + AsyncWrite + 'static>(stream: S) -> Self {
-        let (reader, writer) = tokio::io::split(stream);
-        Self {
-            reader: Box::new(reader),
-            writer: Box::new(writer),
-        }
-    }
+/// A client that has been let in, and what it asked for.
+pub(super) struct Client {
+    pub(super) connection: Connection,
+    pub(super) id: ClientId,
+    pub(super) peer: SocketAddr,
+    pub(super) options: Options,
+    pub(super) write_timeout: Duration,
+    pub(super) subscriptions: Subscriptions,
+    /// Given back when the session is dropped.
+    pub(super) _permit: OwnedSemaphorePermit,
 }
 
 /// Sends snapshots to one client. The only owner of the connection's write side: one line is
 /// being written, and one newest snapshot waits, at most.
 pub struct ClientSession {
-    client: ClientId,
-    peer: SocketAddr,
-    options: Options,
-    write_timeout: Duration,
-    subscriptions: Subscriptions,
-    /// None while a line is being written.
-    writer: Option<Writer>,
-    /// The newest snapshot that came while a line was being written.
+    client: Client,
+    /// The line that is being written.
+    outgoing: Option<Outgoing>,
+    /// The newest snapshot that came meanwhile.
     pending: Option<Arc<EncodedSnapshot>>,
+    /// While the client accepts nothing: how much it had accepted before, and for how much longer that may go on.
+    stalled: Option<(usize, Pin<Box<Sleep>>)>,
     /// What the last snapshot that was sent has said of the logs; none before the first.
     since: Option<Since>,
     /// Whether a snapshot was asked for that follows on the last one that was sent.
     catching_up: bool,
-    /// None until [`Actor::started`] takes it.
-    reader: Option<Reader>,
+    incoming: Incoming,
     /// Set when the agent stops: close after the line that is being written.
-    ending: bool,
-    /// Set when the sending side is closed.
-    closed: bool,
-    /// Set when the client has closed its sending side.
-    half_closed: bool,
+    ending: Ending,
     account: Account,
     connected: Instant,
     reason: &'static str,
-    /// Given back when the session is dropped.
-    _permit: OwnedSemaphorePermit,
+}
+
+/// The client's sending side.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Incoming {
+    Open,
+    /// Closed by the client, which still receives. If it has closed both, the next write is answered
+    /// by a reset, which a later look finds.
+    Closed,
+    /// The time for such a look.
+    Look,
+}
+
+/// The agent's sending side.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    NotYet,
+    /// After the line that is being written.
+    Due,
+    Closed,
 }
 
 /// Which snapshots a client got.
@@ -107,52 +108,40 @@ impl Account {
 
 impl ClientSession {
     /// Starts the session of an authenticated client on the current arbiter.
-    pub(super) fn begin(
-        connection: Connection,
-        client: ClientId,
-        peer: SocketAddr,
-        options: Options,
-        permit: OwnedSemaphorePermit,
-        settings: &ServeSettings,
-        subscriptions: Subscriptions,
-    ) {
-        let Connection { reader, writer } = connection;
+    pub(super) fn begin(mut client: Client) {
+        if let Err(error) = client.connection.attach() {
+            info!(client = client.id, peer = %client.peer, reason = %error, "client lost");
+            return;
+        }
         Self {
             client,
-            peer,
-            options,
-            write_timeout: settings.write_timeout,
-            subscriptions,
-            writer: Some(writer),
+            outgoing: None,
             pending: None,
+            stalled: None,
             since: None,
             catching_up: false,
-            reader: Some(reader),
-            ending: false,
-            closed: false,
-            half_closed: false,
+            incoming: Incoming::Open,
+            ending: Ending::NotYet,
             account: Account::default(),
             connected: Instant::now(),
             reason: "closed",
-            _permit: permit,
         }
         .start();
     }
 
-    /// Sends a snapshot now if nothing is being written, else keeps it as the newest. One whose log
+    /// Sends a snapshot next if nothing is being written, else keeps it as the newest. One whose log
     /// lines follow on a snapshot that was not sent is asked for anew.
-    fn send(&mut self, snapshot: Arc<EncodedSnapshot>, ctx: &mut Context<Self>) {
-        let Some(mut writer) = self.writer.take() else {
+    fn send(&mut self, snapshot: Arc<EncodedSnapshot>) {
+        if self.outgoing.is_some() {
             self.pending = Some(snapshot);
             return;
-        };
+        }
         if let (Some(follows), Some(since)) = (snapshot.follows, &self.since)
             && follows != since.seq
         {
-            self.writer = Some(writer);
             if !std::mem::replace(&mut self.catching_up, true) {
-                self.subscriptions.catch_up.do_send(CatchUp {
-                    client: self.client,
+                self.client.subscriptions.catch_up.do_send(CatchUp {
+                    client: self.client.id,
                     since: since.clone(),
                 });
             }
@@ -160,76 +149,109 @@ impl ClientSession {
         }
         self.catching_up = false;
         self.since = Some(snapshot.since.clone());
-        let skipped = self.account.begin(snapshot.seq, self.options.every.get());
-        let ending = snapshot.ending(skipped);
-        let patience = self.write_timeout;
-        let write = async move {
-            let written =
-                write_line(&mut writer, &snapshot.shared, ending.as_ref(), patience).await;
-            (writer, written)
-        };
-        ctx.spawn(
-            write
-                .into_actor(self)
-                .map(|(writer, written), session, ctx| match written {
-                    Ok(()) => session.written(writer, ctx),
-                    Err(error) => session.end(reason_of(&error), ctx),
-                }),
-        );
+        let every = self.client.options.every.get();
+        let skipped = self.account.begin(snapshot.seq, every);
+        self.outgoing = Some(Outgoing::new(snapshot, skipped));
     }
 
-    fn written(&mut self, writer: Writer, ctx: &mut Context<Self>) {
-        self.account.sent += 1;
-        self.writer = Some(writer);
-        if self.ending {
-            self.close(ctx);
-        } else if let Some(newest) = self.pending.take() {
-            self.send(newest, ctx);
+    /// Reads, writes and closes as far as that is possible now. Yields why the session ends, where
+    /// it does.
+    fn drive(
+        &mut self,
+        ctx: &mut Context<Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Result<(), &'static str> {
+        self.read(ctx, cx)?;
+        self.write(cx)?;
+        if self.ending == Ending::Due && self.outgoing.is_none() {
+            self.close(ctx, cx)?;
         }
-    }
-
-    /// Closes the sending side, if nothing is being written, and waits for the client to close
-    /// the other: a connection that is closed at once is reset, and what the client has not read
-    /// yet lost, when the client sends anything.
-    fn close(&mut self, ctx: &mut Context<Self>) {
-        if let Some(mut writer) = self.writer.take() {
-            let close = async move {
-                let closed = writer.shutdown().await;
-                (writer, closed)
-            };
-            ctx.spawn(close.into_actor(self).map(|(writer, _), session, ctx| {
-                session.writer = Some(writer);
-                session.closed = true;
-                if session.half_closed {
-                    session.end(STOPPING, ctx);
-                } else {
-                    ctx.run_later(LINGER, |session, ctx| session.end(STOPPING, ctx));
-                }
-            }));
-        }
+        Ok(())
     }
 
     /// Reads and forgets what the client sends. Only an error ends the session: a client that has
-    /// closed its sending side still receives. If it has closed both, the next write is answered
-    /// by a reset, which a later look finds.
-    fn discard(&mut self, mut reader: Reader, ctx: &mut Context<Self>) {
-        let read = async move {
-            let end = discard(&mut reader).await;
-            (reader, end)
-        };
-        ctx.spawn(
-            read.into_actor(self)
-                .map(|(reader, end), session, ctx| match end {
-                    Err(error) => session.end(reason_of(&error), ctx),
-                    Ok(()) if session.closed => session.end(STOPPING, ctx),
-                    Ok(()) => {
-                        session.half_closed = true;
-                        ctx.run_later(HALF_CLOSED_LOOK, |session, ctx| {
-                            session.discard(reader, ctx);
-                        });
+    /// closed its sending side still receives.
+    fn read(
+        &mut self,
+        ctx: &mut Context<Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Result<(), &'static str> {
+        if self.incoming == Incoming::Closed {
+            return Ok(());
+        }
+        match self.client.connection.poll_discard(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => Err(reason_of(&error)),
+            Poll::Ready(Ok(())) if self.ending == Ending::Closed => Err(STOPPING),
+            Poll::Ready(Ok(())) => {
+                self.incoming = Incoming::Closed;
+                ctx.run_later(HALF_CLOSED_LOOK, |session, _| {
+                    session.incoming = Incoming::Look;
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes the line that is due, and those after it.
+    fn write(&mut self, cx: &mut std::task::Context<'_>) -> Result<(), &'static str> {
+        while let Some(line) = &mut self.outgoing {
+            match self.client.connection.poll_send(line, cx) {
+                Poll::Pending => {
+                    let written = line.written();
+                    return self.stall(written, cx);
+                }
+                Poll::Ready(Err(error)) => return Err(reason_of(&error)),
+                Poll::Ready(Ok(())) => {
+                    self.account.sent += 1;
+                    (self.outgoing, self.stalled) = (None, None);
+                    if let Some(newest) = self.pending.take() {
+                        self.send(newest);
                     }
-                }),
-        );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the client to accept more: it has so long for anything at all.
+    fn stall(
+        &mut self,
+        written: usize,
+        cx: &mut std::task::Context<'_>,
+    ) -> Result<(), &'static str> {
+        let patience = self.client.write_timeout;
+        let (accepted, end) = self
+            .stalled
+            .get_or_insert_with(|| (written, Box::pin(sleep(patience))));
+        if *accepted != written {
+            *accepted = written;
+            let anew = tokio::time::Instant::now() + patience;
+            end.as_mut().reset(anew);
+        }
+        match end.as_mut().poll(cx) {
+            Poll::Ready(()) => Err("write timeout"),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Closes the sending side, and waits for the client to close the other: a connection that is
+    /// closed at once is reset, and what the client has not read yet lost, when the client sends
+    /// anything.
+    fn close(
+        &mut self,
+        ctx: &mut Context<Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Result<(), &'static str> {
+        if self.client.connection.poll_close(cx).is_pending() {
+            return Ok(());
+        }
+        if self.incoming != Incoming::Open {
+            return Err(STOPPING);
+        }
+        self.ending = Ending::Closed;
+        ctx.run_later(LINGER, |session, ctx| session.end(STOPPING, ctx));
+        Ok(())
     }
 
     fn end(&mut self, reason: &'static str, ctx: &mut Context<Self>) {
@@ -238,29 +260,51 @@ impl ClientSession {
     }
 }
 
+/// Drives a session's connection for as long as the session lives. The context polls it whenever
+/// anything has happened, a delivery as well: a line costs no future of its own.
+struct Drive;
+
+impl ActorFuture<ClientSession> for Drive {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        session: &mut ClientSession,
+        ctx: &mut Context<ClientSession>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<()> {
+        match session.drive(ctx, cx) {
+            Ok(()) => Poll::Pending,
+            Err(reason) => {
+                session.end(reason, ctx);
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
 impl Actor for ClientSession {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if let Some(reader) = self.reader.take() {
-            self.discard(reader, ctx);
-        }
+        ctx.spawn(Drive);
         let subscribe = Subscribe {
-            client: self.client,
-            options: self.options,
+            client: self.client.id,
+            options: self.client.options,
             deliveries: ctx.address().recipient(),
         };
-        self.subscriptions.subscribe.do_send(subscribe);
+        self.client.subscriptions.subscribe.do_send(subscribe);
     }
 
     fn stopping(&mut self, _: &mut Self::Context) -> Running {
-        let client = self.client;
-        self.subscriptions
+        let client = self.client.id;
+        self.client
+            .subscriptions
             .unsubscribe
             .do_send(Unsubscribe { client });
         info!(
             client,
-            peer = %self.peer,
+            peer = %self.client.peer,
             reason = self.reason,
             duration_ms = self.connected.elapsed().as_millis() as u64,
             snapshots = self.account.sent,
@@ -276,12 +320,11 @@ impl Handler<Delivery> for ClientSession {
 
     fn handle(&mut self, delivery: Delivery, ctx: &mut Self::Context) {
         match delivery {
-            Delivery::Snapshot(snapshot) if !self.ending => self.send(snapshot, ctx),
+            Delivery::Snapshot(snapshot) if self.ending == Ending::NotYet => self.send(snapshot),
             Delivery::Snapshot(_) => {}
             Delivery::End(within) => {
-                self.ending = true;
+                self.ending = Ending::Due;
                 self.pending = None;
-                self.close(ctx);
                 ctx.run_later(within, |session, ctx| session.end(CUT_OFF, ctx));
             }
         }
@@ -290,7 +333,6 @@ impl Handler<Delivery> for ClientSession {
 
 fn reason_of(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::TimedOut => "write timeout",
         io::ErrorKind::BrokenPipe
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
@@ -298,50 +340,6 @@ fn reason_of(error: &io::Error) -> &'static str {
         | io::ErrorKind::NotConnected => "closed by client",
         _ => "connection failed",
     }
-}
-
-/// Writes a whole line, in two parts that are not copied together. Fails when the client
-/// accepts nothing for as long as `patience`.
-async fn write_line(
-    writer: &mut Writer,
-    shared: &[u8],
-    ending: &[u8],
-    patience: Duration,
-) -> io::Result<()> {
-    let mut parts = [IoSlice::new(shared), IoSlice::new(ending)];
-    let mut rest = &mut parts[..];
-    while !rest.is_empty() {
-        match within(patience, writer.write_vectored(rest)).await? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => IoSlice::advance_slices(&mut rest, written),
-        }
-    }
-    within(patience, writer.flush()).await
-}
-
-async fn within<T>(
-    patience: Duration,
-    write: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
-    timeout(patience, write)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-/// Reads and forgets whatever comes, until the end. The buffer is on the stack of the poll, so
-/// that an idle client costs none.
-async fn discard(reader: &mut Reader) -> io::Result<()> {
-    poll_fn(|cx| {
-        let mut scratch = [0; 2048];
-        loop {
-            let mut buffer = ReadBuf::new(&mut scratch);
-            ready!(Pin::new(&mut *reader).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-        }
-    })
-    .await
 }
 
 #[cfg(test)]

@@ -1,0 +1,185 @@
+//! A client's connection, plain or TLS: what is read is forgotten, what is written is shared.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use crate::messages::{EncodedSnapshot, Ending};
+
+/// A connection that may move from one thread to another.
+pub(super) enum Connection {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// A socket, which belongs to the runtime that registered it: to move it is bare for a while.
+pub(super) enum Socket {
+    Registered(TcpStream),
+    /// None only where registering it failed.
+    Bare(Option<std::net::TcpStream>),
+}
+
+/// A line on its way.
+pub(super) struct Outgoing {
+    snapshot: Arc<EncodedSnapshot>,
+    ending: Ending,
+    written: usize,
+}
+
+impl Outgoing {
+    pub(super) fn new(snapshot: Arc<EncodedSnapshot>, skipped: u64) -> Self {
+        let ending = snapshot.ending(skipped);
+        Self {
+            snapshot,
+            ending,
+            written: 0,
+        }
+    }
+
+    /// How many bytes of it were accepted.
+    pub(super) fn written(&self) -> usize {
+        self.written
+    }
+}
+
+impl Connection {
+    /// Takes it off this thread's runtime.
+    pub(super) fn detach(&mut self) -> io::Result<()> {
+        self.socket().detach()
+    }
+
+    /// Puts it on this thread's runtime.
+    pub(super) fn attach(&mut self) -> io::Result<()> {
+        self.socket().attach()
+    }
+
+    fn socket(&mut self) -> &mut Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_mut().0,
+        }
+    }
+
+    /// Reads and forgets whatever comes, until the end. The buffer is on the stack of the poll, so
+    /// that an idle client costs none.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [0; 2048];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            ready!(match self {
+                Self::Plain(socket) => Pin::new(socket).poll_read(cx, &mut buffer),
+                Self::Tls(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            })?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Writes what is left of a line, whose two parts are not copied together.
+    pub(super) fn poll_send(
+        &mut self,
+        line: &mut Outgoing,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (shared, ending) = (&line.snapshot.shared, line.ending.as_ref());
+        loop {
+            let parts = [
+                IoSlice::new(shared.get(line.written..).unwrap_or_default()),
+                IoSlice::new(&ending[line.written.saturating_sub(shared.len())..]),
+            ];
+            if parts[1].is_empty() {
+                break;
+            }
+            let written = ready!(match self {
+                Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, &parts),
+                Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, &parts),
+            })?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            line.written += written;
+        }
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    /// Closes the sending side.
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl Socket {
+    fn detach(&mut self) -> io::Result<()> {
+        if let Self::Registered(stream) = std::mem::replace(self, Self::Bare(None)) {
+            *self = Self::Bare(Some(stream.into_std()?));
+        }
+        Ok(())
+    }
+
+    pub(super) fn attach(&mut self) -> io::Result<()> {
+        if let Self::Bare(stream) = self {
+            let stream = stream.take().ok_or(io::ErrorKind::NotConnected)?;
+            *self = Self::Registered(TcpStream::from_std(stream)?);
+        }
+        Ok(())
+    }
+
+    fn registered(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
+        match self.get_mut() {
+            Self::Registered(stream) => Ok(Pin::new(stream)),
+            Self::Bare(_) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.registered()?.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.registered()?.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.registered()?.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered()?.poll_shutdown(cx)
+    }
+}
