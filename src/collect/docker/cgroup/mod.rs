@@ -345,3 +345,6 @@ fn text<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
     }
     std::str::from_utf8(&buffer[..length]).ok()
 }
+
+#[cfg(test)]
+mod tests;
