@@ -90,8 +90,12 @@ impl StandIn {
         let mut connections = self.connections.lock().unwrap();
         let asked =
             |one: &mut Connection| one.asked.get().is_some_and(|asked| asked.contains(path));
-        let cut = connections.extract_if(.., asked);
-        cut.map(|one| one.stream.shutdown(Shutdown::Both)).count()
+        let cut: Vec<_> = connections.extract_if(.., asked).collect();
+        for connection in &cut {
+            // Its other end may have ended it.
+            let _ = connection.stream.shutdown(Shutdown::Both);
+        }
+        cut.len()
     }
 }
 
