@@ -15,7 +15,10 @@ run: ## build and run the agent here; prints an API key for this run, and how to
 test: ## run every test; as root, installs and starts what they need (SKIP_DOCKER=1 leaves out those that need Docker)
 	@tests/setup/test.sh
 
-bench: ## measure what the agent costs the host at 0, 10 and 50 containers (BENCH_SECONDS=60 a row)
+# Settings: BENCH_SECONDS=60 a window, BENCH_WINDOWS=3, BENCH_CONTAINERS=0,10,50,100,300, BENCH_WAYS=all,
+# BENCH_WAYS_AT=100, BENCH_PEERS=1, BENCH_SOAK=0 seconds, BENCH_STRICT=0; benches/cost/main.rs says more. A glance:
+# make bench BENCH_SECONDS=5 BENCH_WINDOWS=1 BENCH_CONTAINERS=0,10
+bench: ## as root: what the agent costs, beside other ways and agents; says how long it will take
 	@tests/setup/bench.sh
 
 lint: ## formatting, clippy, documentation, dependencies, shell scripts: all without a warning

@@ -12,8 +12,8 @@ use crate::messages::Collected;
 
 /// The first pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause: with the deadline of a call it keeps recovery within 15 s.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause: an engine that returns is seen within 5 s, and with the deadline of a call within 15 s.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 /// Something that is read round after round.
 pub trait Source: 'static {

@@ -1,12 +1,35 @@
 #!/usr/bin/env bash
-# Everything behind `make bench`: an engine, the image, then the measurement.
+# Everything behind `make bench`: an engine, the image, other agents to compare with, then the measurement.
+# benches/cost/main.rs lists its settings.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 cd "$here/../.."
+readonly own=target/bench
+
+install_glances() {
+    "$here/packages.sh" python3:python3 || return
+    # Debian's Python makes no environments without this package.
+    python3 -c 'import ensurepip' || apt-get install -y --no-install-recommends python3-venv || return
+    python3 -m venv "$own/glances" && "$own/glances/bin/pip" install --quiet 'glances[web,containers]'
+}
+
+# What cannot be installed here is named in the report.
+install_peers() {
+    local peer
+    for peer in netdata prometheus-node-exporter cadvisor; do
+        "$here/packages.sh" "$peer:$peer" >/dev/null 2>&1 || echo "NOTE: Debian's $peer cannot be installed here"
+    done
+    if [[ ! -x $own/glances/bin/glances ]] && ! install_glances >"$own/glances.log" 2>&1; then
+        echo "NOTE: Glances cannot be installed here from PyPI; $own/glances.log says why"
+    fi
+}
 
 if [[ ${1:-} == with-engine ]]; then
     "$here/image.sh"
+    export BENCH_AGENT=$PWD/$own/system-agent
+    # Last, so that its Python is nobody else's.
+    export PATH=$PATH:/usr/sbin:$PWD/$own/glances/bin
     exec cargo bench --locked --bench cost
 fi
 
@@ -15,5 +38,12 @@ if ((EUID != 0)); then
     exit 1
 fi
 "$here/packages.sh" dockerd:docker.io 'docker:docker-cli|docker.io' iptables:iptables busybox:busybox-static
+mkdir -p "$own"
+"$here/packages.sh" strace:strace || echo 'NOTE: system calls are not counted'
+[[ ${BENCH_PEERS:-1} == 0 ]] || install_peers
+
+# A copy of what users build: `cargo bench` builds one, too, with features that only tests need.
+cargo build --locked --release
+cp "${CARGO_TARGET_DIR:-target}/release/system-agent" "$own/system-agent"
 cargo bench --locked --bench cost --no-run
 "$here/engine.sh" "$here/bench.sh" with-engine

@@ -179,7 +179,7 @@ pub(crate) struct Stats {
 }
 
 /// A name that no other container has, in this run or in another.
-fn unique_name(topic: &str) -> String {
+pub(super) fn unique_name(topic: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("system-agent-test-{}-{number}-{topic}", std::process::id())

@@ -25,6 +25,7 @@ pub(crate) const LOCAL_SOCKET: &str = "/var/run/docker.sock";
 const ENGINE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// An engine, by its socket; driven with Docker's own client.
+#[derive(Clone)]
 pub(crate) struct Engine {
     host: String,
 }
@@ -49,6 +50,14 @@ impl Engine {
     /// Its address, as `DOCKER_HOST` takes it.
     pub(crate) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The names of the containers that run, sorted.
+    pub(crate) fn running(&self) -> Vec<String> {
+        let names = self.docker(["ps", "--format", "{{.Names}}"]);
+        let mut names: Vec<_> = names.lines().map(str::to_owned).collect();
+        names.sort();
+        names
     }
 
     /// Runs Docker's client; fails the test if that fails. Yields what it printed, without the last newline.
@@ -148,6 +157,16 @@ impl PrivateEngine {
     /// The engine.
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("docker.sock")
+    }
+
+    /// A place for another file, removed with it.
+    pub(crate) fn place(&self, file: &str) -> PathBuf {
+        self.path(file)
     }
 
     /// Starts it and waits until it answers.

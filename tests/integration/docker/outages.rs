@@ -1,19 +1,29 @@
 //! An engine that is not there yet, hangs, goes and comes back. It is a real one, of the test's own.
 
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
 
 use serial_test::parallel;
 
 use super::container::Container;
-use super::engine::PrivateEngine;
-use super::snapshots::{Snapshots, collected_at, docker_is_failing, healthy, shows};
+use super::engine::{Engine, IMAGE, PrivateEngine};
+use super::snapshots::{Snapshots, collected_at, docker_is_failing, healthy, metadata, shows};
+use super::stand_in::{Answer, StandIn};
 use super::{INTERVAL, RECOVERY, launch};
+use crate::support::{PATIENCE, wait};
 
 /// How soon an engine's absence must show.
 const NOTICE: Duration = Duration::from_secs(10);
 
 /// A call's deadline.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How soon after an engine's return, or after its events have broken off, the list is exact.
+const EXACT: Duration = Duration::from_secs(5);
 
 /// Bridges are switched off in a private engine.
 const NO_NETWORK: &[&str] = &["--network", "none"];
@@ -89,4 +99,158 @@ fn an_engine_that_hangs_and_wakes_is_found_again() {
     }
     drop(hang);
     snapshots.until("the engine awake", RECOVERY, up);
+}
+
+/// Containers that come and go all the time, the engine permitting: whenever there is one more, an older one goes.
+struct Churn {
+    stopping: Arc<AtomicBool>,
+    made: Arc<AtomicU32>,
+    thread: JoinHandle<()>,
+}
+
+impl Churn {
+    /// The most that run at once.
+    const MOST: usize = 3;
+
+    fn start(engine: &Engine) -> Self {
+        let (stopping, made) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let thread = thread::spawn({
+            let (engine, stopping, made) =
+                (engine.clone(), Arc::clone(&stopping), Arc::clone(&made));
+            move || churn(&engine, &stopping, &made)
+        });
+        Self {
+            stopping,
+            made,
+            thread,
+        }
+    }
+
+    /// Waits until it has made another container.
+    fn goes_on(&self) {
+        let made = || self.made.load(Ordering::SeqCst);
+        let before = made();
+        let another = || (made() > before).then_some(());
+        wait::until("another container", PATIENCE, another);
+    }
+
+    /// Ends with whatever containers there are by then.
+    fn end(self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.thread.join().expect("the engine's client starts");
+    }
+}
+
+fn churn(engine: &Engine, stopping: &AtomicBool, made: &AtomicU32) {
+    let mut ids: Vec<String> = Vec::new();
+    while !stopping.load(Ordering::SeqCst) {
+        let options = ["run", "--detach", "--network", "none"];
+        let run = engine.try_docker([&options[..], &[IMAGE, "sleep", "1000"]].concat());
+        if run.status.success() {
+            ids.push(String::from_utf8_lossy(&run.stdout).trim().to_owned());
+            made.fetch_add(1, Ordering::SeqCst);
+        }
+        if ids.len() > Churn::MOST {
+            engine.try_docker(["rm", "--force", &ids.remove(0)]);
+        }
+    }
+}
+
+/// The names of the containers that a snapshot has metadata of, sorted.
+fn listed(snapshot: &Value) -> Vec<String> {
+    let containers = snapshot["docker_meta"].as_array().unwrap().iter();
+    let name = |container: &Value| container["names"][0].as_str().unwrap()[1..].to_owned();
+    let mut names: Vec<_> = containers.map(name).collect();
+    names.sort();
+    names
+}
+
+/// Whether a snapshot has these containers, and no others, in all sections.
+fn has_exactly(snapshot: &Value, names: &[String]) -> bool {
+    let count = |section: &str| snapshot[section].as_array().map(Vec::len);
+    healthy(snapshot)
+        && listed(snapshot) == names
+        && names.iter().all(|name| shows(snapshot, name))
+        && count("containers") == Some(names.len())
+        && snapshot["logs"].as_object().map(serde_json::Map::len) == Some(names.len())
+}
+
+#[test]
+#[parallel]
+fn the_list_is_exact_soon_after_an_engines_restart_among_containers_that_come_and_go() {
+    let mut private = PrivateEngine::prepare();
+    private.start_with_image();
+    let options = [NO_NETWORK, &["--restart", "always"]].concat();
+    let stays = Container::run_on(private.engine(), "stays", &options, "sleep 1000").keep();
+    let agent = launch().var("DOCKER_HOST", private.engine().host()).start();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    for _ in 0..2 {
+        let churn = Churn::start(private.engine());
+        churn.goes_on();
+        snapshots.until("some of them", PATIENCE, |s| listed(s).len() > 1);
+        private.stop();
+        snapshots.until("the engine's absence", NOTICE, docker_is_failing);
+        // Long enough for the agent to try as rarely as it ever does.
+        snapshots.take(9);
+        private.start();
+        let returned = Instant::now();
+        churn.goes_on();
+        churn.end();
+        let running = private.engine().running();
+        assert!(running.contains(&stays) && running.len() > 1, "{running:?}");
+        let left = EXACT.saturating_sub(returned.elapsed());
+        let exact = |s: &Value| has_exactly(s, &running);
+        snapshots.until(&format!("{running:?}"), left, exact);
+        for snapshot in snapshots.take(3) {
+            assert!(exact(&snapshot), "not {running:?}: {snapshot:#}");
+        }
+    }
+}
+
+#[test]
+#[parallel]
+fn the_list_is_exact_soon_after_events_break_off_among_containers_that_come_and_go() {
+    let mut private = PrivateEngine::prepare();
+    private.start_with_image();
+    let engine = private.engine();
+    let [ends, stays] =
+        ["ends", "stays"].map(|topic| Container::run_on(engine, topic, NO_NETWORK, "sleep 1000"));
+    let socket = private.place("stand-in.sock");
+    let stand_in = StandIn::before(&private.socket(), &socket, |_| Answer::Engine);
+    let host = format!("unix://{}", socket.display());
+    let agent = launch().var("DOCKER_HOST", host).start();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+
+    // While a container is so young that its status has seconds, the list is asked for every second whatever the
+    // events say. From then on it is asked for when they say so, and when they have ended.
+    let old = |s: &Value| {
+        [&ends, &stays].iter().all(|container| {
+            let status = metadata(s, container.name()).map(|one| one["status"].to_string());
+            status.is_some_and(|status| status.contains("minute"))
+        })
+    };
+    snapshots.until("containers of some age", Duration::from_secs(90), old);
+    let mut is_exact = |what: &str| {
+        let running = engine.running();
+        let exact = |s: &Value| has_exactly(s, &running);
+        snapshots.until(what, EXACT, exact);
+        for snapshot in snapshots.take(2) {
+            assert!(exact(&snapshot), "not {running:?}: {snapshot:#}");
+        }
+    };
+    assert_eq!(stand_in.cut("/events"), 1);
+    drop(ends);
+    is_exact("the end of a container");
+    assert_eq!(stand_in.cut("/events"), 1);
+    let begins = Container::run_on(engine, "begins", NO_NETWORK, "sleep 1000");
+    is_exact("the begin of a container");
+    drop(begins);
+
+    let churn = Churn::start(engine);
+    for _ in 0..3 {
+        churn.goes_on();
+        stand_in.cut("/events");
+    }
+    churn.end();
+    is_exact("what is left of those that came and went");
 }

@@ -18,21 +18,18 @@ fn rounds_of_calls_take_half_of_the_time_at_most() {
         .vars(&[("CONTAINER_STATS", "engine"), ("DOCKER_INTERVAL", "100ms")])
         .start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    // Docker 20.10 answers at its own 1 Hz tick.
+    // Docker 20.10 answers at its own 1 Hz tick, which a call may hit or just miss.
     let interval = |s: &Value| s["sources"]["docker"]["interval_ms"].as_u64().unwrap();
-    snapshots.until("a longer interval", PATIENCE, |s| {
+    let stretched = snapshots.until("a longer interval", PATIENCE, |s| {
         shows(s, container.name()) && interval(s) > 100
     });
-    for snapshot in snapshots.take(5) {
-        assert!(healthy(&snapshot), "{:#}", snapshot["sources"]);
-        let docker = &snapshot["sources"]["docker"];
-        assert_eq!(
-            docker["interval_reason"],
-            "rounds take longer than half of the configured 100ms"
-        );
-        assert_eq!(snapshot["sources"]["system"]["interval_ms"], 1000);
-        assert_eq!(snapshot["sources"]["system"].get("interval_reason"), None);
-    }
+    assert!(healthy(&stretched), "{:#}", stretched["sources"]);
+    assert_eq!(
+        stretched["sources"]["docker"]["interval_reason"],
+        "rounds take longer than half of the configured 100ms"
+    );
+    assert_eq!(stretched["sources"]["system"]["interval_ms"], 1000);
+    assert_eq!(stretched["sources"]["system"].get("interval_reason"), None);
     let took = |s: &Value| {
         let milliseconds = s["sources"]["docker"]["duration_ms"].as_u64().unwrap();
         Duration::from_millis(milliseconds)

@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use super::engine::LOCAL_SOCKET;
@@ -26,35 +26,54 @@ pub(crate) enum Answer {
     Endless,
 }
 
+/// A connection, and the path that was asked for on it, once one was.
+struct Connection {
+    asked: Arc<OnceLock<String>>,
+    stream: UnixStream,
+}
+
 /// A server on a unix socket that answers each request by its path.
 pub(crate) struct StandIn {
     socket: PathBuf,
     stopping: Arc<AtomicBool>,
     /// The open connections, so that they end with it, as those of a stopped engine do.
-    connections: Arc<Mutex<Vec<UnixStream>>>,
+    connections: Arc<Mutex<Vec<Connection>>>,
     acceptor: Option<JoinHandle<()>>,
 }
 
 impl StandIn {
-    /// Listens at `socket`, where nothing may be yet.
+    /// Listens at `socket`, where nothing may be yet, before the local engine.
     pub(crate) fn at(socket: &Path, rule: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
+        Self::before(Path::new(LOCAL_SOCKET), socket, rule)
+    }
+
+    /// Listens at `socket`, where nothing may be yet, before the engine that listens at `engine`.
+    pub(crate) fn before(
+        engine: &Path,
+        socket: &Path,
+        rule: impl Fn(&str) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = UnixListener::bind(socket).expect("a free path");
         let stopping = Arc::new(AtomicBool::new(false));
         let connections = Arc::new(Mutex::new(Vec::new()));
         let acceptor = thread::spawn({
             let (stopping, connections) = (Arc::clone(&stopping), Arc::clone(&connections));
-            let rule = Arc::new(rule);
+            let (rule, engine) = (Arc::new(rule), engine.to_owned());
             move || {
                 for stream in listener.incoming() {
                     let stream = stream.expect("a connection");
                     if stopping.load(Ordering::SeqCst) {
                         break;
                     }
-                    let handle = stream.try_clone().expect("a second handle");
-                    connections.lock().unwrap().push(handle);
-                    let rule = Arc::clone(&rule);
+                    let connection = Connection {
+                        asked: Arc::default(),
+                        stream: stream.try_clone().expect("a second handle"),
+                    };
+                    let asked = Arc::clone(&connection.asked);
+                    connections.lock().unwrap().push(connection);
+                    let (rule, engine) = (Arc::clone(&rule), engine.clone());
                     // How one connection fares is the agent's affair: it may leave at any time.
-                    thread::spawn(move || serve(stream, &*rule));
+                    thread::spawn(move || serve(stream, &asked, &*rule, &engine));
                 }
             }
         });
@@ -64,6 +83,19 @@ impl StandIn {
             connections,
             acceptor: Some(acceptor),
         }
+    }
+
+    /// Ends the connections on which a path with this text was asked for since it was last called; how many.
+    pub(crate) fn cut(&self, path: &str) -> usize {
+        let mut connections = self.connections.lock().unwrap();
+        let asked =
+            |one: &mut Connection| one.asked.get().is_some_and(|asked| asked.contains(path));
+        let cut: Vec<_> = connections.extract_if(.., asked).collect();
+        for connection in &cut {
+            // Its other end may have ended it.
+            let _ = connection.stream.shutdown(Shutdown::Both);
+        }
+        cut.len()
     }
 }
 
@@ -77,18 +109,23 @@ impl Drop for StandIn {
         }
         let _ = fs::remove_file(&self.socket);
         for connection in self.connections.lock().unwrap().drain(..) {
-            let _ = connection.shutdown(Shutdown::Both);
+            let _ = connection.stream.shutdown(Shutdown::Both);
         }
     }
 }
 
 /// Answers one request; the connection ends with it.
-fn serve(mut client: UnixStream, rule: &dyn Fn(&str) -> Answer) -> io::Result<()> {
+fn serve(
+    mut client: UnixStream,
+    asked: &OnceLock<String>,
+    rule: &dyn Fn(&str) -> Answer,
+    engine: &Path,
+) -> io::Result<()> {
     let head = read_head(&mut client)?;
     let path = head.split(' ').nth(1).unwrap_or_default();
-    match rule(path) {
+    match rule(asked.get_or_init(|| path.to_owned())) {
         Answer::Engine => {
-            let mut engine = UnixStream::connect(LOCAL_SOCKET)?;
+            let mut engine = UnixStream::connect(engine)?;
             // One request a connection, so that every request is judged.
             let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
             engine.write_all(head.as_bytes())?;

@@ -9,7 +9,7 @@ use super::{INTERVAL, launch};
 use crate::support::PATIENCE;
 
 /// Fails unless the ways agree within 2 %, or to within `slack`.
-fn assert_same(what: &str, kernel: f64, engine: f64, slack: f64) {
+pub(super) fn assert_same(what: &str, kernel: f64, engine: f64, slack: f64) {
     let off = (kernel - engine).abs();
     assert!(
         off <= (engine.abs() * 0.02).max(slack),

@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use std::{fs, thread};
@@ -22,6 +23,8 @@ const LEAK: usize = 6;
 /// An agent about to be started: its arguments and its whole environment.
 #[derive(Clone)]
 pub(crate) struct Launch {
+    launcher: Vec<OsString>,
+    binary: OsString,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     secrets: Vec<String>,
@@ -31,6 +34,8 @@ impl Launch {
     /// The daemon on a free port of 127.0.0.1, without Docker, with [`KEY`]; nothing else but `PATH` is set.
     pub(crate) fn new() -> Self {
         let launch = Self {
+            launcher: Vec::new(),
+            binary: env!("CARGO_BIN_EXE_system-agent").into(),
             arguments: Vec::new(),
             environment: Vec::new(),
             secrets: Vec::new(),
@@ -71,6 +76,20 @@ impl Launch {
         self
     }
 
+    /// Starts a copy of the binary.
+    pub(crate) fn copy(mut self, binary: &Path) -> Self {
+        self.binary = binary.into();
+        self
+    }
+
+    /// Starts it by way of another command, to which the binary's path and its arguments are appended, and which
+    /// must not outlive it.
+    pub(crate) fn by<A: AsRef<OsStr>>(mut self, launcher: impl IntoIterator<Item = A>) -> Self {
+        let launcher = launcher.into_iter().map(|a| a.as_ref().to_owned());
+        self.launcher.extend(launcher);
+        self
+    }
+
     /// Names one more text that must never be printed, such as the content of an `API_KEY_FILE`. The value of
     /// `API_KEY` is one without asking.
     pub(crate) fn secret(mut self, secret: &str) -> Self {
@@ -100,7 +119,9 @@ impl Launch {
 
     /// Starts the binary without waiting for anything.
     pub(crate) fn spawn(self) -> Agent {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_system-agent"))
+        let command: Vec<_> = self.launcher.iter().chain([&self.binary]).collect();
+        let mut child = Command::new(command[0])
+            .args(&command[1..])
             .args(&self.arguments)
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))

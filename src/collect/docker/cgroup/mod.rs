@@ -7,9 +7,9 @@ mod parse;
 pub(super) use locate::Mounts;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -74,9 +74,10 @@ impl Kernel {
         let cgroup = of_process(&self.proc, pid, "cgroup");
         let text = read_text(&cgroup)?;
         let groups = locate(&self.mounts, &text, id).ok_or(KernelError::Invisible)?;
-        let network = (own_network && !self.is_in_our_network(pid))
+        let network = own_network
             .then(|| open(&of_process(&self.proc, pid, "net/dev")))
-            .transpose()?;
+            .transpose()?
+            .filter(|table| !self.is_our_network(table));
         let files = ContainerFiles::open(&groups, network)?;
         // The id of a process that ends is given to another one: what was opened is the
         // container's only if the process is so still.
@@ -88,12 +89,14 @@ impl Kernel {
 }
 
 impl Kernel {
-    /// Whether a process has the agent's network, the host's: by way of another container, for
-    /// instance. Not where that cannot be seen, which takes privileges.
-    fn is_in_our_network(&self, pid: u32) -> bool {
-        let namespace = |process: &Path| fs::read_link(process.join("ns/net")).ok();
-        let theirs = namespace(&self.proc.join(pid.to_string()));
-        theirs.is_some() && theirs == namespace(&self.proc.join("self"))
+    /// Whether a process's interfaces are the agent's, the host's: by way of another container, for
+    /// instance. Each network has its own file of them, which everybody may look at: the links in
+    /// `ns`, which would say the same, are for the privileged only.
+    fn is_our_network(&self, table: &File) -> bool {
+        let file = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let theirs = table.metadata().ok().map(file);
+        let ours = fs::metadata(self.proc.join("self/net/dev")).ok().map(file);
+        theirs.is_some() && theirs == ours
     }
 }
 
@@ -345,3 +348,6 @@ fn text<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
     }
     std::str::from_utf8(&buffer[..length]).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! A round of the agent's container source against the least that reading so much can take: a loop that does nothing
+//! but `pread` the same files, kept open. Both in one process, in turns, so that whatever disturbs the one disturbs the
+//! other.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use system_agent::collect::collect_once;
+use system_agent::collect::docker::{ContainerSource, Containers};
+use system_agent::settings::{ContainerStats, DockerHost};
+
+use crate::bars::Bars;
+use crate::containers::docker;
+use crate::load::median;
+
+/// Room for the text of a file.
+const BUFFER: usize = 16 * 1024;
+const MOST_ROUNDS: usize = 500;
+const FOR: Duration = Duration::from_secs(10);
+
+/// The files of a v1 group by controller; not every host has all of them.
+const V1: [(&str, &[&str]); 5] = [
+    ("cpuacct", &["cpuacct.usage"]),
+    (
+        "memory",
+        &[
+            "memory.usage_in_bytes",
+            "memory.stat",
+            "memory.limit_in_bytes",
+        ],
+    ),
+    ("cpu", &["cpu.stat"]),
+    ("pids", &["pids.current"]),
+    (
+        "blkio",
+        &[
+            "blkio.throttle.io_service_bytes_recursive",
+            "blkio.throttle.io_serviced_recursive",
+        ],
+    ),
+];
+const V2: [&str; 6] = [
+    "cpu.stat",
+    "memory.current",
+    "memory.stat",
+    "memory.max",
+    "pids.current",
+    "io.stat",
+];
+
+/// Has a process of its own compare them.
+pub(crate) fn print(bars: &mut Bars) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .arg("floor")
+        .output();
+    let output = output.expect("this program starts");
+    if !output.status.success() {
+        // Others' containers that come and go are in its way.
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        println!("\na container round: NOT MEASURED: {}", stderr.trim());
+        return;
+    }
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let figures: Vec<f64> = stdout
+        .split_whitespace()
+        .map(|figure| figure.parse().unwrap())
+        .collect();
+    let [containers, files, rounds, agent, floor] = figures[..] else {
+        panic!("not what was asked for: {stdout}");
+    };
+    println!(
+        "\na container round: {agent:.1} µs a container; the floor, {files:.1} preads each: {floor:.1} µs \
+         (medians of {rounds} rounds of {containers} containers)"
+    );
+    let what = format!("a container round over its floor, {containers} containers");
+    bars.at_most(&what, agent / floor, 2.0, "×");
+}
+
+/// The process that compares them: prints containers, files each, rounds, and each one's µs per container.
+pub(crate) fn run() {
+    // As the agent does at its start.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    )
+    .unwrap();
+    let files = all_files();
+    let mut buffer = vec![0; BUFFER];
+    let (mut agent, mut floor, mut containers) = (Vec::new(), Vec::new(), 0);
+    actix::System::new().block_on(async {
+        let mut source = ContainerSource::new(
+            Containers::of(DockerHost::default()),
+            ContainerStats::Kernel,
+        );
+        // The first opens the files, the second may still read what the first could not.
+        for _ in 0..2 {
+            let round = collect_once(&mut source).await;
+            assert_eq!(round.error, None, "every container is read");
+        }
+        let started = Instant::now();
+        while agent.len() < MOST_ROUNDS && started.elapsed() < FOR {
+            let round = Instant::now();
+            let collected = collect_once(&mut source).await;
+            agent.push(micros(round.elapsed()));
+            containers = collected.sample.expect("a sample").containers.len();
+
+            let round = Instant::now();
+            for file in &files {
+                let read = file
+                    .read_at(&mut buffer, 0)
+                    .expect("a file that was there a moment ago");
+                std::hint::black_box(&buffer[..read]);
+            }
+            floor.push(micros(round.elapsed()));
+        }
+    });
+    let each = containers as f64;
+    println!(
+        "{containers} {} {} {} {}",
+        files.len() as f64 / each,
+        agent.len(),
+        median(&agent) / each,
+        median(&floor) / each
+    );
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+/// The files of all running containers.
+fn all_files() -> Vec<File> {
+    let mounts = mounts();
+    let ids = docker(&["ps", "--quiet"]);
+    let ids: Vec<&str> = ids.lines().collect();
+    let inspect = [
+        "inspect",
+        "--format",
+        "{{.State.Pid}} {{.HostConfig.NetworkMode}}",
+    ];
+    let inspected = docker(&[&inspect, &ids[..]].concat());
+    let of_container = |line: &str| {
+        let (pid, network) = line.split_once(' ').unwrap();
+        let process = Path::new("/proc").join(pid);
+        let mut files = group_files(
+            &mounts,
+            &fs::read_to_string(process.join("cgroup")).unwrap(),
+        );
+        if network != "host" && network != "none" {
+            files.push(process.join("net/dev"));
+        }
+        files
+    };
+    let paths = inspected.lines().flat_map(of_container);
+    paths.filter_map(|path| File::open(path).ok()).collect()
+}
+
+/// The files of the group of a process, from its /proc/<pid>/cgroup.
+fn group_files(mounts: &HashMap<String, (String, PathBuf)>, cgroup: &str) -> Vec<PathBuf> {
+    let directory = |controller: &str| {
+        let path = cgroup.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            controllers
+                .split(',')
+                .any(|one| one == controller)
+                .then_some(path)
+        })?;
+        let (root, point) = mounts.get(controller)?;
+        let below = path.strip_prefix(root.trim_end_matches('/'))?;
+        Some(point.join(below.trim_start_matches('/')))
+    };
+    if directory("memory").is_some() {
+        let of_controller = |(controller, files): (&str, &[&str])| {
+            let directory = directory(controller);
+            let paths =
+                directory.map(|directory| files.iter().map(|file| directory.join(file)).collect());
+            paths.unwrap_or_else(Vec::new)
+        };
+        V1.into_iter().flat_map(of_controller).collect()
+    } else {
+        let group = directory("").expect("a control group that is visible");
+        V2.map(|file| group.join(file)).into()
+    }
+}
+
+/// The root and the mount point of each v1 controller, and of v2 by no name.
+fn mounts() -> HashMap<String, (String, PathBuf)> {
+    let mut mounts = HashMap::new();
+    for line in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
+        let (before, after) = line.split_once(" - ").unwrap();
+        let mut before = before.split(' ').skip(3);
+        let place = (
+            before.next().unwrap().to_owned(),
+            PathBuf::from(before.next().unwrap()),
+        );
+        let mut after = after.split(' ');
+        let controllers = match after.next() {
+            Some("cgroup") => after.nth(1).unwrap(),
+            Some("cgroup2") => "",
+            _ => continue,
+        };
+        for controller in controllers.split(',') {
+            mounts
+                .entry(controller.to_owned())
+                .or_insert_with(|| place.clone());
+        }
+    }
+    mounts
+}

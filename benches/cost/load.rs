@@ -1,0 +1,121 @@
+//! CPU time and memory of processes, from /proc.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+/// A tick of the CPU times in /proc: Linux shows 100 a second on every platform of ours.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// CPU time of processes, in ticks, by process id.
+pub(crate) struct Load(BTreeMap<u32, u64>);
+
+impl Load {
+    pub(crate) fn now(pids: &[u32]) -> Self {
+        let of = |&pid: &u32| Some((pid, cpu_ticks(pid)?));
+        Self(pids.iter().filter_map(of).collect())
+    }
+
+    /// What the processes use within `window`.
+    pub(crate) fn over(window: Duration, pids: impl Fn() -> Vec<u32>) -> Self {
+        let before = Self::now(&pids());
+        thread::sleep(window);
+        Self::now(&pids()).since(&before)
+    }
+
+    /// What was used since `before`; a process that was not there then counts from its start.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let used = |(pid, ticks): (&u32, &u64)| {
+            let before = before.0.get(pid).unwrap_or(&0);
+            (*pid, ticks.saturating_sub(*before))
+        };
+        Self(self.0.iter().map(used).collect())
+    }
+
+    /// CPU seconds per minute.
+    pub(crate) fn per_minute(&self, window: Duration) -> f64 {
+        let ticks: u64 = self.0.values().sum();
+        let seconds = ticks as f64 / TICKS_PER_SECOND;
+        seconds * 60.0 / window.as_secs_f64()
+    }
+}
+
+/// dockerd, containerd and the containers' shims.
+pub(crate) fn engine_processes() -> Vec<u32> {
+    let is_engine = |pid: &u32| {
+        let comm = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm"));
+        comm.is_ok_and(|comm| comm.trim() == "dockerd" || comm.starts_with("containerd"))
+    };
+    processes().filter(is_engine).collect()
+}
+
+/// A process and its descendants.
+pub(crate) fn tree(root: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = processes()
+        .filter_map(|pid| Some((pid, parent(pid)?)))
+        .collect();
+    let mut tree = vec![root];
+    let mut next = 0;
+    while let Some(&one) = tree.get(next) {
+        tree.extend(
+            parents
+                .iter()
+                .filter(|(_, parent)| *parent == one)
+                .map(|(pid, _)| pid),
+        );
+        next += 1;
+    }
+    tree
+}
+
+/// The resident memory of processes, in MiB.
+pub(crate) fn rss_mib(pids: &[u32]) -> f64 {
+    pids.iter()
+        .filter_map(|&pid| memory_mib(pid, "VmRSS:"))
+        .sum()
+}
+
+/// The middle one, or the mean of the two in the middle.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => sorted[odd / 2],
+        even => f64::midpoint(sorted[even / 2 - 1], sorted[even / 2]),
+    }
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let name = entry.ok()?.file_name();
+        name.to_str()?.parse().ok()
+    })
+}
+
+/// The fields of /proc/<pid>/stat from the third on. The second, the name, may hold spaces and parentheses.
+fn stat(pid: u32) -> Option<Vec<u64>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    let number = |field: &str| field.parse().unwrap_or_default();
+    Some(after_name.split(' ').map(number).collect())
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    u32::try_from(*stat(pid)?.get(1)?).ok()
+}
+
+/// `utime`, `stime`, and those of the children it has waited for: fields 14 to 17.
+fn cpu_ticks(pid: u32) -> Option<u64> {
+    Some(stat(pid)?.get(11..15)?.iter().sum())
+}
+
+/// A size in /proc/<pid>/status; none for a process that has ended.
+fn memory_mib(pid: u32, field: &str) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kib / 1024.0)
+}

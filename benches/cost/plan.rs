@@ -1,0 +1,154 @@
+//! What is to be measured, from the environment; `main.rs` lists the variables.
+
+use std::env;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::{peers, ways};
+
+/// About what it takes to start and to remove a container, in seconds.
+const SECONDS_PER_CONTAINER: f64 = 0.6;
+/// About what a number of containers takes beside its windows: settling, starts, the floor.
+const SECONDS_PER_COUNT: f64 = 100.0;
+/// About what a row takes beside its windows.
+const SECONDS_PER_ROW: f64 = 10.0;
+
+pub(crate) struct Plan {
+    /// The agent's binary.
+    pub(crate) agent: PathBuf,
+    pub(crate) window: Duration,
+    pub(crate) windows: usize,
+    pub(crate) containers: Vec<usize>,
+    /// The numbers at which more than the agent is measured.
+    more_at: Vec<usize>,
+    /// The rows, by name; none for all.
+    rows: Option<Vec<String>>,
+    pub(crate) peers: bool,
+    pub(crate) soak: Duration,
+    pub(crate) strict: bool,
+}
+
+impl Plan {
+    pub(crate) fn from_env() -> Self {
+        let containers = counts(&text("BENCH_CONTAINERS", "0,10,50,100,300"));
+        let more_at = match text("BENCH_WAYS_AT", "100").as_str() {
+            "all" => containers.clone(),
+            some => counts(some),
+        };
+        let rows = match text("BENCH_WAYS", "all").as_str() {
+            "all" => None,
+            some => Some(some.split(',').map(|name| name.trim().to_owned()).collect()),
+        };
+        for name in rows.iter().flatten() {
+            let known = name == "agent" || ways::ALL.iter().any(|way| way.name == name);
+            assert!(known, "BENCH_WAYS: there is no {name}");
+        }
+        let windows = number("BENCH_WINDOWS", "3");
+        assert!(windows > 0, "BENCH_WINDOWS: at least one");
+        Self {
+            agent: PathBuf::from(text("BENCH_AGENT", "target/release/system-agent")),
+            window: Duration::from_secs(number("BENCH_SECONDS", "60").max(1)),
+            windows: usize::try_from(windows).unwrap(),
+            more_at: more_at
+                .into_iter()
+                .filter(|count| containers.contains(count))
+                .collect(),
+            containers,
+            rows,
+            peers: number("BENCH_PEERS", "1") > 0,
+            soak: Duration::from_secs(number("BENCH_SOAK", "0")),
+            strict: number("BENCH_STRICT", "0") > 0,
+        }
+    }
+
+    /// Whether a row is wanted.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.rows
+            .as_ref()
+            .is_none_or(|rows| rows.iter().any(|row| row == name))
+    }
+
+    /// Whether anything more than the agent is measured.
+    pub(crate) fn more_than_agent(&self) -> bool {
+        !self.more_at.is_empty()
+    }
+
+    pub(crate) fn measures_more_at(&self, count: usize) -> bool {
+        self.more_at.contains(&count)
+    }
+
+    /// At 100 containers, for which there is a bar, or at the most that there are.
+    pub(crate) fn soaks_at(&self, count: usize) -> bool {
+        let at = self
+            .more_at
+            .iter()
+            .find(|&&at| at == 100)
+            .or(self.more_at.iter().max());
+        !self.soak.is_zero() && at == Some(&count)
+    }
+
+    /// Windows of an idle engine: before and after, so that together they are no fewer than a row's.
+    pub(crate) fn idle_windows(&self) -> usize {
+        self.windows.div_ceil(2)
+    }
+
+    /// About how long it takes, in minutes.
+    fn minutes(&self) -> f64 {
+        let window = self.window.as_secs_f64();
+        let row = window * self.windows as f64 + SECONDS_PER_ROW;
+        let idle = window * self.idle_windows() as f64;
+        let peers = if self.peers { peers::COUNT } else { 0 };
+        let others = ways::ALL.iter().filter(|way| self.has(way.name)).count() + peers;
+        let at = |&count: &usize| {
+            let mut seconds =
+                count as f64 * SECONDS_PER_CONTAINER + SECONDS_PER_COUNT + idle * 2.0 + row;
+            if self.measures_more_at(count) {
+                let soak = if self.soaks_at(count) {
+                    self.soak.as_secs_f64()
+                } else {
+                    0.0
+                };
+                // The calls with and without logs, and 100 ms, take a window each.
+                seconds +=
+                    (row * others as f64).max(soak) + idle + 3.0 * (window + SECONDS_PER_ROW);
+            }
+            seconds
+        };
+        self.containers.iter().map(at).sum::<f64>() / 60.0
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "windows of {} s, {} a row; at {:?} containers; other ways{} at {:?}{}: about {:.0} minutes",
+            self.window.as_secs(),
+            self.windows,
+            self.containers,
+            if self.peers { " and other agents" } else { "" },
+            self.more_at,
+            match self.soak.as_secs() {
+                0 => String::new(),
+                seconds => format!("; one agent for {seconds} s meanwhile"),
+            },
+            self.minutes()
+        )
+    }
+}
+
+fn text(name: &str, default: &str) -> String {
+    env::var(name).unwrap_or_else(|_| default.to_owned())
+}
+
+fn number(name: &str, default: &str) -> u64 {
+    let parsed = text(name, default).parse();
+    parsed.unwrap_or_else(|_| panic!("{name} is a whole number"))
+}
+
+fn counts(list: &str) -> Vec<usize> {
+    let parsed = list.split(',').map(|count| count.trim().parse());
+    let counts: Result<_, _> = parsed.collect();
+    counts.unwrap_or_else(|_| panic!("not a list of numbers of containers: {list}"))
+}

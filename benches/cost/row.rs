@@ -1,0 +1,120 @@
+//! What one way of watching costs: a row of the table.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::load::{Load, engine_processes, median, rss_mib, tree};
+use crate::plan::Plan;
+
+/// The engine without anybody that watches it, in CPU seconds per minute.
+pub(crate) struct Idle(Vec<f64>);
+
+impl Idle {
+    pub(crate) fn measure(plan: &Plan) -> Self {
+        eprintln!("measuring: idle");
+        let window = || Load::over(plan.window, engine_processes).per_minute(plan.window);
+        Self((0..plan.idle_windows()).map(|_| window()).collect())
+    }
+}
+
+impl fmt::Display for Idle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<_> = self.0.iter().map(|one| format!("{one:.2}")).collect();
+        f.write_str(&all.join(", "))
+    }
+}
+
+/// Medians of windows. CPU in seconds per minute.
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) own: f64,
+    /// The engine's; what was added, once its idle is known.
+    pub(crate) engine: f64,
+    pub(crate) rss_mib: f64,
+    /// How long a round takes, where there are rounds.
+    pub(crate) latency_ms: Option<f64>,
+    /// Why there are no figures.
+    pub(crate) missing: Option<String>,
+}
+
+impl Row {
+    /// The processes `pids` in all windows of the plan.
+    pub(crate) fn measure(name: &str, plan: &Plan, pids: impl Fn() -> Vec<u32>) -> Self {
+        eprintln!("measuring: {name}");
+        let windows: Vec<Self> = (0..plan.windows)
+            .map(|_| Self::of_window(plan.window, &pids))
+            .collect();
+        let median_of =
+            |figure: fn(&Self) -> f64| median(&windows.iter().map(figure).collect::<Vec<_>>());
+        Self {
+            name: name.to_owned(),
+            own: median_of(|one| one.own),
+            engine: median_of(|one| one.engine),
+            rss_mib: median_of(|one| one.rss_mib),
+            latency_ms: None,
+            missing: None,
+        }
+    }
+
+    pub(crate) fn of_window(window: Duration, pids: impl Fn() -> Vec<u32>) -> Self {
+        let before = Load::now(&pids());
+        let engine = Load::over(window, engine_processes);
+        let pids = pids();
+        Self {
+            name: String::new(),
+            own: Load::now(&pids).since(&before).per_minute(window),
+            engine: engine.per_minute(window),
+            rss_mib: rss_mib(&pids),
+            latency_ms: None,
+            missing: None,
+        }
+    }
+
+    /// A row that says why there are no figures.
+    pub(crate) fn missing(name: &str, why: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            own: f64::NAN,
+            engine: f64::NAN,
+            rss_mib: f64::NAN,
+            latency_ms: None,
+            missing: Some(why),
+        }
+    }
+
+    /// The engine's CPU as what was added to its idle.
+    pub(crate) fn over(self, before: &Idle, after: &Idle) -> Self {
+        let all = [&before.0[..], &after.0[..]].concat();
+        let idle = all.iter().sum::<f64>() / all.len() as f64;
+        Self {
+            engine: self.engine - idle,
+            ..self
+        }
+    }
+}
+
+/// A process with all that it has started.
+pub(crate) fn processes_of(pid: u32) -> impl Fn() -> Vec<u32> {
+    move || tree(pid)
+}
+
+pub(crate) fn print(rows: &[Row]) {
+    println!("| way | own CPU s/min | engine CPU added s/min | RSS MiB | a round takes ms |");
+    println!("|---|---:|---:|---:|---:|");
+    for row in rows {
+        let Row {
+            name,
+            own,
+            engine,
+            rss_mib,
+            ..
+        } = row;
+        let latency = row
+            .latency_ms
+            .map_or_else(String::new, |ms| format!("{ms:.0}"));
+        match &row.missing {
+            None => println!("| {name} | {own:.2} | {engine:.2} | {rss_mib:.1} | {latency} |"),
+            Some(why) => println!("| {name} | {why} | | | |"),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! One agent that runs on, with its client, while others are measured: it induces next to nothing, so it may.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::agent::Agent;
+use crate::bars::Bars;
+use crate::load::{median, rss_mib};
+use crate::plan::Plan;
+
+/// A reading a minute, or thirty in all if that is sooner.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const FEWEST_READINGS: u32 = 30;
+/// What is no growth yet, in MiB: a page here and there.
+const NO_GROWTH: f64 = 0.1;
+
+pub(crate) struct Soak {
+    began: Instant,
+    lasts: Duration,
+    readings: JoinHandle<Vec<f64>>,
+    end: Sender<()>,
+}
+
+impl Soak {
+    pub(crate) fn start(plan: &Plan, count: usize) -> Self {
+        let agent = Agent::start(plan, count, &[]);
+        let pause = LONGEST_PAUSE.min(plan.soak / FEWEST_READINGS);
+        let (end, ended) = channel();
+        let readings = thread::spawn(move || {
+            let mut readings = vec![rss_mib(&[agent.pid()])];
+            while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                agent.forget();
+                readings.push(rss_mib(&[agent.pid()]));
+            }
+            readings
+        });
+        Self {
+            began: Instant::now(),
+            lasts: plan.soak,
+            readings,
+            end,
+        }
+    }
+
+    /// Waits until it has run for long enough, ends it, and says what memory it took.
+    pub(crate) fn print(self, bars: &mut Bars) {
+        eprintln!("waiting for the agent that runs on");
+        thread::sleep(self.lasts.saturating_sub(self.began.elapsed()));
+        let ran = self.began.elapsed();
+        self.end.send(()).expect("it still reads");
+        let readings = self.readings.join().expect("readings");
+        let third = readings.len() / 3;
+        let (second, last) = (
+            median(&readings[third..2 * third]),
+            median(&readings[2 * third..]),
+        );
+        let least = readings.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = readings.iter().copied().fold(0.0, f64::max);
+        println!(
+            "\nRSS of one agent over {:.0} min, {} readings, MiB: first {:.2}, least {least:.2}, most {most:.2}, \
+             last {:.2}; median of the second third {second:.2}, of the last {last:.2}",
+            ran.as_secs_f64() / 60.0,
+            readings.len(),
+            readings[0],
+            readings[readings.len() - 1]
+        );
+        let minutes = ran.as_secs() / 60;
+        bars.at_most(&format!("RSS after {minutes} min"), most, 12.0, "MiB");
+        bars.at_most(
+            &format!("growth of RSS within {minutes} min"),
+            last - second,
+            NO_GROWTH,
+            "MiB",
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! Networks that a container joins, leaves and shares: what is shown is what it has.
+
+use serde_json::Value;
+use serial_test::parallel;
+
+use super::container::{Container, unique_name};
+use super::engine::Engine;
+use super::snapshots::{Snapshots, figures};
+use super::{INTERVAL, launch};
+use crate::support::PATIENCE;
+
+/// A network of the machine's own engine. Removed on drop, when no container may be in it any more.
+struct Network(String);
+
+impl Network {
+    fn create(topic: &str) -> Self {
+        let name = unique_name(topic);
+        Engine::local().docker(["network", "create", &name]);
+        Self(name)
+    }
+
+    fn join(&self, container: &Container<'_>) {
+        self.docker("connect", container);
+    }
+
+    fn leave(&self, container: &Container<'_>) {
+        self.docker("disconnect", container);
+    }
+
+    fn docker(&self, verb: &str, container: &Container<'_>) {
+        Engine::local().docker(["network", verb, &self.0, container.name()]);
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = Engine::local().try_docker(["network", "rm", &self.0]);
+    }
+}
+
+/// The interfaces of a container in a snapshot; none while it is not shown.
+fn shown(snapshot: &Value, container: &Container<'_>) -> Option<Vec<String>> {
+    let network = figures(snapshot, container.name())?["network"].as_object()?;
+    Some(network.keys().cloned().collect())
+}
+
+/// Those that it has by its own account, loopback aside.
+fn own(container: &Container<'_>) -> Vec<String> {
+    let table = container.exec("cat /proc/net/dev");
+    let names = table.lines().filter_map(|line| line.split_once(':'));
+    let mut names: Vec<_> = names.map(|(name, _)| name.trim().to_owned()).collect();
+    names.retain(|name| name != "lo");
+    names.sort();
+    names
+}
+
+#[test]
+#[parallel]
+fn a_container_that_changes_its_networks_shows_those_it_has() {
+    let networks = ["networks-first", "networks-second"].map(Network::create);
+    let [first, second] = &networks;
+    let container = Container::run("networks-moves", &["--network", &first.0], "sleep 1000");
+    let agents = ["kernel", "engine"].map(|way| launch().var("CONTAINER_STATS", way).start());
+    let mut streams = agents
+        .each_ref()
+        .map(|agent| Snapshots::of(agent, INTERVAL));
+
+    let mut follow = |count: usize| {
+        // The engine gives each interface a number of its own: eth0, eth1, and eth2 after a return.
+        let expected = own(&container);
+        assert_eq!(expected.len(), count, "{expected:?}");
+        for snapshots in &mut streams {
+            let what = format!("the interfaces {expected:?}");
+            let follows = |s: &Value| shown(s, &container).as_ref() == Some(&expected);
+            snapshots.until(&what, PATIENCE, follows);
+        }
+    };
+    follow(1);
+    second.join(&container);
+    follow(2);
+    first.leave(&container);
+    follow(1);
+    second.leave(&container);
+    follow(0);
+    first.join(&container);
+    follow(1);
+    // Before its networks, which cannot be removed as long as it is in them.
+    drop(container);
+}
+
+#[test]
+#[parallel]
+fn a_container_that_was_given_none_and_then_a_network_shows_it() {
+    let network = Network::create("networks-late");
+    let container = Container::run("networks-none", &["--network", "none"], "sleep 1000");
+    let agents = ["kernel", "engine"].map(|way| launch().var("CONTAINER_STATS", way).start());
+    let mut streams = agents
+        .each_ref()
+        .map(|agent| Snapshots::of(agent, INTERVAL));
+    let mut until_shown = |what: &str, expected: &[String]| {
+        for snapshots in &mut streams {
+            let follows = |s: &Value| shown(s, &container).is_some_and(|names| names == expected);
+            snapshots.until(what, PATIENCE, follows);
+        }
+    };
+    until_shown("no interface", &[]);
+    Engine::local().docker(["network", "disconnect", "none", container.name()]);
+    network.join(&container);
+    assert_eq!(own(&container), ["eth0"]);
+    until_shown("its interface", &own(&container));
+    drop(container);
+}
+
+#[test]
+#[parallel]
+fn the_hosts_network_is_no_containers_by_whatever_way_it_has_it() {
+    let host = Container::run("networks-host", &["--network", "host"], "sleep 1000");
+    let by_way = format!("container:{}", host.name());
+    let joined = Container::run("networks-joined", &["--network", &by_way], "sleep 1000");
+    assert!(own(&joined).len() > 1, "it has the host's interfaces");
+    for way in ["kernel", "engine"] {
+        let agent = launch().var("CONTAINER_STATS", way).start();
+        let mut snapshots = Snapshots::of(&agent, INTERVAL);
+        let both = |s: &Value| shown(s, &host).is_some() && shown(s, &joined).is_some();
+        let first = snapshots.until("both containers", PATIENCE, both);
+        for snapshot in [first].into_iter().chain(snapshots.take(2)) {
+            for container in [&host, &joined] {
+                let none = Vec::<String>::new();
+                assert_eq!(shown(&snapshot, container), Some(none), "{way}");
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Agents that may not see, or cannot see, all that the kernel and the engine keep of containers.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use serde_json::Value;
+use serial_test::parallel;
+use tempfile::TempDir;
+
+use super::container::Container;
+use super::engine::LOCAL_SOCKET;
+use super::snapshots::{Snapshots, figures, healthy, lines, shows};
+use super::{INTERVAL, launch};
+use crate::support::{Launch, PATIENCE};
+
+/// Debian's `nobody`, who owns nothing.
+const NOBODY: &str = "65534";
+
+/// What starts an agent that does not see the host's control groups, and why it cannot use them.
+const COVERED_GROUPS: (&[&str], &str) = (
+    &[
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t tmpfs none /sys/fs/cgroup && exec \"$@\"",
+        "sh",
+    ],
+    "/sys/fs/cgroup/",
+);
+
+/// One to which no control group is mounted.
+const NO_GROUPS: (&[&str], &str) = (
+    &[
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        "umount --recursive /sys/fs/cgroup && exec \"$@\"",
+        "sh",
+    ],
+    "its control group is not visible here",
+);
+
+/// One that sees no processes but its own.
+const NO_PROCESSES: (&[&str], &str) = (
+    &["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"],
+    "/proc/",
+);
+
+/// Limits of which there are figures.
+const LIMITED: [&str; 4] = ["--cpus", "1", "--memory", "64m"];
+
+/// The agent as its service runs it: as a user without privileges, but for the group that owns the engine's socket.
+/// The folder holds a binary that this user can reach.
+fn unprivileged() -> (Launch, TempDir) {
+    let folder = TempDir::new().expect("a temporary folder");
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let binary = folder.path().join("system-agent");
+    fs::copy(env!("CARGO_BIN_EXE_system-agent"), &binary).unwrap();
+    let sockets = fs::metadata(LOCAL_SOCKET).expect("the engine's socket");
+    let launcher = [
+        "setpriv".to_owned(),
+        format!("--reuid={NOBODY}"),
+        format!("--regid={NOBODY}"),
+        format!("--groups={}", sockets.gid()),
+        "--no-new-privs".to_owned(),
+    ];
+    (launch().copy(&binary).by(launcher), folder)
+}
+
+/// Fails unless every figure of the container is there.
+fn assert_measured(snapshot: &Value, container: &Container<'_>) {
+    let figures = figures(snapshot, container.name()).expect("it is shown");
+    let positive = |figure: &str| figures[figure].as_f64() > Some(0.0);
+    for figure in ["memory_usage", "memory_limit", "memory_percent", "pids"] {
+        assert!(positive(figure), "{figure} in {figures:#}");
+    }
+    assert!(figures["cpu_percent"].is_number(), "{figures:#}");
+    assert!(figures["block_io"].is_object(), "{figures:#}");
+    assert!(figures["throttling"].is_object(), "{figures:#}");
+    let received = &figures["network"]["eth0"]["rx_bytes"];
+    assert!(received.as_u64().is_some(), "{figures:#}");
+}
+
+#[test]
+#[parallel]
+fn an_unprivileged_agent_has_all_figures_and_asks_for_the_logs() {
+    let container = Container::run("unprivileged", &LIMITED, "echo up; sleep 1000");
+    container.wait_for_line("up");
+    let (launch, _folder) = unprivileged();
+    let agent = launch.start();
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    let has = |line: &str| status.lines().any(|one| one == line);
+    assert!(has("CapEff:\t0000000000000000"), "{status}");
+
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    let up = |s: &Value| shows(s, container.name());
+    let first = snapshots.until("the container", PATIENCE, up);
+    for snapshot in [first].into_iter().chain(snapshots.take(3)) {
+        assert!(healthy(&snapshot), "{snapshot:#}");
+        assert_measured(&snapshot, &container);
+        assert_eq!(
+            lines(&snapshot, container.name()).unwrap(),
+            container.logs()
+        );
+        let sources = &snapshot["sources"];
+        // Everybody may read what the kernel tells of a container; only root, where the engine keeps its log.
+        assert_eq!(sources["docker"]["via"], "kernel");
+        assert_eq!(sources["logs"]["via"], "engine");
+        let reason = sources["logs"]["via_reason"].as_str().unwrap();
+        assert!(reason.contains("Permission denied"), "{reason:?}");
+    }
+}
+
+#[test]
+#[parallel]
+fn an_unprivileged_agent_takes_the_hosts_network_for_no_containers() {
+    let host = Container::run("unprivileged-host", &["--network", "host"], "sleep 1000");
+    let by_way = format!("container:{}", host.name());
+    let options = ["--network", by_way.as_str()];
+    let joined = Container::run("unprivileged-joined", &options, "sleep 1000");
+    let (launch, _folder) = unprivileged();
+    let agent = launch.start();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    let up = |s: &Value| shows(s, host.name()) && shows(s, joined.name());
+    let snapshot = snapshots.until("both containers", PATIENCE, up);
+    for container in [&host, &joined] {
+        let network = &figures(&snapshot, container.name()).unwrap()["network"];
+        assert_eq!(*network, serde_json::json!({}), "{}", container.name());
+    }
+}
+
+#[test]
+#[parallel]
+fn an_agent_that_does_not_see_containers_groups_or_processes_asks_the_engine() {
+    let container = Container::run("unseen", &LIMITED, "echo up; sleep 1000");
+    container.wait_for_line("up");
+    for (launcher, cause) in [COVERED_GROUPS, NO_GROUPS, NO_PROCESSES] {
+        let agent = launch().by(launcher).start();
+        let mut snapshots = Snapshots::of(&agent, INTERVAL);
+        let up = |s: &Value| shows(s, container.name());
+        let first = snapshots.until("the container", PATIENCE, up);
+        for snapshot in [first].into_iter().chain(snapshots.take(2)) {
+            assert!(healthy(&snapshot), "{snapshot:#}");
+            assert_measured(&snapshot, &container);
+            let docker = &snapshot["sources"]["docker"];
+            assert_eq!(docker["via"], "engine");
+            let reason = docker["via_reason"].as_str().unwrap();
+            assert!(reason.contains(cause), "{reason:?}");
+        }
+    }
+}
+
+#[test]
+#[parallel]
+fn an_agent_that_may_not_ask_says_why_it_cannot_measure() {
+    let container = Container::run("forced", &[], "sleep 1000");
+    for (launcher, cause) in [COVERED_GROUPS, NO_GROUPS, NO_PROCESSES] {
+        let launch = launch().by(launcher).var("CONTAINER_STATS", "kernel");
+        let agent = launch.start();
+        let mut snapshots = Snapshots::of(&agent, INTERVAL);
+        let failing = |s: &Value| s["sources"]["docker"]["status"] == "failing";
+        let first = snapshots.until("the failing source", PATIENCE, failing);
+        for snapshot in [first].into_iter().chain(snapshots.take(3)) {
+            assert!(failing(&snapshot), "{snapshot:#}");
+            assert_eq!(snapshot["status"], "degraded");
+            assert_eq!(figures(&snapshot, container.name()), None);
+            let error = snapshot["sources"]["docker"]["error"].as_str().unwrap();
+            assert!(error.contains("CONTAINER_STATS is kernel"), "{error:?}");
+            assert!(error.contains(cause), "{error:?}");
+            // Logs have nothing to do with it.
+            assert_eq!(snapshot["sources"]["logs"]["status"], "ok");
+        }
+    }
+}
