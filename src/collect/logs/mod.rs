@@ -7,6 +7,7 @@ mod tail;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tracing::info;
@@ -132,6 +133,7 @@ impl Gathered {
                 logs: Arc::new(self.logs),
             }),
             error,
+            waited: Duration::ZERO,
         }
     }
 }
