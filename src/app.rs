@@ -128,18 +128,23 @@ fn clients_within(files: Option<u64>, settings: &Settings) -> usize {
         0
     };
     let room = files - kept - FILES_BESIDE_CLIENTS.min(files / 2);
-    match usize::try_from(room) {
-        Ok(room) if room < max_clients => {
-            warn!(
-                max_clients,
-                max_open_files = files,
-                room,
-                "fewer clients than MAX_CLIENTS can be served: raise the limit of open files"
-            );
-            room
-        }
-        _ => max_clients,
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    if room < max_clients {
+        warn!(
+            max_clients,
+            max_open_files = files,
+            room,
+            "fewer clients than MAX_CLIENTS can be served: raise the limit of open files"
+        );
+    } else {
+        info!(
+            max_clients,
+            max_open_files = files,
+            room,
+            "open files suffice"
+        );
     }
+    room.min(max_clients)
 }
 
 fn arbiter() -> io::Result<Arbiter> {

@@ -69,14 +69,27 @@ pub struct DockerSample {
 pub struct LogSample {
     /// The `logs` section.
     pub logs: Arc<Logs>,
-    /// The last lines of containers that have just ended, by name.
-    pub ended: Arc<Vec<(String, Arc<LogLines>)>>,
-    /// How far all these logs have been read, and those of further containers that have ended.
+    /// The logs of containers that have ended, those that ended first at the front.
+    pub ended: Arc<Vec<EndedLog>>,
+    /// How far all these logs have been read.
     pub positions: Arc<Positions>,
     /// Where the lines come from.
     pub via: Via,
     /// Why not all of them come from the engine's files.
     pub via_reason: Option<String>,
+}
+
+/// The log of a container that has ended, and may be started again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndedLog {
+    /// The container's name, without the slash.
+    pub name: String,
+    /// The container's id.
+    pub container: Arc<str>,
+    /// How far it has been read.
+    pub position: u64,
+    /// Its last lines; none once they are old.
+    pub lines: Option<Arc<LogLines>>,
 }
 
 /// Ends a collector: it starts no further round.

@@ -12,8 +12,8 @@ use zstd::stream::raw::{Encoder, InBuffer, Operation, OutBuffer};
 use crate::messages::{EncodedSnapshot, LogSample, Since};
 use crate::model::{Encoding, LogLines, LogMode, Section, Snapshot, Variant};
 
-/// The most renderings of new log lines that are kept for other clients which were sent as much so far.
-const MOST_SINCE: usize = 64;
+/// The most renderings for clients that are behind which are kept for others that are as far behind.
+const MOST_BEHIND: usize = 64;
 /// How hard zstd tries: its own default.
 const LEVEL: i32 = 3;
 
@@ -23,6 +23,8 @@ pub(super) struct Encoded {
     logs: LogSample,
     sections: HashMap<Part, Vec<u8>>,
     variants: HashMap<(Variant, Option<u64>), Arc<EncodedSnapshot>>,
+    /// How many of those are for clients that are behind.
+    behind: usize,
 }
 
 /// A piece of a line.
@@ -42,6 +44,7 @@ impl Encoded {
             logs,
             sections: HashMap::new(),
             variants: HashMap::new(),
+            behind: 0,
         }
     }
 
@@ -64,11 +67,13 @@ impl Encoded {
     }
 
     /// A variant, made now unless it was made before. For [`LogMode::New`], with the lines after
-    /// `since`; with those of the tail where there is none.
+    /// `since`; with those of the tail where there is none. It is kept for others unless it is one of
+    /// too many for clients that are behind.
     pub(super) fn variant(
         &mut self,
         variant: Variant,
         since: Option<&Since>,
+        behind: bool,
         compressor: &mut Compressor,
     ) -> io::Result<Arc<EncodedSnapshot>> {
         let since = since.filter(|_| variant.logs == LogMode::New);
@@ -87,7 +92,8 @@ impl Encoded {
                 Encoding::Zstd => Bytes::from(compressor.compress(&line)?),
             },
         });
-        if since.is_none() || self.variants.len() < MOST_SINCE {
+        if !behind || self.behind < MOST_BEHIND {
+            self.behind += usize::from(behind);
             self.variants.insert(key, Arc::clone(&made));
         }
         Ok(made)
@@ -126,53 +132,76 @@ impl Encoded {
 
     /// The log lines that are new since then, and how many were lost.
     fn news(&self, since: Option<&Since>) -> io::Result<Vec<u8>> {
-        let running = self.logs.logs.iter();
-        let ended = self.logs.ended.iter().map(|(name, lines)| (name, lines));
-        // A container that has ended, and another one of its name that runs.
-        let mut by_name: BTreeMap<&str, Vec<&LogLines>> = BTreeMap::new();
-        for (name, lines) in ended.chain(running) {
-            by_name.entry(name).or_default().push(lines);
+        let mut news = News::default();
+        // A container that has ended comes before another one of its name that runs.
+        for log in self.logs.ended.iter() {
+            match &log.lines {
+                Some(lines) => news.add(&log.name, lines, since),
+                None => news.add_lost(&log.name, &log.container, log.position, since),
+            }
         }
+        for (name, lines) in self.logs.logs.iter() {
+            news.add(name, lines, since);
+        }
+        news.json()
+    }
+}
+
+/// Log lines that are new to a client, by container name.
+#[derive(Default)]
+struct News<'l> {
+    lines: BTreeMap<&'l str, Vec<&'l str>>,
+    dropped: BTreeMap<&'l str, u64>,
+}
+
+impl<'l> News<'l> {
+    fn add(&mut self, name: &'l str, log: &'l LogLines, since: Option<&Since>) {
+        let place = log.place();
+        let news = match since {
+            // Of the tail nothing is lost, whatever was before it.
+            None => crate::model::News {
+                dropped: 0,
+                ..log.after(0)
+            },
+            Some(since) => {
+                let known = since.positions.get(&place.container).copied();
+                log.after(known.unwrap_or(place.origin))
+            }
+        };
+        if !news.lines.is_empty() {
+            self.lines.entry(name).or_default().push(news.lines);
+        }
+        self.lose(name, news.dropped);
+    }
+
+    /// The lines of this container are there no more.
+    fn add_lost(&mut self, name: &'l str, container: &str, position: u64, since: Option<&Since>) {
+        let known = since.and_then(|since| since.positions.get(container));
+        self.lose(
+            name,
+            known.map_or(0, |known| position.saturating_sub(*known)),
+        );
+    }
+
+    fn lose(&mut self, name: &'l str, lines: u64) {
+        if lines > 0 {
+            *self.dropped.entry(name).or_default() += lines;
+        }
+    }
+
+    fn json(&self) -> io::Result<Vec<u8>> {
         let mut json = br#","logs":{"#.to_vec();
-        let mut dropped: BTreeMap<&str, u64> = BTreeMap::new();
-        let mut first = true;
-        for (name, logs) in by_name {
-            let mut any = false;
-            for log in logs {
-                let place = log.place();
-                let position = match since {
-                    // Of the tail nothing is lost, whatever was before it.
-                    None => place.end.saturating_sub(log.count() as u64),
-                    Some(since) => {
-                        let known = since.positions.get(&place.container);
-                        known.copied().unwrap_or(place.origin)
-                    }
-                };
-                let news = log.after(position);
-                if news.dropped > 0 && since.is_some() {
-                    *dropped.entry(name).or_default() += news.dropped;
-                }
-                if news.lines.is_empty() {
-                    continue;
-                }
-                if any {
-                    json.push(b',');
-                } else {
-                    if !first {
-                        json.push(b',');
-                    }
-                    serde_json::to_writer(&mut json, name)?;
-                    json.extend_from_slice(b":[");
-                }
-                json.extend_from_slice(news.lines.as_bytes());
-                (any, first) = (true, false);
+        for (place, (name, logs)) in self.lines.iter().enumerate() {
+            if place > 0 {
+                json.push(b',');
             }
-            if any {
-                json.push(b']');
-            }
+            serde_json::to_writer(&mut json, name)?;
+            json.extend_from_slice(b":[");
+            json.extend_from_slice(logs.join(",").as_bytes());
+            json.push(b']');
         }
         json.extend_from_slice(br#"},"logs_dropped":"#);
-        serde_json::to_writer(&mut json, &dropped)?;
+        serde_json::to_writer(&mut json, &self.dropped)?;
         Ok(json)
     }
 }
@@ -246,7 +275,7 @@ mod tests {
 
     use super::{Compressor, Encoded};
     use crate::aggregate::{Newest, SourceState, compose};
-    use crate::messages::{EncodedSnapshot, LogSample, Since};
+    use crate::messages::{EncodedSnapshot, EndedLog, LogSample, Since};
     use crate::model::{LogLines, Options, Place, Positions, Snapshot};
 
     fn snapshot() -> Snapshot {
@@ -261,7 +290,7 @@ mod tests {
     fn made(encoded: &mut Encoded, options: &str, since: Option<&Since>) -> Arc<EncodedSnapshot> {
         let variant = Options::parse(options.as_bytes()).unwrap().variant;
         encoded
-            .variant(variant, since, &mut Compressor::default())
+            .variant(variant, since, true, &mut Compressor::default())
             .unwrap()
     }
 
@@ -362,6 +391,15 @@ mod tests {
         }
     }
 
+    fn ended(name: &str, id: &str, position: u64, lines: Option<Arc<LogLines>>) -> EndedLog {
+        EndedLog {
+            name: name.to_owned(),
+            container: Arc::from(id),
+            position,
+            lines,
+        }
+    }
+
     #[test]
     fn new_lines_are_those_after_a_position_and_what_was_lost_is_counted() {
         let logs = LogSample {
@@ -373,7 +411,10 @@ mod tests {
                 ]
                 .into(),
             ),
-            ended: Arc::new(vec![("web".to_owned(), log("0", &["last"], 3, 0))]),
+            ended: Arc::new(vec![
+                ended("gone", "9", 8, None),
+                ended("web", "0", 3, Some(log("0", &["last"], 3, 0))),
+            ]),
             ..LogSample::default()
         };
         let mut encoded = Encoded::new(snapshot(), logs);
@@ -385,7 +426,7 @@ mod tests {
         );
         assert_eq!(first["logs_dropped"], json!({}));
 
-        let before = since(6, &[("0", 2), ("1", 98), ("2", 9)]);
+        let before = since(6, &[("0", 2), ("1", 98), ("2", 9), ("9", 8)]);
         let news = made(&mut encoded, options, Some(&before));
         assert_eq!(news.follows, Some(6));
         let news = value(&news);
@@ -396,10 +437,10 @@ mod tests {
         // Of a container that was not known all of its lines count.
         assert_eq!(news["logs_dropped"], json!({"new": 5}));
 
-        let long_before = since(2, &[("0", 3), ("1", 40), ("2", 9), ("4", 12)]);
+        let long_before = since(2, &[("0", 3), ("1", 40), ("2", 9), ("4", 12), ("9", 6)]);
         let news = value(&made(&mut encoded, options, Some(&long_before)));
         assert_eq!(news["logs"], json!({"web": ["w1", "w2", "w3"]}));
-        assert_eq!(news["logs_dropped"], json!({"web": 57}));
+        assert_eq!(news["logs_dropped"], json!({"gone": 2, "web": 57}));
         assert_eq!(encoded.variants(), 3);
     }
 
@@ -409,6 +450,6 @@ mod tests {
         for seq in 0..1000 {
             made(&mut encoded, r#"{"logs":"new"}"#, Some(&since(seq, &[])));
         }
-        assert_eq!(encoded.variants(), super::MOST_SINCE);
+        assert_eq!(encoded.variants(), super::MOST_BEHIND);
     }
 }

@@ -9,6 +9,7 @@ pub use merge::{Newest, compose};
 pub use source::SourceState;
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, StreamHandler};
@@ -20,6 +21,7 @@ use crate::messages::{
     CatchUp, Collected, Delivery, DockerSample, LogSample, StopPublishing, Subscribe, SystemSample,
     Unsubscribe,
 };
+use crate::model::Positions;
 use encode::Encoded;
 use subscribers::Subscribers;
 
@@ -35,6 +37,8 @@ pub struct Aggregator {
     seq: u64,
     /// The newest snapshot.
     encoded: Option<Encoded>,
+    /// How far the logs had been read when they were read last.
+    positions: Arc<Positions>,
     subscribers: Subscribers,
     publishing: Publishing,
 }
@@ -61,6 +65,7 @@ impl Aggregator {
             newest,
             seq: 0,
             encoded: None,
+            positions: Arc::default(),
             subscribers: Subscribers::default(),
             publishing: Publishing::Awaiting,
         }
@@ -80,7 +85,7 @@ impl Aggregator {
         self.newest.note_silence(started);
         self.seq += 1;
         let snapshot = compose(&self.newest, self.seq, self.subscribers.count());
-        let logs = self.newest.logs.sample().cloned().unwrap_or_default();
+        let logs = self.newest_logs();
         let encoded = self.encoded.insert(Encoded::new(snapshot, logs));
         let published = self.subscribers.publish(encoded);
         debug!(
@@ -91,6 +96,21 @@ impl Aggregator {
             "snapshot published"
         );
         note(published);
+    }
+
+    /// The newest logs. How far they had been read holds through an outage: what was sent before is
+    /// not new after it.
+    fn newest_logs(&mut self) -> LogSample {
+        match self.newest.logs.sample() {
+            Some(sample) => {
+                self.positions = Arc::clone(&sample.positions);
+                sample.clone()
+            }
+            None => LogSample {
+                positions: Arc::clone(&self.positions),
+                ..LogSample::default()
+            },
+        }
     }
 
     fn begin_if_complete(&mut self, ctx: &mut Context<Self>) {

@@ -53,7 +53,7 @@ impl Subscribers {
             first: None,
         };
         if let Some(newest) = newest {
-            let snapshot = newest.variant(options.variant, None, &mut self.compressor)?;
+            let snapshot = newest.variant(options.variant, None, false, &mut self.compressor)?;
             session.first = Some(newest.seq());
             // A session's mailbox is empty when it subscribes.
             if session.deliver(snapshot).is_err() {
@@ -90,7 +90,7 @@ impl Subscribers {
                 None => None,
             };
             session.first.get_or_insert(seq);
-            match newest.variant(session.options.variant, since, compressor) {
+            match newest.variant(session.options.variant, since, false, compressor) {
                 Ok(snapshot) => session.deliver(snapshot).is_ok(),
                 Err(error) => {
                     failed = Err(error);
@@ -109,7 +109,8 @@ impl Subscribers {
     pub(super) fn catch_up(&mut self, behind: &CatchUp, newest: &mut Encoded) -> io::Result<()> {
         if let Some(session) = self.sessions.get(&behind.client) {
             let variant = session.options.variant;
-            let snapshot = newest.variant(variant, Some(&behind.since), &mut self.compressor)?;
+            let since = Some(&behind.since);
+            let snapshot = newest.variant(variant, since, true, &mut self.compressor)?;
             // Past a full mailbox: a session asks once, and waits.
             session.deliveries.do_send(Delivery::Snapshot(snapshot));
         }

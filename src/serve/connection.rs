@@ -18,11 +18,20 @@ pub(super) enum Connection {
 }
 
 /// A socket, which belongs to the runtime that registered it: to move it is bare for a while.
-pub(super) enum Socket {
+pub(super) struct Socket {
+    stream: Stream,
+    /// How many bytes the kernel has taken.
+    written: u64,
+}
+
+enum Stream {
     Registered(TcpStream),
     /// None only where registering it failed.
     Bare(Option<std::net::TcpStream>),
 }
+
+/// How often is read in a row, at most: one that sends without end is written to as well.
+const READS: usize = 8;
 
 /// A line on its way.
 pub(super) struct Outgoing {
@@ -40,14 +49,22 @@ impl Outgoing {
             written: 0,
         }
     }
-
-    /// How many bytes of it were accepted.
-    pub(super) fn written(&self) -> usize {
-        self.written
-    }
 }
 
 impl Connection {
+    /// Why the connection is no more, if it is not.
+    pub(super) fn take_error(&mut self) -> Option<io::Error> {
+        match &self.socket().stream {
+            Stream::Registered(stream) => stream.take_error().unwrap_or_else(Some),
+            Stream::Bare(_) => None,
+        }
+    }
+
+    /// How many bytes have left for the client.
+    pub(super) fn written(&mut self) -> u64 {
+        self.socket().written
+    }
+
     /// Takes it off this thread's runtime.
     pub(super) fn detach(&mut self) -> io::Result<()> {
         self.socket().detach()
@@ -69,7 +86,7 @@ impl Connection {
     /// that an idle client costs none.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut scratch = [0; 2048];
-        loop {
+        for _ in 0..READS {
             let mut buffer = ReadBuf::new(&mut scratch);
             ready!(match self {
                 Self::Plain(socket) => Pin::new(socket).poll_read(cx, &mut buffer),
@@ -79,6 +96,8 @@ impl Connection {
                 return Poll::Ready(Ok(()));
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Writes what is left of a line, whose two parts are not copied together.
@@ -121,32 +140,49 @@ impl Connection {
 }
 
 impl Socket {
+    /// One that no runtime has registered yet.
+    pub(super) fn new(stream: std::net::TcpStream) -> Self {
+        Self {
+            stream: Stream::Bare(Some(stream)),
+            written: 0,
+        }
+    }
+
     fn detach(&mut self) -> io::Result<()> {
-        if let Self::Registered(stream) = std::mem::replace(self, Self::Bare(None)) {
-            *self = Self::Bare(Some(stream.into_std()?));
+        if let Stream::Registered(stream) = std::mem::replace(&mut self.stream, Stream::Bare(None))
+        {
+            self.stream = Stream::Bare(Some(stream.into_std()?));
         }
         Ok(())
     }
 
     pub(super) fn attach(&mut self) -> io::Result<()> {
-        if let Self::Bare(stream) = self {
+        if let Stream::Bare(stream) = &mut self.stream {
             let stream = stream.take().ok_or(io::ErrorKind::NotConnected)?;
-            *self = Self::Registered(TcpStream::from_std(stream)?);
+            self.stream = Stream::Registered(TcpStream::from_std(stream)?);
         }
         Ok(())
     }
 
-    fn registered(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
-        match self.get_mut() {
-            Self::Registered(stream) => Ok(Pin::new(stream)),
-            Self::Bare(_) => Err(io::ErrorKind::NotConnected.into()),
+    fn registered(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        match &mut self.stream {
+            Stream::Registered(stream) => Ok(Pin::new(stream)),
+            Stream::Bare(_) => Err(io::ErrorKind::NotConnected.into()),
         }
+    }
+
+    /// Counts what was written.
+    fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(written)) = written {
+            self.written += written as u64;
+        }
+        written
     }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -156,30 +192,32 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.registered()?.poll_write(cx, buf)
+        let written = self.registered()?.poll_write(cx, buf);
+        self.count(written)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.registered()?.poll_write_vectored(cx, bufs)
+        let written = self.registered()?.poll_write_vectored(cx, bufs);
+        self.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.registered()?.poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.registered()?.poll_shutdown(cx)
     }
 }

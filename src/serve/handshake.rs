@@ -116,7 +116,7 @@ async fn let_in(
     settings: &ServeSettings,
 ) -> Result<(Connection, Options), Refusal> {
     let (key, patience) = (&settings.api_key, settings.auth_timeout);
-    let mut socket = Socket::Bare(Some(stream));
+    let mut socket = Socket::new(stream);
     socket.attach()?;
     let (mut connection, options) = match &settings.tls {
         None => {

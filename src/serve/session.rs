@@ -50,7 +50,7 @@ pub struct ClientSession {
     /// The newest snapshot that came meanwhile.
     pending: Option<Arc<EncodedSnapshot>>,
     /// While the client accepts nothing: how much it had accepted before, and for how much longer that may go on.
-    stalled: Option<(usize, Pin<Box<Sleep>>)>,
+    stalled: Option<(u64, Pin<Box<Sleep>>)>,
     /// What the last snapshot that was sent has said of the logs; none before the first.
     since: Option<Since>,
     /// Whether a snapshot was asked for that follows on the last one that was sent.
@@ -64,14 +64,11 @@ pub struct ClientSession {
 }
 
 /// The client's sending side.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Incoming {
     Open,
-    /// Closed by the client, which still receives. If it has closed both, the next write is answered
-    /// by a reset, which a later look finds.
-    Closed,
-    /// The time for such a look.
-    Look,
+    /// Closed by the client, which still receives. If it has closed both, it answers the next bytes
+    /// or the kernel's probes by a reset, which reading does not tell; it is looked for at that time.
+    Closed(Pin<Box<Sleep>>),
 }
 
 /// The agent's sending side.
@@ -161,8 +158,9 @@ impl ClientSession {
         ctx: &mut Context<Self>,
         cx: &mut std::task::Context<'_>,
     ) -> Result<(), &'static str> {
-        self.read(ctx, cx)?;
+        // First, as one that sends without end would leave no time for it.
         self.write(cx)?;
+        self.read(cx)?;
         if self.ending == Ending::Due && self.outgoing.is_none() {
             self.close(ctx, cx)?;
         }
@@ -171,36 +169,35 @@ impl ClientSession {
 
     /// Reads and forgets what the client sends. Only an error ends the session: a client that has
     /// closed its sending side still receives.
-    fn read(
-        &mut self,
-        ctx: &mut Context<Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> Result<(), &'static str> {
-        if self.incoming == Incoming::Closed {
-            return Ok(());
-        }
-        match self.client.connection.poll_discard(cx) {
-            Poll::Pending => Ok(()),
-            Poll::Ready(Err(error)) => Err(reason_of(&error)),
-            Poll::Ready(Ok(())) if self.ending == Ending::Closed => Err(STOPPING),
-            Poll::Ready(Ok(())) => {
-                self.incoming = Incoming::Closed;
-                ctx.run_later(HALF_CLOSED_LOOK, |session, _| {
-                    session.incoming = Incoming::Look;
-                });
-                Ok(())
+    fn read(&mut self, cx: &mut std::task::Context<'_>) -> Result<(), &'static str> {
+        let connection = &mut self.client.connection;
+        if let Incoming::Closed(look) = &mut self.incoming {
+            if look.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+            if let Some(error) = connection.take_error() {
+                return Err(reason_of(&error));
+            }
+        } else {
+            match connection.poll_discard(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(reason_of(&error)),
+                Poll::Ready(Ok(())) if self.ending == Ending::Closed => return Err(STOPPING),
+                Poll::Ready(Ok(())) => {}
             }
         }
+        let mut look = Box::pin(sleep(HALF_CLOSED_LOOK));
+        // To be woken by it.
+        let _ = look.as_mut().poll(cx);
+        self.incoming = Incoming::Closed(look);
+        Ok(())
     }
 
     /// Writes the line that is due, and those after it.
     fn write(&mut self, cx: &mut std::task::Context<'_>) -> Result<(), &'static str> {
         while let Some(line) = &mut self.outgoing {
             match self.client.connection.poll_send(line, cx) {
-                Poll::Pending => {
-                    let written = line.written();
-                    return self.stall(written, cx);
-                }
+                Poll::Pending => return self.stall(cx),
                 Poll::Ready(Err(error)) => return Err(reason_of(&error)),
                 Poll::Ready(Ok(())) => {
                     self.account.sent += 1;
@@ -215,11 +212,8 @@ impl ClientSession {
     }
 
     /// Waits for the client to accept more: it has so long for anything at all.
-    fn stall(
-        &mut self,
-        written: usize,
-        cx: &mut std::task::Context<'_>,
-    ) -> Result<(), &'static str> {
+    fn stall(&mut self, cx: &mut std::task::Context<'_>) -> Result<(), &'static str> {
+        let written = self.client.connection.written();
         let patience = self.client.write_timeout;
         let (accepted, end) = self
             .stalled
@@ -246,7 +240,7 @@ impl ClientSession {
         if self.client.connection.poll_close(cx).is_pending() {
             return Ok(());
         }
-        if self.incoming != Incoming::Open {
+        if matches!(self.incoming, Incoming::Closed(_)) {
             return Err(STOPPING);
         }
         self.ending = Ending::Closed;

@@ -184,3 +184,17 @@ fn one_client_too_many_is_closed_at_once() {
     // Told just before the connection is closed: the place is free a moment later.
     wait::until("a free place", PATIENCE, || agent.login().line());
 }
+
+#[test]
+#[parallel]
+fn a_client_that_closes_its_sides_one_after_the_other_is_noticed_between_snapshots() {
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "1h")]);
+    let mut client = agent.login();
+    client.snapshot();
+    let peer = client.local_address().to_string();
+    client.half_close();
+    assert_eq!(client.ends_within(Duration::from_secs(2)), None);
+    client.reset();
+    let event = agent.event_where("client disconnected", |event| event.text("peer") == peer);
+    assert_eq!(event.text("reason"), "closed by client");
+}

@@ -83,8 +83,13 @@ impl CalledLog {
     }
 
     /// How far it has been read, and of which container.
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    pub(super) fn position(&self) -> (Arc<str>, u64) {
+        (Arc::clone(&self.place.container), self.place.end)
+    }
+
+    /// The newest lines; none while it rests.
+    pub(super) fn lines(&self) -> Option<Arc<LogLines>> {
+        self.follows.as_ref().map(|_| Arc::clone(&self.lines))
     }
 
     /// Keeps no more than the position: its container has ended, and may be started again.

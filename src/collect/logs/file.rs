@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use flate2::read::GzDecoder;
 use serde::Deserialize;
@@ -43,13 +44,19 @@ pub(super) struct LogFile {
     tty: bool,
     wanted: usize,
     place: Place,
-    /// Whether all of the log is new, rather than what is written from now on.
-    whole: bool,
-    /// Whether it has been read before.
-    begun: bool,
+    new: New,
     at: Option<Position>,
     /// None while the container rests.
     tail: Option<Tail>,
+}
+
+/// How much of a log is new when it is read first: counts for clients that were there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum New {
+    Nothing,
+    /// What was written since then.
+    Since(SystemTime),
+    All,
 }
 
 /// How far the newest file has been read. It is opened anew when it has grown: a container that
@@ -84,14 +91,13 @@ struct Entry<'a> {
 }
 
 impl LogFile {
-    /// The newest `wanted` lines of the log at `path`; nothing is read yet. Where the log is new
-    /// as a `whole`, all its lines are counted.
+    /// The newest `wanted` lines of the log at `path`; nothing is read yet.
     pub(super) fn new(
         container: Arc<str>,
         path: PathBuf,
         tty: bool,
         wanted: usize,
-        whole: bool,
+        new: New,
     ) -> Self {
         Self {
             path,
@@ -102,8 +108,7 @@ impl LogFile {
                 end: ORIGIN,
                 origin: ORIGIN,
             },
-            whole,
-            begun: false,
+            new,
             at: None,
             tail: None,
         }
@@ -112,45 +117,22 @@ impl LogFile {
     /// Reads what is new; whether anything was.
     pub(super) fn update(&mut self) -> io::Result<bool> {
         let now = std::fs::metadata(&self.path)?;
-        let awake = self.tail.is_some();
-        if awake && self.at.as_ref().is_some_and(|at| at.is_at(&now)) {
+        if self.tail.is_some() && self.at.as_ref().is_some_and(|at| at.is_at(&now)) {
             return Ok(false);
         }
         let file = File::open(&self.path)?;
         let now = file.metadata()?;
-        let begun = std::mem::replace(&mut self.begun, true);
-        // Both out of the way while they are brought up to date: after an error they are lost.
-        let (before, tail) = (self.at.take(), self.tail.take());
-        let parts = match &before {
-            Some(at) => self.parts_since(at, &file, &now)?,
-            None if self.whole && !begun => Some(self.all_parts(&file, &now)?),
-            None => None,
-        };
-        let mut rest = before.map(|at| at.rest).unwrap_or_default();
-        let tail = match parts {
-            Some(parts) => {
-                let mut continued = tail.unwrap_or_else(|| Tail::new(self.wanted, usize::MAX));
-                let lines = continued.count();
-                self.take_in_parts(parts, &mut rest, &mut continued)?;
-                self.place.end += (continued.count() - lines) as u64;
-                if awake || !begun {
-                    continued
-                } else {
-                    // Awake again: what was there before it rested is looked up.
-                    self.newest(&file, now.len())?.0
-                }
-            }
-            None => {
-                let (tail, newest_rest) = self.newest(&file, now.len())?;
-                rest = newest_rest;
-                if begun {
+        let (tail, rest) = match &self.at {
+            Some(at) => match self.parts_since(at, &file, &now)? {
+                Some(parts) => self.continued(parts, at.rest.clone(), &file, &now)?,
+                None => {
                     // How many lines were lost is not to be known: one at least, most likely.
+                    let (tail, rest) = self.newest(&file, now.len())?;
                     self.place.end += tail.count() as u64 + 1;
-                } else {
-                    self.place.origin -= tail.lines().len() as u64;
+                    (tail, rest)
                 }
-                tail
-            }
+            },
+            None => self.first(&file, &now)?,
         };
         self.at = Some(Position {
             inode: now.ino(),
@@ -163,17 +145,71 @@ impl LogFile {
         Ok(true)
     }
 
+    /// Reads the log for the first time.
+    fn first(&mut self, file: &File, now: &Metadata) -> io::Result<(Tail, Vec<u8>)> {
+        if self.new == New::All {
+            let (mut tail, mut rest) = (Tail::new(self.wanted, usize::MAX), Vec::new());
+            self.take_in_parts(self.all_parts(file, now)?, &mut rest, &mut tail)?;
+            self.place.end = ORIGIN + tail.count() as u64;
+            return Ok((tail, rest));
+        }
+        let (tail, rest) = self.newest(file, now.len())?;
+        let lines = tail.lines();
+        let old = match self.new {
+            New::Since(since) => {
+                // As the engine writes times, which sort as text.
+                let since = humantime::format_rfc3339_nanos(since).to_string();
+                lines.iter().filter(|line| **line < since).count()
+            }
+            New::Nothing | New::All => 0,
+        };
+        let new = (lines.len() - old) as u64;
+        // Where all that is kept is new, more may have been before it.
+        let lost = u64::from(self.new != New::Nothing && old == 0 && lines.len() >= self.wanted);
+        (self.place.end, self.place.origin) = (ORIGIN, ORIGIN - new - lost);
+        Ok((tail, rest))
+    }
+
+    /// Reads on from the last position.
+    fn continued(
+        &mut self,
+        parts: Vec<Part>,
+        mut rest: Vec<u8>,
+        file: &File,
+        now: &Metadata,
+    ) -> io::Result<(Tail, Vec<u8>)> {
+        // Gone after an error, as if the container had rested: the position is still right.
+        let awake = self.tail.take();
+        let rested = awake.is_none();
+        let mut tail = awake.unwrap_or_else(|| Tail::new(self.wanted, usize::MAX));
+        let before = tail.count();
+        self.take_in_parts(parts, &mut rest, &mut tail)?;
+        let lines = (tail.count() - before) as u64;
+        if rested {
+            // What was there before it rested is looked up.
+            tail = self.newest(file, now.len())?.0;
+        }
+        self.place.end += lines;
+        Ok((tail, rest))
+    }
+
     /// The lines as they are now, oldest first.
     pub(super) fn lines(&self) -> LogLines {
-        let Some(tail) = &self.tail else {
-            return LogLines::new(&[], 0, self.place.clone());
-        };
-        let unfinished = tail.unfinished();
+        let lines = self.tail.as_ref().map(Tail::lines).unwrap_or_default();
         let place = Place {
-            end: self.place.end - unfinished as u64,
+            end: self.position(),
             ..self.place.clone()
         };
-        LogLines::new(&tail.lines(), unfinished, place)
+        LogLines::new(&lines, self.unfinished(), place)
+    }
+
+    /// The number of the last finished line.
+    pub(super) fn position(&self) -> u64 {
+        self.place.end - self.unfinished() as u64
+    }
+
+    fn unfinished(&self) -> usize {
+        self.tail.as_ref().map_or(0, Tail::unfinished)
     }
 
     /// The id of its container.
@@ -200,19 +236,20 @@ impl LogFile {
                 to: now.len(),
             })
         };
-        if at.inode == now.ino() {
-            let same = at.offset <= now.len() && at.seam == seam(file, at.offset)?;
-            return Ok(if same {
-                Some(vec![newest(at.offset)?])
-            } else {
-                None
-            });
+        if at.inode == now.ino() && at.is_in(file, now)? {
+            return Ok(Some(vec![newest(at.offset)?]));
         }
+        let mut missing = 0;
         let mut parts = vec![newest(0)?];
         let mut seen = vec![now.ino()];
         for number in 1..=MOST_ROTATED {
             let Some(rotated) = Rotated::open(&self.path, number)? else {
-                return Ok(None);
+                // One of them may be on its way to its next name.
+                missing += 1;
+                if missing > 1 {
+                    break;
+                }
+                continue;
             };
             let inode = rotated.metadata.ino();
             // Rotated once more while this looks: the same file under its next name.
@@ -367,6 +404,14 @@ impl Position {
     fn is_at(&self, now: &Metadata) -> bool {
         (self.inode, self.offset, self.written) == (now.ino(), now.len(), written(now))
     }
+
+    /// Whether a file has the contents that stand before this position.
+    fn is_in(&self, file: &File, now: &Metadata) -> io::Result<bool> {
+        if self.seam.is_empty() {
+            return Ok(self.inode == now.ino());
+        }
+        Ok(self.offset <= now.len() && self.seam == seam(file, self.offset)?)
+    }
 }
 
 /// A rotated file, `PATH.1` being the youngest, or its compressed form.
@@ -397,8 +442,7 @@ impl Rotated {
         Ok(None)
     }
 
-    /// Whether this is the file that a position is in; a compressed one is another file with the
-    /// same contents.
+    /// Whether a position is in this file: by its contents, as it may be a copy.
     fn continues(&self, at: &Position) -> io::Result<bool> {
         if self.compressed {
             let mut log = GzDecoder::new(self.file.try_clone()?);
@@ -409,7 +453,7 @@ impl Rotated {
             io::Seek::rewind(&mut &self.file)?;
             return Ok(skipped == before && !seam.is_empty() && seam == at.seam);
         }
-        Ok(self.metadata.ino() == at.inode && seam(&self.file, at.offset)? == at.seam)
+        at.is_in(&self.file, &self.metadata)
     }
 
     fn part(self, from: u64) -> Part {
@@ -656,7 +700,7 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    use super::{LogFile, MOST_PARSED, ORIGIN, push_timestamp};
+    use super::{LogFile, MOST_PARSED, New, ORIGIN, push_timestamp};
     use crate::model::Place;
 
     /// An entry as the engine writes it.
@@ -696,7 +740,7 @@ mod tests {
     }
 
     fn log_at(path: &Path, wanted: usize) -> LogFile {
-        LogFile::new("0123".into(), path.to_owned(), false, wanted, false)
+        LogFile::new("0123".into(), path.to_owned(), false, wanted, New::Nothing)
     }
 
     fn expected(numbers: std::ops::Range<u32>) -> Vec<String> {
@@ -799,7 +843,7 @@ mod tests {
         let path = folder.path().join("log");
         append(&path, numbered(40..100));
         append(&folder.path().join("log.1"), numbered(0..40));
-        let mut log = LogFile::new("0123".into(), path, false, 10, true);
+        let mut log = LogFile::new("0123".into(), path, false, 10, New::All);
         log.update().unwrap();
         assert_eq!(numbers(&log), (100, 0));
         assert_eq!(texts(&log), expected(90..100));
@@ -881,7 +925,7 @@ mod tests {
         append(&path, entry(&format!("{long}\r")));
         append(&path, entry("\n"));
         for (tty, text) in [(true, "a"), (false, "a\r")] {
-            let mut log = LogFile::new("0123".into(), path.clone(), tty, 5, false);
+            let mut log = LogFile::new("0123".into(), path.clone(), tty, 5, New::Nothing);
             log.update().unwrap();
             assert_eq!(texts(&log)[0], text);
             assert_eq!(

@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::file::LogFile;
+use super::file::{LogFile, New};
 use crate::collect::docker::engine::{EngineError, Inspected};
 use crate::collect::docker::{Inspection, Listed, Running};
+use crate::messages::EndedLog;
 use crate::model::{LogLines, Positions};
 use crate::settings::ContainerStats;
 
 /// The most containers that have ended whose position is kept.
 pub(super) const MOST_ENDED: usize = 1024;
 /// How long the last lines of a container that has ended are kept.
-const LAST_LINES: Duration = Duration::from_secs(60);
+pub(super) const LAST_LINES: Duration = Duration::from_secs(60);
 
 /// After this long in a round the logs that are left stay as they are until the next one: some may
 /// be long, and none keeps the others waiting.
@@ -27,9 +28,10 @@ pub(super) struct Files {
     known: HashMap<String, Known>,
     /// Containers that have ended, by id: one that is started again goes on where it was.
     ended: HashMap<String, Ended>,
-    /// When the first containers were met: the logs of those that were created later are followed
-    /// as a whole.
+    /// When the first containers were met: what those that started later have written since is new.
     began: Option<SystemTime>,
+    /// Where the next round begins: at a container that the last one had no time for.
+    first: usize,
 }
 
 /// How a container's log is read, and what was read last.
@@ -40,6 +42,8 @@ enum Known {
         log: Box<LogFile>,
         /// None before the first reading.
         lines: Option<Arc<LogLines>>,
+        /// How often in a row it could not be read.
+        failed: u32,
     },
     /// By calls; why.
     Engine(String),
@@ -54,7 +58,6 @@ struct Ended {
     log: Box<LogFile>,
     /// None once they are old.
     lines: Option<Arc<LogLines>>,
-    position: u64,
 }
 
 /// What came of reading one container's log from its file.
@@ -73,9 +76,9 @@ pub(super) enum Reading {
 pub(super) struct Readings {
     /// Of the running containers, in their order.
     pub(super) running: Vec<Reading>,
-    /// The last lines of those that have ended, by name.
-    pub(super) ended: Vec<(String, Arc<LogLines>)>,
-    /// Of those, too, whose last lines are old.
+    /// Of those that have ended, in that order.
+    pub(super) ended: Vec<EndedLog>,
+    /// How far all of them have been read, whatever came of this round.
     pub(super) positions: Positions,
 }
 
@@ -88,6 +91,7 @@ impl Files {
             known: HashMap::new(),
             ended: HashMap::new(),
             began: None,
+            first: 0,
         }
     }
 
@@ -96,22 +100,30 @@ impl Files {
         let end = Instant::now() + ENOUGH;
         self.update(running);
         self.began.get_or_insert_with(SystemTime::now);
-        let read = |container: &Running| match self.known.get_mut(&container.listed.id) {
-            Some(known) if Instant::now() < end => known.read(),
+        self.first %= running.len().max(1);
+        let (later, earlier) = running.split_at(self.first);
+        for (place, container) in earlier.iter().chain(later).enumerate() {
+            if Instant::now() >= end {
+                self.first += place;
+                break;
+            }
+            if let Some(known) = self.known.get_mut(&container.listed.id) {
+                known.read();
+            }
+        }
+        let known = self.known.values().filter_map(Known::position);
+        let ended = self.ended.values().map(Ended::position);
+        let positions = known.chain(ended).collect();
+        let last = |container: &Running| match self.known.get(&container.listed.id) {
             Some(known) => known.last(),
             None => Reading::Absent,
         };
-        let running: Vec<_> = running.iter().map(read).collect();
-        let ended = self.ended.values();
+        let mut ended: Vec<&Ended> = self.ended.values().collect();
+        ended.sort_unstable_by_key(|ended| ended.at);
         Readings {
-            running,
-            ended: ended
-                .clone()
-                .filter_map(|one| Some((one.name.clone(), one.lines.clone()?)))
-                .collect(),
-            positions: ended
-                .map(|one| (Arc::clone(one.log.container()), one.position))
-                .collect(),
+            running: running.iter().map(last).collect(),
+            ended: ended.into_iter().map(Ended::log).collect(),
+            positions,
         }
     }
 
@@ -121,10 +133,16 @@ impl Files {
         let mut before = std::mem::replace(&mut self.known, HashMap::with_capacity(running.len()));
         for Running { listed, inspection } in running {
             let known = match (before.remove(&listed.id), inspection) {
-                (Some(Known::File { log, lines, .. }), _) => Known::File {
+                (
+                    Some(Known::File {
+                        log, lines, failed, ..
+                    }),
+                    _,
+                ) => Known::File {
                     name: listed.bare_name().to_owned(),
                     log,
                     lines,
+                    failed,
                 },
                 // What could not be read is tried again: the reason may have been a passing one.
                 (_, Inspection::Done(inspected)) => self.meet(listed, inspected),
@@ -134,7 +152,10 @@ impl Files {
             self.known.insert(listed.id.clone(), known);
         }
         for (id, known) in before {
-            if let Known::File { name, log, lines } = known {
+            if let Known::File {
+                name, log, lines, ..
+            } = known
+            {
                 self.ended.insert(id, Ended::of(name, log, lines));
             }
         }
@@ -165,45 +186,59 @@ impl Files {
             Some(path) => {
                 let ended = self.ended.remove(&listed.id);
                 let log = ended.map(|ended| ended.log).unwrap_or_else(|| {
-                    let (tty, whole) = (inspected.tty, self.is_new(listed));
                     let id = Arc::from(listed.id.as_str());
-                    Box::new(LogFile::new(id, path.clone(), tty, self.lines, whole))
+                    let new = self.new_of(listed);
+                    let log = LogFile::new(id, path.clone(), inspected.tty, self.lines, new);
+                    Box::new(log)
                 });
                 Known::File {
                     name: listed.bare_name().to_owned(),
                     log,
                     lines: None,
+                    failed: 0,
                 }
             }
             None => Known::Engine(format!("the logging driver is {}", inspected.log_driver)),
         }
     }
 
-    /// Whether a container was created since the first ones were met.
-    fn is_new(&self, listed: &Listed) -> bool {
-        let since = self
-            .began
-            .and_then(|began| began.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let created = u64::try_from(listed.meta.created).ok();
-        since
-            .zip(created)
-            .is_some_and(|(since, created)| created >= since.as_secs())
+    /// How much of a container's log is new, if it has just started.
+    fn new_of(&self, listed: &Listed) -> New {
+        let Some(began) = self.began else {
+            return New::Nothing;
+        };
+        let created = u64::try_from(listed.meta.created).unwrap_or_default();
+        let since = began
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        if created > since.as_secs() {
+            New::All
+        } else {
+            New::Since(began)
+        }
     }
 }
 
 impl Known {
-    fn read(&mut self) -> Reading {
-        match self {
-            Self::File { log, lines, .. } => match log.update() {
-                Ok(grown) => {
-                    if grown {
-                        *lines = Some(Arc::new(log.lines()));
-                    }
-                    self.last()
+    /// Reads what the file has more than before, if it is one.
+    fn read(&mut self) {
+        let Self::File {
+            log, lines, failed, ..
+        } = self
+        else {
+            return;
+        };
+        match log.update() {
+            Ok(grown) => {
+                *failed = 0;
+                if grown {
+                    *lines = Some(Arc::new(log.lines()));
                 }
-                Err(error) => Reading::Engine(format!("its file: {error}")),
-            },
-            Self::Engine(_) | Self::Unanswered(_) => self.last(),
+            }
+            // Once may be chance: between the end of a file and the beginning of the next there is
+            // none for a moment.
+            Err(_) if lines.is_some() && *failed == 0 => *failed = 1,
+            Err(error) => *self = Self::Engine(format!("its file: {error}")),
         }
     }
 
@@ -217,6 +252,14 @@ impl Known {
             Self::Unanswered(error) => Reading::Unanswered(error.clone()),
         }
     }
+
+    /// How far a file has been read.
+    fn position(&self) -> Option<(Arc<str>, u64)> {
+        match self {
+            Self::File { log, .. } => Some((Arc::clone(log.container()), log.position())),
+            Self::Engine(_) | Self::Unanswered(_) => None,
+        }
+    }
 }
 
 impl Ended {
@@ -227,14 +270,26 @@ impl Ended {
             // Nothing more, or removed with the container.
             Ok(false) | Err(_) => lines,
         };
-        let position = log.lines().place().end;
         log.rest();
         Self {
             name,
             at: Instant::now(),
-            position,
             lines,
             log,
+        }
+    }
+
+    fn position(&self) -> (Arc<str>, u64) {
+        (Arc::clone(self.log.container()), self.log.position())
+    }
+
+    fn log(&self) -> EndedLog {
+        let (container, position) = self.position();
+        EndedLog {
+            name: self.name.clone(),
+            container,
+            position,
+            lines: self.lines.clone(),
         }
     }
 }

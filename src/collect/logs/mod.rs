@@ -7,7 +7,7 @@ mod tail;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use tracing::info;
@@ -16,11 +16,11 @@ use super::blocking::Blocking;
 use super::docker::engine::{Call, EngineError};
 use super::docker::{Containers, Listed, part_failed};
 use super::{Collector, Round, Source};
-use crate::messages::LogSample;
+use crate::messages::{EndedLog, LogSample};
 use crate::model::{LogLines, Logs, Positions, Via};
 use crate::settings::ContainerStats;
 use calls::CalledLog;
-use files::{Files, MOST_ENDED, Reading, Readings};
+use files::{Files, LAST_LINES, MOST_ENDED, Reading, Readings};
 
 /// Containers whose logs are asked for at once: enough that a slow one does not hold up the rest,
 /// few enough that their tails fit in memory.
@@ -42,10 +42,12 @@ pub struct LogSource {
 }
 
 /// A log that is read by calls.
-enum Called {
-    Log(Box<CalledLog>),
-    /// Not at all: its logging driver keeps nothing that could be read. The log has said so.
-    Unreadable,
+struct Called {
+    name: String,
+    /// None where its logging driver keeps nothing that could be read. The log has said so.
+    log: Option<Box<CalledLog>>,
+    /// When its container had ended.
+    ended: Option<Instant>,
 }
 
 impl LogSource {
@@ -61,63 +63,93 @@ impl LogSource {
         }
     }
 
-    /// Reads by calls what has no file to be read.
-    async fn ask_engine(&mut self, call: &Call, asked: Vec<&Listed>, gathered: &mut Gathered) {
+    /// Reads by calls what has no file to be read, and the last lines of those that have ended since
+    /// the last round.
+    async fn ask_engine(&mut self, call: &Call, asked: &[&Listed], gathered: &mut Gathered) {
         let lines = self.lines;
-        let asked: Vec<_> = asked
-            .into_iter()
-            .map(|container| {
-                let called = self.called.remove(&container.id);
-                let new = || Called::Log(Box::new(CalledLog::new(&container.id)));
-                (container, called.unwrap_or_else(new))
-            })
-            .collect();
-        self.lay_aside(gathered);
-        let mut answers = stream::iter(asked)
-            .map(|(container, mut called)| async move {
-                let answer = match &mut called {
-                    Called::Log(log) => log.read(call, &container.id, lines).await,
-                    Called::Unreadable => Ok(Arc::default()),
+        let due = self.due(asked);
+        let mut answers = stream::iter(due)
+            .map(|(id, mut called)| async move {
+                let answer = match &mut called.log {
+                    Some(log) => log.read(call, &id, lines).await,
+                    None => Ok(Arc::default()),
                 };
-                (container, called, answer)
+                (id, called, answer)
             })
             .buffer_unordered(CALLS_AT_ONCE);
-        while let Some((container, mut called, answer)) = answers.next().await {
+        while let Some((id, mut called, answer)) = answers.next().await {
             match answer {
+                // The last lines are taken from it below.
+                Ok(_) if called.ended.is_some() => {}
                 Ok(lines) => {
-                    gathered.by_engine += usize::from(matches!(called, Called::Log(_)));
-                    gathered.add(container, lines);
+                    gathered.by_engine += usize::from(called.log.is_some());
+                    gathered.add(&called.name, lines);
                 }
                 Err(EngineError::Gone) => {}
                 Err(EngineError::Unreadable) => {
-                    info!(
-                        container = container.bare_name(),
-                        "logging driver unreadable"
-                    );
-                    called = Called::Unreadable;
-                    gathered.add(container, Arc::default());
+                    info!(container = called.name, "logging driver unreadable");
+                    called.log = None;
+                    gathered.add(&called.name, Arc::default());
                 }
-                Err(error) => gathered.failures.push((container.name.clone(), error)),
+                Err(_) if called.ended.is_some() => {}
+                Err(error) => gathered.failures.push((called.name.clone(), error)),
             }
-            if let Called::Log(log) = &called {
-                gathered.note_position(log);
-            }
-            self.called.insert(container.id.clone(), called);
+            self.called.insert(id, called);
         }
+        drop(answers);
+        self.lay_aside(gathered);
     }
 
-    /// Keeps the positions in the logs of containers that have ended, of so many of them.
+    /// The logs that are to be read now.
+    fn due(&mut self, asked: &[&Listed]) -> Vec<(String, Called)> {
+        let mut due: Vec<_> = asked
+            .iter()
+            .map(|container| {
+                let name = container.bare_name().to_owned();
+                let log = match self.called.remove(&container.id) {
+                    Some(called) => called.log,
+                    None => Some(Box::new(CalledLog::new(&container.id))),
+                };
+                let ended = None;
+                (container.id.clone(), Called { name, log, ended })
+            })
+            .collect();
+        let running = self.called.extract_if(|_, called| called.ended.is_none());
+        due.extend(running.map(|(id, called)| {
+            let ended = Some(Instant::now());
+            (id, Called { ended, ..called })
+        }));
+        due
+    }
+
+    /// Notes how far all have been read. Of those that have ended it keeps the last lines for a
+    /// while, and the positions of so many.
     fn lay_aside(&mut self, gathered: &mut Gathered) {
-        let mut left = MOST_ENDED;
-        self.called.retain(|_, called| {
-            let Called::Log(log) = called else {
-                return false;
-            };
-            log.rest();
-            gathered.note_position(log);
-            left = left.saturating_sub(1);
-            left > 0
+        let ended = |called: &Called| called.ended.filter(|_| called.log.is_some());
+        let mut moments: Vec<Instant> = self.called.values().filter_map(ended).collect();
+        moments.sort_unstable();
+        let oldest = moments.len().checked_sub(MOST_ENDED);
+        let oldest = oldest.map(|surplus| moments[surplus]);
+        self.called.retain(|_, called| match called.ended {
+            Some(moment) => called.log.is_some() && oldest.is_none_or(|oldest| moment >= oldest),
+            None => true,
         });
+        for Called { name, log, ended } in self.called.values_mut() {
+            let Some(log) = log else { continue };
+            let (container, position) = log.position();
+            if let Some(moment) = ended {
+                if moment.elapsed() > LAST_LINES {
+                    log.rest();
+                }
+                gathered.ended.push(EndedLog {
+                    name: name.clone(),
+                    container: Arc::clone(&container),
+                    position,
+                    lines: log.lines(),
+                });
+            }
+            gathered.positions.insert(container, position);
+        }
     }
 }
 
@@ -125,7 +157,7 @@ impl LogSource {
 #[derive(Default)]
 struct Gathered {
     logs: Logs,
-    ended: Vec<(String, Arc<LogLines>)>,
+    ended: Vec<EndedLog>,
     positions: Positions,
     failures: Vec<(String, EngineError)>,
     /// How many were read from files, and by calls, and why the first of those was.
@@ -135,17 +167,8 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn note_position(&mut self, log: &CalledLog) {
-        let place = log.place();
-        self.positions
-            .insert(Arc::clone(&place.container), place.end);
-    }
-
-    fn add(&mut self, container: &Listed, lines: Arc<LogLines>) {
-        let place = lines.place();
-        self.positions
-            .insert(Arc::clone(&place.container), place.end);
-        self.logs.insert(container.bare_name().to_owned(), lines);
+    fn add(&mut self, name: &str, lines: Arc<LogLines>) {
+        self.logs.insert(name.to_owned(), lines);
     }
 
     fn finish(self) -> Round<LogSample> {
@@ -194,7 +217,7 @@ impl Source for LogSource {
             match reading {
                 Reading::Lines(lines) => {
                     gathered.by_file += 1;
-                    gathered.add(container, lines);
+                    gathered.add(container.bare_name(), lines);
                 }
                 Reading::Engine(reason) => {
                     gathered.reason.get_or_insert(reason);
@@ -206,7 +229,7 @@ impl Source for LogSource {
                 Reading::Absent => {}
             }
         }
-        self.ask_engine(&call, others, &mut gathered).await;
+        self.ask_engine(&call, &others, &mut gathered).await;
         gathered.finish()
     }
 }

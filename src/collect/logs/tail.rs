@@ -181,9 +181,15 @@ impl Tail {
         self.dropped + self.lines.len()
     }
 
-    /// How many lines at the end wait for their own end, or for that of one before them.
+    /// How many lines at the end wait for their own end, or for that of one before them. One that was
+    /// cut waits for nothing: no more of it will be shown.
     pub(super) fn unfinished(&self) -> usize {
-        let first = self.open.iter().flatten().min();
+        let waits = |number: &&usize| {
+            let index = number.checked_sub(self.dropped);
+            let line = index.and_then(|index| self.lines.get(index));
+            line.is_some_and(|line| !line.cut)
+        };
+        let first = self.open.iter().flatten().filter(waits).min();
         let unfinished = first.map_or(0, |first| self.count() - first);
         unfinished.min(self.lines.len())
     }
@@ -287,6 +293,7 @@ mod tests {
         assert_eq!(push(Channel::Stdout, "a\n"), (1, 0));
         assert_eq!(push(Channel::Stdout, &"x".repeat(LONGEST_LINE)), (2, 1));
         assert_eq!(push(Channel::Stderr, "b\n"), (3, 2));
+        assert_eq!(push(Channel::Stdout, &"x".repeat(LONGEST_LINE)), (3, 0));
         assert_eq!(push(Channel::Stdout, "end\n"), (3, 0));
         tail.skip(7);
         assert_eq!((tail.count(), tail.unfinished()), (10, 0));

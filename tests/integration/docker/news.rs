@@ -1,5 +1,6 @@
 //! Clients that ask for each log line once: none twice, none left out without a count.
 
+use std::fs::{self, File};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use serde_json::Value;
 use serial_test::{parallel, serial};
 
 use super::container::Container;
+use super::engine::PrivateEngine;
 use super::launch;
 use crate::support::{Agent, Client, KEY, PATIENCE};
 
@@ -102,7 +104,7 @@ fn number(line: &str) -> u64 {
 fn each_line_comes_once_through_restarts_rotation_and_pauses_of_the_reader() {
     let rotation = ["--log-opt", "max-size=1m", "--log-opt", "max-file=3"];
     let container = writer("news", &rotation, 400, "0.4");
-    let agent = agent("150");
+    let agent = agent("400");
     let name = container.name();
     container.wait_for_line_with("line 1 ");
     let end = Instant::now() + Duration::from_secs(20);
@@ -117,6 +119,7 @@ fn each_line_comes_once_through_restarts_rotation_and_pauses_of_the_reader() {
         let mut third = reader(r#"{"sections":["logs"],"logs":"new","every":3}"#);
         let third = scope.spawn(move || {
             third.read_until(end);
+            assert_eq!((third.skipped, third.dropped), (0, 0));
             assert!(third.lines > 2000, "only {} lines", third.lines);
         });
         let narrow = Client::connect_narrow(agent.address());
@@ -169,12 +172,20 @@ fn each_line_comes_once_by_calls_as_well() {
 #[test]
 #[parallel]
 fn the_last_words_of_a_container_are_heard() {
+    assert_last_words_are_heard("json-file");
+}
+
+#[test]
+#[parallel]
+fn the_last_words_of_a_container_are_heard_by_calls_as_well() {
+    assert_last_words_are_heard("local");
+}
+
+fn assert_last_words_are_heard(driver: &str) {
     let agent = agent("50");
-    let container = Container::run(
-        "news-last",
-        &[],
-        "echo line 1; sleep 3; echo line 2; exit 1",
-    );
+    let options = ["--log-driver", driver];
+    let script = "echo line 1; sleep 3; echo line 2; exit 1";
+    let container = Container::run("news-last", &options, script);
     let mut reader = Reader::new(agent.connect(), NEWS, container.name());
     let end = Instant::now() + PATIENCE;
     while reader.last != Some(2) {
@@ -183,13 +194,100 @@ fn the_last_words_of_a_container_are_heard() {
     }
     // And only once, also when it is started again.
     container.docker("start", &[]);
-    let again = Instant::now() + Duration::from_secs(2);
-    let mut first = reader;
-    first.last = None;
-    while first.last.is_none() && Instant::now() < again {
-        first.read();
+    reader.last = None;
+    while reader.last.is_none() {
+        assert!(Instant::now() < end, "not heard again");
+        reader.read();
     }
-    assert_eq!(first.last, Some(1));
+    assert_eq!((reader.last, reader.dropped), (Some(1), 0));
+}
+
+#[test]
+#[parallel]
+fn nothing_comes_twice_after_an_outage_of_the_engine() {
+    let mut private = PrivateEngine::prepare();
+    private.start_with_image();
+    let script = format!("filler=x; pause=0.5; {WRITER}");
+    let container = Container::run_on(
+        private.engine(),
+        "news-outage",
+        &["--network", "none"],
+        &script,
+    );
+    let agent = launch()
+        .vars(&[("LOG_INTERVAL", "200ms"), ("PUBLISH_INTERVAL", "200ms")])
+        .vars(&[
+            ("DOCKER_HOST", private.engine().host()),
+            ("LOG_LINES", "10000"),
+        ])
+        .start();
+    container.wait_for_line_with("line 1 ");
+    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
+    reader.read_until(Instant::now() + Duration::from_secs(2));
+    let heard = reader.last.expect("lines before the outage");
+    let hang = private.freeze();
+    // Until what was known of the logs is dropped: three intervals and 15 s.
+    reader.read_until(Instant::now() + Duration::from_secs(25));
+    drop(hang);
+    let end = Instant::now() + PATIENCE;
+    let before = reader.last;
+    while reader.last == before {
+        assert!(Instant::now() < end, "nothing after the outage");
+        reader.read();
+    }
+    reader.read_until(Instant::now() + Duration::from_secs(2));
+    assert!(reader.last > Some(heard + 1000), "{:?}", reader.last);
+    assert_eq!(reader.dropped, 0);
+}
+
+#[test]
+#[parallel]
+fn a_log_that_was_copied_and_emptied_is_read_on() {
+    let container = writer("news-copied", &[], 10, "2");
+    let agent = agent("2000");
+    container.wait_for_line_with("line 1 ");
+    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
+    let path = container.inspect()["LogPath"].as_str().unwrap().to_owned();
+    for _ in 0..3 {
+        // As logrotate does it; just after a burst, or it would lose lines itself.
+        let mut before = reader.last;
+        while reader.last == before || reader.last.is_some_and(|last| last % 100 > 0) {
+            before = reader.last;
+            reader.read();
+        }
+        fs::copy(&path, format!("{path}.1")).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+    }
+    reader.read_until(Instant::now() + Duration::from_secs(5));
+    assert_eq!(reader.dropped, 0);
+    assert!(reader.lines > 400, "only {} lines", reader.lines);
+    fs::remove_file(format!("{path}.1")).unwrap();
+}
+
+#[test]
+#[parallel]
+fn what_a_container_that_was_there_before_writes_when_it_is_started_is_new() {
+    let script = "test -e /again && echo line 2 || { echo line 1; touch /again; }; sleep 1000";
+    let container = Container::run("news-stopped", &[], script);
+    container.wait_for_line("line 1");
+    container.docker("stop", &["--time", "0"]);
+    let agent = agent("50");
+    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
+    reader.read_until(Instant::now() + Duration::from_secs(2));
+    assert_eq!(reader.last, None);
+    container.docker("start", &[]);
+    let end = Instant::now() + PATIENCE;
+    while reader.last.is_none() {
+        assert!(Instant::now() < end, "nothing heard");
+        reader.read();
+    }
+    // Not what it wrote before the agent was there.
+    assert_eq!((reader.last, reader.lines, reader.dropped), (Some(2), 1, 0));
 }
 
 #[test]
