@@ -22,7 +22,7 @@ use crate::collect::system::{HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
 use crate::messages::{StopCollecting, StopPublishing};
 use crate::serve::{Listener, Subscriptions, Threads};
-use crate::settings::{CollectSettings, ServeSettings, Settings};
+use crate::settings::{CollectSettings, ContainerStats, ServeSettings, Settings};
 
 /// The share of `SHUTDOWN_TIMEOUT` that sessions have to close in: the rest is for saying so.
 const FOR_SESSIONS: f64 = 0.9;
@@ -38,7 +38,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let files = raise_file_limit();
     let serve = Arc::new(ServeSettings {
-        max_clients: clients_within(files, settings.serve.max_clients),
+        max_clients: clients_within(files, &settings),
         ..settings.serve.clone()
     });
     let listener = Listener::bind(Arc::clone(&serve))?;
@@ -115,11 +115,19 @@ fn raise_file_limit() -> Option<u64> {
 }
 
 /// As many clients as were asked for, or as the open files allow.
-fn clients_within(files: Option<u64>, max_clients: usize) -> usize {
+fn clients_within(files: Option<u64>, settings: &Settings) -> usize {
+    let max_clients = settings.serve.max_clients;
     let Some(files) = files else {
         return max_clients;
     };
-    let room = files - most_kept_files(files) - FILES_BESIDE_CLIENTS.min(files / 2);
+    let containers = settings.collect.docker.is_some()
+        && settings.collect.container_stats != ContainerStats::Engine;
+    let kept = if containers {
+        most_kept_files(files)
+    } else {
+        0
+    };
+    let room = files - kept - FILES_BESIDE_CLIENTS.min(files / 2);
     match usize::try_from(room) {
         Ok(room) if room < max_clients => {
             warn!(

@@ -12,7 +12,8 @@ use crate::messages::Collected;
 
 /// The first pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause: an engine that returns is seen within 5 s, and with the deadline of a call within 15 s.
+/// The longest pause: an engine that returns is seen within 5 s, one that hung, with the deadline of
+/// a call, within 15 s.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 /// Something that is read round after round.
@@ -34,6 +35,8 @@ pub struct Round<T> {
     pub sample: Option<T>,
     /// What went wrong, in the round as a whole or in a part of it.
     pub error: Option<String>,
+    /// For how long nothing was read, so that rates are over some time.
+    pub waited: Duration,
 }
 
 impl<T> Round<T> {
@@ -42,6 +45,7 @@ impl<T> Round<T> {
         Self {
             sample: Some(sample),
             error: None,
+            waited: Duration::ZERO,
         }
     }
 
@@ -50,28 +54,34 @@ impl<T> Round<T> {
         Self {
             sample: None,
             error: Some(error.into()),
+            waited: Duration::ZERO,
         }
     }
 }
 
 /// Reads one round and says how long it took.
 pub async fn collect_once<S: Source>(source: &mut S) -> Collected<S::Sample> {
+    time(source).await.0
+}
+
+/// Reads one round and says how long it took, and for how much of that it only waited.
+async fn time<S: Source>(source: &mut S) -> (Collected<S::Sample>, Duration) {
     let started = Instant::now();
-    let Round { sample, error } = source.collect().await;
-    Collected {
-        sample,
-        error,
+    let round = source.collect().await;
+    let collected = Collected {
+        sample: round.sample,
+        error: round.error,
         collected_at: SystemTime::now(),
         duration: started.elapsed(),
         stretched: None,
-    }
+    };
+    (collected, round.waited)
 }
 
 /// Reads `source` for ever, a round per interval, and publishes each round to `sink`.
 ///
-/// The first round starts at once. A round that outlasts its interval is followed by the next at
-/// once; the ticks that it missed are not made up for. While rounds take longer than half of the
-/// interval, only every second, third … tick is followed by one. After a round that failed as a
+/// The first round starts at once. Ticks that a round outlasts are not made up for. While rounds
+/// take longer than half of the interval, only every second, third … tick is followed by one. After a round that failed as a
 /// whole the next one comes after a pause instead, until one succeeds.
 pub(super) async fn run<S: Source>(
     mut source: S,
@@ -83,7 +93,7 @@ pub(super) async fn run<S: Source>(
     loop {
         sleep_until(pace.due).await;
         loop {
-            let mut collected = collect_once(&mut source).await;
+            let (mut collected, waited) = time(&mut source).await;
             let failed = collected.sample.is_none();
             debug!(
                 duration_ms = collected.duration.as_millis() as u64,
@@ -91,7 +101,7 @@ pub(super) async fn run<S: Source>(
                 "round ended"
             );
             if !failed {
-                pace.note(collected.duration);
+                pace.note(collected.duration.saturating_sub(waited));
             }
             collected.stretched = pace.stretched();
             // Past the mailbox's bound, which a crowd of new sessions may have filled: a source
@@ -114,26 +124,45 @@ struct Pace {
     interval: Duration,
     /// The tick of the next round.
     due: Instant,
-    /// How long the last round took.
-    last: Duration,
+    /// How long the last round took; none before the second, as the first one also prepares.
+    last: Option<Duration>,
+    begun: bool,
     /// From one round to the next, in ticks.
     stride: u32,
+    /// How many rounds in a row would have done with fewer.
+    quick: u32,
 }
+
+/// So many quick rounds in a row are no coincidence.
+const QUICK: u32 = 5;
 
 impl Pace {
     fn new(interval: Duration, begin: Instant) -> Self {
         Self {
             interval,
             due: begin,
-            last: Duration::ZERO,
+            last: None,
+            begun: false,
             stride: 1,
+            quick: 0,
         }
     }
 
-    /// Takes note of how long a round took. One that is slow by itself changes nothing.
+    /// Takes note of how long a round took: the mean of two counts, as one by itself may be slow.
     fn note(&mut self, took: Duration) {
-        let typical = took.min(std::mem::replace(&mut self.last, took));
-        self.stride = ticks(typical * 2, self.interval, u128::div_ceil).max(1);
+        if !std::mem::replace(&mut self.begun, true) {
+            return;
+        }
+        let both = took + self.last.replace(took).unwrap_or_default();
+        let needed = ticks(both, self.interval).max(1);
+        self.quick = if needed < self.stride {
+            self.quick + 1
+        } else {
+            0
+        };
+        if needed >= self.stride || self.quick >= QUICK {
+            (self.stride, self.quick) = (needed, 0);
+        }
     }
 
     /// The time between rounds, where it is more than the interval.
@@ -141,18 +170,19 @@ impl Pace {
         (self.stride > 1).then(|| self.interval * self.stride)
     }
 
-    /// To the next round: at once where its tick has passed.
+    /// To the next round. A tick that has passed, or is about to, is left out: figures over next
+    /// to no time would be chance.
     fn advance(&mut self, now: Instant) {
         let late = now.saturating_duration_since(self.due);
-        let passed = ticks(late, self.interval, |late, interval| late / interval);
+        let passed = ticks(late + self.interval / 2, self.interval);
         self.due += self.interval * self.stride.max(passed);
     }
 }
 
-/// How many ticks make a time.
-fn ticks(time: Duration, interval: Duration, divide: fn(u128, u128) -> u128) -> u32 {
+/// How many ticks a time takes, the last one begun.
+fn ticks(time: Duration, interval: Duration) -> u32 {
     let interval = interval.as_nanos().max(1);
-    u32::try_from(divide(time.as_nanos(), interval)).unwrap_or(u32::MAX)
+    u32::try_from(time.as_nanos().div_ceil(interval)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -232,7 +262,7 @@ mod tests {
             .iter()
             .map(|(at, _)| (at * 10.0).round() / 10.0)
             .collect();
-        assert_eq!(times, [2.4, 4.8, 9.4, 12.0, 13.0]);
+        assert_eq!(times, [2.4, 5.4, 8.4, 11.0, 16.0]);
     }
 
     #[actix::test]

@@ -14,6 +14,7 @@ mod configuration;
 mod docker;
 mod host;
 mod layers;
+mod options;
 mod protocol;
 mod shutdown;
 mod slow;

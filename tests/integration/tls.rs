@@ -75,7 +75,7 @@ fn older_versions_are_refused() {
 fn the_key_counts_within_tls_as_without() {
     let authority = Authority::new();
     let agent = authority.issue("agent").launch().start();
-    for line in ["wrong-key-of-some-length", "", &format!("{KEY} {{}}")] {
+    for line in ["wrong-key-of-some-length", "", &format!("{KEY}x")] {
         let mut client = OpenSsl::connect(agent.address(), &verifying(&authority));
         client.send(format!("{line}\n"));
         let (received, status) = client.finish();

@@ -131,6 +131,7 @@ impl ContainerSource {
         }
         if !fresh.is_empty() {
             tokio::time::sleep(FIRST_INTERVAL).await;
+            measured.waited = FIRST_INTERVAL;
         }
         for (index, container, before) in fresh {
             if let Ok((reading, usage)) = self.direct.read(&container.id) {
@@ -181,6 +182,8 @@ struct Measured {
     /// How many were measured by the engine, and why.
     by_engine: usize,
     reason: Option<String>,
+    /// Between the two first readings of containers.
+    waited: Duration,
 }
 
 impl Measured {
@@ -234,6 +237,7 @@ impl Source for ContainerSource {
                 via_reason: measured.reason.filter(|_| via != Via::Kernel),
             }),
             error,
+            waited: measured.waited,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! A container's log by calls to the engine, for drivers and files that cannot be read here.
 //!
-//! After a first tail the engine is asked only for what has been written since the second of the
-//! last message: how many messages of that second were seen already is known, and by their digest
-//! whether they are still the first of the answer. Where they are not (rotated away, more written
+//! After a first tail the engine is asked only for what has been written since the second before the
+//! last message's (two streams may be a little out of order): how many messages since then were seen
+//! already is known, and by their digest whether they are still the first of the answer. Where they are not (rotated away, more written
 //! than is asked for, a terminal's line continued), and once a minute, the tail is read anew.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -51,14 +52,14 @@ struct Follows {
     /// Everything that was read, since the tail was asked for.
     tail: Tail,
     tail_read: Instant,
-    last: Second,
+    last: Newest,
 }
 
-/// The messages of the newest second, and of any later one out of order.
+/// The messages of the newest seconds.
 #[derive(Debug, PartialEq, Eq)]
-struct Second {
-    /// In Unix time.
-    second: i32,
+struct Newest {
+    /// From when on, in Unix time: the second before the last message's.
+    since: i32,
     messages: usize,
     digest: u64,
 }
@@ -104,15 +105,23 @@ impl CalledLog {
         let mut full = None;
         let grown = match self.follows.take() {
             Some(mut follows) if follows.tail_read.elapsed() < ANEW => {
-                let since = Some(follows.last.second);
-                let answer = fetch(call, id, wanted + 1, since, deadline).await?;
-                let news = follows.take_in(&answer, wanted);
-                if news.is_some() {
-                    self.follows = Some(follows);
-                } else {
-                    full = Some(answer).filter(|answer| answer.len() > wanted);
+                let since = Some(follows.last.since);
+                let mut answer = Vec::new();
+                let mut keep = |channel, message| answer.push((channel, message));
+                match fetch(call, id, wanted + 1, since, deadline, &mut keep).await {
+                    Ok(()) => {
+                        let news = follows.take_in(&answer, wanted);
+                        if news.is_some() {
+                            self.follows = Some(follows);
+                        } else {
+                            full = Some(answer).filter(|answer| answer.len() > wanted);
+                        }
+                        news
+                    }
+                    // Longer than is read: the tail may be had all the same.
+                    Err(FetchError::CutShort(..)) => None,
+                    Err(error) => return Err(error.into()),
                 }
-                news
             }
             _ => None,
         };
@@ -176,26 +185,22 @@ impl Follows {
             self.tail.push(*channel, message);
         }
         if !news.is_empty() {
-            self.last = Second::of(answer)?;
+            self.last = Newest::of(answer.iter())?;
         }
         Some(!news.is_empty())
     }
 }
 
-impl Second {
+impl Newest {
     /// None for an answer whose last message has no time.
-    fn of(answer: &[Message]) -> Option<Self> {
-        let (_, last) = answer.last()?;
-        let second = second_of(last)?;
-        let of_it = || {
-            answer
-                .iter()
-                .filter(|(_, message)| second_of(message) >= Some(second))
-        };
+    fn of<'m>(answer: impl DoubleEndedIterator<Item = &'m Message> + Clone) -> Option<Self> {
+        let (_, last) = answer.clone().next_back()?;
+        let since = second_of(last)? - 1;
+        let newest = answer.filter(|(_, message)| second_of(message) >= Some(since));
         Some(Self {
-            second,
-            messages: of_it().count(),
-            digest: digest(of_it()),
+            since,
+            messages: newest.clone().count(),
+            digest: digest(newest),
         })
     }
 }
@@ -227,24 +232,31 @@ async fn read_tail(
     wanted: usize,
     mut full: Option<Vec<Message>>,
     deadline: Instant,
-) -> Result<(Tail, Option<Second>), EngineError> {
+) -> Result<(Tail, Option<Newest>), EngineError> {
     // One more than wanted: the oldest message may be the end of a line that began before.
     let mut messages = wanted + 1;
     let mut best = None;
     let mut outcome = FetchError::Late;
     for _ in 0..TRIES {
-        let answer = match full.take() {
-            Some(answer) => Ok(answer),
-            None => fetch(call, id, messages, None, deadline).await,
+        let mut taken = Taken {
+            wanted,
+            tail: Tail::new(wanted, messages),
+            recent: VecDeque::new(),
         };
-        match answer {
-            Ok(answer) => {
-                let mut tail = Tail::new(wanted, messages);
-                for (channel, message) in &answer {
-                    tail.push(*channel, message);
-                }
-                let lacks_lines = tail.lacks_lines();
-                best = Some((tail, Second::of(&answer)));
+        let mut take = |channel, message: Bytes| taken.push(channel, &message);
+        let fetched = match full.take() {
+            Some(answer) => {
+                answer
+                    .into_iter()
+                    .for_each(|(channel, message)| take(channel, message));
+                Ok(())
+            }
+            None => fetch(call, id, messages, None, deadline, &mut take).await,
+        };
+        match fetched {
+            Ok(()) => {
+                let lacks_lines = taken.tail.lacks_lines();
+                best = Some(taken);
                 if !lacks_lines {
                     break;
                 }
@@ -258,7 +270,33 @@ async fn read_tail(
             Err(error) => return Err(error.into()),
         }
     }
-    best.ok_or_else(|| outcome.into())
+    let Taken { tail, recent, .. } = best.ok_or(outcome)?;
+    let newest = Newest::of(recent.iter());
+    Ok((tail, newest))
+}
+
+/// What is kept of an answer while it comes: the newest lines, and the messages of the newest
+/// seconds, whose digest tells what the next answer begins with.
+struct Taken {
+    wanted: usize,
+    tail: Tail,
+    recent: VecDeque<Message>,
+}
+
+impl Taken {
+    fn push(&mut self, channel: Channel, message: &[u8]) {
+        self.tail.push(channel, message);
+        let since = second_of(message).map(|second| second - 1);
+        // More than are asked for with the next call need not be told apart.
+        while let Some((_, oldest)) = self.recent.front()
+            && (second_of(oldest) < since || self.recent.len() > self.wanted)
+        {
+            self.recent.pop_front();
+        }
+        // Not a part of the buffer that all messages came in.
+        let message = Bytes::copy_from_slice(message);
+        self.recent.push_back((channel, message));
+    }
 }
 
 /// Why an answer was not read to its end.
@@ -279,66 +317,72 @@ impl From<FetchError> for EngineError {
     }
 }
 
-/// The newest `messages` messages, of those since a Unix time.
+/// Hands the newest `messages` messages, of those since a Unix time, to `take`, one by one.
 async fn fetch(
     call: &Call,
     id: &str,
     messages: usize,
     since: Option<i32>,
     deadline: Instant,
-) -> Result<Vec<Message>, FetchError> {
-    let mut answer = Answer::default();
+    take: &mut impl FnMut(Channel, Bytes),
+) -> Result<(), FetchError> {
     let mut outputs = std::pin::pin!(call.logs(id, messages, since));
-    loop {
+    let mut console = Console::default();
+    let mut received = 0;
+    let mut take = |channel, message| {
+        received += 1;
+        take(channel, message);
+    };
+    let error = loop {
         let output = timeout_at(deadline, outputs.try_next()).await;
         match output.map_err(|_| FetchError::Late)? {
-            Ok(None) => return Ok(answer.finish()),
-            Ok(Some(output)) => answer.push(output)?,
-            Err(error @ BollardError::IOError { .. }) => {
-                return Err(FetchError::CutShort(error, answer.finish().len()));
+            Ok(None) => {
+                console.finish(&mut take);
+                return Ok(());
             }
-            Err(error) => return Err(FetchError::Other(classify(CALL, &error))),
-        }
-    }
-}
-
-/// The messages of an answer.
-#[derive(Default)]
-struct Answer {
-    messages: Vec<Message>,
-    /// The output of a TTY, which comes as one stream without seams.
-    console: BytesMut,
-}
-
-impl Answer {
-    fn push(&mut self, output: LogOutput) -> Result<(), FetchError> {
-        match output {
-            LogOutput::StdErr { message } => self.messages.push((Channel::Stderr, message)),
-            LogOutput::StdOut { message } | LogOutput::StdIn { message } => {
-                self.messages.push((Channel::Stdout, message));
+            Ok(Some(LogOutput::StdErr { message })) => take(Channel::Stderr, message),
+            Ok(Some(LogOutput::StdOut { message } | LogOutput::StdIn { message })) => {
+                take(Channel::Stdout, message);
             }
-            LogOutput::Console { message } => match engine_error(&message) {
+            Ok(Some(LogOutput::Console { message })) => match engine_error(&message) {
                 Some(reason) => {
                     return Err(FetchError::Other(EngineError::Failed {
                         call: CALL,
                         reason,
                     }));
                 }
-                None => self.console.extend_from_slice(&message),
+                None => console.push(&message, &mut take),
             },
+            Err(error) => break error,
         }
-        Ok(())
+    };
+    Err(match error {
+        BollardError::IOError { .. } => FetchError::CutShort(error, received),
+        error => FetchError::Other(classify(CALL, &error)),
+    })
+}
+
+/// The output of a TTY, which comes as one stream without seams: its messages are its lines.
+#[derive(Default)]
+struct Console(BytesMut);
+
+impl Console {
+    fn push(&mut self, piece: &[u8], take: &mut impl FnMut(Channel, Bytes)) {
+        let mut searched = self.0.len();
+        self.0.extend_from_slice(piece);
+        while let Some(end) = memchr::memchr(b'\n', &self.0[searched..]) {
+            take(
+                Channel::Console,
+                self.0.split_to(searched + end + 1).freeze(),
+            );
+            searched = 0;
+        }
     }
 
-    /// All of them; a console's are its lines.
-    fn finish(mut self) -> Vec<Message> {
-        let mut console = self.console.freeze();
-        while !console.is_empty() {
-            let end = console.iter().position(|byte| *byte == b'\n');
-            let line = console.split_to(end.map_or(console.len(), |end| end + 1));
-            self.messages.push((Channel::Console, line));
+    fn finish(self, take: &mut impl FnMut(Channel, Bytes)) {
+        if !self.0.is_empty() {
+            take(Channel::Console, self.0.freeze());
         }
-        self.messages
     }
 }
 
@@ -358,7 +402,7 @@ mod tests {
     use bytes::Bytes;
     use tokio::time::Instant;
 
-    use super::{CalledLog, Channel, Follows, Message, ORIGIN, Place, Second, Tail, engine_error};
+    use super::{CalledLog, Channel, Follows, Message, Newest, ORIGIN, Place, Tail, engine_error};
 
     /// A message of the minute's given second.
     fn message(second: u32, text: &str) -> Message {
@@ -374,7 +418,7 @@ mod tests {
         Follows {
             tail: tail.continued(),
             tail_read: Instant::now(),
-            last: Second::of(answer).unwrap(),
+            last: Newest::of(answer.iter()).unwrap(),
         }
     }
 
@@ -385,28 +429,27 @@ mod tests {
 
     #[test]
     fn what_follows_the_last_second_is_taken_in_once() {
-        let mut log = follows(&[message(1, "a"), message(2, "b"), message(2, "b")]);
+        let mut log = follows(&[message(0, "x"), message(1, "a"), message(2, "b")]);
         assert_eq!(log.last.messages, 2);
-        let same = [message(2, "b"), message(2, "b")];
+        let same = [message(1, "a"), message(2, "b")];
         assert_eq!(log.take_in(&same, 5), Some(false));
         let more = [&same[..], &[message(2, "b"), message(3, "c")]].concat();
         assert_eq!(log.take_in(&more, 5), Some(true));
-        assert_eq!(texts(&log), ["a", "b", "b", "b", "c"]);
-        // The engine answers with what is left of the newest second.
-        assert_eq!(log.take_in(&[message(3, "c")], 5), Some(false));
-        assert_eq!(
-            log.take_in(&[message(3, "c"), message(4, "d")], 5),
-            Some(true)
-        );
-        assert_eq!(texts(&log), ["b", "b", "b", "c", "d"]);
+        assert_eq!(texts(&log), ["x", "a", "b", "b", "c"]);
+        // The engine answers with what is left of the newest seconds.
+        let same = [message(2, "b"), message(2, "b"), message(3, "c")];
+        assert_eq!(log.take_in(&same, 5), Some(false));
+        let more = [&same[..], &[message(4, "d")]].concat();
+        assert_eq!(log.take_in(&more, 5), Some(true));
+        assert_eq!(texts(&log), ["a", "b", "b", "c", "d"]);
     }
 
     #[test]
     fn messages_out_of_order_are_not_lost() {
         let mut log = follows(&[message(5, "late"), message(4, "early")]);
         assert_eq!(
-            (log.last.second, log.last.messages),
-            (second("2024-01-01T12:00:04Z x"), 2)
+            (log.last.since, log.last.messages),
+            (second("2024-01-01T12:00:03Z x"), 2)
         );
         let answer = [message(5, "late"), message(4, "early"), message(4, "next")];
         assert_eq!(log.take_in(&answer, 5), Some(true));

@@ -15,6 +15,10 @@ pub(super) const MOST_ENDED: usize = 1024;
 /// How long the last lines of a container that has ended are kept.
 const LAST_LINES: Duration = Duration::from_secs(60);
 
+/// After this long in a round the logs that are left stay as they are until the next one: some may
+/// be long, and none keeps the others waiting.
+const ENOUGH: Duration = Duration::from_secs(2);
+
 /// The logs of the running containers, as far as their files yield them.
 pub(super) struct Files {
     lines: usize,
@@ -34,7 +38,8 @@ enum Known {
     File {
         name: String,
         log: Box<LogFile>,
-        lines: Arc<LogLines>,
+        /// None before the first reading.
+        lines: Option<Arc<LogLines>>,
     },
     /// By calls; why.
     Engine(String),
@@ -88,10 +93,12 @@ impl Files {
 
     /// Reads the files that have grown. Blocks.
     pub(super) fn read(&mut self, running: &[Running]) -> Readings {
+        let end = Instant::now() + ENOUGH;
         self.update(running);
         self.began.get_or_insert_with(SystemTime::now);
         let read = |container: &Running| match self.known.get_mut(&container.listed.id) {
-            Some(known) => known.read(),
+            Some(known) if Instant::now() < end => known.read(),
+            Some(known) => known.last(),
             None => Reading::Absent,
         };
         let running: Vec<_> = running.iter().map(read).collect();
@@ -165,7 +172,7 @@ impl Files {
                 Known::File {
                     name: listed.bare_name().to_owned(),
                     log,
-                    lines: Arc::default(),
+                    lines: None,
                 }
             }
             None => Known::Engine(format!("the logging driver is {}", inspected.log_driver)),
@@ -190,12 +197,22 @@ impl Known {
             Self::File { log, lines, .. } => match log.update() {
                 Ok(grown) => {
                     if grown {
-                        *lines = Arc::new(log.lines());
+                        *lines = Some(Arc::new(log.lines()));
                     }
-                    Reading::Lines(Arc::clone(lines))
+                    self.last()
                 }
                 Err(error) => Reading::Engine(format!("its file: {error}")),
             },
+            Self::Engine(_) | Self::Unanswered(_) => self.last(),
+        }
+    }
+
+    /// What was read last.
+    fn last(&self) -> Reading {
+        match self {
+            Self::File { lines, .. } => lines
+                .as_ref()
+                .map_or(Reading::Absent, |lines| Reading::Lines(Arc::clone(lines))),
             Self::Engine(reason) => Reading::Engine(reason.clone()),
             Self::Unanswered(error) => Reading::Unanswered(error.clone()),
         }
@@ -204,18 +221,19 @@ impl Known {
 
 impl Ended {
     /// Reads the last lines, which may be the most interesting, before the log is laid aside.
-    fn of(name: String, mut log: Box<LogFile>, lines: Arc<LogLines>) -> Self {
+    fn of(name: String, mut log: Box<LogFile>, lines: Option<Arc<LogLines>>) -> Self {
         let lines = match log.update() {
-            Ok(true) => Arc::new(log.lines()),
+            Ok(true) => Some(Arc::new(log.lines())),
             // Nothing more, or removed with the container.
             Ok(false) | Err(_) => lines,
         };
+        let position = log.lines().place().end;
         log.rest();
         Self {
             name,
             at: Instant::now(),
-            position: lines.place().end,
-            lines: Some(lines),
+            position,
+            lines,
             log,
         }
     }

@@ -7,6 +7,7 @@ mod tail;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tracing::info;
@@ -127,7 +128,8 @@ struct Gathered {
     ended: Vec<(String, Arc<LogLines>)>,
     positions: Positions,
     failures: Vec<(String, EngineError)>,
-    /// How many were read by calls, and why the first of them was.
+    /// How many were read from files, and by calls, and why the first of those was.
+    by_file: usize,
     by_engine: usize,
     reason: Option<String>,
 }
@@ -151,15 +153,17 @@ impl Gathered {
         if let Some(error) = error.as_ref().filter(|_| self.logs.is_empty()) {
             return Round::failed(error);
         }
+        let via = Via::of(self.by_engine, self.by_file + self.by_engine);
         Round {
             sample: Some(LogSample {
-                via: Via::of(self.by_engine, self.logs.len()),
-                via_reason: self.reason,
+                via,
+                via_reason: self.reason.filter(|_| via != Via::Kernel),
                 logs: Arc::new(self.logs),
                 ended: Arc::new(self.ended),
                 positions: Arc::new(self.positions),
             }),
             error,
+            waited: Duration::ZERO,
         }
     }
 }
@@ -188,7 +192,10 @@ impl Source for LogSource {
         let mut others = Vec::new();
         for (container, reading) in running.iter().map(|one| &*one.listed).zip(readings.running) {
             match reading {
-                Reading::Lines(lines) => gathered.add(container, lines),
+                Reading::Lines(lines) => {
+                    gathered.by_file += 1;
+                    gathered.add(container, lines);
+                }
                 Reading::Engine(reason) => {
                     gathered.reason.get_or_insert(reason);
                     others.push(container);

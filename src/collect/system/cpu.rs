@@ -1,12 +1,14 @@
 //! The host's CPUs.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 
 /// What is kept of the CPUs between two readings.
 #[derive(Default)]
 pub(super) struct Cpus {
     before: Option<Times>,
+    /// Room for the file, which is long where there are many CPUs and interrupts.
+    text: String,
 }
 
 /// One reading of all CPUs together.
@@ -29,7 +31,9 @@ pub(super) struct Load {
 impl Cpus {
     /// Reads the CPUs and compares them with the reading before. Source: `/proc/stat`.
     pub(super) fn read(&mut self) -> io::Result<Load> {
-        let now = parse(&fs::read_to_string("/proc/stat")?).ok_or(io::ErrorKind::InvalidData)?;
+        self.text.clear();
+        File::open("/proc/stat")?.read_to_string(&mut self.text)?;
+        let now = parse(&self.text).ok_or(io::ErrorKind::InvalidData)?;
         let before = self.before.replace(now);
         Ok(Load {
             percent: before.map_or(0.0, |before| percent(before, now)),
@@ -54,13 +58,8 @@ fn parse(stat: &str) -> Option<Times> {
     let mut lines = stat.lines();
     let mut times = [0_u64; 8];
     let mut fields = lines.next()?.strip_prefix("cpu ")?.split_ascii_whitespace();
-    for (place, time) in times.iter_mut().enumerate() {
-        match fields.next() {
-            Some(field) => *time = field.parse().ok()?,
-            // Kernels before 2.6.11 had fewer.
-            None if place >= 4 => break,
-            None => return None,
-        }
+    for time in &mut times {
+        *time = fields.next()?.parse().ok()?;
     }
     let [user, nice, system, idle, iowait, irq, softirq, steal] = times;
     let busy = user + nice + system + irq + softirq + steal;

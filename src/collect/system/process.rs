@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, open, openat, seek};
-use rustix::io::{Errno, read};
+use rustix::io::{Errno, read, retry_on_intr};
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -92,7 +92,7 @@ impl Processes {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             listed,
-            agent: std::process::id(),
+            agent: own_id()?,
             proc: open("/proc", flags, Mode::empty())?,
             known: HashMap::new(),
             pass: 0,
@@ -127,15 +127,13 @@ impl Processes {
             .filter(|process| is_engine(&names[process.name.clone()]))
             .map(|process| process.used)
             .reduce(|sum, used| sum + used);
-        let agent = found
-            .iter()
-            .find(|process| process.pid == self.agent)
-            .map(|process| AgentUsage {
-                cpu_percent: percent(process.used),
-                engine_cpu_percent: engine.map(percent),
-                memory_rss: process.resident * self.page,
-            })
-            .unwrap_or_default();
+        let agent = found.iter().find(|process| process.pid == self.agent);
+        let agent = agent.ok_or_else(|| io::Error::other("the agent itself is not in it"))?;
+        let agent = AgentUsage {
+            cpu_percent: percent(agent.used),
+            engine_cpu_percent: engine.map(percent),
+            memory_rss: agent.resident * self.page,
+        };
         let top = busiest(found, self.listed)
             .iter()
             .map(|process| TopProcess {
@@ -156,7 +154,7 @@ impl Processes {
         self.list()?;
         let mut pids = std::mem::take(&mut self.room.pids);
         for pid in pids.drain(..) {
-            self.find_one(pid);
+            self.find_one(pid)?;
         }
         self.room.pids = pids;
         let pass = self.pass;
@@ -167,6 +165,7 @@ impl Processes {
     /// The ids of all processes.
     fn list(&mut self) -> io::Result<()> {
         let Room { pids, entries, .. } = &mut self.room;
+        pids.clear();
         entries.resize(ENTRIES, MaybeUninit::uninit());
         seek(&self.proc, SeekFrom::Start(0))?;
         let mut directory = RawDir::new(&self.proc, entries);
@@ -177,10 +176,15 @@ impl Processes {
     }
 
     /// One process; one that has ended meanwhile, or is hidden from the agent, is left out.
-    fn find_one(&mut self, pid: u32) {
+    fn find_one(&mut self, pid: u32) -> io::Result<()> {
         let mut text = [0; STAT];
-        let Some(stat) = read_stat(self.proc.as_fd(), pid, &mut text).and_then(parse) else {
-            return;
+        let text = match read_stat(self.proc.as_fd(), pid, &mut text) {
+            Ok(text) => text,
+            Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(stat) = parse(text) else {
+            return Ok(());
         };
         let now = Known {
             started: stat.started,
@@ -201,6 +205,7 @@ impl Processes {
             used: stat.used.saturating_sub(base),
             resident: stat.resident,
         });
+        Ok(())
     }
 
     /// Whether a process has started since the pass before began: it is measured from its start.
@@ -210,6 +215,13 @@ impl Processes {
             (stat.started + 1) as f64 / self.ticks_per_second >= before.began.as_secs_f64()
         })
     }
+}
+
+/// The agent's own id in `/proc`, which may be that of another namespace.
+fn own_id() -> io::Result<u32> {
+    let link = std::fs::read_link("/proc/self")?;
+    let id = link.to_str().and_then(|id| id.parse().ok());
+    id.ok_or_else(|| io::Error::other("/proc/self is no process"))
 }
 
 /// Time since boot, suspended time included, as the kernel dates the start of processes.
@@ -227,19 +239,19 @@ fn process_id(entry: &CStr) -> Option<u32> {
 }
 
 /// The text of `/proc/<pid>/stat`.
-fn read_stat<'t>(proc: BorrowedFd<'_>, pid: u32, text: &'t mut [u8; STAT]) -> Option<&'t [u8]> {
+fn read_stat<'t>(
+    proc: BorrowedFd<'_>,
+    pid: u32,
+    text: &'t mut [u8; STAT],
+) -> Result<&'t [u8], Errno> {
     let mut path = [0; 24];
-    let mut rest = &mut path[..];
-    write!(rest, "{pid}/stat\0").ok()?;
-    let path = CStr::from_bytes_until_nul(&path).ok()?;
-    let file = openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    loop {
-        match read(&file, &mut text[..]) {
-            Ok(length) => return Some(&text[..length]),
-            Err(Errno::INTR) => {}
-            Err(_) => return None,
-        }
-    }
+    // Ten digits, `/stat` and a zero always fit.
+    let _ = write!(&mut path[..], "{pid}/stat\0");
+    let path = CStr::from_bytes_until_nul(&path).unwrap_or_default();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = retry_on_intr(|| openat(proc, path, flags, Mode::empty()))?;
+    let length = retry_on_intr(|| read(&file, &mut text[..]))?;
+    Ok(&text[..length])
 }
 
 /// What is used of `/proc/<pid>/stat`.

@@ -24,6 +24,12 @@ impl Container<'static> {
         Self::run_on(Engine::local(), topic, options, script)
     }
 
+    /// As [`Container::run`], under a name that another one has had.
+    pub(crate) fn run_as(name: &str, script: &str) -> Self {
+        let run = ["run", "--detach"];
+        Self::make_as(Engine::local(), &run, name.to_owned(), &[], script)
+    }
+
     /// As [`Container::run`], but never started.
     pub(crate) fn create(topic: &str) -> Self {
         Self::make(Engine::local(), &["create"], topic, &[], "sleep 1000")
@@ -43,7 +49,16 @@ impl<'e> Container<'e> {
         options: &[&str],
         script: &str,
     ) -> Self {
-        let name = unique_name(topic);
+        Self::make_as(engine, verb, unique_name(topic), options, script)
+    }
+
+    fn make_as(
+        engine: &'e Engine,
+        verb: &[&str],
+        name: String,
+        options: &[&str],
+        script: &str,
+    ) -> Self {
         let label = format!("{LABEL}={}", std::process::id());
         let common = ["--name", &name, "--label", &label];
         let command = [IMAGE, "sh", "-c", script];
@@ -94,9 +109,18 @@ impl<'e> Container<'e> {
 
     /// Waits until it has printed a line that ends with `text`.
     pub(crate) fn wait_for_line(&self, text: &str) {
+        self.wait_for(text, |line| line.ends_with(text));
+    }
+
+    /// Waits until it has printed a line with `text` in it.
+    pub(crate) fn wait_for_line_with(&self, text: &str) {
+        self.wait_for(text, |line| line.contains(text));
+    }
+
+    fn wait_for(&self, text: &str, fits: impl Fn(&str) -> bool) {
         let printed = || {
             let lines = self.logs();
-            lines.iter().any(|line| line.ends_with(text)).then_some(())
+            lines.iter().any(|line| fits(line)).then_some(())
         };
         wait::until(&format!("{text:?} in docker logs"), PATIENCE, printed);
     }

@@ -14,6 +14,7 @@ mod logs;
 mod many;
 mod metadata;
 mod networks;
+mod news;
 mod outages;
 mod pace;
 mod privileges;

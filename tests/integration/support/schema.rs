@@ -114,6 +114,11 @@ mod tests {
             0
         );
         assert_ne!(figure("/logs", json!({"web": ["text"]})), 0);
+        let mut news = snapshot();
+        news["logs_dropped"] = json!({"web": 3});
+        assert_eq!(violations(&news), Vec::<String>::new());
+        news["logs_dropped"] = json!({"web": 0});
+        assert_eq!(violations(&news).len(), 1);
         let mut undocumented = snapshot();
         undocumented["system"]["surprise"] = json!(1);
         assert_eq!(violations(&undocumented).len(), 1);

@@ -1,0 +1,217 @@
+//! Clients that ask for each log line once: none twice, none left out without a count.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use serial_test::{parallel, serial};
+
+use super::container::Container;
+use super::launch;
+use crate::support::{Agent, Client, KEY, PATIENCE};
+
+/// Only the logs, each line once.
+const NEWS: &str = r#"{"sections":["logs"],"logs":"new"}"#;
+
+/// Counts on where it was when it is started again. A stop comes between two lines.
+const WRITER: &str = "trap 'stop=1' TERM; i=$(cat /n 2>/dev/null || echo 0)
+    while [ -z \"$stop\" ]; do i=$((i + 1)); echo \"line $i $filler\"; echo $i >/n
+      case $i in *00) sleep $pause;; esac; done";
+
+/// A container that runs [`WRITER`], with lines of about so many bytes and a pause after every hundred.
+fn writer(topic: &str, options: &[&str], filler: usize, pause: &str) -> Container<'static> {
+    let variables = format!("filler={}; pause={pause};", "x".repeat(filler));
+    Container::run(topic, options, &format!("{variables} {WRITER}"))
+}
+
+/// An agent that reads and publishes five times a second.
+fn agent(log_lines: &str) -> Agent {
+    launch()
+        .vars(&[("LOG_INTERVAL", "200ms"), ("PUBLISH_INTERVAL", "200ms")])
+        .var("LOG_LINES", log_lines)
+        .start()
+}
+
+/// A client's account of one container's numbered lines.
+struct Reader {
+    client: Client,
+    name: String,
+    /// The last number that came.
+    last: Option<u64>,
+    lines: u64,
+    dropped: u64,
+    skipped: u64,
+}
+
+impl Reader {
+    fn new(client: Client, options: &str, name: &str) -> Self {
+        let mut client = client;
+        client.send(format!("{KEY} {options}\n"));
+        Self {
+            client,
+            name: name.to_owned(),
+            last: None,
+            lines: 0,
+            dropped: 0,
+            skipped: 0,
+        }
+    }
+
+    /// Reads the next snapshot: its lines follow on the last ones, but for as many as it says were dropped.
+    fn read(&mut self) {
+        let line = self.client.line().expect("a snapshot, not the end");
+        let snapshot: Value = serde_json::from_str(&line).expect("a snapshot is JSON");
+        let dropped = snapshot["logs_dropped"][&self.name].as_u64().unwrap_or(0);
+        self.dropped += dropped;
+        self.skipped = snapshot["agent"]["skipped"].as_u64().unwrap();
+        let mut due = self.last.map(|last| last + 1 + dropped);
+        for line in snapshot["logs"][&self.name]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            let number = number(line.as_str().unwrap());
+            assert_eq!(
+                number,
+                due.unwrap_or(number),
+                "after {:?}, {dropped} dropped",
+                self.last
+            );
+            due = Some(number + 1);
+            self.last = Some(number);
+            self.lines += 1;
+        }
+    }
+
+    /// Reads on until a moment.
+    fn read_until(&mut self, end: Instant) {
+        while Instant::now() < end {
+            self.read();
+        }
+    }
+}
+
+/// The number in `TIMESTAMP line NUMBER …`.
+fn number(line: &str) -> u64 {
+    let number = line.split(' ').nth(2).expect("a number");
+    number.parse().expect("a number")
+}
+
+#[test]
+#[serial]
+fn each_line_comes_once_through_restarts_rotation_and_pauses_of_the_reader() {
+    let rotation = ["--log-opt", "max-size=1m", "--log-opt", "max-file=3"];
+    let container = writer("news", &rotation, 400, "0.4");
+    let agent = agent("150");
+    let name = container.name();
+    container.wait_for_line_with("line 1 ");
+    let end = Instant::now() + Duration::from_secs(20);
+    thread::scope(|scope| {
+        let reader = |options: &str| Reader::new(agent.connect(), options, name);
+        let mut steady = reader(NEWS);
+        let steady = scope.spawn(move || {
+            steady.read_until(end);
+            assert_eq!((steady.skipped, steady.dropped), (0, 0));
+            assert!(steady.lines > 2000, "only {} lines", steady.lines);
+        });
+        let mut third = reader(r#"{"sections":["logs"],"logs":"new","every":3}"#);
+        let third = scope.spawn(move || {
+            third.read_until(end);
+            assert!(third.lines > 2000, "only {} lines", third.lines);
+        });
+        let narrow = Client::connect_narrow(agent.address());
+        let mut slow = Reader::new(narrow, NEWS, name);
+        let slow = scope.spawn(move || {
+            while Instant::now() < end {
+                slow.read_until(Instant::now() + Duration::from_secs(2));
+                thread::sleep(Duration::from_secs(4));
+            }
+            assert!(slow.skipped > 0, "it was not slow enough");
+            assert!(slow.dropped > 0, "it did not miss more than is kept");
+            assert!(slow.lines > 500, "only {} lines", slow.lines);
+        });
+        let killed = scope.spawn(move || {
+            while Instant::now() < end {
+                let mut again = reader(NEWS);
+                again.read_until(Instant::now() + Duration::from_secs(1));
+                again.client.reset();
+            }
+        });
+        for _ in 0..2 {
+            thread::sleep(Duration::from_secs(5));
+            container.docker("restart", &[]);
+        }
+        for reader in [steady, third, slow, killed] {
+            reader.join().unwrap();
+        }
+    });
+}
+
+#[test]
+#[parallel]
+fn each_line_comes_once_by_calls_as_well() {
+    let container = writer("news-local", &["--log-driver", "local"], 10, "1.5");
+    let agent = agent("300");
+    container.wait_for_line_with("line 1 ");
+    let end = Instant::now() + Duration::from_secs(12);
+    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_secs(4));
+            container.docker("restart", &[]);
+        });
+        reader.read_until(end);
+    });
+    assert_eq!(reader.dropped, 0);
+    assert!(reader.lines > 500, "only {} lines", reader.lines);
+}
+
+#[test]
+#[parallel]
+fn the_last_words_of_a_container_are_heard() {
+    let agent = agent("50");
+    let container = Container::run(
+        "news-last",
+        &[],
+        "echo line 1; sleep 3; echo line 2; exit 1",
+    );
+    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
+    let end = Instant::now() + PATIENCE;
+    while reader.last != Some(2) {
+        assert!(Instant::now() < end, "last heard: {:?}", reader.last);
+        reader.read();
+    }
+    // And only once, also when it is started again.
+    container.docker("start", &[]);
+    let again = Instant::now() + Duration::from_secs(2);
+    let mut first = reader;
+    first.last = None;
+    while first.last.is_none() && Instant::now() < again {
+        first.read();
+    }
+    assert_eq!(first.last, Some(1));
+}
+
+#[test]
+#[parallel]
+fn what_a_container_writes_before_it_is_first_seen_is_counted() {
+    let agent = agent("100");
+    let before = Container::run("news-new", &[], "echo line 1; sleep 1000");
+    let name = before.name().to_owned();
+    let mut reader = Reader::new(agent.connect(), NEWS, &name);
+    let end = Instant::now() + PATIENCE;
+    while reader.last != Some(1) {
+        assert!(Instant::now() < end, "nothing heard");
+        reader.read();
+    }
+    // Another container under the same name goes on counting, with more at once than is kept.
+    drop(before);
+    let script = "seq -f 'line %.0f' 2 2000 2>/dev/null || for i in $(seq 2 2000); do echo line $i; done; sleep 1000";
+    let _again = Container::run_as(&name, script);
+    while reader.last != Some(2000) {
+        assert!(Instant::now() < end, "last heard: {:?}", reader.last);
+        reader.read();
+    }
+    assert!(reader.dropped >= 1899 - 100, "{} dropped", reader.dropped);
+    assert_eq!(reader.lines + reader.dropped, 2000);
+}

@@ -1,0 +1,241 @@
+//! What a client asks for after its key, and what it gets.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use serial_test::parallel;
+
+use crate::support::{Agent, Client, Ending, Idle, KEY, PATIENCE, schema};
+
+/// The fields that every snapshot has.
+const ENVELOPE: [&str; 5] = ["agent", "host", "sources", "status", "timestamp"];
+
+/// A client that has sent its key and asks for something.
+fn asking(agent: &Agent, options: &str) -> Client {
+    let mut client = agent.connect();
+    client.send(format!("{KEY} {options}\n"));
+    client
+}
+
+fn next(client: &mut Client) -> Value {
+    let line = client.line().expect("a snapshot, not the end");
+    serde_json::from_str(&line).expect("a snapshot is JSON")
+}
+
+fn seq(snapshot: &Value) -> u64 {
+    snapshot["agent"]["seq"].as_u64().unwrap()
+}
+
+fn fields(snapshot: &Value) -> Vec<&str> {
+    let fields = snapshot.as_object().unwrap().keys();
+    fields.map(String::as_str).collect()
+}
+
+#[test]
+#[parallel]
+fn a_client_that_asks_for_nothing_gets_everything() {
+    let agent = Agent::start(&[]);
+    for options in [
+        "{}",
+        " {} ",
+        r#"{"sections":["system","containers","docker_meta","logs","events"],"logs":"tail","every":1,"encoding":"json"}"#,
+    ] {
+        let line = asking(&agent, options).line().unwrap();
+        let snapshot = schema::snapshot(&line);
+        let plain = agent.login().snapshot();
+        assert_eq!(fields(&snapshot), fields(&plain), "{options}");
+    }
+}
+
+#[test]
+#[parallel]
+fn only_the_sections_that_were_asked_for_are_sent() {
+    let agent = Agent::start(&[]);
+    let whole = agent.login().snapshot();
+    for sections in [
+        &[][..],
+        &["system"],
+        &["containers", "docker_meta"],
+        &["logs", "system", "logs"],
+    ] {
+        let snapshot = next(&mut asking(
+            &agent,
+            &json!({"sections": sections}).to_string(),
+        ));
+        let mut expected = [&ENVELOPE[..], sections].concat();
+        expected.sort_unstable();
+        expected.dedup();
+        assert_eq!(fields(&snapshot), expected);
+        // What is there is as it is in the whole.
+        let mut filled = whole.clone();
+        let parts = snapshot.as_object().unwrap().clone();
+        filled.as_object_mut().unwrap().extend(parts);
+        assert_eq!(schema::violations(&filled), Vec::<String>::new());
+    }
+}
+
+#[test]
+#[parallel]
+fn every_nth_snapshot_is_every_nth() {
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms")]);
+    for every in [1, 2, 5] {
+        let mut client = asking(&agent, &json!({ "every": every }).to_string());
+        let mut last = seq(&next(&mut client));
+        for _ in 0..4 {
+            let snapshot = next(&mut client);
+            assert_eq!(seq(&snapshot), last + every);
+            assert_eq!(snapshot["agent"]["skipped"], 0);
+            last = seq(&snapshot);
+        }
+    }
+    // The longest wait there is: only the first one comes.
+    let mut client = asking(&agent, r#"{"every":4294967295}"#);
+    next(&mut client);
+    assert_eq!(client.ends_within(Duration::from_millis(500)), None);
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(client.rest(), (Vec::new(), Ending::Eof));
+}
+
+#[test]
+#[parallel]
+fn a_zstd_stream_unpacks_to_the_plain_one() {
+    let _crowd = Idle::start(50);
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms"), ("TOP_PROCESSES", "1000")]);
+    let mut plain = agent.login();
+    let mut packed = asking(&agent, r#"{"encoding":"zstd"}"#);
+    let mut part = asking(&agent, r#"{"encoding":"zstd","sections":["system"]}"#);
+    let by_seq = |lines: &[String]| -> BTreeMap<u64, String> {
+        let numbered = lines.iter().map(|line| {
+            let snapshot: Value = serde_json::from_str(line).expect("a snapshot is JSON");
+            (seq(&snapshot), line.clone())
+        });
+        numbered.collect()
+    };
+    let lines: Vec<String> = (0..20).map(|_| plain.line().unwrap()).collect();
+    let lines = by_seq(&lines);
+    drop(plain);
+    // All of both streams, up to the end that the agent gives them.
+    agent.signal(Signal::SIGTERM);
+    let (stream, ending) = packed.rest();
+    assert_eq!(ending, Ending::Eof);
+    let (part, _) = part.rest();
+    let unpacked = by_seq(&unpack(&stream));
+    let same = unpacked.iter().filter(|(seq, line)| {
+        let plain = lines.get(seq);
+        // How many clients there are is said as well, and the same to all.
+        plain.is_some_and(|plain| plain == *line)
+    });
+    assert!(same.count() >= 15, "too few in common");
+    for (seq, line) in &unpacked {
+        assert!(lines.get(seq).is_none_or(|plain| plain == line), "{seq}");
+        schema::snapshot(line);
+    }
+    let length: usize = unpacked.values().map(String::len).sum();
+    assert!(stream.len() * 2 < length, "{} of {length}", stream.len());
+    let part = unpack(&part);
+    assert!(part.len() >= 15);
+    for line in part {
+        let snapshot: Value = serde_json::from_str(&line).unwrap();
+        assert!(snapshot["system"].is_object() && snapshot.get("logs").is_none());
+    }
+}
+
+/// What `zstd -dc` makes of a stream, as lines.
+fn unpack(stream: &[u8]) -> Vec<String> {
+    let mut zstd = Command::new("zstd")
+        .arg("-dc")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("zstd (Debian: zstd) starts");
+    let mut input = zstd.stdin.take().unwrap();
+    let stream = stream.to_vec();
+    let writer = thread::spawn(move || input.write_all(&stream).unwrap());
+    let output = zstd.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.ends_with('\n'));
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+#[parallel]
+fn a_wrong_option_is_named_and_the_connection_closed() {
+    let agent = Agent::start(&[]);
+    for (options, named) in [
+        ("", "options"),
+        ("x", "options"),
+        (KEY, "options"),
+        ("[]", "options"),
+        ("{", "options"),
+        (r#"{"every":2} x"#, "options"),
+        (r#"{"section":[]}"#, "section"),
+        (r#"{"sections":"system"}"#, "sections"),
+        (r#"{"sections":["cpu"]}"#, "sections"),
+        (r#"{"logs":"old"}"#, "logs"),
+        (r#"{"every":0}"#, "every"),
+        (r#"{"every":1.5}"#, "every"),
+        (r#"{"encoding":"gzip"}"#, "encoding"),
+        ("{\"every\":\u{1}}", "options"),
+    ] {
+        let mut client = asking(&agent, options);
+        let peer = client.local_address().to_string();
+        let (answer, ending) = client.rest();
+        assert_eq!(ending, Ending::Eof, "{options}");
+        let answer = String::from_utf8(answer).unwrap();
+        let line = answer.strip_suffix('\n').expect("one line");
+        let answer: Value = serde_json::from_str(line).expect("the answer is JSON");
+        assert_eq!(fields(&answer), ["error"], "{options}");
+        let error = answer["error"].as_str().unwrap();
+        assert!(
+            error.starts_with(&format!("{named}: ")),
+            "{options}: {error}"
+        );
+        assert!(error.contains("accepted: "), "{options}: {error}");
+        let event = agent.event_where("client refused", |event| event.text("peer") == peer);
+        assert_eq!(event.text("reason"), error);
+    }
+    // A line with options has the same bound as any.
+    let long = format!("{{\"sections\":[{}]}}", "\"logs\",".repeat(600));
+    let (answer, _) = asking(&agent, &long).rest();
+    assert_eq!(answer, b"Unauthorized\n");
+}
+
+#[test]
+#[parallel]
+fn options_are_not_looked_at_without_the_key() {
+    let agent = Agent::start(&[]);
+    for line in [
+        "wrong-key-of-some-length {}".to_owned(),
+        "wrong-key-of-some-length {\"every\":0}".to_owned(),
+        " {}".to_owned(),
+        format!("{KEY}{{}}"),
+        format!("{KEY}\t{{}}"),
+    ] {
+        let mut client = agent.connect();
+        client.send(format!("{line}\n"));
+        let (answer, ending) = client.rest();
+        assert_eq!(answer, b"Unauthorized\n", "{line}");
+        assert_eq!(ending, Ending::Eof);
+    }
+}
+
+#[test]
+#[parallel]
+fn options_may_arrive_in_pieces_and_end_as_any_line() {
+    let agent = Agent::start(&[]);
+    let mut client = agent.connect();
+    for piece in [KEY, " ", "{\"sections\"", ":[\"system\"]}", "\r", "\n"] {
+        client.send(piece);
+        client.wait_until_read();
+    }
+    let snapshot = client.line_within(PATIENCE).unwrap();
+    let snapshot: Value = serde_json::from_str(&snapshot).unwrap();
+    assert!(snapshot.get("containers").is_none(), "{snapshot:#}");
+}
