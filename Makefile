@@ -22,7 +22,7 @@ bench: ## as root: what the agent costs, beside other ways and agents; says how 
 	@tests/setup/bench.sh
 
 # Settings: BENCH_PARTS=rows,herd,sleepers,steady,bytes,logs, BENCH_CLIENTS=100,1000,10000, BENCH_SECONDS=20 a window,
-# BENCH_INTERVAL=5, BENCH_MINUTES=5, BENCH_ASLEEP=60, BENCH_LOGS_MINUTES=10, BENCH_STRICT=0; benches/fanout/main.rs says
+# BENCH_INTERVAL=5, BENCH_MINUTES=5, BENCH_ASLEEP=60, BENCH_LOGS_MINUTES=10, BENCH_CONTAINERS=50, BENCH_ENGINE=1, BENCH_STRICT=0; benches/fanout/main.rs says
 # more. A glance: make bench-fanout BENCH_CLIENTS=100 BENCH_SECONDS=5 BENCH_MINUTES=1 BENCH_LOGS_MINUTES=1
 bench-fanout: ## how the agent serves 10,000 clients, beside a bare server; says how long it will take
 	@tests/setup/bench-fanout.sh

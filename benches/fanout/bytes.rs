@@ -6,7 +6,7 @@ use crate::crowd::Spec;
 use crate::loaded::Loaded;
 use crate::plan::Plan;
 use crate::server::{Server, Way, login};
-use crate::snapshots::{CONTAINERS, Kind};
+use crate::snapshots::Kind;
 
 const OPTIONS: [&str; 4] = [
     "{}",
@@ -17,7 +17,10 @@ const OPTIONS: [&str; 4] = [
 const SNAPSHOTS: u32 = 3;
 
 pub(crate) fn measure(plan: &Plan, kind: &Kind) {
-    println!("\n## Bytes on the wire for a snapshot of {CONTAINERS} containers\n");
+    println!(
+        "\n## Bytes on the wire for a snapshot of {} containers\n",
+        plan.containers
+    );
     println!("| options | bytes | of all |\n|---|---:|---:|");
     let mut all = None;
     for options in OPTIONS {

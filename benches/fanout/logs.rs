@@ -116,13 +116,13 @@ pub(crate) fn measure(plan: &Plan, bars: &mut Bars) {
             &format!("log lines sent again, {habit} client"),
             wrong(*again),
             0.0,
-            "",
+            "lines",
         );
         bars.at_most(
             &format!("log lines missing without a word, {habit} client"),
             wrong(*unsaid),
             0.0,
-            "",
+            "lines",
         );
     }
 }

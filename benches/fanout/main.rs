@@ -21,6 +21,8 @@
 //! | `BENCH_MINUTES` | `5` | for how long `steady` lasts |
 //! | `BENCH_ASLEEP` | `60` | for how many seconds `sleepers` do not read |
 //! | `BENCH_LOGS_MINUTES` | `10` | for how long `logs` lasts; `0` leaves it out |
+//! | `BENCH_CONTAINERS` | `50` | how many containers large snapshots show, 100 lines of each |
+//! | `BENCH_ENGINE` | `1` | `0` leaves out what needs containers |
 //! | `BENCH_STRICT` | `0` | `1`: a bar that is missed fails the run |
 //! | `BENCH_AGENT` | | the agent's release binary, from a plain `cargo build --release` |
 #![allow(
@@ -53,7 +55,7 @@ mod steady;
 use std::fs;
 
 use common::bars::Bars;
-use common::{engine, load, process};
+use common::{load, process};
 use plan::Plan;
 use snapshots::Kind;
 
@@ -71,7 +73,7 @@ fn main() {
 fn bench() {
     process::clean_up_at_signals();
     print_host();
-    let plan = Plan::from_env(engine::answers());
+    let plan = Plan::from_env();
     println!("{plan}");
     let mut bars = Bars::default();
     if ["rows", "herd", "sleepers", "steady"]

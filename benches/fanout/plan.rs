@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::common::engine;
 use crate::common::variables::{number, numbers, text};
 use crate::identity::Identity;
 use crate::server::{Way, backlog, raise_file_limit};
@@ -36,7 +37,9 @@ pub(crate) struct Plan {
     pub(crate) steady: Duration,
     pub(crate) asleep: Duration,
     pub(crate) logs: Duration,
-    /// Whether there are snapshots of containers.
+    /// How many containers large snapshots show.
+    pub(crate) containers: usize,
+    /// Whether there are such snapshots, and logs.
     pub(crate) engine: bool,
     pub(crate) strict: bool,
     pub(crate) identity: Identity,
@@ -45,7 +48,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn from_env(engine: bool) -> Self {
+    pub(crate) fn from_env() -> Self {
         let parts = match text("BENCH_PARTS", "all").as_str() {
             "all" => PARTS.map(str::to_owned).to_vec(),
             some => some.split(',').map(|name| name.trim().to_owned()).collect(),
@@ -69,7 +72,8 @@ impl Plan {
             steady: minutes("BENCH_MINUTES", "5"),
             asleep: Duration::from_secs(number("BENCH_ASLEEP", "60")),
             logs: minutes("BENCH_LOGS_MINUTES", "10"),
-            engine,
+            containers: usize::try_from(number("BENCH_CONTAINERS", "50")).unwrap(),
+            engine: number("BENCH_ENGINE", "1") > 0 && engine::answers(),
             strict: number("BENCH_STRICT", "0") > 0,
             identity: Identity::make(directory.path()),
             directory,
@@ -199,7 +203,7 @@ impl fmt::Display for Plan {
         if !self.engine {
             writeln!(
                 f,
-                "NOTE: no Docker engine answers: no large snapshots, no bytes of containers, no logs"
+                "NOTE: without an engine there are no large snapshots, no bytes of containers and no logs"
             )?;
         }
         if backlog() < 4096 {

@@ -31,7 +31,7 @@ pub(crate) fn measure(plan: &Plan, kind: &Kind, bars: &mut Bars) {
         (f64::NAN, f64::NAN)
     });
     let what = format!("late deliveries to the {} that read", clients - sleepers);
-    bars.at_most(&what, late, 0.0, "");
+    bars.at_most(&what, late, 0.0, "snapshots");
     bars.at_most(
         &format!("memory strays while {sleepers} do not read, and after"),
         strayed,
@@ -78,11 +78,12 @@ fn late_and_strayed(plan: &Plan, kind: &Kind, sleepers: usize) -> Result<(f64, f
     ]
     .map(|(when, window)| late(when, window));
     println!(
-        "memory, MiB: {:.1} before, {:.1} to {:.1} meanwhile, {:.1} after; {} clients lost",
+        "memory, MiB: {:.1} before, {:.1} to {:.1} meanwhile, {:.1} after; those who slept missed {} snapshots, {} clients were lost",
         memory / 1024.0,
         least / 1024.0,
         most / 1024.0,
         in_the_end / 1024.0,
+        after.report.skipped_by_sleepers,
         after.report.lost
     );
     let strayed = 100.0 * (most - memory).max(memory - least) / memory;

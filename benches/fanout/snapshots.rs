@@ -19,8 +19,7 @@ use crate::process::Process;
 /// Enough processes for 20 KB.
 const PROCESSES: usize = 400;
 const TOP_PROCESSES: &str = "390";
-/// Enough lines for 500 KB, of about a hundred characters.
-pub(crate) const CONTAINERS: usize = 50;
+/// With fifty containers, and about a hundred characters a line, enough for 500 KB.
 const LINES: &str = "100";
 /// Until then the engine words the age of the youngest container anew each second, which the agent follows.
 const YOUNG: Duration = Duration::from_secs(70);
@@ -64,9 +63,9 @@ impl Kind {
 
     /// About 500 KB, of containers' logs.
     pub(crate) fn large(plan: &Plan) -> Self {
-        eprintln!("starting {CONTAINERS} containers");
+        eprintln!("starting {} containers", plan.containers);
         let shows = Shown::Containers;
-        start_containers(CONTAINERS, &[], &lines_of_a_server());
+        start_containers(plan.containers, &[], &lines_of_a_server());
         thread::sleep(YOUNG);
         Self::record(plan, "large", &[("LOG_LINES", LINES)], shows)
     }
@@ -80,7 +79,7 @@ impl Kind {
         let settings = [&ONCE[..], settings].concat();
         let containers = match &shows {
             Shown::Processes { .. } => 0,
-            Shown::Containers => CONTAINERS,
+            Shown::Containers => plan.containers,
         };
         let line = first_complete(plan, &settings, containers);
         let recorded = plan.directory.path().join(name);

@@ -19,12 +19,12 @@ pub(crate) fn measure(plan: &Plan, kind: &Kind, bars: &mut Bars) {
         "deliveries later than {} ms, {clients} clients for {minutes:.1} min",
         ON_TIME.as_millis()
     );
-    bars.at_most(&what, late, 0.0, "");
+    bars.at_most(&what, late, 0.0, "snapshots");
     bars.at_most(
         &format!("skipped, {clients} clients for {minutes:.1} min"),
         skipped,
         0.0,
-        "",
+        "snapshots",
     );
 }
 

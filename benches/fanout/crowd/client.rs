@@ -162,9 +162,12 @@ impl<'c> Client<'c> {
             notes.ticks.insert(seq, nanos(whole.timestamp.0));
         }
         notes.served += usize::from(self.first.is_none());
-        if self.role != Role::Sleeper {
+        let missed = skipped - self.skipped;
+        if self.role == Role::Sleeper {
+            notes.skipped_by_sleepers += missed;
+        } else {
             notes.arrivals.entry(seq).or_default().push(arrived);
-            notes.skipped += skipped - self.skipped;
+            notes.skipped += missed;
             notes.bytes += self.length;
         }
         self.length = 0;

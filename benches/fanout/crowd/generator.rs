@@ -22,6 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Gathers the crowd, says how it was received, and does what it is told until its input ends.
 pub(crate) fn run(spec: &str) {
+    // A client that cannot make sense of what it reads ends them all, rather than be waited for.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::exit(1);
+    }));
     crate::server::raise_file_limit();
     let spec: Spec = serde_json::from_str(spec).unwrap();
     let clients = spec.clients;

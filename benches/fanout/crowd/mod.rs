@@ -24,7 +24,7 @@ use crate::process::Process;
 pub(crate) struct Spec {
     pub(crate) address: SocketAddr,
     pub(crate) clients: usize,
-    /// How many of them stop reading when they are told to, of whom nothing is noted.
+    /// How many of them stop reading when they are told to, whose arrivals are not noted.
     pub(crate) sleepers: usize,
     /// What each of them sends.
     pub(crate) login: String,

@@ -17,6 +17,7 @@ pub(super) struct Notes {
     pub(super) arrivals: BTreeMap<u64, Vec<u64>>,
     /// Snapshots that clients missed, by the server's account.
     pub(super) skipped: u64,
+    pub(super) skipped_by_sleepers: u64,
     pub(super) bytes: u64,
     /// Clients that have had a snapshot, ever.
     pub(super) served: usize,
@@ -30,6 +31,7 @@ pub(super) struct Notes {
 pub(crate) struct Report {
     pub(crate) snapshots: Vec<Snapshot>,
     pub(crate) skipped: u64,
+    pub(crate) skipped_by_sleepers: u64,
     /// Before TLS.
     pub(crate) bytes: u64,
     pub(crate) lost: usize,
@@ -53,7 +55,7 @@ impl Notes {
     pub(super) fn forget(&mut self) {
         self.ticks.clear();
         self.arrivals.clear();
-        (self.skipped, self.bytes) = (0, 0);
+        (self.skipped, self.skipped_by_sleepers, self.bytes) = (0, 0, 0);
     }
 
     pub(super) fn report(&self) -> Report {
@@ -75,6 +77,7 @@ impl Notes {
         Report {
             snapshots: self.arrivals.iter().map(snapshot).collect(),
             skipped: self.skipped,
+            skipped_by_sleepers: self.skipped_by_sleepers,
             bytes: self.bytes,
             lost: self.lost,
         }
