@@ -18,7 +18,9 @@ impl Bars {
     }
 
     pub(crate) fn print(&self) {
-        println!("\n## Bars\n");
+        if !self.0.is_empty() {
+            println!("\n## Bars\n");
+        }
         for (line, _) in &self.0 {
             println!("{line}");
         }

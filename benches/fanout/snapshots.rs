@@ -1,5 +1,6 @@
 //! Real snapshots of two sizes: processes make the one, containers that log the other.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -122,11 +123,11 @@ fn idle_processes() -> Process {
 
 /// Prints as a web server might, then nothing more: lines that repeat themselves as much as such lines do.
 fn lines_of_a_server() -> String {
-    let line = r#"printf "%s GET /api/v1/items/%d?page=%d HTTP/1.1 status=%d bytes=%d ms=%d ip=10.%d.%d.%d ref=%08x%08x\n",
-        "INFO", rand()*99999, rand()*50, 200+int(rand()*3)*100, rand()*90000, rand()*400, rand()*255, rand()*255,
-        rand()*255, rand()*2^31, rand()*2^31"#;
+    let line = r#"printf "%s GET /api/v1/items/%d?page=%d status=%d bytes=%d ms=%d\n", "INFO", rand()*99999, rand()*50,
+        200+int(rand()*3)*100, rand()*90000, rand()*400"#;
     format!(
-        "awk 'BEGIN {{ srand(); for (i = 0; i < {LINES}; i++) {line} }}'; exec tail -f /dev/null"
+        "awk -v seed=\"$(od -An -N3 -tu4 /dev/urandom)\" \
+         'BEGIN {{ srand(seed); for (i = 0; i < {LINES}; i++) {line} }}'; exec tail -f /dev/null"
     )
 }
 
@@ -143,13 +144,19 @@ fn first_complete(plan: &Plan, settings: &[(&str, &str)], containers: usize) -> 
             .read_until(b'\n', &mut line)
             .expect("the agent streams");
         let whole: Whole = serde_json::from_slice(&line).expect("a snapshot");
-        if whole.status == "ok" && whole.containers.len() >= containers {
+        let logs = whole.logs.values().filter(|lines| !lines.is_empty());
+        if whole.status == "ok"
+            && whole.containers.len() >= containers
+            && logs.count() >= containers
+        {
             return line;
         }
         assert!(
             started.elapsed() < PATIENCE,
-            "not complete: {}",
-            whole.status
+            "not complete: {}, {} containers, {} logs",
+            whole.status,
+            whole.containers.len(),
+            whole.logs.len()
         );
     }
 }
@@ -158,4 +165,5 @@ fn first_complete(plan: &Plan, settings: &[(&str, &str)], containers: usize) -> 
 struct Whole {
     status: String,
     containers: Vec<IgnoredAny>,
+    logs: HashMap<String, Vec<IgnoredAny>>,
 }
