@@ -57,11 +57,13 @@ impl Loaded {
     }
 
     fn until_tick(&self) -> Duration {
-        let since = SystemTime::now()
-            .duration_since(self.tick)
-            .unwrap_or_default();
-        let into = since.as_secs_f64() % self.interval.as_secs_f64();
-        self.interval.saturating_sub(Duration::from_secs_f64(into))
+        // The tick that is known may be yet to come.
+        let since = match SystemTime::now().duration_since(self.tick) {
+            Ok(since) => since.as_secs_f64(),
+            Err(ahead) => -ahead.duration().as_secs_f64(),
+        };
+        let interval = self.interval.as_secs_f64();
+        Duration::from_secs_f64(interval - since.rem_euclid(interval))
     }
 
     /// Waits until shortly before a tick: all that was sent before has long arrived.

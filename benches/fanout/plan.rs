@@ -16,7 +16,7 @@ pub(crate) const PARTS: [&str; 6] = ["rows", "herd", "sleepers", "steady", "byte
 const MOST_TLS: usize = 2000;
 const MOST_LARGE: usize = 1000;
 /// About what a row takes beside its window, in seconds: two servers, two crowds.
-const SECONDS_PER_ROW: f64 = 25.0;
+const SECONDS_PER_ROW: f64 = 6.0;
 /// About what it takes to start and remove the containers, and until they are no longer young.
 const SECONDS_OF_CONTAINERS: f64 = 120.0;
 /// Open files of a server beside its clients.
@@ -152,10 +152,10 @@ impl Plan {
             seconds += SECONDS_OF_CONTAINERS;
         }
         let others = [
-            ("herd", 6.0 * SECONDS_PER_ROW),
+            ("herd", 4.0 * SECONDS_PER_ROW),
             (
                 "sleepers",
-                3.0 * self.asleep.as_secs_f64() + SECONDS_PER_ROW,
+                self.asleep.as_secs_f64() + 10.0 * self.interval.as_secs_f64() + SECONDS_PER_ROW,
             ),
             ("steady", self.steady.as_secs_f64() + SECONDS_PER_ROW),
             ("bytes", SECONDS_PER_ROW),

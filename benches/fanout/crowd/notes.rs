@@ -17,6 +17,7 @@ pub(super) struct Notes {
     pub(super) arrivals: BTreeMap<u64, Vec<u64>>,
     /// Snapshots that clients missed, by the server's account.
     pub(super) skipped: u64,
+    /// What the sleepers missed, ever.
     pub(super) skipped_by_sleepers: u64,
     pub(super) bytes: u64,
     /// Clients that have had a snapshot, ever.
@@ -55,7 +56,7 @@ impl Notes {
     pub(super) fn forget(&mut self) {
         self.ticks.clear();
         self.arrivals.clear();
-        (self.skipped, self.skipped_by_sleepers, self.bytes) = (0, 0, 0);
+        (self.skipped, self.bytes) = (0, 0);
     }
 
     pub(super) fn report(&self) -> Report {
