@@ -86,6 +86,9 @@ fn late_and_strayed(plan: &Plan, kind: &Kind, sleepers: usize) -> Result<(f64, f
         after.report.skipped_by_sleepers,
         after.report.lost
     );
+    if after.report.skipped_by_sleepers == 0 {
+        println!("\nNOTE: nobody fell behind: measure with a longer BENCH_ASLEEP");
+    }
     let strayed = 100.0 * (most - memory).max(memory - least) / memory;
     Ok((late.iter().sum::<usize>() as f64, strayed))
 }
