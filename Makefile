@@ -4,10 +4,10 @@
 
 PROFILE ?= release
 
-.PHONY: help run test bench lint build
+.PHONY: help run test bench bench-fanout lint build
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 run: ## build and run the agent here; prints an API key for this run, and how to read the stream (PROFILE=dev builds faster)
 	@tests/setup/run.sh $(PROFILE)
@@ -20,6 +20,12 @@ test: ## run every test; as root, installs and starts what they need (SKIP_DOCKE
 # make bench BENCH_SECONDS=5 BENCH_WINDOWS=1 BENCH_CONTAINERS=0,10
 bench: ## as root: what the agent costs, beside other ways and agents; says how long it will take
 	@tests/setup/bench.sh
+
+# Settings: BENCH_PARTS=rows,herd,sleepers,steady,bytes,logs, BENCH_CLIENTS=100,1000,10000, BENCH_SECONDS=20 a window,
+# BENCH_INTERVAL=5, BENCH_MINUTES=5, BENCH_ASLEEP=60, BENCH_LOGS_MINUTES=10, BENCH_CONTAINERS=50, BENCH_ENGINE=1, BENCH_STRICT=0; benches/fanout/main.rs says
+# more. A glance: make bench-fanout BENCH_CLIENTS=100 BENCH_SECONDS=5 BENCH_MINUTES=1 BENCH_LOGS_MINUTES=1
+bench-fanout: ## how the agent serves 10,000 clients, beside a bare server; says how long it will take
+	@tests/setup/bench-fanout.sh
 
 lint: ## formatting, clippy, documentation, dependencies, shell scripts: all without a warning
 	cargo fmt --check

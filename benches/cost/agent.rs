@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,12 +11,9 @@ use serde::de::IgnoredAny;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::common::agent::{self, KEY, PATIENCE};
 use crate::plan::Plan;
 use crate::process::Process;
-
-const KEY: &str = "benchmark-key-of-no-worth";
-/// How long the agent may take until its first complete snapshot.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running agent. Ended on drop.
 pub(crate) struct Agent {
@@ -31,26 +26,8 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts it and waits for the first complete snapshot.
     pub(crate) fn start(plan: &Plan, containers: usize, settings: &[(&str, &str)]) -> Self {
-        let port = free_port();
-        let mut command = Command::new(&plan.agent);
-        command
-            .env_clear()
-            .envs([("API_KEY", KEY), ("SOCKET_ADDRESS", "127.0.0.1")])
-            .env("SOCKET_PORT", port.to_string())
-            .envs(settings.iter().copied())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
         let started = Instant::now();
-        let mut process = Process::start(&mut command).expect("BENCH_AGENT starts");
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut stream = loop {
-            if let Ok(stream) = TcpStream::connect(address) {
-                break stream;
-            }
-            assert!(!process.has_ended(), "the agent ended at its start");
-            assert!(started.elapsed() < PATIENCE, "nothing listens on {address}");
-            thread::sleep(Duration::from_millis(2));
-        };
+        let (process, mut stream) = agent::start(&plan.agent, settings);
         stream.write_all(format!("{KEY}\n").as_bytes()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut lines = BufReader::new(stream).lines();
@@ -162,9 +139,4 @@ pub(crate) fn skipped(heard: &[Heard]) -> u64 {
 
 fn instant(timestamp: &str) -> OffsetDateTime {
     OffsetDateTime::parse(timestamp, &Rfc3339).expect("RFC 3339")
-}
-
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }

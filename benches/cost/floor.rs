@@ -14,8 +14,8 @@ use system_agent::collect::collect_once;
 use system_agent::collect::docker::{ContainerSource, Containers};
 use system_agent::settings::{ContainerStats, DockerHost};
 
-use crate::bars::Bars;
-use crate::containers::docker;
+use crate::common::bars::Bars;
+use crate::common::engine::docker;
 use crate::load::median;
 
 /// Room for the text of a file.

@@ -25,15 +25,16 @@
     reason = "a benchmark prints, and fails by panicking"
 )]
 
+#[allow(dead_code, reason = "each benchmark uses its part")]
+#[path = "../common/mod.rs"]
+mod common;
+
 mod agent;
-mod bars;
 mod calls;
 mod containers;
 mod floor;
-mod load;
 mod peers;
 mod plan;
-mod process;
 mod row;
 mod soak;
 mod ways;
@@ -42,10 +43,12 @@ use std::fs;
 use std::time::Duration;
 
 use agent::{Agent, Heard};
-use bars::Bars;
 use calls::Calls;
-use containers::{Containers, docker};
-use load::median;
+use common::bars::Bars;
+use common::engine::docker;
+use common::load::median;
+use common::{load, process};
+use containers::Containers;
 use plan::Plan;
 use row::{Idle, Row};
 use soak::Soak;
@@ -96,7 +99,7 @@ fn measure(plan: &Plan, count: usize, bare: Option<&Calls>, bars: &mut Bars) {
     let mut rows = Vec::new();
     if let Some((row, heard)) = agent {
         let row = row.over(&before, &between);
-        bars.check_agent(count, &row);
+        row.check(count, bars);
         rows.push(row);
         row::print(&rows);
         print_ages(count, &heard, bars);

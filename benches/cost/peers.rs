@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::agent::free_port;
+use crate::common::agent::free_port;
 use crate::load::median;
 use crate::plan::Plan;
 use crate::process::Process;

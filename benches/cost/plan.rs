@@ -1,10 +1,10 @@
 //! What is to be measured, from the environment; `main.rs` lists the variables.
 
-use std::env;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::common::variables::{number, numbers, text};
 use crate::{peers, ways};
 
 /// About what it takes to start and to remove a container, in seconds.
@@ -31,10 +31,10 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn from_env() -> Self {
-        let containers = counts(&text("BENCH_CONTAINERS", "0,10,50,100,300"));
+        let containers = numbers("BENCH_CONTAINERS", "0,10,50,100,300");
         let more_at = match text("BENCH_WAYS_AT", "100").as_str() {
             "all" => containers.clone(),
-            some => counts(some),
+            _ => numbers("BENCH_WAYS_AT", "100"),
         };
         let rows = match text("BENCH_WAYS", "all").as_str() {
             "all" => None,
@@ -136,19 +136,4 @@ impl fmt::Display for Plan {
             self.minutes()
         )
     }
-}
-
-fn text(name: &str, default: &str) -> String {
-    env::var(name).unwrap_or_else(|_| default.to_owned())
-}
-
-fn number(name: &str, default: &str) -> u64 {
-    let parsed = text(name, default).parse();
-    parsed.unwrap_or_else(|_| panic!("{name} is a whole number"))
-}
-
-fn counts(list: &str) -> Vec<usize> {
-    let parsed = list.split(',').map(|count| count.trim().parse());
-    let counts: Result<_, _> = parsed.collect();
-    counts.unwrap_or_else(|_| panic!("not a list of numbers of containers: {list}"))
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::common::bars::Bars;
 use crate::load::{Load, engine_processes, median, rss_mib, tree};
 use crate::plan::Plan;
 
@@ -79,6 +80,19 @@ impl Row {
             rss_mib: f64::NAN,
             latency_ms: None,
             missing: Some(why),
+        }
+    }
+
+    /// The bars of the agent at its default intervals.
+    pub(crate) fn check(&self, count: usize, bars: &mut Bars) {
+        let own = 0.10 + 0.002 * count as f64;
+        let what = format!("own CPU, {count} containers");
+        bars.at_most(&what, self.own, own, "s/min");
+        let what = format!("CPU induced in the engine, {count} containers");
+        bars.at_most(&what, self.engine, 0.2, "s/min");
+        if count <= 100 {
+            let what = format!("RSS, {count} containers");
+            bars.at_most(&what, self.rss_mib, 12.0, "MiB");
         }
     }
 

@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
-use crate::bars::Bars;
+use crate::common::bars::Bars;
 use crate::load::{median, rss_mib};
 use crate::plan::Plan;
 

@@ -15,7 +15,8 @@ use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt};
 use tokio::time::MissedTickBehavior;
 
-use crate::containers::{Containers, label, unix_seconds};
+use crate::common::engine::label;
+use crate::containers::{Containers, unix_seconds};
 use crate::load::median;
 use crate::plan::Plan;
 use crate::process::Process;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::containers;
-use crate::load::tree;
+use super::engine;
+use super::load::tree;
 
 /// How long a process may take to end when it is asked to.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,12 +22,16 @@ static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
-    /// Starts it with the machine's own engine, whatever the environment points Docker's clients at.
+    /// Starts it without input.
     pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
+        Self::spawn(command.stdin(Stdio::null()))
+    }
+
+    /// Starts it with the machine's own engine, whatever the environment points Docker's clients at.
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
         let child = command
             .env_remove("DOCKER_HOST")
             .env_remove("DOCKER_CONTEXT")
-            .stdin(Stdio::null())
             .spawn()?;
         RUNNING.lock().unwrap().push(child.id());
         Ok(Self(child))
@@ -88,7 +92,7 @@ pub(crate) fn clean_up_at_signals() {
             .unwrap()
             .iter()
             .for_each(|&pid| send(pid, Signal::TERM));
-        containers::remove_all();
+        engine::remove_containers();
         std::process::exit(code);
     });
 }

@@ -1,0 +1,42 @@
+//! How the agent is started: its release binary, by itself.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::process::Process;
+
+pub(crate) const KEY: &str = "benchmark-key-of-no-worth";
+/// How long the agent may take until its first complete snapshot.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Starts the agent on the loopback with these settings and no others, and yields the first connection to it.
+pub(crate) fn start(binary: &Path, settings: &[(&str, &str)]) -> (Process, TcpStream) {
+    let port = free_port();
+    let mut command = Command::new(binary);
+    command
+        .env_clear()
+        .envs([("API_KEY", KEY), ("SOCKET_ADDRESS", "127.0.0.1")])
+        .env("SOCKET_PORT", port.to_string())
+        .envs(settings.iter().copied())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let started = Instant::now();
+    let mut process = Process::start(&mut command).expect("BENCH_AGENT starts");
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    loop {
+        if let Ok(stream) = TcpStream::connect(address) {
+            return (process, stream);
+        }
+        assert!(!process.has_ended(), "the agent ended at its start");
+        assert!(started.elapsed() < PATIENCE, "nothing listens on {address}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}

@@ -1,0 +1,8 @@
+//! What the benchmarks share.
+
+pub(crate) mod agent;
+pub(crate) mod bars;
+pub(crate) mod engine;
+pub(crate) mod load;
+pub(crate) mod process;
+pub(crate) mod variables;

@@ -1,0 +1,122 @@
+//! The least that a fan-out can take: a bare tokio server without actors, options or accounts of who has got what, whose
+//! tasks, one a client, each write the same shared bytes when they are woken.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::identity::Identity;
+use crate::line::Line;
+
+/// As the agent's.
+const BACKLOG: i32 = 4096;
+
+/// What it sends, and when.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Spec {
+    /// A recorded snapshot.
+    pub(crate) line: PathBuf,
+    pub(crate) zstd: bool,
+    pub(crate) tls: Option<Identity>,
+    pub(crate) interval: Duration,
+    pub(crate) first_tick: SystemTime,
+}
+
+/// Serves until it is ended; says on which port.
+pub(crate) fn run(spec: &str) {
+    crate::server::raise_file_limit();
+    let spec: Spec = serde_json::from_str(spec).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(serve(spec));
+}
+
+async fn serve(spec: Spec) {
+    let mut line = Line::of(&fs::read(&spec.line).unwrap(), spec.zstd);
+    let (newest, snapshots) = watch::channel(line.next());
+    let in_time = spec.first_tick.duration_since(SystemTime::now());
+    let mut ticks = interval_at(Instant::now() + in_time.unwrap_or_default(), spec.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let listener = listen();
+    let tls = spec
+        .tls
+        .map(|identity| TlsAcceptor::from(Arc::new(server_config(&identity))));
+    println!("{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            ticks.tick().await;
+            newest.send_replace(line.next());
+        }
+    });
+    loop {
+        let (stream, _) = listener.accept().await.expect("enough open files");
+        // One that is gone is no concern of the others'.
+        drop(tokio::spawn(greet(stream, tls.clone(), snapshots.clone())));
+    }
+}
+
+async fn greet(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    snapshots: watch::Receiver<Bytes>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    match tls {
+        None => feed(stream, snapshots).await,
+        Some(tls) => feed(tls.accept(stream).await?, snapshots).await,
+    }
+}
+
+/// Reads a line, whatever it says, then writes each snapshot.
+async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    mut snapshots: watch::Receiver<Bytes>,
+) -> io::Result<()> {
+    while stream.read_u8().await? != b'\n' {}
+    snapshots.mark_changed();
+    while snapshots.changed().await.is_ok() {
+        let snapshot = snapshots.borrow_and_update().clone();
+        stream.write_all(&snapshot).await?;
+        stream.flush().await?;
+    }
+    Ok(())
+}
+
+fn listen() -> TcpListener {
+    let socket = Socket::new(
+        Domain::IPV4,
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )
+    .unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    socket.listen(BACKLOG).unwrap();
+    TcpListener::from_std(socket.into()).unwrap()
+}
+
+fn server_config(identity: &Identity) -> ServerConfig {
+    let certificate = CertificateDer::from_pem_file(&identity.certificate).unwrap();
+    let key = PrivateKeyDer::from_pem_file(&identity.key).unwrap();
+    ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap()
+}
