@@ -99,6 +99,12 @@ impl Encoded {
         Ok(made)
     }
 
+    /// Keeps the variants only: the sections that they were put together from are as large again. One
+    /// that is asked for later has them encoded once more.
+    pub(super) fn settle(&mut self) {
+        self.sections.clear();
+    }
+
     /// All of a line up to the value of `skipped`.
     fn line(&mut self, variant: Variant, since: Option<&Since>) -> io::Result<Vec<u8>> {
         let sections = Section::ALL.map(|(_, section)| section);

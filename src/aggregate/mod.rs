@@ -88,6 +88,7 @@ impl Aggregator {
         let logs = self.newest_logs();
         let encoded = self.encoded.insert(Encoded::new(snapshot, logs));
         let published = self.subscribers.publish(encoded);
+        encoded.settle();
         debug!(
             seq = self.seq,
             clients = self.subscribers.count(),
