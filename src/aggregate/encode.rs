@@ -10,7 +10,7 @@ use serde::Serialize;
 use zstd::stream::raw::{Encoder, InBuffer, Operation, OutBuffer};
 
 use crate::messages::{EncodedSnapshot, LogSample, Since};
-use crate::model::{Encoding, LogLines, LogMode, Section, Snapshot, Variant};
+use crate::model::{Encoding, LogLines, LogMode, News, Section, Snapshot, Variant};
 
 /// The most renderings for clients that are behind which are kept for others that are as far behind.
 const MOST_BEHIND: usize = 64;
@@ -138,7 +138,7 @@ impl Encoded {
 
     /// The log lines that are new since then, and how many were lost.
     fn news(&self, since: Option<&Since>) -> io::Result<Vec<u8>> {
-        let mut news = News::default();
+        let mut news = NewLines::default();
         // A container that has ended comes before another one of its name that runs.
         for log in self.logs.ended.iter() {
             match &log.lines {
@@ -155,17 +155,17 @@ impl Encoded {
 
 /// Log lines that are new to a client, by container name.
 #[derive(Default)]
-struct News<'l> {
+struct NewLines<'l> {
     lines: BTreeMap<&'l str, Vec<&'l str>>,
     dropped: BTreeMap<&'l str, u64>,
 }
 
-impl<'l> News<'l> {
+impl<'l> NewLines<'l> {
     fn add(&mut self, name: &'l str, log: &'l LogLines, since: Option<&Since>) {
         let place = log.place();
         let news = match since {
             // Of the tail nothing is lost, whatever was before it.
-            None => crate::model::News {
+            None => News {
                 dropped: 0,
                 ..log.after(0)
             },
