@@ -9,17 +9,17 @@ use actix::dev::SendError;
 
 use super::encode::{Compressor, Encoded};
 use crate::messages::{CatchUp, ClientId, Delivery, EncodedSnapshot, Since, Subscribe};
-use crate::model::Options;
+use crate::model::{LogMode, Options};
 
-/// How many snapshots back it is known how far logs had been read. A session that was sent an older
-/// one last says so itself.
-const HISTORY: usize = 64;
+/// The most snapshots back that it is known how far logs had been read. A session that was sent an
+/// older one last says so itself.
+pub(super) const MOST_HISTORY: usize = 64;
 
 /// All sessions, and what they may follow on.
 #[derive(Default)]
 pub(super) struct Subscribers {
     sessions: HashMap<ClientId, Session>,
-    /// Of the snapshots before the newest, oldest first.
+    /// Of the newest snapshots, oldest first: as many as a session's next one may follow on.
     history: VecDeque<Since>,
     compressor: Compressor,
 }
@@ -78,7 +78,9 @@ impl Subscribers {
         } = self;
         let seq = newest.seq();
         let mut failed = Ok(());
+        let mut reach = 1;
         sessions.retain(|_, session| {
+            reach = reach.max(session.reach());
             let since = match session.first {
                 Some(first) => {
                     let every = u64::from(session.options.every.get());
@@ -98,10 +100,9 @@ impl Subscribers {
                 }
             }
         });
-        if history.len() == HISTORY {
-            history.pop_front();
-        }
         history.push_back(newest.since());
+        let surplus = history.len().saturating_sub(reach.min(MOST_HISTORY));
+        history.drain(..surplus);
         failed
     }
 
@@ -127,6 +128,14 @@ impl Subscribers {
 }
 
 impl Session {
+    /// How many snapshots back the one is that its next one follows on.
+    fn reach(&self) -> usize {
+        match self.options.variant.logs {
+            LogMode::New => usize::try_from(self.options.every.get()).unwrap_or(usize::MAX),
+            LogMode::Tail => 0,
+        }
+    }
+
     /// Fails where the session is gone.
     fn deliver(&self, snapshot: Arc<EncodedSnapshot>) -> Result<(), ()> {
         match self.deliveries.try_send(Delivery::Snapshot(snapshot)) {

@@ -1,3 +1,4 @@
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -5,9 +6,13 @@ use actix::{Actor, Addr, Context, Handler};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::subscribers::MOST_HISTORY;
 use super::{Aggregator, FIRST_SNAPSHOT_WITHIN, Newest, SourceState};
-use crate::messages::{Collected, Delivery, StopPublishing, Subscribe, SystemSample, Unsubscribe};
-use crate::model::Options;
+use crate::messages::{
+    CatchUp, Collected, Delivery, EncodedSnapshot, StopPublishing, Subscribe, SystemSample,
+    Unsubscribe,
+};
+use crate::model::{LogMode, Options};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -123,32 +128,116 @@ async fn stopping_ends_sessions_old_and_new() {
     assert!(early.try_recv().is_err() && late.try_recv().is_err());
 }
 
+/// A session that keeps what it is delivered.
+struct Keep(mpsc::UnboundedSender<Delivery>);
+
+impl Actor for Keep {
+    type Context = Context<Self>;
+}
+
+impl Handler<Delivery> for Keep {
+    type Result = ();
+
+    fn handle(&mut self, delivery: Delivery, _: &mut Self::Context) {
+        let _ = self.0.send(delivery);
+    }
+}
+
+type Kept = mpsc::UnboundedReceiver<Delivery>;
+
+fn keep(aggregator: &Addr<Aggregator>, client: u64, options: Options) -> Kept {
+    let (notes, kept) = mpsc::unbounded_channel();
+    aggregator.do_send(Subscribe {
+        client,
+        options,
+        deliveries: Keep(notes).start().recipient(),
+    });
+    kept
+}
+
+async fn snapshot(kept: &mut Kept) -> Arc<EncodedSnapshot> {
+    match kept.recv().await {
+        Some(Delivery::Snapshot(snapshot)) => snapshot,
+        other => panic!("a snapshot was due, not {other:?}"),
+    }
+}
+
 #[actix::test]
 async fn all_sessions_share_one_encoding() {
-    struct Keep(mpsc::UnboundedSender<Delivery>);
-    impl Actor for Keep {
-        type Context = Context<Self>;
-    }
-    impl Handler<Delivery> for Keep {
-        type Result = ();
-        fn handle(&mut self, delivery: Delivery, _: &mut Self::Context) {
-            let _ = self.0.send(delivery);
-        }
-    }
     let aggregator = aggregator();
-    let (notes, mut kept) = mpsc::unbounded_channel();
+    let [mut one, mut other] = [1, 2].map(|client| keep(&aggregator, client, Options::default()));
+    aggregator.do_send(sample());
+    let (one, other) = (snapshot(&mut one).await, snapshot(&mut other).await);
+    assert!(Arc::ptr_eq(&one, &other));
+}
+
+fn new_lines(every: u32) -> Options {
+    let mut options = Options::default();
+    options.variant.logs = LogMode::New;
+    options.every = NonZeroU32::new(every).unwrap();
+    options
+}
+
+/// The numbers of so many snapshots, each with that of the one that it follows on.
+async fn followed(kept: &mut Kept, count: usize) -> Vec<(u64, Option<u64>)> {
+    let mut followed = Vec::new();
+    for _ in 0..count {
+        let snapshot = snapshot(kept).await;
+        followed.push((snapshot.seq, snapshot.follows));
+    }
+    followed
+}
+
+#[actix::test]
+async fn new_lines_follow_on_the_snapshot_that_was_sent_before() {
+    tokio::time::pause();
+    let aggregator = aggregator();
+    let mut first = keep(&aggregator, 1, new_lines(1));
+    let mut third = keep(&aggregator, 2, new_lines(3));
+    aggregator.do_send(sample());
+    assert_eq!(
+        followed(&mut first, 4).await,
+        [(1, None), (2, Some(1)), (3, Some(2)), (4, Some(3))]
+    );
+    // One that comes later, and reaches farther back than all before it.
+    let mut fifth = keep(&aggregator, 3, new_lines(5));
+    assert_eq!(
+        followed(&mut fifth, 3).await,
+        [(4, None), (9, Some(4)), (14, Some(9))]
+    );
+    assert_eq!(
+        followed(&mut third, 4).await,
+        [(1, None), (4, Some(1)), (7, Some(4)), (10, Some(7))]
+    );
+}
+
+#[actix::test]
+async fn who_was_sent_too_little_asks_and_is_sent_the_rest() {
+    tokio::time::pause();
+    let aggregator = aggregator();
+    let mut kept = keep(&aggregator, 1, new_lines(100));
+    aggregator.do_send(sample());
+    let first = snapshot(&mut kept).await;
+    assert_eq!((first.seq, first.follows), (1, None));
+    // So far back it is not known any more what a snapshot has said.
+    let late = snapshot(&mut kept).await;
+    assert_eq!(
+        (late.seq, late.follows),
+        (101, Some(101 - MOST_HISTORY as u64))
+    );
+    aggregator.do_send(CatchUp {
+        client: 1,
+        since: first.since.clone(),
+    });
+    let whole = snapshot(&mut kept).await;
+    assert_eq!((whole.seq, whole.follows), (101, Some(1)));
+    // Others who ask for the same share it; who is unknown is sent nothing.
     for client in [1, 2] {
-        aggregator.do_send(Subscribe {
+        aggregator.do_send(CatchUp {
             client,
-            options: Options::default(),
-            deliveries: Keep(notes.clone()).start().recipient(),
+            since: first.since.clone(),
         });
     }
-    aggregator.do_send(sample());
-    let (Some(Delivery::Snapshot(one)), Some(Delivery::Snapshot(other))) =
-        (kept.recv().await, kept.recv().await)
-    else {
-        panic!("two snapshots were due");
-    };
-    assert!(Arc::ptr_eq(&one, &other));
+    assert!(Arc::ptr_eq(&snapshot(&mut kept).await, &whole));
+    assert!(kept.try_recv().is_err());
 }

@@ -376,6 +376,8 @@ impl LogFile {
                 if rest.len() > LONGEST_ENTRY {
                     rest.clear();
                 }
+                // It is kept until the next round, of every container's log: the room for a chunk is not.
+                rest.shrink_to_fit();
                 return Ok(());
             }
         }
@@ -772,6 +774,22 @@ mod tests {
     fn compress(path: &Path) {
         let done = Command::new("gzip").arg(path).status().unwrap();
         assert!(done.success());
+    }
+
+    #[test]
+    fn no_room_is_kept_between_rounds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0123-json.log");
+        let mut log = log_at(&path, 50);
+        let mut kept = |entries: &str| {
+            append(&path, entries);
+            assert!(log.update().unwrap());
+            log.at.as_ref().map(|at| at.rest.capacity())
+        };
+        assert_eq!(kept(&numbered(0..10_000)), Some(0));
+        assert_eq!(kept(&numbered(0..10)), Some(0));
+        let beginning = "{\"log\":";
+        assert_eq!(kept(beginning), Some(beginning.len()));
     }
 
     #[test]
