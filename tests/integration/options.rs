@@ -1,16 +1,13 @@
 //! What a client asks for after its key, and what it gets.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::{Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use serial_test::parallel;
 
-use crate::support::{Agent, Client, Ending, Idle, KEY, PATIENCE, schema};
+use crate::support::{Agent, Client, Ending, Idle, KEY, PATIENCE, schema, unpack};
 
 /// The fields that every snapshot has.
 const ENVELOPE: [&str; 5] = ["agent", "host", "sources", "status", "timestamp"];
@@ -143,25 +140,6 @@ fn a_zstd_stream_unpacks_to_the_plain_one() {
         let snapshot: Value = serde_json::from_str(&line).unwrap();
         assert!(snapshot["system"].is_object() && snapshot.get("logs").is_none());
     }
-}
-
-/// What `zstd -dc` makes of a stream, as lines.
-fn unpack(stream: &[u8]) -> Vec<String> {
-    let mut zstd = Command::new("zstd")
-        .arg("-dc")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("zstd (Debian: zstd) starts");
-    let mut input = zstd.stdin.take().unwrap();
-    let stream = stream.to_vec();
-    let writer = thread::spawn(move || input.write_all(&stream).unwrap());
-    let output = zstd.wait_with_output().unwrap();
-    writer.join().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.ends_with('\n'));
-    text.lines().map(str::to_owned).collect()
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! After the key: one whole line after another, on time, whatever the client does meanwhile.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 use serial_test::{parallel, serial};
 
@@ -156,6 +159,86 @@ fn two_hundred_clients_at_once_all_get_snapshots() {
     drop(clients);
     let mut last = agent.login();
     last.snapshot_where("all to be gone", PATIENCE, |s| s["agent"]["clients"] == 1);
+}
+
+/// An upstream that comes back: everyone connects at once, and those who stayed notice nothing.
+#[test]
+#[serial]
+fn a_crowd_that_connects_at_once_delays_nobody() {
+    const CROWD: usize = 2000;
+    limit_descriptors(None, 2 * CROWD as u64);
+    let interval = Duration::from_millis(500);
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "500ms")]);
+    let mut early = agent.login();
+    early.snapshot();
+    let address = agent.address();
+    let crowd = thread::spawn(move || {
+        let mut crowd: Vec<Client> = (0..CROWD).map(|_| Client::connect(address)).collect();
+        for client in &mut crowd {
+            client.send(format!("{KEY} {{\"sections\":[]}}\n"));
+        }
+        for client in &mut crowd {
+            client.line().expect("a snapshot");
+        }
+    });
+    let mut last = early.snapshot();
+    let mut arrived = Instant::now();
+    let mut gaps = Vec::new();
+    while !crowd.is_finished() || gaps.len() < 3 {
+        let next = early.snapshot();
+        assert_eq!(seq(&next), seq(&last) + 1);
+        gaps.push(arrived.elapsed());
+        (last, arrived) = (next, Instant::now());
+    }
+    crowd.join().unwrap();
+    let late = interval + Duration::from_millis(250);
+    assert!(gaps.iter().all(|gap| *gap < late), "{gaps:?}");
+}
+
+/// The next descriptor that a process opens has this number.
+fn lowest_free_descriptor(pid: u32) -> u64 {
+    let open: BTreeSet<u64> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    (0..).find(|number| !open.contains(number)).unwrap()
+}
+
+/// Sets the soft limit of a process, or of this one.
+fn limit_descriptors(pid: Option<u32>, soft: u64) {
+    let pid = pid.map(|pid| Pid::from_raw(pid.try_into().unwrap()).unwrap());
+    let limit = Rlimit {
+        current: Some(soft),
+        ..getrlimit(Resource::Nofile)
+    };
+    prlimit(pid, Resource::Nofile, limit).unwrap();
+}
+
+#[test]
+#[parallel]
+fn out_of_descriptors_it_waits_and_serves_those_it_has() {
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms")]);
+    let pid = agent.pid();
+    let mut early = agent.login();
+    let before = seq(&early.snapshot());
+    limit_descriptors(Some(pid), lowest_free_descriptor(pid));
+
+    let mut late = agent.connect();
+    late.send(format!("{KEY}\n"));
+    let refused = agent.event("accept failed");
+    assert_eq!(refused.level(), "WARN");
+    assert!(refused.text("error").contains("os error 24"), "{refused:?}");
+    assert_eq!(late.ends_within(Duration::from_secs(2)), None);
+    // It tries again after 10 ms at first, and after a second in the end.
+    let tries = agent.events("accept failed").len();
+    assert!((2..=12).contains(&tries), "{tries} tries in two seconds");
+    let seen = seq(&early.snapshot_where("the newest", PATIENCE, |s| seq(s) > before + 15));
+
+    limit_descriptors(Some(pid), 1024);
+    late.snapshot();
+    early.snapshot_where("both", PATIENCE, |s| {
+        seq(s) > seen && s["agent"]["clients"] == 2 && s["status"] == "ok"
+    });
 }
 
 #[test]

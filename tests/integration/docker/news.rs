@@ -4,13 +4,14 @@ use std::fs::{self, File};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use serial_test::{parallel, serial};
 
 use super::container::Container;
 use super::engine::PrivateEngine;
 use super::launch;
-use crate::support::{Agent, Client, KEY, PATIENCE};
+use crate::support::{Agent, Client, Ending, KEY, PATIENCE, unpack};
 
 /// Only the logs, each line once.
 const NEWS: &str = r#"{"sections":["logs"],"logs":"new"}"#;
@@ -37,6 +38,11 @@ fn agent(log_lines: &str) -> Agent {
 /// A client's account of one container's numbered lines.
 struct Reader {
     client: Client,
+    account: Account,
+}
+
+/// Of what was read so far.
+struct Account {
     name: String,
     /// The last number that came.
     last: Option<u64>,
@@ -51,6 +57,27 @@ impl Reader {
         client.send(format!("{KEY} {options}\n"));
         Self {
             client,
+            account: Account::of(name),
+        }
+    }
+
+    /// Reads the next snapshot.
+    fn read(&mut self) {
+        let line = self.client.line().expect("a snapshot, not the end");
+        self.account.take_in(&line);
+    }
+
+    /// Reads on until a moment.
+    fn read_until(&mut self, end: Instant) {
+        while Instant::now() < end {
+            self.read();
+        }
+    }
+}
+
+impl Account {
+    fn of(name: &str) -> Self {
+        Self {
             name: name.to_owned(),
             last: None,
             lines: 0,
@@ -59,10 +86,9 @@ impl Reader {
         }
     }
 
-    /// Reads the next snapshot: its lines follow on the last ones, but for as many as it says were dropped.
-    fn read(&mut self) {
-        let line = self.client.line().expect("a snapshot, not the end");
-        let snapshot: Value = serde_json::from_str(&line).expect("a snapshot is JSON");
+    /// Takes in a snapshot: its lines follow on the last ones, but for as many as it says were dropped.
+    fn take_in(&mut self, snapshot: &str) {
+        let snapshot: Value = serde_json::from_str(snapshot).expect("a snapshot is JSON");
         let dropped = snapshot["logs_dropped"][&self.name].as_u64().unwrap_or(0);
         self.dropped += dropped;
         self.skipped = snapshot["agent"]["skipped"].as_u64().unwrap();
@@ -82,13 +108,6 @@ impl Reader {
             due = Some(number + 1);
             self.last = Some(number);
             self.lines += 1;
-        }
-    }
-
-    /// Reads on until a moment.
-    fn read_until(&mut self, end: Instant) {
-        while Instant::now() < end {
-            self.read();
         }
     }
 }
@@ -113,14 +132,22 @@ fn each_line_comes_once_through_restarts_rotation_and_pauses_of_the_reader() {
         let mut steady = reader(NEWS);
         let steady = scope.spawn(move || {
             steady.read_until(end);
-            assert_eq!((steady.skipped, steady.dropped), (0, 0));
-            assert!(steady.lines > 2000, "only {} lines", steady.lines);
+            assert_eq!((steady.account.skipped, steady.account.dropped), (0, 0));
+            assert!(
+                steady.account.lines > 2000,
+                "only {} lines",
+                steady.account.lines
+            );
         });
         let mut third = reader(r#"{"sections":["logs"],"logs":"new","every":3}"#);
         let third = scope.spawn(move || {
             third.read_until(end);
-            assert_eq!((third.skipped, third.dropped), (0, 0));
-            assert!(third.lines > 2000, "only {} lines", third.lines);
+            assert_eq!((third.account.skipped, third.account.dropped), (0, 0));
+            assert!(
+                third.account.lines > 2000,
+                "only {} lines",
+                third.account.lines
+            );
         });
         let narrow = Client::connect_narrow(agent.address());
         let mut slow = Reader::new(narrow, NEWS, name);
@@ -129,9 +156,16 @@ fn each_line_comes_once_through_restarts_rotation_and_pauses_of_the_reader() {
                 slow.read_until(Instant::now() + Duration::from_secs(2));
                 thread::sleep(Duration::from_secs(4));
             }
-            assert!(slow.skipped > 0, "it was not slow enough");
-            assert!(slow.dropped > 0, "it did not miss more than is kept");
-            assert!(slow.lines > 500, "only {} lines", slow.lines);
+            assert!(slow.account.skipped > 0, "it was not slow enough");
+            assert!(
+                slow.account.dropped > 0,
+                "it did not miss more than is kept"
+            );
+            assert!(
+                slow.account.lines > 500,
+                "only {} lines",
+                slow.account.lines
+            );
         });
         let killed = scope.spawn(move || {
             while Instant::now() < end {
@@ -152,6 +186,30 @@ fn each_line_comes_once_through_restarts_rotation_and_pauses_of_the_reader() {
 
 #[test]
 #[parallel]
+fn each_line_comes_once_packed_as_well() {
+    let container = writer("news-packed", &[], 10, "0.3");
+    let agent = agent("300");
+    container.wait_for_line_with("line 1 ");
+    let mut packed = agent.connect();
+    packed.send(format!(
+        "{KEY} {{\"sections\":[\"logs\"],\"logs\":\"new\",\"encoding\":\"zstd\"}}\n"
+    ));
+    assert_eq!(packed.ends_within(Duration::from_secs(5)), None);
+    agent.signal(Signal::SIGTERM);
+    let (stream, ending) = packed.rest();
+    assert_eq!(ending, Ending::Eof);
+    let mut account = Account::of(container.name());
+    let snapshots = unpack(&stream);
+    for snapshot in &snapshots {
+        account.take_in(snapshot);
+    }
+    assert!(snapshots.len() > 15, "only {} snapshots", snapshots.len());
+    assert_eq!((account.skipped, account.dropped), (0, 0));
+    assert!(account.lines > 500, "only {} lines", account.lines);
+}
+
+#[test]
+#[parallel]
 fn each_line_comes_once_by_calls_as_well() {
     let container = writer("news-local", &["--log-driver", "local"], 10, "1.5");
     let agent = agent("300");
@@ -165,8 +223,12 @@ fn each_line_comes_once_by_calls_as_well() {
         });
         reader.read_until(end);
     });
-    assert_eq!(reader.dropped, 0);
-    assert!(reader.lines > 500, "only {} lines", reader.lines);
+    assert_eq!(reader.account.dropped, 0);
+    assert!(
+        reader.account.lines > 500,
+        "only {} lines",
+        reader.account.lines
+    );
 }
 
 #[test]
@@ -188,18 +250,22 @@ fn assert_last_words_are_heard(driver: &str) {
     let container = Container::run("news-last", &options, script);
     let mut reader = Reader::new(agent.connect(), NEWS, container.name());
     let end = Instant::now() + PATIENCE;
-    while reader.last != Some(2) {
-        assert!(Instant::now() < end, "last heard: {:?}", reader.last);
+    while reader.account.last != Some(2) {
+        assert!(
+            Instant::now() < end,
+            "last heard: {:?}",
+            reader.account.last
+        );
         reader.read();
     }
     // And only once, also when it is started again.
     container.docker("start", &[]);
-    reader.last = None;
-    while reader.last.is_none() {
+    reader.account.last = None;
+    while reader.account.last.is_none() {
         assert!(Instant::now() < end, "not heard again");
         reader.read();
     }
-    assert_eq!((reader.last, reader.dropped), (Some(1), 0));
+    assert_eq!((reader.account.last, reader.account.dropped), (Some(1), 0));
 }
 
 #[test]
@@ -224,20 +290,24 @@ fn nothing_comes_twice_after_an_outage_of_the_engine() {
     container.wait_for_line_with("line 1 ");
     let mut reader = Reader::new(agent.connect(), NEWS, container.name());
     reader.read_until(Instant::now() + Duration::from_secs(2));
-    let heard = reader.last.expect("lines before the outage");
+    let heard = reader.account.last.expect("lines before the outage");
     let hang = private.freeze();
     // Until what was known of the logs is dropped: three intervals and 15 s.
     reader.read_until(Instant::now() + Duration::from_secs(25));
     drop(hang);
     let end = Instant::now() + PATIENCE;
-    let before = reader.last;
-    while reader.last == before {
+    let before = reader.account.last;
+    while reader.account.last == before {
         assert!(Instant::now() < end, "nothing after the outage");
         reader.read();
     }
     reader.read_until(Instant::now() + Duration::from_secs(2));
-    assert!(reader.last > Some(heard + 1000), "{:?}", reader.last);
-    assert_eq!(reader.dropped, 0);
+    assert!(
+        reader.account.last > Some(heard + 1000),
+        "{:?}",
+        reader.account.last
+    );
+    assert_eq!(reader.account.dropped, 0);
 }
 
 #[test]
@@ -250,9 +320,11 @@ fn a_log_that_was_copied_and_emptied_is_read_on() {
     let path = container.inspect()["LogPath"].as_str().unwrap().to_owned();
     for _ in 0..3 {
         // As logrotate does it; just after a burst, or it would lose lines itself.
-        let mut before = reader.last;
-        while reader.last == before || reader.last.is_some_and(|last| last % 100 > 0) {
-            before = reader.last;
+        let mut before = reader.account.last;
+        while reader.account.last == before
+            || reader.account.last.is_some_and(|last| last % 100 > 0)
+        {
+            before = reader.account.last;
             reader.read();
         }
         fs::copy(&path, format!("{path}.1")).unwrap();
@@ -264,8 +336,12 @@ fn a_log_that_was_copied_and_emptied_is_read_on() {
             .unwrap();
     }
     reader.read_until(Instant::now() + Duration::from_secs(5));
-    assert_eq!(reader.dropped, 0);
-    assert!(reader.lines > 400, "only {} lines", reader.lines);
+    assert_eq!(reader.account.dropped, 0);
+    assert!(
+        reader.account.lines > 400,
+        "only {} lines",
+        reader.account.lines
+    );
     fs::remove_file(format!("{path}.1")).unwrap();
 }
 
@@ -279,15 +355,22 @@ fn what_a_container_that_was_there_before_writes_when_it_is_started_is_new() {
     let agent = agent("50");
     let mut reader = Reader::new(agent.connect(), NEWS, container.name());
     reader.read_until(Instant::now() + Duration::from_secs(2));
-    assert_eq!(reader.last, None);
+    assert_eq!(reader.account.last, None);
     container.docker("start", &[]);
     let end = Instant::now() + PATIENCE;
-    while reader.last.is_none() {
+    while reader.account.last.is_none() {
         assert!(Instant::now() < end, "nothing heard");
         reader.read();
     }
     // Not what it wrote before the agent was there.
-    assert_eq!((reader.last, reader.lines, reader.dropped), (Some(2), 1, 0));
+    assert_eq!(
+        (
+            reader.account.last,
+            reader.account.lines,
+            reader.account.dropped
+        ),
+        (Some(2), 1, 0)
+    );
 }
 
 #[test]
@@ -298,7 +381,7 @@ fn what_a_container_writes_before_it_is_first_seen_is_counted() {
     let name = before.name().to_owned();
     let mut reader = Reader::new(agent.connect(), NEWS, &name);
     let end = Instant::now() + PATIENCE;
-    while reader.last != Some(1) {
+    while reader.account.last != Some(1) {
         assert!(Instant::now() < end, "nothing heard");
         reader.read();
     }
@@ -308,10 +391,18 @@ fn what_a_container_writes_before_it_is_first_seen_is_counted() {
     drop(before);
     let script = "seq -f 'line %.0f' 2 2000 2>/dev/null || for i in $(seq 2 2000); do echo line $i; done; sleep 1000";
     let _again = Container::run_as(&name, script);
-    while reader.last != Some(2000) {
-        assert!(Instant::now() < end, "last heard: {:?}", reader.last);
+    while reader.account.last != Some(2000) {
+        assert!(
+            Instant::now() < end,
+            "last heard: {:?}",
+            reader.account.last
+        );
         reader.read();
     }
-    assert!(reader.dropped >= 1899 - 100, "{} dropped", reader.dropped);
-    assert_eq!(reader.lines + reader.dropped, 2000);
+    assert!(
+        reader.account.dropped >= 1899 - 100,
+        "{} dropped",
+        reader.account.dropped
+    );
+    assert_eq!(reader.account.lines + reader.account.dropped, 2000);
 }

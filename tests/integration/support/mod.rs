@@ -11,6 +11,7 @@ mod openssl;
 pub(crate) mod schema;
 pub(crate) mod wait;
 mod watch;
+mod zstd;
 
 pub(crate) use agent::{Agent, Event, Finished, KEY, Launch};
 pub(crate) use busy::{Busy, Idle};
@@ -20,3 +21,4 @@ pub(crate) use lines::Lines;
 pub(crate) use openssl::OpenSsl;
 pub(crate) use wait::PATIENCE;
 pub(crate) use watch::Watch;
+pub(crate) use zstd::unpack;
