@@ -51,15 +51,15 @@ pub struct News<'l> {
 impl LogLines {
     /// Encodes lines; `open` of them, at the end, are unfinished.
     #[must_use]
-    pub fn new(lines: &[String], open: usize, place: Place) -> Self {
-        let text: usize = lines.iter().map(String::len).sum();
+    pub fn new(lines: &[impl AsRef<str>], open: usize, place: Place) -> Self {
+        let text: usize = lines.iter().map(|line| line.as_ref().len()).sum();
         let mut json = Vec::with_capacity(text + text / 16 + lines.len() * 3 + 2);
         json.push(b'[');
         let mut begins = Vec::with_capacity(lines.len() + 1);
         begins.push(1);
         for line in lines {
             // Writing to memory does not fail, and text can always be said in JSON.
-            let _ = serde_json::to_writer(&mut json, line);
+            let _ = serde_json::to_writer(&mut json, line.as_ref());
             json.push(b',');
             begins.push(u32::try_from(json.len()).unwrap_or(u32::MAX));
         }

@@ -5,6 +5,7 @@
 //! already is known, and by their digest whether they are still the first of the answer. Where they are not (rotated away, more written
 //! than is asked for, a terminal's line continued), and once a minute, the tail is read anew.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -130,12 +131,12 @@ impl CalledLog {
             }
             _ => None,
         };
-        match (grown, &self.follows) {
-            (Some(false), _) => {}
-            (Some(true), Some(follows)) => {
-                let tail = &follows.tail;
-                let (lines, unfinished) = (tail.lines(), tail.unfinished());
-                self.number(&lines, unfinished);
+        match (grown, self.follows.take()) {
+            (Some(grown), Some(follows)) => {
+                if grown {
+                    self.number(&follows.tail.lines(), follows.tail.unfinished());
+                }
+                self.follows = Some(follows);
             }
             _ => {
                 let (tail, last) = read_tail(call, id, wanted, full, deadline).await?;
@@ -151,10 +152,10 @@ impl CalledLog {
     }
 
     /// Numbers lines, of which the last ones are unfinished, from the last one that was seen on.
-    fn number(&mut self, lines: &[String], unfinished: usize) {
+    fn number(&mut self, lines: &[Cow<'_, str>], unfinished: usize) {
         let finished = lines.len() - unfinished.min(lines.len());
         let seen = self.last.as_ref().map(|last| {
-            let seen = lines[..finished].iter().rposition(|line| line == last);
+            let seen = lines[..finished].iter().rposition(|line| **line == **last);
             seen.map(|at| at + 1)
         });
         self.place.end += match seen {
@@ -168,7 +169,7 @@ impl CalledLog {
             }
         };
         if let Some(last) = lines[..finished].last() {
-            self.last = Some(last.clone());
+            self.last = Some(last.to_string());
         }
         self.lines = Arc::new(LogLines::new(lines, unfinished, self.place.clone()));
     }
@@ -404,6 +405,8 @@ fn engine_error(message: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use bytes::Bytes;
     use tokio::time::Instant;
 
@@ -485,7 +488,7 @@ mod tests {
     fn lines_are_numbered_on_from_the_last_that_was_seen() {
         let mut log = CalledLog::new("0123");
         let mut number = |lines: &[&str], unfinished| {
-            let lines: Vec<_> = lines.iter().map(|&line| line.to_owned()).collect();
+            let lines: Vec<_> = lines.iter().map(|&line| Cow::Borrowed(line)).collect();
             log.number(&lines, unfinished);
             let Place { end, origin, .. } = log.lines.place().clone();
             (end - ORIGIN, ORIGIN - origin)

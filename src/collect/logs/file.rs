@@ -159,7 +159,7 @@ impl LogFile {
             New::Since(since) => {
                 // As the engine writes times, which sort as text.
                 let since = humantime::format_rfc3339_nanos(since).to_string();
-                lines.iter().filter(|line| **line < since).count()
+                lines.iter().filter(|line| ***line < *since).count()
             }
             New::Nothing | New::All => 0,
         };

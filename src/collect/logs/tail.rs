@@ -5,6 +5,7 @@
 //! forgets it (20.10 does, with the `local` driver); but only it is shorter than 16 KiB. Messages
 //! of a container without a TTY come one by one; those of a TTY come as one stream without seams.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 /// The longest text of a line, in bytes, without its timestamp. The engine's fragments are as
@@ -214,7 +215,7 @@ impl Tail {
 
     /// The lines, oldest first, each `TIMESTAMP text`: text that is not UTF-8 is replaced, and a
     /// line that was cut says so.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<Cow<'_, str>> {
         let surplus = self.lines.len().saturating_sub(self.wanted);
         self.lines
             .iter()
@@ -225,7 +226,7 @@ impl Tail {
 }
 
 impl Line {
-    fn finished(&self) -> String {
+    fn finished(&self) -> Cow<'_, str> {
         let start = self.raw.len() - after_timestamp(&self.raw).len();
         let end = self.raw.len().min(start + LONGEST_LINE);
         let mut rest = &self.raw[end..];
@@ -242,11 +243,8 @@ impl Line {
             [kept @ .., b'\r'] if self.terminal => kept,
             kept => kept,
         };
-        let mut line = String::from_utf8_lossy(kept).into_owned();
-        if cut {
-            line.push_str(CUT);
-        }
-        line
+        let line = String::from_utf8_lossy(kept);
+        if cut { line + CUT } else { line }
     }
 }
 
@@ -279,6 +277,8 @@ fn unfinished(text: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::{CUT, Channel, LONGEST_LINE, MOST_TEXT, Tail};
 
     const TS: &str = "2024-01-01T12:00:00.123456789Z";
@@ -305,7 +305,7 @@ mod tests {
         for (channel, text) in messages {
             tail.push(*channel, format!("{TS} {text}").as_bytes());
         }
-        tail.lines()
+        tail.lines().into_iter().map(Cow::into_owned).collect()
     }
 
     #[test]
