@@ -4,7 +4,7 @@
 
 PROFILE ?= release
 
-.PHONY: help run test bench bench-fanout lint build
+.PHONY: help run test bench bench-fanout docs lint build
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ bench: ## as root: what the agent costs, beside other ways and agents; says how 
 # more. A glance: make bench-fanout BENCH_CLIENTS=100 BENCH_SECONDS=5 BENCH_MINUTES=1 BENCH_LOGS_MINUTES=1
 bench-fanout: ## how the agent serves 10,000 clients, beside a bare server; says how long it will take
 	@tests/setup/bench-fanout.sh
+
+docs: ## writes docs/snapshot.md from the model's documentation
+	UPDATE_DOCS=1 cargo test --locked --test integration docs::
 
 lint: ## formatting, clippy, documentation, dependencies, shell scripts: all without a warning
 	cargo fmt --check

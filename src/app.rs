@@ -161,13 +161,14 @@ fn start_collectors(
     aggregator: &Addr<Aggregator>,
     arbiter: &Arbiter,
 ) -> Vec<Recipient<StopCollecting>> {
+    let containers = settings.docker.clone().map(Containers::of);
     let system = SystemCollector::new(
-        HostSource::new(settings.top_processes),
+        HostSource::new(settings.top_processes, containers.clone()),
         settings.system_interval,
         aggregator.clone().recipient(),
     );
     let mut collectors = vec![start(system, arbiter)];
-    let Some(containers) = settings.docker.clone().map(Containers::of) else {
+    let Some(containers) = containers else {
         return collectors;
     };
     let docker = DockerCollector::new(

@@ -11,11 +11,11 @@ use crate::settings::CollectSettings;
 /// Reads every source once, all at the same time, and composes what they say.
 pub async fn take(settings: &CollectSettings) -> Snapshot {
     let mut newest = Newest::for_settings(settings);
+    let containers = settings.docker.clone().map(Containers::of);
     let system = async {
-        let mut source = HostSource::new(settings.top_processes);
+        let mut source = HostSource::new(settings.top_processes, containers.clone());
         collect_once(&mut source).await
     };
-    let containers = settings.docker.clone().map(Containers::of);
     let docker = async {
         let mut source = ContainerSource::new(containers.clone()?, settings.container_stats);
         Some(collect_once(&mut source).await)

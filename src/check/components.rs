@@ -85,7 +85,7 @@ fn split_problems(problems: &Problems) -> (Outcome, Vec<&Problem>) {
 
 async fn sources<P: Fn(&str)>(report: &mut Report<P>, settings: &CollectSettings) {
     let started = Instant::now();
-    let system = collect_once(&mut HostSource::new(settings.top_processes)).await;
+    let system = collect_once(&mut HostSource::new(settings.top_processes, None)).await;
     report.line("system metrics", started, &system_outcome(system));
 
     let Some(host) = &settings.docker else {

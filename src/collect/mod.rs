@@ -8,7 +8,9 @@ mod backoff;
 mod blocking;
 pub mod docker;
 pub mod logs;
+mod mountinfo;
 mod net_dev;
+mod rate;
 mod schedule;
 pub mod system;
 

@@ -19,7 +19,10 @@ pub use docker::{
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub use logs::{LogLines, Logs, News, Place, Positions};
 pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
-pub use system::{HostInfo, LoadAverage, NetworkInterface, SystemMetrics, TopProcess};
+pub use system::{
+    CpuTimes, Disk, DiskIo, HostInfo, HostPressure, InterfaceKind, LoadAverage, NetworkInterface,
+    Pressure, ProcessCounts, Stalls, SystemMetrics, Temperature, TopProcess,
+};
 pub use timestamp::Timestamp;
 
 use std::collections::BTreeMap;
@@ -50,7 +53,8 @@ pub struct Snapshot {
     pub sources: Sources,
     /// What the host is.
     pub host: Arc<HostInfo>,
-    /// The agent itself. Last, so that all of a line but a client's own `skipped` is shared.
+    /// The agent itself.
+    // Last, so that all of a line but a client's own `skipped` is shared.
     pub agent: AgentInfo,
 }
 
@@ -73,8 +77,8 @@ pub struct AgentInfo {
     pub engine_cpu_percent: Option<f64>,
     /// The agent's resident memory, in bytes. Source: `/proc/<pid>/stat`, `rss`.
     pub memory_rss: u64,
-    /// Snapshots that this client missed since it connected, because it read too slowly. The
-    /// last field of the line: see [`crate::messages::EncodedSnapshot`].
+    /// Snapshots that this client missed since it connected, because it read too slowly.
+    // The last field of the line: see `crate::messages::EncodedSnapshot`.
     pub skipped: u64,
 }
 

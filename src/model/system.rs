@@ -8,22 +8,64 @@ pub struct SystemMetrics {
     /// One number: all cores together, busy percent, 0–100, over the last interval.
     /// Source: `/proc/stat`; idle and iowait are not busy.
     pub cpu_percent: [f64; 1],
+    /// Each core, busy percent, 0–100, over the last interval, in the order of their numbers.
+    /// Source: `/proc/stat`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpu_cores: Vec<f64>,
+    /// What all cores together did over the last interval. Source: `/proc/stat`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_times: Option<CpuTimes>,
     /// Memory in use, in MiB: total − available. Source: `/proc/meminfo`.
     pub memory_used: f64,
     /// Memory, in MiB. Source: `/proc/meminfo`, `MemTotal`.
     pub memory_total: f64,
+    /// Memory that programs could still have without swapping, in MiB, as the kernel estimates it.
+    /// Source: `/proc/meminfo`, `MemAvailable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_available: Option<f64>,
+    /// Memory that caches files, in MiB: the `cache` of `free -w`. Source: `/proc/meminfo`, `Cached` +
+    /// `SReclaimable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_cached: Option<f64>,
+    /// Swap in use, in MiB; absent where the host has no swap. Source: `/proc/meminfo`, `SwapTotal` −
+    /// `SwapFree`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap_used: Option<f64>,
+    /// Swap, in MiB; absent where the host has none. Source: `/proc/meminfo`, `SwapTotal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap_total: Option<f64>,
     /// Used space of the root file system, in GiB, as `df` counts it. Source: `statvfs("/")`.
     pub disk_used: f64,
     /// Size of the root file system, in GiB. Source: `statvfs("/")`.
     pub disk_total: f64,
+    /// Every file system that keeps data, by mount point; a device that is mounted twice counts once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Disk>,
+    /// Every block device as a whole, by name, without RAM disks and loop devices. Source:
+    /// `/proc/diskstats`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disk_io: Vec<DiskIo>,
     /// Time since boot, in seconds. Source: `/proc/uptime`.
     pub uptime: u64,
     /// Load averages. Source: `/proc/loadavg`.
     pub load_avg: LoadAverage,
     /// Every network interface. Source: `/proc/net/dev`.
     pub network: Vec<NetworkInterface>,
+    /// How long work waited for CPU, memory and I/O; absent where the kernel does not tell. Source:
+    /// `/proc/pressure`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<HostPressure>,
+    /// The host's temperature sensors. Source: `/sys/class/hwmon`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub temperatures: Vec<Temperature>,
+    /// How many processes there are, by state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<ProcessCounts>,
     /// The busiest processes, busiest first.
     pub top_processes: Vec<TopProcess>,
+    /// The processes that have the most resident memory, largest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub top_memory: Vec<TopProcess>,
 }
 
 impl Default for SystemMetrics {
@@ -31,14 +73,26 @@ impl Default for SystemMetrics {
     fn default() -> Self {
         Self {
             cpu_percent: [0.0],
+            cpu_cores: Vec::new(),
+            cpu_times: None,
             memory_used: 0.0,
             memory_total: 0.0,
+            memory_available: None,
+            memory_cached: None,
+            swap_used: None,
+            swap_total: None,
             disk_used: 0.0,
             disk_total: 0.0,
+            disks: Vec::new(),
+            disk_io: Vec::new(),
             uptime: 0,
             load_avg: LoadAverage::default(),
             network: Vec::new(),
+            pressure: None,
+            temperatures: Vec::new(),
+            processes: None,
             top_processes: Vec::new(),
+            top_memory: Vec::new(),
         }
     }
 }
@@ -57,8 +111,76 @@ pub struct LoadAverage {
     pub fifteen: f64,
 }
 
-/// The counters of one of the host's network interfaces, since boot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Shares of the time that all cores together had, in percent, 0–100; what is missing to 100 was idle.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct CpuTimes {
+    /// Programs, those of low priority and guests of virtual machines included.
+    pub user: f64,
+    /// The kernel, for programs.
+    pub system: f64,
+    /// Idle, while I/O was outstanding.
+    pub iowait: f64,
+    /// Taken by the hypervisor for other guests.
+    pub steal: f64,
+    /// The kernel, for devices: hard and soft interrupts.
+    pub irq: f64,
+}
+
+/// A file system that keeps data: on a block device, of another host, or in a program (FUSE). Not those of
+/// the kernel, in memory, or of containers; the root is always there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Where it is mounted. Source: `/proc/self/mountinfo`.
+    pub mount: String,
+    /// What is mounted there, e.g. `/dev/sda1`. Source: `/proc/self/mountinfo`.
+    pub device: String,
+    /// The file system's type, e.g. `ext4`. Source: `/proc/self/mountinfo`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Used space, in GiB, as `df` counts it; absent while it is stuck. Source: `statvfs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<f64>,
+    /// Its size, in GiB; absent while it is stuck. Source: `statvfs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<f64>,
+    /// Used inodes; absent while it is stuck, and where it does not count them. Source: `statvfs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inodes_used: Option<u64>,
+    /// Inodes; absent while it is stuck, and where it does not count them. Source: `statvfs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inodes_total: Option<u64>,
+    /// True while it has not answered for more than a second; absent otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stuck: bool,
+}
+
+/// The traffic of one block device: counters since boot, and rates over the last interval.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DiskIo {
+    /// The device's name, e.g. `sda`.
+    pub device: String,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Read operations.
+    pub read_ops: u64,
+    /// Write operations.
+    pub write_ops: u64,
+    /// Bytes read per second.
+    pub read_bytes_per_second: f64,
+    /// Bytes written per second.
+    pub write_bytes_per_second: f64,
+    /// Read operations per second.
+    pub read_ops_per_second: f64,
+    /// Write operations per second.
+    pub write_ops_per_second: f64,
+    /// The share of time in which it had something to do, in percent, 0–100.
+    pub busy_percent: f64,
+}
+
+/// One of the host's network interfaces: counters since boot, and rates over the last interval.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NetworkInterface {
     /// The interface's name.
     pub name: String,
@@ -70,10 +192,132 @@ pub struct NetworkInterface {
     pub packets_sent: u64,
     /// Packets received.
     pub packets_recv: u64,
+    /// Bytes sent per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_sent_per_second: Option<f64>,
+    /// Bytes received per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_recv_per_second: Option<f64>,
+    /// Packets sent per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets_sent_per_second: Option<f64>,
+    /// Packets received per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets_recv_per_second: Option<f64>,
+    /// Packets that could not be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors_sent: Option<u64>,
+    /// Packets that were received broken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors_recv: Option<u64>,
+    /// Packets that were dropped rather than sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drops_sent: Option<u64>,
+    /// Packets that were received and dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drops_recv: Option<u64>,
+    /// The link's speed, in Mbit/s; absent where it has none, or none at present. Source:
+    /// `/sys/class/net/<name>/speed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<u64>,
+    /// Whether it is up: has a link, or needs none. Absent where the kernel does not tell. Source:
+    /// `/sys/class/net/<name>/operstate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<bool>,
+    /// What it is. Absent where the kernel does not tell. Source: `/sys/class/net/<name>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<InterfaceKind>,
+    /// Of a veth: the name of the container that has its other end, without the slash. Absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
 }
 
-/// One of the busiest processes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What a network interface is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InterfaceKind {
+    /// A device, a virtual machine's included.
+    Physical,
+    /// The host's way to itself.
+    Loopback,
+    /// A switch for others.
+    Bridge,
+    /// One end of a pair, whose other end is in another network namespace as a rule.
+    Veth,
+    /// Anything else that is no device: tunnels, VLANs, bonds and so on.
+    Virtual,
+}
+
+/// How long work waited for each resource.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostPressure {
+    /// For a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Pressure>,
+    /// For memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Pressure>,
+    /// For I/O.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<Pressure>,
+}
+
+/// How long work waited for a resource: the kernel's pressure stall information.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// While some work waited.
+    pub some: Stalls,
+    /// While all work waited at once; absent where the kernel does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<Stalls>,
+}
+
+/// Shares of time in percent, 0–100.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stalls {
+    /// Of the last 10 seconds.
+    pub avg10: f64,
+    /// Of the last minute.
+    pub avg60: f64,
+    /// Of the last five minutes.
+    pub avg300: f64,
+}
+
+/// What one temperature sensor shows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Temperature {
+    /// The device that has the sensor, e.g. `coretemp`.
+    pub device: String,
+    /// Which of its sensors, e.g. `Package id 0`; its number where it has no label, e.g. `temp1`.
+    pub sensor: String,
+    /// In degrees Celsius.
+    pub celsius: f64,
+    /// From where on the device itself is in danger, in degrees Celsius; absent where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub critical: Option<f64>,
+}
+
+/// How many processes there are, by state. Source: `/proc/<pid>/stat`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessCounts {
+    /// All.
+    pub total: u64,
+    /// Running, or waiting for a CPU (`R`).
+    pub running: u64,
+    /// Waiting for something to happen (`S`), idle threads of the kernel (`I`) included.
+    pub sleeping: u64,
+    /// Waiting where no signal reaches them, for a disk as a rule (`D`).
+    pub blocked: u64,
+    /// Stopped by a signal or a debugger (`T`, `t`).
+    pub stopped: u64,
+    /// Ended, and not yet taken note of by their parent (`Z`).
+    pub zombie: u64,
+    /// Threads of all.
+    pub threads: u64,
+}
+
+/// One of the processes that use most.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TopProcess {
     /// The process's name (`comm`): 15 bytes at most.
     pub name: String,
@@ -84,6 +328,17 @@ pub struct TopProcess {
     pub mem: f64,
     /// The process's id.
     pub pid: u32,
+    /// Resident memory, in bytes. Source: `/proc/<pid>/stat`, `rss`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_rss: Option<u64>,
+    /// The user that it runs as, or the user's number where `/etc/passwd` does not have it. Source: the owner of
+    /// `/proc/<pid>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The name of the container that it runs in, without the slash; absent outside of one. Source:
+    /// `/proc/<pid>/cgroup`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
 }
 
 /// What the host is: the `host` section.

@@ -12,6 +12,8 @@
 mod commands;
 mod configuration;
 mod docker;
+mod docs;
+mod figures;
 mod host;
 mod layers;
 mod options;

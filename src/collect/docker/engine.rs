@@ -193,6 +193,11 @@ impl Call {
         Ok(Inspected {
             pid: u32::try_from(pid.unwrap_or_default()).unwrap_or_default(),
             own_network: host.network_mode.as_deref() != Some("host"),
+            network_of: host
+                .network_mode
+                .as_deref()
+                .and_then(|mode| mode.strip_prefix("container:"))
+                .map(str::to_owned),
             tty: container
                 .config
                 .and_then(|config| config.tty)
@@ -250,6 +255,8 @@ pub(crate) struct Inspected {
     /// Whether it has a network namespace of its own, or shares another container's: not the
     /// host's.
     pub(crate) own_network: bool,
+    /// The container whose network namespace it shares, by id; none where it has its own, or the host's.
+    pub(crate) network_of: Option<String>,
     /// Whether its output is that of a terminal.
     pub(crate) tty: bool,
     /// The logging driver.

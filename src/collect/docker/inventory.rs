@@ -14,7 +14,7 @@ use bollard::errors::Error as BollardError;
 use bollard::models::EventMessage;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use super::engine::{Call, Engine, EngineError, Inspected};
 use super::listing::Listed;
@@ -72,19 +72,32 @@ impl Inspection {
 
 /// The engine's running containers, for every collector that reads some of them.
 #[derive(Clone)]
-pub struct Containers(Arc<Mutex<Inventory>>);
+pub struct Containers {
+    inventory: Arc<Mutex<Inventory>>,
+    /// What is known of them, for those who would not wait for the engine.
+    known: watch::Receiver<Arc<Vec<Running>>>,
+}
 
 impl Containers {
     /// The containers of the engine at `host`; nothing is asked yet.
     #[must_use]
     pub fn of(host: DockerHost) -> Self {
-        Self(Arc::new(Mutex::new(Inventory::new(host))))
+        let (publish, known) = watch::channel(Arc::default());
+        Self {
+            inventory: Arc::new(Mutex::new(Inventory::new(host, publish))),
+            known,
+        }
+    }
+
+    /// The containers that ran when the engine was asked last; none while it does not answer.
+    pub(crate) fn known(&self) -> Arc<Vec<Running>> {
+        Arc::clone(&self.known.borrow())
     }
 
     /// The containers that run now, and a handle for further calls.
     pub(crate) async fn now(&self) -> Result<(Call, Arc<Vec<Running>>), EngineError> {
         let asked = Instant::now();
-        let mut inventory = self.0.lock().await;
+        let mut inventory = self.inventory.lock().await;
         match &inventory.failed {
             // Whoever asked before has waited for the engine in vain: waiting once more would
             // only make the news late.
@@ -99,7 +112,7 @@ impl Containers {
         &self,
         ids: &[&str],
     ) -> Result<(Call, Arc<Vec<Running>>), EngineError> {
-        let mut inventory = self.0.lock().await;
+        let mut inventory = self.inventory.lock().await;
         inventory.forget(ids);
         inventory.now().await
     }
@@ -143,11 +156,14 @@ struct Inventory {
     answered_at: Option<Instant>,
     /// The last failure, and when it was.
     failed: Option<(Instant, EngineError)>,
+    /// Where what is known goes.
+    publish: watch::Sender<Arc<Vec<Running>>>,
 }
 
 impl Inventory {
-    fn new(host: DockerHost) -> Self {
+    fn new(host: DockerHost, publish: watch::Sender<Arc<Vec<Running>>>) -> Self {
         Self {
+            publish,
             engine: Engine::new(host),
             events: None,
             running: Arc::default(),
@@ -163,6 +179,13 @@ impl Inventory {
             self.failed = Some((Instant::now(), error.clone()));
             self.disconnect();
         }
+        self.publish.send_if_modified(|known| {
+            let new = !Arc::ptr_eq(known, &self.running);
+            if new {
+                known.clone_from(&self.running);
+            }
+            new
+        });
         asked.map(|call| (call, Arc::clone(&self.running)))
     }
 

@@ -3,28 +3,40 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use crate::model::{CpuTimes, figure};
+
 /// What is kept of the CPUs between two readings.
 #[derive(Default)]
 pub(super) struct Cpus {
-    before: Option<Times>,
+    before: Option<Reading>,
     /// Room for the file, which is long where there are many CPUs and interrupts.
     text: String,
 }
 
-/// One reading of all CPUs together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Times {
-    /// Time that they were busy, and all that they had, idle included, in ticks since boot.
-    busy: u64,
-    all: u64,
-    /// How many there are.
-    pub(super) cpus: u32,
+/// One reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Reading {
+    /// All CPUs together.
+    all: Times,
+    /// Each by its number, those that are switched on.
+    cores: Vec<(u32, Times)>,
 }
 
-/// The outcome of a reading.
+/// Time since boot, in ticks: user, nice, system, idle, iowait, irq, softirq, steal. That of guests is
+/// in those of users.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Times([u64; 8]);
+
+/// The outcome of a reading: what the CPUs did since the reading before. 0 at the first.
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Load {
-    /// All CPUs together, 0–100, since the reading before; 0 at the first.
+    /// All CPUs together, busy percent, 0–100.
     pub(super) percent: f64,
+    /// Each of them.
+    pub(super) cores: Vec<f64>,
+    /// All together.
+    pub(super) times: CpuTimes,
+    /// How many there are.
     pub(super) cpus: u32,
 }
 
@@ -33,47 +45,92 @@ impl Cpus {
     pub(super) fn read(&mut self) -> io::Result<Load> {
         self.text.clear();
         File::open("/proc/stat")?.read_to_string(&mut self.text)?;
-        let now = parse(&self.text).ok_or(io::ErrorKind::InvalidData)?;
-        let before = self.before.replace(now);
-        Ok(Load {
-            percent: before.map_or(0.0, |before| percent(before, now)),
-            cpus: now.cpus,
+        let now = Reading::parse(&self.text).ok_or(io::ErrorKind::InvalidData)?;
+        let load = now.since(self.before.as_ref().unwrap_or(&now));
+        self.before = Some(now);
+        Ok(load)
+    }
+}
+
+impl Reading {
+    /// `cpu  user nice system idle iowait irq softirq steal guest guest_nice`, then a line per CPU.
+    fn parse(stat: &str) -> Option<Self> {
+        let mut lines = stat.lines();
+        let all = Times::parse(lines.next()?.strip_prefix("cpu ")?)?;
+        let core = |line: &str| {
+            let (number, times) = line.strip_prefix("cpu")?.split_once(' ')?;
+            Some((number.parse().ok()?, Times::parse(times)?))
+        };
+        Some(Self {
+            all,
+            cores: lines.map_while(core).collect(),
         })
     }
-}
 
-/// Of the time between two readings, the share that was busy: 0 where a counter went backwards, as
-/// that of iowait may.
-fn percent(before: Times, now: Times) -> f64 {
-    let busy = now.busy.saturating_sub(before.busy);
-    match now.all.checked_sub(before.all) {
-        Some(all) if all > 0 => (busy as f64 / all as f64 * 100.0).min(100.0),
-        _ => 0.0,
+    fn since(&self, before: &Self) -> Load {
+        let all = self.all.since(before.all);
+        // One that was switched on in between has nothing to be compared with.
+        let core = |(number, now): &(u32, Times)| {
+            let before = before.cores.iter().find(|(one, _)| one == number);
+            before.map_or(0.0, |(_, before)| now.since(*before).busy_percent())
+        };
+        Load {
+            percent: all.busy_percent(),
+            cores: self.cores.iter().map(core).collect(),
+            times: all.shares(),
+            cpus: u32::try_from(self.cores.len()).unwrap_or(u32::MAX),
+        }
     }
 }
 
-/// `cpu  user nice system idle iowait irq softirq steal guest guest_nice`, then a line per CPU. The
-/// time of guests is in that of users.
-fn parse(stat: &str) -> Option<Times> {
-    let mut lines = stat.lines();
-    let mut times = [0_u64; 8];
-    let mut fields = lines.next()?.strip_prefix("cpu ")?.split_ascii_whitespace();
-    for time in &mut times {
-        *time = fields.next()?.parse().ok()?;
+impl Times {
+    fn parse(fields: &str) -> Option<Self> {
+        let mut times = [0; 8];
+        let mut fields = fields.split_ascii_whitespace();
+        for time in &mut times {
+            *time = fields.next()?.parse().ok()?;
+        }
+        Some(Self(times))
     }
-    let [user, nice, system, idle, iowait, irq, softirq, steal] = times;
-    let busy = user + nice + system + irq + softirq + steal;
-    let cpus = lines.take_while(|line| line.starts_with("cpu")).count();
-    Some(Times {
-        busy,
-        all: busy + idle + iowait,
-        cpus: u32::try_from(cpus).ok()?,
-    })
+
+    /// The difference; none of what went backwards, as iowait may.
+    fn since(self, before: Self) -> Self {
+        let mut times = self.0;
+        for (time, before) in times.iter_mut().zip(before.0) {
+            *time = time.saturating_sub(before);
+        }
+        Self(times)
+    }
+
+    /// Percent of all time that these have; 0 where there was none.
+    fn share(self, parts: &[u64]) -> f64 {
+        let sum = |parts: &[u64]| parts.iter().map(|&part| part as f64).sum::<f64>();
+        figure(sum(parts) / sum(&self.0) * 100.0, 2).min(100.0)
+    }
+
+    /// Idle and iowait are not busy.
+    fn busy_percent(self) -> f64 {
+        let [user, nice, system, _, _, irq, softirq, steal] = self.0;
+        self.share(&[user, nice, system, irq, softirq, steal])
+    }
+
+    fn shares(self) -> CpuTimes {
+        let [user, nice, system, _, iowait, irq, softirq, steal] = self.0;
+        CpuTimes {
+            user: self.share(&[user, nice]),
+            system: self.share(&[system]),
+            iowait: self.share(&[iowait]),
+            steal: self.share(&[steal]),
+            irq: self.share(&[irq, softirq]),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Times, parse, percent};
+    use proptest::prelude::*;
+
+    use super::{CpuTimes, Load, Reading, Times};
 
     const STAT: &str = "\
 cpu  100 20 30 1000 50 1 2 3 40 5
@@ -85,30 +142,81 @@ btime 1700000000
 ";
 
     #[test]
-    fn idle_and_iowait_are_not_busy_and_guests_count_once() {
-        let times = parse(STAT).unwrap();
-        let expected = Times {
-            busy: 156,
-            all: 1206,
-            cpus: 2,
-        };
-        assert_eq!(times, expected);
+    fn every_core_is_read_and_guests_count_once() {
+        let reading = Reading::parse(STAT).unwrap();
+        assert_eq!(reading.all, Times([100, 20, 30, 1000, 50, 1, 2, 3]));
+        let cores = [
+            (0, Times([50, 10, 15, 500, 25, 1, 1, 2])),
+            (1, Times([50, 10, 15, 500, 25, 0, 1, 1])),
+        ];
+        assert_eq!(reading.cores, cores);
     }
 
     #[test]
-    fn a_share_is_of_the_time_between() {
-        let of = |busy, all| Times { busy, all, cpus: 2 };
-        assert_eq!(percent(of(100, 1000), of(150, 1200)), 25.0);
-        assert_eq!(percent(of(100, 1000), of(100, 1000)), 0.0);
-        // iowait may go backwards.
-        assert_eq!(percent(of(100, 1000), of(110, 1005)), 100.0);
-        assert_eq!(percent(of(100, 1000), of(110, 999)), 0.0);
+    fn shares_are_of_the_time_between() {
+        let before = Reading::parse("cpu  0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0\n").unwrap();
+        let now = Reading::parse(
+            "cpu  10 20 5 40 15 2 3 5\ncpu0 10 20 5 40 15 2 3 5\ncpu3 1 1 1 1 1 1 1 1\n",
+        );
+        let expected = Load {
+            percent: 45.0,
+            // The second was not there before.
+            cores: vec![45.0, 0.0],
+            times: CpuTimes {
+                user: 30.0,
+                system: 5.0,
+                iowait: 15.0,
+                steal: 5.0,
+                irq: 5.0,
+            },
+            cpus: 2,
+        };
+        assert_eq!(now.unwrap().since(&before), expected);
+    }
+
+    #[test]
+    fn what_goes_backwards_counts_for_nothing() {
+        let of = |times| Reading {
+            all: Times(times),
+            cores: Vec::new(),
+        };
+        let before = of([100, 0, 0, 100, 50, 0, 0, 0]);
+        let now = of([110, 0, 0, 110, 40, 0, 0, 0]);
+        assert_eq!(now.since(&before).percent, 50.0);
+        assert_eq!(now.since(&now), Load::default());
+    }
+
+    /// What a host with 128 cores says, two of which are switched off.
+    #[test]
+    fn many_cores_some_of_them_off() {
+        let text = include_str!("../../../tests/fixtures/proc-stat-128-cores.txt");
+        let reading = Reading::parse(text).unwrap();
+        assert_eq!(reading.cores.len(), 126);
+        let numbers: Vec<u32> = reading.cores.iter().map(|(number, _)| *number).collect();
+        assert!(!numbers.contains(&5) && numbers.contains(&127));
     }
 
     #[test]
     fn nonsense_is_refused() {
         for text in ["", "cpu", "cpu  1 2 3", "cpu  1 2 3 x", "intr 1"] {
-            assert_eq!(parse(text), None);
+            assert_eq!(Reading::parse(text), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC*") {
+            let _ = Reading::parse(&text);
+        }
+
+        #[test]
+        fn no_times_yield_odd_figures(before: [u64; 8], now: [u64; 8]) {
+            let of = |times| Reading { all: Times(times), cores: vec![(0, Times(times))] };
+            let load = of(now).since(&of(before));
+            let CpuTimes { user, system, iowait, steal, irq } = load.times;
+            for figure in [load.percent, load.cores[0], user, system, iowait, steal, irq] {
+                prop_assert!((0.0..=100.0).contains(&figure), "{figure}");
+            }
         }
     }
 }

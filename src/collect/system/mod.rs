@@ -1,14 +1,22 @@
 //! The host: [`SystemCollector`] and, one file per family, what it reads.
 
+mod containers;
 mod cpu;
-mod disk;
+mod disk_io;
+mod disks;
+mod memory;
 mod network;
+mod pressure;
 mod process;
 mod sampler;
+mod temperatures;
+mod users;
 
 use super::blocking::Blocking;
+use super::docker::Containers;
 use super::{Collector, Round, Source};
 use crate::messages::SystemSample;
+use containers::ContainerNames;
 use sampler::Sampler;
 
 /// Reads the host, round after round.
@@ -17,15 +25,18 @@ pub type SystemCollector = Collector<HostSource>;
 /// The host as a source.
 pub struct HostSource {
     top_processes: usize,
+    containers: Option<Containers>,
     sampler: Blocking<Option<Sampler>, Result<SystemSample, sampler::Error>>,
 }
 
 impl HostSource {
-    /// A source that lists the `top_processes` busiest processes.
+    /// A source that lists the `top_processes` processes that use most, and says which of `containers` they
+    /// run in, as far as those are known.
     #[must_use]
-    pub fn new(top_processes: usize) -> Self {
+    pub fn new(top_processes: usize, containers: Option<Containers>) -> Self {
         Self {
             top_processes,
+            containers,
             sampler: Blocking::new("the host", None),
         }
     }
@@ -38,9 +49,16 @@ impl Source for HostSource {
 
     async fn collect(&mut self) -> Round<SystemSample> {
         let top_processes = self.top_processes;
+        let containers = self.containers.clone();
+        let names = move || {
+            let known = containers.as_ref().map(Containers::known);
+            known.map(ContainerNames::new).unwrap_or_default()
+        };
         let read = self.sampler.read(move |sampler| match sampler {
-            Some(sampler) => sampler.sample(),
-            None => sampler.insert(Sampler::new(top_processes)?).sample(),
+            Some(sampler) => sampler.sample(&names()),
+            None => sampler
+                .insert(Sampler::new(top_processes)?)
+                .sample(&names()),
         });
         match read.await {
             Ok(Ok(sample)) => Round::whole(sample),

@@ -1,6 +1,7 @@
-//! The busiest processes, and the agent and the engine among them.
+//! The processes: how many there are, which use most, and the agent and the engine among them.
 //!
-//! One pass over `/proc`: a process costs three system calls and no allocation.
+//! One pass over `/proc`: a process costs three system calls and no allocation. Of those that are
+//! listed, two more files are read.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -16,15 +17,18 @@ use rustix::io::{Errno, read, retry_on_intr};
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::ContainerNames;
+use super::users::Users;
 use crate::messages::AgentUsage;
-use crate::model::{TopProcess, figure};
+use crate::model::{ProcessCounts, TopProcess, figure};
 
 /// The engine's processes: one each, and a shim per container (`containerd-shim-runc-v2`, of which
 /// the kernel keeps 15 bytes).
 const ENGINE: [&[u8]; 2] = [b"dockerd", b"containerd"];
 const SHIM: &[u8] = b"containerd-shim";
-/// Room for the text of a process's `stat`: 52 numbers of at most 20 digits, and a name.
-const STAT: usize = 2048;
+/// Room for the text of a process's file: 52 numbers of at most 20 digits and a name in `stat`, and what
+/// matters of the others.
+const TEXT: usize = 2048;
 /// Room for entries of `/proc`, of which one read yields as many as fit.
 const ENTRIES: usize = 32 * 1024;
 
@@ -40,6 +44,7 @@ pub(super) struct Processes {
     before: Option<Pass>,
     ticks_per_second: f64,
     page: u64,
+    users: Users,
     /// Room for one pass, kept for the next.
     room: Room,
 }
@@ -68,6 +73,7 @@ struct Room {
     found: Vec<Found>,
     /// The names of the processes that were found, one after the other.
     names: Vec<u8>,
+    counts: ProcessCounts,
 }
 
 /// A process as this pass found it.
@@ -81,13 +87,16 @@ struct Found {
 }
 
 /// The outcome of a reading.
-pub(super) struct Busiest {
-    pub(super) top: Vec<TopProcess>,
+pub(super) struct Read {
+    pub(super) counts: ProcessCounts,
+    /// Those that use most CPU, and those that have most memory.
+    pub(super) busiest: Vec<TopProcess>,
+    pub(super) largest: Vec<TopProcess>,
     pub(super) agent: AgentUsage,
 }
 
 impl Processes {
-    /// Lists the `listed` busiest.
+    /// Lists the `listed` busiest and the `listed` largest.
     pub(super) fn new(listed: usize) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
@@ -99,12 +108,13 @@ impl Processes {
             before: None,
             ticks_per_second: clock_ticks_per_second() as f64,
             page: page_size() as u64,
+            users: Users::default(),
             room: Room::default(),
         })
     }
 
     /// Reads all processes and compares them with the reading before. `host_memory` is in bytes.
-    pub(super) fn read(&mut self, host_memory: u64) -> io::Result<Busiest> {
+    pub(super) fn read(&mut self, host_memory: u64, names: &ContainerNames) -> io::Result<Read> {
         let began = since_boot();
         self.find()?;
         let middle = began + (since_boot() - began) / 2;
@@ -121,10 +131,11 @@ impl Processes {
                 0.0
             }
         };
-        let Room { found, names, .. } = &mut self.room;
+        let found = &self.room.found;
+        let name = |process: &Found| &self.room.names[process.name.clone()];
         let engine = found
             .iter()
-            .filter(|process| is_engine(&names[process.name.clone()]))
+            .filter(|process| is_engine(name(process)))
             .map(|process| process.used)
             .reduce(|sum, used| sum + used);
         let agent = found.iter().find(|process| process.pid == self.agent);
@@ -134,16 +145,37 @@ impl Processes {
             engine_cpu_percent: engine.map(percent),
             memory_rss: agent.resident * self.page,
         };
-        let top = busiest(found, self.listed)
-            .iter()
-            .map(|process| TopProcess {
-                name: String::from_utf8_lossy(&names[process.name.clone()]).into_owned(),
+        let Self { room, users, .. } = self;
+        let Room {
+            found, names: text, ..
+        } = room;
+        let mut published = |process: &Found| {
+            let resident = process.resident * self.page;
+            let (user, container) = whose(self.proc.as_fd(), process.pid, users, names);
+            TopProcess {
+                name: String::from_utf8_lossy(&text[process.name.clone()]).into_owned(),
                 cpu: percent(process.used),
-                mem: figure(share(process.resident * self.page, host_memory), 2),
+                mem: figure(share(resident, host_memory), 2),
                 pid: process.pid,
-            })
-            .collect();
-        Ok(Busiest { top, agent })
+                memory_rss: Some(resident),
+                user,
+                container,
+            }
+        };
+        let by_cpu = |one: &Found| (one.used, one.resident);
+        let by_memory = |one: &Found| (one.resident, one.used);
+        Ok(Read {
+            counts: room.counts,
+            busiest: top(found, self.listed, by_cpu)
+                .iter()
+                .map(&mut published)
+                .collect(),
+            largest: top(found, self.listed, by_memory)
+                .iter()
+                .map(published)
+                .collect(),
+            agent,
+        })
     }
 
     /// One pass over `/proc`, into `room`.
@@ -151,6 +183,7 @@ impl Processes {
         self.pass += 1;
         self.room.found.clear();
         self.room.names.clear();
+        self.room.counts = ProcessCounts::default();
         self.list()?;
         let mut pids = std::mem::take(&mut self.room.pids);
         for pid in pids.drain(..) {
@@ -177,8 +210,8 @@ impl Processes {
 
     /// One process; one that has ended meanwhile, or is hidden from the agent, is left out.
     fn find_one(&mut self, pid: u32) -> io::Result<()> {
-        let mut text = [0; STAT];
-        let text = match read_stat(self.proc.as_fd(), pid, &mut text) {
+        let mut text = [0; TEXT];
+        let text = match read_file(self.proc.as_fd(), pid, "stat", &mut text) {
             Ok(text) => text,
             Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -186,6 +219,7 @@ impl Processes {
         let Some(stat) = parse(text) else {
             return Ok(());
         };
+        count(&mut self.room.counts, &stat);
         let now = Known {
             started: stat.started,
             used: stat.used,
@@ -238,15 +272,16 @@ fn process_id(entry: &CStr) -> Option<u32> {
     std::str::from_utf8(entry.to_bytes()).ok()?.parse().ok()
 }
 
-/// The text of `/proc/<pid>/stat`.
-fn read_stat<'t>(
+/// The beginning of the text of a process's file, which is all of it but of a long one.
+fn read_file<'t>(
     proc: BorrowedFd<'_>,
     pid: u32,
-    text: &'t mut [u8; STAT],
+    file: &str,
+    text: &'t mut [u8; TEXT],
 ) -> Result<&'t [u8], Errno> {
     let mut path = [0; 24];
-    // Ten digits, `/stat` and a zero always fit.
-    let _ = write!(&mut path[..], "{pid}/stat\0");
+    // Ten digits, the longest name and a zero always fit.
+    let _ = write!(&mut path[..], "{pid}/{file}\0");
     let path = CStr::from_bytes_until_nul(&path).unwrap_or_default();
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = retry_on_intr(|| openat(proc, path, flags, Mode::empty()))?;
@@ -254,10 +289,39 @@ fn read_stat<'t>(
     Ok(&text[..length])
 }
 
+/// Whose a process is: the user, and the name of the container that it runs in.
+fn whose(
+    proc: BorrowedFd<'_>,
+    pid: u32,
+    users: &mut Users,
+    names: &ContainerNames,
+) -> (Option<String>, Option<String>) {
+    let mut text = [0; TEXT];
+    let status = read_file(proc, pid, "status", &mut text).unwrap_or_default();
+    let user = effective_user(status).map(|id| users.name(id));
+    if names.is_empty() {
+        return (user, None);
+    }
+    let groups = read_file(proc, pid, "cgroup", &mut text).unwrap_or_default();
+    let container = names.by_groups(&String::from_utf8_lossy(groups));
+    (user, container.map(str::to_owned))
+}
+
+/// `Uid:\treal\teffective\tsaved\tfile systems`, in `/proc/<pid>/status`.
+fn effective_user(status: &[u8]) -> Option<u32> {
+    let mut lines = status.split(|byte| *byte == b'\n');
+    let users = lines.find_map(|line| line.strip_prefix(b"Uid:"))?;
+    let mut users = std::str::from_utf8(users).ok()?.split_ascii_whitespace();
+    users.nth(1)?.parse().ok()
+}
+
 /// What is used of `/proc/<pid>/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat<'t> {
     name: &'t [u8],
+    /// A letter.
+    state: u8,
+    threads: u64,
     /// `utime` + `stime`, in ticks.
     used: u64,
     /// In ticks since boot.
@@ -273,12 +337,16 @@ fn parse(stat: &[u8]) -> Option<Stat<'_>> {
     let name = stat.get(open + 1..close)?;
     // The third field is the first of these.
     let mut fields = stat[close + 1..].split(|byte| *byte == b' ').skip(1);
+    let state = *fields.next()?.first()?;
     let mut field = |skipped: usize| number(fields.nth(skipped)?);
-    let (utime, stime) = (field(14 - 3)?, field(0)?);
-    let started = field(22 - 16)?;
+    let (utime, stime) = (field(14 - 4)?, field(0)?);
+    let threads = field(20 - 16)?;
+    let started = field(22 - 21)?;
     let resident = field(24 - 23)?;
     Some(Stat {
         name,
+        state,
+        threads,
         used: utime.checked_add(stime)?,
         started,
         resident,
@@ -289,12 +357,24 @@ fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The `listed` that used most, most first; at equal CPU the larger memory, then the older process.
-fn busiest(found: &mut [Found], listed: usize) -> &[Found] {
-    let order = |a: &Found, b: &Found| -> Ordering {
-        let key = |one: &Found| (one.used, one.resident);
-        key(b).cmp(&key(a)).then_with(|| a.pid.cmp(&b.pid))
+fn count(counts: &mut ProcessCounts, stat: &Stat<'_>) {
+    counts.total += 1;
+    counts.threads += stat.threads;
+    let state = match stat.state {
+        b'R' => &mut counts.running,
+        b'D' => &mut counts.blocked,
+        b'T' | b't' => &mut counts.stopped,
+        b'Z' | b'X' | b'x' => &mut counts.zombie,
+        // With those of kernel threads: idle, and parked.
+        _ => &mut counts.sleeping,
     };
+    *state += 1;
+}
+
+/// The `listed` with the largest key, largest first; of equal ones the older process.
+fn top<K: Ord>(found: &mut [Found], listed: usize, key: impl Fn(&Found) -> K) -> &[Found] {
+    let order =
+        |a: &Found, b: &Found| -> Ordering { key(b).cmp(&key(a)).then_with(|| a.pid.cmp(&b.pid)) };
     let listed = listed.min(found.len());
     if listed < found.len() {
         found.select_nth_unstable_by(listed, order);
@@ -318,7 +398,10 @@ fn share(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Found, Processes, busiest, parse};
+    use proptest::prelude::*;
+
+    use super::{Found, Processes, effective_user, parse, top};
+    use crate::collect::system::ContainerNames;
 
     const STAT: &[u8] = b"1234 (a) b (c) S 1 1234 1234 0 -1 4194304 2731 0 10 0 57 31 5 6 20 0 3 0 \
         987654 225280000 4096 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
@@ -331,6 +414,7 @@ mod tests {
             (stat.used, stat.started, stat.resident),
             (57 + 31, 987_654, 4096)
         );
+        assert_eq!((stat.state, stat.threads), (b'S', 3));
         let odd = [b"1 (\xff\n ) ".as_slice(), &STAT[15..]].concat();
         assert_eq!(parse(&odd).unwrap().name, b"\xff\n ");
     }
@@ -367,7 +451,8 @@ mod tests {
             ]
         };
         let pids = |listed| -> Vec<u32> {
-            busiest(&mut all(), listed)
+            let key = |one: &Found| (one.used, one.resident);
+            top(&mut all(), listed, key)
                 .iter()
                 .map(|one| one.pid)
                 .collect()
@@ -378,17 +463,42 @@ mod tests {
     }
 
     #[test]
+    fn the_effective_user_counts() {
+        let status = b"Name:\tx\nUmask:\t0022\nUid:\t1000\t33\t33\t33\nGid:\t1\t2\t3\t4\n";
+        assert_eq!(effective_user(status), Some(33));
+        for text in [
+            &b""[..],
+            b"Uid:",
+            b"Uid:\t1",
+            b"Uid:\t1\tx",
+            b"Name:\tUid:\t1\t2",
+        ] {
+            assert_eq!(effective_user(text), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text: Vec<u8>, numbers in proptest::collection::vec(any::<u64>(), 0..60)) {
+            parse(&text);
+            effective_user(&text);
+            let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+            parse(format!("1 (a) S {}", numbers.join(" ")).as_bytes());
+        }
+    }
+
+    #[test]
     fn processes_that_have_ended_are_forgotten() {
         let mut processes = Processes::new(5).unwrap();
         let mut child = std::process::Command::new("sleep")
             .arg("100")
             .spawn()
             .unwrap();
-        processes.read(1).unwrap();
+        processes.read(1, &ContainerNames::default()).unwrap();
         assert!(processes.known.contains_key(&child.id()));
         child.kill().unwrap();
         child.wait().unwrap();
-        processes.read(1).unwrap();
+        processes.read(1, &ContainerNames::default()).unwrap();
         assert!(!processes.known.contains_key(&child.id()));
         assert!(processes.known.contains_key(&std::process::id()));
     }

@@ -1,16 +1,19 @@
 //! One reading of the host, from what is kept between readings.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::system::uname;
-use sysinfo::{MemoryRefreshKind, System};
+use sysinfo::System;
 
-use super::{cpu, disk, network, process};
+use super::{
+    ContainerNames, cpu, disk_io, disks, memory, network, pressure, process, temperatures,
+};
 use crate::messages::SystemSample;
-use crate::model::{HostInfo, LoadAverage, SystemMetrics, figure};
+use crate::model::{DiskIo, HostInfo, LoadAverage, NetworkInterface, SystemMetrics, figure};
 
 /// How far apart the first two readings are: the kernel counts CPU in ticks of 10 ms, so that
 /// the first figures are good to some 4 %.
@@ -38,9 +41,14 @@ pub(super) enum Error {
 
 /// Reads the host; keeps what the next reading compares with.
 pub(super) struct Sampler {
-    system: System,
     cpus: cpu::Cpus,
     processes: process::Processes,
+    interfaces: network::Interfaces,
+    devices: disk_io::Devices,
+    disks: disks::Disks,
+    sensors: temperatures::Sensors,
+    /// When counters were read last.
+    read_at: Instant,
     host: Arc<HostInfo>,
 }
 
@@ -50,49 +58,83 @@ impl Sampler {
     pub(super) fn new(top_processes: usize) -> Result<Self, Error> {
         let processes = process::Processes::new(top_processes).map_err(unreadable("/proc"))?;
         let mut sampler = Self {
-            system: System::new().map_err(sysinfo("/proc"))?,
             cpus: cpu::Cpus::default(),
             processes,
+            interfaces: network::Interfaces::new(Path::new("/sys/class/net")),
+            devices: disk_io::Devices::new(Path::new("/sys/block")),
+            disks: disks::Disks::new().map_err(unreadable("/proc/self/mountinfo"))?,
+            sensors: temperatures::Sensors::new(Path::new("/sys/class/hwmon")),
+            read_at: Instant::now(),
             host: Arc::default(),
         };
+        let nobody = ContainerNames::default();
         sampler.cpus.read().map_err(unreadable("/proc/stat"))?;
-        sampler.processes.read(0).map_err(unreadable("/proc"))?;
+        let processes = sampler.processes.read(0, &nobody);
+        processes.map_err(unreadable("/proc"))?;
+        sampler.counters(&nobody)?;
         thread::sleep(FIRST_INTERVAL);
         Ok(sampler)
     }
 
     /// Reads everything once. Blocks.
-    pub(super) fn sample(&mut self) -> Result<SystemSample, Error> {
-        self.system
-            .refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        let memory_total = self.system.total_memory();
-        let memory_used = memory_total.saturating_sub(self.system.available_memory());
+    pub(super) fn sample(&mut self, names: &ContainerNames) -> Result<SystemSample, Error> {
+        let memory = memory::read().map_err(unreadable("/proc/meminfo"))?;
         let load = self.cpus.read().map_err(unreadable("/proc/stat"))?;
-        let busiest = self.processes.read(memory_total);
-        let busiest = busiest.map_err(unreadable("/proc"))?;
+        let processes = self.processes.read(memory.total, names);
+        let processes = processes.map_err(unreadable("/proc"))?;
+        let (network, disk_io) = self.counters(names)?;
         self.refresh_host(load.cpus)?;
-        let (disk_used, disk_total) = disk::root().map_err(unreadable("/"))?;
+        let (disk_used, disk_total) = disks::root().map_err(unreadable("/"))?;
         let averages = System::load_average().map_err(sysinfo("/proc/loadavg"))?;
+        let mib = |bytes: u64| figure(bytes as f64 / MIB, 2);
         let metrics = SystemMetrics {
-            cpu_percent: [figure(load.percent, 2)],
-            memory_used: figure(memory_used as f64 / MIB, 2),
-            memory_total: figure(memory_total as f64 / MIB, 2),
+            cpu_percent: [load.percent],
+            cpu_cores: load.cores,
+            cpu_times: Some(load.times),
+            memory_used: mib(memory.total - memory.available),
+            memory_total: mib(memory.total),
+            memory_available: Some(mib(memory.available)),
+            memory_cached: memory.cached.map(mib),
+            swap_used: memory.swap.map(|(_, used)| mib(used)),
+            swap_total: memory.swap.map(|(total, _)| mib(total)),
             disk_used,
             disk_total,
+            disks: self
+                .disks
+                .read()
+                .map_err(unreadable("/proc/self/mountinfo"))?,
+            disk_io,
             uptime: System::uptime().map_err(sysinfo("/proc/uptime"))?,
             load_avg: LoadAverage {
                 one: figure(averages.one, 2),
                 five: figure(averages.five, 2),
                 fifteen: figure(averages.fifteen, 2),
             },
-            network: network::interfaces().map_err(unreadable("/proc/net/dev"))?,
-            top_processes: busiest.top,
+            network,
+            pressure: pressure::read(),
+            temperatures: self.sensors.read(),
+            processes: Some(processes.counts),
+            top_processes: processes.busiest,
+            top_memory: processes.largest,
         };
         Ok(SystemSample {
             metrics: Arc::new(metrics),
             host: Arc::clone(&self.host),
-            agent: busiest.agent,
+            agent: processes.agent,
         })
+    }
+
+    /// What has rates.
+    fn counters(
+        &mut self,
+        names: &ContainerNames,
+    ) -> Result<(Vec<NetworkInterface>, Vec<DiskIo>), Error> {
+        let now = Instant::now();
+        let seconds = (now - std::mem::replace(&mut self.read_at, now)).as_secs_f64();
+        let network = self.interfaces.read(seconds, names);
+        let network = network.map_err(unreadable("/proc/net/dev"))?;
+        let disk_io = self.devices.read(seconds);
+        Ok((network, disk_io.map_err(unreadable("/proc/diskstats"))?))
     }
 
     /// The name and the number of CPUs may change while the agent runs; the rest is read then.
@@ -133,12 +175,12 @@ fn sysinfo(what: &'static str) -> impl FnOnce(sysinfo::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::Sampler;
+    use super::{ContainerNames, Sampler};
 
     #[test]
     fn the_first_reading_is_already_true() {
         let sample = Sampler::new(5)
-            .and_then(|mut sampler| sampler.sample())
+            .and_then(|mut sampler| sampler.sample(&ContainerNames::default()))
             .unwrap();
         assert!(sample.metrics.memory_total > 0.0);
         assert!(sample.metrics.memory_used < sample.metrics.memory_total);

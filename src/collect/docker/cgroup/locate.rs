@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::collect::mountinfo;
+
 /// The control-group file systems that are mounted, from `/proc/self/mountinfo`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Mounts(Vec<Mount>);
@@ -19,9 +21,13 @@ struct Mount {
 }
 
 impl Mounts {
-    /// Reads the text of `mountinfo`; lines that are no control group's are left out.
+    /// Reads the text of `mountinfo`; what is no control group is left out.
     pub(crate) fn parse(mountinfo: &str) -> Self {
-        Self(mountinfo.lines().filter_map(parse_mount).collect())
+        Self(
+            mountinfo::parse(mountinfo)
+                .filter_map(|mount| cgroups(&mount))
+                .collect(),
+        )
     }
 
     /// The directory of the group that `path` names in the hierarchy of a v1 controller, or of
@@ -44,52 +50,17 @@ impl Mounts {
     }
 }
 
-/// `36 35 0:31 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory`
-fn parse_mount(line: &str) -> Option<Mount> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut before = before.split(' ').skip(3);
-    let (root, point) = (before.next()?, before.next()?);
-    let mut after = after.split(' ');
-    let controllers = match after.next()? {
+fn cgroups(mount: &mountinfo::Mount<'_>) -> Option<Mount> {
+    let controllers = match mount.kind {
         "cgroup2" => None,
-        "cgroup" => Some(
-            after
-                .nth(1)?
-                .split(',')
-                .map(str::to_owned)
-                .collect::<Vec<_>>(),
-        ),
+        "cgroup" => Some(mount.options.split(',').map(str::to_owned).collect()),
         _ => return None,
     };
     Some(Mount {
         controllers,
-        root: unescape(root),
-        point: PathBuf::from(unescape(point)),
+        root: mount.root.clone(),
+        point: PathBuf::from(&mount.point),
     })
-}
-
-/// The kernel writes white space and backslashes in paths as three octal digits.
-fn unescape(path: &str) -> String {
-    let mut plain = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((before, escaped)) = rest.split_once('\\') {
-        plain.push_str(before);
-        let code = escaped
-            .get(..3)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => {
-                plain.push(char::from(code));
-                rest = &escaped[3..];
-            }
-            None => {
-                plain.push('\\');
-                rest = escaped;
-            }
-        }
-    }
-    plain.push_str(rest);
-    plain
 }
 
 /// Which interface of the kernel a container's figures come from.
@@ -179,7 +150,7 @@ pub(crate) fn of_process(proc: &Path, pid: u32, file: &str) -> PathBuf {
 mod tests {
     use std::path::PathBuf;
 
-    use super::{Groups, Mounts, locate, unescape};
+    use super::{Groups, Mounts, locate};
 
     const ID: &str = "f578d361bfcaff9f0290622db5df2766338472ecfb9b4602a60c37cc8dc0d8d8";
     const V1: &str = "\
@@ -271,10 +242,5 @@ mod tests {
             locate(&Mounts::parse("nonsense\n - cgroup\n"), "x\n1:\n", ID),
             None
         );
-    }
-
-    #[test]
-    fn paths_are_unescaped() {
-        assert_eq!(unescape(r"/a\040b\134c\n"), r"/a b\c\n");
     }
 }

@@ -277,12 +277,12 @@ fn interfaces(table: &str) -> BTreeMap<String, InterfaceCounters> {
         .filter(|interface| interface.name != "lo")
         .map(|interface| {
             let counters = InterfaceCounters {
-                rx_bytes: interface.bytes_recv,
-                tx_bytes: interface.bytes_sent,
-                rx_packets: interface.packets_recv,
-                tx_packets: interface.packets_sent,
+                rx_bytes: interface.received.bytes,
+                tx_bytes: interface.sent.bytes,
+                rx_packets: interface.received.packets,
+                tx_packets: interface.sent.packets,
             };
-            (interface.name, counters)
+            (interface.name.to_owned(), counters)
         })
         .collect();
     if all.keys().any(|name| name.starts_with("eth")) {

@@ -1,0 +1,79 @@
+//! Which container something on the host belongs to.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::collect::docker::{Inspection, Running};
+
+/// How many hexadecimal digits an id has.
+const ID: usize = 64;
+
+/// The running containers, as they were known last.
+#[derive(Default)]
+pub(super) struct ContainerNames(Arc<Vec<Running>>);
+
+impl ContainerNames {
+    pub(super) fn new(running: Arc<Vec<Running>>) -> Self {
+        Self(running)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The name of a container, without the slash.
+    pub(super) fn by_id(&self, id: &str) -> Option<&str> {
+        let one = self.0.iter().find(|one| one.listed.id == id);
+        one.map(|one| one.listed.bare_name())
+    }
+
+    /// The name of the container that a process runs in, by the text of its `/proc/<pid>/cgroup`: its groups are named
+    /// after the container, or in a group that is.
+    pub(super) fn by_groups(&self, cgroup: &str) -> Option<&str> {
+        let hexadecimal = |part: &&str| part.len() == ID;
+        let ids = cgroup
+            .split(|character: char| !character.is_ascii_hexdigit())
+            .filter(hexadecimal);
+        // A container in a container is in the group of both: the engine knows its own.
+        ids.filter_map(|id| self.by_id(id)).next()
+    }
+
+    /// The ids of containers by the numbers of their interfaces; none where several have an interface of that number.
+    /// Source: `/proc/<pid>/net/dev_mcast`, which everybody may read.
+    pub(super) fn interface_owners(&self) -> HashMap<u64, Option<String>> {
+        let mut owners = HashMap::new();
+        for one in self.0.iter() {
+            let Inspection::Done(inspected) = &one.inspection else {
+                continue;
+            };
+            if inspected.pid == 0 || !inspected.own_network || inspected.network_of.is_some() {
+                continue;
+            }
+            let process = Path::new("/proc").join(inspected.pid.to_string());
+            let read = |file: &str| fs::read_to_string(process.join(file)).unwrap_or_default();
+            // The engine may be on another host, or the container have ended.
+            if !read("cgroup").contains(&one.listed.id) {
+                continue;
+            }
+            for number in numbers(&read("net/dev_mcast")) {
+                owners
+                    .entry(number)
+                    .and_modify(|owner: &mut Option<String>| {
+                        if owner.as_ref().is_some_and(|owner| *owner != one.listed.id) {
+                            *owner = None;
+                        }
+                    })
+                    .or_insert_with(|| Some(one.listed.id.clone()));
+            }
+        }
+        owners
+    }
+}
+
+/// `17   eth0            1     0     01005e000001`
+fn numbers(table: &str) -> impl Iterator<Item = u64> {
+    let number = |line: &str| line.split_ascii_whitespace().next()?.parse().ok();
+    table.lines().filter_map(number)
+}

@@ -1,0 +1,222 @@
+//! The traffic of the host's block devices.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::collect::rate::per_second;
+use crate::model::{DiskIo, figure};
+
+/// The kernel counts in sectors of so many bytes, whatever the device's own are.
+const SECTOR: u64 = 512;
+/// Devices that are no disks: they are in memory, or files of another one.
+const NO_DISKS: [&str; 4] = ["loop", "ram", "zram", "fd"];
+
+/// What is kept of the devices between two readings.
+pub(super) struct Devices {
+    /// Where the kernel lists whole devices: `/sys/block`.
+    block: PathBuf,
+    known: HashMap<String, Known>,
+    /// The number of this reading, by which what is gone is told.
+    reading: u64,
+}
+
+struct Known {
+    whole: bool,
+    before: Counters,
+    reading: u64,
+}
+
+/// Since boot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counters {
+    reads: u64,
+    sectors_read: u64,
+    writes: u64,
+    sectors_written: u64,
+    busy_ms: u64,
+}
+
+impl Devices {
+    pub(super) fn new(block: &Path) -> Self {
+        Self {
+            block: block.to_owned(),
+            known: HashMap::new(),
+            reading: 0,
+        }
+    }
+
+    /// Every whole device, `seconds` after the last reading. Source: `/proc/diskstats`; none where the kernel
+    /// keeps no such table.
+    pub(super) fn read(&mut self, seconds: f64) -> io::Result<Vec<DiskIo>> {
+        match fs::read_to_string("/proc/diskstats") {
+            Ok(table) => Ok(self.take_in(&table, seconds)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take_in(&mut self, table: &str, seconds: f64) -> Vec<DiskIo> {
+        self.reading += 1;
+        let devices = table
+            .lines()
+            .filter_map(parse)
+            .filter_map(|(name, now)| self.one(name, now, seconds))
+            .collect();
+        let reading = self.reading;
+        self.known.retain(|_, known| known.reading == reading);
+        devices
+    }
+
+    fn one(&mut self, name: &str, now: Counters, seconds: f64) -> Option<DiskIo> {
+        let before = match self.known.get_mut(name) {
+            Some(known) => {
+                known.reading = self.reading;
+                let before = std::mem::replace(&mut known.before, now);
+                known.whole.then_some(before)?
+            }
+            None => {
+                let whole = self.is_whole(name);
+                let known = Known {
+                    whole,
+                    before: now,
+                    reading: self.reading,
+                };
+                self.known.insert(name.to_owned(), known);
+                whole.then_some(now)?
+            }
+        };
+        let bytes = |sectors: u64| sectors.saturating_mul(SECTOR);
+        let rate = |of: fn(&Counters) -> u64| per_second(of(&before), of(&now), seconds);
+        let bytes_rate =
+            |of: fn(&Counters) -> u64| per_second(bytes(of(&before)), bytes(of(&now)), seconds);
+        // Milliseconds per second, ten of which are a percent.
+        let busy = rate(|counters| counters.busy_ms) / 10.0;
+        Some(DiskIo {
+            device: name.to_owned(),
+            read_bytes: bytes(now.sectors_read),
+            write_bytes: bytes(now.sectors_written),
+            read_ops: now.reads,
+            write_ops: now.writes,
+            read_bytes_per_second: bytes_rate(|counters| counters.sectors_read),
+            write_bytes_per_second: bytes_rate(|counters| counters.sectors_written),
+            read_ops_per_second: rate(|counters| counters.reads),
+            write_ops_per_second: rate(|counters| counters.writes),
+            busy_percent: figure(busy, 2).min(100.0),
+        })
+    }
+
+    /// Whether a device is a disk as a whole: neither a partition nor in memory.
+    fn is_whole(&self, name: &str) -> bool {
+        let kind = name.trim_end_matches(|last: char| last.is_ascii_digit());
+        // A slash in a device's name (cciss/c0d0) is an exclamation mark there.
+        !NO_DISKS.contains(&kind) && self.block.join(name.replace('/', "!")).exists()
+    }
+}
+
+/// `254 0 vda reads merged sectors ms writes merged sectors ms in_flight ms_busy …`
+fn parse(line: &str) -> Option<(&str, Counters)> {
+    let mut fields = line.split_ascii_whitespace().skip(2);
+    let name = fields.next()?;
+    let mut number = |skipped: usize| fields.nth(skipped)?.parse::<u64>().ok();
+    let counters = Counters {
+        reads: number(0)?,
+        sectors_read: number(1)?,
+        writes: number(1)?,
+        sectors_written: number(1)?,
+        busy_ms: number(2)?,
+    };
+    Some((name, counters))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
+    use super::{Counters, Devices, parse};
+    use crate::model::DiskIo;
+
+    const BEFORE: &str = "\
+   7       0 loop0 10 0 80 0 0 0 0 0 0 0 0 0 0 0 0 0 0
+ 254       0 vda 1000 5 16000 200 2000 7 64000 900 3 5000 1100 0 0 0 0 10 20
+ 254       1 vda1 900 5 15000 200 2000 7 64000 900 3 5000 1100 0 0 0 0
+ 104       0 cciss/c0d0 1 0 8 0 0 0 0 0 0 1 1
+";
+    const AFTER: &str = "\
+   7       0 loop0 10 0 80 0 0 0 0 0 0 0 0 0 0 0 0 0 0
+ 254       0 vda 1100 5 18000 200 2050 7 64400 900 3 7500 1100 0 0 0 0 10 20
+ 254       1 vda1 900 5 15000 200 2000 7 64000 900 3 5000 1100 0 0 0 0
+";
+
+    #[test]
+    fn whole_devices_have_counters_and_rates() {
+        let block = tempfile::tempdir().unwrap();
+        for name in ["vda", "loop0", "cciss!c0d0"] {
+            fs::create_dir(block.path().join(name)).unwrap();
+        }
+        let mut devices = Devices::new(block.path());
+        let first = devices.take_in(BEFORE, 0.5);
+        let names: Vec<&str> = first.iter().map(|one| one.device.as_str()).collect();
+        assert_eq!(names, ["vda", "cciss/c0d0"]);
+        assert_eq!(first[0].read_bytes_per_second, 0.0);
+        let expected = DiskIo {
+            device: "vda".to_owned(),
+            read_bytes: 18_000 * 512,
+            write_bytes: 64_400 * 512,
+            read_ops: 1100,
+            write_ops: 2050,
+            read_bytes_per_second: 2000.0 * 512.0 / 5.0,
+            write_bytes_per_second: 400.0 * 512.0 / 5.0,
+            read_ops_per_second: 20.0,
+            write_ops_per_second: 10.0,
+            busy_percent: 50.0,
+        };
+        assert_eq!(devices.take_in(AFTER, 5.0), [expected]);
+        assert_eq!(devices.known.len(), 3);
+    }
+
+    #[test]
+    fn lines_of_every_age_are_read() {
+        // Before 4.18, then with discards, then with flushes.
+        let old = "   8       0 sda 1 2 3 4 5 6 7 8 9 10 11";
+        let counters = Counters {
+            reads: 1,
+            sectors_read: 3,
+            writes: 5,
+            sectors_written: 7,
+            busy_ms: 10,
+        };
+        for more in ["", " 12 13 14 15", " 12 13 14 15 16 17"] {
+            assert_eq!(parse(&format!("{old}{more}")), Some(("sda", counters)));
+        }
+        for none in [
+            "",
+            "8 0 sda",
+            "8 0 sda 1 2 3 4 5 6 7 8 9",
+            "8 0 sda a b c d e f g h i j k",
+        ] {
+            assert_eq!(parse(none), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_table_panics_or_yields_odd_figures(text in "\\PC*", before: [u64; 11], now: [u64; 11], seconds: f64) {
+            parse(&text);
+            let block = tempfile::tempdir().unwrap();
+            fs::create_dir(block.path().join("sda")).unwrap();
+            let mut devices = Devices::new(block.path());
+            let line = |numbers: [u64; 11]| format!("8 0 sda {}", numbers.map(|one| one.to_string()).join(" "));
+            devices.take_in(&line(before), seconds);
+            for one in devices.take_in(&line(now), seconds) {
+                for figure in [one.read_bytes_per_second, one.write_bytes_per_second, one.read_ops_per_second,
+                    one.write_ops_per_second, one.busy_percent] {
+                    prop_assert!(figure.is_finite() && figure >= 0.0, "{figure}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The kernel's pressure stall information (PSI).
+
+use std::fs;
+use std::path::Path;
+
+use crate::model::{HostPressure, Pressure, Stalls, figure};
+
+/// None where the kernel has none: before 4.20, or switched off. Source: `/proc/pressure`.
+pub(super) fn read() -> Option<HostPressure> {
+    let of = |resource| {
+        let path = Path::new("/proc/pressure").join(resource);
+        // Switched off (`psi=0`), a file can be there and not be read.
+        fs::read_to_string(path).ok().and_then(|text| parse(&text))
+    };
+    let pressure = HostPressure {
+        cpu: of("cpu"),
+        memory: of("memory"),
+        io: of("io"),
+    };
+    (pressure != HostPressure::default()).then_some(pressure)
+}
+
+/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and likewise `full`, which for the CPU came with 5.13.
+pub(crate) fn parse(text: &str) -> Option<Pressure> {
+    let stalls = |kind: &str| {
+        let mut fields = text
+            .lines()
+            .find_map(|line| line.strip_prefix(kind)?.strip_prefix(' '))?
+            .split(' ');
+        let mut average = |name: &str| {
+            let value: f64 = fields.next()?.strip_prefix(name)?.parse().ok()?;
+            Some(figure(value, 2).min(100.0))
+        };
+        Some(Stalls {
+            avg10: average("avg10=")?,
+            avg60: average("avg60=")?,
+            avg300: average("avg300=")?,
+        })
+    };
+    Some(Pressure {
+        some: stalls("some")?,
+        full: stalls("full"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Pressure, Stalls, parse};
+
+    #[test]
+    fn both_lines_or_the_first_alone() {
+        let some = "some avg10=1.36 avg60=1.31 avg300=2.10 total=2621119293\n";
+        let full = "full avg10=0.00 avg60=0.50 avg300=100.00 total=5\n";
+        let stalls = |avg10, avg60, avg300| Stalls {
+            avg10,
+            avg60,
+            avg300,
+        };
+        let expected = Pressure {
+            some: stalls(1.36, 1.31, 2.1),
+            full: Some(stalls(0.0, 0.5, 100.0)),
+        };
+        assert_eq!(parse(&format!("{some}{full}")), Some(expected));
+        let alone = Pressure {
+            full: None,
+            ..expected
+        };
+        assert_eq!(parse(some), Some(alone));
+        for text in ["", full, "some avg10=x", "some avg10=1.0 avg300=1.0"] {
+            assert_eq!(parse(text), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_yields_odd_figures(text in "\\PC*", value: f64) {
+            let _ = parse(&text);
+            let text = format!("some avg10={value} avg60=NaN avg300=inf total=0");
+            if let Some(Pressure { some, .. }) = parse(&text) {
+                for figure in [some.avg10, some.avg60, some.avg300] {
+                    prop_assert!((0.0..=100.0).contains(&figure), "{figure}");
+                }
+            }
+        }
+    }
+}

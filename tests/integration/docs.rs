@@ -1,0 +1,382 @@
+//! `docs/snapshot.md` is made from the model's own documentation, and the schema has the model's fields: neither can
+//! fall behind. `UPDATE_DOCS=1 cargo test docs` writes the page anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use serial_test::parallel;
+use syn::{Attribute, Expr, Fields, GenericArgument, Item, Lit, Meta, PathArguments, Type};
+
+use crate::support::schema::PUBLISHED;
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/snapshot.md");
+const HEAD: &str = "\
+# The snapshot
+
+Each line that the agent sends is one JSON object, a snapshot: everything that is known of the host and its containers at
+one moment. Later versions add fields; none is taken away, nor changes its type or unit. A figure that the host does not
+offer is absent, never zero. `config/snapshot.schema.json` says the same as a JSON Schema.
+
+This page is made from the documentation of `src/model`, by `make docs`.
+";
+
+/// The model: what is documented of its types.
+#[derive(Default)]
+struct Model {
+    structs: BTreeMap<String, Struct>,
+    enums: BTreeMap<String, Vec<String>>,
+}
+
+struct Struct {
+    docs: String,
+    fields: Vec<Field>,
+}
+
+struct Field {
+    name: String,
+    docs: String,
+    kind: Kind,
+    /// Whether it may be left out.
+    optional: bool,
+}
+
+/// The type of a field, as it is on the wire.
+#[derive(Clone)]
+enum Kind {
+    Number,
+    Integer,
+    Text,
+    Boolean,
+    Timestamp,
+    OrNull(Box<Kind>),
+    Array(Box<Kind>),
+    /// An object with names of the host's or the engine's own.
+    Map(Box<Kind>),
+    Named(String),
+}
+
+impl Model {
+    fn read() -> Self {
+        let mut model = Self::default();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model");
+        for file in fs::read_dir(folder).unwrap() {
+            let text = fs::read_to_string(file.unwrap().path()).unwrap();
+            for item in syn::parse_file(&text).unwrap().items {
+                model.take_in(&item);
+            }
+        }
+        model
+    }
+
+    fn take_in(&mut self, item: &Item) {
+        match item {
+            Item::Struct(one) => {
+                let Fields::Named(named) = &one.fields else {
+                    return;
+                };
+                let all = serde(&one.attrs, "rename_all");
+                let fields = named.named.iter().map(|field| {
+                    let name = field.ident.as_ref().unwrap().to_string();
+                    let renamed = serde(&field.attrs, "rename");
+                    Field {
+                        name: renamed.unwrap_or_else(|| cased(&name, all.as_deref())),
+                        docs: docs(&field.attrs),
+                        optional: serde(&field.attrs, "skip_serializing_if").is_some(),
+                        kind: kind(&field.ty, &field.attrs),
+                    }
+                });
+                let described = Struct {
+                    docs: docs(&one.attrs),
+                    fields: fields.collect(),
+                };
+                self.structs.insert(one.ident.to_string(), described);
+            }
+            Item::Enum(one) => {
+                let all = serde(&one.attrs, "rename_all");
+                let variants = one.variants.iter().map(|variant| {
+                    let name = variant.ident.to_string();
+                    serde(&variant.attrs, "rename").unwrap_or_else(|| cased(&name, all.as_deref()))
+                });
+                self.enums.insert(one.ident.to_string(), variants.collect());
+            }
+            _ => {}
+        }
+    }
+
+    fn struct_of<'k>(&self, kind: &'k Kind) -> Option<&'k str> {
+        match kind {
+            Kind::Named(name) => self.structs.contains_key(name).then_some(name),
+            Kind::OrNull(kind) | Kind::Array(kind) | Kind::Map(kind) => self.struct_of(kind),
+            _ => None,
+        }
+    }
+
+    fn says(&self, kind: &Kind) -> String {
+        match kind {
+            Kind::Number => "number".to_owned(),
+            Kind::Integer => "integer".to_owned(),
+            Kind::Text => "string".to_owned(),
+            Kind::Boolean => "boolean".to_owned(),
+            Kind::Timestamp => "string, RFC 3339".to_owned(),
+            Kind::OrNull(kind) => format!("{}, or null", self.says(kind)),
+            Kind::Array(kind) => format!("array of {}", self.says(kind)),
+            Kind::Map(kind) => format!("object of {} by name", self.says(kind)),
+            Kind::Named(name) => match self.enums.get(name) {
+                Some(values) => format!("`{}`", values.join("`, `")),
+                None if self.structs.contains_key(name) => format!("[object](#{})", anchor(name)),
+                None => panic!("a type that this test does not know: {name}"),
+            },
+        }
+    }
+
+    /// The structs that a snapshot is made of, in the order in which a reader meets them.
+    fn reachable(&self) -> Vec<&str> {
+        let mut found = vec!["Snapshot"];
+        let mut next = 0;
+        while let Some(name) = found.get(next) {
+            let fields = &self.structs[*name].fields;
+            let below = fields
+                .iter()
+                .filter_map(|field| self.struct_of(&field.kind));
+            for name in below.collect::<Vec<_>>() {
+                if !found.contains(&name) {
+                    found.push(name);
+                }
+            }
+            next += 1;
+        }
+        found
+    }
+
+    fn page(&self) -> String {
+        let mut page = HEAD.to_owned();
+        for name in self.reachable() {
+            let Struct { docs, fields } = &self.structs[name];
+            let title = title(name);
+            write!(
+                page,
+                "\n## {title}\n\n{docs}\n\n| field | type | |\n|---|---|---|\n"
+            )
+            .unwrap();
+            for field in fields {
+                let absent = if field.optional {
+                    ", may be absent"
+                } else {
+                    ""
+                };
+                let says = self.says(&field.kind);
+                let docs = field.docs.replace('|', "\\|");
+                writeln!(page, "| `{}` | {says}{absent} | {docs} |", field.name).unwrap();
+            }
+        }
+        page
+    }
+
+    /// The paths of all fields below a struct.
+    fn paths(&self, name: &str, at: &str, paths: &mut BTreeSet<String>) {
+        for field in &self.structs[name].fields {
+            let path = format!("{at}/{}", field.name);
+            if let Some(below) = self.struct_of(&field.kind) {
+                self.paths(below, &path, paths);
+            }
+            paths.insert(path);
+        }
+    }
+}
+
+/// `NetworkInterface`: `Network interface`.
+fn title(name: &str) -> String {
+    let mut title = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !title.is_empty() {
+            title.push(' ');
+            title.extend(letter.to_lowercase());
+        } else {
+            title.push(letter);
+        }
+    }
+    title
+}
+
+fn anchor(name: &str) -> String {
+    title(name).to_lowercase().replace(' ', "-")
+}
+
+fn cased(name: &str, case: Option<&str>) -> String {
+    match case {
+        Some("lowercase") => name.to_lowercase(),
+        Some("snake_case") => title(name).to_lowercase().replace(' ', "_"),
+        Some("PascalCase") => name
+            .split('_')
+            .map(|part| part[..1].to_uppercase() + &part[1..])
+            .collect(),
+        None => name.to_owned(),
+        Some(other) => panic!("a case that this test does not know: {other}"),
+    }
+}
+
+/// The value of a key in `#[serde(…)]`; empty where it has none.
+fn serde(attributes: &[Attribute], wanted: &str) -> Option<String> {
+    let mut found = None;
+    for attribute in attributes.iter().filter(|one| one.path().is_ident("serde")) {
+        attribute
+            .parse_nested_meta(|meta| {
+                let value = match meta.value() {
+                    Ok(value) => value.parse::<syn::LitStr>()?.value(),
+                    Err(_) => String::new(),
+                };
+                if meta.path.is_ident(wanted) {
+                    found = Some(value);
+                }
+                Ok(())
+            })
+            .expect("attributes of serde");
+    }
+    found
+}
+
+/// The text of the documentation, in one line, without links to the code.
+fn docs(attributes: &[Attribute]) -> String {
+    let lines = attributes.iter().filter_map(|attribute| {
+        let Meta::NameValue(meta) = &attribute.meta else {
+            return None;
+        };
+        let (true, Expr::Lit(text)) = (meta.path.is_ident("doc"), &meta.value) else {
+            return None;
+        };
+        let Lit::Str(text) = &text.lit else {
+            return None;
+        };
+        Some(text.value().trim().to_owned())
+    });
+    lines.collect::<Vec<_>>().join(" ").trim().to_owned()
+}
+
+fn kind(ty: &Type, attributes: &[Attribute]) -> Kind {
+    let inner = |arguments: &PathArguments, index: usize| match arguments {
+        PathArguments::AngleBracketed(arguments) => {
+            let types = arguments.args.iter().filter_map(|one| match one {
+                GenericArgument::Type(ty) => Some(kind(ty, &[])),
+                _ => None,
+            });
+            Box::new(types.collect::<Vec<_>>().swap_remove(index))
+        }
+        _ => panic!("no arguments"),
+    };
+    match ty {
+        Type::Array(array) => Kind::Array(Box::new(kind(&array.elem, &[]))),
+        Type::Path(path) => {
+            let last = path.path.segments.last().unwrap();
+            match last.ident.to_string().as_str() {
+                "f64" => Kind::Number,
+                "u64" | "u32" | "u16" | "i64" => Kind::Integer,
+                "String" => Kind::Text,
+                "bool" => Kind::Boolean,
+                "Timestamp" => Kind::Timestamp,
+                "Arc" => *inner(&last.arguments, 0),
+                "Vec" => Kind::Array(inner(&last.arguments, 0)),
+                "BTreeMap" => Kind::Map(inner(&last.arguments, 1)),
+                "Option" if serde(attributes, "skip_serializing_if").is_some() => {
+                    *inner(&last.arguments, 0)
+                }
+                "Option" => Kind::OrNull(inner(&last.arguments, 0)),
+                "Logs" => Kind::Map(Box::new(Kind::Array(Box::new(Kind::Text)))),
+                name => Kind::Named(name.to_owned()),
+            }
+        }
+        // Not of a snapshot, or it has no name to be looked up by.
+        _ => Kind::Named("a type without a name".to_owned()),
+    }
+}
+
+#[test]
+#[parallel]
+fn the_page_says_what_the_model_says() {
+    let page = Model::read().page();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::create_dir_all(Path::new(PAGE).parent().unwrap()).unwrap();
+        fs::write(PAGE, &page).unwrap();
+    }
+    let written = fs::read_to_string(PAGE).unwrap_or_default();
+    let differs = page.lines().zip(written.lines()).find(|(a, b)| a != b);
+    assert!(
+        page == written,
+        "docs/snapshot.md is not as the model says (make docs writes it): {differs:#?}"
+    );
+}
+
+/// Whoever reads a figure can tell where it is from: its own documentation says, or that of the object which it is in.
+#[test]
+#[parallel]
+fn every_figure_has_a_source() {
+    let model = Model::read();
+    let mut without = Vec::new();
+    let mut sourced: BTreeSet<&str> = BTreeSet::from([
+        "AgentInfo",
+        "Snapshot",
+        "SourceHealth",
+        "ContainerMeta",
+        "Port",
+    ]);
+    for name in model.reachable() {
+        let described = &model.structs[name];
+        let all = sourced.contains(name) || described.docs.contains("Source: ");
+        for field in &described.fields {
+            let told = all || field.docs.contains("Source: ");
+            match model.struct_of(&field.kind) {
+                Some(below) if told => {
+                    sourced.insert(below);
+                }
+                Some(_) => {}
+                None if told => {}
+                None => without.push(format!("{name}.{}", field.name)),
+            }
+        }
+    }
+    assert_eq!(without, Vec::<String>::new(), "no source is told of these");
+}
+
+#[test]
+#[parallel]
+fn the_schema_has_the_models_fields() {
+    let model = Model::read();
+    let mut of_model = BTreeSet::new();
+    model.paths("Snapshot", "", &mut of_model);
+    let schema: Value = serde_json::from_str(PUBLISHED).unwrap();
+    let mut of_schema = BTreeSet::new();
+    properties(&schema, &schema, "", &mut of_schema);
+    let only = |a: &BTreeSet<String>, b: &BTreeSet<String>| -> Vec<String> {
+        a.difference(b).cloned().collect()
+    };
+    assert_eq!(
+        only(&of_model, &of_schema),
+        Vec::<String>::new(),
+        "not in the schema"
+    );
+    assert_eq!(
+        only(&of_schema, &of_model),
+        Vec::<String>::new(),
+        "not in the model"
+    );
+}
+
+/// The paths of all properties below a part of the schema.
+fn properties(schema: &Value, part: &Value, at: &str, paths: &mut BTreeSet<String>) {
+    if let Some(pointer) = part["$ref"].as_str() {
+        let part = schema.pointer(pointer.trim_start_matches('#')).unwrap();
+        properties(schema, part, at, paths);
+    }
+    for below in ["items", "additionalProperties"] {
+        if let Some(part) = part.get(below) {
+            properties(schema, part, at, paths);
+        }
+    }
+    for (name, property) in part["properties"].as_object().into_iter().flatten() {
+        let path = format!("{at}/{name}");
+        properties(schema, property, &path, paths);
+        paths.insert(path);
+    }
+}
