@@ -14,8 +14,8 @@ use crate::model::{Encoding, LogLines, LogMode, News, Section, Snapshot, Variant
 
 /// The most renderings for clients that are behind which are kept for others that are as far behind.
 const MOST_BEHIND: usize = 64;
-/// How hard zstd tries: its own default.
-const LEVEL: i32 = 3;
+/// How hard zstd tries: of what snapshots are made of, harder (its own default is 3) makes no less.
+const LEVEL: i32 = 1;
 
 /// One snapshot, and what has been made of it.
 pub(super) struct Encoded {
@@ -81,16 +81,21 @@ impl Encoded {
         if let Some(made) = self.variants.get(&key) {
             return Ok(Arc::clone(made));
         }
-        let line = self.line(variant, since)?;
+        let news = match variant.logs {
+            LogMode::New => self.news(since)?,
+            LogMode::Tail => Vec::new(),
+        };
+        let pieces = self.pieces(variant, &news)?;
+        let shared = match variant.encoding {
+            Encoding::Json => pieces.concat(),
+            Encoding::Zstd => compressor.compress(&pieces)?,
+        };
         let made = Arc::new(EncodedSnapshot {
             seq: self.seq(),
             follows: since.map(|since| since.seq),
             since: self.since(),
             encoding: variant.encoding,
-            shared: match variant.encoding {
-                Encoding::Json => Bytes::from(line),
-                Encoding::Zstd => Bytes::from(compressor.compress(&line)?),
-            },
+            shared: Bytes::from(shared),
         });
         if !behind || self.behind < MOST_BEHIND {
             self.behind += usize::from(behind);
@@ -105,35 +110,28 @@ impl Encoded {
         self.sections.clear();
     }
 
-    /// All of a line up to the value of `skipped`.
-    fn line(&mut self, variant: Variant, since: Option<&Since>) -> io::Result<Vec<u8>> {
-        let sections = Section::ALL.map(|(_, section)| section);
-        let news = variant.logs == LogMode::New;
-        let wanted: Vec<Part> = [Part::Head]
+    /// All of a line up to the value of `skipped`, in pieces, where `news` come before the last.
+    fn pieces<'p>(&'p mut self, variant: Variant, news: &'p [u8]) -> io::Result<Vec<&'p [u8]>> {
+        let shared = |section: &Section| {
+            let of_its_own = variant.logs == LogMode::New && *section == Section::Logs;
+            variant.sections.has(*section) && !of_its_own
+        };
+        let sections = Section::ALL.into_iter().map(|(_, section)| section);
+        let parts: Vec<Part> = [Part::Head]
             .into_iter()
-            .chain(sections.into_iter().filter_map(|section| {
-                let shared = variant.sections.has(section) && !(news && section == Section::Logs);
-                shared.then_some(Part::Section(section))
-            }))
+            .chain(sections.filter(shared).map(Part::Section))
             .chain([Part::Foot])
             .collect();
-        for part in &wanted {
+        for part in &parts {
             if !self.sections.contains_key(part) {
                 let encoded = encode(*part, &self.snapshot)?;
                 self.sections.insert(*part, encoded);
             }
         }
-        let news = if news { self.news(since)? } else { Vec::new() };
-        let length = wanted.iter().filter_map(|part| self.sections.get(part));
-        let length: usize = length.map(Vec::len).sum();
-        let mut line = Vec::with_capacity(length + news.len());
-        for part in &wanted {
-            if *part == Part::Foot {
-                line.extend_from_slice(&news);
-            }
-            line.extend_from_slice(self.sections.get(part).map_or(&[][..], Vec::as_slice));
-        }
-        Ok(line)
+        let encoded = parts.iter().filter_map(|part| self.sections.get(part));
+        let mut pieces: Vec<&[u8]> = encoded.map(Vec::as_slice).collect();
+        pieces.insert(pieces.len() - 1, news);
+        Ok(pieces)
     }
 
     /// The log lines that are new since then, and how many were lost.
@@ -250,7 +248,7 @@ pub(super) struct Compressor(Option<Encoder<'static>>);
 
 impl Compressor {
     /// All blocks of a frame but the last.
-    fn compress(&mut self, line: &[u8]) -> io::Result<Vec<u8>> {
+    fn compress(&mut self, pieces: &[&[u8]]) -> io::Result<Vec<u8>> {
         let encoder = match &mut self.0 {
             Some(encoder) => {
                 encoder.reinit()?;
@@ -258,11 +256,14 @@ impl Compressor {
             }
             none => none.insert(Encoder::new(LEVEL)?),
         };
-        let mut frame = vec![0; zstd::zstd_safe::compress_bound(line.len()) + 64];
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        let mut frame = vec![0; zstd::zstd_safe::compress_bound(length) + 64];
         let mut out = OutBuffer::around(&mut frame);
-        let mut input = InBuffer::around(line);
-        while input.pos() < line.len() {
-            encoder.run(&mut input, &mut out)?;
+        for piece in pieces {
+            let mut input = InBuffer::around(piece);
+            while input.pos() < piece.len() {
+                encoder.run(&mut input, &mut out)?;
+            }
         }
         // Ends the block, not the frame.
         while encoder.flush(&mut out)? > 0 {}
@@ -372,7 +373,7 @@ mod tests {
             let line: Vec<u8> = (0..length)
                 .map(|i: u32| (i.wrapping_mul(i) % 251) as u8)
                 .collect();
-            let mut frame = compressor.compress(&line).unwrap();
+            let mut frame = compressor.compress(&[&line]).unwrap();
             // An empty last block.
             frame.extend_from_slice(&[1, 0, 0]);
             assert_eq!(zstd::decode_all(&frame[..]).unwrap(), line);

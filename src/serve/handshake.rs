@@ -27,6 +27,9 @@ const UNAUTHORIZED: &[u8] = b"Unauthorized\n";
 /// connection that is closed with bytes unread is reset, and the answer lost.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
+/// How much of a line is encrypted ahead of what the kernel takes, in bytes: two records. More is memory for every client
+/// that reads slowly, fewer are more calls for everybody.
+const ENCRYPTED_AHEAD: usize = 32 * 1024;
 
 /// A connection that has been accepted, and nothing else.
 pub(super) struct Newcomer {
@@ -125,7 +128,8 @@ async fn let_in(
         }
         Some(tls) => {
             let started = tokio::time::Instant::now();
-            let handshake = TlsAcceptor::from(tls.server.clone()).accept(socket);
+            let handshake = TlsAcceptor::from(tls.server.clone())
+                .accept_with(socket, |tls| tls.set_buffer_limit(Some(ENCRYPTED_AHEAD)));
             let mut stream = match timeout(patience, handshake).await {
                 Ok(stream) => stream.map_err(Refusal::Tls)?,
                 Err(_) => return Err(Refusal::TlsLate),
