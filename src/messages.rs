@@ -8,7 +8,7 @@ use actix::{Message, Recipient};
 use bytes::Bytes;
 
 use crate::model::{
-    Container, ContainerMeta, Encoding, HostInfo, LogLines, Logs, Options, Positions,
+    Container, ContainerMeta, Encoding, Events, HostInfo, LogLines, Logs, Options, Positions,
     SystemMetrics, Via,
 };
 
@@ -58,6 +58,8 @@ pub struct DockerSample {
     pub containers: Arc<Vec<Container>>,
     /// The `docker_meta` section.
     pub meta: Arc<Vec<ContainerMeta>>,
+    /// What has happened to containers up to now.
+    pub events: Arc<Events>,
     /// Where the figures come from.
     pub via: Via,
     /// Why not all of them come from the kernel.
@@ -162,6 +164,8 @@ pub struct EncodedSnapshot {
     /// The number of the snapshot after which its log lines are new; none where it holds the
     /// newest, whatever was sent before.
     pub follows: Option<u64>,
+    /// The number of the last event before those in it; none where it holds no events.
+    pub events_after: Option<u64>,
     /// Where the next one may follow on.
     pub since: Since,
     /// How it is written.
@@ -170,13 +174,15 @@ pub struct EncodedSnapshot {
     pub shared: Bytes,
 }
 
-/// What a snapshot has said of the logs.
+/// What a snapshot has said of what happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Since {
     /// The snapshot's number.
     pub seq: u64,
     /// How far the logs in it had been read.
     pub positions: Arc<Positions>,
+    /// The number of the last event in it, or before it.
+    pub events: u64,
 }
 
 /// The end of a line.
@@ -187,6 +193,13 @@ pub struct Ending {
 }
 
 impl EncodedSnapshot {
+    /// Whether log lines or events are missing for a client that was sent `since` last.
+    #[must_use]
+    pub fn lacks_something_after(&self, since: &Since) -> bool {
+        self.follows.is_some_and(|follows| follows != since.seq)
+            || self.events_after.is_some_and(|after| after > since.events)
+    }
+
     /// The end of the line for a client that missed `skipped` snapshots.
     #[must_use]
     pub fn ending(&self, skipped: u64) -> Ending {

@@ -18,8 +18,8 @@ use crate::plan::Plan;
 use crate::process::Process;
 
 /// Enough processes for 20 KB.
-const PROCESSES: usize = 400;
-const TOP_PROCESSES: &str = "390";
+const PROCESSES: usize = 120;
+const TOP_PROCESSES: &str = "95";
 /// With fifty containers, and about a hundred characters a line, enough for 500 KB.
 const LINES: &str = "100";
 /// Until then the engine words the age of the youngest container anew each second, which the agent follows.

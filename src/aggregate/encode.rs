@@ -10,7 +10,7 @@ use serde::Serialize;
 use zstd::stream::raw::{Encoder, InBuffer, Operation, OutBuffer};
 
 use crate::messages::{EncodedSnapshot, LogSample, Since};
-use crate::model::{Encoding, LogLines, LogMode, News, Section, Snapshot, Variant};
+use crate::model::{Encoding, Events, LogLines, LogMode, News, Section, Snapshot, Variant};
 
 /// The most renderings for clients that are behind which are kept for others that are as far behind.
 const MOST_BEHIND: usize = 64;
@@ -21,8 +21,12 @@ const LEVEL: i32 = 1;
 pub(super) struct Encoded {
     snapshot: Snapshot,
     logs: LogSample,
+    events: Arc<Events>,
+    /// How many events there had been at the snapshot before.
+    told: u64,
     sections: HashMap<Part, Vec<u8>>,
-    variants: HashMap<(Variant, Option<u64>), Arc<EncodedSnapshot>>,
+    /// With the snapshot that their log lines follow on, and the last event before theirs.
+    variants: HashMap<(Variant, Option<u64>, Option<u64>), Arc<EncodedSnapshot>>,
     /// How many of those are for clients that are behind.
     behind: usize,
 }
@@ -36,12 +40,14 @@ enum Part {
 }
 
 impl Encoded {
-    /// Nothing is made of it yet. `logs` are those in it, with their positions; its own `skipped`
-    /// must be 0.
-    pub(super) fn new(snapshot: Snapshot, logs: LogSample) -> Self {
+    /// Nothing is made of it yet. `logs` are those in it, with their positions, `events` those up to it, of
+    /// which `told` are in the snapshots before; its own `skipped` must be 0.
+    pub(super) fn new(snapshot: Snapshot, logs: LogSample, events: Arc<Events>, told: u64) -> Self {
         Self {
             snapshot,
             logs,
+            events,
+            told,
             sections: HashMap::new(),
             variants: HashMap::new(),
             behind: 0,
@@ -53,11 +59,12 @@ impl Encoded {
         self.snapshot.agent.seq
     }
 
-    /// How far the logs in it have been read.
+    /// How far the logs in it have been read, and how many events it has told.
     pub(super) fn since(&self) -> Since {
         Since {
             seq: self.seq(),
             positions: Arc::clone(&self.logs.positions),
+            events: self.events.end(),
         }
     }
 
@@ -66,9 +73,9 @@ impl Encoded {
         self.variants.len()
     }
 
-    /// A variant, made now unless it was made before. For [`LogMode::New`], with the lines after
-    /// `since`; with those of the tail where there is none. It is kept for others unless it is one of
-    /// too many for clients that are behind.
+    /// A variant, made now unless it was made before, with the events after `since`; where there is none, with
+    /// those after the last snapshot. For [`LogMode::New`], with the lines after `since`; with those of the tail
+    /// where there is none. It is kept for others unless it is one of too many for clients that are behind.
     pub(super) fn variant(
         &mut self,
         variant: Variant,
@@ -76,15 +83,22 @@ impl Encoded {
         behind: bool,
         compressor: &mut Compressor,
     ) -> io::Result<Arc<EncodedSnapshot>> {
+        let events_after = variant
+            .sections
+            .has(Section::Events)
+            .then(|| since.map_or(self.told, |since| since.events));
         let since = since.filter(|_| variant.logs == LogMode::New);
-        let key = (variant, since.map(|since| since.seq));
+        let key = (variant, since.map(|since| since.seq), events_after);
         if let Some(made) = self.variants.get(&key) {
             return Ok(Arc::clone(made));
         }
-        let news = match variant.logs {
+        let mut news = match variant.logs {
             LogMode::New => self.news(since)?,
             LogMode::Tail => Vec::new(),
         };
+        if let Some(after) = events_after {
+            self.happened(after, &mut news)?;
+        }
         let pieces = self.pieces(variant, &news)?;
         let shared = match variant.encoding {
             Encoding::Json => pieces.concat(),
@@ -93,6 +107,7 @@ impl Encoded {
         let made = Arc::new(EncodedSnapshot {
             seq: self.seq(),
             follows: since.map(|since| since.seq),
+            events_after,
             since: self.since(),
             encoding: variant.encoding,
             shared: Bytes::from(shared),
@@ -113,7 +128,11 @@ impl Encoded {
     /// All of a line up to the value of `skipped`, in pieces, where `news` come before the last.
     fn pieces<'p>(&'p mut self, variant: Variant, news: &'p [u8]) -> io::Result<Vec<&'p [u8]>> {
         let shared = |section: &Section| {
-            let of_its_own = variant.logs == LogMode::New && *section == Section::Logs;
+            let of_its_own = match section {
+                Section::Logs => variant.logs == LogMode::New,
+                Section::Events => true,
+                _ => false,
+            };
             variant.sections.has(*section) && !of_its_own
         };
         let sections = Section::ALL.into_iter().map(|(_, section)| section);
@@ -132,6 +151,16 @@ impl Encoded {
         let mut pieces: Vec<&[u8]> = encoded.map(Vec::as_slice).collect();
         pieces.insert(pieces.len() - 1, news);
         Ok(pieces)
+    }
+
+    /// The events after the first `after`, and how many of them are no longer known.
+    fn happened(&self, after: u64, json: &mut Vec<u8>) -> io::Result<()> {
+        let (events, dropped) = self.events.after(after);
+        field(json, b',', "events", &events.collect::<Vec<_>>())?;
+        if dropped > 0 {
+            field(json, b',', "events_dropped", &dropped)?;
+        }
+        Ok(())
     }
 
     /// The log lines that are new since then, and how many were lost.
@@ -223,6 +252,7 @@ fn encode(part: Part, snapshot: &Snapshot) -> io::Result<Vec<u8>> {
             Section::Containers => field(&mut json, b',', "containers", &snapshot.containers)?,
             Section::DockerMeta => field(&mut json, b',', "docker_meta", &snapshot.docker_meta)?,
             Section::Logs => field(&mut json, b',', "logs", &snapshot.logs)?,
+            // Not shared: see `happened`.
             Section::Events => {}
         },
         Part::Foot => {
@@ -277,13 +307,17 @@ impl Compressor {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
 
     use serde_json::{Value, json};
 
     use super::{Compressor, Encoded};
     use crate::aggregate::{Newest, SourceState, compose};
     use crate::messages::{EncodedSnapshot, EndedLog, LogSample, Since};
-    use crate::model::{LogLines, Options, Place, Positions, Snapshot};
+    use crate::model::{
+        ContainerEvent, EventAction, Events, LogLines, Options, Place, Positions, Snapshot,
+        Timestamp,
+    };
 
     fn snapshot() -> Snapshot {
         let newest = Newest {
@@ -292,6 +326,10 @@ mod tests {
             logs: SourceState::disabled("logs"),
         };
         compose(&newest, 7, 3)
+    }
+
+    fn encoded(logs: LogSample) -> Encoded {
+        Encoded::new(snapshot(), logs, Arc::default(), 0)
     }
 
     fn made(encoded: &mut Encoded, options: &str, since: Option<&Since>) -> Arc<EncodedSnapshot> {
@@ -311,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_session_completes_the_line_with_its_own_count() {
-        let mut encoded = Encoded::new(snapshot(), LogSample::default());
+        let mut encoded = encoded(LogSample::default());
         let whole = made(&mut encoded, "{}", None);
         assert_eq!((whole.seq, whole.follows), (7, None));
         for skipped in [0, 1, u64::MAX] {
@@ -326,13 +364,13 @@ mod tests {
 
     #[test]
     fn sections_are_left_out_and_the_envelope_stays() {
-        let mut encoded = Encoded::new(snapshot(), LogSample::default());
+        let mut encoded = encoded(LogSample::default());
         let whole = value(&made(&mut encoded, "{}", None));
         let part = value(&made(&mut encoded, r#"{"sections":["docker_meta"]}"#, None));
         let none = value(&made(&mut encoded, r#"{"sections":[]}"#, None));
         let mut expected = whole;
         let fields = expected.as_object_mut().unwrap();
-        for section in ["system", "containers", "logs"] {
+        for section in ["system", "containers", "logs", "events"] {
             assert!(fields.remove(section).is_some());
         }
         assert_eq!(part, expected);
@@ -342,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_variant_is_made_once() {
-        let mut encoded = Encoded::new(snapshot(), LogSample::default());
+        let mut encoded = encoded(LogSample::default());
         let one = made(&mut encoded, r#"{"encoding":"zstd"}"#, None);
         let other = made(&mut encoded, r#"{"encoding":"zstd","every":2}"#, None);
         assert!(Arc::ptr_eq(&one, &other));
@@ -353,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_one_line_whatever_its_end() {
-        let mut encoded = Encoded::new(snapshot(), LogSample::default());
+        let mut encoded = encoded(LogSample::default());
         let plain = made(&mut encoded, "{}", None);
         let frame = made(&mut encoded, r#"{"encoding":"zstd"}"#, None);
         for skipped in [0, 12_345, u64::MAX] {
@@ -380,6 +418,80 @@ mod tests {
         }
     }
 
+    #[test]
+    fn events_are_those_after_what_was_told_and_shared_where_they_are_the_same() {
+        let mut events = Events::default();
+        for second in 0..5 {
+            events.push(ContainerEvent {
+                time: Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(second)),
+                action: EventAction::Die,
+                container: "web".to_owned(),
+                id: "0123456789ab".to_owned(),
+                image: "nginx".to_owned(),
+                exit_code: Some(3),
+                health: None,
+                renamed_from: None,
+            });
+        }
+        let mut encoded = Encoded::new(snapshot(), LogSample::default(), Arc::new(events), 3);
+        let at = |events, seq| Since {
+            events,
+            ..since(seq, &[])
+        };
+        let seconds = |snapshot: &Arc<EncodedSnapshot>| -> Vec<String> {
+            let value = value(snapshot);
+            assert!(value.get("events_dropped").is_none());
+            let events = value["events"].as_array().unwrap().iter();
+            events
+                .map(|event| event["time"].as_str().unwrap()[17..19].to_owned())
+                .collect()
+        };
+        let newcomers = made(&mut encoded, "{}", None);
+        assert_eq!(seconds(&newcomers), ["03", "04"]);
+        let expected = json!({
+            "time": "1970-01-01T00:00:03.000Z", "action": "die", "container": "web", "id": "0123456789ab",
+            "image": "nginx", "exit_code": 3
+        });
+        assert_eq!(value(&newcomers)["events"][0], expected);
+        let others = made(&mut encoded, "{}", Some(&at(3, 6)));
+        assert!(Arc::ptr_eq(&newcomers, &others));
+        assert_eq!(
+            (newcomers.events_after, newcomers.since.events),
+            (Some(3), 5)
+        );
+        let late = made(&mut encoded, "{}", Some(&at(1, 2)));
+        assert_eq!(seconds(&late), ["01", "02", "03", "04"]);
+        assert!(others.lacks_something_after(&at(1, 2)) && !late.lacks_something_after(&at(1, 2)));
+        assert!(!late.lacks_something_after(&at(2, 5)));
+        // Who does not want them shares what others get, whenever that was.
+        let without = r#"{"sections":["system"]}"#;
+        let [one, other] = [1, 5].map(|events| made(&mut encoded, without, Some(&at(events, 2))));
+        assert!(Arc::ptr_eq(&one, &other));
+        assert!(value(&one).get("events").is_none());
+        assert!(!one.lacks_something_after(&at(1, 2)));
+    }
+
+    #[test]
+    fn events_that_are_no_longer_known_are_counted() {
+        let mut events = Events::default();
+        for _ in 0..Events::MOST + 44 {
+            events.push(ContainerEvent {
+                time: Timestamp(SystemTime::UNIX_EPOCH),
+                action: EventAction::Start,
+                container: "web".to_owned(),
+                id: "0123456789ab".to_owned(),
+                image: "nginx".to_owned(),
+                exit_code: None,
+                health: None,
+                renamed_from: None,
+            });
+        }
+        let mut encoded = Encoded::new(snapshot(), LogSample::default(), Arc::new(events), 4);
+        let value = value(&made(&mut encoded, "{}", None));
+        assert_eq!(value["events"].as_array().unwrap().len(), Events::MOST);
+        assert_eq!(value["events_dropped"], 40);
+    }
+
     fn log(container: &str, texts: &[&str], end: u64, origin: u64) -> Arc<LogLines> {
         let texts: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
         let place = Place {
@@ -395,6 +507,7 @@ mod tests {
         Since {
             seq,
             positions: Arc::new(positions.collect::<Positions>()),
+            events: 0,
         }
     }
 
@@ -424,7 +537,7 @@ mod tests {
             ]),
             ..LogSample::default()
         };
-        let mut encoded = Encoded::new(snapshot(), logs);
+        let mut encoded = encoded(logs);
         let options = r#"{"logs":"new","sections":["logs"]}"#;
         let first = value(&made(&mut encoded, options, None));
         assert_eq!(
@@ -453,7 +566,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_for_those_who_are_behind_is_bounded() {
-        let mut encoded = Encoded::new(snapshot(), LogSample::default());
+        let mut encoded = encoded(LogSample::default());
         for seq in 0..1000 {
             made(&mut encoded, r#"{"logs":"new"}"#, Some(&since(seq, &[])));
         }

@@ -78,6 +78,9 @@ pub fn compose(newest: &Newest, seq: u64, clients: usize) -> Snapshot {
         docker_meta: docker.meta,
         logs: logs.unwrap_or_default(),
         logs_dropped: None,
+        // Each client has its own.
+        events: Vec::new(),
+        events_dropped: None,
         sources,
         host: system.host,
         agent: AgentInfo {

@@ -21,7 +21,7 @@ use crate::messages::{
     CatchUp, Collected, Delivery, DockerSample, LogSample, StopPublishing, Subscribe, SystemSample,
     Unsubscribe,
 };
-use crate::model::Positions;
+use crate::model::{Events, Positions};
 use encode::Encoded;
 use subscribers::Subscribers;
 
@@ -39,6 +39,8 @@ pub struct Aggregator {
     encoded: Option<Encoded>,
     /// How far the logs had been read when they were read last.
     positions: Arc<Positions>,
+    /// What had happened to containers when the engine was asked last.
+    events: Arc<Events>,
     subscribers: Subscribers,
     publishing: Publishing,
 }
@@ -66,6 +68,7 @@ impl Aggregator {
             seq: 0,
             encoded: None,
             positions: Arc::default(),
+            events: Arc::default(),
             subscribers: Subscribers::default(),
             publishing: Publishing::Awaiting,
         }
@@ -86,7 +89,14 @@ impl Aggregator {
         self.seq += 1;
         let snapshot = compose(&self.newest, self.seq, self.subscribers.count());
         let logs = self.newest_logs();
-        let encoded = self.encoded.insert(Encoded::new(snapshot, logs));
+        let told = self.events.end();
+        if let Some(sample) = self.newest.docker.sample() {
+            self.events = Arc::clone(&sample.events);
+        }
+        let events = Arc::clone(&self.events);
+        let encoded = self
+            .encoded
+            .insert(Encoded::new(snapshot, logs, events, told));
         let published = self.subscribers.publish(encoded);
         encoded.settle();
         debug!(

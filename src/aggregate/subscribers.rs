@@ -9,9 +9,9 @@ use actix::dev::SendError;
 
 use super::encode::{Compressor, Encoded};
 use crate::messages::{CatchUp, ClientId, Delivery, EncodedSnapshot, Since, Subscribe};
-use crate::model::{LogMode, Options};
+use crate::model::{LogMode, Options, Section};
 
-/// The most snapshots back that it is known how far logs had been read. A session that was sent an
+/// The most snapshots back that it is known what they have said. A session that was sent an
 /// older one last says so itself.
 pub(super) const MOST_HISTORY: usize = 64;
 
@@ -130,9 +130,11 @@ impl Subscribers {
 impl Session {
     /// How many snapshots back the one is that its next one follows on.
     fn reach(&self) -> usize {
-        match self.options.variant.logs {
-            LogMode::New => usize::try_from(self.options.every.get()).unwrap_or(usize::MAX),
-            LogMode::Tail => 0,
+        let Options { variant, every } = self.options;
+        if variant.logs == LogMode::New || variant.sections.has(Section::Events) {
+            usize::try_from(every.get()).unwrap_or(usize::MAX)
+        } else {
+            0
         }
     }
 

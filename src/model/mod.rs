@@ -7,6 +7,7 @@
 //! pointers only.
 
 mod docker;
+mod events;
 mod health;
 mod logs;
 mod options;
@@ -16,6 +17,7 @@ mod timestamp;
 pub use docker::{
     BlockIo, Container, ContainerMeta, InterfaceCounters, Port, PortProtocol, Throttling,
 };
+pub use events::{ContainerEvent, EventAction, Events};
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub use logs::{LogLines, Logs, News, Place, Positions};
 pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
@@ -49,6 +51,13 @@ pub struct Snapshot {
     /// wrote, or the client missed, more than is kept. At least so many. Absent otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logs_dropped: Option<BTreeMap<String, u64>>,
+    /// What has happened to containers since the previous snapshot that this client was sent, in the order in
+    /// which the engine told of it; since the agent's last one, in a client's first. 256 at most.
+    #[serde(default)]
+    pub events: Vec<ContainerEvent>,
+    /// How many more events there were, before those, than are kept. Absent where there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events_dropped: Option<u64>,
     /// How each source is doing.
     pub sources: Sources,
     /// What the host is.

@@ -127,14 +127,14 @@ impl ClientSession {
     }
 
     /// Sends a snapshot next if nothing is being written, else keeps it as the newest. One whose log
-    /// lines follow on a snapshot that was not sent is asked for anew.
+    /// lines or events follow on a snapshot that was not sent is asked for anew.
     fn send(&mut self, snapshot: Arc<EncodedSnapshot>) {
         if self.outgoing.is_some() {
             self.pending = Some(snapshot);
             return;
         }
-        if let (Some(follows), Some(since)) = (snapshot.follows, &self.since)
-            && follows != since.seq
+        if let Some(since) = &self.since
+            && snapshot.lacks_something_after(since)
         {
             if !std::mem::replace(&mut self.catching_up, true) {
                 self.client.subscriptions.catch_up.do_send(CatchUp {

@@ -25,10 +25,11 @@ use crate::settings::DockerHost;
 /// How long one call may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The events that change which containers run, or what is known of one.
-const EVENTS: [&str; 9] = [
+/// The events that are published, or change which containers run or what is known of one.
+const EVENTS: [&str; 10] = [
     "start",
     "die",
+    "oom",
     "restart",
     "pause",
     "unpause",

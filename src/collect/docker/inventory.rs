@@ -1,23 +1,22 @@
 //! Which containers run, and what the engine knows of each: kept, and asked for anew only when
 //! something has happened.
 //!
-//! The engine's events say when. They are read without waiting, at the beginning of a round; any
+//! The engine's events say when. They are taken in without waiting, at the beginning of a round; any
 //! that matters makes the list stale. So does the end of the events (the engine was restarted, or
 //! dropped a reader that fell behind), and so does time: a minute, as a safety net. In between a
 //! round costs the engine a ping, which shows that it is there.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use bollard::errors::Error as BollardError;
-use bollard::models::EventMessage;
-use futures_util::{Stream, StreamExt, stream};
-use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{Mutex, mpsc, watch};
+use futures_util::{StreamExt, stream};
+use tokio::sync::{Mutex, watch};
 
 use super::engine::{Call, Engine, EngineError, Inspected};
+use super::events::{Following, History, Told};
 use super::listing::Listed;
+use crate::model::Events;
 use crate::settings::DockerHost;
 
 /// How old a list may be.
@@ -28,10 +27,6 @@ const LIST_YOUNG_ANEW: Duration = Duration::from_secs(1);
 const ANSWERED: Duration = Duration::from_secs(1);
 /// Containers that are inspected at once.
 const INSPECTIONS_AT_ONCE: usize = 16;
-/// Events that wait for the next round.
-const EVENTS_WAITING: usize = 1024;
-/// How far back events are asked for: from before the list that they keep up to date.
-const EVENTS_OVERLAP: Duration = Duration::from_secs(2);
 
 /// A running container.
 #[derive(Debug, Clone)]
@@ -76,6 +71,7 @@ pub struct Containers {
     inventory: Arc<Mutex<Inventory>>,
     /// What is known of them, for those who would not wait for the engine.
     known: watch::Receiver<Arc<Vec<Running>>>,
+    history: History,
 }
 
 impl Containers {
@@ -83,10 +79,17 @@ impl Containers {
     #[must_use]
     pub fn of(host: DockerHost) -> Self {
         let (publish, known) = watch::channel(Arc::default());
+        let history = History::default();
         Self {
-            inventory: Arc::new(Mutex::new(Inventory::new(host, publish))),
+            inventory: Arc::new(Mutex::new(Inventory::new(host, history.clone(), publish))),
             known,
+            history,
         }
+    }
+
+    /// What has happened to them, as far as the engine has told.
+    pub(crate) fn events(&self) -> Arc<Events> {
+        self.history.events()
     }
 
     /// The containers that ran when the engine was asked last; none while it does not answer.
@@ -118,38 +121,12 @@ impl Containers {
     }
 }
 
-/// The ids of containers to which something has happened; closed when the events have ended, or
-/// when more have come than could be kept.
-type Events = mpsc::Receiver<String>;
-
-/// Follows events until they end, or until nobody wants them any more.
-fn follow(
-    events: impl Stream<Item = Result<EventMessage, BollardError>> + Send + 'static,
-) -> Events {
-    let (touched, followed) = mpsc::channel(EVENTS_WAITING);
-    tokio::spawn(async move {
-        let mut events = std::pin::pin!(events);
-        loop {
-            let event = tokio::select! {
-                event = events.next() => event,
-                () = touched.closed() => return,
-            };
-            let Some(Ok(event)) = event else { return };
-            if let Some(id) = event.actor.and_then(|actor| actor.id)
-                && touched.try_send(id).is_err()
-            {
-                return;
-            }
-        }
-    });
-    followed
-}
-
 /// What is known of the engine's containers.
 struct Inventory {
     engine: Engine,
     /// None until the first list, and after an outage.
-    events: Option<Events>,
+    events: Option<Following>,
+    history: History,
     running: Arc<Vec<Running>>,
     /// None while the list is stale.
     listed_at: Option<Instant>,
@@ -161,11 +138,12 @@ struct Inventory {
 }
 
 impl Inventory {
-    fn new(host: DockerHost, publish: watch::Sender<Arc<Vec<Running>>>) -> Self {
+    fn new(host: DockerHost, history: History, publish: watch::Sender<Arc<Vec<Running>>>) -> Self {
         Self {
             publish,
             engine: Engine::new(host),
             events: None,
+            history,
             running: Arc::default(),
             listed_at: None,
             answered_at: None,
@@ -217,19 +195,20 @@ impl Inventory {
 
     /// Takes in the events that have come, without waiting for more.
     fn note_events(&mut self) {
-        let Some(events) = &mut self.events else {
+        let Some(events) = &self.events else {
             return;
         };
-        let mut touched = Vec::new();
-        let alive = loop {
-            match events.try_recv() {
-                Ok(id) => touched.push(id),
-                Err(TryRecvError::Empty) => break true,
-                Err(TryRecvError::Disconnected) => break false,
-            }
-        };
-        if !alive {
+        let Told {
+            touched,
+            too_many,
+            ended,
+        } = events.take();
+        if ended || too_many {
+            // What is not known is looked at when it is listed anew.
             self.events = None;
+        }
+        if too_many {
+            self.running = Arc::default();
         }
         if !touched.is_empty() {
             let touched: Vec<_> = touched.iter().map(String::as_str).collect();
@@ -250,7 +229,8 @@ impl Inventory {
     /// Lists anew, and inspects the containers that are not known.
     async fn list(&mut self, call: &Call) -> Result<(), EngineError> {
         if self.events.is_none() {
-            self.events = Some(follow(call.events(SystemTime::now() - EVENTS_OVERLAP)));
+            let events = call.events(self.history.since());
+            self.events = Some(Following::start(events, self.history.clone()));
         }
         let listed = call.list().await?;
         let known: HashMap<&str, &Inspection> = self

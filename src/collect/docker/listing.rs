@@ -5,7 +5,7 @@ use bollard::models::{ContainerSummary, PortSummary, PortSummaryTypeEnum};
 use crate::model::{ContainerMeta, Port, PortProtocol};
 
 /// How much of an id is published, as Docker's own tools do.
-const SHORT_ID: usize = 12;
+pub(super) const SHORT_ID: usize = 12;
 
 /// A running container.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,6 +3,7 @@
 mod cgroup;
 mod direct;
 pub(super) mod engine;
+mod events;
 mod inventory;
 mod listing;
 mod stats;
@@ -232,6 +233,7 @@ impl Source for ContainerSource {
         Round {
             sample: Some(DockerSample {
                 containers: Arc::new(containers),
+                events: self.containers.events(),
                 meta: Arc::new(running.iter().map(|one| one.listed.meta.clone()).collect()),
                 via,
                 via_reason: measured.reason.filter(|_| via != Via::Kernel),

@@ -7,6 +7,7 @@ mod changes;
 mod check;
 mod container;
 mod engine;
+mod events;
 mod faults;
 mod figures;
 mod load;
