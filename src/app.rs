@@ -172,7 +172,11 @@ fn start_collectors(
         return collectors;
     };
     let docker = DockerCollector::new(
-        ContainerSource::new(containers.clone(), settings.container_stats),
+        ContainerSource::new(
+            containers.clone(),
+            settings.container_stats,
+            settings.container_labels.clone(),
+        ),
         settings.docker_interval,
         aggregator.clone().recipient(),
     );
@@ -252,6 +256,7 @@ fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
         top_processes = collect.top_processes,
         docker_enabled = collect.docker.is_some(),
         container_stats = ?collect.container_stats,
+        container_labels = collect.container_labels.count(),
         docker_host = collect.docker.as_ref().map(ToString::to_string),
         max_clients = serve.max_clients,
         max_open_files = files,

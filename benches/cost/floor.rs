@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use system_agent::collect::collect_once;
 use system_agent::collect::docker::{ContainerSource, Containers};
-use system_agent::settings::{ContainerStats, DockerHost};
+use system_agent::settings::{ContainerStats, DockerHost, LabelPatterns};
 
 use crate::common::bars::Bars;
 use crate::common::engine::docker;
@@ -100,6 +100,7 @@ pub(crate) fn run() {
         let mut source = ContainerSource::new(
             Containers::of(DockerHost::default()),
             ContainerStats::Kernel,
+            LabelPatterns::default(),
         );
         // The first opens the files, the second may still read what the first could not.
         for _ in 0..2 {

@@ -124,6 +124,7 @@ async fn containers<P: Fn(&str)>(
     let stats = collect_once(&mut ContainerSource::new(
         containers.clone(),
         settings.container_stats,
+        settings.container_labels.clone(),
     ))
     .await;
     report.line("container stats", started, &stats_outcome(stats));

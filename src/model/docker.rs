@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Timestamp;
+
 /// The figures of one running container, as `docker stats` shows them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Container {
@@ -27,7 +29,8 @@ pub struct Container {
     /// `memory_usage` in percent of `memory_limit`.
     pub memory_percent: f64,
     /// Counters by interface, since the container started; empty for a container that has no
-    /// network of its own. Source: `/proc/<pid>/net/dev`, or the engine's `networks`.
+    /// network of its own, and for one that shares another's. Source: `/proc/<pid>/net/dev`, or the
+    /// engine's `networks`.
     pub network: BTreeMap<String, InterfaceCounters>,
     /// Processes and threads; absent where the host does not count them. Source: `pids.current`,
     /// or the engine's `pids_stats`.
@@ -41,6 +44,52 @@ pub struct Container {
     /// Source: `cpu.stat`, or the engine's `throttling_data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttling: Option<Throttling>,
+    /// The name of the container whose network it shares, without the slash: that one has the counters of
+    /// both. Absent where it has its own. Source: the engine's `HostConfig.NetworkMode`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_of: Option<String>,
+    /// The most processes and threads that it may have; absent where that is not limited. Source: the
+    /// engine's `HostConfig.PidsLimit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids_limit: Option<u64>,
+    /// How many cores it may use at most; absent where that is not limited. Source: the engine's
+    /// `HostConfig.NanoCpus`, or `CpuQuota` and `CpuPeriod`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_limit: Option<f64>,
+    /// What its health check says: `starting`, `healthy` or `unhealthy`; absent where it has none.
+    /// Source: the engine's `State.Health.Status`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+    /// How often its restart policy has started it anew. Source: the engine's `RestartCount`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_count: Option<u64>,
+    /// When it was started last, by the engine's clock. Source: the engine's `State.StartedAt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// For how long it has been running, in seconds. Source: the agent's clock less `started_at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uptime: Option<u64>,
+    /// The digest of its image's configuration, `sha256:…`: the image's id, which stays the same where a name
+    /// is given to another image. Source: the engine's `Image`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
+    /// What `docker compose` calls it; absent where that did not make it. Source: the labels
+    /// `com.docker.compose.project` and `com.docker.compose.service`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compose: Option<Compose>,
+    /// Those of its labels that `CONTAINER_LABELS` asks for. Source: the engine's `Config.Labels`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What `docker compose` calls a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compose {
+    /// The project.
+    pub project: String,
+    /// The service in the project; absent where the label is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
 }
 
 /// Block I/O of a container, summed over devices.

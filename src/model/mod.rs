@@ -15,7 +15,7 @@ mod system;
 mod timestamp;
 
 pub use docker::{
-    BlockIo, Container, ContainerMeta, InterfaceCounters, Port, PortProtocol, Throttling,
+    BlockIo, Compose, Container, ContainerMeta, InterfaceCounters, Port, PortProtocol, Throttling,
 };
 pub use events::{ContainerEvent, EventAction, Events};
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};

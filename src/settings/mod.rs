@@ -6,6 +6,7 @@
 
 mod docker_host;
 mod key;
+mod labels;
 mod parse;
 mod raw;
 mod tls;
@@ -13,6 +14,7 @@ mod whitelist;
 
 pub use docker_host::DockerHost;
 pub use key::ApiKey;
+pub use labels::LabelPatterns;
 pub use tls::Tls;
 pub use whitelist::Whitelist;
 
@@ -42,7 +44,7 @@ pub struct Settings {
 }
 
 /// What is measured, and how often.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CollectSettings {
     /// `SYSTEM_INTERVAL`: between two rounds of the host's figures.
     pub system_interval: Duration,
@@ -58,6 +60,8 @@ pub struct CollectSettings {
     pub docker: Option<DockerHost>,
     /// `CONTAINER_STATS`: where containers' figures and logs come from.
     pub container_stats: ContainerStats,
+    /// `CONTAINER_LABELS`: which of their labels are published.
+    pub container_labels: LabelPatterns,
 }
 
 /// Where containers' figures and logs come from.
@@ -184,6 +188,12 @@ impl CollectSettings {
                     "engine" => Ok(ContainerStats::Engine),
                     _ => Err("unknown way; accepted: auto, kernel, engine".to_owned()),
                 },
+            ),
+            container_labels: reader.value(
+                "CONTAINER_LABELS",
+                &raw.container_labels,
+                LabelPatterns::default(),
+                LabelPatterns::parse,
             ),
         }
     }

@@ -23,6 +23,7 @@ pub(super) struct RawSettings {
     pub(super) docker_enabled: Option<String>,
     pub(super) docker_host: Option<String>,
     pub(super) container_stats: Option<String>,
+    pub(super) container_labels: Option<String>,
     pub(super) max_clients: Option<String>,
     pub(super) auth_timeout: Option<String>,
     pub(super) write_timeout: Option<String>,
@@ -32,7 +33,7 @@ pub(super) struct RawSettings {
 }
 
 /// The names of all variables that the agent reads.
-pub(super) const VARIABLES: [&str; 23] = [
+pub(super) const VARIABLES: [&str; 24] = [
     "API_KEY",
     "API_KEY_FILE",
     "SOCKET_PORT",
@@ -50,6 +51,7 @@ pub(super) const VARIABLES: [&str; 23] = [
     "DOCKER_ENABLED",
     "DOCKER_HOST",
     "CONTAINER_STATS",
+    "CONTAINER_LABELS",
     "MAX_CLIENTS",
     "AUTH_TIMEOUT",
     "WRITE_TIMEOUT",

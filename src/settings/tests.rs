@@ -2,7 +2,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use super::{CollectSettings, ContainerStats, DockerHost, LogFormat, Problems, Settings};
+use super::{
+    CollectSettings, ContainerStats, DockerHost, LabelPatterns, LogFormat, Problems, Settings,
+};
 
 fn settings(vars: &[(&str, &str)]) -> Result<Settings, Problems> {
     Settings::from_env(environment(vars))
@@ -31,6 +33,7 @@ fn a_key_is_all_that_is_needed() {
             top_processes: 10,
             docker: Some(DockerHost::default()),
             container_stats: ContainerStats::Auto,
+            container_labels: LabelPatterns::default(),
         }
     );
     assert_eq!(settings.publish_interval, five);

@@ -34,6 +34,7 @@ pub(crate) const GOOD: &[(&str, &[&str])] = &[
         &["unix:///nonexistent/docker.sock", "tcp://127.0.0.1:2375"],
     ),
     ("CONTAINER_STATS", &["auto", "kernel", "engine"]),
+    ("CONTAINER_LABELS", &["*", "tier, com.example.*,v?"]),
     ("MAX_CLIENTS", &["1", "100000"]),
     ("AUTH_TIMEOUT", &["500ms", "1m"]),
     ("WRITE_TIMEOUT", &["500ms", "1m"]),
@@ -75,6 +76,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("LOG_LINES", &["10001", "-1", "many", "1.5"]),
     ("TOP_PROCESSES", &["1001", "-1", "all"]),
     ("CONTAINER_STATS", &["cgroup", "Auto"]),
+    ("CONTAINER_LABELS", &[",", "two words", "a,,b"]),
     ("DOCKER_ENABLED", &["no", "2"]),
     (
         "DOCKER_HOST",
@@ -202,9 +204,9 @@ fn all_faults_are_told_at_once() {
         .iter()
         .filter(|(variable, _)| *variable != "API_KEY_FILE");
     let wrong: Vec<&str> = wrong.map(|(variable, _)| *variable).collect();
-    let launch = wrong
-        .iter()
-        .fold(Launch::new(), |launch, variable| launch.var(variable, "?"));
+    let launch = wrong.iter().fold(Launch::new(), |launch, variable| {
+        launch.var(variable, "? ?")
+    });
     assert_refused(&launch.run(), &wrong);
 }
 
@@ -284,16 +286,20 @@ fn what_is_not_text_matters_only_where_it_is_read() {
 fn no_value_is_told_since_it_may_be_a_secret_in_the_wrong_place() {
     let misplaced = "Hx4Tq8Zw1Vn6";
     // A path is told, or nobody could find the file.
-    let variables = BAD
-        .iter()
-        .filter(|(variable, _)| *variable != "API_KEY_FILE");
-    for (variable, _) in variables.filter(|(variable, _)| *variable != "API_KEY") {
+    let told_or_good = ["API_KEY", "API_KEY_FILE", "CONTAINER_LABELS"];
+    let variables = BAD.iter().map(|(variable, _)| variable);
+    for variable in variables.filter(|variable| !told_or_good.contains(variable)) {
         let finished = Launch::new()
             .var(variable, misplaced)
             .secret(misplaced)
             .run();
         assert_refused(&finished, &[variable]);
     }
+    // Any word may be a label's name: it is not refused, and not told either.
+    Launch::new()
+        .var("CONTAINER_LABELS", misplaced)
+        .secret(misplaced)
+        .start();
 }
 
 #[test]

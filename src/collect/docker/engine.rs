@@ -8,13 +8,15 @@ use std::time::{Duration, SystemTime};
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as BollardError;
-use bollard::models::{ContainerStatsResponse, EventMessage};
+use bollard::models::{ContainerStatsResponse, EventMessage, HostConfig};
 use bollard::query_parameters::{
     EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     LogsOptionsBuilder, StatsOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::{Stream, TryStreamExt};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tracing::debug;
 
 use super::listing::Listed;
@@ -187,22 +189,38 @@ impl Call {
         let options = None::<InspectContainerOptions>;
         let inspect = self.client.inspect_container(id, options);
         let container = within("inspect container", inspect).await?;
-        let pid = container.state.and_then(|state| state.pid);
+        let state = container.state.unwrap_or_default();
+        let config = container.config.unwrap_or_default();
         let host = container.host_config.unwrap_or_default();
+        let cpu_limit = cpu_limit(&host);
         let driver = host.log_config.and_then(|log| log.typ);
         let in_file = driver.as_deref() == Some("json-file");
         Ok(Inspected {
-            pid: u32::try_from(pid.unwrap_or_default()).unwrap_or_default(),
+            pid: u32::try_from(state.pid.unwrap_or_default()).unwrap_or_default(),
+            started_at: state.started_at.as_deref().and_then(moment),
+            // The engine's word for "it has no check".
+            health: state
+                .health
+                .and_then(|health| health.status)
+                .map(|status| status.to_string())
+                .filter(|status| !status.is_empty() && status != "none"),
+            restart_count: container
+                .restart_count
+                .and_then(|count| u64::try_from(count).ok()),
+            image_digest: container.image.filter(|image| image.starts_with("sha256:")),
+            pids_limit: host
+                .pids_limit
+                .and_then(|limit| u64::try_from(limit).ok())
+                .filter(|limit| *limit > 0),
+            cpu_limit,
+            labels: config.labels.unwrap_or_default(),
             own_network: host.network_mode.as_deref() != Some("host"),
             network_of: host
                 .network_mode
                 .as_deref()
                 .and_then(|mode| mode.strip_prefix("container:"))
                 .map(str::to_owned),
-            tty: container
-                .config
-                .and_then(|config| config.tty)
-                .unwrap_or_default(),
+            tty: config.tty.unwrap_or_default(),
             log_file: container
                 .log_path
                 .filter(|path| in_file && !path.is_empty())
@@ -249,7 +267,7 @@ impl Call {
 }
 
 /// What the engine knows of a container beside its metadata.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Inspected {
     /// Its first process; 0 where it does not run.
     pub(crate) pid: u32,
@@ -258,12 +276,43 @@ pub(crate) struct Inspected {
     pub(crate) own_network: bool,
     /// The container whose network namespace it shares, by id; none where it has its own, or the host's.
     pub(crate) network_of: Option<String>,
+    /// When it was started last.
+    pub(crate) started_at: Option<SystemTime>,
+    /// What its health check says; none where it has none.
+    pub(crate) health: Option<String>,
+    /// How often its restart policy has started it anew.
+    pub(crate) restart_count: Option<u64>,
+    /// The digest of its image's configuration.
+    pub(crate) image_digest: Option<String>,
+    /// The most processes and threads that it may have; none where that is not limited.
+    pub(crate) pids_limit: Option<u64>,
+    /// How many cores it may use; none where that is not limited.
+    pub(crate) cpu_limit: Option<f64>,
+    pub(crate) labels: HashMap<String, String>,
     /// Whether its output is that of a terminal.
     pub(crate) tty: bool,
     /// The logging driver.
     pub(crate) log_driver: String,
     /// The newest file of its log, where the driver is `json-file`.
     pub(crate) log_file: Option<PathBuf>,
+}
+
+/// A moment that the engine tells; none for its year 1, which stands for "never".
+fn moment(text: &str) -> Option<SystemTime> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    (at.year() > 1).then(|| SystemTime::from(at))
+}
+
+/// As `docker run --cpus`, or its share of each period.
+fn cpu_limit(host: &HostConfig) -> Option<f64> {
+    /// In microseconds.
+    const PERIOD: i64 = 100_000;
+    let positive = |value: Option<i64>| value.filter(|value| *value > 0);
+    if let Some(billionths) = positive(host.nano_cpus) {
+        return Some(billionths as f64 / 1e9);
+    }
+    let period = positive(host.cpu_period).unwrap_or(PERIOD);
+    positive(host.cpu_quota).map(|quota| quota as f64 / period as f64)
 }
 
 /// Waits for a call until its deadline, and tells errors of interest from the rest.

@@ -55,6 +55,14 @@ impl Inspection {
         }
     }
 
+    /// What the engine knows, where it has answered.
+    pub(crate) fn done(&self) -> Option<&Inspected> {
+        match self {
+            Self::Done(inspected) => Some(inspected),
+            Self::Due | Self::Failed(..) => None,
+        }
+    }
+
     /// Whether it still serves when the list is read anew.
     fn holds(&self) -> bool {
         match self {

@@ -19,14 +19,14 @@ use futures_util::{StreamExt, stream};
 use super::{Collector, Round, Source};
 use crate::messages::DockerSample;
 use crate::model::{Container, Via};
-use crate::settings::{ContainerStats, DockerHost};
+use crate::settings::{ContainerStats, DockerHost, LabelPatterns};
 pub use direct::most_kept_files;
 use direct::{Direct, Miss};
 use engine::{Call, Engine, EngineError};
 pub use inventory::Containers;
 pub(super) use inventory::{Inspection, Running};
 pub(super) use listing::Listed;
-use usage::{CpuReading, Usage, cpu_percent, publish};
+use usage::{CpuReading, Usage, cpu_percent, publish, share_networks};
 
 /// Calls for statistics that are under way at once. Docker 20.10 answers them only at its own
 /// 1 Hz tick, so a round is as short as this is large: all running containers at once, up to a
@@ -46,18 +46,21 @@ pub type DockerCollector = Collector<ContainerSource>;
 pub struct ContainerSource {
     containers: Containers,
     way: ContainerStats,
+    labels: LabelPatterns,
     direct: Direct,
     /// Each running container's last reading, by id: what its CPU is compared with.
     readings: HashMap<String, CpuReading>,
 }
 
 impl ContainerSource {
-    /// A source of the figures of `containers`, measured in the given way.
+    /// A source of the figures of `containers`, measured in the given way, with those of their labels that
+    /// match.
     #[must_use]
-    pub fn new(containers: Containers, way: ContainerStats) -> Self {
+    pub fn new(containers: Containers, way: ContainerStats, labels: LabelPatterns) -> Self {
         Self {
             containers,
             way,
+            labels,
             direct: Direct::new(),
             readings: HashMap::new(),
         }
@@ -69,7 +72,7 @@ impl ContainerSource {
         let mut others = Vec::new();
         if self.way == ContainerStats::Engine {
             measured.reason = Some("CONTAINER_STATS is engine".to_owned());
-            others.extend(running.iter().map(|one| &*one.listed).enumerate());
+            others.extend(running.iter().enumerate());
         } else {
             self.measure_directly(running, &mut measured, &mut others)
                 .await;
@@ -78,6 +81,7 @@ impl ContainerSource {
         measured
             .containers
             .sort_unstable_by_key(|(index, _)| *index);
+        share_networks(&mut measured.containers, running);
         measured
     }
 
@@ -86,18 +90,20 @@ impl ContainerSource {
         &mut self,
         running: &'a [Running],
         measured: &mut Measured,
-        others: &mut Vec<(usize, &'a Listed)>,
+        others: &mut Vec<(usize, &'a Running)>,
     ) {
         for id in self.direct.update(running) {
             self.readings.remove(&id);
         }
         let mut lost = Vec::new();
         let mut fresh = Vec::new();
-        for (index, container) in running.iter().map(|one| &*one.listed).enumerate() {
-            match self.direct.read(&container.id) {
-                Ok((reading, usage)) => match self.readings.get(&container.id) {
+        let patterns = &self.labels;
+        for (index, container) in running.iter().enumerate() {
+            let id = &container.listed.id;
+            match self.direct.read(id) {
+                Ok((reading, usage)) => match self.readings.get(id) {
                     Some(before) => {
-                        measured.add(index, container, usage, Some(before), reading);
+                        measured.add(index, container, patterns, usage, Some(before), reading);
                     }
                     None => fresh.push((index, container, reading)),
                 },
@@ -119,13 +125,13 @@ impl ContainerSource {
         }
         if !lost.is_empty() {
             // Restarted, most likely: other files, and counters that begin anew.
-            let ids: Vec<_> = lost.iter().map(|(_, one)| one.id.as_str()).collect();
+            let ids: Vec<_> = lost.iter().map(|(_, one)| one.listed.id.as_str()).collect();
             if let Ok((_, running)) = self.containers.anew(&ids).await {
                 self.direct.update(&running);
             }
             for (index, container) in lost {
                 // One whose files cannot be read after all is refused in the next round.
-                if let Ok((reading, _)) = self.direct.read(&container.id) {
+                if let Ok((reading, _)) = self.direct.read(&container.listed.id) {
                     fresh.push((index, container, reading));
                 }
             }
@@ -135,8 +141,8 @@ impl ContainerSource {
             measured.waited = FIRST_INTERVAL;
         }
         for (index, container, before) in fresh {
-            if let Ok((reading, usage)) = self.direct.read(&container.id) {
-                measured.add(index, container, usage, Some(&before), reading);
+            if let Ok((reading, usage)) = self.direct.read(&container.listed.id) {
+                measured.add(index, container, patterns, usage, Some(&before), reading);
             }
         }
     }
@@ -145,15 +151,16 @@ impl ContainerSource {
     async fn ask_engine(
         &self,
         call: &Call,
-        others: Vec<(usize, &Listed)>,
+        others: Vec<(usize, &Running)>,
         measured: &mut Measured,
     ) {
-        let readings = &self.readings;
+        let (readings, patterns) = (&self.readings, &self.labels);
         let mut answers = stream::iter(others)
             .map(|(index, container)| {
-                let previous = readings.get(&container.id);
+                let id = &container.listed.id;
+                let previous = readings.get(id);
                 async move {
-                    let answer = call.stats(&container.id, previous.is_some()).await;
+                    let answer = call.stats(id, previous.is_some()).await;
                     (index, container, previous, answer)
                 }
             })
@@ -163,7 +170,7 @@ impl ContainerSource {
                 Ok(Some((engines_own, reading, usage))) => {
                     measured.by_engine += 1;
                     let before = previous.or(engines_own.as_ref());
-                    measured.add(index, container, usage, before, reading);
+                    measured.add(index, container, patterns, usage, before, reading);
                 }
                 // It stopped between the list and the answer.
                 Ok(None) | Err(EngineError::Gone) => {}
@@ -191,19 +198,21 @@ impl Measured {
     fn add(
         &mut self,
         index: usize,
-        listed: &Listed,
+        container: &Running,
+        patterns: &LabelPatterns,
         usage: Usage,
         before: Option<&CpuReading>,
         now: CpuReading,
     ) {
         let percent = before.map_or(0.0, |before| cpu_percent(before, &now));
-        self.containers
-            .push((index, publish(listed, usage, percent)));
+        let Running { listed, inspection } = container;
+        let published = publish(listed, inspection.done(), patterns, usage, percent);
+        self.containers.push((index, published));
         self.readings.insert(listed.id.clone(), now);
     }
 
-    fn fail(&mut self, listed: &Listed, error: EngineError) {
-        self.failures.push((listed.name.clone(), error));
+    fn fail(&mut self, container: &Running, error: EngineError) {
+        self.failures.push((container.listed.name.clone(), error));
     }
 }
 

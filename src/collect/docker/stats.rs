@@ -127,6 +127,7 @@ mod tests {
     use crate::collect::docker::listing::Listed;
     use crate::collect::docker::usage::{cpu_percent, publish};
     use crate::model::{BlockIo, Container};
+    use crate::settings::LabelPatterns;
 
     // V1 is an answer of Docker 20.10 with its inactive file cache edited; V2 is written by hand
     // after the API's description.
@@ -144,7 +145,8 @@ mod tests {
                 .unwrap();
         let (before, now, usage) = read(stats(json)).unwrap();
         let percent = before.map_or(0.0, |before| cpu_percent(&before, &now));
-        publish(&Listed::from_summary(summary).unwrap(), usage, percent)
+        let listed = Listed::from_summary(summary).unwrap();
+        publish(&listed, None, &LabelPatterns::default(), usage, percent)
     }
 
     #[test]

@@ -5,8 +5,11 @@ use std::time::Instant;
 
 use time::OffsetDateTime;
 
+use super::engine::Inspected;
+use super::inventory::Running;
 use super::listing::Listed;
-use crate::model::{BlockIo, Container, InterfaceCounters, Throttling, figure};
+use crate::model::{BlockIo, Compose, Container, InterfaceCounters, Throttling, Timestamp, figure};
+use crate::settings::LabelPatterns;
 
 /// How far the time between two readings by the engine's clock may be from that by the agent's:
 /// an answer waits for at most two of the engine's 1 Hz ticks.
@@ -45,9 +48,18 @@ pub(super) struct CpuReading {
     pub(super) received: Option<Instant>,
 }
 
-/// The published figures of a container.
-pub(super) fn publish(listed: &Listed, usage: Usage, cpu_percent: f64) -> Container {
+/// The published figures of a container, with what the engine says of it.
+pub(super) fn publish(
+    listed: &Listed,
+    inspected: Option<&Inspected>,
+    patterns: &LabelPatterns,
+    usage: Usage,
+    cpu_percent: f64,
+) -> Container {
     let memory = without_cache(usage.memory, usage.inactive_file);
+    let labels = inspected.map(|inspected| &inspected.labels);
+    let label = |name: &str| labels?.get(name).cloned();
+    let started_at = inspected.and_then(|inspected| inspected.started_at);
     Container {
         id: listed.meta.id.clone(),
         name: listed.name.clone(),
@@ -70,6 +82,51 @@ pub(super) fn publish(listed: &Listed, usage: Usage, cpu_percent: f64) -> Contai
         pids: usage.pids,
         block_io: usage.block_io,
         throttling: usage.throttling,
+        // Of the list as a whole: see `share_networks`.
+        network_of: None,
+        pids_limit: inspected.and_then(|inspected| inspected.pids_limit),
+        cpu_limit: inspected
+            .and_then(|inspected| inspected.cpu_limit)
+            .map(|cores| figure(cores, 3)),
+        health: inspected.and_then(|inspected| inspected.health.clone()),
+        restart_count: inspected.and_then(|inspected| inspected.restart_count),
+        started_at: started_at.map(Timestamp),
+        uptime: started_at
+            .and_then(|at| at.elapsed().ok())
+            .map(|uptime| uptime.as_secs()),
+        image_digest: inspected.and_then(|inspected| inspected.image_digest.clone()),
+        compose: label("com.docker.compose.project").map(|project| Compose {
+            project,
+            service: label("com.docker.compose.service"),
+        }),
+        labels: labels
+            .into_iter()
+            .flatten()
+            .filter(|(name, _)| patterns.match_name(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
+    }
+}
+
+/// Says of each container that shares another's network whose that is: the counters are the other's. Where that
+/// one does not run, they are its own.
+pub(super) fn share_networks(containers: &mut [(usize, Container)], running: &[Running]) {
+    for (index, container) in containers {
+        let Some(owner) = running
+            .get(*index)
+            .and_then(|one| one.inspection.done())
+            .and_then(|inspected| inspected.network_of.as_deref())
+        else {
+            continue;
+        };
+        let owner = running
+            .iter()
+            .map(|one| &one.listed)
+            .find(|listed| listed.id == owner || listed.bare_name() == owner);
+        if let Some(owner) = owner {
+            container.network_of = Some(owner.bare_name().to_owned());
+            container.network.clear();
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::collect::docker::{Inspection, Running};
+use crate::collect::docker::Running;
 
 /// How many hexadecimal digits an id has.
 const ID: usize = 64;
@@ -45,7 +45,7 @@ impl ContainerNames {
     pub(super) fn interface_owners(&self) -> HashMap<u64, Option<String>> {
         let mut owners = HashMap::new();
         for one in self.0.iter() {
-            let Inspection::Done(inspected) = &one.inspection else {
+            let Some(inspected) = one.inspection.done() else {
                 continue;
             };
             if inspected.pid == 0 || !inspected.own_network || inspected.network_of.is_some() {

@@ -6,6 +6,7 @@
 mod changes;
 mod check;
 mod container;
+mod details;
 mod engine;
 mod events;
 mod faults;

@@ -1,0 +1,208 @@
+//! What the engine knows of a container beside its figures, as `docker inspect` shows it, and what on the host belongs to
+//! which container.
+
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use serial_test::parallel;
+
+use super::INTERVAL;
+use super::container::Container;
+use super::launch;
+use super::snapshots::{Snapshots, figures, shows};
+use crate::support::{Agent, PATIENCE};
+
+fn snapshots(agent: &Agent) -> Snapshots {
+    Snapshots::of(agent, INTERVAL)
+}
+
+/// A container's entry as soon as it fits.
+fn entry(snapshots: &mut Snapshots, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    let shown = |snapshot: &Value| figures(snapshot, name).is_some_and(&fits);
+    let snapshot = snapshots.until("the container", PATIENCE, shown);
+    figures(&snapshot, name).unwrap().clone()
+}
+
+#[test]
+#[parallel]
+fn limits_and_origin_are_those_of_inspect() {
+    let agent = launch()
+        .var("CONTAINER_LABELS", "com.example.*, tier")
+        .start();
+    let mut snapshots = snapshots(&agent);
+    let container = Container::run(
+        "details",
+        &[
+            "--cpus",
+            "1.5",
+            "--pids-limit",
+            "77",
+            "--memory",
+            "64m",
+            "--label",
+            "com.example.team=ops",
+            "--label",
+            "tier=",
+            "--label",
+            "secret=hunter2",
+            "--label",
+            "com.docker.compose.project=shop",
+            "--label",
+            "com.docker.compose.service=web",
+        ],
+        "sleep 1000",
+    );
+    let shown = entry(&mut snapshots, container.name(), |_| true);
+    let inspected = container.inspect();
+    assert_eq!(shown["cpu_limit"], 1.5);
+    assert_eq!(shown["pids_limit"], 77);
+    assert_eq!(shown["image_digest"], inspected["Image"]);
+    assert_eq!(shown["restart_count"], 0);
+    assert_eq!(
+        shown["compose"],
+        json!({"project": "shop", "service": "web"})
+    );
+    assert_eq!(
+        shown["labels"],
+        json!({"com.example.team": "ops", "tier": ""})
+    );
+    let time = |text: &Value| humantime::parse_rfc3339(text.as_str().unwrap()).unwrap();
+    let started = time(&inspected["State"]["StartedAt"]);
+    let off = started.duration_since(time(&shown["started_at"])).unwrap();
+    assert!(off < Duration::from_millis(1), "{off:?}");
+    let up = SystemTime::now().duration_since(started).unwrap().as_secs();
+    assert!((up.saturating_sub(3)..=up).contains(&shown["uptime"].as_u64().unwrap()));
+    for absent in ["health", "network_of"] {
+        assert!(shown.get(absent).is_none(), "{absent}");
+    }
+    // Limits that change are seen, too.
+    container.docker("update", &["--cpus", "0.25", "--pids-limit", "9"]);
+    entry(&mut snapshots, container.name(), |shown| {
+        shown["cpu_limit"] == 0.25 && shown["pids_limit"] == 9
+    });
+}
+
+#[test]
+#[parallel]
+fn what_is_not_limited_has_no_limit() {
+    let agent = launch().start();
+    let mut snapshots = snapshots(&agent);
+    let options = [
+        "--cpu-period",
+        "50000",
+        "--cpu-quota",
+        "25000",
+        "--label",
+        "tier=one",
+    ];
+    let quota = Container::run("details-quota", &options, "sleep 1000");
+    let free = Container::run("details-free", &[], "sleep 1000");
+    assert_eq!(
+        entry(&mut snapshots, quota.name(), |_| true)["cpu_limit"],
+        0.5
+    );
+    let shown = entry(&mut snapshots, free.name(), |_| true);
+    for absent in ["cpu_limit", "pids_limit", "compose", "labels"] {
+        assert!(shown.get(absent).is_none(), "{absent}");
+    }
+}
+
+#[test]
+#[parallel]
+fn health_and_restarts_are_followed() {
+    let agent = launch().start();
+    let mut snapshots = snapshots(&agent);
+    let options = [
+        "--health-cmd",
+        "test -e /well",
+        "--health-interval",
+        "1s",
+        "--health-retries",
+        "1",
+        "--restart",
+        "always",
+    ];
+    let script = "trap 'exit 3' USR1; touch /well; while :; do sleep 0.1; done";
+    let container = Container::run("details-health", &options, script);
+    let name = container.name();
+    let health = |snapshots: &mut Snapshots, health: &str| {
+        entry(snapshots, name, |shown| shown["health"] == health)
+    };
+    health(&mut snapshots, "healthy");
+    container.exec("rm /well");
+    health(&mut snapshots, "unhealthy");
+    let before = entry(&mut snapshots, name, |_| true);
+    // An end of its own, after which the engine starts it anew.
+    container.exec("kill -USR1 1");
+    let after = entry(&mut snapshots, name, |shown| shown["restart_count"] == 1);
+    assert_ne!(after["started_at"], before["started_at"]);
+    assert!(after["uptime"].as_u64() <= before["uptime"].as_u64());
+    health(&mut snapshots, "healthy");
+}
+
+#[test]
+#[parallel]
+fn of_two_that_share_a_network_one_has_the_counters() {
+    let agent = launch().start();
+    let mut snapshots = snapshots(&agent);
+    let owner = Container::run("details-owner", &[], "sleep 1000");
+    let mode = format!("container:{}", owner.name());
+    let sharer = Container::run("details-sharer", &["--network", &mode], "sleep 1000");
+    let shown = entry(&mut snapshots, sharer.name(), |_| true);
+    assert_eq!(
+        (&shown["network_of"], &shown["network"]),
+        (&json!(owner.name()), &json!({}))
+    );
+    let shown = entry(&mut snapshots, owner.name(), |_| true);
+    assert!(shown.get("network_of").is_none());
+    assert!(shown["network"]["eth0"].is_object());
+    // The owner ends; the network is there as long as one is in it.
+    owner.docker("stop", &["--time", "0"]);
+    let alone = entry(&mut snapshots, sharer.name(), |shown| {
+        shown.get("network_of").is_none()
+    });
+    assert!(alone["network"].is_object());
+}
+
+/// Processes and veths of the host are told by the container that they belong to.
+#[test]
+#[parallel]
+fn what_belongs_to_a_container_is_told_by_its_name() {
+    let agent = launch().vars(&[("TOP_PROCESSES", "3")]).start();
+    let mut snapshots = snapshots(&agent);
+    let busy = Container::run("details-busy", &[], "while :; do :; done");
+    let name = busy.name();
+    let is_busy = |process: &Value| process["container"] == name && process["name"] == "sh";
+    let snapshot = snapshots.until("the busy process", PATIENCE, |s| {
+        let processes = s["system"]["top_processes"].as_array().unwrap();
+        shows(s, name) && processes.iter().any(is_busy)
+    });
+    let pid = busy.inspect()["State"]["Pid"].clone();
+    let mut processes = snapshot["system"]["top_processes"]
+        .as_array()
+        .unwrap()
+        .iter();
+    assert!(processes.any(|process| process["pid"] == pid && is_busy(process)));
+
+    let veth = |snapshot: &Value| {
+        let mut network = snapshot["system"]["network"].as_array().unwrap().iter();
+        network
+            .find(|interface| interface["container"] == name)
+            .cloned()
+    };
+    let snapshot = snapshots.until("its veth", PATIENCE, |s| veth(s).is_some());
+    let veth = veth(&snapshot).unwrap();
+    assert_eq!((&veth["kind"], &veth["up"]), (&json!("veth"), &json!(true)));
+    // The container has the number of the host's end.
+    let link = busy.exec("cat /sys/class/net/eth0/iflink");
+    let host = veth["name"].as_str().unwrap();
+    let index = std::fs::read_to_string(format!("/sys/class/net/{host}/ifindex")).unwrap();
+    assert_eq!(link.trim(), index.trim());
+    thread::sleep(INTERVAL);
+    let processes = snapshot["system"]["top_processes"].as_array().unwrap();
+    let agents = processes
+        .iter()
+        .find(|process| process["pid"] == agent.pid());
+    assert!(agents.is_none_or(|agent| agent.get("container").is_none()));
+}
