@@ -32,6 +32,8 @@ const V1: [(&str, &[&str]); 5] = [
             "memory.usage_in_bytes",
             "memory.stat",
             "memory.limit_in_bytes",
+            "memory.kmem.usage_in_bytes",
+            "memory.oom_control",
         ],
     ),
     ("cpu", &["cpu.stat"]),
@@ -44,11 +46,15 @@ const V1: [(&str, &[&str]); 5] = [
         ],
     ),
 ];
-const V2: [&str; 6] = [
+const V2: [&str; 10] = [
     "cpu.stat",
     "memory.current",
     "memory.stat",
     "memory.max",
+    "memory.events",
+    "cpu.pressure",
+    "memory.pressure",
+    "io.pressure",
     "pids.current",
     "io.stat",
 ];

@@ -10,6 +10,7 @@ pub mod docker;
 pub mod logs;
 mod mountinfo;
 mod net_dev;
+mod pressure;
 mod rate;
 mod schedule;
 pub mod system;

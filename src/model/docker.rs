@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
+use super::{Pressures, Timestamp};
 
 /// The figures of one running container, as `docker stats` shows them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct Container {
     /// CPU over the last interval; 100 = one core. Source: `cpuacct.usage` (cgroup v1) or
     /// `cpu.stat` (v2), or the engine's `cpu_stats`.
     pub cpu_percent: f64,
+    /// CPU time used since it was created, in nanoseconds. Source: as `cpu_percent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_usage_ns: Option<u64>,
     /// Memory in use, in bytes, without inactive file cache: usage − `total_inactive_file` (cgroup
     /// v1) or `inactive_file` (v2). Source: `memory.usage_in_bytes` or `memory.current`, and
     /// `memory.stat`; or the engine's `memory_stats`.
@@ -28,6 +31,26 @@ pub struct Container {
     pub memory_limit: u64,
     /// `memory_usage` in percent of `memory_limit`.
     pub memory_percent: f64,
+    /// Memory of its programs, in bytes: their own, not that of files. Source: `total_rss` (cgroup v1) or
+    /// `anon` (v2) in `memory.stat`, or the engine's `memory_stats`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_rss: Option<u64>,
+    /// Memory that caches files, in bytes. Source: `total_cache` (cgroup v1) or `file` (v2) in
+    /// `memory.stat`, or the engine's `memory_stats`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_cache: Option<u64>,
+    /// Memory of the kernel's on its behalf, in bytes. Source: `memory.kmem.usage_in_bytes` (cgroup v1), or
+    /// `kernel` in `memory.stat` (v2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_kernel: Option<u64>,
+    /// How many of its processes the kernel has killed for want of memory. Source: `oom_kill` in
+    /// `memory.oom_control` (cgroup v1) or `memory.events` (v2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
+    /// How long its work waited for CPU, memory and I/O; absent where the kernel does not tell, and with cgroup
+    /// v1. Source: `cpu.pressure`, `memory.pressure`, `io.pressure`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<Pressures>,
     /// Counters by interface, since the container started; empty for a container that has no
     /// network of its own, and for one that shares another's. Source: `/proc/<pid>/net/dev`, or the
     /// engine's `networks`.
@@ -44,6 +67,10 @@ pub struct Container {
     /// Source: `cpu.stat`, or the engine's `throttling_data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttling: Option<Throttling>,
+    /// Of the periods over the last interval, the share in which it was held back, in percent; absent where there
+    /// were none. Source: as `throttling`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_percent: Option<f64>,
     /// The name of the container whose network it shares, without the slash: that one has the counters of
     /// both. Absent where it has its own. Source: the engine's `HostConfig.NetworkMode`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,7 +120,7 @@ pub struct Compose {
 }
 
 /// Block I/O of a container, summed over devices.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct BlockIo {
     /// Bytes read.
     pub read_bytes: u64,
@@ -103,6 +130,12 @@ pub struct BlockIo {
     pub read_ops: u64,
     /// Write operations.
     pub write_ops: u64,
+    /// Bytes read per second, over the last interval; absent at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_bytes_per_second: Option<f64>,
+    /// Bytes written per second, over the last interval; absent at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_bytes_per_second: Option<f64>,
 }
 
 /// How often a CPU limit held a container back, since it started.
@@ -117,7 +150,7 @@ pub struct Throttling {
 }
 
 /// The counters of one interface of a container.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct InterfaceCounters {
     /// Bytes received.
     pub rx_bytes: u64,
@@ -127,6 +160,12 @@ pub struct InterfaceCounters {
     pub rx_packets: u64,
     /// Packets sent.
     pub tx_packets: u64,
+    /// Bytes received per second, over the last interval; absent at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rx_bytes_per_second: Option<f64>,
+    /// Bytes sent per second, over the last interval; absent at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tx_bytes_per_second: Option<f64>,
 }
 
 /// One running container, as the engine lists it.

@@ -22,8 +22,8 @@ pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub use logs::{LogLines, Logs, News, Place, Positions};
 pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
 pub use system::{
-    CpuTimes, Disk, DiskIo, HostInfo, HostPressure, InterfaceKind, LoadAverage, NetworkInterface,
-    Pressure, ProcessCounts, Stalls, SystemMetrics, Temperature, TopProcess,
+    CpuTimes, Disk, DiskIo, HostInfo, InterfaceKind, LoadAverage, NetworkInterface, Pressure,
+    Pressures, ProcessCounts, Stalls, SystemMetrics, Temperature, TopProcess,
 };
 pub use timestamp::Timestamp;
 

@@ -54,7 +54,7 @@ pub struct SystemMetrics {
     /// How long work waited for CPU, memory and I/O; absent where the kernel does not tell. Source:
     /// `/proc/pressure`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pressure: Option<HostPressure>,
+    pub pressure: Option<Pressures>,
     /// The host's temperature sensors. Source: `/sys/class/hwmon`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub temperatures: Vec<Temperature>,
@@ -248,9 +248,9 @@ pub enum InterfaceKind {
     Virtual,
 }
 
-/// How long work waited for each resource.
+/// How long work, of the host or of a container, waited for each resource.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct HostPressure {
+pub struct Pressures {
     /// For a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Pressure>,

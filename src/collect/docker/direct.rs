@@ -10,7 +10,7 @@ use super::cgroup::{ContainerFiles, FILES_PER_CONTAINER, Kernel, KernelError};
 use super::engine::{EngineError, Inspected};
 use super::inventory::{Inspection, Running};
 use super::listing::Listed;
-use super::usage::{CpuReading, Usage};
+use super::usage::Reading;
 
 /// The most files that are kept open, and the share of all that the process may open.
 const MOST_KEPT_FILES: u64 = 4096;
@@ -139,7 +139,7 @@ impl Direct {
     }
 
     /// Reads a container's figures.
-    pub(super) fn read(&mut self, id: &str) -> Result<(CpuReading, Usage), Miss> {
+    pub(super) fn read(&mut self, id: &str) -> Result<Reading, Miss> {
         let (buffer, host_memory) = (&mut self.buffer, self.host_memory);
         let read = match (self.containers.get(id), &self.kernel) {
             (Some((_, Known::Kept(files))), _) => files.read(buffer, host_memory),

@@ -26,7 +26,7 @@ use engine::{Call, Engine, EngineError};
 pub use inventory::Containers;
 pub(super) use inventory::{Inspection, Running};
 pub(super) use listing::Listed;
-use usage::{CpuReading, Usage, cpu_percent, publish, share_networks};
+use usage::{Before, Reading, publish, share_networks};
 
 /// Calls for statistics that are under way at once. Docker 20.10 answers them only at its own
 /// 1 Hz tick, so a round is as short as this is large: all running containers at once, up to a
@@ -48,8 +48,8 @@ pub struct ContainerSource {
     way: ContainerStats,
     labels: LabelPatterns,
     direct: Direct,
-    /// Each running container's last reading, by id: what its CPU is compared with.
-    readings: HashMap<String, CpuReading>,
+    /// Each running container's last reading, by id: what the next is compared with.
+    readings: HashMap<String, Reading>,
 }
 
 impl ContainerSource {
@@ -101,9 +101,9 @@ impl ContainerSource {
         for (index, container) in running.iter().enumerate() {
             let id = &container.listed.id;
             match self.direct.read(id) {
-                Ok((reading, usage)) => match self.readings.get(id) {
+                Ok(reading) => match self.readings.get(id) {
                     Some(before) => {
-                        measured.add(index, container, patterns, usage, Some(before), reading);
+                        measured.add(index, container, patterns, reading, Some(before.into()));
                     }
                     None => fresh.push((index, container, reading)),
                 },
@@ -131,7 +131,7 @@ impl ContainerSource {
             }
             for (index, container) in lost {
                 // One whose files cannot be read after all is refused in the next round.
-                if let Ok((reading, _)) = self.direct.read(&container.listed.id) {
+                if let Ok(reading) = self.direct.read(&container.listed.id) {
                     fresh.push((index, container, reading));
                 }
             }
@@ -141,8 +141,8 @@ impl ContainerSource {
             measured.waited = FIRST_INTERVAL;
         }
         for (index, container, before) in fresh {
-            if let Ok((reading, usage)) = self.direct.read(&container.listed.id) {
-                measured.add(index, container, patterns, usage, Some(&before), reading);
+            if let Ok(reading) = self.direct.read(&container.listed.id) {
+                measured.add(index, container, patterns, reading, Some((&before).into()));
             }
         }
     }
@@ -167,10 +167,11 @@ impl ContainerSource {
             .buffer_unordered(CALLS_AT_ONCE);
         while let Some((index, container, previous, answer)) = answers.next().await {
             match answer.map(stats::read) {
-                Ok(Some((engines_own, reading, usage))) => {
+                Ok(Some((engines_own, reading))) => {
                     measured.by_engine += 1;
-                    let before = previous.or(engines_own.as_ref());
-                    measured.add(index, container, patterns, usage, before, reading);
+                    let engines_own = engines_own.as_ref().map(|cpu| Before { cpu, usage: None });
+                    let before = previous.map(Before::from).or(engines_own);
+                    measured.add(index, container, patterns, reading, before);
                 }
                 // It stopped between the list and the answer.
                 Ok(None) | Err(EngineError::Gone) => {}
@@ -185,7 +186,7 @@ impl ContainerSource {
 struct Measured {
     /// With each container's place in the list.
     containers: Vec<(usize, Container)>,
-    readings: HashMap<String, CpuReading>,
+    readings: HashMap<String, Reading>,
     failures: Vec<(String, EngineError)>,
     /// How many were measured by the engine, and why.
     by_engine: usize,
@@ -200,13 +201,11 @@ impl Measured {
         index: usize,
         container: &Running,
         patterns: &LabelPatterns,
-        usage: Usage,
-        before: Option<&CpuReading>,
-        now: CpuReading,
+        now: Reading,
+        before: Option<Before<'_>>,
     ) {
-        let percent = before.map_or(0.0, |before| cpu_percent(before, &now));
         let Running { listed, inspection } = container;
-        let published = publish(listed, inspection.done(), patterns, usage, percent);
+        let published = publish(listed, inspection.done(), patterns, &now, before);
         self.containers.push((index, published));
         self.readings.insert(listed.id.clone(), now);
     }

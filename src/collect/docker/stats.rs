@@ -10,15 +10,13 @@ use bollard::models::{
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::usage::{CpuReading, Usage};
+use super::usage::{CpuReading, Reading, Usage};
 use crate::model::{BlockIo, InterfaceCounters, Throttling};
 
-/// The engine's own earlier reading, if the answer has one, the present one, and the usage.
+/// The engine's own earlier reading of the CPU, if the answer has one, and the present one.
 ///
 /// `None` where the container is no longer running: the engine then answers with zeros.
-pub(super) fn read(
-    stats: ContainerStatsResponse,
-) -> Option<(Option<CpuReading>, CpuReading, Usage)> {
+pub(super) fn read(stats: ContainerStatsResponse) -> Option<(Option<CpuReading>, Reading)> {
     let now = CpuReading {
         received: Some(Instant::now()),
         ..reading(stats.cpu_stats.as_ref(), stats.read.as_deref())?
@@ -27,8 +25,15 @@ pub(super) fn read(
     let memory = stats.memory_stats.unwrap_or_default();
     let usage = Usage {
         memory: memory.usage.unwrap_or_default(),
-        inactive_file: inactive_file(&memory),
+        inactive_file: of_memory(&memory, ["total_inactive_file", "inactive_file"])
+            .unwrap_or_default(),
         memory_limit: memory.limit.unwrap_or_default(),
+        rss: of_memory(&memory, ["total_rss", "anon"]),
+        cache: of_memory(&memory, ["total_cache", "file"]),
+        kernel: of_memory(&memory, ["kernel"; 2]),
+        // It does not tell.
+        oom_kills: None,
+        pressure: None,
         pids: stats.pids_stats.and_then(|pids| pids.current),
         block_io: stats.blkio_stats.and_then(block_io),
         throttling: stats.cpu_stats.and_then(throttling),
@@ -39,7 +44,7 @@ pub(super) fn read(
             .map(|(name, counters)| (name, interface(&counters)))
             .collect(),
     };
-    Some((before, now, usage))
+    Some((before, Reading { cpu: now, usage }))
 }
 
 /// `None` for the zeros that stand for "never read" and "not running".
@@ -63,18 +68,10 @@ fn reading(cpu: Option<&ContainerCpuStats>, read_at: Option<&str>) -> Option<Cpu
     })
 }
 
-/// The key tells cgroup v1 from v2.
-fn inactive_file(memory: &ContainerMemoryStats) -> u64 {
-    let stat = |key| {
-        memory
-            .stats
-            .as_ref()
-            .and_then(|stats: &HashMap<_, _>| stats.get(key))
-    };
-    stat("total_inactive_file")
-        .or_else(|| stat("inactive_file"))
-        .copied()
-        .unwrap_or_default()
+/// A figure of `memory.stat`, by its key in cgroup v1 or in v2.
+fn of_memory(memory: &ContainerMemoryStats, keys: [&str; 2]) -> Option<u64> {
+    let stats: &HashMap<_, _> = memory.stats.as_ref()?;
+    keys.iter().find_map(|key| stats.get(*key)).copied()
 }
 
 fn interface(counters: &ContainerNetworkStats) -> InterfaceCounters {
@@ -83,6 +80,7 @@ fn interface(counters: &ContainerNetworkStats) -> InterfaceCounters {
         tx_bytes: counters.tx_bytes.unwrap_or_default(),
         rx_packets: counters.rx_packets.unwrap_or_default(),
         tx_packets: counters.tx_packets.unwrap_or_default(),
+        ..InterfaceCounters::default()
     }
 }
 
@@ -107,6 +105,7 @@ fn block_io(stats: ContainerBlkioStats) -> Option<BlockIo> {
         write_bytes: sum(&bytes, "write"),
         read_ops: sum(&ops, "read"),
         write_ops: sum(&ops, "write"),
+        ..BlockIo::default()
     })
 }
 
@@ -125,7 +124,7 @@ mod tests {
 
     use super::read;
     use crate::collect::docker::listing::Listed;
-    use crate::collect::docker::usage::{cpu_percent, publish};
+    use crate::collect::docker::usage::{Before, publish};
     use crate::model::{BlockIo, Container};
     use crate::settings::LabelPatterns;
 
@@ -143,10 +142,10 @@ mod tests {
         let summary: ContainerSummary =
             serde_json::from_str(r#"{"Id":"0123456789abcdef","Names":["/web"],"State":"running"}"#)
                 .unwrap();
-        let (before, now, usage) = read(stats(json)).unwrap();
-        let percent = before.map_or(0.0, |before| cpu_percent(&before, &now));
+        let (engines_own, now) = read(stats(json)).unwrap();
+        let before = engines_own.as_ref().map(|cpu| Before { cpu, usage: None });
         let listed = Listed::from_summary(summary).unwrap();
-        publish(&listed, None, &LabelPatterns::default(), usage, percent)
+        publish(&listed, None, &LabelPatterns::default(), &now, before)
     }
 
     #[test]

@@ -8,7 +8,10 @@ use time::OffsetDateTime;
 use super::engine::Inspected;
 use super::inventory::Running;
 use super::listing::Listed;
-use crate::model::{BlockIo, Compose, Container, InterfaceCounters, Throttling, Timestamp, figure};
+use crate::collect::rate::per_second;
+use crate::model::{
+    BlockIo, Compose, Container, InterfaceCounters, Pressures, Throttling, Timestamp, figure,
+};
 use crate::settings::LabelPatterns;
 
 /// How far the time between two readings by the engine's clock may be from that by the agent's:
@@ -19,7 +22,7 @@ const HOST_SLACK: f64 = 0.25;
 const HOST_SLACK_SECONDS: f64 = 0.15;
 
 /// What a container uses, and has used since it started.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Usage {
     /// Memory, in bytes, inactive file cache included.
     pub(super) memory: u64,
@@ -27,6 +30,12 @@ pub(super) struct Usage {
     pub(super) inactive_file: u64,
     /// The memory limit, in bytes; 0 where it is not known.
     pub(super) memory_limit: u64,
+    /// Memory by what it is for, in bytes.
+    pub(super) rss: Option<u64>,
+    pub(super) cache: Option<u64>,
+    pub(super) kernel: Option<u64>,
+    pub(super) oom_kills: Option<u64>,
+    pub(super) pressure: Option<Pressures>,
     pub(super) pids: Option<u64>,
     pub(super) block_io: Option<BlockIo>,
     pub(super) throttling: Option<Throttling>,
@@ -48,14 +57,40 @@ pub(super) struct CpuReading {
     pub(super) received: Option<Instant>,
 }
 
+/// A reading of a container: what the next one is compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Reading {
+    pub(super) cpu: CpuReading,
+    pub(super) usage: Usage,
+}
+
+/// What a reading is compared with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before<'r> {
+    pub(super) cpu: &'r CpuReading,
+    /// None where it is the engine's own reading, which it keeps of the CPU alone.
+    pub(super) usage: Option<&'r Usage>,
+}
+
+impl<'r> From<&'r Reading> for Before<'r> {
+    fn from(reading: &'r Reading) -> Self {
+        Self {
+            cpu: &reading.cpu,
+            usage: Some(&reading.usage),
+        }
+    }
+}
+
 /// The published figures of a container, with what the engine says of it.
 pub(super) fn publish(
     listed: &Listed,
     inspected: Option<&Inspected>,
     patterns: &LabelPatterns,
-    usage: Usage,
-    cpu_percent: f64,
+    Reading { cpu, usage }: &Reading,
+    before: Option<Before<'_>>,
 ) -> Container {
+    let seconds = before.and_then(|before| seconds_between(before.cpu, cpu));
+    let used_before = before.and_then(|before| before.usage).zip(seconds);
     let memory = without_cache(usage.memory, usage.inactive_file);
     let labels = inspected.map(|inspected| &inspected.labels);
     let label = |name: &str| labels?.get(name).cloned();
@@ -70,7 +105,8 @@ pub(super) fn publish(
             _ => "running",
         }
         .to_owned(),
-        cpu_percent: figure(cpu_percent, 2),
+        cpu_percent: before.map_or(0.0, |before| figure(cpu_percent(before.cpu, cpu), 2)),
+        cpu_usage_ns: Some(cpu.usage_ns),
         memory_usage: memory,
         memory_limit: usage.memory_limit,
         memory_percent: if usage.memory_limit > 0 {
@@ -78,10 +114,19 @@ pub(super) fn publish(
         } else {
             0.0
         },
-        network: usage.network,
+        memory_rss: usage.rss,
+        memory_cache: usage.cache,
+        memory_kernel: usage.kernel,
+        oom_kills: usage.oom_kills,
+        pressure: usage.pressure,
+        network: network_rates(usage, used_before),
         pids: usage.pids,
-        block_io: usage.block_io,
+        block_io: block_io_rates(usage, used_before),
         throttling: usage.throttling,
+        throttled_percent: before
+            .and_then(|before| before.usage?.throttling)
+            .zip(usage.throttling)
+            .and_then(|(before, now)| throttled_percent(before, now)),
         // Of the list as a whole: see `share_networks`.
         network_of: None,
         pids_limit: inspected.and_then(|inspected| inspected.pids_limit),
@@ -106,6 +151,44 @@ pub(super) fn publish(
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect(),
     }
+}
+
+/// The counters of a container's interfaces, with their rates since `before`, so many seconds ago.
+fn network_rates(
+    usage: &Usage,
+    before: Option<(&Usage, f64)>,
+) -> BTreeMap<String, InterfaceCounters> {
+    let mut network = usage.network.clone();
+    for (name, now) in &mut network {
+        let before = before.and_then(|(usage, seconds)| Some((usage.network.get(name)?, seconds)));
+        if let Some((before, seconds)) = before {
+            let rate = |before, now| Some(per_second(before, now, seconds));
+            now.rx_bytes_per_second = rate(before.rx_bytes, now.rx_bytes);
+            now.tx_bytes_per_second = rate(before.tx_bytes, now.tx_bytes);
+        }
+    }
+    network
+}
+
+fn block_io_rates(usage: &Usage, before: Option<(&Usage, f64)>) -> Option<BlockIo> {
+    let mut now = usage.block_io?;
+    if let Some((before, seconds)) = before
+        && let Some(before) = before.block_io
+    {
+        let rate = |before, now| Some(per_second(before, now, seconds));
+        now.read_bytes_per_second = rate(before.read_bytes, now.read_bytes);
+        now.write_bytes_per_second = rate(before.write_bytes, now.write_bytes);
+    }
+    Some(now)
+}
+
+/// Of the periods between two readings, the share in which the container was held back; none where there were none.
+fn throttled_percent(before: Throttling, now: Throttling) -> Option<f64> {
+    let periods = now.periods.checked_sub(before.periods)?;
+    let throttled = now
+        .throttled_periods
+        .checked_sub(before.throttled_periods)?;
+    (periods > 0).then(|| figure(throttled as f64 / periods as f64 * 100.0, 2).min(100.0))
 }
 
 /// Says of each container that shares another's network whose that is: the counters are the other's. Where that
@@ -141,7 +224,7 @@ fn without_cache(memory: u64, inactive_file: u64) -> u64 {
 
 /// CPU between two readings, 100 = one core, as `docker stats` shows it: 0 where the counter
 /// went backwards (the container restarted) or no time has passed.
-pub(super) fn cpu_percent(before: &CpuReading, now: &CpuReading) -> f64 {
+fn cpu_percent(before: &CpuReading, now: &CpuReading) -> f64 {
     let Some(used_ns) = now.usage_ns.checked_sub(before.usage_ns) else {
         return 0.0;
     };

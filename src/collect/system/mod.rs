@@ -6,7 +6,6 @@ mod disk_io;
 mod disks;
 mod memory;
 mod network;
-mod pressure;
 mod process;
 mod sampler;
 mod temperatures;

@@ -1,5 +1,6 @@
 //! One reading of the host, from what is kept between readings.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,11 +10,12 @@ use std::time::{Duration, Instant};
 use rustix::system::uname;
 use sysinfo::System;
 
-use super::{
-    ContainerNames, cpu, disk_io, disks, memory, network, pressure, process, temperatures,
-};
+use super::{ContainerNames, cpu, disk_io, disks, memory, network, process, temperatures};
+use crate::collect::pressure;
 use crate::messages::SystemSample;
-use crate::model::{DiskIo, HostInfo, LoadAverage, NetworkInterface, SystemMetrics, figure};
+use crate::model::{
+    DiskIo, HostInfo, LoadAverage, NetworkInterface, Pressures, SystemMetrics, figure,
+};
 
 /// How far apart the first two readings are: the kernel counts CPU in ticks of 10 ms, so that
 /// the first figures are good to some 4 %.
@@ -111,7 +113,7 @@ impl Sampler {
                 fifteen: figure(averages.fifteen, 2),
             },
             network,
-            pressure: pressure::read(),
+            pressure: pressure(),
             temperatures: self.sensors.read(),
             processes: Some(processes.counts),
             top_processes: processes.busiest,
@@ -154,6 +156,14 @@ impl Sampler {
         });
         Ok(())
     }
+}
+
+/// Source: `/proc/pressure`.
+fn pressure() -> Option<Pressures> {
+    pressure::of_each(|resource| {
+        let text = fs::read_to_string(Path::new("/proc/pressure").join(resource)).ok()?;
+        pressure::parse(&text)
+    })
 }
 
 /// Name and version, as far as `/etc/os-release` tells them.

@@ -215,3 +215,149 @@ fn exchange(peer: SocketAddr, bytes: usize) -> usize {
     stream.read_to_end(&mut received).unwrap();
     received.len()
 }
+
+/// The value of a key in a file of the container's own group, of cgroup v1 or v2.
+fn group_value(container: &Container, v1: &str, v2: &str, key: &str) -> f64 {
+    let text = container.exec(&format!(
+        "cat /sys/fs/cgroup/{v1} 2>/dev/null || cat /sys/fs/cgroup/{v2}"
+    ));
+    let value = text.lines().find_map(|line| match key {
+        "" => Some(line),
+        key => line.strip_prefix(key)?.strip_prefix(' '),
+    });
+    value.and_then(|value| value.parse().ok()).unwrap()
+}
+
+#[test]
+#[serial]
+fn raw_counters_stand_beside_what_is_made_of_them() {
+    let container = Container::run("raw", &["--cpus", "0.5"], "while :; do :; done");
+    let agent = launch().start();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    let name = container.name();
+    snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    let used = || group_value(&container, "cpuacct/cpuacct.usage", "cpu.stat", "");
+    let before = used();
+    let measured = snapshots.take(5);
+    let ours = |at: usize, field: &str| figure(&measured[at], name, field);
+    let after = used();
+    let (first, last) = (ours(1, "cpu_usage_ns"), ours(4, "cpu_usage_ns"));
+    assert!(
+        before <= last && first < last && last <= after,
+        "{before} {first} {last} {after}"
+    );
+    // A second of half a core each: what the percentages say the counters say.
+    let percent: f64 = (2..5).map(|at| ours(at, "cpu_percent")).sum();
+    assert_close("cpu_usage_ns", (last - first) / 1e9 * 100.0, percent);
+    // It would use all of a core in each period, and may use half.
+    assert!(ours(4, "throttled_percent") > 80.0);
+    assert_eq!(ours(4, "cpu_limit"), 0.5);
+}
+
+#[test]
+#[parallel]
+fn memory_is_told_by_what_it_is_for() {
+    let container = Container::run(
+        "breakdown",
+        &["--memory", "96m"],
+        "dd if=/dev/zero of=/tmp/20m bs=1M count=20; x=$(head -c 8000000 /dev/zero | tr '\\0' x); \
+         echo held; while :; do sleep 1000; done",
+    );
+    container.wait_for_line("held");
+    let agent = launch().start();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    let name = container.name();
+    snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    let snapshot = snapshots.fresh();
+    let stat = |v1: &str, v2: &str| {
+        let text = container.exec(
+            "cat /sys/fs/cgroup/memory/memory.stat 2>/dev/null || cat /sys/fs/cgroup/memory.stat",
+        );
+        let of = |key: &str| {
+            let value = |line: &str| {
+                line.strip_prefix(key)?
+                    .strip_prefix(' ')?
+                    .parse::<f64>()
+                    .ok()
+            };
+            text.lines().find_map(value)
+        };
+        of(v1).or_else(|| of(v2)).unwrap()
+    };
+    // The reading takes a process in the container of its own.
+    let slack = 1.5 * MIB;
+    for (field, kernel) in [
+        ("memory_rss", stat("total_rss", "anon")),
+        ("memory_cache", stat("total_cache", "file")),
+    ] {
+        let ours = figure(&snapshot, name, field);
+        assert!(
+            (ours - kernel).abs() <= slack,
+            "{field}: {ours}, the kernel {kernel}"
+        );
+    }
+    assert!(figure(&snapshot, name, "memory_rss") > 8e6);
+    assert!(figure(&snapshot, name, "memory_cache") > 20.0 * MIB);
+    let kernel = figure(&snapshot, name, "memory_kernel");
+    assert!((1.0..16.0 * MIB).contains(&kernel), "{kernel}");
+    assert_eq!(figure(&snapshot, name, "oom_kills"), 0.0);
+}
+
+#[test]
+#[parallel]
+fn processes_that_were_killed_for_memory_are_counted() {
+    let options = ["--memory", "16m", "--memory-swap", "16m"];
+    let script = "trap '' TERM; sleep 2; tail /dev/zero; tail /dev/zero; echo killed; while :; do sleep 1; done";
+    let container = Container::run("oom-kills", &options, script);
+    container.wait_for_line("killed");
+    let agent = launch().start();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    let name = container.name();
+    let snapshot = snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    let kernel = group_value(
+        &container,
+        "memory/memory.oom_control",
+        "memory.events",
+        "oom_kill",
+    );
+    assert_eq!(figure(&snapshot, name, "oom_kills"), kernel);
+    assert!(kernel >= 2.0);
+}
+
+#[test]
+#[serial]
+fn rates_of_containers_are_those_of_their_counters() {
+    let script = "gateway=$(ip route | awk '/default/ { print $3 }'); \
+                  while :; do ping -c 5 -i 0.1 -s 1000 $gateway >/dev/null; done";
+    let container = Container::run("rates", &[], script);
+    let agent = launch().start();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    let name = container.name();
+    snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    let measured = snapshots.take(6);
+    let time = |at: usize| {
+        let text = measured[at]["sources"]["docker"]["collected_at"]
+            .as_str()
+            .unwrap();
+        humantime::parse_rfc3339(text).unwrap()
+    };
+    let network = |at: usize| &figures(&measured[at], name).unwrap()["network"]["eth0"];
+    let mut sent = 0.0;
+    for at in 1..measured.len() {
+        let seconds = time(at).duration_since(time(at - 1)).unwrap().as_secs_f64();
+        for (counter, rate) in [
+            ("rx_bytes", "rx_bytes_per_second"),
+            ("tx_bytes", "tx_bytes_per_second"),
+        ] {
+            let of = |at: usize, field: &str| network(at)[field].as_f64().unwrap();
+            let by_rate = of(at, rate) * seconds;
+            let by_counter = of(at, counter) - of(at - 1, counter);
+            assert!(
+                (by_rate - by_counter).abs() <= by_counter * 0.05 + 50.0,
+                "{counter}: {by_rate} by rate, {by_counter} by counter"
+            );
+            sent += by_counter;
+        }
+    }
+    assert!(sent > 5000.0, "only {sent} bytes");
+}

@@ -15,14 +15,14 @@ use std::time::Instant;
 
 use locate::{Groups, locate, names, of_process};
 
-use super::usage::{CpuReading, Usage};
-use crate::collect::net_dev;
+use super::usage::{CpuReading, Reading, Usage};
+use crate::collect::{net_dev, pressure};
 use crate::model::{BlockIo, InterfaceCounters, Throttling};
 
 /// What the kernel makes of a file's text at a time, in bytes.
 const PAGE: usize = 4096;
 /// The most files that are kept open for one container.
-pub(super) const FILES_PER_CONTAINER: usize = 9;
+pub(super) const FILES_PER_CONTAINER: usize = 11;
 
 /// Where the kernel's files are.
 #[derive(Debug, Clone)]
@@ -123,6 +123,8 @@ struct V1Files {
     memory_usage: File,
     memory_stat: File,
     memory_limit: File,
+    memory_kernel: Option<File>,
+    oom_control: Option<File>,
     cpu_stat: Option<File>,
     pids: Option<File>,
     io_bytes: Option<File>,
@@ -135,8 +137,11 @@ struct V2Files {
     memory_current: File,
     memory_stat: File,
     memory_max: File,
+    memory_events: Option<File>,
     pids: Option<File>,
     io_stat: Option<File>,
+    /// Of CPU, memory and I/O; not every kernel has them.
+    pressure: [(&'static str, Option<File>); 3],
 }
 
 impl ContainerFiles {
@@ -153,6 +158,8 @@ impl ContainerFiles {
                 memory_usage: open(&memory.join("memory.usage_in_bytes"))?,
                 memory_stat: open(&memory.join("memory.stat"))?,
                 memory_limit: open(&memory.join("memory.limit_in_bytes"))?,
+                memory_kernel: open_optional(Some(memory), "memory.kmem.usage_in_bytes"),
+                oom_control: open_optional(Some(memory), "memory.oom_control"),
                 cpu_stat: open_optional(cpu.as_deref(), "cpu.stat"),
                 pids: open_optional(pids.as_deref(), "pids.current"),
                 io_bytes: open_optional(
@@ -166,8 +173,13 @@ impl ContainerFiles {
                 memory_current: open(&group.join("memory.current"))?,
                 memory_stat: open(&group.join("memory.stat"))?,
                 memory_max: open(&group.join("memory.max"))?,
+                memory_events: open_optional(Some(group), "memory.events"),
                 pids: open_optional(Some(group), "pids.current"),
                 io_stat: open_optional(Some(group), "io.stat"),
+                pressure: ["cpu", "memory", "io"].map(|resource| {
+                    let file = open_optional(Some(group), &format!("{resource}.pressure"));
+                    (resource, file)
+                }),
             }),
         };
         Ok(Self { files, network })
@@ -179,7 +191,7 @@ impl ContainerFiles {
         &self,
         buffer: &mut Vec<u8>,
         host_memory: u64,
-    ) -> Result<(CpuReading, Usage), KernelError> {
+    ) -> Result<Reading, KernelError> {
         let received = Instant::now();
         let (usage_ns, mut usage) = match &self.files {
             Files::V1(files) => files.read(buffer)?,
@@ -190,14 +202,14 @@ impl ContainerFiles {
         if let Some(file) = &self.network {
             usage.network = interfaces(need("network counters", text(file, buffer))?);
         }
-        let reading = CpuReading {
+        let cpu = CpuReading {
             usage_ns,
             host_ns: None,
             cpus: 0,
             read_at: None,
             received: Some(received),
         };
-        Ok((reading, usage))
+        Ok(Reading { cpu, usage })
     }
 }
 
@@ -208,13 +220,21 @@ impl V1Files {
             text(&self.cpu_usage, buffer).and_then(parse::number),
         )?;
         let memory = text(&self.memory_usage, buffer).and_then(parse::number);
-        let inactive_file = text(&self.memory_stat, buffer)
-            .and_then(|stat| parse::keyed(stat, "total_inactive_file"));
+        let keys = ["total_inactive_file", "total_rss", "total_cache"];
+        let stat = text(&self.memory_stat, buffer).map(|stat| parse::keyed_all(stat, keys));
+        let [inactive_file, rss, cache] = stat.unwrap_or_default();
         let limit = text(&self.memory_limit, buffer).and_then(parse::number);
         let usage = Usage {
             memory: need("memory", memory)?,
             inactive_file: need("memory statistics", inactive_file)?,
             memory_limit: limit.unwrap_or(u64::MAX),
+            rss,
+            cache,
+            kernel: optional(&self.memory_kernel, buffer, parse::number),
+            oom_kills: optional(&self.oom_control, buffer, |text| {
+                parse::keyed(text, "oom_kill")
+            }),
+            pressure: None,
             pids: optional(&self.pids, buffer, parse::number),
             block_io: self.block_io(buffer),
             throttling: optional(&self.cpu_stat, buffer, |stat| {
@@ -234,6 +254,7 @@ impl V1Files {
             write_bytes,
             read_ops,
             write_ops,
+            ..BlockIo::default()
         })
     }
 }
@@ -244,13 +265,24 @@ impl V2Files {
         let usage_us = need("CPU time", parse::keyed(stat, "usage_usec"))?;
         let throttling = throttling(stat, "throttled_usec", 1000);
         let memory = text(&self.memory_current, buffer).and_then(parse::number);
-        let inactive_file =
-            text(&self.memory_stat, buffer).and_then(|stat| parse::keyed(stat, "inactive_file"));
+        let keys = ["inactive_file", "anon", "file", "kernel"];
+        let stat = text(&self.memory_stat, buffer).map(|stat| parse::keyed_all(stat, keys));
+        let [inactive_file, rss, cache, kernel] = stat.unwrap_or_default();
         let limit = text(&self.memory_max, buffer).and_then(parse::number);
         let usage = Usage {
             memory: need("memory", memory)?,
             inactive_file: need("memory statistics", inactive_file)?,
             memory_limit: limit.unwrap_or(u64::MAX),
+            rss,
+            cache,
+            kernel,
+            oom_kills: optional(&self.memory_events, buffer, |text| {
+                parse::keyed(text, "oom_kill")
+            }),
+            pressure: pressure::of_each(|resource| {
+                let (_, file) = self.pressure.iter().find(|(one, _)| *one == resource)?;
+                optional(file, buffer, pressure::parse)
+            }),
             pids: optional(&self.pids, buffer, parse::number),
             block_io: optional(&self.io_stat, buffer, |stat| Some(parse::io_stat(stat))),
             throttling,
@@ -281,6 +313,7 @@ fn interfaces(table: &str) -> BTreeMap<String, InterfaceCounters> {
                 tx_bytes: interface.sent.bytes,
                 rx_packets: interface.received.packets,
                 tx_packets: interface.sent.packets,
+                ..InterfaceCounters::default()
             };
             (interface.name.to_owned(), counters)
         })

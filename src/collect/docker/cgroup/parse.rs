@@ -15,6 +15,17 @@ pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
     })
 }
 
+/// The values of several keys, in one pass.
+pub(super) fn keyed_all<const N: usize>(text: &str, keys: [&str; N]) -> [Option<u64>; N] {
+    let mut values = [None; N];
+    for (name, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+        if let Some(place) = keys.iter().position(|key| *key == name) {
+            values[place] = number(value);
+        }
+    }
+    values
+}
+
 /// `blkio.*.io_service_bytes_recursive` and `io_serviced_recursive`: lines of
 /// `MAJOR:MINOR Read 4096`, summed over devices: read and written.
 pub(super) fn blkio(text: &str) -> (u64, u64) {
@@ -56,7 +67,7 @@ pub(super) fn io_stat(text: &str) -> BlockIo {
 
 #[cfg(test)]
 mod tests {
-    use super::{blkio, io_stat, keyed, number};
+    use super::{blkio, io_stat, keyed, keyed_all, number};
     use crate::model::BlockIo;
 
     #[test]
@@ -69,6 +80,9 @@ mod tests {
         assert_eq!(keyed(stat, "inactive_file"), Some(7));
         assert_eq!(keyed(stat, "file"), None);
         assert_eq!(keyed("nonsense\ncache x\n", "cache"), None);
+        let keys = ["inactive_file", "file", "cache"];
+        assert_eq!(keyed_all(stat, keys), [Some(7), None, Some(0)]);
+        assert_eq!(keyed_all("nonsense\ncache x\n", keys), [None; 3]);
     }
 
     #[test]
@@ -84,6 +98,7 @@ mod tests {
             write_bytes: 8192,
             read_ops: 2,
             write_ops: 2,
+            ..BlockIo::default()
         };
         assert_eq!(io_stat(v2), expected);
         assert_eq!(io_stat(""), BlockIo::default());

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::{ContainerFiles, Kernel, KernelError};
-use crate::collect::docker::usage::Usage;
-use crate::model::{BlockIo, InterfaceCounters, Throttling};
+use crate::collect::docker::usage::{Reading, Usage};
+use crate::model::{BlockIo, InterfaceCounters, Pressure, Pressures, Stalls, Throttling};
 
 const V1: &str = include_str!("../../../../tests/fixtures/cgroup-v1.txt");
 const V2: &str = include_str!("../../../../tests/fixtures/cgroup-v2.txt");
@@ -115,9 +115,9 @@ impl Tree {
 }
 
 fn read(files: &ContainerFiles) -> (u64, Usage) {
-    let (reading, usage) = files.read(&mut Vec::new(), HOST_MEMORY).unwrap();
-    assert!(reading.received.is_some());
-    (reading.usage_ns, usage)
+    let Reading { cpu, usage } = files.read(&mut Vec::new(), HOST_MEMORY).unwrap();
+    assert!(cpu.received.is_some());
+    (cpu.usage_ns, usage)
 }
 
 /// The files of a fixture, which has them as `tail -n +1 FILE…` prints them: name and text.
@@ -143,12 +143,18 @@ fn usage_v1() -> (u64, Usage) {
         memory: 4_128_768,
         inactive_file: 3_219_456,
         memory_limit: 67_108_864,
+        rss: Some(53_248),
+        cache: Some(3_321_856),
+        kernel: Some(421_888),
+        oom_kills: Some(2),
+        pressure: None,
         pids: Some(1),
         block_io: Some(BlockIo {
             read_bytes: 9_121_792,
             write_bytes: 14_942_208,
             read_ops: 192,
             write_ops: 102,
+            ..BlockIo::default()
         }),
         throttling: Some(Throttling {
             periods: 11,
@@ -165,12 +171,22 @@ fn usage_v2() -> (u64, Usage) {
         memory: 51_204_096,
         inactive_file: 8_658_944,
         memory_limit: 67_108_864,
+        rss: Some(40_370_176),
+        cache: Some(9_064_448),
+        kernel: Some(1_671_168),
+        oom_kills: Some(3),
+        pressure: Some(Pressures {
+            cpu: Some(pressure([4.5, 3.25, 1.0], [4.4, 3.2, 0.9])),
+            memory: Some(pressure([0.0, 0.1, 0.02], [0.0, 0.05, 0.01])),
+            io: Some(pressure([1.0, 2.0, 3.0], [0.5, 1.5, 2.5])),
+        }),
         pids: Some(7),
         block_io: Some(BlockIo {
             read_bytes: 90_484_736,
             write_bytes: 14_950_400,
             read_ops: 1175,
             write_ops: 104,
+            ..BlockIo::default()
         }),
         throttling: Some(Throttling {
             periods: 1203,
@@ -185,6 +201,18 @@ fn usage_v2() -> (u64, Usage) {
     (8_412_345_000, usage)
 }
 
+fn pressure(some: [f64; 3], full: [f64; 3]) -> Pressure {
+    let stalls = |[avg10, avg60, avg300]: [f64; 3]| Stalls {
+        avg10,
+        avg60,
+        avg300,
+    };
+    Pressure {
+        some: stalls(some),
+        full: Some(stalls(full)),
+    }
+}
+
 fn interface(
     name: &str,
     [rx_bytes, tx_bytes, rx_packets, tx_packets]: [u64; 4],
@@ -194,6 +222,7 @@ fn interface(
         tx_bytes,
         rx_packets,
         tx_packets,
+        ..InterfaceCounters::default()
     };
     (name.to_owned(), counters)
 }
@@ -376,7 +405,7 @@ fn what_is_read_is_as_it_is_now() {
     let mut buffer = Vec::new();
     let mut memory = |text: &str| {
         tree.write(&format!("cgroup{group}/memory.current"), text);
-        let (_, usage) = files.read(&mut buffer, HOST_MEMORY).unwrap();
+        let Reading { usage, .. } = files.read(&mut buffer, HOST_MEMORY).unwrap();
         usage.memory
     };
     assert_eq!(memory("99999744\n"), 99_999_744);

@@ -1,27 +1,20 @@
 //! The kernel's pressure stall information (PSI).
 
-use std::fs;
-use std::path::Path;
+use crate::model::{Pressure, Pressures, Stalls, figure};
 
-use crate::model::{HostPressure, Pressure, Stalls, figure};
-
-/// None where the kernel has none: before 4.20, or switched off. Source: `/proc/pressure`.
-pub(super) fn read() -> Option<HostPressure> {
-    let of = |resource| {
-        let path = Path::new("/proc/pressure").join(resource);
-        // Switched off (`psi=0`), a file can be there and not be read.
-        fs::read_to_string(path).ok().and_then(|text| parse(&text))
+/// What `text_of` each resource says; none where none says anything: before 4.20 the kernel has no such files, and
+/// switched off (`psi=0`) they can be there and not be read.
+pub(super) fn of_each(mut text_of: impl FnMut(&str) -> Option<Pressure>) -> Option<Pressures> {
+    let pressures = Pressures {
+        cpu: text_of("cpu"),
+        memory: text_of("memory"),
+        io: text_of("io"),
     };
-    let pressure = HostPressure {
-        cpu: of("cpu"),
-        memory: of("memory"),
-        io: of("io"),
-    };
-    (pressure != HostPressure::default()).then_some(pressure)
+    (pressures != Pressures::default()).then_some(pressures)
 }
 
 /// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and likewise `full`, which for the CPU came with 5.13.
-pub(crate) fn parse(text: &str) -> Option<Pressure> {
+pub(super) fn parse(text: &str) -> Option<Pressure> {
     let stalls = |kind: &str| {
         let mut fields = text
             .lines()
