@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::aggregate::{Aggregator, Newest};
-use crate::collect::docker::{ContainerSource, Containers, DockerCollector, most_kept_files};
+use crate::collect::docker::{self, ContainerSource, Containers, DockerCollector};
 use crate::collect::logs::{LogCollector, LogSource};
-use crate::collect::system::{HostSource, SystemCollector};
+use crate::collect::system::{self, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
 use crate::messages::{StopCollecting, StopPublishing};
 use crate::serve::{Listener, Subscriptions, Threads};
@@ -122,11 +122,12 @@ fn clients_within(files: Option<u64>, settings: &Settings) -> usize {
     };
     let containers = settings.collect.docker.is_some()
         && settings.collect.container_stats != ContainerStats::Engine;
-    let kept = if containers {
-        most_kept_files(files)
+    let of_containers = if containers {
+        docker::most_kept_files(files)
     } else {
         0
     };
+    let kept = of_containers + system::most_kept_files(files);
     let room = files - kept - FILES_BESIDE_CLIENTS.min(files / 2);
     let room = usize::try_from(room).unwrap_or(usize::MAX);
     if room < max_clients {

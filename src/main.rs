@@ -52,12 +52,25 @@ enum CheckTarget {
 
 fn main() {
     telemetry::abort_on_panic();
+    one_arena();
     let status = match Arguments::parse().command {
         None | Some(Command::Run) => run(),
         Some(Command::Check { target }) => check_components(target),
         Some(Command::Snapshot { pretty }) => print_snapshot(pretty),
     };
     process::exit(status);
+}
+
+/// Makes all threads allocate from one arena. glibc would give each of them its own, of which every
+/// one keeps as much as its thread has ever used at once: at 100 containers 1.7 MiB more in all, and
+/// more each hour, as what one thread has read another one frees.
+fn one_arena() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "there is no other way to say it")]
+    // SAFETY: sets a number inside the allocator, before there is a second thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
 }
 
 /// Runs a future to its end. The runtime is left to the process's own end: taking it down would

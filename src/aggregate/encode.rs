@@ -1,6 +1,7 @@
 //! A snapshot as bytes: each section encoded once, each variant put together once, for as many
 //! clients as ask for it, and neither for none.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use serde::Serialize;
 use zstd::stream::raw::{Encoder, InBuffer, Operation, OutBuffer};
 
 use crate::messages::{EncodedSnapshot, LogSample, Since};
-use crate::model::{Encoding, Events, LogLines, LogMode, News, Section, Snapshot, Variant};
+use crate::model::{Encoding, Events, LogLines, LogMode, Logs, News, Section, Snapshot, Variant};
 
 /// The most renderings for clients that are behind which are kept for others that are as far behind.
 const MOST_BEHIND: usize = 64;
@@ -126,7 +127,11 @@ impl Encoded {
     }
 
     /// All of a line up to the value of `skipped`, in pieces, where `news` come before the last.
-    fn pieces<'p>(&'p mut self, variant: Variant, news: &'p [u8]) -> io::Result<Vec<&'p [u8]>> {
+    fn pieces<'p>(
+        &'p mut self,
+        variant: Variant,
+        news: &'p [u8],
+    ) -> io::Result<Vec<Cow<'p, [u8]>>> {
         let shared = |section: &Section| {
             let of_its_own = match section {
                 Section::Logs => variant.logs == LogMode::New,
@@ -147,9 +152,16 @@ impl Encoded {
                 self.sections.insert(*part, encoded);
             }
         }
-        let encoded = parts.iter().filter_map(|part| self.sections.get(part));
-        let mut pieces: Vec<&[u8]> = encoded.map(Vec::as_slice).collect();
-        pieces.insert(pieces.len() - 1, news);
+        let mut pieces = Vec::new();
+        for part in &parts {
+            match part {
+                Part::Section(Section::Logs) => tails(&self.snapshot.logs, &mut pieces)?,
+                Part::Foot => pieces.push(news.into()),
+                Part::Head | Part::Section(_) => {}
+            }
+            let encoded = self.sections.get(part);
+            pieces.extend(encoded.map(|encoded| Cow::from(&encoded[..])));
+        }
         Ok(pieces)
     }
 
@@ -239,6 +251,22 @@ impl<'l> NewLines<'l> {
     }
 }
 
+/// The section of the logs, in pieces: the lines, which are encoded already, as they are.
+fn tails<'p>(logs: &'p Logs, pieces: &mut Vec<Cow<'p, [u8]>>) -> io::Result<()> {
+    let mut before = br#","logs":{"#.to_vec();
+    for (name, lines) in logs {
+        serde_json::to_writer(&mut before, name)?;
+        before.push(b':');
+        pieces.push(std::mem::replace(&mut before, vec![b',']).into());
+        pieces.push(lines.json().as_bytes().into());
+    }
+    if logs.is_empty() {
+        pieces.push(before.into());
+    }
+    pieces.push(b"}".into());
+    Ok(())
+}
+
 /// A part of the line, of which the sections may be left out.
 fn encode(part: Part, snapshot: &Snapshot) -> io::Result<Vec<u8>> {
     let mut json = Vec::new();
@@ -251,9 +279,8 @@ fn encode(part: Part, snapshot: &Snapshot) -> io::Result<Vec<u8>> {
             Section::System => field(&mut json, b',', "system", &snapshot.system)?,
             Section::Containers => field(&mut json, b',', "containers", &snapshot.containers)?,
             Section::DockerMeta => field(&mut json, b',', "docker_meta", &snapshot.docker_meta)?,
-            Section::Logs => field(&mut json, b',', "logs", &snapshot.logs)?,
-            // Not shared: see `happened`.
-            Section::Events => {}
+            // Encoded already: see `tails`. Not shared: see `happened`.
+            Section::Logs | Section::Events => {}
         },
         Part::Foot => {
             field(&mut json, b',', "sources", &snapshot.sources)?;
@@ -278,7 +305,7 @@ pub(super) struct Compressor(Option<Encoder<'static>>);
 
 impl Compressor {
     /// All blocks of a frame but the last.
-    fn compress(&mut self, pieces: &[&[u8]]) -> io::Result<Vec<u8>> {
+    fn compress(&mut self, pieces: &[Cow<'_, [u8]>]) -> io::Result<Vec<u8>> {
         let encoder = match &mut self.0 {
             Some(encoder) => {
                 encoder.reinit()?;
@@ -315,8 +342,8 @@ mod tests {
     use crate::aggregate::{Newest, SourceState, compose};
     use crate::messages::{EncodedSnapshot, EndedLog, LogSample, Since};
     use crate::model::{
-        ContainerEvent, EventAction, Events, LogLines, Options, Place, Positions, Snapshot,
-        Timestamp,
+        ContainerEvent, EncodedLines, EventAction, Events, LogLines, Options, Place, Positions,
+        Snapshot, Timestamp,
     };
 
     fn snapshot() -> Snapshot {
@@ -411,7 +438,7 @@ mod tests {
             let line: Vec<u8> = (0..length)
                 .map(|i: u32| (i.wrapping_mul(i) % 251) as u8)
                 .collect();
-            let mut frame = compressor.compress(&[&line]).unwrap();
+            let mut frame = compressor.compress(&[line.as_slice().into()]).unwrap();
             // An empty last block.
             frame.extend_from_slice(&[1, 0, 0]);
             assert_eq!(zstd::decode_all(&frame[..]).unwrap(), line);
@@ -499,7 +526,8 @@ mod tests {
             end,
             origin,
         };
-        Arc::new(LogLines::new(&texts, 0, place))
+        let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &texts, 0);
+        Arc::new(LogLines::new(Arc::new(lines), place))
     }
 
     fn since(seq: u64, positions: &[(&str, u64)]) -> Since {

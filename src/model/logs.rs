@@ -2,8 +2,10 @@
 //! been sent is one number a container.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
+use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -14,16 +16,23 @@ pub type Logs = BTreeMap<String, Arc<LogLines>>;
 pub type Positions = HashMap<Arc<str>, u64>;
 
 /// The newest lines of a container, oldest first, each `TIMESTAMP text`: on the wire an array of
-/// strings. Encoded when they are read, so that lines which have not changed cost a snapshot no
-/// more than a copy.
+/// strings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(from = "Vec<String>")]
 pub struct LogLines {
     place: Place,
-    json: Box<RawValue>,
+    lines: Arc<EncodedLines>,
+}
+
+/// Lines as JSON. They are encoded when they are read, each once: those that stay are copied as they
+/// are, and a snapshot that repeats them copies them once more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedLines {
+    /// An array of strings.
+    json: Box<str>,
     /// Where each line begins in `json`, and the end of the last, each with the comma or bracket
     /// that follows.
-    begins: Vec<u32>,
+    begins: Box<[u32]>,
     /// How many lines at the end are unfinished.
     open: usize,
 }
@@ -48,40 +57,98 @@ pub struct News<'l> {
     pub dropped: u64,
 }
 
-impl LogLines {
-    /// Encodes lines; `open` of them, at the end, are unfinished.
+impl EncodedLines {
+    /// So many of the lines `before`, from one on, as they are, then `lines`; `open` of them, at the
+    /// end, are unfinished.
     #[must_use]
-    pub fn new(lines: &[impl AsRef<str>], open: usize, place: Place) -> Self {
+    pub fn following(
+        before: &Self,
+        kept: Range<usize>,
+        lines: &[impl AsRef<str>],
+        open: usize,
+    ) -> Self {
+        let (copied, begin) = (before.text(kept.clone()), before.begin(kept.start));
         let text: usize = lines.iter().map(|line| line.as_ref().len()).sum();
-        let mut json = Vec::with_capacity(text + text / 16 + lines.len() * 3 + 2);
+        let mut json = Vec::with_capacity(copied.len() + text + text / 16 + lines.len() * 3 + 3);
+        let mut begins = Vec::with_capacity(kept.len() + lines.len() + 1);
+        let mut end_line = |json: &mut Vec<u8>| {
+            json.push(b',');
+            begins.push(u32::try_from(json.len()).unwrap_or(u32::MAX));
+        };
         json.push(b'[');
-        let mut begins = Vec::with_capacity(lines.len() + 1);
-        begins.push(1);
+        if !kept.is_empty() {
+            json.extend_from_slice(copied.as_bytes());
+            json.push(b',');
+        }
         for line in lines {
             // Writing to memory does not fail, and text can always be said in JSON.
             let _ = serde_json::to_writer(&mut json, line.as_ref());
-            json.push(b',');
-            begins.push(u32::try_from(json.len()).unwrap_or(u32::MAX));
+            end_line(&mut json);
         }
-        if !lines.is_empty() {
+        let moved = |at: &u32| at + 1 - begin as u32;
+        let before = before.begins[kept.start..=kept.end].iter().map(moved);
+        let begins: Box<[u32]> = before.chain(begins).collect();
+        if begins.len() > 1 {
             json.pop();
         }
         json.push(b']');
-        let json = String::from_utf8(json)
-            .ok()
-            .and_then(|json| RawValue::from_string(json).ok());
         Self {
-            place,
-            json: json.unwrap_or_default(),
+            // What is copied and what is encoded is text.
+            json: String::from_utf8(json).unwrap_or_default().into(),
             begins,
             open,
         }
     }
 
+    /// The lines, each as a JSON string.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
+        (0..self.begins.len() - 1).map(|line| self.text(line..line + 1))
+    }
+
+    /// How many lines at the end are unfinished.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Those of some lines, with commas in between.
+    fn text(&self, lines: Range<usize>) -> &str {
+        let text = match lines.is_empty() {
+            true => None,
+            // Without the last one's comma or bracket.
+            false => self
+                .json
+                .get(self.begin(lines.start)..self.begin(lines.end) - 1),
+        };
+        text.unwrap_or_default()
+    }
+
+    fn begin(&self, line: usize) -> usize {
+        self.begins.get(line).map_or(0, |begin| *begin as usize)
+    }
+}
+
+impl Default for EncodedLines {
+    fn default() -> Self {
+        Self {
+            json: "[]".into(),
+            begins: [1].into(),
+            open: 0,
+        }
+    }
+}
+
+impl LogLines {
+    /// Lines, and where they stand.
+    #[must_use]
+    pub fn new(lines: Arc<EncodedLines>, place: Place) -> Self {
+        Self { place, lines }
+    }
+
     /// How many lines there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.begins.len() - 1
+        self.lines.begins.len() - 1
     }
 
     /// Where they stand.
@@ -90,20 +157,20 @@ impl LogLines {
         &self.place
     }
 
+    /// All of them: an array of strings.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        &self.lines.json
+    }
+
     /// The finished lines after a position in the container's log.
     #[must_use]
     pub fn after(&self, position: u64) -> News<'_> {
         let new = self.place.end.saturating_sub(position);
-        let finished = self.count().saturating_sub(self.open);
+        let finished = self.count().saturating_sub(self.lines.open);
         let sent = usize::try_from(new).map_or(finished, |new| new.min(finished));
-        let begin = |line: usize| self.begins.get(line).map_or(0, |begin| *begin as usize);
-        // Without the last one's comma or bracket.
-        let lines = self
-            .json
-            .get()
-            .get(begin(finished - sent)..begin(finished).max(1) - 1);
         News {
-            lines: lines.filter(|_| sent > 0).unwrap_or_default(),
+            lines: self.lines.text(finished - sent..finished),
             dropped: new - sent as u64,
         }
     }
@@ -111,7 +178,8 @@ impl LogLines {
 
 impl Serialize for LogLines {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.json.serialize(serializer)
+        let json: &RawValue = serde_json::from_str(self.json()).map_err(S::Error::custom)?;
+        json.serialize(serializer)
     }
 }
 
@@ -122,7 +190,8 @@ impl From<Vec<String>> for LogLines {
             end: lines.len() as u64,
             origin: 0,
         };
-        Self::new(&lines, 0, place)
+        let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &lines, 0);
+        Self::new(Arc::new(lines), place)
     }
 }
 
@@ -134,7 +203,7 @@ impl Default for LogLines {
 
 impl PartialEq for LogLines {
     fn eq(&self, other: &Self) -> bool {
-        self.json.get() == other.json.get()
+        self.json() == other.json()
     }
 }
 
@@ -142,16 +211,19 @@ impl PartialEq for LogLines {
 mod tests {
     use std::sync::Arc;
 
-    use super::{LogLines, News, Place};
+    use super::{EncodedLines, LogLines, News, Place};
+
+    fn encoded(texts: &[&str], open: usize) -> EncodedLines {
+        EncodedLines::following(&EncodedLines::default(), 0..0, texts, open)
+    }
 
     fn lines(texts: &[&str], open: usize, end: u64) -> LogLines {
-        let texts: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
         let place = Place {
             container: Arc::from("0123"),
             end,
             origin: 0,
         };
-        LogLines::new(&texts, open, place)
+        LogLines::new(Arc::new(encoded(texts, open)), place)
     }
 
     #[test]
@@ -182,5 +254,27 @@ mod tests {
         assert_eq!(json(lines(&[], 0, 0)), "[]");
         let read: LogLines = serde_json::from_str(r#"["a", "b"]"#).unwrap();
         assert_eq!((read.count(), json(read)), (2, r#"["a","b"]"#.to_owned()));
+    }
+
+    #[test]
+    fn lines_that_stay_are_as_if_encoded_anew() {
+        let all = ["a", "b\n\"", "", "ä\u{1}", "e"];
+        for count in 0..=all.len() {
+            let before = encoded(&all[..count], 0);
+            for from in 0..=count {
+                for to in from..=count {
+                    for more in 0..=all.len() - to {
+                        let new = &all[to..to + more];
+                        let followed = EncodedLines::following(&before, from..to, new, 1);
+                        let anew = encoded(&all[from..to + more], 1);
+                        assert_eq!(followed, anew, "{count} {from} {to} {more}");
+                        let shown = followed
+                            .iter()
+                            .map(|line| serde_json::from_str(line).unwrap());
+                        assert_eq!(shown.collect::<Vec<String>>(), all[from..to + more]);
+                    }
+                }
+            }
+        }
     }
 }

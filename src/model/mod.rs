@@ -19,7 +19,7 @@ pub use docker::{
 };
 pub use events::{ContainerEvent, EventAction, Events};
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
-pub use logs::{LogLines, Logs, News, Place, Positions};
+pub use logs::{EncodedLines, LogLines, Logs, News, Place, Positions};
 pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
 pub use system::{
     CpuTimes, Disk, DiskIo, HostInfo, InterfaceKind, LoadAverage, NetworkInterface, Pressure,

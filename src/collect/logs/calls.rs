@@ -5,7 +5,6 @@
 //! already is known, and by their digest whether they are still the first of the answer. Where they are not (rotated away, more written
 //! than is asked for, a terminal's line continued), and once a minute, the tail is read anew.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -22,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::tail::{Channel, Tail};
 use crate::collect::docker::engine::{Call, DEADLINE, EngineError, classify};
-use crate::model::{LogLines, Place};
+use crate::model::{EncodedLines, LogLines, Place};
 
 /// How often one container's tail is asked for in a round, at most.
 const TRIES: u32 = 3;
@@ -44,7 +43,7 @@ pub(super) struct CalledLog {
     follows: Option<Follows>,
     lines: Arc<LogLines>,
     place: Place,
-    /// The last finished line: by it lines that were seen are told from new ones.
+    /// The last finished line, as JSON: by it lines that were seen are told from new ones.
     last: Option<String>,
 }
 
@@ -132,17 +131,18 @@ impl CalledLog {
             _ => None,
         };
         match (grown, self.follows.take()) {
-            (Some(grown), Some(follows)) => {
+            (Some(grown), Some(mut follows)) => {
                 if grown {
-                    self.number(&follows.tail.lines(), follows.tail.unfinished());
+                    self.number(follows.tail.show());
                 }
                 self.follows = Some(follows);
             }
             _ => {
                 let (tail, last) = read_tail(call, id, wanted, full, deadline).await?;
-                self.number(&tail.lines(), tail.unfinished());
+                let mut tail = tail.continued();
+                self.number(tail.show());
                 self.follows = last.map(|last| Follows {
-                    tail: tail.continued(),
+                    tail,
                     tail_read: Instant::now(),
                     last,
                 });
@@ -151,11 +151,11 @@ impl CalledLog {
         Ok(Arc::clone(&self.lines))
     }
 
-    /// Numbers lines, of which the last ones are unfinished, from the last one that was seen on.
-    fn number(&mut self, lines: &[Cow<'_, str>], unfinished: usize) {
-        let finished = lines.len() - unfinished.min(lines.len());
+    /// Numbers lines from the last one that was seen on.
+    fn number(&mut self, lines: Arc<EncodedLines>) {
+        let finished = lines.iter().len() - lines.open();
         let seen = self.last.as_ref().map(|last| {
-            let seen = lines[..finished].iter().rposition(|line| **line == **last);
+            let seen = lines.iter().take(finished).rposition(|line| line == last);
             seen.map(|at| at + 1)
         });
         self.place.end += match seen {
@@ -168,10 +168,10 @@ impl CalledLog {
                 0
             }
         };
-        if let Some(last) = lines[..finished].last() {
-            self.last = Some(last.to_string());
+        if let Some(last) = lines.iter().take(finished).next_back() {
+            self.last = Some(last.to_owned());
         }
-        self.lines = Arc::new(LogLines::new(lines, unfinished, self.place.clone()));
+        self.lines = Arc::new(LogLines::new(lines, self.place.clone()));
     }
 }
 
@@ -405,12 +405,15 @@ fn engine_error(message: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
+    use std::sync::Arc;
 
     use bytes::Bytes;
     use tokio::time::Instant;
 
-    use super::{CalledLog, Channel, Follows, Message, Newest, ORIGIN, Place, Tail, engine_error};
+    use super::{
+        CalledLog, Channel, EncodedLines, Follows, Message, Newest, ORIGIN, Place, Tail,
+        engine_error,
+    };
 
     /// A message of the minute's given second.
     fn message(second: u32, text: &str) -> Message {
@@ -430,9 +433,10 @@ mod tests {
         }
     }
 
-    fn texts(follows: &Follows) -> Vec<String> {
-        let lines = follows.tail.lines();
-        lines.iter().map(|line| line[31..].to_owned()).collect()
+    fn texts(follows: &mut Follows) -> Vec<String> {
+        let lines = follows.tail.show();
+        let texts = lines.iter().map(|line| line[32..line.len() - 1].to_owned());
+        texts.collect()
     }
 
     #[test]
@@ -443,13 +447,13 @@ mod tests {
         assert_eq!(log.take_in(&same, 5), Some(false));
         let more = [&same[..], &[message(2, "b"), message(3, "c")]].concat();
         assert_eq!(log.take_in(&more, 5), Some(true));
-        assert_eq!(texts(&log), ["x", "a", "b", "b", "c"]);
+        assert_eq!(texts(&mut log), ["x", "a", "b", "b", "c"]);
         // The engine answers with what is left of the newest seconds.
         let same = [message(2, "b"), message(2, "b"), message(3, "c")];
         assert_eq!(log.take_in(&same, 5), Some(false));
         let more = [&same[..], &[message(4, "d")]].concat();
         assert_eq!(log.take_in(&more, 5), Some(true));
-        assert_eq!(texts(&log), ["a", "b", "b", "c", "d"]);
+        assert_eq!(texts(&mut log), ["a", "b", "b", "c", "d"]);
     }
 
     #[test]
@@ -461,7 +465,7 @@ mod tests {
         );
         let answer = [message(5, "late"), message(4, "early"), message(4, "next")];
         assert_eq!(log.take_in(&answer, 5), Some(true));
-        assert_eq!(texts(&log), ["late", "early", "next"]);
+        assert_eq!(texts(&mut log), ["late", "early", "next"]);
     }
 
     fn second(message: &str) -> i32 {
@@ -481,15 +485,16 @@ mod tests {
         for answer in others {
             assert_eq!(log.take_in(&answer, 5), None, "{answer:?}");
         }
-        assert_eq!(texts(&log), ["a", "b"]);
+        assert_eq!(texts(&mut log), ["a", "b"]);
     }
 
     #[test]
     fn lines_are_numbered_on_from_the_last_that_was_seen() {
         let mut log = CalledLog::new("0123");
         let mut number = |lines: &[&str], unfinished| {
-            let lines: Vec<_> = lines.iter().map(|&line| Cow::Borrowed(line)).collect();
-            log.number(&lines, unfinished);
+            let none = EncodedLines::default();
+            let lines = EncodedLines::following(&none, 0..0, lines, unfinished);
+            log.number(Arc::new(lines));
             let Place { end, origin, .. } = log.lines.place().clone();
             (end - ORIGIN, ORIGIN - origin)
         };

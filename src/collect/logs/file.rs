@@ -153,19 +153,21 @@ impl LogFile {
             self.place.end = ORIGIN + tail.count() as u64;
             return Ok((tail, rest));
         }
-        let (tail, rest) = self.newest(file, now.len())?;
-        let lines = tail.lines();
+        let (mut tail, rest) = self.newest(file, now.len())?;
+        let lines = tail.show();
         let old = match self.new {
             New::Since(since) => {
                 // As the engine writes times, which sort as text.
                 let since = humantime::format_rfc3339_nanos(since).to_string();
-                lines.iter().filter(|line| ***line < *since).count()
+                // Behind the quote that each begins with.
+                lines.iter().filter(|line| line[1..] < *since).count()
             }
             New::Nothing | New::All => 0,
         };
-        let new = (lines.len() - old) as u64;
+        let new = (lines.iter().len() - old) as u64;
         // Where all that is kept is new, more may have been before it.
-        let lost = u64::from(self.new != New::Nothing && old == 0 && lines.len() >= self.wanted);
+        let lost =
+            u64::from(self.new != New::Nothing && old == 0 && lines.iter().len() >= self.wanted);
         (self.place.end, self.place.origin) = (ORIGIN, ORIGIN - new - lost);
         Ok((tail, rest))
     }
@@ -194,13 +196,13 @@ impl LogFile {
     }
 
     /// The lines as they are now, oldest first.
-    pub(super) fn lines(&self) -> LogLines {
-        let lines = self.tail.as_ref().map(Tail::lines).unwrap_or_default();
+    pub(super) fn lines(&mut self) -> LogLines {
+        let lines = self.tail.as_mut().map(Tail::show).unwrap_or_default();
         let place = Place {
             end: self.position(),
             ..self.place.clone()
         };
-        LogLines::new(&lines, self.unfinished(), place)
+        LogLines::new(lines, place)
     }
 
     /// The number of the last finished line.
@@ -727,7 +729,7 @@ mod tests {
     }
 
     /// The texts of the lines, without their timestamp.
-    fn texts(log: &LogFile) -> Vec<String> {
+    fn texts(log: &mut LogFile) -> Vec<String> {
         let lines = shown(log);
         let text = |line: &String| {
             line.strip_prefix("2024-01-01T12:00:00.250000000Z ")
@@ -737,7 +739,7 @@ mod tests {
         lines.iter().map(text).collect()
     }
 
-    fn shown(log: &LogFile) -> Vec<String> {
+    fn shown(log: &mut LogFile) -> Vec<String> {
         serde_json::from_str(&serde_json::to_string(&log.lines()).unwrap()).unwrap()
     }
 
@@ -756,16 +758,16 @@ mod tests {
         append(&path, numbered(0..10_000));
         let mut log = log_at(&path, 50);
         assert!(log.update().unwrap());
-        assert_eq!(texts(&log), expected(9950..10_000));
+        assert_eq!(texts(&mut log), expected(9950..10_000));
         assert!(!log.update().unwrap());
         append(&path, numbered(10_000..10_003));
         assert!(log.update().unwrap());
-        assert_eq!(texts(&log), expected(9953..10_003));
+        assert_eq!(texts(&mut log), expected(9953..10_003));
     }
 
     /// How many lines were numbered since the log was first read, and the number before those that
     /// count for a client that has been sent none.
-    fn numbers(log: &LogFile) -> (u64, u64) {
+    fn numbers(log: &mut LogFile) -> (u64, u64) {
         let lines = log.lines();
         let Place { end, origin, .. } = lines.place();
         (end - ORIGIN, ORIGIN - origin)
@@ -801,10 +803,10 @@ mod tests {
         append(&path, numbered(0..30));
         let mut log = log_at(&path, 10);
         log.update().unwrap();
-        assert_eq!(numbers(&log), (0, 10));
+        assert_eq!(numbers(&mut log), (0, 10));
         append(&path, numbered(30..45));
         log.update().unwrap();
-        assert_eq!(numbers(&log), (15, 10));
+        assert_eq!(numbers(&mut log), (15, 10));
         // Rotated twice, the older one compressed in the middle of a line's news.
         append(&path, numbered(45..50));
         fs::rename(&path, &second).unwrap();
@@ -812,8 +814,8 @@ mod tests {
         append(&first, numbered(50..70));
         append(&path, numbered(70..80));
         log.update().unwrap();
-        assert_eq!(numbers(&log), (50, 10));
-        assert_eq!(texts(&log), expected(70..80));
+        assert_eq!(numbers(&mut log), (50, 10));
+        assert_eq!(texts(&mut log), expected(70..80));
         // While the container rests, and is rotated.
         log.rest();
         fs::remove_file(folder.path().join("log.2.gz")).unwrap();
@@ -822,8 +824,8 @@ mod tests {
         fs::rename(&path, &first).unwrap();
         append(&path, numbered(90..91));
         log.update().unwrap();
-        assert_eq!(numbers(&log), (61, 10));
-        assert_eq!(texts(&log), expected(81..91));
+        assert_eq!(numbers(&mut log), (61, 10));
+        assert_eq!(texts(&mut log), expected(81..91));
         // Rotated away: that lines were lost is all that is known.
         for file in [&first, &second, &third] {
             let _ = fs::remove_file(file);
@@ -831,7 +833,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
         append(&path, numbered(200..203));
         log.update().unwrap();
-        assert_eq!(numbers(&log), (65, 10));
+        assert_eq!(numbers(&mut log), (65, 10));
     }
 
     #[test]
@@ -848,11 +850,11 @@ mod tests {
         assert!(fs::metadata(&path).unwrap().len() < MOST_PARSED);
         assert!(fs::metadata(&first).unwrap().len() > MOST_PARSED);
         log.update().unwrap();
-        assert_eq!(numbers(&log), (12_997, 3));
+        assert_eq!(numbers(&mut log), (12_997, 3));
         append(&path, (13_000..33_000).map(long).collect::<String>());
         log.update().unwrap();
-        assert_eq!(numbers(&log), (32_997, 3));
-        assert_eq!(shown(&log).len(), 10);
+        assert_eq!(numbers(&mut log), (32_997, 3));
+        assert_eq!(shown(&mut log).len(), 10);
     }
 
     #[test]
@@ -863,8 +865,8 @@ mod tests {
         append(&folder.path().join("log.1"), numbered(0..40));
         let mut log = LogFile::new("0123".into(), path, false, 10, New::All);
         log.update().unwrap();
-        assert_eq!(numbers(&log), (100, 0));
-        assert_eq!(texts(&log), expected(90..100));
+        assert_eq!(numbers(&mut log), (100, 0));
+        assert_eq!(texts(&mut log), expected(90..100));
     }
 
     #[test]
@@ -875,10 +877,10 @@ mod tests {
         append(&path, &entry[..20]);
         let mut log = log_at(&path, 5);
         log.update().unwrap();
-        assert!(texts(&log).is_empty());
+        assert!(texts(&mut log).is_empty());
         append(&path, &entry[20..]);
         log.update().unwrap();
-        assert_eq!(texts(&log), ["one line"]);
+        assert_eq!(texts(&mut log), ["one line"]);
     }
 
     #[test]
@@ -895,23 +897,23 @@ mod tests {
         append(&first, numbered(40..60));
         append(&path, numbered(60..65));
         log.update().unwrap();
-        assert_eq!(texts(&log), expected(15..65));
+        assert_eq!(texts(&mut log), expected(15..65));
         compress(&second);
         fs::rename(&first, folder.path().join("log.1.tmp")).unwrap();
         fs::rename(folder.path().join("log.1.tmp"), &first).unwrap();
         let mut anew = log_at(&path, 50);
         anew.update().unwrap();
-        assert_eq!(texts(&anew), expected(15..65));
+        assert_eq!(texts(&mut anew), expected(15..65));
         // Emptied and grown beyond where it was, between two readings.
         fs::write(&path, numbered(100..200)).unwrap();
         log.update().unwrap();
-        assert_eq!(texts(&log), expected(150..200));
+        assert_eq!(texts(&mut log), expected(150..200));
         // A single file is emptied instead of being rotated.
         fs::write(&path, numbered(65..66)).unwrap();
         fs::remove_file(&first).unwrap();
         fs::remove_file(folder.path().join("log.2.gz")).unwrap();
         log.update().unwrap();
-        assert_eq!(texts(&log), expected(65..66));
+        assert_eq!(texts(&mut log), expected(65..66));
     }
 
     #[test]
@@ -926,9 +928,9 @@ mod tests {
         }
         let mut log = log_at(&path, 5);
         log.update().unwrap();
-        assert_eq!(shown(&log).len(), 5);
+        assert_eq!(shown(&mut log).len(), 5);
         assert!(
-            shown(&log)
+            shown(&mut log)
                 .iter()
                 .all(|line| line.ends_with("[line cut at 16 KiB]"))
         );
@@ -945,9 +947,9 @@ mod tests {
         for (tty, text) in [(true, "a"), (false, "a\r")] {
             let mut log = LogFile::new("0123".into(), path.clone(), tty, 5, New::Nothing);
             log.update().unwrap();
-            assert_eq!(texts(&log)[0], text);
+            assert_eq!(texts(&mut log)[0], text);
             assert_eq!(
-                texts(&log)[1],
+                texts(&mut log)[1],
                 format!("{long}{}", if tty { "" } else { "\r" })
             );
         }
@@ -961,7 +963,7 @@ mod tests {
         assert!(log.update().is_err());
         append(&path, b"\xff\x00nonsense\n{}\n[]\n{\"log\":1}\n");
         log.update().unwrap();
-        assert!(shown(&log).is_empty());
+        assert!(shown(&mut log).is_empty());
     }
 
     #[test]

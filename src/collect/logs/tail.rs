@@ -7,6 +7,9 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::model::EncodedLines;
 
 /// The longest text of a line, in bytes, without its timestamp. The engine's fragments are as
 /// long (longer, where it has replaced bytes), so that the first one fills a line that is cut.
@@ -42,7 +45,14 @@ pub(super) struct Tail {
     /// How many messages were asked for.
     messages_asked: usize,
     messages: usize,
-    /// The newest lines; one more than wanted, until it is known whether the oldest is whole.
+    /// The lines as they were shown last.
+    shown: Arc<EncodedLines>,
+    /// Of the lines shown, from this one on, those that are still there and settled: how much text
+    /// each of them is. They are kept as they were encoded, and not as they came.
+    first_settled: usize,
+    settled: VecDeque<u32>,
+    /// The lines after those. In all one more than wanted, until it is known whether the oldest is
+    /// whole.
     lines: VecDeque<Line>,
     text: usize,
     /// The number of lines that have left at the front.
@@ -73,6 +83,9 @@ impl Tail {
             wanted,
             messages_asked,
             messages: 0,
+            shown: Arc::default(),
+            first_settled: 0,
+            settled: VecDeque::new(),
             lines: VecDeque::new(),
             text: 0,
             dropped: 0,
@@ -110,7 +123,7 @@ impl Tail {
             }
             None => {
                 self.messages += 1;
-                let number = self.dropped + self.lines.len();
+                let number = self.count();
                 self.lines.push_back(Line {
                     terminal: console || channel == Channel::Terminal,
                     console,
@@ -140,22 +153,32 @@ impl Tail {
         self.text += taken;
     }
 
-    /// A line by its number; none where it has left already.
+    /// A line by its number; none where it has left already, or is settled.
     fn line(&mut self, number: usize) -> Option<&mut Line> {
-        let index = number.checked_sub(self.dropped)?;
+        let index = number.checked_sub(self.dropped + self.settled.len())?;
         self.lines.get_mut(index)
     }
 
+    fn len(&self) -> usize {
+        self.settled.len() + self.lines.len()
+    }
+
     fn evict(&mut self) {
-        while self.lines.len() > self.wanted + 1 || (self.text > MOST_TEXT && self.lines.len() > 1)
-        {
+        while self.len() > self.wanted + 1 || (self.text > MOST_TEXT && self.len() > 1) {
             self.drop_first();
         }
     }
 
     fn drop_first(&mut self) {
-        if let Some(line) = self.lines.pop_front() {
-            self.text -= line.raw.len();
+        let text = match self.settled.pop_front() {
+            Some(text) => {
+                self.first_settled += 1;
+                Some(text as usize)
+            }
+            None => self.lines.pop_front().map(|line| line.raw.len()),
+        };
+        if let Some(text) = text {
+            self.text -= text;
             self.dropped += 1;
         }
     }
@@ -171,7 +194,8 @@ impl Tail {
 
     /// Leaves out so many lines: what was there before them is gone as well.
     pub(super) fn skip(&mut self, lines: usize) {
-        self.dropped += self.lines.len() + lines;
+        self.dropped += self.len() + lines;
+        self.settled.clear();
         self.lines.clear();
         self.text = 0;
         self.open = [None; 4];
@@ -179,14 +203,14 @@ impl Tail {
 
     /// How many lines there have been.
     pub(super) fn count(&self) -> usize {
-        self.dropped + self.lines.len()
+        self.dropped + self.len()
     }
 
     /// How many lines at the end wait for their own end, or for that of one before them. One that was
     /// cut waits for nothing: no more of it will be shown.
     pub(super) fn unfinished(&self) -> usize {
         let waits = |number: &&usize| {
-            let index = number.checked_sub(self.dropped);
+            let index = number.checked_sub(self.dropped + self.settled.len());
             let line = index.and_then(|index| self.lines.get(index));
             line.is_some_and(|line| !line.cut)
         };
@@ -198,7 +222,7 @@ impl Tail {
     /// Whether a longer tail would yield more lines: fragments took the room of lines. Those of a
     /// console cannot be counted.
     pub(super) fn lacks_lines(&self) -> bool {
-        let whole = self.dropped + self.lines.len() - usize::from(self.is_full());
+        let whole = self.count() - usize::from(self.is_full());
         let console = self.lines.iter().any(|line| line.console);
         self.fragments && whole < self.wanted && (self.is_full() || console)
     }
@@ -214,14 +238,29 @@ impl Tail {
     }
 
     /// The lines, oldest first, each `TIMESTAMP text`: text that is not UTF-8 is replaced, and a
-    /// line that was cut says so.
-    pub(super) fn lines(&self) -> Vec<Cow<'_, str>> {
-        let surplus = self.lines.len().saturating_sub(self.wanted);
-        self.lines
-            .iter()
-            .skip(self.headless().max(surplus))
-            .map(Line::finished)
-            .collect()
+    /// line that was cut says so. Those that wait for nothing are settled.
+    pub(super) fn show(&mut self) -> Arc<EncodedLines> {
+        if self.headless() > 0 {
+            self.drop_first();
+        }
+        while self.len() > self.wanted {
+            self.drop_first();
+        }
+        let kept = self.first_settled..self.first_settled + self.settled.len();
+        let lines: Vec<_> = self.lines.iter().map(Line::finished).collect();
+        let unfinished = self.unfinished();
+        self.shown = Arc::new(EncodedLines::following(
+            &self.shown,
+            kept,
+            &lines,
+            unfinished,
+        ));
+        let settled = self.lines.drain(..self.lines.len() - unfinished);
+        // Never more than MOST_OF_A_LINE.
+        self.settled
+            .extend(settled.map(|line| line.raw.len() as u32));
+        self.first_settled = 0;
+        Arc::clone(&self.shown)
     }
 }
 
@@ -277,8 +316,6 @@ fn unfinished(text: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use super::{CUT, Channel, LONGEST_LINE, MOST_TEXT, Tail};
 
     const TS: &str = "2024-01-01T12:00:00.123456789Z";
@@ -297,7 +334,15 @@ mod tests {
         assert_eq!(push(Channel::Stdout, "end\n"), (3, 0));
         tail.skip(7);
         assert_eq!((tail.count(), tail.unfinished()), (10, 0));
-        assert!(tail.lines().is_empty());
+        assert!(shown(&mut tail).is_empty());
+    }
+
+    fn shown(tail: &mut Tail) -> Vec<String> {
+        let lines = tail.show();
+        lines
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     fn framed(wanted: usize, asked: usize, messages: &[(Channel, &str)]) -> Vec<String> {
@@ -305,7 +350,7 @@ mod tests {
         for (channel, text) in messages {
             tail.push(*channel, format!("{TS} {text}").as_bytes());
         }
-        tail.lines().into_iter().map(Cow::into_owned).collect()
+        shown(&mut tail)
     }
 
     #[test]
@@ -405,7 +450,7 @@ mod tests {
         ] {
             let mut tail = Tail::new(1, 2);
             tail.push(Channel::Console, format!("{TS} {long}{end}").as_bytes());
-            assert_eq!(tail.lines(), [expected]);
+            assert_eq!(shown(&mut tail), [expected]);
         }
     }
 
@@ -419,7 +464,7 @@ mod tests {
             message.extend_from_slice(fragment);
             tail.push(Channel::Stdout, &message);
         }
-        let lines = tail.lines();
+        let lines = shown(&mut tail);
         let expected = format!("{TS} x{}{CUT}", "é".repeat(LONGEST_LINE / 2 - 1));
         assert_eq!(lines, [expected]);
     }
@@ -439,7 +484,7 @@ mod tests {
             for piece in stream.as_bytes().chunks(size) {
                 tail.push(Channel::Console, piece);
             }
-            let lines = tail.lines();
+            let lines = shown(&mut tail);
             let expected = ["first", "se\rcond", "third, no end"];
             assert_eq!(lines, expected.map(|text| format!("{TS} {text}")));
         }
@@ -449,7 +494,7 @@ mod tests {
     fn bytes_that_are_not_utf_8_are_replaced() {
         let mut tail = Tail::new(1, 2);
         tail.push(Channel::Stdout, &[TS.as_bytes(), b" a\xff\0b\n"].concat());
-        assert_eq!(tail.lines(), [format!("{TS} a\u{fffd}\0b")]);
+        assert_eq!(shown(&mut tail), [format!("{TS} a\u{fffd}\0b")]);
     }
 
     #[test]
@@ -460,6 +505,41 @@ mod tests {
             tail.push(Channel::Stdout, format!("{TS} {text}\n").as_bytes());
         }
         assert!(tail.text <= MOST_TEXT);
-        assert_eq!(tail.lines().len(), MOST_TEXT / (LONGEST_LINE + TS.len()));
+        assert_eq!(
+            shown(&mut tail).len(),
+            MOST_TEXT / (LONGEST_LINE + TS.len())
+        );
+    }
+
+    #[test]
+    fn what_is_shown_does_not_depend_on_how_often() {
+        use Channel::{Stderr, Stdout};
+        let messages = [
+            (Stdout, "a\n".to_owned()),
+            (Stdout, fragment('x')),
+            (Stderr, "b \"\u{1}\n".to_owned()),
+            (Stderr, fragment('y')),
+            (Stdout, "end\n".to_owned()),
+            (Stdout, "c\n".to_owned()),
+            (Stderr, fragment('z')),
+            (Stdout, "d\n".to_owned()),
+            (Stderr, fragment('z')),
+            (Stderr, "e\n".to_owned()),
+            (Stdout, "f\n".to_owned()),
+        ];
+        for wanted in 1..8 {
+            let mut often = Tail::new(wanted, usize::MAX);
+            for end in 0..messages.len() {
+                let (channel, text) = &messages[end];
+                often.push(*channel, format!("{TS} {text}").as_bytes());
+                let mut once = Tail::new(wanted, usize::MAX);
+                for (channel, text) in &messages[..=end] {
+                    once.push(*channel, format!("{TS} {text}").as_bytes());
+                }
+                assert_eq!(often.show(), once.show(), "{wanted} of {end}");
+                assert_eq!(often.count(), once.count());
+                assert_eq!(often.text, once.text);
+            }
+        }
     }
 }

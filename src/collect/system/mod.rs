@@ -11,6 +11,8 @@ mod sampler;
 mod temperatures;
 mod users;
 
+pub use process::most_kept_files;
+
 use super::blocking::Blocking;
 use super::docker::Containers;
 use super::{Collector, Round, Source};

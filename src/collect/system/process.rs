@@ -1,7 +1,7 @@
 //! The processes: how many there are, which use most, and the agent and the engine among them.
 //!
-//! One pass over `/proc`: a process costs three system calls and no allocation. Of those that are
-//! listed, two more files are read.
+//! One pass over `/proc`: a process costs one system call and no allocation, as its file is kept open;
+//! one of too many for that costs three. Of those that are listed, two more files are read.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -13,8 +13,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, open, openat, seek};
-use rustix::io::{Errno, read, retry_on_intr};
+use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::ContainerNames;
@@ -29,8 +30,17 @@ const SHIM: &[u8] = b"containerd-shim";
 /// Room for the text of a process's file: 52 numbers of at most 20 digits and a name in `stat`, and what
 /// matters of the others.
 const TEXT: usize = 2048;
+/// The most files that are kept open, and the share of all that the process may open.
+const MOST_KEPT_FILES: u64 = 1024;
+const SHARE_OF_FILES: u64 = 16;
 /// Room for entries of `/proc`, of which one read yields as many as fit.
 const ENTRIES: usize = 32 * 1024;
+
+/// How many files are kept open, of as many as the process may open.
+#[must_use]
+pub fn most_kept_files(limit: u64) -> u64 {
+    (limit / SHARE_OF_FILES).min(MOST_KEPT_FILES)
+}
 
 /// What is kept of the processes between two readings.
 pub(super) struct Processes {
@@ -38,6 +48,9 @@ pub(super) struct Processes {
     agent: u32,
     proc: OwnedFd,
     known: HashMap<u32, Known>,
+    /// How many files may be kept open, and how many more in this pass.
+    most_kept: u64,
+    room_for_files: u64,
     /// The number of this pass, by which what has not been seen in it is told.
     pass: u64,
     /// The pass before; none before the first.
@@ -58,8 +71,10 @@ struct Pass {
 }
 
 /// What is known of a process from the pass before.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Known {
+    /// Its `stat`. It stays its own, whoever gets its id: once it has ended, reading fails.
+    file: Option<OwnedFd>,
     /// Tells a process from a later one with the same id.
     started: u64,
     used: u64,
@@ -104,6 +119,8 @@ impl Processes {
             agent: own_id()?,
             proc: open("/proc", flags, Mode::empty())?,
             known: HashMap::new(),
+            most_kept: most_kept_files(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)),
+            room_for_files: 0,
             pass: 0,
             before: None,
             ticks_per_second: clock_ticks_per_second() as f64,
@@ -185,6 +202,8 @@ impl Processes {
         self.room.names.clear();
         self.room.counts = ProcessCounts::default();
         self.list()?;
+        let kept = self.known.values().filter(|known| known.file.is_some());
+        self.room_for_files = self.most_kept.saturating_sub(kept.count() as u64);
         let mut pids = std::mem::take(&mut self.room.pids);
         for pid in pids.drain(..) {
             self.find_one(pid)?;
@@ -211,26 +230,34 @@ impl Processes {
     /// One process; one that has ended meanwhile, or is hidden from the agent, is left out.
     fn find_one(&mut self, pid: u32) -> io::Result<()> {
         let mut text = [0; TEXT];
-        let text = match read_file(self.proc.as_fd(), pid, "stat", &mut text) {
-            Ok(text) => text,
+        let (kept, before) = match self.known.remove(&pid) {
+            Some(known) => (known.file, Some((known.started, known.used))),
+            None => (None, None),
+        };
+        let (file, length) = match self.read_stat(pid, kept, &mut text) {
+            Ok(read) => read,
             Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let Some(stat) = parse(text) else {
+        let Some(stat) = parse(&text[..length]) else {
             return Ok(());
         };
         count(&mut self.room.counts, &stat);
-        let now = Known {
-            started: stat.started,
-            used: stat.used,
-            pass: self.pass,
-        };
-        let base = match self.known.insert(pid, now) {
-            Some(before) if before.started == stat.started => before.used,
+        let base = match before {
+            Some((started, used)) if started == stat.started => used,
             _ if self.is_new(&stat) => 0,
             // It was there before, but was missed: there is nothing to compare it with.
             _ => stat.used,
         };
+        self.known.insert(
+            pid,
+            Known {
+                file,
+                started: stat.started,
+                used: stat.used,
+                pass: self.pass,
+            },
+        );
         let name = self.room.names.len()..self.room.names.len() + stat.name.len();
         self.room.names.extend_from_slice(stat.name);
         self.room.found.push(Found {
@@ -240,6 +267,27 @@ impl Processes {
             resident: stat.resident,
         });
         Ok(())
+    }
+
+    /// Reads a process's `stat`; yields its file where that is kept, and how long the text is.
+    fn read_stat(
+        &mut self,
+        pid: u32,
+        kept: Option<OwnedFd>,
+        text: &mut [u8; TEXT],
+    ) -> Result<(Option<OwnedFd>, usize), Errno> {
+        if let Some(file) = kept
+            && let Ok(length) = retry_on_intr(|| pread(&file, &mut text[..], 0))
+        {
+            return Ok((Some(file), length));
+        }
+        // None was kept, or that process has ended and another one has its id.
+        let (file, length) = read_file(self.proc.as_fd(), pid, "stat", text)?;
+        if self.room_for_files == 0 {
+            return Ok((None, length));
+        }
+        self.room_for_files -= 1;
+        Ok((Some(file), length))
     }
 
     /// Whether a process has started since the pass before began: it is measured from its start.
@@ -272,21 +320,22 @@ fn process_id(entry: &CStr) -> Option<u32> {
     std::str::from_utf8(entry.to_bytes()).ok()?.parse().ok()
 }
 
-/// The beginning of the text of a process's file, which is all of it but of a long one.
-fn read_file<'t>(
+/// Opens a process's file and reads the beginning of its text, which is all of it but of a long one;
+/// yields how long that is.
+fn read_file(
     proc: BorrowedFd<'_>,
     pid: u32,
     file: &str,
-    text: &'t mut [u8; TEXT],
-) -> Result<&'t [u8], Errno> {
+    text: &mut [u8; TEXT],
+) -> Result<(OwnedFd, usize), Errno> {
     let mut path = [0; 24];
     // Ten digits, the longest name and a zero always fit.
     let _ = write!(&mut path[..], "{pid}/{file}\0");
     let path = CStr::from_bytes_until_nul(&path).unwrap_or_default();
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = retry_on_intr(|| openat(proc, path, flags, Mode::empty()))?;
-    let length = retry_on_intr(|| read(&file, &mut text[..]))?;
-    Ok(&text[..length])
+    let length = retry_on_intr(|| pread(&file, &mut text[..], 0))?;
+    Ok((file, length))
 }
 
 /// Whose a process is: the user, and the name of the container that it runs in.
@@ -297,13 +346,16 @@ fn whose(
     names: &ContainerNames,
 ) -> (Option<String>, Option<String>) {
     let mut text = [0; TEXT];
-    let status = read_file(proc, pid, "status", &mut text).unwrap_or_default();
-    let user = effective_user(status).map(|id| users.name(id));
+    // Nothing of a process that has ended meanwhile.
+    let mut read = |file| match read_file(proc, pid, file, &mut text) {
+        Ok((_, length)) => text[..length].to_vec(),
+        Err(_) => Vec::new(),
+    };
+    let user = effective_user(&read("status")).map(|id| users.name(id));
     if names.is_empty() {
         return (user, None);
     }
-    let groups = read_file(proc, pid, "cgroup", &mut text).unwrap_or_default();
-    let container = names.by_groups(&String::from_utf8_lossy(groups));
+    let container = names.by_groups(&String::from_utf8_lossy(&read("cgroup")));
     (user, container.map(str::to_owned))
 }
 
@@ -501,5 +553,24 @@ mod tests {
         processes.read(1, &ContainerNames::default()).unwrap();
         assert!(!processes.known.contains_key(&child.id()));
         assert!(processes.known.contains_key(&std::process::id()));
+    }
+
+    #[test]
+    fn no_more_files_are_kept_than_may_be() {
+        let mut processes = Processes::new(5).unwrap();
+        let mut kept_of_all = |most| {
+            processes.most_kept = most;
+            let read = processes.read(1, &ContainerNames::default()).unwrap();
+            let known = processes.known.values();
+            let kept = known.filter(|known| known.file.is_some()).count() as u64;
+            assert_eq!(read.counts.total, processes.known.len() as u64);
+            (kept, read.counts.total)
+        };
+        assert_eq!(kept_of_all(1).0, 1);
+        assert_eq!(kept_of_all(2).0, 2);
+        // As many as there are, and no more than before once there is no room.
+        let (kept, all) = kept_of_all(u64::MAX);
+        assert_eq!(kept, all);
+        assert!(kept_of_all(0).0 <= kept);
     }
 }
