@@ -321,8 +321,8 @@ pub struct ProcessCounts {
 pub struct TopProcess {
     /// The process's name (`comm`): 15 bytes at most.
     pub name: String,
-    /// CPU in percent of one core, over the last interval. Source: `utime` + `stime` in
-    /// `/proc/<pid>/stat`.
+    /// CPU in percent of one core, over the last interval, or over the last 400 ms where that is less:
+    /// the kernel counts in ticks of 10 ms. Source: `utime` + `stime` in `/proc/<pid>/stat`.
     pub cpu: f64,
     /// Resident memory, in percent of the host's. Source: `/proc/<pid>/stat`, `rss`.
     pub mem: f64,
@@ -331,8 +331,8 @@ pub struct TopProcess {
     /// Resident memory, in bytes. Source: `/proc/<pid>/stat`, `rss`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_rss: Option<u64>,
-    /// The user that it runs as, or the user's number where `/etc/passwd` does not have it. Source: the owner of
-    /// `/proc/<pid>`.
+    /// The user that it runs as, or the user's number where `/etc/passwd` does not have it. Source: `Uid` in
+    /// `/proc/<pid>/status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The name of the container that it runs in, without the slash; absent outside of one. Source:

@@ -77,6 +77,14 @@ struct Position {
 enum Part {
     Plain { file: File, from: u64, to: u64 },
     Compressed { file: File, from: u64 },
+    Read(io::Cursor<Vec<u8>>),
+}
+
+/// What a file has more than before, where that is as little as most often: read at once with the
+/// seam that it follows.
+struct Growth {
+    bytes: Vec<u8>,
+    seam: usize,
 }
 
 /// One entry of a log.
@@ -122,8 +130,21 @@ impl LogFile {
         }
         let file = File::open(&self.path)?;
         let now = file.metadata()?;
+        let growth = match &self.at {
+            Some(at) => Growth::read(at, &file, &now)?,
+            None => None,
+        };
+        let seam = match &growth {
+            Some(growth) => growth.seam(),
+            None => seam(&file, now.len())?,
+        };
+        let parts = match (&self.at, growth) {
+            (_, Some(growth)) => Some(vec![growth.part()]),
+            (Some(at), None) => self.parts_since(at, &file, &now)?,
+            (None, None) => None,
+        };
         let (tail, rest) = match &self.at {
-            Some(at) => match self.parts_since(at, &file, &now)? {
+            Some(at) => match parts {
                 Some(parts) => self.continued(parts, at.rest.clone(), &file, &now)?,
                 None => {
                     // How many lines were lost is not to be known: one at least, most likely.
@@ -137,7 +158,7 @@ impl LogFile {
         self.at = Some(Position {
             inode: now.ino(),
             offset: now.len(),
-            seam: seam(&file, now.len())?,
+            seam,
             written: written(&now),
             rest,
         });
@@ -418,6 +439,33 @@ impl Position {
     }
 }
 
+impl Growth {
+    /// None where it is much, or where the file is not what it was.
+    fn read(at: &Position, file: &File, now: &Metadata) -> io::Result<Option<Self>> {
+        let new = now.len().checked_sub(at.offset);
+        let new = new.filter(|new| *new <= CHUNK as u64 && at.inode == now.ino());
+        let Some(new) = new else { return Ok(None) };
+        let seam = at.seam.len();
+        let mut bytes = Vec::with_capacity(seam + new as usize);
+        let from = at.offset - seam as u64;
+        let read = read_range(file, from, now.len(), &mut bytes)?;
+        let whole = read == seam as u64 + new && bytes.starts_with(&at.seam);
+        Ok(whole.then_some(Self { bytes, seam }))
+    }
+
+    /// What the next growth follows.
+    fn seam(&self) -> Vec<u8> {
+        let before = self.bytes.len().saturating_sub(SEAM as usize);
+        self.bytes[before..].to_vec()
+    }
+
+    fn part(self) -> Part {
+        let mut new = io::Cursor::new(self.bytes);
+        new.set_position(self.seam as u64);
+        Part::Read(new)
+    }
+}
+
 /// A rotated file, `PATH.1` being the youngest, or its compressed form.
 struct Rotated {
     file: File,
@@ -486,6 +534,7 @@ impl Part {
         match self {
             Self::Plain { from, to, .. } => to.saturating_sub(*from),
             Self::Compressed { .. } => 0,
+            Self::Read(new) => new.get_ref().len() as u64 - new.position(),
         }
     }
 
@@ -519,6 +568,8 @@ impl Part {
                 }
                 (None, Box::new(log))
             }
+            // Never more than may be parsed.
+            Self::Read(new) => (None, Box::new(new)),
         }
     }
 }

@@ -19,25 +19,16 @@ impl ContainerNames {
         Self(running)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The name of a container, without the slash.
     pub(super) fn by_id(&self, id: &str) -> Option<&str> {
         let one = self.0.iter().find(|one| one.listed.id == id);
         one.map(|one| one.listed.bare_name())
     }
 
-    /// The name of the container that a process runs in, by the text of its `/proc/<pid>/cgroup`: its groups are named
-    /// after the container, or in a group that is.
-    pub(super) fn by_groups(&self, cgroup: &str) -> Option<&str> {
-        let hexadecimal = |part: &&str| part.len() == ID;
-        let ids = cgroup
-            .split(|character: char| !character.is_ascii_hexdigit())
-            .filter(hexadecimal);
+    /// The name of the container that a process runs in, by its [`container_ids`].
+    pub(super) fn by_ids(&self, ids: &[String]) -> Option<&str> {
         // A container in a container is in the group of both: the engine knows its own.
-        ids.filter_map(|id| self.by_id(id)).next()
+        ids.iter().find_map(|id| self.by_id(id))
     }
 
     /// The ids of containers by the numbers of their interfaces; none where several have an interface of that number.
@@ -70,6 +61,19 @@ impl ContainerNames {
         }
         owners
     }
+}
+
+/// What may be the ids of the containers that a process runs in, by the text of its `/proc/<pid>/cgroup`: its groups are
+/// named after the container, or in a group that is.
+pub(super) fn container_ids(cgroup: &str) -> Vec<String> {
+    let parts = cgroup.split(|character: char| !character.is_ascii_hexdigit());
+    let mut ids: Vec<String> = Vec::new();
+    for id in parts.filter(|part| part.len() == ID) {
+        if !ids.iter().any(|one| one == id) {
+            ids.push(id.to_owned());
+        }
+    }
+    ids
 }
 
 /// `17   eth0            1     0     01005e000001`

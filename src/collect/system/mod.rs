@@ -11,7 +11,7 @@ mod sampler;
 mod temperatures;
 mod users;
 
-pub use process::most_kept_files;
+use rustix::process::{Resource, getrlimit};
 
 use super::blocking::Blocking;
 use super::docker::Containers;
@@ -19,6 +19,9 @@ use super::{Collector, Round, Source};
 use crate::messages::SystemSample;
 use containers::ContainerNames;
 use sampler::Sampler;
+
+/// Which share of all files that the process may open may be kept open for one kind of figures.
+const SHARE_OF_FILES: u64 = 16;
 
 /// Reads the host, round after round.
 pub type SystemCollector = Collector<HostSource>;
@@ -28,6 +31,23 @@ pub struct HostSource {
     top_processes: usize,
     containers: Option<Containers>,
     sampler: Blocking<Option<Sampler>, Result<SystemSample, sampler::Error>>,
+}
+
+/// How many files are kept open, of as many as the process may open.
+#[must_use]
+pub fn most_kept_files(limit: u64) -> u64 {
+    let kept = [process::MOST_KEPT_FILES, network::MOST_KEPT_FILES];
+    kept.map(|most| share(limit, most)).iter().sum()
+}
+
+/// How many of `most` files may be kept open.
+fn may_keep(most: u64) -> u64 {
+    let limit = getrlimit(Resource::Nofile).current;
+    share(limit.unwrap_or(u64::MAX), most)
+}
+
+fn share(limit: u64, most: u64) -> u64 {
+    (limit / SHARE_OF_FILES).min(most)
 }
 
 impl HostSource {

@@ -1,8 +1,9 @@
 //! The host's network interfaces.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::ContainerNames;
@@ -14,6 +15,8 @@ use crate::model::{InterfaceKind, NetworkInterface};
 const LOOPBACK: u64 = 772;
 /// The bit of `flags` that is set where an interface was switched on.
 const UP: u64 = 1;
+/// The most files that are kept open: for each container there is an interface.
+pub(super) const MOST_KEPT_FILES: u64 = 256;
 
 /// What is kept of the interfaces between two readings.
 pub(super) struct Interfaces {
@@ -22,9 +25,14 @@ pub(super) struct Interfaces {
     known: HashMap<String, Known>,
     /// The number of this reading, by which what is gone is told.
     reading: u64,
+    /// How many files may be kept open, and how many more in this reading.
+    most_kept: u64,
+    room_for_files: u64,
 }
 
 struct Known {
+    /// Its `operstate`. It stays its own: once the interface is gone, reading fails.
+    state: Option<File>,
     kind: Option<InterfaceKind>,
     /// Of a veth: its peer's number, in the namespace that has it.
     peer: Option<u64>,
@@ -41,6 +49,8 @@ impl Interfaces {
             class: class.to_owned(),
             known: HashMap::new(),
             reading: 0,
+            most_kept: super::may_keep(MOST_KEPT_FILES),
+            room_for_files: 0,
         }
     }
 
@@ -62,6 +72,8 @@ impl Interfaces {
         names: &ContainerNames,
     ) -> Vec<NetworkInterface> {
         self.reading += 1;
+        let kept = self.known.values().filter(|known| known.state.is_some());
+        self.room_for_files = self.most_kept.saturating_sub(kept.count() as u64);
         let mut strangers = false;
         let interfaces: Vec<NetworkInterface> = net_dev::parse(table)
             .map(|interface| {
@@ -105,6 +117,7 @@ impl Interfaces {
             let kind = kind(&folder);
             let veth = kind == Some(InterfaceKind::Veth);
             let known = Known {
+                state: None,
                 kind,
                 peer: veth.then(|| number(&folder, "iflink")).flatten(),
                 container: None,
@@ -135,11 +148,30 @@ impl Interfaces {
                 .then(|| number(&folder, "speed"))
                 .flatten()
                 .filter(|speed| *speed > 0),
-            up: is_up(&folder),
+            up: self.is_up(name, &folder),
             kind,
             container: None,
         };
         (published, new)
+    }
+
+    /// Whether it has a link. Those that cannot tell (loopback, tunnels) are up when they are switched on.
+    fn is_up(&mut self, name: &str, folder: &Path) -> Option<bool> {
+        let known = self.known.get_mut(name)?;
+        let read = |file: File| Some((word(&file)?, file));
+        let (state, file) = match known.state.take().and_then(read) {
+            Some(kept) => kept,
+            None => {
+                let opened = read(File::open(folder.join("operstate")).ok()?)?;
+                if self.room_for_files == 0 {
+                    return up(&opened.0, folder);
+                }
+                self.room_for_files -= 1;
+                opened
+            }
+        };
+        known.state = Some(file);
+        up(&state, folder)
     }
 
     /// Looks up whose peers the veths are that have none yet.
@@ -183,18 +215,24 @@ fn is_stacked(folder: &Path) -> bool {
     uevent.lines().any(|line| line.starts_with("DEVTYPE="))
 }
 
-/// Whether it has a link. Those that cannot tell (loopback, tunnels) are up when they are switched on.
-fn is_up(folder: &Path) -> Option<bool> {
-    let state = fs::read_to_string(folder.join("operstate")).ok()?;
-    match state.trim_end() {
-        "up" => Some(true),
-        "unknown" => {
+/// What an interface's `operstate` says.
+fn up(state: &[u8], folder: &Path) -> Option<bool> {
+    match state.trim_ascii() {
+        b"up" => Some(true),
+        b"unknown" => {
             let flags = fs::read_to_string(folder.join("flags")).ok()?;
             let flags = u64::from_str_radix(flags.trim_end().strip_prefix("0x")?, 16).ok()?;
             Some(flags & UP != 0)
         }
         _ => Some(false),
     }
+}
+
+/// A file with a word, padded by line feeds.
+fn word(file: &File) -> Option<[u8; 32]> {
+    let mut word = [b'\n'; 32];
+    file.read_at(&mut word, 0).ok()?;
+    Some(word)
 }
 
 /// The number in a file; none where it says -1, or nothing at present.

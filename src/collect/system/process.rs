@@ -15,10 +15,9 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, open, openat, seek};
 use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::param::{clock_ticks_per_second, page_size};
-use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::ContainerNames;
+use super::containers::{ContainerNames, container_ids};
 use super::users::Users;
 use crate::messages::AgentUsage;
 use crate::model::{ProcessCounts, TopProcess, figure};
@@ -30,17 +29,12 @@ const SHIM: &[u8] = b"containerd-shim";
 /// Room for the text of a process's file: 52 numbers of at most 20 digits and a name in `stat`, and what
 /// matters of the others.
 const TEXT: usize = 2048;
-/// The most files that are kept open, and the share of all that the process may open.
-const MOST_KEPT_FILES: u64 = 1024;
-const SHARE_OF_FILES: u64 = 16;
+/// The most files that are kept open.
+pub(super) const MOST_KEPT_FILES: u64 = 1024;
+/// For how many passes it is taken for granted whose a process is.
+const WHOSE_HOLDS: u64 = 12;
 /// Room for entries of `/proc`, of which one read yields as many as fit.
 const ENTRIES: usize = 32 * 1024;
-
-/// How many files are kept open, of as many as the process may open.
-#[must_use]
-pub fn most_kept_files(limit: u64) -> u64 {
-    (limit / SHARE_OF_FILES).min(MOST_KEPT_FILES)
-}
 
 /// What is kept of the processes between two readings.
 pub(super) struct Processes {
@@ -79,6 +73,18 @@ struct Known {
     started: u64,
     used: u64,
     pass: u64,
+    /// Only of processes that are listed.
+    whose: Option<Box<Whose>>,
+}
+
+/// Whose a process is.
+#[derive(Debug)]
+struct Whose {
+    user: Option<String>,
+    /// What may be the ids of the containers that it runs in.
+    containers: Vec<String>,
+    /// When this was read.
+    pass: u64,
 }
 
 #[derive(Default)]
@@ -102,6 +108,7 @@ struct Found {
 }
 
 /// The outcome of a reading.
+#[derive(Clone)]
 pub(super) struct Read {
     pub(super) counts: ProcessCounts,
     /// Those that use most CPU, and those that have most memory.
@@ -119,7 +126,7 @@ impl Processes {
             agent: own_id()?,
             proc: open("/proc", flags, Mode::empty())?,
             known: HashMap::new(),
-            most_kept: most_kept_files(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)),
+            most_kept: super::may_keep(MOST_KEPT_FILES),
             room_for_files: 0,
             pass: 0,
             before: None,
@@ -162,21 +169,27 @@ impl Processes {
             engine_cpu_percent: engine.map(percent),
             memory_rss: agent.resident * self.page,
         };
-        let Self { room, users, .. } = self;
+        let proc = self.proc.as_fd();
+        let Self {
+            room, users, known, ..
+        } = self;
         let Room {
             found, names: text, ..
         } = room;
         let mut published = |process: &Found| {
             let resident = process.resident * self.page;
-            let (user, container) = whose(self.proc.as_fd(), process.pid, users, names);
+            let known = known.get_mut(&process.pid);
+            let whose = known.map(|known| known.whose(proc, process.pid, self.pass, users));
             TopProcess {
                 name: String::from_utf8_lossy(&text[process.name.clone()]).into_owned(),
                 cpu: percent(process.used),
                 mem: figure(share(resident, host_memory), 2),
                 pid: process.pid,
                 memory_rss: Some(resident),
-                user,
-                container,
+                user: whose.and_then(|whose| whose.user.clone()),
+                container: whose
+                    .and_then(|whose| names.by_ids(&whose.containers))
+                    .map(str::to_owned),
             }
         };
         let by_cpu = |one: &Found| (one.used, one.resident);
@@ -231,7 +244,7 @@ impl Processes {
     fn find_one(&mut self, pid: u32) -> io::Result<()> {
         let mut text = [0; TEXT];
         let (kept, before) = match self.known.remove(&pid) {
-            Some(known) => (known.file, Some((known.started, known.used))),
+            Some(mut known) => (known.file.take(), Some(known)),
             None => (None, None),
         };
         let (file, length) = match self.read_stat(pid, kept, &mut text) {
@@ -243,12 +256,14 @@ impl Processes {
             return Ok(());
         };
         count(&mut self.room.counts, &stat);
-        let base = match before {
-            Some((started, used)) if started == stat.started => used,
-            _ if self.is_new(&stat) => 0,
+        let before = before.filter(|before| before.started == stat.started);
+        let base = match &before {
+            Some(before) => before.used,
+            None if self.is_new(&stat) => 0,
             // It was there before, but was missed: there is nothing to compare it with.
-            _ => stat.used,
+            None => stat.used,
         };
+        let whose = before.and_then(|before| before.whose);
         self.known.insert(
             pid,
             Known {
@@ -256,6 +271,7 @@ impl Processes {
                 started: stat.started,
                 used: stat.used,
                 pass: self.pass,
+                whose,
             },
         );
         let name = self.room.names.len()..self.room.names.len() + stat.name.len();
@@ -338,25 +354,29 @@ fn read_file(
     Ok((file, length))
 }
 
-/// Whose a process is: the user, and the name of the container that it runs in.
-fn whose(
-    proc: BorrowedFd<'_>,
-    pid: u32,
-    users: &mut Users,
-    names: &ContainerNames,
-) -> (Option<String>, Option<String>) {
-    let mut text = [0; TEXT];
-    // Nothing of a process that has ended meanwhile.
-    let mut read = |file| match read_file(proc, pid, file, &mut text) {
-        Ok((_, length)) => text[..length].to_vec(),
-        Err(_) => Vec::new(),
-    };
-    let user = effective_user(&read("status")).map(|id| users.name(id));
-    if names.is_empty() {
-        return (user, None);
+impl Known {
+    fn whose(&mut self, proc: BorrowedFd<'_>, pid: u32, pass: u64, users: &mut Users) -> &Whose {
+        let read = self.whose.take();
+        self.whose = read.filter(|whose| pass - whose.pass < WHOSE_HOLDS);
+        self.whose
+            .get_or_insert_with(|| Box::new(Whose::read(proc, pid, pass, users)))
     }
-    let container = names.by_groups(&String::from_utf8_lossy(&read("cgroup")));
-    (user, container.map(str::to_owned))
+}
+
+impl Whose {
+    /// Nothing of a process that has ended meanwhile.
+    fn read(proc: BorrowedFd<'_>, pid: u32, pass: u64, users: &mut Users) -> Self {
+        let mut text = [0; TEXT];
+        let mut read = |file| match read_file(proc, pid, file, &mut text) {
+            Ok((_, length)) => text[..length].to_vec(),
+            Err(_) => Vec::new(),
+        };
+        Self {
+            user: effective_user(&read("status")).map(|id| users.name(id)),
+            containers: container_ids(&String::from_utf8_lossy(&read("cgroup"))),
+            pass,
+        }
+    }
 }
 
 /// `Uid:\treal\teffective\tsaved\tfile systems`, in `/proc/<pid>/status`.

@@ -20,6 +20,9 @@ use crate::model::{
 /// How far apart the first two readings are: the kernel counts CPU in ticks of 10 ms, so that
 /// the first figures are good to some 4 %.
 const FIRST_INTERVAL: Duration = Duration::from_millis(500);
+/// How much time the processes' figures are over at least, for the same reason: where rounds come faster, they stay
+/// as they are for some.
+const PROCESSES_AFTER: Duration = Duration::from_millis(400);
 const MIB: f64 = 1_048_576.0;
 
 /// Why the host could not be read.
@@ -45,6 +48,8 @@ pub(super) enum Error {
 pub(super) struct Sampler {
     cpus: cpu::Cpus,
     processes: process::Processes,
+    /// What came of the last pass over the processes, and when that was.
+    last_pass: Option<(process::Read, Instant)>,
     interfaces: network::Interfaces,
     devices: disk_io::Devices,
     disks: disks::Disks,
@@ -62,6 +67,7 @@ impl Sampler {
         let mut sampler = Self {
             cpus: cpu::Cpus::default(),
             processes,
+            last_pass: None,
             interfaces: network::Interfaces::new(Path::new("/sys/class/net")),
             devices: disk_io::Devices::new(Path::new("/sys/block")),
             disks: disks::Disks::new().map_err(unreadable("/proc/self/mountinfo"))?,
@@ -82,8 +88,7 @@ impl Sampler {
     pub(super) fn sample(&mut self, names: &ContainerNames) -> Result<SystemSample, Error> {
         let memory = memory::read().map_err(unreadable("/proc/meminfo"))?;
         let load = self.cpus.read().map_err(unreadable("/proc/stat"))?;
-        let processes = self.processes.read(memory.total, names);
-        let processes = processes.map_err(unreadable("/proc"))?;
+        let processes = self.processes(memory.total, names)?;
         let (network, disk_io) = self.counters(names)?;
         self.refresh_host(load.cpus)?;
         let (disk_used, disk_total) = disks::root().map_err(unreadable("/"))?;
@@ -124,6 +129,24 @@ impl Sampler {
             host: Arc::clone(&self.host),
             agent: processes.agent,
         })
+    }
+
+    /// The processes, from a pass over them unless there has just been one.
+    fn processes(
+        &mut self,
+        host_memory: u64,
+        names: &ContainerNames,
+    ) -> Result<process::Read, Error> {
+        let now = Instant::now();
+        if let Some((read, at)) = &self.last_pass
+            && now - *at < PROCESSES_AFTER
+        {
+            return Ok(read.clone());
+        }
+        let read = self.processes.read(host_memory, names);
+        let read = read.map_err(unreadable("/proc"))?;
+        self.last_pass = Some((read.clone(), now));
+        Ok(read)
     }
 
     /// What has rates.
