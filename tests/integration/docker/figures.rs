@@ -260,7 +260,7 @@ fn memory_is_told_by_what_it_is_for() {
     let container = Container::run(
         "breakdown",
         &["--memory", "96m"],
-        "dd if=/dev/zero of=/tmp/20m bs=1M count=20; x=$(head -c 8000000 /dev/zero | tr '\\0' x); \
+        "dd if=/dev/zero of=/tmp/24m bs=1M count=24; x=$(head -c 8000000 /dev/zero | tr '\\0' x); \
          echo held; while :; do sleep 1000; done",
     );
     container.wait_for_line("held");
@@ -296,7 +296,9 @@ fn memory_is_told_by_what_it_is_for() {
             "{field}: {ours}, the kernel {kernel}"
         );
     }
-    assert!(figure(&snapshot, name, "memory_rss") > 8e6);
+    // The kernel counts in batches of 32 pages on each core: what it says may
+    // fall short of the 8 MB and the 24 MiB by that much.
+    assert!(figure(&snapshot, name, "memory_rss") > 6e6);
     assert!(figure(&snapshot, name, "memory_cache") > 20.0 * MIB);
     let kernel = figure(&snapshot, name, "memory_kernel");
     assert!((1.0..16.0 * MIB).contains(&kernel), "{kernel}");
