@@ -57,7 +57,7 @@ pub struct DockerSample {
     /// The `containers` section.
     pub containers: Arc<Vec<Container>>,
     /// The `docker_meta` section.
-    pub meta: Arc<Vec<ContainerMeta>>,
+    pub meta: Arc<Vec<Arc<ContainerMeta>>>,
     /// What has happened to containers up to now.
     pub events: Arc<Events>,
     /// Where the figures come from.

@@ -10,7 +10,7 @@ use crate::{peers, ways};
 /// About what it takes to start and to remove a container, in seconds.
 const SECONDS_PER_CONTAINER: f64 = 0.6;
 /// About what a number of containers takes beside its windows: settling, starts, the floor.
-const SECONDS_PER_COUNT: f64 = 100.0;
+const SECONDS_PER_COUNT: f64 = 120.0;
 /// About what a row takes beside its windows.
 const SECONDS_PER_ROW: f64 = 10.0;
 

@@ -1,6 +1,7 @@
 //! The containers: figures and metadata.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +55,7 @@ pub struct Container {
     /// Counters by interface, since the container started; empty for a container that has no
     /// network of its own, and for one that shares another's. Source: `/proc/<pid>/net/dev`, or the
     /// engine's `networks`.
-    pub network: BTreeMap<String, InterfaceCounters>,
+    pub network: Arc<BTreeMap<String, InterfaceCounters>>,
     /// Processes and threads; absent where the host does not count them. Source: `pids.current`,
     /// or the engine's `pids_stats`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -44,7 +44,7 @@ pub struct Snapshot {
     /// The running containers' figures, by name.
     pub containers: Arc<Vec<Container>>,
     /// The running containers' metadata, as the engine lists them.
-    pub docker_meta: Arc<Vec<ContainerMeta>>,
+    pub docker_meta: Arc<Vec<Arc<ContainerMeta>>>,
     /// The running containers' newest log lines.
     pub logs: Arc<Logs>,
     /// How many lines were lost by container, where a client asked for each line once: the container

@@ -1,5 +1,7 @@
 //! A container as the engine lists it.
 
+use std::sync::Arc;
+
 use bollard::models::{ContainerSummary, PortSummary, PortSummaryTypeEnum};
 
 use crate::model::{ContainerMeta, Port, PortProtocol};
@@ -15,7 +17,7 @@ pub(crate) struct Listed {
     /// Its name, with the leading `/`.
     pub(crate) name: String,
     /// What is published of it.
-    pub(crate) meta: ContainerMeta,
+    pub(crate) meta: Arc<ContainerMeta>,
 }
 
 impl Listed {
@@ -42,7 +44,11 @@ impl Listed {
                 .collect(),
             created: summary.created.unwrap_or_default(),
         };
-        Some(Self { id, name, meta })
+        Some(Self {
+            id,
+            name,
+            meta: Arc::new(meta),
+        })
     }
 
     /// The name without its slash, as logs are keyed.

@@ -26,7 +26,7 @@ use engine::{Call, Engine, EngineError};
 pub use inventory::Containers;
 pub(super) use inventory::{Inspection, Running};
 pub(super) use listing::Listed;
-use usage::{Before, Reading, publish, share_networks};
+use usage::{CpuReading, Reading, publish, share_networks};
 
 /// Calls for statistics that are under way at once. Docker 20.10 answers them only at its own
 /// 1 Hz tick, so a round is as short as this is large: all running containers at once, up to a
@@ -100,10 +100,11 @@ impl ContainerSource {
         let patterns = &self.labels;
         for (index, container) in running.iter().enumerate() {
             let id = &container.listed.id;
-            match self.direct.read(id) {
-                Ok(reading) => match self.readings.get(id) {
+            let before = self.readings.get(id);
+            match self.direct.read(id, before) {
+                Ok(reading) => match before {
                     Some(before) => {
-                        measured.add(index, container, patterns, reading, Some(before.into()));
+                        measured.add(index, container, patterns, reading, Some(&before.cpu));
                     }
                     None => fresh.push((index, container, reading)),
                 },
@@ -131,7 +132,7 @@ impl ContainerSource {
             }
             for (index, container) in lost {
                 // One whose files cannot be read after all is refused in the next round.
-                if let Ok(reading) = self.direct.read(&container.listed.id) {
+                if let Ok(reading) = self.direct.read(&container.listed.id, None) {
                     fresh.push((index, container, reading));
                 }
             }
@@ -141,8 +142,8 @@ impl ContainerSource {
             measured.waited = FIRST_INTERVAL;
         }
         for (index, container, before) in fresh {
-            if let Ok(reading) = self.direct.read(&container.listed.id) {
-                measured.add(index, container, patterns, reading, Some((&before).into()));
+            if let Ok(reading) = self.direct.read(&container.listed.id, Some(&before)) {
+                measured.add(index, container, patterns, reading, Some(&before.cpu));
             }
         }
     }
@@ -166,11 +167,11 @@ impl ContainerSource {
             })
             .buffer_unordered(CALLS_AT_ONCE);
         while let Some((index, container, previous, answer)) = answers.next().await {
-            match answer.map(stats::read) {
+            match answer.map(|stats| stats::read(stats, previous)) {
                 Ok(Some((engines_own, reading))) => {
                     measured.by_engine += 1;
-                    let engines_own = engines_own.as_ref().map(|cpu| Before { cpu, usage: None });
-                    let before = previous.map(Before::from).or(engines_own);
+                    let before = previous.map(|previous| &previous.cpu);
+                    let before = before.or(engines_own.as_ref());
                     measured.add(index, container, patterns, reading, before);
                 }
                 // It stopped between the list and the answer.
@@ -202,7 +203,7 @@ impl Measured {
         container: &Running,
         patterns: &LabelPatterns,
         now: Reading,
-        before: Option<Before<'_>>,
+        before: Option<&CpuReading>,
     ) {
         let Running { listed, inspection } = container;
         let published = publish(listed, inspection.done(), patterns, &now, before);
@@ -242,7 +243,12 @@ impl Source for ContainerSource {
             sample: Some(DockerSample {
                 containers: Arc::new(containers),
                 events: self.containers.events(),
-                meta: Arc::new(running.iter().map(|one| one.listed.meta.clone()).collect()),
+                meta: Arc::new(
+                    running
+                        .iter()
+                        .map(|one| Arc::clone(&one.listed.meta))
+                        .collect(),
+                ),
                 via,
                 via_reason: measured.reason.filter(|_| via != Via::Kernel),
             }),

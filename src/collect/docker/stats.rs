@@ -1,6 +1,6 @@
 //! The engine's answer to a call for statistics, as a container's usage.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use bollard::models::{
@@ -13,16 +13,21 @@ use time::format_description::well_known::Rfc3339;
 use super::usage::{CpuReading, Reading, Usage};
 use crate::model::{BlockIo, InterfaceCounters, Throttling};
 
-/// The engine's own earlier reading of the CPU, if the answer has one, and the present one.
+/// The engine's own earlier reading of the CPU, if the answer has one, and the present one, with the rates
+/// since `previous`.
 ///
 /// `None` where the container is no longer running: the engine then answers with zeros.
-pub(super) fn read(stats: ContainerStatsResponse) -> Option<(Option<CpuReading>, Reading)> {
+pub(super) fn read(
+    stats: ContainerStatsResponse,
+    previous: Option<&Reading>,
+) -> Option<(Option<CpuReading>, Reading)> {
     let now = CpuReading {
         received: Some(Instant::now()),
         ..reading(stats.cpu_stats.as_ref(), stats.read.as_deref())?
     };
     let before = reading(stats.precpu_stats.as_ref(), stats.preread.as_deref());
     let memory = stats.memory_stats.unwrap_or_default();
+    let network = stats.networks.unwrap_or_default().into_iter();
     let usage = Usage {
         memory: memory.usage.unwrap_or_default(),
         inactive_file: of_memory(&memory, ["total_inactive_file", "inactive_file"])
@@ -31,20 +36,17 @@ pub(super) fn read(stats: ContainerStatsResponse) -> Option<(Option<CpuReading>,
         rss: of_memory(&memory, ["total_rss", "anon"]),
         cache: of_memory(&memory, ["total_cache", "file"]),
         kernel: of_memory(&memory, ["kernel"; 2]),
-        // It does not tell.
-        oom_kills: None,
-        pressure: None,
+        // Of OOM kills and pressure it does not tell.
         pids: stats.pids_stats.and_then(|pids| pids.current),
         block_io: stats.blkio_stats.and_then(block_io),
         throttling: stats.cpu_stats.and_then(throttling),
-        network: stats
-            .networks
-            .unwrap_or_default()
-            .into_iter()
+        network: network
             .map(|(name, counters)| (name, interface(&counters)))
-            .collect(),
+            .collect::<BTreeMap<_, _>>()
+            .into(),
+        ..Usage::default()
     };
-    Some((before, Reading { cpu: now, usage }))
+    Some((before, Reading::since(previous, now, usage)))
 }
 
 /// `None` for the zeros that stand for "never read" and "not running".
@@ -124,7 +126,7 @@ mod tests {
 
     use super::read;
     use crate::collect::docker::listing::Listed;
-    use crate::collect::docker::usage::{Before, publish};
+    use crate::collect::docker::usage::publish;
     use crate::model::{BlockIo, Container};
     use crate::settings::LabelPatterns;
 
@@ -142,8 +144,8 @@ mod tests {
         let summary: ContainerSummary =
             serde_json::from_str(r#"{"Id":"0123456789abcdef","Names":["/web"],"State":"running"}"#)
                 .unwrap();
-        let (engines_own, now) = read(stats(json)).unwrap();
-        let before = engines_own.as_ref().map(|cpu| Before { cpu, usage: None });
+        let (engines_own, now) = read(stats(json), None).unwrap();
+        let before = engines_own.as_ref();
         let listed = Listed::from_summary(summary).unwrap();
         publish(&listed, None, &LabelPatterns::default(), &now, before)
     }
@@ -176,7 +178,7 @@ mod tests {
     fn a_stopped_container_is_left_out() {
         let zeros = r#"{"read":"0001-01-01T00:00:00Z","preread":"0001-01-01T00:00:00Z",
             "cpu_stats":{"cpu_usage":{"total_usage":0}},"memory_stats":{}}"#;
-        assert!(read(stats(zeros)).is_none());
-        assert!(read(stats("{}")).is_none());
+        assert!(read(stats(zeros), None).is_none());
+        assert!(read(stats("{}"), None).is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! What one container uses, however it was read: from usage to published figures. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use time::OffsetDateTime;
@@ -24,6 +25,10 @@ const HOST_SLACK_SECONDS: f64 = 0.15;
 /// What a container uses, and has used since it started.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Usage {
+    /// When it was read; none where the engine did that.
+    pub(super) read_at: Option<Instant>,
+    /// Whether the container had done nothing since the reading before.
+    pub(super) idle: bool,
     /// Memory, in bytes, inactive file cache included.
     pub(super) memory: u64,
     /// File cache that the kernel could take back at once, in bytes.
@@ -39,7 +44,10 @@ pub(super) struct Usage {
     pub(super) pids: Option<u64>,
     pub(super) block_io: Option<BlockIo>,
     pub(super) throttling: Option<Throttling>,
-    pub(super) network: BTreeMap<String, InterfaceCounters>,
+    /// Of the periods since the reading before, the share in which it was held back, in percent; none where there
+    /// were none.
+    pub(super) throttled_percent: Option<f64>,
+    pub(super) network: Arc<BTreeMap<String, InterfaceCounters>>,
 }
 
 /// A reading of a container's CPU time: what the next one is compared with.
@@ -61,22 +69,46 @@ pub(super) struct CpuReading {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Reading {
     pub(super) cpu: CpuReading,
-    pub(super) usage: Usage,
+    /// May be that of an earlier reading, where nothing has happened since.
+    pub(super) usage: Arc<Usage>,
 }
 
-/// What a reading is compared with.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Before<'r> {
-    pub(super) cpu: &'r CpuReading,
-    /// None where it is the engine's own reading, which it keeps of the CPU alone.
-    pub(super) usage: Option<&'r Usage>,
-}
-
-impl<'r> From<&'r Reading> for Before<'r> {
-    fn from(reading: &'r Reading) -> Self {
+impl Reading {
+    /// A reading, with the rates since `before`.
+    pub(super) fn since(before: Option<&Self>, cpu: CpuReading, mut usage: Usage) -> Self {
+        if let Some(before) = before {
+            let ours = before.usage.read_at.zip(usage.read_at);
+            let seconds = match ours {
+                Some((before, now)) => Some(now.saturating_duration_since(before).as_secs_f64()),
+                None => seconds_between(&before.cpu, &cpu),
+            };
+            usage.compare(&before.usage, seconds);
+        }
         Self {
-            cpu: &reading.cpu,
-            usage: Some(&reading.usage),
+            cpu,
+            usage: Arc::new(usage),
+        }
+    }
+}
+
+impl Usage {
+    /// Notes what there is to say of the time since `before`, so many seconds ago.
+    fn compare(&mut self, before: &Self, seconds: Option<f64>) {
+        self.throttled_percent = before
+            .throttling
+            .zip(self.throttling)
+            .and_then(|(before, now)| throttled_percent(before, now));
+        let Some(seconds) = seconds else { return };
+        let rate = |before, now| Some(per_second(before, now, seconds));
+        for (name, now) in Arc::make_mut(&mut self.network) {
+            if let Some(before) = before.network.get(name) {
+                now.rx_bytes_per_second = rate(before.rx_bytes, now.rx_bytes);
+                now.tx_bytes_per_second = rate(before.tx_bytes, now.tx_bytes);
+            }
+        }
+        if let Some((now, before)) = self.block_io.as_mut().zip(before.block_io) {
+            now.read_bytes_per_second = rate(before.read_bytes, now.read_bytes);
+            now.write_bytes_per_second = rate(before.write_bytes, now.write_bytes);
         }
     }
 }
@@ -87,10 +119,8 @@ pub(super) fn publish(
     inspected: Option<&Inspected>,
     patterns: &LabelPatterns,
     Reading { cpu, usage }: &Reading,
-    before: Option<Before<'_>>,
+    before: Option<&CpuReading>,
 ) -> Container {
-    let seconds = before.and_then(|before| seconds_between(before.cpu, cpu));
-    let used_before = before.and_then(|before| before.usage).zip(seconds);
     let memory = without_cache(usage.memory, usage.inactive_file);
     let labels = inspected.map(|inspected| &inspected.labels);
     let label = |name: &str| labels?.get(name).cloned();
@@ -105,7 +135,7 @@ pub(super) fn publish(
             _ => "running",
         }
         .to_owned(),
-        cpu_percent: before.map_or(0.0, |before| figure(cpu_percent(before.cpu, cpu), 2)),
+        cpu_percent: before.map_or(0.0, |before| figure(cpu_percent(before, cpu), 2)),
         cpu_usage_ns: Some(cpu.usage_ns),
         memory_usage: memory,
         memory_limit: usage.memory_limit,
@@ -119,14 +149,11 @@ pub(super) fn publish(
         memory_kernel: usage.kernel,
         oom_kills: usage.oom_kills,
         pressure: usage.pressure,
-        network: network_rates(usage, used_before),
+        network: Arc::clone(&usage.network),
         pids: usage.pids,
-        block_io: block_io_rates(usage, used_before),
+        block_io: usage.block_io,
         throttling: usage.throttling,
-        throttled_percent: before
-            .and_then(|before| before.usage?.throttling)
-            .zip(usage.throttling)
-            .and_then(|(before, now)| throttled_percent(before, now)),
+        throttled_percent: usage.throttled_percent,
         // Of the list as a whole: see `share_networks`.
         network_of: None,
         pids_limit: inspected.and_then(|inspected| inspected.pids_limit),
@@ -151,35 +178,6 @@ pub(super) fn publish(
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect(),
     }
-}
-
-/// The counters of a container's interfaces, with their rates since `before`, so many seconds ago.
-fn network_rates(
-    usage: &Usage,
-    before: Option<(&Usage, f64)>,
-) -> BTreeMap<String, InterfaceCounters> {
-    let mut network = usage.network.clone();
-    for (name, now) in &mut network {
-        let before = before.and_then(|(usage, seconds)| Some((usage.network.get(name)?, seconds)));
-        if let Some((before, seconds)) = before {
-            let rate = |before, now| Some(per_second(before, now, seconds));
-            now.rx_bytes_per_second = rate(before.rx_bytes, now.rx_bytes);
-            now.tx_bytes_per_second = rate(before.tx_bytes, now.tx_bytes);
-        }
-    }
-    network
-}
-
-fn block_io_rates(usage: &Usage, before: Option<(&Usage, f64)>) -> Option<BlockIo> {
-    let mut now = usage.block_io?;
-    if let Some((before, seconds)) = before
-        && let Some(before) = before.block_io
-    {
-        let rate = |before, now| Some(per_second(before, now, seconds));
-        now.read_bytes_per_second = rate(before.read_bytes, now.read_bytes);
-        now.write_bytes_per_second = rate(before.write_bytes, now.write_bytes);
-    }
-    Some(now)
 }
 
 /// Of the periods between two readings, the share in which the container was held back; none where there were none.
@@ -208,7 +206,7 @@ pub(super) fn share_networks(containers: &mut [(usize, Container)], running: &[R
             .find(|listed| listed.id == owner || listed.bare_name() == owner);
         if let Some(owner) = owner {
             container.network_of = Some(owner.bare_name().to_owned());
-            container.network.clear();
+            container.network = Arc::default();
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::ContainerNames;
 use crate::collect::net_dev::{self, Interface};
@@ -15,6 +16,9 @@ use crate::model::{InterfaceKind, NetworkInterface};
 const LOOPBACK: u64 = 772;
 /// The bit of `flags` that is set where an interface was switched on.
 const UP: u64 = 1;
+/// For how long what was found of an interface's link is not looked at again. Shorter than a second, so that an
+/// interval of one has it anew in each round.
+const STANDS_FOR: Duration = Duration::from_millis(900);
 /// The most files that are kept open: for each container there is an interface.
 pub(super) const MOST_KEPT_FILES: u64 = 256;
 
@@ -34,6 +38,10 @@ struct Known {
     /// Its `operstate`. It stays its own: once the interface is gone, reading fails.
     state: Option<File>,
     kind: Option<InterfaceKind>,
+    /// Its link, when it was looked at last.
+    up: Option<bool>,
+    speed: Option<u64>,
+    looked: Option<Instant>,
     /// Of a veth: its peer's number, in the namespace that has it.
     peer: Option<u64>,
     /// Whose peer that is, by id.
@@ -119,6 +127,9 @@ impl Interfaces {
             let known = Known {
                 state: None,
                 kind,
+                up: None,
+                speed: None,
+                looked: None,
                 peer: veth.then(|| number(&folder, "iflink")).flatten(),
                 container: None,
                 before: now,
@@ -126,7 +137,7 @@ impl Interfaces {
             };
             self.known.insert((*name).to_owned(), known);
         }
-        let kind = self.known.get(*name).and_then(|known| known.kind);
+        let (kind, up, speed) = self.link(name, &folder);
         let rate = |counter: usize| {
             before.map(|before| per_second(before[counter], now[counter], seconds))
         };
@@ -144,15 +155,37 @@ impl Interfaces {
             errors_recv: Some(received.errors),
             drops_sent: Some(sent.drops),
             drops_recv: Some(received.drops),
-            speed: (kind == Some(InterfaceKind::Physical))
-                .then(|| number(&folder, "speed"))
-                .flatten()
-                .filter(|speed| *speed > 0),
-            up: self.is_up(name, &folder),
+            speed,
+            up,
             kind,
             container: None,
         };
         (published, new)
+    }
+
+    /// What an interface is, whether it has a link, and how fast that is.
+    fn link(
+        &mut self,
+        name: &str,
+        folder: &Path,
+    ) -> (Option<InterfaceKind>, Option<bool>, Option<u64>) {
+        let now = Instant::now();
+        let due = |known: &Known| known.looked.is_none_or(|at| now - at >= STANDS_FOR);
+        if self.known.get(name).is_some_and(due) {
+            let up = self.is_up(name, folder);
+            if let Some(known) = self.known.get_mut(name) {
+                known.up = up;
+                known.speed = (known.kind == Some(InterfaceKind::Physical))
+                    .then(|| number(folder, "speed"))
+                    .flatten()
+                    .filter(|speed| *speed > 0);
+                known.looked = Some(now);
+            }
+        }
+        let known = self.known.get(name);
+        known.map_or((None, None, None), |known| {
+            (known.kind, known.up, known.speed)
+        })
     }
 
     /// Whether it has a link. Those that cannot tell (loopback, tunnels) are up when they are switched on.

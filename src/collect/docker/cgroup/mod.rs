@@ -11,7 +11,8 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use locate::{Groups, locate, names, of_process};
 
@@ -23,6 +24,9 @@ use crate::model::{BlockIo, InterfaceCounters, Throttling};
 const PAGE: usize = 4096;
 /// The most files that are kept open for one container.
 pub(super) const FILES_PER_CONTAINER: usize = 11;
+/// For how long the figures of a container that does nothing are not read again. Shorter than a second, so that an
+/// interval of one has everything anew in each round.
+const STANDS_FOR: Duration = Duration::from_millis(900);
 
 /// Where the kernel's files are.
 #[derive(Debug, Clone)]
@@ -185,23 +189,20 @@ impl ContainerFiles {
         Ok(Self { files, network })
     }
 
-    /// Reads all figures once. `buffer` is room for the texts, kept by the caller between
-    /// readings; `host_memory`, in bytes, is the limit of a container that has none.
+    /// Reads all figures once, with their rates since `before`. `buffer` is room for the texts, kept by the caller
+    /// between readings; `host_memory`, in bytes, is the limit of a container that has none.
+    ///
+    /// Most containers do nothing most of the time. Of one that has neither run nor used other memory since, and
+    /// that had done nothing before either, most files say what they said: they are read again after
+    /// [`STANDS_FOR`], for what others do to it, such as sending it something.
     pub(super) fn read(
         &self,
+        before: Option<&Reading>,
         buffer: &mut Vec<u8>,
         host_memory: u64,
     ) -> Result<Reading, KernelError> {
         let received = Instant::now();
-        let (usage_ns, mut usage) = match &self.files {
-            Files::V1(files) => files.read(buffer)?,
-            Files::V2(files) => files.read(buffer)?,
-        };
-        // As the engine does: a limit above the host's memory is none.
-        usage.memory_limit = usage.memory_limit.min(host_memory);
-        if let Some(file) = &self.network {
-            usage.network = interfaces(need("network counters", text(file, buffer))?);
-        }
+        let (usage_ns, begun) = self.begin(buffer)?;
         let cpu = CpuReading {
             usage_ns,
             host_ns: None,
@@ -209,23 +210,63 @@ impl ContainerFiles {
             read_at: None,
             received: Some(received),
         };
-        Ok(Reading { cpu, usage })
+        let idle = before.is_some_and(|before| {
+            before.cpu.usage_ns == usage_ns && before.usage.memory == begun.memory
+        });
+        let stands = |usage: &Usage| {
+            let read_at = usage.read_at.filter(|_| idle && usage.idle);
+            read_at.is_some_and(|at| received.saturating_duration_since(at) < STANDS_FOR)
+        };
+        if let Some(before) = before.filter(|before| stands(&before.usage)) {
+            let usage = Arc::clone(&before.usage);
+            return Ok(Reading { cpu, usage });
+        }
+        let mut usage = self.complete(begun, buffer)?;
+        usage.read_at = Some(received);
+        usage.idle = idle;
+        // As the engine does: a limit above the host's memory is none.
+        usage.memory_limit = usage.memory_limit.min(host_memory);
+        if let Some(file) = &self.network {
+            let network = interfaces(need("network counters", text(file, buffer))?);
+            usage.network = Arc::new(network);
+        }
+        Ok(Reading::since(before, cpu, usage))
+    }
+
+    /// CPU time in nanoseconds and memory, which tell whether there is more to be read.
+    fn begin(&self, buffer: &mut Vec<u8>) -> Result<(u64, Usage), KernelError> {
+        match &self.files {
+            Files::V1(files) => files.begin(buffer),
+            Files::V2(files) => files.begin(buffer),
+        }
+    }
+
+    /// Everything else that the group's files say.
+    fn complete(&self, begun: Usage, buffer: &mut Vec<u8>) -> Result<Usage, KernelError> {
+        match &self.files {
+            Files::V1(files) => files.complete(begun, buffer),
+            Files::V2(files) => files.complete(begun, buffer),
+        }
     }
 }
 
 impl V1Files {
-    fn read(&self, buffer: &mut Vec<u8>) -> Result<(u64, Usage), KernelError> {
-        let usage_ns = need(
-            "CPU time",
-            text(&self.cpu_usage, buffer).and_then(parse::number),
-        )?;
+    fn begin(&self, buffer: &mut Vec<u8>) -> Result<(u64, Usage), KernelError> {
+        let usage_ns = text(&self.cpu_usage, buffer).and_then(parse::number);
         let memory = text(&self.memory_usage, buffer).and_then(parse::number);
+        let usage = Usage {
+            memory: need("memory", memory)?,
+            ..Usage::default()
+        };
+        Ok((need("CPU time", usage_ns)?, usage))
+    }
+
+    fn complete(&self, begun: Usage, buffer: &mut Vec<u8>) -> Result<Usage, KernelError> {
         let keys = ["total_inactive_file", "total_rss", "total_cache"];
         let stat = text(&self.memory_stat, buffer).map(|stat| parse::keyed_all(stat, keys));
         let [inactive_file, rss, cache] = stat.unwrap_or_default();
         let limit = text(&self.memory_limit, buffer).and_then(parse::number);
-        let usage = Usage {
-            memory: need("memory", memory)?,
+        Ok(Usage {
             inactive_file: need("memory statistics", inactive_file)?,
             memory_limit: limit.unwrap_or(u64::MAX),
             rss,
@@ -234,15 +275,13 @@ impl V1Files {
             oom_kills: optional(&self.oom_control, buffer, |text| {
                 parse::keyed(text, "oom_kill")
             }),
-            pressure: None,
             pids: optional(&self.pids, buffer, parse::number),
             block_io: self.block_io(buffer),
             throttling: optional(&self.cpu_stat, buffer, |stat| {
                 throttling(stat, "throttled_time", 1)
             }),
-            network: BTreeMap::new(),
-        };
-        Ok((usage_ns, usage))
+            ..begun
+        })
     }
 
     fn block_io(&self, buffer: &mut Vec<u8>) -> Option<BlockIo> {
@@ -260,17 +299,25 @@ impl V1Files {
 }
 
 impl V2Files {
-    fn read(&self, buffer: &mut Vec<u8>) -> Result<(u64, Usage), KernelError> {
+    fn begin(&self, buffer: &mut Vec<u8>) -> Result<(u64, Usage), KernelError> {
         let stat = need("CPU time", text(&self.cpu_stat, buffer))?;
         let usage_us = need("CPU time", parse::keyed(stat, "usage_usec"))?;
         let throttling = throttling(stat, "throttled_usec", 1000);
         let memory = text(&self.memory_current, buffer).and_then(parse::number);
+        let usage = Usage {
+            memory: need("memory", memory)?,
+            throttling,
+            ..Usage::default()
+        };
+        Ok((usage_us.saturating_mul(1000), usage))
+    }
+
+    fn complete(&self, begun: Usage, buffer: &mut Vec<u8>) -> Result<Usage, KernelError> {
         let keys = ["inactive_file", "anon", "file", "kernel"];
         let stat = text(&self.memory_stat, buffer).map(|stat| parse::keyed_all(stat, keys));
         let [inactive_file, rss, cache, kernel] = stat.unwrap_or_default();
         let limit = text(&self.memory_max, buffer).and_then(parse::number);
-        let usage = Usage {
-            memory: need("memory", memory)?,
+        Ok(Usage {
             inactive_file: need("memory statistics", inactive_file)?,
             memory_limit: limit.unwrap_or(u64::MAX),
             rss,
@@ -285,10 +332,8 @@ impl V2Files {
             }),
             pids: optional(&self.pids, buffer, parse::number),
             block_io: optional(&self.io_stat, buffer, |stat| Some(parse::io_stat(stat))),
-            throttling,
-            network: BTreeMap::new(),
-        };
-        Ok((usage_us.saturating_mul(1000), usage))
+            ..begun
+        })
     }
 }
 
@@ -305,19 +350,17 @@ fn throttling(stat: &str, time_key: &str, nanoseconds: u64) -> Option<Throttling
 /// is in its namespace (loopback, tunnels) carries the same bytes once more. Where there are none
 /// of that name, all but loopback.
 fn interfaces(table: &str) -> BTreeMap<String, InterfaceCounters> {
-    let mut all: BTreeMap<String, InterfaceCounters> = net_dev::parse(table)
-        .filter(|interface| interface.name != "lo")
-        .map(|interface| {
-            let counters = InterfaceCounters {
-                rx_bytes: interface.received.bytes,
-                tx_bytes: interface.sent.bytes,
-                rx_packets: interface.received.packets,
-                tx_packets: interface.sent.packets,
-                ..InterfaceCounters::default()
-            };
-            (interface.name.to_owned(), counters)
-        })
-        .collect();
+    let mut all = BTreeMap::new();
+    for interface in net_dev::parse(table).filter(|interface| interface.name != "lo") {
+        let counters = InterfaceCounters {
+            rx_bytes: interface.received.bytes,
+            tx_bytes: interface.sent.bytes,
+            rx_packets: interface.received.packets,
+            tx_packets: interface.sent.packets,
+            ..InterfaceCounters::default()
+        };
+        all.insert(interface.name.to_owned(), counters);
+    }
     if all.keys().any(|name| name.starts_with("eth")) {
         all.retain(|name, _| name.starts_with("eth"));
     }

@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{ContainerFiles, Kernel, KernelError};
+use super::{ContainerFiles, Kernel, KernelError, STANDS_FOR};
 use crate::collect::docker::usage::{Reading, Usage};
 use crate::model::{BlockIo, InterfaceCounters, Pressure, Pressures, Stalls, Throttling};
 
@@ -115,9 +117,17 @@ impl Tree {
 }
 
 fn read(files: &ContainerFiles) -> (u64, Usage) {
-    let Reading { cpu, usage } = files.read(&mut Vec::new(), HOST_MEMORY).unwrap();
-    assert!(cpu.received.is_some());
+    let Reading { cpu, usage } = read_since(files, None);
+    assert!(cpu.received.is_some() && usage.read_at == cpu.received);
+    let usage = Usage {
+        read_at: None,
+        ..Arc::unwrap_or_clone(usage)
+    };
     (cpu.usage_ns, usage)
+}
+
+fn read_since(files: &ContainerFiles, before: Option<&Reading>) -> Reading {
+    files.read(before, &mut Vec::new(), HOST_MEMORY).unwrap()
 }
 
 /// The files of a fixture, which has them as `tail -n +1 FILE…` prints them: name and text.
@@ -161,7 +171,8 @@ fn usage_v1() -> (u64, Usage) {
             throttled_periods: 5,
             throttled_ns: 218_129_967,
         }),
-        network: BTreeMap::from([interface("eth0", [1086, 0, 13, 0])]),
+        network: BTreeMap::from([interface("eth0", [1086, 0, 13, 0])]).into(),
+        ..Usage::default()
     };
     (295_045_679, usage)
 }
@@ -196,7 +207,9 @@ fn usage_v2() -> (u64, Usage) {
         network: BTreeMap::from([
             interface("eth0", [7_361_234, 412_345, 8123, 4001]),
             interface("eth1", [736, 90, 8, 1]),
-        ]),
+        ])
+        .into(),
+        ..Usage::default()
     };
     (8_412_345_000, usage)
 }
@@ -405,7 +418,7 @@ fn what_is_read_is_as_it_is_now() {
     let mut buffer = Vec::new();
     let mut memory = |text: &str| {
         tree.write(&format!("cgroup{group}/memory.current"), text);
-        let Reading { usage, .. } = files.read(&mut buffer, HOST_MEMORY).unwrap();
+        let Reading { usage, .. } = files.read(None, &mut buffer, HOST_MEMORY).unwrap();
         usage.memory
     };
     assert_eq!(memory("99999744\n"), 99_999_744);
@@ -490,9 +503,62 @@ fn interfaces_of_other_names_count_where_there_is_none_of_the_engines() {
     let table = file(V2, "net/dev");
     let names = |table: &str| -> Vec<String> {
         tree.write(&format!("proc/{PID}/net/dev"), table);
-        tree.read(ID).1.network.into_keys().collect()
+        tree.read(ID).1.network.keys().cloned().collect()
     };
     assert_eq!(names(&table.replace("eth1", "tun0")), ["eth0"]);
     let others = table.replace("eth0", " en0").replace("eth1", "tun0");
     assert_eq!(names(&others), ["en0", "tun0"]);
+}
+
+/// How many processes a container has by a second reading, when it had 7, and 8 since: after so long, with other
+/// CPU time and memory or the same, and with a reading before the two that had been the same, or not.
+fn pids_after(wait: Duration, [cpu, memory]: [&str; 2], idle: bool) -> Option<u64> {
+    let group = format!("/docker/{ID}");
+    let tree = Tree::v2(&group, &group);
+    let files = tree.open(ID, true).unwrap();
+    let mut before = read_since(&files, None);
+    if idle {
+        before = read_since(&files, Some(&before));
+    }
+    assert_eq!(before.usage.pids, Some(7));
+    let mut usage = Usage::clone(&before.usage);
+    usage.read_at = usage.read_at.and_then(|at| at.checked_sub(wait));
+    before.usage = Arc::new(usage);
+    let stat = file(V2, "cpu.stat").replace("usage_usec 8412345", cpu);
+    tree.write(&format!("cgroup{group}/cpu.stat"), &stat);
+    tree.write(&format!("cgroup{group}/memory.current"), memory);
+    tree.write(&format!("cgroup{group}/pids.current"), "8\n");
+    let now = read_since(&files, Some(&before));
+    assert!(now.cpu.received > before.cpu.received);
+    now.usage.pids
+}
+
+#[test]
+fn who_does_nothing_is_asked_for_less_within_a_second() {
+    let same = ["usage_usec 8412345", "51204096\n"];
+    let [cpu, memory] = same;
+    assert_eq!(pids_after(Duration::ZERO, same, true), Some(7));
+    assert_eq!(pids_after(STANDS_FOR, same, true), Some(8));
+    assert_eq!(pids_after(Duration::ZERO, same, false), Some(8));
+    let ran = ["usage_usec 8412346", memory];
+    assert_eq!(pids_after(Duration::ZERO, ran, true), Some(8));
+    let grew = [cpu, "51208192\n"];
+    assert_eq!(pids_after(Duration::ZERO, grew, true), Some(8));
+}
+
+#[test]
+fn rates_are_over_the_time_between_what_was_read() {
+    let tree = Tree::v1();
+    let files = tree.open(ID, true).unwrap();
+    let mut before = read_since(&files, None);
+    let mut usage = Usage::clone(&before.usage);
+    usage.read_at = usage
+        .read_at
+        .and_then(|at| at.checked_sub(Duration::from_secs(2)));
+    before.usage = Arc::new(usage);
+    let counters = file(V1, "net/dev").replace("eth0:    1086", "eth0:    3086");
+    tree.write(&format!("proc/{PID}/net/dev"), &counters);
+    let now = read_since(&files, Some(&before));
+    let rate = now.usage.network["eth0"].rx_bytes_per_second.unwrap();
+    assert!((950.0..=1000.0).contains(&rate), "{rate}");
 }
