@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use actix::{Actor, Addr, Recipient};
 use actix_rt::Arbiter;
@@ -11,15 +12,16 @@ use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::aggregate::{Aggregator, Newest};
 use crate::collect::docker::{self, ContainerSource, Containers, DockerCollector};
 use crate::collect::logs::{LogCollector, LogSource};
 use crate::collect::system::{self, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
+use crate::memory;
 use crate::messages::{StopCollecting, StopPublishing};
 use crate::serve::{Listener, Subscriptions, Threads};
 use crate::settings::{CollectSettings, ContainerStats, ServeSettings, Settings};
@@ -72,6 +74,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         },
         accepting.clone(),
     ));
+
+    actix_rt::spawn(give_memory_back());
 
     let signal = signals.next().await;
     info!(signal, "stopping");
@@ -146,6 +150,19 @@ fn clients_within(files: Option<u64>, settings: &Settings) -> usize {
         );
     }
     room.min(max_clients)
+}
+
+/// On this thread, which serves nobody.
+async fn give_memory_back() {
+    loop {
+        sleep(memory::GIVE_BACK_EVERY).await;
+        let started = Instant::now();
+        memory::give_back();
+        debug!(
+            duration_us = started.elapsed().as_micros() as u64,
+            "memory given back"
+        );
+    }
 }
 
 fn arbiter() -> io::Result<Arbiter> {

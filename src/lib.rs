@@ -18,6 +18,7 @@
 //! * [`serve`]: stage 3, the socket and one actor per authenticated client.
 //! * [`app`]: the daemon: wiring, signals, the order of stopping.
 //! * [`check`] and [`snapshot`]: the commands beside the daemon.
+//! * [`memory`] and [`telemetry`]: the process's allocator and its log.
 //!
 //! A stage imports `settings`, `model` and `messages`, and no other stage: stages meet as
 //! recipients of messages, wired in [`app`]. An actor is a thin shell around plain functions.
@@ -26,6 +27,7 @@ pub mod aggregate;
 pub mod app;
 pub mod check;
 pub mod collect;
+pub mod memory;
 pub mod messages;
 pub mod model;
 pub mod serve;

@@ -6,7 +6,7 @@ use std::process;
 
 use clap::{Parser, Subcommand};
 use system_agent::settings::{CollectSettings, Problems, Settings};
-use system_agent::{app, check, snapshot, telemetry};
+use system_agent::{app, check, memory, snapshot, telemetry};
 
 /// The exit status of a bad configuration: `EX_CONFIG` of sysexits(3). The systemd unit does not
 /// restart on it.
@@ -52,25 +52,13 @@ enum CheckTarget {
 
 fn main() {
     telemetry::abort_on_panic();
-    one_arena();
+    memory::one_arena();
     let status = match Arguments::parse().command {
         None | Some(Command::Run) => run(),
         Some(Command::Check { target }) => check_components(target),
         Some(Command::Snapshot { pretty }) => print_snapshot(pretty),
     };
     process::exit(status);
-}
-
-/// Makes all threads allocate from one arena. glibc would give each of them its own, of which every
-/// one keeps as much as its thread has ever used at once: at 100 containers, two minutes after the
-/// start, 1.7 MiB more in all.
-fn one_arena() {
-    #[cfg(target_env = "gnu")]
-    #[expect(unsafe_code, reason = "there is no other way to say it")]
-    // SAFETY: sets a number inside the allocator, before there is a second thread.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
 }
 
 /// Runs a future to its end. The runtime is left to the process's own end: taking it down would
