@@ -152,7 +152,7 @@ fn clients_within(files: Option<u64>, settings: &Settings) -> usize {
     room.min(max_clients)
 }
 
-/// On this thread, which serves nobody.
+/// Others that allocate meanwhile wait for it: for less than a millisecond, as a rule.
 async fn give_memory_back() {
     loop {
         sleep(memory::GIVE_BACK_EVERY).await;

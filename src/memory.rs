@@ -12,7 +12,8 @@ pub const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
 pub fn one_arena() {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "there is no other way to say it")]
-    // SAFETY: sets a number inside the allocator, which takes any.
+    // SAFETY: sets a number inside the allocator, which takes any. A second thread would be no danger either: the
+    // allocator takes its lock for that, once it has been used at all.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }

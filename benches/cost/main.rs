@@ -3,7 +3,7 @@
 //! At each number of containers, each of which logs a line a second, it measures an idle engine, then the agent with
 //! one client at the default intervals, then an idle engine again; at some numbers also what the other ways cost that
 //! the engine offers ([`ways`]), other agents ([`peers`]), the agent at 100 ms intervals, its system calls ([`calls`]),
-//! and one agent that runs on meanwhile ([`soak`]). CPU is in seconds per minute, as medians of windows; what is
+//! and one agent that runs on meanwhile ([`soak`]). Before all that, what a reading of the host takes ([`host`]). CPU is in seconds per minute, as medians of windows; what is
 //! induced in the engine (dockerd, containerd and the shims) is over the mean of the idle windows before and after.
 //!
 //! | variable | default | |
@@ -33,6 +33,7 @@ mod agent;
 mod calls;
 mod containers;
 mod floor;
+mod host;
 mod peers;
 mod plan;
 mod row;
@@ -65,6 +66,7 @@ fn main() {
         // Processes of their own, so that their CPU and memory are theirs alone.
         ["way", name, label] => ways::run(name, label),
         ["floor"] => floor::run(),
+        ["host"] => host::run(),
         _ => bench(&Plan::from_env()),
     }
 }
@@ -76,6 +78,7 @@ fn bench(plan: &Plan) {
     let mut bars = Bars::default();
     // What the agent's own work takes without containers, for the calls that each of them adds.
     let bare = plan.more_than_agent().then(|| Calls::of_agent(plan, 0));
+    host::print(&mut bars);
     for &count in &plan.containers {
         measure(plan, count, bare.as_ref(), &mut bars);
     }

@@ -6,11 +6,14 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 /// How long a reading may take before its source counts as failing.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How long one that took longer is waited for in later rounds.
+const ONCE_LATE: Duration = Duration::from_millis(100);
 
 /// What is kept between readings, and read with on a blocking thread, one reading at a time: one
 /// that hangs (a dead file system, say) makes its source fail, and blocks nothing else.
 pub(super) struct Blocking<S, R> {
     what: &'static str,
+    deadline: Duration,
     state: State<S, R>,
 }
 
@@ -26,15 +29,21 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
     pub(super) fn new(what: &'static str, state: S) -> Self {
         Self {
             what,
+            deadline: DEADLINE,
             state: State::Idle(state),
         }
+    }
+
+    /// With another deadline than that of sources as a whole.
+    pub(super) fn within(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
     }
 
     /// Reads, within the deadline.
     ///
     /// # Errors
-    /// That it takes, or took, too long. A reading that still hangs is waited for again, rather
-    /// than joined by a second one.
+    /// That it takes, or took, too long. One that still hangs is looked at again, rather than joined by
+    /// a second one.
     pub(super) async fn read(
         &mut self,
         read: impl FnOnce(&mut S) -> R + Send + 'static,
@@ -50,7 +59,8 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
             State::Busy(reading) => (reading, true),
             State::Lost => return Err("the agent is stopping".to_owned()),
         };
-        match tokio::time::timeout(DEADLINE, &mut reading).await {
+        let deadline = if late { ONCE_LATE } else { self.deadline };
+        match tokio::time::timeout(deadline, &mut reading).await {
             Ok(Ok((state, outcome))) => {
                 self.state = State::Idle(state);
                 if late {
@@ -64,7 +74,7 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
                 Err(format!(
                     "reading {} takes more than {} s: a file system may hang",
                     self.what,
-                    DEADLINE.as_secs()
+                    self.deadline.as_secs()
                 ))
             }
         }
@@ -78,7 +88,7 @@ mod tests {
     use super::Blocking;
 
     #[actix::test]
-    async fn one_that_hangs_is_waited_for_and_its_late_outcome_dropped() {
+    async fn one_that_hangs_is_looked_at_again_and_its_late_outcome_dropped() {
         let (release, hang) = mpsc::channel::<()>();
         let mut log = Blocking::new("a file", Vec::new());
         let hung = log

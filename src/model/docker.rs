@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Pressures, Timestamp};
 
-/// The figures of one running container, as `docker stats` shows them.
+/// The figures of one running container, as `docker stats` shows them. At intervals of less than half a second those of
+/// one that does nothing, but for its CPU and memory, are up to a second old.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Container {
     /// The first 12 hex digits of the container's id.
@@ -68,8 +69,8 @@ pub struct Container {
     /// Source: `cpu.stat`, or the engine's `throttling_data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttling: Option<Throttling>,
-    /// Of the periods over the last interval, the share in which it was held back, in percent; absent where there
-    /// were none. Source: as `throttling`.
+    /// Of the periods between the last two readings, the share in which it was held back, in percent; absent where
+    /// there were none. Source: as `throttling`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_percent: Option<f64>,
     /// The name of the container whose network it shares, without the slash: that one has the counters of
@@ -131,10 +132,10 @@ pub struct BlockIo {
     pub read_ops: u64,
     /// Write operations.
     pub write_ops: u64,
-    /// Bytes read per second, over the last interval; absent at first.
+    /// Bytes read per second, between the last two readings; absent at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_bytes_per_second: Option<f64>,
-    /// Bytes written per second, over the last interval; absent at first.
+    /// Bytes written per second, between the last two readings; absent at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_bytes_per_second: Option<f64>,
 }
@@ -161,10 +162,10 @@ pub struct InterfaceCounters {
     pub rx_packets: u64,
     /// Packets sent.
     pub tx_packets: u64,
-    /// Bytes received per second, over the last interval; absent at first.
+    /// Bytes received per second, between the last two readings; absent at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rx_bytes_per_second: Option<f64>,
-    /// Bytes sent per second, over the last interval; absent at first.
+    /// Bytes sent per second, between the last two readings; absent at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tx_bytes_per_second: Option<f64>,
 }

@@ -58,6 +58,13 @@ pub struct SystemMetrics {
     /// The host's temperature sensors. Source: `/sys/class/hwmon`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub temperatures: Vec<Temperature>,
+    /// The units of systemd that have failed, by name, 256 at most; absent where systemd does not run or cannot be
+    /// asked. Source: systemd's `ListUnitsFiltered`, by D-Bus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_units: Option<Vec<FailedUnit>>,
+    /// NVIDIA's GPUs; absent where their driver's library is not there. Source: NVML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<Vec<Gpu>>,
     /// How many processes there are, by state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<ProcessCounts>,
@@ -90,6 +97,8 @@ impl Default for SystemMetrics {
             network: Vec::new(),
             pressure: None,
             temperatures: Vec::new(),
+            failed_units: None,
+            gpus: None,
             processes: None,
             top_processes: Vec::new(),
             top_memory: Vec::new(),
@@ -295,6 +304,40 @@ pub struct Temperature {
     /// From where on the device itself is in danger, in degrees Celsius; absent where it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critical: Option<f64>,
+}
+
+/// A unit of systemd that has failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedUnit {
+    /// Its name, e.g. `nginx.service`.
+    pub name: String,
+    /// What it is, in its own words.
+    pub description: String,
+}
+
+/// One GPU. Figures that it does not know are absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// Its number.
+    pub index: u32,
+    /// Its model, e.g. `NVIDIA A100-SXM4-40GB`.
+    pub name: String,
+    /// The share of time in which it computed something, over its own last sampling period (at most a second), in
+    /// percent, 0–100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_percent: Option<f64>,
+    /// Memory in use, in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_used: Option<f64>,
+    /// Memory, in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_total: Option<f64>,
+    /// In degrees Celsius.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub celsius: Option<f64>,
+    /// Power that it draws, in watts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watts: Option<f64>,
 }
 
 /// How many processes there are, by state. Source: `/proc/<pid>/stat`.

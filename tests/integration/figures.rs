@@ -460,11 +460,10 @@ fn pressure_is_that_of_the_kernel() {
     let watch = Watch::start(move || resources.map(read));
     let agent = Agent::start(&[("PUBLISH_INTERVAL", "1s")]);
     let mut client = agent.login();
-    let mut snapshot = client.snapshot();
     // The busy ones leave the agent little: on a host with much to read the first may come without.
-    while snapshot["sources"]["system"]["collected_at"].is_null() {
-        snapshot = client.snapshot();
-    }
+    let snapshot = client.snapshot_where("a reading of the host", PATIENCE, |s| {
+        !s["sources"]["system"]["collected_at"].is_null()
+    });
     let system = snapshot["system"].clone();
     let readings = watch.finish();
     if readings[0].1.iter().all(Option::is_none) {

@@ -138,14 +138,20 @@ impl Direct {
         self.containers.insert(container.id.clone(), (pid, known));
     }
 
-    /// Reads a container's figures, with their rates since `before`.
-    pub(super) fn read(&mut self, id: &str, before: Option<&Reading>) -> Result<Reading, Miss> {
+    /// Reads a container's figures, with their rates since `before`; of one that `lends` its network to others all
+    /// of them each time.
+    pub(super) fn read(
+        &mut self,
+        id: &str,
+        before: Option<&Reading>,
+        lends: bool,
+    ) -> Result<Reading, Miss> {
         let (buffer, host_memory) = (&mut self.buffer, self.host_memory);
         let read = match (self.containers.get(id), &self.kernel) {
-            (Some((_, Known::Kept(files))), _) => files.read(before, buffer, host_memory),
+            (Some((_, Known::Kept(files))), _) => files.read(before, lends, buffer, host_memory),
             (Some(&(pid, Known::Located { own_network })), Ok(kernel)) => kernel
                 .open(id, pid, own_network)
-                .and_then(|files| files.read(before, buffer, host_memory)),
+                .and_then(|files| files.read(before, lends, buffer, host_memory)),
             (Some((_, Known::Refused(reason))), _) => return Err(Miss::Refused(reason.clone())),
             (Some((_, Known::Unanswered(error))), _) => return Err(Miss::Failed(error.clone())),
             (Some((_, Known::Idle)), _) => return Err(Miss::Idle),

@@ -171,6 +171,7 @@ mod tests {
     use bollard::errors::Error as BollardError;
     use bollard::models::EventMessage;
     use futures_util::stream;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::{Following, History, Told, event};
@@ -279,5 +280,26 @@ mod tests {
         let following = Following::start(failing, History::default());
         tokio::task::yield_now().await;
         assert!(following.take().ended);
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_panics(
+            action in "start|die|health_status: \\PC*|rename|\\PC*",
+            id: String,
+            text: String,
+            seconds: Option<i64>,
+            nanoseconds: Option<i64>,
+        ) {
+            let attributes = json!({"name": text, "exitCode": text, "oldName": text});
+            let message = json!({
+                "Action": action, "time": seconds, "timeNano": nanoseconds,
+                "Actor": {"ID": id, "Attributes": attributes},
+            });
+            let message: EventMessage = serde_json::from_value(message).unwrap();
+            if let Some(event) = event(&message) {
+                prop_assert!(serde_json::to_string(&event).is_ok());
+            }
+        }
     }
 }

@@ -51,6 +51,11 @@ impl Listed {
         })
     }
 
+    /// Whether an id or a name, without its slash, is this one's.
+    pub(super) fn is(&self, id_or_name: &str) -> bool {
+        self.id == id_or_name || self.bare_name() == id_or_name
+    }
+
     /// The name without its slash, as logs are keyed.
     pub(crate) fn bare_name(&self) -> &str {
         self.name.trim_start_matches('/')

@@ -26,7 +26,7 @@ use engine::{Call, Engine, EngineError};
 pub use inventory::Containers;
 pub(super) use inventory::{Inspection, Running};
 pub(super) use listing::Listed;
-use usage::{CpuReading, Reading, publish, share_networks};
+use usage::{CpuReading, Reading, network_lenders, publish, share_networks};
 
 /// Calls for statistics that are under way at once. Docker 20.10 answers them only at its own
 /// 1 Hz tick, so a round is as short as this is large: all running containers at once, up to a
@@ -98,10 +98,12 @@ impl ContainerSource {
         let mut lost = Vec::new();
         let mut fresh = Vec::new();
         let patterns = &self.labels;
+        let lenders = network_lenders(running);
         for (index, container) in running.iter().enumerate() {
             let id = &container.listed.id;
             let before = self.readings.get(id);
-            match self.direct.read(id, before) {
+            let lends = lenders.iter().any(|lender| container.listed.is(lender));
+            match self.direct.read(id, before, lends) {
                 Ok(reading) => match before {
                     Some(before) => {
                         measured.add(index, container, patterns, reading, Some(&before.cpu));
@@ -132,7 +134,7 @@ impl ContainerSource {
             }
             for (index, container) in lost {
                 // One whose files cannot be read after all is refused in the next round.
-                if let Ok(reading) = self.direct.read(&container.listed.id, None) {
+                if let Ok(reading) = self.direct.read(&container.listed.id, None, false) {
                     fresh.push((index, container, reading));
                 }
             }
@@ -142,7 +144,7 @@ impl ContainerSource {
             measured.waited = FIRST_INTERVAL;
         }
         for (index, container, before) in fresh {
-            if let Ok(reading) = self.direct.read(&container.listed.id, Some(&before)) {
+            if let Ok(reading) = self.direct.read(&container.listed.id, Some(&before), false) {
                 measured.add(index, container, patterns, reading, Some(&before.cpu));
             }
         }

@@ -46,7 +46,7 @@ pub(super) fn read(
             .into(),
         ..Usage::default()
     };
-    Some((before, Reading::since(previous, now, usage)))
+    Some((before, Reading::since(previous, now, usage, None)))
 }
 
 /// `None` for the zeros that stand for "never read" and "not running".

@@ -25,10 +25,6 @@ const HOST_SLACK_SECONDS: f64 = 0.15;
 /// What a container uses, and has used since it started.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Usage {
-    /// When it was read; none where the engine did that.
-    pub(super) read_at: Option<Instant>,
-    /// Whether the container had done nothing since the reading before.
-    pub(super) idle: bool,
     /// Memory, in bytes, inactive file cache included.
     pub(super) memory: u64,
     /// File cache that the kernel could take back at once, in bytes.
@@ -71,22 +67,34 @@ pub(super) struct Reading {
     pub(super) cpu: CpuReading,
     /// May be that of an earlier reading, where nothing has happened since.
     pub(super) usage: Arc<Usage>,
+    /// When that was read; none where the engine did it.
+    pub(super) usage_at: Option<Instant>,
+    /// Whether the container had done nothing between that and the reading before.
+    pub(super) idle: bool,
 }
 
 impl Reading {
-    /// A reading, with the rates since `before`.
-    pub(super) fn since(before: Option<&Self>, cpu: CpuReading, mut usage: Usage) -> Self {
+    /// A reading of everything, with the rates since `before`.
+    pub(super) fn since(
+        before: Option<&Self>,
+        cpu: CpuReading,
+        mut usage: Usage,
+        usage_at: Option<Instant>,
+    ) -> Self {
         if let Some(before) = before {
-            let ours = before.usage.read_at.zip(usage.read_at);
-            let seconds = match ours {
+            let seconds = match before.usage_at.zip(usage_at.or(cpu.received)) {
                 Some((before, now)) => Some(now.saturating_duration_since(before).as_secs_f64()),
                 None => seconds_between(&before.cpu, &cpu),
             };
             usage.compare(&before.usage, seconds);
         }
         Self {
+            idle: before.is_some_and(|before| {
+                before.cpu.usage_ns == cpu.usage_ns && before.usage.memory == usage.memory
+            }),
             cpu,
             usage: Arc::new(usage),
+            usage_at,
         }
     }
 }
@@ -118,7 +126,7 @@ pub(super) fn publish(
     listed: &Listed,
     inspected: Option<&Inspected>,
     patterns: &LabelPatterns,
-    Reading { cpu, usage }: &Reading,
+    Reading { cpu, usage, .. }: &Reading,
     before: Option<&CpuReading>,
 ) -> Container {
     let memory = without_cache(usage.memory, usage.inactive_file);
@@ -189,23 +197,26 @@ fn throttled_percent(before: Throttling, now: Throttling) -> Option<f64> {
     (periods > 0).then(|| figure(throttled as f64 / periods as f64 * 100.0, 2).min(100.0))
 }
 
+/// The ids or names of the containers whose network others share.
+pub(super) fn network_lenders(running: &[Running]) -> Vec<&str> {
+    running.iter().filter_map(network_lender).collect()
+}
+
+fn network_lender(borrower: &Running) -> Option<&str> {
+    borrower.inspection.done()?.network_of.as_deref()
+}
+
 /// Says of each container that shares another's network whose that is: the counters are the other's. Where that
 /// one does not run, they are its own.
 pub(super) fn share_networks(containers: &mut [(usize, Container)], running: &[Running]) {
     for (index, container) in containers {
-        let Some(owner) = running
-            .get(*index)
-            .and_then(|one| one.inspection.done())
-            .and_then(|inspected| inspected.network_of.as_deref())
-        else {
-            continue;
-        };
-        let owner = running
-            .iter()
-            .map(|one| &one.listed)
-            .find(|listed| listed.id == owner || listed.bare_name() == owner);
-        if let Some(owner) = owner {
-            container.network_of = Some(owner.bare_name().to_owned());
+        let lender = running.get(*index).and_then(network_lender);
+        let lender = lender.and_then(|lender| {
+            let mut listed = running.iter().map(|one| &one.listed);
+            listed.find(|listed| listed.is(lender))
+        });
+        if let Some(lender) = lender {
+            container.network_of = Some(lender.bare_name().to_owned());
             container.network = Arc::default();
         }
     }
@@ -262,11 +273,14 @@ fn by_host(before: &CpuReading, now: &CpuReading) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::{Duration, Instant};
 
+    use proptest::prelude::*;
     use time::OffsetDateTime;
 
-    use super::{CpuReading, cpu_percent, without_cache};
+    use super::{CpuReading, Reading, Usage, cpu_percent, without_cache};
+    use crate::model::{BlockIo, InterfaceCounters, Throttling};
 
     fn before() -> CpuReading {
         CpuReading {
@@ -346,5 +360,51 @@ mod tests {
         assert_eq!(without_cache(50, 8), 42);
         assert_eq!(without_cache(50, 0), 50);
         assert_eq!(without_cache(50, 60), 50);
+    }
+
+    fn usage(numbers: [u64; 4]) -> Usage {
+        let [a, b, c, d] = numbers;
+        let counters = InterfaceCounters {
+            rx_bytes: a,
+            tx_bytes: b,
+            ..InterfaceCounters::default()
+        };
+        Usage {
+            throttling: Some(Throttling {
+                periods: c,
+                throttled_periods: d,
+                throttled_ns: a,
+            }),
+            block_io: Some(BlockIo {
+                read_bytes: c,
+                write_bytes: d,
+                ..BlockIo::default()
+            }),
+            network: BTreeMap::from([("eth0".to_owned(), counters)]).into(),
+            ..Usage::default()
+        }
+    }
+
+    proptest! {
+        /// Counters that go backwards, that jump, and readings at one moment included.
+        #[test]
+        fn no_figure_is_odd(earlier: [u64; 4], later: [u64; 4], milliseconds in 0..10_000_u64) {
+            let at = Instant::now();
+            let before = Reading::since(None, before(), usage(earlier), Some(at));
+            prop_assert_eq!(before.usage.network["eth0"].rx_bytes_per_second, None);
+            let at = at + Duration::from_millis(milliseconds);
+            let now = Reading::since(Some(&before), before.cpu, usage(later), Some(at));
+            let (io, network) = (now.usage.block_io.unwrap(), now.usage.network["eth0"]);
+            for rate in [
+                io.read_bytes_per_second,
+                io.write_bytes_per_second,
+                network.rx_bytes_per_second,
+                network.tx_bytes_per_second,
+            ] {
+                prop_assert!(rate.is_some_and(|rate| rate.is_finite() && rate >= 0.0));
+            }
+            let share = now.usage.throttled_percent;
+            prop_assert!(share.is_none_or(|share| (0.0..=100.0).contains(&share)));
+        }
     }
 }

@@ -4,12 +4,16 @@ mod containers;
 mod cpu;
 mod disk_io;
 mod disks;
+mod gpu;
 mod memory;
 mod network;
 mod process;
 mod sampler;
 mod temperatures;
+mod units;
 mod users;
+
+use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit};
 
@@ -18,7 +22,9 @@ use super::docker::Containers;
 use super::{Collector, Round, Source};
 use crate::messages::SystemSample;
 use containers::ContainerNames;
+use gpu::Gpus;
 use sampler::Sampler;
+use units::Units;
 
 /// Which share of all files that the process may open may be kept open for one kind of figures.
 const SHARE_OF_FILES: u64 = 16;
@@ -31,6 +37,8 @@ pub struct HostSource {
     top_processes: usize,
     containers: Option<Containers>,
     sampler: Blocking<Option<Sampler>, Result<SystemSample, sampler::Error>>,
+    units: Units,
+    gpus: Gpus,
 }
 
 /// How many files are kept open, of as many as the process may open.
@@ -59,6 +67,8 @@ impl HostSource {
             top_processes,
             containers,
             sampler: Blocking::new("the host", None),
+            units: Units::new(),
+            gpus: Gpus::new(),
         }
     }
 }
@@ -81,8 +91,14 @@ impl Source for HostSource {
                 .insert(Sampler::new(top_processes)?)
                 .sample(&names()),
         });
-        match read.await {
-            Ok(Ok(sample)) => Round::whole(sample),
+        let (read, failed_units, gpus) = tokio::join!(read, self.units.read(), self.gpus.read());
+        match read {
+            Ok(Ok(mut sample)) => {
+                let metrics = Arc::make_mut(&mut sample.metrics);
+                metrics.failed_units = failed_units;
+                metrics.gpus = gpus;
+                Round::whole(sample)
+            }
             Ok(Err(error)) => Round::failed(super::with_causes(&error)),
             Err(late) => Round::failed(late),
         }

@@ -16,8 +16,7 @@ use crate::model::{InterfaceKind, NetworkInterface};
 const LOOPBACK: u64 = 772;
 /// The bit of `flags` that is set where an interface was switched on.
 const UP: u64 = 1;
-/// For how long what was found of an interface's link is not looked at again. Shorter than a second, so that an
-/// interval of one has it anew in each round.
+/// For how long what was found of an interface's link is not looked at again, where rounds come faster.
 const STANDS_FOR: Duration = Duration::from_millis(900);
 /// The most files that are kept open: for each container there is an interface.
 pub(super) const MOST_KEPT_FILES: u64 = 256;
@@ -278,8 +277,9 @@ fn number(folder: &Path, file: &str) -> Option<u64> {
 mod tests {
     use std::fs;
     use std::path::Path;
+    use std::time::Duration;
 
-    use super::{ContainerNames, Interfaces};
+    use super::{ContainerNames, Interfaces, STANDS_FOR};
     use crate::model::{InterfaceKind, NetworkInterface};
 
     /// An interface in a class folder: files with a text, and folders.
@@ -376,5 +376,27 @@ mod tests {
         assert_eq!(rates(&[("b", 1002)]), [Some(1.0)]);
         assert_eq!(rates(&[("a", 20), ("b", 1002)]), [None, Some(0.0)]);
         assert_eq!(interfaces.known.len(), 2);
+    }
+
+    #[test]
+    fn a_link_is_looked_at_again_once_what_was_found_is_old() {
+        let class = tempfile::tempdir().unwrap();
+        let name = "eth0";
+        let numbers = [("ifindex", "2"), ("iflink", "2"), ("type", "1")];
+        let link = [("device", "/"), ("operstate", "up"), ("speed", "100")];
+        interface(class.path(), name, &[numbers, link].concat());
+        let mut interfaces = Interfaces::new(class.path());
+        let mut link = |looked_before: Duration| {
+            if let Some(known) = interfaces.known.get_mut(name) {
+                known.looked = known.looked.and_then(|at| at.checked_sub(looked_before));
+            }
+            let read = interfaces.take_in(&table(&[(name, 1)]), 1.0, &ContainerNames::default());
+            (read[0].up, read[0].speed)
+        };
+        assert_eq!(link(Duration::ZERO), (Some(true), Some(100)));
+        fs::write(class.path().join(name).join("operstate"), "down\n").unwrap();
+        fs::write(class.path().join(name).join("speed"), "-1\n").unwrap();
+        assert_eq!(link(Duration::ZERO), (Some(true), Some(100)));
+        assert_eq!(link(STANDS_FOR), (Some(false), None));
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::system::uname;
 use sysinfo::System;
+use tracing::trace;
 
 use super::{ContainerNames, cpu, disk_io, disks, memory, network, process, temperatures};
 use crate::collect::pressure;
@@ -86,12 +87,13 @@ impl Sampler {
 
     /// Reads everything once. Blocks.
     pub(super) fn sample(&mut self, names: &ContainerNames) -> Result<SystemSample, Error> {
-        let memory = memory::read().map_err(unreadable("/proc/meminfo"))?;
-        let load = self.cpus.read().map_err(unreadable("/proc/stat"))?;
-        let processes = self.processes(memory.total, names)?;
+        let memory = timed("memory", memory::read).map_err(unreadable("/proc/meminfo"))?;
+        let load = timed("cpu", || self.cpus.read()).map_err(unreadable("/proc/stat"))?;
+        let processes = timed("processes", || self.processes(memory.total, names))?;
         let (network, disk_io) = self.counters(names)?;
         self.refresh_host(load.cpus)?;
         let (disk_used, disk_total) = disks::root().map_err(unreadable("/"))?;
+        let disks = timed("disks", || self.disks.read());
         let averages = System::load_average().map_err(sysinfo("/proc/loadavg"))?;
         let mib = |bytes: u64| figure(bytes as f64 / MIB, 2);
         let metrics = SystemMetrics {
@@ -106,10 +108,7 @@ impl Sampler {
             swap_total: memory.swap.map(|(total, _)| mib(total)),
             disk_used,
             disk_total,
-            disks: self
-                .disks
-                .read()
-                .map_err(unreadable("/proc/self/mountinfo"))?,
+            disks: disks.map_err(unreadable("/proc/self/mountinfo"))?,
             disk_io,
             uptime: System::uptime().map_err(sysinfo("/proc/uptime"))?,
             load_avg: LoadAverage {
@@ -118,8 +117,11 @@ impl Sampler {
                 fifteen: figure(averages.fifteen, 2),
             },
             network,
-            pressure: pressure(),
-            temperatures: self.sensors.read(),
+            pressure: timed("pressure", pressure),
+            temperatures: timed("temperatures", || self.sensors.read()),
+            // Asked of others: see `HostSource`.
+            failed_units: None,
+            gpus: None,
             processes: Some(processes.counts),
             top_processes: processes.busiest,
             top_memory: processes.largest,
@@ -156,9 +158,9 @@ impl Sampler {
     ) -> Result<(Vec<NetworkInterface>, Vec<DiskIo>), Error> {
         let now = Instant::now();
         let seconds = (now - std::mem::replace(&mut self.read_at, now)).as_secs_f64();
-        let network = self.interfaces.read(seconds, names);
+        let network = timed("network", || self.interfaces.read(seconds, names));
         let network = network.map_err(unreadable("/proc/net/dev"))?;
-        let disk_io = self.devices.read(seconds);
+        let disk_io = timed("disk_io", || self.devices.read(seconds));
         Ok((network, disk_io.map_err(unreadable("/proc/diskstats"))?))
     }
 
@@ -179,6 +181,18 @@ impl Sampler {
         });
         Ok(())
     }
+}
+
+/// Reads a family of figures, and says in the log how long that took: what a round costs is for all to see.
+fn timed<T>(family: &'static str, read: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let figures = read();
+    trace!(
+        family,
+        duration_us = started.elapsed().as_micros() as u64,
+        "read"
+    );
+    figures
 }
 
 /// Source: `/proc/pressure`.

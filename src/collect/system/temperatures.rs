@@ -47,7 +47,7 @@ impl Sensors {
             Some(Temperature {
                 device: sensor.device.clone(),
                 sensor: sensor.label.clone(),
-                celsius: celsius(&sensor.input)?,
+                celsius: celsius(&text(&sensor.input)?)?,
                 critical: sensor.critical,
             })
         });
@@ -75,7 +75,9 @@ fn find(class: &Path) -> Vec<Sensor> {
                 Sensor {
                     device: device.clone(),
                     label: label.unwrap_or_else(|| format!("temp{number}")),
-                    critical: celsius(&beside("crit")).filter(|critical| *critical > 0.0),
+                    critical: text(&beside("crit"))
+                        .and_then(|text| celsius(&text))
+                        .filter(|critical| *critical > 0.0),
                     input,
                 },
             ));
@@ -91,9 +93,9 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
-/// What a file says in thousandths of a degree; none for what cannot be.
-fn celsius(file: &Path) -> Option<f64> {
-    let degrees = text(file)?.parse::<i64>().ok()? as f64 / 1000.0;
+/// Thousandths of a degree; none for what cannot be.
+fn celsius(text: &str) -> Option<f64> {
+    let degrees = text.parse::<i64>().ok()? as f64 / 1000.0;
     PLAUSIBLE
         .contains(&degrees)
         .then(|| figure(degrees.abs(), 1).copysign(degrees) + 0.0)
@@ -108,7 +110,9 @@ fn text(file: &Path) -> Option<String> {
 mod tests {
     use std::fs;
 
-    use super::Sensors;
+    use proptest::prelude::*;
+
+    use super::{PLAUSIBLE, Sensors, celsius};
     use crate::model::Temperature;
 
     #[test]
@@ -147,5 +151,14 @@ mod tests {
         write("hwmon1/temp10_input", "43000\n");
         assert_eq!(sensors.read()[1].celsius, 43.0);
         assert!(Sensors::new(&class.path().join("none")).read().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_a_temperature_that_cannot_be(text in "\\PC*|-?[0-9]{1,20}", thousandths in -70_000..260_000_i64) {
+            for text in [text, format!("{thousandths}")] {
+                prop_assert!(celsius(&text).is_none_or(|celsius| PLAUSIBLE.contains(&celsius)));
+            }
+        }
     }
 }

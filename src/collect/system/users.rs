@@ -49,6 +49,8 @@ fn parse(passwd: &str) -> impl Iterator<Item = (u32, String)> {
 mod tests {
     use std::collections::HashMap;
 
+    use proptest::prelude::*;
+
     use super::{Users, parse};
 
     #[test]
@@ -66,5 +68,12 @@ mod tests {
         let mut users = Users::default();
         assert_eq!(users.name(0), "root");
         assert_eq!(users.name(4_000_000_001), "4000000001");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_no_user_is_nameless(passwd in "(\\PC|\n|:|[0-9])*") {
+            prop_assert!(parse(&passwd).all(|(_, name)| !name.is_empty()));
+        }
     }
 }

@@ -150,6 +150,8 @@ pub(crate) fn of_process(proc: &Path, pid: u32, file: &str) -> PathBuf {
 mod tests {
     use std::path::PathBuf;
 
+    use proptest::prelude::*;
+
     use super::{Groups, Mounts, locate};
 
     const ID: &str = "f578d361bfcaff9f0290622db5df2766338472ecfb9b4602a60c37cc8dc0d8d8";
@@ -242,5 +244,16 @@ mod tests {
             locate(&Mounts::parse("nonsense\n - cgroup\n"), "x\n1:\n", ID),
             None
         );
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(mounts in "(\\PC|\n|/| |[0-9:])*", cgroup in "(\\PC|\n|/|:|[0-9])*", id in "[0-9a-f]{0,64}") {
+            for mounts in [&mounts, V1, V2] {
+                let mounts = Mounts::parse(mounts);
+                let _ = locate(&mounts, &cgroup, &id);
+                let _ = locate(&mounts, &format!("0::{cgroup}{id}\n1:memory:/{id}\n2:cpuacct:{cgroup}"), &id);
+            }
+        }
     }
 }

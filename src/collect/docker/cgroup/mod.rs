@@ -24,9 +24,8 @@ use crate::model::{BlockIo, InterfaceCounters, Throttling};
 const PAGE: usize = 4096;
 /// The most files that are kept open for one container.
 pub(super) const FILES_PER_CONTAINER: usize = 11;
-/// For how long the figures of a container that does nothing are not read again. Shorter than a second, so that an
-/// interval of one has everything anew in each round.
-const STANDS_FOR: Duration = Duration::from_millis(900);
+/// For how long the figures of a container that does nothing stand.
+const STANDS_FOR: Duration = Duration::from_secs(1);
 
 /// Where the kernel's files are.
 #[derive(Debug, Clone)]
@@ -192,12 +191,14 @@ impl ContainerFiles {
     /// Reads all figures once, with their rates since `before`. `buffer` is room for the texts, kept by the caller
     /// between readings; `host_memory`, in bytes, is the limit of a container that has none.
     ///
-    /// Most containers do nothing most of the time. Of one that has neither run nor used other memory since, and
-    /// that had done nothing before either, most files say what they said: they are read again after
-    /// [`STANDS_FOR`], for what others do to it, such as sending it something.
+    /// Most containers do nothing most of the time. Of one that has neither run nor used other memory, most files
+    /// say what they said. They are read all the same, once to see that nothing moves any more, and again before
+    /// what they said is [`STANDS_FOR`] old: others may have sent it something. Where it `lends` its network to
+    /// others, who may be busy, they are read each time.
     pub(super) fn read(
         &self,
         before: Option<&Reading>,
+        lends: bool,
         buffer: &mut Vec<u8>,
         host_memory: u64,
     ) -> Result<Reading, KernelError> {
@@ -210,27 +211,26 @@ impl ContainerFiles {
             read_at: None,
             received: Some(received),
         };
-        let idle = before.is_some_and(|before| {
-            before.cpu.usage_ns == usage_ns && before.usage.memory == begun.memory
-        });
-        let stands = |usage: &Usage| {
-            let read_at = usage.read_at.filter(|_| idle && usage.idle);
-            read_at.is_some_and(|at| received.saturating_duration_since(at) < STANDS_FOR)
-        };
-        if let Some(before) = before.filter(|before| stands(&before.usage)) {
-            let usage = Arc::clone(&before.usage);
-            return Ok(Reading { cpu, usage });
+        if let Some(before) = before
+            && !lends
+            && before.idle
+            && before.cpu.usage_ns == usage_ns
+            && before.usage.memory == begun.memory
+            && stands(before, received)
+        {
+            return Ok(Reading {
+                cpu,
+                ..before.clone()
+            });
         }
         let mut usage = self.complete(begun, buffer)?;
-        usage.read_at = Some(received);
-        usage.idle = idle;
         // As the engine does: a limit above the host's memory is none.
         usage.memory_limit = usage.memory_limit.min(host_memory);
         if let Some(file) = &self.network {
             let network = interfaces(need("network counters", text(file, buffer))?);
             usage.network = Arc::new(network);
         }
-        Ok(Reading::since(before, cpu, usage))
+        Ok(Reading::since(before, cpu, usage, Some(received)))
     }
 
     /// CPU time in nanoseconds and memory, which tell whether there is more to be read.
@@ -248,6 +248,15 @@ impl ContainerFiles {
             Files::V2(files) => files.complete(begun, buffer),
         }
     }
+}
+
+/// Whether what was read still stands when the next reading comes, if that takes as long as this one did.
+fn stands(before: &Reading, now: Instant) -> bool {
+    let (Some(read_at), Some(last)) = (before.usage_at, before.cpu.received) else {
+        return false;
+    };
+    let since = |at| now.saturating_duration_since(at);
+    since(read_at) + since(last) < STANDS_FOR
 }
 
 impl V1Files {

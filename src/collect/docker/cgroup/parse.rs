@@ -67,6 +67,8 @@ pub(super) fn io_stat(text: &str) -> BlockIo {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::{blkio, io_stat, keyed, keyed_all, number};
     use crate::model::BlockIo;
 
@@ -102,5 +104,20 @@ mod tests {
         };
         assert_eq!(io_stat(v2), expected);
         assert_eq!(io_stat(""), BlockIo::default());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "(\\PC|\n| |[0-9]|Read |Write |rbytes=|wios=)*", value: u64) {
+            let _ = (number(&text), keyed(&text, "0"), keyed_all(&text, ["0", "1"]));
+            let (read, written) = blkio(&text);
+            let more = format!("{text}\n8:0 Read {value}\n8:0 Write {value}\n8:0 Write {}\n", u64::MAX);
+            prop_assert_eq!(blkio(&more), (read.saturating_add(value), u64::MAX));
+            let _ = written;
+            let before = io_stat(&text);
+            let more = io_stat(&format!("{text}\n8:0 rios={value} wbytes={}", u64::MAX));
+            prop_assert_eq!(more.read_ops, before.read_ops.saturating_add(value));
+            prop_assert_eq!(more.write_bytes, u64::MAX);
+        }
     }
 }

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{ContainerFiles, Kernel, KernelError, STANDS_FOR};
-use crate::collect::docker::usage::{Reading, Usage};
+use super::{ContainerFiles, Kernel, KernelError};
+use crate::collect::docker::usage::{CpuReading, Reading, Usage};
 use crate::model::{BlockIo, InterfaceCounters, Pressure, Pressures, Stalls, Throttling};
 
 const V1: &str = include_str!("../../../../tests/fixtures/cgroup-v1.txt");
@@ -117,17 +117,27 @@ impl Tree {
 }
 
 fn read(files: &ContainerFiles) -> (u64, Usage) {
-    let Reading { cpu, usage } = read_since(files, None);
-    assert!(cpu.received.is_some() && usage.read_at == cpu.received);
-    let usage = Usage {
-        read_at: None,
-        ..Arc::unwrap_or_clone(usage)
-    };
-    (cpu.usage_ns, usage)
+    let Reading { cpu, usage, .. } = read_since(files, None);
+    assert!(cpu.received.is_some());
+    (cpu.usage_ns, Arc::unwrap_or_clone(usage))
 }
 
 fn read_since(files: &ContainerFiles, before: Option<&Reading>) -> Reading {
-    files.read(before, &mut Vec::new(), HOST_MEMORY).unwrap()
+    let mut buffer = Vec::new();
+    files.read(before, false, &mut buffer, HOST_MEMORY).unwrap()
+}
+
+/// As if a reading had been taken so much earlier.
+fn earlier(reading: Reading, by: Duration) -> Reading {
+    let before = |at: Option<Instant>| at.and_then(|at| at.checked_sub(by));
+    Reading {
+        usage_at: before(reading.usage_at),
+        cpu: CpuReading {
+            received: before(reading.cpu.received),
+            ..reading.cpu
+        },
+        ..reading
+    }
 }
 
 /// The files of a fixture, which has them as `tail -n +1 FILE…` prints them: name and text.
@@ -418,7 +428,7 @@ fn what_is_read_is_as_it_is_now() {
     let mut buffer = Vec::new();
     let mut memory = |text: &str| {
         tree.write(&format!("cgroup{group}/memory.current"), text);
-        let Reading { usage, .. } = files.read(None, &mut buffer, HOST_MEMORY).unwrap();
+        let Reading { usage, .. } = files.read(None, false, &mut buffer, HOST_MEMORY).unwrap();
         usage.memory
     };
     assert_eq!(memory("99999744\n"), 99_999_744);
@@ -510,55 +520,124 @@ fn interfaces_of_other_names_count_where_there_is_none_of_the_engines() {
     assert_eq!(names(&others), ["en0", "tun0"]);
 }
 
-/// How many processes a container has by a second reading, when it had 7, and 8 since: after so long, with other
-/// CPU time and memory or the same, and with a reading before the two that had been the same, or not.
-fn pids_after(wait: Duration, [cpu, memory]: [&str; 2], idle: bool) -> Option<u64> {
-    let group = format!("/docker/{ID}");
-    let tree = Tree::v2(&group, &group);
-    let files = tree.open(ID, true).unwrap();
-    let mut before = read_since(&files, None);
-    if idle {
-        before = read_since(&files, Some(&before));
+/// What there is to a second reading that comes so long after the first, with this CPU time and memory, where there
+/// were 7 processes by the first and are 8 since.
+struct Second {
+    after: Duration,
+    cpu: &'static str,
+    memory: &'static str,
+    /// Whether the container had done nothing before the first either.
+    idle: bool,
+    lends: bool,
+}
+
+/// Of a container that does nothing, at intervals of 100 ms.
+const QUIET: Second = Second {
+    after: Duration::from_millis(100),
+    cpu: "usage_usec 8412345",
+    memory: "51204096\n",
+    idle: true,
+    lends: false,
+};
+
+impl Second {
+    fn pids(&self) -> Option<u64> {
+        let group = format!("/docker/{ID}");
+        let tree = Tree::v2(&group, &group);
+        let files = tree.open(ID, true).unwrap();
+        let mut before = read_since(&files, None);
+        if self.idle {
+            before = read_since(&files, Some(&before));
+        }
+        assert_eq!((before.usage.pids, before.idle), (Some(7), self.idle));
+        let before = earlier(before, self.after);
+        let stat = file(V2, "cpu.stat").replace(QUIET.cpu, self.cpu);
+        tree.write(&format!("cgroup{group}/cpu.stat"), &stat);
+        tree.write(&format!("cgroup{group}/memory.current"), self.memory);
+        tree.write(&format!("cgroup{group}/pids.current"), "8\n");
+        let now = files.read(Some(&before), self.lends, &mut Vec::new(), HOST_MEMORY);
+        let now = now.unwrap();
+        assert!(now.cpu.received > before.cpu.received);
+        now.usage.pids
     }
-    assert_eq!(before.usage.pids, Some(7));
-    let mut usage = Usage::clone(&before.usage);
-    usage.read_at = usage.read_at.and_then(|at| at.checked_sub(wait));
-    before.usage = Arc::new(usage);
-    let stat = file(V2, "cpu.stat").replace("usage_usec 8412345", cpu);
-    tree.write(&format!("cgroup{group}/cpu.stat"), &stat);
-    tree.write(&format!("cgroup{group}/memory.current"), memory);
-    tree.write(&format!("cgroup{group}/pids.current"), "8\n");
-    let now = read_since(&files, Some(&before));
-    assert!(now.cpu.received > before.cpu.received);
-    now.usage.pids
 }
 
 #[test]
-fn who_does_nothing_is_asked_for_less_within_a_second() {
-    let same = ["usage_usec 8412345", "51204096\n"];
-    let [cpu, memory] = same;
-    assert_eq!(pids_after(Duration::ZERO, same, true), Some(7));
-    assert_eq!(pids_after(STANDS_FOR, same, true), Some(8));
-    assert_eq!(pids_after(Duration::ZERO, same, false), Some(8));
-    let ran = ["usage_usec 8412346", memory];
-    assert_eq!(pids_after(Duration::ZERO, ran, true), Some(8));
-    let grew = [cpu, "51208192\n"];
-    assert_eq!(pids_after(Duration::ZERO, grew, true), Some(8));
+fn who_does_nothing_is_asked_for_less() {
+    assert_eq!(QUIET.pids(), Some(7));
+    let others = [
+        Second {
+            idle: false,
+            ..QUIET
+        },
+        Second {
+            lends: true,
+            ..QUIET
+        },
+        Second {
+            cpu: "usage_usec 8412346",
+            ..QUIET
+        },
+        Second {
+            memory: "51208192\n",
+            ..QUIET
+        },
+        // By the next reading it would be more than a second old.
+        Second {
+            after: Duration::from_millis(500),
+            ..QUIET
+        },
+        Second {
+            after: Duration::from_millis(850),
+            ..QUIET
+        },
+    ];
+    for second in others {
+        assert_eq!(second.pids(), Some(8));
+    }
 }
 
 #[test]
 fn rates_are_over_the_time_between_what_was_read() {
     let tree = Tree::v1();
     let files = tree.open(ID, true).unwrap();
-    let mut before = read_since(&files, None);
-    let mut usage = Usage::clone(&before.usage);
-    usage.read_at = usage
-        .read_at
-        .and_then(|at| at.checked_sub(Duration::from_secs(2)));
-    before.usage = Arc::new(usage);
-    let counters = file(V1, "net/dev").replace("eth0:    1086", "eth0:    3086");
-    tree.write(&format!("proc/{PID}/net/dev"), &counters);
-    let now = read_since(&files, Some(&before));
-    let rate = now.usage.network["eth0"].rx_bytes_per_second.unwrap();
-    assert!((950.0..=1000.0).contains(&rate), "{rate}");
+    let first = earlier(read_since(&files, None), Duration::from_secs(200));
+    let write = |file: &str, from: &str, to: &str| {
+        let (path, text) = match file.split_once('/').unwrap() {
+            ("net", _) => (format!("proc/{PID}/{file}"), self::file(V1, file)),
+            (controller, name) => (
+                format!("cgroup/{controller}/docker/{ID}/{name}"),
+                self::file(V1, file),
+            ),
+        };
+        assert!(text.contains(from), "{text}");
+        tree.write(&path, &text.replacen(from, to, 1));
+    };
+    write("net/dev", "1086", "2001086");
+    write("cpu/cpu.stat", "nr_periods 11", "nr_periods 21");
+    let second = read_since(&files, Some(&first));
+    let rate = |reading: &Reading| reading.usage.network["eth0"].rx_bytes_per_second.unwrap();
+    assert!(
+        (9000.0..=10_000.0).contains(&rate(&second)),
+        "{}",
+        rate(&second)
+    );
+    assert_eq!(second.usage.throttled_percent, Some(0.0));
+    let io = |reading: &Reading| reading.usage.block_io.unwrap().write_bytes_per_second;
+    assert_eq!((io(&first), io(&second)), (None, Some(0.0)));
+    assert!(second.idle);
+
+    // Once nothing moves, all is read once more, and then stands.
+    let second = earlier(second, Duration::from_millis(100));
+    let third = read_since(
+        &files,
+        Some(&Reading {
+            idle: false,
+            ..second
+        }),
+    );
+    assert_eq!((rate(&third), third.usage.throttled_percent), (0.0, None));
+    write("cpu/cpu.stat", "nr_periods 11", "nr_periods 31");
+    let fourth = read_since(&files, Some(&third));
+    assert!(Arc::ptr_eq(&third.usage, &fourth.usage));
 }

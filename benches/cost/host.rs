@@ -1,0 +1,183 @@
+//! The host's part of a round: its CPU time, as the host is and among ten thousand processes, and what each family of
+//! figures takes of it.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use system_agent::collect::collect_once;
+use system_agent::collect::system::HostSource;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::common::bars::Bars;
+use crate::load::median;
+
+const ROUNDS: usize = 20;
+/// Between rounds: sooner than 400 ms the agent does not look through the processes again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// As `TOP_PROCESSES` is by default.
+const TOP_PROCESSES: usize = 10;
+/// The numbers of processes for which there are bars.
+const FEW: usize = 300;
+const MANY: usize = 10_000;
+
+/// Has a process of its own measure it, with so many processes on the host, or with more if there are.
+pub(crate) fn print(bars: &mut Bars) {
+    println!("\n## The host's part of a round\n");
+    println!("| processes | CPU a round, ms | of it µs by family of figures |\n|---:|---:|---|");
+    let few = measure(FEW);
+    bars.at_most(
+        &format!("CPU of the host's part, {} processes", few.processes),
+        few.cpu_ms,
+        5.0,
+        "ms",
+    );
+    let many = measure(MANY);
+    let what = format!(
+        "CPU of the host's part for each of {} processes",
+        many.processes
+    );
+    bars.at_most(
+        &what,
+        many.cpu_ms * 1000.0 / many.processes as f64,
+        25.0,
+        "µs",
+    );
+}
+
+struct Cost {
+    processes: u64,
+    cpu_ms: f64,
+}
+
+fn measure(processes: usize) -> Cost {
+    eprintln!("the host's part among {processes} processes");
+    let here = std::fs::read_dir("/proc").unwrap().filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        name.to_string_lossy().parse::<u32>().is_ok()
+    });
+    let _idle = Idle::start(processes.saturating_sub(here.count()));
+    let output = Command::new(std::env::current_exe().unwrap())
+        .arg("host")
+        .output()
+        .expect("this program starts");
+    assert!(output.status.success(), "{output:?}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let (figures, families) = stdout.trim().split_once('\t').unwrap();
+    let (processes, cpu_ms) = figures.split_once(' ').unwrap();
+    println!("| {processes} | {cpu_ms} | {families} |");
+    Cost {
+        processes: processes.parse().unwrap(),
+        cpu_ms: cpu_ms.parse().unwrap(),
+    }
+}
+
+/// Processes that do nothing, started by a shell, which ends them with itself.
+struct Idle(Option<Child>);
+
+impl Idle {
+    fn start(count: usize) -> Self {
+        if count == 0 {
+            return Self(None);
+        }
+        let script = format!(
+            "trap 'kill $(jobs -p); exit' TERM; i=0; while [ $i -lt {count} ]; do sleep 600 & i=$((i+1)); done; \
+             echo started; wait"
+        );
+        let mut shell = Command::new("bash")
+            .args(["-c", &script])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("bash");
+        let mut started = [0; 1];
+        std::io::Read::read_exact(&mut shell.stdout.take().unwrap(), &mut started).unwrap();
+        Self(Some(shell))
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if let Some(shell) = &mut self.0 {
+            crate::process::send(shell.id(), rustix::process::Signal::TERM);
+            let _ = shell.wait();
+        }
+    }
+}
+
+/// The process that measures: prints the number of processes, ms a round, and the families.
+pub(crate) fn run() {
+    let families = Families::default();
+    let subscriber = tracing_subscriber::registry().with(families.clone());
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let (mut cpu, mut processes) = (Vec::new(), 0);
+    actix::System::new().block_on(async {
+        let mut source = HostSource::new(TOP_PROCESSES, None);
+        // The first opens what is kept open.
+        for _ in 0..2 {
+            let round = collect_once(&mut source).await;
+            assert_eq!(round.error, None);
+        }
+        families.0.lock().unwrap().clear();
+        for _ in 0..ROUNDS {
+            tokio::time::sleep(PAUSE).await;
+            let before = own_cpu();
+            let sample = collect_once(&mut source).await.sample.expect("a sample");
+            cpu.push((own_cpu() - before).as_secs_f64() * 1000.0);
+            processes = sample.metrics.processes.unwrap().total;
+        }
+    });
+    let families = families.0.lock().unwrap();
+    let families: Vec<String> = families
+        .iter()
+        .map(|(family, took)| format!("{family} {:.0}", median(took)))
+        .collect();
+    println!("{processes} {:.2}\t{}", median(&cpu), families.join(", "));
+}
+
+/// CPU time of this process, all threads.
+fn own_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap(),
+        u32::try_from(time.tv_nsec).unwrap(),
+    )
+}
+
+/// What the collector says in its log that each family took, in µs.
+#[derive(Clone, Default)]
+struct Families(Arc<Mutex<BTreeMap<String, Vec<f64>>>>);
+
+impl<S: Subscriber> Layer<S> for Families {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut said = Said::default();
+        event.record(&mut said);
+        if let (Some(family), Some(took)) = (said.family, said.duration_us) {
+            self.0.lock().unwrap().entry(family).or_default().push(took);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Said {
+    family: Option<String>,
+    duration_us: Option<f64>,
+}
+
+impl Visit for Said {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "family" {
+            self.family = Some(value.to_owned());
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "duration_us" {
+            self.duration_us = Some(value as f64);
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}
