@@ -47,21 +47,13 @@ pub(super) struct Processes {
     room_for_files: u64,
     /// The number of this pass, by which what has not been seen in it is told.
     pass: u64,
-    /// The pass before; none before the first.
-    before: Option<Pass>,
+    /// When the pass before began, since boot; none before the first.
+    before: Option<Duration>,
     ticks_per_second: f64,
     page: u64,
     users: Users,
     /// Room for one pass, kept for the next.
     room: Room,
-}
-
-/// When a pass over `/proc` began, and its middle, which is when the processes count as read; since
-/// boot.
-#[derive(Debug, Clone, Copy)]
-struct Pass {
-    began: Duration,
-    middle: Duration,
 }
 
 /// What is known of a process from the pass before.
@@ -72,6 +64,8 @@ struct Known {
     /// Tells a process from a later one with the same id.
     started: u64,
     used: u64,
+    /// When that was read, since boot: among thousands some are read much sooner in a pass than others.
+    read_at: Duration,
     pass: u64,
     /// Only of processes that are listed.
     whose: Option<Box<Whose>>,
@@ -101,8 +95,9 @@ struct Room {
 struct Found {
     pid: u32,
     name: Range<usize>,
-    /// CPU time used since the pass before, in ticks.
+    /// CPU time used since the pass before, in ticks, and the time since then, in seconds.
     used: u64,
+    elapsed: f64,
     /// Resident memory, in pages.
     resident: u64,
 }
@@ -141,16 +136,12 @@ impl Processes {
     pub(super) fn read(&mut self, host_memory: u64, names: &ContainerNames) -> io::Result<Read> {
         let began = since_boot();
         self.find()?;
-        let middle = began + (since_boot() - began) / 2;
-        let elapsed = self.before.map_or(0.0, |before| {
-            middle.saturating_sub(before.middle).as_secs_f64()
-        });
-        self.before = Some(Pass { began, middle });
+        self.before = Some(began);
 
-        let percent = |ticks: u64| {
+        let percent = |process: &Found| {
             // Before the first reading there is nothing that a difference could be taken of.
-            if elapsed > 0.0 {
-                figure(ticks as f64 / self.ticks_per_second / elapsed * 100.0, 2)
+            if process.elapsed > 0.0 {
+                process.used as f64 / self.ticks_per_second / process.elapsed * 100.0
             } else {
                 0.0
             }
@@ -160,13 +151,13 @@ impl Processes {
         let engine = found
             .iter()
             .filter(|process| is_engine(name(process)))
-            .map(|process| process.used)
-            .reduce(|sum, used| sum + used);
+            .map(percent)
+            .reduce(|sum, percent| sum + percent);
         let agent = found.iter().find(|process| process.pid == self.agent);
         let agent = agent.ok_or_else(|| io::Error::other("the agent itself is not in it"))?;
         let agent = AgentUsage {
-            cpu_percent: percent(agent.used),
-            engine_cpu_percent: engine.map(percent),
+            cpu_percent: figure(percent(agent), 2),
+            engine_cpu_percent: engine.map(|percent| figure(percent, 2)),
             memory_rss: agent.resident * self.page,
         };
         let proc = self.proc.as_fd();
@@ -182,7 +173,7 @@ impl Processes {
             let whose = known.map(|known| known.whose(proc, process.pid, self.pass, users));
             TopProcess {
                 name: String::from_utf8_lossy(&text[process.name.clone()]).into_owned(),
-                cpu: percent(process.used),
+                cpu: figure(percent(process), 2),
                 mem: figure(share(resident, host_memory), 2),
                 pid: process.pid,
                 memory_rss: Some(resident),
@@ -192,7 +183,8 @@ impl Processes {
                     .map(str::to_owned),
             }
         };
-        let by_cpu = |one: &Found| (one.used, one.resident);
+        // As it is published.
+        let by_cpu = |one: &Found| ((percent(one) * 100.0).round() as u64, one.resident);
         let by_memory = |one: &Found| (one.resident, one.used);
         Ok(Read {
             counts: room.counts,
@@ -255,6 +247,7 @@ impl Processes {
         let Some(stat) = parse(&text[..length]) else {
             return Ok(());
         };
+        let read_at = since_boot();
         count(&mut self.room.counts, &stat);
         let before = before.filter(|before| before.started == stat.started);
         let base = match &before {
@@ -263,6 +256,8 @@ impl Processes {
             // It was there before, but was missed: there is nothing to compare it with.
             None => stat.used,
         };
+        let since = before.as_ref().map(|before| before.read_at).or(self.before);
+        let elapsed = since.map_or(0.0, |at| read_at.saturating_sub(at).as_secs_f64());
         let whose = before.and_then(|before| before.whose);
         self.known.insert(
             pid,
@@ -270,6 +265,7 @@ impl Processes {
                 file,
                 started: stat.started,
                 used: stat.used,
+                read_at,
                 pass: self.pass,
                 whose,
             },
@@ -280,6 +276,7 @@ impl Processes {
             pid,
             name,
             used: stat.used.saturating_sub(base),
+            elapsed,
             resident: stat.resident,
         });
         Ok(())
@@ -310,7 +307,7 @@ impl Processes {
     fn is_new(&self, stat: &Stat<'_>) -> bool {
         self.before.is_some_and(|before| {
             // The kernel counts whole ticks.
-            (stat.started + 1) as f64 / self.ticks_per_second >= before.began.as_secs_f64()
+            (stat.started + 1) as f64 / self.ticks_per_second >= before.as_secs_f64()
         })
     }
 }
@@ -511,6 +508,7 @@ mod tests {
             pid,
             name: 0..0,
             used,
+            elapsed: 1.0,
             resident,
         };
         let all = || {
