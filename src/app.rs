@@ -152,7 +152,7 @@ fn clients_within(files: Option<u64>, settings: &Settings) -> usize {
     room.min(max_clients)
 }
 
-/// Others that allocate meanwhile wait for it: for less than a millisecond, as a rule.
+/// Others that allocate meanwhile wait for it; how long it took is in the log, at `debug`.
 async fn give_memory_back() {
     loop {
         sleep(memory::GIVE_BACK_EVERY).await;
