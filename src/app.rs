@@ -23,8 +23,10 @@ use crate::collect::system::{self, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
 use crate::memory;
 use crate::messages::{StopCollecting, StopPublishing};
-use crate::serve::{Listener, Subscriptions, Threads};
-use crate::settings::{CollectSettings, ContainerStats, ServeSettings, Settings};
+use crate::renewal::Renewal;
+use crate::serve::{Listener, MOST_WAITING, Subscriptions, Threads};
+use crate::settings::{ApiKey, CollectSettings, ContainerStats, ServeSettings, Settings};
+use crate::supervisor::Supervisor;
 
 /// The share of `SHUTDOWN_TIMEOUT` that sessions have to close in: the rest is for saying so.
 const FOR_SESSIONS: f64 = 0.9;
@@ -39,11 +41,14 @@ const FILES_BESIDE_CLIENTS: u64 = 600;
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let files = raise_file_limit();
+    let waiting = most_waiting(files);
     let serve = Arc::new(ServeSettings {
-        max_clients: clients_within(files, &settings),
+        max_clients: clients_within(files, waiting, &settings),
         ..settings.serve.clone()
     });
-    let listener = Listener::bind(Arc::clone(&serve))?;
+    let (renewal, credentials) =
+        Renewal::follow(serve.credential_sources.clone(), serve.credentials.clone())?;
+    let listener = Listener::bind(Arc::clone(&serve), credentials, waiting)?;
     announce(&settings, listener.local_addr()?, files);
 
     // Each stage has threads of its own: neither a large answer of the engine nor a large
@@ -53,7 +58,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let newest = Newest::for_settings(&settings.collect);
     let aggregator = Aggregator::start_in_arbiter(&aggregating.handle(), {
         let interval = settings.publish_interval;
-        move |_| Aggregator::new(interval, newest)
+        let supervisor = Supervisor::from_env(|name| std::env::var_os(name));
+        move |_| Aggregator::new(interval, newest, supervisor)
     });
     let collectors = start_collectors(&settings.collect, &aggregator, &collecting);
 
@@ -77,7 +83,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 
     actix_rt::spawn(give_memory_back());
 
-    let signal = signals.next().await;
+    let signal = signals.until_end(&renewal).await;
     info!(signal, "stopping");
     accepting.cancel();
     for collector in &collectors {
@@ -93,7 +99,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
                 warn!(clients, "clients cut off: they did not finish reading in time");
             }
         }
-        signal = signals.next() => {
+        signal = signals.end() => {
             anyhow::bail!("a second signal ({signal}) ended the stopping");
         }
     }
@@ -118,8 +124,14 @@ fn raise_file_limit() -> Option<u64> {
     }
 }
 
+/// How many may be connected without having shown a key.
+fn most_waiting(files: Option<u64>) -> usize {
+    let room = files.map_or(usize::MAX, |files| files as usize / 8);
+    room.min(MOST_WAITING)
+}
+
 /// As many clients as were asked for, or as the open files allow.
-fn clients_within(files: Option<u64>, settings: &Settings) -> usize {
+fn clients_within(files: Option<u64>, waiting: usize, settings: &Settings) -> usize {
     let max_clients = settings.serve.max_clients;
     let Some(files) = files else {
         return max_clients;
@@ -131,7 +143,7 @@ fn clients_within(files: Option<u64>, settings: &Settings) -> usize {
     } else {
         0
     };
-    let kept = of_containers + system::most_kept_files(files);
+    let kept = of_containers + system::most_kept_files(files) + waiting as u64;
     let room = files - kept - FILES_BESIDE_CLIENTS.min(files / 2);
     let room = usize::try_from(room).unwrap_or(usize::MAX);
     if room < max_clients {
@@ -201,7 +213,7 @@ fn start_collectors(
     collectors.push(start(docker, arbiter));
     if settings.log_lines > 0 {
         let logs = LogCollector::new(
-            LogSource::new(containers, settings.log_lines, settings.container_stats),
+            LogSource::new(containers, settings),
             settings.log_interval,
             aggregator.clone().recipient(),
         );
@@ -224,10 +236,11 @@ async fn all_closed(permits: &Semaphore, settings: &ServeSettings) {
     let _ = permits.acquire_many(all).await;
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT, which end the agent, and SIGHUP.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -235,10 +248,23 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    /// Has credentials read anew at each SIGHUP, until one comes that ends the agent.
+    async fn until_end(&mut self, renewal: &Renewal) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => renewal.request(),
+            }
+        }
+    }
+
+    /// One that ends the agent.
+    async fn end(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
@@ -255,16 +281,20 @@ fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
         shutdown_timeout,
         telemetry,
     } = settings;
-    let tls = serve.tls.as_ref();
+    let sources = &serve.credential_sources;
+    let tls = sources.tls.as_ref();
+    let keys: Vec<_> = serve.credentials.keys.iter().map(ApiKey::name).collect();
     info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
-        api_key = ?serve.api_key,
+        api_keys = ?keys,
+        api_key_file = sources.keys.file().map(|file| file.display().to_string()),
         socket_port = serve.port,
         socket_address = serve.address.map_or("all".to_owned(), |address| address.to_string()),
         tls_enabled = tls.is_some(),
-        tls_cert_file = tls.map(|tls| tls.cert_file.display().to_string()),
-        tls_key_file = tls.map(|tls| tls.key_file.display().to_string()),
+        tls_cert_file = tls.map(|tls| tls.cert.display().to_string()),
+        tls_key_file = tls.map(|tls| tls.key.display().to_string()),
+        tls_client_ca_file = tls.and_then(|tls| tls.client_ca.as_ref()).map(|file| file.display().to_string()),
         whitelisted_clients = %serve.whitelist,
         publish_interval = ?publish_interval,
         system_interval = ?collect.system_interval,
@@ -275,6 +305,7 @@ fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
         docker_enabled = collect.docker.is_some(),
         container_stats = ?collect.container_stats,
         container_labels = collect.container_labels.count(),
+        log_redact = collect.log_redact.count(),
         docker_host = collect.docker.as_ref().map(ToString::to_string),
         max_clients = serve.max_clients,
         max_open_files = files,
@@ -285,8 +316,17 @@ fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
         rust_log = telemetry.filter,
         "agent started"
     );
-    if serve.api_key.is_weak() {
-        warn!("API_KEY is short: 16 characters or more are hard to guess");
+    for key in serve.credentials.keys.iter().filter(|key| key.is_weak()) {
+        warn!(key = %key.name(), "the key is short: 16 characters or more are hard to guess");
+    }
+    for problem in sources.exposed() {
+        warn!(variable = problem.variable, "{}", problem.text);
+    }
+    if tls.is_none() && !address.ip().to_canonical().is_loopback() {
+        warn!(
+            "keys and snapshots cross the network in the clear: set TLS_ENABLED with a certificate, or SOCKET_ADDRESS to \
+             127.0.0.1 and use a tunnel"
+        );
     }
     info!(%address, tls = tls.is_some(), "listening");
 }

@@ -18,7 +18,9 @@
 //! * [`serve`]: stage 3, the socket and one actor per authenticated client.
 //! * [`app`]: the daemon: wiring, signals, the order of stopping.
 //! * [`check`] and [`snapshot`]: the commands beside the daemon.
-//! * [`memory`] and [`telemetry`]: the process's allocator and its log.
+//! * [`renewal`]: keys and certificates that change meanwhile.
+//! * [`supervisor`]: what systemd is told.
+//! * [`memory`], [`secrets`] and [`telemetry`]: the process's allocator, what it keeps to itself, and its log.
 //!
 //! A stage imports `settings`, `model` and `messages`, and no other stage: stages meet as
 //! recipients of messages, wired in [`app`]. An actor is a thin shell around plain functions.
@@ -30,7 +32,10 @@ pub mod collect;
 pub mod memory;
 pub mod messages;
 pub mod model;
+pub mod renewal;
+pub mod secrets;
 pub mod serve;
 pub mod settings;
 pub mod snapshot;
+pub mod supervisor;
 pub mod telemetry;

@@ -2,11 +2,12 @@
 
 use std::env;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process;
 
 use clap::{Parser, Subcommand};
 use system_agent::settings::{CollectSettings, Problems, Settings};
-use system_agent::{app, check, memory, snapshot, telemetry};
+use system_agent::{app, check, memory, secrets, snapshot, telemetry};
 
 /// The exit status of a bad configuration: `EX_CONFIG` of sysexits(3). The systemd unit does not
 /// restart on it.
@@ -47,12 +48,19 @@ enum CheckTarget {
         /// Where it listens [default: 127.0.0.1 and SOCKET_PORT]
         #[arg(value_name = "HOST:PORT")]
         address: Option<String>,
+        /// A client's certificate in PEM, where the agent asks for one
+        #[arg(long, value_name = "FILE", requires = "key")]
+        cert: Option<PathBuf>,
+        /// Its private key
+        #[arg(long, value_name = "FILE", requires = "cert")]
+        key: Option<PathBuf>,
     },
 }
 
 fn main() {
     telemetry::abort_on_panic();
     memory::one_arena();
+    secrets::forbid_dumps();
     let status = match Arguments::parse().command {
         None | Some(Command::Run) => run(),
         Some(Command::Check { target }) => check_components(target),
@@ -71,7 +79,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn run() -> i32 {
-    let settings = match Settings::from_env(env::vars_os()) {
+    let settings = match read_settings() {
         Ok(settings) => settings,
         Err(problems) => return refuse(&problems),
     };
@@ -87,12 +95,23 @@ fn run() -> i32 {
     }
 }
 
+/// The settings, of which the environment keeps no secret.
+fn read_settings() -> Result<Settings, Problems> {
+    let settings = Settings::from_env(env::vars_os());
+    secrets::wipe_variable(c"API_KEY");
+    settings
+}
+
 fn check_components(target: Option<CheckTarget>) -> i32 {
     let report = |line: &str| say(line.as_bytes());
     let passed = match target {
         None => block_on(check::components(env::vars_os(), report)),
-        Some(CheckTarget::Socket { address }) => match Settings::from_env(env::vars_os()) {
-            Ok(settings) => block_on(check::socket(settings, address, report)),
+        Some(CheckTarget::Socket { address, cert, key }) => match read_settings() {
+            Ok(settings) => {
+                let identity = cert.zip(key);
+                let target = check::Target { address, identity };
+                block_on(check::socket(settings, target, report))
+            }
             Err(problems) => return refuse(&problems),
         },
     };

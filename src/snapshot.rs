@@ -26,7 +26,7 @@ pub async fn take(settings: &CollectSettings) -> Snapshot {
     };
     let logs = async {
         let containers = containers.clone().filter(|_| settings.log_lines > 0)?;
-        let mut source = LogSource::new(containers, settings.log_lines, settings.container_stats);
+        let mut source = LogSource::new(containers, settings);
         Some(collect_once(&mut source).await)
     };
     let (system, docker, logs) = tokio::join!(system, docker, logs);

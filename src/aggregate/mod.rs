@@ -22,6 +22,7 @@ use crate::messages::{
     Unsubscribe,
 };
 use crate::model::{Events, Positions};
+use crate::supervisor::Supervisor;
 use encode::Encoded;
 use subscribers::Subscribers;
 
@@ -43,6 +44,7 @@ pub struct Aggregator {
     events: Arc<Events>,
     subscribers: Subscribers,
     publishing: Publishing,
+    supervisor: Supervisor,
 }
 
 /// How far the aggregator's life has come.
@@ -59,9 +61,9 @@ enum Publishing {
 struct Tick;
 
 impl Aggregator {
-    /// An aggregator that publishes every `interval` what `newest` comes to hold.
+    /// An aggregator that publishes every `interval` what `newest` comes to hold, and tells the supervisor how that goes.
     #[must_use]
-    pub fn new(interval: Duration, newest: Newest) -> Self {
+    pub fn new(interval: Duration, newest: Newest, supervisor: Supervisor) -> Self {
         Self {
             interval,
             newest,
@@ -71,6 +73,7 @@ impl Aggregator {
             events: Arc::default(),
             subscribers: Subscribers::default(),
             publishing: Publishing::Awaiting,
+            supervisor,
         }
     }
 
@@ -80,6 +83,7 @@ impl Aggregator {
             return;
         }
         self.publish();
+        self.supervisor.ready();
         self.publishing = Publishing::Ticking(ctx.add_stream(ticks(self.interval)));
     }
 
@@ -88,6 +92,7 @@ impl Aggregator {
         self.newest.note_silence(started);
         self.seq += 1;
         let snapshot = compose(&self.newest, self.seq, self.subscribers.count());
+        self.supervisor.status(|| snapshot.summary());
         let logs = self.newest_logs();
         let told = self.events.end();
         if let Some(sample) = self.newest.docker.sample() {
@@ -153,6 +158,10 @@ impl Actor for Aggregator {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_later(FIRST_SNAPSHOT_WITHIN, Self::begin);
+        if let Some(every) = self.supervisor.alive_every() {
+            // Where this actor hangs, or its thread, it says so no more.
+            ctx.run_interval(every, |aggregator, _| aggregator.supervisor.alive());
+        }
     }
 }
 
@@ -225,6 +234,7 @@ impl Handler<StopPublishing> for Aggregator {
     type Result = ();
 
     fn handle(&mut self, StopPublishing { within }: StopPublishing, ctx: &mut Self::Context) {
+        self.supervisor.stopping();
         if let Publishing::Ticking(ticks) = self.publishing {
             ctx.cancel_future(ticks);
         }

@@ -13,6 +13,7 @@ use crate::messages::{
     Unsubscribe,
 };
 use crate::model::{LogMode, Options};
+use crate::supervisor::Supervisor;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -53,7 +54,7 @@ fn aggregator() -> Addr<Aggregator> {
         docker: SourceState::disabled("docker"),
         logs: SourceState::disabled("logs"),
     };
-    Aggregator::new(INTERVAL, newest).start()
+    Aggregator::new(INTERVAL, newest, Supervisor::default()).start()
 }
 
 fn sample() -> Collected<SystemSample> {

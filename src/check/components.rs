@@ -59,22 +59,24 @@ fn configuration(problems: &[&Problem]) -> Outcome {
 }
 
 fn tls_outcome(settings: &Settings) -> Outcome {
-    match &settings.serve.tls {
-        Some(tls) => Outcome::Pass(format!(
+    match &settings.serve.credential_sources.tls {
+        Some(files) => Outcome::Pass(format!(
             "{} and {} belong together",
-            tls.cert_file.display(),
-            tls.key_file.display()
+            files.cert.display(),
+            files.key.display()
         )),
         None => Outcome::Skip("TLS_ENABLED is false".to_owned()),
     }
 }
+
+const TLS_FILES: [&str; 3] = ["TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE"];
 
 /// Problems with the files of TLS have a line of their own.
 fn split_problems(problems: &Problems) -> (Outcome, Vec<&Problem>) {
     let (tls, others): (Vec<_>, Vec<_>) = problems
         .0
         .iter()
-        .partition(|problem| matches!(problem.variable, "TLS_CERT_FILE" | "TLS_KEY_FILE"));
+        .partition(|problem| TLS_FILES.contains(&problem.variable));
     let outcome = if tls.is_empty() {
         Outcome::Skip("the configuration is wrong, nothing about TLS files".to_owned())
     } else {
@@ -133,14 +135,7 @@ async fn containers<P: Fn(&str)>(
     let outcome = if log_lines == 0 {
         Outcome::Skip("LOG_LINES is 0".to_owned())
     } else {
-        logs_outcome(
-            collect_once(&mut LogSource::new(
-                containers,
-                log_lines,
-                settings.container_stats,
-            ))
-            .await,
-        )
+        logs_outcome(collect_once(&mut LogSource::new(containers, settings)).await)
     };
     report.line("container logs", started, &outcome);
 }

@@ -4,7 +4,7 @@ mod components;
 mod socket;
 
 pub use components::components;
-pub use socket::socket;
+pub use socket::{Target, socket};
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};

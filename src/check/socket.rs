@@ -1,6 +1,7 @@
 //! A running agent, seen from a client.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,11 @@ use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
 };
 
+use zeroize::Zeroizing;
+
 use super::{Outcome, Report};
 use crate::model::Snapshot;
-use crate::settings::{Settings, Tls};
+use crate::settings::{ApiKey, Settings, Tls, read_certificates, read_key};
 
 /// How long the agent may take beyond what its settings say.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,16 +38,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 /// Tries a running agent: a wrong key is refused, the right one accepted, two snapshots arrive
 /// on time and are valid. Prints one line each; returns whether none failed.
-pub async fn socket(settings: Settings, address: Option<String>, print: impl Fn(&str)) -> bool {
-    let address = address.unwrap_or_else(|| default_address(&settings));
+pub async fn socket(settings: Settings, target: Target, print: impl Fn(&str)) -> bool {
+    let address = target.address.unwrap_or_else(|| default_address(&settings));
+    let agent = Agent {
+        address,
+        identity: target.identity,
+        settings: &settings,
+    };
     let mut report = Report::new(print);
 
     let started = Instant::now();
-    let refused = wrong_key(&settings, &address).await;
+    let refused = agent.wrong_key().await;
     report.line("wrong key", started, &outcome(refused));
 
     let started = Instant::now();
-    match right_key(&settings, &address).await {
+    match agent.right_key().await {
         Ok((seen, mut lines)) => {
             report.line("right key", started, &Outcome::Pass(seen));
             let started = Instant::now();
@@ -58,6 +66,21 @@ pub async fn socket(settings: Settings, address: Option<String>, print: impl Fn(
         }
     }
     report.passed()
+}
+
+/// The agent that is tried.
+#[derive(Debug, Default)]
+pub struct Target {
+    /// Host and port; none: this host and `SOCKET_PORT`.
+    pub address: Option<String>,
+    /// The PEM files of the certificate that it is shown and of its key, where it asks for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+struct Agent<'s> {
+    address: String,
+    identity: Option<(PathBuf, PathBuf)>,
+    settings: &'s Settings,
 }
 
 fn default_address(settings: &Settings) -> String {
@@ -75,35 +98,88 @@ fn outcome(result: Result<String, String>) -> Outcome {
     }
 }
 
-async fn wrong_key(settings: &Settings, address: &str) -> Result<String, String> {
-    let mut stream = connect(settings, address).await?;
-    // As long as a key may be, and none that anybody has: it contains no visible character.
-    send_key(&mut stream, &[0x01; 32]).await?;
-    let mut answer = Vec::new();
-    let mut limited = stream.take(4096);
-    let read = limited.read_to_end(&mut answer);
-    let read = within(PATIENCE, "the answer to a wrong key", read).await;
-    match (read, answer.as_slice()) {
-        (Ok(_), b"Unauthorized\n") => Ok("refused with `Unauthorized`".to_owned()),
-        (_, []) => Err(closed_without_a_word("a wrong key")),
-        (Err(why), _) => Err(format!("accepted: {why}")),
-        (Ok(_), _) => Err("answered with something other than `Unauthorized`".to_owned()),
+impl Agent<'_> {
+    async fn wrong_key(&self) -> Result<String, String> {
+        let mut stream = self.connect().await?;
+        // As long as a key may be, and none that anybody has: it contains no visible character.
+        send_key(&mut stream, &[0x01; 32]).await?;
+        let mut answer = Vec::new();
+        let mut limited = stream.take(4096);
+        let read = limited.read_to_end(&mut answer);
+        let read = within(PATIENCE, "the answer to a wrong key", read).await;
+        match (read, answer.as_slice()) {
+            (Ok(_), b"Unauthorized\n") => Ok("refused with `Unauthorized`".to_owned()),
+            (_, []) => Err(closed_without_a_word("a wrong key")),
+            (Err(why), _) => Err(format!("accepted: {why}")),
+            (Ok(_), _) => Err("answered with something other than `Unauthorized`".to_owned()),
+        }
+    }
+
+    async fn right_key(&self) -> Result<(String, Lines), String> {
+        let mut stream = self.connect().await?;
+        let key = self.settings.serve.credentials.keys.first();
+        send_key(&mut stream, key.map(ApiKey::expose).unwrap_or_default()).await?;
+        let mut lines = BufReader::new(stream);
+        let snapshot = read_snapshot(&mut lines, PATIENCE).await?;
+        let seen = format!(
+            "accepted, snapshot {} of agent {}",
+            snapshot.agent.seq, snapshot.agent.version
+        );
+        Ok((seen, lines))
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, String> {
+        let address = &self.address;
+        let stream = within(PATIENCE, "a connection", TcpStream::connect(address))
+            .await
+            .map_err(|why| format!("cannot connect to {address}: {why}"))?;
+        let Some(tls) = &self.settings.serve.credentials.tls else {
+            return Ok(Box::new(stream));
+        };
+        let name = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
+        let connector = TlsConnector::from(self.client_config(tls)?);
+        let handshake = connector.connect(name, stream);
+        within(PATIENCE, "the TLS handshake", handshake)
+            .await
+            .map(|stream| Box::new(stream) as Box<dyn Stream>)
+            .map_err(|why| format!("TLS with {address}: {why}"))
+    }
+
+    /// A client that trusts exactly the certificate in `TLS_CERT_FILE`: whoever issued it, and
+    /// whatever names are in it, it is the one that the agent should be showing.
+    fn client_config(&self, tls: &Tls) -> Result<Arc<ClientConfig>, String> {
+        let provider = Arc::new(ring::default_provider());
+        let expected = tls.chain.first().cloned();
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Pinned { expected, provider }));
+        let asks = self.settings.serve.credential_sources.tls.as_ref();
+        let asks = asks.is_some_and(|files| files.client_ca.is_some());
+        let config = match &self.identity {
+            Some((certificate, key)) => {
+                let chain = read_certificates(certificate)
+                    .map_err(|problem| format!("the file given with --cert {problem}"))?;
+                let key = read_key(key)
+                    .map_err(|problem| format!("the file given with --key {problem}"))?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| format!("the client's certificate and key: {error}"))?
+            }
+            None if asks => {
+                return Err(
+                    "the agent asks for a certificate (TLS_CLIENT_CA_FILE): give one with --cert and --key"
+                        .to_owned(),
+                );
+            }
+            None => builder.with_no_client_auth(),
+        };
+        Ok(Arc::new(config))
     }
 }
 
 type Lines = BufReader<Box<dyn Stream>>;
-
-async fn right_key(settings: &Settings, address: &str) -> Result<(String, Lines), String> {
-    let mut stream = connect(settings, address).await?;
-    send_key(&mut stream, settings.serve.api_key.expose()).await?;
-    let mut lines = BufReader::new(stream);
-    let snapshot = read_snapshot(&mut lines, PATIENCE).await?;
-    let seen = format!(
-        "accepted, snapshot {} of agent {}",
-        snapshot.agent.seq, snapshot.agent.version
-    );
-    Ok((seen, lines))
-}
 
 /// The first came at once, at any point of the interval: the next tells nothing about timing,
 /// so the time between the second and the third is measured as well.
@@ -125,29 +201,8 @@ async fn second_snapshot(settings: &Settings, lines: &mut Lines) -> Result<Strin
     ))
 }
 
-async fn connect(settings: &Settings, address: &str) -> Result<Box<dyn Stream>, String> {
-    let stream = within(PATIENCE, "a connection", TcpStream::connect(address))
-        .await
-        .map_err(|why| format!("cannot connect to {address}: {why}"))?;
-    match &settings.serve.tls {
-        None => Ok(Box::new(stream)),
-        Some(tls) => {
-            let name = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
-            let connector = TlsConnector::from(client_config(tls)?);
-            within(
-                PATIENCE,
-                "the TLS handshake",
-                connector.connect(name, stream),
-            )
-            .await
-            .map(|stream| Box::new(stream) as Box<dyn Stream>)
-            .map_err(|why| format!("TLS with {address}: {why}"))
-        }
-    }
-}
-
 async fn send_key(stream: &mut Box<dyn Stream>, key: &[u8]) -> Result<(), String> {
-    let line = [key, b"\n"].concat();
+    let line = Zeroizing::new([key, b"\n"].concat());
     let send = async {
         stream.write_all(&line).await?;
         stream.flush().await
@@ -190,23 +245,6 @@ async fn within<T>(
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("{what} did not come within {patience:.1?}")),
     }
-}
-
-/// A client that trusts exactly the certificate in `TLS_CERT_FILE`: whoever issued it, and
-/// whatever names are in it, it is the one that the agent should be showing.
-fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, String> {
-    let provider = Arc::new(ring::default_provider());
-    let expected = tls.chain.first().cloned();
-    ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map(|builder| {
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Pinned { expected, provider }))
-                .with_no_client_auth()
-        })
-        .map(Arc::new)
-        .map_err(|error| error.to_string())
 }
 
 #[derive(Debug)]

@@ -26,12 +26,22 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// Each with its name.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, &SourceHealth)> {
+        [
+            ("system", &self.system),
+            ("docker", &self.docker),
+            ("logs", &self.logs),
+        ]
+        .into_iter()
+    }
+
     /// `degraded` if any source is failing.
     #[must_use]
     pub fn status(&self) -> Status {
-        let failing = [&self.system, &self.docker, &self.logs]
-            .iter()
-            .any(|source| source.status == SourceStatus::Failing);
+        let failing = self
+            .named()
+            .any(|(_, source)| source.status == SourceStatus::Failing);
         if failing {
             Status::Degraded
         } else {

@@ -68,6 +68,25 @@ pub struct Snapshot {
     pub agent: AgentInfo,
 }
 
+impl Snapshot {
+    /// One line for people: how many are served and watched, and what is unwell.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut summary = format!(
+            "snapshot {}, {} clients, {} containers",
+            self.agent.seq,
+            self.agent.clients,
+            self.containers.len()
+        );
+        for (name, source) in self.sources.named() {
+            if let Some(error) = &source.error {
+                summary += &format!("; {name} is failing: {error}");
+            }
+        }
+        summary
+    }
+}
+
 /// The agent's account of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentInfo {

@@ -1,23 +1,24 @@
 //! From an accepted connection to a session: TLS, then the key.
 
 use std::io;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_rt::ArbiterHandle;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+use zeroize::Zeroizing;
 
 use super::connection::{Connection, Socket};
-use super::listener::Subscriptions;
+use super::door::Door;
+use super::listener::{Subscriptions, Visit};
+use super::origin::Origin;
 use super::session::{Client, ClientSession};
-use crate::messages::ClientId;
 use crate::model::Options;
-use crate::settings::{ApiKey, ServeSettings};
+use crate::settings::{ApiKeys, Credentials, ServeSettings};
 
 /// The most that a client may send before its line ends.
 const LONGEST_LINE: usize = 4096;
@@ -34,10 +35,18 @@ const ENCRYPTED_AHEAD: usize = 32 * 1024;
 /// A connection that has been accepted, and nothing else.
 pub(super) struct Newcomer {
     pub(super) stream: std::net::TcpStream,
-    pub(super) peer: SocketAddr,
-    pub(super) client: ClientId,
-    /// Given back when the connection is closed.
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) visit: Visit,
+    /// As they were when it came.
+    pub(super) credentials: Arc<Credentials>,
+    pub(super) door: Arc<Door>,
+}
+
+/// What a client has shown, and what it asks for.
+struct Greeting {
+    connection: Connection,
+    /// The name of its key.
+    key: Arc<str>,
+    options: Options,
 }
 
 /// Why a client may not stay.
@@ -47,6 +56,10 @@ enum Refusal {
     WrongKey,
     #[error("{0}")]
     Options(String),
+    #[error("too many clients")]
+    Full,
+    #[error("no key yet, and others wait")]
+    Displaced,
     #[error("line over {LONGEST_LINE} bytes")]
     TooLong,
     #[error("no complete line")]
@@ -71,7 +84,7 @@ impl Refusal {
             Self::Options(error) => {
                 Some(format!("{}\n", serde_json::json!({ "error": error })).into_bytes())
             }
-            Self::Tls(_) | Self::TlsLate | Self::Lost(_) => None,
+            Self::Full | Self::Displaced | Self::Tls(_) | Self::TlsLate | Self::Lost(_) => None,
         }
     }
 }
@@ -86,23 +99,41 @@ pub(super) async fn greet(
 ) {
     let Newcomer {
         stream,
-        peer,
-        client,
-        permit,
+        visit,
+        credentials,
+        door,
     } = newcomer;
-    let outcome = tokio::select! {
-        outcome = let_in(stream, settings) => outcome,
+    let Visit {
+        peer,
+        origin,
+        client,
+        seat,
+    } = visit;
+    let doorkeeper = Doorkeeper {
+        credentials: &credentials,
+        door: &door,
+        origin,
+        patience: settings.auth_timeout,
+    };
+    let greeting = tokio::select! {
+        greeting = doorkeeper.let_in(stream) => greeting,
+        () = seat.needed() => Err(Refusal::Displaced),
         // Nobody was promised anything yet.
         () = stop.cancelled() => return,
     };
-    match outcome {
-        Ok((connection, options)) => {
-            info!(client, %peer, "client connected");
+    let admitted = greeting.and_then(|greeting| {
+        let permit = door.admit().ok_or(Refusal::Full)?;
+        Ok((greeting, permit))
+    });
+    match admitted {
+        Ok((greeting, permit)) => {
+            seat.admitted();
+            info!(client, %peer, key = %greeting.key, "client connected");
             let client = Client {
-                connection,
+                connection: greeting.connection,
                 id: client,
                 peer,
-                options,
+                options: greeting.options,
                 write_timeout: settings.write_timeout,
                 subscriptions,
                 _permit: permit,
@@ -113,79 +144,105 @@ pub(super) async fn greet(
     }
 }
 
-/// TLS, where it is on, and the key.
-async fn let_in(
-    stream: std::net::TcpStream,
-    settings: &ServeSettings,
-) -> Result<(Connection, Options), Refusal> {
-    let (key, patience) = (&settings.api_key, settings.auth_timeout);
-    let mut socket = Socket::new(stream);
-    socket.attach()?;
-    let (mut connection, options) = match &settings.tls {
-        None => {
-            let options = authenticate(&mut socket, key, patience).await?;
-            (Connection::Plain(socket), options)
-        }
-        Some(tls) => {
-            let started = tokio::time::Instant::now();
-            let handshake = TlsAcceptor::from(tls.server.clone())
-                .accept_with(socket, |tls| tls.set_buffer_limit(Some(ENCRYPTED_AHEAD)));
-            let mut stream = match timeout(patience, handshake).await {
-                Ok(stream) => stream.map_err(Refusal::Tls)?,
-                Err(_) => return Err(Refusal::TlsLate),
-            };
-            let left = patience.saturating_sub(started.elapsed());
-            let options = authenticate(&mut stream, key, left).await?;
-            (Connection::Tls(Box::new(stream)), options)
-        }
-    };
-    connection.detach()?;
-    Ok((connection, options))
+/// What it takes to settle who stays.
+struct Doorkeeper<'d> {
+    credentials: &'d Credentials,
+    door: &'d Door,
+    origin: Origin,
+    /// From the first byte to the end of the key's line.
+    patience: Duration,
 }
 
-/// Reads the key and what the client asks for. One that does not send the right key in time gets
-/// the answer and time to read it.
-async fn authenticate<S>(stream: &mut S, key: &ApiKey, within: Duration) -> Result<Options, Refusal>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let verdict = match timeout(within, read_line(stream)).await {
-        Ok(Ok(line)) => settle(key, &line),
-        Ok(Err(refusal)) => Err(refusal),
-        Err(_) => Err(Refusal::Late),
-    };
-    if let Err(refusal) = &verdict
-        && let Some(answer) = refusal.answer()
-    {
-        let _ = timeout(LINGER, dismiss(stream, &answer)).await;
+impl Doorkeeper<'_> {
+    /// TLS, where it is on, and the key.
+    async fn let_in(&self, stream: std::net::TcpStream) -> Result<Greeting, Refusal> {
+        let mut socket = Socket::new(stream);
+        socket.attach()?;
+        let (mut connection, (key, options)) = match &self.credentials.tls {
+            None => {
+                let shown = self.authenticate(&mut socket, self.patience).await?;
+                (Connection::Plain(socket), shown)
+            }
+            Some(tls) => {
+                let started = tokio::time::Instant::now();
+                let handshake = TlsAcceptor::from(tls.server.clone())
+                    .accept_with(socket, |tls| tls.set_buffer_limit(Some(ENCRYPTED_AHEAD)));
+                let mut stream = match timeout(self.patience, handshake).await {
+                    Ok(stream) => stream.map_err(Refusal::Tls)?,
+                    Err(_) => return Err(Refusal::TlsLate),
+                };
+                let left = self.patience.saturating_sub(started.elapsed());
+                let shown = self.authenticate(&mut stream, left).await?;
+                (Connection::Tls(Box::new(stream)), shown)
+            }
+        };
+        connection.detach()?;
+        Ok(Greeting {
+            connection,
+            key,
+            options,
+        })
     }
-    verdict
+
+    /// Reads the key and what the client asks for; yields the key's name. A client that does not send a right key in time
+    /// gets the answer and time to read it.
+    async fn authenticate<S>(
+        &self,
+        stream: &mut S,
+        within: Duration,
+    ) -> Result<(Arc<str>, Options), Refusal>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let verdict = match timeout(within, read_line(stream)).await {
+            Ok(Ok(line)) => settle(&self.credentials.keys, &line),
+            Ok(Err(refusal)) => Err(refusal),
+            Err(_) => Err(Refusal::Late),
+        };
+        // Before the answer, for which a guesser need not wait.
+        match &verdict {
+            Ok(_) | Err(Refusal::Options(_)) => self.door.right_key(self.origin),
+            Err(Refusal::WrongKey | Refusal::TooLong) => self.door.wrong_key(self.origin),
+            Err(_) => {}
+        }
+        if let Err(refusal) = &verdict
+            && let Some(answer) = refusal.answer()
+        {
+            let _ = timeout(LINGER, dismiss(stream, &answer)).await;
+        }
+        verdict
+    }
 }
 
-/// Whether a client's line is the key, and what the client asks for after it.
-fn settle(key: &ApiKey, line: &[u8]) -> Result<Options, Refusal> {
+/// Whether a client's line is one of the keys, which, and what the client asks for after it.
+fn settle(keys: &ApiKeys, line: &[u8]) -> Result<(Arc<str>, Options), Refusal> {
     // A key has no white space in it.
     let (candidate, options) = match line.iter().position(|byte| *byte == b' ') {
         Some(space) => (&line[..space], Some(&line[space + 1..])),
         None => (line, None),
     };
-    if !key.matches(candidate) {
-        return Err(Refusal::WrongKey);
-    }
+    let key = keys.find(candidate).ok_or(Refusal::WrongKey)?;
     let parsed = options.map(Options::parse).transpose();
-    Ok(parsed.map_err(Refusal::Options)?.unwrap_or_default())
+    let options = parsed.map_err(Refusal::Options)?.unwrap_or_default();
+    Ok((Arc::clone(key.name()), options))
 }
 
-/// The client's first line without its end; what follows it is left out, as all that a client
+/// The client's first line without its end, wiped when it is dropped; what follows it is left out, as all that a client
 /// sends later is.
-async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Refusal> {
-    let mut line = Vec::with_capacity(128);
+async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    let mut line = Zeroizing::new(Vec::with_capacity(128));
     let mut searched = 0;
     loop {
         if line.len() > LONGEST_LINE + 1 {
             return Err(Refusal::TooLong);
         }
-        if stream.read_buf(&mut line).await? == 0 {
+        if line.len() == line.capacity() {
+            // By itself it would grow without wiping what it leaves.
+            let mut larger = Zeroizing::new(Vec::with_capacity(2 * line.len()));
+            larger.extend_from_slice(&line);
+            line = larger;
+        }
+        if stream.read_buf(&mut *line).await? == 0 {
             return Err(Refusal::Incomplete);
         }
         if let Some(end) = line[searched..].iter().position(|byte| *byte == b'\n') {
@@ -228,7 +285,7 @@ mod tests {
 
     async fn line(sent: &[&[u8]]) -> Result<Vec<u8>, Refusal> {
         let mut stream = tokio_test_stream(sent);
-        read_line(&mut stream).await
+        read_line(&mut stream).await.map(|line| line.to_vec())
     }
 
     /// A stream that yields the pieces one by one, then ends.

@@ -10,13 +10,16 @@ use actix_rt::ArbiterHandle;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span, info, warn};
 
+use super::door::Door;
 use super::handshake::{self, Newcomer};
+use super::lobby::{Lobby, Seat};
+use super::origin::Origin;
 use crate::messages::{CatchUp, ClientId, Subscribe, Unsubscribe};
-use crate::settings::ServeSettings;
+use crate::settings::{Credentials, ServeSettings};
 
 /// Connections that the kernel keeps until they are accepted (it has a bound of its own, too).
 const BACKLOG: i32 = 4096;
@@ -74,21 +77,37 @@ pub struct Threads {
     pub serving: Vec<ArbiterHandle>,
 }
 
+/// Somebody who has come in.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub(super) peer: SocketAddr,
+    pub(super) origin: Origin,
+    pub(super) client: ClientId,
+    /// Held until it is settled who stays.
+    pub(super) seat: Seat,
+}
+
 /// The agent's socket.
 pub struct Listener {
     socket: TcpListener,
     settings: Arc<ServeSettings>,
-    /// A permit for each connection, held until it is closed.
-    permits: Arc<Semaphore>,
+    /// Keys and certificates as they are now.
+    credentials: watch::Receiver<Arc<Credentials>>,
+    lobby: Arc<Lobby>,
+    door: Arc<Door>,
 }
 
 impl Listener {
     /// Opens the socket. Without `SOCKET_ADDRESS` it takes IPv6 and IPv4, or IPv4 alone on a
-    /// host that has no IPv6.
+    /// host that has no IPv6. So many may be connected at once without having shown a key.
     ///
     /// # Errors
     /// When the address is not to be had.
-    pub fn bind(settings: Arc<ServeSettings>) -> Result<Self, BindError> {
+    pub fn bind(
+        settings: Arc<ServeSettings>,
+        credentials: watch::Receiver<Arc<Credentials>>,
+        most_waiting: usize,
+    ) -> Result<Self, BindError> {
         let port = settings.port;
         let bound =
             match settings.address {
@@ -102,11 +121,13 @@ impl Listener {
                     },
                 ),
             };
-        let permits = Arc::new(Semaphore::new(settings.max_clients));
+        let door = Door::new(settings.max_clients);
         Ok(Self {
             socket: bound?,
             settings,
-            permits,
+            credentials,
+            lobby: Lobby::new(most_waiting),
+            door: Arc::new(door),
         })
     }
 
@@ -118,10 +139,10 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// A permit for each connection that may be open: all are back when none is.
+    /// A permit for each client that there may be: all are back when there is none.
     #[must_use]
     pub fn permits(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.permits)
+        self.door.permits()
     }
 
     /// Accepts until `stop`.
@@ -147,9 +168,26 @@ impl Listener {
                 Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
                     clients += 1;
-                    if let Some(threads) = threads.next() {
-                        self.admit(stream, peer, clients, threads, &subscriptions, &stop);
+                    let Some(threads) = threads.next() else {
+                        return;
+                    };
+                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                    let origin = Origin::of(peer.ip());
+                    if let Err(reason) = self.may_enter(peer, origin) {
+                        info!(%peer, reason, "client refused");
+                        continue;
                     }
+                    let seat = tokio::select! {
+                        seat = self.lobby.enter(origin) => seat,
+                        () = stop.cancelled() => return,
+                    };
+                    let visit = Visit {
+                        peer,
+                        origin,
+                        client: clients,
+                        seat,
+                    };
+                    self.greet(stream, visit, threads, &subscriptions, &stop);
                 }
                 // The peer left before it was accepted.
                 Err(error) if is_of_the_connection(&error) => {}
@@ -162,25 +200,24 @@ impl Listener {
         }
     }
 
-    /// Closes a connection that may not stay, or hands it to the threads that it has been given.
-    fn admit(
+    /// Why a connection is closed unheard, if it is.
+    fn may_enter(&self, peer: SocketAddr, origin: Origin) -> Result<(), &'static str> {
+        if !self.settings.whitelist.allows(peer.ip()) {
+            return Err("not whitelisted");
+        }
+        self.door.may_enter(origin)
+    }
+
+    /// Hands a connection to the threads that it has been given.
+    fn greet(
         &self,
         stream: TcpStream,
-        peer: SocketAddr,
-        client: ClientId,
+        visit: Visit,
         (greeting, serving): (&ArbiterHandle, &ArbiterHandle),
         subscriptions: &Subscriptions,
         stop: &CancellationToken,
     ) {
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        if !self.settings.whitelist.allows(peer.ip()) {
-            info!(%peer, reason = "not whitelisted", "client refused");
-            return;
-        }
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            info!(%peer, reason = "too many clients", "client refused");
-            return;
-        };
+        let (peer, client) = (visit.peer, visit.client);
         // A socket belongs to the runtime that registered it: it moves as a bare descriptor.
         let stream = match Self::configured(stream) {
             Ok(stream) => stream,
@@ -191,9 +228,9 @@ impl Listener {
         };
         let newcomer = Newcomer {
             stream,
-            peer,
-            client,
-            permit,
+            visit,
+            credentials: Arc::clone(&self.credentials.borrow()),
+            door: Arc::clone(&self.door),
         };
         let (settings, subscriptions) = (Arc::clone(&self.settings), subscriptions.clone());
         let stop = stop.clone();

@@ -1,9 +1,13 @@
-//! The key that a client must send.
+//! The keys that let clients in.
 
 use std::fmt;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use subtle::{Choice, ConstantTimeEq};
+use zeroize::Zeroizing;
 
 use super::parse::Reader;
 use super::raw::RawSettings;
@@ -14,17 +18,25 @@ const SHORTEST: usize = 8;
 pub(crate) const LONGEST: usize = 4096;
 /// Keys shorter than this can be guessed with patience.
 const WEAK: usize = 16;
+/// The longest name of a key.
+const LONGEST_NAME: usize = 64;
+/// How many keys there may be: a client's line is compared with each of them.
+const MOST: usize = 64;
+/// The longest file of keys, in bytes: as many as there may be, as long as they may be.
+const LONGEST_FILE: usize = MOST * (LONGEST + LONGEST_NAME + 3);
 
-/// The client secret. Its `Debug` text does not show it.
-#[derive(Clone)]
-pub struct ApiKey(Box<[u8]>);
+/// A client secret. Its `Debug` text does not show it, and its memory is wiped when it is dropped.
+pub struct ApiKey {
+    name: Arc<str>,
+    secret: Zeroizing<Box<[u8]>>,
+}
 
 impl ApiKey {
     /// Checks and keeps a key: 8 to 4096 visible ASCII characters.
     ///
     /// # Errors
     /// What is wrong with it, without showing it.
-    pub fn new(text: &str) -> Result<Self, String> {
+    pub fn new(name: &str, text: &str) -> Result<Self, String> {
         let accepted = format!("accepted: {SHORTEST} to {LONGEST} visible ASCII characters");
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(format!(
@@ -38,91 +50,210 @@ impl ApiKey {
         if text.len() > LONGEST {
             return Err(format!("too long; {accepted}"));
         }
-        Ok(Self(text.as_bytes().into()))
+        Ok(Self {
+            name: name.into(),
+            secret: Zeroizing::new(text.as_bytes().into()),
+        })
+    }
+
+    /// What the log calls it.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// Whether a client's line is this key. Takes the same time for every candidate, whatever
     /// its length and however much of it is right.
     #[must_use]
     pub fn matches(&self, candidate: &[u8]) -> bool {
-        let mut same = Choice::from(u8::from(candidate.len() == self.0.len()));
-        let padded = |bytes: &[u8]| {
-            let mut buffer = [0_u8; LONGEST];
+        let same_length = Choice::from(u8::from(candidate.len() == self.secret.len()));
+        // Filled where they are and not moved: a move would leave a copy behind.
+        let mut padded = [Zeroizing::new([0; LONGEST]), Zeroizing::new([0; LONGEST])];
+        for (buffer, bytes) in padded.iter_mut().zip([candidate, &self.secret]) {
             let length = bytes.len().min(LONGEST);
             buffer[..length].copy_from_slice(&bytes[..length]);
-            buffer
-        };
-        same &= padded(candidate).ct_eq(&padded(&self.0));
-        same.into()
+        }
+        (same_length & padded[0].ct_eq(&*padded[1])).into()
     }
 
     /// Whether the key is short enough to be worth a warning.
     #[must_use]
     pub fn is_weak(&self) -> bool {
-        self.0.len() < WEAK
+        self.secret.len() < WEAK
     }
 
     /// The key itself, to send it to another agent.
     #[must_use]
     pub(crate) fn expose(&self) -> &[u8] {
-        &self.0
+        &self.secret
     }
 }
 
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
+        write!(f, "{}: [redacted]", self.name)
     }
 }
 
-/// The key from `API_KEY` or `API_KEY_FILE`; none where the reader took note of a problem.
-pub(super) fn read(reader: &mut Reader, raw: &RawSettings) -> Option<ApiKey> {
-    match (&raw.api_key, &raw.api_key_file) {
-        (Some(_), Some(_)) => {
-            reader.problem(
-                "API_KEY",
-                "set together with API_KEY_FILE; accepted: one of the two",
-            );
-            None
+/// The keys of which a client must send one; there is at least one.
+#[derive(Debug, Clone)]
+pub struct ApiKeys(Arc<[ApiKey]>);
+
+impl ApiKeys {
+    /// The key that a client's line is, if it is one. Takes the same time for every candidate: no comparison is left out.
+    #[must_use]
+    pub fn find(&self, candidate: &[u8]) -> Option<&ApiKey> {
+        let mut found = None;
+        for key in self.0.iter() {
+            if key.matches(candidate) {
+                found = Some(key);
+            }
         }
-        // Not trimmed: white space around a key is an error that the client would not see.
-        (Some(text), None) => checked(reader, "API_KEY", text),
-        (None, Some(path)) => match fs::read_to_string(path) {
-            Ok(text) => checked(reader, "API_KEY_FILE", text.trim_end_matches(['\r', '\n'])),
-            Err(error) => {
+        found
+    }
+
+    /// All of them, in the order in which they are given.
+    pub fn iter(&self) -> impl Iterator<Item = &ApiKey> {
+        self.0.iter()
+    }
+
+    /// One that lets in: the first.
+    pub(crate) fn first(&self) -> Option<&ApiKey> {
+        self.0.first()
+    }
+}
+
+/// Where keys come from.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// `API_KEY`: one that stays as long as the agent runs.
+    Environment(ApiKeys),
+    /// `API_KEY_FILE`: as many as are in it, read anew when it changes.
+    File(PathBuf),
+}
+
+impl KeySource {
+    /// From `API_KEY` or `API_KEY_FILE`; none where the reader took note of a problem.
+    pub(super) fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
+        match (&raw.api_key, &raw.api_key_file) {
+            (Some(_), Some(_)) => {
                 reader.problem(
-                    "API_KEY_FILE",
-                    format!("cannot be read ({error}); accepted: a file with the key on one line"),
+                    "API_KEY",
+                    "set together with API_KEY_FILE; accepted: one of the two",
                 );
                 None
             }
-        },
-        (None, None) => {
-            reader.problem(
-                "API_KEY",
-                format!(
-                    "not set, nor is API_KEY_FILE; accepted: {SHORTEST} to {LONGEST} visible \
-                     ASCII characters"
-                ),
-            );
-            None
+            // Not trimmed: white space around a key is an error that the client would not see.
+            (Some(text), None) => match ApiKey::new("API_KEY", text) {
+                Ok(key) => Some(Self::Environment(ApiKeys([key].into()))),
+                Err(problem) => {
+                    reader.problem("API_KEY", problem);
+                    None
+                }
+            },
+            (None, Some(path)) => Some(Self::File(path.into())),
+            (None, None) => {
+                reader.problem(
+                    "API_KEY",
+                    format!(
+                        "not set, nor is API_KEY_FILE; accepted: {SHORTEST} to {LONGEST} visible \
+                         ASCII characters"
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    /// The keys; none where the reader took note of a problem.
+    pub(super) fn load(&self, reader: &mut Reader) -> Option<ApiKeys> {
+        let path = match self {
+            Self::Environment(keys) => return Some(keys.clone()),
+            Self::File(path) => path,
+        };
+        let keys = match read_file(path) {
+            Ok(text) => parse_file(&text),
+            Err(error) => Err(format!(
+                "cannot be read ({error}); accepted: a file with a key on each line"
+            )),
+        };
+        keys.map_err(|problem| reader.problem("API_KEY_FILE", problem))
+            .ok()
+    }
+
+    /// The file, if it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Environment(_) => None,
+            Self::File(path) => Some(path),
         }
     }
 }
 
-fn checked(reader: &mut Reader, variable: &'static str, text: &str) -> Option<ApiKey> {
-    ApiKey::new(text)
-        .map_err(|problem| reader.problem(variable, problem))
-        .ok()
+/// A file's text. It is never moved to a larger buffer, which would leave a copy behind that is not wiped.
+fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut text = Zeroizing::new(vec![0; LONGEST_FILE + 1]);
+    let mut file = File::open(path)?;
+    let mut length = 0;
+    while length < text.len() {
+        match file.read(&mut text[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    text.truncate(length);
+    Ok(text)
+}
+
+/// One key on each line that is not empty, with its name before it, or called by its line's number.
+fn parse_file(text: &[u8]) -> Result<ApiKeys, String> {
+    let accepted = format!("accepted: a key on each line, or name:key, {MOST} of them at the most");
+    if text.len() > LONGEST_FILE {
+        return Err(format!("over {LONGEST_FILE} bytes; {accepted}"));
+    }
+    let Ok(text) = std::str::from_utf8(text) else {
+        return Err(format!("not text; {accepted}"));
+    };
+    let mut keys = Vec::new();
+    for (index, line) in text.split('\n').enumerate() {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        if line.is_empty() {
+            continue;
+        }
+        let number = index + 1;
+        let key = match split_name(line) {
+            Some((name, key)) => ApiKey::new(name, key),
+            None => ApiKey::new(&format!("line {number}"), line),
+        };
+        keys.push(key.map_err(|problem| format!("line {number} {problem}"))?);
+    }
+    match keys.len() {
+        0 => Err(format!("contains no key; {accepted}")),
+        1..=MOST => Ok(ApiKeys(keys.into())),
+        more => Err(format!("contains {more} keys; {accepted}")),
+    }
+}
+
+/// The name before the first colon, if it may be one, and the key after it.
+fn split_name(line: &str) -> Option<(&str, &str)> {
+    let (name, key) = line.split_once(':')?;
+    let may_be = (1..=LONGEST_NAME).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
+    may_be.then_some((name, key))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ApiKey, LONGEST};
+    use super::{ApiKey, LONGEST, MOST, parse_file};
 
     #[test]
     fn only_the_key_itself_matches() {
-        let key = ApiKey::new("correct-horse-battery").unwrap();
+        let key = ApiKey::new("", "correct-horse-battery").unwrap();
         assert!(key.matches(b"correct-horse-battery"));
         for wrong in [
             "",
@@ -135,16 +266,57 @@ mod tests {
             assert!(!key.matches(wrong.as_bytes()), "{wrong:?}");
         }
         let longest = "k".repeat(LONGEST);
-        let key = ApiKey::new(&longest).unwrap();
+        let key = ApiKey::new("", &longest).unwrap();
         assert!(key.matches(longest.as_bytes()));
         assert!(!key.matches(format!("{longest}k").as_bytes()));
     }
 
     #[test]
     fn a_key_is_never_shown() {
-        let key = ApiKey::new("correct-horse-battery").unwrap();
-        assert_eq!(format!("{key:?}"), "[redacted]");
-        let error = ApiKey::new("hunter two").unwrap_err();
+        let key = ApiKey::new("API_KEY", "correct-horse-battery").unwrap();
+        assert_eq!(format!("{key:?}"), "API_KEY: [redacted]");
+        let error = ApiKey::new("API_KEY", "hunter two").unwrap_err();
         assert!(!error.contains("hunter"), "{error}");
+        for file in [
+            "phone:hunter two",
+            "hunter22\nhunter2",
+            "hunter22\nphone:\n",
+        ] {
+            let error = parse_file(file.as_bytes()).unwrap_err();
+            assert!(!error.contains("hunter"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_a_key_on_each_line_with_a_name_or_without() {
+        let text = b"phone:0123456789abcdef\r\n\nfedcba9876543210\nold one:secret-1\n";
+        let error = parse_file(text).unwrap_err();
+        assert!(error.starts_with("line 4 contains white space"), "{error}");
+        let keys =
+            parse_file(b"phone:0123456789abcdef\r\n\nfedcba9876543210\n::with-colons").unwrap();
+        let name = |line: &str| keys.find(line.as_bytes()).map(|key| key.name().to_string());
+        assert_eq!(name("0123456789abcdef").as_deref(), Some("phone"));
+        assert_eq!(name("fedcba9876543210").as_deref(), Some("line 3"));
+        // What is before the colon is no name.
+        assert_eq!(name("::with-colons").as_deref(), Some("line 4"));
+        for wrong in ["phone:0123456789abcdef", "phone", "", ":with-colons"] {
+            assert_eq!(name(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_few_keys_and_one_at_least() {
+        for none in ["", "\n", "\r\n\r\n"] {
+            let error = parse_file(none.as_bytes()).unwrap_err();
+            assert!(error.starts_with("contains no key"), "{error}");
+        }
+        let keys = |count| "0123456789abcdef\n".repeat(count);
+        assert_eq!(
+            parse_file(keys(MOST).as_bytes()).unwrap().iter().count(),
+            MOST
+        );
+        assert!(parse_file(keys(MOST + 1).as_bytes()).is_err());
+        assert!(parse_file(&vec![b'k'; 10 << 20]).is_err());
+        assert!(parse_file(b"\xff\xfe0123456789").is_err());
     }
 }

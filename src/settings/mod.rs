@@ -4,18 +4,23 @@
 //! problems are reported together. A problem names the variable, what was wrong and what is
 //! accepted, never the value: it might be a secret that went into the wrong variable.
 
+mod credentials;
 mod docker_host;
 mod key;
 mod labels;
 mod parse;
 mod raw;
+mod redaction;
 mod tls;
 mod whitelist;
 
+pub use credentials::{CredentialSources, Credentials, Stamps};
 pub use docker_host::DockerHost;
-pub use key::ApiKey;
+pub use key::{ApiKey, ApiKeys, KeySource};
 pub use labels::LabelPatterns;
-pub use tls::Tls;
+pub use redaction::Redaction;
+pub use tls::{Tls, TlsFiles};
+pub(crate) use tls::{read_certificates, read_key};
 pub use whitelist::Whitelist;
 
 use std::ffi::OsString;
@@ -62,6 +67,8 @@ pub struct CollectSettings {
     pub container_stats: ContainerStats,
     /// `CONTAINER_LABELS`: which of their labels are published.
     pub container_labels: LabelPatterns,
+    /// `LOG_REDACT`: what is taken out of containers' log lines.
+    pub log_redact: Redaction,
 }
 
 /// Where containers' figures and logs come from.
@@ -79,14 +86,14 @@ pub enum ContainerStats {
 /// Who is served, and how.
 #[derive(Debug, Clone)]
 pub struct ServeSettings {
-    /// `API_KEY` or `API_KEY_FILE`: what a client must send.
-    pub api_key: ApiKey,
+    /// Keys and certificates, as they were when the agent began.
+    pub credentials: Credentials,
+    /// Where they are read from when they change.
+    pub credential_sources: CredentialSources,
     /// `SOCKET_ADDRESS`; none: all addresses, IPv6 and IPv4.
     pub address: Option<IpAddr>,
     /// `SOCKET_PORT`; 0 lets the kernel choose.
     pub port: u16,
-    /// `TLS_ENABLED`, `TLS_CERT_FILE`, `TLS_KEY_FILE`; none: plain TCP.
-    pub tls: Option<Tls>,
     /// `WHITELISTED_CLIENTS`: who may connect.
     pub whitelist: Whitelist,
     /// `MAX_CLIENTS`: connections at once.
@@ -195,6 +202,12 @@ impl CollectSettings {
                 LabelPatterns::default(),
                 LabelPatterns::parse,
             ),
+            log_redact: reader.value(
+                "LOG_REDACT",
+                &raw.log_redact,
+                Redaction::default(),
+                Redaction::parse,
+            ),
         }
     }
 }
@@ -202,8 +215,10 @@ impl CollectSettings {
 impl ServeSettings {
     /// `None` only where the reader has taken note of a problem.
     fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
-        let api_key = key::read(reader, raw);
-        let tls = tls::read(reader, raw);
+        let sources = CredentialSources::read(reader, raw);
+        let credentials = sources
+            .as_ref()
+            .and_then(|sources| sources.load_with(reader));
         let address = reader.optional("SOCKET_ADDRESS", &raw.socket_address, |text| {
             text.parse::<IpAddr>()
                 .map_err(|_| "not an IP address; accepted: an IPv4 or IPv6 address".to_owned())
@@ -219,10 +234,10 @@ impl ServeSettings {
         let auth_timeout = reader.timeout("AUTH_TIMEOUT", &raw.auth_timeout, 10);
         let write_timeout = reader.timeout("WRITE_TIMEOUT", &raw.write_timeout, 30);
         Some(Self {
-            api_key: api_key?,
+            credentials: credentials?,
+            credential_sources: sources?,
             address,
             port: u16::try_from(port).unwrap_or_default(),
-            tls,
             whitelist,
             max_clients,
             auth_timeout,

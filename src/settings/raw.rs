@@ -1,18 +1,20 @@
 //! The environment as text, by `envy`.
 
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 /// Every variable that the agent knows, unchecked. `envy` maps `API_KEY` to `api_key`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RawSettings {
-    pub(super) api_key: Option<String>,
+    pub(super) api_key: Option<Zeroizing<String>>,
     pub(super) api_key_file: Option<String>,
     pub(super) socket_port: Option<String>,
     pub(super) socket_address: Option<String>,
     pub(super) tls_enabled: Option<String>,
     pub(super) tls_cert_file: Option<String>,
     pub(super) tls_key_file: Option<String>,
+    pub(super) tls_client_ca_file: Option<String>,
     pub(super) whitelisted_clients: Option<String>,
     pub(super) publish_interval: Option<String>,
     pub(super) system_interval: Option<String>,
@@ -24,6 +26,7 @@ pub(super) struct RawSettings {
     pub(super) docker_host: Option<String>,
     pub(super) container_stats: Option<String>,
     pub(super) container_labels: Option<String>,
+    pub(super) log_redact: Option<String>,
     pub(super) max_clients: Option<String>,
     pub(super) auth_timeout: Option<String>,
     pub(super) write_timeout: Option<String>,
@@ -33,7 +36,7 @@ pub(super) struct RawSettings {
 }
 
 /// The names of all variables that the agent reads.
-pub(super) const VARIABLES: [&str; 24] = [
+pub(super) const VARIABLES: [&str; 26] = [
     "API_KEY",
     "API_KEY_FILE",
     "SOCKET_PORT",
@@ -41,6 +44,7 @@ pub(super) const VARIABLES: [&str; 24] = [
     "TLS_ENABLED",
     "TLS_CERT_FILE",
     "TLS_KEY_FILE",
+    "TLS_CLIENT_CA_FILE",
     "WHITELISTED_CLIENTS",
     "PUBLISH_INTERVAL",
     "SYSTEM_INTERVAL",
@@ -52,6 +56,7 @@ pub(super) const VARIABLES: [&str; 24] = [
     "DOCKER_HOST",
     "CONTAINER_STATS",
     "CONTAINER_LABELS",
+    "LOG_REDACT",
     "MAX_CLIENTS",
     "AUTH_TIMEOUT",
     "WRITE_TIMEOUT",

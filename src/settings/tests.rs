@@ -3,7 +3,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use super::{
-    CollectSettings, ContainerStats, DockerHost, LabelPatterns, LogFormat, Problems, Settings,
+    CollectSettings, ContainerStats, DockerHost, LabelPatterns, LogFormat, Problems, Redaction,
+    Settings,
 };
 
 fn settings(vars: &[(&str, &str)]) -> Result<Settings, Problems> {
@@ -34,6 +35,7 @@ fn a_key_is_all_that_is_needed() {
             docker: Some(DockerHost::default()),
             container_stats: ContainerStats::Auto,
             container_labels: LabelPatterns::default(),
+            log_redact: Redaction::default(),
         }
     );
     assert_eq!(settings.publish_interval, five);
@@ -41,7 +43,7 @@ fn a_key_is_all_that_is_needed() {
     assert_eq!(settings.serve.address, None);
     assert_eq!(settings.serve.max_clients, 10_000);
     assert_eq!(settings.serve.write_timeout, Duration::from_secs(30));
-    assert!(settings.serve.tls.is_none());
+    assert!(settings.serve.credentials.tls.is_none());
     assert_eq!(settings.telemetry.format, LogFormat::Json);
 }
 

@@ -35,6 +35,10 @@ pub(crate) const GOOD: &[(&str, &[&str])] = &[
     ),
     ("CONTAINER_STATS", &["auto", "kernel", "engine"]),
     ("CONTAINER_LABELS", &["*", "tier, com.example.*,v?"]),
+    (
+        "LOG_REDACT",
+        &["AKIA[0-9A-Z]{16} (?i)token=(?P<secret>\\S+)", "é+"],
+    ),
     ("MAX_CLIENTS", &["1", "100000"]),
     ("AUTH_TIMEOUT", &["500ms", "1m"]),
     ("WRITE_TIMEOUT", &["500ms", "1m"]),
@@ -77,6 +81,10 @@ const BAD: &[(&str, &[&str])] = &[
     ("TOP_PROCESSES", &["1001", "-1", "all"]),
     ("CONTAINER_STATS", &["cgroup", "Auto"]),
     ("CONTAINER_LABELS", &[",", "two words", "a,,b"]),
+    (
+        "LOG_REDACT",
+        &["fine [", "(?=ahead)", "x*", r"\w{9999}{9999}"],
+    ),
     ("DOCKER_ENABLED", &["no", "2"]),
     (
         "DOCKER_HOST",
@@ -157,7 +165,7 @@ fn every_variable_is_in_both_tables() {
         assert!(names.contains(name), "{name} is not in config/agent.env");
     }
     // The files of TLS have tests of their own.
-    let elsewhere = ["TLS_CERT_FILE", "TLS_KEY_FILE"];
+    let elsewhere = ["TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE"];
     for name in names {
         let tried = BAD.iter().any(|(tried, _)| *tried == name);
         assert!(
@@ -238,7 +246,7 @@ fn the_key_may_come_from_a_file() {
         "\n",
         "7Zx!9qW\n",
         "kQ7zX2vL p9Rt4WmB\n",
-        "kQ7zX2vL\np9Rt4WmB\n",
+        "kQ7zX2vL\np9Rt4\n",
     ] {
         let finished = file("bad", content).run();
         assert_refused(&finished, &["API_KEY_FILE"]);
@@ -286,7 +294,8 @@ fn what_is_not_text_matters_only_where_it_is_read() {
 fn no_value_is_told_since_it_may_be_a_secret_in_the_wrong_place() {
     let misplaced = "Hx4Tq8Zw1Vn6";
     // A path is told, or nobody could find the file.
-    let told_or_good = ["API_KEY", "API_KEY_FILE", "CONTAINER_LABELS"];
+    let any_word = ["CONTAINER_LABELS", "LOG_REDACT"];
+    let told_or_good = [&["API_KEY", "API_KEY_FILE"], &any_word[..]].concat();
     let variables = BAD.iter().map(|(variable, _)| variable);
     for variable in variables.filter(|variable| !told_or_good.contains(variable)) {
         let finished = Launch::new()
@@ -295,11 +304,19 @@ fn no_value_is_told_since_it_may_be_a_secret_in_the_wrong_place() {
             .run();
         assert_refused(&finished, &[variable]);
     }
-    // Any word may be a label's name: it is not refused, and not told either.
-    Launch::new()
-        .var("CONTAINER_LABELS", misplaced)
+    // Any word may be a label's name, or an expression: it is not refused, and not told either.
+    for variable in any_word {
+        Launch::new()
+            .var(variable, misplaced)
+            .secret(misplaced)
+            .start();
+    }
+    // Nor is one that is wrong, though why it is.
+    let finished = Launch::new()
+        .var("LOG_REDACT", format!("({misplaced}"))
         .secret(misplaced)
-        .start();
+        .run();
+    assert_refused(&finished, &["LOG_REDACT"]);
 }
 
 #[test]

@@ -11,10 +11,12 @@
 
 mod commands;
 mod configuration;
+mod credentials;
 mod docker;
 mod docs;
 mod figures;
 mod gpu;
+mod guessing;
 mod host;
 mod layers;
 mod options;
@@ -22,6 +24,7 @@ mod protocol;
 mod shutdown;
 mod slow;
 mod streaming;
+mod supervisor;
 mod support;
 mod telemetry;
 mod tls;

@@ -77,17 +77,23 @@ fn any_other_line_is_refused() {
         // Another protocol.
         "GET / HTTP/1.1\r".to_owned(),
     ];
+    // Each from elsewhere: who guesses is not listened to for long.
+    let mut hosts = 10..;
+    let mut connect = || {
+        let host = hosts.next().unwrap();
+        Client::connect_from(&format!("127.0.0.{host}"), agent.address())
+    };
     for line in lines {
-        let mut client = agent.connect();
+        let mut client = connect();
         client.send(format!("{line}\n"));
         assert_refused(&mut client, &line);
     }
     // Not text at all.
-    let mut client = agent.connect();
+    let mut client = connect();
     client.send(b"\xff\xfe\x00\x01\n");
     assert_refused(&mut client, "bytes");
     // The key on the second line is too late.
-    let mut client = agent.connect();
+    let mut client = connect();
     client.send(format!("\n{KEY}\n"));
     let (answer, _) = client.rest();
     assert_eq!(String::from_utf8_lossy(&answer), REFUSAL);
@@ -131,8 +137,8 @@ fn a_flood_without_newline_costs_nothing() {
     let agent = Agent::start(&[]);
     agent.login().snapshot();
     let before = agent.peak_rss();
-    for _ in 0..8 {
-        let mut client = agent.connect();
+    for host in 10..18 {
+        let mut client = Client::connect_from(&format!("127.0.0.{host}"), agent.address());
         let chunk = vec![b'k'; 1024 * 1024];
         // The agent need not read it: sending may fail as soon as it has closed.
         for _ in 0..16 {

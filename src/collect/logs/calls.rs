@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use super::tail::{Channel, Tail};
 use crate::collect::docker::engine::{Call, DEADLINE, EngineError, classify};
 use crate::model::{EncodedLines, LogLines, Place};
+use crate::settings::Redaction;
 
 /// How often one container's tail is asked for in a round, at most.
 const TRIES: u32 = 3;
@@ -98,12 +99,13 @@ impl CalledLog {
         self.lines = Arc::default();
     }
 
-    /// The newest `wanted` whole lines, within the deadline of one call.
+    /// The newest `wanted` whole lines, without what is taken out of them, within the deadline of one call.
     pub(super) async fn read(
         &mut self,
         call: &Call,
         id: &str,
         wanted: usize,
+        redaction: &Redaction,
     ) -> Result<Arc<LogLines>, EngineError> {
         let deadline = Instant::now() + DEADLINE;
         // Kept only if all goes well: what is not known is asked for.
@@ -139,7 +141,7 @@ impl CalledLog {
             }
             _ => {
                 let (tail, last) = read_tail(call, id, wanted, full, deadline).await?;
-                let mut tail = tail.continued();
+                let mut tail = tail.continued().redacting(redaction);
                 self.number(tail.show());
                 self.follows = last.map(|last| Follows {
                     tail,

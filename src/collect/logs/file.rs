@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use super::tail::{Channel, Tail};
 use crate::model::{LogLines, Place};
+use crate::settings::Redaction;
 
 /// The most that is parsed of a log at a time, in bytes: the text that is kept of a container, six
 /// times as long where every byte of it is escaped. Of what is before that, only lines are counted.
@@ -43,6 +44,7 @@ pub(super) struct LogFile {
     path: PathBuf,
     tty: bool,
     wanted: usize,
+    redaction: Redaction,
     place: Place,
     new: New,
     at: Option<Position>,
@@ -111,6 +113,7 @@ impl LogFile {
             path,
             tty,
             wanted,
+            redaction: Redaction::default(),
             place: Place {
                 container,
                 end: ORIGIN,
@@ -120,6 +123,18 @@ impl LogFile {
             at: None,
             tail: None,
         }
+    }
+
+    /// As one whose lines are without what is taken out of them.
+    pub(super) fn redacting(self, redaction: &Redaction) -> Self {
+        Self {
+            redaction: redaction.clone(),
+            ..self
+        }
+    }
+
+    fn no_lines(&self) -> Tail {
+        Tail::new(self.wanted, usize::MAX).redacting(&self.redaction)
     }
 
     /// Reads what is new; whether anything was.
@@ -169,7 +184,7 @@ impl LogFile {
     /// Reads the log for the first time.
     fn first(&mut self, file: &File, now: &Metadata) -> io::Result<(Tail, Vec<u8>)> {
         if self.new == New::All {
-            let (mut tail, mut rest) = (Tail::new(self.wanted, usize::MAX), Vec::new());
+            let (mut tail, mut rest) = (self.no_lines(), Vec::new());
             self.take_in_parts(self.all_parts(file, now)?, &mut rest, &mut tail)?;
             self.place.end = ORIGIN + tail.count() as u64;
             return Ok((tail, rest));
@@ -204,7 +219,7 @@ impl LogFile {
         // Gone after an error, as if the container had rested: the position is still right.
         let awake = self.tail.take();
         let rested = awake.is_none();
-        let mut tail = awake.unwrap_or_else(|| Tail::new(self.wanted, usize::MAX));
+        let mut tail = awake.unwrap_or_else(|| self.no_lines());
         let before = tail.count();
         self.take_in_parts(parts, &mut rest, &mut tail)?;
         let lines = (tail.count() - before) as u64;
@@ -338,7 +353,7 @@ impl LogFile {
 
     /// Looks up the newest lines, wherever they are; also yields what of an entry is after them.
     fn newest(&self, file: &File, size: u64) -> io::Result<(Tail, Vec<u8>)> {
-        let mut tail = Tail::new(self.wanted, usize::MAX);
+        let mut tail = self.no_lines();
         let mut rest = Vec::new();
         for chunk in self.newest_entries(file, size)?.iter().rev() {
             rest.clear();

@@ -9,7 +9,7 @@ use crate::collect::docker::engine::{EngineError, Inspected};
 use crate::collect::docker::{Inspection, Listed, Running};
 use crate::messages::EndedLog;
 use crate::model::{LogLines, Positions};
-use crate::settings::ContainerStats;
+use crate::settings::{CollectSettings, ContainerStats, Redaction};
 
 /// The most containers that have ended whose position is kept.
 pub(super) const MOST_ENDED: usize = 1024;
@@ -23,6 +23,7 @@ const ENOUGH: Duration = Duration::from_secs(2);
 /// The logs of the running containers, as far as their files yield them.
 pub(super) struct Files {
     lines: usize,
+    redaction: Redaction,
     way: ContainerStats,
     /// Running containers, by id.
     known: HashMap<String, Known>,
@@ -83,11 +84,12 @@ pub(super) struct Readings {
 }
 
 impl Files {
-    /// The newest `lines` lines of each container; no files at all where calls are forced.
-    pub(super) fn new(lines: usize, way: ContainerStats) -> Self {
+    /// The newest lines of each container; no files at all where calls are forced.
+    pub(super) fn new(settings: &CollectSettings) -> Self {
         Self {
-            lines,
-            way,
+            lines: settings.log_lines,
+            redaction: settings.log_redact.clone(),
+            way: settings.container_stats,
             known: HashMap::new(),
             ended: HashMap::new(),
             began: None,
@@ -189,7 +191,7 @@ impl Files {
                     let id = Arc::from(listed.id.as_str());
                     let new = self.new_of(listed);
                     let log = LogFile::new(id, path.clone(), inspected.tty, self.lines, new);
-                    Box::new(log)
+                    Box::new(log.redacting(&self.redaction))
                 });
                 Known::File {
                     name: listed.bare_name().to_owned(),

@@ -18,7 +18,7 @@ use super::docker::{Containers, Listed, part_failed};
 use super::{Collector, Round, Source};
 use crate::messages::{EndedLog, LogSample};
 use crate::model::{LogLines, Logs, Positions, Via};
-use crate::settings::ContainerStats;
+use crate::settings::{CollectSettings, Redaction};
 use calls::CalledLog;
 use files::{Files, LAST_LINES, MOST_ENDED, Reading, Readings};
 
@@ -36,6 +36,7 @@ pub type LogCollector = Collector<LogSource>;
 pub struct LogSource {
     containers: Containers,
     lines: usize,
+    redaction: Redaction,
     files: Blocking<Files, Readings>,
     /// The logs that are read by calls, by container id; also those of containers that have ended.
     called: HashMap<String, Called>,
@@ -51,14 +52,15 @@ struct Called {
 }
 
 impl LogSource {
-    /// A source of the newest `lines` lines of each of `containers`, read in the given way: by
-    /// calls alone, or from files where there are any.
+    /// A source of the newest `log_lines` lines of each of `containers`, without what `log_redact` takes out of them:
+    /// by calls alone, or from files where there are any, as `container_stats` says.
     #[must_use]
-    pub fn new(containers: Containers, lines: usize, way: ContainerStats) -> Self {
+    pub fn new(containers: Containers, settings: &CollectSettings) -> Self {
         Self {
             containers,
-            lines,
-            files: Blocking::new("log files", Files::new(lines, way)),
+            lines: settings.log_lines,
+            redaction: settings.log_redact.clone(),
+            files: Blocking::new("log files", Files::new(settings)),
             called: HashMap::new(),
         }
     }
@@ -66,12 +68,12 @@ impl LogSource {
     /// Reads by calls what has no file to be read, and the last lines of those that have ended since
     /// the last round.
     async fn ask_engine(&mut self, call: &Call, asked: &[&Listed], gathered: &mut Gathered) {
-        let lines = self.lines;
         let due = self.due(asked);
+        let (lines, redaction) = (self.lines, &self.redaction);
         let mut answers = stream::iter(due)
             .map(|(id, mut called)| async move {
                 let answer = match &mut called.log {
-                    Some(log) => log.read(call, &id, lines).await,
+                    Some(log) => log.read(call, &id, lines, redaction).await,
                     None => Ok(Arc::default()),
                 };
                 (id, called, answer)

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::model::EncodedLines;
+use crate::settings::Redaction;
 
 /// The longest text of a line, in bytes, without its timestamp. The engine's fragments are as
 /// long (longer, where it has replaced bytes), so that the first one fills a line that is cut.
@@ -21,6 +22,8 @@ const MOST_TEXT: usize = 1024 * 1024;
 /// What is kept of a line: its timestamp, its text and, of a console's, the timestamp in between
 /// and one byte more, which tell whether there is more text.
 const MOST_OF_A_LINE: usize = LONGEST_LINE + 2 * LONGEST_TIMESTAMP + 1;
+/// How much of a line that was cut is left out at most, so that no half of a secret is shown, in bytes.
+const LONGEST_WORD: usize = 4 * 1024;
 /// What a line that was cut ends with.
 const CUT: &str = " … [line cut at 16 KiB]";
 
@@ -61,6 +64,8 @@ pub(super) struct Tail {
     open: [Option<usize>; 4],
     /// Whether a line came in more than one message.
     fragments: bool,
+    /// What is taken out of lines before they are shown.
+    redaction: Redaction,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +96,15 @@ impl Tail {
             dropped: 0,
             open: [None; 4],
             fragments: false,
+            redaction: Redaction::default(),
+        }
+    }
+
+    /// As one that shows its lines without what is taken out of them.
+    pub(super) fn redacting(self, redaction: &Redaction) -> Self {
+        Self {
+            redaction: redaction.clone(),
+            ..self
         }
     }
 
@@ -247,7 +261,12 @@ impl Tail {
             self.drop_first();
         }
         let kept = self.first_settled..self.first_settled + self.settled.len();
-        let lines: Vec<_> = self.lines.iter().map(Line::finished).collect();
+        let redaction = &self.redaction;
+        let lines: Vec<_> = self
+            .lines
+            .iter()
+            .map(|line| line.finished(redaction))
+            .collect();
         let unfinished = self.unfinished();
         self.shown = Arc::new(EncodedLines::following(
             &self.shown,
@@ -265,7 +284,7 @@ impl Tail {
 }
 
 impl Line {
-    fn finished(&self) -> Cow<'_, str> {
+    fn finished(&self, redaction: &Redaction) -> Cow<'_, str> {
         let start = self.raw.len() - after_timestamp(&self.raw).len();
         let end = self.raw.len().min(start + LONGEST_LINE);
         let mut rest = &self.raw[end..];
@@ -282,9 +301,35 @@ impl Line {
             [kept @ .., b'\r'] if self.terminal => kept,
             kept => kept,
         };
+        // The end of what is cut, or will be, may be half of what would be taken out as a whole.
+        let kept = match redaction.is_on() && end - start == LONGEST_LINE {
+            true => without_last_word(kept, start),
+            false => kept,
+        };
         let line = String::from_utf8_lossy(kept);
+        let line = match redaction.is_on() {
+            true => redacted(line, redaction),
+            false => line,
+        };
         if cut { line + CUT } else { line }
     }
+}
+
+/// A line without what is taken out of its text.
+fn redacted<'l>(line: Cow<'l, str>, redaction: &Redaction) -> Cow<'l, str> {
+    let start = line.len() - after_timestamp(line.as_bytes()).len();
+    match redaction.apply(line[start..].into()) {
+        Cow::Borrowed(_) => line,
+        Cow::Owned(text) => (line[..start].to_owned() + &text).into(),
+    }
+}
+
+/// A line up to its last white space, as far as that is near its end; `start` is where its text begins.
+fn without_last_word(line: &[u8], start: usize) -> &[u8] {
+    let nearest = line.len().saturating_sub(LONGEST_WORD).max(start);
+    let space = line[nearest..].iter().rposition(u8::is_ascii_whitespace);
+    let end = nearest + space.unwrap_or(0);
+    &line[..end - unfinished(&line[..end])]
 }
 
 /// What follows the timestamp and its space; all of it where there is none.

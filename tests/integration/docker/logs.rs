@@ -348,3 +348,41 @@ fn assert_followed_by_calls(options: &[&str]) {
     assert!(seen.len() > 10, "only {} different tails", seen.len());
     assert_eq!(seen.last().unwrap()[..], all[all.len() - 20..]);
 }
+
+#[test]
+#[parallel]
+fn what_is_to_be_taken_out_does_not_leave_the_host() {
+    // The last line but one is cut in the middle of a secret.
+    let script = format!(
+        "{NUMBERED} echo Authorization: Bearer abc.DEF-123; echo plain; echo AKIA0123456789ABCDEF by mail@example.com; \
+         numbered 2046; echo key=0123456789abcdef; echo end; sleep 1000"
+    );
+    let container = Container::run("redacted", &[], &script);
+    container.wait_for_line("end");
+    let redact = r"(?i)bearer\s+(?P<secret>[a-z0-9._~+/-]+=*) AKIA[0-9A-Z]{16} \w+@\w+\.com key=[0-9a-f]{16}";
+    for way in ["auto", "engine"] {
+        let variables = [("LOG_REDACT", redact), ("CONTAINER_STATS", way)];
+        let agent = launch().vars(&variables).start();
+        let mut snapshots = Snapshots::of(&agent, INTERVAL);
+        let name = container.name();
+        let snapshot = snapshots.until("the container's logs", PATIENCE, |s| shows(s, name));
+        let lines = lines(&snapshot, name).unwrap();
+        let texts: Vec<_> = lines.iter().map(|line| text(line)).collect();
+        assert_eq!(
+            texts[..3],
+            [
+                "Authorization: Bearer [redacted]",
+                "plain",
+                "[redacted] by [redacted]"
+            ]
+        );
+        let cut = texts[3]
+            .strip_suffix(" … [line cut at 16 KiB]")
+            .expect("a cut line");
+        assert!(
+            numbered(2046).trim_end().starts_with(cut) && cut.len() > 16_000,
+            "{way}"
+        );
+        assert_eq!(texts[4], "end");
+    }
+}

@@ -16,7 +16,7 @@ mod zstd;
 
 pub(crate) use agent::{Agent, Event, Finished, KEY, Launch};
 pub(crate) use busy::{Busy, Idle};
-pub(crate) use certificates::Authority;
+pub(crate) use certificates::{Authority, Identity};
 pub(crate) use client::{Client, Ending};
 pub(crate) use lines::Lines;
 pub(crate) use namespace::Namespace;

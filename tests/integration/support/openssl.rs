@@ -59,11 +59,11 @@ impl OpenSsl {
         schema::snapshot(&line.unwrap_or_else(|| panic!("no snapshot: {:#?}", self.log.all())))
     }
 
-    /// Waits until openssl says this on its standard error.
-    pub(crate) fn says(&self, text: &str) {
-        let said = |line: &str| line.contains(text).then_some(());
+    /// Waits until openssl says this on its standard error; yields the whole line.
+    pub(crate) fn says(&self, text: &str) -> String {
+        let said = |line: &str| line.contains(text).then(|| line.to_owned());
         let said = self.log.find(0, PATIENCE, said);
-        assert!(said.is_some(), "not {text:?}: {:#?}", self.log.all());
+        said.unwrap_or_else(|| panic!("not {text:?}: {:#?}", self.log.all()))
     }
 
     /// Waits for its end; what it received, and its exit status.

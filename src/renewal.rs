@@ -1,0 +1,113 @@
+//! Keys and certificates that change while the agent runs: read anew on SIGHUP, and when their files change.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::settings::{CredentialSources, Credentials, Stamps};
+
+/// How often the files are looked at: a handful of system calls. One that has changed is read when it is the same at two
+/// looks in a row, so that none is read half written, nor a certificate without its key.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Asks for the credentials to be read anew.
+#[derive(Debug, Clone)]
+pub struct Renewal(Option<Sender<()>>);
+
+impl Renewal {
+    /// Follows the files of `sources`, on a thread of its own, as a file system may hang. With no files there is nothing to
+    /// follow.
+    ///
+    /// # Errors
+    /// When the process is denied a thread.
+    pub fn follow(
+        sources: CredentialSources,
+        now: Credentials,
+    ) -> io::Result<(Self, watch::Receiver<Arc<Credentials>>)> {
+        let (newest, credentials) = watch::channel(Arc::new(now));
+        if sources.files().next().is_none() {
+            return Ok((Self(None), credentials));
+        }
+        let (requests, requested) = channel();
+        let read = sources.stamps();
+        let follower = Follower {
+            seen: read.clone(),
+            read,
+            sources,
+            newest,
+        };
+        thread::Builder::new()
+            .name("credentials".to_owned())
+            .spawn(move || follower.run(&requested))?;
+        Ok((Self(Some(requests)), credentials))
+    }
+
+    /// Has the files read now.
+    pub fn request(&self) {
+        match &self.0 {
+            // It ends with the process.
+            Some(requests) => drop(requests.send(())),
+            None => info!("no credentials to read anew: none are in files"),
+        }
+    }
+}
+
+struct Follower {
+    sources: CredentialSources,
+    /// As the files were when they were read.
+    read: Stamps,
+    /// As they were at the last look.
+    seen: Stamps,
+    newest: watch::Sender<Arc<Credentials>>,
+}
+
+impl Follower {
+    fn run(mut self, requested: &Receiver<()>) {
+        loop {
+            match requested.recv_timeout(LOOK_EVERY) {
+                Ok(()) => self.read(self.sources.stamps()),
+                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let now = self.sources.stamps();
+        if now != self.read && now == self.seen {
+            self.read(now);
+        } else {
+            self.seen = now;
+        }
+    }
+
+    /// Takes over what is in the files, if all of it is right: else what was there before stays.
+    fn read(&mut self, stamps: Stamps) {
+        match self.sources.load() {
+            Ok(credentials) => {
+                let keys: Vec<_> = credentials.keys.iter().map(|key| &**key.name()).collect();
+                info!(keys = ?keys, tls = credentials.tls.is_some(), "credentials read anew");
+                self.newest.send_replace(Arc::new(credentials));
+            }
+            Err(problems) => {
+                for problem in &problems.0 {
+                    warn!(
+                        variable = problem.variable,
+                        problem = problem.text,
+                        "credentials not read anew: the ones before stay"
+                    );
+                }
+            }
+        }
+        for problem in self.sources.exposed() {
+            warn!(variable = problem.variable, "{}", problem.text);
+        }
+        self.seen = stamps.clone();
+        self.read = stamps;
+    }
+}

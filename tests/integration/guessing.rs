@@ -1,0 +1,114 @@
+//! Those who have no key: guessers, and crowds that say nothing.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serial_test::{parallel, serial};
+
+use crate::support::{Agent, Client, Ending, KEY, Launch};
+
+fn guess(agent: &Agent, from: &str) -> (Vec<u8>, Ending) {
+    let mut client = Client::connect_from(from, agent.address());
+    // One that is closed unheard may be closed already.
+    let _ = client.try_send("not-the-key-of-this-agent\n");
+    client.rest()
+}
+
+#[test]
+#[parallel]
+fn who_guesses_is_not_listened_to_and_others_are() {
+    let agent = Launch::new().var("PUBLISH_INTERVAL", "200ms").start();
+    let mut session = Client::connect_from("127.0.0.2", agent.address());
+    session.send(format!("{KEY}\n"));
+    session.snapshot();
+
+    for _ in 0..5 {
+        assert_eq!(
+            guess(&agent, "127.0.0.2"),
+            (b"Unauthorized\n".to_vec(), Ending::Eof)
+        );
+    }
+    let closed = agent.event("too many wrong keys: closed for a while");
+    assert_eq!(
+        (closed.text("origin"), closed.text("closed_for")),
+        ("127.0.0.2", "1s")
+    );
+    // Not a word, whatever the key.
+    let mut unheard = Client::connect_from("127.0.0.2", agent.address());
+    let peer = unheard.local_address().to_string();
+    let _ = unheard.try_send(format!("{KEY}\n"));
+    assert_eq!(unheard.rest().0, b"");
+    let refused = agent.event_where("client refused", |event| event.text("peer") == peer);
+    assert_eq!(refused.text("reason"), "too many wrong keys");
+
+    // Whoever was there before stays, and others come in.
+    for _ in 0..3 {
+        session.snapshot();
+    }
+    let mut other = Client::connect_from("127.0.0.3", agent.address());
+    other.send(format!("{KEY}\n"));
+    other.snapshot();
+}
+
+#[test]
+#[parallel]
+fn the_next_time_lasts_twice_as_long_and_the_right_key_forgives() {
+    let agent = Launch::new().start();
+    let closings = || agent.events("too many wrong keys: closed for a while");
+    let wait_for = |seconds: u64| std::thread::sleep(Duration::from_millis(1000 * seconds + 50));
+    for _ in 0..5 {
+        guess(&agent, "127.0.0.2");
+    }
+    wait_for(1);
+    // One is enough now.
+    assert_eq!(guess(&agent, "127.0.0.2").0, b"Unauthorized\n");
+    assert_eq!(guess(&agent, "127.0.0.2").0, b"");
+    assert_eq!(closings()[1].text("closed_for"), "2s");
+    wait_for(2);
+    let mut client = Client::connect_from("127.0.0.2", agent.address());
+    client.send(format!("{KEY}\n"));
+    client.snapshot();
+    for _ in 0..4 {
+        assert_eq!(guess(&agent, "127.0.0.2").0, b"Unauthorized\n");
+    }
+    assert_eq!(closings().len(), 2);
+}
+
+#[test]
+#[parallel]
+fn who_says_nothing_takes_no_clients_place() {
+    let agent = Launch::new().var("MAX_CLIENTS", "1").start();
+    let _silent: Vec<_> = (0..20).map(|_| agent.connect()).collect();
+    agent.login().snapshot();
+}
+
+#[test]
+#[serial]
+fn a_silent_crowd_keeps_nobody_out() {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let launch = Launch::new().var("PUBLISH_INTERVAL", "200ms");
+    let agent = launch.var("AUTH_TIMEOUT", "60s").start();
+    let mut session = agent.login();
+    session.snapshot();
+    // From where the client is, and from elsewhere.
+    for crowd in ["127.0.0.1", "127.0.0.9"] {
+        let crowd: Vec<_> = (0..3000)
+            .map(|_| Client::connect_from(crowd, agent.address()))
+            .collect();
+        let started = Instant::now();
+        agent.login().snapshot();
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        session.snapshot();
+        drop(crowd);
+    }
+    let displaced = agent.events("client refused");
+    let displaced = displaced
+        .iter()
+        .filter(|event| event.text("reason") == "no key yet, and others wait");
+    assert!(displaced.count() > 1000);
+    // Nothing is left of them.
+    let mut late = agent.login();
+    assert_eq!(late.snapshot()["agent"]["skipped"], 0);
+}
