@@ -4,7 +4,7 @@
 
 PROFILE ?= release
 
-.PHONY: help run test bench bench-fanout docs lint build
+.PHONY: help run test test-confined faults soak bench bench-fanout docs lint build
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -14,6 +14,16 @@ run: ## build and run the agent here; prints an API key for this run, and how to
 
 test: ## run every test; as root, installs and starts what they need (SKIP_DOCKER=1 leaves out those that need Docker)
 	@tests/setup/test.sh
+
+test-confined: ## the same, with each agent under the system calls that the unit allows, and death for any other
+	@tests/setup/confined.sh
+
+# Settings: FAULTS=a part of a fault's name, FUZZ_SECONDS=30 for each parser.
+faults: ## as root: the agent under everything that may go wrong, and every parser under random input; about 25 minutes
+	@tests/setup/faults.sh $(FAULTS)
+
+soak: ## as root: half an hour (SOAK_MINUTES=30) with containers and clients coming and going: does anything grow?
+	@tests/setup/faults.sh soak
 
 # Settings: BENCH_SECONDS=60 a window, BENCH_WINDOWS=3, BENCH_CONTAINERS=0,10,50,100,300, BENCH_WAYS=all,
 # BENCH_WAYS_AT=100, BENCH_PEERS=1, BENCH_SOAK=0 seconds, BENCH_STRICT=0; benches/cost/main.rs says more. A glance:

@@ -29,6 +29,8 @@ pub mod aggregate;
 pub mod app;
 pub mod check;
 pub mod collect;
+#[cfg(test)]
+mod fuzzing;
 pub mod memory;
 pub mod messages;
 pub mod model;

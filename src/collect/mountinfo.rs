@@ -102,4 +102,12 @@ nonsense
             parse(&table).count();
         }
     }
+
+    #[test]
+    fn fuzz_mountinfo() {
+        let seed = include_bytes!("../../tests/fixtures/mountinfo-odd.txt");
+        crate::fuzzing::run("mountinfo", &[seed], |bytes| {
+            parse(&String::from_utf8_lossy(bytes)).count();
+        });
+    }
 }

@@ -93,4 +93,11 @@ eth0:1: 5 6 0 0 0 0 0 0 7 8 0 0 0 0 0 0
             parse(&table).count();
         }
     }
+
+    #[test]
+    fn fuzz_net_dev() {
+        crate::fuzzing::run("net_dev", &[TABLE.as_bytes()], |bytes| {
+            parse(&String::from_utf8_lossy(bytes)).count();
+        });
+    }
 }

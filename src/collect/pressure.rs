@@ -78,4 +78,18 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn fuzz_pressure() {
+        let seed = b"some avg10=1.36 avg60=1.31 avg300=2.10 total=2621119293\nfull avg10=0.00 avg60=0.50 avg300=100.00 total=5\n";
+        crate::fuzzing::run("pressure", &[seed], |bytes| {
+            if let Some(Pressure { some, .. }) = parse(&String::from_utf8_lossy(bytes)) {
+                assert!(
+                    [some.avg10, some.avg60, some.avg300]
+                        .iter()
+                        .all(|avg| avg.is_finite())
+                );
+            }
+        });
+    }
 }

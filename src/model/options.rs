@@ -257,4 +257,19 @@ mod tests {
         let long = format!(r#"{{"{}":1}}"#, "x".repeat(1000));
         assert!(parsed(&long).unwrap_err().len() < 120);
     }
+
+    #[test]
+    fn fuzz_options() {
+        let seeds: [&[u8]; 4] = [
+            br#"{"sections":["system","containers","docker_meta","logs","events"],"logs":"new","every":3,"encoding":"zstd"}"#,
+            br#"{"every":1,"logs":"tail"}"#,
+            b"{}",
+            br#"{"sections":[],"encoding":"json"}"#,
+        ];
+        crate::fuzzing::run("options", &seeds, |bytes| {
+            if let Err(error) = Options::parse(bytes) {
+                assert!(!error.contains('\n'), "{error}");
+            }
+        });
+    }
 }

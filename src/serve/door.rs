@@ -1,13 +1,21 @@
-//! Who may come in, as far as that is not settled for ever: wrong keys and the number of clients count.
+//! Who may come in, as far as that is not settled for ever: wrong keys and the number of clients count. And what the log says
+//! of those that may not.
 
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::origin::Origin;
 use super::throttle::Throttle;
+
+/// How many refused clients the log names in a second; of the others it says how many they were. A crowd would fill the
+/// disk, and hide what else the log has to say.
+const NAMED: u32 = 20;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What handshakes and listener share about who may come in.
 #[derive(Debug)]
@@ -15,6 +23,15 @@ pub(super) struct Door {
     throttle: Mutex<Throttle>,
     /// A permit for each client, held until its connection is closed.
     permits: Arc<Semaphore>,
+    refused: Mutex<Refused>,
+}
+
+/// The refused clients of a second.
+#[derive(Debug, Default)]
+struct Refused {
+    since: Option<Instant>,
+    named: u32,
+    unnamed: u64,
 }
 
 impl Door {
@@ -23,12 +40,24 @@ impl Door {
         Self {
             throttle: Mutex::default(),
             permits: Arc::new(Semaphore::new(max_clients)),
+            refused: Mutex::default(),
+        }
+    }
+
+    /// Has the log say that a client was refused, and why.
+    pub(super) fn refused(&self, peer: SocketAddr, reason: &dyn Display) {
+        let (named, unnamed) = lock(&self.refused).one_more(Instant::now());
+        if unnamed > 0 {
+            info!(clients = unnamed, "more clients refused than are named");
+        }
+        if named {
+            info!(%peer, %reason, "client refused");
         }
     }
 
     /// Why a connection from there is closed unheard, if it is.
     pub(super) fn may_enter(&self, origin: Origin) -> Result<(), &'static str> {
-        if self.throttle().is_closed(origin, Instant::now()) {
+        if lock(&self.throttle).is_closed(origin, Instant::now()) {
             return Err("too many wrong keys");
         }
         if self.permits.available_permits() == 0 {
@@ -44,7 +73,7 @@ impl Door {
 
     /// Takes note of a wrong key; the log says so where that closes its origin.
     pub(super) fn wrong_key(&self, origin: Origin) {
-        let closed_for = self.throttle().wrong_key(origin, Instant::now());
+        let closed_for = lock(&self.throttle).wrong_key(origin, Instant::now());
         if let Some(closed_for) = closed_for {
             warn!(%origin, closed_for = ?closed_for, "too many wrong keys: closed for a while");
         }
@@ -52,16 +81,59 @@ impl Door {
 
     /// Forgives wrong keys that came from there.
     pub(super) fn right_key(&self, origin: Origin) {
-        self.throttle().right_key(origin);
+        lock(&self.throttle).right_key(origin);
     }
 
     /// A permit for a client that has shown a key; none where there are too many.
     pub(super) fn admit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.permits).try_acquire_owned().ok()
     }
+}
 
-    fn throttle(&self) -> MutexGuard<'_, Throttle> {
-        // A panic ends the process.
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+impl Refused {
+    /// Whether it is named, and how many were not in the seconds before.
+    fn one_more(&mut self, now: Instant) -> (bool, u64) {
+        let mut unnamed = 0;
+        if self
+            .since
+            .is_none_or(|since| now.duration_since(since) >= SECOND)
+        {
+            unnamed = std::mem::take(self).unnamed;
+            self.since = Some(now);
+        }
+        let is_named = self.named < NAMED;
+        if is_named {
+            self.named += 1;
+        } else {
+            self.unnamed += 1;
+        }
+        (is_named, unnamed)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic ends the process.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::{NAMED, Refused, SECOND};
+
+    #[test]
+    fn of_a_crowd_the_first_of_each_second_are_named_and_the_others_counted() {
+        let mut refused = Refused::default();
+        let now = Instant::now();
+        for _ in 0..NAMED {
+            assert_eq!(refused.one_more(now), (true, 0));
+        }
+        for _ in 0..1000 {
+            assert_eq!(refused.one_more(now), (false, 0));
+        }
+        assert_eq!(refused.one_more(now + SECOND), (true, 1000));
+        assert_eq!(refused.one_more(now + SECOND), (true, 0));
+        assert_eq!(refused.one_more(now + 5 * SECOND), (true, 0));
     }
 }

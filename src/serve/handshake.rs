@@ -140,7 +140,7 @@ pub(super) async fn greet(
             };
             sessions.spawn(async { ClientSession::begin(client) });
         }
-        Err(refusal) => info!(%peer, reason = %refusal, "client refused"),
+        Err(refusal) => door.refused(peer, &refusal),
     }
 }
 
@@ -281,7 +281,8 @@ async fn dismiss<S: AsyncRead + AsyncWrite + Unpin>(
 
 #[cfg(test)]
 mod tests {
-    use super::{LONGEST_LINE, Refusal, read_line};
+    use super::{LONGEST_LINE, Refusal, read_line, settle};
+    use crate::settings::{ApiKey, ApiKeys};
 
     async fn line(sent: &[&[u8]]) -> Result<Vec<u8>, Refusal> {
         let mut stream = tokio_test_stream(sent);
@@ -322,5 +323,31 @@ mod tests {
         ));
         assert!(matches!(line(&[b"key"]).await, Err(Refusal::Incomplete)));
         assert!(matches!(line(&[]).await, Err(Refusal::Incomplete)));
+    }
+
+    #[test]
+    fn fuzz_the_first_line() {
+        let keys = ApiKey::new("", "0123456789abcdef").unwrap();
+        let keys = ApiKeys::of(vec![keys]);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let seeds: [&[u8]; 4] = [
+            b"0123456789abcdef\n",
+            b"0123456789abcdef\r\n",
+            b"0123456789abcdef {\"every\":2,\"sections\":[\"system\"]}\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        ];
+        crate::fuzzing::run("first_line", &seeds, |bytes| {
+            // In two pieces.
+            let (head, tail) = bytes.split_at(bytes.len() / 2);
+            let pieces = [head, tail];
+            let line = runtime.block_on(read_line(&mut tokio_test_stream(&pieces)));
+            if let Ok(line) = line
+                && settle(&keys, &line).is_ok()
+            {
+                assert!(bytes.starts_with(b"0123456789abcdef"));
+            }
+        });
     }
 }

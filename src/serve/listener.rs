@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug_span, info, warn};
+use tracing::{Instrument, debug_span, warn};
 
 use super::door::Door;
 use super::handshake::{self, Newcomer};
@@ -174,7 +174,7 @@ impl Listener {
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     let origin = Origin::of(peer.ip());
                     if let Err(reason) = self.may_enter(peer, origin) {
-                        info!(%peer, reason, "client refused");
+                        self.door.refused(peer, &reason);
                         continue;
                     }
                     let seat = tokio::select! {
@@ -222,7 +222,7 @@ impl Listener {
         let stream = match Self::configured(stream) {
             Ok(stream) => stream,
             Err(error) => {
-                info!(%peer, reason = %error, "client refused");
+                self.door.refused(peer, &error);
                 return;
             }
         };

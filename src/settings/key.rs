@@ -117,6 +117,12 @@ impl ApiKeys {
         self.0.iter()
     }
 
+    /// These, of which there must be one at least.
+    #[cfg(test)]
+    pub(crate) fn of(keys: Vec<ApiKey>) -> Self {
+        Self(keys.into())
+    }
+
     /// One that lets in: the first.
     pub(crate) fn first(&self) -> Option<&ApiKey> {
         self.0.first()
@@ -318,5 +324,18 @@ mod tests {
         assert!(parse_file(keys(MOST + 1).as_bytes()).is_err());
         assert!(parse_file(&vec![b'k'; 10 << 20]).is_err());
         assert!(parse_file(b"\xff\xfe0123456789").is_err());
+    }
+
+    #[test]
+    fn fuzz_keys() {
+        let seeds: [&[u8]; 2] = [
+            b"phone:0123456789abcdef\r\n\nfedcba9876543210\n",
+            b"0123456789abcdef",
+        ];
+        crate::fuzzing::run("keys", &seeds, |bytes| {
+            if let Ok(keys) = parse_file(bytes) {
+                assert!(keys.first().is_some() && keys.find(b"").is_none());
+            }
+        });
     }
 }

@@ -38,7 +38,7 @@ run_without_docker() {
 run_all() {
     local unmet=
     "$here/packages.sh" dockerd:docker.io 'docker:docker-cli|docker.io' iptables:iptables \
-        busybox:busybox-static openssl:openssl zstd:zstd dbus-daemon:dbus-daemon || unmet=1
+        busybox:busybox-static openssl:openssl zstd:zstd dbus-daemon:dbus-daemon haproxy:haproxy || unmet=1
     if ((EUID != 0)); then
         echo 'error: missing: root (some Docker tests start an engine of their own)' >&2
         unmet=1

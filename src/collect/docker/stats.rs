@@ -181,4 +181,44 @@ mod tests {
         assert!(read(stats(zeros), None).is_none());
         assert!(read(stats("{}"), None).is_none());
     }
+
+    #[test]
+    fn fuzz_answers_of_the_engine() {
+        let summary = r#"[{"Id":"0123456789abcdef","Names":["/web"],"Image":"redis:7","Created":1640995200,"State":"running",
+            "Ports":[{"IP":"0.0.0.0","PrivatePort":6379,"PublicPort":16379,"Type":"tcp"}],"Labels":{"a":"b"}}]"#;
+        let inspection = r#"{"Id":"0123456789abcdef","Created":"2026-01-01T00:00:00Z","RestartCount":1,"LogPath":"/x",
+            "State":{"Status":"running","Pid":7,"StartedAt":"2026-01-01T00:00:00.5Z","Health":{"Status":"healthy"}},
+            "HostConfig":{"NanoCpus":5,"CpuQuota":-1,"PidsLimit":0,"LogConfig":{"Type":"json-file","Config":{}}}}"#;
+        let seeds = [V1, V2, summary, inspection].map(str::as_bytes);
+        crate::fuzzing::run("answers_of_the_engine", &seeds, |bytes| {
+            let summaries: Vec<ContainerSummary> =
+                serde_json::from_slice(bytes).unwrap_or_default();
+            summaries
+                .into_iter()
+                .for_each(|summary| drop(Listed::from_summary(summary)));
+            let Ok(stats) = serde_json::from_slice::<ContainerStatsResponse>(bytes) else {
+                return;
+            };
+            let listed = r#"{"Id":"0123456789abcdef","Names":["/web"],"State":"running"}"#;
+            let listed = Listed::from_summary(serde_json::from_str(listed).unwrap()).unwrap();
+            let Some((before, now)) = read(stats, None) else {
+                return;
+            };
+            let shown = publish(
+                &listed,
+                None,
+                &LabelPatterns::default(),
+                &now,
+                before.as_ref(),
+            );
+            assert!(
+                shown.cpu_percent >= 0.0 && shown.cpu_percent.is_finite(),
+                "{shown:?}"
+            );
+            assert!(
+                shown.memory_percent >= 0.0 && shown.memory_percent.is_finite(),
+                "{shown:?}"
+            );
+        });
+    }
 }

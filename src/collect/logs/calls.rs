@@ -407,7 +407,10 @@ fn engine_error(message: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
 
     use bytes::Bytes;
     use tokio::time::Instant;
@@ -416,6 +419,8 @@ mod tests {
         CalledLog, Channel, EncodedLines, Follows, Message, Newest, ORIGIN, Place, Tail,
         engine_error,
     };
+    use crate::collect::docker::engine::Engine;
+    use crate::settings::{DockerHost, Redaction};
 
     /// A message of the minute's given second.
     fn message(second: u32, text: &str) -> Message {
@@ -519,5 +524,75 @@ mod tests {
         );
         assert_eq!(engine_error(b"2024-01-01T12:00:00Z x\r\n"), None);
         assert_eq!(engine_error(b"\x03"), None);
+    }
+
+    /// An engine at `socket` that answers a call for logs with these bytes, and every other one with its version.
+    fn engine_at(socket: &Path, logs: Arc<Mutex<Vec<u8>>>) {
+        let listener = UnixListener::bind(socket).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut head = Vec::new();
+                let mut piece = [0; 1024];
+                while !head.ends_with(b"\r\n\r\n") {
+                    match stream.read(&mut piece) {
+                        Ok(0) | Err(_) => break,
+                        Ok(read) => head.extend_from_slice(&piece[..read]),
+                    }
+                }
+                let head = String::from_utf8_lossy(&head);
+                let body = match head.split(' ').nth(1) {
+                    Some(path) if path.contains("/logs") => logs.lock().unwrap().clone(),
+                    _ => br#"{"ApiVersion":"1.41","MinAPIVersion":"1.12","Version":"20.10.24"}"#
+                        .to_vec(),
+                };
+                // Whether it is read to its end is the caller's affair.
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+                let _ = stream.write_all(&body);
+            }
+        });
+    }
+
+    #[test]
+    fn fuzz_logs_of_the_engine() {
+        let frame = |kind: u8, text: &str| -> Vec<u8> {
+            let mut frame = vec![kind, 0, 0, 0];
+            frame.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
+            frame.extend_from_slice(text.as_bytes());
+            frame
+        };
+        let line =
+            |second| format!("2024-01-01T12:00:{second:02}.500000000Z some text of a line\n");
+        let framed = [
+            frame(1, &line(1)),
+            frame(2, &line(2)),
+            frame(1, &line(3)),
+            frame(3, "no log"),
+        ]
+        .concat();
+        let console = (0..5).map(line).collect::<String>().replace('\n', "\r\n");
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let logs = Arc::default();
+        engine_at(&socket, Arc::clone(&logs));
+        let host = DockerHost::parse(&format!("unix://{}", socket.display())).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let call = runtime.block_on(async { Engine::new(host).call().await.unwrap() });
+        let mut log = CalledLog::new("0123");
+        crate::fuzzing::run(
+            "logs_of_the_engine",
+            &[&framed, console.as_bytes()],
+            |bytes| {
+                *logs.lock().unwrap() = bytes.to_vec();
+                let read = runtime.block_on(log.read(&call, "0123", 3, &Redaction::default()));
+                if let Ok(lines) = read {
+                    let lines: Vec<String> = serde_json::from_str(lines.json()).unwrap();
+                    assert!(lines.len() <= 3 && lines.iter().all(|line| line.len() < 60_000));
+                }
+            },
+        );
     }
 }

@@ -1047,4 +1047,40 @@ mod tests {
             assert_eq!(String::from_utf8(message).unwrap(), printed);
         }
     }
+
+    #[test]
+    fn fuzz_log_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let entries = [
+            r#"{"log":"a line\n","stream":"stdout","time":"2024-01-01T12:00:00.5Z"}"#,
+            r#"{"log":"half ","stream":"stderr","time":"2024-01-01T12:00:01.123456789Z"}"#,
+            r#"{"log":"\u00e9\ud83d\udca9\"\\\r\n","stream":"stdout","time":"2024-01-01T12:00:02Z"}"#,
+            r#"{"log":"of a line\n","stream":"stderr","time":"2024-01-01T12:00:03.5+01:00","attrs":{"a":"b"}}"#,
+        ];
+        let seed = entries.join("\n") + "\n";
+        let mut follows = log_at(&path, 3);
+        crate::fuzzing::run(
+            "log_files",
+            &[seed.as_bytes(), entries[0].as_bytes()],
+            |bytes| {
+                fs::write(&path, bytes).unwrap();
+                // One that is read for the first time, and one that goes on from wherever it was.
+                let mut first = LogFile::new(
+                    "0123".into(),
+                    path.clone(),
+                    bytes.len() % 2 == 0,
+                    3,
+                    New::All,
+                );
+                for log in [&mut first, &mut follows] {
+                    if log.update().is_ok() {
+                        let lines = log.lines();
+                        let lines: Vec<String> = serde_json::from_str(lines.json()).unwrap();
+                        assert!(lines.len() <= 3);
+                    }
+                }
+            },
+        );
+    }
 }

@@ -219,4 +219,15 @@ btime 1700000000
             }
         }
     }
+
+    #[test]
+    fn fuzz_stat() {
+        let seeds = [
+            STAT.as_bytes(),
+            include_bytes!("../../../tests/fixtures/proc-stat-128-cores.txt"),
+        ];
+        crate::fuzzing::run("stat", &seeds, |bytes| {
+            let _ = Reading::parse(&String::from_utf8_lossy(bytes));
+        });
+    }
 }

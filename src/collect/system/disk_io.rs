@@ -219,4 +219,17 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn fuzz_diskstats() {
+        crate::fuzzing::run(
+            "diskstats",
+            &[BEFORE.as_bytes(), AFTER.as_bytes()],
+            |bytes| {
+                for line in String::from_utf8_lossy(bytes).lines() {
+                    parse(line);
+                }
+            },
+        );
+    }
 }

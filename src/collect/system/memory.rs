@@ -112,4 +112,13 @@ HugePages_Total:       0
             }
         }
     }
+
+    #[test]
+    fn fuzz_meminfo() {
+        crate::fuzzing::run("meminfo", &[MEMINFO.as_bytes()], |bytes| {
+            if let Some(memory) = parse(&String::from_utf8_lossy(bytes)) {
+                assert!(memory.available <= memory.total);
+            }
+        });
+    }
 }

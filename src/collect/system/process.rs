@@ -591,4 +591,15 @@ mod tests {
         assert_eq!(kept, all);
         assert!(kept_of_all(0).0 <= kept);
     }
+
+    #[test]
+    fn fuzz_stat_of_a_process() {
+        let seeds: [&[u8]; 2] = [
+            STAT,
+            b"1 (systemd) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9 10 11 12",
+        ];
+        crate::fuzzing::run("stat_of_a_process", &seeds, |bytes| {
+            parse(bytes);
+        });
+    }
 }

@@ -76,4 +76,12 @@ mod tests {
             prop_assert!(parse(&passwd).all(|(_, name)| !name.is_empty()));
         }
     }
+
+    #[test]
+    fn fuzz_passwd() {
+        let seed = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n+::::\n";
+        crate::fuzzing::run("passwd", &[seed], |bytes| {
+            assert!(parse(&String::from_utf8_lossy(bytes)).all(|(_, name)| !name.is_empty()));
+        });
+    }
 }

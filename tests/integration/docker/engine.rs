@@ -222,6 +222,13 @@ impl PrivateEngine {
         }
     }
 
+    /// Kills it, which leaves it no time for anything, and waits for its end.
+    #[allow(dead_code, reason = "tests/faults does")]
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        let _ = self.daemon.take().expect("it runs").wait();
+    }
+
     /// Makes it hang for as long as the guard lives: its socket still takes connections, but nobody answers.
     pub(crate) fn freeze(&self) -> Frozen<'_> {
         self.signal(Signal::SIGSTOP);

@@ -50,7 +50,7 @@ fn everything(answer: Answer) {
     snapshots.until("the container", PATIENCE, up);
 
     drop(well);
-    let unwell = StandIn::at(&place.socket, move |_| answer);
+    let unwell = StandIn::at(&place.socket, move |_| answer.clone());
     let failing = snapshots.until("the fault", NOTICE, docker_is_failing);
     let read = collected_at(&failing, "docker");
     for snapshot in snapshots.take(4) {
@@ -127,7 +127,7 @@ fn the_engines_own_words_are_the_reason() {
         "500 Internal Server Error",
         r#"{"message":"disk is on fire"}"#,
     );
-    let _stand_in = StandIn::at(&place.socket, move |_| answer);
+    let _stand_in = StandIn::at(&place.socket, move |_| answer.clone());
     let agent = place.agent();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let snapshot = snapshots.until("the fault", NOTICE, docker_is_failing);

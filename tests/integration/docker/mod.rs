@@ -20,6 +20,7 @@ mod news;
 mod outages;
 mod pace;
 mod privileges;
+mod proxy;
 mod remote;
 mod snapshots;
 mod stand_in;

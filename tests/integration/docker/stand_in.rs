@@ -12,7 +12,8 @@ use std::thread::{self, JoinHandle};
 use super::engine::LOCAL_SOCKET;
 
 /// How one request is answered.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
+#[allow(dead_code, reason = "tests/faults gives more of them")]
 pub(crate) enum Answer {
     /// As the real engine answers it.
     Engine,
@@ -22,9 +23,16 @@ pub(crate) enum Answer {
     Bytes(&'static [u8]),
     /// With this status and JSON body.
     Json(&'static str, &'static str),
+    /// With status 200 and this JSON body.
+    Body(Arc<str>),
     /// With status 200 and a body without end.
     Endless,
+    /// With whatever this writes, and the end of the connection.
+    Stream(Writes),
 }
+
+/// Writes to a client until it is done, or the client gone.
+pub(crate) type Writes = Arc<dyn Fn(&mut UnixStream) -> io::Result<()> + Send + Sync>;
 
 /// A connection, and the path that was asked for on it, once one was.
 struct Connection {
@@ -134,11 +142,9 @@ fn serve(
         }
         Answer::Silence => io::copy(&mut client, &mut io::sink()).map(drop),
         Answer::Bytes(bytes) => client.write_all(bytes),
-        Answer::Json(status, body) => write!(
-            client,
-            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        ),
+        Answer::Json(status, body) => answer(&mut client, status, body),
+        Answer::Body(body) => answer(&mut client, "200 OK", &body),
+        Answer::Stream(writes) => writes(&mut client),
         Answer::Endless => {
             client.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[")?;
             loop {
@@ -146,6 +152,15 @@ fn serve(
             }
         }
     }
+}
+
+fn answer(client: &mut UnixStream, status: &str, body: &str) -> io::Result<()> {
+    write!(
+        client,
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    )?;
+    client.write_all(body.as_bytes())
 }
 
 /// Reads up to the empty line, and drops the `Connection` header.

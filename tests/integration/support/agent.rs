@@ -119,7 +119,9 @@ impl Launch {
 
     /// Starts the binary without waiting for anything.
     pub(crate) fn spawn(self) -> Agent {
-        let command: Vec<_> = self.launcher.iter().chain([&self.binary]).collect();
+        let everywhere = launcher_of_all();
+        let launchers = self.launcher.iter().chain(&everywhere);
+        let command: Vec<_> = launchers.chain([&self.binary]).collect();
         let mut child = Command::new(command[0])
             .args(&command[1..])
             .args(&self.arguments)
@@ -169,6 +171,12 @@ impl Launch {
             .filter(|key| !key.is_empty())
             .collect()
     }
+}
+
+/// What every agent of this run is started by: see tests/setup/confined.sh.
+fn launcher_of_all() -> Vec<OsString> {
+    let launcher = std::env::var("TEST_LAUNCHER").unwrap_or_default();
+    launcher.split_whitespace().map(OsString::from).collect()
 }
 
 /// What a command left behind.

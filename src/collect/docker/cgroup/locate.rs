@@ -256,4 +256,26 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn fuzz_cgroup_of_a_process() {
+        let own = format!(
+            "12:pids:/docker/{ID}\n4:cpu,cpuacct:/docker/{ID}\n5:memory:/docker/{ID}\n0::/docker/{ID}\n"
+        );
+        let seeds = [
+            V1.as_bytes(),
+            V2.as_bytes(),
+            own.as_bytes(),
+            b"0::/../../init.scope\n",
+        ];
+        let (v1, v2) = (Mounts::parse(V1), Mounts::parse(V2));
+        crate::fuzzing::run("cgroup_of_a_process", &seeds, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            for mounts in [&v1, &v2, &Mounts::parse(&text)] {
+                for cgroup in [&*text, &own] {
+                    let _ = locate(mounts, cgroup, ID);
+                }
+            }
+        });
+    }
 }

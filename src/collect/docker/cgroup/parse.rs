@@ -120,4 +120,21 @@ mod tests {
             prop_assert_eq!(more.write_bytes, u64::MAX);
         }
     }
+
+    #[test]
+    fn fuzz_cgroup_files() {
+        let seeds: [&[u8]; 5] = [
+            include_bytes!("../../../../tests/fixtures/cgroup-v1.txt"),
+            include_bytes!("../../../../tests/fixtures/cgroup-v2.txt"),
+            b"8:0 Read 4096\n8:0 Write 8192\n8:0 Sync 0\nTotal 12288\n",
+            b"8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n",
+            b"cache 1\nrss 2\ntotal_inactive_file 4096\n",
+        ];
+        crate::fuzzing::run("cgroup_files", &seeds, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let keys = ["cache", "rss", "nr_throttled", "total_inactive_file"];
+            let _ = (number(&text), keyed(&text, keys[0]), keyed_all(&text, keys));
+            let _ = (blkio(&text), io_stat(&text));
+        });
+    }
 }

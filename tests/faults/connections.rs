@@ -1,0 +1,179 @@
+//! Fifty thousand connections that mean no good.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::client::Client;
+use crate::support::{Agent, Authority, KEY, OpenSsl};
+use crate::trial::{INTERVAL, Report, Trial, Usage, launch};
+
+/// So many of each kind, in waves.
+const EACH: u32 = 10_000;
+const WAVE: u32 = 1000;
+/// How long a wave stays, unless it is sent away.
+const STAY: Duration = Duration::from_millis(1500);
+/// How soon a newcomer with the key must have its first snapshot while a wave is there.
+const NEWCOMER: f64 = 5.0;
+/// How much more memory they may make the agent take, in MiB.
+const GROWTH: f64 = 32.0;
+/// The time after which the agent has given back what was free.
+const AFTER: Duration = Duration::from_secs(70);
+
+/// What one of them does once it is connected.
+type Deed = fn(&mut TcpStream, u32);
+
+fn nothing(_: &mut TcpStream, _: u32) {}
+
+fn a_byte(stream: &mut TcpStream, _: u32) {
+    let _ = stream.write_all(b"k");
+}
+
+fn random(stream: &mut TcpStream, seed: u32) {
+    let mut random = fastrand::Rng::with_seed(seed.into());
+    let bytes: Vec<u8> = (0..random.usize(1..2000)).map(|_| random.u8(..)).collect();
+    let _ = stream.write_all(&bytes);
+}
+
+/// A TLS ClientHello, as far as it goes.
+fn half_a_hello(stream: &mut TcpStream, seed: u32) {
+    const HELLO: [u8; 48] = [
+        0x16, 3, 1, 0, 0xc0, 1, 0, 0, 0xbc, 3, 3, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
+        7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 0x20, 9, 9, 9, 9,
+    ];
+    let _ = stream.write_all(&HELLO[..1 + seed as usize % (HELLO.len() - 1)]);
+}
+
+fn long_key(stream: &mut TcpStream, _: u32) {
+    let mut key = [b'k'; 4097];
+    key[4096] = b'\n';
+    let _ = stream.write_all(&key);
+}
+
+/// Connects from one of four addresses of the wave's own.
+fn connect(to: SocketAddr, wave: u32, number: u32) -> TcpStream {
+    let from = SocketAddr::from(([127, 7, wave as u8, 1 + (number % 4) as u8], 0));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.bind(&from.into()).unwrap();
+    socket
+        .connect_timeout(&to.into(), Duration::from_secs(30))
+        .expect("the kernel takes connections");
+    socket.into()
+}
+
+/// All waves of one kind. Yields the longest time that a newcomer had to wait, by `newcomer`.
+fn waves(
+    agent: &Agent,
+    deed: Deed,
+    again: Option<Duration>,
+    newcomer: impl Fn() -> Duration,
+) -> Duration {
+    let mut longest = Duration::ZERO;
+    for wave in 0..EACH / WAVE {
+        let mut all: Vec<TcpStream> = (0..WAVE)
+            .map(|number| connect(agent.address(), wave, number))
+            .collect();
+        let connected = Instant::now();
+        for (stream, seed) in all.iter_mut().zip(0..) {
+            deed(stream, seed + wave * WAVE);
+        }
+        longest = longest.max(newcomer());
+        while connected.elapsed() < STAY {
+            let Some(pause) = again else { break };
+            thread::sleep(pause);
+            all.iter_mut()
+                .zip(0..)
+                .for_each(|(stream, seed)| deed(stream, seed));
+        }
+        thread::sleep(STAY.saturating_sub(connected.elapsed()));
+        for stream in &mut all {
+            // Whatever answer there is.
+            let _ = stream.set_nonblocking(true);
+            let _ = stream.read(&mut [0; 64]);
+        }
+    }
+    longest
+}
+
+/// How long a newcomer waits for its first snapshot.
+fn newcomer(agent: &Agent) -> Duration {
+    let started = Instant::now();
+    let mut client = agent.login();
+    client
+        .line_within(Duration::from_secs(60))
+        .expect("a snapshot");
+    started.elapsed()
+}
+
+fn judge(mut trial: Trial, longest: Duration) -> Report {
+    trial.within("a newcomer waited at most", Some(longest), NEWCOMER);
+    let growth = trial.peak_growth();
+    trial.at_most("memory grew by", growth, GROWTH, "MiB");
+    thread::sleep(AFTER);
+    let began = trial.usage();
+    thread::sleep(Duration::from_secs(10));
+    let after: Usage = trial.usage();
+    trial.at_most(
+        "a minute later it uses",
+        (after.cpu - began.cpu) * 10.0,
+        5.0,
+        "% of a core",
+    );
+    trial.at_most(
+        "and more memory by",
+        after.rss_mib - trial.before.rss_mib,
+        4.0,
+        "MiB",
+    );
+    trial.at_most(
+        "and open files",
+        after.files as f64 - trial.before.files as f64,
+        4.0,
+        "more",
+    );
+    trial.end()
+}
+
+pub(crate) fn crowd() -> Vec<Report> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let mut reports = Vec::new();
+    let kinds: [(&str, Deed, Option<Duration>); 4] = [
+        ("10,000 that send nothing", nothing, None),
+        (
+            "10,000 that send a byte a second",
+            a_byte,
+            Some(Duration::from_secs(1)),
+        ),
+        ("10,000 that send random bytes", random, None),
+        ("10,000 with keys of 4 KiB", long_key, None),
+    ];
+    for (name, deed, again) in kinds {
+        let trial = Trial::start(name, launch());
+        let longest = waves(&trial.agent, deed, again, || newcomer(&trial.agent));
+        reports.push(judge(trial, longest));
+    }
+
+    let authority = Authority::new();
+    let identity = authority.issue("agent");
+    let agent = identity.launch().var("PUBLISH_INTERVAL", "1s").start();
+    let login = |agent: &Agent| {
+        let mut client = OpenSsl::connect(agent.address(), &[] as &[&str]);
+        client.send(format!("{KEY}\n"));
+        client
+    };
+    let mut good = login(&agent);
+    let client = Client::reading(INTERVAL, move || good.line());
+    let trial = Trial::with("10,000 TLS hellos cut short", agent, client);
+    let longest = waves(&trial.agent, half_a_hello, None, || {
+        let started = Instant::now();
+        login(&trial.agent).line().expect("a snapshot");
+        started.elapsed()
+    });
+    reports.push(judge(trial, longest));
+    reports
+}

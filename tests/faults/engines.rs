@@ -1,0 +1,345 @@
+//! What an engine may do to the agent.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::docker::container::Container;
+use crate::docker::engine::PrivateEngine;
+use crate::docker::stand_in::{Answer, StandIn};
+use crate::support::Launch;
+use crate::trial::{Report, Trial, launch};
+
+/// How soon an engine that is back must be seen.
+const RECOVERY: f64 = 15.0;
+/// How much more memory an odd engine may make the agent take, in MiB.
+const GROWTH: f64 = 20.0;
+/// How soon a fault must show: a call's deadline of 5 s, and two rounds.
+const NOTICE: f64 = 10.0;
+
+fn with_engine(host: &str) -> Launch {
+    launch()
+        .var("DOCKER_ENABLED", "true")
+        .var("DOCKER_HOST", host)
+}
+
+pub(crate) fn docker_is_well(snapshot: &Value) -> bool {
+    snapshot["sources"]["docker"]["status"] == "ok"
+}
+
+fn docker_is_failing(snapshot: &Value) -> bool {
+    snapshot["sources"]["docker"]["status"] == "failing"
+}
+
+fn shows(snapshot: &Value, containers: usize) -> bool {
+    docker_is_well(snapshot)
+        && snapshot["containers"]
+            .as_array()
+            .is_some_and(|all| all.len() == containers)
+}
+
+/// An engine with three containers, and an agent that watches it.
+fn private(name: &str) -> (PrivateEngine, Trial) {
+    let mut engine = PrivateEngine::prepare();
+    engine.start_with_image();
+    run_containers(&engine);
+    let mut trial = Trial::start(name, with_engine(engine.engine().host()));
+    let seen = trial
+        .client
+        .wait_until(Duration::from_secs(30), |snapshot| shows(snapshot, 3));
+    trial.within("containers seen after", seen, 30.0);
+    (engine, trial)
+}
+
+fn run_containers(engine: &PrivateEngine) {
+    for _ in 0..3 {
+        let options = ["--network", "none", "--restart", "always"];
+        let container = Container::run_on(
+            engine.engine(),
+            "faulty",
+            &options,
+            "while :; do echo line; sleep 1; done",
+        );
+        container.keep();
+    }
+}
+
+/// How long after the engine answers again all of its containers are there.
+fn recovery(trial: &Trial) -> Option<Duration> {
+    trial
+        .client
+        .wait_until(Duration::from_secs(60), |snapshot| shows(snapshot, 3))
+}
+
+pub(crate) fn killed() -> Vec<Report> {
+    let (mut engine, mut trial) = private("engine killed by SIGKILL");
+    engine.kill();
+    let noticed = trial
+        .client
+        .wait_until(Duration::from_secs(30), docker_is_failing);
+    trial.within("noticed after", noticed, NOTICE);
+    thread::sleep(Duration::from_secs(10));
+    engine.start();
+    let recovered = recovery(&trial);
+    trial.within("recovered after", recovered, RECOVERY);
+    vec![trial.end()]
+}
+
+pub(crate) fn stopped() -> Vec<Report> {
+    let (engine, mut trial) = private("engine stopped for 60 s");
+    let frozen = engine.freeze();
+    let noticed = trial
+        .client
+        .wait_until(Duration::from_secs(30), docker_is_failing);
+    trial.within("noticed after", noticed, NOTICE);
+    thread::sleep(Duration::from_secs(60));
+    drop(frozen);
+    let recovered = recovery(&trial);
+    trial.within("recovered after", recovered, RECOVERY);
+    let growth = trial.peak_growth();
+    trial.at_most("memory grew by", growth, GROWTH, "MiB");
+    vec![trial.end()]
+}
+
+pub(crate) fn restarted() -> Vec<Report> {
+    let (mut engine, mut trial) = private("engine restarted 20 times");
+    let mut longest = Some(Duration::ZERO);
+    for _ in 0..20 {
+        engine.stop();
+        engine.start();
+        let recovered = recovery(&trial);
+        longest = longest
+            .zip(recovered)
+            .map(|(longest, recovered)| longest.max(recovered));
+    }
+    trial.within("recovered each time, after at most", longest, RECOVERY);
+    let growth = trial.peak_growth();
+    trial.at_most("memory grew by", growth, GROWTH, "MiB");
+    vec![trial.end()]
+}
+
+/// An agent whose engine is well at first, then answers everything like this, and is well again.
+fn oddly(name: &str, answer: Answer) -> Report {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let well = StandIn::at(&socket, |_| Answer::Engine);
+    let mut trial = Trial::start(name, with_engine(&format!("unix://{}", socket.display())));
+    let seen = trial
+        .client
+        .wait_until(Duration::from_secs(30), docker_is_well);
+    trial.within("well after", seen, 30.0);
+    drop(well);
+    let unwell = StandIn::at(&socket, move |_| answer.clone());
+    let noticed = trial
+        .client
+        .wait_until(Duration::from_secs(60), docker_is_failing);
+    trial.within("noticed after", noticed, NOTICE);
+    thread::sleep(Duration::from_secs(10));
+    drop(unwell);
+    let _well = StandIn::at(&socket, |_| Answer::Engine);
+    let recovered = trial
+        .client
+        .wait_until(Duration::from_secs(60), docker_is_well);
+    trial.within("recovered after", recovered, RECOVERY);
+    let growth = trial.peak_growth();
+    trial.at_most("memory grew by", growth, GROWTH, "MiB");
+    trial.end()
+}
+
+pub(crate) fn odd() -> Vec<Report> {
+    const HEAD: &[u8] =
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1073741824\r\n\r\n";
+    let drip = Answer::Stream(Arc::new(|client| {
+        client.write_all(HEAD)?;
+        loop {
+            client.write_all(b"[")?;
+            thread::sleep(Duration::from_secs(1));
+        }
+    }));
+    let gigabyte = Answer::Stream(Arc::new(|client| {
+        client.write_all(HEAD)?;
+        (0..1 << 14).try_for_each(|_| client.write_all(&[b' '; 1 << 16]))
+    }));
+    let truncated = Answer::Bytes(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n[{\"Id\":",
+    );
+    vec![
+        oddly("engine that answers a byte a second", drip),
+        oddly("engine that never answers", Answer::Silence),
+        oddly(
+            "engine that answers garbage",
+            Answer::Bytes(b"\x16\x03\x01\xff\xfe\0garbage\r\n\r\n\xff"),
+        ),
+        oddly("engine whose answers end too early", truncated),
+        oddly(
+            "engine that answers with status 500",
+            Answer::Json("500 Internal Server Error", r#"{"message":"out of order"}"#),
+        ),
+        oddly("engine that answers with 1 GiB", gigabyte),
+    ]
+}
+
+/// The list of containers of these numbers.
+fn list(numbers: impl Iterator<Item = u64>) -> Arc<str> {
+    let created = humantime::format_rfc3339(std::time::SystemTime::now()).to_string();
+    let list: Vec<Value> = numbers
+        .map(|number| {
+            json!({
+                "Id": id(number), "Names": [format!("/odd-{number}")], "Image": "odd", "ImageID": "sha256:00",
+                "Command": "sh", "Created": 1_700_000_000, "Ports": [], "Labels": {"made": created}, "State": "running",
+                "Status": "Up 3 minutes", "HostConfig": {"NetworkMode": "default"}, "NetworkSettings": {"Networks": {}},
+                "Mounts": []
+            })
+        })
+        .collect();
+    serde_json::to_string(&list).unwrap().into()
+}
+
+fn id(number: u64) -> String {
+    format!("{number:064x}")
+}
+
+/// What such an engine says of one of its containers, which has no process here.
+fn inspection(path: &str) -> Arc<str> {
+    let id = path.split('/').nth_back(1).unwrap_or_default();
+    let inspection = json!({
+        "Id": id, "Created": "2026-01-01T00:00:00Z", "Name": "/odd", "RestartCount": 0, "LogPath": "",
+        "State": {"Status": "running", "Running": true, "Pid": 0, "StartedAt": "2026-01-01T00:00:00Z"},
+        "Config": {"Tty": false, "Labels": {}, "Image": "odd"},
+        "HostConfig": {"LogConfig": {"Type": "none", "Config": {}}, "NetworkMode": "default"},
+        "NetworkSettings": {"Networks": {}}
+    });
+    inspection.to_string().into()
+}
+
+pub(crate) fn twenty_thousand() -> Vec<Report> {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let well = StandIn::at(&socket, |_| Answer::Engine);
+    let host = format!("unix://{}", socket.display());
+    let mut trial = Trial::start("a list of 20,000 containers", with_engine(&host));
+    drop(well);
+    let all = list(0..20_000);
+    let many = StandIn::at(&socket, move |path| match path {
+        path if path.contains("/containers/json") => Answer::Body(Arc::clone(&all)),
+        path if path.ends_with("/json") && path.contains("/containers/") => {
+            Answer::Body(inspection(path))
+        }
+        path if path.contains("/events") => Answer::Silence,
+        path if path.contains("/stats") || path.contains("/logs") => {
+            Answer::Json("409 Conflict", r#"{"message":"no"}"#)
+        }
+        _ => Answer::Engine,
+    });
+    thread::sleep(Duration::from_secs(30));
+    let growth = trial.peak_growth();
+    trial.at_most("memory grew by", growth, GROWTH, "MiB");
+    drop(many);
+    let _well = StandIn::at(&socket, |_| Answer::Engine);
+    let recovered = trial
+        .client
+        .wait_until(Duration::from_secs(90), |snapshot| {
+            docker_is_well(snapshot)
+                && snapshot["containers"]
+                    .as_array()
+                    .is_some_and(|all| all.len() < 1000)
+        });
+    trial.within("recovered after", recovered, RECOVERY);
+    vec![trial.end()]
+}
+
+/// An engine that starts a hundred containers every second and removes those of the second before.
+fn churning(socket: &std::path::Path) -> StandIn {
+    const EACH: u64 = 100;
+    let began = Instant::now();
+    let generation = move || began.elapsed().as_secs();
+    StandIn::at(socket, move |path| match path {
+        path if path.contains("/containers/json") => {
+            let now = generation();
+            Answer::Body(list(now * EACH..(now + 1) * EACH))
+        }
+        path if path.ends_with("/json") && path.contains("/containers/") => {
+            Answer::Body(inspection(path))
+        }
+        path if path.contains("/events") => Answer::Stream(Arc::new(move |client| {
+            client.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")?;
+            let mut last = generation();
+            loop {
+                thread::sleep(Duration::from_millis(20));
+                let now = generation();
+                if now == last {
+                    continue;
+                }
+                let of = |generation: u64, action: &'static str| {
+                    (generation * EACH..(generation + 1) * EACH).map(move |number| (number, action))
+                };
+                let events = of(last, "die")
+                    .chain(of(last, "destroy"))
+                    .chain(of(now, "create"))
+                    .chain(of(now, "start"));
+                for (number, action) in events {
+                    let time = std::time::UNIX_EPOCH.elapsed().unwrap();
+                    let event = json!({
+                        "Type": "container", "Action": action, "scope": "local", "time": time.as_secs(),
+                        "timeNano": time.as_nanos() as u64,
+                        "Actor": {"ID": id(number), "Attributes": {"name": format!("odd-{number}"), "image": "odd", "exitCode": "0"}}
+                    });
+                    writeln!(client, "{event}")?;
+                }
+                last = now;
+            }
+        })),
+        path if path.contains("/stats") || path.contains("/logs") => {
+            Answer::Json("409 Conflict", r#"{"message":"no"}"#)
+        }
+        _ => Answer::Engine,
+    })
+}
+
+pub(crate) fn churn() -> Vec<Report> {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let churning = churning(&socket);
+    let host = format!("unix://{}", socket.display());
+    let mut trial = Trial::start(
+        "100 containers started and removed each second",
+        with_engine(&host),
+    );
+    // What there is to be known at any time is known by now.
+    thread::sleep(Duration::from_secs(30));
+    let before = trial.usage();
+    thread::sleep(Duration::from_secs(120));
+    let after = trial.usage();
+    trial.at_most(
+        "memory grew within two minutes by",
+        after.rss_mib - before.rss_mib,
+        1.0,
+        "MiB",
+    );
+    trial.at_most(
+        "open files, more than before",
+        after.files as f64 - before.files as f64,
+        8.0,
+        "",
+    );
+    trial.at_most(
+        "threads, more than before",
+        after.threads as f64 - before.threads as f64,
+        1.0,
+        "",
+    );
+    let told = trial.client.since(0, |lines| {
+        lines
+            .iter()
+            .map(|line| line.snapshot["events"].as_array().map_or(0, Vec::len))
+            .sum::<usize>()
+    });
+    trial.check(told > 1000, format!("{told} events told"));
+    let report = trial.end();
+    drop(churning);
+    vec![report]
+}
