@@ -11,7 +11,7 @@ use actix_rt::Arbiter;
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -23,8 +23,8 @@ use crate::collect::system::{self, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
 use crate::memory;
 use crate::messages::{StopCollecting, StopPublishing};
-use crate::renewal::Renewal;
-use crate::serve::{Listener, MOST_WAITING, Subscriptions, Threads};
+use crate::renewal::{self, Renewal};
+use crate::serve::{Listener, MOST_WAITING, Room, Subscriptions, Threads};
 use crate::settings::{ApiKey, CollectSettings, ContainerStats, ServeSettings, Settings};
 use crate::supervisor::Supervisor;
 
@@ -41,27 +41,37 @@ const FILES_BESIDE_CLIENTS: u64 = 600;
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let files = raise_file_limit();
-    let waiting = most_waiting(files);
+    let (room, max_clients) = room_within(files, &settings);
     let serve = Arc::new(ServeSettings {
-        max_clients: clients_within(files, waiting, &settings),
+        max_clients,
         ..settings.serve.clone()
     });
-    let (renewal, credentials) =
-        Renewal::follow(serve.credential_sources.clone(), serve.credentials.clone())?;
-    let listener = Listener::bind(Arc::clone(&serve), credentials, waiting)?;
+    let (newest, credentials) = watch::channel(Arc::new(settings.credentials.clone()));
+    let listener = Listener::bind(Arc::clone(&serve), credentials, room)?;
     announce(&settings, listener.local_addr()?, files);
+    let Settings {
+        collect,
+        publish_interval,
+        credentials: first,
+        credential_sources,
+        shutdown_timeout,
+        ..
+    } = settings;
+    // Nothing but the channel keeps those that are replaced.
+    drop(first);
+    let renewal = Renewal::follow(credential_sources, newest).context("cannot start a thread")?;
 
     // Each stage has threads of its own: neither a large answer of the engine nor a large
     // snapshot keeps a client waiting.
     let collecting = arbiter()?;
     let aggregating = arbiter()?;
-    let newest = Newest::for_settings(&settings.collect);
+    let newest = Newest::for_settings(&collect);
     let aggregator = Aggregator::start_in_arbiter(&aggregating.handle(), {
-        let interval = settings.publish_interval;
+        let interval = publish_interval;
         let supervisor = Supervisor::from_env(|name| std::env::var_os(name));
         move |_| Aggregator::new(interval, newest, supervisor)
     });
-    let collectors = start_collectors(&settings.collect, &aggregator, &collecting);
+    let collectors = start_collectors(&collect, &aggregator, &collecting);
 
     let permits = listener.permits();
     let accepting = CancellationToken::new();
@@ -90,10 +100,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         collector.do_send(StopCollecting);
     }
     aggregator.do_send(StopPublishing {
-        within: settings.shutdown_timeout.mul_f64(FOR_SESSIONS),
+        within: shutdown_timeout.mul_f64(FOR_SESSIONS),
     });
     tokio::select! {
-        closed = timeout(settings.shutdown_timeout, all_closed(&permits, &serve)) => {
+        closed = timeout(shutdown_timeout, all_closed(&permits, &serve)) => {
             if closed.is_err() {
                 let clients = serve.max_clients.saturating_sub(permits.available_permits());
                 warn!(clients, "clients cut off: they did not finish reading in time");
@@ -124,44 +134,51 @@ fn raise_file_limit() -> Option<u64> {
     }
 }
 
-/// How many may be connected without having shown a key.
-fn most_waiting(files: Option<u64>) -> usize {
-    let room = files.map_or(usize::MAX, |files| files as usize / 8);
-    room.min(MOST_WAITING)
-}
-
-/// As many clients as were asked for, or as the open files allow.
-fn clients_within(files: Option<u64>, waiting: usize, settings: &Settings) -> usize {
+/// How many connections there may be, and how many of them clients: as many as were asked for, or as the open files allow.
+fn room_within(files: Option<u64>, settings: &Settings) -> (Room, usize) {
     let max_clients = settings.serve.max_clients;
-    let Some(files) = files else {
-        return max_clients;
+    let collect = &settings.collect;
+    let by_files = collect.docker.is_some() && collect.container_stats != ContainerStats::Engine;
+    let (in_all, most_clients) = match files {
+        Some(files) => {
+            let kept = system::most_kept_files(files);
+            let of_containers = if by_files {
+                docker::most_kept_files(files)
+            } else {
+                0
+            };
+            connections_within(files, kept + of_containers)
+        }
+        None => (usize::MAX, usize::MAX),
     };
-    let containers = settings.collect.docker.is_some()
-        && settings.collect.container_stats != ContainerStats::Engine;
-    let of_containers = if containers {
-        docker::most_kept_files(files)
-    } else {
-        0
-    };
-    let kept = of_containers + system::most_kept_files(files) + waiting as u64;
-    let room = files - kept - FILES_BESIDE_CLIENTS.min(files / 2);
-    let room = usize::try_from(room).unwrap_or(usize::MAX);
-    if room < max_clients {
+    if most_clients < max_clients {
         warn!(
             max_clients,
             max_open_files = files,
-            room,
+            room = most_clients,
             "fewer clients than MAX_CLIENTS can be served: raise the limit of open files"
         );
     } else {
         info!(
             max_clients,
             max_open_files = files,
-            room,
+            room = most_clients,
             "open files suffice"
         );
     }
-    room.min(max_clients)
+    let room = Room {
+        waiting: MOST_WAITING,
+        in_all,
+    };
+    (room, most_clients.min(max_clients))
+}
+
+/// How many connections there may be, and how many clients, with so many open files, of which so many are kept otherwise.
+/// However few they are, half of the rest is for connections, and a part of that for those that have not shown a key.
+fn connections_within(files: u64, kept: u64) -> (usize, usize) {
+    let left = files.saturating_sub(kept);
+    let in_all = usize::try_from(left - FILES_BESIDE_CLIENTS.min(left / 2)).unwrap_or(usize::MAX);
+    (in_all, in_all - in_all.div_ceil(16))
 }
 
 /// Others that allocate meanwhile wait for it; how long it took is in the log, at `debug`.
@@ -278,15 +295,18 @@ fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
         collect,
         publish_interval,
         serve,
+        credentials,
+        credential_sources,
         shutdown_timeout,
         telemetry,
     } = settings;
-    let sources = &serve.credential_sources;
+    let sources = credential_sources;
     let tls = sources.tls.as_ref();
-    let keys: Vec<_> = serve.credentials.keys.iter().map(ApiKey::name).collect();
+    let keys: Vec<_> = credentials.keys.iter().map(ApiKey::name).collect();
     info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
+        api_key = "[redacted]",
         api_keys = ?keys,
         api_key_file = sources.keys.file().map(|file| file.display().to_string()),
         socket_port = serve.port,
@@ -316,12 +336,7 @@ fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
         rust_log = telemetry.filter,
         "agent started"
     );
-    for key in serve.credentials.keys.iter().filter(|key| key.is_weak()) {
-        warn!(key = %key.name(), "the key is short: 16 characters or more are hard to guess");
-    }
-    for problem in sources.exposed() {
-        warn!(variable = problem.variable, "{}", problem.text);
-    }
+    renewal::warn_of(credentials, sources);
     if tls.is_none() && !address.ip().to_canonical().is_loopback() {
         warn!(
             "keys and snapshots cross the network in the clear: set TLS_ENABLED with a certificate, or SOCKET_ADDRESS to \
@@ -329,4 +344,23 @@ fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
         );
     }
     info!(%address, tls = tls.is_some(), "listening");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{connections_within, docker, system};
+
+    #[test]
+    fn clients_are_served_however_few_files_may_be_open() {
+        for files in [64, 256, 1024, 1200, 4096, 20_000, 1 << 20] {
+            let kept = docker::most_kept_files(files) + system::most_kept_files(files);
+            let (in_all, clients) = connections_within(files, kept);
+            assert!(clients as u64 >= files / 4, "{clients} of {files}");
+            assert!(
+                in_all > clients && in_all as u64 + kept < files,
+                "{in_all} and {kept} of {files}"
+            );
+        }
+        assert!(connections_within(65_536, 8192).1 > 50_000);
+    }
 }

@@ -1,6 +1,7 @@
 //! The command line of System Agent: command line → telemetry → settings → app → exit code.
 
 use std::env;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process;
@@ -95,17 +96,21 @@ fn run() -> i32 {
     }
 }
 
-/// The settings, of which the environment keeps no secret.
 fn read_settings() -> Result<Settings, Problems> {
-    let settings = Settings::from_env(env::vars_os());
+    Settings::from_env(variables().into_iter())
+}
+
+/// The environment, which keeps no secret from then on.
+fn variables() -> Vec<(OsString, OsString)> {
+    let variables = env::vars_os().collect();
     secrets::wipe_variable(c"API_KEY");
-    settings
+    variables
 }
 
 fn check_components(target: Option<CheckTarget>) -> i32 {
     let report = |line: &str| say(line.as_bytes());
     let passed = match target {
-        None => block_on(check::components(env::vars_os(), report)),
+        None => block_on(check::components(variables().into_iter(), report)),
         Some(CheckTarget::Socket { address, cert, key }) => match read_settings() {
             Ok(settings) => {
                 let identity = cert.zip(key);
@@ -119,7 +124,7 @@ fn check_components(target: Option<CheckTarget>) -> i32 {
 }
 
 fn print_snapshot(pretty: bool) -> i32 {
-    let settings = match CollectSettings::from_env(env::vars_os()) {
+    let settings = match CollectSettings::from_env(variables().into_iter()) {
         Ok(settings) => settings,
         Err(problems) => return refuse(&problems),
     };

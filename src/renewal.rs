@@ -2,14 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::settings::{CredentialSources, Credentials, Stamps};
+use crate::settings::{ApiKey, CredentialSources, Credentials, Stamps};
 
 /// How often the files are looked at: a handful of system calls. One that has changed is read when it is the same at two
 /// looks in a row, so that none is read half written, nor a certificate without its key.
@@ -17,23 +17,23 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Asks for the credentials to be read anew.
 #[derive(Debug, Clone)]
-pub struct Renewal(Option<Sender<()>>);
+pub struct Renewal(Option<SyncSender<()>>);
 
 impl Renewal {
-    /// Follows the files of `sources`, on a thread of its own, as a file system may hang. With no files there is nothing to
-    /// follow.
+    /// Follows the files of `sources` and sends what they come to hold to `newest`; on a thread of its own, as a file system
+    /// may hang. With no files there is nothing to follow.
     ///
     /// # Errors
     /// When the process is denied a thread.
     pub fn follow(
         sources: CredentialSources,
-        now: Credentials,
-    ) -> io::Result<(Self, watch::Receiver<Arc<Credentials>>)> {
-        let (newest, credentials) = watch::channel(Arc::new(now));
+        newest: watch::Sender<Arc<Credentials>>,
+    ) -> io::Result<Self> {
         if sources.files().next().is_none() {
-            return Ok((Self(None), credentials));
+            return Ok(Self(None));
         }
-        let (requests, requested) = channel();
+        // One that has not been heeded yet is as good as two.
+        let (requests, requested) = sync_channel(1);
         let read = sources.stamps();
         let follower = Follower {
             seen: read.clone(),
@@ -44,16 +44,25 @@ impl Renewal {
         thread::Builder::new()
             .name("credentials".to_owned())
             .spawn(move || follower.run(&requested))?;
-        Ok((Self(Some(requests)), credentials))
+        Ok(Self(Some(requests)))
     }
 
     /// Has the files read now.
     pub fn request(&self) {
         match &self.0 {
-            // It ends with the process.
-            Some(requests) => drop(requests.send(())),
+            Some(requests) => drop(requests.try_send(())),
             None => info!("no credentials to read anew: none are in files"),
         }
+    }
+}
+
+/// Has the log tell of keys that can be guessed, and of files that others may read or write.
+pub fn warn_of(credentials: &Credentials, sources: &CredentialSources) {
+    for key in credentials.keys.iter().filter(|key| key.is_weak()) {
+        warn!(key = %key.name(), "the key is short: 16 characters or more are hard to guess");
+    }
+    for problem in sources.exposed() {
+        warn!(variable = problem.variable, "{}", problem.text);
     }
 }
 
@@ -90,9 +99,15 @@ impl Follower {
     fn read(&mut self, stamps: Stamps) {
         match self.sources.load() {
             Ok(credentials) => {
-                let keys: Vec<_> = credentials.keys.iter().map(|key| &**key.name()).collect();
-                info!(keys = ?keys, tls = credentials.tls.is_some(), "credentials read anew");
-                self.newest.send_replace(Arc::new(credentials));
+                let credentials = Arc::new(credentials);
+                self.newest.send_replace(Arc::clone(&credentials));
+                let keys: Vec<_> = credentials.keys.iter().map(ApiKey::name).collect();
+                info!(
+                    ?keys,
+                    tls = credentials.tls.is_some(),
+                    "credentials read anew"
+                );
+                warn_of(&credentials, &self.sources);
             }
             Err(problems) => {
                 for problem in &problems.0 {
@@ -103,9 +118,6 @@ impl Follower {
                     );
                 }
             }
-        }
-        for problem in self.sources.exposed() {
-            warn!(variable = problem.variable, "{}", problem.text);
         }
         self.seen = stamps.clone();
         self.read = stamps;

@@ -14,27 +14,28 @@ use tracing::{debug, warn};
 /// Whoever started the agent and watches over it. A message that it has no room for is dropped: it never holds up the agent.
 #[derive(Debug, Default)]
 pub struct Supervisor {
-    socket: Option<UnixDatagram>,
+    at: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
+    /// Whether it was told that the agent is ready: else it would end the agent after a while.
+    is_ready: bool,
 }
 
 impl Supervisor {
     /// The one that the environment names, if it names one.
     #[must_use]
     pub fn from_env(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Self {
-        let socket = variable("NOTIFY_SOCKET").and_then(|path| {
-            connect(&path)
-                .inspect_err(|error| warn!(%error, "NOTIFY_SOCKET cannot be reached"))
+        let at = variable("NOTIFY_SOCKET").and_then(|path| {
+            reach(&path)
+                .inspect_err(|error| warn!(%error, "NOTIFY_SOCKET cannot be used"))
                 .ok()
         });
         let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
         let meant = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|usec| meant && *usec > 0);
         Self {
-            watchdog: watchdog
-                .filter(|_| socket.is_some())
-                .map(Duration::from_micros),
-            socket,
+            watchdog: watchdog.filter(|_| at.is_some()).map(Duration::from_micros),
+            at,
+            is_ready: false,
         }
     }
 
@@ -44,9 +45,11 @@ impl Supervisor {
         self.watchdog.map(|patience| patience / 2)
     }
 
-    /// The agent listens, and has a first snapshot.
-    pub fn ready(&self) {
-        self.tell("READY=1");
+    /// The agent listens, and has a snapshot. Told until it is heard.
+    pub fn ready(&mut self) {
+        if !self.is_ready {
+            self.is_ready = self.tell("READY=1");
+        }
     }
 
     /// The agent publishes.
@@ -61,29 +64,33 @@ impl Supervisor {
 
     /// One line about how the agent is.
     pub fn status(&self, status: impl FnOnce() -> String) {
-        if self.socket.is_some() {
+        if self.at.is_some() {
             self.tell(&format!("STATUS={}", status().replace('\n', " ")));
         }
     }
 
-    fn tell(&self, message: &str) {
-        if let Some(socket) = &self.socket
-            && let Err(error) = socket.send(message.as_bytes())
-        {
+    /// Whether it was told.
+    fn tell(&self, message: &str) -> bool {
+        let Some((socket, address)) = &self.at else {
+            return false;
+        };
+        // By its name each time: it may have been made anew.
+        let told = socket.send_to_addr(message.as_bytes(), address);
+        if let Err(error) = &told {
             debug!(%error, message, "supervisor not told");
         }
+        told.is_ok()
     }
 }
 
-fn connect(path: &OsStr) -> io::Result<UnixDatagram> {
+fn reach(path: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     let address = match path.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(path)?,
     };
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    socket.connect_addr(&address)?;
-    Ok(socket)
+    Ok((socket, address))
 }
 
 #[cfg(test)]
@@ -106,8 +113,9 @@ mod tests {
         let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         let path = path.to_str().unwrap();
-        let supervisor = supervisor(&[("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "3000000")]);
+        let mut supervisor = supervisor(&[("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "3000000")]);
         assert_eq!(supervisor.alive_every(), Some(Duration::from_millis(1500)));
+        supervisor.ready();
         supervisor.ready();
         supervisor.status(|| "two\nlines".to_owned());
         supervisor.alive();
@@ -141,11 +149,6 @@ mod tests {
         }
         assert!(
             supervisor(&[("WATCHDOG_USEC", "10")])
-                .alive_every()
-                .is_none()
-        );
-        assert!(
-            supervisor(&[("NOTIFY_SOCKET", "/nowhere/at/all")])
                 .alive_every()
                 .is_none()
         );

@@ -83,7 +83,6 @@ impl Aggregator {
             return;
         }
         self.publish();
-        self.supervisor.ready();
         self.publishing = Publishing::Ticking(ctx.add_stream(ticks(self.interval)));
     }
 
@@ -112,6 +111,7 @@ impl Aggregator {
             "snapshot published"
         );
         note(published);
+        self.supervisor.ready();
     }
 
     /// The newest logs. How far they had been read holds through an outage: what was sent before is

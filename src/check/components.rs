@@ -59,7 +59,7 @@ fn configuration(problems: &[&Problem]) -> Outcome {
 }
 
 fn tls_outcome(settings: &Settings) -> Outcome {
-    match &settings.serve.credential_sources.tls {
+    match &settings.credential_sources.tls {
         Some(files) => Outcome::Pass(format!(
             "{} and {} belong together",
             files.cert.display(),

@@ -117,7 +117,7 @@ impl Agent<'_> {
 
     async fn right_key(&self) -> Result<(String, Lines), String> {
         let mut stream = self.connect().await?;
-        let key = self.settings.serve.credentials.keys.first();
+        let key = self.settings.credentials.keys.first();
         send_key(&mut stream, key.map(ApiKey::expose).unwrap_or_default()).await?;
         let mut lines = BufReader::new(stream);
         let snapshot = read_snapshot(&mut lines, PATIENCE).await?;
@@ -133,7 +133,7 @@ impl Agent<'_> {
         let stream = within(PATIENCE, "a connection", TcpStream::connect(address))
             .await
             .map_err(|why| format!("cannot connect to {address}: {why}"))?;
-        let Some(tls) = &self.settings.serve.credentials.tls else {
+        let Some(tls) = &self.settings.credentials.tls else {
             return Ok(Box::new(stream));
         };
         let name = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
@@ -155,7 +155,7 @@ impl Agent<'_> {
             .map_err(|error| error.to_string())?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Pinned { expected, provider }));
-        let asks = self.settings.serve.credential_sources.tls.as_ref();
+        let asks = self.settings.credential_sources.tls.as_ref();
         let asks = asks.is_some_and(|files| files.client_ca.is_some());
         let config = match &self.identity {
             Some((certificate, key)) => {
@@ -164,7 +164,7 @@ impl Agent<'_> {
                 let key = read_key(key)
                     .map_err(|problem| format!("the file given with --key {problem}"))?;
                 builder
-                    .with_client_auth_cert(chain, key)
+                    .with_client_auth_cert(chain, key.clone_key())
                     .map_err(|error| format!("the client's certificate and key: {error}"))?
             }
             None if asks => {
@@ -230,7 +230,7 @@ async fn read_snapshot(lines: &mut Lines, patience: Duration) -> Result<Snapshot
 fn closed_without_a_word(after: &str) -> String {
     format!(
         "the connection was closed without a word after {after}: is this address on the agent's \
-         WHITELISTED_CLIENTS, and TLS_ENABLED the agent's?"
+         WHITELISTED_CLIENTS, and TLS_ENABLED the agent's? Or have too many wrong keys come from it?"
     )
 }
 

@@ -135,7 +135,9 @@ impl Options {
                     *encoding = one_of(name, value, &encodings)?;
                 }
                 _ => {
+                    // Whatever it holds, it is one line of a log as well.
                     let name: String = name.chars().take(LONGEST_NAME).collect();
+                    let name = name.escape_debug();
                     return Err(format!(
                         "{name}: unknown option; accepted: sections, logs, every, encoding"
                     ));

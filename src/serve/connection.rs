@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::lobby::Voice;
 use crate::messages::{EncodedSnapshot, Ending};
 
 /// A connection that may move from one thread to another.
@@ -22,6 +23,8 @@ pub(super) struct Socket {
     stream: Stream,
     /// How many bytes the kernel has taken.
     written: u64,
+    /// Until its client has shown a key.
+    voice: Option<Arc<Voice>>,
 }
 
 enum Stream {
@@ -140,15 +143,17 @@ impl Connection {
 }
 
 impl Socket {
-    /// One that no runtime has registered yet.
-    pub(super) fn new(stream: std::net::TcpStream) -> Self {
+    /// One that no runtime has registered yet. Until it is moved to another, it takes note of whether its client speaks.
+    pub(super) fn new(stream: std::net::TcpStream, voice: Arc<Voice>) -> Self {
         Self {
             stream: Stream::Bare(Some(stream)),
             written: 0,
+            voice: Some(voice),
         }
     }
 
     fn detach(&mut self) -> io::Result<()> {
+        self.voice = None;
         if let Stream::Registered(stream) = std::mem::replace(&mut self.stream, Stream::Bare(None))
         {
             self.stream = Stream::Bare(Some(stream.into_std()?));
@@ -160,6 +165,21 @@ impl Socket {
         if let Stream::Bare(stream) = &mut self.stream {
             let stream = stream.take().ok_or(io::ErrorKind::NotConnected)?;
             self.stream = Stream::Registered(TcpStream::from_std(stream)?);
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to read, or the end.
+    pub(super) async fn heard(&mut self) -> io::Result<()> {
+        let Stream::Registered(stream) = &self.stream else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        if let Some(voice) = &self.voice {
+            voice.is_waited_for();
+        }
+        stream.readable().await?;
+        if let Some(voice) = &self.voice {
+            voice.speaks();
         }
         Ok(())
     }
@@ -186,7 +206,16 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.registered()?.poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = self.registered()?.poll_read(cx, buf);
+        if let Some(voice) = &self.voice {
+            match &read {
+                Poll::Pending => voice.is_waited_for(),
+                Poll::Ready(_) if buf.filled().len() > before => voice.speaks(),
+                Poll::Ready(_) => {}
+            }
+        }
+        read
     }
 }
 

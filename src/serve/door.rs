@@ -21,14 +21,16 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Door {
     throttle: Mutex<Throttle>,
+    max_clients: usize,
     /// A permit for each client, held until its connection is closed.
     permits: Arc<Semaphore>,
-    refused: Mutex<Refused>,
+    refused: Mutex<Told>,
+    closings: Mutex<Told>,
 }
 
-/// The refused clients of a second.
+/// What the log was told of within a second.
 #[derive(Debug, Default)]
-struct Refused {
+struct Told {
     since: Option<Instant>,
     named: u32,
     unnamed: u64,
@@ -39,8 +41,10 @@ impl Door {
     pub(super) fn new(max_clients: usize) -> Self {
         Self {
             throttle: Mutex::default(),
+            max_clients,
             permits: Arc::new(Semaphore::new(max_clients)),
             refused: Mutex::default(),
+            closings: Mutex::default(),
         }
     }
 
@@ -57,13 +61,24 @@ impl Door {
 
     /// Why a connection from there is closed unheard, if it is.
     pub(super) fn may_enter(&self, origin: Origin) -> Result<(), &'static str> {
-        if lock(&self.throttle).is_closed(origin, Instant::now()) {
+        if self.is_closed(origin) {
             return Err("too many wrong keys");
         }
         if self.permits.available_permits() == 0 {
             return Err("too many clients");
         }
         Ok(())
+    }
+
+    /// Whether too many wrong keys came from there.
+    pub(super) fn is_closed(&self, origin: Origin) -> bool {
+        lock(&self.throttle).is_closed(origin, Instant::now())
+    }
+
+    /// How many clients there are.
+    pub(super) fn clients(&self) -> usize {
+        self.max_clients
+            .saturating_sub(self.permits.available_permits())
     }
 
     /// The permits of all clients.
@@ -74,7 +89,14 @@ impl Door {
     /// Takes note of a wrong key; the log says so where that closes its origin.
     pub(super) fn wrong_key(&self, origin: Origin) {
         let closed_for = lock(&self.throttle).wrong_key(origin, Instant::now());
-        if let Some(closed_for) = closed_for {
+        let Some(closed_for) = closed_for else {
+            return;
+        };
+        let (named, unnamed) = lock(&self.closings).one_more(Instant::now());
+        if unnamed > 0 {
+            warn!(addresses = unnamed, "more addresses closed than are named");
+        }
+        if named {
             warn!(%origin, closed_for = ?closed_for, "too many wrong keys: closed for a while");
         }
     }
@@ -90,7 +112,7 @@ impl Door {
     }
 }
 
-impl Refused {
+impl Told {
     /// Whether it is named, and how many were not in the seconds before.
     fn one_more(&mut self, now: Instant) -> (bool, u64) {
         let mut unnamed = 0;
@@ -120,11 +142,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::time::Instant;
 
-    use super::{NAMED, Refused, SECOND};
+    use super::{NAMED, SECOND, Told};
 
     #[test]
     fn of_a_crowd_the_first_of_each_second_are_named_and_the_others_counted() {
-        let mut refused = Refused::default();
+        let mut refused = Told::default();
         let now = Instant::now();
         for _ in 0..NAMED {
             assert_eq!(refused.one_more(now), (true, 0));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix_rt::ArbiterHandle;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 use super::connection::{Connection, Socket};
 use super::door::Door;
 use super::listener::{Subscriptions, Visit};
+use super::lobby::Voice;
 use super::origin::Origin;
 use super::session::{Client, ClientSession};
 use crate::model::Options;
@@ -36,8 +38,7 @@ const ENCRYPTED_AHEAD: usize = 32 * 1024;
 pub(super) struct Newcomer {
     pub(super) stream: std::net::TcpStream,
     pub(super) visit: Visit,
-    /// As they were when it came.
-    pub(super) credentials: Arc<Credentials>,
+    pub(super) credentials: watch::Receiver<Arc<Credentials>>,
     pub(super) door: Arc<Door>,
 }
 
@@ -56,6 +57,8 @@ enum Refusal {
     WrongKey,
     #[error("{0}")]
     Options(String),
+    #[error("too many wrong keys")]
+    Closed,
     #[error("too many clients")]
     Full,
     #[error("no key yet, and others wait")]
@@ -84,7 +87,12 @@ impl Refusal {
             Self::Options(error) => {
                 Some(format!("{}\n", serde_json::json!({ "error": error })).into_bytes())
             }
-            Self::Full | Self::Displaced | Self::Tls(_) | Self::TlsLate | Self::Lost(_) => None,
+            Self::Closed
+            | Self::Full
+            | Self::Displaced
+            | Self::Tls(_)
+            | Self::TlsLate
+            | Self::Lost(_) => None,
         }
     }
 }
@@ -116,7 +124,8 @@ pub(super) async fn greet(
         patience: settings.auth_timeout,
     };
     let greeting = tokio::select! {
-        greeting = doorkeeper.let_in(stream) => greeting,
+        biased;
+        greeting = doorkeeper.let_in(stream, seat.voice()) => greeting,
         () = seat.needed() => Err(Refusal::Displaced),
         // Nobody was promised anything yet.
         () = stop.cancelled() => return,
@@ -127,7 +136,7 @@ pub(super) async fn greet(
     });
     match admitted {
         Ok((greeting, permit)) => {
-            seat.admitted();
+            drop(seat);
             info!(client, %peer, key = %greeting.key, "client connected");
             let client = Client {
                 connection: greeting.connection,
@@ -146,7 +155,7 @@ pub(super) async fn greet(
 
 /// What it takes to settle who stays.
 struct Doorkeeper<'d> {
-    credentials: &'d Credentials,
+    credentials: &'d watch::Receiver<Arc<Credentials>>,
     door: &'d Door,
     origin: Origin,
     /// From the first byte to the end of the key's line.
@@ -155,23 +164,37 @@ struct Doorkeeper<'d> {
 
 impl Doorkeeper<'_> {
     /// TLS, where it is on, and the key.
-    async fn let_in(&self, stream: std::net::TcpStream) -> Result<Greeting, Refusal> {
-        let mut socket = Socket::new(stream);
+    async fn let_in(
+        &self,
+        stream: std::net::TcpStream,
+        voice: Arc<Voice>,
+    ) -> Result<Greeting, Refusal> {
+        let mut socket = Socket::new(stream, voice);
         socket.attach()?;
-        let (mut connection, (key, options)) = match &self.credentials.tls {
+        let began = tokio::time::Instant::now();
+        // Who says nothing costs no more than this.
+        let _ = timeout(self.patience, socket.heard()).await;
+        let patience = self.patience.saturating_sub(began.elapsed());
+        Box::pin(self.converse(socket, patience)).await
+    }
+
+    /// With a client that has said something, or will be told that it has not.
+    async fn converse(&self, mut socket: Socket, patience: Duration) -> Result<Greeting, Refusal> {
+        let tls = self.credentials.borrow().tls.clone();
+        let (mut connection, (key, options)) = match tls {
             None => {
-                let shown = self.authenticate(&mut socket, self.patience).await?;
+                let shown = self.authenticate(&mut socket, patience).await?;
                 (Connection::Plain(socket), shown)
             }
             Some(tls) => {
                 let started = tokio::time::Instant::now();
-                let handshake = TlsAcceptor::from(tls.server.clone())
+                let handshake = TlsAcceptor::from(tls.server)
                     .accept_with(socket, |tls| tls.set_buffer_limit(Some(ENCRYPTED_AHEAD)));
-                let mut stream = match timeout(self.patience, handshake).await {
+                let mut stream = match timeout(patience, handshake).await {
                     Ok(stream) => stream.map_err(Refusal::Tls)?,
                     Err(_) => return Err(Refusal::TlsLate),
                 };
-                let left = self.patience.saturating_sub(started.elapsed());
+                let left = patience.saturating_sub(started.elapsed());
                 let shown = self.authenticate(&mut stream, left).await?;
                 (Connection::Tls(Box::new(stream)), shown)
             }
@@ -195,7 +218,9 @@ impl Doorkeeper<'_> {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let verdict = match timeout(within, read_line(stream)).await {
-            Ok(Ok(line)) => settle(&self.credentials.keys, &line),
+            // It may have been open before so many came.
+            Ok(Ok(_)) if self.door.is_closed(self.origin) => Err(Refusal::Closed),
+            Ok(Ok(line)) => settle(&self.credentials.borrow().keys, &line),
             Ok(Err(refusal)) => Err(refusal),
             Err(_) => Err(Refusal::Late),
         };

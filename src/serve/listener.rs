@@ -16,7 +16,7 @@ use tracing::{Instrument, debug_span, warn};
 
 use super::door::Door;
 use super::handshake::{self, Newcomer};
-use super::lobby::{Lobby, Seat};
+use super::lobby::{Lobby, Room, Seat};
 use super::origin::Origin;
 use crate::messages::{CatchUp, ClientId, Subscribe, Unsubscribe};
 use crate::settings::{Credentials, ServeSettings};
@@ -99,14 +99,14 @@ pub struct Listener {
 
 impl Listener {
     /// Opens the socket. Without `SOCKET_ADDRESS` it takes IPv6 and IPv4, or IPv4 alone on a
-    /// host that has no IPv6. So many may be connected at once without having shown a key.
+    /// host that has no IPv6.
     ///
     /// # Errors
     /// When the address is not to be had.
     pub fn bind(
         settings: Arc<ServeSettings>,
         credentials: watch::Receiver<Arc<Credentials>>,
-        most_waiting: usize,
+        room: Room,
     ) -> Result<Self, BindError> {
         let port = settings.port;
         let bound =
@@ -126,7 +126,7 @@ impl Listener {
             socket: bound?,
             settings,
             credentials,
-            lobby: Lobby::new(most_waiting),
+            lobby: Lobby::new(room),
             door: Arc::new(door),
         })
     }
@@ -178,7 +178,7 @@ impl Listener {
                         continue;
                     }
                     let seat = tokio::select! {
-                        seat = self.lobby.enter(origin) => seat,
+                        seat = self.lobby.enter(origin, || self.door.clients()) => seat,
                         () = stop.cancelled() => return,
                     };
                     let visit = Visit {
@@ -229,7 +229,7 @@ impl Listener {
         let newcomer = Newcomer {
             stream,
             visit,
-            credentials: Arc::clone(&self.credentials.borrow()),
+            credentials: self.credentials.clone(),
             door: Arc::clone(&self.door),
         };
         let (settings, subscriptions) = (Arc::clone(&self.settings), subscriptions.clone());

@@ -13,5 +13,5 @@ mod session;
 mod throttle;
 
 pub use listener::{BindError, Listener, Subscriptions, Threads};
-pub use lobby::MOST_WAITING;
+pub use lobby::{MOST_WAITING, Room};
 pub use session::ClientSession;

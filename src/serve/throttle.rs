@@ -68,8 +68,9 @@ impl Throttle {
         if self.origins.len() < MOST {
             return;
         }
-        // The one that has been quiet for longest.
-        let oldest = self.origins.iter().min_by_key(|(_, record)| record.last);
+        // The one that has been quiet for longest, and is listened to: one that is closed is quiet for that.
+        let quiet = |record: &Record| (record.is_closed(now), record.last);
+        let oldest = self.origins.iter().min_by_key(|(_, record)| quiet(record));
         if let Some((&oldest, _)) = oldest {
             self.origins.remove(&oldest);
         }

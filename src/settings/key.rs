@@ -66,14 +66,13 @@ impl ApiKey {
     /// its length and however much of it is right.
     #[must_use]
     pub fn matches(&self, candidate: &[u8]) -> bool {
-        let same_length = Choice::from(u8::from(candidate.len() == self.secret.len()));
-        // Filled where they are and not moved: a move would leave a copy behind.
-        let mut padded = [Zeroizing::new([0; LONGEST]), Zeroizing::new([0; LONGEST])];
-        for (buffer, bytes) in padded.iter_mut().zip([candidate, &self.secret]) {
-            let length = bytes.len().min(LONGEST);
-            buffer[..length].copy_from_slice(&bytes[..length]);
+        let mut same = Choice::from(u8::from(candidate.len() == self.secret.len()));
+        for (index, byte) in self.secret.iter().enumerate() {
+            // How long it is, the candidate's sender knows.
+            let shown = candidate.get(index).copied().unwrap_or_default();
+            same &= byte.ct_eq(&shown);
         }
-        (same_length & padded[0].ct_eq(&*padded[1])).into()
+        same.into()
     }
 
     /// Whether the key is short enough to be worth a warning.
@@ -177,7 +176,7 @@ impl KeySource {
             Self::Environment(keys) => return Some(keys.clone()),
             Self::File(path) => path,
         };
-        let keys = match read_file(path) {
+        let keys = match read_secret(path, LONGEST_FILE) {
             Ok(text) => parse_file(&text),
             Err(error) => Err(format!(
                 "cannot be read ({error}); accepted: a file with a key on each line"
@@ -197,9 +196,10 @@ impl KeySource {
     }
 }
 
-/// A file's text. It is never moved to a larger buffer, which would leave a copy behind that is not wiped.
-fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut text = Zeroizing::new(vec![0; LONGEST_FILE + 1]);
+/// A file's text, as far as it is no longer than one byte more than `longest`. It is never moved to a larger buffer, which
+/// would leave a copy behind that is not wiped.
+pub(super) fn read_secret(path: &Path, longest: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut text = Zeroizing::new(vec![0; longest + 1]);
     let mut file = File::open(path)?;
     let mut length = 0;
     while length < text.len() {
@@ -234,7 +234,14 @@ fn parse_file(text: &[u8]) -> Result<ApiKeys, String> {
             Some((name, key)) => ApiKey::new(name, key),
             None => ApiKey::new(&format!("line {number}"), line),
         };
-        keys.push(key.map_err(|problem| format!("line {number} {problem}"))?);
+        let key = key.map_err(|problem| format!("line {number} {problem}"))?;
+        let repeats = |other: &ApiKey| other.name == key.name || other.matches(&key.secret);
+        if keys.iter().any(repeats) {
+            return Err(format!(
+                "line {number} repeats a key or a name of another line; {accepted}"
+            ));
+        }
+        keys.push(key);
     }
     match keys.len() {
         0 => Err(format!("contains no key; {accepted}")),
@@ -316,7 +323,12 @@ mod tests {
             let error = parse_file(none.as_bytes()).unwrap_err();
             assert!(error.starts_with("contains no key"), "{error}");
         }
-        let keys = |count| "0123456789abcdef\n".repeat(count);
+        let keys =
+            |count| -> String { (0..count).map(|number| format!("{number:016}\n")).collect() };
+        for twice in ["a:0123456789\nb:0123456789", "a:0123456789\na:9876543210"] {
+            let error = parse_file(twice.as_bytes()).unwrap_err();
+            assert!(error.starts_with("line 2 repeats"), "{error}");
+        }
         assert_eq!(
             parse_file(keys(MOST).as_bytes()).unwrap().iter().count(),
             MOST

@@ -42,6 +42,10 @@ pub struct Settings {
     pub publish_interval: Duration,
     /// Who is served, and how.
     pub serve: ServeSettings,
+    /// Keys and certificates, as they are when the agent begins.
+    pub credentials: Credentials,
+    /// Where they are read from when they change.
+    pub credential_sources: CredentialSources,
     /// `SHUTDOWN_TIMEOUT`: how long sessions may take to finish their last line.
     pub shutdown_timeout: Duration,
     /// How the agent's own log looks.
@@ -86,10 +90,6 @@ pub enum ContainerStats {
 /// Who is served, and how.
 #[derive(Debug, Clone)]
 pub struct ServeSettings {
-    /// Keys and certificates, as they were when the agent began.
-    pub credentials: Credentials,
-    /// Where they are read from when they change.
-    pub credential_sources: CredentialSources,
     /// `SOCKET_ADDRESS`; none: all addresses, IPv6 and IPv4.
     pub address: Option<IpAddr>,
     /// `SOCKET_PORT`; 0 lets the kernel choose.
@@ -135,16 +135,22 @@ impl Settings {
     fn read(mut reader: Reader) -> Result<Self, Problems> {
         let raw = reader.raw();
         let collect = CollectSettings::read(&mut reader, &raw);
+        let credential_sources = CredentialSources::read(&mut reader, &raw);
+        let credentials = credential_sources
+            .as_ref()
+            .and_then(|sources| sources.load_with(&mut reader));
         let serve = ServeSettings::read(&mut reader, &raw);
         let publish_interval = reader.interval("PUBLISH_INTERVAL", &raw.publish_interval);
         let shutdown_timeout = reader.timeout("SHUTDOWN_TIMEOUT", &raw.shutdown_timeout, 5);
         let telemetry = TelemetrySettings::read(&mut reader, &raw);
         let problems = reader.finish();
-        match serve {
-            Some(serve) if problems.0.is_empty() => Ok(Self {
+        match (credentials, credential_sources) {
+            (Some(credentials), Some(credential_sources)) if problems.0.is_empty() => Ok(Self {
                 collect,
                 publish_interval,
                 serve,
+                credentials,
+                credential_sources,
                 shutdown_timeout,
                 telemetry,
             }),
@@ -213,12 +219,7 @@ impl CollectSettings {
 }
 
 impl ServeSettings {
-    /// `None` only where the reader has taken note of a problem.
-    fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
-        let sources = CredentialSources::read(reader, raw);
-        let credentials = sources
-            .as_ref()
-            .and_then(|sources| sources.load_with(reader));
+    fn read(reader: &mut Reader, raw: &RawSettings) -> Self {
         let address = reader.optional("SOCKET_ADDRESS", &raw.socket_address, |text| {
             text.parse::<IpAddr>()
                 .map_err(|_| "not an IP address; accepted: an IPv4 or IPv6 address".to_owned())
@@ -233,16 +234,14 @@ impl ServeSettings {
         let max_clients = reader.number("MAX_CLIENTS", &raw.max_clients, 10_000, 1, 1_000_000);
         let auth_timeout = reader.timeout("AUTH_TIMEOUT", &raw.auth_timeout, 10);
         let write_timeout = reader.timeout("WRITE_TIMEOUT", &raw.write_timeout, 30);
-        Some(Self {
-            credentials: credentials?,
-            credential_sources: sources?,
+        Self {
             address,
             port: u16::try_from(port).unwrap_or_default(),
             whitelist,
             max_clients,
             auth_timeout,
             write_timeout,
-        })
+        }
     }
 }
 

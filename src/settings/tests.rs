@@ -43,7 +43,7 @@ fn a_key_is_all_that_is_needed() {
     assert_eq!(settings.serve.address, None);
     assert_eq!(settings.serve.max_clients, 10_000);
     assert_eq!(settings.serve.write_timeout, Duration::from_secs(30));
-    assert!(settings.serve.credentials.tls.is_none());
+    assert!(settings.credentials.tls.is_none());
     assert_eq!(settings.telemetry.format, LogFormat::Json);
 }
 

@@ -10,10 +10,14 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{Error as TlsError, InconsistentKeys, RootCertStore, ServerConfig};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
+use super::key::read_secret;
 use super::parse::Reader;
 use super::raw::RawSettings;
+
+/// The longest file, in bytes: some hundred certificates.
+const LONGEST_FILE: usize = 1024 * 1024;
 
 /// A certificate and key that belong together, ready to serve with.
 #[derive(Clone)]
@@ -88,10 +92,8 @@ impl TlsFiles {
             })
             .map(Some),
         };
-        let (chain, mut key, client_ca) = (chain?, key?, client_ca?);
-        let server = server_config(chain.clone(), &key, client_ca);
-        key.zeroize();
-        match server {
+        let (chain, key, client_ca) = (chain?, key?, client_ca?);
+        match server_config(chain.clone(), &key, client_ca) {
             Ok(server) => Some(Tls {
                 server: Arc::new(server),
                 chain,
@@ -121,8 +123,9 @@ fn load<T>(
 
 /// A file's certificates; an error says what is wrong with the file, to follow on its name.
 pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
+    let text = read_file(path)?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
         .map_err(|error| pem_problem(&error, "certificate"))?;
     if chain.is_empty() {
         return Err("contains no certificate".to_owned());
@@ -131,15 +134,22 @@ pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'stati
 }
 
 /// A file's private key; an error as above.
-pub(crate) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let text = std::fs::read(path).map_err(|error| format!("cannot be read ({error})"))?;
-    PrivateKeyDer::from_pem_slice(&Zeroizing::new(text))
+pub(crate) fn read_key(path: &Path) -> Result<Zeroizing<PrivateKeyDer<'static>>, String> {
+    PrivateKeyDer::from_pem_slice(&read_file(path)?)
+        .map(Zeroizing::new)
         .map_err(|error| pem_problem(&error, "private key"))
+}
+
+fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    match read_secret(path, LONGEST_FILE) {
+        Ok(text) if text.len() <= LONGEST_FILE => Ok(text),
+        Ok(_) => Err(format!("is over {LONGEST_FILE} bytes")),
+        Err(error) => Err(format!("cannot be read ({error})")),
+    }
 }
 
 fn pem_problem(error: &PemError, wanted: &str) -> String {
     match error {
-        PemError::Io(error) => format!("cannot be read ({error})"),
         PemError::NoItemsFound => format!("contains no {wanted}"),
         _ => "is not valid PEM".to_owned(),
     }

@@ -1,7 +1,9 @@
-//! Fifty thousand connections that mean no good.
+//! Fifty thousand connections that mean no good, in waves that are each more than the agent lets in without a key: half of
+//! the waves from one address, half from many. Meanwhile newcomers with the key come, one after the other.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,9 +16,9 @@ use crate::trial::{INTERVAL, Report, Trial, Usage, launch};
 
 /// So many of each kind, in waves.
 const EACH: u32 = 10_000;
-const WAVE: u32 = 1000;
+const WAVE: u32 = 2500;
 /// How long a wave stays, unless it is sent away.
-const STAY: Duration = Duration::from_millis(1500);
+const STAY: Duration = Duration::from_secs(3);
 /// How soon a newcomer with the key must have its first snapshot while a wave is there.
 const NEWCOMER: f64 = 5.0;
 /// How much more memory they may make the agent take, in MiB.
@@ -54,9 +56,14 @@ fn long_key(stream: &mut TcpStream, _: u32) {
     let _ = stream.write_all(&key);
 }
 
-/// Connects from one of four addresses of the wave's own.
+/// Connects from an address of the wave's own, or from one of two hundred.
 fn connect(to: SocketAddr, wave: u32, number: u32) -> TcpStream {
-    let from = SocketAddr::from(([127, 7, wave as u8, 1 + (number % 4) as u8], 0));
+    let host = if wave % 2 == 0 {
+        1
+    } else {
+        1 + (number % 200) as u8
+    };
+    let from = SocketAddr::from(([127, 7, wave as u8, host], 0));
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
     socket.bind(&from.into()).unwrap();
     socket
@@ -65,38 +72,50 @@ fn connect(to: SocketAddr, wave: u32, number: u32) -> TcpStream {
     socket.into()
 }
 
-/// All waves of one kind. Yields the longest time that a newcomer had to wait, by `newcomer`.
+/// All waves of one kind. Yields the longest time that a newcomer had to wait meanwhile.
 fn waves(
     agent: &Agent,
     deed: Deed,
     again: Option<Duration>,
-    newcomer: impl Fn() -> Duration,
+    newcomer: impl Fn() -> Duration + Sync,
 ) -> Duration {
-    let mut longest = Duration::ZERO;
-    for wave in 0..EACH / WAVE {
-        let mut all: Vec<TcpStream> = (0..WAVE)
-            .map(|number| connect(agent.address(), wave, number))
-            .collect();
-        let connected = Instant::now();
-        for (stream, seed) in all.iter_mut().zip(0..) {
-            deed(stream, seed + wave * WAVE);
-        }
-        longest = longest.max(newcomer());
-        while connected.elapsed() < STAY {
-            let Some(pause) = again else { break };
-            thread::sleep(pause);
-            all.iter_mut()
-                .zip(0..)
-                .for_each(|(stream, seed)| deed(stream, seed));
-        }
-        thread::sleep(STAY.saturating_sub(connected.elapsed()));
-        for stream in &mut all {
-            // Whatever answer there is.
-            let _ = stream.set_nonblocking(true);
-            let _ = stream.read(&mut [0; 64]);
-        }
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let newcomers = scope.spawn(|| {
+            let mut longest = Duration::ZERO;
+            while !ended.load(Ordering::Relaxed) {
+                longest = longest.max(newcomer());
+                thread::sleep(Duration::from_millis(100));
+            }
+            longest
+        });
+        (0..EACH / WAVE).for_each(|number| wave(agent, number, deed, again));
+        ended.store(true, Ordering::Relaxed);
+        newcomers.join().unwrap()
+    })
+}
+
+fn wave(agent: &Agent, wave: u32, deed: Deed, again: Option<Duration>) {
+    let began = Instant::now();
+    let mut all: Vec<TcpStream> = (0..WAVE)
+        .map(|number| {
+            let mut stream = connect(agent.address(), wave, number);
+            deed(&mut stream, number + wave * WAVE);
+            stream
+        })
+        .collect();
+    while let Some(pause) = again.filter(|_| began.elapsed() < STAY) {
+        thread::sleep(pause);
+        all.iter_mut()
+            .zip(0..)
+            .for_each(|(stream, seed)| deed(stream, seed));
     }
-    longest
+    thread::sleep(STAY.saturating_sub(began.elapsed()));
+    for stream in &mut all {
+        // Whatever answer there is.
+        let _ = stream.set_nonblocking(true);
+        let _ = stream.read(&mut [0; 64]);
+    }
 }
 
 /// How long a newcomer waits for its first snapshot.

@@ -19,7 +19,12 @@ use crate::support::{Agent, KEY, Launch, net};
 use crate::trial::{INTERVAL, Report, Trial, launch};
 
 /// Where Debian's libfaketime is.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+fn faketime() -> String {
+    format!(
+        "/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1",
+        std::env::consts::ARCH
+    )
+}
 
 /// Rates that no clock may make absurd: what they are of, and the most that they can be.
 fn absurd(snapshot: &Value) -> Vec<String> {
@@ -80,8 +85,9 @@ fn absurd(snapshot: &Value) -> Vec<String> {
 }
 
 pub(crate) fn clock() -> Vec<Report> {
+    let faketime = faketime();
     assert!(
-        Path::new(FAKETIME).exists(),
+        Path::new(&faketime).exists(),
         "Debian's libfaketime is missing"
     );
     let folder = TempDir::new().unwrap();
@@ -90,7 +96,7 @@ pub(crate) fn clock() -> Vec<Report> {
     let container = Container::run("clock", &[], "while :; do echo line; sleep 1; done");
     let launch = launch().vars(&[
         ("DOCKER_ENABLED", "true"),
-        ("LD_PRELOAD", FAKETIME),
+        ("LD_PRELOAD", &faketime),
         ("FAKETIME_TIMESTAMP_FILE", offset.to_str().unwrap()),
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),

@@ -173,10 +173,13 @@ fn a_crowd_that_connects_at_once_delays_nobody() {
     early.snapshot();
     let address = agent.address();
     let crowd = thread::spawn(move || {
-        let mut crowd: Vec<Client> = (0..CROWD).map(|_| Client::connect(address)).collect();
-        for client in &mut crowd {
+        // A client sends its key as soon as it is connected.
+        let connect = |_| {
+            let mut client = Client::connect(address);
             client.send(format!("{KEY} {{\"sections\":[]}}\n"));
-        }
+            client
+        };
+        let mut crowd: Vec<Client> = (0..CROWD).map(connect).collect();
         for client in &mut crowd {
             client.line().expect("a snapshot");
         }

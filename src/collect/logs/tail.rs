@@ -261,13 +261,12 @@ impl Tail {
             self.drop_first();
         }
         let kept = self.first_settled..self.first_settled + self.settled.len();
-        let redaction = &self.redaction;
-        let lines: Vec<_> = self
-            .lines
-            .iter()
-            .map(|line| line.finished(redaction))
-            .collect();
         let unfinished = self.unfinished();
+        let whole = self.lines.len() - unfinished;
+        let lines = self.lines.iter().enumerate();
+        let lines: Vec<_> = lines
+            .map(|(place, line)| line.finished(&self.redaction, place < whole))
+            .collect();
         self.shown = Arc::new(EncodedLines::following(
             &self.shown,
             kept,
@@ -284,7 +283,8 @@ impl Tail {
 }
 
 impl Line {
-    fn finished(&self, redaction: &Redaction) -> Cow<'_, str> {
+    /// As it is shown, whether it is `whole` or waits for its end.
+    fn finished(&self, redaction: &Redaction, whole: bool) -> Cow<'_, str> {
         let start = self.raw.len() - after_timestamp(&self.raw).len();
         let end = self.raw.len().min(start + LONGEST_LINE);
         let mut rest = &self.raw[end..];
@@ -301,16 +301,16 @@ impl Line {
             [kept @ .., b'\r'] if self.terminal => kept,
             kept => kept,
         };
-        // The end of what is cut, or will be, may be half of what would be taken out as a whole.
-        let kept = match redaction.is_on() && end - start == LONGEST_LINE {
-            true => without_last_word(kept, start),
-            false => kept,
+        if !redaction.is_on() {
+            let line = String::from_utf8_lossy(kept);
+            return if cut { line + CUT } else { line };
+        }
+        let kept = if cut || !whole {
+            without_last_word(kept, start)
+        } else {
+            kept
         };
-        let line = String::from_utf8_lossy(kept);
-        let line = match redaction.is_on() {
-            true => redacted(line, redaction),
-            false => line,
-        };
+        let line = redacted(String::from_utf8_lossy(kept), redaction);
         if cut { line + CUT } else { line }
     }
 }
@@ -324,7 +324,8 @@ fn redacted<'l>(line: Cow<'l, str>, redaction: &Redaction) -> Cow<'l, str> {
     }
 }
 
-/// A line up to its last white space, as far as that is near its end; `start` is where its text begins.
+/// A line up to its last white space, as far as that is near its end: what follows may be half of what would be taken out as
+/// a whole. `start` is where its text begins.
 fn without_last_word(line: &[u8], start: usize) -> &[u8] {
     let nearest = line.len().saturating_sub(LONGEST_WORD).max(start);
     let space = line[nearest..].iter().rposition(u8::is_ascii_whitespace);
