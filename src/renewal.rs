@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -14,6 +14,8 @@ use crate::settings::{ApiKey, CredentialSources, Credentials, Stamps};
 /// How often the files are looked at: a handful of system calls. One that has changed is read when it is the same at two
 /// looks in a row, so that none is read half written, nor a certificate without its key.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// When files that could not be used are tried again, though they are the same: the reason may have been a passing one.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Asks for the credentials to be read anew.
 #[derive(Debug, Clone)]
@@ -37,6 +39,7 @@ impl Renewal {
         let read = sources.stamps();
         let follower = Follower {
             seen: read.clone(),
+            unusable: None,
             read,
             sources,
             newest,
@@ -72,6 +75,8 @@ struct Follower {
     read: Stamps,
     /// As they were at the last look.
     seen: Stamps,
+    /// As they were when they could not be used, and when that was.
+    unusable: Option<(Stamps, Instant)>,
     newest: watch::Sender<Arc<Credentials>>,
 }
 
@@ -79,7 +84,10 @@ impl Follower {
     fn run(mut self, requested: &Receiver<()>) {
         loop {
             match requested.recv_timeout(LOOK_EVERY) {
-                Ok(()) => self.read(self.sources.stamps()),
+                Ok(()) => {
+                    self.unusable = None;
+                    self.read(self.sources.stamps());
+                }
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -88,7 +96,11 @@ impl Follower {
 
     fn look(&mut self) {
         let now = self.sources.stamps();
-        if now != self.read && now == self.seen {
+        let may_be_usable = self
+            .unusable
+            .as_ref()
+            .is_none_or(|(unusable, tried)| *unusable != now || tried.elapsed() >= TRY_AGAIN);
+        if now != self.read && now == self.seen && may_be_usable {
             self.read(now);
         } else {
             self.seen = now;
@@ -108,18 +120,23 @@ impl Follower {
                     "credentials read anew"
                 );
                 warn_of(&credentials, &self.sources);
+                self.unusable = None;
+                self.read = stamps;
             }
             Err(problems) => {
-                for problem in &problems.0 {
+                let told = self
+                    .unusable
+                    .as_ref()
+                    .is_some_and(|(unusable, _)| *unusable == stamps);
+                for problem in problems.0.iter().filter(|_| !told) {
                     warn!(
                         variable = problem.variable,
                         problem = problem.text,
                         "credentials not read anew: the ones before stay"
                     );
                 }
+                self.unusable = Some((stamps, Instant::now()));
             }
         }
-        self.seen = stamps.clone();
-        self.read = stamps;
     }
 }

@@ -1,10 +1,12 @@
 //! A client's connection, plain or TLS: what is read is forgotten, what is written is shared.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -25,6 +27,8 @@ pub(super) struct Socket {
     written: u64,
     /// Until its client has shown a key.
     voice: Option<Arc<Voice>>,
+    /// How much it has sent until then.
+    unproven: usize,
 }
 
 enum Stream {
@@ -33,6 +37,9 @@ enum Stream {
     Bare(Option<std::net::TcpStream>),
 }
 
+/// How much a client may send before it has shown a key, in bytes: a hello, its certificates and the key fit, and rustls
+/// keeps as much until it understands it.
+const MOST_UNPROVEN: usize = 32 * 1024;
 /// How often is read in a row, at most: one that sends without end is written to as well.
 const READS: usize = 8;
 
@@ -149,6 +156,7 @@ impl Socket {
             stream: Stream::Bare(Some(stream)),
             written: 0,
             voice: Some(voice),
+            unproven: 0,
         }
     }
 
@@ -174,13 +182,18 @@ impl Socket {
         let Stream::Registered(stream) = &self.stream else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        if let Some(voice) = &self.voice {
-            voice.is_waited_for();
+        let is_waited_for = |waited_for| {
+            if let Some(voice) = &self.voice {
+                voice.is_waited_for(waited_for);
+            }
+        };
+        // Most have sent something by now, of which the runtime does not know yet.
+        let there = SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
+        if there.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            is_waited_for(true);
+            stream.readable().await?;
         }
-        stream.readable().await?;
-        if let Some(voice) = &self.voice {
-            voice.speaks();
-        }
+        is_waited_for(false);
         Ok(())
     }
 
@@ -210,9 +223,12 @@ impl AsyncRead for Socket {
         let read = self.registered()?.poll_read(cx, buf);
         if let Some(voice) = &self.voice {
             match &read {
-                Poll::Pending => voice.is_waited_for(),
-                Poll::Ready(_) if buf.filled().len() > before => voice.speaks(),
-                Poll::Ready(_) => {}
+                Poll::Pending => voice.is_waited_for(true),
+                Poll::Ready(_) => voice.is_waited_for(false),
+            }
+            self.unproven += buf.filled().len() - before;
+            if self.unproven > MOST_UNPROVEN {
+                return Poll::Ready(Err(io::Error::other("too much before a key")));
             }
         }
         read

@@ -3,10 +3,12 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::origin::Origin;
@@ -24,9 +26,22 @@ pub(super) struct Door {
     max_clients: usize,
     /// A permit for each client, held until its connection is closed.
     permits: Arc<Semaphore>,
+    handshakes: Handshakes,
     refused: Mutex<Told>,
     closings: Mutex<Told>,
 }
+
+/// TLS handshakes under way: so few that each is done soon after it has begun, and that what rustls keeps of them is little,
+/// however many wait for theirs.
+#[derive(Debug)]
+struct Handshakes {
+    turns: Semaphore,
+    waiting: AtomicUsize,
+}
+
+const HANDSHAKES_AT_ONCE: usize = 256;
+/// How long one may take where others wait: several round trips to anywhere.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the log was told of within a second.
 #[derive(Debug, Default)]
@@ -43,9 +58,35 @@ impl Door {
             throttle: Mutex::default(),
             max_clients,
             permits: Arc::new(Semaphore::new(max_clients)),
+            handshakes: Handshakes {
+                turns: Semaphore::new(HANDSHAKES_AT_ONCE),
+                waiting: AtomicUsize::new(0),
+            },
             refused: Mutex::default(),
             closings: Mutex::default(),
         }
+    }
+
+    /// Does a TLS handshake when it is its turn. None where it took long while others waited.
+    pub(super) async fn in_turn<T>(&self, handshake: impl Future<Output = T>) -> Option<T> {
+        let Handshakes { turns, waiting } = &self.handshakes;
+        waiting.fetch_add(1, Ordering::Relaxed);
+        let turn = turns.acquire().await;
+        waiting.fetch_sub(1, Ordering::Relaxed);
+        let others_wait = async {
+            loop {
+                sleep(HANDSHAKE_WITHIN).await;
+                if waiting.load(Ordering::Relaxed) > 0 {
+                    return;
+                }
+            }
+        };
+        let done = tokio::select! {
+            done = handshake => Some(done),
+            () = others_wait => None,
+        };
+        drop(turn);
+        done
     }
 
     /// Has the log say that a client was refused, and why.

@@ -20,7 +20,7 @@ use super::lobby::Voice;
 use super::origin::Origin;
 use super::session::{Client, ClientSession};
 use crate::model::Options;
-use crate::settings::{ApiKeys, Credentials, ServeSettings};
+use crate::settings::{ApiKeys, Credentials, ServeSettings, Tls};
 
 /// The most that a client may send before its line ends.
 const LONGEST_LINE: usize = 4096;
@@ -41,6 +41,9 @@ pub(super) struct Newcomer {
     pub(super) credentials: watch::Receiver<Arc<Credentials>>,
     pub(super) door: Arc<Door>,
 }
+
+/// The name of a client's key, and what it asks for.
+type Shown = (Arc<str>, Options);
 
 /// What a client has shown, and what it asks for.
 struct Greeting {
@@ -175,30 +178,16 @@ impl Doorkeeper<'_> {
         // Who says nothing costs no more than this.
         let _ = timeout(self.patience, socket.heard()).await;
         let patience = self.patience.saturating_sub(began.elapsed());
-        Box::pin(self.converse(socket, patience)).await
-    }
-
-    /// With a client that has said something, or will be told that it has not.
-    async fn converse(&self, mut socket: Socket, patience: Duration) -> Result<Greeting, Refusal> {
         let tls = self.credentials.borrow().tls.clone();
-        let (mut connection, (key, options)) = match tls {
-            None => {
-                let shown = self.authenticate(&mut socket, patience).await?;
-                (Connection::Plain(socket), shown)
-            }
+        let greeting = match tls {
+            None => Box::pin(self.plain(socket, patience)).await,
             Some(tls) => {
-                let started = tokio::time::Instant::now();
-                let handshake = TlsAcceptor::from(tls.server)
-                    .accept_with(socket, |tls| tls.set_buffer_limit(Some(ENCRYPTED_AHEAD)));
-                let mut stream = match timeout(patience, handshake).await {
-                    Ok(stream) => stream.map_err(Refusal::Tls)?,
-                    Err(_) => return Err(Refusal::TlsLate),
-                };
-                let left = patience.saturating_sub(started.elapsed());
-                let shown = self.authenticate(&mut stream, left).await?;
-                (Connection::Tls(Box::new(stream)), shown)
+                let handshake = Box::pin(self.tls(&tls, socket, patience));
+                let in_turn = self.door.in_turn(handshake).await;
+                in_turn.unwrap_or(Err(Refusal::Displaced))
             }
         };
+        let (mut connection, (key, options)) = greeting?;
         connection.detach()?;
         Ok(Greeting {
             connection,
@@ -207,13 +196,36 @@ impl Doorkeeper<'_> {
         })
     }
 
+    async fn plain(
+        &self,
+        mut socket: Socket,
+        patience: Duration,
+    ) -> Result<(Connection, Shown), Refusal> {
+        let shown = self.authenticate(&mut socket, patience).await?;
+        Ok((Connection::Plain(socket), shown))
+    }
+
+    async fn tls(
+        &self,
+        tls: &Tls,
+        socket: Socket,
+        patience: Duration,
+    ) -> Result<(Connection, Shown), Refusal> {
+        let started = tokio::time::Instant::now();
+        let handshake = TlsAcceptor::from(Arc::clone(&tls.server))
+            .accept_with(socket, |tls| tls.set_buffer_limit(Some(ENCRYPTED_AHEAD)));
+        let mut stream = match timeout(patience, handshake).await {
+            Ok(stream) => stream.map_err(Refusal::Tls)?,
+            Err(_) => return Err(Refusal::TlsLate),
+        };
+        let left = patience.saturating_sub(started.elapsed());
+        let shown = self.authenticate(&mut stream, left).await?;
+        Ok((Connection::Tls(Box::new(stream)), shown))
+    }
+
     /// Reads the key and what the client asks for; yields the key's name. A client that does not send a right key in time
     /// gets the answer and time to read it.
-    async fn authenticate<S>(
-        &self,
-        stream: &mut S,
-        within: Duration,
-    ) -> Result<(Arc<str>, Options), Refusal>
+    async fn authenticate<S>(&self, stream: &mut S, within: Duration) -> Result<Shown, Refusal>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -240,7 +252,7 @@ impl Doorkeeper<'_> {
 }
 
 /// Whether a client's line is one of the keys, which, and what the client asks for after it.
-fn settle(keys: &ApiKeys, line: &[u8]) -> Result<(Arc<str>, Options), Refusal> {
+fn settle(keys: &ApiKeys, line: &[u8]) -> Result<Shown, Refusal> {
     // A key has no white space in it.
     let (candidate, options) = match line.iter().position(|byte| *byte == b' ') {
         Some(space) => (&line[..space], Some(&line[space + 1..])),
@@ -263,7 +275,8 @@ async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Zeroizing<Vec
         }
         if line.len() == line.capacity() {
             // By itself it would grow without wiping what it leaves.
-            let mut larger = Zeroizing::new(Vec::with_capacity(2 * line.len()));
+            let larger = (2 * line.len()).min(LONGEST_LINE + 2);
+            let mut larger = Zeroizing::new(Vec::with_capacity(larger));
             larger.extend_from_slice(&line);
             line = larger;
         }

@@ -177,9 +177,13 @@ impl Listener {
                         self.door.refused(peer, &reason);
                         continue;
                     }
-                    let seat = tokio::select! {
-                        seat = self.lobby.enter(origin, || self.door.clients()) => seat,
+                    let entered = tokio::select! {
+                        entered = self.lobby.enter(origin, || self.door.clients()) => entered,
                         () = stop.cancelled() => return,
+                    };
+                    let Some(seat) = entered else {
+                        self.door.refused(peer, &"too many of this address");
+                        continue;
                     };
                     let visit = Visit {
                         peer,

@@ -1,13 +1,13 @@
 //! Those who have not shown a key yet: so many at once, and fewer of one origin, so that a crowd of silent ones cannot keep
 //! out a client that has the key.
 //!
-//! Who is waited for makes room for others, who waits for the agent does not: of a crowd that has the key nobody is sent
-//! away, however long it takes to greet them all, and of one that says nothing nobody stays for long.
+//! Who is waited for makes room for others, the oldest first; who waits for the agent does not: of a crowd that has the key
+//! nobody is sent away, however long it takes to greet them all, and of one that has none nobody stays for long.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -23,7 +23,7 @@ const PART: usize = 64;
 /// How many may be let in before the agent has got to them: a newcomer with a key waits for all who came before it, and
 /// waits less in front of the door, where none of them has cost anything yet.
 const MOST_UNATTENDED: usize = 512;
-/// How soon it is looked again whether a guest has fallen silent: of that nobody tells.
+/// How soon it is looked again whether a guest is waited for: of that nobody tells.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The lobby, as listener and handshakes share it.
@@ -46,64 +46,52 @@ pub(super) struct Seat {
 }
 
 type GuestId = u64;
+type Welcomed = (GuestId, CancellationToken, Arc<Voice>);
 
-/// Whether a guest is waited for. Shared with its connection, which takes note of what it reads.
+/// What becomes of a newcomer.
+enum Reception {
+    Welcome(Welcomed),
+    /// Not before somebody has left.
+    Full,
+    /// There are too many of its origin, and the agent has yet to get to all of them.
+    Crowded,
+}
+
+/// Whether a guest is waited for. Shared with its connection, which knows.
 #[derive(Debug)]
 pub(super) struct Voice {
-    entered: Instant,
     /// Counts those that are not attended to yet.
     unattended: Arc<AtomicUsize>,
     is_attended: AtomicBool,
-    has_spoken: AtomicBool,
-    /// Since when it is waited for, in microseconds after it entered; none: it is not, but has to be attended to.
-    silent_since: AtomicU64,
+    is_waited_for: AtomicBool,
 }
-
-const NOT_SILENT: u64 = u64::MAX;
 
 impl Voice {
     fn new(unattended: &Arc<AtomicUsize>) -> Self {
         unattended.fetch_add(1, Ordering::Relaxed);
         Self {
-            entered: Instant::now(),
             unattended: Arc::clone(unattended),
             is_attended: AtomicBool::new(false),
-            has_spoken: AtomicBool::new(false),
-            silent_since: AtomicU64::new(NOT_SILENT),
+            is_waited_for: AtomicBool::new(false),
         }
     }
 
-    /// The agent has got to it.
+    /// The agent has got to it, and waits for it or does not.
+    pub(super) fn is_waited_for(&self, waited_for: bool) {
+        self.attend();
+        self.is_waited_for.store(waited_for, Ordering::Relaxed);
+    }
+
     fn attend(&self) {
         if !self.is_attended.swap(true, Ordering::Relaxed) {
             self.unattended.fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
 
-    /// It has said something.
-    pub(super) fn speaks(&self) {
+impl Drop for Voice {
+    fn drop(&mut self) {
         self.attend();
-        self.has_spoken.store(true, Ordering::Relaxed);
-        self.silent_since.store(NOT_SILENT, Ordering::Relaxed);
-    }
-
-    /// It is waited for, from now on if it was not before.
-    pub(super) fn is_waited_for(&self) {
-        self.attend();
-        if self.silent_since.load(Ordering::Relaxed) == NOT_SILENT {
-            let since = self.entered.elapsed().as_micros();
-            let since = u64::try_from(since).unwrap_or(NOT_SILENT - 1);
-            self.silent_since.store(since, Ordering::Relaxed);
-        }
-    }
-
-    fn silent_since(&self) -> Option<Instant> {
-        let since = self.silent_since.load(Ordering::Relaxed);
-        (since != NOT_SILENT).then(|| self.entered + Duration::from_micros(since))
-    }
-
-    fn has_spoken(&self) -> bool {
-        self.has_spoken.load(Ordering::Relaxed)
     }
 }
 
@@ -114,12 +102,6 @@ pub struct Room {
     pub waiting: usize,
     /// Those and clients together.
     pub in_all: usize,
-}
-
-impl Drop for Voice {
-    fn drop(&mut self) {
-        self.attend();
-    }
 }
 
 /// Who waits.
@@ -153,23 +135,29 @@ impl Lobby {
         })
     }
 
-    /// A seat for a newcomer beside so many clients: at once, where somebody is silent who can make room for it. Else those
-    /// before it are being attended to, and whoever comes waits in the kernel's queue meanwhile.
+    /// A seat for a newcomer beside so many clients: at once, where somebody is waited for who can make room. Else those
+    /// before it are being attended to, and whoever comes waits in the kernel's queue meanwhile. None where there are so many
+    /// of its origin that others would have to wait for it.
     pub(super) async fn enter(
         self: &Arc<Self>,
         origin: Origin,
         clients: impl Fn() -> usize,
-    ) -> Seat {
+    ) -> Option<Seat> {
         loop {
-            let may_enter = self.unattended.load(Ordering::Relaxed) < MOST_UNATTENDED;
-            let received = may_enter.then(|| self.lock().receive(origin, clients()));
-            if let Some(Some((id, leave, voice))) = received {
-                return Seat {
-                    lobby: Arc::clone(self),
-                    id,
-                    leave,
-                    voice,
-                };
+            if self.unattended.load(Ordering::Relaxed) < MOST_UNATTENDED {
+                let reception = self.lock().receive(origin, clients());
+                match reception {
+                    Reception::Welcome((id, leave, voice)) => {
+                        return Some(Seat {
+                            lobby: Arc::clone(self),
+                            id,
+                            leave,
+                            voice,
+                        });
+                    }
+                    Reception::Crowded => return None,
+                    Reception::Full => {}
+                }
             }
             tokio::select! {
                 () = self.left.notified() => {}
@@ -215,48 +203,45 @@ impl Guests {
         }
     }
 
-    /// Takes in a newcomer. Where there are too many, or too many of its origin, those who have been silent for longest are
-    /// asked to leave, those first who have not said a word.
-    fn receive(
-        &mut self,
-        origin: Origin,
-        clients: usize,
-    ) -> Option<(GuestId, CancellationToken, Arc<Voice>)> {
-        let most = self
-            .room
-            .waiting
-            .min(self.room.in_all.saturating_sub(clients))
-            .max(2);
+    /// Takes in a newcomer. Where there are too many, or too many of its origin, the oldest of those that are waited for
+    /// are asked to leave.
+    fn receive(&mut self, origin: Origin, clients: usize) -> Reception {
+        let room = self.room.in_all.saturating_sub(clients);
+        let most = self.room.waiting.min(room).max(2);
         let is_full = self.all.len() >= most;
         // One origin alone never takes all there is.
         let of_this = self.of_origin.get(&origin).copied().unwrap_or_default();
         let is_crowded = of_this >= most.div_ceil(2);
         if is_full && self.leaving > 0 {
-            return None;
+            return Reception::Full;
         }
         if is_full || is_crowded {
-            let silent = self.all.iter().filter_map(|(id, guest)| {
-                let counts = !guest.leave.is_cancelled() && (!is_crowded || guest.origin == origin);
-                let since = guest.voice.silent_since().filter(|_| counts)?;
-                Some((guest.voice.has_spoken(), since, *id))
+            let waited_for = self.all.iter().filter(|(_, guest)| {
+                guest.voice.is_waited_for.load(Ordering::Relaxed)
+                    && !guest.leave.is_cancelled()
+                    && (!is_crowded || guest.origin == origin)
             });
-            let mut silent: Vec<_> = silent.collect();
-            let part = (most / PART).clamp(1, silent.len().max(1));
-            if silent.len() > part {
-                silent.select_nth_unstable(part - 1);
-                silent.truncate(part);
+            // They are numbered as they come.
+            let mut oldest: Vec<GuestId> = waited_for.map(|(id, _)| *id).collect();
+            let part = (most / PART).clamp(1, oldest.len().max(1));
+            if oldest.len() > part {
+                oldest.select_nth_unstable(part - 1);
+                oldest.truncate(part);
             }
-            for (_, _, id) in &silent {
+            for id in &oldest {
                 self.ask_to_leave(*id);
             }
-            if is_full || silent.is_empty() {
-                return None;
+            if is_full {
+                return Reception::Full;
+            }
+            if oldest.is_empty() {
+                return Reception::Crowded;
             }
         }
-        Some(self.welcome(origin))
+        Reception::Welcome(self.welcome(origin))
     }
 
-    fn welcome(&mut self, origin: Origin) -> (GuestId, CancellationToken, Arc<Voice>) {
+    fn welcome(&mut self, origin: Origin) -> Welcomed {
         self.last += 1;
         *self.of_origin.entry(origin).or_default() += 1;
         let (leave, voice) = (
@@ -306,15 +291,10 @@ impl Guests {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::sync::Arc;
-    use std::thread;
-    use std::time::Duration;
+    use std::sync::atomic::Ordering;
 
-    use tokio_util::sync::CancellationToken;
-
-    use super::{GuestId, Guests, Room, Voice};
+    use super::{Guests, Reception, Room, Welcomed};
     use crate::serve::origin::Origin;
-
-    type Welcomed = (GuestId, CancellationToken, Arc<Voice>);
 
     fn room(most: usize) -> Guests {
         Guests::new(Room {
@@ -327,20 +307,28 @@ mod tests {
         Origin::of(IpAddr::V4(Ipv4Addr::from_bits(number)))
     }
 
-    /// A newcomer that is waited for at once.
+    /// A newcomer that the agent has not got to.
+    fn welcome(guests: &mut Guests, from: u32) -> Welcomed {
+        match guests.receive(origin(from), 0) {
+            Reception::Welcome(welcomed) => welcomed,
+            Reception::Full | Reception::Crowded => panic!("no seat"),
+        }
+    }
+
+    /// A newcomer that is waited for.
     fn silent(guests: &mut Guests, from: u32) -> Welcomed {
-        let welcomed = guests.receive(origin(from), 0).expect("a seat");
-        welcomed.2.is_waited_for();
-        // So that each is silent for longer than the next one.
-        thread::sleep(Duration::from_millis(1));
+        let welcomed = welcome(guests, from);
+        welcomed.2.is_waited_for(true);
         welcomed
     }
 
+    fn is_full(guests: &mut Guests, from: u32) -> bool {
+        matches!(guests.receive(origin(from), 0), Reception::Full)
+    }
+
     fn leaving(crowd: &[Welcomed]) -> Vec<usize> {
-        let asked = crowd
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, leave, _))| leave.is_cancelled());
+        let asked = |(_, (_, leave, _)): &(usize, &Welcomed)| leave.is_cancelled();
+        let asked = crowd.iter().enumerate().filter(asked);
         asked.map(|(place, _)| place).collect()
     }
 
@@ -357,39 +345,33 @@ mod tests {
     }
 
     #[test]
-    fn where_all_seats_are_taken_whoever_is_silent_for_longest_makes_room() {
+    fn where_all_seats_are_taken_the_oldest_who_is_waited_for_makes_room() {
         let mut guests = room(4);
         let crowd: Vec<_> = (0..4).map(|number| silent(&mut guests, number)).collect();
-        crowd[0].2.speaks();
-        crowd[1].2.speaks();
-        crowd[1].2.is_waited_for();
+        crowd[0].2.is_waited_for(false);
         // Not before there is room, and no more than is needed.
         for _ in 0..3 {
-            assert!(guests.receive(origin(9), 0).is_none());
-            assert_eq!(leaving(&crowd), [2]);
+            assert!(is_full(&mut guests, 9));
+            assert_eq!(leaving(&crowd), [1]);
         }
-        guests.leave(crowd[2].0);
-        let late = guests.receive(origin(9), 0).expect("a seat");
-        late.2.speaks();
-        assert!(guests.receive(origin(9), 0).is_none());
-        assert_eq!(leaving(&crowd), [2, 3]);
-        guests.leave(crowd[3].0);
-        guests.receive(origin(9), 0).expect("a seat");
-        // Who has spoken, and is waited for, comes after those who have not.
-        assert!(guests.receive(origin(10), 0).is_none());
-        assert_eq!(leaving(&crowd), [1, 2, 3]);
+        guests.leave(crowd[1].0);
+        welcome(&mut guests, 9);
+        assert!(is_full(&mut guests, 10));
+        assert_eq!(leaving(&crowd), [1, 2]);
     }
 
     #[test]
     fn who_waits_for_the_agent_is_not_sent_away() {
         let mut guests = room(4);
-        let crowd: Vec<_> = (0..2)
-            .map(|_| guests.receive(origin(1), 0).expect("a seat"))
-            .collect();
-        assert!(guests.receive(origin(1), 0).is_none());
+        let crowd: Vec<_> = (0..2).map(|_| welcome(&mut guests, 1)).collect();
+        let more = guests.receive(origin(1), 0);
+        assert!(matches!(more, Reception::Crowded));
+        // Others do not wait for that.
+        let others: Vec<_> = (2..4).map(|other| welcome(&mut guests, other)).collect();
+        assert!(is_full(&mut guests, 5));
+        assert_eq!((leaving(&crowd), leaving(&others)), (vec![], vec![]));
         guests.leave(crowd[1].0);
-        guests.receive(origin(1), 0).expect("a seat");
-        assert_eq!(leaving(&crowd), [] as [usize; 0]);
+        welcome(&mut guests, 1);
     }
 
     #[test]
@@ -397,18 +379,16 @@ mod tests {
         let mut guests = room(8);
         let mut all = Vec::new();
         for number in 0..60 {
-            all.push(guests.receive(origin(number % 7), 0));
-            if let Some(Some(welcomed)) = all.last() {
-                welcomed.2.is_waited_for();
+            if let Reception::Welcome(welcomed) = guests.receive(origin(number % 7), 0) {
+                welcomed.2.is_waited_for(true);
+                all.push(welcomed);
             }
         }
-        for (id, ..) in all.into_iter().flatten() {
+        for (id, ..) in all {
             guests.leave(id);
         }
-        assert_eq!(
-            (guests.all.len(), guests.of_origin.len(), guests.leaving),
-            (0, 0, 0)
-        );
+        let left = (guests.all.len(), guests.of_origin.len(), guests.leaving);
+        assert_eq!(left, (0, 0, 0));
     }
 
     #[test]
@@ -417,41 +397,31 @@ mod tests {
             waiting: 100,
             in_all: 10,
         });
-        let crowd: Vec<_> = (0..4)
-            .map(|number| guests.receive(origin(number), 6).expect("a seat"))
-            .collect();
-        assert!(guests.receive(origin(9), 6).is_none());
-        crowd[0].2.is_waited_for();
-        assert!(guests.receive(origin(9), 6).is_none());
+        let crowd: Vec<_> = (0..4).map(|number| silent(&mut guests, number)).collect();
+        let beside = |guests: &mut Guests, clients| guests.receive(origin(9), clients);
+        assert!(matches!(beside(&mut guests, 6), Reception::Full));
         assert_eq!(leaving(&crowd), [0]);
-        assert!(guests.receive(origin(9), 0).is_some());
+        assert!(matches!(beside(&mut guests, 0), Reception::Welcome(_)));
     }
 
     #[test]
     fn of_a_large_crowd_a_part_makes_room_at_once() {
         let mut guests = room(640);
-        let crowd: Vec<_> = (0..640)
-            .map(|number| {
-                let welcomed = guests.receive(origin(number), 0).expect("a seat");
-                welcomed.2.is_waited_for();
-                welcomed
-            })
-            .collect();
-        assert!(guests.receive(origin(1000), 0).is_none());
-        assert_eq!(leaving(&crowd).len(), 10);
+        let crowd: Vec<_> = (0..640).map(|number| silent(&mut guests, number)).collect();
+        assert!(is_full(&mut guests, 1000));
+        assert_eq!(leaving(&crowd), (0..10).collect::<Vec<_>>());
     }
 
     #[test]
     fn those_that_the_agent_has_not_got_to_are_counted() {
         let mut guests = room(10);
         let count = Arc::clone(&guests.unattended);
-        let count = || count.load(std::sync::atomic::Ordering::Relaxed);
-        let [first, second, third] =
-            [1, 2, 3].map(|number| guests.receive(origin(number), 0).unwrap());
+        let count = || count.load(Ordering::Relaxed);
+        let [first, second, third] = [1, 2, 3].map(|number| welcome(&mut guests, number));
         assert_eq!(count(), 3);
-        first.2.is_waited_for();
-        first.2.speaks();
-        second.2.speaks();
+        first.2.is_waited_for(true);
+        first.2.is_waited_for(false);
+        second.2.is_waited_for(false);
         assert_eq!(count(), 1);
         guests.leave(third.0);
         drop(third);

@@ -1,5 +1,6 @@
-//! Fifty thousand connections that mean no good, in waves that are each more than the agent lets in without a key: half of
-//! the waves from one address, half from many. Meanwhile newcomers with the key come, one after the other.
+//! Fifty thousand connections that mean no good, in waves that are each more than the agent lets in without a key, of which
+//! its open files are few here: half of the waves from one address, half from many. Meanwhile newcomers with the key come,
+//! one after the other.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +12,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::client::Client;
-use crate::support::{Agent, Authority, KEY, OpenSsl};
+use crate::support::{Agent, Authority, KEY, Launch, OpenSsl};
 use crate::trial::{INTERVAL, Report, Trial, Usage, launch};
 
 /// So many of each kind, in waves.
@@ -48,6 +49,23 @@ fn half_a_hello(stream: &mut TcpStream, seed: u32) {
         7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 0x20, 9, 9, 9, 9,
     ];
     let _ = stream.write_all(&HELLO[..1 + seed as usize % (HELLO.len() - 1)]);
+}
+
+/// As long as a line may be, without its end.
+fn endless_key(stream: &mut TcpStream, _: u32) {
+    let _ = stream.write_all(&[b'k'; 4096]);
+}
+
+/// A hello that announces more than it ever sends, which is as much as is kept of one.
+fn long_hello(stream: &mut TcpStream, _: u32) {
+    let mut hello = vec![0; 60 * 1024];
+    // Records of 16 KiB at most, and in them one message of nearly 64 KiB.
+    for record in hello.chunks_mut(5 + (1 << 14)) {
+        let length = record.len() - 5;
+        record[..5].copy_from_slice(&[0x16, 3, 1, (length >> 8) as u8, length as u8]);
+    }
+    hello[5..9].copy_from_slice(&[1, 0, 0xff, 0xf0]);
+    let _ = stream.write_all(&hello);
 }
 
 fn long_key(stream: &mut TcpStream, _: u32) {
@@ -129,6 +147,11 @@ fn newcomer(agent: &Agent) -> Duration {
 }
 
 fn judge(mut trial: Trial, longest: Duration) -> Report {
+    let refused = trial.agent.events("client refused").len();
+    trial.check(
+        refused > 0,
+        format!("{refused} refused ones named in the log"),
+    );
     trial.within("a newcomer waited at most", Some(longest), NEWCOMER);
     let growth = trial.peak_growth();
     trial.at_most("memory grew by", growth, GROWTH, "MiB");
@@ -161,7 +184,7 @@ pub(crate) fn crowd() -> Vec<Report> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     let mut reports = Vec::new();
-    let kinds: [(&str, Deed, Option<Duration>); 4] = [
+    let kinds: [(&str, Deed, Option<Duration>); 5] = [
         ("10,000 that send nothing", nothing, None),
         (
             "10,000 that send a byte a second",
@@ -170,29 +193,46 @@ pub(crate) fn crowd() -> Vec<Report> {
         ),
         ("10,000 that send random bytes", random, None),
         ("10,000 with keys of 4 KiB", long_key, None),
+        (
+            "10,000 with keys of 4 KiB that do not end",
+            endless_key,
+            None,
+        ),
     ];
     for (name, deed, again) in kinds {
-        let trial = Trial::start(name, launch());
+        let trial = Trial::start(name, few_files(launch()));
         let longest = waves(&trial.agent, deed, again, || newcomer(&trial.agent));
         reports.push(judge(trial, longest));
     }
 
     let authority = Authority::new();
     let identity = authority.issue("agent");
-    let agent = identity.launch().var("PUBLISH_INTERVAL", "1s").start();
-    let login = |agent: &Agent| {
-        let mut client = OpenSsl::connect(agent.address(), &[] as &[&str]);
-        client.send(format!("{KEY}\n"));
-        client
-    };
-    let mut good = login(&agent);
-    let client = Client::reading(INTERVAL, move || good.line());
-    let trial = Trial::with("10,000 TLS hellos cut short", agent, client);
-    let longest = waves(&trial.agent, half_a_hello, None, || {
-        let started = Instant::now();
-        login(&trial.agent).line().expect("a snapshot");
-        started.elapsed()
-    });
-    reports.push(judge(trial, longest));
+    let kinds: [(&str, Deed); 2] = [
+        ("10,000 TLS hellos cut short", half_a_hello),
+        ("10,000 TLS hellos of 60 KiB without end", long_hello),
+    ];
+    for (name, deed) in kinds {
+        let launch = identity.launch().var("PUBLISH_INTERVAL", "1s");
+        let agent = few_files(launch).start();
+        let login = |agent: &Agent| {
+            let mut client = OpenSsl::connect(agent.address(), &[] as &[&str]);
+            client.send(format!("{KEY}\n"));
+            client
+        };
+        let mut good = login(&agent);
+        let client = Client::reading(INTERVAL, move || good.line());
+        let trial = Trial::with(name, agent, client);
+        let longest = waves(&trial.agent, deed, None, || {
+            let started = Instant::now();
+            login(&trial.agent).line().expect("a snapshot");
+            started.elapsed()
+        });
+        reports.push(judge(trial, longest));
+    }
     reports
+}
+
+/// With room for fewer connections than a wave has.
+fn few_files(launch: Launch) -> Launch {
+    launch.by(["prlimit", "--nofile=3000:3000"])
 }

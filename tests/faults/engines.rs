@@ -110,8 +110,11 @@ pub(crate) fn restarted() -> Vec<Report> {
     let mut longest = Some(Duration::ZERO);
     for _ in 0..20 {
         engine.stop();
+        let noticed = trial
+            .client
+            .wait_until(Duration::from_secs(30), docker_is_failing);
         engine.start();
-        let recovered = recovery(&trial);
+        let recovered = noticed.and_then(|_| recovery(&trial));
         longest = longest
             .zip(recovered)
             .map(|(longest, recovered)| longest.max(recovered));

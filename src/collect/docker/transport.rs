@@ -24,8 +24,11 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::settings::DockerHost;
 
-/// The most that is read of a list: twenty thousand containers and more.
-const MOST_OF_A_LIST: usize = 32 * 1024 * 1024;
+/// The most that is read of the list: a thousand containers with 5 KiB each of names and labels. What is made of it takes a
+/// few times as much.
+const MOST_OF_THE_LIST: usize = 5 * 1024 * 1024;
+/// The most that is read of what the engine says of one container.
+const MOST_OF_A_CONTAINER: usize = 4 * 1024 * 1024;
 /// The most that is read of a tail of logs: bollard searches what it has for the end of a line
 /// again and again, so that a longer one would cost more than it is worth.
 const MOST_OF_LOGS: usize = 4 * 1024 * 1024;
@@ -101,9 +104,11 @@ impl Transport {
 }
 
 fn most_of(path: &str) -> usize {
-    match path.rsplit('/').next() {
-        Some("json") => MOST_OF_A_LIST,
-        Some("logs") => MOST_OF_LOGS,
+    let mut from_the_end = path.rsplit('/');
+    match (from_the_end.next(), from_the_end.next()) {
+        (Some("json"), Some("containers")) => MOST_OF_THE_LIST,
+        (Some("json"), _) => MOST_OF_A_CONTAINER,
+        (Some("logs"), _) => MOST_OF_LOGS,
         _ => MOST_OF_THE_REST,
     }
 }
@@ -191,11 +196,14 @@ impl AsyncWrite for Bounded {
 mod tests {
     use tokio::io::AsyncReadExt;
 
-    use super::{Bounded, MOST_OF_A_LIST, MOST_OF_LOGS, MOST_OF_THE_REST, most_of};
+    use super::{
+        Bounded, MOST_OF_A_CONTAINER, MOST_OF_LOGS, MOST_OF_THE_LIST, MOST_OF_THE_REST, most_of,
+    };
 
     #[test]
     fn every_answer_has_a_bound() {
-        assert_eq!(most_of("/containers/json"), MOST_OF_A_LIST);
+        assert_eq!(most_of("/containers/json"), MOST_OF_THE_LIST);
+        assert_eq!(most_of("/containers/0123/json"), MOST_OF_A_CONTAINER);
         assert_eq!(most_of("/containers/0123/logs"), MOST_OF_LOGS);
         assert_eq!(most_of("/containers/0123/stats"), MOST_OF_THE_REST);
         assert_eq!(most_of(""), MOST_OF_THE_REST);

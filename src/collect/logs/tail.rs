@@ -262,10 +262,11 @@ impl Tail {
         }
         let kept = self.first_settled..self.first_settled + self.settled.len();
         let unfinished = self.unfinished();
-        let whole = self.lines.len() - unfinished;
+        let first = self.dropped + self.settled.len();
+        let waits = |place: usize| self.open.contains(&Some(first + place));
         let lines = self.lines.iter().enumerate();
         let lines: Vec<_> = lines
-            .map(|(place, line)| line.finished(&self.redaction, place < whole))
+            .map(|(place, line)| line.finished(&self.redaction, !waits(place)))
             .collect();
         self.shown = Arc::new(EncodedLines::following(
             &self.shown,
