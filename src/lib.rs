@@ -22,7 +22,7 @@
 //! * [`supervisor`]: what systemd is told.
 //! * [`memory`], [`secrets`] and [`telemetry`]: the process's allocator, what it keeps to itself, and its log.
 //!
-//! A stage imports `settings`, `model` and `messages`, and no other stage: stages meet as
+//! A stage imports `settings`, `model`, `messages` and `supervisor`, and no other stage: stages meet as
 //! recipients of messages, wired in [`app`]. An actor is a thin shell around plain functions.
 
 pub mod aggregate;

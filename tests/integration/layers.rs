@@ -1,5 +1,5 @@
-//! Data flows one way: the stages `collect`, `aggregate` and `serve` share `model`, `messages` and `settings`, and know nothing
-//! of one another. The compiler does not hold that rule, so this does, by reading the sources.
+//! Data flows one way: the stages `collect`, `aggregate` and `serve` share `model`, `messages` and `settings`, may tell the
+//! `supervisor` how they are, and know nothing of one another. The compiler does not hold that rule, so this does, by reading the sources.
 
 use std::{
     collections::BTreeSet,
@@ -8,7 +8,8 @@ use std::{
 };
 
 const STAGES: [&str; 3] = ["collect", "aggregate", "serve"];
-const SHARED: [&str; 3] = ["model", "messages", "settings"];
+/// `fuzzing` is there for tests only.
+const SHARED: [&str; 5] = ["model", "messages", "settings", "supervisor", "fuzzing"];
 
 #[test]
 fn stages_import_only_what_all_stages_share() {
