@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Runs a command that may make no system calls but those given: any other one kills it.
 
     confine.py FILE COMMAND [ARGUMENT...]

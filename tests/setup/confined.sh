@@ -14,7 +14,7 @@ expand() {
         return
     fi
     local member
-    systemd-analyze syscall-filter "$1" | sed -n 's/^    \([@a-z0-9_]*\)$/\1/p' | while read -r member; do
+    systemd-analyze syscall-filter "$1" | sed -n 's/^    \([@a-z0-9_-]*\)$/\1/p' | while read -r member; do
         expand "$member"
     done
 }
@@ -38,7 +38,7 @@ allowed() {
 }
 
 "$here/packages.sh" systemd-analyze:systemd python3:python3
-python3 -c 'import seccomp' 2>/dev/null || apt-get install -y --no-install-recommends python3-seccomp >/dev/null
+/usr/bin/python3 -c 'import seccomp' 2>/dev/null || apt-get install -y --no-install-recommends python3-seccomp >/dev/null
 mkdir -p target
 export LC_ALL=C
 allowed target/allowed-calls
