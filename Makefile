@@ -19,7 +19,7 @@ test-confined: ## the same, with each agent under the system calls that the unit
 	@tests/setup/confined.sh
 
 # Settings: FAULTS=a part of a fault's name, FUZZ_SECONDS=30 for each parser.
-faults: ## as root: the agent under everything that may go wrong, and every parser under random input; about 25 minutes
+faults: ## as root: the agent under what engines, hosts and crowds may do to it, and its parsers under random input; takes long
 	@tests/setup/faults.sh $(FAULTS)
 
 soak: ## as root: half an hour (SOAK_MINUTES=30) with containers and clients coming and going: does anything grow?

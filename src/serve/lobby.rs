@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::origin::Origin;
 
 /// How many may wait at once, where the open files allow that: more than clients that come back all at once, as after an
-/// outage of the network. One that is silent takes about a kilobyte.
+/// outage of the network.
 pub const MOST_WAITING: usize = 16 * 1024;
 /// Of where there are too many, such a part makes room at once: it is looked for by asking all.
 const PART: usize = 64;

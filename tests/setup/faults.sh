@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything behind `make faults` and `make soak`: what they need, an engine, the image, then the trials, and the fuzz tests of
-# every parser. tests/faults/main.rs says what the arguments are.
+# the parsers. tests/faults/main.rs says what the arguments are.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
