@@ -12,8 +12,8 @@ const BEFORE_SEQ: &[u8] = b"\"seq\":";
 /// The first number: all are as long.
 const FIRST: u64 = 1_000_000_000;
 const DIGITS: usize = 10;
-/// zstd's own default, as the agent's.
-const LEVEL: i32 = 3;
+/// As the agent's.
+const LEVEL: i32 = 1;
 
 pub(crate) struct Line {
     bytes: Vec<u8>,

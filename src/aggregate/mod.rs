@@ -98,11 +98,9 @@ impl Aggregator {
             self.events = Arc::clone(&sample.events);
         }
         let events = Arc::clone(&self.events);
-        let encoded = self
-            .encoded
-            .insert(Encoded::new(snapshot, logs, events, told));
+        let encoded = Encoded::new(snapshot, logs, events, told).after(self.encoded.take());
+        let encoded = self.encoded.insert(encoded);
         let published = self.subscribers.publish(encoded);
-        encoded.settle();
         debug!(
             seq = self.seq,
             clients = self.subscribers.count(),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as BollardError;
-use bollard::models::{ContainerStatsResponse, EventMessage, HostConfig};
+use bollard::models::{ContainerInspectResponse, ContainerStatsResponse, EventMessage, HostConfig};
 use bollard::query_parameters::{
     EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     LogsOptionsBuilder, StatsOptionsBuilder,
@@ -188,45 +188,9 @@ impl Call {
     pub(crate) async fn inspect(&self, id: &str) -> Result<Inspected, EngineError> {
         let options = None::<InspectContainerOptions>;
         let inspect = self.client.inspect_container(id, options);
-        let container = within("inspect container", inspect).await?;
-        let state = container.state.unwrap_or_default();
-        let config = container.config.unwrap_or_default();
-        let host = container.host_config.unwrap_or_default();
-        let cpu_limit = cpu_limit(&host);
-        let driver = host.log_config.and_then(|log| log.typ);
-        let in_file = driver.as_deref() == Some("json-file");
-        Ok(Inspected {
-            pid: u32::try_from(state.pid.unwrap_or_default()).unwrap_or_default(),
-            started_at: state.started_at.as_deref().and_then(moment),
-            // The engine's word for "it has no check".
-            health: state
-                .health
-                .and_then(|health| health.status)
-                .map(|status| status.to_string())
-                .filter(|status| !status.is_empty() && status != "none"),
-            restart_count: container
-                .restart_count
-                .and_then(|count| u64::try_from(count).ok()),
-            image_digest: container.image.filter(|image| image.starts_with("sha256:")),
-            pids_limit: host
-                .pids_limit
-                .and_then(|limit| u64::try_from(limit).ok())
-                .filter(|limit| *limit > 0),
-            cpu_limit,
-            labels: config.labels.unwrap_or_default(),
-            own_network: host.network_mode.as_deref() != Some("host"),
-            network_of: host
-                .network_mode
-                .as_deref()
-                .and_then(|mode| mode.strip_prefix("container:"))
-                .map(str::to_owned),
-            tty: config.tty.unwrap_or_default(),
-            log_file: container
-                .log_path
-                .filter(|path| in_file && !path.is_empty())
-                .map(PathBuf::from),
-            log_driver: driver.unwrap_or_default(),
-        })
+        within("inspect container", inspect)
+            .await
+            .map(Inspected::from)
     }
 
     /// One container's statistics. With `one_shot` the engine takes one reading; without, it
@@ -295,6 +259,49 @@ pub(crate) struct Inspected {
     pub(crate) log_driver: String,
     /// The newest file of its log, where the driver is `json-file`.
     pub(crate) log_file: Option<PathBuf>,
+}
+
+impl From<ContainerInspectResponse> for Inspected {
+    fn from(container: ContainerInspectResponse) -> Self {
+        let state = container.state.unwrap_or_default();
+        let config = container.config.unwrap_or_default();
+        let host = container.host_config.unwrap_or_default();
+        let cpu_limit = cpu_limit(&host);
+        let driver = host.log_config.and_then(|log| log.typ);
+        let in_file = driver.as_deref() == Some("json-file");
+        Self {
+            pid: u32::try_from(state.pid.unwrap_or_default()).unwrap_or_default(),
+            started_at: state.started_at.as_deref().and_then(moment),
+            // The engine's word for "it has no check".
+            health: state
+                .health
+                .and_then(|health| health.status)
+                .map(|status| status.to_string())
+                .filter(|status| !status.is_empty() && status != "none"),
+            restart_count: container
+                .restart_count
+                .and_then(|count| u64::try_from(count).ok()),
+            image_digest: container.image.filter(|image| image.starts_with("sha256:")),
+            pids_limit: host
+                .pids_limit
+                .and_then(|limit| u64::try_from(limit).ok())
+                .filter(|limit| *limit > 0),
+            cpu_limit,
+            labels: config.labels.unwrap_or_default(),
+            own_network: host.network_mode.as_deref() != Some("host"),
+            network_of: host
+                .network_mode
+                .as_deref()
+                .and_then(|mode| mode.strip_prefix("container:"))
+                .map(str::to_owned),
+            tty: config.tty.unwrap_or_default(),
+            log_file: container
+                .log_path
+                .filter(|path| in_file && !path.is_empty())
+                .map(PathBuf::from),
+            log_driver: driver.unwrap_or_default(),
+        }
+    }
 }
 
 /// A moment that the engine tells; none for its year 1, which stands for "never".
@@ -371,4 +378,39 @@ fn is_denied(error: &BollardError) -> bool {
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::ContainerInspectResponse;
+
+    use super::Inspected;
+
+    #[test]
+    fn fuzz_inspections() {
+        let usual = r#"{"Id":"0123456789abcdef","Created":"2026-01-01T00:00:00Z","RestartCount":1,"LogPath":"/x",
+            "Image":"sha256:0123","Config":{"Tty":true,"Labels":{"a":"b"}},
+            "State":{"Status":"running","Pid":7,"StartedAt":"2026-01-01T00:00:00.5Z","Health":{"Status":"healthy"}},
+            "HostConfig":{"NanoCpus":5,"PidsLimit":9,"LogConfig":{"Type":"json-file","Config":{}},"NetworkMode":"bridge"}}"#;
+        let odd = r#"{"State":{"Pid":0,"StartedAt":"0001-01-01T00:00:00Z","Health":{"Status":"none"}},"LogPath":"",
+            "HostConfig":{"CpuQuota":-1,"CpuPeriod":0,"PidsLimit":-1,"LogConfig":{"Type":"local"},"NetworkMode":"container:01"}}"#;
+        let inspected = |bytes: &[u8]| {
+            serde_json::from_slice::<ContainerInspectResponse>(bytes)
+                .ok()
+                .map(Inspected::from)
+        };
+        assert_eq!(inspected(usual.as_bytes()).map(|of| of.pid), Some(7));
+        assert_eq!(inspected(odd.as_bytes()).map(|of| of.pid), Some(0));
+        crate::fuzzing::run("inspections", &[usual, odd].map(str::as_bytes), |bytes| {
+            let Some(inspected) = inspected(bytes) else {
+                return;
+            };
+            let limit = inspected.cpu_limit;
+            assert!(
+                limit.is_none_or(|cores| cores > 0.0 && cores.is_finite()),
+                "{limit:?}"
+            );
+            assert!(inspected.pids_limit != Some(0));
+        });
+    }
 }

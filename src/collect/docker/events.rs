@@ -282,6 +282,21 @@ mod tests {
         assert!(following.take().ended);
     }
 
+    #[test]
+    fn fuzz_events() {
+        let all = json!({"exitCode": "137", "oldName": "/old"});
+        let seeds = ["die", "health_status: unhealthy", "rename"].map(|action| {
+            serde_json::to_vec(&message(action, 1_735_689_600_123_456_789, &all)).unwrap()
+        });
+        let seeds = seeds.each_ref().map(Vec::as_slice);
+        crate::fuzzing::run("events", &seeds, |bytes| {
+            let message: EventMessage = serde_json::from_slice(bytes).unwrap_or_default();
+            if let Some(event) = event(&message) {
+                serde_json::to_vec(&event).unwrap();
+            }
+        });
+    }
+
     proptest! {
         #[test]
         fn no_message_panics(
