@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Recipient};
 use actix_rt::Arbiter;
@@ -61,17 +61,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     drop(first);
     let renewal = Renewal::follow(credential_sources, newest).context("cannot start a thread")?;
 
-    // Each stage has threads of its own: neither a large answer of the engine nor a large
-    // snapshot keeps a client waiting.
-    let collecting = arbiter()?;
-    let aggregating = arbiter()?;
-    let newest = Newest::for_settings(&collect);
-    let aggregator = Aggregator::start_in_arbiter(&aggregating.handle(), {
-        let interval = publish_interval;
-        let supervisor = Supervisor::from_env(|name| std::env::var_os(name));
-        move |_| Aggregator::new(interval, newest, supervisor)
-    });
-    let collectors = start_collectors(&collect, &aggregator, &collecting);
+    let supervisor = Supervisor::from_env(|name| std::env::var_os(name));
+    let measuring = Measuring::start(&collect, publish_interval, supervisor)?;
+    let aggregator = &measuring.aggregator;
 
     let permits = listener.permits();
     let accepting = CancellationToken::new();
@@ -96,7 +88,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let signal = signals.until_end(&renewal).await;
     info!(signal, "stopping");
     accepting.cancel();
-    for collector in &collectors {
+    for collector in &measuring.collectors {
         collector.do_send(StopCollecting);
     }
     aggregator.do_send(StopPublishing {
@@ -115,6 +107,40 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     info!("stopped");
     Ok(())
+}
+
+/// The first two stages: what is measured, and what is made of it.
+pub(crate) struct Measuring {
+    /// Of whom snapshots are to be had.
+    pub(crate) aggregator: Addr<Aggregator>,
+    collectors: Vec<Recipient<StopCollecting>>,
+    /// Each stage has threads of its own: neither a large answer of the engine nor a large
+    /// snapshot keeps a client waiting.
+    _threads: [Arbiter; 2],
+}
+
+impl Measuring {
+    /// Starts the collectors of all sources that the settings switch on, and whoever composes a snapshot every `interval`.
+    ///
+    /// # Errors
+    /// Where the process is denied threads.
+    pub(crate) fn start(
+        settings: &CollectSettings,
+        interval: Duration,
+        supervisor: Supervisor,
+    ) -> io::Result<Self> {
+        let threads = [arbiter()?, arbiter()?];
+        let [collecting, aggregating] = &threads;
+        let newest = Newest::for_settings(settings);
+        let aggregator = Aggregator::start_in_arbiter(&aggregating.handle(), move |_| {
+            Aggregator::new(interval, newest, supervisor)
+        });
+        Ok(Self {
+            collectors: start_collectors(settings, &aggregator, collecting),
+            aggregator,
+            _threads: threads,
+        })
+    }
 }
 
 /// Raises the soft limit of open files to the hard one, as each client takes one; returns it,

@@ -17,7 +17,8 @@
 //! * [`aggregate`]: stage 2, the newest of each source, composed and encoded once a tick.
 //! * [`serve`]: stage 3, the socket and one actor per authenticated client.
 //! * [`app`]: the daemon: wiring, signals, the order of stopping.
-//! * [`check`] and [`snapshot`]: the commands beside the daemon.
+//! * [`check`], [`snapshot`] and [`watch`]: the commands beside the daemon.
+//! * [`client`]: a client of agents.
 //! * [`renewal`]: keys and certificates that change meanwhile.
 //! * [`supervisor`]: what systemd is told.
 //! * [`memory`], [`secrets`] and [`telemetry`]: the process's allocator, what it keeps to itself, and its log.
@@ -28,6 +29,7 @@
 pub mod aggregate;
 pub mod app;
 pub mod check;
+pub mod client;
 pub mod collect;
 #[cfg(test)]
 mod fuzzing;
@@ -41,3 +43,4 @@ pub mod settings;
 pub mod snapshot;
 pub mod supervisor;
 pub mod telemetry;
+pub mod watch;

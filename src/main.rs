@@ -6,9 +6,15 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process;
 
-use clap::{Parser, Subcommand};
-use system_agent::settings::{CollectSettings, Problems, Settings};
+use clap::{Args, Parser, Subcommand};
+use system_agent::client::{Connector, Identity, Trust, TrustError};
+use system_agent::settings::{ApiKey, ApiKeys, CollectSettings, Problems, Settings};
+use system_agent::watch::{self, Watched};
 use system_agent::{app, check, memory, secrets, snapshot, telemetry};
+use zeroize::Zeroizing;
+
+/// How often `watch` looks at this host, unless the environment says otherwise.
+const WATCH_INTERVALS: [(&str, &str); 2] = [("SYSTEM_INTERVAL", "1s"), ("DOCKER_INTERVAL", "1s")];
 
 /// The exit status of a bad configuration: `EX_CONFIG` of sysexits(3). The systemd unit does not
 /// restart on it.
@@ -40,6 +46,30 @@ enum Command {
         #[arg(long)]
         pretty: bool,
     },
+    /// Watch hosts in this terminal, by their agents; this host, without any socket, where none is named
+    ///
+    /// The key is that in API_KEY, or in API_KEY_FILE the one that has the host's name, else the first; it is asked for where
+    /// neither is set. `?` lists the keys of the view; NO_COLOR takes its colours away.
+    Watch(Watch),
+}
+
+#[derive(Args)]
+struct Watch {
+    /// An agent: HOST, HOST:PORT or an IPv6 address [default port: 9000]
+    #[arg(value_name = "HOST[:PORT]")]
+    hosts: Vec<String>,
+    /// Use TLS, and trust the authorities that this system trusts
+    #[arg(long, requires = "hosts")]
+    tls: bool,
+    /// Use TLS, and trust the authorities in this PEM file only
+    #[arg(long, value_name = "FILE", requires = "hosts")]
+    ca: Option<PathBuf>,
+    /// A certificate in PEM, for agents that ask for one
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -66,6 +96,7 @@ fn main() {
         None | Some(Command::Run) => run(),
         Some(Command::Check { target }) => check_components(target),
         Some(Command::Snapshot { pretty }) => print_snapshot(pretty),
+        Some(Command::Watch(arguments)) => watch(&arguments),
     };
     process::exit(status);
 }
@@ -144,6 +175,86 @@ fn print_snapshot(pretty: bool) -> i32 {
             1
         }
     }
+}
+
+fn watch(arguments: &Watch) -> i32 {
+    let watched = if arguments.hosts.is_empty() {
+        let mut variables = variables();
+        for (name, value) in WATCH_INTERVALS {
+            if !variables.iter().any(|(set, _)| set == name) {
+                variables.push((name.into(), value.into()));
+            }
+        }
+        CollectSettings::from_env(variables.into_iter()).map(Watched::Here)
+    } else {
+        match ApiKeys::from_env(variables().into_iter()) {
+            Ok(keys) => match agents(arguments, keys) {
+                Ok(agents) => Ok(Watched::Agents(agents)),
+                Err(why) => {
+                    complain(format_args!("{why}"));
+                    return 1;
+                }
+            },
+            Err(problems) => Err(problems),
+        }
+    };
+    let watched = match watched {
+        Ok(watched) => watched,
+        Err(problems) => return refuse(&problems),
+    };
+    let colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    match block_on(watch::run(watched, colours)) {
+        Ok(()) => 0,
+        Err(error) => {
+            complain(format_args!("{error}"));
+            1
+        }
+    }
+}
+
+/// How each host's agent is reached.
+fn agents(arguments: &Watch, keys: Option<ApiKeys>) -> Result<Vec<(String, Connector)>, String> {
+    let keys = match keys {
+        Some(keys) => keys,
+        None => ask_for_key()?,
+    };
+    let said = |error: TrustError| error.to_string();
+    let identity = match (&arguments.cert, &arguments.key) {
+        (Some(cert), Some(key)) => Some(Identity::files(cert, key).map_err(said)?),
+        _ => None,
+    };
+    let trust = match &arguments.ca {
+        Some(file) => Some(Trust::file(file).map_err(said)?),
+        None if arguments.tls || identity.is_some() => Some(Trust::system().map_err(said)?),
+        None => None,
+    };
+    let connector = |host: &String| {
+        let name = host
+            .rsplit_once(':')
+            .map_or(host.as_str(), |(name, _)| name);
+        let key = keys.called(name).ok_or("there is no key")?;
+        let connector = Connector::new(host, key);
+        let connector = match &trust {
+            Some(trust) => connector
+                .tls(trust, identity.as_ref())
+                .map_err(|error| format!("{host}: {error}"))?,
+            None => connector,
+        };
+        Ok((host.clone(), connector))
+    };
+    arguments.hosts.iter().map(connector).collect()
+}
+
+/// Without showing it.
+fn ask_for_key() -> Result<ApiKeys, String> {
+    let text = rpassword::prompt_password("API key: ")
+        .map(Zeroizing::new)
+        .map_err(|error| {
+            format!("no API key: neither API_KEY nor API_KEY_FILE is set, and none can be asked for ({error})")
+        })?;
+    ApiKey::new("typed", &text)
+        .map(ApiKeys::one)
+        .map_err(|problem| format!("the API key: {problem}"))
 }
 
 fn refuse(problems: &Problems) -> i32 {

@@ -33,7 +33,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Everything known about the host and its containers at one moment: one line on the wire.
+/// Everything known about the host and its containers at one moment: one line on the wire. Sections that a client does not
+/// ask for are absent there, and read as empty.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// When the snapshot was composed.
@@ -41,12 +42,16 @@ pub struct Snapshot {
     /// `degraded` while an enabled source is failing.
     pub status: Status,
     /// The host's own figures.
+    #[serde(default)]
     pub system: Arc<SystemMetrics>,
     /// The running containers' figures, by name.
+    #[serde(default)]
     pub containers: Arc<Vec<Container>>,
     /// The running containers' metadata, as the engine lists them.
+    #[serde(default)]
     pub docker_meta: Arc<Vec<Arc<ContainerMeta>>>,
     /// The running containers' newest log lines.
+    #[serde(default)]
     pub logs: Arc<Logs>,
     /// How many lines were lost by container, where a client asked for each line once: the container
     /// wrote, or the client missed, more than is kept. At least so many. Absent otherwise.

@@ -1,5 +1,6 @@
 //! The keys that let clients in.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
+use super::Problems;
 use super::parse::Reader;
 use super::raw::RawSettings;
 
@@ -99,6 +101,40 @@ impl fmt::Debug for ApiKey {
 pub struct ApiKeys(Arc<[ApiKey]>);
 
 impl ApiKeys {
+    /// Those that a client shows: of `API_KEY`, or of the file in `API_KEY_FILE`; none where neither is set.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn from_env(
+        vars: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Option<Self>, Problems> {
+        let mut reader = Reader::new(vars);
+        let raw = reader.raw();
+        if raw.api_key.is_none() && raw.api_key_file.is_none() {
+            return Ok(None);
+        }
+        let keys = KeySource::read(&mut reader, &raw).and_then(|source| source.load(&mut reader));
+        let problems = reader.finish();
+        if problems.0.is_empty() {
+            Ok(keys)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// The key of this name; the first where there is none.
+    #[must_use]
+    pub fn called(&self, name: &str) -> Option<&ApiKey> {
+        let called = self.0.iter().find(|key| *key.name == *name);
+        called.or_else(|| self.first())
+    }
+
+    /// A single one.
+    #[must_use]
+    pub fn one(key: ApiKey) -> Self {
+        Self([key].into())
+    }
+
     /// The key that a client's line is, if it is one. Takes the same time for every candidate: no comparison is left out.
     #[must_use]
     pub fn find(&self, candidate: &[u8]) -> Option<&ApiKey> {

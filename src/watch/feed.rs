@@ -1,0 +1,128 @@
+//! A host's snapshots, one connection after the other.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use crate::client::{Backoff, Connector, Error};
+use crate::model::Snapshot;
+
+/// How much is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// No logs: they are most of a snapshot.
+    #[default]
+    Figures,
+    /// Each log line once, too.
+    Logs,
+}
+
+/// What is to be done differently; each change counts, also one to what it was before.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wish {
+    pub(super) detail: Detail,
+}
+
+/// What a feed tells of a host.
+pub(super) struct News {
+    /// Which of the hosts.
+    pub(super) host: usize,
+    pub(super) told: Told,
+}
+
+pub(super) enum Told {
+    Snapshot {
+        snapshot: Box<Snapshot>,
+        /// Of its connection.
+        first: bool,
+    },
+    Connecting,
+    /// Why, and after what time it is tried again; not by itself where that would be in vain.
+    Down {
+        why: String,
+        again: Option<Duration>,
+    },
+}
+
+impl Detail {
+    /// What is said after the key.
+    pub(super) fn options(self) -> &'static str {
+        match self {
+            Self::Figures => r#"{"sections":["system","containers","docker_meta","events"]}"#,
+            Self::Logs => r#"{"logs":"new"}"#,
+        }
+    }
+}
+
+/// Tells of an agent's snapshots until nobody listens.
+pub(super) async fn follow(
+    host: usize,
+    connector: Connector,
+    mut wish: watch::Receiver<Wish>,
+    news: mpsc::Sender<News>,
+) {
+    let mut backoff = Backoff::default();
+    let tell = |told| news.send(News { host, told });
+    loop {
+        let detail = wish.borrow_and_update().detail;
+        let outcome = tokio::select! {
+            outcome = one_connection(&connector, detail, &mut backoff, host, &news) => outcome,
+            changed = wish.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
+        let Some(error) = outcome else { return };
+        // A wrong key does not become right, and each more keeps this address out for longer.
+        let again = (!matches!(error, Error::Unauthorized)).then(|| backoff.wait());
+        let told = Told::Down {
+            why: error.to_string(),
+            again,
+        };
+        if tell(told).await.is_err() {
+            return;
+        }
+        let wait = async {
+            match again {
+                Some(wait) => sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = wait => {}
+            changed = wish.changed() => if changed.is_err() { return },
+        }
+        if tell(Told::Connecting).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Why it ended; none where nobody listens.
+async fn one_connection(
+    connector: &Connector,
+    detail: Detail,
+    backoff: &mut Backoff,
+    host: usize,
+    news: &mpsc::Sender<News>,
+) -> Option<Error> {
+    let mut snapshots = match connector.connect_asking(detail.options()).await {
+        Ok(snapshots) => snapshots,
+        Err(error) => return Some(error),
+    };
+    let mut first = true;
+    loop {
+        match snapshots.next().await {
+            Ok(snapshot) => {
+                backoff.reset();
+                let told = Told::Snapshot {
+                    snapshot: Box::new(snapshot),
+                    first: std::mem::take(&mut first),
+                };
+                news.send(News { host, told }).await.ok()?;
+            }
+            Err(error) => return Some(error),
+        }
+    }
+}

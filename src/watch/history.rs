@@ -1,0 +1,42 @@
+//! Figures over time, newest last.
+
+use std::collections::VecDeque;
+
+/// The newest values of one figure.
+#[derive(Debug, Clone, Default)]
+pub(super) struct History(VecDeque<f64>);
+
+impl History {
+    /// As many as the widest screen shows, two in a column.
+    const MOST: usize = 600;
+
+    pub(super) fn push(&mut self, value: f64) {
+        if self.0.len() == Self::MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back(value);
+    }
+
+    /// The newest ones, oldest first, `count` at the most.
+    pub(super) fn newest(&self, count: usize) -> impl ExactSizeIterator<Item = f64> {
+        self.0.range(self.0.len().saturating_sub(count)..).copied()
+    }
+
+    pub(super) fn highest(&self, count: usize) -> f64 {
+        self.newest(count).fold(0.0, f64::max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::History;
+
+    #[test]
+    fn the_newest_stay() {
+        let mut history = History::default();
+        (0..700).for_each(|value| history.push(f64::from(value)));
+        assert_eq!(history.newest(3).collect::<Vec<_>>(), [697.0, 698.0, 699.0]);
+        assert_eq!(history.newest(1000).len(), History::MOST);
+        assert_eq!(history.highest(2), 699.0);
+    }
+}

@@ -1,0 +1,350 @@
+//! What is known of one host: its newest snapshot, and what snapshots have said over time.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::history::History;
+use super::text::{self, Level};
+use crate::model::{
+    Container, ContainerEvent, InterfaceKind, Snapshot, SourceStatus, SystemMetrics,
+};
+
+/// The most lines of a log that are kept, and the most events.
+const MOST_LINES: usize = 5000;
+const MOST_EVENTS: usize = 256;
+/// How long figures may be late before that is a problem, beside an interval as long as the last.
+const LATE: Duration = Duration::from_secs(10);
+
+/// One host.
+pub(super) struct Host {
+    /// Where it is, as it was asked for.
+    pub(super) address: String,
+    pub(super) link: Link,
+    pub(super) newest: Option<Newest>,
+    pub(super) cpu: History,
+    /// In percent.
+    pub(super) memory: History,
+    /// Bytes per second: of the network, received and sent; of disks, read and written.
+    pub(super) received: History,
+    pub(super) sent: History,
+    pub(super) read: History,
+    pub(super) written: History,
+    /// By the container's id.
+    pub(super) containers: HashMap<String, Trace>,
+    pub(super) events: VecDeque<ContainerEvent>,
+    /// Of the container that is looked at.
+    pub(super) log: Option<Log>,
+}
+
+/// The newest snapshot.
+pub(super) struct Newest {
+    pub(super) snapshot: Box<Snapshot>,
+    pub(super) at: Instant,
+    /// The time since the one before.
+    interval: Duration,
+}
+
+/// How the connection is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Link {
+    Connecting,
+    Live,
+    /// Why, and when it is tried again; never by itself where that would be in vain.
+    Down {
+        why: String,
+        again: Option<Instant>,
+    },
+}
+
+/// A container's figures over time.
+#[derive(Default)]
+pub(super) struct Trace {
+    pub(super) cpu: History,
+    /// In bytes.
+    pub(super) memory: History,
+    pub(super) received: History,
+    pub(super) sent: History,
+}
+
+/// The log of a container.
+#[derive(Default)]
+pub(super) struct Log {
+    /// Its name, without the slash.
+    pub(super) container: String,
+    pub(super) lines: VecDeque<String>,
+    /// How many lines have left at the front: a line keeps its number.
+    pub(super) first: u64,
+    /// How many the agent could not tell.
+    pub(super) dropped: u64,
+    /// The newest line that was told: who connects again is told the last ones once more.
+    told: Option<String>,
+    /// Nothing has been told on this connection.
+    begins: bool,
+}
+
+impl Host {
+    pub(super) fn new(address: String) -> Self {
+        Self {
+            address,
+            link: Link::Connecting,
+            newest: None,
+            cpu: History::default(),
+            memory: History::default(),
+            received: History::default(),
+            sent: History::default(),
+            read: History::default(),
+            written: History::default(),
+            containers: HashMap::new(),
+            events: VecDeque::new(),
+            log: None,
+        }
+    }
+
+    /// Takes in a snapshot; `first` of a connection.
+    pub(super) fn take(&mut self, snapshot: Box<Snapshot>, first: bool, now: Instant) {
+        self.link = Link::Live;
+        let system = &snapshot.system;
+        self.cpu.push(system.cpu_percent[0]);
+        self.memory.push(memory_percent(system));
+        let (received, sent) = traffic(system);
+        self.received.push(received);
+        self.sent.push(sent);
+        let (read, written) = disk_traffic(system);
+        self.read.push(read);
+        self.written.push(written);
+
+        self.containers.retain(|id, _| {
+            snapshot
+                .containers
+                .iter()
+                .any(|container| container.id == *id)
+        });
+        for container in snapshot.containers.iter() {
+            let trace = self.containers.entry(container.id.clone()).or_default();
+            trace.take(container);
+        }
+        for event in &snapshot.events {
+            if !self.events.contains(event) {
+                self.events.push_back(event.clone());
+            }
+        }
+        while self.events.len() > MOST_EVENTS {
+            self.events.pop_front();
+        }
+        if let Some(log) = &mut self.log {
+            log.begins |= first;
+            log.take(&snapshot);
+        }
+        let interval = match &self.newest {
+            Some(before) if !first => now - before.at,
+            _ => Duration::ZERO,
+        };
+        self.newest = Some(Newest {
+            snapshot,
+            at: now,
+            interval,
+        });
+    }
+
+    /// Its own name, where it is known.
+    pub(super) fn name(&self) -> &str {
+        self.newest
+            .as_ref()
+            .map(|newest| newest.snapshot.host.hostname.as_str())
+            .filter(|name| !name.is_empty())
+            .unwrap_or(&self.address)
+    }
+
+    /// How old the host's figures are: by the agent's clock until the snapshot left, by this one's since.
+    pub(super) fn age(&self, now: Instant) -> Option<Duration> {
+        let newest = self.newest.as_ref()?;
+        let snapshot = &newest.snapshot;
+        let read = snapshot.sources.system.collected_at?;
+        let waited = snapshot.timestamp.0.duration_since(read.0);
+        Some(waited.unwrap_or_default() + (now - newest.at))
+    }
+
+    pub(super) fn container(&self, id: &str) -> Option<&Container> {
+        let snapshot = &self.newest.as_ref()?.snapshot;
+        snapshot
+            .containers
+            .iter()
+            .find(|container| container.id == id)
+    }
+
+    /// Everything that is not as it should be, the worst first.
+    pub(super) fn problems(&self, now: Instant) -> Vec<(Level, String)> {
+        let mut problems = Vec::new();
+        match &self.link {
+            Link::Down { why, .. } => problems.push((Level::Bad, why.clone())),
+            Link::Connecting | Link::Live => {}
+        }
+        let Some(newest) = &self.newest else {
+            return problems;
+        };
+        if now - newest.at > newest.interval * 2 + LATE && self.link == Link::Live {
+            let late = text::age(now - newest.at);
+            problems.push((Level::Bad, format!("no snapshot for {late}")));
+        }
+        let snapshot = &newest.snapshot;
+        for (name, source) in snapshot.sources.named() {
+            if source.status == SourceStatus::Failing {
+                let why = source.error.as_deref().unwrap_or("no reason is given");
+                problems.push((
+                    Level::Bad,
+                    format!("{name} is failing: {}", text::plain(why)),
+                ));
+            }
+        }
+        let system = &snapshot.system;
+        for disk in &system.disks {
+            let share = share(
+                disk.used.unwrap_or_default(),
+                disk.total.unwrap_or_default(),
+            );
+            if disk.stuck {
+                problems.push((
+                    Level::Bad,
+                    format!("{} does not answer", text::plain(&disk.mount)),
+                ));
+            } else if share >= 90.0 {
+                let mount = text::plain(&disk.mount);
+                problems.push((
+                    Level::of_share(share),
+                    format!("{mount} is {share:.0} % full"),
+                ));
+            }
+        }
+        let memory = memory_percent(system);
+        if memory >= 90.0 {
+            problems.push((Level::Bad, format!("{memory:.0} % of memory is in use")));
+        }
+        for unit in system.failed_units.iter().flatten() {
+            problems.push((
+                Level::Warn,
+                format!("{} has failed", text::plain(&unit.name)),
+            ));
+        }
+        for container in snapshot.containers.iter() {
+            if container.health.as_deref() == Some("unhealthy") {
+                let name = text::plain(container.name.trim_start_matches('/'));
+                problems.push((Level::Warn, format!("{name} is unhealthy")));
+            }
+        }
+        problems.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
+        problems
+    }
+
+    /// Keeps this container's log from now on, and no other's.
+    pub(super) fn follow_log(&mut self, container: Option<&str>) {
+        self.log = container.map(|container| Log {
+            container: container.to_owned(),
+            ..Log::default()
+        });
+    }
+}
+
+impl Trace {
+    fn take(&mut self, container: &Container) {
+        self.cpu.push(container.cpu_percent);
+        self.memory.push(container.memory_usage as f64);
+        let (received, sent) = container_traffic(container);
+        self.received.push(received);
+        self.sent.push(sent);
+    }
+}
+
+impl Log {
+    fn take(&mut self, snapshot: &Snapshot) {
+        if let Some(dropped) = &snapshot.logs_dropped {
+            self.dropped += dropped.get(&self.container).copied().unwrap_or_default();
+        }
+        let Some(told) = snapshot.logs.get(&self.container) else {
+            return;
+        };
+        let lines: Vec<String> = serde_json::from_str(told.json()).unwrap_or_default();
+        // A new connection begins with the last lines, some of which are here already.
+        let known = match (std::mem::take(&mut self.begins), &self.told) {
+            (true, Some(last)) => lines
+                .iter()
+                .rposition(|line| line == last)
+                .map_or(0, |at| at + 1),
+            _ => 0,
+        };
+        if let Some(last) = lines.last() {
+            self.told = Some(last.clone());
+        }
+        self.lines
+            .extend(lines[known..].iter().map(|line| text::plain(line)));
+        while self.lines.len() > MOST_LINES {
+            self.lines.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
+/// A part of a whole, in percent; 0 of nothing.
+pub(super) fn share(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 {
+        100.0 * part / whole
+    } else {
+        0.0
+    }
+}
+
+pub(super) fn memory_percent(system: &SystemMetrics) -> f64 {
+    share(system.memory_used, system.memory_total)
+}
+
+/// Bytes received and sent per second, by the interfaces that lead out of the host; by all but the host's way to itself and
+/// containers' where there is no device, as in a container.
+pub(super) fn traffic(system: &SystemMetrics) -> (f64, f64) {
+    let sum = |wanted: fn(InterfaceKind) -> bool| {
+        let interfaces = system
+            .network
+            .iter()
+            .filter(|interface| wanted(interface.kind.unwrap_or(InterfaceKind::Physical)));
+        interfaces.fold((0, 0.0, 0.0), |(count, received, sent), interface| {
+            (
+                count + 1,
+                received + interface.bytes_recv_per_second.unwrap_or_default(),
+                sent + interface.bytes_sent_per_second.unwrap_or_default(),
+            )
+        })
+    };
+    let (count, received, sent) = sum(|kind| kind == InterfaceKind::Physical);
+    if count > 0 {
+        return (received, sent);
+    }
+    let (_, received, sent) =
+        sum(|kind| matches!(kind, InterfaceKind::Virtual | InterfaceKind::Veth));
+    (received, sent)
+}
+
+/// Bytes read and written per second by all disks; not by what is made of disks, which would count twice.
+pub(super) fn disk_traffic(system: &SystemMetrics) -> (f64, f64) {
+    let made_of_others = |name: &str| name.starts_with("dm-") || name.starts_with("md");
+    system
+        .disk_io
+        .iter()
+        .filter(|disk| !made_of_others(&disk.device))
+        .fold((0.0, 0.0), |(read, written), disk| {
+            (
+                read + disk.read_bytes_per_second,
+                written + disk.write_bytes_per_second,
+            )
+        })
+}
+
+/// Bytes received and sent per second by all interfaces of a container.
+pub(super) fn container_traffic(container: &Container) -> (f64, f64) {
+    container
+        .network
+        .values()
+        .fold((0.0, 0.0), |(received, sent), interface| {
+            (
+                received + interface.rx_bytes_per_second.unwrap_or_default(),
+                sent + interface.tx_bytes_per_second.unwrap_or_default(),
+            )
+        })
+}

@@ -1,0 +1,368 @@
+//! A table of which a row is selected: sorted by any column, filtered, scrolled. The data are made anew for each picture; what
+//! is kept is what the user has chosen.
+
+use std::cmp::Ordering;
+
+use ratatui::layout::{Constraint, Layout, Position, Rect};
+
+use super::text::Level;
+
+/// A column.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub(super) title: &'static str,
+    /// In characters; that of the first is the least, as it takes what is left.
+    pub(super) width: u16,
+    /// Whether it is written to the right, as numbers are.
+    pub(super) right: bool,
+    /// Where there is no room for all, those with the lowest are left out first.
+    pub(super) weight: u8,
+}
+
+/// What a row says in a column.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Value {
+    pub(super) text: String,
+    /// What it is sorted by; by its text where there is none.
+    pub(super) number: Option<f64>,
+    pub(super) level: Level,
+}
+
+impl Value {
+    pub(super) fn text(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn number(number: f64, text: String) -> Self {
+        Self {
+            text,
+            number: Some(number),
+            level: Level::Plain,
+        }
+    }
+
+    /// Nothing is known: the last, however the rest is sorted.
+    pub(super) fn unknown() -> Self {
+        Self {
+            text: "-".to_owned(),
+            number: Some(f64::NEG_INFINITY),
+            level: Level::Dim,
+        }
+    }
+
+    pub(super) fn level(mut self, level: Level) -> Self {
+        self.level = level;
+        self
+    }
+}
+
+/// A row: `id` stays the same while its place does not.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) id: String,
+    pub(super) values: Vec<Value>,
+}
+
+/// What the user has chosen.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Listing {
+    /// The selected row's id, and where it was shown last.
+    selected: Option<String>,
+    index: usize,
+    offset: usize,
+    /// The column that it is sorted by: numbers from the highest, text from A.
+    pub(super) sort: usize,
+    pub(super) reversed: bool,
+    pub(super) filter: String,
+    /// Where it was drawn last: the rows, and the columns' titles.
+    rows: Rect,
+    heads: Vec<(Rect, usize)>,
+    /// The rows that are shown, by their ids.
+    shown: Vec<String>,
+}
+
+/// Where a mouse hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hit {
+    /// A title: it is sorted by that column now.
+    Sorted,
+    /// A row that was not selected, and is now.
+    Selected,
+    /// The selected row.
+    Again,
+}
+
+impl Listing {
+    pub(super) fn sorted_by(sort: usize) -> Self {
+        Self {
+            sort,
+            ..Self::default()
+        }
+    }
+
+    /// The rows to be shown, in order. The selected one stays selected, wherever it is now; where it is gone, the one in its
+    /// place is.
+    pub(super) fn arrange(&mut self, mut rows: Vec<Row>) -> Vec<Row> {
+        let wanted = self.filter.to_lowercase();
+        rows.retain(|row| {
+            wanted.is_empty()
+                || row
+                    .values
+                    .iter()
+                    .any(|value| value.text.to_lowercase().contains(&wanted))
+        });
+        rows.sort_by(|one, other| {
+            let order = compare(&one.values[self.sort], &other.values[self.sort]);
+            let order = if self.reversed {
+                order.reverse()
+            } else {
+                order
+            };
+            // Whatever has the same value stays where it is.
+            order.then_with(|| one.id.cmp(&other.id))
+        });
+        let place = self
+            .selected
+            .as_ref()
+            .and_then(|id| rows.iter().position(|row| row.id == *id));
+        self.index = place
+            .unwrap_or(self.index)
+            .min(rows.len().saturating_sub(1));
+        // Until a row is chosen the first one is, whichever that is.
+        if self.selected.is_some() {
+            self.selected = rows.get(self.index).map(|row| row.id.clone());
+        }
+        self.shown = rows.iter().map(|row| row.id.clone()).collect();
+        rows
+    }
+
+    /// Which of the rows are seen in an area, the selected one among them.
+    pub(super) fn scroll(&mut self, area: Rect) -> std::ops::Range<usize> {
+        self.rows = area;
+        let height = usize::from(area.height);
+        let last = self.shown.len().saturating_sub(height);
+        let least = (self.index + 1).saturating_sub(height);
+        self.offset = self.offset.clamp(least, self.index.max(least)).min(last);
+        self.offset..(self.offset + height).min(self.shown.len())
+    }
+
+    /// The columns that there is room for, and where they are.
+    pub(super) fn columns(&mut self, heads: &[Head], area: Rect) -> Vec<(usize, Rect)> {
+        let mut kept: Vec<usize> = (0..heads.len()).collect();
+        let needed = |kept: &[usize]| -> u16 {
+            kept.iter()
+                .map(|&column| heads[column].width + 1)
+                .sum::<u16>()
+                .saturating_sub(1)
+        };
+        while kept.len() > 1 && needed(&kept) > area.width {
+            let least = (1..kept.len()).min_by_key(|&place| heads[kept[place]].weight);
+            kept.remove(least.unwrap_or(kept.len() - 1));
+        }
+        let widths = kept.iter().enumerate().map(|(place, &column)| match place {
+            0 => Constraint::Min(heads[column].width),
+            _ => Constraint::Length(heads[column].width),
+        });
+        let areas = Layout::horizontal(widths).spacing(1).split(area);
+        let columns: Vec<(usize, Rect)> = kept.into_iter().zip(areas.iter().copied()).collect();
+        self.heads = columns
+            .iter()
+            .map(|&(column, rect)| (Rect { height: 1, ..rect }, column))
+            .collect();
+        columns
+    }
+
+    pub(super) fn is_selected(&self, place: usize) -> bool {
+        place == self.index
+    }
+
+    pub(super) fn selected(&self) -> Option<&str> {
+        self.shown.get(self.index).map(String::as_str)
+    }
+
+    /// How many rows a page has.
+    pub(super) fn page(&self) -> isize {
+        isize::try_from(self.rows.height.max(2) - 1).unwrap_or(1)
+    }
+
+    /// Selects another row, so many further down.
+    pub(super) fn go(&mut self, by: isize) {
+        let last = self.shown.len().saturating_sub(1);
+        self.index = self.index.saturating_add_signed(by).min(last);
+        self.selected = self.selected().map(str::to_owned);
+    }
+
+    pub(super) fn sort_by(&mut self, column: usize) {
+        if self.sort == column {
+            self.reversed = !self.reversed;
+        } else {
+            (self.sort, self.reversed) = (column, false);
+        }
+    }
+
+    /// What a click does.
+    pub(super) fn click(&mut self, at: Position) -> Option<Hit> {
+        if let Some(&(_, column)) = self.heads.iter().find(|(head, _)| head.contains(at)) {
+            self.sort_by(column);
+            return Some(Hit::Sorted);
+        }
+        if !self.rows.contains(at) {
+            return None;
+        }
+        let place = self.offset + usize::from(at.y - self.rows.y);
+        if place >= self.shown.len() {
+            return None;
+        }
+        let again = place == self.index;
+        self.index = place;
+        self.selected = self.selected().map(str::to_owned);
+        Some(if again { Hit::Again } else { Hit::Selected })
+    }
+
+    /// Not drawn this time: no mouse hits it.
+    pub(super) fn hide(&mut self) {
+        self.rows = Rect::ZERO;
+        self.heads.clear();
+    }
+
+    pub(super) fn contains(&self, at: Position) -> bool {
+        self.rows.contains(at) || self.heads.iter().any(|(head, _)| head.contains(at))
+    }
+}
+
+fn compare(one: &Value, other: &Value) -> Ordering {
+    match (one.number, other.number) {
+        (Some(one), Some(other)) => other.total_cmp(&one),
+        _ => one.text.cmp(&other.text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::layout::{Position, Rect};
+
+    use super::{Head, Hit, Listing, Row, Value};
+
+    const HEADS: [Head; 3] = [
+        Head {
+            title: "NAME",
+            width: 8,
+            right: false,
+            weight: 9,
+        },
+        Head {
+            title: "CPU",
+            width: 5,
+            right: true,
+            weight: 5,
+        },
+        Head {
+            title: "IMAGE",
+            width: 10,
+            right: false,
+            weight: 1,
+        },
+    ];
+
+    fn rows(of: &[(&str, f64)]) -> Vec<Row> {
+        of.iter()
+            .map(|&(name, cpu)| Row {
+                id: name.to_owned(),
+                values: vec![
+                    Value::text(name),
+                    Value::number(cpu, cpu.to_string()),
+                    Value::text("image"),
+                ],
+            })
+            .collect()
+    }
+
+    fn ids(rows: &[Row]) -> String {
+        rows.iter().map(|row| row.id.as_str()).collect()
+    }
+
+    #[test]
+    fn rows_are_sorted_and_filtered() {
+        let mut listing = Listing::sorted_by(1);
+        let all = rows(&[("a", 1.0), ("b", 3.0), ("c", 2.0)]);
+        assert_eq!(ids(&listing.arrange(all.clone())), "bca");
+        listing.sort_by(1);
+        assert_eq!(ids(&listing.arrange(all.clone())), "acb");
+        listing.sort_by(0);
+        assert_eq!(ids(&listing.arrange(all.clone())), "abc");
+        listing.filter = "C".to_owned();
+        assert_eq!(ids(&listing.arrange(all)), "c");
+    }
+
+    #[test]
+    fn a_selected_row_stays_selected() {
+        let mut listing = Listing::sorted_by(1);
+        listing.arrange(rows(&[("a", 1.0), ("b", 3.0), ("c", 2.0)]));
+        assert_eq!(listing.selected(), Some("b"));
+        // Nobody has chosen yet: still the first.
+        listing.arrange(rows(&[("a", 9.0), ("b", 3.0), ("c", 2.0)]));
+        assert_eq!(listing.selected(), Some("a"));
+        listing.go(1);
+        assert_eq!(listing.selected(), Some("b"));
+        listing.arrange(rows(&[("a", 1.0), ("b", 0.0), ("c", 2.0)]));
+        assert_eq!(listing.selected(), Some("b"));
+        listing.arrange(rows(&[("a", 1.0), ("c", 2.0)]));
+        assert_eq!(listing.selected(), Some("a"));
+        listing.arrange(Vec::new());
+        assert_eq!(listing.selected(), None);
+        listing.go(-5);
+        listing.go(5);
+        assert_eq!(listing.selected(), None);
+    }
+
+    #[test]
+    fn the_selected_row_is_seen() {
+        let mut listing = Listing::default();
+        let names: Vec<String> = (0..100).map(|number| format!("{number:02}")).collect();
+        let all: Vec<(&str, f64)> = names.iter().map(|name| (name.as_str(), 0.0)).collect();
+        listing.arrange(rows(&all));
+        let area = Rect::new(0, 1, 20, 10);
+        assert_eq!(listing.scroll(area), 0..10);
+        listing.go(50);
+        assert_eq!(listing.scroll(area), 41..51);
+        listing.go(-3);
+        assert_eq!(listing.scroll(area), 41..51);
+        listing.go(isize::MAX);
+        assert_eq!(listing.scroll(area), 90..100);
+        assert_eq!(listing.scroll(Rect { height: 50, ..area }), 50..100);
+        listing.go(isize::MIN);
+        assert_eq!(listing.scroll(area), 0..10);
+        assert_eq!(listing.scroll(Rect { height: 0, ..area }).len(), 0);
+    }
+
+    #[test]
+    fn a_click_selects_and_sorts() {
+        let mut listing = Listing::sorted_by(1);
+        listing.arrange(rows(&[("a", 1.0), ("b", 3.0), ("c", 2.0)]));
+        let columns = listing.columns(&HEADS, Rect::new(0, 0, 40, 5));
+        assert_eq!(columns.len(), 3);
+        listing.scroll(Rect::new(0, 1, 40, 4));
+        assert_eq!(listing.click(Position::new(3, 2)), Some(Hit::Selected));
+        assert_eq!(listing.selected(), Some("c"));
+        assert_eq!(listing.click(Position::new(3, 2)), Some(Hit::Again));
+        assert_eq!(listing.click(Position::new(3, 4)), None);
+        assert_eq!(listing.click(Position::new(3, 0)), Some(Hit::Sorted));
+        assert_eq!((listing.sort, listing.reversed), (0, false));
+    }
+
+    #[test]
+    fn columns_are_left_out_where_there_is_no_room() {
+        let mut listing = Listing::default();
+        let mut kept = |width| -> Vec<usize> {
+            let columns = listing.columns(&HEADS, Rect::new(0, 0, width, 5));
+            columns.into_iter().map(|(column, _)| column).collect()
+        };
+        assert_eq!(kept(25), [0, 1, 2]);
+        assert_eq!(kept(24), [0, 1]);
+        assert_eq!(kept(13), [0]);
+        assert_eq!(kept(0), [0]);
+    }
+}

@@ -1,0 +1,442 @@
+//! What is on the screen, and what keys and the mouse do to it.
+
+use std::time::Instant;
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::layout::Position;
+
+use super::feed::{Detail, News, Told};
+use super::host::{Host, Link};
+use super::listing::{Head, Hit, Listing};
+use super::view::{Theme, columns};
+
+/// How far the mouse's wheel goes, in lines.
+const WHEEL: isize = 3;
+
+/// Everything that is shown, or can be.
+pub(super) struct Screen {
+    pub(super) hosts: Vec<Host>,
+    pub(super) view: View,
+    pub(super) mode: Mode,
+    pub(super) theme: Theme,
+    pub(super) fleet: Listing,
+    pub(super) pane: Pane,
+    /// One for each pane.
+    pub(super) panes: [Listing; Pane::ALL.len()],
+    pub(super) log: LogView,
+    /// Which of the two is shown below a container's figures.
+    pub(super) tail: Tail,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum View {
+    Fleet,
+    Host(usize),
+    Container {
+        host: usize,
+        id: String,
+        /// Without the slash.
+        name: String,
+    },
+}
+
+/// What keys are for at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Normal,
+    Help,
+    /// A column is chosen to sort by.
+    Sort(usize),
+    /// A filter, or what is searched for, is typed.
+    Typing,
+}
+
+/// What is listed of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pane {
+    Containers,
+    Processes,
+    Disks,
+    Network,
+    Events,
+}
+
+impl Pane {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Containers,
+        Self::Processes,
+        Self::Disks,
+        Self::Network,
+        Self::Events,
+    ];
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Containers => "Containers",
+            Self::Processes => "Processes",
+            Self::Disks => "Disks",
+            Self::Network => "Network",
+            Self::Events => "Events",
+        }
+    }
+
+    fn step(self, by: usize) -> Self {
+        Self::ALL[(self as usize + by) % Self::ALL.len()]
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tail {
+    Log,
+    Events,
+}
+
+/// Which part of a log is seen.
+#[derive(Debug, Default)]
+pub(super) struct LogView {
+    /// The number of the last line that is seen; none while the newest is followed.
+    pub(super) bottom: Option<u64>,
+    pub(super) search: String,
+    /// How many lines were seen last.
+    pub(super) height: u64,
+}
+
+impl Screen {
+    pub(super) fn new(addresses: Vec<String>, theme: Theme) -> Self {
+        let view = match addresses.len() {
+            1 => View::Host(0),
+            _ => View::Fleet,
+        };
+        Self {
+            hosts: addresses.into_iter().map(Host::new).collect(),
+            view,
+            mode: Mode::Normal,
+            theme,
+            fleet: Listing::default(),
+            pane: Pane::Containers,
+            panes: panes(),
+            log: LogView::default(),
+            tail: Tail::Log,
+        }
+    }
+
+    /// Takes in what a feed tells; whether that is seen at present.
+    pub(super) fn take(&mut self, news: News, now: Instant) -> bool {
+        let Some(host) = self.hosts.get_mut(news.host) else {
+            return false;
+        };
+        match news.told {
+            Told::Snapshot { snapshot, first } => host.take(snapshot, first, now),
+            Told::Connecting => host.link = Link::Connecting,
+            Told::Down { why, again } => {
+                host.link = Link::Down {
+                    why,
+                    again: again.map(|again| now + again),
+                };
+            }
+        }
+        self.host().is_none_or(|shown| shown == news.host)
+    }
+
+    /// The host that is looked at, if it is one.
+    pub(super) fn host(&self) -> Option<usize> {
+        match self.view {
+            View::Fleet => None,
+            View::Host(host) | View::Container { host, .. } => Some(host),
+        }
+    }
+
+    /// How much this host is to be asked for.
+    pub(super) fn detail(&self, host: usize) -> Detail {
+        match self.view {
+            View::Container { host: shown, .. } if shown == host => Detail::Logs,
+            _ => Detail::Figures,
+        }
+    }
+
+    /// The list that keys move in, and its columns; none where there is none.
+    pub(super) fn listing(&mut self) -> Option<(&mut Listing, &'static [Head])> {
+        match self.view {
+            View::Fleet => Some((&mut self.fleet, columns::FLEET)),
+            View::Host(_) => Some((
+                &mut self.panes[self.pane as usize],
+                columns::of_pane(self.pane),
+            )),
+            View::Container { .. } => None,
+        }
+    }
+
+    /// What a key does; whether it ends the view, or has a host tried again.
+    pub(super) fn key(&mut self, key: KeyEvent) -> Outcome {
+        if key.modifiers.contains(KeyModifiers::CONTROL) {
+            return match key.code {
+                KeyCode::Char('c') => Outcome::Quit,
+                KeyCode::Char('f') => self.move_by(1, true),
+                KeyCode::Char('b') => self.move_by(-1, true),
+                KeyCode::Char('l') => Outcome::Clear,
+                _ => Outcome::Stay,
+            };
+        }
+        match self.mode {
+            Mode::Help => self.mode = Mode::Normal,
+            Mode::Sort(column) => self.key_of_sort(key.code, column),
+            Mode::Typing => self.key_of_typing(key.code),
+            Mode::Normal => return self.key_of_view(key.code),
+        }
+        Outcome::Stay
+    }
+
+    fn key_of_view(&mut self, key: KeyCode) -> Outcome {
+        match key {
+            KeyCode::Char('q') | KeyCode::F(10) => return Outcome::Quit,
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.mode = Mode::Help,
+            KeyCode::Char('/') | KeyCode::F(3 | 4) => {
+                self.text().clear();
+                self.mode = Mode::Typing;
+            }
+            KeyCode::Char('s') | KeyCode::F(6) => {
+                if let Some((listing, _)) = self.listing() {
+                    self.mode = Mode::Sort(listing.sort);
+                }
+            }
+            KeyCode::Char('r') => {
+                if let Some((listing, _)) = self.listing() {
+                    listing.reversed = !listing.reversed;
+                }
+            }
+            KeyCode::Char('R') | KeyCode::F(5) => return Outcome::Retry,
+            KeyCode::Tab | KeyCode::Right => self.turn(1),
+            KeyCode::BackTab | KeyCode::Left => self.turn(Pane::ALL.len() - 1),
+            KeyCode::Enter => self.open(),
+            KeyCode::Esc | KeyCode::Backspace => self.back(),
+            KeyCode::Char('f') if self.is_log() => self.log.bottom = None,
+            KeyCode::Char('n') if self.is_log() => self.search(true),
+            KeyCode::Char('N') if self.is_log() => self.search(false),
+            KeyCode::Char('j') | KeyCode::Down => return self.move_by(1, false),
+            KeyCode::Char('k') | KeyCode::Up => return self.move_by(-1, false),
+            KeyCode::PageDown | KeyCode::Char(' ') => return self.move_by(1, true),
+            KeyCode::PageUp => return self.move_by(-1, true),
+            KeyCode::Home | KeyCode::Char('g') => return self.move_by(isize::MIN, false),
+            KeyCode::End | KeyCode::Char('G') => return self.move_by(isize::MAX, false),
+            _ => {}
+        }
+        Outcome::Stay
+    }
+
+    fn key_of_sort(&mut self, key: KeyCode, column: usize) {
+        let Some((listing, heads)) = self.listing() else {
+            self.mode = Mode::Normal;
+            return;
+        };
+        self.mode = match key {
+            KeyCode::Down | KeyCode::Char('j') => Mode::Sort((column + 1) % heads.len()),
+            KeyCode::Up | KeyCode::Char('k') => {
+                Mode::Sort((column + heads.len() - 1) % heads.len())
+            }
+            KeyCode::Enter => {
+                listing.sort_by(column);
+                Mode::Normal
+            }
+            KeyCode::Esc | KeyCode::Char('q' | 's') | KeyCode::F(6) => Mode::Normal,
+            _ => Mode::Sort(column),
+        };
+    }
+
+    fn key_of_typing(&mut self, key: KeyCode) {
+        match key {
+            KeyCode::Char(character) => self.text().push(character),
+            KeyCode::Backspace => drop(self.text().pop()),
+            KeyCode::Esc => {
+                self.text().clear();
+                self.mode = Mode::Normal;
+            }
+            KeyCode::Enter => {
+                self.mode = Mode::Normal;
+                if self.is_log() {
+                    self.search(false);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What is typed: a list's filter, or what is searched for.
+    fn text(&mut self) -> &mut String {
+        match self.view {
+            View::Fleet => &mut self.fleet.filter,
+            View::Host(_) => &mut self.panes[self.pane as usize].filter,
+            View::Container { .. } => &mut self.log.search,
+        }
+    }
+
+    /// What is typed, or was.
+    pub(super) fn typed(&self) -> &str {
+        match self.view {
+            View::Fleet => &self.fleet.filter,
+            View::Host(_) => &self.panes[self.pane as usize].filter,
+            View::Container { .. } => &self.log.search,
+        }
+    }
+
+    fn is_log(&self) -> bool {
+        matches!(self.view, View::Container { .. }) && self.tail == Tail::Log
+    }
+
+    fn turn(&mut self, by: usize) {
+        match self.view {
+            View::Fleet => {}
+            View::Host(_) => self.pane = self.pane.step(by),
+            View::Container { .. } => {
+                self.tail = match self.tail {
+                    Tail::Log => Tail::Events,
+                    Tail::Events => Tail::Log,
+                }
+            }
+        }
+    }
+
+    fn open(&mut self) {
+        match self.view {
+            View::Fleet => {
+                let selected = self.fleet.selected().and_then(|id| id.parse().ok());
+                if let Some(host) = selected.filter(|host| *host < self.hosts.len()) {
+                    self.panes = panes();
+                    self.view = View::Host(host);
+                }
+            }
+            View::Host(host) if self.pane == Pane::Containers => {
+                let selected = self.panes[Pane::Containers as usize].selected();
+                let container = selected.and_then(|id| self.hosts[host].container(id));
+                if let Some(container) = container {
+                    let name = container.name.trim_start_matches('/').to_owned();
+                    let id = container.id.clone();
+                    self.hosts[host].follow_log(Some(&name));
+                    self.log = LogView::default();
+                    self.tail = Tail::Log;
+                    self.view = View::Container { host, id, name };
+                }
+            }
+            View::Host(_) | View::Container { .. } => {}
+        }
+    }
+
+    /// First a filter goes, then the view.
+    fn back(&mut self) {
+        if !self.typed().is_empty() {
+            self.text().clear();
+            return;
+        }
+        match self.view {
+            View::Fleet => {}
+            View::Host(_) if self.hosts.len() == 1 => {}
+            View::Host(_) => self.view = View::Fleet,
+            View::Container { host, .. } => {
+                self.hosts[host].follow_log(None);
+                self.view = View::Host(host);
+            }
+        }
+    }
+
+    /// So many lines, or pages, down.
+    fn move_by(&mut self, by: isize, pages: bool) -> Outcome {
+        if let Some((listing, _)) = self.listing() {
+            let page = if pages { listing.page() } else { 1 };
+            listing.go(by.saturating_mul(page));
+        } else if self.is_log() {
+            let height = i64::try_from(self.log.height.max(2)).unwrap_or(i64::MAX) - 1;
+            let page = if pages { height } else { 1 };
+            self.scroll_log((by as i64).saturating_mul(page));
+        }
+        Outcome::Stay
+    }
+
+    fn scroll_log(&mut self, by: i64) {
+        let Some((first, end)) = self.log_range() else {
+            return;
+        };
+        let bottom = self.log.bottom.unwrap_or(end.saturating_sub(1));
+        // A screen full is always seen, where there is as much.
+        let least = (first + self.log.height).saturating_sub(1);
+        let bottom = bottom.saturating_add_signed(by).max(least);
+        self.log.bottom = (bottom + 1 < end).then_some(bottom);
+    }
+
+    /// The numbers of the lines that are kept.
+    fn log_range(&self) -> Option<(u64, u64)> {
+        let log = self.hosts.get(self.host()?)?.log.as_ref()?;
+        Some((log.first, log.first + log.lines.len() as u64))
+    }
+
+    /// Goes to the next line, or the one before, with what is searched for.
+    fn search(&mut self, down: bool) {
+        let wanted = self.log.search.to_lowercase();
+        let Some(log) = self.host().and_then(|host| self.hosts[host].log.as_ref()) else {
+            return;
+        };
+        if wanted.is_empty() {
+            return;
+        }
+        let end = log.first + log.lines.len() as u64;
+        let at = self.log.bottom.unwrap_or(end);
+        let found = log
+            .lines
+            .iter()
+            .zip(log.first..)
+            .filter(|(line, _)| line.to_lowercase().contains(&wanted))
+            .map(|(_, number)| number);
+        let found = match down {
+            true => found.into_iter().find(|number| *number > at),
+            false => found.take_while(|number| *number < at).last(),
+        };
+        if let Some(found) = found {
+            let least = (log.first + self.log.height).saturating_sub(1);
+            self.log.bottom = Some(found.max(least)).filter(|bottom| bottom + 1 < end);
+        }
+    }
+
+    /// What the mouse does.
+    pub(super) fn mouse(&mut self, event: MouseEvent) {
+        let at = Position::new(event.column, event.row);
+        match event.kind {
+            MouseEventKind::ScrollDown => drop(self.move_by(WHEEL, false)),
+            MouseEventKind::ScrollUp => drop(self.move_by(-WHEEL, false)),
+            MouseEventKind::Down(MouseButton::Left) if self.mode == Mode::Normal => {
+                // Another pane may be seen beside the one that keys move in.
+                if let View::Host(_) = self.view
+                    && let Some(pane) = Pane::ALL
+                        .into_iter()
+                        .find(|pane| self.panes[*pane as usize].contains(at))
+                {
+                    self.pane = pane;
+                }
+                if let Some((listing, _)) = self.listing()
+                    && listing.click(at) == Some(Hit::Again)
+                {
+                    self.open();
+                }
+            }
+            MouseEventKind::Down(MouseButton::Left) => self.mode = Mode::Normal,
+            MouseEventKind::Down(MouseButton::Right) => self.back(),
+            _ => {}
+        }
+    }
+}
+
+/// What is to be done beyond the screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Stay,
+    Quit,
+    /// Hosts that are away are tried now.
+    Retry,
+    /// The picture is drawn from scratch.
+    Clear,
+}
+
+/// What each pane is sorted by at first: containers and processes by CPU, the rest as named.
+fn panes() -> [Listing; Pane::ALL.len()] {
+    Pane::ALL.map(|pane| match pane {
+        Pane::Containers | Pane::Processes => Listing::sorted_by(1),
+        Pane::Disks | Pane::Network | Pane::Events => Listing::sorted_by(0),
+    })
+}

@@ -1,0 +1,66 @@
+//! The terminal, which is given back as it was, whatever ends the view.
+
+use std::io::{self, IsTerminal, Stdout};
+use std::panic;
+
+use crossterm::cursor::Show;
+use crossterm::event::{DisableMouseCapture, EnableMouseCapture};
+use crossterm::execute;
+use crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use ratatui::Frame;
+use ratatui::backend::CrosstermBackend;
+
+/// The terminal, while it is this program's.
+pub(super) struct Terminal(ratatui::Terminal<CrosstermBackend<Stdout>>);
+
+impl Terminal {
+    /// Takes it: another screen, keys as they are pressed, the mouse.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(super) fn take() -> io::Result<Self> {
+        if !io::stdout().is_terminal() {
+            return Err(io::Error::other(
+                "the output is no terminal; `system-agent snapshot` prints figures",
+            ));
+        }
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            give_back();
+            before(panic);
+        }));
+        enable_raw_mode()?;
+        // From here on dropping this gives it back.
+        let terminal = Self(ratatui::Terminal::new(CrosstermBackend::new(io::stdout()))?);
+        execute!(io::stdout(), EnterAlternateScreen, EnableMouseCapture)?;
+        Ok(terminal)
+    }
+
+    /// Draws everything anew the next time.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        self.0.clear()
+    }
+
+    pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        self.0.draw(draw).map(drop)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+/// Each step is tried, whatever came of the one before: the terminal may be gone.
+fn give_back() {
+    let _ = execute!(
+        io::stdout(),
+        DisableMouseCapture,
+        LeaveAlternateScreen,
+        Show
+    );
+    let _ = disable_raw_mode();
+}

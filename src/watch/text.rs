@@ -1,0 +1,168 @@
+//! Figures and foreign text, as they are written on a screen.
+
+use std::time::Duration;
+
+/// How a figure should be taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    #[default]
+    Plain,
+    Good,
+    Dim,
+    Warn,
+    Bad,
+}
+
+impl Level {
+    /// Of a share of something that may run out, in percent.
+    pub(super) fn of_share(percent: f64) -> Self {
+        match percent {
+            90.0.. => Self::Bad,
+            75.0.. => Self::Warn,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// `1023B`, `1.0K`, `12.3M`: six characters at the most.
+pub(super) fn bytes(bytes: f64) -> String {
+    const UNITS: [&str; 6] = ["B", "K", "M", "G", "T", "P"];
+    let mut value = bytes.max(0.0);
+    let mut unit = 0;
+    // What would be rounded up to 1024 is one of the next.
+    while value >= 1023.5 && unit < UNITS.len() - 1 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = usize::from(unit > 0 && value < 99.95);
+    format!("{value:.decimals$}{}", UNITS[unit])
+}
+
+/// From MiB.
+pub(super) fn mib(mib: f64) -> String {
+    bytes(mib * 1024.0 * 1024.0)
+}
+
+/// From GiB.
+pub(super) fn gib(gib: f64) -> String {
+    mib(gib * 1024.0)
+}
+
+/// `12s`, `3m`, `4h 05m`, `6d 7h`: the two largest units at the most.
+pub(super) fn span(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m"),
+        3600..86_400 => format!("{hours}h {:02}m", minutes % 60),
+        _ => format!("{days}d {}h", hours % 24),
+    }
+}
+
+/// `0.4 s`, `12 s`, then as [`span`].
+pub(super) fn age(age: Duration) -> String {
+    match age.as_secs() {
+        0..10 => format!("{:.1} s", age.as_secs_f64()),
+        10..60 => format!("{} s", age.as_secs()),
+        seconds => span(seconds),
+    }
+}
+
+/// Eight heights of a bar, one for each value, in parts of `highest`.
+pub(super) fn bars(values: impl Iterator<Item = f64>, highest: f64) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    values
+        .map(|value| {
+            let height = (value / highest.max(f64::MIN_POSITIVE) * 8.0).ceil();
+            BARS[(height.clamp(1.0, 8.0) as usize) - 1]
+        })
+        .collect()
+}
+
+/// Foreign text without anything that a terminal might obey: escape sequences are left out whole, tabs become spaces.
+pub(super) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\u{1b}' => skip_sequence(&mut characters),
+            '\t' => plain.push_str("    "),
+            control if control.is_control() => {}
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+/// What follows on an escape: `[`, parameters and a letter, or text up to the bell, or one character.
+fn skip_sequence(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    match characters.next() {
+        Some('[') => {
+            while characters
+                .next()
+                .is_some_and(|one| !('@'..='~').contains(&one))
+            {}
+        }
+        Some(']' | 'P' | '_' | '^') => {
+            while characters
+                .next()
+                .is_some_and(|one| !matches!(one, '\u{7}' | '\\' | '\u{9c}'))
+            {}
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::{age, bars, bytes, plain, span};
+
+    #[test]
+    fn figures_are_short() {
+        let all = [
+            0.0,
+            1023.0,
+            1023.6,
+            10_240.0,
+            104_857_600.0,
+            1e9,
+            5e12,
+            -3.0,
+        ];
+        let written = all.map(bytes);
+        assert_eq!(
+            written,
+            ["0B", "1023B", "1.0K", "10.0K", "100M", "954M", "4.5T", "0B"]
+        );
+        let spans = [5, 65, 3_700, 90_000, 9_000_000].map(span);
+        assert_eq!(spans, ["5s", "1m", "1h 01m", "1d 1h", "104d 4h"]);
+        assert_eq!(age(Duration::from_millis(450)), "0.5 s");
+        assert_eq!(age(Duration::from_secs(61)), "1m");
+        assert_eq!(bars([0.0, 50.0, 100.0, 200.0].into_iter(), 100.0), "▁▄██");
+        assert_eq!(bars([0.0].into_iter(), 0.0), "▁");
+    }
+
+    #[test]
+    fn escape_sequences_are_left_out() {
+        assert_eq!(plain("\u{1b}[1;31mred\u{1b}[0m\tx\r\u{7}"), "red    x");
+        assert_eq!(plain("\u{1b}]0;title\u{7}rest"), "rest");
+        assert_eq!(plain("\u{1b}"), "");
+        assert_eq!(plain("häß 💩"), "häß 💩");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_left_that_a_terminal_obeys(text: String) {
+            prop_assert!(!plain(&text).chars().any(char::is_control));
+        }
+
+        #[test]
+        fn bytes_fit_their_column(value in 0.0..1e18_f64) {
+            prop_assert!(bytes(value).len() <= 6, "{}", bytes(value));
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! What is listed, column by column.
+
+use std::time::{Instant, SystemTime};
+
+use crate::model::{Container, EventAction, InterfaceKind, Snapshot, SourceStatus};
+use crate::watch::host::{Host, Link, container_traffic, memory_percent, share};
+use crate::watch::listing::{Head, Row, Value};
+use crate::watch::screen::Pane;
+use crate::watch::text::{self, Level};
+
+const fn head(title: &'static str, width: u16, right: bool, weight: u8) -> Head {
+    Head {
+        title,
+        width,
+        right,
+        weight,
+    }
+}
+
+pub(crate) const FLEET: &[Head] = &[
+    head("HOST", 16, false, 99),
+    head("CPU%", 6, true, 90),
+    head("LAST", 12, true, 20),
+    head("MEM%", 6, true, 80),
+    head("DISK%", 6, true, 70),
+    head("LOAD", 6, true, 30),
+    head("CONT", 5, true, 60),
+    head("AGE", 7, true, 40),
+    head("WORST PROBLEM", 24, false, 95),
+];
+
+const CONTAINERS: &[Head] = &[
+    head("NAME", 16, false, 99),
+    head("CPU%", 7, true, 95),
+    head("LAST", 10, true, 60),
+    head("MEM", 6, true, 90),
+    head("MEM%", 5, true, 55),
+    head("NET↓/s", 7, true, 70),
+    head("NET↑/s", 7, true, 69),
+    head("READ/s", 7, true, 40),
+    head("WRITE/s", 7, true, 39),
+    head("PIDS", 5, true, 30),
+    head("HEALTH", 9, false, 80),
+    head("RST", 4, true, 75),
+    head("UP", 8, true, 50),
+    head("IMAGE", 24, false, 20),
+];
+
+const PROCESSES: &[Head] = &[
+    head("NAME", 16, false, 99),
+    head("CPU%", 7, true, 95),
+    head("MEM%", 6, true, 90),
+    head("RSS", 6, true, 80),
+    head("PID", 8, true, 85),
+    head("USER", 12, false, 60),
+    head("CONTAINER", 20, false, 70),
+];
+
+const DISKS: &[Head] = &[
+    head("MOUNT", 20, false, 99),
+    head("USED%", 6, true, 95),
+    head("USED", 6, true, 80),
+    head("SIZE", 6, true, 85),
+    head("INODES%", 8, true, 50),
+    head("TYPE", 8, false, 40),
+    head("DEVICE", 20, false, 60),
+];
+
+const NETWORK: &[Head] = &[
+    head("NAME", 16, false, 99),
+    head("NET↓/s", 8, true, 95),
+    head("NET↑/s", 8, true, 94),
+    head("RECEIVED", 8, true, 70),
+    head("SENT", 8, true, 69),
+    head("ERRORS", 7, true, 50),
+    head("DROPS", 7, true, 49),
+    head("KIND", 9, false, 60),
+    head("LINK", 10, false, 40),
+    head("CONTAINER", 16, false, 30),
+];
+
+const EVENTS: &[Head] = &[
+    head("TIME", 20, false, 99),
+    head("EVENT", 14, false, 95),
+    head("CONTAINER", 24, false, 90),
+    head("DETAIL", 24, false, 80),
+    head("IMAGE", 24, false, 10),
+];
+
+pub(crate) fn of_pane(pane: Pane) -> &'static [Head] {
+    match pane {
+        Pane::Containers => CONTAINERS,
+        Pane::Processes => PROCESSES,
+        Pane::Disks => DISKS,
+        Pane::Network => NETWORK,
+        Pane::Events => EVENTS,
+    }
+}
+
+pub(super) fn rows_of_pane(pane: Pane, host: &Host) -> Vec<Row> {
+    let Some(newest) = &host.newest else {
+        return Vec::new();
+    };
+    let snapshot = &newest.snapshot;
+    match pane {
+        Pane::Containers => containers(host, snapshot),
+        Pane::Processes => processes(snapshot),
+        Pane::Disks => disks(snapshot),
+        Pane::Network => network(snapshot),
+        Pane::Events => events(host, None),
+    }
+}
+
+pub(super) fn fleet(hosts: &[Host], now: Instant) -> Vec<Row> {
+    hosts
+        .iter()
+        .enumerate()
+        .map(|(number, host)| Row {
+            id: number.to_string(),
+            values: host_values(host, now),
+        })
+        .collect()
+}
+
+fn host_values(host: &Host, now: Instant) -> Vec<Value> {
+    let away = matches!(host.link, Link::Down { .. });
+    let name =
+        Value::text(text::plain(host.name())).level(if away { Level::Bad } else { Level::Plain });
+    let problem = match (host.problems(now).into_iter().next(), &host.link) {
+        (Some((level, problem)), _) => Value::text(problem).level(level),
+        (None, Link::Connecting) => Value::text("connecting …").level(Level::Dim),
+        (None, _) => Value::text(""),
+    };
+    let Some(newest) = &host.newest else {
+        let mut values = vec![Value::unknown(); FLEET.len()];
+        values[0] = name;
+        values[FLEET.len() - 1] = problem;
+        return values;
+    };
+    let system = &newest.snapshot.system;
+    let load = system.load_avg.one;
+    let age = host.age(now).unwrap_or_default();
+    vec![
+        name,
+        percent(system.cpu_percent[0]),
+        Value::text(text::bars(host.cpu.newest(12), 100.0)).level(Level::Dim),
+        percent(memory_percent(system)),
+        percent(share(system.disk_used, system.disk_total)),
+        Value::number(load, format!("{load:.2}")),
+        count(newest.snapshot.containers.len() as u64),
+        Value::number(age.as_secs_f64(), text::age(age)),
+        problem,
+    ]
+}
+
+fn containers(host: &Host, snapshot: &Snapshot) -> Vec<Row> {
+    let row = |container: &Container| {
+        let trace = host.containers.get(&container.id);
+        let bars = trace.map_or_else(String::new, |trace| {
+            text::bars(trace.cpu.newest(10), trace.cpu.highest(10).max(10.0))
+        });
+        let (received, sent) = container_traffic(container);
+        let io = container.block_io.unwrap_or_default();
+        let memory = container.memory_percent;
+        Row {
+            id: container.id.clone(),
+            values: vec![
+                Value::text(text::plain(container.name.trim_start_matches('/'))).level(
+                    if container.status == "paused" {
+                        Level::Dim
+                    } else {
+                        Level::Plain
+                    },
+                ),
+                Value::number(
+                    container.cpu_percent,
+                    format!("{:.1}", container.cpu_percent),
+                ),
+                Value::text(bars).level(Level::Dim),
+                bytes(container.memory_usage as f64),
+                Value::number(memory, format!("{memory:.1}")).level(Level::of_share(memory)),
+                bytes(received),
+                bytes(sent),
+                maybe_bytes(io.read_bytes_per_second),
+                maybe_bytes(io.write_bytes_per_second),
+                container.pids.map_or_else(Value::unknown, count),
+                health(container),
+                restarts(container),
+                container.uptime.map_or_else(Value::unknown, |uptime| {
+                    Value::number(uptime as f64, text::span(uptime))
+                }),
+                Value::text(text::plain(&container.image)).level(Level::Dim),
+            ],
+        }
+    };
+    snapshot.containers.iter().map(row).collect()
+}
+
+fn health(container: &Container) -> Value {
+    match container.health.as_deref() {
+        _ if container.status == "paused" => Value::text("paused").level(Level::Warn),
+        None => Value::text("-").level(Level::Dim),
+        Some("healthy") => Value::text("healthy").level(Level::Good),
+        Some("unhealthy") => Value::text("unhealthy").level(Level::Bad),
+        Some(other) => Value::text(text::plain(other)).level(Level::Warn),
+    }
+}
+
+fn restarts(container: &Container) -> Value {
+    match container.restart_count {
+        None => Value::unknown(),
+        Some(0) => count(0).level(Level::Dim),
+        Some(often) => count(often).level(Level::Warn),
+    }
+}
+
+/// The busiest, and those with the most memory.
+fn processes(snapshot: &Snapshot) -> Vec<Row> {
+    let system = &snapshot.system;
+    let busiest = &system.top_processes;
+    let others = system
+        .top_memory
+        .iter()
+        .filter(|process| busiest.iter().all(|busy| busy.pid != process.pid));
+    busiest
+        .iter()
+        .chain(others)
+        .map(|process| Row {
+            id: process.pid.to_string(),
+            values: vec![
+                Value::text(text::plain(&process.name)),
+                Value::number(process.cpu, format!("{:.1}", process.cpu)),
+                Value::number(process.mem, format!("{:.1}", process.mem))
+                    .level(Level::of_share(process.mem)),
+                maybe_bytes(process.memory_rss.map(|bytes| bytes as f64)),
+                count(process.pid.into()).level(Level::Dim),
+                named(process.user.as_deref()),
+                named(process.container.as_deref()),
+            ],
+        })
+        .collect()
+}
+
+fn disks(snapshot: &Snapshot) -> Vec<Row> {
+    let system = &snapshot.system;
+    system
+        .disks
+        .iter()
+        .map(|disk| {
+            let used = match (disk.used, disk.total) {
+                (Some(used), Some(total)) => percent(share(used, total)),
+                _ => Value::text("stuck").level(Level::Bad),
+            };
+            let inodes = match (disk.inodes_used, disk.inodes_total) {
+                (Some(used), Some(total)) => percent(share(used as f64, total as f64)),
+                _ => Value::unknown(),
+            };
+            let gib = |gib: Option<f64>| {
+                gib.map_or_else(Value::unknown, |gib| Value::number(gib, text::gib(gib)))
+            };
+            Row {
+                id: disk.mount.clone(),
+                values: vec![
+                    Value::text(text::plain(&disk.mount)),
+                    used,
+                    gib(disk.used),
+                    gib(disk.total),
+                    inodes,
+                    Value::text(text::plain(&disk.kind)).level(Level::Dim),
+                    Value::text(text::plain(&disk.device)).level(Level::Dim),
+                ],
+            }
+        })
+        .collect()
+}
+
+fn network(snapshot: &Snapshot) -> Vec<Row> {
+    let system = &snapshot.system;
+    system
+        .network
+        .iter()
+        .map(|interface| {
+            let kind = match interface.kind {
+                Some(InterfaceKind::Physical) => "device",
+                Some(InterfaceKind::Loopback) => "loopback",
+                Some(InterfaceKind::Bridge) => "bridge",
+                Some(InterfaceKind::Veth) => "veth",
+                Some(InterfaceKind::Virtual) => "virtual",
+                None => "-",
+            };
+            let link = match (interface.up, interface.speed) {
+                (Some(false), _) => Value::text("down").level(Level::Dim),
+                (_, Some(speed)) => Value::text(format!("{speed} Mbit/s")),
+                (Some(true), None) => Value::text("up"),
+                (None, None) => Value::text("-").level(Level::Dim),
+            };
+            let sum = |one: Option<u64>, other: Option<u64>| {
+                let sum = one.unwrap_or_default() + other.unwrap_or_default();
+                count(sum).level(if sum > 0 { Level::Warn } else { Level::Dim })
+            };
+            Row {
+                id: interface.name.clone(),
+                values: vec![
+                    Value::text(text::plain(&interface.name)),
+                    maybe_bytes(interface.bytes_recv_per_second),
+                    maybe_bytes(interface.bytes_sent_per_second),
+                    bytes(interface.bytes_recv as f64),
+                    bytes(interface.bytes_sent as f64),
+                    sum(interface.errors_recv, interface.errors_sent),
+                    sum(interface.drops_recv, interface.drops_sent),
+                    Value::text(kind).level(Level::Dim),
+                    link,
+                    named(interface.container.as_deref()),
+                ],
+            }
+        })
+        .collect()
+}
+
+/// Of one container, or of all.
+pub(super) fn events(host: &Host, container: Option<&str>) -> Vec<Row> {
+    host.events
+        .iter()
+        .filter(|event| container.is_none_or(|container| container == event.container))
+        .map(|event| {
+            let since_1970 = event.time.0.duration_since(SystemTime::UNIX_EPOCH);
+            let time = humantime::format_rfc3339_seconds(event.time.0).to_string();
+            let (action, level) = match event.action {
+                EventAction::Start => ("start", Level::Good),
+                EventAction::Die if event.exit_code == Some(0) => ("die", Level::Plain),
+                EventAction::Die => ("die", Level::Warn),
+                EventAction::Oom => ("oom", Level::Bad),
+                EventAction::HealthStatus if event.health.as_deref() == Some("unhealthy") => {
+                    ("health", Level::Bad)
+                }
+                EventAction::HealthStatus => ("health", Level::Plain),
+                EventAction::Restart => ("restart", Level::Warn),
+                EventAction::Pause => ("pause", Level::Plain),
+                EventAction::Unpause => ("unpause", Level::Plain),
+                EventAction::Destroy => ("destroy", Level::Plain),
+                EventAction::Rename => ("rename", Level::Plain),
+            };
+            let detail = match (&event.exit_code, &event.health, &event.renamed_from) {
+                (Some(code), _, _) => format!("exit status {code}"),
+                (_, Some(health), _) => text::plain(health),
+                (_, _, Some(before)) => format!("from {}", text::plain(before)),
+                _ => String::new(),
+            };
+            let order = since_1970.unwrap_or_default().as_secs_f64();
+            Row {
+                id: format!("{order} {action} {}", event.id),
+                values: vec![
+                    Value::number(order, time),
+                    Value::text(action).level(level),
+                    Value::text(text::plain(&event.container)),
+                    Value::text(detail).level(level),
+                    Value::text(text::plain(&event.image)).level(Level::Dim),
+                ],
+            }
+        })
+        .collect()
+}
+
+/// Each source in a word, those that are unwell in red.
+pub(super) fn sources(snapshot: &Snapshot) -> Vec<(String, Level)> {
+    snapshot
+        .sources
+        .named()
+        .map(|(name, source)| match source.status {
+            SourceStatus::Ok => (name.to_owned(), Level::Good),
+            SourceStatus::Failing => (name.to_owned(), Level::Bad),
+            SourceStatus::Disabled => (format!("{name} off"), Level::Dim),
+        })
+        .collect()
+}
+
+fn percent(percent: f64) -> Value {
+    Value::number(percent, format!("{percent:.1}")).level(Level::of_share(percent))
+}
+
+fn count(count: u64) -> Value {
+    Value::number(count as f64, count.to_string())
+}
+
+fn bytes(bytes: f64) -> Value {
+    let level = if bytes > 0.0 {
+        Level::Plain
+    } else {
+        Level::Dim
+    };
+    Value::number(bytes, text::bytes(bytes)).level(level)
+}
+
+fn maybe_bytes(some: Option<f64>) -> Value {
+    some.map_or_else(Value::unknown, bytes)
+}
+
+fn named(name: Option<&str>) -> Value {
+    name.map_or_else(
+        || Value::text("-").level(Level::Dim),
+        |name| Value::text(text::plain(name)),
+    )
+}

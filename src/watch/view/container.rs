@@ -1,0 +1,280 @@
+//! One container: its figures over time, what it is, its log and its events.
+
+use std::time::Instant;
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::{Theme, columns, header, height_of_header, host, table};
+use crate::model::Container;
+use crate::watch::host::{Host, Log};
+use crate::watch::listing::Listing;
+use crate::watch::screen::{LogView, Screen, Tail};
+use crate::watch::text::{self, Level};
+
+pub(super) fn draw(
+    screen: &mut Screen,
+    number: usize,
+    id: &str,
+    name: &str,
+    frame: &mut Frame<'_>,
+    area: Rect,
+    now: Instant,
+) {
+    let theme = screen.theme;
+    let host = &screen.hosts[number];
+    let [head, graphs, details, body] = Layout::vertical([
+        Constraint::Length(height_of_header(host, now)),
+        Constraint::Length(5),
+        Constraint::Length(3),
+        Constraint::Min(3),
+    ])
+    .areas(area);
+    header(host, name, theme, frame, head, now);
+    over_time(host, id, theme, frame, graphs);
+    // One that was started anew by `docker compose` has another id, and the same name.
+    let container = host.container(id);
+    let lines = match container {
+        Some(container) => about(container, theme),
+        None => vec![Line::styled(
+            "this container does not run",
+            theme.of(Level::Warn),
+        )],
+    };
+    frame.render_widget(Paragraph::new(lines), details);
+    match screen.tail {
+        Tail::Log => log(host.log.as_ref(), &mut screen.log, theme, frame, body),
+        Tail::Events => {
+            let rows = columns::events(host, Some(name));
+            let block = table::boxed(format!(" Events {} ", rows.len()), true, theme);
+            let inner = block.inner(body);
+            frame.render_widget(block, body);
+            let heads = columns::of_pane(crate::watch::screen::Pane::Events);
+            // Nothing is chosen here.
+            table::draw(
+                &mut Listing::default(),
+                heads,
+                rows,
+                false,
+                theme,
+                frame,
+                inner,
+            );
+        }
+    }
+}
+
+fn over_time(host: &Host, id: &str, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
+    let Some(trace) = host.containers.get(id) else {
+        return;
+    };
+    let last =
+        |history: &crate::watch::history::History| history.newest(1).next().unwrap_or_default();
+    let places = Layout::horizontal([Constraint::Fill(1); 3]).split(area);
+    let count = usize::from(area.width);
+    let cpu = format!(" CPU {:.1} % ", last(&trace.cpu));
+    // In parts of a core, or of as many as it takes.
+    let cores = (trace.cpu.highest(count) / 100.0).ceil().max(1.0) * 100.0;
+    let good = theme.of(Level::Good);
+    host::graph(frame, places[0], cpu, &trace.cpu, cores, good, theme);
+    let memory = format!(" Memory {} ", text::bytes(last(&trace.memory)));
+    let limit = host
+        .container(id)
+        .map_or(0.0, |container| container.memory_limit as f64);
+    let highest = trace.memory.highest(count) * 1.25;
+    let highest = if limit > 0.0 {
+        highest.min(limit)
+    } else {
+        highest
+    };
+    host::graph(
+        frame,
+        places[1],
+        memory,
+        &trace.memory,
+        highest,
+        good,
+        theme,
+    );
+    let (received, sent) = (last(&trace.received), last(&trace.sent));
+    let net = format!(
+        " Net ↓ {}/s ↑ {}/s ",
+        text::bytes(received),
+        text::bytes(sent)
+    );
+    let highest = trace.received.highest(count).max(1.0);
+    host::graph(
+        frame,
+        places[2],
+        net,
+        &trace.received,
+        highest,
+        theme.accent(),
+        theme,
+    );
+}
+
+fn about(container: &Container, theme: Theme) -> Vec<Line<'static>> {
+    let mut lines = [Vec::new(), Vec::new(), Vec::new()];
+    let mut say = |line: usize, name: &'static str, value: String, level: Level| {
+        let line: &mut Vec<Span<'static>> = &mut lines[line];
+        if !line.is_empty() {
+            line.push(Span::raw("  "));
+        }
+        line.push(Span::styled(format!("{name} "), theme.dim()));
+        line.push(Span::styled(text::plain(&value), theme.of(level)));
+    };
+    say(0, "image", container.image.clone(), Level::Plain);
+    say(0, "id", container.id.clone(), Level::Plain);
+    say(0, "status", container.status.clone(), Level::Plain);
+    if let Some(health) = &container.health {
+        let level = match health.as_str() {
+            "healthy" => Level::Good,
+            "unhealthy" => Level::Bad,
+            _ => Level::Warn,
+        };
+        say(0, "health", health.clone(), level);
+    }
+    if let Some(uptime) = container.uptime {
+        say(0, "up", text::span(uptime), Level::Plain);
+    }
+    if let Some(restarts) = container.restart_count {
+        let level = if restarts > 0 {
+            Level::Warn
+        } else {
+            Level::Plain
+        };
+        say(0, "restarts", restarts.to_string(), level);
+    }
+
+    let limit = container.memory_limit as f64;
+    let memory = format!(
+        "{:.1} % of {}",
+        container.memory_percent,
+        text::bytes(limit)
+    );
+    say(
+        1,
+        "memory",
+        memory,
+        Level::of_share(container.memory_percent),
+    );
+    if let Some(kills) = container.oom_kills.filter(|kills| *kills > 0) {
+        say(1, "oom kills", kills.to_string(), Level::Bad);
+    }
+    if let Some(cores) = container.cpu_limit {
+        say(1, "cpu limit", format!("{cores:.2}"), Level::Plain);
+    }
+    if let Some(throttled) = container.throttled_percent {
+        let level = if throttled > 10.0 {
+            Level::Warn
+        } else {
+            Level::Plain
+        };
+        say(1, "throttled", format!("{throttled:.0} %"), level);
+    }
+    if let Some(pids) = container.pids {
+        let most = container
+            .pids_limit
+            .map_or_else(String::new, |most| format!(" of {most}"));
+        say(1, "pids", format!("{pids}{most}"), Level::Plain);
+    }
+    if let Some(io) = &container.block_io {
+        let (read, written) = (io.read_bytes as f64, io.write_bytes as f64);
+        let text = format!("r {} w {}", text::bytes(read), text::bytes(written));
+        say(1, "block i/o", text, Level::Plain);
+    }
+
+    let traffic = container
+        .network
+        .values()
+        .fold((0, 0), |(received, sent), interface| {
+            (received + interface.rx_bytes, sent + interface.tx_bytes)
+        });
+    let text = format!(
+        "↓ {} ↑ {}",
+        text::bytes(traffic.0 as f64),
+        text::bytes(traffic.1 as f64)
+    );
+    match &container.network_of {
+        Some(other) => say(2, "network of", other.clone(), Level::Plain),
+        None => say(2, "network", text, Level::Plain),
+    }
+    if let Some(compose) = &container.compose {
+        let service = compose.service.as_deref().unwrap_or("-");
+        say(
+            2,
+            "compose",
+            format!("{}/{service}", compose.project),
+            Level::Plain,
+        );
+    }
+    for (name, value) in &container.labels {
+        say(2, "label", format!("{name}={value}"), Level::Dim);
+    }
+    lines.into_iter().map(Line::from).collect()
+}
+
+/// The newest lines, or those where the user is.
+fn log(log: Option<&Log>, view: &mut LogView, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
+    let (all, dropped) = log.map_or((0, 0), |log| (log.lines.len(), log.dropped));
+    let mut title = format!(" Log {all} lines ");
+    if dropped > 0 {
+        title += &format!("· {dropped} lost ");
+    }
+    let block = table::boxed(title, true, theme);
+    let following = match view.bottom {
+        None => Line::styled(" following ", theme.of(Level::Good)),
+        Some(_) => Line::styled(" f follows ", theme.of(Level::Warn)),
+    };
+    let block = block.title(following.right_aligned());
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    view.height = inner.height.into();
+    let Some(log) = log else { return };
+    let end = log.first + log.lines.len() as u64;
+    let bottom = view
+        .bottom
+        .map_or(end, |bottom| (bottom + 1).clamp(log.first, end));
+    let top = bottom.saturating_sub(view.height).max(log.first);
+    let wanted = view.search.to_lowercase();
+    let lines = log
+        .lines
+        .iter()
+        .skip(usize::try_from(top - log.first).unwrap_or(usize::MAX))
+        .take(usize::try_from(bottom - top).unwrap_or_default())
+        .map(|line| marked(line, &wanted, theme));
+    frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), inner);
+}
+
+/// A line whose time is dim, and in which what is searched for is marked.
+fn marked<'l>(line: &'l str, wanted: &str, theme: Theme) -> Line<'l> {
+    let (time, text) = match line.split_once(' ') {
+        Some((time, text)) if time.ends_with('Z') && time.contains('T') => (time, text),
+        _ => ("", line),
+    };
+    let mut spans = Vec::new();
+    if !time.is_empty() {
+        // To the millisecond: more does not help, and takes room.
+        let time = time.get(..23).unwrap_or(time);
+        spans.push(Span::styled(format!("{time} "), theme.dim()));
+    }
+    let lower = text.to_lowercase();
+    // Where letters change their length with their case, places would not be the same.
+    if wanted.is_empty() || lower.len() != text.len() {
+        spans.push(Span::raw(text));
+        return Line::from(spans);
+    }
+    let mut from = 0;
+    for (at, found) in lower.match_indices(wanted) {
+        if let (Some(before), Some(here)) = (text.get(from..at), text.get(at..at + found.len())) {
+            spans.push(Span::raw(before));
+            spans.push(Span::styled(here, theme.found()));
+            from = at + found.len();
+        }
+    }
+    spans.push(Span::raw(text.get(from..).unwrap_or_default()));
+    Line::from(spans)
+}

@@ -1,0 +1,263 @@
+//! One host: its figures over time, and lists of what is on it.
+
+use std::time::Instant;
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::graph::Graph;
+use super::{Theme, columns, header, height_of_header, table};
+use crate::model::Snapshot;
+use crate::watch::history::History;
+use crate::watch::host::{Host, memory_percent, share};
+use crate::watch::screen::{Pane, Screen};
+use crate::watch::text::{self, Level};
+
+/// From this height on two lists are seen at once.
+const TALL: u16 = 38;
+
+pub(super) fn draw(
+    screen: &mut Screen,
+    number: usize,
+    frame: &mut Frame<'_>,
+    area: Rect,
+    now: Instant,
+) {
+    let theme = screen.theme;
+    screen.panes.iter_mut().for_each(|pane| pane.hide());
+    let host = &screen.hosts[number];
+    let graphs = if area.height >= TALL { 8 } else { 5 };
+    let [head, middle, more, body] = Layout::vertical([
+        Constraint::Length(height_of_header(host, now)),
+        Constraint::Length(graphs),
+        Constraint::Length(2),
+        Constraint::Min(3),
+    ])
+    .areas(area);
+    header(host, "", theme, frame, head, now);
+    over_time(host, theme, frame, middle);
+    if let Some(newest) = &host.newest {
+        let lines = summary(&newest.snapshot, theme);
+        frame.render_widget(Paragraph::new(lines), more);
+    }
+    let beside = match screen.pane {
+        Pane::Containers => Pane::Processes,
+        _ => Pane::Containers,
+    };
+    if area.height >= TALL {
+        let halves = [Constraint::Fill(3), Constraint::Fill(2)];
+        let [upper, lower] = Layout::vertical(halves).areas(body);
+        let (first, second) = match screen.pane {
+            Pane::Containers => (screen.pane, beside),
+            _ => (beside, screen.pane),
+        };
+        pane(screen, first, number, frame, upper);
+        pane(screen, second, number, frame, lower);
+    } else {
+        pane(screen, screen.pane, number, frame, body);
+    }
+}
+
+/// CPU, memory, network and disks.
+fn over_time(host: &Host, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
+    let system = host.newest.as_ref().map(|newest| &newest.snapshot.system);
+    let (cpu, memory) = system.map_or((0.0, String::new()), |system| {
+        let (used, total) = (
+            text::mib(system.memory_used),
+            text::mib(system.memory_total),
+        );
+        (system.cpu_percent[0], format!("{used} of {total}"))
+    });
+    let share = system.map_or(0.0, |system| memory_percent(system));
+    let last = |history: &History| history.newest(1).next().unwrap_or_default();
+    let pair = |of: &str, one: (&str, &History), other: (&str, &History)| {
+        let (one, other) = ((one.0, last(one.1)), (other.0, last(other.1)));
+        format!(
+            " {of} {} {}/s {} {}/s ",
+            one.0,
+            text::bytes(one.1),
+            other.0,
+            text::bytes(other.1)
+        )
+    };
+    let quarters = Layout::horizontal([Constraint::Fill(1); 4]).split(area);
+    let wide = area.width >= 120;
+    let halves = Layout::horizontal([Constraint::Fill(1); 2]).split(area);
+    let places = if wide { &quarters[..] } else { &halves[..] };
+    let level = theme.of(Level::of_share(cpu).max(Level::Good));
+    graph(
+        frame,
+        places[0],
+        format!(" CPU {cpu:.1} % "),
+        &host.cpu,
+        100.0,
+        level,
+        theme,
+    );
+    let title = format!(" Memory {share:.1} % · {memory} ");
+    let level = theme.of(Level::of_share(share).max(Level::Good));
+    graph(frame, places[1], title, &host.memory, 100.0, level, theme);
+    if wide {
+        let title = pair("Network", ("↓", &host.received), ("↑", &host.sent));
+        two(frame, places[2], title, &host.received, &host.sent, theme);
+        let title = pair("Disks", ("r", &host.read), ("w", &host.written));
+        two(frame, places[3], title, &host.read, &host.written, theme);
+    }
+}
+
+/// One above the other, each in parts of the highest of both.
+fn two(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    title: String,
+    one: &History,
+    other: &History,
+    theme: Theme,
+) {
+    let block = table::boxed(title, false, theme);
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let count = usize::from(inner.width) * 2;
+    let highest = one.highest(count).max(other.highest(count)).max(1.0);
+    let [upper, lower] = Layout::vertical([Constraint::Fill(1); 2]).areas(inner);
+    for (history, area, style) in [
+        (one, upper, theme.of(Level::Good)),
+        (other, lower, theme.accent()),
+    ] {
+        let graph = Graph {
+            history,
+            highest,
+            style,
+        };
+        frame.render_widget(graph, area);
+    }
+}
+
+pub(super) fn graph(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    title: String,
+    history: &History,
+    highest: f64,
+    style: ratatui::style::Style,
+    theme: Theme,
+) {
+    let block = table::boxed(title, false, theme);
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let graph = Graph {
+        history,
+        highest,
+        style,
+    };
+    frame.render_widget(graph, inner);
+}
+
+/// Two lines: cores, load, processes and sources; swap, disks, network, pressure and temperatures.
+fn summary(snapshot: &Snapshot, theme: Theme) -> Vec<Line<'static>> {
+    let system = &snapshot.system;
+    let mut first = vec![
+        Span::styled("cores ", theme.dim()),
+        Span::raw(text::bars(system.cpu_cores.iter().copied().take(32), 100.0)),
+    ];
+    let label = |line: &mut Vec<Span<'static>>, name: &'static str, value: String, level| {
+        line.push(Span::styled(format!("  {name} "), theme.dim()));
+        line.push(Span::styled(value, theme.of(level)));
+    };
+    let load = &system.load_avg;
+    let loads = format!("{:.2} {:.2} {:.2}", load.one, load.five, load.fifteen);
+    label(&mut first, "load", loads, Level::Plain);
+    first.push(Span::styled("  sources", theme.dim()));
+    for (name, level) in columns::sources(snapshot) {
+        first.push(Span::styled(format!(" {name}"), theme.of(level)));
+    }
+    if let Some(processes) = &system.processes {
+        let text = format!("{} ({} threads)", processes.total, processes.threads);
+        label(&mut first, "processes", text, Level::Plain);
+    }
+
+    let used = share(system.disk_used, system.disk_total);
+    let mut second = vec![Span::styled("disk / ", theme.dim())];
+    second.push(Span::styled(
+        format!("{used:.0} % of {}", text::gib(system.disk_total)),
+        theme.of(Level::of_share(used)),
+    ));
+    if let (Some(used), Some(total)) = (system.swap_used, system.swap_total) {
+        let level = Level::of_share(share(used, total));
+        let swap = format!("{} of {}", text::mib(used), text::mib(total));
+        label(&mut second, "swap", swap, level);
+    }
+    let (received, sent) = crate::watch::host::traffic(system);
+    let net = format!("↓ {}/s ↑ {}/s", text::bytes(received), text::bytes(sent));
+    label(&mut second, "net", net, Level::Plain);
+    let (read, written) = crate::watch::host::disk_traffic(system);
+    let io = format!("r {}/s w {}/s", text::bytes(read), text::bytes(written));
+    label(&mut second, "io", io, Level::Plain);
+    if let Some(times) = &system.cpu_times {
+        let text = format!("{:.1} % iowait {:.1} % steal", times.iowait, times.steal);
+        label(&mut second, "cpu", text, Level::Plain);
+    }
+    let hottest = system
+        .temperatures
+        .iter()
+        .max_by(|one, other| one.celsius.total_cmp(&other.celsius));
+    if let Some(hottest) = hottest {
+        let level = match hottest.critical {
+            Some(critical) if hottest.celsius >= critical => Level::Bad,
+            _ => Level::Plain,
+        };
+        label(
+            &mut second,
+            "hottest",
+            format!("{:.0} °C", hottest.celsius),
+            level,
+        );
+    }
+    for gpu in system.gpus.iter().flatten() {
+        let busy = gpu.busy_percent.unwrap_or_default();
+        label(
+            &mut second,
+            "gpu",
+            format!("{busy:.0} %"),
+            Level::of_share(busy),
+        );
+    }
+    vec![Line::from(first), Line::from(second)]
+}
+
+fn pane(screen: &mut Screen, pane: Pane, number: usize, frame: &mut Frame<'_>, area: Rect) {
+    let theme = screen.theme;
+    let focused = pane == screen.pane;
+    let rows = columns::rows_of_pane(pane, &screen.hosts[number]);
+    let mut title = vec![Span::raw(" ")];
+    // The others, too, so that one sees what tab leads to.
+    let titles: &[Pane] = if focused { &Pane::ALL } else { &[pane] };
+    for one in titles {
+        let style = if *one == pane {
+            theme.title()
+        } else {
+            theme.dim()
+        };
+        let count = if *one == pane {
+            format!("{} {} ", one.title(), rows.len())
+        } else {
+            format!("{} ", one.title())
+        };
+        title.push(Span::styled(count, style));
+    }
+    let block = table::boxed(String::new(), focused, theme).title(Line::from(title));
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let listing = &mut screen.panes[pane as usize];
+    table::draw(
+        listing,
+        columns::of_pane(pane),
+        rows,
+        focused,
+        theme,
+        frame,
+        inner,
+    );
+}

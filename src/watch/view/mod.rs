@@ -1,0 +1,225 @@
+//! How it is drawn. Nothing here decides anything; what was drawn where is noted for the mouse.
+
+pub(super) mod columns;
+mod container;
+mod fleet;
+mod graph;
+mod host;
+mod overlay;
+mod table;
+
+use std::time::Instant;
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::host::{Host, Link};
+use super::screen::{Mode, Screen, View};
+use super::text::{self, Level};
+
+/// The smallest screen that anything is drawn on.
+const LEAST: (u16, u16) = (40, 10);
+
+/// Colours, or none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Theme {
+    /// Whether there are any; by `NO_COLOR`.
+    pub(super) colours: bool,
+}
+
+impl Theme {
+    pub(super) fn of(self, level: Level) -> Style {
+        let style = Style::new();
+        match level {
+            Level::Plain => style,
+            Level::Good => self.colour(style, Color::Green),
+            Level::Dim => self.dim(),
+            Level::Warn => self.colour(style, Color::Yellow),
+            Level::Bad => self.colour(style, Color::Red).add_modifier(Modifier::BOLD),
+        }
+    }
+
+    /// Of names and titles.
+    fn title(self) -> Style {
+        Style::new().add_modifier(Modifier::BOLD)
+    }
+
+    fn dim(self) -> Style {
+        self.colour(Style::new(), Color::DarkGray)
+    }
+
+    fn accent(self) -> Style {
+        self.colour(Style::new(), Color::Cyan)
+    }
+
+    fn selected(self) -> Style {
+        Style::new().add_modifier(Modifier::REVERSED)
+    }
+
+    fn found(self) -> Style {
+        self.colour(Style::new(), Color::Yellow)
+            .add_modifier(Modifier::REVERSED)
+    }
+
+    fn colour(self, style: Style, colour: Color) -> Style {
+        if self.colours {
+            style.fg(colour)
+        } else {
+            style
+        }
+    }
+}
+
+/// The whole screen.
+pub(super) fn draw(screen: &mut Screen, frame: &mut Frame<'_>, now: Instant) {
+    let area = frame.area();
+    if area.width < LEAST.0 || area.height < LEAST.1 {
+        let text = format!("needs {} × {}", LEAST.0, LEAST.1);
+        frame.render_widget(Paragraph::new(text), area);
+        return;
+    }
+    let [body, foot] = Layout::vertical([Constraint::Min(1), Constraint::Length(1)]).areas(area);
+    match screen.view.clone() {
+        View::Fleet => fleet::draw(screen, frame, body, now),
+        View::Host(host) => host::draw(screen, host, frame, body, now),
+        View::Container { host, id, name } => {
+            container::draw(screen, host, &id, &name, frame, body, now);
+        }
+    }
+    footer(screen, frame, foot);
+    match screen.mode {
+        Mode::Help => overlay::help(screen, frame, body),
+        Mode::Sort(column) => overlay::sort(screen, column, frame, body),
+        Mode::Normal | Mode::Typing => {}
+    }
+}
+
+fn footer(screen: &Screen, frame: &mut Frame<'_>, area: Rect) {
+    let theme = screen.theme;
+    let line = match screen.mode {
+        Mode::Typing => Line::from(format!("/{}▏", screen.typed())),
+        Mode::Help => hints(theme, &[("any key", "back")]),
+        Mode::Sort(_) => hints(
+            theme,
+            &[("↑↓", "column"), ("enter", "sort"), ("esc", "back")],
+        ),
+        Mode::Normal => {
+            let mut line = hints(theme, hints_of(screen));
+            if !screen.typed().is_empty() {
+                let typed = format!(" /{} ", screen.typed());
+                line.spans.insert(0, Span::styled(typed, theme.found()));
+            }
+            line
+        }
+    };
+    frame.render_widget(Paragraph::new(line), area);
+}
+
+fn hints_of(screen: &Screen) -> &'static [(&'static str, &'static str)] {
+    match screen.view {
+        View::Fleet => &[
+            ("q", "quit"),
+            ("?", "help"),
+            ("/", "filter"),
+            ("s", "sort"),
+            ("enter", "open"),
+            ("R", "reconnect"),
+        ],
+        View::Host(_) => &[
+            ("q", "quit"),
+            ("?", "help"),
+            ("/", "filter"),
+            ("s", "sort"),
+            ("tab", "pane"),
+            ("enter", "open"),
+            ("esc", "back"),
+        ],
+        View::Container { .. } => &[
+            ("q", "quit"),
+            ("?", "help"),
+            ("/", "search"),
+            ("n N", "next"),
+            ("f", "follow"),
+            ("tab", "log/events"),
+            ("esc", "back"),
+        ],
+    }
+}
+
+fn hints(theme: Theme, keys: &[(&'static str, &'static str)]) -> Line<'static> {
+    let spans = keys.iter().flat_map(|(key, what)| {
+        [
+            Span::styled(*key, theme.accent()),
+            Span::raw(format!(" {what}  ")),
+        ]
+    });
+    spans.collect()
+}
+
+/// How many lines the top of a host's views takes.
+fn height_of_header(host: &Host, now: Instant) -> u16 {
+    1 + u16::from(!host.problems(now).is_empty())
+}
+
+/// The top of a host's views: what it is, how old what is shown is, and a second line where something is wrong.
+fn header(host: &Host, title: &str, theme: Theme, frame: &mut Frame<'_>, area: Rect, now: Instant) {
+    let mut spans = vec![Span::styled(text::plain(host.name()), theme.title())];
+    if !title.is_empty() {
+        spans.push(Span::raw(" › "));
+        spans.push(Span::styled(text::plain(title), theme.title()));
+    }
+    if let Some(newest) = &host.newest {
+        let (of, agent) = (&newest.snapshot.host, &newest.snapshot.agent);
+        let up = text::span(newest.snapshot.system.uptime);
+        let rest = format!(
+            "  up {up} · {} · {} · agent {}",
+            text::plain(&of.os),
+            text::plain(&of.kernel),
+            text::plain(&agent.version)
+        );
+        spans.push(Span::styled(rest, theme.dim()));
+    }
+    let link = link(host, theme, now);
+    let [line, second] = Layout::vertical([Constraint::Length(1); 2]).areas(area);
+    let widths = [
+        Constraint::Fill(1),
+        Constraint::Length(link.width() as u16 + 1),
+    ];
+    let [left, right] = Layout::horizontal(widths).areas(line);
+    frame.render_widget(Paragraph::new(Line::from(spans)), left);
+    frame.render_widget(Paragraph::new(Line::from(link).right_aligned()), right);
+    let problems = host.problems(now);
+    if let Some((level, problem)) = problems.first() {
+        let more = match problems.len() - 1 {
+            0 => String::new(),
+            more => format!("(+{more}) "),
+        };
+        let problem = Line::styled(format!("! {more}{problem}"), theme.of(*level));
+        frame.render_widget(Paragraph::new(problem), second);
+    }
+}
+
+/// How the connection is, or how old what is shown is.
+fn link(host: &Host, theme: Theme, now: Instant) -> Span<'static> {
+    match (&host.link, host.age(now)) {
+        (Link::Live, Some(age)) => {
+            Span::styled(format!("{} old", text::age(age)), theme.of(Level::Good))
+        }
+        (Link::Live, None) => Span::styled("live", theme.of(Level::Good)),
+        (Link::Connecting, _) => Span::styled("connecting …", theme.of(Level::Warn)),
+        (Link::Down { again, .. }, age) => {
+            let again = match again {
+                Some(again) => format!(
+                    ", again in {} s",
+                    again.saturating_duration_since(now).as_secs() + 1
+                ),
+                None => ", R tries again".to_owned(),
+            };
+            let age = age.map_or_else(String::new, |age| format!(", {} old", text::age(age)));
+            Span::styled(format!("away{again}{age}"), theme.of(Level::Bad))
+        }
+    }
+}
