@@ -90,9 +90,12 @@ enum CheckTarget {
 
 fn main() {
     telemetry::abort_on_panic();
-    memory::one_arena();
+    let command = Arguments::parse().command;
+    if let None | Some(Command::Run) = command {
+        memory::be_frugal();
+    }
     secrets::forbid_dumps();
-    let status = match Arguments::parse().command {
+    let status = match command {
         None | Some(Command::Run) => run(),
         Some(Command::Check { target }) => check_components(target),
         Some(Command::Snapshot { pretty }) => print_snapshot(pretty),

@@ -11,8 +11,10 @@ use super::text::Level;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     pub(super) title: &'static str,
-    /// In characters; that of the first is the least, as it takes what is left.
+    /// In characters.
     pub(super) width: u16,
+    /// Whether it takes what is left.
+    pub(super) grows: bool,
     /// Whether it is written to the right, as numbers are.
     pub(super) right: bool,
     /// Where there is no room for all, those with the lowest are left out first.
@@ -159,12 +161,14 @@ impl Listing {
                 .saturating_sub(1)
         };
         while kept.len() > 1 && needed(&kept) > area.width {
-            let least = (1..kept.len()).min_by_key(|&place| heads[kept[place]].weight);
-            kept.remove(least.unwrap_or(kept.len() - 1));
+            let least = (0..kept.len()).min_by_key(|&place| heads[kept[place]].weight);
+            kept.remove(least.unwrap_or_default());
         }
-        let widths = kept.iter().enumerate().map(|(place, &column)| match place {
-            0 => Constraint::Min(heads[column].width),
-            _ => Constraint::Length(heads[column].width),
+        let widths = kept.iter().map(|&column| match heads[column] {
+            Head {
+                grows: true, width, ..
+            } => Constraint::Min(width),
+            Head { width, .. } => Constraint::Length(width),
         });
         let areas = Layout::horizontal(widths).spacing(1).split(area);
         let columns: Vec<(usize, Rect)> = kept.into_iter().zip(areas.iter().copied()).collect();
@@ -250,18 +254,21 @@ mod tests {
         Head {
             title: "NAME",
             width: 8,
+            grows: true,
             right: false,
             weight: 9,
         },
         Head {
             title: "CPU",
             width: 5,
+            grows: false,
             right: true,
             weight: 5,
         },
         Head {
             title: "IMAGE",
             width: 10,
+            grows: false,
             right: false,
             weight: 1,
         },

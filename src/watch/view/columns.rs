@@ -12,8 +12,16 @@ const fn head(title: &'static str, width: u16, right: bool, weight: u8) -> Head 
     Head {
         title,
         width,
+        grows: false,
         right,
         weight,
+    }
+}
+
+const fn growing(title: &'static str, width: u16, weight: u8) -> Head {
+    Head {
+        grows: true,
+        ..head(title, width, false, weight)
     }
 }
 
@@ -26,11 +34,11 @@ pub(crate) const FLEET: &[Head] = &[
     head("LOAD", 6, true, 30),
     head("CONT", 5, true, 60),
     head("AGE", 7, true, 40),
-    head("WORST PROBLEM", 24, false, 95),
+    growing("WORST PROBLEM", 24, 95),
 ];
 
 const CONTAINERS: &[Head] = &[
-    head("NAME", 16, false, 99),
+    growing("NAME", 16, 99),
     head("CPU%", 7, true, 95),
     head("LAST", 10, true, 60),
     head("MEM", 6, true, 90),
@@ -47,7 +55,7 @@ const CONTAINERS: &[Head] = &[
 ];
 
 const PROCESSES: &[Head] = &[
-    head("NAME", 16, false, 99),
+    growing("NAME", 16, 99),
     head("CPU%", 7, true, 95),
     head("MEM%", 6, true, 90),
     head("RSS", 6, true, 80),
@@ -57,7 +65,7 @@ const PROCESSES: &[Head] = &[
 ];
 
 const DISKS: &[Head] = &[
-    head("MOUNT", 20, false, 99),
+    growing("MOUNT", 20, 99),
     head("USED%", 6, true, 95),
     head("USED", 6, true, 80),
     head("SIZE", 6, true, 85),
@@ -67,7 +75,7 @@ const DISKS: &[Head] = &[
 ];
 
 const NETWORK: &[Head] = &[
-    head("NAME", 16, false, 99),
+    growing("NAME", 16, 99),
     head("NET↓/s", 8, true, 95),
     head("NET↑/s", 8, true, 94),
     head("RECEIVED", 8, true, 70),
@@ -82,8 +90,8 @@ const NETWORK: &[Head] = &[
 const EVENTS: &[Head] = &[
     head("TIME", 20, false, 99),
     head("EVENT", 14, false, 95),
-    head("CONTAINER", 24, false, 90),
-    head("DETAIL", 24, false, 80),
+    head("CONTAINER", 20, false, 90),
+    growing("DETAIL", 16, 80),
     head("IMAGE", 24, false, 10),
 ];
 

@@ -34,7 +34,7 @@ impl Widget for Graph<'_> {
             };
             let share = value / self.highest.max(f64::MIN_POSITIVE);
             // Whatever is known is seen.
-            ((share * (height * ROWS) as f64).round() as usize).clamp(1, height * ROWS)
+            ((share * (height * ROWS) as f64).round() as usize).clamp(1, (height * ROWS).max(1))
         };
         for column in 0..width {
             let heights = [dots(column * COLUMNS), dots(column * COLUMNS + 1)];

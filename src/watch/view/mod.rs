@@ -223,3 +223,6 @@ fn link(host: &Host, theme: Theme, now: Instant) -> Span<'static> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,414 @@
+//! Each view as it is drawn, against what was drawn before: `INSTA_UPDATE=always cargo test --lib watch` takes what is drawn now.
+
+use std::time::{Duration, Instant};
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use insta::assert_snapshot;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use serde_json::{Value, json};
+
+use super::{Theme, draw};
+use crate::model::Snapshot;
+use crate::watch::feed::{Detail, News, Told};
+use crate::watch::screen::{Outcome, Screen};
+
+/// A screen of one's own.
+struct Shown {
+    screen: Screen,
+    terminal: Terminal<TestBackend>,
+    now: Instant,
+}
+
+impl Shown {
+    fn new(hosts: &[&str], width: u16, height: u16) -> Self {
+        let addresses = hosts.iter().map(|&host| host.to_owned()).collect();
+        Self {
+            screen: Screen::new(addresses, Theme { colours: true }),
+            terminal: Terminal::new(TestBackend::new(width, height)).unwrap(),
+            now: Instant::now(),
+        }
+    }
+
+    /// The feed of a host tells this, a second later.
+    fn told(&mut self, host: usize, snapshot: Value, first: bool) {
+        self.now += Duration::from_secs(1);
+        let snapshot: Box<Snapshot> = Box::new(serde_json::from_value(snapshot).unwrap());
+        let told = Told::Snapshot { snapshot, first };
+        self.screen.take(News { host, told }, self.now);
+    }
+
+    fn down(&mut self, host: usize, why: &str, again: Option<u64>) {
+        let told = Told::Down {
+            why: why.to_owned(),
+            again: again.map(Duration::from_secs),
+        };
+        self.screen.take(News { host, told }, self.now);
+    }
+
+    fn keys(&mut self, keys: &[KeyCode]) -> Outcome {
+        let mut outcome = Outcome::Stay;
+        for key in keys {
+            // What is drawn is what keys refer to.
+            self.drawn();
+            outcome = self.screen.key(KeyEvent::new(*key, KeyModifiers::NONE));
+        }
+        outcome
+    }
+
+    fn mouse(&mut self, kind: MouseEventKind, column: u16, row: u16) {
+        self.drawn();
+        self.screen.mouse(MouseEvent {
+            kind,
+            column,
+            row,
+            modifiers: KeyModifiers::NONE,
+        });
+    }
+
+    fn drawn(&mut self) -> String {
+        let (screen, now) = (&mut self.screen, self.now);
+        self.terminal
+            .draw(|frame| draw(screen, frame, now))
+            .unwrap();
+        let drawn = self.terminal.backend().to_string();
+        let bare = |line: &str| line.trim_matches('"').trim_end().to_owned();
+        drawn.lines().map(bare).collect::<Vec<_>>().join("\n")
+    }
+
+    fn shows(&mut self, text: &str) -> bool {
+        self.drawn().contains(text)
+    }
+}
+
+fn text(text: &str) -> Vec<KeyCode> {
+    text.chars().map(KeyCode::Char).collect()
+}
+
+fn container(name: &str, cpu: f64, health: Option<&str>) -> Value {
+    json!({
+        "id": format!("{name:0<12}"), "name": format!("/{name}"), "image": format!("registry/{name}:1"), "status": "running",
+        "cpu_percent": cpu, "memory_usage": 52_428_800, "memory_limit": 104_857_600, "memory_percent": 50.0,
+        "network": {"eth0": {"rx_bytes": 1024, "tx_bytes": 2048, "rx_packets": 1, "tx_packets": 2,
+            "rx_bytes_per_second": 2048.0, "tx_bytes_per_second": 512.0}},
+        "pids": 7, "pids_limit": 100, "health": health, "restart_count": if health.is_some() { 3 } else { 0 }, "uptime": 3700,
+        "block_io": {"read_bytes": 4096, "write_bytes": 8192, "read_ops": 1, "write_ops": 2},
+        "throttled_percent": 12.0, "cpu_limit": 1.5,
+        "compose": {"project": "shop", "service": name}, "labels": {"team": "blue"},
+    })
+}
+
+/// The `seq`th of a host that does not change otherwise.
+fn snapshot(host: &str, seq: u64) -> Value {
+    let source = |status: &str, error: Option<&str>| json!({"status": status, "collected_at": "2026-01-01T12:00:00.000Z", "duration_ms": 3, "error": error});
+    json!({
+        "timestamp": "2026-01-01T12:00:00.250Z", "status": "ok",
+        "system": {
+            "cpu_percent": [12.5 * seq as f64], "cpu_cores": [10.0, 55.0, 100.0, 0.0],
+            "cpu_times": {"user": 10.0, "system": 2.0, "iowait": 0.5, "steal": 0.0, "irq": 0.0},
+            "memory_used": 3072.0, "memory_total": 4096.0, "swap_used": 100.0, "swap_total": 1024.0,
+            "disk_used": 45.0, "disk_total": 100.0,
+            "disks": [
+                {"mount": "/", "device": "/dev/sda1", "type": "ext4", "used": 45.0, "total": 100.0, "inodes_used": 5, "inodes_total": 100},
+                {"mount": "/srv", "device": "nfs:/srv", "type": "nfs4", "stuck": true},
+            ],
+            "disk_io": [{"device": "sda", "read_bytes": 1, "write_bytes": 1, "read_ops": 1, "write_ops": 1,
+                "read_bytes_per_second": 1e6, "write_bytes_per_second": 3e6, "read_ops_per_second": 1.0,
+                "write_ops_per_second": 1.0, "busy_percent": 3.0}],
+            "uptime": 273_600, "load_avg": {"1m": 0.42, "5m": 0.31, "15m": 0.2},
+            "network": [
+                {"name": "eth0", "bytes_sent": 5000, "bytes_recv": 70_000, "packets_sent": 1, "packets_recv": 1,
+                    "bytes_sent_per_second": 100.0, "bytes_recv_per_second": 9000.0, "errors_recv": 2, "speed": 1000, "up": true,
+                    "kind": "physical"},
+                {"name": "veth12", "bytes_sent": 1, "bytes_recv": 1, "packets_sent": 1, "packets_recv": 1, "kind": "veth",
+                    "up": true, "container": "db"},
+            ],
+            "processes": {"total": 120, "running": 1, "sleeping": 119, "blocked": 0, "stopped": 0, "zombie": 0, "threads": 300},
+            "top_processes": [{"name": "postgres", "cpu": 42.0, "mem": 3.0, "pid": 77, "memory_rss": 9_000_000, "user": "postgres",
+                "container": "db"}],
+            "top_memory": [
+                {"name": "postgres", "cpu": 42.0, "mem": 3.0, "pid": 77},
+                {"name": "java", "cpu": 1.0, "mem": 30.0, "pid": 5, "memory_rss": 900_000_000, "user": "app"},
+            ],
+            "temperatures": [{"device": "coretemp", "sensor": "Package id 0", "celsius": 61.0, "critical": 100.0}],
+        },
+        "containers": [container("api", 140.2, None), container("cache", 0.1, None), container("db", 31.0, Some("unhealthy"))],
+        "docker_meta": [], "logs": {},
+        "events": [
+            {"time": "2026-01-01T11:59:00.000Z", "action": "die", "container": "db", "id": "db", "image": "postgres:16", "exit_code": 137},
+            {"time": "2026-01-01T11:59:01.000Z", "action": "start", "container": "db", "id": "db", "image": "postgres:16"},
+        ],
+        "sources": {"system": source("ok", None), "docker": source("ok", None), "logs": source("ok", None)},
+        "host": {"hostname": host, "os": "Debian GNU/Linux 12", "kernel": "6.1.0", "arch": "x86_64", "cpus": 4, "boot_time": 1},
+        "agent": {"version": "0.1.0", "seq": seq, "clients": 1, "cpu_percent": 0.1, "memory_rss": 1, "skipped": 0},
+    })
+}
+
+/// One host after four snapshots.
+fn one_host(width: u16, height: u16) -> Shown {
+    let mut shown = Shown::new(&["web-1:9000"], width, height);
+    for seq in 1..=4 {
+        shown.told(0, snapshot("web-1", seq), seq == 1);
+    }
+    shown
+}
+
+fn failing(host: &str) -> Value {
+    let mut failing = snapshot(host, 1);
+    failing["sources"]["docker"]["status"] = json!("failing");
+    failing["sources"]["docker"]["error"] = json!("the engine does not answer");
+    failing
+}
+
+#[test]
+fn a_host_on_a_small_screen_and_on_a_large_one() {
+    assert_snapshot!(one_host(80, 24).drawn());
+    assert_snapshot!(one_host(200, 50).drawn());
+}
+
+#[test]
+fn before_anything_is_known() {
+    let mut shown = Shown::new(&["web-1:9000"], 80, 24);
+    assert!(shown.shows("connecting …"));
+    shown.down(
+        0,
+        "cannot connect to web-1:9000: Connection refused",
+        Some(3),
+    );
+    assert_snapshot!(shown.drawn());
+    shown.down(0, "the key was refused: it is not one of the agent's", None);
+    assert!(shown.shows("R tries again"));
+    assert_eq!(shown.keys(&text("R")), Outcome::Retry);
+}
+
+#[test]
+fn each_list_of_a_host() {
+    let mut shown = one_host(80, 24);
+    for _ in 0..4 {
+        shown.keys(&[KeyCode::Tab]);
+        assert_snapshot!(shown.drawn());
+    }
+    shown.keys(&[KeyCode::BackTab, KeyCode::BackTab, KeyCode::BackTab]);
+    assert!(shown.shows("Processes 2"));
+}
+
+#[test]
+fn lists_are_sorted_and_filtered() {
+    let mut shown = one_host(80, 24);
+    let order = |shown: &mut Shown| {
+        let drawn = shown.drawn();
+        let mut places: Vec<(usize, &str)> = ["│api", "│cache", "│db"]
+            .into_iter()
+            .filter_map(|name| Some((drawn.find(name)?, name.trim_start_matches('│'))))
+            .collect();
+        places.sort_unstable();
+        places
+            .into_iter()
+            .map(|(_, name)| name)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(order(&mut shown), "api db cache");
+    shown.keys(&text("r"));
+    assert_eq!(order(&mut shown), "cache db api");
+    shown.keys(&text("s"));
+    assert_snapshot!(shown.drawn());
+    shown.keys(&[KeyCode::Up, KeyCode::Enter]);
+    assert_eq!(order(&mut shown), "api cache db");
+    shown.keys(&[KeyCode::F(6), KeyCode::Enter]);
+    assert_eq!(order(&mut shown), "db cache api");
+    shown.keys(&text("/A"));
+    assert!(shown.shows("/A▏"));
+    // Of any column: one is unhealthy.
+    assert_eq!(order(&mut shown), "db cache api");
+    shown.keys(&text("p"));
+    shown.keys(&[KeyCode::Enter]);
+    assert_eq!(order(&mut shown), "api");
+    shown.keys(&[KeyCode::Esc]);
+    assert_eq!(order(&mut shown), "db cache api");
+    shown.keys(&text("/nowhere"));
+    assert!(shown.shows("nothing that matches"));
+}
+
+#[test]
+fn a_container_and_its_log() {
+    let mut shown = one_host(80, 24);
+    shown.keys(&[KeyCode::Down]);
+    assert_eq!(shown.screen.detail(0), Detail::Figures);
+    shown.keys(&[KeyCode::Enter]);
+    assert_eq!(shown.screen.detail(0), Detail::Logs);
+    let line = |number: u64| {
+        format!(
+            "2026-01-01T12:00:{:02}.123456789Z line {number} of \u{1b}[31mthe\u{1b}[0m log",
+            number % 60
+        )
+    };
+    let mut with_log = snapshot("web-1", 5);
+    with_log["logs"] =
+        json!({"db": (0..50).map(line).collect::<Vec<_>>(), "api": ["2026-01-01T12:00:00Z other"]});
+    with_log["logs_dropped"] = json!({});
+    shown.told(0, with_log.clone(), true);
+    assert_snapshot!(shown.drawn());
+    let mut more = snapshot("web-1", 6);
+    more["logs"] = json!({"db": [line(50), line(51)]});
+    more["logs_dropped"] = json!({"db": 9});
+    shown.told(0, more, false);
+    assert!(shown.shows("Log 52 lines · 9 lost") && shown.shows("line 51 of the log"));
+    // Whoever connects again is told the last lines once more.
+    with_log["logs"] = json!({"db": (10..53).map(line).collect::<Vec<_>>()});
+    shown.told(0, with_log, true);
+    assert!(shown.shows("Log 53 lines") && shown.shows("following"));
+
+    shown.keys(&[KeyCode::PageUp]);
+    assert!(shown.shows("f follows") && !shown.shows("line 52 of"));
+    shown.keys(&text("/LINE 7 "));
+    shown.keys(&[KeyCode::Enter]);
+    assert!(shown.shows("line 7 of"));
+    shown.keys(&text("gGgf"));
+    assert!(shown.shows("following") && shown.shows("line 52 of"));
+    shown.keys(&text("g"));
+    assert!(shown.shows("line 0 of"));
+    shown.keys(&[KeyCode::Tab]);
+    assert_snapshot!(shown.drawn());
+    // First what was searched for goes, then the container.
+    shown.keys(&[KeyCode::Esc, KeyCode::Esc]);
+    assert!(shown.shows("Containers 3"));
+    assert_eq!(shown.screen.detail(0), Detail::Figures);
+}
+
+#[test]
+fn a_container_that_is_gone_says_so() {
+    let mut shown = one_host(80, 24);
+    shown.keys(&[KeyCode::Enter]);
+    let mut without = snapshot("web-1", 5);
+    without["containers"] = json!([]);
+    shown.told(0, without, false);
+    assert!(shown.shows("this container does not run"));
+}
+
+#[test]
+fn a_fleet_of_hosts() {
+    let hosts = ["web-1:9000", "web-2:9000", "db-1:9000"];
+    for (width, height) in [(80, 24), (160, 30)] {
+        let mut shown = Shown::new(&hosts, width, height);
+        shown.told(0, snapshot("web-1", 3), true);
+        shown.told(1, failing("web-2"), true);
+        shown.down(2, "cannot connect to db-1:9000: timed out", Some(8));
+        assert_snapshot!(shown.drawn());
+        shown.keys(&[KeyCode::End, KeyCode::Enter]);
+        assert!(shown.shows("! docker") || shown.shows("web-2"));
+        shown.keys(&[KeyCode::Esc]);
+        assert!(shown.shows("3 hosts  1 away"));
+    }
+}
+
+#[test]
+fn a_host_that_goes_away_keeps_what_was_known() {
+    let mut shown = one_host(80, 24);
+    shown.down(0, "the agent closed the connection", Some(2));
+    shown.now += Duration::from_secs(90);
+    assert!(shown.shows("the agent closed the connection"));
+    assert!(shown.shows("away, again in 1 s, 1m old") && shown.shows("│api"));
+    shown.told(0, snapshot("web-1", 1), true);
+    assert!(!shown.shows("away"));
+}
+
+#[test]
+fn an_agent_that_falls_silent_is_told_of() {
+    let mut shown = one_host(80, 24);
+    assert!(!shown.shows("no snapshot"));
+    shown.now += Duration::from_secs(15);
+    assert!(shown.shows("no snapshot for 15 s"));
+}
+
+#[test]
+fn help_lists_the_keys() {
+    let mut shown = one_host(80, 24);
+    shown.keys(&text("?"));
+    assert_snapshot!(shown.drawn());
+    shown.keys(&text("x"));
+    assert!(!shown.shows("this help"));
+}
+
+#[test]
+fn keys_end_it() {
+    for key in [KeyCode::Char('q'), KeyCode::F(10)] {
+        assert_eq!(one_host(80, 24).keys(&[key]), Outcome::Quit);
+    }
+    let control = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+    let mut shown = one_host(80, 24);
+    shown.keys(&text("/"));
+    assert_eq!(shown.screen.key(control), Outcome::Quit);
+    // While something is typed, letters are letters.
+    assert_eq!(shown.keys(&text("q")), Outcome::Stay);
+    assert!(shown.shows("/q▏"));
+}
+
+#[test]
+fn the_mouse_selects_sorts_and_opens() {
+    let click = MouseEventKind::Down(MouseButton::Left);
+    let mut shown = one_host(80, 24);
+    let row = |shown: &mut Shown, text: &str| {
+        let drawn = shown.drawn();
+        u16::try_from(drawn.lines().position(|line| line.contains(text)).unwrap()).unwrap()
+    };
+    let titles = row(&mut shown, "NAME");
+    shown.mouse(click, 3, titles);
+    assert!(shown.shows("NAME▾"));
+    let db = row(&mut shown, "│db");
+    shown.mouse(click, 3, db);
+    shown.mouse(MouseEventKind::ScrollUp, 3, db);
+    shown.mouse(MouseEventKind::ScrollDown, 3, db);
+    assert!(shown.shows("Containers 3"));
+    shown.mouse(click, 3, db);
+    assert!(shown.shows("web-1 › db"));
+    shown.mouse(MouseEventKind::Down(MouseButton::Right), 3, 3);
+    assert!(shown.shows("Containers 3"));
+    // On a large screen a click goes to another list, too.
+    let mut shown = one_host(200, 50);
+    let java = row(&mut shown, "│java");
+    shown.mouse(click, 3, java);
+    assert!(shown.shows("Containers Processes 2"));
+}
+
+#[test]
+fn any_size_is_drawn() {
+    for (width, height) in [(1, 1), (39, 24), (40, 10), (80, 11), (300, 12), (40, 100)] {
+        let mut shown = Shown::new(&["a", "b"], width, height);
+        shown.told(0, snapshot("a", 1), true);
+        shown.told(1, failing("b"), true);
+        for keys in ["?", "?", "s", "s", "\n", "\n", "g", "G"] {
+            let keys: Vec<KeyCode> = keys
+                .chars()
+                .map(|key| {
+                    if key == '\n' {
+                        KeyCode::Enter
+                    } else {
+                        KeyCode::Char(key)
+                    }
+                })
+                .collect();
+            shown.keys(&keys);
+        }
+        shown.drawn();
+    }
+}
+
+#[test]
+fn without_colours_there_are_none() {
+    let mut shown = one_host(80, 24);
+    shown.screen.theme = Theme { colours: false };
+    shown.down(0, "why", Some(1));
+    for keys in ["", "?", "?", "s"] {
+        shown.keys(&text(keys));
+        shown.drawn();
+        let buffer = shown.terminal.backend().buffer();
+        assert!(
+            buffer
+                .content
+                .iter()
+                .all(|cell| cell.fg == ratatui::style::Color::Reset
+                    && cell.bg == ratatui::style::Color::Reset)
+        );
+    }
+}
