@@ -29,4 +29,5 @@ mod support;
 mod telemetry;
 mod tls;
 mod units;
+mod watching;
 mod whitelist;

@@ -14,7 +14,7 @@ docker_tests() {
 }
 
 run_without_docker() {
-    "$here/packages.sh" openssl:openssl zstd:zstd dbus-daemon:dbus-daemon
+    "$here/packages.sh" openssl:openssl zstd:zstd dbus-daemon:dbus-daemon tmux:tmux
     cargo test --locked --no-run
 
     local names=() skips=() name status=0
@@ -38,7 +38,7 @@ run_without_docker() {
 run_all() {
     local unmet=
     "$here/packages.sh" dockerd:docker.io 'docker:docker-cli|docker.io' iptables:iptables \
-        busybox:busybox-static openssl:openssl zstd:zstd dbus-daemon:dbus-daemon haproxy:haproxy || unmet=1
+        busybox:busybox-static openssl:openssl zstd:zstd dbus-daemon:dbus-daemon haproxy:haproxy tmux:tmux || unmet=1
     if ((EUID != 0)); then
         echo 'error: missing: root (some Docker tests start an engine of their own)' >&2
         unmet=1

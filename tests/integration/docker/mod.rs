@@ -24,6 +24,7 @@ mod proxy;
 mod remote;
 mod snapshots;
 mod stand_in;
+mod watched;
 mod ways;
 
 use std::time::Duration;

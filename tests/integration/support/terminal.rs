@@ -1,0 +1,158 @@
+//! A terminal, by tmux: what is typed into it, and what is seen on it.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::{KEY, PATIENCE, wait};
+
+/// What is seen before and after the program.
+const BEFORE: &str = "before the program";
+
+/// A terminal in which the agent's binary runs. Ended on drop.
+pub(crate) struct Terminal {
+    server: String,
+}
+
+impl Terminal {
+    /// Starts `system-agent watch` with these arguments and this environment on a screen of this size.
+    pub(crate) fn watch(
+        size: (u16, u16),
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let server = format!("system-agent-{}-{number}", std::process::id());
+        let quoted = |text: &str| format!("'{text}'");
+        let variables = environment
+            .iter()
+            .map(|(name, value)| quoted(&format!("{name}={value}")));
+        let arguments = arguments.iter().map(|argument| quoted(argument));
+        let command: Vec<String> = variables
+            .chain([
+                quoted(env!("CARGO_BIN_EXE_system-agent")),
+                "watch".to_owned(),
+            ])
+            .chain(arguments)
+            .collect();
+        // How the terminal is set afterwards is seen, too.
+        let script = format!(
+            "echo '{BEFORE}'; env -i PATH=\"$PATH\" TERM=\"$TERM\" {}; echo \"ended $?\"; stty -a | tr ' ;' '\\n\\n' | \
+             grep -x -e '-*icanon' -e '-*echo' | sort | tr '\\n' ' '; exec cat",
+            command.join(" ")
+        );
+        let terminal = Self { server };
+        let (width, height) = (size.0.to_string(), size.1.to_string());
+        terminal.tmux(&[
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            &width,
+            "-y",
+            &height,
+            "sh",
+            "-c",
+            &script,
+        ]);
+        terminal
+    }
+
+    /// Presses these keys, by tmux's names for them.
+    pub(crate) fn press(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys"], keys].concat());
+    }
+
+    /// Types a text.
+    pub(crate) fn write(&self, text: &str) {
+        self.tmux(&["send-keys", "-l", text]);
+    }
+
+    /// What is seen.
+    pub(crate) fn screen(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    /// With colours, as escape sequences.
+    pub(crate) fn coloured_screen(&self) -> String {
+        self.tmux(&["capture-pane", "-p", "-e"])
+    }
+
+    /// Waits until all of these texts are seen; returns the screen.
+    pub(crate) fn shows(&self, texts: &[&str]) -> String {
+        let seen = || {
+            let screen = self.screen();
+            texts
+                .iter()
+                .all(|text| screen.contains(text))
+                .then_some(screen)
+        };
+        wait::within(PATIENCE, seen)
+            .unwrap_or_else(|| panic!("not all of {texts:?} on:\n{}", self.screen()))
+    }
+
+    /// Waits until this text is seen no more.
+    pub(crate) fn hides(&self, text: &str) {
+        let hidden = || (!self.screen().contains(text)).then_some(());
+        if wait::within(PATIENCE, hidden).is_none() {
+            panic!("still {text:?} on:\n{}", self.screen());
+        }
+    }
+
+    /// Waits until the program has ended, and the terminal is as it was.
+    pub(crate) fn ends(&self, status: i32) -> String {
+        let ended = format!("ended {status}");
+        self.shows(&[BEFORE, &ended, "echo icanon"])
+    }
+
+    pub(crate) fn resize(&self, width: u16, height: u16) {
+        let (width, height) = (width.to_string(), height.to_string());
+        self.tmux(&["resize-window", "-x", &width, "-y", &height]);
+    }
+
+    /// A click of the left button, as the terminal reports it to the program.
+    pub(crate) fn click(&self, column: usize, row: usize) {
+        for end in ["M", "m"] {
+            self.write(&format!("\u{1b}[<0;{};{}{end}", column + 1, row + 1));
+        }
+    }
+
+    /// The program's process id.
+    pub(crate) fn pid(&self) -> i32 {
+        let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"]);
+        let children = format!("/proc/{0}/task/{0}/children", shell.trim());
+        wait::until("the program", PATIENCE, || {
+            let children = std::fs::read_to_string(Path::new(&children)).ok()?;
+            children.split_whitespace().next()?.parse().ok()
+        })
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> String {
+        let output = Command::new("tmux")
+            .args(["-L", &self.server])
+            .args(arguments)
+            .env_remove("TMUX")
+            .env("LC_ALL", "C.UTF-8")
+            .output()
+            .expect("tmux");
+        assert!(
+            output.status.success(),
+            "tmux {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(!text.contains(KEY), "the key is on the screen:\n{text}");
+        text
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = Command::new("tmux")
+            .args(["-L", &self.server, "kill-server"])
+            .output();
+    }
+}
