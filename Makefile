@@ -46,7 +46,7 @@ lint: ## formatting, clippy, documentation, dependencies, shell scripts: all wit
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 	tests/setup/deny.sh
 	@tests/setup/packages.sh shellcheck:shellcheck
-	shellcheck .ci/run tests/setup/*.sh
+	shellcheck .ci/run examples/*.sh tests/setup/*.sh
 
 build: ## build the release binary, target/release/system-agent
 	cargo build --locked --release

@@ -14,6 +14,7 @@ mod configuration;
 mod credentials;
 mod docker;
 mod docs;
+mod examples;
 mod figures;
 mod gpu;
 mod guessing;

@@ -1,16 +1,26 @@
 #!/usr/bin/env bash
 # Everything behind `make test`: what the tests need, an engine, the image, then all tests.
 #
-# SKIP_DOCKER=1 leaves out the tests that need a Docker engine, and says how many and which.
+# SKIP_DOCKER=1 leaves out the tests that need a Docker engine, and says how many and which. Those of the example in Go are
+# left out where there is no go: nothing else here is in need of it.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 cd "$here/../.."
 
-# The tests that need an engine, by their module's name in the integration crate.
-docker_tests() {
+# The tests of a module of the integration crate: docker are those that need an engine.
+tests_of() {
     cargo test --quiet --locked --test integration -- --list --format terse |
-        sed -n 's/^\(docker::.*\): test$/\1/p'
+        sed -n "s/^\\($1::.*\\): test\$/\\1/p"
+}
+
+# The tests that go is missing for.
+go_tests() {
+    command -v go >/dev/null || tests_of examples::go
+}
+
+tell_of_go() {
+    command -v go >/dev/null || echo 'SKIPPED: examples/client.go: go is not installed'
 }
 
 run_without_docker() {
@@ -18,12 +28,12 @@ run_without_docker() {
     cargo test --locked --no-run
 
     local names=() skips=() name status=0
-    mapfile -t names < <(docker_tests)
+    mapfile -t names < <(tests_of docker)
     if ((${#names[@]} == 0)); then
         echo 'error: SKIP_DOCKER=1, but there is no test under docker::; has the module been renamed?' >&2
         return 1
     fi
-    for name in "${names[@]}"; do
+    for name in "${names[@]}" $(go_tests); do
         skips+=(--skip "$name")
     done
     cargo test --locked --doc || status=$?
@@ -32,6 +42,7 @@ run_without_docker() {
     printf 'SKIPPED %d tests (SKIP_DOCKER=1):' "${#names[@]}"
     printf ' %s' "${names[@]}"
     echo
+    tell_of_go
     return "$status"
 }
 
@@ -53,10 +64,12 @@ run_all() {
 
 # Inside engine.sh. The tests are one command at the end, so that what is printed last is their summary.
 run_with_engine() {
-    local status=0
+    local skips=() status=0
+    command -v go >/dev/null || skips=(--skip examples::go::)
     "$here/image.sh"
+    tell_of_go
     cargo test --locked --doc || status=$?
-    cargo test --locked --tests --no-fail-fast || status=$?
+    cargo test --locked --tests --no-fail-fast -- "${skips[@]}" || status=$?
     return "$status"
 }
 
