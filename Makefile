@@ -4,7 +4,7 @@
 
 PROFILE ?= release
 
-.PHONY: help run test test-confined faults soak bench bench-fanout docs lint build
+.PHONY: help run test test-confined test-deb faults soak bench bench-fanout docs lint build deb image picture
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -50,3 +50,15 @@ lint: ## formatting, clippy, documentation, dependencies, shell scripts: all wit
 
 build: ## build the release binary, target/release/system-agent
 	cargo build --locked --release
+
+deb: ## build Debian's package, with the unit, a manual page and completions, in target/debian
+	@tests/setup/deb.sh
+
+test-deb: ## as root: install, run, upgrade and purge that package in a clean Debian
+	@tests/setup/test-deb.sh
+
+image: ## build the image system-agent:latest, for config/compose.yml
+	@tests/setup/agent-image.sh
+
+picture: ## as root: draw docs/watch.svg, the README's picture, from a real run
+	@tests/setup/picture.sh

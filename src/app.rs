@@ -236,7 +236,11 @@ fn start_collectors(
 ) -> Vec<Recipient<StopCollecting>> {
     let containers = settings.docker.clone().map(Containers::of);
     let system = SystemCollector::new(
-        HostSource::new(settings.top_processes, containers.clone()),
+        HostSource::new(
+            settings.top_processes,
+            settings.host_root.clone(),
+            containers.clone(),
+        ),
         settings.system_interval,
         aggregator.clone().recipient(),
     );

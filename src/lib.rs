@@ -19,6 +19,7 @@
 //! * [`app`]: the daemon: wiring, signals, the order of stopping.
 //! * [`check`], [`snapshot`] and [`watch`]: the commands beside the daemon.
 //! * [`client`]: a client of agents.
+//! * [`command_line`]: what can be said there.
 //! * [`renewal`]: keys and certificates that change meanwhile.
 //! * [`supervisor`]: what systemd is told.
 //! * [`memory`], [`secrets`] and [`telemetry`]: the process's allocator, what it keeps to itself, and its log.
@@ -31,6 +32,7 @@ pub mod app;
 pub mod check;
 pub mod client;
 pub mod collect;
+pub mod command_line;
 #[cfg(test)]
 mod fuzzing;
 pub mod memory;

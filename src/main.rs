@@ -3,11 +3,11 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process;
 
-use clap::{Args, Parser, Subcommand};
-use system_agent::client::{Connector, Identity, Trust, TrustError};
+use clap::Parser;
+use system_agent::client::{Connector, Identity, Trust, TrustError, host_name};
+use system_agent::command_line::{Arguments, CheckTarget, Command, Watch};
 use system_agent::settings::{ApiKey, ApiKeys, CollectSettings, Problems, Settings};
 use system_agent::watch::{self, Watched};
 use system_agent::{app, check, memory, secrets, snapshot, telemetry};
@@ -19,74 +19,6 @@ const WATCH_INTERVALS: [(&str, &str); 2] = [("SYSTEM_INTERVAL", "1s"), ("DOCKER_
 /// The exit status of a bad configuration: `EX_CONFIG` of sysexits(3). The systemd unit does not
 /// restart on it.
 const BAD_CONFIGURATION: i32 = 78;
-
-/// Streams snapshots of this host and its Docker containers to authenticated TCP clients.
-///
-/// Configured by environment variables only; all are listed in config/agent.env. API_KEY (or
-/// API_KEY_FILE) is the only one that has no default.
-#[derive(Parser)]
-#[command(version, about)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run the daemon (the default)
-    Run,
-    /// Try every component for real and print one line each: PASS, FAIL or SKIP
-    Check {
-        #[command(subcommand)]
-        target: Option<CheckTarget>,
-    },
-    /// Print one complete snapshot; needs no API key and opens no socket
-    Snapshot {
-        /// Indent it for reading
-        #[arg(long)]
-        pretty: bool,
-    },
-    /// Watch hosts in this terminal, by their agents; this host, without any socket, where none is named
-    ///
-    /// The key is that in API_KEY, or in API_KEY_FILE the one that has the host's name, else the first; it is asked for where
-    /// neither is set. `?` lists the keys of the view; NO_COLOR takes its colours away.
-    Watch(Watch),
-}
-
-#[derive(Args)]
-struct Watch {
-    /// An agent: HOST, HOST:PORT or an IPv6 address [default port: 9000]
-    #[arg(value_name = "HOST[:PORT]")]
-    hosts: Vec<String>,
-    /// Use TLS, and trust the authorities that this system trusts
-    #[arg(long, requires = "hosts")]
-    tls: bool,
-    /// Use TLS, and trust the authorities in this PEM file only
-    #[arg(long, value_name = "FILE", requires = "hosts")]
-    ca: Option<PathBuf>,
-    /// A certificate in PEM, for agents that ask for one
-    #[arg(long, value_name = "FILE", requires = "key")]
-    cert: Option<PathBuf>,
-    /// Its private key
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    key: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum CheckTarget {
-    /// Try a running agent: keys, snapshots and their timing
-    Socket {
-        /// Where it listens [default: 127.0.0.1 and SOCKET_PORT]
-        #[arg(value_name = "HOST:PORT")]
-        address: Option<String>,
-        /// A client's certificate in PEM, where the agent asks for one
-        #[arg(long, value_name = "FILE", requires = "key")]
-        cert: Option<PathBuf>,
-        /// Its private key
-        #[arg(long, value_name = "FILE", requires = "cert")]
-        key: Option<PathBuf>,
-    },
-}
 
 fn main() {
     telemetry::abort_on_panic();
@@ -232,14 +164,11 @@ fn agents(arguments: &Watch, keys: Option<ApiKeys>) -> Result<Vec<(String, Conne
         None => None,
     };
     let connector = |host: &String| {
-        let name = host
-            .rsplit_once(':')
-            .map_or(host.as_str(), |(name, _)| name);
-        let key = keys.called(name).ok_or("there is no key")?;
+        let key = keys.called(&host_name(host)).ok_or("there is no key")?;
         let connector = Connector::new(host, key);
         let connector = match &trust {
             Some(trust) => connector
-                .tls(trust, identity.as_ref())
+                .tls(trust, identity.as_ref(), None)
                 .map_err(|error| format!("{host}: {error}"))?,
             None => connector,
         };

@@ -17,24 +17,7 @@ pub const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
 pub fn be_frugal() {
     #[cfg(target_env = "gnu")]
     {
-        use std::env;
-        use std::os::unix::process::CommandExt as _;
-        use std::process::Command;
-
-        const TUNABLES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
-
-        // Not by /proc/self/exe: the process would be called `exe`.
-        if env::var_os(TUNABLES.0).is_none()
-            && let Ok(program) = env::current_exe()
-        {
-            let mut arguments = env::args_os();
-            let mut anew = Command::new(program);
-            if let Some(first) = arguments.next() {
-                anew.arg0(first);
-            }
-            // Returns only where it has failed.
-            let _ = anew.args(arguments).env(TUNABLES.0, TUNABLES.1).exec();
-        }
+        begin_anew();
         #[expect(unsafe_code, reason = "there is no other way to say it")]
         // SAFETY: sets numbers inside the allocator, which takes any. A second thread would be no danger either: the
         // allocator takes its lock for that, once it has been used at all.
@@ -43,6 +26,42 @@ pub fn be_frugal() {
             libc::mallopt(libc::M_MXFAST, 0);
         }
     }
+}
+
+/// Begins the program anew with what glibc is to be told, unless that is there.
+#[cfg(target_env = "gnu")]
+fn begin_anew() {
+    use std::env;
+    use std::os::unix::process::CommandExt as _;
+    use std::process::Command;
+
+    /// Where there are file capabilities glibc takes its own variable away, and only this one tells that it was there.
+    const BEGUN_ANEW: &str = "SYSTEM_AGENT_BEGUN_ANEW";
+    const TUNABLES: &str = "GLIBC_TUNABLES";
+
+    if env::var_os(TUNABLES).is_some() || env::var_os(BEGUN_ANEW).is_some() {
+        return;
+    }
+    // Not by /proc/self/exe: the process would be called `exe`.
+    let Ok(program) = env::current_exe() else {
+        return;
+    };
+    #[expect(
+        unsafe_code,
+        reason = "a Command's own environment would be a copy of the secrets in this one"
+    )]
+    // SAFETY: there is no other thread that might read the environment meanwhile.
+    unsafe {
+        env::set_var(TUNABLES, "glibc.malloc.tcache_count=0");
+        env::set_var(BEGUN_ANEW, "1");
+    }
+    let mut arguments = env::args_os();
+    let mut anew = Command::new(program);
+    if let Some(first) = arguments.next() {
+        anew.arg0(first);
+    }
+    // Returns only where it has failed.
+    let _ = anew.args(arguments).exec();
 }
 
 /// Gives the kernel back what is free. glibc does so by itself only with what lies at the end of an arena; between

@@ -13,7 +13,11 @@ pub async fn take(settings: &CollectSettings) -> Snapshot {
     let mut newest = Newest::for_settings(settings);
     let containers = settings.docker.clone().map(Containers::of);
     let system = async {
-        let mut source = HostSource::new(settings.top_processes, containers.clone());
+        let mut source = HostSource::new(
+            settings.top_processes,
+            settings.host_root.clone(),
+            containers.clone(),
+        );
         collect_once(&mut source).await
     };
     let docker = async {

@@ -18,6 +18,7 @@ use crate::process::Process;
 /// A running agent. Ended on drop.
 pub(crate) struct Agent {
     process: Process,
+    port: u16,
     heard: Arc<Mutex<Vec<Heard>>>,
     /// From its start to the first snapshot with every container in every section.
     pub(crate) took: Duration,
@@ -28,6 +29,7 @@ impl Agent {
     pub(crate) fn start(plan: &Plan, containers: usize, settings: &[(&str, &str)]) -> Self {
         let started = Instant::now();
         let (process, mut stream) = agent::start(&plan.agent, settings);
+        let port = stream.peer_addr().unwrap().port();
         stream.write_all(format!("{KEY}\n").as_bytes()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut lines = BufReader::new(stream).lines();
@@ -49,6 +51,7 @@ impl Agent {
         });
         Self {
             process,
+            port,
             heard,
             took,
         }
@@ -56,6 +59,10 @@ impl Agent {
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Forgets what was heard until now.

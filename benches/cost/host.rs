@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use system_agent::collect::collect_once;
 use system_agent::collect::system::HostSource;
+use system_agent::settings::HostRoot;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -114,7 +115,7 @@ pub(crate) fn run() {
     tracing::subscriber::set_global_default(subscriber).unwrap();
     let (mut cpu, mut processes) = (Vec::new(), 0);
     actix::System::new().block_on(async {
-        let mut source = HostSource::new(TOP_PROCESSES, None);
+        let mut source = HostSource::new(TOP_PROCESSES, HostRoot::default(), None);
         // The first opens what is kept open.
         for _ in 0..2 {
             let round = collect_once(&mut source).await;

@@ -109,9 +109,9 @@ impl Plan {
                 } else {
                     0.0
                 };
-                // The calls with and without logs, and 100 ms, take a window each.
+                // The calls with and without logs, 100 ms, and the view take a window each.
                 seconds +=
-                    (row * others as f64).max(soak) + idle + 3.0 * (window + SECONDS_PER_ROW);
+                    (row * others as f64).max(soak) + idle + 4.0 * (window + SECONDS_PER_ROW);
             }
             seconds
         };

@@ -87,7 +87,12 @@ fn split_problems(problems: &Problems) -> (Outcome, Vec<&Problem>) {
 
 async fn sources<P: Fn(&str)>(report: &mut Report<P>, settings: &CollectSettings) {
     let started = Instant::now();
-    let system = collect_once(&mut HostSource::new(settings.top_processes, None)).await;
+    let system = collect_once(&mut HostSource::new(
+        settings.top_processes,
+        settings.host_root.clone(),
+        None,
+    ))
+    .await;
     report.line("system metrics", started, &system_outcome(system));
 
     let Some(host) = &settings.docker else {

@@ -84,7 +84,7 @@ fn connector(settings: &Settings, target: Target) -> Result<Connector, String> {
     }
     let shown = tls.chain.first().ok_or("TLS_CERT_FILE is empty")?;
     connector
-        .tls(&Trust::Only(shown.clone()), identity.as_ref())
+        .tls(&Trust::Only(shown.clone()), identity.as_ref(), None)
         .map_err(|error| error.to_string())
 }
 

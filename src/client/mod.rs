@@ -45,7 +45,7 @@ pub const PORT: u16 = 9000;
 /// How long each step may take until the key is sent.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest line that is read, in bytes: far above any real snapshot.
-const LONGEST_LINE: u64 = 1 << 30;
+const LONGEST_LINE: u64 = 256 * 1024 * 1024;
 /// Room for what the kernel has received, in bytes.
 const BUFFER: usize = 64 * 1024;
 /// A host that has vanished without a word is noticed after this time and four times the other; that a snapshot is late does
@@ -75,6 +75,9 @@ pub enum Error {
     /// The agent does not know the key.
     #[error("the key was refused: it is not one of the agent's")]
     Unauthorized,
+    /// The agent does not know an option, or its value.
+    #[error("the agent answered: {0}")]
+    Answered(String),
     /// The agent closed the connection before the first snapshot.
     #[error(
         "the connection was closed without a word: is this address on the agent's WHITELISTED_CLIENTS, and TLS_ENABLED the \
@@ -84,6 +87,11 @@ pub enum Error {
     /// The agent closed the connection after a snapshot: it has ended, or this client read too slowly.
     #[error("the agent closed the connection")]
     Closed,
+    /// The agent accepts, and says nothing.
+    #[error(
+        "no snapshot within {0:?} of the key: is it an agent that listens there, and does it run?"
+    )]
+    Silent(Duration),
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(#[from] io::Error),
@@ -125,13 +133,18 @@ impl Connector {
     }
 
     /// With TLS: whom to trust, and who this client is where the agent asks for a certificate. The agent's certificate must
-    /// name the host that is connected to.
+    /// have this name; that of the host that is connected to, where none is given.
     ///
     /// # Errors
     /// Where certificate and key do not belong together, or the host cannot be named in a certificate.
-    pub fn tls(mut self, trust: &Trust, identity: Option<&Identity>) -> Result<Self, TrustError> {
-        let host = host(&self.address).to_owned();
-        let name = ServerName::try_from(host).map_err(|_| TrustError::Name)?;
+    pub fn tls(
+        mut self,
+        trust: &Trust,
+        identity: Option<&Identity>,
+        name: Option<&str>,
+    ) -> Result<Self, TrustError> {
+        let name = name.unwrap_or_else(|| host(&self.address)).to_owned();
+        let name = ServerName::try_from(name).map_err(|_| TrustError::Name)?;
         self.tls = Some((trust.client_config(identity)?, name));
         Ok(self)
     }
@@ -222,15 +235,28 @@ impl Snapshots {
         limited.read_until(b'\n', &mut self.line).await?;
         match self.line.as_slice() {
             b"Unauthorized\n" if !self.seen => Err(Error::Unauthorized),
-            line if line.last() == Some(&b'\n') => {
-                self.seen = true;
-                Ok(serde_json::from_slice(line)?)
-            }
+            line if line.last() == Some(&b'\n') => match serde_json::from_slice(line) {
+                Ok(snapshot) => {
+                    self.seen = true;
+                    Ok(snapshot)
+                }
+                Err(error) if self.seen => Err(error.into()),
+                Err(error) => match serde_json::from_slice(line) {
+                    Ok(Answer { error }) => Err(Error::Answered(error)),
+                    Err(_) => Err(error.into()),
+                },
+            },
             [] if !self.seen => Err(Error::Refused),
             [] => Err(Error::Closed),
             _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
         }
     }
+}
+
+/// What the agent says instead of a snapshot.
+#[derive(serde::Deserialize)]
+struct Answer {
+    error: String,
 }
 
 /// How long to wait before connecting again: a second at first, twice as long each time, half a minute at most, and none of
@@ -279,6 +305,12 @@ fn with_port(address: &str) -> String {
             }
         }
     }
+}
+
+/// The host of an address as [`Connector::new`] takes it, without port and brackets.
+#[must_use]
+pub fn host_name(address: &str) -> String {
+    host(&with_port(address)).to_owned()
 }
 
 /// Without the port, and an IPv6 address without its brackets.

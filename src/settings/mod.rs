@@ -6,6 +6,7 @@
 
 mod credentials;
 mod docker_host;
+mod host_root;
 mod key;
 mod labels;
 mod parse;
@@ -16,6 +17,7 @@ mod whitelist;
 
 pub use credentials::{CredentialSources, Credentials, Stamps};
 pub use docker_host::DockerHost;
+pub use host_root::HostRoot;
 pub use key::{ApiKey, ApiKeys, KeySource};
 pub use labels::LabelPatterns;
 pub use redaction::Redaction;
@@ -73,6 +75,8 @@ pub struct CollectSettings {
     pub container_labels: LabelPatterns,
     /// `LOG_REDACT`: what is taken out of containers' log lines.
     pub log_redact: Redaction,
+    /// `HOST_ROOT`: where the host's own files are.
+    pub host_root: HostRoot,
 }
 
 /// Where containers' figures and logs come from.
@@ -213,6 +217,12 @@ impl CollectSettings {
                 &raw.log_redact,
                 Redaction::default(),
                 Redaction::parse,
+            ),
+            host_root: reader.value(
+                "HOST_ROOT",
+                &raw.host_root,
+                HostRoot::default(),
+                HostRoot::parse,
             ),
         }
     }

@@ -27,6 +27,7 @@ pub(super) struct RawSettings {
     pub(super) container_stats: Option<String>,
     pub(super) container_labels: Option<String>,
     pub(super) log_redact: Option<String>,
+    pub(super) host_root: Option<String>,
     pub(super) max_clients: Option<String>,
     pub(super) auth_timeout: Option<String>,
     pub(super) write_timeout: Option<String>,
@@ -36,7 +37,7 @@ pub(super) struct RawSettings {
 }
 
 /// The names of all variables that the agent reads.
-pub(super) const VARIABLES: [&str; 26] = [
+pub(super) const VARIABLES: [&str; 27] = [
     "API_KEY",
     "API_KEY_FILE",
     "SOCKET_PORT",
@@ -57,6 +58,7 @@ pub(super) const VARIABLES: [&str; 26] = [
     "CONTAINER_STATS",
     "CONTAINER_LABELS",
     "LOG_REDACT",
+    "HOST_ROOT",
     "MAX_CLIENTS",
     "AUTH_TIMEOUT",
     "WRITE_TIMEOUT",

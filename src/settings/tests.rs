@@ -3,8 +3,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use super::{
-    CollectSettings, ContainerStats, DockerHost, LabelPatterns, LogFormat, Problems, Redaction,
-    Settings,
+    CollectSettings, ContainerStats, DockerHost, HostRoot, LabelPatterns, LogFormat, Problems,
+    Redaction, Settings,
 };
 
 fn settings(vars: &[(&str, &str)]) -> Result<Settings, Problems> {
@@ -35,6 +35,7 @@ fn a_key_is_all_that_is_needed() {
             docker: Some(DockerHost::default()),
             container_stats: ContainerStats::Auto,
             container_labels: LabelPatterns::default(),
+            host_root: HostRoot::default(),
             log_redact: Redaction::default(),
         }
     );

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::client::{Backoff, Connector, Error};
 use crate::model::Snapshot;
+
+/// How long a first snapshot may take.
+const FIRST_WITHIN: Duration = Duration::from_secs(15);
 
 /// How much is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,10 +21,12 @@ pub(super) enum Detail {
     Logs,
 }
 
-/// What is to be done differently; each change counts, also one to what it was before.
+/// What is wished for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Wish {
     pub(super) detail: Detail,
+    /// How often the user has asked for hosts that are away to be tried now.
+    pub(super) tries: u64,
 }
 
 /// What a feed tells of a host.
@@ -37,7 +42,6 @@ pub(super) enum Told {
         /// Of its connection.
         first: bool,
     },
-    Connecting,
     /// Why, and after what time it is tried again; not by itself where that would be in vain.
     Down {
         why: String,
@@ -63,26 +67,29 @@ pub(super) async fn follow(
     news: mpsc::Sender<News>,
 ) {
     let mut backoff = Backoff::default();
-    let tell = |told| news.send(News { host, told });
     loop {
         let detail = wish.borrow_and_update().detail;
+        let connection = one_connection(&connector, detail, &mut backoff, host, &news);
         let outcome = tokio::select! {
-            outcome = one_connection(&connector, detail, &mut backoff, host, &news) => outcome,
-            changed = wish.changed() => match changed {
-                Ok(()) => continue,
+            outcome = connection => outcome,
+            // That hosts are to be tried does not concern one that is there.
+            changed = wish.wait_for(|wish| wish.detail != detail) => match changed {
+                Ok(_) => continue,
                 Err(_) => return,
             },
         };
         let Some(error) = outcome else { return };
         // A wrong key does not become right, and each more keeps this address out for longer.
-        let again = (!matches!(error, Error::Unauthorized)).then(|| backoff.wait());
+        let in_vain = matches!(error, Error::Unauthorized | Error::Answered(_));
+        let again = (!in_vain).then(|| backoff.wait());
         let told = Told::Down {
             why: error.to_string(),
             again,
         };
-        if tell(told).await.is_err() {
+        if news.send(News { host, told }).await.is_err() {
             return;
         }
+        let tries = wish.borrow().tries;
         let wait = async {
             match again {
                 Some(wait) => sleep(wait).await,
@@ -91,10 +98,7 @@ pub(super) async fn follow(
         };
         tokio::select! {
             () = wait => {}
-            changed = wish.changed() => if changed.is_err() { return },
-        }
-        if tell(Told::Connecting).await.is_err() {
-            return;
+            changed = wish.wait_for(|wish| wish.tries != tries) => if changed.is_err() { return },
         }
     }
 }
@@ -113,7 +117,14 @@ async fn one_connection(
     };
     let mut first = true;
     loop {
-        match snapshots.next().await {
+        // An agent sends its newest at once, or its first as soon as there is one.
+        let next = match first {
+            true => timeout(FIRST_WITHIN, snapshots.next())
+                .await
+                .unwrap_or(Err(Error::Silent(FIRST_WITHIN))),
+            false => snapshots.next().await,
+        };
+        match next {
             Ok(snapshot) => {
                 backoff.reset();
                 let told = Told::Snapshot {

@@ -4,22 +4,24 @@ use std::collections::VecDeque;
 
 /// The newest values of one figure.
 #[derive(Debug, Clone, Default)]
-pub(super) struct History(VecDeque<f64>);
+pub(super) struct History(VecDeque<f32>);
 
 impl History {
-    /// As many as the widest screen shows, two in a column.
-    const MOST: usize = 600;
+    /// As many as a wide screen shows, two in a column. There may be a thousand of these.
+    const MOST: usize = 400;
 
     pub(super) fn push(&mut self, value: f64) {
         if self.0.len() == Self::MOST {
             self.0.pop_front();
         }
-        self.0.push_back(value);
+        self.0.push_back(value as f32);
     }
 
     /// The newest ones, oldest first, `count` at the most.
     pub(super) fn newest(&self, count: usize) -> impl ExactSizeIterator<Item = f64> {
-        self.0.range(self.0.len().saturating_sub(count)..).copied()
+        self.0
+            .range(self.0.len().saturating_sub(count)..)
+            .map(|value| f64::from(*value))
     }
 
     pub(super) fn highest(&self, count: usize) -> f64 {

@@ -9,8 +9,9 @@ use crate::model::{
     Container, ContainerEvent, InterfaceKind, Snapshot, SourceStatus, SystemMetrics,
 };
 
-/// The most lines of a log that are kept, and the most events.
+/// The most lines of a log that are kept, and the most of their text, in bytes; the most events.
 const MOST_LINES: usize = 5000;
+const MOST_TEXT: usize = 8 * 1024 * 1024;
 const MOST_EVENTS: usize = 256;
 /// How long figures may be late before that is a problem, beside an interval as long as the last.
 const LATE: Duration = Duration::from_secs(10);
@@ -22,6 +23,8 @@ pub(super) struct Host {
     pub(super) link: Link,
     pub(super) newest: Option<Newest>,
     pub(super) cpu: History,
+    /// Each core's.
+    pub(super) cores: Vec<History>,
     /// In percent.
     pub(super) memory: History,
     /// Bytes per second: of the network, received and sent; of disks, read and written.
@@ -74,6 +77,8 @@ pub(super) struct Log {
     pub(super) lines: VecDeque<String>,
     /// How many lines have left at the front: a line keeps its number.
     pub(super) first: u64,
+    /// How much text they are, in bytes.
+    text: usize,
     /// How many the agent could not tell.
     pub(super) dropped: u64,
     /// The newest line that was told: who connects again is told the last ones once more.
@@ -89,6 +94,7 @@ impl Host {
             link: Link::Connecting,
             newest: None,
             cpu: History::default(),
+            cores: Vec::new(),
             memory: History::default(),
             received: History::default(),
             sent: History::default(),
@@ -105,6 +111,11 @@ impl Host {
         self.link = Link::Live;
         let system = &snapshot.system;
         self.cpu.push(system.cpu_percent[0]);
+        self.cores
+            .resize_with(system.cpu_cores.len(), History::default);
+        for (history, percent) in self.cores.iter_mut().zip(&system.cpu_cores) {
+            history.push(*percent);
+        }
         self.memory.push(memory_percent(system));
         let (received, sent) = traffic(system);
         self.received.push(received);
@@ -164,19 +175,19 @@ impl Host {
         Some(waited.unwrap_or_default() + (now - newest.at))
     }
 
-    pub(super) fn container(&self, id: &str) -> Option<&Container> {
-        let snapshot = &self.newest.as_ref()?.snapshot;
-        snapshot
-            .containers
-            .iter()
-            .find(|container| container.id == id)
+    /// The container of this id, or else of this name.
+    pub(super) fn container(&self, id: &str, name: &str) -> Option<&Container> {
+        let containers = &self.newest.as_ref()?.snapshot.containers;
+        let called = |container: &&Container| container.name.trim_start_matches('/') == name;
+        let by_id = containers.iter().find(|container| container.id == id);
+        by_id.or_else(|| containers.iter().find(called))
     }
 
     /// Everything that is not as it should be, the worst first.
     pub(super) fn problems(&self, now: Instant) -> Vec<(Level, String)> {
         let mut problems = Vec::new();
         match &self.link {
-            Link::Down { why, .. } => problems.push((Level::Bad, why.clone())),
+            Link::Down { why, .. } => problems.push((Level::Bad, text::plain(why))),
             Link::Connecting | Link::Live => {}
         }
         let Some(newest) = &self.newest else {
@@ -274,10 +285,15 @@ impl Log {
         if let Some(last) = lines.last() {
             self.told = Some(last.clone());
         }
+        let before = self.lines.len();
         self.lines
             .extend(lines[known..].iter().map(|line| text::plain(line)));
-        while self.lines.len() > MOST_LINES {
-            self.lines.pop_front();
+        self.text += self.lines.range(before..).map(String::len).sum::<usize>();
+        while self.lines.len() > MOST_LINES || self.text > MOST_TEXT {
+            let Some(oldest) = self.lines.pop_front() else {
+                break;
+            };
+            self.text -= oldest.len();
             self.first += 1;
         }
     }

@@ -55,6 +55,10 @@ impl Value {
         }
     }
 
+    fn is_unknown(&self) -> bool {
+        self.number == Some(f64::NEG_INFINITY)
+    }
+
     pub(super) fn level(mut self, level: Level) -> Self {
         self.level = level;
         self
@@ -109,22 +113,19 @@ impl Listing {
     /// place is.
     pub(super) fn arrange(&mut self, mut rows: Vec<Row>) -> Vec<Row> {
         let wanted = self.filter.to_lowercase();
-        rows.retain(|row| {
-            wanted.is_empty()
-                || row
-                    .values
-                    .iter()
-                    .any(|value| value.text.to_lowercase().contains(&wanted))
-        });
+        let fits = |value: &Value| value.text.to_lowercase().contains(&wanted);
+        rows.retain(|row| wanted.is_empty() || row.values.iter().any(fits));
+        let columns = rows.first().map_or(0, |row| row.values.len());
+        let sort = self.sort.min(columns.saturating_sub(1));
         rows.sort_by(|one, other| {
-            let order = compare(&one.values[self.sort], &other.values[self.sort]);
-            let order = if self.reversed {
-                order.reverse()
-            } else {
-                order
+            let (this, that) = (&one.values[sort], &other.values[sort]);
+            let order = match self.reversed {
+                true => compare(that, this),
+                false => compare(this, that),
             };
+            let known_first = this.is_unknown().cmp(&that.is_unknown());
             // Whatever has the same value stays where it is.
-            order.then_with(|| one.id.cmp(&other.id))
+            known_first.then(order).then_with(|| one.id.cmp(&other.id))
         });
         let place = self
             .selected
@@ -302,6 +303,19 @@ mod tests {
         assert_eq!(ids(&listing.arrange(all.clone())), "abc");
         listing.filter = "C".to_owned();
         assert_eq!(ids(&listing.arrange(all)), "c");
+    }
+
+    #[test]
+    fn what_is_not_known_comes_last_either_way() {
+        let mut listing = Listing::sorted_by(1);
+        let mut all = rows(&[("a", 1.0), ("b", 3.0), ("c", 2.0)]);
+        all[0].values[1] = Value::unknown();
+        assert_eq!(ids(&listing.arrange(all.clone())), "bca");
+        listing.sort_by(1);
+        assert_eq!(ids(&listing.arrange(all.clone())), "cba");
+        // A column that there is not, of a list that is no longer shown.
+        listing.sort = 7;
+        assert_eq!(listing.arrange(all).len(), 3);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler};
 use tokio::sync::{mpsc, watch};
 
-use super::feed::{News, Told, Wish};
+use super::feed::{Detail, News, Told, Wish};
 use crate::app::Measuring;
 use crate::messages::{ClientId, Delivery, Subscribe, Unsubscribe};
 use crate::model::Options;
@@ -39,7 +39,7 @@ pub(super) async fn follow(
             options,
             deliveries: inbox.recipient(),
         });
-        let ended = pass_on(&mut lines, host, &news, &mut wish).await;
+        let ended = pass_on(&mut lines, host, detail, &news, &mut wish).await;
         let client: ClientId = client;
         measuring.aggregator.do_send(Unsubscribe { client });
         if ended {
@@ -53,6 +53,7 @@ pub(super) async fn follow(
 async fn pass_on(
     lines: &mut mpsc::Receiver<Vec<u8>>,
     host: usize,
+    detail: Detail,
     news: &mpsc::Sender<News>,
     wish: &mut watch::Receiver<Wish>,
 ) -> bool {
@@ -60,7 +61,7 @@ async fn pass_on(
     loop {
         let line = tokio::select! {
             line = lines.recv() => line,
-            changed = wish.changed() => return changed.is_err(),
+            changed = wish.wait_for(|wish| wish.detail != detail) => return changed.is_err(),
         };
         let Some(line) = line else { return true };
         let told = match serde_json::from_slice(&line) {

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use crossterm::event::{Event, EventStream, KeyEventKind};
 use futures_util::StreamExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::client::Connector;
 use crate::settings::CollectSettings;
@@ -31,6 +31,8 @@ use view::Theme;
 
 /// How often what is shown grows older.
 const AGEING: Duration = Duration::from_secs(1);
+/// The least time between two pictures that nobody has pressed a key for.
+const AT_MOST: Duration = Duration::from_millis(100);
 /// News that wait to be taken in; a feed whose are further waits with them.
 const MOST_WAITING: usize = 64;
 
@@ -51,8 +53,10 @@ pub async fn run(watched: Watched, colours: bool) -> io::Result<()> {
     let (addresses, wishes) = feeds(watched, &news);
     drop(news);
     let screen = Screen::new(addresses, Theme { colours });
+    // First, so that none comes between.
+    let mut ends = Ends::listen()?;
     let mut terminal = Terminal::take()?;
-    show(screen, &mut terminal, told, &wishes).await
+    show(screen, &mut terminal, told, &wishes, &mut ends).await
 }
 
 /// Starts a feed for each host.
@@ -92,15 +96,18 @@ async fn show(
     terminal: &mut Terminal,
     mut told: mpsc::Receiver<News>,
     wishes: &[watch::Sender<Wish>],
+    ends: &mut Ends,
 ) -> io::Result<()> {
     let mut events = EventStream::new();
     let mut ageing = interval(AGEING);
     ageing.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut drawn = Instant::now();
+    // What has come since is not on the screen yet.
+    let mut behind = false;
     loop {
-        let changed = tokio::select! {
+        let soon = sleep_until((drawn + AT_MOST).into());
+        let at_once = tokio::select! {
+            () = soon, if behind => true,
             event = events.next() => match event {
                 Some(event) => match input(&mut screen, &event?) {
                     Outcome::Quit => return Ok(()),
@@ -109,26 +116,29 @@ async fn show(
                         true
                     }
                     Outcome::Retry => {
-                        wishes.iter().for_each(|wish| wish.send_modify(|_| {}));
+                        wishes.iter().for_each(|wish| wish.send_modify(|wish| wish.tries += 1));
                         true
                     }
                     Outcome::Stay => true,
+                    Outcome::Nothing => false,
                 },
                 // The terminal is gone.
                 None => return Ok(()),
             },
-            Some(news) = told.recv() => screen.take(news, Instant::now()),
+            Some(news) = told.recv() => {
+                behind |= screen.take(news, Instant::now());
+                behind && drawn.elapsed() >= AT_MOST
+            }
             _ = ageing.tick() => true,
-            _ = terminate.recv() => return Ok(()),
-            _ = hangup.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            () = ends.next() => return Ok(()),
         };
         for (host, wish) in wishes.iter().enumerate() {
             let detail = screen.detail(host);
             wish.send_if_modified(|wish| std::mem::replace(&mut wish.detail, detail) != detail);
         }
-        if changed {
+        if at_once {
             terminal.draw(|frame| view::draw(&mut screen, frame, Instant::now()))?;
+            (drawn, behind) = (Instant::now(), false);
         }
     }
 }
@@ -136,10 +146,33 @@ async fn show(
 fn input(screen: &mut Screen, event: &Event) -> Outcome {
     match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => screen.key(*key),
-        Event::Mouse(mouse) => {
-            screen.mouse(*mouse);
-            Outcome::Stay
-        }
+        // Each movement of it is told.
+        Event::Mouse(mouse) if !screen.mouse(*mouse) => Outcome::Nothing,
         _ => Outcome::Stay,
+    }
+}
+
+/// The signals that end the view.
+struct Ends([Signal; 4]);
+
+impl Ends {
+    fn listen() -> io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::quit())?,
+        ]))
+    }
+
+    /// Waits for one of them.
+    async fn next(&mut self) {
+        let [terminate, hangup, interrupt, quit] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = quit.recv() => {}
+        }
     }
 }

@@ -12,6 +12,8 @@ use super::view::{Theme, columns};
 
 /// How far the mouse's wheel goes, in lines.
 const WHEEL: isize = 3;
+/// How far a log is moved sideways, in columns.
+const SIDEWAYS: u16 = 20;
 
 /// Everything that is shown, or can be.
 pub(super) struct Screen {
@@ -26,6 +28,8 @@ pub(super) struct Screen {
     pub(super) log: LogView,
     /// Which of the two is shown below a container's figures.
     pub(super) tail: Tail,
+    /// A container's events.
+    pub(super) happened: Listing,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +100,11 @@ pub(super) enum Tail {
 pub(super) struct LogView {
     /// The number of the last line that is seen; none while the newest is followed.
     pub(super) bottom: Option<u64>,
+    /// How many columns are left out at the left.
+    pub(super) left: u16,
     pub(super) search: String,
+    /// The number of the line that was found last.
+    pub(super) found: Option<u64>,
     /// How many lines were seen last.
     pub(super) height: u64,
 }
@@ -117,6 +125,7 @@ impl Screen {
             panes: panes(),
             log: LogView::default(),
             tail: Tail::Log,
+            happened: Listing::default(),
         }
     }
 
@@ -127,7 +136,6 @@ impl Screen {
         };
         match news.told {
             Told::Snapshot { snapshot, first } => host.take(snapshot, first, now),
-            Told::Connecting => host.link = Link::Connecting,
             Told::Down { why, again } => {
                 host.link = Link::Down {
                     why,
@@ -162,7 +170,10 @@ impl Screen {
                 &mut self.panes[self.pane as usize],
                 columns::of_pane(self.pane),
             )),
-            View::Container { .. } => None,
+            View::Container { .. } => match self.tail {
+                Tail::Log => None,
+                Tail::Events => Some((&mut self.happened, columns::of_pane(Pane::Events))),
+            },
         }
     }
 
@@ -171,9 +182,9 @@ impl Screen {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return match key.code {
                 KeyCode::Char('c') => Outcome::Quit,
-                KeyCode::Char('f') => self.move_by(1, true),
-                KeyCode::Char('b') => self.move_by(-1, true),
                 KeyCode::Char('l') => Outcome::Clear,
+                KeyCode::Char('f') => self.page(1),
+                KeyCode::Char('b') => self.page(-1),
                 _ => Outcome::Stay,
             };
         }
@@ -205,19 +216,25 @@ impl Screen {
                 }
             }
             KeyCode::Char('R') | KeyCode::F(5) => return Outcome::Retry,
+            KeyCode::Right if self.is_log() => {
+                self.log.left = self.log.left.saturating_add(SIDEWAYS);
+            }
+            KeyCode::Left if self.is_log() => {
+                self.log.left = self.log.left.saturating_sub(SIDEWAYS);
+            }
             KeyCode::Tab | KeyCode::Right => self.turn(1),
             KeyCode::BackTab | KeyCode::Left => self.turn(Pane::ALL.len() - 1),
             KeyCode::Enter => self.open(),
             KeyCode::Esc | KeyCode::Backspace => self.back(),
-            KeyCode::Char('f') if self.is_log() => self.log.bottom = None,
+            KeyCode::Char('f') if self.is_log() => (self.log.bottom, self.log.found) = (None, None),
             KeyCode::Char('n') if self.is_log() => self.search(true),
             KeyCode::Char('N') if self.is_log() => self.search(false),
-            KeyCode::Char('j') | KeyCode::Down => return self.move_by(1, false),
-            KeyCode::Char('k') | KeyCode::Up => return self.move_by(-1, false),
-            KeyCode::PageDown | KeyCode::Char(' ') => return self.move_by(1, true),
-            KeyCode::PageUp => return self.move_by(-1, true),
-            KeyCode::Home | KeyCode::Char('g') => return self.move_by(isize::MIN, false),
-            KeyCode::End | KeyCode::Char('G') => return self.move_by(isize::MAX, false),
+            KeyCode::Char('j') | KeyCode::Down => self.move_by(1, false),
+            KeyCode::Char('k') | KeyCode::Up => self.move_by(-1, false),
+            KeyCode::PageDown | KeyCode::Char(' ') => self.move_by(1, true),
+            KeyCode::PageUp => self.move_by(-1, true),
+            KeyCode::Home | KeyCode::Char('g') => self.move_by(isize::MIN, false),
+            KeyCode::End | KeyCode::Char('G') => self.move_by(isize::MAX, false),
             _ => {}
         }
         Outcome::Stay
@@ -253,6 +270,8 @@ impl Screen {
             KeyCode::Enter => {
                 self.mode = Mode::Normal;
                 if self.is_log() {
+                    // From the newest line.
+                    self.log.found = None;
                     self.search(false);
                 }
             }
@@ -265,7 +284,10 @@ impl Screen {
         match self.view {
             View::Fleet => &mut self.fleet.filter,
             View::Host(_) => &mut self.panes[self.pane as usize].filter,
-            View::Container { .. } => &mut self.log.search,
+            View::Container { .. } => match self.tail {
+                Tail::Log => &mut self.log.search,
+                Tail::Events => &mut self.happened.filter,
+            },
         }
     }
 
@@ -274,7 +296,10 @@ impl Screen {
         match self.view {
             View::Fleet => &self.fleet.filter,
             View::Host(_) => &self.panes[self.pane as usize].filter,
-            View::Container { .. } => &self.log.search,
+            View::Container { .. } => match self.tail {
+                Tail::Log => &self.log.search,
+                Tail::Events => &self.happened.filter,
+            },
         }
     }
 
@@ -306,12 +331,13 @@ impl Screen {
             }
             View::Host(host) if self.pane == Pane::Containers => {
                 let selected = self.panes[Pane::Containers as usize].selected();
-                let container = selected.and_then(|id| self.hosts[host].container(id));
+                let container = selected.and_then(|id| self.hosts[host].container(id, id));
                 if let Some(container) = container {
                     let name = container.name.trim_start_matches('/').to_owned();
                     let id = container.id.clone();
                     self.hosts[host].follow_log(Some(&name));
                     self.log = LogView::default();
+                    self.happened = Listing::default();
                     self.tail = Tail::Log;
                     self.view = View::Container { host, id, name };
                 }
@@ -337,8 +363,13 @@ impl Screen {
         }
     }
 
+    fn page(&mut self, by: isize) -> Outcome {
+        self.move_by(by, true);
+        Outcome::Stay
+    }
+
     /// So many lines, or pages, down.
-    fn move_by(&mut self, by: isize, pages: bool) -> Outcome {
+    fn move_by(&mut self, by: isize, pages: bool) {
         if let Some((listing, _)) = self.listing() {
             let page = if pages { listing.page() } else { 1 };
             listing.go(by.saturating_mul(page));
@@ -347,16 +378,15 @@ impl Screen {
             let page = if pages { height } else { 1 };
             self.scroll_log((by as i64).saturating_mul(page));
         }
-        Outcome::Stay
     }
 
     fn scroll_log(&mut self, by: i64) {
         let Some((first, end)) = self.log_range() else {
             return;
         };
-        let bottom = self.log.bottom.unwrap_or(end.saturating_sub(1));
         // A screen full is always seen, where there is as much.
         let least = (first + self.log.height).saturating_sub(1);
+        let bottom = self.log.bottom.unwrap_or(end.saturating_sub(1)).max(least);
         let bottom = bottom.saturating_add_signed(by).max(least);
         self.log.bottom = (bottom + 1 < end).then_some(bottom);
     }
@@ -377,7 +407,7 @@ impl Screen {
             return;
         }
         let end = log.first + log.lines.len() as u64;
-        let at = self.log.bottom.unwrap_or(end);
+        let at = self.log.found.unwrap_or(end);
         let found = log
             .lines
             .iter()
@@ -389,17 +419,18 @@ impl Screen {
             false => found.take_while(|number| *number < at).last(),
         };
         if let Some(found) = found {
+            self.log.found = Some(found);
             let least = (log.first + self.log.height).saturating_sub(1);
             self.log.bottom = Some(found.max(least)).filter(|bottom| bottom + 1 < end);
         }
     }
 
-    /// What the mouse does.
-    pub(super) fn mouse(&mut self, event: MouseEvent) {
+    /// What the mouse does; whether anything.
+    pub(super) fn mouse(&mut self, event: MouseEvent) -> bool {
         let at = Position::new(event.column, event.row);
         match event.kind {
-            MouseEventKind::ScrollDown => drop(self.move_by(WHEEL, false)),
-            MouseEventKind::ScrollUp => drop(self.move_by(-WHEEL, false)),
+            MouseEventKind::ScrollDown => self.move_by(WHEEL, false),
+            MouseEventKind::ScrollUp => self.move_by(-WHEEL, false),
             MouseEventKind::Down(MouseButton::Left) if self.mode == Mode::Normal => {
                 // Another pane may be seen beside the one that keys move in.
                 if let View::Host(_) = self.view
@@ -415,10 +446,11 @@ impl Screen {
                     self.open();
                 }
             }
-            MouseEventKind::Down(MouseButton::Left) => self.mode = Mode::Normal,
-            MouseEventKind::Down(MouseButton::Right) => self.back(),
-            _ => {}
+            MouseEventKind::Down(MouseButton::Right) if self.mode == Mode::Normal => self.back(),
+            MouseEventKind::Down(_) => self.mode = Mode::Normal,
+            _ => return false,
         }
+        true
     }
 }
 
@@ -426,6 +458,8 @@ impl Screen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Stay,
+    /// Nothing has happened.
+    Nothing,
     Quit,
     /// Hosts that are away are tried now.
     Retry,

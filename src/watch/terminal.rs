@@ -13,7 +13,13 @@ use ratatui::Frame;
 use ratatui::backend::CrosstermBackend;
 
 /// The terminal, while it is this program's.
-pub(super) struct Terminal(ratatui::Terminal<CrosstermBackend<Stdout>>);
+pub(super) struct Terminal {
+    screen: ratatui::Terminal<CrosstermBackend<Stdout>>,
+    _back: GiveBack,
+}
+
+/// Gives it back when it is dropped.
+struct GiveBack;
 
 impl Terminal {
     /// Takes it: another screen, keys as they are pressed, the mouse.
@@ -31,24 +37,26 @@ impl Terminal {
             give_back();
             before(panic);
         }));
+        let back = GiveBack;
         enable_raw_mode()?;
-        // From here on dropping this gives it back.
-        let terminal = Self(ratatui::Terminal::new(CrosstermBackend::new(io::stdout()))?);
         execute!(io::stdout(), EnterAlternateScreen, EnableMouseCapture)?;
-        Ok(terminal)
+        Ok(Self {
+            screen: ratatui::Terminal::new(CrosstermBackend::new(io::stdout()))?,
+            _back: back,
+        })
     }
 
     /// Draws everything anew the next time.
     pub(super) fn clear(&mut self) -> io::Result<()> {
-        self.0.clear()
+        self.screen.clear()
     }
 
     pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
-        self.0.draw(draw).map(drop)
+        self.screen.draw(draw).map(drop)
     }
 }
 
-impl Drop for Terminal {
+impl Drop for GiveBack {
     fn drop(&mut self) {
         give_back();
     }

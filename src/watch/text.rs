@@ -87,6 +87,8 @@ pub(super) fn plain(text: &str) -> String {
         match character {
             '\u{1b}' => skip_sequence(&mut characters),
             '\t' => plain.push_str("    "),
+            // What turns the direction of text would turn the rest of the line, too.
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' => {}
             control if control.is_control() => {}
             other => plain.push(other),
         }
@@ -107,6 +109,13 @@ fn skip_sequence(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
             while characters
                 .next()
                 .is_some_and(|one| !matches!(one, '\u{7}' | '\\' | '\u{9c}'))
+            {}
+        }
+        // Of `ESC ( B` and its like the last says what.
+        Some(' '..='/') => {
+            while characters
+                .next()
+                .is_some_and(|one| (' '..='/').contains(&one))
             {}
         }
         _ => {}
@@ -151,6 +160,7 @@ mod tests {
         assert_eq!(plain("\u{1b}[1;31mred\u{1b}[0m\tx\r\u{7}"), "red    x");
         assert_eq!(plain("\u{1b}]0;title\u{7}rest"), "rest");
         assert_eq!(plain("\u{1b}"), "");
+        assert_eq!(plain("\u{1b}(Bx\u{202e}y\u{2066}z"), "xyz");
         assert_eq!(plain("häß 💩"), "häß 💩");
     }
 

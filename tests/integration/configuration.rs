@@ -39,6 +39,7 @@ pub(crate) const GOOD: &[(&str, &[&str])] = &[
         "LOG_REDACT",
         &["AKIA[0-9A-Z]{16} (?i)token=(?P<secret>\\S+)", "é+"],
     ),
+    ("HOST_ROOT", &["/", "/host/"]),
     ("MAX_CLIENTS", &["1", "100000"]),
     ("AUTH_TIMEOUT", &["500ms", "1m"]),
     ("WRITE_TIMEOUT", &["500ms", "1m"]),
@@ -85,6 +86,7 @@ const BAD: &[(&str, &[&str])] = &[
         "LOG_REDACT",
         &["fine [", "(?=ahead)", "x*", r"\w{9999}{9999}"],
     ),
+    ("HOST_ROOT", &["host", "./", "/host/.."]),
     ("DOCKER_ENABLED", &["no", "2"]),
     (
         "DOCKER_HOST",

@@ -40,6 +40,17 @@ const GO: Example = Example {
     program: || BUILT.get_or_init(build_go).clone(),
 };
 
+const RUST: Example = Example {
+    file: "client.rs",
+    program: || {
+        let tests = std::env::current_exe().unwrap();
+        let built = tests.parent().and_then(Path::parent).unwrap();
+        let client = built.join("examples/client");
+        assert!(client.exists(), "cargo build --examples comes first");
+        client
+    },
+};
+
 static BUILT: OnceLock<PathBuf> = OnceLock::new();
 
 fn source(file: &str) -> PathBuf {
@@ -356,6 +367,19 @@ macro_rules! every_language {
             )+
         }
     };
+}
+
+// What it reads are whole snapshots, of the library's types, and it is the kernel who tells it of silence.
+every_language! {
+    (
+        prints_a_line_for_each_snapshot
+        reconnects
+        ends_at_a_wrong_key
+        ends_when_asked_to
+        speaks_tls_and_shows_a_certificate
+        shows_its_key_to_nobody_else
+    )
+    rust RUST
 }
 
 every_language! {

@@ -40,6 +40,7 @@ fi
 "$here/packages.sh" dockerd:docker.io 'docker:docker-cli|docker.io' iptables:iptables busybox:busybox-static
 mkdir -p "$own"
 "$here/packages.sh" strace:strace || echo 'NOTE: system calls are not counted'
+"$here/packages.sh" tmux:tmux || echo 'NOTE: the terminal view is not measured'
 [[ ${BENCH_PEERS:-1} == 0 ]] || install_peers
 
 # A copy of what users build: `cargo bench` builds one, too, with features that only tests need.

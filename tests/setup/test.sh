@@ -24,7 +24,8 @@ tell_of_go() {
 }
 
 run_without_docker() {
-    "$here/packages.sh" openssl:openssl zstd:zstd dbus-daemon:dbus-daemon tmux:tmux
+    "$here/packages.sh" openssl:openssl zstd:zstd dbus-daemon:dbus-daemon tmux:tmux python3:python3 \
+        node:nodejs jq:jq
     cargo test --locked --no-run
 
     local names=() skips=() name status=0
@@ -49,7 +50,8 @@ run_without_docker() {
 run_all() {
     local unmet=
     "$here/packages.sh" dockerd:docker.io 'docker:docker-cli|docker.io' iptables:iptables \
-        busybox:busybox-static openssl:openssl zstd:zstd dbus-daemon:dbus-daemon haproxy:haproxy tmux:tmux || unmet=1
+        busybox:busybox-static openssl:openssl zstd:zstd dbus-daemon:dbus-daemon haproxy:haproxy tmux:tmux \
+        docker-compose:docker-compose python3:python3 node:nodejs jq:jq || unmet=1
     if ((EUID != 0)); then
         echo 'error: missing: root (some Docker tests start an engine of their own)' >&2
         unmet=1

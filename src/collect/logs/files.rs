@@ -9,7 +9,7 @@ use crate::collect::docker::engine::{EngineError, Inspected};
 use crate::collect::docker::{Inspection, Listed, Running};
 use crate::messages::EndedLog;
 use crate::model::{LogLines, Positions};
-use crate::settings::{CollectSettings, ContainerStats, Redaction};
+use crate::settings::{CollectSettings, ContainerStats, HostRoot, Redaction};
 
 /// The most containers that have ended whose position is kept.
 pub(super) const MOST_ENDED: usize = 1024;
@@ -25,6 +25,7 @@ pub(super) struct Files {
     lines: usize,
     redaction: Redaction,
     way: ContainerStats,
+    root: HostRoot,
     /// Running containers, by id.
     known: HashMap<String, Known>,
     /// Containers that have ended, by id: one that is started again goes on where it was.
@@ -90,6 +91,7 @@ impl Files {
             lines: settings.log_lines,
             redaction: settings.log_redact.clone(),
             way: settings.container_stats,
+            root: settings.host_root.clone(),
             known: HashMap::new(),
             ended: HashMap::new(),
             began: None,
@@ -190,7 +192,8 @@ impl Files {
                 let log = ended.map(|ended| ended.log).unwrap_or_else(|| {
                     let id = Arc::from(listed.id.as_str());
                     let new = self.new_of(listed);
-                    let log = LogFile::new(id, path.clone(), inspected.tty, self.lines, new);
+                    let log =
+                        LogFile::new(id, self.root.file(path), inspected.tty, self.lines, new);
                     Box::new(log.redacting(&self.redaction))
                 });
                 Known::File {

@@ -16,6 +16,7 @@ use rustix::fs::{StatVfs, Timespec};
 
 use crate::collect::mountinfo::{self, Mount};
 use crate::model::{Disk, figure};
+use crate::settings::HostRoot;
 
 const GIB: f64 = 1_073_741_824.0;
 /// How long a file system may take to answer before it counts as stuck; also what a reading waits at the most,
@@ -42,9 +43,9 @@ const NO_DATA: [&str; 5] = [
 /// On devices, but images that are always full.
 const IMAGES: [&str; 3] = ["erofs", "iso9660", "squashfs"];
 
-/// Used and total space of `/`, in GiB. Blocks while the file system does not answer.
-pub(super) fn root() -> io::Result<(f64, f64)> {
-    let full = Full::of(&rustix::fs::statvfs("/")?);
+/// Used and total space of the host's `/`, in GiB. Blocks while the file system does not answer.
+pub(super) fn root(host: &HostRoot) -> io::Result<(f64, f64)> {
+    let full = Full::of(&rustix::fs::statvfs(host.directory())?);
     Ok((full.used, full.total))
 }
 
@@ -73,6 +74,7 @@ impl Full {
 
 /// What is kept of the file systems between two readings.
 pub(super) struct Disks {
+    host: HostRoot,
     /// The table of mounts. The kernel says when it has changed.
     table: File,
     /// None until it has been read.
@@ -85,14 +87,18 @@ pub(super) struct Disks {
 /// A file system and where it is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mounted {
+    /// On the host.
     point: String,
+    /// By this process.
+    seen_at: String,
     device: String,
     kind: String,
 }
 
 impl Disks {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(host: HostRoot) -> io::Result<Self> {
         Ok(Self {
+            host,
             table: File::open("/proc/self/mountinfo")?,
             mounted: None,
             known: HashMap::new(),
@@ -106,19 +112,18 @@ impl Disks {
             let mut table = Vec::new();
             self.table.rewind()?;
             self.table.read_to_end(&mut table)?;
-            self.mounted = Some(with_data(mountinfo::parse(&String::from_utf8_lossy(
-                &table,
-            ))));
+            let table = String::from_utf8_lossy(&table);
+            self.mounted = Some(with_data(mountinfo::parse(&table), &self.host));
         }
         let mounted = self.mounted.as_deref().unwrap_or_default();
-        let points: Vec<&str> = mounted.iter().map(|one| one.point.as_str()).collect();
+        let points: Vec<&str> = mounted.iter().map(|one| one.seen_at.as_str()).collect();
         self.asker.ask(&points, &mut self.known);
         let there: HashSet<&str> = points.into_iter().collect();
         self.known.retain(|point, _| there.contains(point.as_str()));
         let disks = mounted.iter().filter_map(|mounted| {
-            let stuck = self.asker.is_stuck(&mounted.point);
+            let stuck = self.asker.is_stuck(&mounted.seen_at);
             // One that has been asked for the first time may answer yet.
-            let known = self.known.get(&mounted.point).filter(|_| !stuck);
+            let known = self.known.get(&mounted.seen_at).filter(|_| !stuck);
             let full = match known {
                 Some(full) => *full,
                 None if stuck => None,
@@ -151,15 +156,20 @@ fn has_changed(table: &File) -> bool {
 }
 
 /// Those that keep data, each once, by mount point.
-fn with_data<'t>(mounts: impl Iterator<Item = Mount<'t>>) -> Vec<Mounted> {
+fn with_data<'t>(mounts: impl Iterator<Item = Mount<'t>>, host: &HostRoot) -> Vec<Mounted> {
     // What is mounted last at a point hides what was there before.
     let visible: BTreeMap<String, Mount<'_>> =
         mounts.map(|mount| (mount.point.clone(), mount)).collect();
-    let mut mounts: Vec<Mount<'_>> = visible.into_values().filter(keeps_data).collect();
+    let on_host = |mount: Mount<'t>| Some((host.path_on_host(&mount.point)?, mount));
+    let mut mounts: Vec<(String, Mount<'_>)> = visible
+        .into_values()
+        .filter_map(on_host)
+        .filter(|(point, mount)| keeps_data(point, mount))
+        .collect();
     // Rather the whole than one of its directories, and rather where it is easy to find.
-    mounts.sort_by_key(|mount| (mount.root != "/", mount.point.len()));
+    mounts.sort_by_key(|(point, mount)| (mount.root != "/", point.len()));
     let mut seen = HashSet::new();
-    mounts.retain(|mount| {
+    mounts.retain(|(_, mount)| {
         // The parts of a file system (btrfs) have numbers of their own, and one device.
         let device = match mount.source.as_str() {
             source if source.starts_with("/dev/") => source,
@@ -169,8 +179,9 @@ fn with_data<'t>(mounts: impl Iterator<Item = Mount<'t>>) -> Vec<Mounted> {
     });
     let mut mounted: Vec<Mounted> = mounts
         .into_iter()
-        .map(|mount| Mounted {
-            point: mount.point,
+        .map(|(point, mount)| Mounted {
+            point,
+            seen_at: mount.point,
             device: mount.source,
             kind: mount.kind.to_owned(),
         })
@@ -179,9 +190,9 @@ fn with_data<'t>(mounts: impl Iterator<Item = Mount<'t>>) -> Vec<Mounted> {
     mounted
 }
 
-fn keeps_data(mount: &Mount<'_>) -> bool {
+fn keeps_data(point: &str, mount: &Mount<'_>) -> bool {
     let kind = mount.kind;
-    if mount.point == "/" {
+    if point == "/" {
         return true;
     }
     if kind.starts_with("fuse.") {
@@ -282,9 +293,10 @@ impl Thread {
 mod tests {
     use super::{Disks, Mounted, with_data};
     use crate::collect::mountinfo;
+    use crate::settings::HostRoot;
 
     fn mounted(table: &str) -> Vec<Mounted> {
-        with_data(mountinfo::parse(table))
+        with_data(mountinfo::parse(table), &HostRoot::default())
     }
 
     fn points(table: &str) -> Vec<String> {
@@ -330,6 +342,7 @@ mod tests {
 ";
         let root = Mounted {
             point: "/".to_owned(),
+            seen_at: "/".to_owned(),
             device: "overlay".to_owned(),
             kind: "overlay".to_owned(),
         };
@@ -338,12 +351,31 @@ mod tests {
     }
 
     #[test]
+    fn in_a_container_only_the_hosts_count() {
+        let table = "\
+1 0 0:30 / / rw - overlay overlay rw
+2 0 8:1 / /host rw - ext4 /dev/sda1 rw
+3 0 8:2 / /host/srv rw - ext4 /dev/sda2 rw
+4 0 8:1 /var/lib/docker/containers/1/hosts /etc/hosts rw - ext4 /dev/sda1 rw
+5 0 8:3 / /hostile rw - ext4 /dev/sda3 rw
+";
+        let host = HostRoot::parse("/host").unwrap();
+        let mounted = with_data(mountinfo::parse(table), &host);
+        let places: Vec<(&str, &str)> = mounted
+            .iter()
+            .map(|one| (one.point.as_str(), one.seen_at.as_str()))
+            .collect();
+        assert_eq!(places, [("/", "/host"), ("/srv", "/host/srv")]);
+    }
+
+    #[test]
     fn the_root_is_as_full_as_df_says() {
-        let mut disks = Disks::new().unwrap();
+        let host = HostRoot::default();
+        let mut disks = Disks::new(host.clone()).unwrap();
         for _ in 0..2 {
             let read = disks.read().unwrap();
             let root = read.iter().find(|disk| disk.mount == "/").unwrap();
-            let (used, total) = super::root().unwrap();
+            let (used, total) = super::root(&host).unwrap();
             assert_eq!(root.total, Some(total));
             assert!((root.used.unwrap() - used).abs() < 0.1);
             assert!(!root.stuck);

@@ -21,6 +21,7 @@ use super::blocking::Blocking;
 use super::docker::Containers;
 use super::{Collector, Round, Source};
 use crate::messages::SystemSample;
+use crate::settings::HostRoot;
 use containers::ContainerNames;
 use gpu::Gpus;
 use sampler::Sampler;
@@ -35,6 +36,7 @@ pub type SystemCollector = Collector<HostSource>;
 /// The host as a source.
 pub struct HostSource {
     top_processes: usize,
+    root: HostRoot,
     containers: Option<Containers>,
     sampler: Blocking<Option<Sampler>, Result<SystemSample, sampler::Error>>,
     units: Units,
@@ -60,11 +62,12 @@ fn share(limit: u64, most: u64) -> u64 {
 
 impl HostSource {
     /// A source that lists the `top_processes` processes that use most, and says which of `containers` they
-    /// run in, as far as those are known.
+    /// run in, as far as those are known. The host's own files are below `root`.
     #[must_use]
-    pub fn new(top_processes: usize, containers: Option<Containers>) -> Self {
+    pub fn new(top_processes: usize, root: HostRoot, containers: Option<Containers>) -> Self {
         Self {
             top_processes,
+            root,
             containers,
             sampler: Blocking::new("the host", None),
             units: Units::new(),
@@ -79,7 +82,7 @@ impl Source for HostSource {
     type Sample = SystemSample;
 
     async fn collect(&mut self) -> Round<SystemSample> {
-        let top_processes = self.top_processes;
+        let (top_processes, root) = (self.top_processes, self.root.clone());
         let containers = self.containers.clone();
         let names = move || {
             let known = containers.as_ref().map(Containers::known);
@@ -88,7 +91,7 @@ impl Source for HostSource {
         let read = self.sampler.read(move |sampler| match sampler {
             Some(sampler) => sampler.sample(&names()),
             None => sampler
-                .insert(Sampler::new(top_processes)?)
+                .insert(Sampler::new(top_processes, root)?)
                 .sample(&names()),
         });
         let (read, failed_units, gpus) = tokio::join!(read, self.units.read(), self.gpus.read());

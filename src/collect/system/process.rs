@@ -114,7 +114,7 @@ pub(super) struct Read {
 
 impl Processes {
     /// Lists the `listed` busiest and the `listed` largest.
-    pub(super) fn new(listed: usize) -> io::Result<Self> {
+    pub(super) fn new(listed: usize, users: Users) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             listed,
@@ -127,7 +127,7 @@ impl Processes {
             before: None,
             ticks_per_second: clock_ticks_per_second() as f64,
             page: page_size() as u64,
-            users: Users::default(),
+            users,
             room: Room::default(),
         })
     }
@@ -469,7 +469,7 @@ fn share(part: u64, whole: u64) -> f64 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Found, Processes, effective_user, parse, top};
+    use super::{Found, Processes, Users, effective_user, parse, top};
     use crate::collect::system::ContainerNames;
 
     const STAT: &[u8] = b"1234 (a) b (c) S 1 1234 1234 0 -1 4194304 2731 0 10 0 57 31 5 6 20 0 3 0 \
@@ -559,7 +559,7 @@ mod tests {
 
     #[test]
     fn processes_that_have_ended_are_forgotten() {
-        let mut processes = Processes::new(5).unwrap();
+        let mut processes = Processes::new(5, Users::new("/etc/passwd".into())).unwrap();
         let mut child = std::process::Command::new("sleep")
             .arg("100")
             .spawn()
@@ -575,7 +575,7 @@ mod tests {
 
     #[test]
     fn no_more_files_are_kept_than_may_be() {
-        let mut processes = Processes::new(5).unwrap();
+        let mut processes = Processes::new(5, Users::new("/etc/passwd".into())).unwrap();
         let mut kept_of_all = |most| {
             processes.most_kept = most;
             let read = processes.read(1, &ContainerNames::default()).unwrap();

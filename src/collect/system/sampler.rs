@@ -11,12 +11,14 @@ use rustix::system::uname;
 use sysinfo::System;
 use tracing::trace;
 
+use super::users::Users;
 use super::{ContainerNames, cpu, disk_io, disks, memory, network, process, temperatures};
 use crate::collect::pressure;
 use crate::messages::SystemSample;
 use crate::model::{
     DiskIo, HostInfo, LoadAverage, NetworkInterface, Pressures, SystemMetrics, figure,
 };
+use crate::settings::HostRoot;
 
 /// How far apart the first two readings are: the kernel counts CPU in ticks of 10 ms, so that
 /// the first figures are good to some 4 %.
@@ -58,23 +60,26 @@ pub(super) struct Sampler {
     /// When counters were read last.
     read_at: Instant,
     host: Arc<HostInfo>,
+    root: HostRoot,
 }
 
 impl Sampler {
     /// Takes the reading that the first sample is compared with, and lets some time pass, so
     /// that not even the first sample has rates of 0. Blocks.
-    pub(super) fn new(top_processes: usize) -> Result<Self, Error> {
-        let processes = process::Processes::new(top_processes).map_err(unreadable("/proc"))?;
+    pub(super) fn new(top_processes: usize, root: HostRoot) -> Result<Self, Error> {
+        let users = Users::new(root.file("/etc/passwd"));
+        let processes = process::Processes::new(top_processes, users);
         let mut sampler = Self {
             cpus: cpu::Cpus::default(),
-            processes,
+            processes: processes.map_err(unreadable("/proc"))?,
             last_pass: None,
             interfaces: network::Interfaces::new(Path::new("/sys/class/net")),
             devices: disk_io::Devices::new(Path::new("/sys/block")),
-            disks: disks::Disks::new().map_err(unreadable("/proc/self/mountinfo"))?,
+            disks: disks::Disks::new(root.clone()).map_err(unreadable("/proc/self/mountinfo"))?,
             sensors: temperatures::Sensors::new(Path::new("/sys/class/hwmon")),
             read_at: Instant::now(),
             host: Arc::default(),
+            root,
         };
         let nobody = ContainerNames::default();
         sampler.cpus.read().map_err(unreadable("/proc/stat"))?;
@@ -92,7 +97,8 @@ impl Sampler {
         let processes = timed("processes", || self.processes(memory.total, names))?;
         let (network, disk_io) = self.counters(names)?;
         self.refresh_host(load.cpus)?;
-        let (disk_used, disk_total) = disks::root().map_err(unreadable("/"))?;
+        let (disk_used, disk_total) =
+            disks::root(&self.root).map_err(unreadable("the host's root directory"))?;
         let disks = timed("disks", || self.disks.read());
         let averages = System::load_average().map_err(sysinfo("/proc/loadavg"))?;
         let mib = |bytes: u64| figure(bytes as f64 / MIB, 2);
@@ -173,7 +179,7 @@ impl Sampler {
         }
         self.host = Arc::new(HostInfo {
             hostname: hostname.into_owned(),
-            os: operating_system(),
+            os: operating_system(&self.root),
             kernel: uname.release().to_string_lossy().into_owned(),
             arch: uname.machine().to_string_lossy().into_owned(),
             cpus,
@@ -203,12 +209,22 @@ fn pressure() -> Option<Pressures> {
     })
 }
 
-/// Name and version, as far as `/etc/os-release` tells them.
-fn operating_system() -> String {
-    let name = System::name().unwrap_or_else(|_| "Linux".to_owned());
-    match System::os_version() {
-        Ok(version) => format!("{name} {version}"),
-        Err(_) => name,
+/// Name and version, as far as os-release(5) tells them.
+fn operating_system(root: &HostRoot) -> String {
+    let places = ["/etc/os-release", "/usr/lib/os-release"];
+    let read = |place| fs::read_to_string(root.file(place)).ok();
+    let text = places.into_iter().find_map(read).unwrap_or_default();
+    let field = |name: &str| {
+        let value = text.lines().find_map(|line| {
+            let value = line.strip_prefix(name)?.strip_prefix('=')?;
+            Some(value.trim_matches(['"', '\'']))
+        });
+        value.filter(|value| !value.is_empty())
+    };
+    let name = field("NAME").unwrap_or("Linux");
+    match field("VERSION_ID") {
+        Some(version) => format!("{name} {version}"),
+        None => name.to_owned(),
     }
 }
 
@@ -222,11 +238,11 @@ fn sysinfo(what: &'static str) -> impl FnOnce(sysinfo::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{ContainerNames, Sampler};
+    use super::{ContainerNames, HostRoot, Sampler};
 
     #[test]
     fn the_first_reading_is_already_true() {
-        let sample = Sampler::new(5)
+        let sample = Sampler::new(5, HostRoot::default())
             .and_then(|mut sampler| sampler.sample(&ContainerNames::default()))
             .unwrap();
         assert!(sample.metrics.memory_total > 0.0);

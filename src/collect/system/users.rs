@@ -3,28 +3,38 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 /// The users of `/etc/passwd`. Those that only a directory service knows go by their numbers: asking it may take
 /// long, and may load code into this process.
-#[derive(Default)]
 pub(super) struct Users {
+    passwd: PathBuf,
     names: HashMap<u32, String>,
     /// The file that they are from, and when it was written.
     read: Option<(u64, i64, i64)>,
 }
 
 impl Users {
+    /// Those in a file as `/etc/passwd` is one.
+    pub(super) fn new(passwd: PathBuf) -> Self {
+        Self {
+            passwd,
+            names: HashMap::new(),
+            read: None,
+        }
+    }
+
     /// A user's name, or the number.
     pub(super) fn name(&mut self, id: u32) -> String {
         if let Some(name) = self.names.get(&id) {
             return name.clone();
         }
         // Only who is not known may have been added since.
-        let file = fs::metadata("/etc/passwd").ok();
+        let file = fs::metadata(&self.passwd).ok();
         let file = file.map(|file| (file.ino(), file.mtime(), file.mtime_nsec()));
         if self.read != file {
             self.read = file;
-            let text = fs::read("/etc/passwd").unwrap_or_default();
+            let text = fs::read(&self.passwd).unwrap_or_default();
             self.names = parse(&String::from_utf8_lossy(&text)).collect();
         }
         self.names
@@ -65,7 +75,7 @@ mod tests {
 
     #[test]
     fn who_is_not_in_the_file_goes_by_the_number() {
-        let mut users = Users::default();
+        let mut users = Users::new("/etc/passwd".into());
         assert_eq!(users.name(0), "root");
         assert_eq!(users.name(4_000_000_001), "4000000001");
     }

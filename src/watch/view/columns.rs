@@ -120,20 +120,25 @@ pub(super) fn rows_of_pane(pane: Pane, host: &Host) -> Vec<Row> {
 }
 
 pub(super) fn fleet(hosts: &[Host], now: Instant) -> Vec<Row> {
+    let is_alone = |host: &Host| hosts.iter().filter(|one| one.name() == host.name()).count() < 2;
     hosts
         .iter()
         .enumerate()
         .map(|(number, host)| Row {
             id: number.to_string(),
-            values: host_values(host, now),
+            values: host_values(host, is_alone(host), now),
         })
         .collect()
 }
 
-fn host_values(host: &Host, now: Instant) -> Vec<Value> {
+/// Of several that call themselves the same each says where it is, too.
+fn host_values(host: &Host, is_alone: bool, now: Instant) -> Vec<Value> {
     let away = matches!(host.link, Link::Down { .. });
-    let name =
-        Value::text(text::plain(host.name())).level(if away { Level::Bad } else { Level::Plain });
+    let name = match is_alone {
+        true => text::plain(host.name()),
+        false => format!("{} {}", text::plain(host.name()), host.address),
+    };
+    let name = Value::text(name).level(if away { Level::Bad } else { Level::Plain });
     let problem = match (host.problems(now).into_iter().next(), &host.link) {
         (Some((level, problem)), _) => Value::text(problem).level(level),
         (None, Link::Connecting) => Value::text("connecting …").level(Level::Dim),

@@ -10,7 +10,6 @@ use ratatui::widgets::Paragraph;
 use super::{Theme, columns, header, height_of_header, host, table};
 use crate::model::Container;
 use crate::watch::host::{Host, Log};
-use crate::watch::listing::Listing;
 use crate::watch::screen::{LogView, Screen, Tail};
 use crate::watch::text::{self, Level};
 
@@ -25,6 +24,8 @@ pub(super) fn draw(
 ) {
     let theme = screen.theme;
     let host = &screen.hosts[number];
+    // One that was made anew has another id, and the same name.
+    let container = host.container(id, name);
     let [head, graphs, details, body] = Layout::vertical([
         Constraint::Length(height_of_header(host, now)),
         Constraint::Length(5),
@@ -33,9 +34,9 @@ pub(super) fn draw(
     ])
     .areas(area);
     header(host, name, theme, frame, head, now);
-    over_time(host, id, theme, frame, graphs);
-    // One that was started anew by `docker compose` has another id, and the same name.
-    let container = host.container(id);
+    if let Some(container) = container {
+        over_time(host, container, theme, frame, graphs);
+    }
     let lines = match container {
         Some(container) => about(container, theme),
         None => vec![Line::styled(
@@ -52,22 +53,13 @@ pub(super) fn draw(
             let inner = block.inner(body);
             frame.render_widget(block, body);
             let heads = columns::of_pane(crate::watch::screen::Pane::Events);
-            // Nothing is chosen here.
-            table::draw(
-                &mut Listing::default(),
-                heads,
-                rows,
-                false,
-                theme,
-                frame,
-                inner,
-            );
+            table::draw(&mut screen.happened, heads, rows, true, theme, frame, inner);
         }
     }
 }
 
-fn over_time(host: &Host, id: &str, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
-    let Some(trace) = host.containers.get(id) else {
+fn over_time(host: &Host, container: &Container, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
+    let Some(trace) = host.containers.get(&container.id) else {
         return;
     };
     let last =
@@ -80,9 +72,7 @@ fn over_time(host: &Host, id: &str, theme: Theme, frame: &mut Frame<'_>, area: R
     let good = theme.of(Level::Good);
     host::graph(frame, places[0], cpu, &trace.cpu, cores, good, theme);
     let memory = format!(" Memory {} ", text::bytes(last(&trace.memory)));
-    let limit = host
-        .container(id)
-        .map_or(0.0, |container| container.memory_limit as f64);
+    let limit = container.memory_limit as f64;
     let highest = trace.memory.highest(count) * 1.25;
     let highest = if limit > 0.0 {
         highest.min(limit)
@@ -237,7 +227,10 @@ fn log(log: Option<&Log>, view: &mut LogView, theme: Theme, frame: &mut Frame<'_
     let end = log.first + log.lines.len() as u64;
     let bottom = view
         .bottom
-        .map_or(end, |bottom| (bottom + 1).clamp(log.first, end));
+        // What has left at the front is not seen any more, however far up one is.
+        .map_or(end, |bottom| {
+            (bottom + 1).clamp((log.first + view.height).min(end), end)
+        });
     let top = bottom.saturating_sub(view.height).max(log.first);
     let wanted = view.search.to_lowercase();
     let lines = log
@@ -246,7 +239,8 @@ fn log(log: Option<&Log>, view: &mut LogView, theme: Theme, frame: &mut Frame<'_
         .skip(usize::try_from(top - log.first).unwrap_or(usize::MAX))
         .take(usize::try_from(bottom - top).unwrap_or_default())
         .map(|line| marked(line, &wanted, theme));
-    frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), inner);
+    let lines = Paragraph::new(lines.collect::<Vec<_>>());
+    frame.render_widget(lines.scroll((0, view.left)), inner);
 }
 
 /// A line whose time is dim, and in which what is searched for is marked.

@@ -15,6 +15,11 @@ use crate::watch::host::{Host, memory_percent, share};
 use crate::watch::screen::{Pane, Screen};
 use crate::watch::text::{self, Level};
 
+/// The width of a core's number, bars and figure.
+const NARROWEST_CORE: u16 = 12;
+const WIDEST_CORE: u16 = 26;
+/// Of it all but the bars.
+const BESIDE_BARS: usize = 10;
 /// From this height on two lists are seen at once.
 const TALL: u16 = 38;
 
@@ -86,16 +91,7 @@ fn over_time(host: &Host, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     let wide = area.width >= 120;
     let halves = Layout::horizontal([Constraint::Fill(1); 2]).split(area);
     let places = if wide { &quarters[..] } else { &halves[..] };
-    let level = theme.of(Level::of_share(cpu).max(Level::Good));
-    graph(
-        frame,
-        places[0],
-        format!(" CPU {cpu:.1} % "),
-        &host.cpu,
-        100.0,
-        level,
-        theme,
-    );
+    processors(host, cpu, theme, frame, places[0]);
     let title = format!(" Memory {share:.1} % · {memory} ");
     let level = theme.of(Level::of_share(share).max(Level::Good));
     graph(frame, places[1], title, &host.memory, 100.0, level, theme);
@@ -104,6 +100,48 @@ fn over_time(host: &Host, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
         two(frame, places[2], title, &host.received, &host.sent, theme);
         let title = pair("Disks", ("r", &host.read), ("w", &host.written));
         two(frame, places[3], title, &host.read, &host.written, theme);
+    }
+}
+
+/// All cores together, and each.
+fn processors(host: &Host, percent: f64, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
+    let block = table::boxed(format!(" CPU {percent:.1} % "), false, theme);
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let rows = usize::from(inner.height.max(1));
+    let columns = u16::try_from(host.cores.len().div_ceil(rows)).unwrap_or(u16::MAX);
+    // For all together a quarter of the room at least.
+    let width = (inner.width / 4 * 3 / columns.max(1)).min(WIDEST_CORE);
+    let cores = match width >= NARROWEST_CORE {
+        true => &host.cores[..],
+        false => &[],
+    };
+    let taken = if cores.is_empty() { 0 } else { width * columns };
+    let [together, each] =
+        Layout::horizontal([Constraint::Fill(1), Constraint::Length(taken)]).areas(inner);
+    let graph = Graph {
+        history: &host.cpu,
+        highest: 100.0,
+        style: theme.of(Level::of_share(percent).max(Level::Good)),
+    };
+    frame.render_widget(graph, together);
+    for (core, history) in cores.iter().enumerate() {
+        let now = history.newest(1).next().unwrap_or_default();
+        let place = Rect {
+            x: each.x + (core / rows) as u16 * width,
+            y: each.y + (core % rows) as u16,
+            width,
+            height: 1,
+        };
+        let room = usize::from(width) - BESIDE_BARS;
+        let bars = text::bars(history.newest(room), 100.0);
+        let style = theme.of(Level::of_share(now).max(Level::Good));
+        let line = Line::from(vec![
+            Span::styled(format!(" {core:>3} "), theme.dim()),
+            Span::styled(format!("{bars:>room$}"), style),
+            Span::raw(format!("{now:>4.0}%")),
+        ]);
+        frame.render_widget(Paragraph::new(line), place);
     }
 }
 
@@ -160,7 +198,7 @@ fn summary(snapshot: &Snapshot, theme: Theme) -> Vec<Line<'static>> {
     let system = &snapshot.system;
     let mut first = vec![
         Span::styled("cores ", theme.dim()),
-        Span::raw(text::bars(system.cpu_cores.iter().copied().take(32), 100.0)),
+        Span::raw(text::bars(system.cpu_cores.iter().copied(), 100.0)),
     ];
     let label = |line: &mut Vec<Span<'static>>, name: &'static str, value: String, level| {
         line.push(Span::styled(format!("  {name} "), theme.dim()));
@@ -231,33 +269,32 @@ fn pane(screen: &mut Screen, pane: Pane, number: usize, frame: &mut Frame<'_>, a
     let theme = screen.theme;
     let focused = pane == screen.pane;
     let rows = columns::rows_of_pane(pane, &screen.hosts[number]);
+    let all = rows.len();
+    let block = table::boxed(String::new(), focused, theme);
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let listing = &mut screen.panes[pane as usize];
+    let heads = columns::of_pane(pane);
+    let shown = table::draw(listing, heads, rows, focused, theme, frame, inner);
+
     let mut title = vec![Span::raw(" ")];
     // The others, too, so that one sees what tab leads to.
     let titles: &[Pane] = if focused { &Pane::ALL } else { &[pane] };
     for one in titles {
-        let style = if *one == pane {
-            theme.title()
-        } else {
-            theme.dim()
+        let (style, count) = match (*one == pane, shown == all) {
+            (false, _) => (theme.dim(), String::new()),
+            (true, true) => (theme.title(), format!("{all} ")),
+            (true, false) => (theme.title(), format!("{shown} of {all} ")),
         };
-        let count = if *one == pane {
-            format!("{} {} ", one.title(), rows.len())
-        } else {
-            format!("{} ", one.title())
-        };
-        title.push(Span::styled(count, style));
+        title.push(Span::styled(format!("{} {count}", one.title()), style));
     }
-    let block = table::boxed(String::new(), focused, theme).title(Line::from(title));
-    let inner = block.inner(area);
-    frame.render_widget(block, area);
-    let listing = &mut screen.panes[pane as usize];
-    table::draw(
-        listing,
-        columns::of_pane(pane),
-        rows,
-        focused,
-        theme,
-        frame,
-        inner,
-    );
+    let top = Rect {
+        x: area.x + 2,
+        width: area.width.saturating_sub(4),
+        height: 1,
+        ..area
+    };
+    frame
+        .buffer_mut()
+        .set_line(top.x, top.y, &Line::from(title), top.width);
 }

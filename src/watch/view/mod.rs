@@ -212,10 +212,8 @@ fn link(host: &Host, theme: Theme, now: Instant) -> Span<'static> {
         (Link::Connecting, _) => Span::styled("connecting …", theme.of(Level::Warn)),
         (Link::Down { again, .. }, age) => {
             let again = match again {
-                Some(again) => format!(
-                    ", again in {} s",
-                    again.saturating_duration_since(now).as_secs() + 1
-                ),
+                Some(again) if *again <= now => ", connecting …".to_owned(),
+                Some(again) => format!(", again in {} s", (*again - now).as_secs() + 1),
                 None => ", R tries again".to_owned(),
             };
             let age = age.map_or_else(String::new, |age| format!(", {} old", text::age(age)));

@@ -16,7 +16,7 @@ const KEYS: [(&str, &str); 16] = [
     ("g G  Home End", "to the top, to the bottom"),
     ("enter", "open the host, or the container"),
     ("esc  backspace", "clear the filter, or back"),
-    ("tab  ← →", "the next list; a container's log or events"),
+    ("tab  ← →", "the next list; ← → move a log sideways"),
     ("/  F3  F4", "filter a list; search a log"),
     ("n N", "the next, the previous line that was searched for"),
     ("f", "follow the log"),

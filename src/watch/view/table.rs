@@ -18,7 +18,7 @@ pub(super) fn boxed(title: String, focused: bool, theme: Theme) -> Block<'static
         .title(Line::styled(title, theme.title()))
 }
 
-/// Titles, rows, and the selected one of them.
+/// Titles, rows, and the selected one of them; returns how many rows there are to be seen.
 pub(super) fn draw(
     listing: &mut Listing,
     heads: &[Head],
@@ -27,7 +27,7 @@ pub(super) fn draw(
     theme: Theme,
     frame: &mut Frame<'_>,
     area: Rect,
-) {
+) -> usize {
     let rows = listing.arrange(rows);
     let columns = listing.columns(heads, area);
     for &(column, rect) in &columns {
@@ -81,6 +81,7 @@ pub(super) fn draw(
             frame.buffer_mut().set_style(line, theme.selected());
         }
     }
+    rows.len()
 }
 
 fn write(frame: &mut Frame<'_>, text: String, right: bool, style: Style, area: Rect) {

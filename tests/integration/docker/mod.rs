@@ -5,6 +5,7 @@
 
 mod changes;
 mod check;
+mod contained;
 mod container;
 mod details;
 mod engine;

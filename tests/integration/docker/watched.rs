@@ -21,7 +21,7 @@ fn a_container_is_opened_and_its_log_followed_and_searched() {
         terminal.press(&["/"]);
         terminal.write(container.name());
         terminal.press(&["Enter"]);
-        terminal.shows(&[container.name(), "Containers 1"]);
+        terminal.shows(&[container.name(), "Containers 1 "]);
         terminal.press(&["Enter"]);
         let title = format!("› {}", container.name());
         terminal.shows(&[
@@ -43,10 +43,12 @@ fn a_container_is_opened_and_its_log_followed_and_searched() {
         terminal.hides("line 1 red");
         terminal.press(&["Tab"]);
         terminal.shows(&["Events"]);
-        // What was searched for goes first.
+        terminal.press(&["Tab"]);
+        // What was searched for goes first. Two keys at once would be one.
         terminal.press(&["Escape"]);
+        terminal.hides("/LINE 17 RED");
         terminal.press(&["Escape"]);
-        terminal.shows(&["Containers 1"]);
+        terminal.shows(&["Containers 1 "]);
         terminal.press(&["q"]);
         terminal.ends(0);
     }

@@ -1,0 +1,172 @@
+//! The agent in a container, as `config/compose.yml` has it: it tells of the host, not of its container.
+
+use std::process::Command;
+
+use serde_json::Value;
+use serial_test::parallel;
+
+use super::container::Container;
+use crate::support::{Client, KEY, Launch, PATIENCE, net, wait};
+
+/// What `docker-compose` started. Taken down on drop.
+struct Composed {
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Composed {
+    fn up(port: u16) -> Self {
+        let name = format!("system-agent-test-{}-contained", std::process::id());
+        let image = format!("{name}:test");
+        let made = Command::new("tests/setup/agent-image.sh")
+            .args([&image, env!("CARGO_BIN_EXE_system-agent")])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let composed = Self {
+            environment: vec![
+                ("COMPOSE_PROJECT_NAME", name.clone()),
+                ("SYSTEM_AGENT_NAME", name),
+                ("SYSTEM_AGENT_IMAGE", image),
+                ("API_KEY", KEY.to_owned()),
+                ("SOCKET_ADDRESS", "127.0.0.1".to_owned()),
+                ("SOCKET_PORT", port.to_string()),
+            ],
+        };
+        let up = composed.compose(&["up", "--detach"]);
+        assert!(up.status.success(), "{up:?}");
+        composed
+    }
+
+    fn compose(&self, arguments: &[&str]) -> std::process::Output {
+        // Debian's is of version 1, which does not know that line, and the engine's default is the same here.
+        let file = std::fs::read_to_string("config/compose.yml").unwrap();
+        let known = file.replace("    cgroup: host\n", "");
+        assert_ne!(file, known);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("compose.yml");
+        std::fs::write(&path, known).unwrap();
+        Command::new("docker-compose")
+            .arg("--file")
+            .arg(path)
+            .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .output()
+            .expect("docker-compose")
+    }
+}
+
+impl Drop for Composed {
+    fn drop(&mut self) {
+        let log = self.compose(&["logs"]);
+        if std::thread::panicking() {
+            eprintln!("{}", String::from_utf8_lossy(&log.stdout));
+        }
+        self.compose(&["down", "--timeout", "5"]);
+        let (_, image) = &self.environment[2];
+        // Where this fails the image stays; nothing else depends on it.
+        let _ = Command::new("docker").args(["rmi", image]).output();
+    }
+}
+
+/// The sections whose values do not change from one moment to the next.
+fn lasting(snapshot: &Value) -> Value {
+    let system = &snapshot["system"];
+    let each = |list: &Value, fields: &[&str]| -> Vec<Value> {
+        let pick = |one: &Value| fields.iter().map(|field| one[*field].clone()).collect();
+        list.as_array().unwrap().iter().map(pick).collect()
+    };
+    serde_json::json!({
+        "host": snapshot["host"],
+        "memory_total": system["memory_total"],
+        "disk_total": system["disk_total"],
+        "disks": each(&system["disks"], &["mount", "device", "type", "total", "inodes_total"]),
+        "disk_io": each(&system["disk_io"], &["device"]),
+        "sensors": system["temperatures"].as_array().map(Vec::len),
+    })
+}
+
+#[test]
+#[parallel]
+fn in_a_container_it_tells_of_the_host() {
+    let busy = Container::run(
+        "watched-from-within",
+        &["--memory", "64m"],
+        "echo a line; while :; do :; done",
+    );
+    let name = busy.name().to_owned();
+    let port = net::free_port();
+    let composed = Composed::up(port);
+    let beside = Launch::new()
+        .vars(&[("DOCKER_ENABLED", "true"), ("DOCKER_INTERVAL", "1s")])
+        .start();
+    let snapshot_of = |mut client: Client| {
+        wait::until(
+            "a snapshot with the container and its log",
+            PATIENCE,
+            || {
+                let snapshot = client.snapshot();
+                let busy = |container: &Value| container["cpu_percent"].as_f64() > Some(1.0);
+                let has_log = snapshot["logs"][&name].get(0).is_some();
+                (has_log && find(&snapshot, &name).is_some_and(busy)).then_some(snapshot)
+            },
+        )
+    };
+    wait::until("the contained agent", PATIENCE, || {
+        net::listens(port).then_some(())
+    });
+    let within = {
+        let mut client = Client::connect(([127, 0, 0, 1], port).into());
+        client.send(format!("{KEY}\n"));
+        snapshot_of(client)
+    };
+    let outside = snapshot_of(beside.login());
+
+    assert_eq!(lasting(&within), lasting(&outside));
+    // Nothing is asked of the engine that the host's files tell.
+    for source in ["docker", "logs"] {
+        assert_eq!(within["sources"][source]["via"], "kernel", "{within:#}");
+        assert_eq!(within["sources"][source]["status"], "ok", "{within:#}");
+    }
+    assert_eq!(within["logs"][&name], outside["logs"][&name]);
+    let (one, other) = (
+        find(&within, &name).unwrap(),
+        find(&outside, &name).unwrap(),
+    );
+    for field in [
+        "id",
+        "memory_limit",
+        "pids",
+        "image_digest",
+        "started_at",
+        "restart_count",
+    ] {
+        assert_eq!(one[field], other[field], "{field}");
+    }
+    let near = |one: &Value, other: &Value, part: f64| {
+        let (one, other) = (one.as_f64().unwrap(), other.as_f64().unwrap());
+        (one - other).abs() <= part * one.max(other)
+    };
+    let system = |snapshot: &Value, field: &str| snapshot["system"][field].clone();
+    for field in ["memory_used", "disk_used", "uptime"] {
+        let (one, other) = (system(&within, field), system(&outside, field));
+        assert!(near(&one, &other, 0.1), "{field}: {one} and {other}");
+    }
+    let processes = |snapshot: &Value| snapshot["system"]["processes"]["total"].clone();
+    assert!(near(&processes(&within), &processes(&outside), 0.2));
+    // Users and containers of processes have their names.
+    let busiest = within["system"]["top_processes"].as_array().unwrap();
+    assert!(
+        busiest
+            .iter()
+            .any(|process| process["container"] == name.as_str() && process["user"] == "root"),
+        "{busiest:?}"
+    );
+    drop(composed);
+}
+
+fn find<'s>(snapshot: &'s Value, name: &str) -> Option<&'s Value> {
+    let containers = snapshot["containers"].as_array()?;
+    containers
+        .iter()
+        .find(|container| container["name"] == format!("/{name}"))
+}

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Behind `make test-deb`: the package in a clean Debian, made by debootstrap: installed, run, upgraded with the configuration
+# kept, removed, purged.
+#
+#   test-deb.sh [PROFILE]     what the package's binary is built by: release unless another is named
+set -euo pipefail
+
+cd "$(dirname "$(realpath "$0")")/../.."
+profile=${1:-release}
+readonly tree=$PWD/target/deb-test/tree
+readonly env=/etc/system-agent/agent.env
+agent=
+
+fail() {
+    echo "error: $1" >&2
+    exit 1
+}
+
+cleanup() {
+    [[ $agent ]] && kill "$agent" 2>/dev/null
+    umount "$tree/proc" 2>/dev/null || true
+}
+trap cleanup EXIT
+
+in_tree() {
+    chroot "$tree" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive "$@"
+}
+
+install_package() {
+    cp "$1" "$tree/tmp/agent.deb"
+    in_tree dpkg --install /tmp/agent.deb >/dev/null
+}
+
+# As the unit has it started, on a port that nobody else has; its first line is left in $line.
+run_agent() {
+    local port=$1 key
+    key=$(sed -n 's/^API_KEY=//p' "$tree$env")
+    # Not by the function: its process would be the shell's.
+    chroot "$tree" setpriv --reuid system-agent --regid system-agent --init-groups --no-new-privs --bounding-set=-all \
+        env -i "API_KEY=$key" SOCKET_ADDRESS=127.0.0.1 SOCKET_PORT="$port" DOCKER_ENABLED=false /usr/bin/system-agent run \
+        2>"$tree/tmp/agent.log" &
+    agent=$!
+    for _ in $(seq 100); do
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
+        sleep 0.1
+    done
+    line=$(timeout 20 bash -c "exec 3<>/dev/tcp/127.0.0.1/$port; echo $key >&3; head -n 1 <&3")
+    kill "$agent"
+    wait "$agent" || true
+    agent=
+    [[ $line == '{"timestamp":'*'"status":"ok"'* ]] || fail "no snapshot from the installed agent, but: ${line:0:200}"
+}
+
+((EUID == 0)) || fail 'missing: root (a tree of its own is made and entered)'
+"$PWD/tests/setup/packages.sh" debootstrap:debootstrap setpriv:util-linux
+
+rm -f target/debian/system-agent_*.deb
+tests/setup/deb.sh "$profile" 1
+first=(target/debian/system-agent_*-1_*.deb)
+tests/setup/deb.sh "$profile" 2
+second=(target/debian/system-agent_*-2_*.deb)
+
+umount "$tree/proc" 2>/dev/null || true
+rm -rf "$tree"
+mkdir -p "$tree"
+debootstrap --variant=minbase --include=adduser,init-system-helpers stable "$tree" >target/deb-test/debootstrap.log ||
+    fail 'debootstrap failed; target/deb-test/debootstrap.log says why'
+mount -t proc proc "$tree/proc"
+before=$(in_tree sh -c 'getent passwd | cut -d: -f1 | sort; ls /etc')
+
+install_package "${first[0]}"
+for file in /usr/bin/system-agent /lib/systemd/system/system-agent.service /usr/share/man/man1/system-agent.1.gz \
+    /usr/share/bash-completion/completions/system-agent; do
+    in_tree test -s "$file" || in_tree test -s "/usr$file" || fail "$file is not installed"
+done
+[[ $(in_tree stat -c '%a %U' "$env") == '600 root' ]] || fail "$env may be read by others"
+key=$(sed -n 's/^API_KEY=//p' "$tree$env")
+[[ $key =~ ^[0-9a-f]{64}$ ]] || fail "$env has no random key"
+[[ $(in_tree id -un system-agent) == system-agent ]] || fail 'there is no user'
+in_tree system-agent --version | grep -q '^system-agent ' || fail 'the binary does not run'
+run_agent 29411
+
+echo 'TOP_PROCESSES=3' >>"$tree$env"
+install_package "${second[0]}"
+[[ $(in_tree dpkg --status system-agent | sed -n 's/^Version: //p') == *-2 ]] || fail 'not upgraded'
+[[ $(sed -n 's/^API_KEY=//p' "$tree$env") == "$key" ]] || fail 'the upgrade changed the key'
+grep -q '^TOP_PROCESSES=3$' "$tree$env" || fail 'the upgrade changed the configuration'
+run_agent 29412
+
+in_tree dpkg --remove system-agent >/dev/null
+in_tree test -e "$env" || fail 'removing it removed its configuration'
+install_package "${second[0]}"
+[[ $(sed -n 's/^API_KEY=//p' "$tree$env") == "$key" ]] || fail 'installed again, it has another key'
+in_tree dpkg --purge system-agent >/dev/null
+after=$(in_tree sh -c 'getent passwd | cut -d: -f1 | sort; ls /etc')
+[[ $before == "$after" ]] || fail "purging left something behind: $(diff <(echo "$before") <(echo "$after"))"
+echo 'the package installs, runs, is upgraded with its configuration kept, and is purged'
