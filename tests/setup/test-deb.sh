@@ -55,10 +55,12 @@ run_agent() {
 "$PWD/tests/setup/packages.sh" debootstrap:debootstrap setpriv:util-linux
 
 rm -f target/debian/system-agent_*.deb
-tests/setup/deb.sh "$profile" 1
-first=(target/debian/system-agent_*-1_*.deb)
-tests/setup/deb.sh "$profile" 2
-second=(target/debian/system-agent_*-2_*.deb)
+# One at a time: cargo-deb keeps no others beside the newest.
+mkdir -p target/deb-test
+for revision in 1 2; do
+    tests/setup/deb.sh "$profile" "$revision"
+    cp target/debian/system-agent_*-"$revision"_*.deb "target/deb-test/$revision.deb"
+done
 
 umount "$tree/proc" 2>/dev/null || true
 rm -rf "$tree"
@@ -68,7 +70,7 @@ debootstrap --variant=minbase --include=adduser,init-system-helpers stable "$tre
 mount -t proc proc "$tree/proc"
 before=$(in_tree sh -c 'getent passwd | cut -d: -f1 | sort; ls /etc')
 
-install_package "${first[0]}"
+install_package target/deb-test/1.deb
 for file in /usr/bin/system-agent /lib/systemd/system/system-agent.service /usr/share/man/man1/system-agent.1.gz \
     /usr/share/bash-completion/completions/system-agent; do
     in_tree test -s "$file" || in_tree test -s "/usr$file" || fail "$file is not installed"
@@ -81,7 +83,7 @@ in_tree system-agent --version | grep -q '^system-agent ' || fail 'the binary do
 run_agent 29411
 
 echo 'TOP_PROCESSES=3' >>"$tree$env"
-install_package "${second[0]}"
+install_package target/deb-test/2.deb
 [[ $(in_tree dpkg --status system-agent | sed -n 's/^Version: //p') == *-2 ]] || fail 'not upgraded'
 [[ $(sed -n 's/^API_KEY=//p' "$tree$env") == "$key" ]] || fail 'the upgrade changed the key'
 grep -q '^TOP_PROCESSES=3$' "$tree$env" || fail 'the upgrade changed the configuration'
@@ -89,7 +91,7 @@ run_agent 29412
 
 in_tree dpkg --remove system-agent >/dev/null
 in_tree test -e "$env" || fail 'removing it removed its configuration'
-install_package "${second[0]}"
+install_package target/deb-test/2.deb
 [[ $(sed -n 's/^API_KEY=//p' "$tree$env") == "$key" ]] || fail 'installed again, it has another key'
 in_tree dpkg --purge system-agent >/dev/null
 after=$(in_tree sh -c 'getent passwd | cut -d: -f1 | sort; ls /etc')

@@ -28,7 +28,7 @@ use crate::settings::DockerHost;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The events that are published, or change which containers run or what is known of one.
-const EVENTS: [&str; 10] = [
+const EVENTS: [&str; 12] = [
     "start",
     "die",
     "oom",
@@ -39,6 +39,9 @@ const EVENTS: [&str; 10] = [
     "update",
     "destroy",
     "health_status",
+    // Podman's words.
+    "died",
+    "remove",
 ];
 
 /// Why the engine did not give what it was asked for.
@@ -268,7 +271,9 @@ impl From<ContainerInspectResponse> for Inspected {
         let host = container.host_config.unwrap_or_default();
         let cpu_limit = cpu_limit(&host);
         let driver = host.log_config.and_then(|log| log.typ);
-        let in_file = driver.as_deref() == Some("json-file");
+        // Podman calls its own format by that name, too: only Docker's files are called so.
+        let in_file =
+            |path: &String| driver.as_deref() == Some("json-file") && path.ends_with("-json.log");
         Self {
             pid: u32::try_from(state.pid.unwrap_or_default()).unwrap_or_default(),
             started_at: state.started_at.as_deref().and_then(moment),
@@ -295,10 +300,7 @@ impl From<ContainerInspectResponse> for Inspected {
                 .and_then(|mode| mode.strip_prefix("container:"))
                 .map(str::to_owned),
             tty: config.tty.unwrap_or_default(),
-            log_file: container
-                .log_path
-                .filter(|path| in_file && !path.is_empty())
-                .map(PathBuf::from),
+            log_file: container.log_path.filter(in_file).map(PathBuf::from),
             log_driver: driver.unwrap_or_default(),
         }
     }
@@ -388,7 +390,7 @@ mod tests {
 
     #[test]
     fn fuzz_inspections() {
-        let usual = r#"{"Id":"0123456789abcdef","Created":"2026-01-01T00:00:00Z","RestartCount":1,"LogPath":"/x",
+        let usual = r#"{"Id":"0123456789abcdef","Created":"2026-01-01T00:00:00Z","RestartCount":1,"LogPath":"/x-json.log",
             "Image":"sha256:0123","Config":{"Tty":true,"Labels":{"a":"b"}},
             "State":{"Status":"running","Pid":7,"StartedAt":"2026-01-01T00:00:00.5Z","Health":{"Status":"healthy"}},
             "HostConfig":{"NanoCpus":5,"PidsLimit":9,"LogConfig":{"Type":"json-file","Config":{}},"NetworkMode":"bridge"}}"#;

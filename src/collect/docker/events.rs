@@ -123,13 +123,14 @@ fn event(message: &EventMessage) -> Option<ContainerEvent> {
     };
     let action = match action {
         "start" => EventAction::Start,
-        "die" => EventAction::Die,
+        // The other names are Podman's.
+        "die" | "died" => EventAction::Die,
         "oom" => EventAction::Oom,
         "health_status" => EventAction::HealthStatus,
         "restart" => EventAction::Restart,
         "pause" => EventAction::Pause,
         "unpause" => EventAction::Unpause,
-        "destroy" => EventAction::Destroy,
+        "destroy" | "remove" => EventAction::Destroy,
         "rename" => EventAction::Rename,
         _ => return None,
     };
@@ -143,6 +144,7 @@ fn event(message: &EventMessage) -> Option<ContainerEvent> {
         container: attribute("name").map_or_else(|| id.clone(), bare),
         image: attribute("image").unwrap_or_default().to_owned(),
         exit_code: attribute("exitCode")
+            .or_else(|| attribute("containerExitCode"))
             .filter(|_| action == EventAction::Die)
             .and_then(|code| code.parse().ok()),
         health: health

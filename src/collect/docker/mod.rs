@@ -169,6 +169,15 @@ impl ContainerSource {
             })
             .buffer_unordered(CALLS_AT_ONCE);
         while let Some((index, container, previous, answer)) = answers.next().await {
+            if answer.as_ref().is_ok_and(stats::are_empty) {
+                let reason = "it has none: a rootless engine without cgroup v2, most likely";
+                let error = EngineError::Failed {
+                    call: "statistics",
+                    reason: reason.to_owned(),
+                };
+                measured.fail(container, error);
+                continue;
+            }
             match answer.map(|stats| stats::read(stats, previous)) {
                 Ok(Some((engines_own, reading))) => {
                     measured.by_engine += 1;

@@ -49,14 +49,28 @@ pub(super) fn read(
     Some((before, Reading::since(previous, now, usage, None)))
 }
 
+/// Whether an engine that did read says of a running container that it has used no CPU at all: it cannot know.
+pub(super) fn are_empty(stats: &ContainerStatsResponse) -> bool {
+    let cpu = stats
+        .cpu_stats
+        .as_ref()
+        .and_then(|cpu| cpu.cpu_usage.as_ref());
+    let used = cpu.and_then(|usage| usage.total_usage).unwrap_or_default();
+    used == 0 && moment(stats.read.as_deref()).is_some()
+}
+
+/// None for "never".
+fn moment(text: Option<&str>) -> Option<OffsetDateTime> {
+    let moment = OffsetDateTime::parse(text?, &Rfc3339).ok()?;
+    (moment.year() > 1).then_some(moment)
+}
+
 /// `None` for the zeros that stand for "never read" and "not running".
 fn reading(cpu: Option<&ContainerCpuStats>, read_at: Option<&str>) -> Option<CpuReading> {
     let cpu = cpu?;
     let usage = cpu.cpu_usage.as_ref()?;
     let usage_ns = usage.total_usage.filter(|usage| *usage > 0)?;
-    let read_at = read_at
-        .and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
-        .filter(|moment| moment.year() > 1);
+    let read_at = moment(read_at);
     let per_cpu = usage.percpu_usage.as_ref().map_or(0, Vec::len);
     Some(CpuReading {
         usage_ns,
@@ -172,6 +186,19 @@ mod tests {
         assert_eq!(container.cpu_percent, 0.0);
         assert!(container.network.is_empty());
         assert_eq!(container.block_io, None);
+    }
+
+    #[test]
+    fn an_engine_that_cannot_know_is_told_from_a_container_that_has_stopped() {
+        // Podman's, rootless, with cgroup v1.
+        let zeros = r#"{"read":"2026-01-01T00:00:00.5Z","cpu_stats":{"cpu_usage":{"total_usage":0}},
+            "memory_stats":{"usage":6166548480,"limit":25276514304}}"#;
+        assert!(super::are_empty(&stats(zeros)));
+        let stopped =
+            r#"{"read":"0001-01-01T00:00:00Z","cpu_stats":{"cpu_usage":{"total_usage":0}}}"#;
+        for known in [stopped, "{}", V1, V2] {
+            assert!(!super::are_empty(&stats(known)), "{known}");
+        }
     }
 
     #[test]

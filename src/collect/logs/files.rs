@@ -203,6 +203,9 @@ impl Files {
                     failed: 0,
                 }
             }
+            None if inspected.log_driver == "json-file" => {
+                Known::Engine("the log is in no file of Docker's".to_owned())
+            }
             None => Known::Engine(format!("the logging driver is {}", inspected.log_driver)),
         }
     }

@@ -20,6 +20,7 @@ mod networks;
 mod news;
 mod outages;
 mod pace;
+mod podman;
 mod privileges;
 mod proxy;
 mod remote;
