@@ -53,7 +53,8 @@ run_all() {
     local unmet=
     "$here/packages.sh" dockerd:docker.io 'docker:docker-cli|docker.io' iptables:iptables \
         busybox:busybox-static openssl:openssl zstd:zstd dbus-daemon:dbus-daemon haproxy:haproxy tmux:tmux \
-        docker-compose:docker-compose podman:podman python3:python3 node:nodejs jq:jq || unmet=1
+        docker-compose:docker-compose podman:podman newuidmap:uidmap \
+        slirp4netns:slirp4netns python3:python3 node:nodejs jq:jq || unmet=1
     if ((EUID != 0)); then
         echo 'error: missing: root (some Docker tests start an engine of their own)' >&2
         unmet=1
