@@ -356,6 +356,7 @@ fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
         container_stats = ?collect.container_stats,
         container_labels = collect.container_labels.count(),
         log_redact = collect.log_redact.count(),
+        host_root = %collect.host_root.directory().display(),
         docker_host = collect.docker.as_ref().map(ToString::to_string),
         max_clients = serve.max_clients,
         max_open_files = files,

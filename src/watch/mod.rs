@@ -1,7 +1,7 @@
 //! `system-agent watch`: hosts in a terminal, each by a client of its agent, or this host without any socket.
 //!
-//! Feeds ([`feed`], [`local`]) tell of snapshots; what is known of a host is kept by [`host`]; [`screen`] says what is shown and
-//! what keys do; [`view`] draws it.
+//! Feeds (`feed`, `local`) tell of snapshots; what is known of a host is kept by `host`; `screen` says what is shown and
+//! what keys do; `view` draws it.
 
 mod feed;
 mod history;

@@ -7,8 +7,6 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 cd "$here/../.."
-# Most tests wait for something to happen: more of them at once than there are cores take less time, not more.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 
 # The tests of a module of the integration crate: docker are those that need an engine.
 tests_of() {

@@ -40,8 +40,13 @@ impl Composed {
     fn compose(&self, arguments: &[&str]) -> std::process::Output {
         // Debian's is of version 1, which does not know that line, and the engine's default is the same here.
         let file = std::fs::read_to_string("config/compose.yml").unwrap();
-        let known = file.replace("    cgroup: host\n", "");
+        let mut known = file.replace("    cgroup: host\n", "");
         assert_ne!(file, known);
+        if !is_root_shared() {
+            let slave = "        bind:\n          propagation: rslave\n";
+            assert!(known.contains(slave));
+            known = known.replace(slave, "");
+        }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("compose.yml");
         std::fs::write(&path, known).unwrap();
@@ -53,6 +58,14 @@ impl Composed {
             .output()
             .expect("docker-compose")
     }
+}
+
+/// Whether mounts below `/` are told to others: systemd has it so.
+fn is_root_shared() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let is_root = |line: &&str| line.split(' ').nth(4) == Some("/");
+    let root = mounts.lines().rfind(is_root).unwrap();
+    root.contains(" shared:")
 }
 
 impl Drop for Composed {
