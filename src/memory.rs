@@ -8,7 +8,7 @@ pub const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
 /// Makes all threads allocate from one arena, and keep nothing for themselves. glibc would give each of them an arena of its
 /// own, of which every one keeps as much as its thread has ever used at once: at 100 containers, two minutes after the start,
 /// 1.7 MiB more in all. And each would keep small blocks that it has freed, where they hold up what is around them: 0.4 MiB
-/// more, and growing by a tenth of that every ten minutes.
+/// more, and growing for as long as half an hour.
 ///
 /// The second can only be said by the environment, before the process begins: where it is not, the program is begun anew. Where
 /// that does not work it goes on as it is.
