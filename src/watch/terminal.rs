@@ -72,3 +72,47 @@ fn give_back() {
     );
     let _ = disable_raw_mode();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::process::{Command, Stdio};
+
+    use super::Terminal;
+
+    /// Set for the process that panics.
+    const PANICS: &str = "PANICS_IN_A_TERMINAL";
+
+    /// In a process and a terminal of its own.
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_is_told() {
+        if env::var_os(PANICS).is_some() {
+            let _terminal = Terminal::take().unwrap();
+            panic!("on purpose");
+        }
+        let here = env::current_exe().unwrap();
+        let name = "watch::terminal::tests::a_panic_gives_the_terminal_back_before_it_is_told";
+        let command = format!("'{}' --exact {name} --nocapture; stty -a", here.display());
+        let output = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .env(PANICS, "1")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let at = |what: &str| {
+            text.find(what)
+                .unwrap_or_else(|| panic!("no {what:?} in {text:?}"))
+        };
+        let (enter, leave, told) = (at("\x1b[?1049h"), at("\x1b[?1049l"), at("on purpose"));
+        assert!(enter < leave && leave < told, "{text:?}");
+        let mouse = at("\x1b[?1000l");
+        assert!(mouse < told && at("\x1b[?25h") < told, "{text:?}");
+        // As a shell needs it.
+        let settings = &text[told..];
+        assert!(
+            settings.contains(" icanon") && settings.contains(" echo "),
+            "{settings:?}"
+        );
+    }
+}

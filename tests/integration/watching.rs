@@ -184,12 +184,13 @@ fn tls_is_verified_and_a_certificate_shown() {
     let authority = Authority::new();
     let server = authority.issue("agent");
     let ca = authority.certificate.to_str().unwrap();
-    let agent = server
-        .launch()
-        .var("TLS_CLIENT_CA_FILE", ca)
-        .var("PUBLISH_INTERVAL", "200ms")
-        .start();
-    let address = format!("127.0.0.1:{}", agent.port());
+    let launch = || {
+        let launch = server.launch().var("TLS_CLIENT_CA_FILE", ca);
+        launch.var("PUBLISH_INTERVAL", "200ms")
+    };
+    let port = net::free_port();
+    let first = launch().start_on(port);
+    let address = format!("127.0.0.1:{port}");
     let client = authority.issue("client");
     let (cert, key) = (
         client.certificate.to_str().unwrap(),
@@ -198,6 +199,11 @@ fn tls_is_verified_and_a_certificate_shown() {
     let with = [address.as_str(), "--ca", ca, "--cert", cert, "--key", key];
     let terminal = Terminal::watch(SMALL, &with, &WITH_KEY);
     terminal.shows(&[&hostname(), "s old"]);
+    drop(first);
+    terminal.shows(&["away, again in"]);
+    let _second = launch().start_on(port);
+    terminal.hides("away");
+    terminal.shows(&["s old"]);
     // Without a certificate the agent does not go on.
     let terminal = Terminal::watch(SMALL, &with[..3], &WITH_KEY);
     terminal.shows(&["away"]);
