@@ -20,14 +20,13 @@ pub(super) fn parse(text: &str) -> Option<Pressure> {
             .lines()
             .find_map(|line| line.strip_prefix(kind)?.strip_prefix(' '))?
             .split(' ');
-        let mut average = |name: &str| {
-            let value: f64 = fields.next()?.strip_prefix(name)?.parse().ok()?;
-            Some(figure(value, 2).min(100.0))
-        };
+        let mut field = |name: &str| fields.next()?.strip_prefix(name);
+        let average = |text: &str| Some(figure(text.parse().ok()?, 2).min(100.0));
         Some(Stalls {
-            avg10: average("avg10=")?,
-            avg60: average("avg60=")?,
-            avg300: average("avg300=")?,
+            avg10: average(field("avg10=")?)?,
+            avg60: average(field("avg60=")?)?,
+            avg300: average(field("avg300=")?)?,
+            total_us: field("total=")?.trim_end().parse().ok()?,
         })
     };
     Some(Pressure {
@@ -46,14 +45,15 @@ mod tests {
     fn both_lines_or_the_first_alone() {
         let some = "some avg10=1.36 avg60=1.31 avg300=2.10 total=2621119293\n";
         let full = "full avg10=0.00 avg60=0.50 avg300=100.00 total=5\n";
-        let stalls = |avg10, avg60, avg300| Stalls {
+        let stalls = |avg10, avg60, avg300, total_us| Stalls {
             avg10,
             avg60,
             avg300,
+            total_us,
         };
         let expected = Pressure {
-            some: stalls(1.36, 1.31, 2.1),
-            full: Some(stalls(0.0, 0.5, 100.0)),
+            some: stalls(1.36, 1.31, 2.1, 2_621_119_293),
+            full: Some(stalls(0.0, 0.5, 100.0, 5)),
         };
         assert_eq!(parse(&format!("{some}{full}")), Some(expected));
         let alone = Pressure {
@@ -61,7 +61,13 @@ mod tests {
             ..expected
         };
         assert_eq!(parse(some), Some(alone));
-        for text in ["", full, "some avg10=x", "some avg10=1.0 avg300=1.0"] {
+        for text in [
+            "",
+            full,
+            "some avg10=x",
+            "some avg10=1.0 avg300=1.0",
+            "some avg10=1.0 avg60=1.0 avg300=1.0 total=x",
+        ] {
             assert_eq!(parse(text), None);
         }
     }

@@ -22,7 +22,7 @@ pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub use logs::{EncodedLines, LogLines, Logs, News, Place, Positions};
 pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
 pub use system::{
-    CpuTimes, Disk, DiskIo, FailedUnit, Gpu, HostInfo, InterfaceKind, LoadAverage,
+    CpuSeconds, CpuTimes, Disk, DiskIo, FailedUnit, Gpu, HostInfo, InterfaceKind, LoadAverage,
     NetworkInterface, Pressure, Pressures, ProcessCounts, Stalls, SystemMetrics, Temperature,
     TopProcess,
 };

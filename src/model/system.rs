@@ -15,6 +15,9 @@ pub struct SystemMetrics {
     /// What all cores together did over the last interval. Source: `/proc/stat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_times: Option<CpuTimes>,
+    /// What each core has done since boot, for those who take their own differences. Not on the wire.
+    #[serde(skip)]
+    pub cpu_seconds: Vec<CpuSeconds>,
     /// Memory in use, in MiB: total − available. Source: `/proc/meminfo`.
     pub memory_used: f64,
     /// Memory, in MiB. Source: `/proc/meminfo`, `MemTotal`.
@@ -82,6 +85,7 @@ impl Default for SystemMetrics {
             cpu_percent: [0.0],
             cpu_cores: Vec::new(),
             cpu_times: None,
+            cpu_seconds: Vec::new(),
             memory_used: 0.0,
             memory_total: 0.0,
             memory_available: None,
@@ -135,6 +139,23 @@ pub struct CpuTimes {
     pub irq: f64,
 }
 
+/// What one core has done since boot, in seconds. Source: `/proc/stat`.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CpuSeconds {
+    /// The core's number.
+    pub core: u32,
+    /// By what it was: see [`CpuSeconds::MODES`].
+    pub modes: [f64; 8],
+}
+
+impl CpuSeconds {
+    /// The kernel's names of what a core can do, in the order of its own table. The time of guests of virtual machines is in
+    /// those of users.
+    pub const MODES: [&str; 8] = [
+        "user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal",
+    ];
+}
+
 /// A file system that keeps data: on a block device, of another host, or in a program (FUSE). Not those of
 /// the kernel, in memory, or of containers; the root is always there.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -152,6 +173,9 @@ pub struct Disk {
     /// Its size, in GiB; absent while it is stuck. Source: `statvfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<f64>,
+    /// Space that ordinary users may still fill, in GiB; absent while it is stuck. Source: `statvfs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available: Option<f64>,
     /// Used inodes; absent while it is stuck, and where it does not count them. Source: `statvfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inodes_used: Option<u64>,
@@ -176,6 +200,9 @@ pub struct DiskIo {
     pub read_ops: u64,
     /// Write operations.
     pub write_ops: u64,
+    /// Time in which it had something to do, in milliseconds.
+    #[serde(default)]
+    pub busy_ms: u64,
     /// Bytes read per second.
     pub read_bytes_per_second: f64,
     /// Bytes written per second.
@@ -281,7 +308,7 @@ pub struct Pressure {
     pub full: Option<Stalls>,
 }
 
-/// Shares of time in percent, 0–100.
+/// Shares of time in percent, 0–100, and the time itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stalls {
     /// Of the last 10 seconds.
@@ -290,6 +317,9 @@ pub struct Stalls {
     pub avg60: f64,
     /// Of the last five minutes.
     pub avg300: f64,
+    /// The time since boot, or since the container's control group was made, in microseconds.
+    #[serde(default)]
+    pub total_us: u64,
 }
 
 /// What one temperature sensor shows.

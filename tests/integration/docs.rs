@@ -78,7 +78,11 @@ impl Model {
                     return;
                 };
                 let all = serde(&one.attrs, "rename_all");
-                let fields = named.named.iter().map(|field| {
+                let on_the_wire = named
+                    .named
+                    .iter()
+                    .filter(|field| serde(&field.attrs, "skip").is_none());
+                let fields = on_the_wire.map(|field| {
                     let name = field.ident.as_ref().unwrap().to_string();
                     let renamed = serde(&field.attrs, "rename");
                     Field {

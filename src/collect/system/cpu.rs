@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use crate::model::{CpuTimes, figure};
+use rustix::param::clock_ticks_per_second;
+
+use crate::model::{CpuSeconds, CpuTimes, figure};
 
 /// What is kept of the CPUs between two readings.
 #[derive(Default)]
@@ -36,6 +38,8 @@ pub(super) struct Load {
     pub(super) cores: Vec<f64>,
     /// All together.
     pub(super) times: CpuTimes,
+    /// Each of them since boot.
+    pub(super) seconds: Vec<CpuSeconds>,
     /// How many there are.
     pub(super) cpus: u32,
 }
@@ -78,8 +82,18 @@ impl Reading {
             percent: all.busy_percent(),
             cores: self.cores.iter().map(core).collect(),
             times: all.shares(),
+            seconds: self.seconds(clock_ticks_per_second() as f64),
             cpus: u32::try_from(self.cores.len()).unwrap_or(u32::MAX),
         }
+    }
+
+    /// Since boot.
+    fn seconds(&self, ticks_per_second: f64) -> Vec<CpuSeconds> {
+        let core = |&(core, Times(ticks)): &(u32, Times)| CpuSeconds {
+            core,
+            modes: ticks.map(|ticks| ticks as f64 / ticks_per_second),
+        };
+        self.cores.iter().map(core).collect()
     }
 }
 
@@ -130,7 +144,7 @@ impl Times {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{CpuTimes, Load, Reading, Times};
+    use super::{CpuTimes, Load, Reading, Times, clock_ticks_per_second};
 
     const STAT: &str = "\
 cpu  100 20 30 1000 50 1 2 3 40 5
@@ -158,6 +172,7 @@ btime 1700000000
         let now = Reading::parse(
             "cpu  10 20 5 40 15 2 3 5\ncpu0 10 20 5 40 15 2 3 5\ncpu3 1 1 1 1 1 1 1 1\n",
         );
+        let now = now.unwrap();
         let expected = Load {
             percent: 45.0,
             // The second was not there before.
@@ -169,9 +184,20 @@ btime 1700000000
                 steal: 5.0,
                 irq: 5.0,
             },
+            seconds: now.seconds(clock_ticks_per_second() as f64),
             cpus: 2,
         };
-        assert_eq!(now.unwrap().since(&before), expected);
+        assert_eq!(now.since(&before), expected);
+    }
+
+    #[test]
+    fn time_since_boot_is_in_seconds() {
+        let seconds = Reading::parse(STAT).unwrap().seconds(100.0);
+        assert_eq!(seconds[1].core, 1);
+        assert_eq!(
+            seconds[1].modes,
+            [0.5, 0.1, 0.15, 5.0, 0.25, 0.0, 0.01, 0.01]
+        );
     }
 
     #[test]

@@ -56,6 +56,8 @@ struct Full {
     /// In GiB.
     used: f64,
     total: f64,
+    /// Without what is reserved for root.
+    available: f64,
     /// Used and all; none where it does not count them.
     inodes: Option<(u64, u64)>,
 }
@@ -66,6 +68,7 @@ impl Full {
         Self {
             used: gib(stat.f_blocks.saturating_sub(stat.f_bfree)),
             total: gib(stat.f_blocks),
+            available: gib(stat.f_bavail),
             inodes: (stat.f_files > 0)
                 .then(|| (stat.f_files.saturating_sub(stat.f_ffree), stat.f_files)),
         }
@@ -135,6 +138,7 @@ impl Disks {
                 kind: mounted.kind.clone(),
                 used: full.map(|full| full.used),
                 total: full.map(|full| full.total),
+                available: full.map(|full| full.available),
                 inodes_used: full.and_then(|full| full.inodes).map(|(used, _)| used),
                 inodes_total: full.and_then(|full| full.inodes).map(|(_, total)| total),
                 stuck,

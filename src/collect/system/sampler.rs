@@ -106,6 +106,7 @@ impl Sampler {
             cpu_percent: [load.percent],
             cpu_cores: load.cores,
             cpu_times: Some(load.times),
+            cpu_seconds: load.seconds,
             memory_used: mib(memory.total - memory.available),
             memory_total: mib(memory.total),
             memory_available: Some(mib(memory.available)),

@@ -197,9 +197,12 @@ fn usage_v2() -> (u64, Usage) {
         kernel: Some(1_671_168),
         oom_kills: Some(3),
         pressure: Some(Pressures {
-            cpu: Some(pressure([4.5, 3.25, 1.0], [4.4, 3.2, 0.9])),
-            memory: Some(pressure([0.0, 0.1, 0.02], [0.0, 0.05, 0.01])),
-            io: Some(pressure([1.0, 2.0, 3.0], [0.5, 1.5, 2.5])),
+            cpu: Some(pressure(
+                ([4.5, 3.25, 1.0], 123_456),
+                ([4.4, 3.2, 0.9], 120_000),
+            )),
+            memory: Some(pressure(([0.0, 0.1, 0.02], 900), ([0.0, 0.05, 0.01], 450))),
+            io: Some(pressure(([1.0, 2.0, 3.0], 4000), ([0.5, 1.5, 2.5], 3000))),
         }),
         pids: Some(7),
         block_io: Some(BlockIo {
@@ -224,11 +227,12 @@ fn usage_v2() -> (u64, Usage) {
     (8_412_345_000, usage)
 }
 
-fn pressure(some: [f64; 3], full: [f64; 3]) -> Pressure {
-    let stalls = |[avg10, avg60, avg300]: [f64; 3]| Stalls {
+fn pressure(some: ([f64; 3], u64), full: ([f64; 3], u64)) -> Pressure {
+    let stalls = |([avg10, avg60, avg300], total_us): ([f64; 3], u64)| Stalls {
         avg10,
         avg60,
         avg300,
+        total_us,
     };
     Pressure {
         some: stalls(some),
