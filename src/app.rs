@@ -24,7 +24,7 @@ use crate::collect::{Collector, Source};
 use crate::memory;
 use crate::messages::{StopCollecting, StopPublishing};
 use crate::renewal::{self, Renewal};
-use crate::serve::{Listener, MOST_WAITING, Room, Subscriptions, Threads};
+use crate::serve::{Listener, MOST_WAITING, Metrics, Room, Subscriptions, Threads};
 use crate::settings::{ApiKey, CollectSettings, ContainerStats, ServeSettings, Settings};
 use crate::supervisor::Supervisor;
 
@@ -47,7 +47,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         ..settings.serve.clone()
     });
     let (newest, credentials) = watch::channel(Arc::new(settings.credentials.clone()));
-    let listener = Listener::bind(Arc::clone(&serve), credentials, room)?;
+    let listener = Listener::bind(Arc::clone(&serve), credentials.clone(), room)?;
     announce(&settings, listener.local_addr()?, files);
     let Settings {
         collect,
@@ -57,6 +57,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         shutdown_timeout,
         ..
     } = settings;
+    let tls = first.tls.is_some();
     // Nothing but the channel keeps those that are replaced.
     drop(first);
     let renewal = Renewal::follow(credential_sources, newest).context("cannot start a thread")?;
@@ -64,6 +65,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let supervisor = Supervisor::from_env(|name| std::env::var_os(name));
     let measuring = Measuring::start(&collect, publish_interval, supervisor)?;
     let aggregator = &measuring.aggregator;
+    let metrics = match serve.metrics_port {
+        None => None,
+        Some(port) => {
+            let newest = aggregator.clone().recipient();
+            let settings = Arc::clone(&serve);
+            let metrics = Metrics::bind(port, settings, credentials, newest, publish_interval)?;
+            let address = metrics.local_addr()?;
+            info!(%address, tls, "metrics at /metrics");
+            Some(metrics)
+        }
+    };
 
     let permits = listener.permits();
     let accepting = CancellationToken::new();
@@ -83,6 +95,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         accepting.clone(),
     ));
 
+    let scraping = metrics.map(|metrics| -> io::Result<Arbiter> {
+        let thread = arbiter()?;
+        actix_rt::spawn(metrics.run(thread.handle(), accepting.clone()));
+        Ok(thread)
+    });
+    // It lives as long as the agent.
+    let _scraping = scraping.transpose()?;
     actix_rt::spawn(give_memory_back());
 
     let signal = signals.until_end(&renewal).await;
@@ -340,6 +359,8 @@ fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
         api_keys = ?keys,
         api_key_file = sources.keys.file().map(|file| file.display().to_string()),
         socket_port = serve.port,
+        metrics_port = serve.metrics_port,
+        metrics_bearer_token_file = sources.metrics_tokens.as_ref().map(|file| file.display().to_string()),
         socket_address = serve.address.map_or("all".to_owned(), |address| address.to_string()),
         tls_enabled = tls.is_some(),
         tls_cert_file = tls.map(|tls| tls.cert.display().to_string()),

@@ -2,14 +2,14 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Message, Recipient};
 use bytes::Bytes;
 
 use crate::model::{
     Container, ContainerMeta, Encoding, Events, HostInfo, LogLines, Logs, Options, Positions,
-    SystemMetrics, Via,
+    Snapshot, SystemMetrics, Via,
 };
 
 /// What a collector publishes after each round.
@@ -131,6 +131,20 @@ pub struct CatchUp {
 pub struct Unsubscribe {
     /// Who leaves.
     pub client: ClientId,
+}
+
+/// From whoever shows figures in a form of its own to the aggregator: which snapshot is the newest? None before the first.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Option<Published>")]
+pub struct NewestSnapshot;
+
+/// A snapshot, and when it was published.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Without events: each is told once, and has been.
+    pub snapshot: Arc<Snapshot>,
+    /// By the monotonic clock.
+    pub at: Instant,
 }
 
 /// From the aggregator to a session.

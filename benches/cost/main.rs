@@ -3,7 +3,7 @@
 //! At each number of containers, each of which logs a line a second, it measures an idle engine, then the agent with
 //! one client at the default intervals, then an idle engine again; at some numbers also what the other ways cost that
 //! the engine offers ([`ways`]), other agents ([`peers`]), the agent at 100 ms intervals, its system calls ([`calls`]), its terminal
-//! view ([`view`]),
+//! view ([`view`]), a scrape by Prometheus ([`scrape`])
 //! and one agent that runs on meanwhile ([`soak`]). Before all that, what a reading of the host takes ([`host`]). CPU is in seconds per minute, as medians of windows; what is
 //! induced in the engine (dockerd, containerd and the shims) is over the mean of the idle windows before and after.
 //!
@@ -38,6 +38,7 @@ mod host;
 mod peers;
 mod plan;
 mod row;
+mod scrape;
 mod soak;
 mod view;
 mod ways;
@@ -119,6 +120,7 @@ fn measure(plan: &Plan, count: usize, bare: Option<&Calls>, bars: &mut Bars) {
         }
         print_fast(plan, count, bars);
         view::print(plan, count, bars);
+        scrape::print(plan, count, bars);
         let soak = plan.soaks_at(count).then(|| Soak::start(plan, count));
         let mut others = ways::measure(plan, &containers);
         others.extend(peers::measure(plan));

@@ -33,7 +33,7 @@ const ROOM: usize = 4096;
 
 /// One snapshot, and what has been made of it.
 pub(super) struct Encoded {
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     logs: LogSample,
     events: Arc<Events>,
     /// How many events there had been at the snapshot before.
@@ -58,7 +58,7 @@ impl Encoded {
     /// which `told` are in the snapshots before; its own `skipped` must be 0.
     pub(super) fn new(snapshot: Snapshot, logs: LogSample, events: Arc<Events>, told: u64) -> Self {
         Self {
-            snapshot,
+            snapshot: Arc::new(snapshot),
             logs,
             events,
             told,
@@ -71,6 +71,10 @@ impl Encoded {
     /// The snapshot's number.
     pub(super) fn seq(&self) -> u64 {
         self.snapshot.agent.seq
+    }
+
+    pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
     }
 
     /// How far the logs in it have been read, and how many events it has told.

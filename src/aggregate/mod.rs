@@ -18,8 +18,8 @@ use tokio::time::MissedTickBehavior;
 use tracing::{debug, error};
 
 use crate::messages::{
-    CatchUp, Collected, Delivery, DockerSample, LogSample, StopPublishing, Subscribe, SystemSample,
-    Unsubscribe,
+    CatchUp, Collected, Delivery, DockerSample, LogSample, NewestSnapshot, Published,
+    StopPublishing, Subscribe, SystemSample, Unsubscribe,
 };
 use crate::model::{Events, Positions};
 use crate::supervisor::Supervisor;
@@ -38,6 +38,8 @@ pub struct Aggregator {
     seq: u64,
     /// The newest snapshot.
     encoded: Option<Encoded>,
+    /// When that was published.
+    published: Instant,
     /// How far the logs had been read when they were read last.
     positions: Arc<Positions>,
     /// What had happened to containers when the engine was asked last.
@@ -69,6 +71,7 @@ impl Aggregator {
             newest,
             seq: 0,
             encoded: None,
+            published: Instant::now(),
             positions: Arc::default(),
             events: Arc::default(),
             subscribers: Subscribers::default(),
@@ -100,6 +103,7 @@ impl Aggregator {
         let events = Arc::clone(&self.events);
         let encoded = Encoded::new(snapshot, logs, events, told).after(self.encoded.take());
         let encoded = self.encoded.insert(encoded);
+        self.published = started;
         let published = self.subscribers.publish(encoded);
         debug!(
             seq = self.seq,
@@ -217,6 +221,18 @@ impl Handler<CatchUp> for Aggregator {
         if let Some(newest) = &mut self.encoded {
             note(self.subscribers.catch_up(&behind, newest));
         }
+    }
+}
+
+impl Handler<NewestSnapshot> for Aggregator {
+    type Result = Option<Published>;
+
+    fn handle(&mut self, NewestSnapshot: NewestSnapshot, _: &mut Self::Context) -> Self::Result {
+        let newest = self.encoded.as_ref()?;
+        Some(Published {
+            snapshot: Arc::clone(newest.snapshot()),
+            at: self.published,
+        })
     }
 }
 

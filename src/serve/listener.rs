@@ -1,63 +1,32 @@
 //! Accepting connections, and turning away those that may not stay.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Recipient;
 use actix_rt::ArbiterHandle;
-use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug_span, warn};
+use tracing::{Instrument, debug_span};
 
 use super::door::Door;
 use super::handshake::{self, Newcomer};
+use super::inbound::{BindError, Inbound};
 use super::lobby::{Lobby, Room, Seat};
 use super::origin::Origin;
 use crate::messages::{CatchUp, ClientId, Subscribe, Unsubscribe};
 use crate::settings::{Credentials, ServeSettings};
 
-/// Connections that the kernel keeps until they are accepted (it has a bound of its own, too).
-const BACKLOG: i32 = 4096;
 /// How much of a line the kernel takes ahead of what the client's side has room for, in bytes.
 /// Much more would be old news by the time that a slow client reads it, and would hide for long
 /// whether it accepts anything.
 const TAKEN_AHEAD: u32 = 64 * 1024;
 /// How long a connection may be silent before its peer is asked whether it is still there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
-/// The first and the longest pause after an accept that failed for want of resources.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// Why the socket could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {}", advice(.source))]
-pub struct BindError {
-    /// Where.
-    address: SocketAddr,
-    /// Why not.
-    #[source]
-    source: io::Error,
-}
-
-fn advice(error: &io::Error) -> String {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            ": another program has this port; stop it, or set SOCKET_PORT to a free one"
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            ": this host has no such address; set SOCKET_ADDRESS to one that it has"
-        }
-        io::ErrorKind::PermissionDenied => ": set SOCKET_PORT to one above 1023",
-        _ => "",
-    };
-    format!("{error}{hint}")
-}
-
 /// Where accepted connections subscribe.
 #[derive(Clone)]
 pub struct Subscriptions {
@@ -89,7 +58,7 @@ pub(super) struct Visit {
 
 /// The agent's socket.
 pub struct Listener {
-    socket: TcpListener,
+    inbound: Inbound,
     settings: Arc<ServeSettings>,
     /// Keys and certificates as they are now.
     credentials: watch::Receiver<Arc<Credentials>>,
@@ -108,22 +77,10 @@ impl Listener {
         credentials: watch::Receiver<Arc<Credentials>>,
         room: Room,
     ) -> Result<Self, BindError> {
-        let port = settings.port;
-        let bound =
-            match settings.address {
-                Some(address) => bind(SocketAddr::new(address, port)),
-                None => bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)).or_else(
-                    |error| match error.source.raw_os_error() {
-                        Some(code) if code == Errno::AFNOSUPPORT.raw_os_error() => {
-                            bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
-                        }
-                        _ => Err(error),
-                    },
-                ),
-            };
+        let inbound = Inbound::open(settings.address, settings.port, "SOCKET_PORT")?;
         let door = Door::new(settings.max_clients);
         Ok(Self {
-            socket: bound?,
+            inbound,
             settings,
             credentials,
             lobby: Lobby::new(room),
@@ -136,7 +93,7 @@ impl Listener {
     /// # Errors
     /// When the kernel does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        self.inbound.local_addr()
     }
 
     /// A permit for each client that there may be: all are back when there is none.
@@ -147,7 +104,7 @@ impl Listener {
 
     /// Accepts until `stop`.
     pub async fn run(
-        self,
+        mut self,
         threads: Threads,
         subscriptions: Subscriptions,
         stop: CancellationToken,
@@ -158,49 +115,35 @@ impl Listener {
             .iter()
             .cycle()
             .zip(threads.serving.iter().cycle());
-        let mut pause = FIRST_PAUSE;
         loop {
-            let accepted = tokio::select! {
-                accepted = self.socket.accept() => accepted,
+            let (stream, peer) = tokio::select! {
+                accepted = self.inbound.accept() => accepted,
                 () = stop.cancelled() => return,
             };
-            match accepted {
-                Ok((stream, peer)) => {
-                    pause = FIRST_PAUSE;
-                    clients += 1;
-                    let Some(threads) = threads.next() else {
-                        return;
-                    };
-                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                    let origin = Origin::of(peer.ip());
-                    if let Err(reason) = self.may_enter(peer, origin) {
-                        self.door.refused(peer, &reason);
-                        continue;
-                    }
-                    let entered = tokio::select! {
-                        entered = self.lobby.enter(origin, || self.door.clients()) => entered,
-                        () = stop.cancelled() => return,
-                    };
-                    let Some(seat) = entered else {
-                        self.door.refused(peer, &"too many of this address");
-                        continue;
-                    };
-                    let visit = Visit {
-                        peer,
-                        origin,
-                        client: clients,
-                        seat,
-                    };
-                    self.greet(stream, visit, threads, &subscriptions, &stop);
-                }
-                // The peer left before it was accepted.
-                Err(error) if is_of_the_connection(&error) => {}
-                Err(error) => {
-                    warn!(%error, pause_ms = pause.as_millis() as u64, "accept failed");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
+            clients += 1;
+            let Some(threads) = threads.next() else {
+                return;
+            };
+            let origin = Origin::of(peer.ip());
+            if let Err(reason) = self.may_enter(peer, origin) {
+                self.door.refused(peer, &reason);
+                continue;
             }
+            let entered = tokio::select! {
+                entered = self.lobby.enter(origin, || self.door.clients()) => entered,
+                () = stop.cancelled() => return,
+            };
+            let Some(seat) = entered else {
+                self.door.refused(peer, &"too many of this address");
+                continue;
+            };
+            let visit = Visit {
+                peer,
+                origin,
+                client: clients,
+                seat,
+            };
+            self.greet(stream, visit, threads, &subscriptions, &stop);
         }
     }
 
@@ -258,32 +201,4 @@ impl Listener {
         )?;
         stream.into_std()
     }
-}
-
-fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    let open = || -> io::Result<TcpListener> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM.nonblocking().cloexec(),
-            Some(Protocol::TCP),
-        )?;
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
-    };
-    open().map_err(|source| BindError { address, source })
-}
-
-fn is_of_the_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-    )
 }

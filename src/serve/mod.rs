@@ -6,12 +6,16 @@
 mod connection;
 mod door;
 mod handshake;
+mod inbound;
 mod listener;
 mod lobby;
+mod metrics;
 mod origin;
 mod session;
 mod throttle;
 
-pub use listener::{BindError, Listener, Subscriptions, Threads};
+pub use inbound::BindError;
+pub use listener::{Listener, Subscriptions, Threads};
 pub use lobby::{MOST_WAITING, Room};
+pub use metrics::Metrics;
 pub use session::ClientSession;

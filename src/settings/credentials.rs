@@ -3,7 +3,7 @@
 use std::fs;
 use std::iter;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::parse::Reader;
 use super::raw::RawSettings;
@@ -14,6 +14,8 @@ use super::{ApiKeys, KeySource, Problem, Problems, Tls, TlsFiles};
 pub struct Credentials {
     /// `API_KEY` or `API_KEY_FILE`: of which a client must send one.
     pub keys: ApiKeys,
+    /// `METRICS_BEARER_TOKEN_FILE`: of which a scraper must show one; none: it need not.
+    pub metrics_tokens: Option<ApiKeys>,
     /// The certificate and who may connect with which; none: plain TCP.
     pub tls: Option<Tls>,
 }
@@ -23,6 +25,8 @@ pub struct Credentials {
 pub struct CredentialSources {
     /// `API_KEY` or `API_KEY_FILE`.
     pub keys: KeySource,
+    /// `METRICS_BEARER_TOKEN_FILE`.
+    pub metrics_tokens: Option<PathBuf>,
     /// `TLS_CERT_FILE`, `TLS_KEY_FILE` and `TLS_CLIENT_CA_FILE`; none where `TLS_ENABLED` is false.
     pub tls: Option<TlsFiles>,
 }
@@ -39,8 +43,16 @@ impl CredentialSources {
     pub(super) fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
         let keys = KeySource::read(reader, raw);
         let tls = TlsFiles::read(reader, raw).ok();
+        let metrics_tokens = raw.metrics_bearer_token_file.as_ref().map(PathBuf::from);
+        if metrics_tokens.is_some() && raw.metrics_port.is_none() {
+            reader.problem(
+                "METRICS_BEARER_TOKEN_FILE",
+                "set, but METRICS_PORT is not; accepted: only with it",
+            );
+        }
         Some(Self {
             keys: keys?,
+            metrics_tokens,
             tls: tls?,
         })
     }
@@ -48,12 +60,17 @@ impl CredentialSources {
     /// None where the reader took note of a problem.
     pub(super) fn load_with(&self, reader: &mut Reader) -> Option<Credentials> {
         let keys = self.keys.load(reader);
+        let metrics_tokens = match &self.metrics_tokens {
+            None => Some(None),
+            Some(path) => ApiKeys::load(reader, "METRICS_BEARER_TOKEN_FILE", path).map(Some),
+        };
         let tls = match &self.tls {
             None => Some(None),
             Some(files) => files.load(reader).map(Some),
         };
         Some(Credentials {
             keys: keys?,
+            metrics_tokens: metrics_tokens?,
             tls: tls?,
         })
     }
@@ -79,7 +96,9 @@ impl CredentialSources {
             ]
         });
         let keys = self.keys.file().map(|path| ("API_KEY_FILE", path));
-        tls.flatten().chain(keys)
+        let tokens = self.metrics_tokens.as_deref();
+        let tokens = tokens.map(|path| ("METRICS_BEARER_TOKEN_FILE", path));
+        tls.flatten().chain(keys).chain(tokens)
     }
 
     /// The state of the files. Blocks for as long as the file system does.
@@ -115,7 +134,10 @@ impl CredentialSources {
 
 /// Certificates may be read by everybody.
 fn is_secret(variable: &str) -> bool {
-    matches!(variable, "TLS_KEY_FILE" | "API_KEY_FILE")
+    matches!(
+        variable,
+        "TLS_KEY_FILE" | "API_KEY_FILE" | "METRICS_BEARER_TOKEN_FILE"
+    )
 }
 
 /// What a file's mode lets others do that they should not.

@@ -122,6 +122,18 @@ impl ApiKeys {
         }
     }
 
+    /// Those in the file that `variable` names; none where the reader took note of a problem.
+    pub(super) fn load(reader: &mut Reader, variable: &'static str, path: &Path) -> Option<Self> {
+        let keys = match read_secret(path, LONGEST_FILE) {
+            Ok(text) => parse_file(&text),
+            Err(error) => Err(format!(
+                "cannot be read ({error}); accepted: a file with a key on each line"
+            )),
+        };
+        keys.map_err(|problem| reader.problem(variable, problem))
+            .ok()
+    }
+
     /// The key of this name; the first where there is none.
     #[must_use]
     pub fn called(&self, name: &str) -> Option<&ApiKey> {
@@ -208,18 +220,10 @@ impl KeySource {
 
     /// The keys; none where the reader took note of a problem.
     pub(super) fn load(&self, reader: &mut Reader) -> Option<ApiKeys> {
-        let path = match self {
-            Self::Environment(keys) => return Some(keys.clone()),
-            Self::File(path) => path,
-        };
-        let keys = match read_secret(path, LONGEST_FILE) {
-            Ok(text) => parse_file(&text),
-            Err(error) => Err(format!(
-                "cannot be read ({error}); accepted: a file with a key on each line"
-            )),
-        };
-        keys.map_err(|problem| reader.problem("API_KEY_FILE", problem))
-            .ok()
+        match self {
+            Self::Environment(keys) => Some(keys.clone()),
+            Self::File(path) => ApiKeys::load(reader, "API_KEY_FILE", path),
+        }
     }
 
     /// The file, if it is one.

@@ -100,6 +100,8 @@ pub struct ServeSettings {
     pub port: u16,
     /// `WHITELISTED_CLIENTS`: who may connect.
     pub whitelist: Whitelist,
+    /// `METRICS_PORT`: where Prometheus finds the newest figures; none: nowhere. 0 lets the kernel choose.
+    pub metrics_port: Option<u16>,
     /// `MAX_CLIENTS`: connections at once.
     pub max_clients: usize,
     /// `AUTH_TIMEOUT`: from accept to the key's end of line, TLS handshake included.
@@ -241,17 +243,36 @@ impl ServeSettings {
             Whitelist::default(),
             Whitelist::parse,
         );
+        let port = u16::try_from(port).unwrap_or_default();
+        let metrics_port = reader.optional("METRICS_PORT", &raw.metrics_port, |text| {
+            metrics_port(text, port)
+        });
         let max_clients = reader.number("MAX_CLIENTS", &raw.max_clients, 10_000, 1, 1_000_000);
         let auth_timeout = reader.timeout("AUTH_TIMEOUT", &raw.auth_timeout, 10);
         let write_timeout = reader.timeout("WRITE_TIMEOUT", &raw.write_timeout, 30);
         Self {
             address,
-            port: u16::try_from(port).unwrap_or_default(),
+            port,
             whitelist,
+            metrics_port,
             max_clients,
             auth_timeout,
             write_timeout,
         }
+    }
+}
+
+/// Another port than the socket's.
+fn metrics_port(text: &str, socket_port: u16) -> Result<u16, String> {
+    match text.parse() {
+        Ok(port) if port == socket_port && port != 0 => Err(
+            "the same as SOCKET_PORT; accepted: another port, 0 to 65535, 0 for one that the kernel chooses"
+                .to_owned(),
+        ),
+        Ok(port) => Ok(port),
+        Err(_) => Err(
+            "not a port; accepted: 0 to 65535, 0 for one that the kernel chooses".to_owned(),
+        ),
     }
 }
 

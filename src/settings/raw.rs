@@ -28,6 +28,8 @@ pub(super) struct RawSettings {
     pub(super) container_labels: Option<String>,
     pub(super) log_redact: Option<String>,
     pub(super) host_root: Option<String>,
+    pub(super) metrics_port: Option<String>,
+    pub(super) metrics_bearer_token_file: Option<String>,
     pub(super) max_clients: Option<String>,
     pub(super) auth_timeout: Option<String>,
     pub(super) write_timeout: Option<String>,
@@ -37,7 +39,7 @@ pub(super) struct RawSettings {
 }
 
 /// The names of all variables that the agent reads.
-pub(super) const VARIABLES: [&str; 27] = [
+pub(super) const VARIABLES: [&str; 29] = [
     "API_KEY",
     "API_KEY_FILE",
     "SOCKET_PORT",
@@ -59,6 +61,8 @@ pub(super) const VARIABLES: [&str; 27] = [
     "CONTAINER_LABELS",
     "LOG_REDACT",
     "HOST_ROOT",
+    "METRICS_PORT",
+    "METRICS_BEARER_TOKEN_FILE",
     "MAX_CLIENTS",
     "AUTH_TIMEOUT",
     "WRITE_TIMEOUT",

@@ -97,6 +97,7 @@ const BAD: &[(&str, &[&str])] = &[
             "tcp://",
         ],
     ),
+    ("METRICS_PORT", &["65536", "-1", "http"]),
     ("MAX_CLIENTS", &["0", "-1", "unlimited"]),
     ("AUTH_TIMEOUT", &[]),
     ("WRITE_TIMEOUT", &[]),
@@ -166,8 +167,13 @@ fn every_variable_is_in_both_tables() {
     for (name, _) in BAD {
         assert!(names.contains(name), "{name} is not in config/agent.env");
     }
-    // The files of TLS have tests of their own.
-    let elsewhere = ["TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE"];
+    // These have tests of their own.
+    let elsewhere = [
+        "TLS_CERT_FILE",
+        "TLS_KEY_FILE",
+        "TLS_CLIENT_CA_FILE",
+        "METRICS_BEARER_TOKEN_FILE",
+    ];
     for name in names {
         let tried = BAD.iter().any(|(tried, _)| *tried == name);
         assert!(

@@ -20,6 +20,7 @@ mod gpu;
 mod guessing;
 mod host;
 mod layers;
+mod metrics;
 mod options;
 mod protocol;
 mod shutdown;

@@ -24,6 +24,7 @@ mod podman;
 mod privileges;
 mod proxy;
 mod remote;
+mod scraped;
 mod snapshots;
 mod stand_in;
 mod watched;

@@ -9,6 +9,7 @@ mod lines;
 mod namespace;
 pub(crate) mod net;
 mod openssl;
+pub(crate) mod prometheus;
 pub(crate) mod schema;
 mod terminal;
 pub(crate) mod wait;

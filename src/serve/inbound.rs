@@ -1,0 +1,136 @@
+//! A listening socket: opening it, and accepting whatever happens.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tracing::warn;
+
+/// Connections that the kernel keeps until they are accepted (it has a bound of its own, too).
+const BACKLOG: i32 = 4096;
+/// The first and the longest pause after an accept that failed for want of resources.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why the socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {}", advice(.source, .variable))]
+pub struct BindError {
+    /// Where.
+    address: SocketAddr,
+    /// The variable that has the port.
+    variable: &'static str,
+    /// Why not.
+    #[source]
+    source: io::Error,
+}
+
+fn advice(error: &io::Error, variable: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!(
+                "{error}: another program has this port; stop it, or set {variable} to a free one"
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{error}: this host has no such address; set SOCKET_ADDRESS to one that it has")
+        }
+        io::ErrorKind::PermissionDenied => format!("{error}: set {variable} to one above 1023"),
+        _ => error.to_string(),
+    }
+}
+
+/// A listening socket.
+pub(super) struct Inbound {
+    socket: TcpListener,
+    pause: Duration,
+}
+
+impl Inbound {
+    /// Opens it. Without an address it takes IPv6 and IPv4, or IPv4 alone on a host that has no IPv6. The port is what
+    /// `variable` holds.
+    pub(super) fn open(
+        address: Option<IpAddr>,
+        port: u16,
+        variable: &'static str,
+    ) -> Result<Self, BindError> {
+        let bind = |address: IpAddr| {
+            let address = SocketAddr::new(address, port);
+            bind(address).map_err(|source| BindError {
+                address,
+                variable,
+                source,
+            })
+        };
+        let socket = match address {
+            Some(address) => bind(address),
+            None => bind(Ipv6Addr::UNSPECIFIED.into()).or_else(|error| {
+                match error.source.raw_os_error() {
+                    Some(code) if code == Errno::AFNOSUPPORT.raw_os_error() => {
+                        bind(Ipv4Addr::UNSPECIFIED.into())
+                    }
+                    _ => Err(error),
+                }
+            }),
+        };
+        Ok(Self {
+            socket: socket?,
+            pause: FIRST_PAUSE,
+        })
+    }
+
+    /// Where it listens, with the port that the kernel chose.
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The next connection, and where it comes from: an IPv4 address as such. Where there are no resources for one it waits
+    /// until there are.
+    pub(super) async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.socket.accept().await {
+                Ok((stream, peer)) => {
+                    self.pause = FIRST_PAUSE;
+                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                    return (stream, peer);
+                }
+                // The peer left before it was accepted.
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    let pause = self.pause;
+                    warn!(%error, pause_ms = pause.as_millis() as u64, "accept failed");
+                    tokio::time::sleep(pause).await;
+                    self.pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,394 @@
+//! For Prometheus: the newest snapshot's figures by HTTP, at `METRICS_PORT`. A scrape collects nothing.
+//!
+//! `/metrics` has the figures, `/healthz` says that the agent is alive, `/readyz` that it has a recent snapshot.
+
+mod exposition;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::Recipient;
+use actix_rt::ArbiterHandle;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+use super::door::Door;
+use super::inbound::{BindError, Inbound};
+use super::lobby::{Lobby, Room, Seat, Voice};
+use super::origin::Origin;
+use crate::messages::{NewestSnapshot, Published};
+use crate::settings::{ApiKeys, Credentials, ServeSettings};
+use exposition::Format;
+
+/// How many connections there may be: a scraper has one. Beyond, the one that has been silent for longest makes room.
+const MOST_CONNECTIONS: usize = 64;
+/// The most bytes of a request that are kept: its head.
+const LONGEST_HEAD: usize = 16 * 1024;
+/// How long the aggregator may take to say what is newest; it is alive if it does.
+const ALIVE_WITHIN: Duration = Duration::from_secs(2);
+/// A snapshot is recent for so many intervals, and a little longer.
+const RECENT_INTERVALS: u32 = 3;
+const RECENT_BEYOND: Duration = Duration::from_secs(3);
+
+/// The socket for Prometheus.
+pub struct Metrics {
+    inbound: Inbound,
+    lobby: Arc<Lobby>,
+    shared: Arc<Shared>,
+}
+
+/// What all its connections share.
+struct Shared {
+    settings: Arc<ServeSettings>,
+    credentials: watch::Receiver<Arc<Credentials>>,
+    /// Wrong tokens count here, wrong keys elsewhere.
+    door: Door,
+    newest: Recipient<NewestSnapshot>,
+    recent: Duration,
+    /// What was written last in each format, with the number of the snapshot: it is the same for all who scrape.
+    written: Mutex<[Option<(u64, Bytes)>; 2]>,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Metrics {
+    /// Opens the socket at `port`. Who `newest` asks has a new snapshot every `interval`.
+    ///
+    /// # Errors
+    /// When the address is not to be had.
+    pub fn bind(
+        port: u16,
+        settings: Arc<ServeSettings>,
+        credentials: watch::Receiver<Arc<Credentials>>,
+        newest: Recipient<NewestSnapshot>,
+        interval: Duration,
+    ) -> Result<Self, BindError> {
+        Ok(Self {
+            inbound: Inbound::open(settings.address, port, "METRICS_PORT")?,
+            lobby: Lobby::new(Room {
+                waiting: MOST_CONNECTIONS,
+                in_all: MOST_CONNECTIONS,
+            }),
+            shared: Arc::new(Shared {
+                settings,
+                credentials,
+                door: Door::new(MOST_CONNECTIONS),
+                newest,
+                recent: interval * RECENT_INTERVALS + RECENT_BEYOND,
+                written: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Where it listens, with the port that the kernel chose.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inbound.local_addr()
+    }
+
+    /// Accepts until `stop`, and serves on another thread than those of clients.
+    pub async fn run(mut self, thread: ArbiterHandle, stop: CancellationToken) {
+        loop {
+            let (stream, peer) = tokio::select! {
+                accepted = self.inbound.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            let origin = Origin::of(peer.ip());
+            let door = &self.shared.door;
+            let whitelist = &self.shared.settings.whitelist;
+            let refusal = match () {
+                () if !whitelist.allows(peer.ip()) => Some("not whitelisted"),
+                () => door.may_enter(origin).err(),
+            };
+            if let Some(reason) = refusal {
+                door.refused(peer, &reason);
+                continue;
+            }
+            let entered = tokio::select! {
+                entered = self.lobby.enter(origin, || 0) => entered,
+                () = stop.cancelled() => return,
+            };
+            let Some(seat) = entered else {
+                door.refused(peer, &"too many of this address");
+                continue;
+            };
+            // At once: there are so few seats that a crowd would have them all before the other thread gets to any.
+            seat.voice().is_waited_for(true);
+            // A socket belongs to the runtime that registered it: it moves as a bare descriptor.
+            let Ok(stream) = stream.into_std() else {
+                continue;
+            };
+            let (shared, stop) = (Arc::clone(&self.shared), stop.clone());
+            thread.spawn(async move {
+                match TcpStream::from_std(stream) {
+                    Ok(stream) => shared.serve(stream, origin, peer, &seat, stop).await,
+                    Err(error) => shared.door.refused(peer, &error),
+                }
+            });
+        }
+    }
+}
+
+impl Shared {
+    /// Serves one connection to its end: until its seat is needed by others, or the agent stops.
+    async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        origin: Origin,
+        peer: SocketAddr,
+        seat: &Seat,
+        stop: CancellationToken,
+    ) {
+        let voice = seat.voice();
+        let tls = self.credentials.borrow().tls.clone();
+        let serving = async {
+            let Some(tls) = tls else {
+                return self.converse(stream, origin, voice, stop).await;
+            };
+            let handshake = TlsAcceptor::from(tls.server).accept(stream);
+            let in_turn = self
+                .door
+                .in_turn(timeout(self.settings.auth_timeout, handshake));
+            match in_turn.await {
+                Some(Ok(Ok(stream))) => self.converse(stream, origin, voice, stop).await,
+                Some(Ok(Err(error))) => Err(format!("TLS handshake failed: {error}")),
+                Some(Err(_)) | None => Err("TLS handshake not completed in time".to_owned()),
+            }
+        };
+        let ended = tokio::select! {
+            ended = Box::pin(serving) => ended,
+            () = seat.needed() => Err("others wait".to_owned()),
+        };
+        if let Err(reason) = ended {
+            self.door.refused(peer, &reason);
+        }
+    }
+
+    /// Answers requests, one after the other.
+    async fn converse<S>(
+        self: &Arc<Self>,
+        stream: S,
+        origin: Origin,
+        voice: Arc<Voice>,
+        stop: CancellationToken,
+    ) -> Result<(), String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let answering = service_fn(move |request| {
+            let (shared, voice) = (Arc::clone(self), Arc::clone(&voice));
+            async move {
+                voice.is_waited_for(false);
+                let answer = shared.answer(&request, origin).await;
+                voice.is_waited_for(true);
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.settings.auth_timeout)
+            .max_buf_size(LONGEST_HEAD)
+            .serve_connection(TokioIo::new(stream), answering);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        // Who leaves between two requests, or says nothing in time, has done nothing wrong.
+        if let Err(error) = ended {
+            debug!(%error, "connection of a scraper ended");
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, request: &Request<Incoming>, origin: Origin) -> Answer {
+        let path = request.uri().path();
+        if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
+            return text(
+                StatusCode::NOT_FOUND,
+                "there are /metrics, /healthz and /readyz\n",
+            );
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
+            let allowed = HeaderValue::from_static("GET, HEAD");
+            answer.headers_mut().insert(ALLOW, allowed);
+            return answer;
+        }
+        let newest = timeout(ALIVE_WITHIN, self.newest.send(NewestSnapshot)).await;
+        let Ok(Ok(newest)) = newest else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "the agent hangs\n");
+        };
+        match (path, newest) {
+            ("/healthz", _) => text(StatusCode::OK, "ok\n"),
+            // Of those two a health check needs no token.
+            ("/readyz", Some(newest)) if newest.at.elapsed() <= self.recent => {
+                text(StatusCode::OK, "ok\n")
+            }
+            ("/readyz", _) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "there is no recent snapshot\n",
+            ),
+            (_, newest) => match self.is_allowed(request.headers(), origin) {
+                true => self.figures(newest, request.headers()),
+                false => unauthorized(),
+            },
+        }
+    }
+
+    /// Whether a scraper has shown a token, where one is asked for.
+    fn is_allowed(&self, headers: &HeaderMap, origin: Origin) -> bool {
+        let credentials = self.credentials.borrow().clone();
+        let Some(tokens) = &credentials.metrics_tokens else {
+            return true;
+        };
+        let Some(shown) = headers.get(AUTHORIZATION) else {
+            return false;
+        };
+        // It may have been open before so many came.
+        let is_right = !self.door.is_closed(origin) && is_one_of(tokens, shown.as_bytes());
+        if is_right {
+            self.door.right_key(origin);
+        } else {
+            self.door.wrong_key(origin);
+        }
+        is_right
+    }
+
+    fn figures(&self, newest: Option<Published>, headers: &HeaderMap) -> Answer {
+        let Some(newest) = newest else {
+            return text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "there is no snapshot yet\n",
+            );
+        };
+        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+        let format = Format::accepted(accept.unwrap_or_default());
+        match self.written(newest, format) {
+            Ok(written) => respond(StatusCode::OK, format.content_type(), written),
+            Err(error) => {
+                error!(%error, "metrics not written");
+                text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the figures cannot be written\n",
+                )
+            }
+        }
+    }
+
+    fn written(&self, newest: Published, format: Format) -> Result<Bytes, std::fmt::Error> {
+        let seq = newest.snapshot.agent.seq;
+        // A panic ends the process.
+        let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = &mut all[usize::from(format == Format::OpenMetrics)];
+        if let Some((of, written)) = written
+            && *of == seq
+        {
+            return Ok(written.clone());
+        }
+        let anew = Bytes::from(exposition::write(newest.snapshot, format)?);
+        *written = Some((seq, anew.clone()));
+        Ok(anew)
+    }
+}
+
+/// Whether a header is `Bearer`, in any case, and one of the tokens.
+fn is_one_of(tokens: &ApiKeys, header: &[u8]) -> bool {
+    const SCHEME: &[u8] = b"Bearer ";
+    let Some((scheme, token)) = header.split_at_checked(SCHEME.len()) else {
+        return false;
+    };
+    scheme.eq_ignore_ascii_case(SCHEME) && tokens.find(token.trim_ascii()).is_some()
+}
+
+fn unauthorized() -> Answer {
+    let mut answer = text(StatusCode::UNAUTHORIZED, "a bearer token is asked for\n");
+    let scheme = HeaderValue::from_static("Bearer");
+    answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+    answer
+}
+
+fn text(status: StatusCode, text: &'static str) -> Answer {
+    let body = Bytes::from_static(text.as_bytes());
+    respond(status, "text/plain; charset=utf-8", body)
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exposition::Format;
+    use super::is_one_of;
+    use crate::settings::{ApiKey, ApiKeys};
+
+    #[test]
+    fn a_bearer_token_is_shown_in_full() {
+        let keys = ["first-token", "other-token"].map(|key| ApiKey::new("", key).unwrap());
+        let tokens = ApiKeys::of(keys.into());
+        for (header, is_right) in [
+            ("Bearer first-token", true),
+            ("bearer  other-token ", true),
+            ("Bearer first-toke", false),
+            ("Bearer first-token2", false),
+            ("Basic first-token", false),
+            ("first-token", false),
+            ("Bearer ", false),
+            ("", false),
+        ] {
+            assert_eq!(is_one_of(&tokens, header.as_bytes()), is_right, "{header}");
+        }
+    }
+
+    #[test]
+    fn the_format_is_what_the_scraper_likes_best() {
+        for (accept, format) in [
+            ("", Format::Classic),
+            ("*/*", Format::Classic),
+            ("text/plain", Format::Classic),
+            ("application/openmetrics-text", Format::OpenMetrics),
+            // Prometheus 2.42.
+            (
+                "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                 text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                Format::OpenMetrics,
+            ),
+            (
+                "text/plain, application/openmetrics-text;q=0.5",
+                Format::Classic,
+            ),
+            ("application/openmetrics-text;q=0", Format::Classic),
+            ("application/openmetrics-text;q=x", Format::Classic),
+        ] {
+            assert_eq!(Format::accepted(accept), format, "{accept}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The real Prometheus, scraping one agent.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{PATIENCE, net, wait};
+
+/// An answer by HTTP.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// The header, in lower case.
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+/// What a request without TLS is answered.
+pub(crate) fn request(address: SocketAddr, request_line: &str, headers: &[&str]) -> Answer {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let headers: String = headers.iter().map(|one| format!("{one}\r\n")).collect();
+    let head =
+        format!("{request_line} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    Answer {
+        status: head[9..12].parse().expect("a status"),
+        head: head.to_ascii_lowercase(),
+        body: body.to_owned(),
+    }
+}
+
+/// `GET`, likewise.
+pub(crate) fn get(address: SocketAddr, path: &str, headers: &[&str]) -> Answer {
+    request(address, &format!("GET {path}"), headers)
+}
+
+/// A Prometheus of its own that scrapes one target every second, as job `system-agent`; ended on drop.
+pub(crate) struct Prometheus {
+    process: Child,
+    address: SocketAddr,
+    /// Its configuration and its data.
+    _folder: TempDir,
+}
+
+impl Prometheus {
+    /// Scrapes `target`; `how` is the rest of the job's configuration, each line of it.
+    pub(crate) fn scraping(target: SocketAddr, how: &[String]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let how: String = how.iter().map(|line| format!("    {line}\n")).collect();
+        let config = format!(
+            "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\nscrape_configs:\n  - job_name: system-agent\n{how}    \
+             static_configs: [{{ targets: ['{target}'], labels: {{ instance: here }} }}]\n"
+        );
+        let path = folder.path().join("prometheus.yml");
+        fs::write(&path, config).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], net::free_port()));
+        let process = Command::new("prometheus")
+            .arg(format!("--config.file={}", path.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.path().join("data").display()
+            ))
+            .arg(format!("--web.listen-address={address}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(folder.path().join("log")).unwrap())
+            .spawn()
+            .expect("prometheus (Debian: prometheus) starts");
+        let prometheus = Self {
+            process,
+            address,
+            _folder: folder,
+        };
+        wait::until("prometheus", PATIENCE, || {
+            net::listens(address.port()).then_some(())
+        });
+        prometheus
+    }
+
+    /// What an instant query yields: the labels and the value of each series.
+    pub(crate) fn query(&self, query: &str) -> Vec<(Value, f64)> {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let path = format!("/api/v1/query?query={encoded}");
+        let answer = get(self.address, &path, &[]);
+        let body = unchunked(&answer);
+        let answer: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(answer["status"], "success", "{query}: {answer}");
+        let series = answer["data"]["result"].as_array().expect("a vector");
+        let value = |one: &Value| one["value"][1].as_str()?.parse().ok();
+        series
+            .iter()
+            .map(|one| (one["metric"].clone(), value(one).expect("a number")))
+            .collect()
+    }
+
+    /// The same, of a single series.
+    pub(crate) fn value(&self, query: &str) -> f64 {
+        let all = self.query(query);
+        assert_eq!(all.len(), 1, "{query}: {all:?}");
+        all[0].1
+    }
+
+    /// Waits until a query yields what fits.
+    pub(crate) fn until(&self, query: &str, fits: impl Fn(&[(Value, f64)]) -> bool) {
+        let fitting = || fits(&self.query(query)).then_some(());
+        if wait::within(PATIENCE, fitting).is_none() {
+            panic!(
+                "{query}: {:?}; targets: {}",
+                self.query(query),
+                self.targets()
+            );
+        }
+    }
+
+    /// Waits until it has scraped the agent so often.
+    pub(crate) fn scraped(&self, times: f64) {
+        self.until("sum_over_time(up[1h])", |up| {
+            up.iter().any(|(_, count)| *count >= times)
+        });
+    }
+
+    /// What it says of its target.
+    pub(crate) fn targets(&self) -> String {
+        unchunked(&get(self.address, "/api/v1/targets", &[]))
+    }
+}
+
+/// A body that may have come in one chunk.
+fn unchunked(answer: &Answer) -> String {
+    if !answer.head.contains("transfer-encoding: chunked") {
+        return answer.body.clone();
+    }
+    let (mut whole, mut rest) = (String::new(), answer.body.as_str());
+    while let Some((length, after)) = rest.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).expect("a chunk's length");
+        if length == 0 {
+            break;
+        }
+        whole.push_str(&after[..length]);
+        rest = &after[length + 2..];
+    }
+    whole
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Runs Prometheus' own tool on a text.
+pub(crate) fn promtool(arguments: &[&str], input: &str) -> Output {
+    let mut tool = Command::new("promtool")
+        .args(arguments)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool (Debian: prometheus) starts");
+    let mut stdin = tool.stdin.take().unwrap();
+    let input = input.to_owned();
+    let written = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = tool.wait_with_output().unwrap();
+    // It may not read anything.
+    let _ = written.join();
+    output
+}
