@@ -24,7 +24,7 @@ use crate::collect::{Collector, Source};
 use crate::memory;
 use crate::messages::{StopCollecting, StopPublishing};
 use crate::renewal::{self, Renewal};
-use crate::serve::{Listener, MOST_WAITING, Metrics, Room, Subscriptions, Threads};
+use crate::serve::{Listener, MOST_SCRAPERS, MOST_WAITING, Metrics, Room, Subscriptions, Threads};
 use crate::settings::{ApiKey, CollectSettings, ContainerStats, ServeSettings, Settings};
 use crate::supervisor::Supervisor;
 
@@ -48,7 +48,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     });
     let (newest, credentials) = watch::channel(Arc::new(settings.credentials.clone()));
     let listener = Listener::bind(Arc::clone(&serve), credentials.clone(), room)?;
-    announce(&settings, listener.local_addr()?, files);
+    let bind = |port| {
+        Metrics::bind(
+            port,
+            Arc::clone(&serve),
+            credentials,
+            settings.publish_interval,
+        )
+    };
+    let metrics = serve.metrics_port.map(bind).transpose()?;
+    let metrics_at = metrics.as_ref().map(Metrics::local_addr).transpose()?;
+    announce(&settings, listener.local_addr()?, metrics_at, files);
     let Settings {
         collect,
         publish_interval,
@@ -57,7 +67,6 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         shutdown_timeout,
         ..
     } = settings;
-    let tls = first.tls.is_some();
     // Nothing but the channel keeps those that are replaced.
     drop(first);
     let renewal = Renewal::follow(credential_sources, newest).context("cannot start a thread")?;
@@ -65,18 +74,6 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let supervisor = Supervisor::from_env(|name| std::env::var_os(name));
     let measuring = Measuring::start(&collect, publish_interval, supervisor)?;
     let aggregator = &measuring.aggregator;
-    let metrics = match serve.metrics_port {
-        None => None,
-        Some(port) => {
-            let newest = aggregator.clone().recipient();
-            let settings = Arc::clone(&serve);
-            let metrics = Metrics::bind(port, settings, credentials, newest, publish_interval)?;
-            let address = metrics.local_addr()?;
-            info!(%address, tls, "metrics at /metrics");
-            Some(metrics)
-        }
-    };
-
     let permits = listener.permits();
     let accepting = CancellationToken::new();
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -95,13 +92,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         accepting.clone(),
     ));
 
-    let scraping = metrics.map(|metrics| -> io::Result<Arbiter> {
-        let thread = arbiter()?;
-        actix_rt::spawn(metrics.run(thread.handle(), accepting.clone()));
-        Ok(thread)
-    });
+    let scrapers = metrics.as_ref().map(Metrics::permits);
     // It lives as long as the agent.
-    let _scraping = scraping.transpose()?;
+    let _scraping = match metrics {
+        None => None,
+        Some(metrics) => {
+            let thread = arbiter()?;
+            let newest = aggregator.clone().recipient();
+            actix_rt::spawn(metrics.run(newest, thread.handle(), accepting.clone()));
+            Some(thread)
+        }
+    };
     actix_rt::spawn(give_memory_back());
 
     let signal = signals.until_end(&renewal).await;
@@ -113,8 +114,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     aggregator.do_send(StopPublishing {
         within: shutdown_timeout.mul_f64(FOR_SESSIONS),
     });
+    let all_closed = async {
+        all_back(&permits, serve.max_clients).await;
+        if let Some(scrapers) = scrapers {
+            all_back(&scrapers, MOST_SCRAPERS).await;
+        }
+    };
     tokio::select! {
-        closed = timeout(shutdown_timeout, all_closed(&permits, &serve)) => {
+        closed = timeout(shutdown_timeout, all_closed) => {
             if closed.is_err() {
                 let clients = serve.max_clients.saturating_sub(permits.available_permits());
                 warn!(clients, "clients cut off: they did not finish reading in time");
@@ -183,6 +190,7 @@ fn raise_file_limit() -> Option<u64> {
 fn room_within(files: Option<u64>, settings: &Settings) -> (Room, usize) {
     let max_clients = settings.serve.max_clients;
     let collect = &settings.collect;
+    let scrapers = settings.serve.metrics_port.map_or(0, |_| MOST_SCRAPERS);
     let by_files = collect.docker.is_some() && collect.container_stats != ContainerStats::Engine;
     let (in_all, most_clients) = match files {
         Some(files) => {
@@ -192,7 +200,7 @@ fn room_within(files: Option<u64>, settings: &Settings) -> (Room, usize) {
             } else {
                 0
             };
-            connections_within(files, kept + of_containers)
+            connections_within(files, kept + of_containers + scrapers as u64)
         }
         None => (usize::MAX, usize::MAX),
     };
@@ -296,9 +304,9 @@ fn start<S: Source + Send + Unpin>(
 }
 
 /// Waits until every connection has given its permit back.
-async fn all_closed(permits: &Semaphore, settings: &ServeSettings) {
-    let all = u32::try_from(settings.max_clients).unwrap_or(u32::MAX);
-    // Never closed: the listener's end of it lives as long as this one.
+async fn all_back(permits: &Semaphore, count: usize) {
+    let all = u32::try_from(count).unwrap_or(u32::MAX);
+    // Never closed: whoever accepts has an end of it that lives as long as this one.
     let _ = permits.acquire_many(all).await;
 }
 
@@ -339,7 +347,12 @@ impl Signals {
 }
 
 /// Says once what the agent is going to do, without secrets, and where it listens.
-fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
+fn announce(
+    settings: &Settings,
+    address: SocketAddr,
+    metrics: Option<SocketAddr>,
+    files: Option<u64>,
+) {
     let Settings {
         collect,
         publish_interval,
@@ -389,13 +402,28 @@ fn announce(settings: &Settings, address: SocketAddr, files: Option<u64>) {
         "agent started"
     );
     renewal::warn_of(credentials, sources);
-    if tls.is_none() && !address.ip().to_canonical().is_loopback() {
+    let is_local = address.ip().to_canonical().is_loopback();
+    let asks_for_one = tls.is_some_and(|tls| tls.client_ca.is_some());
+    if metrics.is_some()
+        && !is_local
+        && credentials.metrics_tokens.is_none()
+        && !asks_for_one
+        && serve.whitelist.allows_all()
+    {
+        warn!(
+            "whoever reaches METRICS_PORT may read it: set METRICS_BEARER_TOKEN_FILE, TLS_CLIENT_CA_FILE or WHITELISTED_CLIENTS"
+        );
+    }
+    if tls.is_none() && !is_local {
         warn!(
             "keys and snapshots cross the network in the clear: set TLS_ENABLED with a certificate, or SOCKET_ADDRESS to \
              127.0.0.1 and use a tunnel"
         );
     }
     info!(%address, tls = tls.is_some(), "listening");
+    if let Some(address) = metrics {
+        info!(%address, tls = tls.is_some(), "metrics at /metrics");
+    }
 }
 
 #[cfg(test)]

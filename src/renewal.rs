@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::settings::{ApiKey, CredentialSources, Credentials, Stamps};
+use crate::settings::{ApiKey, ApiKeys, CredentialSources, Credentials, Stamps};
 
 /// How often the files are looked at: a handful of system calls. One that has changed is read when it is the same at two
 /// looks in a row, so that none is read half written, nor a certificate without its key.
@@ -61,8 +61,15 @@ impl Renewal {
 
 /// Has the log tell of keys that can be guessed, and of files that others may read or write.
 pub fn warn_of(credentials: &Credentials, sources: &CredentialSources) {
-    for key in credentials.keys.iter().filter(|key| key.is_weak()) {
-        warn!(key = %key.name(), "the key is short: 16 characters or more are hard to guess");
+    let weak = |keys: &ApiKeys| -> Vec<Arc<str>> {
+        let weak = keys.iter().filter(|key| key.is_weak());
+        weak.map(|key| Arc::clone(key.name())).collect()
+    };
+    for key in weak(&credentials.keys) {
+        warn!(%key, "the key is short: 16 characters or more are hard to guess");
+    }
+    for token in credentials.metrics_tokens.iter().flat_map(weak) {
+        warn!(%token, "the token is short: 16 characters or more are hard to guess");
     }
     for problem in sources.exposed() {
         warn!(variable = problem.variable, "{}", problem.text);

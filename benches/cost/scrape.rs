@@ -53,7 +53,7 @@ fn scrape(address: SocketAddr) -> usize {
     let mut stream = TcpStream::connect(address).expect("METRICS_PORT listens");
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nAccept: application/openmetrics-text\r\n\r\n")
         .unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();

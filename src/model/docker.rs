@@ -29,6 +29,9 @@ pub struct Container {
     /// v1) or `inactive_file` (v2). Source: `memory.usage_in_bytes` or `memory.current`, and
     /// `memory.stat`; or the engine's `memory_stats`.
     pub memory_usage: u64,
+    /// The same with inactive file cache. Not on the wire.
+    #[serde(skip)]
+    pub memory_with_cache: u64,
     /// Memory limit, in bytes; the host's memory where none is set.
     pub memory_limit: u64,
     /// `memory_usage` in percent of `memory_limit`.

@@ -15,9 +15,6 @@ pub struct SystemMetrics {
     /// What all cores together did over the last interval. Source: `/proc/stat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_times: Option<CpuTimes>,
-    /// What each core has done since boot, for those who take their own differences. Not on the wire.
-    #[serde(skip)]
-    pub cpu_seconds: Vec<CpuSeconds>,
     /// Memory in use, in MiB: total − available. Source: `/proc/meminfo`.
     pub memory_used: f64,
     /// Memory, in MiB. Source: `/proc/meminfo`, `MemTotal`.
@@ -76,6 +73,26 @@ pub struct SystemMetrics {
     /// The processes that have the most resident memory, largest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub top_memory: Vec<TopProcess>,
+    /// What others take differences of. Not on the wire.
+    #[serde(skip)]
+    pub exact: Exact,
+}
+
+/// Figures as the kernel counts them, for those who take differences of their own: not rounded, and since boot.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Exact {
+    /// What each core has done. Source: `/proc/stat`.
+    pub cpu_seconds: Vec<CpuSeconds>,
+    /// Memory, in bytes. Source: `/proc/meminfo`, `MemTotal`.
+    pub memory_total: u64,
+    /// Memory that programs could still have, in bytes. Source: `/proc/meminfo`, `MemAvailable`.
+    pub memory_available: u64,
+    /// Memory that caches files, in bytes. Source: `/proc/meminfo`, `Cached` + `SReclaimable`.
+    pub memory_cached: Option<u64>,
+    /// Swap, in bytes. Source: `/proc/meminfo`, `SwapTotal`.
+    pub swap_total: u64,
+    /// Swap in use, in bytes. Source: `/proc/meminfo`, `SwapTotal` − `SwapFree`.
+    pub swap_used: u64,
 }
 
 impl Default for SystemMetrics {
@@ -85,7 +102,6 @@ impl Default for SystemMetrics {
             cpu_percent: [0.0],
             cpu_cores: Vec::new(),
             cpu_times: None,
-            cpu_seconds: Vec::new(),
             memory_used: 0.0,
             memory_total: 0.0,
             memory_available: None,
@@ -106,6 +122,7 @@ impl Default for SystemMetrics {
             processes: None,
             top_processes: Vec::new(),
             top_memory: Vec::new(),
+            exact: Exact::default(),
         }
     }
 }
@@ -185,6 +202,24 @@ pub struct Disk {
     /// True while it has not answered for more than a second; absent otherwise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stuck: bool,
+    /// True where the file system as a whole cannot be written to, as the kernel makes it after errors of its device, too; absent
+    /// otherwise. Source: its own options in `/proc/self/mountinfo`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub readonly: bool,
+    /// Its space as it is counted. Not on the wire.
+    #[serde(skip)]
+    pub exact: Option<Space>,
+}
+
+/// The space of a file system, in bytes. Source: `statvfs`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Its size.
+    pub size: u64,
+    /// What is free, with what is reserved for root.
+    pub free: u64,
+    /// What ordinary users may still fill.
+    pub available: u64,
 }
 
 /// The traffic of one block device: counters since boot, and rates over the last interval.
@@ -334,6 +369,18 @@ pub struct Temperature {
     /// From where on the device itself is in danger, in degrees Celsius; absent where it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critical: Option<f64>,
+    /// The kernel's names for it. Not on the wire.
+    #[serde(skip)]
+    pub exact: SensorNames,
+}
+
+/// What node_exporter calls a sensor: the same after a restart, and no other's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SensorNames {
+    /// The device, by its place in `/sys/devices`, e.g. `nvme_nvme0`.
+    pub chip: String,
+    /// Which of its sensors, e.g. `temp1`.
+    pub sensor: String,
 }
 
 /// A unit of systemd that has failed.

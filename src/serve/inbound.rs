@@ -5,12 +5,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
 /// Connections that the kernel keeps until they are accepted (it has a bound of its own, too).
 const BACKLOG: i32 = 4096;
+/// How much of a line the kernel takes ahead of what the client's side has room for, in bytes.
+/// Much more would be old news by the time that a slow client reads it, and would hide for long
+/// whether it accepts anything.
+const TAKEN_AHEAD: u32 = 64 * 1024;
+/// How long a connection may be silent before its peer is asked whether it is still there.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 /// The first and the longest pause after an accept that failed for want of resources.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -108,6 +114,20 @@ impl Inbound {
             }
         }
     }
+}
+
+/// A connection as it is to be served, off the runtime that accepted it.
+pub(super) fn configured(stream: TcpStream) -> io::Result<std::net::TcpStream> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_notsent_lowat(TAKEN_AHEAD)?;
+    // A peer that vanished without a word is noticed between two snapshots, too.
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_AFTER / 3),
+    )?;
+    stream.into_std()
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

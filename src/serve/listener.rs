@@ -3,11 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::Recipient;
 use actix_rt::ArbiterHandle;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -15,18 +13,12 @@ use tracing::{Instrument, debug_span};
 
 use super::door::Door;
 use super::handshake::{self, Newcomer};
-use super::inbound::{BindError, Inbound};
+use super::inbound::{BindError, Inbound, configured};
 use super::lobby::{Lobby, Room, Seat};
 use super::origin::Origin;
 use crate::messages::{CatchUp, ClientId, Subscribe, Unsubscribe};
 use crate::settings::{Credentials, ServeSettings};
 
-/// How much of a line the kernel takes ahead of what the client's side has room for, in bytes.
-/// Much more would be old news by the time that a slow client reads it, and would hide for long
-/// whether it accepts anything.
-const TAKEN_AHEAD: u32 = 64 * 1024;
-/// How long a connection may be silent before its peer is asked whether it is still there.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 /// Where accepted connections subscribe.
 #[derive(Clone)]
 pub struct Subscriptions {
@@ -166,7 +158,7 @@ impl Listener {
     ) {
         let (peer, client) = (visit.peer, visit.client);
         // A socket belongs to the runtime that registered it: it moves as a bare descriptor.
-        let stream = match Self::configured(stream) {
+        let stream = match configured(stream) {
             Ok(stream) => stream,
             Err(error) => {
                 self.door.refused(peer, &error);
@@ -187,18 +179,5 @@ impl Listener {
             async move { handshake::greet(newcomer, &settings, subscriptions, &serving, stop).await }
                 .instrument(span),
         );
-    }
-
-    fn configured(stream: TcpStream) -> io::Result<std::net::TcpStream> {
-        stream.set_nodelay(true)?;
-        let socket = SockRef::from(&stream);
-        socket.set_tcp_notsent_lowat(TAKEN_AHEAD)?;
-        // A peer that vanished without a word is noticed between two snapshots, too.
-        socket.set_tcp_keepalive(
-            &TcpKeepalive::new()
-                .with_time(KEEPALIVE_AFTER)
-                .with_interval(KEEPALIVE_AFTER / 3),
-        )?;
-        stream.into_std()
     }
 }

@@ -67,7 +67,7 @@ pub(super) struct Voice {
 }
 
 impl Voice {
-    fn new(unattended: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(unattended: &Arc<AtomicUsize>) -> Self {
         unattended.fetch_add(1, Ordering::Relaxed);
         Self {
             unattended: Arc::clone(unattended),

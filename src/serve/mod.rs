@@ -17,5 +17,5 @@ mod throttle;
 pub use inbound::BindError;
 pub use listener::{Listener, Subscriptions, Threads};
 pub use lobby::{MOST_WAITING, Room};
-pub use metrics::Metrics;
+pub use metrics::{MOST_SCRAPERS, Metrics};
 pub use session::ClientSession;

@@ -33,11 +33,17 @@ impl Whitelist {
             .map(Self)
     }
 
+    /// Whether every peer may.
+    #[must_use]
+    pub fn allows_all(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a peer may connect. An IPv4 peer of an IPv6 socket counts as IPv4.
     #[must_use]
     pub fn allows(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
-        self.0.is_empty() || self.0.iter().any(|net| net.contains(&peer))
+        self.allows_all() || self.0.iter().any(|net| net.contains(&peer))
     }
 }
 
@@ -57,7 +63,7 @@ fn parse_entry(entry: &str) -> Option<IpNet> {
 
 impl fmt::Display for Whitelist {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
+        if self.allows_all() {
             return f.write_str("all");
         }
         for (index, net) in self.0.iter().enumerate() {

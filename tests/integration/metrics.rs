@@ -5,14 +5,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use serial_test::{parallel, serial};
 
-use crate::support::prometheus::{Prometheus, get, promtool, request};
+use crate::support::prometheus::{Prometheus, complaints, get, metrics_of, promtool, request};
 use crate::support::{Agent, Authority, Launch, PATIENCE, wait};
 
 const TOKEN: &str = "scraper-71c0a9be44f2";
@@ -27,12 +26,6 @@ fn scraped(launch: Launch) -> Launch {
         ("PUBLISH_INTERVAL", "500ms"),
         ("SYSTEM_INTERVAL", "500ms"),
     ])
-}
-
-/// Where its metrics are.
-fn metrics_of(agent: &Agent) -> SocketAddr {
-    let event = agent.event("metrics at /metrics");
-    event.text("address").parse().expect("an address")
 }
 
 /// Once there is a first snapshot.
@@ -80,13 +73,22 @@ fn figures_are_those_of_the_snapshot() {
             "{series}: {value}, {expected}"
         );
     };
-    close(
-        "node_memory_MemTotal_bytes",
-        number(&system["memory_total"]) * mib,
-    );
-    close(
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+    let kib = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let kib: f64 = kib.unwrap().parse().unwrap();
+    assert_eq!(sample(&body, "node_memory_MemTotal_bytes"), kib * 1024.0);
+    let near = |series: &str, expected: f64, rounded: f64| {
+        let value = sample(&body, series);
+        let off = (value - expected).abs();
+        assert!(off <= rounded, "{series}: {value}, {expected}");
+    };
+    // Of the same reading; the snapshot has them to a hundredth of a MiB.
+    near(
         "node_memory_MemAvailable_bytes",
         number(&system["memory_available"]) * mib,
+        mib / 100.0,
     );
     close("node_load1", number(&system["load_avg"]["1m"]));
     close(
@@ -102,13 +104,23 @@ fn figures_are_those_of_the_snapshot() {
             text("mount")
         );
         let gib = 1024.0 * mib;
-        close(
-            &format!("node_filesystem_size_bytes{labels}"),
-            number(&disk["total"]) * gib,
+        let size = size_by_stat(text("mount"));
+        assert_eq!(
+            sample(&body, &format!("node_filesystem_size_bytes{labels}")),
+            size
         );
-        close(
+        near(
             &format!("node_filesystem_avail_bytes{labels}"),
             number(&disk["available"]) * gib,
+            gib / 10_000.0,
+        );
+        assert_eq!(
+            sample(&body, &format!("node_filesystem_device_error{labels}")),
+            0.0
+        );
+        assert_eq!(
+            sample(&body, &format!("node_filesystem_readonly{labels}")),
+            0.0
         );
     }
     for disk in system["disk_io"].as_array().unwrap() {
@@ -147,6 +159,17 @@ fn figures_are_those_of_the_snapshot() {
     assert!(!body.contains("source=\"docker\""));
 }
 
+/// The size of a file system in bytes, as `stat` has it.
+fn size_by_stat(mount: &str) -> f64 {
+    let output = std::process::Command::new("stat")
+        .args(["--file-system", "--format", "%b %S", mount])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (blocks, size) = text.trim().split_once(' ').unwrap();
+    blocks.parse::<f64>().unwrap() * size.parse::<f64>().unwrap()
+}
+
 #[test]
 #[parallel]
 fn the_counters_of_cores_are_the_kernels() {
@@ -172,14 +195,7 @@ fn either_format_is_what_its_own_tools_read() {
             .head
             .contains("content-type: text/plain; version=0.0.4")
     );
-    let checked = promtool(&["check", "metrics"], &classic.body);
-    // It does not like names in camel case, which are node_exporter's own.
-    let complaints = String::from_utf8_lossy(&checked.stderr).into_owned();
-    let ours: Vec<&str> = complaints
-        .lines()
-        .filter(|line| !line.starts_with("node_memory_") || !line.contains("camelCase"))
-        .collect();
-    assert_eq!(ours, [""; 0], "{checked:?}");
+    assert_eq!(complaints(&classic.body), [""; 0]);
 
     let open = get(
         address,
@@ -237,6 +253,8 @@ fn prometheus_scrapes_by_tls_with_a_certificate_and_a_token() {
     // Whoever has no certificate, or another token, gets nothing.
     let stranger = Prometheus::scraping(address, &how(&token, false));
     stranger.until("up", |up| up.iter().any(|(_, up)| *up == 0.0));
+    let why = stranger.targets();
+    assert!(why.contains("tls:") && why.contains("certificate"), "{why}");
     let wrong = authority.file("wrong", "another-token-0000");
     let guesser = Prometheus::scraping(address, &how(&wrong, true));
     guesser.until("up", |up| up.iter().any(|(_, up)| *up == 0.0));
@@ -281,11 +299,12 @@ fn without_the_token_there_are_no_figures_but_health() {
     for _ in 0..5 {
         status("scraper-guess-0000");
     }
-    let closed = TcpStream::connect(address).and_then(|mut stream| {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.read(&mut [0])
-    });
-    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: agent\r\n\r\n");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "{answer:?}");
     agent.login().snapshot();
 }
 
@@ -323,25 +342,6 @@ fn other_requests_are_told_what_there_is() {
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
     assert!(!answer.contains("200"), "{answer}");
-}
-
-/// An agent whose aggregator is stopped is not ready; one that hangs as a whole is not alive.
-#[test]
-#[parallel]
-fn readiness_is_a_recent_snapshot() {
-    let agent = launch().start();
-    let address = ready(&agent);
-    agent.signal(Signal::SIGSTOP);
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(1)))
-        .unwrap();
-    stream
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: agent\r\n\r\n")
-        .unwrap();
-    assert!(stream.read(&mut [0]).is_err());
-    agent.signal(Signal::SIGCONT);
-    ready(&agent);
 }
 
 /// A crowd that says nothing keeps no scraper out, and no client's snapshot waits.
@@ -383,8 +383,11 @@ fn a_connection_is_kept_and_ends_with_the_agent() {
         let read = stream.read(&mut answer).unwrap();
         assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
     }
+    let asked = Instant::now();
     agent.signal(Signal::SIGTERM);
-    assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+    // The end, and no error.
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    assert!(asked.elapsed() < Duration::from_secs(2));
     assert!(agent.exit(PATIENCE).success());
 }
 
@@ -431,15 +434,39 @@ fn the_rules_fire_when_they_should_and_not_before() {
     }
 }
 
-/// Scrapes in a row are one writing of the figures: see also the bench, which has what one costs.
+/// A request that is never whole, and one that reads nothing of its answers, end; others are not held up.
 #[test]
 #[parallel]
-fn many_scrapers_share_what_is_written() {
-    let agent = launch().var("PUBLISH_INTERVAL", "1h").start();
+fn who_reads_nothing_is_cut_off() {
+    let agent = launch().var("WRITE_TIMEOUT", "1s").start();
     let address = ready(&agent);
-    let all: Vec<_> = (0..4)
-        .map(|_| thread::spawn(move || get(address, "/metrics", &[]).body))
-        .collect();
-    let bodies: Vec<String> = all.into_iter().map(|one| one.join().unwrap()).collect();
-    assert!(bodies.iter().all(|body| *body == bodies[0]));
+    let mut stream = TcpStream::connect(address).unwrap();
+    // More answers than the kernel keeps for somebody who does not read them.
+    let requests = "GET /metrics HTTP/1.1\r\nHost: agent\r\n\r\n".repeat(200);
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let ended = wait::within(PATIENCE, || {
+        // It is reset.
+        stream.write_all(requests.as_bytes()).is_err().then_some(())
+    });
+    assert!(ended.is_some(), "it goes on");
+    assert_eq!(get(address, "/metrics", &[]).status, 200);
+}
+
+#[test]
+#[parallel]
+fn that_anybody_may_read_them_is_told() {
+    let told = |launch: Launch| {
+        let agent = launch.var("SOCKET_ADDRESS", "0.0.0.0").start();
+        metrics_of(&agent);
+        agent.login().snapshot();
+        let log = agent.log().all();
+        log.iter()
+            .any(|line| line.contains("whoever reaches METRICS_PORT"))
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    fs::write(&file, TOKEN).unwrap();
+    assert!(told(launch()));
+    assert!(!told(launch().var("METRICS_BEARER_TOKEN_FILE", &file)));
+    assert!(!told(launch().var("WHITELISTED_CLIENTS", "127.0.0.1")));
 }

@@ -114,7 +114,7 @@ fn a_stalled_client_is_waited_for_no_longer_than_the_timeout() {
 }
 
 #[test]
-#[serial]
+#[parallel]
 fn a_second_signal_exits_at_once() {
     for (first, second) in [
         (Signal::SIGTERM, Signal::SIGTERM),

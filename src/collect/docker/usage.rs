@@ -146,6 +146,7 @@ pub(super) fn publish(
         cpu_percent: before.map_or(0.0, |before| figure(cpu_percent(before, cpu), 2)),
         cpu_usage_ns: Some(cpu.usage_ns),
         memory_usage: memory,
+        memory_with_cache: usage.memory,
         memory_limit: usage.memory_limit,
         memory_percent: if usage.memory_limit > 0 {
             figure(memory as f64 / usage.memory_limit as f64 * 100.0, 2)

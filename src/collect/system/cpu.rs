@@ -7,10 +7,15 @@ use rustix::param::clock_ticks_per_second;
 
 use crate::model::{CpuSeconds, CpuTimes, figure};
 
+/// So much less idle time than before, in ticks, is that of a core that was switched on anew: what node_exporter takes for it.
+const ANEW: u64 = 300;
+
 /// What is kept of the CPUs between two readings.
 #[derive(Default)]
 pub(super) struct Cpus {
     before: Option<Reading>,
+    /// What each core has done since boot, none of which becomes less.
+    highest: Vec<(u32, Times)>,
     /// Room for the file, which is long where there are many CPUs and interrupts.
     text: String,
 }
@@ -50,7 +55,9 @@ impl Cpus {
         self.text.clear();
         File::open("/proc/stat")?.read_to_string(&mut self.text)?;
         let now = Reading::parse(&self.text).ok_or(io::ErrorKind::InvalidData)?;
-        let load = now.since(self.before.as_ref().unwrap_or(&now));
+        let mut load = now.since(self.before.as_ref().unwrap_or(&now));
+        self.highest = now.at_least(&self.highest);
+        load.seconds = seconds(&self.highest, clock_ticks_per_second() as f64);
         self.before = Some(now);
         Ok(load)
     }
@@ -82,22 +89,48 @@ impl Reading {
             percent: all.busy_percent(),
             cores: self.cores.iter().map(core).collect(),
             times: all.shares(),
-            seconds: self.seconds(clock_ticks_per_second() as f64),
+            seconds: Vec::new(),
             cpus: u32::try_from(self.cores.len()).unwrap_or(u32::MAX),
         }
     }
 
-    /// Since boot.
-    fn seconds(&self, ticks_per_second: f64) -> Vec<CpuSeconds> {
-        let core = |&(core, Times(ticks)): &(u32, Times)| CpuSeconds {
-            core,
-            modes: ticks.map(|ticks| ticks as f64 / ticks_per_second),
+    /// The cores, each time of theirs no less than it was before: iowait may go backwards, and whoever takes differences of
+    /// a counter takes that for a restart. One that was switched off and on again begins anew, as its idle time tells.
+    fn at_least(&self, before: &[(u32, Times)]) -> Vec<(u32, Times)> {
+        let core = |&(number, now): &(u32, Times)| {
+            let before = before.iter().find(|(one, _)| *one == number);
+            let kept = before.filter(|(_, before)| now.idle() + ANEW >= before.idle());
+            (
+                number,
+                kept.map_or(now, |(_, before)| now.at_least(*before)),
+            )
         };
         self.cores.iter().map(core).collect()
     }
 }
 
+/// Since boot.
+fn seconds(cores: &[(u32, Times)], ticks_per_second: f64) -> Vec<CpuSeconds> {
+    let core = |&(core, Times(ticks)): &(u32, Times)| CpuSeconds {
+        core,
+        modes: ticks.map(|ticks| ticks as f64 / ticks_per_second),
+    };
+    cores.iter().map(core).collect()
+}
+
 impl Times {
+    fn idle(self) -> u64 {
+        self.0[3]
+    }
+
+    fn at_least(self, before: Self) -> Self {
+        let mut times = self.0;
+        for (time, before) in times.iter_mut().zip(before.0) {
+            *time = before.max(*time);
+        }
+        Self(times)
+    }
+
     fn parse(fields: &str) -> Option<Self> {
         let mut times = [0; 8];
         let mut fields = fields.split_ascii_whitespace();
@@ -144,7 +177,7 @@ impl Times {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{CpuTimes, Load, Reading, Times, clock_ticks_per_second};
+    use super::{CpuTimes, Load, Reading, Times, seconds};
 
     const STAT: &str = "\
 cpu  100 20 30 1000 50 1 2 3 40 5
@@ -184,7 +217,7 @@ btime 1700000000
                 steal: 5.0,
                 irq: 5.0,
             },
-            seconds: now.seconds(clock_ticks_per_second() as f64),
+            seconds: Vec::new(),
             cpus: 2,
         };
         assert_eq!(now.since(&before), expected);
@@ -192,12 +225,32 @@ btime 1700000000
 
     #[test]
     fn time_since_boot_is_in_seconds() {
-        let seconds = Reading::parse(STAT).unwrap().seconds(100.0);
+        let seconds = seconds(&Reading::parse(STAT).unwrap().cores, 100.0);
         assert_eq!(seconds[1].core, 1);
         assert_eq!(
             seconds[1].modes,
             [0.5, 0.1, 0.15, 5.0, 0.25, 0.0, 0.01, 0.01]
         );
+    }
+
+    #[test]
+    fn time_since_boot_does_not_go_backwards_but_begins_anew() {
+        let of = |times| Reading {
+            all: Times::default(),
+            cores: vec![(0, Times(times))],
+        };
+        let first = of([100, 0, 0, 1000, 50, 0, 0, 0]).at_least(&[]);
+        // iowait, and idle a little.
+        let later = of([110, 0, 0, 990, 40, 0, 0, 0]).at_least(&first);
+        assert_eq!(later, [(0, Times([110, 0, 0, 1000, 50, 0, 0, 0]))]);
+        let anew = of([1, 0, 0, 5, 0, 0, 0, 0]);
+        assert_eq!(anew.at_least(&later), anew.cores);
+        // One that is gone is forgotten.
+        let none = Reading {
+            all: Times::default(),
+            cores: Vec::new(),
+        };
+        assert!(none.at_least(&later).is_empty());
     }
 
     #[test]

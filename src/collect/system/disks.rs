@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{StatVfs, Timespec};
 
 use crate::collect::mountinfo::{self, Mount};
-use crate::model::{Disk, figure};
+use crate::model::{Disk, Space, figure};
 use crate::settings::HostRoot;
 
 const GIB: f64 = 1_073_741_824.0;
@@ -58,6 +58,7 @@ struct Full {
     total: f64,
     /// Without what is reserved for root.
     available: f64,
+    exact: Space,
     /// Used and all; none where it does not count them.
     inodes: Option<(u64, u64)>,
 }
@@ -65,7 +66,13 @@ struct Full {
 impl Full {
     fn of(stat: &StatVfs) -> Self {
         let gib = |blocks: u64| figure(blocks as f64 * stat.f_frsize as f64 / GIB, 4);
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         Self {
+            exact: Space {
+                size: bytes(stat.f_blocks),
+                free: bytes(stat.f_bfree),
+                available: bytes(stat.f_bavail),
+            },
             used: gib(stat.f_blocks.saturating_sub(stat.f_bfree)),
             total: gib(stat.f_blocks),
             available: gib(stat.f_bavail),
@@ -96,6 +103,8 @@ struct Mounted {
     seen_at: String,
     device: String,
     kind: String,
+    /// As a whole: that it is mounted so for this process, by its unit or in a container, says nothing.
+    readonly: bool,
 }
 
 impl Disks {
@@ -142,6 +151,8 @@ impl Disks {
                 inodes_used: full.and_then(|full| full.inodes).map(|(used, _)| used),
                 inodes_total: full.and_then(|full| full.inodes).map(|(_, total)| total),
                 stuck,
+                readonly: mounted.readonly,
+                exact: full.map(|full| full.exact),
             })
         });
         Ok(disks.collect())
@@ -188,6 +199,7 @@ fn with_data<'t>(mounts: impl Iterator<Item = Mount<'t>>, host: &HostRoot) -> Ve
             seen_at: mount.point,
             device: mount.source,
             kind: mount.kind.to_owned(),
+            readonly: mount.options.split(',').any(|option| option == "ro"),
         })
         .collect();
     mounted.sort_by(|a, b| a.point.cmp(&b.point));
@@ -338,6 +350,16 @@ mod tests {
     }
 
     #[test]
+    fn read_only_is_the_file_system_and_not_the_mount() {
+        let table = "\
+1 0 8:1 / / ro - ext4 /dev/sda1 rw,errors=remount-ro
+2 0 8:2 / /broken rw - ext4 /dev/sdb1 ro,errors=remount-ro
+";
+        let readonly = mounted(table).into_iter().map(|one| one.readonly);
+        assert_eq!(readonly.collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
     fn what_is_hidden_is_not_there_and_the_root_always_is() {
         let table = "\
 1 0 0:30 / / rw - overlay overlay rw
@@ -349,6 +371,7 @@ mod tests {
             seen_at: "/".to_owned(),
             device: "overlay".to_owned(),
             kind: "overlay".to_owned(),
+            readonly: false,
         };
         assert_eq!(mounted(table), [root]);
         assert!(mounted("nonsense\n").is_empty());

@@ -16,7 +16,7 @@ use super::{ContainerNames, cpu, disk_io, disks, memory, network, process, tempe
 use crate::collect::pressure;
 use crate::messages::SystemSample;
 use crate::model::{
-    DiskIo, HostInfo, LoadAverage, NetworkInterface, Pressures, SystemMetrics, figure,
+    DiskIo, Exact, HostInfo, LoadAverage, NetworkInterface, Pressures, SystemMetrics, figure,
 };
 use crate::settings::HostRoot;
 
@@ -102,11 +102,20 @@ impl Sampler {
         let disks = timed("disks", || self.disks.read());
         let averages = System::load_average().map_err(sysinfo("/proc/loadavg"))?;
         let mib = |bytes: u64| figure(bytes as f64 / MIB, 2);
+        let swap = memory.swap.unwrap_or_default();
+        let exact = Exact {
+            cpu_seconds: load.seconds,
+            memory_total: memory.total,
+            memory_available: memory.available,
+            memory_cached: memory.cached,
+            swap_total: swap.0,
+            swap_used: swap.1,
+        };
         let metrics = SystemMetrics {
+            exact,
             cpu_percent: [load.percent],
             cpu_cores: load.cores,
             cpu_times: Some(load.times),
-            cpu_seconds: load.seconds,
             memory_used: mib(memory.total - memory.available),
             memory_total: mib(memory.total),
             memory_available: Some(mib(memory.available)),

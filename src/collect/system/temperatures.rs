@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::model::{Temperature, figure};
+use crate::model::{SensorNames, Temperature, figure};
 
 /// How often it is looked which sensors there are.
 const LOOK_ANEW: Duration = Duration::from_secs(60);
@@ -26,6 +26,7 @@ struct Sensor {
     label: String,
     input: PathBuf,
     critical: Option<f64>,
+    names: SensorNames,
 }
 
 impl Sensors {
@@ -49,6 +50,7 @@ impl Sensors {
                 sensor: sensor.label.clone(),
                 celsius: celsius(&text(&sensor.input)?)?,
                 critical: sensor.critical,
+                exact: sensor.names.clone(),
             })
         });
         shown.collect()
@@ -60,6 +62,7 @@ fn find(class: &Path) -> Vec<Sensor> {
     let mut found = Vec::new();
     for folder in entries(class) {
         let device = text(&folder.join("name")).unwrap_or_default();
+        let chip = chip(&folder, &device);
         for input in entries(&folder) {
             let file = input.file_name().and_then(|name| name.to_str());
             let number = file
@@ -75,6 +78,10 @@ fn find(class: &Path) -> Vec<Sensor> {
                 Sensor {
                     device: device.clone(),
                     label: label.unwrap_or_else(|| format!("temp{number}")),
+                    names: SensorNames {
+                        chip: chip.clone(),
+                        sensor: format!("temp{number}"),
+                    },
                     critical: text(&beside("crit"))
                         .and_then(|text| celsius(&text))
                         .filter(|critical| *critical > 0.0),
@@ -86,6 +93,31 @@ fn find(class: &Path) -> Vec<Sensor> {
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
     found.truncate(MOST);
     found.into_iter().map(|(_, sensor)| sensor).collect()
+}
+
+/// What node_exporter calls the device: by the last two parts of its path, as numbers of hwmon depend on who came first; by
+/// its name where it has no device; else by that number.
+fn chip(folder: &Path, name: &str) -> String {
+    let clean = |text: &str| {
+        let allowed = |one: char| match one.to_ascii_lowercase() {
+            one @ ('a'..='z' | '0'..='9' | ':' | '_') => one,
+            _ => '_',
+        };
+        let text: String = text.chars().map(allowed).collect();
+        text.trim_matches('_').to_owned()
+    };
+    let part = |path: Option<&Path>| clean(&path?.file_name()?.to_string_lossy()).into();
+    let by_path = fs::canonicalize(folder.join("device")).ok().map(|device| {
+        let parts: [Option<String>; 2] = [part(device.parent()), part(Some(&device))];
+        let parts = parts.into_iter().flatten().filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join("_")
+    });
+    let by_number = || part(Some(folder)).unwrap_or_default();
+    let named = by_path.into_iter().chain([clean(name)]);
+    named
+        .into_iter()
+        .find(|name| !name.is_empty())
+        .unwrap_or_else(by_number)
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -109,11 +141,12 @@ fn text(file: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::symlink;
 
     use proptest::prelude::*;
 
     use super::{PLAUSIBLE, Sensors, celsius};
-    use crate::model::Temperature;
+    use crate::model::{SensorNames, Temperature};
 
     #[test]
     fn every_sensor_that_works_is_read() {
@@ -135,16 +168,37 @@ mod tests {
         write("hwmon0/name", "nvme\n");
         write("hwmon0/temp1_input", "-5250\n");
         write("hwmon0/temp1_crit", "0\n");
-        let sensor = |device: &str, sensor: &str, celsius, critical| Temperature {
-            device: device.to_owned(),
-            sensor: sensor.to_owned(),
-            celsius,
-            critical,
-        };
+        // Another of the same name: where it is tells them apart.
+        write("devices/pci0/nvme/nvme1/model", "x\n");
+        write("hwmon2/name", "nvme\n");
+        write("hwmon2/temp1_input", "30000\n");
+        symlink(
+            class.path().join("devices/pci0/nvme/nvme1"),
+            class.path().join("hwmon2/device"),
+        )
+        .unwrap();
+        let sensor =
+            |device: &str, sensor: &str, celsius, critical, names: [&str; 2]| Temperature {
+                device: device.to_owned(),
+                sensor: sensor.to_owned(),
+                celsius,
+                critical,
+                exact: SensorNames {
+                    chip: names[0].to_owned(),
+                    sensor: names[1].to_owned(),
+                },
+            };
         let expected = [
-            sensor("coretemp", "Core 0", 45.5, Some(100.0)),
-            sensor("coretemp", "temp10", 41.0, None),
-            sensor("nvme", "temp1", -5.3, None),
+            sensor(
+                "coretemp",
+                "Core 0",
+                45.5,
+                Some(100.0),
+                ["coretemp", "temp2"],
+            ),
+            sensor("coretemp", "temp10", 41.0, None, ["coretemp", "temp10"]),
+            sensor("nvme", "temp1", -5.3, None, ["nvme", "temp1"]),
+            sensor("nvme", "temp1", 30.0, None, ["nvme_nvme1", "temp1"]),
         ];
         let mut sensors = Sensors::new(class.path());
         assert_eq!(sensors.read(), expected);

@@ -3,6 +3,7 @@
 //! `/metrics` has the figures, `/healthz` says that the agent is alive, `/readyz` that it has a recent snapshot.
 
 mod exposition;
+mod patience;
 
 use std::convert::Infallible;
 use std::io;
@@ -14,7 +15,6 @@ use actix::Recipient;
 use actix_rt::ArbiterHandle;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
@@ -23,27 +23,32 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use super::door::Door;
-use super::inbound::{BindError, Inbound};
+use super::inbound::{BindError, Inbound, configured};
 use super::lobby::{Lobby, Room, Seat, Voice};
 use super::origin::Origin;
 use crate::messages::{NewestSnapshot, Published};
 use crate::settings::{ApiKeys, Credentials, ServeSettings};
 use exposition::Format;
+use patience::Patience;
 
 /// How many connections there may be: a scraper has one. Beyond, the one that has been silent for longest makes room.
 const MOST_CONNECTIONS: usize = 64;
+/// The most permits for connections: those that make room are there for a while yet.
+pub const MOST_SCRAPERS: usize = 2 * MOST_CONNECTIONS;
 /// The most bytes of a request that are kept: its head.
 const LONGEST_HEAD: usize = 16 * 1024;
+/// How long a connection may be idle, and a request take to arrive: Prometheus keeps one from scrape to scrape.
+const IDLE: Duration = Duration::from_secs(300);
 /// How long the aggregator may take to say what is newest; it is alive if it does.
 const ALIVE_WITHIN: Duration = Duration::from_secs(2);
-/// A snapshot is recent for so many intervals, and a little longer.
+/// For how long a snapshot is recent.
 const RECENT_INTERVALS: u32 = 3;
 const RECENT_BEYOND: Duration = Duration::from_secs(3);
 
@@ -60,8 +65,8 @@ struct Shared {
     credentials: watch::Receiver<Arc<Credentials>>,
     /// Wrong tokens count here, wrong keys elsewhere.
     door: Door,
-    newest: Recipient<NewestSnapshot>,
-    recent: Duration,
+    /// Between two snapshots.
+    interval: Duration,
     /// What was written last in each format, with the number of the snapshot: it is the same for all who scrape.
     written: Mutex<[Option<(u64, Bytes)>; 2]>,
 }
@@ -69,7 +74,7 @@ struct Shared {
 type Answer = Response<Full<Bytes>>;
 
 impl Metrics {
-    /// Opens the socket at `port`. Who `newest` asks has a new snapshot every `interval`.
+    /// Opens the socket at `port`, for snapshots every `interval`.
     ///
     /// # Errors
     /// When the address is not to be had.
@@ -77,7 +82,6 @@ impl Metrics {
         port: u16,
         settings: Arc<ServeSettings>,
         credentials: watch::Receiver<Arc<Credentials>>,
-        newest: Recipient<NewestSnapshot>,
         interval: Duration,
     ) -> Result<Self, BindError> {
         Ok(Self {
@@ -89,9 +93,8 @@ impl Metrics {
             shared: Arc::new(Shared {
                 settings,
                 credentials,
-                door: Door::new(MOST_CONNECTIONS),
-                newest,
-                recent: interval * RECENT_INTERVALS + RECENT_BEYOND,
+                door: Door::new(MOST_SCRAPERS),
+                interval,
                 written: Mutex::default(),
             }),
         })
@@ -105,8 +108,19 @@ impl Metrics {
         self.inbound.local_addr()
     }
 
-    /// Accepts until `stop`, and serves on another thread than those of clients.
-    pub async fn run(mut self, thread: ArbiterHandle, stop: CancellationToken) {
+    /// A permit for each connection that there may be: all are back when there is none.
+    #[must_use]
+    pub fn permits(&self) -> Arc<Semaphore> {
+        self.shared.door.permits()
+    }
+
+    /// Accepts until `stop`, and serves on another thread than those of clients what `newest` has.
+    pub async fn run(
+        mut self,
+        newest: Recipient<NewestSnapshot>,
+        thread: ArbiterHandle,
+        stop: CancellationToken,
+    ) {
         loop {
             let (stream, peer) = tokio::select! {
                 accepted = self.inbound.accept() => accepted,
@@ -133,79 +147,98 @@ impl Metrics {
             };
             // At once: there are so few seats that a crowd would have them all before the other thread gets to any.
             seat.voice().is_waited_for(true);
-            // A socket belongs to the runtime that registered it: it moves as a bare descriptor.
-            let Ok(stream) = stream.into_std() else {
+            // Those who were asked to make room may not have left yet.
+            let Some(permit) = door.admit() else {
+                door.refused(peer, &"too many scrapers");
                 continue;
             };
-            let (shared, stop) = (Arc::clone(&self.shared), stop.clone());
-            thread.spawn(async move {
-                match TcpStream::from_std(stream) {
-                    Ok(stream) => shared.serve(stream, origin, peer, &seat, stop).await,
-                    Err(error) => shared.door.refused(peer, &error),
+            // A socket belongs to the runtime that registered it: it moves as a bare descriptor.
+            let stream = match configured(stream) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    door.refused(peer, &error);
+                    continue;
                 }
+            };
+            let connection = Scraper {
+                shared: Arc::clone(&self.shared),
+                newest: newest.clone(),
+                origin,
+            };
+            let stop = stop.clone();
+            thread.spawn(async move {
+                let ended = match TcpStream::from_std(stream) {
+                    Ok(stream) => connection.serve(stream, &seat, &stop).await,
+                    Err(error) => Err(error.to_string()),
+                };
+                if let Err(reason) = ended {
+                    connection.shared.door.refused(peer, &reason);
+                }
+                drop(permit);
             });
         }
     }
 }
 
-impl Shared {
-    /// Serves one connection to its end: until its seat is needed by others, or the agent stops.
+/// One connection.
+struct Scraper {
+    shared: Arc<Shared>,
+    newest: Recipient<NewestSnapshot>,
+    origin: Origin,
+}
+
+impl Scraper {
+    /// Serves it to its end: until its seat is needed by others, or the agent stops. An error says why it was refused.
     async fn serve(
-        self: Arc<Self>,
+        &self,
         stream: TcpStream,
-        origin: Origin,
-        peer: SocketAddr,
         seat: &Seat,
-        stop: CancellationToken,
-    ) {
+        stop: &CancellationToken,
+    ) -> Result<(), String> {
+        let Shared {
+            settings,
+            credentials,
+            door,
+            ..
+        } = &*self.shared;
         let voice = seat.voice();
-        let tls = self.credentials.borrow().tls.clone();
+        let tls = credentials.borrow().tls.clone();
         let serving = async {
             let Some(tls) = tls else {
-                return self.converse(stream, origin, voice, stop).await;
+                self.converse(stream, voice, stop).await;
+                return Ok(());
             };
             let handshake = TlsAcceptor::from(tls.server).accept(stream);
-            let in_turn = self
-                .door
-                .in_turn(timeout(self.settings.auth_timeout, handshake));
+            let in_turn = door.in_turn(timeout(settings.auth_timeout, handshake));
             match in_turn.await {
-                Some(Ok(Ok(stream))) => self.converse(stream, origin, voice, stop).await,
-                Some(Ok(Err(error))) => Err(format!("TLS handshake failed: {error}")),
-                Some(Err(_)) | None => Err("TLS handshake not completed in time".to_owned()),
+                Some(Ok(Ok(stream))) => self.converse(stream, voice, stop).await,
+                Some(Ok(Err(error))) => return Err(format!("TLS handshake failed: {error}")),
+                Some(Err(_)) | None => {
+                    return Err("TLS handshake not completed in time".to_owned());
+                }
             }
+            Ok(())
         };
-        let ended = tokio::select! {
+        tokio::select! {
             ended = Box::pin(serving) => ended,
-            () = seat.needed() => Err("others wait".to_owned()),
-        };
-        if let Err(reason) = ended {
-            self.door.refused(peer, &reason);
+            () = seat.needed() => {
+                debug!("connection of a scraper ended: others need its seat");
+                Ok(())
+            }
         }
     }
 
     /// Answers requests, one after the other.
-    async fn converse<S>(
-        self: &Arc<Self>,
-        stream: S,
-        origin: Origin,
-        voice: Arc<Voice>,
-        stop: CancellationToken,
-    ) -> Result<(), String>
+    async fn converse<S>(&self, stream: S, voice: Arc<Voice>, stop: &CancellationToken)
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Unpin,
     {
-        let answering = service_fn(move |request| {
-            let (shared, voice) = (Arc::clone(self), Arc::clone(&voice));
-            async move {
-                voice.is_waited_for(false);
-                let answer = shared.answer(&request, origin).await;
-                voice.is_waited_for(true);
-                Ok::<_, Infallible>(answer)
-            }
-        });
+        let answering =
+            service_fn(async |request| Ok::<_, Infallible>(self.answer(&request).await));
+        let stream = Patience::new(stream, voice, self.shared.settings.write_timeout);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.settings.auth_timeout)
+            .header_read_timeout(IDLE)
             .max_buf_size(LONGEST_HEAD)
             .serve_connection(TokioIo::new(stream), answering);
         let mut connection = std::pin::pin!(connection);
@@ -220,10 +253,9 @@ impl Shared {
         if let Err(error) = ended {
             debug!(%error, "connection of a scraper ended");
         }
-        Ok(())
     }
 
-    async fn answer(&self, request: &Request<Incoming>, origin: Origin) -> Answer {
+    async fn answer<B>(&self, request: &Request<B>) -> Answer {
         let path = request.uri().path();
         if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
             return text(
@@ -237,30 +269,33 @@ impl Shared {
             answer.headers_mut().insert(ALLOW, allowed);
             return answer;
         }
+        if path == "/metrics" && !self.is_allowed(request.headers()) {
+            return unauthorized();
+        }
+        // Of the others a health check needs no token.
         let newest = timeout(ALIVE_WITHIN, self.newest.send(NewestSnapshot)).await;
         let Ok(Ok(newest)) = newest else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "the agent hangs\n");
         };
         match (path, newest) {
             ("/healthz", _) => text(StatusCode::OK, "ok\n"),
-            // Of those two a health check needs no token.
-            ("/readyz", Some(newest)) if newest.at.elapsed() <= self.recent => {
-                text(StatusCode::OK, "ok\n")
-            }
-            ("/readyz", _) => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "there is no recent snapshot\n",
-            ),
-            (_, newest) => match self.is_allowed(request.headers(), origin) {
-                true => self.figures(newest, request.headers()),
-                false => unauthorized(),
+            ("/metrics", newest) => self.shared.figures(newest, request.headers()),
+            (_, newest) => match newest.is_some_and(|newest| self.shared.is_recent(&newest)) {
+                true => text(StatusCode::OK, "ok\n"),
+                false => text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "there is no recent snapshot\n",
+                ),
             },
         }
     }
 
     /// Whether a scraper has shown a token, where one is asked for.
-    fn is_allowed(&self, headers: &HeaderMap, origin: Origin) -> bool {
-        let credentials = self.credentials.borrow().clone();
+    fn is_allowed(&self, headers: &HeaderMap) -> bool {
+        let Shared {
+            credentials, door, ..
+        } = &*self.shared;
+        let credentials = credentials.borrow().clone();
         let Some(tokens) = &credentials.metrics_tokens else {
             return true;
         };
@@ -268,13 +303,20 @@ impl Shared {
             return false;
         };
         // It may have been open before so many came.
-        let is_right = !self.door.is_closed(origin) && is_one_of(tokens, shown.as_bytes());
+        let is_right = !door.is_closed(self.origin) && is_one_of(tokens, shown.as_bytes());
         if is_right {
-            self.door.right_key(origin);
+            door.right_key(self.origin);
         } else {
-            self.door.wrong_key(origin);
+            door.wrong_key(self.origin);
         }
         is_right
+    }
+}
+
+impl Shared {
+    /// A snapshot is that for so many intervals, and a little longer.
+    fn is_recent(&self, newest: &Published) -> bool {
+        newest.at.elapsed() <= self.interval * RECENT_INTERVALS + RECENT_BEYOND
     }
 
     fn figures(&self, newest: Option<Published>, headers: &HeaderMap) -> Answer {
@@ -308,7 +350,9 @@ impl Shared {
         {
             return Ok(written.clone());
         }
-        let anew = Bytes::from(exposition::write(newest.snapshot, format)?);
+        let room = written.as_ref().map_or(0, |(_, before)| before.len());
+        let anew = exposition::write(newest.snapshot, self.interval, format, room)?;
+        let anew = Bytes::from(anew);
         *written = Some((seq, anew.clone()));
         Ok(anew)
     }

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use serial_test::{parallel, serial};
+use serial_test::parallel;
 
 use super::container::Container;
 use super::engine::PrivateEngine;
@@ -213,7 +213,7 @@ fn a_crash_loop_is_told_in_order() {
 
 /// One that wants every fifth snapshot, and one that does not read for a while, miss nothing.
 #[test]
-#[serial]
+#[parallel]
 fn whoever_is_sent_fewer_snapshots_is_told_as_much() {
     let agent = agent();
     let fifth = Told::listen(&agent, r#"{"sections":["events"],"every":5}"#);
@@ -247,7 +247,7 @@ fn whoever_is_sent_fewer_snapshots_is_told_as_much() {
 
 /// The engine is restarted: what it tells again is not told twice.
 #[test]
-#[serial]
+#[parallel]
 fn nothing_is_told_twice_after_an_outage() {
     let mut engine = PrivateEngine::prepare();
     engine.start_with_image();

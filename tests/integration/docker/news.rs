@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use serial_test::{parallel, serial};
+use serial_test::parallel;
 
 use super::container::Container;
 use super::engine::PrivateEngine;
@@ -119,7 +119,7 @@ fn number(line: &str) -> u64 {
 }
 
 #[test]
-#[serial]
+#[parallel]
 fn each_line_comes_once_through_restarts_rotation_and_pauses_of_the_reader() {
     let rotation = ["--log-opt", "max-size=1m", "--log-opt", "max-file=3"];
     let container = writer("news", &rotation, 400, "0.4");

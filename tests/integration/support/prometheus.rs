@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{PATIENCE, net, wait};
+use super::{Agent, PATIENCE, net, wait};
 
 /// An answer by HTTP.
 #[derive(Debug)]
@@ -81,7 +81,8 @@ impl Prometheus {
             _folder: folder,
         };
         wait::until("prometheus", PATIENCE, || {
-            net::listens(address.port()).then_some(())
+            let listens = net::listens(address.port());
+            (listens && get(address, "/-/ready", &[]).status == 200).then_some(())
         });
         prometheus
     }
@@ -156,6 +157,20 @@ impl Drop for Prometheus {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Where an agent's metrics are.
+pub(crate) fn metrics_of(agent: &Agent) -> SocketAddr {
+    let event = agent.event("metrics at /metrics");
+    event.text("address").parse().expect("an address")
+}
+
+/// What Prometheus' own tool has against figures; not that names are in camel case, as some of node_exporter's are.
+pub(crate) fn complaints(figures: &str) -> Vec<String> {
+    let checked = promtool(&["check", "metrics"], figures);
+    let complaints = String::from_utf8_lossy(&checked.stderr).into_owned();
+    let ours = |line: &&str| !line.starts_with("node_memory_") || !line.contains("camelCase");
+    complaints.lines().filter(ours).map(str::to_owned).collect()
 }
 
 /// Runs Prometheus' own tool on a text.

@@ -1,0 +1,290 @@
+//! A snapshot as Prometheus reads it.
+//!
+//! Names and units are those of its conventions. Where node_exporter or cAdvisor have a series of the same meaning, it has their
+//! name and labels here, so that dashboards and alerts which were made for them work; of cAdvisor's labels `id` is the container's
+//! short id. Everything else begins with `system_agent_`. Nothing has a label of which there is no bound: no processes, and no
+//! veths, which come and go with containers.
+
+mod agent;
+mod containers;
+mod host;
+mod pressure;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
+use prometheus_client::encoding::{prometheus_text, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::model::{Snapshot, Timestamp};
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// How it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Prometheus' own, version 0.0.4.
+    Classic,
+    /// OpenMetrics, version 1.0.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What a client accepts, by its `Accept` header: OpenMetrics where it says so, and not that it likes the other better.
+    pub(super) fn accepted(accept: &str) -> Self {
+        let quality = |wanted: &str| {
+            let of = |range: &str| {
+                let mut parts = range.split(';').map(str::trim);
+                if !parts.next()?.eq_ignore_ascii_case(wanted) {
+                    return None;
+                }
+                let quality = parts.find_map(|part| part.strip_prefix("q="));
+                Some(quality.map_or(1.0, |text| text.parse::<f64>().unwrap_or(0.0)))
+            };
+            accept.split(',').filter_map(of).reduce(f64::max)
+        };
+        match quality("application/openmetrics-text") {
+            Some(open) if open > 0.0 && open >= quality("text/plain").unwrap_or(0.0) => {
+                Self::OpenMetrics
+            }
+            _ => Self::Classic,
+        }
+    }
+
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::Classic => prometheus_text::CONTENT_TYPE,
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// The snapshot's figures, of which there are new ones every `interval`. `room` is how long they were before.
+///
+/// # Errors
+/// None that could be named: memory is written to.
+pub(super) fn write(
+    snapshot: Arc<Snapshot>,
+    interval: Duration,
+    format: Format,
+    room: usize,
+) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Figures { snapshot, interval }));
+    let mut written = String::with_capacity(room);
+    match format {
+        Format::Classic => prometheus_text::encode(&mut written, &registry)?,
+        Format::OpenMetrics => text::encode(&mut written, &registry)?,
+    }
+    Ok(written)
+}
+
+#[derive(Debug)]
+struct Figures {
+    snapshot: Arc<Snapshot>,
+    interval: Duration,
+}
+
+impl Collector for Figures {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = &*self.snapshot;
+        let mut families = Families(encoder);
+        // Of a source that has not been read even once there is nothing to say.
+        if snapshot.sources.system.collected_at.is_some() {
+            host::write(&mut families, snapshot)?;
+        }
+        containers::write(&mut families, snapshot)?;
+        agent::write(&mut families, snapshot, self.interval)
+    }
+}
+
+/// What is written to, family by family.
+struct Families<'e>(DescriptorEncoder<'e>);
+
+impl Families<'_> {
+    fn gauge<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (L, f64)>,
+    ) -> fmt::Result {
+        self.family(name, help, MetricType::Gauge, samples)
+    }
+
+    /// `_total` is added to its name.
+    fn counter<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (L, f64)>,
+    ) -> fmt::Result {
+        self.family(name, help, MetricType::Counter, samples)
+    }
+
+    /// Nothing where there are no samples.
+    fn family<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        samples: impl IntoIterator<Item = (L, f64)>,
+    ) -> fmt::Result {
+        let mut samples = samples.into_iter().peekable();
+        if samples.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (labels, value) in samples {
+            let mut sample = family.encode_family(&labels)?;
+            match kind {
+                MetricType::Counter => sample.encode_counter::<NoLabelSet, _, f64>(&value, None)?,
+                _ => sample.encode_gauge(&value)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+type Labels<'l, const N: usize> = [(&'l str, &'l str); N];
+
+fn no_labels() -> Labels<'static, 0> {
+    []
+}
+
+fn alone(value: f64) -> [(Labels<'static, 0>, f64); 1] {
+    [(no_labels(), value)]
+}
+
+fn if_any(value: Option<f64>) -> impl Iterator<Item = (Labels<'static, 0>, f64)> {
+    value.into_iter().flat_map(alone)
+}
+
+fn is(yes: bool) -> f64 {
+    f64::from(u8::from(yes))
+}
+
+fn ratio(percent: f64) -> f64 {
+    percent / 100.0
+}
+
+fn unix(Timestamp(time): Timestamp) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{Format, write};
+    use crate::model::{
+        Container, ContainerMeta, SensorNames, Snapshot, SystemMetrics, Temperature,
+    };
+
+    /// With two of everything that may look the same.
+    fn snapshot() -> Snapshot {
+        let text = include_str!("../../../../tests/fixtures/snapshot.json");
+        let mut snapshot: Snapshot = serde_json::from_str(text).unwrap();
+        let sensor = |chip: &str| Temperature {
+            device: "nvme".to_owned(),
+            sensor: "Composite".to_owned(),
+            celsius: 40.0,
+            critical: Some(80.0),
+            exact: SensorNames {
+                chip: chip.to_owned(),
+                sensor: "temp1".to_owned(),
+            },
+        };
+        let system: &mut SystemMetrics = Arc::make_mut(&mut snapshot.system);
+        system.temperatures = ["nvme_nvme0", "nvme_nvme1"].map(sensor).into();
+        let containers: &mut Vec<Container> = Arc::make_mut(&mut snapshot.containers);
+        let mut odd = containers[0].clone();
+        odd.id = "aaaaaaaaaaaa".to_owned();
+        odd.name = "/\"odd\\name\n".to_owned();
+        odd.labels = BTreeMap::from([("a.b", "1"), ("a_b", "2"), ("é", "3")])
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        containers.push(odd);
+        let meta: &mut Vec<Arc<ContainerMeta>> = Arc::make_mut(&mut snapshot.docker_meta);
+        let mut restarting = ContainerMeta::clone(&meta[0]);
+        restarting.id = "bbbbbbbbbbbb".to_owned();
+        restarting.state = "restarting".to_owned();
+        meta.push(Arc::new(restarting));
+        snapshot
+    }
+
+    fn written(snapshot: Snapshot, format: Format) -> String {
+        write(Arc::new(snapshot), Duration::from_secs(5), format, 0).unwrap()
+    }
+
+    #[test]
+    fn no_series_comes_twice_and_each_belongs_to_the_family_before_it() {
+        for format in [Format::Classic, Format::OpenMetrics] {
+            let text = written(snapshot(), format);
+            let mut family = String::new();
+            let mut seen = std::collections::BTreeSet::new();
+            let mut families = std::collections::BTreeSet::new();
+            for line in text.lines() {
+                if let Some(kind) = line.strip_prefix("# TYPE ") {
+                    family = kind.split(' ').next().unwrap().to_owned();
+                    assert!(families.insert(family.clone()), "{family} twice");
+                } else if !line.starts_with('#') {
+                    let (series, value) = line.rsplit_once(' ').unwrap();
+                    assert!(series.starts_with(&family), "{series} in {family}");
+                    assert!(seen.insert(series), "{series} twice");
+                    assert!(value.parse::<f64>().unwrap().is_finite(), "{line}");
+                }
+            }
+            assert!(seen.len() > 100, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_odd_is_escaped_and_the_first_of_two_labels_is_taken() {
+        let text = written(snapshot(), Format::Classic);
+        let info = text
+            .lines()
+            .find(|line| line.starts_with("system_agent_container_info{id=\"aaaaaaaaaaaa\""))
+            .unwrap();
+        assert!(info.contains(r#"name="\"odd\\name\n""#), "{info}");
+        assert!(info.contains(r#"container_label_a_b="1""#), "{info}");
+        assert!(!info.contains(r#""2""#), "{info}");
+        assert!(info.contains(r#"container_label__="3""#), "{info}");
+    }
+
+    #[test]
+    fn one_that_waits_for_its_next_start_is_told_of_though_it_has_no_figures() {
+        let text = written(snapshot(), Format::Classic);
+        let line = |state: &str| {
+            let end = format!("state=\"{state}\"}} 1.0");
+            text.lines().find(|line| {
+                line.starts_with("system_agent_container_state{id=\"bbbbbbbbbbbb\"")
+                    && line.ends_with(&end)
+            })
+        };
+        assert!(line("restarting").is_some() && line("running").is_none());
+    }
+
+    #[test]
+    fn of_what_was_never_read_nothing_is_said() {
+        let mut snapshot = snapshot();
+        snapshot.sources.system.collected_at = None;
+        snapshot.system = Arc::default();
+        let text = written(snapshot, Format::Classic);
+        assert!(!text.contains("node_"), "{text}");
+        // Whether it is a limit cannot be told without the host's memory.
+        assert!(
+            !text.contains("container_spec_memory_limit_bytes"),
+            "{text}"
+        );
+        assert!(text.contains("system_agent_source_up{"), "{text}");
+    }
+}
