@@ -390,9 +390,101 @@ fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Answe
 
 #[cfg(test)]
 mod tests {
+    use std::future;
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, Instant};
+
+    use actix::{Actor, Context, Handler, ResponseFuture};
+    use bytes::Bytes;
+    use hyper::Request;
+    use tokio::sync::watch;
+
     use super::exposition::Format;
-    use super::is_one_of;
-    use crate::settings::{ApiKey, ApiKeys};
+    use super::{Door, MOST_SCRAPERS, Origin, Scraper, Shared, is_one_of};
+    use crate::messages::{NewestSnapshot, Published};
+    use crate::model::Snapshot;
+    use crate::settings::{ApiKey, ApiKeys, Settings};
+
+    /// An aggregator that has this snapshot, or says nothing at all.
+    enum Aggregator {
+        Has(Option<Published>),
+        Hangs,
+    }
+
+    impl Actor for Aggregator {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<NewestSnapshot> for Aggregator {
+        type Result = ResponseFuture<Option<Published>>;
+
+        fn handle(&mut self, _: NewestSnapshot, _: &mut Self::Context) -> Self::Result {
+            match self {
+                Self::Has(newest) => Box::pin(future::ready(newest.clone())),
+                Self::Hangs => Box::pin(future::pending()),
+            }
+        }
+    }
+
+    fn scraper(aggregator: Aggregator) -> Scraper {
+        let variables = [("API_KEY", "0123456789abcdef")];
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        let settings = Settings::from_env(variables.into_iter()).unwrap();
+        Scraper {
+            shared: Arc::new(Shared {
+                settings: Arc::new(settings.serve),
+                credentials: watch::channel(Arc::new(settings.credentials)).1,
+                door: Door::new(MOST_SCRAPERS),
+                interval: Duration::from_secs(5),
+                written: Mutex::default(),
+            }),
+            newest: aggregator.start().recipient(),
+            origin: Origin::of([127, 0, 0, 1].into()),
+        }
+    }
+
+    fn published(seconds_ago: u64, seq: u64) -> Published {
+        let text = include_str!("../../../tests/fixtures/snapshot.json");
+        let mut snapshot: Snapshot = serde_json::from_str(text).unwrap();
+        snapshot.agent.seq = seq;
+        Published {
+            snapshot: Arc::new(snapshot),
+            at: Instant::now() - Duration::from_secs(seconds_ago),
+        }
+    }
+
+    async fn statuses(aggregator: Aggregator) -> [u16; 3] {
+        let scraper = scraper(aggregator);
+        let mut statuses = [0; 3];
+        for (status, path) in statuses.iter_mut().zip(["/healthz", "/readyz", "/metrics"]) {
+            let request = Request::get(path).body(()).unwrap();
+            *status = scraper.answer(&request).await.status().as_u16();
+        }
+        statuses
+    }
+
+    #[actix::test]
+    async fn alive_is_an_aggregator_that_answers_and_ready_one_with_a_recent_snapshot() {
+        tokio::time::pause();
+        let recent = Aggregator::Has(Some(published(1, 1)));
+        assert_eq!(statuses(recent).await, [200, 200, 200]);
+        let old = Aggregator::Has(Some(published(30, 1)));
+        assert_eq!(statuses(old).await, [200, 503, 200]);
+        assert_eq!(statuses(Aggregator::Has(None)).await, [200, 503, 503]);
+        assert_eq!(statuses(Aggregator::Hangs).await, [503, 503, 503]);
+    }
+
+    #[actix::test]
+    async fn a_snapshot_is_written_once_in_each_format() {
+        let scraper = scraper(Aggregator::Hangs);
+        let written =
+            |seq, format| -> Bytes { scraper.shared.written(published(1, seq), format).unwrap() };
+        let first = written(1, Format::Classic);
+        assert_eq!(written(1, Format::Classic).as_ptr(), first.as_ptr());
+        assert_ne!(written(1, Format::OpenMetrics), first);
+        assert_eq!(written(1, Format::Classic).as_ptr(), first.as_ptr());
+        assert_ne!(written(2, Format::Classic).as_ptr(), first.as_ptr());
+    }
 
     #[test]
     fn a_bearer_token_is_shown_in_full() {
