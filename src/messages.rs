@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::model::{
     Container, ContainerMeta, Encoding, Events, HostInfo, LogLines, Logs, Options, Positions,
-    Snapshot, SystemMetrics, Via,
+    Snapshot, SystemMetrics, Variant, Via,
 };
 
 /// What a collector publishes after each round.
@@ -102,6 +102,10 @@ pub struct StopCollecting;
 /// The number of a connection, for the log and the list of subscribers.
 pub type ClientId = u64;
 
+/// From this number on subscribers are parts of the agent itself, and do not count as clients: as many connections as there
+/// are numbers before it never come.
+pub const FIRST_OF_THE_AGENTS_OWN: ClientId = 1 << 63;
+
 /// From a session to the aggregator: send me snapshots, the newest one at once.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -182,8 +186,8 @@ pub struct EncodedSnapshot {
     pub events_after: Option<u64>,
     /// Where the next one may follow on.
     pub since: Since,
-    /// How it is written.
-    pub encoding: Encoding,
+    /// What it holds, and how it is written.
+    pub variant: Variant,
     /// All of the line up to the value of `skipped`.
     pub shared: Bytes,
 }
@@ -221,7 +225,7 @@ impl EncodedSnapshot {
             bytes: [0; Ending::LONGEST],
             length: 0,
         };
-        if self.encoding == Encoding::Zstd {
+        if self.variant.encoding == Encoding::Zstd {
             // The last block of the frame, as it is: its length and two bits for its type, one for last.
             ending.length = 3;
         }
@@ -231,7 +235,7 @@ impl EncodedSnapshot {
         let left = room.len();
         let text = Ending::LONGEST - ending.length - left;
         ending.length += text;
-        if self.encoding == Encoding::Zstd {
+        if self.variant.encoding == Encoding::Zstd {
             ending.bytes[0] = (text as u8) << 3 | 1;
         }
         ending

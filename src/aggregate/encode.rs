@@ -127,7 +127,7 @@ impl Encoded {
             follows: since.map(|since| since.seq),
             events_after,
             since: self.since(),
-            encoding: variant.encoding,
+            variant,
             shared: Bytes::from(shared),
         });
         if !behind || self.behind < MOST_BEHIND {

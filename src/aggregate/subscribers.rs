@@ -8,7 +8,9 @@ use actix::Recipient;
 use actix::dev::SendError;
 
 use super::encode::{Compressor, Encoded};
-use crate::messages::{CatchUp, ClientId, Delivery, EncodedSnapshot, Since, Subscribe};
+use crate::messages::{
+    CatchUp, ClientId, Delivery, EncodedSnapshot, FIRST_OF_THE_AGENTS_OWN, Since, Subscribe,
+};
 use crate::model::{LogMode, Options, Section};
 
 /// The most snapshots back that it is known what they have said. A session that was sent an
@@ -32,8 +34,10 @@ struct Session {
 }
 
 impl Subscribers {
+    /// How many of them are clients.
     pub(super) fn count(&self) -> usize {
-        self.sessions.len()
+        let clients = self.sessions.keys();
+        clients.filter(|id| **id < FIRST_OF_THE_AGENTS_OWN).count()
     }
 
     /// Takes in a session, and delivers the newest snapshot to it, if there is one.

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::subscribers::MOST_HISTORY;
 use super::{Aggregator, FIRST_SNAPSHOT_WITHIN, Newest, SourceState};
 use crate::messages::{
-    CatchUp, Collected, Delivery, EncodedSnapshot, StopPublishing, Subscribe, SystemSample,
-    Unsubscribe,
+    CatchUp, Collected, Delivery, EncodedSnapshot, FIRST_OF_THE_AGENTS_OWN, StopPublishing,
+    Subscribe, SystemSample, Unsubscribe,
 };
 use crate::model::{LogMode, Options};
 use crate::supervisor::Supervisor;
@@ -33,6 +33,25 @@ impl Handler<Delivery> for Session {
             Delivery::End(_) => None,
         };
         let _ = self.0.send((self.1.elapsed().as_secs_f64(), seq));
+    }
+}
+
+/// One that notes how many clients each snapshot says there are.
+struct Reader(mpsc::UnboundedSender<u64>);
+
+impl Actor for Reader {
+    type Context = Context<Self>;
+}
+
+impl Handler<Delivery> for Reader {
+    type Result = ();
+
+    fn handle(&mut self, delivery: Delivery, _: &mut Self::Context) {
+        if let Delivery::Snapshot(encoded) = delivery {
+            let line = [&encoded.shared[..], encoded.ending(0).as_ref()].concat();
+            let snapshot: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            let _ = self.0.send(snapshot["agent"]["clients"].as_u64().unwrap());
+        }
     }
 }
 
@@ -111,6 +130,23 @@ async fn a_newcomer_gets_the_newest_at_once() {
     aggregator.do_send(Unsubscribe { client: 1 });
     tokio::time::sleep(INTERVAL * 2).await;
     assert!(deliveries.try_recv().is_err());
+}
+
+#[actix::test]
+async fn what_the_agent_subscribes_itself_is_no_client() {
+    tokio::time::pause();
+    let start = Instant::now();
+    let aggregator = aggregator();
+    let mut own = subscribe(&aggregator, FIRST_OF_THE_AGENTS_OWN, start);
+    let (notes, mut clients) = mpsc::unbounded_channel();
+    aggregator.do_send(Subscribe {
+        client: 1,
+        options: Options::default(),
+        deliveries: Reader(notes).start().recipient(),
+    });
+    aggregator.do_send(sample());
+    assert_eq!(next(&mut own).await.1, Some(1));
+    assert_eq!(clients.recv().await, Some(1));
 }
 
 #[actix::test]
