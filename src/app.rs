@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,8 +11,9 @@ use actix::{Actor, Addr, Recipient};
 use actix_rt::Arbiter;
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::system::uname;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -23,9 +25,12 @@ use crate::collect::system::{self, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
 use crate::memory;
 use crate::messages::{StopCollecting, StopPublishing};
+use crate::nats::{self, NatsPublisher};
 use crate::renewal::{self, Renewal};
 use crate::serve::{Listener, MOST_SCRAPERS, MOST_WAITING, Metrics, Room, Subscriptions, Threads};
-use crate::settings::{ApiKey, CollectSettings, ContainerStats, ServeSettings, Settings};
+use crate::settings::{
+    ApiKey, CollectSettings, ContainerStats, NatsLogin, NatsSettings, ServeSettings, Settings,
+};
 use crate::supervisor::Supervisor;
 
 /// The share of `SHUTDOWN_TIMEOUT` that sessions have to close in: the rest is for saying so.
@@ -62,6 +67,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let Settings {
         collect,
         publish_interval,
+        nats,
         credentials: first,
         credential_sources,
         shutdown_timeout,
@@ -103,6 +109,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             Some(thread)
         }
     };
+    let publishing = nats
+        .map(|nats| Publishing::start(nats, aggregator))
+        .transpose()?;
+
     actix_rt::spawn(give_memory_back());
 
     let signal = signals.until_end(&renewal).await;
@@ -114,16 +124,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     aggregator.do_send(StopPublishing {
         within: shutdown_timeout.mul_f64(FOR_SESSIONS),
     });
-    let all_closed = async {
+    let closed = async {
         all_back(&permits, serve.max_clients).await;
         if let Some(scrapers) = scrapers {
             all_back(&scrapers, MOST_SCRAPERS).await;
         }
+        if let Some(publishing) = publishing {
+            publishing.ended().await;
+        }
     };
     tokio::select! {
-        closed = timeout(shutdown_timeout, all_closed) => {
-            if closed.is_err() {
-                let clients = serve.max_clients.saturating_sub(permits.available_permits());
+        closed = timeout(shutdown_timeout, closed) => {
+            let clients = serve.max_clients.saturating_sub(permits.available_permits());
+            if closed.is_err() && clients > 0 {
                 warn!(clients, "clients cut off: they did not finish reading in time");
             }
         }
@@ -166,6 +179,38 @@ impl Measuring {
             aggregator,
             _threads: threads,
         })
+    }
+}
+
+/// What is published to a NATS server. It has a thread of its own: whatever that server does, no client waits for it.
+struct Publishing {
+    ended: oneshot::Receiver<()>,
+    _thread: Arbiter,
+}
+
+impl Publishing {
+    fn start(settings: NatsSettings, aggregator: &Addr<Aggregator>) -> io::Result<Self> {
+        let thread = arbiter()?;
+        let (ending, ended) = oneshot::channel();
+        let subscriptions = nats::Subscriptions {
+            subscribe: aggregator.clone().recipient(),
+            catch_up: aggregator.clone().recipient(),
+        };
+        // As snapshots name it.
+        let host = uname().nodename().to_string_lossy().into_owned();
+        NatsPublisher::start_in_arbiter(&thread.handle(), move |_| {
+            NatsPublisher::new(settings, &host, subscriptions, ending)
+        });
+        Ok(Self {
+            ended,
+            _thread: thread,
+        })
+    }
+
+    /// Waits until the publisher has ended.
+    async fn ended(self) {
+        // Nothing is ever sent: its end is dropped with the publisher.
+        let _ = self.ended.await;
     }
 }
 
@@ -357,6 +402,7 @@ fn announce(
         collect,
         publish_interval,
         serve,
+        nats,
         credentials,
         credential_sources,
         shutdown_timeout,
@@ -399,8 +445,12 @@ fn announce(
         shutdown_timeout = ?shutdown_timeout,
         log_format = ?telemetry.format,
         rust_log = telemetry.filter,
+        nats_url = nats.as_ref().map_or("none".to_owned(), NatsSettings::urls),
         "agent started"
     );
+    if let Some(nats) = nats {
+        announce_nats(nats);
+    }
     renewal::warn_of(credentials, sources);
     let is_local = address.ip().to_canonical().is_loopback();
     let asks_for_one = tls.is_some_and(|tls| tls.client_ca.is_some());
@@ -423,6 +473,41 @@ fn announce(
     info!(%address, tls = tls.is_some(), "listening");
     if let Some(address) = metrics {
         info!(%address, tls = tls.is_some(), "metrics at /metrics");
+    }
+}
+
+/// The same of what is published to a NATS server.
+fn announce_nats(nats: &NatsSettings) {
+    let file = |path: &Path| path.display().to_string();
+    let login = nats.login.as_ref().map(NatsLogin::file);
+    let login_file = |name| {
+        let of_that_name = login.filter(|(variable, _)| *variable == name);
+        of_that_name.map(|(_, path)| file(path))
+    };
+    let user = nats.login.as_ref().and_then(NatsLogin::user);
+    let identity = nats.identity.as_ref();
+    info!(
+        nats_url = nats.urls(),
+        nats_credentials_file = login_file("NATS_CREDENTIALS_FILE"),
+        nats_nkey_file = login_file("NATS_NKEY_FILE"),
+        nats_token_file = login_file("NATS_TOKEN_FILE"),
+        nats_user = user,
+        nats_password_file = login_file("NATS_PASSWORD_FILE"),
+        nats_ca_file = nats.ca.as_deref().map(file),
+        nats_cert_file = identity.map(|(cert, _)| file(cert)),
+        nats_key_file = identity.map(|(_, key)| file(key)),
+        nats_encoding = ?nats.encoding,
+        nats_sections = nats.sections.names().join(","),
+        nats_buffer = nats.buffer,
+        "NATS: publishing"
+    );
+    for problem in nats.exposed() {
+        warn!(variable = problem.variable, "{}", problem.text);
+    }
+    if nats.in_the_clear() {
+        warn!(
+            "what is published to NATS, and a password or token for it, crosses the network in the clear: use tls:// in NATS_URL"
+        );
     }
 }
 

@@ -7,7 +7,9 @@
 //!  collect                         aggregate                serve
 //!  SystemCollector ──┐
 //!  DockerCollector ──┼─ Collected ─▶ Aggregator ─ Delivery ─▶ ClientSession ─▶ client
-//!  LogCollector    ──┘               one encoding             one per connection
+//!  LogCollector    ──┘               one encoding   │         one per connection
+//!                                                   │         nats
+//!                                                   └──────▶  NatsPublisher ─▶ server
 //! ```
 //!
 //! * [`settings`]: the environment, checked; all problems at once.
@@ -16,6 +18,7 @@
 //! * [`collect`]: stage 1, one actor per source, each at its own interval.
 //! * [`aggregate`]: stage 2, the newest of each source, composed and encoded once a tick.
 //! * [`serve`]: stage 3, the socket and one actor per authenticated client.
+//! * [`nats`]: beside it, what is published to a NATS server.
 //! * [`app`]: the daemon: wiring, signals, the order of stopping.
 //! * [`check`], [`snapshot`] and [`watch`]: the commands beside the daemon.
 //! * [`client`]: a client of agents.
@@ -38,6 +41,7 @@ mod fuzzing;
 pub mod memory;
 pub mod messages;
 pub mod model;
+pub mod nats;
 pub mod renewal;
 pub mod secrets;
 pub mod serve;

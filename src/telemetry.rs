@@ -5,7 +5,7 @@ use std::panic;
 use std::process;
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
@@ -35,8 +35,10 @@ pub fn start(settings: &TelemetrySettings) -> WorkerGuard {
             .boxed(),
         LogFormat::Text => fmt::layer().with_ansi(false).with_writer(writer).boxed(),
     };
+    // Of the agent's own events alone: at `trace` the NATS client's show what it proves itself with.
+    let own = filter_fn(|event| event.target().starts_with(env!("CARGO_CRATE_NAME")));
     tracing_subscriber::registry()
-        .with(events.with_filter(filter))
+        .with(events.with_filter(filter.and(own)))
         .init();
     guard
 }

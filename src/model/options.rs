@@ -86,6 +86,14 @@ impl Sections {
         Self(self.0 | 1 << section as u8)
     }
 
+    /// What they are called.
+    #[must_use]
+    pub fn names(self) -> Vec<&'static str> {
+        let names = Section::ALL.into_iter();
+        let names = names.filter(|(_, section)| self.has(*section));
+        names.map(|(name, _)| name).collect()
+    }
+
     /// Whether a section is among them.
     #[must_use]
     pub fn has(self, section: Section) -> bool {

@@ -120,23 +120,35 @@ impl CredentialSources {
     /// What is amiss with the files' permissions.
     #[must_use]
     pub fn exposed(&self) -> Vec<Problem> {
-        let exposed = |(variable, path): (&'static str, &Path)| {
-            let mode = fs::metadata(path).ok()?.mode();
-            let text = permission_problem(mode, is_secret(variable))?;
-            Some(Problem {
-                variable,
-                text: text.to_owned(),
-            })
-        };
-        self.files().filter_map(exposed).collect()
+        exposed(self.files())
     }
+}
+
+/// What is amiss with the permissions of some files, each with its variable.
+pub(super) fn exposed<'p>(files: impl Iterator<Item = (&'static str, &'p Path)>) -> Vec<Problem> {
+    let exposed = |(variable, path): (&'static str, &Path)| {
+        let mode = fs::metadata(path).ok()?.mode();
+        let text = permission_problem(mode, is_secret(variable))?;
+        Some(Problem {
+            variable,
+            text: text.to_owned(),
+        })
+    };
+    files.filter_map(exposed).collect()
 }
 
 /// Certificates may be read by everybody.
 fn is_secret(variable: &str) -> bool {
     matches!(
         variable,
-        "TLS_KEY_FILE" | "API_KEY_FILE" | "METRICS_BEARER_TOKEN_FILE"
+        "TLS_KEY_FILE"
+            | "API_KEY_FILE"
+            | "METRICS_BEARER_TOKEN_FILE"
+            | "NATS_CREDENTIALS_FILE"
+            | "NATS_NKEY_FILE"
+            | "NATS_TOKEN_FILE"
+            | "NATS_PASSWORD_FILE"
+            | "NATS_KEY_FILE"
     )
 }
 

@@ -9,6 +9,7 @@ mod docker_host;
 mod host_root;
 mod key;
 mod labels;
+mod nats;
 mod parse;
 mod raw;
 mod redaction;
@@ -20,6 +21,7 @@ pub use docker_host::DockerHost;
 pub use host_root::HostRoot;
 pub use key::{ApiKey, ApiKeys, KeySource};
 pub use labels::LabelPatterns;
+pub use nats::{NatsLogin, NatsSecret, NatsSettings, address_of};
 pub use redaction::Redaction;
 pub use tls::{Tls, TlsFiles};
 pub(crate) use tls::{read_certificates, read_key};
@@ -44,6 +46,8 @@ pub struct Settings {
     pub publish_interval: Duration,
     /// Who is served, and how.
     pub serve: ServeSettings,
+    /// Where else snapshots, events and log lines go; none where `NATS_URL` is not set.
+    pub nats: Option<NatsSettings>,
     /// Keys and certificates, as they are when the agent begins.
     pub credentials: Credentials,
     /// Where they are read from when they change.
@@ -146,6 +150,7 @@ impl Settings {
             .as_ref()
             .and_then(|sources| sources.load_with(&mut reader));
         let serve = ServeSettings::read(&mut reader, &raw);
+        let nats = NatsSettings::read(&mut reader, &raw);
         let publish_interval = reader.interval("PUBLISH_INTERVAL", &raw.publish_interval);
         let shutdown_timeout = reader.timeout("SHUTDOWN_TIMEOUT", &raw.shutdown_timeout, 5);
         let telemetry = TelemetrySettings::read(&mut reader, &raw);
@@ -155,6 +160,7 @@ impl Settings {
                 collect,
                 publish_interval,
                 serve,
+                nats,
                 credentials,
                 credential_sources,
                 shutdown_timeout,

@@ -165,3 +165,60 @@ impl Reader {
         )
     }
 }
+
+/// A size in bytes, between bounds that are whole units.
+pub(super) fn size(text: &str, (least, most): (usize, usize)) -> Result<usize, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let named = |bytes: usize| {
+        let (unit, shift) = units
+            .into_iter()
+            .rfind(|(_, shift)| bytes >> shift > 0)
+            .unwrap_or(units[0]);
+        format!("{}{unit}", bytes >> shift)
+    };
+    let accepted = format!(
+        "accepted: a number with its unit (KiB, MiB, GiB), {} to {}",
+        named(least),
+        named(most)
+    );
+    if text.parse::<f64>().is_ok() {
+        return Err(format!("no unit; {accepted}"));
+    }
+    let size = units.into_iter().find_map(|(unit, shift)| {
+        let number = text.strip_suffix(unit)?.trim_end().parse::<usize>().ok()?;
+        number.checked_mul(1 << shift)
+    });
+    match size {
+        Some(size) if (least..=most).contains(&size) => Ok(size),
+        Some(_) => Err(format!("out of range; {accepted}")),
+        None => Err(format!("not a size; {accepted}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn a_size_has_a_unit_and_bounds() {
+        let bounds = (64 << 10, 1 << 30);
+        assert_eq!(size("64KiB", bounds), Ok(64 << 10));
+        assert_eq!(size("16 MiB", bounds), Ok(16 << 20));
+        assert_eq!(size("1GiB", bounds), Ok(1 << 30));
+        for (text, problem) in [
+            ("1024", "no unit"),
+            ("1.5", "no unit"),
+            ("63KiB", "out of range"),
+            ("2GiB", "out of range"),
+            ("99999999999999GiB", "not a size"),
+            ("1.5MiB", "not a size"),
+            ("-1MiB", "not a size"),
+            ("1MB", "not a size"),
+            ("MiB", "not a size"),
+        ] {
+            let error = size(text, bounds).unwrap_err();
+            assert!(error.starts_with(problem), "{text}: {error}");
+            assert!(error.ends_with("(KiB, MiB, GiB), 64KiB to 1GiB"), "{error}");
+        }
+    }
+}

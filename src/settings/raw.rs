@@ -36,10 +36,22 @@ pub(super) struct RawSettings {
     pub(super) shutdown_timeout: Option<String>,
     pub(super) log_format: Option<String>,
     pub(super) rust_log: Option<String>,
+    pub(super) nats_url: Option<String>,
+    pub(super) nats_credentials_file: Option<String>,
+    pub(super) nats_nkey_file: Option<String>,
+    pub(super) nats_token_file: Option<String>,
+    pub(super) nats_user: Option<String>,
+    pub(super) nats_password_file: Option<String>,
+    pub(super) nats_ca_file: Option<String>,
+    pub(super) nats_cert_file: Option<String>,
+    pub(super) nats_key_file: Option<String>,
+    pub(super) nats_encoding: Option<String>,
+    pub(super) nats_sections: Option<String>,
+    pub(super) nats_buffer: Option<String>,
 }
 
 /// The names of all variables that the agent reads.
-pub(super) const VARIABLES: [&str; 29] = [
+pub(super) const VARIABLES: [&str; 41] = [
     "API_KEY",
     "API_KEY_FILE",
     "SOCKET_PORT",
@@ -69,4 +81,16 @@ pub(super) const VARIABLES: [&str; 29] = [
     "SHUTDOWN_TIMEOUT",
     "LOG_FORMAT",
     "RUST_LOG",
+    "NATS_URL",
+    "NATS_CREDENTIALS_FILE",
+    "NATS_NKEY_FILE",
+    "NATS_TOKEN_FILE",
+    "NATS_USER",
+    "NATS_PASSWORD_FILE",
+    "NATS_CA_FILE",
+    "NATS_CERT_FILE",
+    "NATS_KEY_FILE",
+    "NATS_ENCODING",
+    "NATS_SECTIONS",
+    "NATS_BUFFER",
 ];

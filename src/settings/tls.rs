@@ -106,7 +106,7 @@ impl TlsFiles {
     }
 }
 
-fn load<T>(
+pub(super) fn load<T>(
     reader: &mut Reader,
     variable: &'static str,
     path: &Path,
@@ -155,7 +155,9 @@ fn pem_problem(error: &PemError, wanted: &str) -> String {
     }
 }
 
-fn root_store(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, String> {
+pub(super) fn root_store(
+    certificates: Vec<CertificateDer<'static>>,
+) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     for certificate in certificates {
         store

@@ -49,6 +49,16 @@ pub(crate) const GOOD: &[(&str, &[&str])] = &[
         "RUST_LOG",
         &["info", "debug", "trace", "info,system_agent=debug"],
     ),
+    (
+        "NATS_URL",
+        &[
+            "nats://127.0.0.1",
+            "tls://nats.example.org:4222, nats://[::1]:1",
+        ],
+    ),
+    ("NATS_ENCODING", &["json", "zstd"]),
+    ("NATS_SECTIONS", &["system", "system, logs,events"]),
+    ("NATS_BUFFER", &["64KiB", "1 GiB"]),
 ];
 
 /// Durations that no variable takes.
@@ -104,12 +114,27 @@ const BAD: &[(&str, &[&str])] = &[
     ("SHUTDOWN_TIMEOUT", &[]),
     ("LOG_FORMAT", &["xml", "JSON "]),
     ("RUST_LOG", &["loud", "system_agent=loud"]),
+    (
+        "NATS_URL",
+        &[
+            "127.0.0.1:4222",
+            "http://127.0.0.1",
+            "nats://",
+            "nats://127.0.0.1:0",
+        ],
+    ),
+    ("NATS_ENCODING", &["gzip", "ZSTD"]),
+    ("NATS_SECTIONS", &["systems", "system,,logs"]),
+    ("NATS_BUFFER", &["63KiB", "2GiB", "16", "16MB", "much"]),
 ];
 
 /// A launch in which only this variable is wrong.
 fn launch(variable: &str, value: &str) -> Launch {
     match variable {
         "API_KEY_FILE" => Launch::new().without("API_KEY").var(variable, value),
+        "NATS_ENCODING" | "NATS_SECTIONS" | "NATS_BUFFER" => Launch::new()
+            .var("NATS_URL", "nats://127.0.0.1:4222")
+            .var(variable, value),
         _ => Launch::new().var(variable, value),
     }
 }
@@ -173,6 +198,14 @@ fn every_variable_is_in_both_tables() {
         "TLS_KEY_FILE",
         "TLS_CLIENT_CA_FILE",
         "METRICS_BEARER_TOKEN_FILE",
+        "NATS_CREDENTIALS_FILE",
+        "NATS_NKEY_FILE",
+        "NATS_TOKEN_FILE",
+        "NATS_USER",
+        "NATS_PASSWORD_FILE",
+        "NATS_CA_FILE",
+        "NATS_CERT_FILE",
+        "NATS_KEY_FILE",
     ];
     for name in names {
         let tried = BAD.iter().any(|(tried, _)| *tried == name);

@@ -21,6 +21,7 @@ mod guessing;
 mod host;
 mod layers;
 mod metrics;
+mod nats;
 mod options;
 mod protocol;
 mod shutdown;

@@ -25,7 +25,7 @@ tell_of_go() {
 
 run_without_docker() {
     "$here/packages.sh" openssl:openssl zstd:zstd dbus-daemon:dbus-daemon tmux:tmux python3:python3 \
-        node:nodejs jq:jq prometheus:prometheus
+        node:nodejs jq:jq prometheus:prometheus nats-server:nats-server
     cargo test --locked --no-run
 
     local names=() skips=() name status=0
@@ -52,7 +52,7 @@ run_all() {
     "$here/packages.sh" dockerd:docker.io 'docker:docker-cli|docker.io' iptables:iptables \
         busybox:busybox-static openssl:openssl zstd:zstd dbus-daemon:dbus-daemon haproxy:haproxy tmux:tmux \
         docker-compose:docker-compose podman:podman newuidmap:uidmap \
-        slirp4netns:slirp4netns python3:python3 node:nodejs jq:jq prometheus:prometheus || unmet=1
+        slirp4netns:slirp4netns python3:python3 node:nodejs jq:jq prometheus:prometheus nats-server:nats-server || unmet=1
     if ((EUID != 0)); then
         echo 'error: missing: root (some Docker tests start an engine of their own)' >&2
         unmet=1

@@ -16,6 +16,7 @@ mod load;
 mod logs;
 mod many;
 mod metadata;
+mod nats;
 mod networks;
 mod news;
 mod outages;

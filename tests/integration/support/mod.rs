@@ -7,6 +7,7 @@ mod client;
 pub(crate) mod kernel;
 mod lines;
 mod namespace;
+pub(crate) mod nats;
 pub(crate) mod net;
 mod openssl;
 pub(crate) mod prometheus;

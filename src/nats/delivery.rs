@@ -1,0 +1,296 @@
+//! Publishing one message, until the server has said that it has it.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::context::{
+    ContextBuilder, CreateStreamErrorKind, GetStreamErrorKind, PublishError, PublishErrorKind,
+    RequestError, RequestErrorKind,
+};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{Config, LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::{Context, ErrorCode};
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::time::timeout;
+
+use super::news::pieces;
+use super::queue::{Kind, Outgoing};
+use super::subject::{KEPT, Subjects, covers};
+
+/// The stream of all agents' events and log lines.
+const STREAM: &str = "AGENTS";
+/// How long it keeps them, where the agent creates it, and how many bytes.
+const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+const KEPT_BYTES: i64 = 1 << 30;
+/// How long it knows messages by their ids: an outage that is longer may have a message stored twice.
+const KNOWN_FOR: Duration = Duration::from_secs(600);
+/// How long a server may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// The same where nothing but a connection that is dead would keep it from answering.
+const ECHO_WITHIN: Duration = Duration::from_secs(60);
+/// Of what a server accepts as a message so much is left for headers, in bytes.
+const FOR_HEADERS: usize = 1024;
+
+/// How many lines, or events, before those in a message are lost.
+const DROPPED: &str = "System-Agent-Dropped";
+
+/// How messages are published.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    pub(super) client: Client,
+    /// Whether the server lets the agent send itself a message.
+    pub(super) echo: bool,
+    /// The stream that keeps events and log lines; none where there is none.
+    pub(super) kept: Option<Arc<Kept>>,
+}
+
+/// The stream, and how it is reached.
+#[derive(Debug)]
+pub(super) struct Kept {
+    context: Context,
+    stream: Stream,
+}
+
+/// What is to be known of a server before anything but snapshots is published.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    /// The stream is there. With what is odd about it.
+    Stream(Arc<Kept>, Option<String>),
+    /// There will be none: why.
+    NoStream(String),
+    /// It cannot be told now: why.
+    NotYet(String),
+}
+
+/// Why a message was not published.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// Nobody keeps what is published as its subject.
+    #[error("the stream is gone")]
+    NoStream,
+    /// Something else.
+    #[error(transparent)]
+    Other(async_nats::Error),
+}
+
+impl Failure {
+    fn other(error: impl Into<async_nats::Error>) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Looks for the stream, and creates it where it is not there.
+pub(super) async fn prepare(client: Client, subjects: Subjects) -> Prepared {
+    let context = ContextBuilder::new().timeout(ANSWER_WITHIN).build(client);
+    let error = match context.get_stream(STREAM).await {
+        Ok(stream) => return judge(context, stream, &subjects),
+        Err(error) => error,
+    };
+    match error.kind() {
+        GetStreamErrorKind::JetStream(error) => match error.error_code() {
+            ErrorCode::STREAM_NOT_FOUND => create(context).await,
+            ErrorCode::JETSTREAM_NOT_ENABLED
+            | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT
+            | ErrorCode::NO_ACCOUNT => Prepared::NoStream("JetStream is not enabled".to_owned()),
+            _ => Prepared::NotYet(error.to_string()),
+        },
+        _ => {
+            let cause = error
+                .source()
+                .and_then(|source| source.downcast_ref::<RequestError>());
+            match cause.map(RequestError::kind) {
+                Some(RequestErrorKind::NoResponders) => {
+                    Prepared::NoStream("the server has no JetStream".to_owned())
+                }
+                _ => Prepared::NotYet(error.to_string()),
+            }
+        }
+    }
+}
+
+async fn create(context: Context) -> Prepared {
+    let config = Config {
+        name: STREAM.to_owned(),
+        description: Some("Container events and log lines of system agents".to_owned()),
+        subjects: KEPT.map(str::to_owned).to_vec(),
+        max_age: KEPT_FOR,
+        max_bytes: KEPT_BYTES,
+        duplicate_window: KNOWN_FOR,
+        allow_direct: true,
+        ..Config::default()
+    };
+    match context.create_stream(config).await {
+        Ok(stream) => Prepared::Stream(Kept::new(context, stream), None),
+        Err(error) => match error.kind() {
+            // Another agent was faster, or the cluster has no leader at the moment.
+            CreateStreamErrorKind::JetStream(error)
+                if !matches!(
+                    error.error_code(),
+                    ErrorCode::STREAM_NAME_EXIST | ErrorCode::CLUSTER_NOT_AVAILABLE
+                ) =>
+            {
+                Prepared::NoStream(format!("stream {STREAM} cannot be created: {error}"))
+            }
+            _ => Prepared::NotYet(error.to_string()),
+        },
+    }
+}
+
+/// Whether a stream that was there before will do.
+fn judge(context: Context, stream: Stream, subjects: &Subjects) -> Prepared {
+    let config = &stream.cached_info().config;
+    let keeps = |subject: &str| config.subjects.iter().any(|kept| covers(kept, subject));
+    let mut kept = config.subjects.clone();
+    kept.sort();
+    let listed = kept.join(", ");
+    if config.no_ack {
+        return Prepared::NoStream(format!("stream {STREAM} does not acknowledge"));
+    }
+    if !keeps(&subjects.events()) || !keeps(&subjects.logs("a")) {
+        return Prepared::NoStream(format!(
+            "stream {STREAM} keeps {listed}, not {}",
+            KEPT.join(", ")
+        ));
+    }
+    let odd = (kept != KEPT).then(|| {
+        let too = match keeps(&subjects.snapshot()) {
+            true => ", and so every snapshot, too",
+            false => "",
+        };
+        format!(
+            "stream {STREAM} keeps {listed}{too}; expected: {}",
+            KEPT.join(", ")
+        )
+    });
+    Prepared::Stream(Kept::new(context, stream), odd)
+}
+
+impl Kept {
+    fn new(context: Context, stream: Stream) -> Arc<Self> {
+        Arc::new(Self { context, stream })
+    }
+}
+
+/// Publishes a snapshot, and waits until the server has it: no other one is on its way until then.
+pub(super) async fn publish_snapshot(
+    route: Route,
+    subject: String,
+    line: Bytes,
+    packed: bool,
+) -> Result<(), Failure> {
+    let client = &route.client;
+    let published = if packed {
+        let mut headers = HeaderMap::new();
+        headers.insert("Content-Encoding", "zstd");
+        client.publish_with_headers(subject, headers, line).await
+    } else {
+        client.publish(subject, line).await
+    };
+    published.map_err(|error| match error.kind() {
+        async_nats::PublishErrorKind::MaxPayloadExceeded => Failure::other(
+            "larger than the server's max_payload: set NATS_ENCODING to zstd, or fewer NATS_SECTIONS, or raise it there",
+        ),
+        _ => Failure::other(error),
+    })?;
+    confirm(&route).await
+}
+
+/// Publishes an event or log lines, in as many messages as it takes, and waits until the server has them. `id` tells them from
+/// all others. How many lines of them are lost, or were lost before, without a message that says so.
+pub(super) async fn publish(route: Route, id: String, outgoing: Outgoing) -> Result<u64, Failure> {
+    let Outgoing {
+        subject,
+        text,
+        mut dropped,
+        kind,
+        ..
+    } = outgoing;
+    let longest = route.client.max_payload().saturating_sub(FOR_HEADERS);
+    let pieces = match kind {
+        Kind::Event => vec![(0..text.len(), 1)],
+        Kind::Lines | Kind::Tail => pieces(&text, longest),
+    };
+    let whole = pieces.len() == 1;
+    for (index, (piece, lines)) in pieces.into_iter().enumerate() {
+        if piece.len() > longest {
+            // No message can hold it.
+            dropped += lines;
+            continue;
+        }
+        let mut headers = HeaderMap::new();
+        match whole {
+            true => headers.insert("Nats-Msg-Id", id.as_str()),
+            false => headers.insert("Nats-Msg-Id", format!("{id}.{index}")),
+        }
+        if dropped > 0 {
+            headers.insert(DROPPED, dropped.to_string());
+        }
+        let piece = text.slice(piece);
+        match &route.kept {
+            Some(kept) => store(kept, &subject, headers, piece).await?,
+            None => {
+                let client = &route.client;
+                let subject = subject.to_string();
+                let published = client.publish_with_headers(subject, headers, piece).await;
+                published.map_err(Failure::other)?;
+            }
+        }
+        dropped = 0;
+    }
+    if route.kept.is_none() {
+        confirm(&route).await?;
+    }
+    Ok(dropped)
+}
+
+/// Publishes to the stream, and waits until it is stored.
+async fn store(kept: &Kept, subject: &str, headers: HeaderMap, text: Bytes) -> Result<(), Failure> {
+    let message = PublishMessage::build().headers(headers).payload(text);
+    let failure = |error: PublishError| match error.kind() {
+        PublishErrorKind::StreamNotFound => Failure::NoStream,
+        _ => Failure::other(error),
+    };
+    let sent = kept.context.send_publish(subject.to_owned(), message).await;
+    sent.map_err(failure)?.await.map_err(failure)?;
+    Ok(())
+}
+
+/// The last line of a log that the stream has, from an agent that ran before.
+pub(super) async fn last_line(
+    kept: Arc<Kept>,
+    subject: Arc<str>,
+) -> Result<Option<String>, Failure> {
+    match kept.stream.get_last_raw_message_by_subject(&subject).await {
+        Ok(message) => {
+            let text = String::from_utf8_lossy(&message.payload);
+            Ok(text.lines().last().map(str::to_owned))
+        }
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(Failure::other(error)),
+    }
+}
+
+/// Waits until the server has taken in all that was sent to it before: a message to the agent itself comes back after that. Where
+/// the server does not allow that, until all is on its way.
+async fn confirm(route: &Route) -> Result<(), Failure> {
+    let client = &route.client;
+    if !route.echo {
+        return client.flush().await.map_err(Failure::other);
+    }
+    let inbox = client.new_inbox();
+    let mut echo = client
+        .subscribe(inbox.clone())
+        .await
+        .map_err(Failure::other)?;
+    client
+        .publish(inbox, Bytes::new())
+        .await
+        .map_err(Failure::other)?;
+    match timeout(ECHO_WITHIN, echo.next()).await {
+        Ok(Some(_)) => Ok(()),
+        _ => Err(Failure::other("no answer")),
+    }
+}

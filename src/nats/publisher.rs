@@ -1,0 +1,543 @@
+//! What is published when, and what the log says of it.
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use actix::fut::wrap_future;
+use actix::{
+    Actor, ActorContext, ActorFutureExt as _, AsyncContext, Context, Handler, Recipient,
+    SpawnHandle,
+};
+use async_nats::Event;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tracing::{debug, error, info, warn};
+
+use super::delivery::{self, Failure, Prepared, Route};
+use super::link::{self, LinkNews};
+use super::news::News;
+use super::queue::{Kind, Outgoing, Queue};
+use super::subject::Subjects;
+use crate::messages::{
+    CatchUp, ClientId, Delivery, EncodedSnapshot, FIRST_OF_THE_AGENTS_OWN, Since, Subscribe,
+};
+use crate::model::{Encoding, LogMode, Options, Section, Sections, Variant};
+use crate::settings::NatsSettings;
+
+/// The numbers of its two subscriptions.
+const SNAPSHOTS: ClientId = FIRST_OF_THE_AGENTS_OWN;
+const NEWS: ClientId = FIRST_OF_THE_AGENTS_OWN + 1;
+/// How many messages are on their way at once, each of another subject.
+const MOST_ON_THEIR_WAY: usize = 16;
+/// The pause before a message that was not taken comes again, or the server is asked for the stream again: about that.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How many different complaints are told of one connection, or of one time without.
+const MOST_TOLD: usize = 32;
+/// How long the last bytes may take to leave.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Of whom the publisher has its snapshots.
+pub struct Subscriptions {
+    /// Takes it in.
+    pub subscribe: Recipient<Subscribe>,
+    /// Sends it what it missed.
+    pub catch_up: Recipient<CatchUp>,
+}
+
+/// Publishes to a NATS server: each snapshot once it is there, if the one before has arrived, and every event and log line, each
+/// kept until the server has it.
+pub struct NatsPublisher {
+    settings: NatsSettings,
+    subscriptions: Subscriptions,
+    subjects: Subjects,
+    /// Before the number in a message's id: told from other agents' and from those of this one's earlier lives.
+    life: String,
+    route: Option<Route>,
+    link: Link,
+    /// Complaints that the log has of this connection, or of this time without.
+    told: HashSet<String>,
+    snapshots: Snapshots,
+    /// What the last snapshot of news has said; none before the first.
+    since: Option<Since>,
+    /// Whether news were asked for that follow on it.
+    catching_up: bool,
+    queue: Queue,
+    /// What is done about messages that were taken out of the queue.
+    on_their_way: HashMap<u64, SpawnHandle>,
+    /// How many lines and events had to go since a server took all there were.
+    lost: u64,
+    account: Account,
+    /// The agent is stopping: as soon as all is out.
+    ending: bool,
+    /// Dropped when the publisher has ended.
+    _ended: oneshot::Sender<()>,
+}
+
+/// How far the connection is.
+enum Link {
+    /// There is none.
+    Away,
+    /// There is one, and the stream is asked for.
+    Preparing(SpawnHandle),
+    /// Everything can be published.
+    Ready,
+}
+
+/// Of the snapshots only the newest counts.
+#[derive(Default)]
+struct Snapshots {
+    newest: Option<Arc<EncodedSnapshot>>,
+    on_its_way: Option<SpawnHandle>,
+    /// The number of the first that was meant to go out.
+    first: Option<u64>,
+}
+
+/// What has been published.
+#[derive(Debug, Default)]
+struct Account {
+    snapshots: u64,
+    messages: u64,
+}
+
+impl NatsPublisher {
+    /// A publisher of the snapshots of a host with this name. `ended` is dropped when it has ended.
+    #[must_use]
+    pub fn new(
+        settings: NatsSettings,
+        host: &str,
+        subscriptions: Subscriptions,
+        ended: oneshot::Sender<()>,
+    ) -> Self {
+        let subjects = Subjects::of(host);
+        let began = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            life: format!(
+                "{}-{:x}-{:x}",
+                subjects.host(),
+                began.as_millis(),
+                fastrand::u64(..)
+            ),
+            queue: Queue::new(settings.buffer),
+            settings,
+            subscriptions,
+            subjects,
+            route: None,
+            link: Link::Away,
+            told: HashSet::new(),
+            snapshots: Snapshots::default(),
+            since: None,
+            catching_up: false,
+            on_their_way: HashMap::new(),
+            lost: 0,
+            account: Account::default(),
+            ending: false,
+            _ended: ended,
+        }
+    }
+
+    /// Asks for snapshots as they are published, and for what is new.
+    fn subscribe(&self, ctx: &Context<Self>) {
+        let figures = Variant {
+            sections: self.settings.sections,
+            logs: LogMode::Tail,
+            encoding: self.settings.encoding,
+        };
+        let news = Variant {
+            sections: Sections::NONE.with(Section::Logs).with(Section::Events),
+            logs: LogMode::New,
+            encoding: Encoding::Json,
+        };
+        for (client, variant) in [(SNAPSHOTS, figures), (NEWS, news)] {
+            self.subscriptions.subscribe.do_send(Subscribe {
+                client,
+                options: Options {
+                    variant,
+                    every: NonZeroU32::MIN,
+                },
+                deliveries: ctx.address().recipient(),
+            });
+        }
+    }
+
+    /// Warns of something, once for each connection or time without.
+    fn complain(&mut self, about: &str, server: Option<&str>, reason: &str) {
+        let complaint = format!("{about}: {reason}");
+        if self.told.len() < MOST_TOLD && self.told.insert(complaint) {
+            warn!(server, reason, "NATS: {about}");
+        }
+    }
+
+    // The connection.
+
+    fn connected(&mut self, ctx: &mut Context<Self>) {
+        let Some(route) = &mut self.route else {
+            return;
+        };
+        let server = route.client.server_info();
+        info!(
+            server = server.server_name,
+            version = server.version,
+            "NATS: connected"
+        );
+        (route.echo, route.kept) = (true, None);
+        self.told.clear();
+        self.prepare(ctx);
+        self.publish_newest(ctx);
+    }
+
+    fn disconnected(&mut self, ctx: &mut Context<Self>) {
+        if !matches!(self.link, Link::Away) {
+            warn!("NATS: connection lost");
+        }
+        self.told.clear();
+        self.leave_preparing(ctx);
+        self.link = Link::Away;
+        self.call_back(ctx);
+        if let Some(snapshot) = self.snapshots.on_its_way.take() {
+            ctx.cancel_future(snapshot);
+        }
+    }
+
+    /// Whatever is on its way may be lost with the connection: it comes again.
+    fn call_back(&mut self, ctx: &mut Context<Self>) {
+        for (number, handle) in self.on_their_way.drain() {
+            ctx.cancel_future(handle);
+            self.queue.retry(number);
+        }
+    }
+
+    /// Asks for the stream.
+    fn prepare(&mut self, ctx: &mut Context<Self>) {
+        self.leave_preparing(ctx);
+        let Some(route) = &self.route else {
+            return;
+        };
+        let asked = delivery::prepare(route.client.clone(), self.subjects.clone());
+        let asked = wrap_future(asked).map(|prepared, publisher: &mut Self, ctx| {
+            publisher.prepared(prepared, ctx);
+        });
+        self.link = Link::Preparing(ctx.spawn(asked));
+    }
+
+    fn leave_preparing(&mut self, ctx: &mut Context<Self>) {
+        if let Link::Preparing(asked) = self.link {
+            ctx.cancel_future(asked);
+        }
+    }
+
+    fn prepared(&mut self, prepared: Prepared, ctx: &mut Context<Self>) {
+        let Some(route) = &mut self.route else {
+            return;
+        };
+        match prepared {
+            Prepared::Stream(kept, odd) => {
+                route.kept = Some(kept);
+                if let Some(odd) = odd {
+                    self.complain("the stream is not as expected", None, &odd);
+                }
+                debug!("NATS: events and log lines are stored");
+            }
+            Prepared::NoStream(reason) => {
+                route.kept = None;
+                self.complain(
+                    "no stream: events and log lines are not stored",
+                    None,
+                    &reason,
+                );
+            }
+            Prepared::NotYet(reason) => {
+                self.complain("the stream cannot be asked for", None, &reason);
+                let again = ctx.run_later(jittered(PAUSE), Self::prepare);
+                self.link = Link::Preparing(again);
+                return;
+            }
+        }
+        self.link = Link::Ready;
+        self.publish_waiting(ctx);
+    }
+
+    /// The server complains, or has refused something. It does not say so to whom waits for an answer.
+    fn server_says(&mut self, words: &str, ctx: &mut Context<Self>) {
+        self.complain("the server says", None, words);
+        let Some(refused) = words.strip_prefix("Permissions Violation for ") else {
+            return;
+        };
+        if refused.contains("_INBOX")
+            && let Some(route) = &mut self.route
+        {
+            route.echo = false;
+            if let Some(snapshot) = self.snapshots.on_its_way.take() {
+                ctx.cancel_future(snapshot);
+            }
+        }
+        if refused.contains("$JS.API.STREAM.MSG.GET") {
+            self.call_back(ctx);
+            self.queue.resolve_all();
+            self.publish_waiting(ctx);
+        } else if refused.contains("$JS.API") || refused.starts_with("Subscription to \"_INBOX") {
+            // Nothing is asked for, or no answer and no acknowledgement will come.
+            self.leave_preparing(ctx);
+            self.call_back(ctx);
+            self.prepared(Prepared::NoStream("no permission".to_owned()), ctx);
+        }
+    }
+
+    // Snapshots.
+
+    fn publish_newest(&mut self, ctx: &mut Context<Self>) {
+        let Some(route) = &self.route else {
+            return;
+        };
+        if matches!(self.link, Link::Away) || self.snapshots.on_its_way.is_some() {
+            return;
+        }
+        let Some(snapshot) = self.snapshots.newest.take() else {
+            return;
+        };
+        let first = *self.snapshots.first.get_or_insert(snapshot.seq);
+        let skipped = (snapshot.seq - first).saturating_sub(self.account.snapshots);
+        let line = [&snapshot.shared[..], snapshot.ending(skipped).as_ref()].concat();
+        let packed = snapshot.variant.encoding == Encoding::Zstd;
+        let sent = delivery::publish_snapshot(
+            route.clone(),
+            self.subjects.snapshot(),
+            Bytes::from(line),
+            packed,
+        );
+        let sent = wrap_future(sent).map(|sent, publisher: &mut Self, ctx| {
+            publisher.snapshots.on_its_way = None;
+            match sent {
+                Ok(()) => publisher.account.snapshots += 1,
+                Err(failure) => {
+                    publisher.complain("snapshot not published", None, &failure.to_string());
+                }
+            }
+            publisher.publish_newest(ctx);
+            publisher.end_when_done(ctx);
+        });
+        self.snapshots.on_its_way = Some(ctx.spawn(sent));
+    }
+
+    // Events and log lines.
+
+    /// Takes in what is new, or asks for it anew where it follows on something that did not come.
+    fn take_in(&mut self, snapshot: &EncodedSnapshot, ctx: &mut Context<Self>) {
+        if let Some(since) = &self.since
+            && snapshot.lacks_something_after(since)
+        {
+            if !std::mem::replace(&mut self.catching_up, true) {
+                self.subscriptions.catch_up.do_send(CatchUp {
+                    client: NEWS,
+                    since: since.clone(),
+                });
+            }
+            return;
+        }
+        self.catching_up = false;
+        self.since = Some(snapshot.since.clone());
+        let line = [&snapshot.shared[..], snapshot.ending(0).as_ref()].concat();
+        match News::of(&line) {
+            Ok(news) => self.enqueue(&news, snapshot.follows.is_none()),
+            // The aggregator has made it.
+            Err(error) => error!(%error, "NATS: a snapshot of news cannot be taken apart"),
+        }
+        self.publish_waiting(ctx);
+    }
+
+    fn enqueue(&mut self, news: &News<'_>, tail: bool) {
+        let mut gone = 0;
+        let subject = self.subjects.events();
+        for event in news.events() {
+            gone += self.queue.push(&subject, Kind::Event, event);
+        }
+        self.queue.lose(&subject, news.events_lost());
+        let kind = if tail { Kind::Tail } else { Kind::Lines };
+        for (container, lines) in news.logs(self.queue.longest()) {
+            gone += self.queue.push(&self.subjects.logs(container), kind, lines);
+        }
+        if gone > 0 && self.lost == 0 {
+            warn!(
+                buffer = self.settings.buffer,
+                "NATS: the buffer is full: the oldest log lines and events go"
+            );
+        }
+        self.lost += gone;
+    }
+
+    fn publish_waiting(&mut self, ctx: &mut Context<Self>) {
+        while matches!(self.link, Link::Ready) && self.on_their_way.len() < MOST_ON_THEIR_WAY {
+            let Some(outgoing) = self.queue.take() else {
+                break;
+            };
+            self.publish(outgoing, ctx);
+        }
+        if self.queue.is_empty() && self.lost > 0 {
+            let lost = std::mem::take(&mut self.lost);
+            warn!(
+                lost,
+                "NATS: all that was kept is out; log lines and events that had to go"
+            );
+        }
+        self.end_when_done(ctx);
+    }
+
+    fn publish(&mut self, outgoing: Outgoing, ctx: &mut Context<Self>) {
+        let Some(route) = &self.route else {
+            return;
+        };
+        let (number, subject) = (outgoing.number, Arc::clone(&outgoing.subject));
+        if outgoing.kind == Kind::Tail {
+            let Some(kept) = route.kept.clone() else {
+                self.queue.resolve(&subject, None);
+                return;
+            };
+            let asked = delivery::last_line(kept, Arc::clone(&subject));
+            let asked = wrap_future(asked).map(move |last, publisher: &mut Self, ctx| match last {
+                Ok(last) => {
+                    publisher.on_their_way.remove(&number);
+                    publisher.queue.resolve(&subject, last.as_deref());
+                    publisher.publish_waiting(ctx);
+                }
+                Err(failure) => publisher.failed(number, &failure, ctx),
+            });
+            self.on_their_way.insert(number, ctx.spawn(asked));
+            return;
+        }
+        let id = format!("{}-{number}", self.life);
+        let sent = delivery::publish(route.clone(), id, outgoing);
+        let sent = wrap_future(sent).map(move |sent, publisher: &mut Self, ctx| match sent {
+            Ok(unsaid) => {
+                publisher.on_their_way.remove(&number);
+                publisher.account.messages += 1;
+                publisher.queue.settle(number, unsaid);
+                publisher.publish_waiting(ctx);
+            }
+            Err(failure) => publisher.failed(number, &failure, ctx),
+        });
+        self.on_their_way.insert(number, ctx.spawn(sent));
+    }
+
+    /// A message comes again after a pause, and after the stream has been asked for where it is gone.
+    fn failed(&mut self, number: u64, failure: &Failure, ctx: &mut Context<Self>) {
+        self.complain("not published", None, &failure.to_string());
+        let again = ctx.run_later(jittered(PAUSE), move |publisher, ctx| {
+            publisher.on_their_way.remove(&number);
+            publisher.queue.retry(number);
+            publisher.publish_waiting(ctx);
+        });
+        self.on_their_way.insert(number, again);
+        if matches!(failure, Failure::NoStream) && matches!(self.link, Link::Ready) {
+            self.prepare(ctx);
+        }
+    }
+
+    // The end.
+
+    /// Ends once nothing is left to be published.
+    fn end_when_done(&mut self, ctx: &mut Context<Self>) {
+        if self.ending && self.queue.is_empty() && self.snapshots.on_its_way.is_none() {
+            self.end(ctx);
+        }
+    }
+
+    fn end(&mut self, ctx: &mut Context<Self>) {
+        let (left, account) = (self.queue.waiting(), &self.account);
+        let (snapshots, messages) = (account.snapshots, account.messages);
+        match left {
+            0 => info!(snapshots, messages, "NATS: all is published"),
+            _ => warn!(
+                snapshots,
+                messages, left, "NATS: log lines and events are left that no server took"
+            ),
+        }
+        ctx.stop();
+    }
+}
+
+/// Between half of it and the whole.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+impl Actor for NatsPublisher {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let (settings, subjects) = (self.settings.clone(), self.subjects.clone());
+        let news = ctx.address().recipient();
+        let begun = async move { link::connect(&settings, &subjects, news).await };
+        ctx.wait(
+            wrap_future(begun).map(|begun, publisher: &mut Self, ctx| match begun {
+                Ok(client) => {
+                    publisher.route = Some(Route {
+                        client,
+                        echo: true,
+                        kept: None,
+                    });
+                    publisher.subscribe(ctx);
+                }
+                Err(error) => {
+                    error!(%error, "NATS: nothing is published");
+                    ctx.stop();
+                }
+            }),
+        );
+    }
+}
+
+impl Handler<LinkNews> for NatsPublisher {
+    type Result = ();
+
+    fn handle(&mut self, news: LinkNews, ctx: &mut Self::Context) {
+        match news {
+            LinkNews::Event(Event::Connected) => self.connected(ctx),
+            LinkNews::Event(Event::Disconnected) => self.disconnected(ctx),
+            LinkNews::Event(Event::ServerError(error)) => {
+                let words = error.to_string();
+                self.server_says(words.strip_prefix("nats: ").unwrap_or(&words), ctx);
+            }
+            LinkNews::Event(Event::ClientError(error)) => {
+                let words = error.to_string();
+                let words = words.strip_prefix("nats: ").unwrap_or(&words);
+                // All others come with the server's name.
+                if words == "DNS error" {
+                    self.complain("not connected", None, "a server's name has no address");
+                }
+            }
+            LinkNews::Event(event) => debug!(%event, "NATS"),
+            LinkNews::Failed(failed) => {
+                for (server, reason) in failed {
+                    self.complain("not connected", Some(&server), &reason);
+                }
+            }
+        }
+    }
+}
+
+impl Handler<Delivery> for NatsPublisher {
+    type Result = ();
+
+    fn handle(&mut self, delivery: Delivery, ctx: &mut Self::Context) {
+        match delivery {
+            Delivery::Snapshot(_) if self.ending => {}
+            Delivery::Snapshot(snapshot) if snapshot.variant.logs == LogMode::New => {
+                self.take_in(&snapshot, ctx);
+            }
+            Delivery::Snapshot(snapshot) => {
+                self.snapshots.newest = Some(snapshot);
+                self.publish_newest(ctx);
+            }
+            // It comes for each of the subscriptions.
+            Delivery::End(_) if self.ending => {}
+            Delivery::End(within) => {
+                self.ending = true;
+                ctx.run_later(within.saturating_sub(LAST_WORDS), Self::end);
+                self.end_when_done(ctx);
+            }
+        }
+    }
+}

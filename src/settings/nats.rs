@@ -1,0 +1,562 @@
+//! The NATS server that snapshots, events and log lines are published to.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use async_nats::ServerAddr;
+use nkeys::{KeyPair, KeyPairType};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{Error as TlsError, InconsistentKeys};
+use zeroize::Zeroizing;
+
+use super::credentials::exposed;
+use super::key::read_secret;
+use super::parse::Reader;
+use super::raw::RawSettings;
+use super::tls::{load, read_certificates, read_key, root_store};
+use super::{Problem, parse};
+use crate::model::{Encoding, Section, Sections};
+
+/// What is accepted as `NATS_URL`.
+const ACCEPTED: &str =
+    "accepted: nats://HOST[:PORT] or tls://HOST[:PORT], several separated by commas";
+/// How many servers may be named.
+const MOST_SERVERS: usize = 64;
+/// The longest file of a secret, in bytes: more than any credentials have.
+const LONGEST_SECRET: usize = 64 * 1024;
+/// `NATS_BUFFER`: by default, at least and at most, in bytes.
+const BUFFER: usize = 16 << 20;
+const BUFFERS: (usize, usize) = (64 << 10, 1 << 30);
+/// Figures and metadata: log lines and events have subjects of their own.
+const SECTIONS: [Section; 3] = [Section::System, Section::Containers, Section::DockerMeta];
+
+/// Where to publish, as whom, and what.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NatsSettings {
+    /// `NATS_URL`: the servers, any one of which will do.
+    pub servers: Vec<ServerAddr>,
+    /// How the agent proves who it is; none: not at all, or by its certificate.
+    pub login: Option<NatsLogin>,
+    /// `NATS_CA_FILE`: who issues servers' certificates; none: whom the system trusts.
+    pub ca: Option<PathBuf>,
+    /// `NATS_CERT_FILE` and `NATS_KEY_FILE`: the certificate that is shown to servers that ask for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// `NATS_SECTIONS`: what snapshots hold.
+    pub sections: Sections,
+    /// `NATS_ENCODING`: how they are written.
+    pub encoding: Encoding,
+    /// `NATS_BUFFER`: bytes of log lines and events that are kept while no server takes them.
+    pub buffer: usize,
+}
+
+/// How the agent proves to a server who it is. Files are read anew for each connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NatsLogin {
+    /// `NATS_CREDENTIALS_FILE`: a user's JWT, and the seed of its key.
+    Credentials(PathBuf),
+    /// `NATS_NKEY_FILE`: the seed of a user's key.
+    Nkey(PathBuf),
+    /// `NATS_TOKEN_FILE`: a token.
+    Token(PathBuf),
+    /// `NATS_USER` and `NATS_PASSWORD_FILE`.
+    Password(String, PathBuf),
+}
+
+/// What a login's file holds. Its `Debug` text does not show it, and its memory is wiped when it is dropped.
+pub enum NatsSecret {
+    /// A user's JWT, and the seed of its key.
+    Credentials {
+        /// Who it is, signed by its account.
+        jwt: Zeroizing<String>,
+        /// What nonces are signed with.
+        seed: Zeroizing<String>,
+    },
+    /// The seed of a user's key.
+    Seed(Zeroizing<String>),
+    /// A token.
+    Token(Zeroizing<String>),
+    /// A password.
+    Password(Zeroizing<String>),
+}
+
+impl fmt::Debug for NatsSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl NatsSettings {
+    /// None where nothing is to be published, or the reader took note of a problem.
+    pub(super) fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
+        if raw.nats_url.is_none() {
+            for (variable, value) in others(raw) {
+                if value.is_some() {
+                    reader.problem(
+                        variable,
+                        "set, but NATS_URL is not; accepted: only with NATS_URL",
+                    );
+                }
+            }
+            return None;
+        }
+        let servers = reader.optional("NATS_URL", &raw.nats_url, parse_servers);
+        let sections = SECTIONS.into_iter().fold(Sections::NONE, Sections::with);
+        let settings = Self {
+            servers: servers.unwrap_or_default(),
+            login: NatsLogin::read(reader, raw),
+            ca: raw.nats_ca_file.as_ref().map(PathBuf::from),
+            identity: read_identity(reader, raw),
+            sections: reader.value(
+                "NATS_SECTIONS",
+                &raw.nats_sections,
+                sections,
+                parse_sections,
+            ),
+            encoding: reader.value(
+                "NATS_ENCODING",
+                &raw.nats_encoding,
+                Encoding::Json,
+                |text| match text {
+                    "json" => Ok(Encoding::Json),
+                    "zstd" => Ok(Encoding::Zstd),
+                    _ => Err("unknown encoding; accepted: json, zstd".to_owned()),
+                },
+            ),
+            buffer: reader.value("NATS_BUFFER", &raw.nats_buffer, BUFFER, |text| {
+                parse::size(text, BUFFERS)
+            }),
+        };
+        settings.try_files(reader);
+        Some(settings)
+    }
+
+    /// Takes note of files that cannot be used: later, that would be told in the log alone.
+    fn try_files(&self, reader: &mut Reader) {
+        if let Some(Err(problem)) = self.login.as_ref().map(NatsLogin::load) {
+            reader.problem(problem.variable, problem.text);
+        }
+        if let Some(ca) = &self.ca {
+            load(reader, "NATS_CA_FILE", ca, |path| {
+                read_certificates(path).and_then(root_store)
+            });
+        }
+        if let Some((cert, key)) = &self.identity {
+            let chain = load(reader, "NATS_CERT_FILE", cert, read_certificates);
+            let key = load(reader, "NATS_KEY_FILE", key, read_key);
+            let (Some(chain), Some(key)) = (chain, key) else {
+                return;
+            };
+            let key = match ring::sign::any_supported_type(&key) {
+                Ok(key) => key,
+                Err(error) => {
+                    let accepted = "accepted: an RSA, ECDSA or Ed25519 key in PEM";
+                    reader.problem(
+                        "NATS_KEY_FILE",
+                        format!("cannot be used ({error}); {accepted}"),
+                    );
+                    return;
+                }
+            };
+            match CertifiedKey::new(chain, key).keys_match() {
+                // A key that does not tell its public half is taken at its word.
+                Ok(()) | Err(TlsError::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+                Err(error) => reader.problem(
+                    "NATS_KEY_FILE",
+                    format!(
+                        "does not match the certificate ({error}); accepted: the key that NATS_CERT_FILE was issued for"
+                    ),
+                ),
+            }
+        }
+    }
+
+    /// Whether every connection must be TLS: where one server is named so, those that it names in turn must be as well.
+    #[must_use]
+    pub fn tls_required(&self) -> bool {
+        self.ca.is_some()
+            || self.identity.is_some()
+            || self.servers.iter().any(ServerAddr::tls_required)
+    }
+
+    /// Whether what is published may cross a network in the clear.
+    #[must_use]
+    pub fn in_the_clear(&self) -> bool {
+        let is_loopback = |server: &ServerAddr| {
+            let address = server.host().parse::<IpAddr>();
+            server.host() == "localhost" || address.is_ok_and(|ip| ip.to_canonical().is_loopback())
+        };
+        !self.tls_required() && !self.servers.iter().all(is_loopback)
+    }
+
+    /// The servers, as they were named.
+    #[must_use]
+    pub fn urls(&self) -> String {
+        let url = |server: &ServerAddr| format!("{}://{}", server.scheme(), address_of(server));
+        self.servers.iter().map(url).collect::<Vec<_>>().join(",")
+    }
+
+    /// The files, each with its variable.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let identity = self.identity.iter().flat_map(|(cert, key)| {
+            [
+                ("NATS_CERT_FILE", cert.as_path()),
+                ("NATS_KEY_FILE", key.as_path()),
+            ]
+        });
+        let ca = self.ca.as_deref().map(|path| ("NATS_CA_FILE", path));
+        let login = self.login.as_ref().map(NatsLogin::file);
+        identity.chain(ca).chain(login)
+    }
+
+    /// What is amiss with the files' permissions.
+    #[must_use]
+    pub fn exposed(&self) -> Vec<Problem> {
+        exposed(self.files())
+    }
+}
+
+/// A server as `HOST:PORT`.
+#[must_use]
+pub fn address_of(server: &ServerAddr) -> String {
+    let (host, port) = (server.host(), server.port());
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+/// Every variable that has no meaning without `NATS_URL`.
+fn others(raw: &RawSettings) -> [(&'static str, &Option<String>); 11] {
+    [
+        ("NATS_CREDENTIALS_FILE", &raw.nats_credentials_file),
+        ("NATS_NKEY_FILE", &raw.nats_nkey_file),
+        ("NATS_TOKEN_FILE", &raw.nats_token_file),
+        ("NATS_USER", &raw.nats_user),
+        ("NATS_PASSWORD_FILE", &raw.nats_password_file),
+        ("NATS_CA_FILE", &raw.nats_ca_file),
+        ("NATS_CERT_FILE", &raw.nats_cert_file),
+        ("NATS_KEY_FILE", &raw.nats_key_file),
+        ("NATS_ENCODING", &raw.nats_encoding),
+        ("NATS_SECTIONS", &raw.nats_sections),
+        ("NATS_BUFFER", &raw.nats_buffer),
+    ]
+}
+
+fn read_identity(reader: &mut Reader, raw: &RawSettings) -> Option<(PathBuf, PathBuf)> {
+    let missing = match (&raw.nats_cert_file, &raw.nats_key_file) {
+        (Some(cert), Some(key)) => return Some((cert.into(), key.into())),
+        (None, None) => return None,
+        (None, Some(_)) => "NATS_CERT_FILE",
+        (Some(_), None) => "NATS_KEY_FILE",
+    };
+    reader.problem(
+        missing,
+        "not set; accepted: NATS_CERT_FILE and NATS_KEY_FILE together, the paths of PEM files",
+    );
+    None
+}
+
+fn parse_servers(text: &str) -> Result<Vec<ServerAddr>, String> {
+    let servers: Vec<_> = text.split(',').map(str::trim).collect();
+    if servers.len() > MOST_SERVERS {
+        return Err(format!("over {MOST_SERVERS} servers; {ACCEPTED}"));
+    }
+    let numbered = servers.iter().enumerate();
+    numbered
+        .map(|(index, server)| {
+            parse_server(server).map_err(|problem| format!("server {}: {problem}", index + 1))
+        })
+        .collect()
+}
+
+fn parse_server(text: &str) -> Result<ServerAddr, String> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(format!("no scheme; {ACCEPTED}"));
+    };
+    if !matches!(scheme, "nats" | "tls") {
+        return Err(format!("unsupported scheme; {ACCEPTED}"));
+    }
+    if rest.contains('@') {
+        return Err(format!(
+            "credentials in the URL; accepted: those in the file that one of NATS_CREDENTIALS_FILE, NATS_NKEY_FILE, \
+             NATS_TOKEN_FILE and NATS_PASSWORD_FILE (with NATS_USER) names; {ACCEPTED}"
+        ));
+    }
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains(['/', '?', '#', '\\']) || rest.contains(char::is_whitespace) {
+        return Err(format!("more than a host and a port; {ACCEPTED}"));
+    }
+    // The colon of a port stands after the bracket of an IPv6 address.
+    let after_address = rest.rfind(']').map_or(0, |bracket| bracket + 1);
+    let port = rest[after_address..].split_once(':').map(|(_, port)| port);
+    if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        return Err(format!("not a port; {ACCEPTED}"));
+    }
+    let server = format!("{scheme}://{rest}").parse::<ServerAddr>();
+    match server {
+        Ok(server) if !server.host().is_empty() => Ok(server),
+        _ => Err(format!("not a host; {ACCEPTED}")),
+    }
+}
+
+fn parse_sections(text: &str) -> Result<Sections, String> {
+    text.split(',').try_fold(Sections::NONE, |sections, name| {
+        let known = Section::ALL.iter().find(|(known, _)| *known == name.trim());
+        let (_, section) = known.ok_or_else(|| {
+            let names: Vec<_> = Section::ALL.iter().map(|(name, _)| *name).collect();
+            format!(
+                "not sections; accepted: any of {}, separated by commas",
+                names.join(", ")
+            )
+        })?;
+        Ok(sections.with(*section))
+    })
+}
+
+impl NatsLogin {
+    /// None where there is none, or the reader took note of a problem.
+    fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
+        let password = match (&raw.nats_user, &raw.nats_password_file) {
+            (Some(user), Some(file)) => Some(Self::Password(user.trim().to_owned(), file.into())),
+            (None, None) => None,
+            (user, _) => {
+                let missing = match user {
+                    None => "NATS_USER",
+                    Some(_) => "NATS_PASSWORD_FILE",
+                };
+                reader.problem(
+                    missing,
+                    "not set; accepted: NATS_USER and NATS_PASSWORD_FILE together",
+                );
+                None
+            }
+        };
+        let path = |path: &Option<String>, way: fn(PathBuf) -> Self| {
+            path.as_ref().map(|path| way(path.into()))
+        };
+        let ways = [
+            path(&raw.nats_credentials_file, Self::Credentials),
+            path(&raw.nats_nkey_file, Self::Nkey),
+            path(&raw.nats_token_file, Self::Token),
+            password,
+        ];
+        let mut ways = ways.into_iter().flatten();
+        let (first, second) = (ways.next(), ways.next());
+        if let Some(second) = second {
+            reader.problem(
+                second.file().0,
+                "set together with another one; accepted: one of NATS_CREDENTIALS_FILE, NATS_NKEY_FILE, NATS_TOKEN_FILE, \
+                 and NATS_USER with NATS_PASSWORD_FILE",
+            );
+            return None;
+        }
+        first
+    }
+
+    /// The file that holds the secret, with its variable.
+    #[must_use]
+    pub fn file(&self) -> (&'static str, &Path) {
+        match self {
+            Self::Credentials(path) => ("NATS_CREDENTIALS_FILE", path),
+            Self::Nkey(path) => ("NATS_NKEY_FILE", path),
+            Self::Token(path) => ("NATS_TOKEN_FILE", path),
+            Self::Password(_, path) => ("NATS_PASSWORD_FILE", path),
+        }
+    }
+
+    /// The user's name, where it is not in the file.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::Password(user, _) => Some(user),
+            _ => None,
+        }
+    }
+
+    /// Reads the secret. Blocks for as long as the file system does.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn load(&self) -> Result<NatsSecret, Problem> {
+        let (variable, path) = self.file();
+        let secret = match self {
+            Self::Credentials(_) => read_text(path).and_then(|text| parse_credentials(&text)),
+            Self::Nkey(_) => read_line(path).and_then(|seed| {
+                check_seed(&seed)?;
+                Ok(NatsSecret::Seed(seed))
+            }),
+            Self::Token(_) => read_line(path).map(NatsSecret::Token),
+            Self::Password(..) => read_line(path).map(NatsSecret::Password),
+        };
+        secret.map_err(|problem| {
+            let accepted = match self {
+                Self::Credentials(_) => "a file of credentials, as nsc makes it (.creds)",
+                Self::Nkey(_) => "a file with the seed of a user's key (SU…)",
+                Self::Token(_) => "a file with a token on its only line",
+                Self::Password(..) => "a file with a password on its only line",
+            };
+            Problem {
+                variable,
+                text: format!("the file {problem}; accepted: {accepted}"),
+            }
+        })
+    }
+}
+
+fn read_text(path: &Path) -> Result<Zeroizing<String>, String> {
+    let text =
+        read_secret(path, LONGEST_SECRET).map_err(|error| format!("cannot be read ({error})"))?;
+    if text.len() > LONGEST_SECRET {
+        return Err(format!("is over {LONGEST_SECRET} bytes"));
+    }
+    let text = std::str::from_utf8(&text).map_err(|_| "is not text".to_owned())?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// The only line of a file.
+fn read_line(path: &Path) -> Result<Zeroizing<String>, String> {
+    let text = read_text(path)?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    if line.contains(char::is_control) {
+        return Err("has more than a line, or a control character".to_owned());
+    }
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+/// What stands between `-----BEGIN NATS USER JWT-----` and its end, and between those of `USER NKEY SEED`.
+fn parse_credentials(text: &str) -> Result<NatsSecret, String> {
+    let block = |name: &str| {
+        let begin = format!("BEGIN {name}-");
+        let mut lines = text
+            .lines()
+            .skip_while(|line| !line.contains(&begin))
+            .skip(1);
+        let line = lines.next().map(str::trim);
+        line.filter(|line| !line.is_empty() && !line.starts_with('-'))
+            .map(|line| Zeroizing::new(line.to_owned()))
+            .ok_or_else(|| format!("has no {name}"))
+    };
+    let (jwt, seed) = (block("NATS USER JWT")?, block("USER NKEY SEED")?);
+    check_seed(&seed)?;
+    Ok(NatsSecret::Credentials { jwt, seed })
+}
+
+fn check_seed(seed: &str) -> Result<(), String> {
+    match KeyPair::from_seed(seed) {
+        Ok(pair) if matches!(pair.key_pair_type(), KeyPairType::User) => Ok(()),
+        Ok(_) => Err("has a seed that is not a user's".to_owned()),
+        Err(_) => Err("has a seed that is none".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NatsSecret, parse_credentials, parse_sections, parse_server, parse_servers};
+    use crate::model::{Section, Sections};
+
+    /// Of a user that exists nowhere.
+    const SEED: &str = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY";
+
+    #[test]
+    fn servers_are_hosts_and_ports() {
+        for (text, shown) in [
+            ("nats://web", "nats://web:4222"),
+            ("tls://web:1/", "tls://web:1"),
+            ("nats://127.0.0.1", "nats://127.0.0.1:4222"),
+            ("tls://[::1]:99", "tls://[::1]:99"),
+            ("nats://[2001:db8::1]", "nats://[2001:db8::1]:4222"),
+        ] {
+            let server = parse_server(text).unwrap();
+            assert_eq!(
+                format!("{}://{}", server.scheme(), super::address_of(&server)),
+                shown
+            );
+        }
+        assert_eq!(parse_servers("nats://a, nats://b:1").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn anything_else_is_refused_and_not_shown() {
+        for (text, problem) in [
+            ("web:4222", "no scheme"),
+            ("http://web", "unsupported scheme"),
+            ("ws://web", "unsupported scheme"),
+            ("nats://", "not a host"),
+            ("nats://:1", "not a host"),
+            ("nats://web:0", "not a port"),
+            ("nats://web:", "not a port"),
+            ("nats://web:70000", "not a port"),
+            ("nats://web/path", "more than a host"),
+            ("nats://user:secret@web", "NATS_PASSWORD_FILE"),
+            ("nats://secret@web", "NATS_TOKEN_FILE"),
+            ("nats://a,,nats://b", "server 2: no scheme"),
+        ] {
+            let error = parse_servers(text).unwrap_err();
+            assert!(error.contains(problem), "{text}: {error}");
+            assert!(error.contains("accepted: nats://HOST[:PORT]"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn sections_have_the_names_of_the_options() {
+        let sections = Sections::NONE.with(Section::System).with(Section::Logs);
+        assert_eq!(parse_sections("system, logs"), Ok(sections));
+        for text in ["", "system,", "systems", "system logs"] {
+            assert!(parse_sections(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_a_jwt_and_a_seed() {
+        let text = format!(
+            "-----BEGIN NATS USER JWT-----\neyJ0.eyJq.sig\n------END NATS USER JWT------\n\n*** IMPORTANT ***\n\n\
+             -----BEGIN USER NKEY SEED-----\r\n{SEED}\r\n------END USER NKEY SEED------\n"
+        );
+        let Ok(NatsSecret::Credentials { jwt, seed }) = parse_credentials(&text) else {
+            panic!("refused");
+        };
+        assert_eq!((jwt.as_str(), seed.as_str()), ("eyJ0.eyJq.sig", SEED));
+        let shown = format!("{:?}", parse_credentials(&text));
+        assert!(!shown.contains("eyJ0") && !shown.contains(SEED), "{shown}");
+        for (text, problem) in [
+            ("", "no NATS USER JWT"),
+            (&text.replace(SEED, ""), "no USER NKEY SEED"),
+            (&text.replace(SEED, "SUACSSL3"), "a seed that is none"),
+            (&text.replace("eyJ0.eyJq.sig\n", ""), "no NATS USER JWT"),
+        ] {
+            let error = parse_credentials(text).unwrap_err();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn fuzz_nats_credentials() {
+        let seed = format!(
+            "-----BEGIN NATS USER JWT-----\neyJ0\n------END NATS USER JWT------\n-----BEGIN USER NKEY SEED-----\n{SEED}\n"
+        );
+        crate::fuzzing::run("nats-credentials", &[seed.as_bytes()], |bytes| {
+            let _ = parse_credentials(&String::from_utf8_lossy(bytes));
+        });
+    }
+
+    #[test]
+    fn fuzz_nats_urls() {
+        let seeds: [&[u8]; 2] = [b"nats://web:4222,tls://[::1]:1", b"tls://user:secret@web/"];
+        crate::fuzzing::run("nats-urls", &seeds, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            for server in parse_servers(&text).into_iter().flatten() {
+                assert!(
+                    !server.host().is_empty() && !server.has_user_pass(),
+                    "{text}"
+                );
+            }
+        });
+    }
+}

@@ -1,0 +1,538 @@
+//! Snapshots, published to a real nats-server: who lets the agent in, what comes, and what happens when the server does not
+//! answer. Events and log lines are in `docker::nats`.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use async_nats::ConnectOptions;
+use nix::sys::signal::Signal;
+use nkeys::KeyPair;
+use serde_json::{Value, json};
+use serial_test::parallel;
+
+use crate::support::nats::{Accounts, NatsServer, Subscription, host, tls};
+use crate::support::{Agent, Authority, Event, KEY, Launch, PATIENCE, schema, unpack, wait};
+
+const PASSWORD: &str = "pW7x-Q2vLkd93hZbM4";
+
+/// An agent that publishes to this server, five times a second.
+fn publishing(url: &str) -> Launch {
+    Launch::new()
+        .var("NATS_URL", url)
+        .var("PUBLISH_INTERVAL", "200ms")
+}
+
+fn snapshots_of_host() -> String {
+    format!("agents.{}.snapshot", host())
+}
+
+/// The next snapshot, which is valid.
+fn snapshot(subscription: &mut Subscription<'_>) -> Value {
+    let message = subscription.next();
+    assert_eq!(message.subject.as_str(), snapshots_of_host());
+    let line = std::str::from_utf8(&message.payload).expect("text");
+    valid(line.strip_suffix('\n').expect("a whole line"))
+}
+
+/// A snapshot that would be valid if it had all sections.
+fn valid(line: &str) -> Value {
+    let snapshot: Value = serde_json::from_str(line).expect("a snapshot is JSON");
+    let mut filled =
+        json!({"system": null, "containers": [], "docker_meta": [], "logs": {}, "events": []});
+    let fields = snapshot.as_object().expect("an object").clone();
+    filled.as_object_mut().unwrap().extend(fields);
+    assert_eq!(schema::violations(&filled), Vec::<String>::new());
+    snapshot
+}
+
+fn seq(snapshot: &Value) -> u64 {
+    snapshot["agent"]["seq"].as_u64().unwrap()
+}
+
+/// How often the agent says that it could not connect.
+fn complaints(agent: &Agent) -> Vec<Event> {
+    agent.events("NATS: not connected")
+}
+
+#[test]
+#[parallel]
+fn each_snapshot_is_published_as_clients_get_it() {
+    let server = NatsServer::start("");
+    let client = server.client();
+    let mut all = client.subscribe("agents.>");
+    let agent = publishing(&server.url()).start();
+    let mut own = agent.connect();
+    own.send(format!(
+        "{KEY} {{\"sections\":[\"system\",\"containers\",\"docker_meta\"]}}\n"
+    ));
+    let first = seq(&snapshot(&mut all));
+    for expected in first + 1..first + 10 {
+        let next = snapshot(&mut all);
+        assert_eq!(seq(&next), expected);
+        assert_eq!(next["agent"]["skipped"], 0);
+        assert!(
+            next["agent"]["clients"].as_u64().unwrap() <= 1,
+            "{}",
+            next["agent"]
+        );
+        for section in ["logs", "events", "logs_dropped"] {
+            assert!(next.get(section).is_none(), "{section}");
+        }
+    }
+    // The same bytes, and one client.
+    let line = all.next().payload;
+    let published: Value = serde_json::from_slice(&line).unwrap();
+    let same = loop {
+        let line = own.line().expect("a snapshot");
+        if seq(&serde_json::from_str(&line).unwrap()) == seq(&published) {
+            break line;
+        }
+    };
+    assert_eq!(format!("{same}\n").as_bytes(), &line[..]);
+    assert_eq!(published["agent"]["clients"], 1);
+}
+
+#[test]
+#[parallel]
+fn snapshots_hold_what_is_asked_for_and_may_be_packed() {
+    let server = NatsServer::start("");
+    let client = server.client();
+    let mut all = client.subscribe(&snapshots_of_host());
+    let _agent = publishing(&server.url())
+        .vars(&[("NATS_ENCODING", "zstd"), ("NATS_SECTIONS", "system,logs")])
+        .start();
+    let mut stream = Vec::new();
+    for _ in 0..5 {
+        let message = all.next();
+        let headers = message.headers.expect("headers");
+        assert_eq!(headers.get("Content-Encoding").unwrap().as_str(), "zstd");
+        // Each is a frame of its own.
+        assert_eq!(unpack(&message.payload).len(), 1);
+        stream.extend_from_slice(&message.payload);
+    }
+    let lines = unpack(&stream);
+    assert_eq!(lines.len(), 5);
+    for line in lines {
+        let snapshot = valid(&line);
+        for (section, there) in [("system", true), ("logs", true), ("containers", false)] {
+            assert_eq!(snapshot.get(section).is_some(), there, "{section}");
+        }
+    }
+}
+
+#[test]
+#[parallel]
+fn every_way_to_prove_who_it_is_is_accepted() {
+    let key = KeyPair::new_user();
+    let seed = key.seed().unwrap();
+    let accounts = Accounts::new();
+    let tokens = format!("authorization {{ token: \"{PASSWORD}\" }}\n");
+    let users =
+        format!("authorization {{ users: [ {{ user: agent, password: \"{PASSWORD}\" }} ] }}\n");
+    let nkeys = format!(
+        "authorization {{ users: [ {{ nkey: {} }} ] }}\n",
+        key.public_key()
+    );
+    let password = ConnectOptions::with_user_and_password("agent".to_owned(), PASSWORD.to_owned());
+    let credentials = ConnectOptions::with_credentials(&accounts.credentials).unwrap();
+    let ways = [
+        (
+            tokens,
+            "NATS_TOKEN_FILE",
+            PASSWORD,
+            PASSWORD,
+            ConnectOptions::with_token(PASSWORD.to_owned()),
+        ),
+        (users, "NATS_PASSWORD_FILE", PASSWORD, PASSWORD, password),
+        (
+            nkeys,
+            "NATS_NKEY_FILE",
+            &seed,
+            &seed,
+            ConnectOptions::with_nkey(seed.clone()),
+        ),
+        (
+            accounts.configuration.clone(),
+            "NATS_CREDENTIALS_FILE",
+            &accounts.credentials,
+            &accounts.seed,
+            credentials,
+        ),
+    ];
+    for (configuration, variable, content, secret, options) in ways {
+        let server = NatsServer::start(&configuration);
+        let client = server.client_with(options);
+        let mut all = client.subscribe("agents.>");
+        // At `trace`, too, nothing of it is in the log: the harness looks.
+        let mut launch = publishing(&server.url())
+            .var(variable, server.file("secret", &format!("{content}\n")))
+            .var("RUST_LOG", "trace")
+            .secret(secret);
+        if variable == "NATS_PASSWORD_FILE" {
+            launch = launch.var("NATS_USER", "agent");
+        }
+        let agent = launch.start();
+        snapshot(&mut all);
+        agent.event("NATS: connected");
+        assert!(complaints(&agent).is_empty(), "{variable}");
+        for line in agent.log().all() {
+            let event = Event::parse(&line).expect("an event");
+            assert!(event.text("target").starts_with("system_agent"), "{line}");
+        }
+        let told = agent.event("NATS: publishing");
+        assert!(
+            told.text(&variable.to_lowercase()).ends_with("/secret"),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
+#[parallel]
+fn who_is_not_let_in_is_told_once_and_tries_again_with_what_is_in_the_file_then() {
+    let configuration = format!("authorization {{ token: \"{PASSWORD}\" }}\n");
+    let server = NatsServer::start(&configuration);
+    let wrong = server.file("token", "wRoNg-8vK2mXq7\n");
+    let agent = publishing(&server.url())
+        .var("NATS_TOKEN_FILE", &wrong)
+        .secret("wRoNg-8vK2mXq7")
+        .secret(PASSWORD)
+        .start();
+    let mut own = agent.login();
+    own.snapshot();
+    let refused = agent.event("NATS: not connected");
+    assert_eq!(refused.level(), "WARN");
+    assert!(
+        refused.text("reason").contains("authorization violation"),
+        "{refused:?}"
+    );
+    assert!(
+        server.url().ends_with(refused.text("server")),
+        "{refused:?}"
+    );
+    // Tried again and again, and told once, while its own clients are served.
+    let log = server.log();
+    let tries = || {
+        log.all()
+            .iter()
+            .filter(|line| line.contains("authentication error"))
+            .count()
+    };
+    wait::until("three tries", PATIENCE, || (tries() >= 3).then_some(()));
+    assert_eq!(complaints(&agent).len(), 1);
+    own.snapshot();
+    // A file that cannot be used is told as well.
+    server.file("token", "");
+    let unusable = agent.event_where("NATS: not connected", |event| {
+        event
+            .text("reason")
+            .contains("NATS_TOKEN_FILE: the file is empty")
+    });
+    assert_eq!(unusable.level(), "WARN");
+    server.file("token", PASSWORD);
+    let client = server.client_with(ConnectOptions::with_token(PASSWORD.to_owned()));
+    snapshot(&mut client.subscribe("agents.>"));
+    agent.event("NATS: connected");
+}
+
+#[test]
+#[parallel]
+fn tls_is_verified_and_a_certificate_shown() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (of_server, of_agent) = (authority.issue("server"), authority.issue("agent"));
+    let ca = &authority.certificate;
+    let server = NatsServer::start(&tls(ca, &of_server.certificate, &of_server.key, true));
+    let options = || {
+        let options = ConnectOptions::new()
+            .require_tls(true)
+            .add_root_certificates(ca.clone());
+        options.add_client_certificate(of_agent.certificate.clone(), of_agent.key.clone())
+    };
+    let client = server.client_with(options());
+    let mut all = client.subscribe("agents.>");
+    let launch = |url: &str, ca: &Path| publishing(url).var("NATS_CA_FILE", ca);
+    let agent = launch(&server.tls_url(), ca)
+        .var("NATS_CERT_FILE", &of_agent.certificate)
+        .var("NATS_KEY_FILE", &of_agent.key)
+        .start();
+    snapshot(&mut all);
+    drop(agent);
+    while all.next_within(Duration::from_millis(500)).is_some() {}
+    // Whose certificate it does not know is refused, and so is whoever shows none: nothing is published.
+    let of_stranger = launch(&server.tls_url(), &stranger.certificate)
+        .var("NATS_CERT_FILE", &of_agent.certificate)
+        .var("NATS_KEY_FILE", &of_agent.key)
+        .start();
+    let unknown = of_stranger.event("NATS: not connected");
+    assert!(
+        unknown
+            .text("reason")
+            .starts_with("invalid peer certificate"),
+        "{unknown:?}"
+    );
+    let without = launch(&server.url(), ca).start();
+    let refused = without.event("NATS: not connected");
+    assert!(!refused.text("reason").is_empty());
+    for agent in [of_stranger, without] {
+        let mut own = agent.login();
+        for _ in 0..5 {
+            own.snapshot();
+        }
+        assert!(agent.events("NATS: connected").is_empty());
+        assert_eq!(complaints(&agent).len(), 1, "{:?}", complaints(&agent));
+    }
+    assert!(all.next_within(Duration::ZERO).is_none());
+    // To a server that does not speak TLS nothing is said in the clear.
+    let plain = NatsServer::start("");
+    let agent = launch(&plain.url(), ca).start();
+    agent.event("NATS: not connected");
+    assert!(agent.events("NATS: connected").is_empty());
+}
+
+#[test]
+#[parallel]
+fn a_server_that_is_away_is_told_once_and_gets_the_newest_when_it_comes() {
+    let mut server = NatsServer::prepare("");
+    let agent = publishing(&server.url()).start();
+    let away = agent.event("NATS: not connected");
+    assert!(away.text("reason").contains("refused"), "{away:?}");
+    let mut own = agent.login();
+    let missed = seq(&own.snapshot_where("ten snapshots", PATIENCE, |s| seq(s) >= 10));
+    assert_eq!(complaints(&agent).len(), 1);
+    server.run();
+    let client = server.client();
+    let mut all = client.subscribe("agents.>");
+    let first = snapshot(&mut all);
+    assert!(seq(&first) >= missed, "{} was queued", seq(&first));
+    agent.event("NATS: connected");
+    // Nothing is there to keep events and log lines, which is told.
+    let told = agent.event("NATS: no stream: events and log lines are not stored");
+    assert!(told.text("reason").contains("no JetStream"), "{told:?}");
+    for _ in 0..2 {
+        server.kill();
+        agent.event("NATS: connection lost");
+        let before = seq(&own.snapshot());
+        own.snapshot_where("five more", PATIENCE, |s| seq(s) >= before + 5);
+        server.run();
+        let client = server.client();
+        let mut again = client.subscribe("agents.>");
+        let next = snapshot(&mut again);
+        assert!(seq(&next) >= before + 5, "{} was queued", seq(&next));
+        // What was not sent is counted, as for any other that misses some.
+        assert!(
+            next["agent"]["skipped"].as_u64().unwrap() >= 4,
+            "{}",
+            next["agent"]
+        );
+    }
+}
+
+#[test]
+#[parallel]
+fn a_server_that_hangs_holds_up_nobody_and_gets_the_newest_afterwards() {
+    let server = NatsServer::start("");
+    let client = server.client();
+    let mut all = client.subscribe("agents.>");
+    let agent = publishing(&server.url())
+        .vars(&[("PUBLISH_INTERVAL", "100ms"), ("TOP_PROCESSES", "1000")])
+        .start();
+    let mut last = seq(&snapshot(&mut all));
+    let mut own = agent.login();
+    let mut expected = seq(&own.snapshot());
+    let before = agent.peak_rss();
+    server.signal(Signal::SIGSTOP);
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end {
+        let asked = Instant::now();
+        expected += 1;
+        assert_eq!(seq(&own.snapshot()), expected);
+        assert!(asked.elapsed() < Duration::from_millis(800), "late");
+    }
+    server.signal(Signal::SIGCONT);
+    let growth = agent.peak_rss() - before;
+    assert!(growth < 4 << 20, "grew by {growth} bytes");
+    // What was under way, and then the newest: those in between were left out, and counted.
+    let mut late = 0;
+    while last < expected {
+        let next = snapshot(&mut all);
+        late += u64::from(seq(&next) < expected);
+        last = seq(&next);
+    }
+    assert!(late <= 10, "{late} snapshots were queued");
+    let skipped = snapshot(&mut all)["agent"]["skipped"].as_u64().unwrap();
+    assert!(skipped >= 30, "only {skipped} were left out");
+}
+
+#[test]
+#[parallel]
+fn an_agent_ends_in_time_whatever_the_server_does() {
+    let server = NatsServer::start("");
+    let away = NatsServer::prepare("");
+    let hangs = NatsServer::start("");
+    for (server, hang) in [(&server, false), (&away, false), (&hangs, true)] {
+        let mut agent = publishing(&server.url())
+            .var("SHUTDOWN_TIMEOUT", "2s")
+            .start();
+        agent.login().snapshot();
+        if hang {
+            agent.event("NATS: connected");
+            hangs.signal(Signal::SIGSTOP);
+        }
+        let asked = Instant::now();
+        agent.signal(Signal::SIGTERM);
+        assert_eq!(agent.exit(PATIENCE).code(), Some(0));
+        assert!(
+            asked.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            asked.elapsed()
+        );
+        agent.event("stopped");
+        assert_eq!(agent.events("NATS: all is published").len(), 1);
+    }
+    hangs.signal(Signal::SIGCONT);
+}
+
+#[test]
+#[parallel]
+fn whoever_may_only_publish_does() {
+    // Neither an inbox nor JetStream: snapshots come all the same, and it is told.
+    let permissions = format!(
+        "permissions: {{ publish: \"agents.{}.>\", subscribe: {{ deny: \">\" }} }}",
+        host()
+    );
+    let server = NatsServer::with_jetstream(&format!(
+        "authorization {{ users: [ {{ user: agent, password: \"{PASSWORD}\", {permissions} }}, {{ user: reader, password: reader }} ] }}\n"
+    ));
+    let reader = ConnectOptions::with_user_and_password("reader".to_owned(), "reader".to_owned());
+    let client = server.client_with(reader);
+    let mut all = client.subscribe("agents.>");
+    let agent = publishing(&server.url())
+        .var("NATS_USER", "agent")
+        .var("NATS_PASSWORD_FILE", server.file("password", PASSWORD))
+        .secret(PASSWORD)
+        .start();
+    let mut last = seq(&snapshot(&mut all));
+    for _ in 0..10 {
+        let next = snapshot(&mut all);
+        assert!(seq(&next) > last);
+        last = seq(&next);
+    }
+    let told = agent.event("NATS: no stream: events and log lines are not stored");
+    assert_eq!(told.text("reason"), "no permission");
+}
+
+#[test]
+#[parallel]
+fn a_snapshot_that_the_server_does_not_take_is_told() {
+    let server = NatsServer::start("max_payload: 1024\n");
+    let agent = publishing(&server.url()).start();
+    let told = agent.event("NATS: snapshot not published");
+    assert!(told.text("reason").contains("max_payload"), "{told:?}");
+    let mut own = agent.login();
+    own.snapshot_where("ten snapshots", PATIENCE, |s| seq(s) >= 10);
+    assert_eq!(agent.events("NATS: snapshot not published").len(), 1);
+}
+
+#[test]
+#[parallel]
+fn what_is_exposed_is_told_at_the_start() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = NatsServer::start("");
+    let file = server.file("token", PASSWORD);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let agent = publishing("nats://192.0.2.1:4222")
+        .var("NATS_TOKEN_FILE", &file)
+        .secret(PASSWORD)
+        .start();
+    let of_token = |line: &str| {
+        let event = Event::parse(line).filter(|event| event.0["variable"] == "NATS_TOKEN_FILE")?;
+        event.message().contains("read by every user").then_some(())
+    };
+    assert!(agent.log().find(0, PATIENCE, of_token).is_some());
+    let in_the_clear = |line: &str| {
+        let event = Event::parse(line)?;
+        (event.level() == "WARN" && event.message().contains("use tls:// in NATS_URL"))
+            .then_some(())
+    };
+    assert!(agent.log().find(0, PATIENCE, in_the_clear).is_some());
+    let agent = publishing(&server.url()).start();
+    agent.event("NATS: connected");
+    assert!(
+        agent
+            .log()
+            .all()
+            .iter()
+            .all(|line| in_the_clear(line).is_none())
+    );
+}
+
+/// The start was refused, with one line that has these words.
+fn assert_refused(launch: Launch, words: &[&str]) {
+    let finished = launch.run();
+    assert_eq!(finished.code(), 78, "{finished:?}");
+    let [line] = finished.stderr.as_slice() else {
+        panic!("not one line: {finished:?}");
+    };
+    for word in words {
+        assert!(line.contains(word), "no {word}: {line}");
+    }
+}
+
+#[test]
+#[parallel]
+fn a_bad_configuration_is_told_in_a_line() {
+    let server = NatsServer::prepare("");
+    let file = server.file("secret", &format!("{PASSWORD}\n"));
+    let with = |variable: &str, value: &Path| publishing("nats://127.0.0.1").var(variable, value);
+    let token = with("NATS_TOKEN_FILE", &file).secret(PASSWORD);
+    for url in ["nats://agent:sEcReT@127.0.0.1", "nats://sEcReT@127.0.0.1"] {
+        let launch = Launch::new().var("NATS_URL", url).secret("sEcReT");
+        assert_refused(
+            launch,
+            &[
+                "NATS_URL: server 1: credentials in the URL",
+                "NATS_PASSWORD_FILE",
+            ],
+        );
+    }
+    for variable in ["NATS_TOKEN_FILE", "NATS_CA_FILE", "NATS_BUFFER"] {
+        let launch = Launch::new().var(variable, "1MiB");
+        assert_refused(launch, &[variable, "NATS_URL is not", "accepted"]);
+    }
+    let both = token
+        .clone()
+        .var("NATS_USER", "agent")
+        .var("NATS_PASSWORD_FILE", &file);
+    assert_refused(both, &["NATS_PASSWORD_FILE: set together", "one of"]);
+    assert_refused(
+        token.var("NATS_USER", "agent"),
+        &["NATS_PASSWORD_FILE: not set"],
+    );
+    let nobody = with("NATS_PASSWORD_FILE", &file).secret(PASSWORD);
+    assert_refused(nobody, &["NATS_USER: not set"]);
+    let nothing = with("NATS_TOKEN_FILE", Path::new("/nonexistent"));
+    assert_refused(
+        nothing,
+        &["NATS_TOKEN_FILE: the file cannot be read", "accepted"],
+    );
+    let no_seed = with("NATS_NKEY_FILE", &file).secret(PASSWORD);
+    assert_refused(no_seed, &["NATS_NKEY_FILE", "accepted"]);
+    let no_user = server.file("account", &KeyPair::new_account().seed().unwrap());
+    assert_refused(
+        with("NATS_NKEY_FILE", &no_user),
+        &["NATS_NKEY_FILE", "not a user's"],
+    );
+    let no_jwt = with("NATS_CREDENTIALS_FILE", &file).secret(PASSWORD);
+    assert_refused(no_jwt, &["NATS_CREDENTIALS_FILE", "no NATS USER JWT"]);
+    let no_pem = with("NATS_CA_FILE", &file).secret(PASSWORD);
+    assert_refused(no_pem, &["NATS_CA_FILE: the file contains no certificate"]);
+    let authority = Authority::new();
+    let (one, other) = (authority.issue("one"), authority.issue("other"));
+    let alone = with("NATS_CERT_FILE", &one.certificate);
+    assert_refused(alone.clone(), &["NATS_KEY_FILE: not set"]);
+    assert_refused(
+        alone.var("NATS_KEY_FILE", &other.key),
+        &["NATS_KEY_FILE: does not match"],
+    );
+}
