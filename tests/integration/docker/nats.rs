@@ -114,10 +114,15 @@ fn each_line_is_stored_once_while_the_server_is_killed_and_started_again() {
     let mut server = NatsServer::with_jetstream("");
     let agent = publishing(&server.url()).start();
     wait_for_stored(&server.client(), container.name(), 1);
-    for round in 0..5_u64 {
-        thread::sleep(Duration::from_millis(700 + round * 150));
+    for round in 0..5 {
+        let connected = || (agent.events("NATS: connected").len() > round).then_some(());
+        wait::until("the agent to be connected", PATIENCE, connected);
+        thread::sleep(Duration::from_millis(700 + round as u64 * 150));
+        // What it is sent from now on it will never have read.
+        server.signal(Signal::SIGSTOP);
+        thread::sleep(Duration::from_millis(500));
         server.kill();
-        thread::sleep(Duration::from_secs(round % 3));
+        thread::sleep(Duration::from_secs(round as u64 % 3));
         server.run();
     }
     container.docker("stop", &["--time", "0"]);
@@ -234,6 +239,38 @@ fn after_a_restart_of_the_agent_no_line_comes_again_and_none_is_missing() {
     assert_eq!(account.dropped, 0);
     assert_eq!(account.lines, account.last - account.first + 1);
     assert!(account.lines > 900, "{account:?}");
+}
+
+#[test]
+#[parallel]
+fn what_waits_is_published_before_the_agent_ends() {
+    let container = writer("nats-end", 50, "0.1");
+    let server = NatsServer::with_jetstream("");
+    let mut agent = publishing(&server.url())
+        .var("SHUTDOWN_TIMEOUT", "20s")
+        .start();
+    let client = server.client();
+    wait_for_stored(&client, container.name(), 1);
+    server.signal(Signal::SIGSTOP);
+    container.docker("stop", &["--time", "0"]);
+    let last = written(&container);
+    // Once another client has the last line, the publisher has it, too.
+    let mut own = agent.connect();
+    own.send(format!(
+        "{KEY} {{\"sections\":[\"logs\"],\"logs\":\"new\"}}\n"
+    ));
+    let has_last = |line: &str| line.contains(&format!("line {last} "));
+    while !has_last(&own.line().expect("a snapshot")) {}
+    own.line().expect("the next snapshot");
+    agent.signal(Signal::SIGTERM);
+    agent.event("stopping");
+    thread::sleep(Duration::from_secs(1));
+    assert!(agent.is_running(), "it has not waited for the server");
+    server.signal(Signal::SIGCONT);
+    assert_eq!(agent.exit(PATIENCE).code(), Some(0));
+    agent.event("NATS: all is published");
+    let account = Account::of(&client.stored("AGENTS"), container.name());
+    assert_eq!((account.last, account.dropped), (last, 0));
 }
 
 #[test]
