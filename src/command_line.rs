@@ -35,6 +35,9 @@ pub enum Command {
     },
     /// Watch hosts in this terminal, by their agents; this host, without any socket, where none is named
     ///
+    /// With --nats all hosts whose agents publish there, as they come and go. What is shown to the server is in
+    /// NATS_CREDENTIALS_FILE, NATS_NKEY_FILE, NATS_TOKEN_FILE, or NATS_USER and NATS_PASSWORD_FILE.
+    ///
     /// The key is that in API_KEY, or in API_KEY_FILE the one that has the host's name, else the first; it is asked for where
     /// neither is set. `?` lists the keys of the view; NO_COLOR takes its colours away.
     Watch(Watch),
@@ -44,13 +47,16 @@ pub enum Command {
 #[derive(Args)]
 pub struct Watch {
     /// An agent: HOST, HOST:PORT or an IPv6 address [default port: 9000]
-    #[arg(value_name = "HOST[:PORT]")]
+    #[arg(value_name = "HOST[:PORT]", group = "reached")]
     pub hosts: Vec<String>,
+    /// All hosts whose agents publish to this NATS server: nats://HOST[:PORT] or tls://HOST[:PORT], or several of a cluster's
+    #[arg(long, value_name = "URL[,URL]", group = "reached")]
+    pub nats: Option<String>,
     /// Use TLS, and trust the authorities that this system trusts
-    #[arg(long, requires = "hosts")]
+    #[arg(long, requires = "reached")]
     pub tls: bool,
     /// Use TLS, and trust the authorities in this PEM file only
-    #[arg(long, value_name = "FILE", requires = "hosts")]
+    #[arg(long, value_name = "FILE", requires = "reached")]
     pub ca: Option<PathBuf>,
     /// A certificate in PEM, for agents that ask for one
     #[arg(long, value_name = "FILE", requires = "key")]

@@ -9,7 +9,7 @@ use clap::Parser;
 use system_agent::client::{Connector, Identity, Trust, TrustError, host_name};
 use system_agent::command_line::{Arguments, CheckTarget, Command, Watch};
 use system_agent::settings::{ApiKey, ApiKeys, CollectSettings, Problems, Settings};
-use system_agent::watch::{self, Watched};
+use system_agent::watch::{self, Credentials, Fleet, Watched};
 use system_agent::{app, check, memory, secrets, snapshot, telemetry};
 use zeroize::Zeroizing;
 
@@ -113,7 +113,18 @@ fn print_snapshot(pretty: bool) -> i32 {
 }
 
 fn watch(arguments: &Watch) -> i32 {
-    let watched = if arguments.hosts.is_empty() {
+    let watched = if let Some(urls) = &arguments.nats {
+        match Credentials::from_env(variables().into_iter()) {
+            Ok(credentials) => match fleet(arguments, urls, credentials) {
+                Ok(fleet) => Ok(Watched::Fleet(fleet)),
+                Err(why) => {
+                    complain(format_args!("--nats: {why}"));
+                    return 1;
+                }
+            },
+            Err(problems) => Err(problems),
+        }
+    } else if arguments.hosts.is_empty() {
         let mut variables = variables();
         for (name, value) in WATCH_INTERVALS {
             if !variables.iter().any(|(set, _)| set == name) {
@@ -153,16 +164,7 @@ fn agents(arguments: &Watch, keys: Option<ApiKeys>) -> Result<Vec<(String, Conne
         Some(keys) => keys,
         None => ask_for_key()?,
     };
-    let said = |error: TrustError| error.to_string();
-    let identity = match (&arguments.cert, &arguments.key) {
-        (Some(cert), Some(key)) => Some(Identity::files(cert, key).map_err(said)?),
-        _ => None,
-    };
-    let trust = match &arguments.ca {
-        Some(file) => Some(Trust::file(file).map_err(said)?),
-        None if arguments.tls || identity.is_some() => Some(Trust::system().map_err(said)?),
-        None => None,
-    };
+    let (trust, identity) = tls(arguments)?;
     let connector = |host: &String| {
         let key = keys.called(&host_name(host)).ok_or("there is no key")?;
         let connector = Connector::new(host, key);
@@ -175,6 +177,27 @@ fn agents(arguments: &Watch, keys: Option<ApiKeys>) -> Result<Vec<(String, Conne
         Ok((host.clone(), connector))
     };
     arguments.hosts.iter().map(connector).collect()
+}
+
+/// How a fleet is reached.
+fn fleet(arguments: &Watch, urls: &str, credentials: Credentials) -> Result<Fleet, String> {
+    let (trust, identity) = tls(arguments)?;
+    Fleet::new(urls, credentials, trust.as_ref(), identity.as_ref())
+}
+
+/// Whom to trust, where TLS is asked for, and who to be where that is asked for.
+fn tls(arguments: &Watch) -> Result<(Option<Trust>, Option<Identity>), String> {
+    let said = |error: TrustError| error.to_string();
+    let identity = match (&arguments.cert, &arguments.key) {
+        (Some(cert), Some(key)) => Some(Identity::files(cert, key).map_err(said)?),
+        _ => None,
+    };
+    let trust = match &arguments.ca {
+        Some(file) => Some(Trust::file(file).map_err(said)?),
+        None if arguments.tls || identity.is_some() => Some(Trust::system().map_err(said)?),
+        None => None,
+    };
+    Ok((trust, identity))
 }
 
 /// Without showing it.

@@ -74,7 +74,7 @@ impl Trust {
         Ok(Self::Authorities(Arc::new(roots)))
     }
 
-    pub(super) fn client_config(
+    pub(crate) fn client_config(
         &self,
         identity: Option<&Identity>,
     ) -> Result<Arc<ClientConfig>, TrustError> {

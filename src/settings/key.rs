@@ -238,7 +238,7 @@ impl KeySource {
 
 /// A file's text, as far as it is no longer than one byte more than `longest`. It is never moved to a larger buffer, which
 /// would leave a copy behind that is not wiped.
-pub(super) fn read_secret(path: &Path, longest: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn read_secret(path: &Path, longest: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(vec![0; longest + 1]);
     let mut file = File::open(path)?;
     let mut length = 0;

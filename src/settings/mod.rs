@@ -19,6 +19,7 @@ mod whitelist;
 pub use credentials::{CredentialSources, Credentials, Stamps};
 pub use docker_host::DockerHost;
 pub use host_root::HostRoot;
+pub(crate) use key::read_secret;
 pub use key::{ApiKey, ApiKeys, KeySource};
 pub use labels::LabelPatterns;
 pub use nats::{NatsLogin, NatsSecret, NatsSettings, address_of};

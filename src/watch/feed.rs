@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
+use super::brief::Brief;
 use crate::client::{Backoff, Connector, Error};
-use crate::model::Snapshot;
+use crate::model::{ContainerEvent, Snapshot};
 
 /// How long a first snapshot may take.
 const FIRST_WITHIN: Duration = Duration::from_secs(15);
@@ -29,14 +30,24 @@ pub(super) struct Wish {
     pub(super) tries: u64,
 }
 
-/// What a feed tells of a host.
-pub(super) struct News {
-    /// Which of the hosts.
-    pub(super) host: usize,
-    pub(super) told: Told,
+/// What a feed tells.
+pub(super) enum News {
+    /// Of a host.
+    Host {
+        /// Which one: a number that no other has had.
+        host: usize,
+        told: Told,
+    },
+    /// Of the server that all hosts are heard of by.
+    Server(Server),
 }
 
+/// What a feed tells of a host.
 pub(super) enum Told {
+    /// It is one that was not known, and is called this until its own name is.
+    Appeared { name: String },
+    /// What the fleet's table shows of a snapshot.
+    Brief(Box<Brief>),
     Snapshot {
         snapshot: Box<Snapshot>,
         /// Of its connection.
@@ -47,6 +58,45 @@ pub(super) enum Told {
         why: String,
         again: Option<Duration>,
     },
+    /// The newest snapshot, of which only what the table shows was told.
+    Opened { snapshot: Box<Snapshot> },
+    /// Something that a snapshot has not told.
+    Event(Box<ContainerEvent>),
+    /// New lines of a container's log, and how many before them are lost.
+    Lines {
+        container: String,
+        lines: Vec<String>,
+        dropped: u64,
+    },
+    /// Its snapshots have stopped.
+    Silent,
+    /// It has been silent for so long that it is no longer listed.
+    Vanished,
+}
+
+/// What a feed tells of the server that it hears of all hosts by.
+pub(super) enum Server {
+    Connected,
+    /// As [`Told::Down`].
+    Down {
+        why: String,
+        again: Option<Duration>,
+    },
+    /// What went wrong meanwhile.
+    Trouble(Trouble),
+}
+
+/// Messages that were not shown, counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// That were not understood.
+    pub(super) bad: u64,
+    /// That came faster than they were taken.
+    pub(super) missed: u64,
+    /// Of hosts beyond as many as are listed.
+    pub(super) beyond: u64,
+    /// What was wrong last.
+    pub(super) last: String,
 }
 
 impl Detail {
@@ -86,7 +136,7 @@ pub(super) async fn follow(
             why: error.to_string(),
             again,
         };
-        if news.send(News { host, told }).await.is_err() {
+        if news.send(News::Host { host, told }).await.is_err() {
             return;
         }
         let tries = wish.borrow().tries;
@@ -131,7 +181,7 @@ async fn one_connection(
                     snapshot: Box::new(snapshot),
                     first: std::mem::take(&mut first),
                 };
-                news.send(News { host, told }).await.ok()?;
+                news.send(News::Host { host, told }).await.ok()?;
             }
             Err(error) => return Some(error),
         }

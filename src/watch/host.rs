@@ -3,11 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::brief::Brief;
 use super::history::History;
 use super::text::{self, Level};
-use crate::model::{
-    Container, ContainerEvent, InterfaceKind, Snapshot, SourceStatus, SystemMetrics,
-};
+use crate::model::{Container, ContainerEvent, InterfaceKind, Snapshot, SystemMetrics};
 
 /// The most lines of a log that are kept, and the most of their text, in bytes; the most events.
 const MOST_LINES: usize = 5000;
@@ -21,7 +20,9 @@ pub(super) struct Host {
     /// Where it is, as it was asked for.
     pub(super) address: String,
     pub(super) link: Link,
-    pub(super) newest: Option<Newest>,
+    pub(super) heard: Option<Heard>,
+    /// The newest snapshot, where all of it is told of.
+    pub(super) snapshot: Option<Box<Snapshot>>,
     pub(super) cpu: History,
     /// Each core's.
     pub(super) cores: Vec<History>,
@@ -39,9 +40,9 @@ pub(super) struct Host {
     pub(super) log: Option<Log>,
 }
 
-/// The newest snapshot.
-pub(super) struct Newest {
-    pub(super) snapshot: Box<Snapshot>,
+/// What the newest snapshot said in short.
+pub(super) struct Heard {
+    pub(super) brief: Brief,
     pub(super) at: Instant,
     /// The time since the one before.
     interval: Duration,
@@ -52,6 +53,8 @@ pub(super) struct Newest {
 pub(super) enum Link {
     Connecting,
     Live,
+    /// Its snapshots have stopped: nobody knows why, and it comes back by itself if at all.
+    Silent,
     /// Why, and when it is tried again; never by itself where that would be in vain.
     Down {
         why: String,
@@ -92,7 +95,8 @@ impl Host {
         Self {
             address,
             link: Link::Connecting,
-            newest: None,
+            heard: None,
+            snapshot: None,
             cpu: History::default(),
             cores: Vec::new(),
             memory: History::default(),
@@ -108,15 +112,18 @@ impl Host {
 
     /// Takes in a snapshot; `first` of a connection.
     pub(super) fn take(&mut self, snapshot: Box<Snapshot>, first: bool, now: Instant) {
-        self.link = Link::Live;
+        self.take_brief(Brief::from(&*snapshot), first, now);
+        self.take_details(snapshot, first);
+    }
+
+    /// Takes in all that the fleet's table does not show; `first` of a connection.
+    pub(super) fn take_details(&mut self, snapshot: Box<Snapshot>, first: bool) {
         let system = &snapshot.system;
-        self.cpu.push(system.cpu_percent[0]);
         self.cores
             .resize_with(system.cpu_cores.len(), History::default);
         for (history, percent) in self.cores.iter_mut().zip(&system.cpu_cores) {
             history.push(*percent);
         }
-        self.memory.push(memory_percent(system));
         let (received, sent) = traffic(system);
         self.received.push(received);
         self.sent.push(sent);
@@ -135,49 +142,79 @@ impl Host {
             trace.take(container);
         }
         for event in &snapshot.events {
-            if !self.events.contains(event) {
-                self.events.push_back(event.clone());
-            }
-        }
-        while self.events.len() > MOST_EVENTS {
-            self.events.pop_front();
+            self.take_event(event.clone(), MOST_EVENTS);
         }
         if let Some(log) = &mut self.log {
             log.begins |= first;
             log.take(&snapshot);
         }
-        let interval = match &self.newest {
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Takes in what a snapshot said in short; `first` of a connection.
+    pub(super) fn take_brief(&mut self, brief: Brief, first: bool, now: Instant) {
+        self.link = Link::Live;
+        self.cpu.push(brief.cpu);
+        self.memory.push(brief.memory);
+        let interval = match &self.heard {
             Some(before) if !first => now - before.at,
             _ => Duration::ZERO,
         };
-        self.newest = Some(Newest {
-            snapshot,
+        self.heard = Some(Heard {
+            brief,
             at: now,
             interval,
         });
     }
 
+    /// Takes in an event, once; the newest `most` are kept.
+    pub(super) fn take_event(&mut self, event: ContainerEvent, most: usize) {
+        if !self.events.contains(&event) {
+            self.events.push_back(event);
+        }
+        while self.events.len() > most {
+            self.events.pop_front();
+        }
+    }
+
+    /// Takes in new lines of a container's log, if it is the one that is looked at.
+    pub(super) fn take_lines(&mut self, container: &str, lines: &[String], dropped: u64) {
+        if let Some(log) = self.log.as_mut().filter(|log| log.container == container) {
+            log.dropped += dropped;
+            log.add(lines);
+        }
+    }
+
+    /// Forgets what only its own views show.
+    pub(super) fn forget_details(&mut self) {
+        let fresh = Self::new(std::mem::take(&mut self.address));
+        let all = std::mem::replace(self, fresh);
+        self.link = all.link;
+        self.heard = all.heard;
+        self.cpu = all.cpu;
+        self.memory = all.memory;
+        self.events = all.events;
+    }
+
     /// Its own name, where it is known.
     pub(super) fn name(&self) -> &str {
-        self.newest
+        self.heard
             .as_ref()
-            .map(|newest| newest.snapshot.host.hostname.as_str())
+            .map(|heard| heard.brief.hostname.as_str())
             .filter(|name| !name.is_empty())
             .unwrap_or(&self.address)
     }
 
     /// How old the host's figures are: by the agent's clock until the snapshot left, by this one's since.
     pub(super) fn age(&self, now: Instant) -> Option<Duration> {
-        let newest = self.newest.as_ref()?;
-        let snapshot = &newest.snapshot;
-        let read = snapshot.sources.system.collected_at?;
-        let waited = snapshot.timestamp.0.duration_since(read.0);
-        Some(waited.unwrap_or_default() + (now - newest.at))
+        let Heard { brief, at, .. } = self.heard.as_ref()?;
+        let waited = brief.timestamp.0.duration_since(brief.collected_at?.0);
+        Some(waited.unwrap_or_default() + (now - *at))
     }
 
     /// The container of this id, or else of this name.
     pub(super) fn container(&self, id: &str, name: &str) -> Option<&Container> {
-        let containers = &self.newest.as_ref()?.snapshot.containers;
+        let containers = &self.snapshot.as_ref()?.containers;
         let called = |container: &&Container| container.name.trim_start_matches('/') == name;
         let by_id = containers.iter().find(|container| container.id == id);
         by_id.or_else(|| containers.iter().find(called))
@@ -186,64 +223,30 @@ impl Host {
     /// Everything that is not as it should be, the worst first.
     pub(super) fn problems(&self, now: Instant) -> Vec<(Level, String)> {
         let mut problems = Vec::new();
-        match &self.link {
-            Link::Down { why, .. } => problems.push((Level::Bad, text::plain(why))),
-            Link::Connecting | Link::Live => {}
+        if let Link::Down { why, .. } = &self.link {
+            problems.push((Level::Bad, text::plain(why)));
         }
-        let Some(newest) = &self.newest else {
+        let Some(heard) = &self.heard else {
             return problems;
         };
-        if now - newest.at > newest.interval * 2 + LATE && self.link == Link::Live {
-            let late = text::age(now - newest.at);
+        let late = now - heard.at;
+        if self.link == Link::Silent {
+            let last = text::time_of_day(heard.brief.timestamp.0);
+            let late = text::age(late);
+            let silent = format!("away: no snapshot for {late}, the last is of {last}");
+            problems.push((Level::Bad, silent));
+        } else if late > heard.interval * 2 + LATE && self.link == Link::Live {
+            let late = text::age(late);
             problems.push((Level::Bad, format!("no snapshot for {late}")));
         }
-        let snapshot = &newest.snapshot;
-        for (name, source) in snapshot.sources.named() {
-            if source.status == SourceStatus::Failing {
-                let why = source.error.as_deref().unwrap_or("no reason is given");
-                problems.push((
-                    Level::Bad,
-                    format!("{name} is failing: {}", text::plain(why)),
-                ));
-            }
-        }
-        let system = &snapshot.system;
-        for disk in &system.disks {
-            let share = share(
-                disk.used.unwrap_or_default(),
-                disk.total.unwrap_or_default(),
-            );
-            if disk.stuck {
-                problems.push((
-                    Level::Bad,
-                    format!("{} does not answer", text::plain(&disk.mount)),
-                ));
-            } else if share >= 90.0 {
-                let mount = text::plain(&disk.mount);
-                problems.push((
-                    Level::of_share(share),
-                    format!("{mount} is {share:.0} % full"),
-                ));
-            }
-        }
-        let memory = memory_percent(system);
-        if memory >= 90.0 {
-            problems.push((Level::Bad, format!("{memory:.0} % of memory is in use")));
-        }
-        for unit in system.failed_units.iter().flatten() {
-            problems.push((
-                Level::Warn,
-                format!("{} has failed", text::plain(&unit.name)),
-            ));
-        }
-        for container in snapshot.containers.iter() {
-            if container.health.as_deref() == Some("unhealthy") {
-                let name = text::plain(container.name.trim_start_matches('/'));
-                problems.push((Level::Warn, format!("{name} is unhealthy")));
-            }
-        }
+        problems.extend(heard.brief.problems.iter().cloned());
         problems.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
         problems
+    }
+
+    /// Whether it is not to be heard of.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(self.link, Link::Down { .. } | Link::Silent)
     }
 
     /// Keeps this container's log from now on, and no other's.
@@ -282,12 +285,17 @@ impl Log {
                 .map_or(0, |at| at + 1),
             _ => 0,
         };
+        self.add(&lines[known..]);
+    }
+
+    /// New lines.
+    fn add(&mut self, lines: &[String]) {
         if let Some(last) = lines.last() {
             self.told = Some(last.clone());
         }
         let before = self.lines.len();
         self.lines
-            .extend(lines[known..].iter().map(|line| text::plain(line)));
+            .extend(lines.iter().map(|line| text::plain(line)));
         self.text += self.lines.range(before..).map(String::len).sum::<usize>();
         while self.lines.len() > MOST_LINES || self.text > MOST_TEXT {
             let Some(oldest) = self.lines.pop_front() else {

@@ -74,7 +74,7 @@ async fn pass_on(
                 again: None,
             },
         };
-        if news.send(News { host, told }).await.is_err() {
+        if news.send(News::Host { host, told }).await.is_err() {
             return true;
         }
     }

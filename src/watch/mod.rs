@@ -1,13 +1,15 @@
 //! `system-agent watch`: hosts in a terminal, each by a client of its agent, or this host without any socket.
 //!
-//! Feeds (`feed`, `local`) tell of snapshots; what is known of a host is kept by `host`; `screen` says what is shown and
+//! Feeds (`feed`, `local`, `nats`) tell of snapshots; what is known of a host is kept by `host`; `screen` says what is shown and
 //! what keys do; `view` draws it.
 
+mod brief;
 mod feed;
 mod history;
 mod host;
 mod listing;
 mod local;
+mod nats;
 mod screen;
 mod terminal;
 mod text;
@@ -22,17 +24,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+pub use nats::{Credentials, Fleet};
+
 use crate::client::Connector;
 use crate::settings::CollectSettings;
 use feed::{News, Wish};
+use nats::LookedAt;
 use screen::{Outcome, Screen};
 use terminal::Terminal;
 use view::Theme;
 
 /// How often what is shown grows older.
 const AGEING: Duration = Duration::from_secs(1);
-/// The least time between two pictures that nobody has pressed a key for.
-const AT_MOST: Duration = Duration::from_millis(100);
 /// News that wait to be taken in; a feed whose are further waits with them.
 const MOST_WAITING: usize = 64;
 
@@ -40,6 +43,8 @@ const MOST_WAITING: usize = 64;
 pub enum Watched {
     /// Hosts with an agent, by the names that they are shown by until they have told their own.
     Agents(Vec<(String, Connector)>),
+    /// All whose agents publish to NATS.
+    Fleet(Fleet),
     /// This host.
     Here(CollectSettings),
 }
@@ -50,19 +55,84 @@ pub enum Watched {
 /// Where there is no terminal, or it is gone.
 pub async fn run(watched: Watched, colours: bool) -> io::Result<()> {
     let (news, told) = mpsc::channel(MOST_WAITING);
-    let (addresses, wishes) = feeds(watched, &news);
+    let (screen, wishes) = feeds(watched, &news, Theme { colours });
     drop(news);
-    let screen = Screen::new(addresses, Theme { colours });
     // First, so that none comes between.
     let mut ends = Ends::listen()?;
     let mut terminal = Terminal::take()?;
     show(screen, &mut terminal, told, &wishes, &mut ends).await
 }
 
-/// Starts a feed for each host.
-fn feeds(watched: Watched, news: &mpsc::Sender<News>) -> (Vec<String>, Vec<watch::Sender<Wish>>) {
-    let hosts = match watched {
-        Watched::Agents(hosts) => hosts,
+/// Where feeds are told what is wished for.
+enum Wishes {
+    /// A feed for each host, by its number.
+    Each(Vec<watch::Sender<Wish>>),
+    /// One for all.
+    All(watch::Sender<LookedAt>),
+}
+
+impl Wishes {
+    /// Those that are away are tried now.
+    fn retry(&self) {
+        match self {
+            Self::Each(wishes) => {
+                wishes
+                    .iter()
+                    .for_each(|wish| wish.send_modify(|wish| wish.tries += 1));
+            }
+            Self::All(wish) => wish.send_modify(|wish| wish.tries += 1),
+        }
+    }
+
+    /// As much as is shown.
+    fn follow(&self, screen: &Screen) {
+        match self {
+            Self::Each(wishes) => {
+                for (host, wish) in wishes.iter().enumerate() {
+                    let detail = screen.detail(host);
+                    wish.send_if_modified(|wish| {
+                        std::mem::replace(&mut wish.detail, detail) != detail
+                    });
+                }
+            }
+            Self::All(wish) => {
+                wish.send_if_modified(|wish| {
+                    let now = screen.looked_at(wish.tries);
+                    let changed = *wish != now;
+                    *wish = now;
+                    changed
+                });
+            }
+        }
+    }
+}
+
+/// Starts a feed for each host, or one for all.
+fn feeds(watched: Watched, news: &mpsc::Sender<News>, theme: Theme) -> (Screen, Wishes) {
+    match watched {
+        Watched::Agents(hosts) => {
+            let start = |(host, (address, connector))| {
+                let (wish, wishes) = watch::channel(Wish::default());
+                actix_rt::spawn(feed::follow(host, connector, wishes, news.clone()));
+                (address, wish)
+            };
+            let (addresses, wishes) = hosts.into_iter().enumerate().map(start).unzip();
+            (Screen::new(addresses, theme), Wishes::Each(wishes))
+        }
+        Watched::Fleet(fleet) => {
+            let (wish, wishes) = watch::channel(LookedAt::default());
+            let screen = Screen::of_fleet(fleet.name(), theme);
+            let news = news.clone();
+            actix_rt::spawn(async move {
+                if let Err(error) = nats::follow(fleet, wishes, news.clone()).await {
+                    let why = error.to_string();
+                    let told = feed::Server::Down { why, again: None };
+                    // Nobody listens where the view has ended.
+                    let _ = news.send(News::Server(told)).await;
+                }
+            });
+            (screen, Wishes::All(wish))
+        }
         Watched::Here(settings) => {
             let (wish, wishes) = watch::channel(Wish::default());
             let news = news.clone();
@@ -74,28 +144,20 @@ fn feeds(watched: Watched, news: &mpsc::Sender<News>) -> (Vec<String>, Vec<watch
                         again: None,
                     };
                     // Nobody listens where the view has ended.
-                    let _ = news.send(News { host: 0, told }).await;
+                    let _ = news.send(News::Host { host: 0, told }).await;
                 }
             });
-            return (vec!["this host".to_owned()], vec![wish]);
+            let screen = Screen::new(vec!["this host".to_owned()], theme);
+            (screen, Wishes::Each(vec![wish]))
         }
-    };
-    hosts
-        .into_iter()
-        .enumerate()
-        .map(|(host, (address, connector))| {
-            let (wish, wishes) = watch::channel(Wish::default());
-            actix_rt::spawn(feed::follow(host, connector, wishes, news.clone()));
-            (address, wish)
-        })
-        .unzip()
+    }
 }
 
 async fn show(
     mut screen: Screen,
     terminal: &mut Terminal,
     mut told: mpsc::Receiver<News>,
-    wishes: &[watch::Sender<Wish>],
+    wishes: &Wishes,
     ends: &mut Ends,
 ) -> io::Result<()> {
     let mut events = EventStream::new();
@@ -105,7 +167,8 @@ async fn show(
     // What has come since is not on the screen yet.
     let mut behind = false;
     loop {
-        let soon = sleep_until((drawn + AT_MOST).into());
+        let at_most = screen.at_most();
+        let soon = sleep_until((drawn + at_most).into());
         let at_once = tokio::select! {
             () = soon, if behind => true,
             event = events.next() => match event {
@@ -116,7 +179,7 @@ async fn show(
                         true
                     }
                     Outcome::Retry => {
-                        wishes.iter().for_each(|wish| wish.send_modify(|wish| wish.tries += 1));
+                        wishes.retry();
                         true
                     }
                     Outcome::Stay => true,
@@ -127,15 +190,15 @@ async fn show(
             },
             Some(news) = told.recv() => {
                 behind |= screen.take(news, Instant::now());
-                behind && drawn.elapsed() >= AT_MOST
+                while let Ok(news) = told.try_recv() {
+                    behind |= screen.take(news, Instant::now());
+                }
+                behind && drawn.elapsed() >= at_most
             }
             _ = ageing.tick() => true,
             () = ends.next() => return Ok(()),
         };
-        for (host, wish) in wishes.iter().enumerate() {
-            let detail = screen.detail(host);
-            wish.send_if_modified(|wish| std::mem::replace(&mut wish.detail, detail) != detail);
-        }
+        wishes.follow(&screen);
         if at_once {
             terminal.draw(|frame| view::draw(&mut screen, frame, Instant::now()))?;
             (drawn, behind) = (Instant::now(), false);

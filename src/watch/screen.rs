@@ -1,23 +1,35 @@
 //! What is on the screen, and what keys and the mouse do to it.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Position;
 
-use super::feed::{Detail, News, Told};
+use super::feed::{Detail, News, Server, Told, Trouble};
 use super::host::{Host, Link};
 use super::listing::{Head, Hit, Listing};
+use super::nats::LookedAt;
+use super::text::{self, Level};
 use super::view::{Theme, columns};
 
 /// How far the mouse's wheel goes, in lines.
 const WHEEL: isize = 3;
 /// How far a log is moved sideways, in columns.
 const SIDEWAYS: u16 = 20;
+/// The most events that are kept of one of a fleet's hosts, of which there may be thousands.
+const MOST_EVENTS_OF_MANY: usize = 32;
+/// The least time between two pictures that nobody has pressed a key for; between those of a fleet, in which something is new
+/// all the time, and of which each takes longer.
+const AT_MOST: Duration = Duration::from_millis(100);
+const FLEET_AT_MOST: Duration = Duration::from_millis(500);
 
 /// Everything that is shown, or can be.
 pub(super) struct Screen {
-    pub(super) hosts: Vec<Host>,
+    /// By numbers that no other has had.
+    pub(super) hosts: BTreeMap<usize, Host>,
+    /// What all of them are heard of by, where hosts come and go by themselves.
+    pub(super) uplink: Option<Uplink>,
     pub(super) view: View,
     pub(super) mode: Mode,
     pub(super) theme: Theme,
@@ -30,6 +42,13 @@ pub(super) struct Screen {
     pub(super) tail: Tail,
     /// A container's events.
     pub(super) happened: Listing,
+}
+
+/// The server that a fleet's hosts are heard of by.
+pub(super) struct Uplink {
+    pub(super) name: String,
+    pub(super) link: Link,
+    pub(super) trouble: Trouble,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +135,8 @@ impl Screen {
             _ => View::Fleet,
         };
         Self {
-            hosts: addresses.into_iter().map(Host::new).collect(),
+            hosts: addresses.into_iter().map(Host::new).enumerate().collect(),
+            uplink: None,
             view,
             mode: Mode::Normal,
             theme,
@@ -129,21 +149,107 @@ impl Screen {
         }
     }
 
+    /// Of the hosts that are heard of by a server of this name.
+    pub(super) fn of_fleet(name: String, theme: Theme) -> Self {
+        Self {
+            uplink: Some(Uplink {
+                name,
+                link: Link::Connecting,
+                trouble: Trouble::default(),
+            }),
+            ..Self::new(Vec::new(), theme)
+        }
+    }
+
     /// Takes in what a feed tells; whether that is seen at present.
     pub(super) fn take(&mut self, news: News, now: Instant) -> bool {
-        let Some(host) = self.hosts.get_mut(news.host) else {
-            return false;
+        let (number, told) = match news {
+            News::Host { host, told } => (host, told),
+            News::Server(told) => {
+                self.take_of_server(told, now);
+                return true;
+            }
         };
-        match news.told {
-            Told::Snapshot { snapshot, first } => host.take(snapshot, first, now),
-            Told::Down { why, again } => {
-                host.link = Link::Down {
+        match told {
+            Told::Appeared { name } => drop(self.hosts.insert(number, Host::new(name))),
+            Told::Vanished => self.forget(number),
+            told => {
+                let most_events = match self.uplink {
+                    Some(_) => MOST_EVENTS_OF_MANY,
+                    None => usize::MAX,
+                };
+                let Some(host) = self.hosts.get_mut(&number) else {
+                    return false;
+                };
+                take_of_host(host, told, most_events, now);
+            }
+        }
+        self.host().is_none_or(|shown| shown == number)
+    }
+
+    fn take_of_server(&mut self, told: Server, now: Instant) {
+        let Some(uplink) = &mut self.uplink else {
+            return;
+        };
+        match told {
+            Server::Connected => uplink.link = Link::Live,
+            Server::Down { why, again } => {
+                uplink.link = Link::Down {
                     why,
                     again: again.map(|again| now + again),
                 };
             }
+            Server::Trouble(trouble) => uplink.trouble = trouble,
         }
-        self.host().is_none_or(|shown| shown == news.host)
+    }
+
+    /// A host that is no longer listed.
+    fn forget(&mut self, number: usize) {
+        self.hosts.remove(&number);
+        if self.host() == Some(number) {
+            self.view = View::Fleet;
+        }
+    }
+
+    /// How a host's figures come, or why they do not.
+    pub(super) fn link<'l>(&'l self, host: &'l Host) -> &'l Link {
+        match &self.uplink {
+            Some(uplink) if uplink.link != Link::Live => &uplink.link,
+            _ => &host.link,
+        }
+    }
+
+    /// Everything that is not as it should be with a host, and with the way to it.
+    pub(super) fn problems(&self, host: &Host, now: Instant) -> Vec<(Level, String)> {
+        let mut problems = host.problems(now);
+        if let Some(Uplink {
+            link: Link::Down { why, .. },
+            ..
+        }) = &self.uplink
+        {
+            problems.insert(0, (Level::Bad, text::plain(why)));
+        }
+        problems
+    }
+
+    /// The least time between two pictures that nobody has pressed a key for.
+    pub(super) fn at_most(&self) -> Duration {
+        match (&self.view, &self.uplink) {
+            (View::Fleet, Some(_)) => FLEET_AT_MOST,
+            _ => AT_MOST,
+        }
+    }
+
+    /// What a fleet's feed is to tell more of.
+    pub(super) fn looked_at(&self, tries: u64) -> LookedAt {
+        LookedAt {
+            host: self.host(),
+            container: match &self.view {
+                View::Container { name, .. } => Some(name.clone()),
+                View::Fleet | View::Host(_) => None,
+            },
+            tries,
+        }
     }
 
     /// The host that is looked at, if it is one.
@@ -324,18 +430,20 @@ impl Screen {
         match self.view {
             View::Fleet => {
                 let selected = self.fleet.selected().and_then(|id| id.parse().ok());
-                if let Some(host) = selected.filter(|host| *host < self.hosts.len()) {
+                if let Some(host) = selected.filter(|host| self.hosts.contains_key(host)) {
                     self.panes = panes();
                     self.view = View::Host(host);
                 }
             }
             View::Host(host) if self.pane == Pane::Containers => {
                 let selected = self.panes[Pane::Containers as usize].selected();
-                let container = selected.and_then(|id| self.hosts[host].container(id, id));
-                if let Some(container) = container {
+                let known = self.hosts.get_mut(&host).zip(selected);
+                if let Some((known, id)) = known
+                    && let Some(container) = known.container(id, id)
+                {
                     let name = container.name.trim_start_matches('/').to_owned();
                     let id = container.id.clone();
-                    self.hosts[host].follow_log(Some(&name));
+                    known.follow_log(Some(&name));
                     self.log = LogView::default();
                     self.happened = Listing::default();
                     self.tail = Tail::Log;
@@ -354,10 +462,19 @@ impl Screen {
         }
         match self.view {
             View::Fleet => {}
-            View::Host(_) if self.hosts.len() == 1 => {}
-            View::Host(_) => self.view = View::Fleet,
+            View::Host(_) if self.hosts.len() == 1 && self.uplink.is_none() => {}
+            View::Host(host) => {
+                if self.uplink.is_some()
+                    && let Some(host) = self.hosts.get_mut(&host)
+                {
+                    host.forget_details();
+                }
+                self.view = View::Fleet;
+            }
             View::Container { host, .. } => {
-                self.hosts[host].follow_log(None);
+                if let Some(host) = self.hosts.get_mut(&host) {
+                    host.follow_log(None);
+                }
                 self.view = View::Host(host);
             }
         }
@@ -393,14 +510,15 @@ impl Screen {
 
     /// The numbers of the lines that are kept.
     fn log_range(&self) -> Option<(u64, u64)> {
-        let log = self.hosts.get(self.host()?)?.log.as_ref()?;
+        let log = self.hosts.get(&self.host()?)?.log.as_ref()?;
         Some((log.first, log.first + log.lines.len() as u64))
     }
 
     /// Goes to the next line, or the one before, with what is searched for.
     fn search(&mut self, down: bool) {
         let wanted = self.log.search.to_lowercase();
-        let Some(log) = self.host().and_then(|host| self.hosts[host].log.as_ref()) else {
+        let host = self.host().and_then(|host| self.hosts.get(&host));
+        let Some(log) = host.and_then(|host| host.log.as_ref()) else {
             return;
         };
         if wanted.is_empty() {
@@ -451,6 +569,33 @@ impl Screen {
             _ => return false,
         }
         true
+    }
+}
+
+/// Takes in what a feed tells of a host.
+fn take_of_host(host: &mut Host, told: Told, most_events: usize, now: Instant) {
+    match told {
+        Told::Snapshot { snapshot, first } => host.take(snapshot, first, now),
+        Told::Brief(brief) => {
+            let first = host.link != Link::Live;
+            host.take_brief(*brief, first, now);
+        }
+        Told::Opened { snapshot } => host.take_details(snapshot, true),
+        Told::Event(event) => host.take_event(*event, most_events),
+        Told::Lines {
+            container,
+            lines,
+            dropped,
+        } => host.take_lines(&container, &lines, dropped),
+        Told::Silent => host.link = Link::Silent,
+        Told::Down { why, again } => {
+            host.link = Link::Down {
+                why,
+                again: again.map(|again| now + again),
+            };
+        }
+        // What concerns which hosts there are is the screen's.
+        Told::Appeared { .. } | Told::Vanished => {}
     }
 }
 

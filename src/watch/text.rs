@@ -1,6 +1,6 @@
 //! Figures and foreign text, as they are written on a screen.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How a figure should be taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +66,14 @@ pub(super) fn age(age: Duration) -> String {
         10..60 => format!("{} s", age.as_secs()),
         seconds => span(seconds),
     }
+}
+
+/// `12:00:05Z`.
+pub(super) fn time_of_day(moment: SystemTime) -> String {
+    let whole = humantime::format_rfc3339_seconds(moment).to_string();
+    whole
+        .split_once('T')
+        .map_or(String::new(), |(_, time)| time.to_owned())
 }
 
 /// Eight heights of a bar, one for each value, in parts of `highest`.

@@ -16,6 +16,7 @@ mod docker;
 mod docs;
 mod examples;
 mod figures;
+mod fleet;
 mod gpu;
 mod guessing;
 mod host;
@@ -25,6 +26,8 @@ mod nats;
 mod options;
 mod protocol;
 mod shutdown;
+#[path = "../../benches/fleet/simulator.rs"]
+mod simulator;
 mod slow;
 mod streaming;
 mod supervisor;

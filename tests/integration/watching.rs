@@ -9,8 +9,8 @@ use serial_test::parallel;
 
 use crate::support::{Agent, Authority, KEY, Launch, PATIENCE, Terminal, net, wait};
 
-const SMALL: (u16, u16) = (80, 24);
-const LARGE: (u16, u16) = (200, 50);
+pub(crate) const SMALL: (u16, u16) = (80, 24);
+pub(crate) const LARGE: (u16, u16) = (200, 50);
 const WITH_KEY: [(&str, &str); 1] = [("API_KEY", KEY)];
 
 fn hostname() -> String {
@@ -36,7 +36,7 @@ fn is_whole(screen: &str, (width, height): (u16, u16)) -> bool {
 }
 
 /// Waits until all of these texts are seen on a whole screen.
-fn shows(terminal: &Terminal, size: (u16, u16), texts: &[&str]) {
+pub(crate) fn shows(terminal: &Terminal, size: (u16, u16), texts: &[&str]) {
     let seen = || {
         let screen = terminal.screen();
         let all = texts.iter().all(|text| screen.contains(text));

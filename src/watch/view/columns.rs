@@ -1,9 +1,10 @@
 //! What is listed, column by column.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Instant, SystemTime};
 
 use crate::model::{Container, EventAction, InterfaceKind, Snapshot, SourceStatus};
-use crate::watch::host::{Host, Link, container_traffic, memory_percent, share};
+use crate::watch::host::{Heard, Host, Link, container_traffic, share};
 use crate::watch::listing::{Head, Row, Value};
 use crate::watch::screen::Pane;
 use crate::watch::text::{self, Level};
@@ -106,10 +107,9 @@ pub(crate) fn of_pane(pane: Pane) -> &'static [Head] {
 }
 
 pub(super) fn rows_of_pane(pane: Pane, host: &Host) -> Vec<Row> {
-    let Some(newest) = &host.newest else {
+    let Some(snapshot) = &host.snapshot else {
         return Vec::new();
     };
-    let snapshot = &newest.snapshot;
     match pane {
         Pane::Containers => containers(host, snapshot),
         Pane::Processes => processes(snapshot),
@@ -119,48 +119,54 @@ pub(super) fn rows_of_pane(pane: Pane, host: &Host) -> Vec<Row> {
     }
 }
 
-pub(super) fn fleet(hosts: &[Host], now: Instant) -> Vec<Row> {
-    let is_alone = |host: &Host| hosts.iter().filter(|one| one.name() == host.name()).count() < 2;
+pub(super) fn fleet(hosts: &BTreeMap<usize, Host>, now: Instant) -> Vec<Row> {
+    let mut called: HashMap<&str, usize> = HashMap::new();
+    for host in hosts.values() {
+        *called.entry(host.name()).or_default() += 1;
+    }
     hosts
         .iter()
-        .enumerate()
         .map(|(number, host)| Row {
             id: number.to_string(),
-            values: host_values(host, is_alone(host), now),
+            values: host_values(host, called.get(host.name()) == Some(&1), now),
         })
         .collect()
 }
 
 /// Of several that call themselves the same each says where it is, too.
 fn host_values(host: &Host, is_alone: bool, now: Instant) -> Vec<Value> {
-    let away = matches!(host.link, Link::Down { .. });
     let name = match is_alone {
         true => text::plain(host.name()),
-        false => format!("{} {}", text::plain(host.name()), host.address),
+        false => format!(
+            "{} {}",
+            text::plain(host.name()),
+            text::plain(&host.address)
+        ),
     };
-    let name = Value::text(name).level(if away { Level::Bad } else { Level::Plain });
+    let name = Value::text(name).level(match host.is_away() {
+        true => Level::Bad,
+        false => Level::Plain,
+    });
     let problem = match (host.problems(now).into_iter().next(), &host.link) {
         (Some((level, problem)), _) => Value::text(problem).level(level),
         (None, Link::Connecting) => Value::text("connecting …").level(Level::Dim),
         (None, _) => Value::text(""),
     };
-    let Some(newest) = &host.newest else {
+    let Some(Heard { brief, .. }) = &host.heard else {
         let mut values = vec![Value::unknown(); FLEET.len()];
         values[0] = name;
         values[FLEET.len() - 1] = problem;
         return values;
     };
-    let system = &newest.snapshot.system;
-    let load = system.load_avg.one;
     let age = host.age(now).unwrap_or_default();
     vec![
         name,
-        percent(system.cpu_percent[0]),
+        percent(brief.cpu),
         Value::text(text::bars(host.cpu.newest(12), 100.0)).level(Level::Dim),
-        percent(memory_percent(system)),
-        percent(share(system.disk_used, system.disk_total)),
-        Value::number(load, format!("{load:.2}")),
-        count(newest.snapshot.containers.len() as u64),
+        percent(brief.memory),
+        percent(brief.disk),
+        Value::number(brief.load, format!("{:.2}", brief.load)),
+        count(brief.containers as u64),
         Value::number(age.as_secs_f64(), text::age(age)),
         problem,
     ]

@@ -23,17 +23,19 @@ pub(super) fn draw(
     now: Instant,
 ) {
     let theme = screen.theme;
-    let host = &screen.hosts[number];
+    let Some(host) = screen.hosts.get(&number) else {
+        return;
+    };
     // One that was made anew has another id, and the same name.
     let container = host.container(id, name);
     let [head, graphs, details, body] = Layout::vertical([
-        Constraint::Length(height_of_header(host, now)),
+        Constraint::Length(height_of_header(screen, host, now)),
         Constraint::Length(5),
         Constraint::Length(3),
         Constraint::Min(3),
     ])
     .areas(area);
-    header(host, name, theme, frame, head, now);
+    header(screen, host, name, frame, head, now);
     if let Some(container) = container {
         over_time(host, container, theme, frame, graphs);
     }

@@ -32,19 +32,21 @@ pub(super) fn draw(
 ) {
     let theme = screen.theme;
     screen.panes.iter_mut().for_each(|pane| pane.hide());
-    let host = &screen.hosts[number];
+    let Some(host) = screen.hosts.get(&number) else {
+        return;
+    };
     let graphs = if area.height >= TALL { 8 } else { 5 };
     let [head, middle, more, body] = Layout::vertical([
-        Constraint::Length(height_of_header(host, now)),
+        Constraint::Length(height_of_header(screen, host, now)),
         Constraint::Length(graphs),
         Constraint::Length(2),
         Constraint::Min(3),
     ])
     .areas(area);
-    header(host, "", theme, frame, head, now);
+    header(screen, host, "", frame, head, now);
     over_time(host, theme, frame, middle);
-    if let Some(newest) = &host.newest {
-        let lines = summary(&newest.snapshot, theme);
+    if let Some(snapshot) = &host.snapshot {
+        let lines = summary(snapshot, theme);
         frame.render_widget(Paragraph::new(lines), more);
     }
     let beside = match screen.pane {
@@ -67,7 +69,7 @@ pub(super) fn draw(
 
 /// CPU, memory, network and disks.
 fn over_time(host: &Host, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
-    let system = host.newest.as_ref().map(|newest| &newest.snapshot.system);
+    let system = host.snapshot.as_ref().map(|snapshot| &snapshot.system);
     let (cpu, memory) = system.map_or((0.0, String::new()), |system| {
         let (used, total) = (
             text::mib(system.memory_used),
@@ -268,7 +270,10 @@ fn summary(snapshot: &Snapshot, theme: Theme) -> Vec<Line<'static>> {
 fn pane(screen: &mut Screen, pane: Pane, number: usize, frame: &mut Frame<'_>, area: Rect) {
     let theme = screen.theme;
     let focused = pane == screen.pane;
-    let rows = columns::rows_of_pane(pane, &screen.hosts[number]);
+    let rows = screen
+        .hosts
+        .get(&number)
+        .map_or_else(Vec::new, |host| columns::rows_of_pane(pane, host));
     let all = rows.len();
     let block = table::boxed(String::new(), focused, theme);
     let inner = block.inner(area);

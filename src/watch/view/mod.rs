@@ -160,20 +160,28 @@ fn hints(theme: Theme, keys: &[(&'static str, &'static str)]) -> Line<'static> {
 }
 
 /// How many lines the top of a host's views takes.
-fn height_of_header(host: &Host, now: Instant) -> u16 {
-    1 + u16::from(!host.problems(now).is_empty())
+fn height_of_header(screen: &Screen, host: &Host, now: Instant) -> u16 {
+    1 + u16::from(!screen.problems(host, now).is_empty())
 }
 
 /// The top of a host's views: what it is, how old what is shown is, and a second line where something is wrong.
-fn header(host: &Host, title: &str, theme: Theme, frame: &mut Frame<'_>, area: Rect, now: Instant) {
+fn header(
+    screen: &Screen,
+    host: &Host,
+    title: &str,
+    frame: &mut Frame<'_>,
+    area: Rect,
+    now: Instant,
+) {
+    let theme = screen.theme;
     let mut spans = vec![Span::styled(text::plain(host.name()), theme.title())];
     if !title.is_empty() {
         spans.push(Span::raw(" › "));
         spans.push(Span::styled(text::plain(title), theme.title()));
     }
-    if let Some(newest) = &host.newest {
-        let (of, agent) = (&newest.snapshot.host, &newest.snapshot.agent);
-        let up = text::span(newest.snapshot.system.uptime);
+    if let Some(snapshot) = &host.snapshot {
+        let (of, agent) = (&snapshot.host, &snapshot.agent);
+        let up = text::span(snapshot.system.uptime);
         let rest = format!(
             "  up {up} · {} · {} · agent {}",
             text::plain(&of.os),
@@ -182,7 +190,7 @@ fn header(host: &Host, title: &str, theme: Theme, frame: &mut Frame<'_>, area: R
         );
         spans.push(Span::styled(rest, theme.dim()));
     }
-    let link = link(host, theme, now);
+    let link = link(screen.link(host), host, theme, now);
     let [line, second] = Layout::vertical([Constraint::Length(1); 2]).areas(area);
     let widths = [
         Constraint::Fill(1),
@@ -191,7 +199,7 @@ fn header(host: &Host, title: &str, theme: Theme, frame: &mut Frame<'_>, area: R
     let [left, right] = Layout::horizontal(widths).areas(line);
     frame.render_widget(Paragraph::new(Line::from(spans)), left);
     frame.render_widget(Paragraph::new(Line::from(link).right_aligned()), right);
-    let problems = host.problems(now);
+    let problems = screen.problems(host, now);
     if let Some((level, problem)) = problems.first() {
         let more = match problems.len() - 1 {
             0 => String::new(),
@@ -203,22 +211,31 @@ fn header(host: &Host, title: &str, theme: Theme, frame: &mut Frame<'_>, area: R
 }
 
 /// How the connection is, or how old what is shown is.
-fn link(host: &Host, theme: Theme, now: Instant) -> Span<'static> {
-    match (&host.link, host.age(now)) {
+fn link(link: &Link, host: &Host, theme: Theme, now: Instant) -> Span<'static> {
+    match (link, host.age(now)) {
         (Link::Live, Some(age)) => {
             Span::styled(format!("{} old", text::age(age)), theme.of(Level::Good))
         }
         (Link::Live, None) => Span::styled("live", theme.of(Level::Good)),
         (Link::Connecting, _) => Span::styled("connecting …", theme.of(Level::Warn)),
         (Link::Down { again, .. }, age) => {
-            let again = match again {
-                Some(again) if *again <= now => ", connecting …".to_owned(),
-                Some(again) => format!(", again in {} s", (*again - now).as_secs() + 1),
-                None => ", R tries again".to_owned(),
-            };
             let age = age.map_or_else(String::new, |age| format!(", {} old", text::age(age)));
-            Span::styled(format!("away{again}{age}"), theme.of(Level::Bad))
+            let away = away(*again, now);
+            Span::styled(format!("{away}{age}"), theme.of(Level::Bad))
         }
+        (Link::Silent, age) => {
+            let age = text::age(age.unwrap_or_default());
+            Span::styled(format!("away, {age} old"), theme.of(Level::Bad))
+        }
+    }
+}
+
+/// When what is away is tried again.
+fn away(again: Option<Instant>, now: Instant) -> String {
+    match again {
+        Some(again) if again <= now => "away, connecting …".to_owned(),
+        Some(again) => format!("away, again in {} s", (again - now).as_secs() + 1),
+        None => "away, R tries again".to_owned(),
     }
 }
 

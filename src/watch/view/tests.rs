@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use super::{Theme, draw};
 use crate::model::Snapshot;
-use crate::watch::feed::{Detail, News, Told};
+use crate::watch::brief::Brief;
+use crate::watch::feed::{Detail, News, Server, Told, Trouble};
+use crate::watch::nats::LookedAt;
 use crate::watch::screen::{Outcome, Screen};
 
 /// A screen of one's own.
@@ -30,12 +32,47 @@ impl Shown {
         }
     }
 
+    /// Hosts that are heard of by NATS.
+    fn of_fleet(width: u16, height: u16) -> Self {
+        let screen = Screen::of_fleet("hub:4222".to_owned(), Theme { colours: true });
+        let mut shown = Self {
+            screen,
+            ..Self::new(&[], width, height)
+        };
+        shown.server(Server::Connected);
+        shown
+    }
+
+    /// The feed tells of the server.
+    fn server(&mut self, told: Server) {
+        self.screen.take(News::Server(told), self.now);
+    }
+
+    /// The feed tells this of a host.
+    fn news(&mut self, host: usize, told: Told) {
+        self.screen.take(News::Host { host, told }, self.now);
+    }
+
+    /// The feed tells of a host in short, a second later.
+    fn brief(&mut self, host: usize, snapshot: &Value) {
+        self.now += Duration::from_secs(1);
+        let brief = Brief::read(snapshot.to_string().as_bytes()).unwrap();
+        self.news(host, Told::Brief(Box::new(brief)));
+    }
+
+    /// The feed tells of a host for the first time.
+    fn appears(&mut self, host: usize, snapshot: &Value) {
+        let name = format!("host-{host}");
+        self.news(host, Told::Appeared { name });
+        self.brief(host, snapshot);
+    }
+
     /// The feed of a host tells this, a second later.
     fn told(&mut self, host: usize, snapshot: Value, first: bool) {
         self.now += Duration::from_secs(1);
         let snapshot: Box<Snapshot> = Box::new(serde_json::from_value(snapshot).unwrap());
         let told = Told::Snapshot { snapshot, first };
-        self.screen.take(News { host, told }, self.now);
+        self.screen.take(News::Host { host, told }, self.now);
     }
 
     fn down(&mut self, host: usize, why: &str, again: Option<u64>) {
@@ -43,7 +80,7 @@ impl Shown {
             why: why.to_owned(),
             again: again.map(Duration::from_secs),
         };
-        self.screen.take(News { host, told }, self.now);
+        self.screen.take(News::Host { host, told }, self.now);
     }
 
     fn keys(&mut self, keys: &[KeyCode]) -> Outcome {
@@ -533,4 +570,163 @@ fn without_colours_there_are_none() {
                     && cell.bg == ratatui::style::Color::Reset)
         );
     }
+}
+
+#[test]
+fn what_is_read_in_short_is_what_a_whole_snapshot_says() {
+    let mut odd = failing("web-1");
+    odd["system"]["memory_used"] = json!(4000.0);
+    odd["system"]["failed_units"] = json!([{"name": "nginx.service", "description": "web"}]);
+    for line in [snapshot("web-1", 3), odd] {
+        let whole: Snapshot = serde_json::from_value(line.clone()).unwrap();
+        let brief = Brief::read(line.to_string().as_bytes()).unwrap();
+        assert_eq!(brief, Brief::from(&whole));
+        assert_eq!((brief.hostname.as_str(), brief.containers), ("web-1", 3));
+    }
+    assert_eq!(brief_of_many_problems().problems.len(), 16);
+    assert!(Brief::read(b"{}").is_err() && Brief::read(b"[").is_err());
+}
+
+/// Of a host that has more of them than are kept, with names that are longer.
+fn brief_of_many_problems() -> Brief {
+    let mut many = snapshot("web-1", 1);
+    let units = (0..100)
+        .map(|number| json!({"name": format!("{number}{}", "x".repeat(1000)), "description": ""}));
+    many["system"]["failed_units"] = units.collect();
+    let brief = Brief::read(many.to_string().as_bytes()).unwrap();
+    assert!(
+        brief
+            .problems
+            .iter()
+            .all(|(_, text)| text.chars().count() <= 200)
+    );
+    brief
+}
+
+#[test]
+fn a_fleet_comes_and_goes_by_itself() {
+    for (width, height) in [(80, 24), (200, 50)] {
+        let mut shown = Shown::of_fleet(width, height);
+        assert!(shown.shows("0 hosts") && shown.shows("nothing"));
+        for (host, name) in [(0, "web-1"), (1, "web-2"), (2, "db-1")] {
+            shown.appears(host, &snapshot(name, 1));
+        }
+        // By name: db-1, web-1, web-2.
+        shown.keys(&[KeyCode::Down]);
+        shown.news(2, Told::Silent);
+        shown.now += Duration::from_secs(30);
+        shown.appears(3, &failing("cache-1"));
+        shown.brief(0, &snapshot("web-1", 2));
+        shown.brief(1, &snapshot("web-2", 2));
+        assert_snapshot!(shown.drawn());
+        assert!(shown.shows("4 hosts  1 away  3 unwell") && shown.shows("hub:4222  connected"));
+        // The one that was chosen is still the one, whoever has come and gone.
+        shown.news(2, Told::Vanished);
+        shown.news(3, Told::Vanished);
+        assert!(shown.shows("2 hosts") && !shown.shows("db-1") && !shown.shows("cache-1"));
+        shown.keys(&[KeyCode::Enter]);
+        assert_eq!(shown.screen.host(), Some(0));
+        // It vanishes while it is looked at.
+        shown.news(0, Told::Vanished);
+        assert!(shown.shows("1 hosts"));
+    }
+}
+
+#[test]
+fn a_host_of_a_fleet_is_opened_whole() {
+    let mut shown = Shown::of_fleet(80, 24);
+    shown.appears(0, &snapshot("web-1", 1));
+    shown.brief(0, &snapshot("web-1", 2));
+    shown.keys(&[KeyCode::Enter]);
+    let looked_at = |host, container: Option<&str>| LookedAt {
+        host,
+        container: container.map(str::to_owned),
+        tries: 7,
+    };
+    assert_eq!(shown.screen.looked_at(7), looked_at(Some(0), None));
+    // Nothing is known of containers yet.
+    assert!(shown.shows("Containers 0") && shown.shows("CPU 0.0 %"));
+    let opened: Box<Snapshot> = Box::new(serde_json::from_value(snapshot("web-1", 2)).unwrap());
+    shown.news(0, Told::Opened { snapshot: opened });
+    assert!(shown.shows("Containers 3") && shown.shows("CPU 25.0 %"));
+    shown.told(0, snapshot("web-1", 3), false);
+    assert!(shown.shows("CPU 37.5 %"));
+
+    shown.keys(&[KeyCode::Down, KeyCode::Enter]);
+    assert_eq!(shown.screen.looked_at(7), looked_at(Some(0), Some("db")));
+    let lines = |container: &str, numbers: std::ops::Range<u64>, dropped| Told::Lines {
+        container: container.to_owned(),
+        lines: numbers.map(numbered).collect(),
+        dropped,
+    };
+    shown.news(0, lines("db", 0..3, 0));
+    shown.news(0, lines("api", 100..103, 0));
+    shown.news(0, lines("db", 3..5, 2));
+    assert!(
+        shown.shows("Log 5 lines · 2 lost")
+            && shown.shows("line 4 of")
+            && !shown.shows("line 100 of")
+    );
+    let event: crate::model::ContainerEvent = serde_json::from_value(
+        json!({"time": "2026-01-01T12:01:00.000Z", "action": "oom", "container": "db", "id": "db", "image": "postgres:16"}),
+    )
+    .unwrap();
+    for _ in 0..2 {
+        shown.news(0, Told::Event(Box::new(event.clone())));
+    }
+    shown.keys(&[KeyCode::Tab]);
+    assert!(shown.shows("Events 3") && shown.shows("oom"));
+
+    // What only its own views show goes when they are left; what the table shows stays.
+    shown.keys(&[KeyCode::Esc, KeyCode::Esc]);
+    let host = &shown.screen.hosts[&0];
+    assert!(host.snapshot.is_none() && host.containers.is_empty() && host.cpu.newest(9).len() == 3);
+    assert_eq!(shown.screen.looked_at(7), looked_at(None, None));
+    assert!(shown.shows("web-1"));
+}
+
+#[test]
+fn events_of_a_fleet_are_bounded() {
+    let mut shown = Shown::of_fleet(80, 24);
+    shown.appears(0, &snapshot("web-1", 1));
+    for minute in 0..60 {
+        let event = json!({"time": format!("2026-01-01T12:{minute:02}:00.000Z"), "action": "start", "container": "db", "id": "db",
+            "image": "postgres:16"});
+        let event = serde_json::from_value(event).unwrap();
+        shown.news(0, Told::Event(Box::new(event)));
+    }
+    assert_eq!(shown.screen.hosts[&0].events.len(), 32);
+}
+
+#[test]
+fn what_is_wrong_with_the_way_to_a_fleet_is_told() {
+    let mut shown = Shown::of_fleet(80, 24);
+    shown.appears(0, &snapshot("web-1", 1));
+    let down = |why: &str, again| Server::Down {
+        why: why.to_owned(),
+        again,
+    };
+    shown.server(down(
+        "the connection to hub:4222 is lost",
+        Some(Duration::from_secs(3)),
+    ));
+    assert_snapshot!(shown.drawn());
+    shown.keys(&[KeyCode::Enter]);
+    assert!(
+        shown.shows("! (+2) the connection to hub:4222 is lost")
+            && shown.shows("away, again in 4 s")
+    );
+    shown.server(down("the NATS server refused the credentials", None));
+    assert!(shown.shows("away, R tries again"));
+    assert_eq!(shown.keys(&text("R")), Outcome::Retry);
+    shown.server(Server::Connected);
+    assert!(shown.shows("s old") && !shown.shows("away"));
+    shown.keys(&[KeyCode::Esc]);
+    shown.server(Server::Trouble(Trouble {
+        bad: 3,
+        missed: 0,
+        beyond: 12,
+        last: "agents.web-9.snapshot: not JSON as expected".to_owned(),
+    }));
+    assert!(shown.shows("! 3 messages not understood; 12 messages of more hosts than are listed"));
 }

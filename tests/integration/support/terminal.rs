@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::{KEY, PATIENCE, wait};
 
@@ -82,6 +83,11 @@ impl Terminal {
 
     /// Waits until all of these texts are seen; returns the screen.
     pub(crate) fn shows(&self, texts: &[&str]) -> String {
+        self.shows_within(PATIENCE, texts)
+    }
+
+    /// The same, where it may take longer.
+    pub(crate) fn shows_within(&self, deadline: Duration, texts: &[&str]) -> String {
         let seen = || {
             let screen = self.screen();
             texts
@@ -89,7 +95,7 @@ impl Terminal {
                 .all(|text| screen.contains(text))
                 .then_some(screen)
         };
-        wait::within(PATIENCE, seen)
+        wait::within(deadline, seen)
             .unwrap_or_else(|| panic!("not all of {texts:?} on:\n{}", self.screen()))
     }
 

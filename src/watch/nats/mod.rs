@@ -1,0 +1,464 @@
+//! All hosts of a fleet, by one connection to NATS: hosts are those whose agents publish there.
+
+mod credentials;
+mod message;
+mod roll;
+mod subject;
+
+pub use credentials::Credentials;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::{
+    Client, ConnectErrorKind, ConnectOptions, Event, Message, ServerAddr, Subscriber,
+};
+use futures_util::StreamExt;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_rustls::rustls::ClientConfig;
+
+use super::brief::Brief;
+use super::feed::{News, Server, Told, Trouble};
+use crate::client::{Backoff, Identity, Trust, TrustError};
+use message::{Bad, Unpacker};
+use roll::{Change, Heard, Roll};
+
+/// How long it may take to connect to one server.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A server that says nothing for this long is asked, and is gone when it has not answered twice.
+const ASKED_EVERY: Duration = Duration::from_secs(10);
+/// Messages of one kind that wait to be taken; further ones are left out, and counted.
+const MOST_WAITING: usize = 1024;
+/// Complaints of the server's that wait to be told.
+const MOST_COMPLAINTS: usize = 16;
+/// How often it is looked at who is silent.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Where a fleet is heard of, and how it is reached.
+pub struct Fleet {
+    servers: Vec<ServerAddr>,
+    credentials: Credentials,
+    tls: Option<Arc<ClientConfig>>,
+    /// Whether a server without TLS will not do.
+    tls_only: bool,
+}
+
+/// What is looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct LookedAt {
+    pub(super) host: Option<usize>,
+    /// The name of the container whose log is followed.
+    pub(super) container: Option<String>,
+    /// How often the user has asked for a connection now.
+    pub(super) tries: u64,
+}
+
+impl Fleet {
+    /// By servers' URLs, separated by commas: `nats://HOST[:PORT]` or `tls://HOST[:PORT]`. Whom to trust, where TLS is asked
+    /// for, and who the view is to a server that asks for a certificate.
+    ///
+    /// # Errors
+    /// What is wrong with them; no URL is shown, as a secret might be in it.
+    pub fn new(
+        urls: &str,
+        credentials: Credentials,
+        trust: Option<&Trust>,
+        identity: Option<&Identity>,
+    ) -> Result<Self, String> {
+        let servers: Vec<ServerAddr> = urls.split(',').map(server).collect::<Result<_, _>>()?;
+        let tls_only = trust.is_some();
+        // Which server wants TLS is known when it says so; then it is the system's authorities that count.
+        let system = match trust {
+            Some(_) => None,
+            None => match Trust::system() {
+                Ok(system) => Some(system),
+                Err(error) if servers.iter().any(ServerAddr::tls_required) => {
+                    return Err(error.to_string());
+                }
+                Err(_) => None,
+            },
+        };
+        let tls = trust
+            .or(system.as_ref())
+            .map(|trust| trust.client_config(identity))
+            .transpose();
+        Ok(Self {
+            servers,
+            credentials,
+            tls: tls.map_err(|error: TrustError| error.to_string())?,
+            tls_only,
+        })
+    }
+
+    /// What it is called on the screen: hosts and ports.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let names = self.servers.iter().map(|server| match server.host() {
+            host if host.contains(':') => format!("[{host}]:{}", server.port()),
+            host => format!("{host}:{}", server.port()),
+        });
+        names.collect::<Vec<_>>().join(", ")
+    }
+
+    async fn connect(&self, complaints: mpsc::Sender<Event>) -> Result<Client, Failed> {
+        let options = self
+            .credentials
+            .options()
+            .map_err(|why| Failed { why, in_vain: true })?;
+        let options = options
+            .name("system-agent watch")
+            .connection_timeout(PATIENCE)
+            .ping_interval(ASKED_EVERY)
+            .subscription_capacity(MOST_WAITING)
+            .require_tls(self.tls_only)
+            // Each is tried once: when and whether again is said on the screen, and so is not left to the client.
+            .max_reconnects(self.servers.len())
+            .event_callback(move |event| {
+                // Those that find no room are like those before them.
+                let _ = complaints.try_send(event);
+                std::future::ready(())
+            });
+        let options = match &self.tls {
+            Some(tls) => options.tls_client_config(ClientConfig::clone(tls)),
+            None => options,
+        };
+        ConnectOptions::connect(options, &self.servers[..])
+            .await
+            .map_err(|error| {
+                let refused = matches!(
+                    error.kind(),
+                    ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication
+                );
+                let why = match refused {
+                    true => {
+                        "the NATS server refused the credentials: are NATS_… set to this fleet's?"
+                            .to_owned()
+                    }
+                    false => format!("cannot connect to {}: {error}", self.name()),
+                };
+                Failed {
+                    why,
+                    in_vain: refused,
+                }
+            })
+    }
+}
+
+/// Why there is no connection, or no more.
+struct Failed {
+    why: String,
+    /// Whether it would fail again.
+    in_vain: bool,
+}
+
+fn server(url: &str) -> Result<ServerAddr, String> {
+    let accepted = "accepted: nats://HOST[:PORT] or tls://HOST[:PORT], several separated by commas";
+    let server: ServerAddr = url
+        .trim()
+        .parse()
+        .map_err(|_| format!("not a URL; {accepted}"))?;
+    if !["nats", "tls"].contains(&server.scheme()) || server.host().is_empty() {
+        return Err(format!("not a URL of a NATS server; {accepted}"));
+    }
+    if server.has_user_pass() || server.username().is_some() || server.password().is_some() {
+        return Err(format!(
+            "credentials in a URL are seen by everyone; {accepted}, and the credentials in NATS_CREDENTIALS_FILE, \
+             NATS_NKEY_FILE, NATS_TOKEN_FILE, or NATS_USER with NATS_PASSWORD_FILE"
+        ));
+    }
+    Ok(server)
+}
+
+/// Tells of all hosts until nobody listens.
+///
+/// # Errors
+/// Where there is no memory for the unpacking of zstd.
+pub(super) async fn follow(
+    fleet: Fleet,
+    mut looked_at: watch::Receiver<LookedAt>,
+    news: mpsc::Sender<News>,
+) -> std::io::Result<()> {
+    let mut listener = Listener {
+        roll: Roll::default(),
+        unpacker: Unpacker::new()?,
+        trouble: Trouble::default(),
+        told: Trouble::default(),
+        news,
+    };
+    let mut backoff = Backoff::default();
+    loop {
+        let Err(stopped) = connection(&fleet, &mut listener, &mut looked_at, &mut backoff).await
+        else {
+            return Ok(());
+        };
+        let again = (!stopped.in_vain).then(|| backoff.wait());
+        let why = stopped.why;
+        if listener
+            .say(News::Server(Server::Down { why, again }))
+            .await
+            .is_none()
+        {
+            return Ok(());
+        }
+        let tries = looked_at.borrow().tries;
+        let wait = async {
+            match again {
+                Some(wait) => sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = wait => {}
+            changed = looked_at.wait_for(|now| now.tries != tries) => if changed.is_err() { return Ok(()) },
+        }
+    }
+}
+
+/// Until it fails, or nobody listens any more.
+async fn connection(
+    fleet: &Fleet,
+    listener: &mut Listener,
+    looked_at: &mut watch::Receiver<LookedAt>,
+    backoff: &mut Backoff,
+) -> Result<(), Failed> {
+    let (complaints, mut complained) = mpsc::channel(MOST_COMPLAINTS);
+    let client = fleet.connect(complaints).await?;
+    let lost = || Failed {
+        why: format!("the connection to {} is lost", fleet.name()),
+        in_vain: false,
+    };
+    let subscribe = async |subject: String| client.subscribe(subject).await.map_err(|_| lost());
+    let mut snapshots = subscribe(subject::SNAPSHOTS.to_owned()).await?;
+    let mut events = subscribe(subject::EVENTS.to_owned()).await?;
+    backoff.reset();
+    listener.roll.resume(Instant::now());
+    if listener
+        .say(News::Server(Server::Connected))
+        .await
+        .is_none()
+    {
+        return Ok(());
+    }
+    let mut log: Option<(String, Subscriber)> = None;
+    let mut seen = LookedAt::default();
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let done = tokio::select! {
+            message = snapshots.next() => listener.snapshot(message.ok_or_else(lost)?, &seen).await,
+            message = events.next() => listener.event(message.ok_or_else(lost)?).await,
+            message = of_log(&mut log) => listener.lines(message.ok_or_else(lost)?, &seen).await,
+            Some(event) = complained.recv() => match event {
+                // The client would connect again, and not say when.
+                Event::Disconnected | Event::Closed => return Err(lost()),
+                event => {
+                    listener.complaint(event);
+                    Some(())
+                }
+            },
+            _ = ticks.tick() => listener.tick(&seen).await,
+            changed = looked_at.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let now = looked_at.borrow_and_update().clone();
+                let wanted = listener.log_of(&now);
+                if log.as_ref().map(|(subject, _)| subject) != wanted.as_ref() {
+                    log = match wanted {
+                        Some(subject) => Some((subject.clone(), subscribe(subject).await?)),
+                        None => None,
+                    };
+                }
+                let opened = now.host.filter(|_| now.host != seen.host);
+                seen = now;
+                match opened {
+                    Some(host) => listener.opened(host).await,
+                    None => Some(()),
+                }
+            }
+        };
+        if done.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// The next message of a log that is followed.
+async fn of_log(log: &mut Option<(String, Subscriber)>) -> Option<Message> {
+    match log {
+        Some((_, subscriber)) => subscriber.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Makes news of messages. Each of its steps yields nothing once nobody listens.
+struct Listener {
+    roll: Roll,
+    unpacker: Unpacker,
+    trouble: Trouble,
+    /// As it was told last.
+    told: Trouble,
+    news: mpsc::Sender<News>,
+}
+
+impl Listener {
+    async fn say(&self, news: News) -> Option<()> {
+        self.news.send(news).await.ok()
+    }
+
+    async fn tell(&self, host: usize, told: Told) -> Option<()> {
+        self.say(News::Host { host, told }).await
+    }
+
+    async fn snapshot(&mut self, message: Message, seen: &LookedAt) -> Option<()> {
+        let Some(token) = subject::host(&message.subject) else {
+            return self.bad(&message, &Bad::Subject);
+        };
+        let read = self
+            .unpacker
+            .line(&message)
+            .and_then(|line| Ok((Brief::read(line)?, line)));
+        let (brief, line) = match read {
+            Ok(read) => read,
+            Err(bad) => return self.bad(&message, &bad),
+        };
+        let Some(Heard { number, new }) = self.roll.heard(token, &brief, line, Instant::now())
+        else {
+            self.trouble.beyond += 1;
+            return Some(());
+        };
+        let told = match seen.host == Some(number) {
+            false => Ok(Told::Brief(Box::new(brief))),
+            true => serde_json::from_slice(line).map(|snapshot| Told::Snapshot {
+                snapshot,
+                first: false,
+            }),
+        };
+        if new {
+            let name = subject::name(token);
+            self.tell(number, Told::Appeared { name }).await?;
+        }
+        match told {
+            Ok(told) => self.tell(number, told).await,
+            Err(error) => self.bad(&message, &error.into()),
+        }
+    }
+
+    async fn event(&mut self, message: Message) -> Option<()> {
+        // Of a host that has not said anything else there is nothing to show.
+        let Some(number) =
+            subject::host(&message.subject).and_then(|token| self.roll.number(token))
+        else {
+            return Some(());
+        };
+        match message::event(&message.payload) {
+            Ok(event) => self.tell(number, Told::Event(Box::new(event))).await,
+            Err(bad) => self.bad(&message, &bad),
+        }
+    }
+
+    async fn lines(&mut self, message: Message, seen: &LookedAt) -> Option<()> {
+        let (Some(host), Some(container)) = (seen.host, seen.container.clone()) else {
+            return Some(());
+        };
+        match message::lines(&message.payload) {
+            Ok(lines) => {
+                let dropped = message::dropped(&message);
+                self.tell(
+                    host,
+                    Told::Lines {
+                        container,
+                        lines,
+                        dropped,
+                    },
+                )
+                .await
+            }
+            Err(bad) => self.bad(&message, &bad),
+        }
+    }
+
+    /// All that is known of a host that has been opened, rather than waiting for its next snapshot.
+    async fn opened(&mut self, host: usize) -> Option<()> {
+        let known = self.roll.line(host).map(serde_json::from_slice);
+        match known {
+            Some(Ok(snapshot)) => self.tell(host, Told::Opened { snapshot }).await,
+            // That it is not understood in whole is told when the next one comes.
+            Some(Err(_)) | None => Some(()),
+        }
+    }
+
+    /// The subject of the log that is looked at.
+    fn log_of(&self, now: &LookedAt) -> Option<String> {
+        let (host, container) = (now.host?, now.container.as_ref()?);
+        Some(subject::logs(self.roll.token(host)?, container))
+    }
+
+    async fn tick(&mut self, seen: &LookedAt) -> Option<()> {
+        for change in self.roll.changes(Instant::now(), seen.host) {
+            match change {
+                Change::Silent(host) => self.tell(host, Told::Silent).await?,
+                Change::Vanished(host) => self.tell(host, Told::Vanished).await?,
+            }
+        }
+        if self.trouble != self.told {
+            self.told = self.trouble.clone();
+            self.say(News::Server(Server::Trouble(self.told.clone())))
+                .await?;
+        }
+        Some(())
+    }
+
+    fn bad(&mut self, message: &Message, bad: &Bad) -> Option<()> {
+        self.trouble.bad += 1;
+        self.trouble.last = format!("{}: {bad}", message.subject);
+        Some(())
+    }
+
+    fn complaint(&mut self, event: Event) {
+        match event {
+            Event::SlowConsumer(_) => self.trouble.missed += 1,
+            Event::ServerError(error) => self.trouble.last = error.to_string(),
+            // The rest shows by itself.
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Credentials, Fleet};
+
+    fn fleet(urls: &str) -> Result<String, String> {
+        let nothing = Credentials::from_env(std::iter::empty()).unwrap();
+        Fleet::new(urls, nothing, None, None).map(|fleet| fleet.name())
+    }
+
+    #[test]
+    fn servers_are_named_by_their_urls() {
+        assert_eq!(fleet("nats://hub").unwrap(), "hub:4222");
+        assert_eq!(
+            fleet("hub:14222, nats://[::1]:4223").unwrap(),
+            "hub:14222, [::1]:4223"
+        );
+    }
+
+    #[test]
+    fn urls_with_secrets_and_others_are_refused() {
+        for (urls, said) in [
+            ("", "not a URL"),
+            ("nats://hub,", "not a URL"),
+            ("ws://hub", "not a URL of a NATS server"),
+            ("https://hub", "not a URL"),
+            ("nats://viewer:hunter2@hub", "NATS_PASSWORD_FILE"),
+            ("nats://hub,nats://hunter2@hub", "NATS_TOKEN_FILE"),
+        ] {
+            let refused = fleet(urls).unwrap_err();
+            assert!(
+                refused.contains(said) && !refused.contains("hunter2"),
+                "{urls}: {refused}"
+            );
+        }
+    }
+}

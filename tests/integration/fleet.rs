@@ -1,0 +1,442 @@
+//! `system-agent watch --nats` in a real terminal, with a real NATS server and hosts that are simulated from a real snapshot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use serial_test::parallel;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use crate::simulator::{Counts, Host, Template};
+use crate::support::{Authority, Hub, Launch, PATIENCE, Terminal, wait};
+use crate::watching::{LARGE, SMALL, shows};
+
+/// So often hosts tell of themselves.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// How long a host may say nothing until it is away, and until that is seen.
+const AWAY_WITHIN: Duration = Duration::from_secs(40);
+
+/// Hosts that publish. Those that are left end with it.
+struct Hosts {
+    runtime: Runtime,
+    server: String,
+    template: Arc<Template>,
+    running: HashMap<String, JoinHandle<()>>,
+    client: Option<async_nats::Client>,
+}
+
+impl Hosts {
+    fn new(hub: &Hub) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        Self {
+            runtime,
+            server: hub.url(),
+            template: Arc::new(Template::new(&with_a_container())),
+            running: HashMap::new(),
+            client: None,
+        }
+    }
+
+    fn start(&mut self, name: &str, zstd: bool) {
+        let host = Host {
+            server: self.server.clone(),
+            name: name.to_owned(),
+            template: Arc::clone(&self.template),
+            interval: INTERVAL,
+            after: Duration::ZERO,
+            zstd,
+        };
+        let task = self
+            .runtime
+            .spawn(host.publish(Arc::new(Counts::default())));
+        self.running.insert(name.to_owned(), task);
+    }
+
+    fn stop(&mut self, name: &str) {
+        self.running.remove(name).expect("a host that runs").abort();
+    }
+
+    /// Publishes something else.
+    fn publish(
+        &mut self,
+        subject: &str,
+        headers: &[(&str, &str)],
+        payload: impl Into<bytes::Bytes>,
+    ) {
+        let server = &self.server;
+        self.runtime.block_on(async {
+            if self.client.is_none() {
+                self.client = Some(async_nats::connect(server).await.unwrap());
+            }
+            let client = self.client.as_ref().unwrap();
+            let mut map = async_nats::HeaderMap::new();
+            headers
+                .iter()
+                .for_each(|(name, value)| map.insert(*name, *value));
+            client
+                .publish_with_headers(subject.to_owned(), map, payload.into())
+                .await
+                .unwrap();
+            client.flush().await.unwrap();
+        });
+    }
+}
+
+/// A snapshot of this host, as an agent publishes it, with a container that is not there.
+fn with_a_container() -> String {
+    let finished = Launch::new().args(["snapshot"]).run();
+    let line = finished.stdout.concat();
+    let empty = "\"containers\":[]";
+    assert_eq!(line.matches(empty).count(), 1, "{line}");
+    let container = json!({
+        "id": "0123456789ab", "name": "/shop.web", "image": "registry/shop:1", "status": "running", "cpu_percent": 3.5,
+        "memory_usage": 52_428_800, "memory_limit": 104_857_600, "memory_percent": 50.0, "network": {}, "health": "healthy",
+    });
+    line.replace(empty, &format!("\"containers\":[{container}]"))
+}
+
+fn watch(
+    hub: &Hub,
+    size: (u16, u16),
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> Terminal {
+    let url = hub.url();
+    Terminal::watch(size, &[&["--nats", &url], arguments].concat(), environment)
+}
+
+fn at(second: u64) -> String {
+    let moment = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600 + second);
+    humantime::format_rfc3339_nanos(moment).to_string()
+}
+
+#[test]
+#[parallel]
+fn a_template_makes_snapshots_of_others() {
+    let line = with_a_container();
+    let made = Template::new(&line).line("web-7", 42, SystemTime::UNIX_EPOCH);
+    let (mut real, made): (Value, Value) = (
+        serde_json::from_str(&line).unwrap(),
+        serde_json::from_str(&made).unwrap(),
+    );
+    let then = json!("1970-01-01T00:00:00.000Z");
+    real["timestamp"] = then.clone();
+    for source in real["sources"].as_object_mut().unwrap().values_mut() {
+        if !source["collected_at"].is_null() {
+            source["collected_at"] = then.clone();
+        }
+    }
+    real["host"]["hostname"] = json!("web-7");
+    real["agent"]["seq"] = json!(42);
+    assert_eq!(made, real);
+}
+
+#[test]
+#[parallel]
+fn hosts_come_and_go() {
+    let hub = Hub::start("");
+    let mut hosts = Hosts::new(&hub);
+    for size in [SMALL, LARGE] {
+        let terminal = watch(&hub, size, &[], &[]);
+        shows(
+            &terminal,
+            size,
+            &["0 hosts", "NATS 127.0.0.1:", "connected"],
+        );
+        hosts.start("web-1", false);
+        hosts.start("web-2", true);
+        shows(&terminal, size, &["2 hosts", "web-1", "web-2"]);
+        hosts.start("db-1", false);
+        shows(&terminal, size, &["3 hosts", "db-1"]);
+        // The first by name.
+        hosts.stop("db-1");
+        terminal.shows_within(AWAY_WITHIN, &["1 away", "away: no snapshot for"]);
+        // It does not keep the rest from being looked at.
+        terminal.press(&["End", "Enter"]);
+        shows(
+            &terminal,
+            size,
+            &["web-2", "s old", "Containers 1", "shop.web"],
+        );
+        terminal.press(&["Escape"]);
+        hosts.start("db-1", true);
+        terminal.hides("1 away");
+        terminal.press(&["q"]);
+        terminal.ends(0);
+        for name in ["web-1", "web-2", "db-1"] {
+            hosts.stop(name);
+        }
+    }
+}
+
+#[test]
+#[parallel]
+fn a_log_is_followed_while_it_is_looked_at() {
+    // It writes down who subscribes to what.
+    let hub = Hub::start("trace: true\n");
+    let mut hosts = Hosts::new(&hub);
+    hosts.start("web-1", true);
+    let subject = "agents.web-1.logs.shop%2Eweb";
+    for size in [SMALL, LARGE] {
+        let terminal = watch(&hub, size, &[], &[]);
+        terminal.shows(&["web-1"]);
+        terminal.press(&["Enter"]);
+        shows(&terminal, size, &["Containers 1", "shop.web"]);
+        let told = |what: &str| hub.log().matches(what).count();
+        let (subscribed, unsubscribed) = (told("SUB agents.web-1.logs."), told("[UNSUB "));
+        terminal.press(&["Enter"]);
+        shows(
+            &terminal,
+            size,
+            &["Log 0 lines", "registry/shop:1", "following"],
+        );
+        wait::until("a subscription", PATIENCE, || {
+            (told(&format!("SUB {subject}")) > subscribed).then_some(())
+        });
+        hosts.publish(
+            subject,
+            &[],
+            format!("{} line 1\n{} line 2\n", at(1), at(2)),
+        );
+        shows(&terminal, size, &["line 2", "Log 2 lines"]);
+        let dropped = [("System-Agent-Dropped", "7")];
+        hosts.publish(subject, &dropped, format!("{} line 10\n", at(10)));
+        shows(&terminal, size, &["line 10", "7 lost", "00:00:10"]);
+        hosts.publish(
+            "agents.web-1.logs.other",
+            &[],
+            format!("{} of another\n", at(11)),
+        );
+        let event = json!({"time": "2026-01-01T12:00:00.000Z", "action": "oom", "container": "shop.web", "id": "0123456789ab", "image": "registry/shop:1"});
+        hosts.publish("agents.web-1.events", &[], event.to_string());
+        terminal.press(&["Tab"]);
+        shows(&terminal, size, &["Events 1", "oom"]);
+        terminal.press(&["Tab"]);
+        terminal.hides("of another");
+        // Two at once would be another key.
+        terminal.press(&["Escape"]);
+        shows(&terminal, size, &["Containers 1"]);
+        terminal.press(&["Escape"]);
+        shows(&terminal, size, &["1 hosts"]);
+        wait::until("the subscription's end", PATIENCE, || {
+            (told("[UNSUB ") > unsubscribed).then_some(())
+        });
+    }
+}
+
+#[test]
+#[parallel]
+fn a_server_that_is_killed_is_told_of_and_connected_to_again() {
+    let mut hub = Hub::start("");
+    let mut hosts = Hosts::new(&hub);
+    hosts.start("web-1", false);
+    for size in [SMALL, LARGE] {
+        let terminal = watch(&hub, size, &[], &[]);
+        shows(&terminal, size, &["1 hosts", "connected"]);
+        hub.kill();
+        // What was known is still there.
+        shows(&terminal, size, &["! ", "away, again in", "web-1"]);
+        hub.run();
+        shows(&terminal, size, &["1 hosts", "  connected"]);
+        terminal.press(&["Enter"]);
+        shows(&terminal, size, &["s old", "Containers 1"]);
+        hub.kill();
+        shows(
+            &terminal,
+            size,
+            &["127.0.0.1:", "away, again in", "Containers 1"],
+        );
+        hub.run();
+        terminal.hides("away");
+        terminal.press(&["C-c"]);
+        terminal.ends(0);
+    }
+}
+
+#[test]
+#[parallel]
+fn a_server_that_is_not_there_is_tried_again_at_once_where_that_is_asked_for() {
+    let mut hub = Hub::start("");
+    hub.kill();
+    let terminal = watch(&hub, SMALL, &[], &[]);
+    // By then it waits for long.
+    terminal.shows(&["cannot connect", "again in 8 s"]);
+    hub.run();
+    terminal.press(&["R"]);
+    wait::until("a connection", Duration::from_secs(3), || {
+        terminal.screen().contains("  connected").then_some(())
+    });
+}
+
+#[test]
+#[parallel]
+fn messages_that_are_none_are_counted() {
+    let hub = Hub::start("");
+    let mut hosts = Hosts::new(&hub);
+    hosts.start("web-1", false);
+    let terminal = watch(&hub, LARGE, &[], &[]);
+    terminal.shows(&["1 hosts"]);
+    hosts.publish("agents.odd.snapshot", &[], "{\"timestamp\":");
+    hosts.publish(
+        "agents.odd.snapshot",
+        &[("Content-Encoding", "zstd")],
+        "not zstd",
+    );
+    hosts.publish("agents.odd.snapshot", &[("Content-Encoding", "br")], "{}");
+    let bomb = zstd::encode_all(&vec![b' '; 64 << 20][..], 3).unwrap();
+    hosts.publish("agents.odd.snapshot", &[("Content-Encoding", "zstd")], bomb);
+    hosts.publish("agents.web-1.events", &[], "[]");
+    shows(
+        &terminal,
+        LARGE,
+        &[
+            "! 5 messages not understood",
+            "agents.web-1.events: not JSON",
+        ],
+    );
+    // The rest goes on.
+    terminal.press(&["Enter"]);
+    terminal.shows(&["Containers 1"]);
+}
+
+#[test]
+#[parallel]
+fn who_is_not_let_in_is_told_so() {
+    let hub = Hub::start("authorization { user: viewer, password: correct-horse }\n");
+    let right = hub.file("right", "correct-horse\n");
+    let wrong = hub.file("wrong", "battery-staple\n");
+    let with = |password: &std::path::Path| {
+        let password = password.to_str().unwrap().to_owned();
+        watch(
+            &hub,
+            SMALL,
+            &[],
+            &[("NATS_USER", "viewer"), ("NATS_PASSWORD_FILE", &password)],
+        )
+    };
+    let refused = "refused the credentials";
+    with(&wrong).shows(&[refused, "R tries again"]);
+    watch(&hub, SMALL, &[], &[]).shows(&[refused]);
+    with(&right).shows(&["  connected"]);
+    // May connect, and not listen.
+    let hub = Hub::start(
+        "authorization { users: [{ user: viewer, password: correct-horse, permissions: { subscribe: { deny: \"agents.>\" } } }] }\n",
+    );
+    let password = hub
+        .file("password", "correct-horse")
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let terminal = watch(
+        &hub,
+        LARGE,
+        &[],
+        &[("NATS_USER", "viewer"), ("NATS_PASSWORD_FILE", &password)],
+    );
+    terminal.shows(&["Permissions Violation", "0 hosts"]);
+}
+
+#[test]
+#[parallel]
+fn tokens_and_seeds_let_in() {
+    let hub = Hub::start("authorization { token: s3cret-token }\n");
+    let file = hub
+        .file("token", "s3cret-token\n")
+        .to_str()
+        .unwrap()
+        .to_owned();
+    watch(&hub, SMALL, &[], &[("NATS_TOKEN_FILE", &file)]).shows(&["  connected"]);
+    let key = nkeys::KeyPair::new_user();
+    let hub = Hub::start(&format!(
+        "authorization {{ users: [{{ nkey: {} }}] }}\n",
+        key.public_key()
+    ));
+    let file = hub
+        .file("seed", &key.seed().unwrap())
+        .to_str()
+        .unwrap()
+        .to_owned();
+    watch(&hub, SMALL, &[], &[("NATS_NKEY_FILE", &file)]).shows(&["  connected"]);
+}
+
+#[test]
+#[parallel]
+fn tls_of_the_server_is_verified_and_a_certificate_shown() {
+    let authority = Authority::new();
+    let (server, client) = (authority.issue("server"), authority.issue("client"));
+    let ca = authority.certificate.to_str().unwrap();
+    let hub = Hub::start(&format!(
+        "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{ca}\", verify: true }}\n",
+        server.certificate.display(),
+        server.key.display()
+    ));
+    let (cert, key) = (
+        client.certificate.to_str().unwrap(),
+        client.key.to_str().unwrap(),
+    );
+    watch(
+        &hub,
+        SMALL,
+        &["--ca", ca, "--cert", cert, "--key", key],
+        &[],
+    )
+    .shows(&["  connected"]);
+    // Without a certificate of one's own, and with another authority's word.
+    watch(&hub, SMALL, &["--ca", ca], &[]).shows(&["away"]);
+    let other = Authority::new();
+    let other = other.certificate.to_str().unwrap();
+    watch(
+        &hub,
+        SMALL,
+        &["--ca", other, "--cert", cert, "--key", key],
+        &[],
+    )
+    .shows(&["away", "invalid peer certificate"]);
+    // A server without TLS will not do where it is asked for.
+    let plain = Hub::start("");
+    watch(&plain, SMALL, &["--ca", ca], &[]).shows(&["away"]);
+}
+
+#[test]
+#[parallel]
+fn what_cannot_be_understood_is_said_before_anything_is_shown() {
+    for (arguments, environment, code, said) in [
+        (
+            vec!["--nats", "nats://viewer:hunter2@hub"],
+            vec![],
+            1,
+            "NATS_PASSWORD_FILE",
+        ),
+        (vec!["--nats", "http://hub"], vec![], 1, "--nats: not a URL"),
+        (
+            vec!["--nats", "nats://hub", "web-1"],
+            vec![],
+            2,
+            "cannot be used with",
+        ),
+        (vec!["--ca", "ca.pem"], vec![], 2, "--nats"),
+        (
+            vec!["--nats", "nats://hub"],
+            vec![("NATS_USER", "viewer")],
+            78,
+            "NATS_USER: set without NATS_PASSWORD_FILE",
+        ),
+    ] {
+        let finished = Launch::new()
+            .args([&["watch"], &arguments[..]].concat())
+            .vars(&environment)
+            .run();
+        let stderr = finished.stderr.concat();
+        assert_eq!(finished.code(), code, "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains(said) && !stderr.contains("hunter2"),
+            "{arguments:?}: {stderr}"
+        );
+    }
+}

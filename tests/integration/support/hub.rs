@@ -1,0 +1,88 @@
+//! A NATS server of a test's own, Debian's, on the loopback.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{PATIENCE, net, wait};
+
+/// The server. It is killed on drop, and may be before.
+pub(crate) struct Hub {
+    port: u16,
+    directory: TempDir,
+    process: Option<Child>,
+}
+
+impl Hub {
+    /// Starts one with these further lines of configuration.
+    pub(crate) fn start(configuration: &str) -> Self {
+        let port = net::free_port();
+        let mut hub = Self {
+            port,
+            directory: tempfile::tempdir().unwrap(),
+            process: None,
+        };
+        let listen = format!("listen: \"127.0.0.1:{port}\"\n");
+        hub.file("hub.conf", &format!("{listen}{configuration}"));
+        hub.run();
+        hub
+    }
+
+    /// Starts it again on the same port.
+    pub(crate) fn run(&mut self) {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let log = fs::File::create(self.path().join("hub.log")).unwrap();
+        let child = Command::new("nats-server")
+            // Daemons live in sbin, which is not on every user's PATH.
+            .env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin"))
+            .arg("--config")
+            .arg(self.path().join("hub.conf"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("nats-server (Debian: nats-server) starts");
+        self.process = Some(child);
+        let listens = || net::listens(self.port).then_some(());
+        if wait::within(PATIENCE, listens).is_none() {
+            panic!("nats-server does not listen:\n{}", self.log());
+        }
+    }
+
+    /// Kills it at once (SIGKILL).
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Where its files are.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Writes a file beside its own.
+    pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// What it has logged since it was started last.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path().join("hub.log")).unwrap()
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
