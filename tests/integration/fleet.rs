@@ -233,7 +233,7 @@ fn a_log_is_followed_while_it_is_looked_at() {
 #[test]
 #[parallel]
 fn a_server_that_is_killed_is_told_of_and_connected_to_again() {
-    let mut hub = Hub::start("");
+    let mut hub = Hub::start("trace: true\n");
     let mut hosts = Hosts::new(&hub);
     hosts.start("web-1", false);
     for size in [SMALL, LARGE] {
@@ -254,6 +254,24 @@ fn a_server_that_is_killed_is_told_of_and_connected_to_again() {
         );
         hub.run();
         terminal.hides("away");
+        // What was looked at is told of in whole again, and its log followed.
+        terminal.press(&["Enter"]);
+        shows(&terminal, size, &["Log 0 lines"]);
+        hub.kill();
+        terminal.shows(&["away, again in"]);
+        hub.run();
+        terminal.hides("away");
+        wait::until("a subscription", PATIENCE, || {
+            hub.log()
+                .contains("SUB agents.web-1.logs.shop%2Eweb")
+                .then_some(())
+        });
+        hosts.publish(
+            "agents.web-1.logs.shop%2Eweb",
+            &[],
+            format!("{} line 1\n", at(1)),
+        );
+        shows(&terminal, size, &["Log 1 lines", "line 1"]);
         terminal.press(&["C-c"]);
         terminal.ends(0);
     }

@@ -242,6 +242,8 @@ async fn connection(
     }
     let mut log: Option<(String, Subscriber)> = None;
     let mut seen = LookedAt::default();
+    // What was looked at before is looked at still.
+    looked_at.mark_changed();
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
