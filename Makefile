@@ -4,7 +4,7 @@
 
 PROFILE ?= release
 
-.PHONY: help run test test-confined test-deb faults soak bench bench-fanout docs lint build deb image picture
+.PHONY: help run test test-confined test-deb faults soak bench bench-fanout bench-fleet docs lint build deb image picture
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ bench: ## as root: what the agent costs, beside other ways and agents; says how 
 # more. A glance: make bench-fanout BENCH_CLIENTS=100 BENCH_SECONDS=5 BENCH_MINUTES=1 BENCH_LOGS_MINUTES=1
 bench-fanout: ## how the agent serves 10,000 clients, beside a bare server; says how long it will take
 	@tests/setup/bench-fanout.sh
+
+# Settings: BENCH_HOSTS=500, BENCH_INTERVAL=5, BENCH_SECONDS=20 a window, BENCH_CONTAINERS=10, BENCH_STEPS=1000,2000,5000,10000,
+# BENCH_STEP_SECONDS=10, BENCH_MINUTES=8; benches/fleet/main.rs says more.
+# A glance: make bench-fleet BENCH_SECONDS=5 BENCH_STEPS= BENCH_CONTAINERS=0
+bench-fleet: ## 500 hosts by one NATS server, and how many more it takes; about 6 minutes beside the build
+	@tests/setup/bench-fleet.sh
 
 docs: ## writes docs/snapshot.md from the model's documentation
 	UPDATE_DOCS=1 cargo test --locked --test integration docs::

@@ -1,0 +1,94 @@
+//! A consumer of everything: reads each snapshot whole, as a program that keeps them would.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_nats::{ConnectOptions, Event};
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use system_agent::model::Snapshot;
+use tokio::runtime::Builder;
+
+use crate::hosts::answer;
+
+/// A snapshot that has been read this long after it was composed is late.
+const LATE: Duration = Duration::from_secs(1);
+/// Snapshots that wait to be read; further ones are missed.
+const MOST_WAITING: usize = 8192;
+
+/// What has come since the last report.
+#[derive(Default, Clone, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) messages: u64,
+    /// As they were sent, without subjects and headers.
+    pub(crate) bytes: u64,
+    pub(crate) late: u64,
+    /// That did not arrive, by their numbers.
+    pub(crate) missed: u64,
+    /// From being composed to being read, in milliseconds, the shortest first.
+    pub(crate) delays: Vec<u32>,
+}
+
+impl Report {
+    /// The delay that so many of a hundred do not exceed, in milliseconds.
+    pub(crate) fn percentile(&self, percent: usize) -> u32 {
+        let place = (self.delays.len() * percent / 100).min(self.delays.len().saturating_sub(1));
+        self.delays.get(place).copied().unwrap_or(u32::MAX)
+    }
+}
+
+pub(crate) fn run(server: &str) {
+    let report = Arc::new(Mutex::new(Report::default()));
+    let written = Arc::clone(&report);
+    let server = server.to_owned();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.spawn(async move { consume(&server, &written).await });
+    answer(|| {
+        let mut report = std::mem::take(&mut *report.lock().unwrap());
+        report.delays.sort_unstable();
+        report
+    });
+}
+
+async fn consume(server: &str, report: &Mutex<Report>) {
+    let options = ConnectOptions::new()
+        .subscription_capacity(MOST_WAITING)
+        .event_callback(|event| async move {
+            if let Event::SlowConsumer(_) | Event::Disconnected = event {
+                eprintln!("the consumer: {event}");
+            }
+        });
+    let client = options.connect(server).await.expect("a server");
+    let mut snapshots = client.subscribe("agents.*.snapshot").await.unwrap();
+    let mut newest: HashMap<String, u64> = HashMap::new();
+    while let Some(message) = snapshots.next().await {
+        let encoding = message
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get("Content-Encoding"));
+        let snapshot: Snapshot = match encoding {
+            Some(_) => {
+                serde_json::from_slice(&zstd::decode_all(&message.payload[..]).unwrap()).unwrap()
+            }
+            None => serde_json::from_slice(&message.payload).unwrap(),
+        };
+        let delay = SystemTime::now()
+            .duration_since(snapshot.timestamp.0)
+            .unwrap_or_default();
+        let seq = snapshot.agent.seq;
+        let before = newest.insert(snapshot.host.hostname.clone(), seq);
+        let mut report = report.lock().unwrap();
+        report.messages += 1;
+        report.bytes += message.payload.len() as u64;
+        report.late += u64::from(delay > LATE);
+        report.missed += before.map_or(0, |before| seq - before - 1);
+        report
+            .delays
+            .push(u32::try_from(delay.as_millis()).unwrap_or(u32::MAX));
+    }
+}
