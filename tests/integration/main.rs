@@ -23,6 +23,7 @@ mod host;
 mod layers;
 mod metrics;
 mod nats;
+mod nats_examples;
 mod options;
 mod protocol;
 mod shutdown;

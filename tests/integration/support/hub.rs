@@ -11,6 +11,7 @@ use super::{PATIENCE, net, wait};
 /// The server. It is killed on drop, and may be before.
 pub(crate) struct Hub {
     port: u16,
+    environment: Vec<(String, String)>,
     directory: TempDir,
     process: Option<Child>,
 }
@@ -19,13 +20,20 @@ impl Hub {
     /// Starts one with these further lines of configuration.
     pub(crate) fn start(configuration: &str) -> Self {
         let port = net::free_port();
+        let listen = format!("listen: \"127.0.0.1:{port}\"\n");
+        Self::configured(port, &format!("{listen}{configuration}"), &[])
+    }
+
+    /// Starts one with this configuration, which has it listen on that port, and this environment.
+    pub(crate) fn configured(port: u16, configuration: &str, environment: &[(&str, &str)]) -> Self {
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
         let mut hub = Self {
             port,
+            environment: environment.iter().map(owned).collect(),
             directory: tempfile::tempdir().unwrap(),
             process: None,
         };
-        let listen = format!("listen: \"127.0.0.1:{port}\"\n");
-        hub.file("hub.conf", &format!("{listen}{configuration}"));
+        hub.file("hub.conf", configuration);
         hub.run();
         hub
     }
@@ -37,6 +45,7 @@ impl Hub {
         let child = Command::new("nats-server")
             // Daemons live in sbin, which is not on every user's PATH.
             .env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin"))
+            .envs(self.environment.iter().cloned())
             .arg("--config")
             .arg(self.path().join("hub.conf"))
             .stdin(Stdio::null())
