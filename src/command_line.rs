@@ -49,7 +49,7 @@ pub struct Watch {
     /// An agent: HOST, HOST:PORT or an IPv6 address [default port: 9000]
     #[arg(value_name = "HOST[:PORT]", group = "reached")]
     pub hosts: Vec<String>,
-    /// All hosts whose agents publish to this NATS server: nats://HOST[:PORT] or tls://HOST[:PORT], or several of a cluster's
+    /// All hosts whose agents publish to this NATS server: nats://HOST:PORT or tls://HOST:PORT, or several of a cluster's
     #[arg(long, value_name = "URL[,URL]", group = "reached")]
     pub nats: Option<String>,
     /// Use TLS, and trust the authorities that this system trusts

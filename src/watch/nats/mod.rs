@@ -1,6 +1,7 @@
 //! All hosts of a fleet, by one connection to NATS: hosts are those whose agents publish there.
 
 mod credentials;
+mod log;
 mod message;
 mod roll;
 mod subject;
@@ -10,9 +11,7 @@ pub use credentials::Credentials;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, Message, ServerAddr, Subscriber,
-};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Message, ServerAddr};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -21,6 +20,7 @@ use tokio_rustls::rustls::ClientConfig;
 use super::brief::Brief;
 use super::feed::{News, Server, Told, Trouble};
 use crate::client::{Backoff, Identity, Trust, TrustError};
+use log::Log;
 use message::{Bad, Unpacker};
 use roll::{Change, Heard, Roll};
 
@@ -240,7 +240,7 @@ async fn connection(
     {
         return Ok(());
     }
-    let mut log: Option<(String, Subscriber)> = None;
+    let mut log: Option<Log> = None;
     let mut seen = LookedAt::default();
     // What was looked at before is looked at still.
     looked_at.mark_changed();
@@ -266,9 +266,9 @@ async fn connection(
                 }
                 let now = looked_at.borrow_and_update().clone();
                 let wanted = listener.log_of(&now);
-                if log.as_ref().map(|(subject, _)| subject) != wanted.as_ref() {
+                if log.as_ref().map(Log::subject) != wanted.as_deref() {
                     log = match wanted {
-                        Some(subject) => Some((subject.clone(), subscribe(subject).await?)),
+                        Some(subject) => Some(Log::follow(&client, subject).await.ok_or_else(lost)?),
                         None => None,
                     };
                 }
@@ -287,9 +287,9 @@ async fn connection(
 }
 
 /// The next message of a log that is followed.
-async fn of_log(log: &mut Option<(String, Subscriber)>) -> Option<Message> {
+async fn of_log(log: &mut Option<Log>) -> Option<Message> {
     match log {
-        Some((_, subscriber)) => subscriber.next().await,
+        Some(log) => log.next().await,
         None => std::future::pending().await,
     }
 }
@@ -421,7 +421,13 @@ impl Listener {
     fn complaint(&mut self, event: Event) {
         match event {
             Event::SlowConsumer(_) => self.trouble.missed += 1,
-            Event::ServerError(error) => self.trouble.last = error.to_string(),
+            Event::ServerError(error) => {
+                let error = error.to_string();
+                // Who may not ask for what is kept sees what comes.
+                if !error.contains(log::KEPT) {
+                    self.trouble.last = error;
+                }
+            }
             // The rest shows by itself.
             _ => {}
         }
