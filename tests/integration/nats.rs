@@ -259,6 +259,15 @@ fn tls_is_verified_and_a_certificate_shown() {
     snapshot(&mut all);
     drop(agent);
     while all.next_within(Duration::from_millis(500)).is_some() {}
+    // Where no authorities are named, the system's count.
+    let agent = publishing(&server.tls_url())
+        .var("SSL_CERT_FILE", ca)
+        .var("NATS_CERT_FILE", &of_agent.certificate)
+        .var("NATS_KEY_FILE", &of_agent.key)
+        .start();
+    snapshot(&mut all);
+    drop(agent);
+    while all.next_within(Duration::from_millis(500)).is_some() {}
     // Whose certificate it does not know is refused, and so is whoever shows none: nothing is published.
     let of_stranger = launch(&server.tls_url(), &stranger.certificate)
         .var("NATS_CERT_FILE", &of_agent.certificate)
@@ -325,6 +334,20 @@ fn a_server_that_is_away_is_told_once_and_gets_the_newest_when_it_comes() {
             "{}",
             next["agent"]
         );
+    }
+}
+
+#[test]
+#[parallel]
+fn any_of_several_servers_will_do() {
+    let (mut one, mut other) = (NatsServer::prepare(""), NatsServer::prepare(""));
+    let _agent = publishing(&format!("{},{}", one.url(), other.url())).start();
+    for _ in 0..2 {
+        other.run();
+        let client = other.client();
+        snapshot(&mut client.subscribe("agents.>"));
+        other.kill();
+        std::mem::swap(&mut one, &mut other);
     }
 }
 
