@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use serial_test::parallel;
+use serial_test::{parallel, serial};
 
 use super::container::Container;
 use super::engine::PrivateEngine;
@@ -213,7 +213,7 @@ fn a_crash_loop_is_told_in_order() {
 
 /// One that wants every fifth snapshot, and one that does not read for a while, miss nothing.
 #[test]
-#[parallel]
+#[serial]
 fn whoever_is_sent_fewer_snapshots_is_told_as_much() {
     let agent = agent();
     let fifth = Told::listen(&agent, r#"{"sections":["events"],"every":5}"#);
