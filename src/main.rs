@@ -8,8 +8,8 @@ use std::process;
 use clap::Parser;
 use system_agent::client::{Connector, Identity, Trust, TrustError, host_name};
 use system_agent::command_line::{Arguments, CheckTarget, Command, Watch};
-use system_agent::settings::{ApiKey, ApiKeys, CollectSettings, Problems, Settings};
-use system_agent::watch::{self, Credentials, Fleet, Watched};
+use system_agent::settings::{ApiKey, ApiKeys, CollectSettings, NatsLogin, Problems, Settings};
+use system_agent::watch::{self, Fleet, Watched};
 use system_agent::{app, check, memory, secrets, snapshot, telemetry};
 use zeroize::Zeroizing;
 
@@ -114,8 +114,8 @@ fn print_snapshot(pretty: bool) -> i32 {
 
 fn watch(arguments: &Watch) -> i32 {
     let watched = if let Some(urls) = &arguments.nats {
-        match Credentials::from_env(variables().into_iter()) {
-            Ok(credentials) => match fleet(arguments, urls, credentials) {
+        match NatsLogin::from_env(variables().into_iter()) {
+            Ok(login) => match fleet(arguments, urls, login) {
                 Ok(fleet) => Ok(Watched::Fleet(fleet)),
                 Err(why) => {
                     complain(format_args!("--nats: {why}"));
@@ -180,9 +180,9 @@ fn agents(arguments: &Watch, keys: Option<ApiKeys>) -> Result<Vec<(String, Conne
 }
 
 /// How a fleet is reached.
-fn fleet(arguments: &Watch, urls: &str, credentials: Credentials) -> Result<Fleet, String> {
+fn fleet(arguments: &Watch, urls: &str, login: Option<NatsLogin>) -> Result<Fleet, String> {
     let (trust, identity) = tls(arguments)?;
-    Fleet::new(urls, credentials, trust.as_ref(), identity.as_ref())
+    Fleet::new(urls, login, trust.as_ref(), identity.as_ref())
 }
 
 /// Whom to trust, where TLS is asked for, and who to be where that is asked for.

@@ -42,14 +42,8 @@ pub(super) async fn connect(
     subjects: &Subjects,
     news: Recipient<LinkNews>,
 ) -> io::Result<Client> {
-    let options = match settings.login.clone() {
-        Some(login) => {
-            ConnectOptions::with_auth_callback(move |nonce| ready(answer(&login, &nonce)))
-        }
-        None => ConnectOptions::new(),
-    };
     let events = news.clone();
-    let mut options = options
+    let mut options = options(settings.login.clone())
         .name(format!("system-agent {}", subjects.host()))
         .retry_on_initial_connect()
         .reconnect_delay_callback(pause)
@@ -81,6 +75,16 @@ pub(super) async fn connect(
         .map_err(io::Error::other)
 }
 
+/// How a connection begins: with what proves to a server who one is.
+pub(crate) fn options(login: Option<NatsLogin>) -> ConnectOptions {
+    match login {
+        Some(login) => {
+            ConnectOptions::with_auth_callback(move |nonce| ready(answer(&login, &nonce)))
+        }
+        None => ConnectOptions::new(),
+    }
+}
+
 fn pause(attempts: usize) -> Duration {
     let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
     let nominal = FIRST_PAUSE
@@ -103,7 +107,7 @@ fn reason(error: &str) -> &str {
         .unwrap_or(error)
 }
 
-/// What proves to a server who the agent is, from the file as it is now.
+/// What proves to a server who one is, from the file as it is now.
 fn answer(login: &NatsLogin, nonce: &[u8]) -> Result<Auth, AuthError> {
     let secret = login
         .load()

@@ -9,6 +9,7 @@ mod link;
 mod news;
 mod publisher;
 mod queue;
-mod subject;
+pub(crate) mod subject;
 
+pub(crate) use link::options;
 pub use publisher::{NatsPublisher, Subscriptions};

@@ -6,6 +6,24 @@ use std::sync::Arc;
 /// What events and log lines are published as, of every agent: what a stream keeps.
 pub(super) const KEPT: [&str; 2] = ["agents.*.events", "agents.*.logs.>"];
 
+/// The snapshots, and the events, of all hosts.
+pub(crate) const SNAPSHOTS: &str = "agents.*.snapshot";
+pub(crate) const EVENTS: &str = "agents.*.events";
+
+/// The longest token that is taken for a host's, in bytes: names are shorter, even with each byte escaped.
+const LONGEST_HOST: usize = 1024;
+
+/// A container's log lines, of one host.
+pub(crate) fn logs(host: &str, container: &str) -> String {
+    format!("agents.{host}.logs.{}", token(container))
+}
+
+/// Whose a subject is: the token of its host.
+pub(crate) fn host(subject: &str) -> Option<&str> {
+    let host = subject.strip_prefix("agents.")?.split('.').next()?;
+    (!host.is_empty() && host.len() <= LONGEST_HOST).then_some(host)
+}
+
 /// The subjects of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Subjects {
@@ -31,7 +49,7 @@ impl Subjects {
     }
 
     pub(super) fn logs(&self, container: &str) -> Arc<str> {
-        format!("agents.{}.logs.{}", self.host, token(container)).into()
+        logs(&self.host, container).into()
     }
 }
 
@@ -51,6 +69,24 @@ fn token(name: &str) -> String {
         }
     }
     token
+}
+
+/// The name that a token is made of; the token itself where it is made of none.
+pub(crate) fn name(of: &str) -> String {
+    let mut name = Vec::with_capacity(of.len());
+    let mut rest = of.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            name.push(byte);
+            continue;
+        }
+        let digits = [rest.next(), rest.next()].map(|digit| char::from(digit?).to_digit(16));
+        match digits {
+            [Some(high), Some(low)] => name.push((high * 16 + low) as u8),
+            _ => return of.to_owned(),
+        }
+    }
+    String::from_utf8(name).unwrap_or_else(|_| of.to_owned())
 }
 
 /// Whether a pattern with wildcards has this subject, by NATS's rules: `*` is one token, `>` one or more at the end.
@@ -73,7 +109,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{KEPT, Subjects, covers, token};
+    use super::{KEPT, Subjects, covers, host, logs, name, token};
 
     #[test]
     fn a_name_is_one_token() {
@@ -124,6 +160,46 @@ mod tests {
                 let before = seen.insert(token, name.clone());
                 prop_assert!(before.is_none(), "{before:?} and {name:?}");
             }
+        }
+    }
+
+    #[test]
+    fn names_come_back_from_their_tokens() {
+        for (plain, escaped) in [
+            ("web-1", "web-1"),
+            ("db_2.example.org", "db_2%2Eexample%2Eorg"),
+            ("häuser *>", "h%C3%A4user%20%2A%3E"),
+            ("%", "%25"),
+        ] {
+            assert_eq!(token(plain), escaped);
+            assert_eq!(name(escaped), plain);
+        }
+        // What no name becomes stands for itself.
+        for odd in ["%", "%2", "%zz", "a%C3", "%é"] {
+            assert_eq!(name(odd), odd);
+        }
+    }
+
+    #[test]
+    fn subjects_tell_the_host() {
+        assert_eq!(host("agents.web-1.snapshot"), Some("web-1"));
+        assert_eq!(host("agents..snapshot"), None);
+        assert_eq!(host("other.web-1.snapshot"), None);
+        assert_eq!(host(&format!("agents.{}.snapshot", "a".repeat(2000))), None);
+        assert_eq!(logs("web-1", "a.b"), "agents.web-1.logs.a%2Eb");
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_comes_back(any in "\\PC{1,40}") {
+            let escaped = token(&any);
+            prop_assert!(escaped.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_%".contains(&byte)));
+            prop_assert_eq!(name(&escaped), any);
+        }
+
+        #[test]
+        fn any_token_has_a_name(any: String) {
+            name(&any);
         }
     }
 }

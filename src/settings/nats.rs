@@ -1,5 +1,6 @@
 //! The NATS server that snapshots, events and log lines are published to.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use super::key::read_secret;
 use super::parse::Reader;
 use super::raw::RawSettings;
 use super::tls::{load, read_certificates, read_key, root_store};
-use super::{Problem, parse};
+use super::{Problem, Problems, parse};
 use crate::model::{Encoding, Section, Sections};
 
 /// What is accepted as `NATS_URL`.
@@ -258,7 +259,11 @@ fn read_identity(reader: &mut Reader, raw: &RawSettings) -> Option<(PathBuf, Pat
     None
 }
 
-fn parse_servers(text: &str) -> Result<Vec<ServerAddr>, String> {
+/// Servers by their URLs, separated by commas.
+///
+/// # Errors
+/// What is wrong with one, by its place; none is shown, as a secret might be in it.
+pub(crate) fn parse_servers(text: &str) -> Result<Vec<ServerAddr>, String> {
     let servers: Vec<_> = text.split(',').map(str::trim).collect();
     if servers.len() > MOST_SERVERS {
         return Err(format!("over {MOST_SERVERS} servers; {ACCEPTED}"));
@@ -316,6 +321,27 @@ fn parse_sections(text: &str) -> Result<Sections, String> {
 }
 
 impl NatsLogin {
+    /// That of whoever listens: of `NATS_CREDENTIALS_FILE`, `NATS_NKEY_FILE`, `NATS_TOKEN_FILE`, or `NATS_USER` with
+    /// `NATS_PASSWORD_FILE`; none where none is set. Its file is tried.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn from_env(
+        vars: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Option<Self>, Problems> {
+        let mut reader = Reader::new(vars);
+        let raw = reader.raw();
+        let login = Self::read(&mut reader, &raw);
+        if let Some(Err(problem)) = login.as_ref().map(Self::load) {
+            reader.problem(problem.variable, problem.text);
+        }
+        let problems = reader.finish();
+        match problems.0.is_empty() {
+            true => Ok(login),
+            false => Err(problems),
+        }
+    }
+
     /// None where there is none, or the reader took note of a problem.
     fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
         let password = match (&raw.nats_user, &raw.nats_password_file) {

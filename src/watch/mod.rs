@@ -24,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-pub use nats::{Credentials, Fleet};
+pub use nats::Fleet;
 
 use crate::client::Connector;
 use crate::settings::CollectSettings;

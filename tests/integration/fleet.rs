@@ -479,7 +479,12 @@ fn what_cannot_be_understood_is_said_before_anything_is_shown() {
             1,
             "NATS_PASSWORD_FILE",
         ),
-        (vec!["--nats", "http://hub"], vec![], 1, "--nats: not a URL"),
+        (
+            vec!["--nats", "http://hub"],
+            vec![],
+            1,
+            "--nats: server 1: unsupported scheme",
+        ),
         (
             vec!["--nats", "nats://hub", "web-1"],
             vec![],
@@ -491,7 +496,7 @@ fn what_cannot_be_understood_is_said_before_anything_is_shown() {
             vec!["--nats", "nats://hub"],
             vec![("NATS_USER", "viewer")],
             78,
-            "NATS_USER: set without NATS_PASSWORD_FILE",
+            "NATS_PASSWORD_FILE: not set",
         ),
     ] {
         let finished = Launch::new()

@@ -1,12 +1,8 @@
 //! All hosts of a fleet, by one connection to NATS: hosts are those whose agents publish there.
 
-mod credentials;
 mod log;
 mod message;
 mod roll;
-mod subject;
-
-pub use credentials::Credentials;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +16,8 @@ use tokio_rustls::rustls::ClientConfig;
 use super::brief::Brief;
 use super::feed::{News, Server, Told, Trouble};
 use crate::client::{Backoff, Identity, Trust, TrustError};
+use crate::nats::{options, subject};
+use crate::settings::{NatsLogin, address_of, parse_servers};
 use log::Log;
 use message::{Bad, Unpacker};
 use roll::{Change, Heard, Roll};
@@ -38,7 +36,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Where a fleet is heard of, and how it is reached.
 pub struct Fleet {
     servers: Vec<ServerAddr>,
-    credentials: Credentials,
+    login: Option<NatsLogin>,
     tls: Option<Arc<ClientConfig>>,
     /// Whether a server without TLS will not do.
     tls_only: bool,
@@ -62,11 +60,11 @@ impl Fleet {
     /// What is wrong with them; no URL is shown, as a secret might be in it.
     pub fn new(
         urls: &str,
-        credentials: Credentials,
+        login: Option<NatsLogin>,
         trust: Option<&Trust>,
         identity: Option<&Identity>,
     ) -> Result<Self, String> {
-        let servers: Vec<ServerAddr> = urls.split(',').map(server).collect::<Result<_, _>>()?;
+        let servers = parse_servers(urls)?;
         let tls_only = trust.is_some();
         // Which server wants TLS is known when it says so; then it is the system's authorities that count.
         let system = match trust {
@@ -85,7 +83,7 @@ impl Fleet {
             .transpose();
         Ok(Self {
             servers,
-            credentials,
+            login,
             tls: tls.map_err(|error: TrustError| error.to_string())?,
             tls_only,
         })
@@ -94,19 +92,12 @@ impl Fleet {
     /// What it is called on the screen: hosts and ports.
     #[must_use]
     pub fn name(&self) -> String {
-        let names = self.servers.iter().map(|server| match server.host() {
-            host if host.contains(':') => format!("[{host}]:{}", server.port()),
-            host => format!("{host}:{}", server.port()),
-        });
+        let names = self.servers.iter().map(address_of);
         names.collect::<Vec<_>>().join(", ")
     }
 
     async fn connect(&self, complaints: mpsc::Sender<Event>) -> Result<Client, Failed> {
-        let options = self
-            .credentials
-            .options()
-            .map_err(|why| Failed { why, in_vain: true })?;
-        let options = options
+        let options = options(self.login.clone())
             .name("system-agent watch")
             .connection_timeout(PATIENCE)
             .ping_interval(ASKED_EVERY)
@@ -150,24 +141,6 @@ struct Failed {
     why: String,
     /// Whether it would fail again.
     in_vain: bool,
-}
-
-fn server(url: &str) -> Result<ServerAddr, String> {
-    let accepted = "accepted: nats://HOST[:PORT] or tls://HOST[:PORT], several separated by commas";
-    let server: ServerAddr = url
-        .trim()
-        .parse()
-        .map_err(|_| format!("not a URL; {accepted}"))?;
-    if !["nats", "tls"].contains(&server.scheme()) || server.host().is_empty() {
-        return Err(format!("not a URL of a NATS server; {accepted}"));
-    }
-    if server.has_user_pass() || server.username().is_some() || server.password().is_some() {
-        return Err(format!(
-            "credentials in a URL are seen by everyone; {accepted}, and the credentials in NATS_CREDENTIALS_FILE, \
-             NATS_NKEY_FILE, NATS_TOKEN_FILE, or NATS_USER with NATS_PASSWORD_FILE"
-        ));
-    }
-    Ok(server)
 }
 
 /// Tells of all hosts until nobody listens.
@@ -436,37 +409,18 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
-    use super::{Credentials, Fleet};
+    use super::Fleet;
 
     fn fleet(urls: &str) -> Result<String, String> {
-        let nothing = Credentials::from_env(std::iter::empty()).unwrap();
-        Fleet::new(urls, nothing, None, None).map(|fleet| fleet.name())
+        Fleet::new(urls, None, None, None).map(|fleet| fleet.name())
     }
 
     #[test]
     fn servers_are_named_by_their_urls() {
         assert_eq!(fleet("nats://hub").unwrap(), "hub:4222");
         assert_eq!(
-            fleet("hub:14222, nats://[::1]:4223").unwrap(),
+            fleet("tls://hub:14222, nats://[::1]:4223").unwrap(),
             "hub:14222, [::1]:4223"
         );
-    }
-
-    #[test]
-    fn urls_with_secrets_and_others_are_refused() {
-        for (urls, said) in [
-            ("", "not a URL"),
-            ("nats://hub,", "not a URL"),
-            ("ws://hub", "not a URL of a NATS server"),
-            ("https://hub", "not a URL"),
-            ("nats://viewer:hunter2@hub", "NATS_PASSWORD_FILE"),
-            ("nats://hub,nats://hunter2@hub", "NATS_TOKEN_FILE"),
-        ] {
-            let refused = fleet(urls).unwrap_err();
-            assert!(
-                refused.contains(said) && !refused.contains("hunter2"),
-                "{urls}: {refused}"
-            );
-        }
     }
 }
