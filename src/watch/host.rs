@@ -180,7 +180,7 @@ impl Host {
     /// Takes in new lines of a container's log, if it is the one that is looked at.
     pub(super) fn take_lines(&mut self, container: &str, lines: &[String], dropped: u64) {
         if let Some(log) = self.log.as_mut().filter(|log| log.container == container) {
-            log.dropped += dropped;
+            log.dropped = log.dropped.saturating_add(dropped);
             log.add(lines);
         }
     }
@@ -271,7 +271,8 @@ impl Trace {
 impl Log {
     fn take(&mut self, snapshot: &Snapshot) {
         if let Some(dropped) = &snapshot.logs_dropped {
-            self.dropped += dropped.get(&self.container).copied().unwrap_or_default();
+            let dropped = dropped.get(&self.container).copied();
+            self.dropped = self.dropped.saturating_add(dropped.unwrap_or_default());
         }
         let Some(told) = snapshot.logs.get(&self.container) else {
             return;

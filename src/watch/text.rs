@@ -82,7 +82,8 @@ pub(super) fn bars(values: impl Iterator<Item = f64>, highest: f64) -> String {
     values
         .map(|value| {
             let height = (value / highest.max(f64::MIN_POSITIVE) * 8.0).ceil();
-            BARS[(height.clamp(1.0, 8.0) as usize) - 1]
+            // What is not a number, as is a part of what is beyond all, is the lowest.
+            BARS[(height as usize).clamp(1, BARS.len()) - 1]
         })
         .collect()
 }
@@ -161,6 +162,9 @@ mod tests {
         assert_eq!(age(Duration::from_secs(61)), "1m");
         assert_eq!(bars([0.0, 50.0, 100.0, 200.0].into_iter(), 100.0), "▁▄██");
         assert_eq!(bars([0.0].into_iter(), 0.0), "▁");
+        let beyond = [f64::INFINITY, f64::NAN, -1.0];
+        assert_eq!(bars(beyond.into_iter(), f64::INFINITY), "▁▁▁");
+        assert_eq!(bars(beyond.into_iter(), 1.0), "█▁▁");
     }
 
     #[test]

@@ -72,7 +72,10 @@ impl Roll {
             let entry = Entry {
                 number: self.next,
                 at: now,
-                interval: brief.read_every.unwrap_or_default().max(AT_FIRST),
+                interval: brief
+                    .read_every
+                    .unwrap_or_default()
+                    .clamp(AT_FIRST, LONGEST),
                 silent: false,
                 last: None,
                 line: Box::default(),

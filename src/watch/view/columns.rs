@@ -314,7 +314,9 @@ fn network(snapshot: &Snapshot) -> Vec<Row> {
                 (None, None) => Value::text("-").level(Level::Dim),
             };
             let sum = |one: Option<u64>, other: Option<u64>| {
-                let sum = one.unwrap_or_default() + other.unwrap_or_default();
+                let sum = one
+                    .unwrap_or_default()
+                    .saturating_add(other.unwrap_or_default());
                 count(sum).level(if sum > 0 { Level::Warn } else { Level::Dim })
             };
             Row {

@@ -182,8 +182,11 @@ fn about(container: &Container, theme: Theme) -> Vec<Line<'static>> {
     let traffic = container
         .network
         .values()
-        .fold((0, 0), |(received, sent), interface| {
-            (received + interface.rx_bytes, sent + interface.tx_bytes)
+        .fold((0_u64, 0_u64), |(received, sent), interface| {
+            (
+                received.saturating_add(interface.rx_bytes),
+                sent.saturating_add(interface.tx_bytes),
+            )
         });
     let text = format!(
         "↓ {} ↑ {}",

@@ -662,8 +662,10 @@ fn a_host_of_a_fleet_is_opened_whole() {
     shown.news(0, lines("db", 0..3, 0));
     shown.news(0, lines("api", 100..103, 0));
     shown.news(0, lines("db", 3..5, 2));
+    assert!(shown.shows("· 2 lost"));
+    shown.news(0, lines("db", 0..0, u64::MAX));
     assert!(
-        shown.shows("Log 5 lines · 2 lost")
+        shown.shows("Log 5 lines · 18446744073709551615 lost")
             && shown.shows("line 4 of")
             && !shown.shows("line 100 of")
     );
@@ -729,4 +731,44 @@ fn what_is_wrong_with_the_way_to_a_fleet_is_told() {
         last: "agents.web-9.snapshot: not JSON as expected".to_owned(),
     }));
     assert!(shown.shows("! 3 messages not understood; 12 messages of more hosts than are listed"));
+}
+
+#[test]
+fn fuzz_whatever_is_told_is_drawn() {
+    let whole = snapshot("web-1", 3).to_string();
+    let odd = failing("web-1").to_string();
+    let event = snapshot("web-1", 1)["events"][0].to_string();
+    let extreme = whole.replace("12.5", "1e308").replace("31.0", "1e300");
+    let mut shown = Shown::of_fleet(120, 40);
+    shown.appears(0, &snapshot("web-1", 1));
+    let keys = [
+        KeyCode::Enter,
+        KeyCode::Tab,
+        KeyCode::Down,
+        KeyCode::Esc,
+        KeyCode::Char('s'),
+    ];
+    let mut random = fastrand::Rng::new();
+    let seeds = [whole, odd, event, extreme];
+    let seeds = seeds.each_ref().map(String::as_bytes);
+    crate::fuzzing::run("watch", &seeds, |input| {
+        let told = if let Ok(snapshot) = serde_json::from_slice(input) {
+            match random.bool() {
+                true => Told::Opened { snapshot },
+                false => Told::Snapshot {
+                    snapshot,
+                    first: false,
+                },
+            }
+        } else if let Ok(brief) = Brief::read(input) {
+            Told::Brief(Box::new(brief))
+        } else if let Ok(event) = serde_json::from_slice(input) {
+            Told::Event(event)
+        } else {
+            return;
+        };
+        shown.news(0, told);
+        shown.keys(&[keys[random.usize(0..keys.len())]]);
+        shown.drawn();
+    });
 }
