@@ -100,7 +100,7 @@ fn failure(server: Server) -> Option<(String, String)> {
 }
 
 /// A library's error without what only its makers understand.
-fn reason(error: &str) -> &str {
+pub(crate) fn reason(error: &str) -> &str {
     let ours = error.strip_prefix("failed signing nonce: AuthError(");
     let ours = ours.and_then(|ours| ours.strip_suffix(')'));
     ours.or_else(|| error.strip_prefix("IO error: "))

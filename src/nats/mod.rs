@@ -11,5 +11,5 @@ mod publisher;
 mod queue;
 pub(crate) mod subject;
 
-pub(crate) use link::options;
+pub(crate) use link::{options, reason};
 pub use publisher::{NatsPublisher, Subscriptions};

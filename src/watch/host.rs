@@ -19,6 +19,8 @@ const LATE: Duration = Duration::from_secs(10);
 pub(super) struct Host {
     /// Where it is, as it was asked for.
     pub(super) address: String,
+    /// Whether that is the name that a server lets its agent publish by.
+    is_vouched_for: bool,
     pub(super) link: Link,
     pub(super) heard: Option<Heard>,
     /// The newest snapshot, where all of it is told of.
@@ -91,9 +93,18 @@ pub(super) struct Log {
 }
 
 impl Host {
+    /// One of a fleet, by the name that is in its subjects.
+    pub(super) fn of_fleet(name: String) -> Self {
+        Self {
+            is_vouched_for: true,
+            ..Self::new(name)
+        }
+    }
+
     pub(super) fn new(address: String) -> Self {
         Self {
             address,
+            is_vouched_for: false,
             link: Link::Connecting,
             heard: None,
             snapshot: None,
@@ -196,8 +207,12 @@ impl Host {
         self.events = all.events;
     }
 
-    /// Its own name, where it is known.
+    /// What it is called: in a fleet as the server lets its agent publish, which nobody else can say; else by its own name,
+    /// where that is known.
     pub(super) fn name(&self) -> &str {
+        if self.is_vouched_for {
+            return &self.address;
+        }
         self.heard
             .as_ref()
             .map(|heard| heard.brief.hostname.as_str())

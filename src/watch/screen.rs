@@ -171,7 +171,7 @@ impl Screen {
             }
         };
         match told {
-            Told::Appeared { name } => drop(self.hosts.insert(number, Host::new(name))),
+            Told::Appeared { name } => drop(self.hosts.insert(number, Host::of_fleet(name))),
             Told::Vanished => self.forget(number),
             told => {
                 let most_events = match self.uplink {

@@ -1,15 +1,21 @@
 //! A container's log: the newest piece that is kept of it, and each one that comes.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
 use async_nats::{Client, Message, Request, Subscriber};
 use futures_util::StreamExt;
 
+use super::message;
+
 /// Where the newest message of a subject is asked for that the stream keeps.
 pub(super) const KEPT: &str = "$JS.API.DIRECT.GET.AGENTS";
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How many of the newest pieces are told from those that come again: an agent repeats what it had no answer for, and what is kept
+/// may be what comes, too.
+const KNOWN: usize = 64;
 
 /// A log that is followed.
 pub(super) struct Log {
@@ -17,6 +23,8 @@ pub(super) struct Log {
     live: Subscriber,
     /// The newest piece that is kept, until it has come, or something newer has.
     kept: Option<Pin<Box<dyn Future<Output = Option<Message>>>>>,
+    /// The newest pieces, by their ids.
+    known: VecDeque<String>,
 }
 
 impl Log {
@@ -36,6 +44,7 @@ impl Log {
             subject,
             live,
             kept: Some(Box::pin(kept)),
+            known: VecDeque::new(),
         })
     }
 
@@ -45,6 +54,16 @@ impl Log {
 
     /// The next piece; nothing once the connection is lost. Nothing is lost where it is dropped half-way.
     pub(super) async fn next(&mut self) -> Option<Message> {
+        loop {
+            let message = self.any().await?;
+            if is_new(&mut self.known, message::id(&message)) {
+                return Some(message);
+            }
+        }
+    }
+
+    /// The next one, whether it has come before or not.
+    async fn any(&mut self) -> Option<Message> {
         if let Some(kept) = &mut self.kept {
             let next = tokio::select! {
                 // What comes may be what is kept.
@@ -58,5 +77,40 @@ impl Log {
             }
         }
         self.live.next().await
+    }
+}
+
+/// Whether a piece has not come before; one without an id is always new.
+fn is_new(known: &mut VecDeque<String>, id: Option<&str>) -> bool {
+    let Some(id) = id else {
+        return true;
+    };
+    if known.iter().any(|one| one == id) {
+        return false;
+    }
+    if known.len() == KNOWN {
+        known.pop_front();
+    }
+    known.push_back(id.to_owned());
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::{KNOWN, is_new};
+
+    #[test]
+    fn a_piece_that_comes_again_is_known() {
+        let mut known = VecDeque::new();
+        let mut is_new = |id| is_new(&mut known, id);
+        assert!(is_new(Some("a-1")) && !is_new(Some("a-1")));
+        assert!(is_new(None) && is_new(None));
+        let more: Vec<String> = (2..2 + KNOWN).map(|number| format!("a-{number}")).collect();
+        assert!(more.iter().all(|id| is_new(Some(id))));
+        assert!(!is_new(Some("a-2")));
+        // No more are kept.
+        assert!(is_new(Some("a-1")));
     }
 }

@@ -9,7 +9,7 @@ use crate::model::ContainerEvent;
 /// is set to more.
 const LONGEST_SNAPSHOT: usize = 16 * 1024 * 1024;
 /// The longest event, in bytes.
-const LONGEST_EVENT: usize = 16 * 1024;
+const LONGEST_EVENT: usize = 4 * 1024;
 /// The longest piece of a log, in bytes: twice what an agent sends.
 const LONGEST_LINES: usize = 1024 * 1024;
 
@@ -104,6 +104,11 @@ pub(super) fn dropped(message: &Message) -> u64 {
     count
         .and_then(|count| count.parse().ok())
         .unwrap_or_default()
+}
+
+/// What tells it from all others.
+pub(super) fn id(message: &Message) -> Option<&str> {
+    header(message, "Nats-Msg-Id")
 }
 
 fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {

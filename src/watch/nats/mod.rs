@@ -4,7 +4,9 @@ mod log;
 mod message;
 mod roll;
 
+use std::error::Error as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Message, ServerAddr};
@@ -16,7 +18,7 @@ use tokio_rustls::rustls::ClientConfig;
 use super::brief::Brief;
 use super::feed::{News, Server, Told, Trouble};
 use crate::client::{Backoff, Identity, Trust, TrustError};
-use crate::nats::{options, subject};
+use crate::nats::{options, reason, subject};
 use crate::settings::{NatsLogin, address_of, parse_servers};
 use log::Log;
 use message::{Bad, Unpacker};
@@ -96,7 +98,11 @@ impl Fleet {
         names.collect::<Vec<_>>().join(", ")
     }
 
-    async fn connect(&self, complaints: mpsc::Sender<Event>) -> Result<Client, Failed> {
+    async fn connect(
+        &self,
+        complaints: mpsc::Sender<Event>,
+        missed: Arc<AtomicU64>,
+    ) -> Result<Client, Failed> {
         let options = options(self.login.clone())
             .name("system-agent watch")
             .connection_timeout(PATIENCE)
@@ -106,8 +112,12 @@ impl Fleet {
             // Each is tried once: when and whether again is said on the screen, and so is not left to the client.
             .max_reconnects(self.servers.len())
             .event_callback(move |event| {
-                // Those that find no room are like those before them.
-                let _ = complaints.try_send(event);
+                match event {
+                    // There may be thousands, which would leave no room for others.
+                    Event::SlowConsumer(_) => drop(missed.fetch_add(1, Ordering::Relaxed)),
+                    // Those that find no room are like those before them.
+                    event => drop(complaints.try_send(event)),
+                }
                 std::future::ready(())
             });
         let options = match &self.tls {
@@ -117,16 +127,18 @@ impl Fleet {
         ConnectOptions::connect(options, &self.servers[..])
             .await
             .map_err(|error| {
-                let refused = matches!(
-                    error.kind(),
-                    ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication
-                );
-                let why = match refused {
-                    true => {
+                let refused = error.kind() == ConnectErrorKind::AuthorizationViolation;
+                let why = match error.kind() {
+                    ConnectErrorKind::AuthorizationViolation => {
                         "the NATS server refused the credentials: are NATS_… set to this fleet's?"
                             .to_owned()
                     }
-                    false => format!("cannot connect to {}: {error}", self.name()),
+                    // The file, which may be another one soon.
+                    ConnectErrorKind::Authentication => {
+                        let source = error.source().map(ToString::to_string);
+                        reason(&source.unwrap_or_else(|| error.to_string())).to_owned()
+                    }
+                    _ => format!("cannot connect to {}: {error}", self.name()),
                 };
                 Failed {
                     why,
@@ -156,6 +168,7 @@ pub(super) async fn follow(
         roll: Roll::default(),
         unpacker: Unpacker::new()?,
         trouble: Trouble::default(),
+        missed: Arc::default(),
         told: Trouble::default(),
         news,
     };
@@ -196,7 +209,8 @@ async fn connection(
     backoff: &mut Backoff,
 ) -> Result<(), Failed> {
     let (complaints, mut complained) = mpsc::channel(MOST_COMPLAINTS);
-    let client = fleet.connect(complaints).await?;
+    let missed = Arc::clone(&listener.missed);
+    let client = fleet.connect(complaints, missed).await?;
     let lost = || Failed {
         why: format!("the connection to {} is lost", fleet.name()),
         in_vain: false,
@@ -272,6 +286,8 @@ struct Listener {
     roll: Roll,
     unpacker: Unpacker,
     trouble: Trouble,
+    /// Messages that came faster than they were taken.
+    missed: Arc<AtomicU64>,
     /// As it was told last.
     told: Trouble,
     news: mpsc::Sender<News>,
@@ -377,6 +393,7 @@ impl Listener {
                 Change::Vanished(host) => self.tell(host, Told::Vanished).await?,
             }
         }
+        self.trouble.missed = self.missed.load(Ordering::Relaxed);
         if self.trouble != self.told {
             self.told = self.trouble.clone();
             self.say(News::Server(Server::Trouble(self.told.clone())))
@@ -393,7 +410,6 @@ impl Listener {
 
     fn complaint(&mut self, event: Event) {
         match event {
-            Event::SlowConsumer(_) => self.trouble.missed += 1,
             Event::ServerError(error) => {
                 let error = error.to_string();
                 // Who may not ask for what is kept sees what comes.

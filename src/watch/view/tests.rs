@@ -62,7 +62,7 @@ impl Shown {
 
     /// The feed tells of a host for the first time.
     fn appears(&mut self, host: usize, snapshot: &Value) {
-        let name = format!("host-{host}");
+        let name = snapshot["host"]["hostname"].as_str().unwrap().to_owned();
         self.news(host, Told::Appeared { name });
         self.brief(host, snapshot);
     }
@@ -601,6 +601,20 @@ fn brief_of_many_problems() -> Brief {
             .all(|(_, text)| text.chars().count() <= 200)
     );
     brief
+}
+
+/// It may publish under its own name alone, and could call itself anything in what it publishes.
+#[test]
+fn a_host_of_a_fleet_is_called_as_it_may_publish() {
+    let mut shown = Shown::of_fleet(80, 24);
+    let name = "web-1".to_owned();
+    shown.news(7, Told::Appeared { name });
+    shown.brief(7, &snapshot("db-1", 1));
+    let drawn = shown.drawn();
+    assert!(
+        drawn.contains("web-1") && !drawn.contains("db-1"),
+        "{drawn}"
+    );
 }
 
 #[test]
