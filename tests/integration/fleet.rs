@@ -357,6 +357,8 @@ fn messages_that_are_none_are_counted() {
     hosts.publish("agents.odd.snapshot", &[("Content-Encoding", "br")], "{}");
     let bomb = zstd::encode_all(&vec![b' '; 64 << 20][..], 3).unwrap();
     hosts.publish("agents.odd.snapshot", &[("Content-Encoding", "zstd")], bomb);
+    // Of which kind the last one is shall be known: each kind comes by itself.
+    shows(&terminal, LARGE, &["! 4 messages not understood"]);
     hosts.publish("agents.web-1.events", &[], "[]");
     shows(
         &terminal,
