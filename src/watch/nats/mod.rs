@@ -409,16 +409,13 @@ impl Listener {
     }
 
     fn complaint(&mut self, event: Event) {
-        match event {
-            Event::ServerError(error) => {
-                let error = error.to_string();
-                // Who may not ask for what is kept sees what comes.
-                if !error.contains(log::KEPT) {
-                    self.trouble.last = error;
-                }
+        // The rest shows by itself.
+        if let Event::ServerError(error) = event {
+            let error = error.to_string();
+            // Who may not ask for what is kept sees what comes.
+            if !error.contains(log::KEPT) {
+                self.trouble.last = error;
             }
-            // The rest shows by itself.
-            _ => {}
         }
     }
 }
