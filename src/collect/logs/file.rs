@@ -260,6 +260,11 @@ impl LogFile {
         self.tail = None;
     }
 
+    /// Whether there is a file, as the engine removes it with its container.
+    pub(super) fn is_there(&self) -> bool {
+        !matches!(self.path.try_exists(), Ok(false))
+    }
+
     /// What was written since a position, oldest first; none where that is lost.
     fn parts_since(
         &self,

@@ -13,8 +13,12 @@ use crate::settings::{CollectSettings, ContainerStats, HostRoot, Redaction};
 
 /// The most containers that have ended whose position is kept.
 pub(super) const MOST_ENDED: usize = 1024;
+/// The most of them that are removed, and so cannot be started again: what is kept of those is for clients that are behind.
+const MOST_REMOVED: usize = 128;
 /// How long the last lines of a container that has ended are kept.
 pub(super) const LAST_LINES: Duration = Duration::from_secs(60);
+/// How often it is looked whether it is still there.
+const LOOK_AGAIN: Duration = LAST_LINES;
 
 /// After this long in a round the logs that are left stay as they are until the next one: some may
 /// be long, and none keeps the others waiting.
@@ -60,6 +64,9 @@ struct Ended {
     log: Box<LogFile>,
     /// None once they are old.
     lines: Option<Arc<LogLines>>,
+    /// When it was looked last whether the container is still there, and whether it was not.
+    looked: Instant,
+    removed: bool,
 }
 
 /// What came of reading one container's log from its file.
@@ -172,14 +179,30 @@ impl Files {
             if ended.at.elapsed() > LAST_LINES {
                 ended.lines = None;
             }
+            if !ended.removed && ended.looked.elapsed() > LOOK_AGAIN {
+                ended.removed = !ended.log.is_there();
+                ended.looked = Instant::now();
+            }
         }
-        while self.ended.len() > MOST_ENDED {
-            let oldest = self.ended.iter().min_by_key(|(_, ended)| ended.at);
-            let Some(oldest) = oldest.map(|(id, _)| id.clone()) else {
-                return;
-            };
-            self.ended.remove(&oldest);
+        self.keep_newest(MOST_REMOVED, |ended| ended.removed);
+        self.keep_newest(MOST_ENDED, |_| true);
+    }
+
+    /// Of those that have ended and are of some kind, forgets the oldest beyond so many.
+    fn keep_newest(&mut self, most: usize, of: fn(&Ended) -> bool) {
+        let mut moments: Vec<Instant> = self
+            .ended
+            .values()
+            .filter(|ended| of(ended))
+            .map(|ended| ended.at)
+            .collect();
+        let surplus = moments.len().saturating_sub(most);
+        if surplus == 0 {
+            return;
         }
+        let (_, last, _) = moments.select_nth_unstable(surplus - 1);
+        let last = *last;
+        self.ended.retain(|_, ended| !of(ended) || ended.at > last);
     }
 
     fn meet(&mut self, listed: &Listed, inspected: &Inspected) -> Known {
@@ -279,11 +302,14 @@ impl Ended {
             Ok(false) | Err(_) => lines,
         };
         log.rest();
+        let now = Instant::now();
         Self {
             name,
-            at: Instant::now(),
+            at: now,
             lines,
             log,
+            looked: now,
+            removed: false,
         }
     }
 
@@ -299,5 +325,66 @@ impl Ended {
             position,
             lines: self.lines.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::{Ended, Files, LogFile, MOST_REMOVED, New};
+    use crate::settings::CollectSettings;
+
+    /// One that ended so many seconds ago.
+    fn ended(path: &Path, seconds: u64) -> Ended {
+        let at = Instant::now() - Duration::from_secs(seconds);
+        let id = Arc::from(format!("{seconds}"));
+        Ended {
+            name: "web".to_owned(),
+            at,
+            log: Box::new(LogFile::new(id, path.to_owned(), false, 50, New::All)),
+            lines: None,
+            looked: at,
+            removed: false,
+        }
+    }
+
+    #[test]
+    fn of_containers_that_are_removed_only_the_newest_are_kept() {
+        let settings = CollectSettings::from_env(std::iter::empty()).unwrap();
+        let mut files = Files::new(&settings);
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().join("there.log");
+        fs::write(&there, "").unwrap();
+        let gone = folder.path().join("gone.log");
+        let removed = MOST_REMOVED as u64 + 50;
+        for seconds in 0..removed {
+            let one = ended(&gone, 100 + seconds);
+            files.ended.insert(format!("removed-{seconds}"), one);
+        }
+        for seconds in 0..50 {
+            let one = ended(&there, 1000 + seconds);
+            files.ended.insert(format!("stopped-{seconds}"), one);
+        }
+        files.forget();
+        let kept = |id: String| files.ended.contains_key(&id);
+        assert_eq!(files.ended.len(), MOST_REMOVED + 50);
+        assert!((0..50).all(|number| kept(format!("stopped-{number}"))));
+        assert!(kept("removed-0".to_owned()) && !kept(format!("removed-{}", removed - 1)));
+    }
+
+    #[test]
+    fn who_has_just_ended_is_not_looked_for_yet() {
+        let settings = CollectSettings::from_env(std::iter::empty()).unwrap();
+        let mut files = Files::new(&settings);
+        for number in 0..MOST_REMOVED + 50 {
+            let one = ended(Path::new("/nonexistent"), 1);
+            files.ended.insert(number.to_string(), one);
+        }
+        files.forget();
+        assert_eq!(files.ended.len(), MOST_REMOVED + 50);
     }
 }
