@@ -59,8 +59,10 @@ pub(super) struct Kept {
 pub(super) enum Prepared {
     /// The stream is there. With what is odd about it.
     Stream(Arc<Kept>, Option<String>),
-    /// There will be none: why.
+    /// There is none that would do: why.
     NoStream(String),
+    /// Nobody answers who could have one: why. It may be that the way there is interrupted, as that from a leaf node to its hub.
+    NoJetStream(String),
     /// It cannot be told now: why.
     NotYet(String),
 }
@@ -94,7 +96,7 @@ pub(super) async fn prepare(client: Client, subjects: Subjects) -> Prepared {
             ErrorCode::STREAM_NOT_FOUND => create(context).await,
             ErrorCode::JETSTREAM_NOT_ENABLED
             | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT
-            | ErrorCode::NO_ACCOUNT => Prepared::NoStream("JetStream is not enabled".to_owned()),
+            | ErrorCode::NO_ACCOUNT => Prepared::NoJetStream("JetStream is not enabled".to_owned()),
             _ => Prepared::NotYet(error.to_string()),
         },
         _ => {
@@ -103,7 +105,7 @@ pub(super) async fn prepare(client: Client, subjects: Subjects) -> Prepared {
                 .and_then(|source| source.downcast_ref::<RequestError>());
             match cause.map(RequestError::kind) {
                 Some(RequestErrorKind::NoResponders) => {
-                    Prepared::NoStream("the server has no JetStream".to_owned())
+                    Prepared::NoJetStream("the server has no JetStream".to_owned())
                 }
                 _ => Prepared::NotYet(error.to_string()),
             }

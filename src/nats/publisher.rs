@@ -33,6 +33,8 @@ const NEWS: ClientId = FIRST_OF_THE_AGENTS_OWN + 1;
 const MOST_ON_THEIR_WAY: usize = 16;
 /// The pause before a message that was not taken comes again, or the server is asked for the stream again: about that.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The same where everything is published without a stream meanwhile: somebody may make one.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
 /// How many different complaints are told of one connection, or of one time without.
 const MOST_TOLD: usize = 32;
 /// How long the last bytes may take to leave.
@@ -56,6 +58,10 @@ pub struct NatsPublisher {
     life: String,
     route: Option<Route>,
     link: Link,
+    /// What asks for the stream, now or after a pause.
+    asking: Option<SpawnHandle>,
+    /// There was a stream: where nobody answers who could have one, it is out of reach and not gone.
+    had_stream: bool,
     /// Complaints that the log has of this connection, or of this time without.
     told: HashSet<String>,
     snapshots: Snapshots,
@@ -79,8 +85,8 @@ pub struct NatsPublisher {
 enum Link {
     /// There is none.
     Away,
-    /// There is one, and the stream is asked for.
-    Preparing(SpawnHandle),
+    /// There is one, and nothing but snapshots is published until it is known whether there is a stream.
+    Preparing,
     /// Everything can be published.
     Ready,
 }
@@ -127,6 +133,8 @@ impl NatsPublisher {
             subjects,
             route: None,
             link: Link::Away,
+            asking: None,
+            had_stream: false,
             told: HashSet::new(),
             snapshots: Snapshots::default(),
             since: None,
@@ -194,7 +202,7 @@ impl NatsPublisher {
             warn!("NATS: connection lost");
         }
         self.told.clear();
-        self.leave_preparing(ctx);
+        self.stop_asking(ctx);
         self.link = Link::Away;
         self.call_back(ctx);
         if let Some(snapshot) = self.snapshots.on_its_way.take() {
@@ -210,9 +218,15 @@ impl NatsPublisher {
         }
     }
 
-    /// Asks for the stream.
+    /// Holds back events and log lines until it is known whether there is a stream.
     fn prepare(&mut self, ctx: &mut Context<Self>) {
-        self.leave_preparing(ctx);
+        self.link = Link::Preparing;
+        self.ask(ctx);
+    }
+
+    /// Asks for the stream.
+    fn ask(&mut self, ctx: &mut Context<Self>) {
+        self.stop_asking(ctx);
         let Some(route) = &self.route else {
             return;
         };
@@ -220,12 +234,22 @@ impl NatsPublisher {
         let asked = wrap_future(asked).map(|prepared, publisher: &mut Self, ctx| {
             publisher.prepared(prepared, ctx);
         });
-        self.link = Link::Preparing(ctx.spawn(asked));
+        self.asking = Some(ctx.spawn(asked));
     }
 
-    fn leave_preparing(&mut self, ctx: &mut Context<Self>) {
-        if let Link::Preparing(asked) = self.link {
-            ctx.cancel_future(asked);
+    /// Asks for the stream after a pause, which is long where nothing waits for the answer.
+    fn ask_again(&mut self, ctx: &mut Context<Self>) {
+        self.stop_asking(ctx);
+        let pause = match self.link {
+            Link::Ready => LONG_PAUSE,
+            Link::Away | Link::Preparing => PAUSE,
+        };
+        self.asking = Some(ctx.run_later(jittered(pause), Self::ask));
+    }
+
+    fn stop_asking(&mut self, ctx: &mut Context<Self>) {
+        if let Some(asking) = self.asking.take() {
+            ctx.cancel_future(asking);
         }
     }
 
@@ -236,26 +260,40 @@ impl NatsPublisher {
         match prepared {
             Prepared::Stream(kept, odd) => {
                 route.kept = Some(kept);
+                self.had_stream = true;
+                self.asking = None;
                 if let Some(odd) = odd {
                     self.complain("the stream is not as expected", None, &odd);
                 }
                 debug!("NATS: events and log lines are stored");
+                self.link = Link::Ready;
+                self.publish_waiting(ctx);
+            }
+            Prepared::NoJetStream(reason) if !self.had_stream => {
+                self.go_without_stream(&reason, ctx);
+                self.ask_again(ctx);
             }
             Prepared::NoStream(reason) => {
-                route.kept = None;
-                self.complain(
-                    "no stream: events and log lines are not stored",
-                    None,
-                    &reason,
-                );
+                self.go_without_stream(&reason, ctx);
+                self.ask_again(ctx);
             }
-            Prepared::NotYet(reason) => {
+            Prepared::NoJetStream(reason) | Prepared::NotYet(reason) => {
                 self.complain("the stream cannot be asked for", None, &reason);
-                let again = ctx.run_later(jittered(PAUSE), Self::prepare);
-                self.link = Link::Preparing(again);
-                return;
+                self.ask_again(ctx);
             }
         }
+    }
+
+    /// Publishes events and log lines to whoever listens.
+    fn go_without_stream(&mut self, reason: &str, ctx: &mut Context<Self>) {
+        if let Some(route) = &mut self.route {
+            route.kept = None;
+        }
+        self.complain(
+            "no stream: events and log lines are not stored",
+            None,
+            reason,
+        );
         self.link = Link::Ready;
         self.publish_waiting(ctx);
     }
@@ -280,9 +318,9 @@ impl NatsPublisher {
             self.publish_waiting(ctx);
         } else if refused.contains("$JS.API") || refused.starts_with("Subscription to \"_INBOX") {
             // Nothing is asked for, or no answer and no acknowledgement will come.
-            self.leave_preparing(ctx);
+            self.stop_asking(ctx);
             self.call_back(ctx);
-            self.prepared(Prepared::NoStream("no permission".to_owned()), ctx);
+            self.go_without_stream("no permission", ctx);
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use async_nats::ConnectOptions;
+use async_nats::jetstream::stream;
 use nix::sys::signal::Signal;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
@@ -489,6 +490,30 @@ fn what_is_exposed_is_told_at_the_start() {
             .iter()
             .all(|line| in_the_clear(line).is_none())
     );
+}
+
+#[test]
+#[parallel]
+fn a_stream_that_is_put_right_is_used_soon() {
+    let server = NatsServer::with_jetstream("");
+    let client = server.client();
+    let config = |subjects: &[&str]| stream::Config {
+        name: "AGENTS".to_owned(),
+        subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
+        ..stream::Config::default()
+    };
+    client.create_stream(config(&["agents.*.events"]));
+    let agent = publishing(&server.url()).var("RUST_LOG", "debug").start();
+    agent.event("NATS: no stream: events and log lines are not stored");
+    client.update_stream(config(&["agents.*.events", "agents.*.logs.>"]));
+    // It is asked for at least once a minute, by the same connection.
+    let found = |line: &str| {
+        let event = Event::parse(line)?;
+        (event.message() == "NATS: events and log lines are stored").then_some(())
+    };
+    let soon = Duration::from_secs(60) + PATIENCE;
+    assert!(agent.log().find(0, soon, found).is_some());
+    assert_eq!(agent.events("NATS: connected").len(), 1);
 }
 
 /// The start was refused, with one line that has these words.

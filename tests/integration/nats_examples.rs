@@ -13,10 +13,13 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::simulator::Template;
+use crate::support::nats::NatsClient;
 use crate::support::{Authority, Hub, Launch, PATIENCE, Terminal, net, wait};
 
 const LARGE: (u16, u16) = (200, 50);
 const PASSWORD: &str = "of-site-1";
+/// A user beside those that the example has.
+const AUDITOR: &str = "{ user: auditor, password: auditor }";
 /// Longer than a message takes on the loopback.
 const A_MOMENT: Duration = Duration::from_millis(500);
 
@@ -33,20 +36,25 @@ fn example(name: &str, changes: &[(&str, &str)]) -> String {
 }
 
 /// A hub and a leaf node, and who may connect to them.
-struct Fleet {
+pub(crate) struct Fleet {
     runtime: Runtime,
     authority: Authority,
-    hub: Hub,
-    leaf: Hub,
+    pub(crate) hub: Hub,
+    pub(crate) leaf: Hub,
     /// The agents of `web-1`, at the hub, and of `db-1`, at the leaf node; who watches.
     web: KeyPair,
-    db: KeyPair,
+    pub(crate) db: KeyPair,
     viewer: KeyPair,
     files: TempDir,
 }
 
 impl Fleet {
     fn start() -> Self {
+        Self::with_host_at_leaf("db-1")
+    }
+
+    /// One where the host at the leaf node is called otherwise, as in subjects.
+    pub(crate) fn with_host_at_leaf(host: &str) -> Self {
         let authority = Authority::new();
         let server = authority.issue("server");
         let files = tempfile::tempdir().unwrap();
@@ -63,6 +71,7 @@ impl Fleet {
                 ("/etc/nats/server.pem", &path(&server.certificate)),
                 ("/etc/nats/server.key", &path(&server.key)),
                 ("/var/lib/nats", &path(&store)),
+                ("users: [", &format!("users: [ {AUDITOR}")),
                 (
                     "UAXPQ2M4MAOL3AYJX2UBVY5V4VYOO6JNTDDLH3GAMQTQ57NWTNH2SA37",
                     &web.public_key(),
@@ -82,6 +91,7 @@ impl Fleet {
                     "UDOESPPW232CQUULQGYKXCKTYVKBU7I46SGUV5WXXFX32B6V3GYJNHFV",
                     &db.public_key(),
                 ),
+                ("agents.db-1.", &format!("agents.{host}.")),
             ],
         );
         let up = format!("tls://site-1:{PASSWORD}@localhost:{hub_for_leaves}");
@@ -124,6 +134,12 @@ impl Fleet {
             .with_no_client_auth()
     }
 
+    /// A client of the hub that may do everything: none of those that are in the example.
+    pub(crate) fn auditor(&self) -> NatsClient {
+        let options = ConnectOptions::with_user_and_password("auditor".into(), "auditor".into());
+        NatsClient::connect(&self.hub.url(), options.tls_client_config(self.tls()))
+    }
+
     /// The view, by the hub.
     fn watch(&self) -> Terminal {
         let seed = self.secret("viewer", &self.viewer);
@@ -133,7 +149,7 @@ impl Fleet {
         Terminal::watch(LARGE, &["--nats", &url, "--ca", ca], &variables)
     }
 
-    fn secret(&self, name: &str, key: &KeyPair) -> PathBuf {
+    pub(crate) fn secret(&self, name: &str, key: &KeyPair) -> PathBuf {
         let path = self.files.path().join(name);
         std::fs::write(&path, key.seed().unwrap()).unwrap();
         path

@@ -13,6 +13,7 @@ use serial_test::{parallel, serial};
 use super::container::{Container, unique_name};
 use super::engine::PrivateEngine;
 use super::launch;
+use crate::nats_examples::Fleet;
 use crate::support::nats::{NatsClient, NatsServer, Stored, dropped, host, token};
 use crate::support::{Agent, KEY, Launch, PATIENCE, wait};
 
@@ -135,6 +136,49 @@ fn each_line_is_stored_once_while_the_server_is_killed_and_started_again() {
     assert!(account.lines > 2000, "{account:?}");
     assert_eq!(agent.events("NATS: connection lost").len(), 5);
     assert_eq!(agent.events("NATS: connected").len(), 6);
+}
+
+#[test]
+#[serial]
+fn each_line_of_a_site_is_stored_once_while_the_hub_is_killed_and_started_again() {
+    let container = writer("nats-site", 50, "0.05");
+    let mut fleet = Fleet::with_host_at_leaf(&host());
+    let seed = fleet.secret("agent", &fleet.db);
+    wait::until("the leaf node to be connected", PATIENCE, || {
+        let connected = fleet.leaf.log().contains("Leafnode connection created");
+        connected.then_some(())
+    });
+    let agent = publishing(&fleet.leaf.url())
+        .var("NATS_NKEY_FILE", &seed)
+        .start();
+    let restart = Container::run("nats-site-event", &[], "exit 7");
+    for _ in 0..2 {
+        let before = written(&container);
+        wait_for_stored(&fleet.auditor(), container.name(), before);
+        fleet.hub.kill();
+        restart.docker("start", &[]);
+        wait::until("lines while it is away", PATIENCE, || {
+            thread::sleep(Duration::from_millis(200));
+            (written(&container) > before + 500).then_some(())
+        });
+        fleet.hub.run();
+    }
+    container.docker("stop", &["--time", "0"]);
+    let last = written(&container);
+    let auditor = fleet.auditor();
+    wait_for_stored(&auditor, container.name(), last);
+    let stored = auditor.stored("AGENTS");
+    let account = Account::of(&stored, container.name());
+    assert_eq!((account.last, account.dropped), (last, 0));
+    assert_eq!(account.lines, last - account.first + 1);
+    let starts = stored.iter().filter(|message| {
+        message.subject == format!("agents.{}.events", host())
+            && message.text.contains(restart.short_id())
+            && message.text.contains("\"start\"")
+    });
+    assert!(starts.count() >= 2);
+    // Its own server was there all the time.
+    assert_eq!(agent.events("NATS: connected").len(), 1);
 }
 
 #[test]

@@ -167,7 +167,8 @@ pub(crate) struct Subscription<'c> {
 }
 
 impl NatsClient {
-    fn connect(url: &str, options: ConnectOptions) -> Self {
+    /// A client of the server there.
+    pub(crate) fn connect(url: &str, options: ConnectOptions) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -216,6 +217,14 @@ impl NatsClient {
         let context = self.context();
         self.runtime
             .block_on(context.create_stream(config))
+            .unwrap();
+    }
+
+    /// Changes a stream.
+    pub(crate) fn update_stream(&self, config: Config) {
+        let context = self.context();
+        self.runtime
+            .block_on(context.update_stream(config))
             .unwrap();
     }
 
