@@ -376,10 +376,15 @@ impl NatsPublisher {
             return;
         }
         self.catching_up = false;
+        // Logs may be read later than the first snapshot, and then begin with their tails in a later one.
+        let tail = self
+            .since
+            .as_ref()
+            .is_none_or(|since| since.positions.is_empty());
         self.since = Some(snapshot.since.clone());
         let line = [&snapshot.shared[..], snapshot.ending(0).as_ref()].concat();
         match News::of(&line) {
-            Ok(news) => self.enqueue(&news, snapshot.follows.is_none()),
+            Ok(news) => self.enqueue(&news, tail),
             // The aggregator has made it.
             Err(error) => error!(%error, "NATS: a snapshot of news cannot be taken apart"),
         }

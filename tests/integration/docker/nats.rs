@@ -287,6 +287,43 @@ fn after_a_restart_of_the_agent_no_line_comes_again_and_none_is_missing() {
 
 #[test]
 #[parallel]
+fn no_line_comes_again_where_the_engine_is_started_after_the_agent() {
+    let mut private = PrivateEngine::prepare();
+    private.start_with_image();
+    // It says something once, not each time that it is started.
+    let script =
+        "[ -e /said ] || for i in $(seq 1 100); do echo line $i; done; touch /said; sleep 1000";
+    let options = ["--network", "none", "--restart", "always"];
+    let engine = private.engine().clone();
+    let container = Container::run_on(&engine, "nats-late", &options, script);
+    container.wait_for_line_with("line 100");
+    let server = NatsServer::with_jetstream("");
+    let client = server.client();
+    let launch = || publishing(&server.url()).vars(&[("DOCKER_HOST", engine.host())]);
+    let mut agent = launch().start();
+    wait_for_stored(&client, container.name(), 100);
+    agent.signal(Signal::SIGTERM);
+    agent.exit(PATIENCE);
+    private.stop();
+    let agent = launch().start();
+    // Snapshots are published without logs.
+    let mut snapshots = client.subscribe("agents.*.snapshot");
+    for _ in 0..3 {
+        snapshots.next();
+    }
+    private.start();
+    wait::until("the container to run again", PATIENCE, || {
+        (container.inspect()["State"]["Running"] == true).then_some(())
+    });
+    container.exec("echo line 101 > /proc/1/fd/1");
+    wait_for_stored(&client, container.name(), 101);
+    let account = Account::of(&client.stored("AGENTS"), container.name());
+    assert_eq!((account.first, account.lines, account.dropped), (1, 101, 0));
+    drop(agent);
+}
+
+#[test]
+#[parallel]
 fn what_waits_is_published_before_the_agent_ends() {
     let container = writer("nats-end", 50, "0.1");
     let server = NatsServer::with_jetstream("");
