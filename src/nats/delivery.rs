@@ -9,7 +9,7 @@ use async_nats::jetstream::context::{
     RequestError, RequestErrorKind,
 };
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{Config, LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::{Config, DirectGetErrorKind, LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
@@ -265,14 +265,25 @@ pub(super) async fn last_line(
     kept: Arc<Kept>,
     subject: Arc<str>,
 ) -> Result<Option<String>, Failure> {
-    match kept.stream.get_last_raw_message_by_subject(&subject).await {
-        Ok(message) => {
-            let text = String::from_utf8_lossy(&message.payload);
-            Ok(text.lines().last().map(str::to_owned))
+    let stream = &kept.stream;
+    let message = if stream.cached_info().config.allow_direct {
+        // The subject is a part of what is asked for, and so of what an agent may ask for.
+        match stream.direct_get_last_for_subject(&*subject).await {
+            Ok(message) => message,
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::other(error)),
         }
-        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => Err(Failure::other(error)),
-    }
+    } else {
+        match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => message,
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                return Ok(None);
+            }
+            Err(error) => return Err(Failure::other(error)),
+        }
+    };
+    let text = String::from_utf8_lossy(&message.payload);
+    Ok(text.lines().last().map(str::to_owned))
 }
 
 /// Waits until the server has taken in all that was sent to it before: a message to the agent itself comes back after that. Where

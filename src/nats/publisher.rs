@@ -312,11 +312,13 @@ impl NatsPublisher {
                 ctx.cancel_future(snapshot);
             }
         }
-        if refused.contains("$JS.API.STREAM.MSG.GET") {
+        // A server may pass what JetStream is asked on by another name: `$JS.hub.API.…`.
+        let asks = |of: &str| refused.contains("\"$JS.") && refused.contains(of);
+        if asks(".API.DIRECT.GET.") || asks(".API.STREAM.MSG.GET.") {
             self.call_back(ctx);
             self.queue.resolve_all();
             self.publish_waiting(ctx);
-        } else if refused.contains("$JS.API") || refused.starts_with("Subscription to \"_INBOX") {
+        } else if asks(".API.") || refused.starts_with("Subscription to \"_INBOX") {
             // Nothing is asked for, or no answer and no acknowledgement will come.
             self.stop_asking(ctx);
             self.call_back(ctx);

@@ -92,6 +92,7 @@ impl Fleet {
                     &db.public_key(),
                 ),
                 ("agents.db-1.", &format!("agents.{host}.")),
+                ("users: [", &format!("users: [ {AUDITOR}")),
             ],
         );
         let up = format!("tls://site-1:{PASSWORD}@localhost:{hub_for_leaves}");
@@ -109,8 +110,16 @@ impl Fleet {
 
     /// A client, and what is complained of.
     fn client(&self, server: &Hub, key: &KeyPair) -> (Client, mpsc::Receiver<Event>) {
+        self.client_with(server, ConnectOptions::with_nkey(key.seed().unwrap()))
+    }
+
+    fn client_with(
+        &self,
+        server: &Hub,
+        options: ConnectOptions,
+    ) -> (Client, mpsc::Receiver<Event>) {
         let (tell, told) = mpsc::channel(64);
-        let options = ConnectOptions::with_nkey(key.seed().unwrap())
+        let options = options
             .tls_client_config(self.tls())
             .event_callback(move |event| {
                 let _ = tell.try_send(event);
@@ -136,8 +145,7 @@ impl Fleet {
 
     /// A client of the hub that may do everything: none of those that are in the example.
     pub(crate) fn auditor(&self) -> NatsClient {
-        let options = ConnectOptions::with_user_and_password("auditor".into(), "auditor".into());
-        NatsClient::connect(&self.hub.url(), options.tls_client_config(self.tls()))
+        NatsClient::connect(&self.hub.url(), auditor().tls_client_config(self.tls()))
     }
 
     /// The view, by the hub.
@@ -176,6 +184,10 @@ impl Fleet {
             terminal.screen().contains(name).then_some(())
         });
     }
+}
+
+fn auditor() -> ConnectOptions {
+    ConnectOptions::with_user_and_password("auditor".into(), "auditor".into())
 }
 
 fn template() -> Template {
@@ -239,6 +251,8 @@ fn events_of_a_site_are_stored_at_the_hub_once() {
         jetstream::new(client.clone())
     };
     let (at_leaf, at_hub) = (context(&db), context(&web));
+    let (site, _) = fleet.client_with(&fleet.leaf, auditor());
+    let site = context(&site);
     let config = stream::Config {
         name: "AGENTS".to_owned(),
         subjects: vec!["agents.*.events".to_owned(), "agents.*.logs.>".to_owned()],
@@ -271,11 +285,18 @@ fn events_of_a_site_are_stored_at_the_hub_once() {
         }
         let stream = at_hub.get_stream("AGENTS").await.unwrap();
         assert_eq!(stream.cached_info().state.messages, 2);
-        let last = stream
-            .get_last_raw_message_by_subject("agents.db-1.events")
-            .await
-            .unwrap();
-        assert_eq!(&last.payload[..], b"{}");
+        // What it has stored an agent may ask for, through the leaf node, too.
+        for (context, host) in [(&at_leaf, "db-1"), (&at_hub, "web-1")] {
+            let stream = context.get_stream("AGENTS").await.unwrap();
+            let subject = format!("agents.{host}.events");
+            let last = stream.direct_get_last_for_subject(subject).await.unwrap();
+            assert_eq!(&last.payload[..], b"{}");
+        }
+        // A site that lets somebody do everything has its leaf node ask for no more than its agents do.
+        let stream = site.get_stream("AGENTS").await.unwrap();
+        assert!(stream.get_raw_message(1).await.is_err());
+        assert!(site.delete_stream("AGENTS").await.is_err());
+        at_hub.get_stream("AGENTS").await.unwrap();
     });
 }
 
@@ -315,6 +336,16 @@ fn an_agent_speaks_for_its_own_host_and_hears_of_none() {
             (message.subject.as_str(), &message.payload[..]),
             (&*format!("agents.{own}.snapshot"), &b"own"[..])
         );
+        // Nor does it read what another has said.
+        for asked in [
+            "STREAM.MSG.GET.AGENTS".to_owned(),
+            format!("DIRECT.GET.AGENTS.agents.{other}.logs.app"),
+            "DIRECT.GET.AGENTS".to_owned(),
+        ] {
+            fleet.publish(&client, &format!("$JS.API.{asked}"), "{}".to_owned());
+            let refusal = format!(".API.{asked}\"");
+            refused(&fleet.runtime, &mut told, &refusal);
+        }
         for subject in ["agents.>", "$JS.>", ">"] {
             let _subscriber = fleet.runtime.block_on(client.subscribe(subject)).unwrap();
             refused(

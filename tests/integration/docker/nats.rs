@@ -431,7 +431,7 @@ fn the_permissions_that_are_named_suffice() {
     let publish = [
         format!("agents.{}.>", host()),
         "$JS.API.STREAM.INFO.AGENTS".to_owned(),
-        "$JS.API.STREAM.MSG.GET.AGENTS".to_owned(),
+        format!("$JS.API.DIRECT.GET.AGENTS.agents.{}.>", host()),
         "$JS.API.STREAM.CREATE.AGENTS".to_owned(),
     ];
     // With all of them; without the last, of a stream that is there; without looking into the stream, too.
@@ -455,6 +455,7 @@ fn the_permissions_that_are_named_suffice() {
             client.create_stream(Config {
                 name: "AGENTS".to_owned(),
                 subjects: subjects.to_vec(),
+                allow_direct: true,
                 ..Config::default()
             });
         }
