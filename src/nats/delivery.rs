@@ -31,7 +31,7 @@ const KNOWN_FOR: Duration = Duration::from_secs(600);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The same where nothing but a connection that is dead would keep it from answering.
 const ECHO_WITHIN: Duration = Duration::from_secs(60);
-/// Of what a server accepts as a message so much is left for headers, in bytes.
+/// Of what a server, or the stream, accepts as a message so much is left for headers, in bytes.
 const FOR_HEADERS: usize = 1024;
 
 /// How many lines, or events, before those in a message are lost.
@@ -76,6 +76,20 @@ pub(super) enum Failure {
     /// Something else.
     #[error(transparent)]
     Other(async_nats::Error),
+}
+
+impl Route {
+    /// The longest text of events or log lines that is taken as a message.
+    pub(super) fn longest(&self) -> usize {
+        let of_server = self.client.max_payload();
+        let of_stream = self.kept.as_ref().and_then(|kept| {
+            let most = kept.stream.cached_info().config.max_message_size;
+            // Where it is not limited that is -1, or 0.
+            usize::try_from(most).ok().filter(|&most| most > 0)
+        });
+        let most = of_stream.map_or(of_server, |of_stream| of_stream.min(of_server));
+        most.saturating_sub(FOR_HEADERS)
+    }
 }
 
 impl Failure {
@@ -210,7 +224,7 @@ pub(super) async fn publish(route: Route, id: String, outgoing: Outgoing) -> Res
         kind,
         ..
     } = outgoing;
-    let longest = route.client.max_payload().saturating_sub(FOR_HEADERS);
+    let longest = route.longest();
     let pieces = match kind {
         Kind::Event => vec![(0..text.len(), 1)],
         Kind::Lines | Kind::Tail => pieces(&text, longest),

@@ -361,10 +361,22 @@ fn messages_are_as_long_as_the_server_takes_them() {
     let script = format!("filler={}; {script}", "x".repeat(1000));
     let container = Container::run("nats-long", &[], &script);
     container.wait_for_line_with("line 400 ");
-    for (configuration, longest, messages) in
-        [("", 512 * 1024, 1), ("max_payload: 32KB\n", 31 * 1024, 14)]
-    {
+    // By the server, and by a stream that was made by somebody else.
+    for (configuration, of_stream, longest, messages) in [
+        ("", None, 512 * 1024, 1),
+        ("max_payload: 32KB\n", None, 31 * 1024, 14),
+        ("", Some(32 * 1024), 31 * 1024, 14),
+    ] {
         let server = NatsServer::with_jetstream(configuration);
+        if let Some(max_message_size) = of_stream {
+            let subjects = ["agents.*.events", "agents.*.logs.>"].map(str::to_owned);
+            server.client().create_stream(Config {
+                name: "AGENTS".to_owned(),
+                subjects: subjects.to_vec(),
+                max_message_size,
+                ..Config::default()
+            });
+        }
         let agent = publishing(&server.url())
             .var("NATS_SECTIONS", "system")
             .start();
