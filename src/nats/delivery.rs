@@ -215,8 +215,14 @@ pub(super) async fn publish_snapshot(
 }
 
 /// Publishes an event or log lines, in as many messages as it takes, and waits until the server has them. `id` tells them from
-/// all others. How many lines of them are lost, or were lost before, without a message that says so.
-pub(super) async fn publish(route: Route, id: String, outgoing: Outgoing) -> Result<u64, Failure> {
+/// all others. No message is longer than `longest`. How many lines of them are lost, or were lost before, without a message that
+/// says so.
+pub(super) async fn publish(
+    route: Route,
+    id: String,
+    outgoing: Outgoing,
+    longest: usize,
+) -> Result<u64, Failure> {
     let Outgoing {
         subject,
         text,
@@ -224,7 +230,6 @@ pub(super) async fn publish(route: Route, id: String, outgoing: Outgoing) -> Res
         kind,
         ..
     } = outgoing;
-    let longest = route.longest();
     let pieces = match kind {
         Kind::Event => vec![(0..text.len(), 1)],
         Kind::Lines | Kind::Tail => pieces(&text, longest),

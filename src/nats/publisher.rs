@@ -453,7 +453,8 @@ impl NatsPublisher {
             return;
         }
         let id = format!("{}-{number}", self.life);
-        let sent = delivery::publish(route.clone(), id, outgoing);
+        let longest = self.queue.piece(number, route.longest());
+        let sent = delivery::publish(route.clone(), id, outgoing, longest);
         let sent = wrap_future(sent).map(move |sent, publisher: &mut Self, ctx| match sent {
             Ok(unsaid) => {
                 publisher.on_their_way.remove(&number);

@@ -38,6 +38,8 @@ struct Message {
     kind: Kind,
     /// It may be at the server already: it stays as it is until that is known.
     sent: bool,
+    /// How long its pieces are, once it was tried.
+    piece: Option<usize>,
 }
 
 /// What a message is made of.
@@ -148,6 +150,7 @@ impl Queue {
             dropped: batch.dropped,
             kind,
             sent: false,
+            piece: None,
         };
         self.taken += message.size();
         self.messages.insert(number, message);
@@ -220,6 +223,17 @@ impl Queue {
             dropped: message.dropped,
             kind: message.kind,
         })
+    }
+
+    /// How long the pieces of a message are, now that they may be as long as `longest`: as at the first try, and never longer. A
+    /// server knows a piece by its id, and would take one that has grown for the one that it has.
+    pub(super) fn piece(&mut self, number: u64, longest: usize) -> usize {
+        let Some(message) = self.messages.get_mut(&number) else {
+            return longest;
+        };
+        let piece = message.piece.map_or(longest, |before| before.min(longest));
+        message.piece = Some(piece);
+        piece
     }
 
     /// Of which log lines are taken out of a subject's tail: those up to `last`, which was published before. What is left of it is
@@ -361,6 +375,23 @@ mod tests {
         push(&mut queue, "b", Kind::Lines, &large);
         push(&mut queue, "b", Kind::Lines, "4\n");
         assert_eq!(queue.waiting(), 5);
+    }
+
+    #[test]
+    fn a_message_that_comes_again_is_cut_as_before_or_smaller() {
+        let mut queue = Queue::new(1 << 20);
+        push(&mut queue, "a", Kind::Lines, "1\n");
+        let first = queue.take().unwrap().number;
+        assert_eq!(queue.piece(first, 1000), 1000);
+        queue.retry(first);
+        assert_eq!(queue.take().unwrap().number, first);
+        for (longest, expected) in [(5000, 1000), (200, 200), (1000, 200)] {
+            assert_eq!(queue.piece(first, longest), expected);
+        }
+        queue.settle(first, 0);
+        push(&mut queue, "a", Kind::Lines, "2\n");
+        let next = queue.take().unwrap().number;
+        assert_eq!(queue.piece(next, 5000), 5000);
     }
 
     #[test]
