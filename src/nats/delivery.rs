@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
-use super::news::pieces;
+use super::news::{last_of, pieces};
 use super::queue::{Kind, Outgoing};
 use super::subject::{KEPT, Subjects, covers};
 
@@ -302,7 +302,7 @@ pub(super) async fn last_line(
         }
     };
     let text = String::from_utf8_lossy(&message.payload);
-    Ok(text.lines().last().map(str::to_owned))
+    Ok(last_of(&text).map(str::to_owned))
 }
 
 /// Waits until the server has taken in all that was sent to it before: a message to the agent itself comes back after that. Where

@@ -121,6 +121,11 @@ pub(super) fn pieces(text: &[u8], longest: usize) -> Vec<(Range<usize>, u64)> {
     pieces
 }
 
+/// The last of a message's lines. A carriage return is a part of what the container wrote.
+pub(super) fn last_of(text: &str) -> Option<&str> {
+    text.split_terminator('\n').next_back()
+}
+
 /// Where in `text`, lines of a log, those begin that come after `last`, one that was published before: behind the same line, or,
 /// where that is gone, at the first that is newer. None where all of them are older.
 pub(super) fn begin_after(text: &str, last: &str) -> Option<usize> {
@@ -149,7 +154,7 @@ fn moment(line: &str) -> Option<OffsetDateTime> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Batch, News, begin_after, pieces};
+    use super::{Batch, News, begin_after, last_of, pieces};
 
     fn batch(text: &str, count: u64, dropped: u64) -> Batch {
         Batch {
@@ -228,6 +233,17 @@ mod tests {
         );
         assert_eq!(begin_after(text, "2026-01-02T00:00:00Z later"), None);
         assert_eq!(begin_after("", "2026-01-01T00:00:00Z a"), None);
+    }
+
+    #[test]
+    fn the_last_line_is_found_again_whatever_it_ends_with() {
+        let text = "2026-01-01T00:00:00Z a\n2026-01-01T00:00:01Z b\r\n2026-01-01T00:00:01Z c\n";
+        for published in [1, 2, 3] {
+            let until = text.match_indices('\n').nth(published - 1).unwrap().0 + 1;
+            let last = last_of(&text[..until]).unwrap();
+            assert_eq!(begin_after(text, last), Some(until), "{last:?}");
+        }
+        assert_eq!(last_of(""), None);
     }
 
     proptest! {
