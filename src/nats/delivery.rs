@@ -14,6 +14,7 @@ use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::news::{last_of, pieces};
@@ -41,8 +42,9 @@ const DROPPED: &str = "System-Agent-Dropped";
 #[derive(Debug, Clone)]
 pub(super) struct Route {
     pub(super) client: Client,
-    /// Whether the server lets the agent send itself a message.
-    pub(super) echo: bool,
+    /// Whether a server has refused to let the agent send itself a message. That is so with the permissions that suffice, and most
+    /// likely again with the next connection.
+    pub(super) echo_refused: watch::Receiver<bool>,
     /// The stream that keeps events and log lines; none where there is none.
     pub(super) kept: Option<Arc<Kept>>,
 }
@@ -309,20 +311,25 @@ pub(super) async fn last_line(
 /// the server does not allow that, until all is on its way.
 async fn confirm(route: &Route) -> Result<(), Failure> {
     let client = &route.client;
-    if !route.echo {
-        return client.flush().await.map_err(Failure::other);
+    let mut refused = route.echo_refused.clone();
+    let known = *refused.borrow();
+    if !known {
+        let inbox = client.new_inbox();
+        let mut echo = client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(Failure::other)?;
+        client
+            .publish(inbox, Bytes::new())
+            .await
+            .map_err(Failure::other)?;
+        tokio::select! {
+            echo = timeout(ECHO_WITHIN, echo.next()) => return match echo {
+                Ok(Some(_)) => Ok(()),
+                _ => Err(Failure::other("no answer")),
+            },
+            Ok(_) = refused.wait_for(|&refused| refused) => {}
+        }
     }
-    let inbox = client.new_inbox();
-    let mut echo = client
-        .subscribe(inbox.clone())
-        .await
-        .map_err(Failure::other)?;
-    client
-        .publish(inbox, Bytes::new())
-        .await
-        .map_err(Failure::other)?;
-    match timeout(ECHO_WITHIN, echo.next()).await {
-        Ok(Some(_)) => Ok(()),
-        _ => Err(Failure::other("no answer")),
-    }
+    client.flush().await.map_err(Failure::other)
 }

@@ -12,7 +12,7 @@ use actix::{
 };
 use async_nats::Event;
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use super::delivery::{self, Failure, Prepared, Route};
@@ -57,6 +57,7 @@ pub struct NatsPublisher {
     /// Before the number in a message's id: told from other agents' and from those of this one's earlier lives.
     life: String,
     route: Option<Route>,
+    echo_refused: watch::Sender<bool>,
     link: Link,
     /// What asks for the stream, now or after a pause.
     asking: Option<SpawnHandle>,
@@ -132,6 +133,7 @@ impl NatsPublisher {
             subscriptions,
             subjects,
             route: None,
+            echo_refused: watch::Sender::new(false),
             link: Link::Away,
             asking: None,
             had_stream: false,
@@ -191,7 +193,7 @@ impl NatsPublisher {
             version = server.version,
             "NATS: connected"
         );
-        (route.echo, route.kept) = (true, None);
+        route.kept = None;
         self.told.clear();
         self.prepare(ctx);
         self.publish_newest(ctx);
@@ -300,18 +302,19 @@ impl NatsPublisher {
 
     /// The server complains, or has refused something. It does not say so to whom waits for an answer.
     fn server_says(&mut self, words: &str, ctx: &mut Context<Self>) {
+        let refused = words.strip_prefix("Permissions Violation for ");
+        if refused.is_some_and(|refused| refused.contains("\"_INBOX.")) {
+            self.echo_refused.send_replace(true);
+        }
+        if refused.is_some_and(|refused| refused.starts_with("Publish to \"_INBOX.")) {
+            // Nobody has to allow that.
+            debug!(words, "NATS: the server says");
+            return;
+        }
         self.complain("the server says", None, words);
-        let Some(refused) = words.strip_prefix("Permissions Violation for ") else {
+        let Some(refused) = refused else {
             return;
         };
-        if refused.contains("_INBOX")
-            && let Some(route) = &mut self.route
-        {
-            route.echo = false;
-            if let Some(snapshot) = self.snapshots.on_its_way.take() {
-                ctx.cancel_future(snapshot);
-            }
-        }
         // A server may pass what JetStream is asked on by another name: `$JS.hub.API.…`.
         let asks = |of: &str| refused.contains("\"$JS.") && refused.contains(of);
         if asks(".API.DIRECT.GET.") || asks(".API.STREAM.MSG.GET.") {
@@ -521,7 +524,7 @@ impl Actor for NatsPublisher {
                 Ok(client) => {
                     publisher.route = Some(Route {
                         client,
-                        echo: true,
+                        echo_refused: publisher.echo_refused.subscribe(),
                         kept: None,
                     });
                     publisher.subscribe(ctx);

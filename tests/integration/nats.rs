@@ -449,6 +449,41 @@ fn whoever_may_only_publish_does() {
 
 #[test]
 #[parallel]
+fn with_the_permissions_that_are_named_nothing_is_complained_of_and_nothing_left_out() {
+    let host = host();
+    let mut server = NatsServer::with_jetstream(&format!(
+        "authorization {{ users: [ {{ user: agent, password: \"{PASSWORD}\", permissions: {{ publish: [ \"agents.{host}.>\", \
+         \"$JS.API.STREAM.INFO.AGENTS\", \"$JS.API.STREAM.CREATE.AGENTS\", \"$JS.API.DIRECT.GET.AGENTS.agents.{host}.>\" ], \
+         subscribe: \"_INBOX.>\" }} }}, {{ user: reader, password: reader }} ] }}\n"
+    ));
+    let reader =
+        || ConnectOptions::with_user_and_password("reader".to_owned(), "reader".to_owned());
+    let client = server.client_with(reader());
+    let mut all = client.subscribe("agents.*.snapshot");
+    let agent = publishing(&server.url())
+        .var("NATS_USER", "agent")
+        .var("NATS_PASSWORD_FILE", server.file("password", PASSWORD))
+        .secret(PASSWORD)
+        .start();
+    let first = seq(&snapshot(&mut all));
+    for expected in first + 1..first + 10 {
+        let next = snapshot(&mut all);
+        assert_eq!(seq(&next), expected);
+        assert_eq!(next["agent"]["skipped"], 0);
+    }
+    server.kill();
+    agent.event("NATS: connection lost");
+    server.run();
+    let client = server.client_with(reader());
+    let mut all = client.subscribe("agents.*.snapshot");
+    for _ in 0..5 {
+        snapshot(&mut all);
+    }
+    assert!(agent.events("NATS: the server says").is_empty());
+}
+
+#[test]
+#[parallel]
 fn a_snapshot_that_the_server_does_not_take_is_told() {
     let server = NatsServer::start("max_payload: 1024\n");
     let agent = publishing(&server.url()).start();
