@@ -19,11 +19,9 @@ use tokio::time::timeout;
 
 use super::news::{last_of, pieces};
 use super::queue::{Kind, Outgoing};
-use super::subject::{KEPT, Subjects, covers};
+use super::subject::{DROPPED, KEPT, STREAM, Subjects, covers};
 
-/// The stream of all agents' events and log lines.
-const STREAM: &str = "AGENTS";
-/// How long it keeps them, where the agent creates it, and how many bytes.
+/// How long the stream keeps what it is sent, where the agent creates it, and how many bytes.
 const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 const KEPT_BYTES: i64 = 1 << 30;
 /// How long it knows messages by their ids: an outage that is longer may have a message stored twice.
@@ -34,9 +32,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const ECHO_WITHIN: Duration = Duration::from_secs(60);
 /// Of what a server, or the stream, accepts as a message so much is left for headers, in bytes.
 const FOR_HEADERS: usize = 1024;
-
-/// How many lines, or events, before those in a message are lost.
-const DROPPED: &str = "System-Agent-Dropped";
 
 /// How messages are published.
 #[derive(Debug, Clone)]

@@ -3,12 +3,17 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// What events and log lines are published as, of every agent: what a stream keeps.
-pub(super) const KEPT: [&str; 2] = ["agents.*.events", "agents.*.logs.>"];
-
 /// The snapshots, and the events, of all hosts.
 pub(crate) const SNAPSHOTS: &str = "agents.*.snapshot";
 pub(crate) const EVENTS: &str = "agents.*.events";
+
+/// The stream of all agents' events and log lines.
+pub(crate) const STREAM: &str = "AGENTS";
+/// What they are published as, of every agent: what the stream keeps.
+pub(super) const KEPT: [&str; 2] = [EVENTS, "agents.*.logs.>"];
+
+/// The header that says how many lines, or events, before those in a message are lost.
+pub(crate) const DROPPED: &str = "System-Agent-Dropped";
 
 /// The longest token that is taken for a host's, in bytes: names are shorter, even with each byte escaped.
 const LONGEST_HOST: usize = 1024;

@@ -8,9 +8,10 @@ use async_nats::{Client, Message, Request, Subscriber};
 use futures_util::StreamExt;
 
 use super::message;
+use crate::nats::subject::STREAM;
 
-/// Where the newest message of a subject is asked for that the stream keeps.
-pub(super) const KEPT: &str = "$JS.API.DIRECT.GET.AGENTS";
+/// Where the newest message of a subject is asked for that a stream keeps.
+pub(super) const KEPT: &str = "$JS.API.DIRECT.GET";
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How many of the newest pieces are told from those that come again: an agent repeats what it had no answer for, and what is kept
@@ -32,7 +33,7 @@ impl Log {
     pub(super) async fn follow(client: &Client, subject: String) -> Option<Self> {
         // First, so that none comes between.
         let live = client.subscribe(subject.clone()).await.ok()?;
-        let asked = format!("{KEPT}.{subject}");
+        let asked = format!("{KEPT}.{STREAM}.{subject}");
         let client = client.clone();
         let kept = async move {
             let request = Request::new().timeout(Some(PATIENCE));

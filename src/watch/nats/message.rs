@@ -4,6 +4,7 @@ use async_nats::{HeaderMap, Message};
 use zstd::bulk::Decompressor;
 
 use crate::model::ContainerEvent;
+use crate::nats::subject::DROPPED;
 
 /// The longest snapshot, in bytes, once it is unpacked: sixteen times as much as a server passes on in one message unless it
 /// is set to more.
@@ -100,7 +101,7 @@ pub(super) fn lines(payload: &[u8]) -> Result<Vec<String>, Bad> {
 
 /// How many lines before those are lost.
 pub(super) fn dropped(message: &Message) -> u64 {
-    let count = header(message, "System-Agent-Dropped");
+    let count = header(message, DROPPED);
     count
         .and_then(|count| count.parse().ok())
         .unwrap_or_default()
