@@ -485,6 +485,9 @@ fn the_permissions_that_are_named_suffice() {
         assert_eq!((account.first, account.dropped), (1, 0), "{allowed}");
         let told = agent.events("NATS: no stream: events and log lines are not stored");
         assert!(told.is_empty(), "{told:?}");
+        // What is not allowed is told.
+        let complaints = agent.events("NATS: the server says");
+        assert_eq!(complaints.is_empty(), allowed > 2, "{complaints:?}");
     }
     // And without the second there is no stream to be found, which is told.
     let (server, _client) = server(1);
