@@ -230,19 +230,24 @@ fn a_file_system_that_hangs_is_said_to_and_blocks_nothing() {
             .count()
     };
     let (before, mut last) = (threads(), client.snapshot());
+    let mut gaps = Vec::new();
     for _ in 0..8 {
         let next = client.snapshot();
         assert_eq!(disk(&next).as_ref(), Some(&stuck));
-        let gap = collected_at(&next)
-            .duration_since(collected_at(&last))
-            .unwrap();
-        assert!(gap < Duration::from_millis(750), "{gap:?}");
+        gaps.push(
+            collected_at(&next)
+                .duration_since(collected_at(&last))
+                .unwrap(),
+        );
         let duration = &next["sources"]["system"]["duration_ms"];
         assert!(number(duration) < 100.0, "{duration} ms");
         assert_eq!(next["status"], "ok");
         entry(&next["system"]["disks"], "mount", "/");
         last = next;
     }
+    // It would hold up each of them; a busy host may hold up one.
+    gaps.sort_unstable();
+    assert!(gaps[5] < Duration::from_millis(750), "{gaps:?}");
     assert_eq!(threads(), before);
     // The program ends: the file system answers, with an error.
     namespace.end();

@@ -353,7 +353,10 @@ fn the_agent_accounts_for_itself() {
     let mut client = agent.login();
     let _other = agent.login();
     client.snapshot_where("two clients", PATIENCE, |s| s["agent"]["clients"] == 2);
+    let began = SystemTime::now();
     let watch = Watch::start(move || (kernel::rss(pid), kernel::cpu_seconds(pid)));
+    // What waits to be read is of before.
+    client.snapshot_where("one of now", PATIENCE, |s| collected_at(s) > began);
     let snapshots: Vec<Value> = (0..30).map(|_| client.snapshot()).collect();
     let readings = watch.finish();
     let agents = |field: &str| -> Vec<f64> {

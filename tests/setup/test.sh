@@ -7,6 +7,8 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 cd "$here/../.."
+# Most of them wait, most of the time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 3 / 2))}
 
 # The tests of a module of the integration crate: docker are those that need an engine.
 tests_of() {
