@@ -109,7 +109,7 @@ pub struct AgentInfo {
     /// they cannot be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_cpu_percent: Option<f64>,
-    /// The agent's resident memory, in bytes. Source: `/proc/<pid>/stat`, `rss`.
+    /// The agent's resident memory, in bytes. Source: `/proc/self/statm`.
     pub memory_rss: u64,
     /// Snapshots that this client missed since it connected, because it read too slowly.
     // The last field of the line: see `crate::messages::EncodedSnapshot`.

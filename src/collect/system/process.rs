@@ -158,7 +158,7 @@ impl Processes {
         let agent = AgentUsage {
             cpu_percent: figure(percent(agent), 2),
             engine_cpu_percent: engine.map(|percent| figure(percent, 2)),
-            memory_rss: agent.resident * self.page,
+            memory_rss: own_resident().unwrap_or(agent.resident) * self.page,
         };
         let proc = self.proc.as_fd();
         let Self {
@@ -310,6 +310,13 @@ impl Processes {
             (stat.started + 1) as f64 / self.ticks_per_second >= before.as_secs_f64()
         })
     }
+}
+
+/// The agent's own resident memory, in pages, to the page. In `stat` it is what each CPU has added up for itself, which may be a MiB
+/// away: that will do for a list of the largest, and not for the agent's account of itself.
+fn own_resident() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    statm.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// The agent's own id in `/proc`, which may be that of another namespace.
