@@ -79,7 +79,7 @@ pub fn give_back() {
 }
 
 /// Lets go of the program's pages of code: those that are needed come back from the page cache within a few dozen faults, those
-/// of the start do not. They are half a MiB.
+/// of the start do not. Those are more than a MiB.
 #[cfg(target_os = "linux")]
 fn leave_code() {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
