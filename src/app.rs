@@ -1,8 +1,6 @@
 //! The daemon: the only file that knows all stages. Wiring, signals, the order of stopping.
 
 use std::io;
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::aggregate::{Aggregator, Newest};
+use crate::announcement::announce;
 use crate::collect::docker::{self, ContainerSource, Containers, DockerCollector};
 use crate::collect::logs::{LogCollector, LogSource};
 use crate::collect::system::{self, HostSource, SystemCollector};
@@ -26,11 +25,9 @@ use crate::collect::{Collector, Source};
 use crate::memory;
 use crate::messages::{StopCollecting, StopPublishing};
 use crate::nats::{self, NatsPublisher};
-use crate::renewal::{self, Renewal};
+use crate::renewal::Renewal;
 use crate::serve::{Listener, MOST_SCRAPERS, MOST_WAITING, Metrics, Room, Subscriptions, Threads};
-use crate::settings::{
-    ApiKey, CollectSettings, ContainerStats, NatsLogin, NatsSettings, ServeSettings, Settings,
-};
+use crate::settings::{CollectSettings, ContainerStats, NatsSettings, ServeSettings, Settings};
 use crate::supervisor::Supervisor;
 
 /// The share of `SHUTDOWN_TIMEOUT` that sessions have to close in: the rest is for saying so.
@@ -98,17 +95,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         accepting.clone(),
     ));
 
-    let scrapers = metrics.as_ref().map(Metrics::permits);
-    // It lives as long as the agent.
-    let _scraping = match metrics {
-        None => None,
-        Some(metrics) => {
-            let thread = arbiter()?;
-            let newest = aggregator.clone().recipient();
-            actix_rt::spawn(metrics.run(newest, thread.handle(), accepting.clone()));
-            Some(thread)
-        }
-    };
+    let scraping = metrics
+        .map(|metrics| Scraping::start(metrics, aggregator, accepting.clone()))
+        .transpose()?;
     let publishing = nats
         .map(|nats| Publishing::start(nats, aggregator))
         .transpose()?;
@@ -126,8 +115,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     });
     let closed = async {
         all_back(&permits, serve.max_clients).await;
-        if let Some(scrapers) = scrapers {
-            all_back(&scrapers, MOST_SCRAPERS).await;
+        if let Some(scraping) = scraping {
+            all_back(&scraping.permits, MOST_SCRAPERS).await;
         }
         if let Some(publishing) = publishing {
             publishing.ended().await;
@@ -178,6 +167,29 @@ impl Measuring {
             collectors: start_collectors(settings, &aggregator, collecting),
             aggregator,
             _threads: threads,
+        })
+    }
+}
+
+/// Who serves Prometheus.
+struct Scraping {
+    permits: Arc<Semaphore>,
+    _thread: Arbiter,
+}
+
+impl Scraping {
+    fn start(
+        metrics: Metrics,
+        aggregator: &Addr<Aggregator>,
+        accepting: CancellationToken,
+    ) -> io::Result<Self> {
+        let thread = arbiter()?;
+        let permits = metrics.permits();
+        let newest = aggregator.clone().recipient();
+        actix_rt::spawn(metrics.run(newest, thread.handle(), accepting));
+        Ok(Self {
+            permits,
+            _thread: thread,
         })
     }
 }
@@ -281,8 +293,9 @@ fn connections_within(files: u64, kept: u64) -> (usize, usize) {
 
 /// Others that allocate meanwhile wait for it; how long it took is in the log, at `debug`.
 async fn give_memory_back() {
+    let mut after = memory::GIVE_BACK_FIRST;
     loop {
-        sleep(memory::GIVE_BACK_EVERY).await;
+        sleep(std::mem::replace(&mut after, memory::GIVE_BACK_EVERY)).await;
         let started = Instant::now();
         memory::give_back();
         debug!(
@@ -388,126 +401,6 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
-    }
-}
-
-/// Says once what the agent is going to do, without secrets, and where it listens.
-fn announce(
-    settings: &Settings,
-    address: SocketAddr,
-    metrics: Option<SocketAddr>,
-    files: Option<u64>,
-) {
-    let Settings {
-        collect,
-        publish_interval,
-        serve,
-        nats,
-        credentials,
-        credential_sources,
-        shutdown_timeout,
-        telemetry,
-    } = settings;
-    let sources = credential_sources;
-    let tls = sources.tls.as_ref();
-    let keys: Vec<_> = credentials.keys.iter().map(ApiKey::name).collect();
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        pid = std::process::id(),
-        api_key = "[redacted]",
-        api_keys = ?keys,
-        api_key_file = sources.keys.file().map(|file| file.display().to_string()),
-        socket_port = serve.port,
-        metrics_port = serve.metrics_port,
-        metrics_bearer_token_file = sources.metrics_tokens.as_ref().map(|file| file.display().to_string()),
-        socket_address = serve.address.map_or("all".to_owned(), |address| address.to_string()),
-        tls_enabled = tls.is_some(),
-        tls_cert_file = tls.map(|tls| tls.cert.display().to_string()),
-        tls_key_file = tls.map(|tls| tls.key.display().to_string()),
-        tls_client_ca_file = tls.and_then(|tls| tls.client_ca.as_ref()).map(|file| file.display().to_string()),
-        whitelisted_clients = %serve.whitelist,
-        publish_interval = ?publish_interval,
-        system_interval = ?collect.system_interval,
-        docker_interval = ?collect.docker_interval,
-        log_interval = ?collect.log_interval,
-        log_lines = collect.log_lines,
-        top_processes = collect.top_processes,
-        docker_enabled = collect.docker.is_some(),
-        container_stats = ?collect.container_stats,
-        container_labels = collect.container_labels.count(),
-        log_redact = collect.log_redact.count(),
-        host_root = %collect.host_root.directory().display(),
-        docker_host = collect.docker.as_ref().map(ToString::to_string),
-        max_clients = serve.max_clients,
-        max_open_files = files,
-        auth_timeout = ?serve.auth_timeout,
-        write_timeout = ?serve.write_timeout,
-        shutdown_timeout = ?shutdown_timeout,
-        log_format = ?telemetry.format,
-        rust_log = telemetry.filter,
-        nats_url = nats.as_ref().map_or("none".to_owned(), NatsSettings::urls),
-        "agent started"
-    );
-    if let Some(nats) = nats {
-        announce_nats(nats);
-    }
-    renewal::warn_of(credentials, sources);
-    let is_local = address.ip().to_canonical().is_loopback();
-    let asks_for_one = tls.is_some_and(|tls| tls.client_ca.is_some());
-    if metrics.is_some()
-        && !is_local
-        && credentials.metrics_tokens.is_none()
-        && !asks_for_one
-        && serve.whitelist.allows_all()
-    {
-        warn!(
-            "whoever reaches METRICS_PORT may read it: set METRICS_BEARER_TOKEN_FILE, TLS_CLIENT_CA_FILE or WHITELISTED_CLIENTS"
-        );
-    }
-    if tls.is_none() && !is_local {
-        warn!(
-            "keys and snapshots cross the network in the clear: set TLS_ENABLED with a certificate, or SOCKET_ADDRESS to \
-             127.0.0.1 and use a tunnel"
-        );
-    }
-    info!(%address, tls = tls.is_some(), "listening");
-    if let Some(address) = metrics {
-        info!(%address, tls = tls.is_some(), "metrics at /metrics");
-    }
-}
-
-/// The same of what is published to a NATS server.
-fn announce_nats(nats: &NatsSettings) {
-    let file = |path: &Path| path.display().to_string();
-    let login = nats.login.as_ref().map(NatsLogin::file);
-    let login_file = |name| {
-        let of_that_name = login.filter(|(variable, _)| *variable == name);
-        of_that_name.map(|(_, path)| file(path))
-    };
-    let user = nats.login.as_ref().and_then(NatsLogin::user);
-    let identity = nats.identity.as_ref();
-    info!(
-        nats_url = nats.urls(),
-        nats_credentials_file = login_file("NATS_CREDENTIALS_FILE"),
-        nats_nkey_file = login_file("NATS_NKEY_FILE"),
-        nats_token_file = login_file("NATS_TOKEN_FILE"),
-        nats_user = user,
-        nats_password_file = login_file("NATS_PASSWORD_FILE"),
-        nats_ca_file = nats.ca.as_deref().map(file),
-        nats_cert_file = identity.map(|(cert, _)| file(cert)),
-        nats_key_file = identity.map(|(_, key)| file(key)),
-        nats_encoding = ?nats.encoding,
-        nats_sections = nats.sections.names().join(","),
-        nats_buffer = nats.buffer,
-        "NATS: publishing"
-    );
-    for problem in nats.exposed() {
-        warn!(variable = problem.variable, "{}", problem.text);
-    }
-    if nats.in_the_clear() {
-        warn!(
-            "what is published to NATS, and a password or token for it, crosses the network in the clear: use tls:// in NATS_URL"
-        );
     }
 }
 

@@ -19,7 +19,7 @@
 //! * [`aggregate`]: stage 2, the newest of each source, composed and encoded once a tick.
 //! * [`serve`]: stage 3, the socket and one actor per authenticated client.
 //! * [`nats`]: beside it, what is published to a NATS server.
-//! * [`app`]: the daemon: wiring, signals, the order of stopping.
+//! * [`app`]: the daemon: wiring, signals, the order of stopping; `announcement` is what it says first.
 //! * [`check`], [`snapshot`] and [`watch`]: the commands beside the daemon.
 //! * [`client`]: a client of agents.
 //! * [`command_line`]: what can be said there.
@@ -31,6 +31,7 @@
 //! recipients of messages, wired in [`app`]. An actor is a thin shell around plain functions.
 
 pub mod aggregate;
+mod announcement;
 pub mod app;
 pub mod check;
 pub mod client;

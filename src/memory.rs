@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-/// How often what is free goes back to the kernel.
+/// When what the start has left goes back to the kernel.
+pub const GIVE_BACK_FIRST: Duration = Duration::from_secs(10);
+/// How often what is free goes back to it from then on.
 pub const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
 
 /// Makes all threads allocate from one arena, and keep nothing for themselves. glibc would give each of them an arena of its

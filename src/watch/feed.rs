@@ -139,17 +139,28 @@ pub(super) async fn follow(
         if news.send(News::Host { host, told }).await.is_err() {
             return;
         }
-        let tries = wish.borrow().tries;
-        let wait = async {
-            match again {
-                Some(wait) => sleep(wait).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = wait => {}
-            changed = wish.wait_for(|wish| wish.tries != tries) => if changed.is_err() { return },
+        if pause(again, &mut wish, |wish| wish.tries).await.is_none() {
+            return;
         }
+    }
+}
+
+/// Waits so long, or until the user asks for another try; for that alone, where trying is in vain. None where nobody listens.
+pub(super) async fn pause<T>(
+    again: Option<Duration>,
+    wishes: &mut watch::Receiver<T>,
+    tries: fn(&T) -> u64,
+) -> Option<()> {
+    let before = tries(&wishes.borrow());
+    let wait = async {
+        match again {
+            Some(wait) => sleep(wait).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = wait => Some(()),
+        asked = wishes.wait_for(|wishes| tries(wishes) != before) => asked.ok().map(drop),
     }
 }
 

@@ -128,12 +128,7 @@ impl Metrics {
             };
             let origin = Origin::of(peer.ip());
             let door = &self.shared.door;
-            let whitelist = &self.shared.settings.whitelist;
-            let refusal = match () {
-                () if !whitelist.allows(peer.ip()) => Some("not whitelisted"),
-                () => door.may_enter(origin).err(),
-            };
-            if let Some(reason) = refusal {
+            if let Err(reason) = self.may_enter(peer, origin) {
                 door.refused(peer, &reason);
                 continue;
             }
@@ -177,6 +172,14 @@ impl Metrics {
                 drop(permit);
             });
         }
+    }
+
+    /// Why a connection is closed unheard, if it is.
+    fn may_enter(&self, peer: SocketAddr, origin: Origin) -> Result<(), &'static str> {
+        if !self.shared.settings.whitelist.allows(peer.ip()) {
+            return Err("not whitelisted");
+        }
+        self.shared.door.may_enter(origin)
     }
 }
 

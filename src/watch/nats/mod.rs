@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Message, ServerAddr};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::rustls::ClientConfig;
 
 use super::brief::Brief;
-use super::feed::{News, Server, Told, Trouble};
+use super::feed::{News, Server, Told, Trouble, pause};
 use crate::client::{Backoff, Identity, Trust, TrustError};
 use crate::nats::{options, reason, subject};
 use crate::settings::{NatsLogin, address_of, parse_servers};
@@ -187,16 +187,11 @@ pub(super) async fn follow(
         {
             return Ok(());
         }
-        let tries = looked_at.borrow().tries;
-        let wait = async {
-            match again {
-                Some(wait) => sleep(wait).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = wait => {}
-            changed = looked_at.wait_for(|now| now.tries != tries) => if changed.is_err() { return Ok(()) },
+        if pause(again, &mut looked_at, |now| now.tries)
+            .await
+            .is_none()
+        {
+            return Ok(());
         }
     }
 }

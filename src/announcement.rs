@@ -1,0 +1,129 @@
+//! What the agent's log says of it at the start: its settings, without secrets, and what of them is risky.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tracing::{info, warn};
+
+use crate::renewal;
+use crate::settings::{ApiKey, NatsLogin, NatsSettings, Settings};
+
+/// Says once what the agent is going to do, without secrets, and where it listens.
+pub(crate) fn announce(
+    settings: &Settings,
+    address: SocketAddr,
+    metrics: Option<SocketAddr>,
+    files: Option<u64>,
+) {
+    let Settings {
+        collect,
+        publish_interval,
+        serve,
+        nats,
+        credentials,
+        credential_sources,
+        shutdown_timeout,
+        telemetry,
+    } = settings;
+    let sources = credential_sources;
+    let tls = sources.tls.as_ref();
+    let keys: Vec<_> = credentials.keys.iter().map(ApiKey::name).collect();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        api_key = "[redacted]",
+        api_keys = ?keys,
+        api_key_file = sources.keys.file().map(|file| file.display().to_string()),
+        socket_port = serve.port,
+        metrics_port = serve.metrics_port,
+        metrics_bearer_token_file = sources.metrics_tokens.as_ref().map(|file| file.display().to_string()),
+        socket_address = serve.address.map_or("all".to_owned(), |address| address.to_string()),
+        tls_enabled = tls.is_some(),
+        tls_cert_file = tls.map(|tls| tls.cert.display().to_string()),
+        tls_key_file = tls.map(|tls| tls.key.display().to_string()),
+        tls_client_ca_file = tls.and_then(|tls| tls.client_ca.as_ref()).map(|file| file.display().to_string()),
+        whitelisted_clients = %serve.whitelist,
+        publish_interval = ?publish_interval,
+        system_interval = ?collect.system_interval,
+        docker_interval = ?collect.docker_interval,
+        log_interval = ?collect.log_interval,
+        log_lines = collect.log_lines,
+        top_processes = collect.top_processes,
+        docker_enabled = collect.docker.is_some(),
+        container_stats = ?collect.container_stats,
+        container_labels = collect.container_labels.count(),
+        log_redact = collect.log_redact.count(),
+        host_root = %collect.host_root.directory().display(),
+        docker_host = collect.docker.as_ref().map(ToString::to_string),
+        max_clients = serve.max_clients,
+        max_open_files = files,
+        auth_timeout = ?serve.auth_timeout,
+        write_timeout = ?serve.write_timeout,
+        shutdown_timeout = ?shutdown_timeout,
+        log_format = ?telemetry.format,
+        rust_log = telemetry.filter,
+        nats_url = nats.as_ref().map_or("none".to_owned(), NatsSettings::urls),
+        "agent started"
+    );
+    if let Some(nats) = nats {
+        announce_nats(nats);
+    }
+    renewal::warn_of(credentials, sources);
+    let is_local = address.ip().to_canonical().is_loopback();
+    let asks_for_one = tls.is_some_and(|tls| tls.client_ca.is_some());
+    if metrics.is_some()
+        && !is_local
+        && credentials.metrics_tokens.is_none()
+        && !asks_for_one
+        && serve.whitelist.allows_all()
+    {
+        warn!(
+            "whoever reaches METRICS_PORT may read it: set METRICS_BEARER_TOKEN_FILE, TLS_CLIENT_CA_FILE or WHITELISTED_CLIENTS"
+        );
+    }
+    if tls.is_none() && !is_local {
+        warn!(
+            "keys and snapshots cross the network in the clear: set TLS_ENABLED with a certificate, or SOCKET_ADDRESS to \
+             127.0.0.1 and use a tunnel"
+        );
+    }
+    info!(%address, tls = tls.is_some(), "listening");
+    if let Some(address) = metrics {
+        info!(%address, tls = tls.is_some(), "metrics at /metrics");
+    }
+}
+
+/// The same of what is published to a NATS server.
+fn announce_nats(nats: &NatsSettings) {
+    let file = |path: &Path| path.display().to_string();
+    let login = nats.login.as_ref().map(NatsLogin::file);
+    let login_file = |name| {
+        let of_that_name = login.filter(|(variable, _)| *variable == name);
+        of_that_name.map(|(_, path)| file(path))
+    };
+    let user = nats.login.as_ref().and_then(NatsLogin::user);
+    let identity = nats.identity.as_ref();
+    info!(
+        nats_url = nats.urls(),
+        nats_credentials_file = login_file("NATS_CREDENTIALS_FILE"),
+        nats_nkey_file = login_file("NATS_NKEY_FILE"),
+        nats_token_file = login_file("NATS_TOKEN_FILE"),
+        nats_user = user,
+        nats_password_file = login_file("NATS_PASSWORD_FILE"),
+        nats_ca_file = nats.ca.as_deref().map(file),
+        nats_cert_file = identity.map(|(cert, _)| file(cert)),
+        nats_key_file = identity.map(|(_, key)| file(key)),
+        nats_encoding = ?nats.encoding,
+        nats_sections = nats.sections.names().join(","),
+        nats_buffer = nats.buffer,
+        "NATS: publishing"
+    );
+    for problem in nats.exposed() {
+        warn!(variable = problem.variable, "{}", problem.text);
+    }
+    if nats.in_the_clear() {
+        warn!(
+            "what is published to NATS, and a password or token for it, crosses the network in the clear: use tls:// in NATS_URL"
+        );
+    }
+}
