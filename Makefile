@@ -49,7 +49,8 @@ docs: ## writes docs/snapshot.md from the model's documentation
 lint: ## formatting, clippy, documentation, dependencies, shell scripts: all without a warning
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+	# The examples, too: with them packages have the features that they have for clippy, and are not built again.
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --lib --bins --examples
 	tests/setup/deny.sh
 	@tests/setup/packages.sh shellcheck:shellcheck
 	shellcheck .ci/run examples/*.sh tests/setup/*.sh

@@ -2,12 +2,15 @@
 # Everything behind `make run`: builds the agent, prints how to read its stream, runs it in the foreground.
 #
 #   run.sh PROFILE
+#
+# BUILD_TARGETS are those of cargo build: the agent alone, unless it is said.
 set -euo pipefail
 
 profile=$1
 
 # Builds before anything is printed, so that the command below is the last thing above the agent's own log.
-cargo build --locked --profile "$profile"
+read -ra targets <<<"${BUILD_TARGETS:-}"
+cargo build --locked --profile "$profile" "${targets[@]}"
 
 if [[ ${API_KEY:-} ]]; then
     # A key of the caller's is not printed: the reader's shell is to put it in.

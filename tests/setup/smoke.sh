@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # The promise of `make run`, kept to the letter: it prints a key and a client command, that very command receives a
 # snapshot, and Ctrl-C and SIGTERM end it.
+#
+# It builds the examples, too: with them packages have the features that they have for tests, and are not built again there.
 set -euo pipefail
 
 cd "$(dirname "$(realpath "$0")")/../.."
@@ -47,7 +49,7 @@ smoke() {
     # Job control gives the job a process group and default signals, as a terminal does.
     set -m
     env -u API_KEY -u API_KEY_FILE -u SOCKET_ADDRESS -u TLS_ENABLED \
-        make --no-print-directory run PROFILE=dev SOCKET_PORT="$port" >"$log" 2>&1 &
+        BUILD_TARGETS='--bins --examples' make --no-print-directory run PROFILE=dev SOCKET_PORT="$port" >"$log" 2>&1 &
     group=$!
     set +m
 
