@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use actix::Recipient;
 use actix_rt::ArbiterHandle;
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span};
 
 use super::door::Door;
+use super::entrance::{Entered, Entrance};
 use super::handshake::{self, Newcomer};
-use super::inbound::{BindError, Inbound, configured};
-use super::lobby::{Lobby, Room, Seat};
+use super::inbound::BindError;
+use super::lobby::{Room, Seat};
 use super::origin::Origin;
 use crate::messages::{CatchUp, ClientId, Subscribe, Unsubscribe};
 use crate::settings::{Credentials, ServeSettings};
@@ -50,11 +50,10 @@ pub(super) struct Visit {
 
 /// The agent's socket.
 pub struct Listener {
-    inbound: Inbound,
+    entrance: Entrance,
     settings: Arc<ServeSettings>,
     /// Keys and certificates as they are now.
     credentials: watch::Receiver<Arc<Credentials>>,
-    lobby: Arc<Lobby>,
     door: Arc<Door>,
 }
 
@@ -69,14 +68,13 @@ impl Listener {
         credentials: watch::Receiver<Arc<Credentials>>,
         room: Room,
     ) -> Result<Self, BindError> {
-        let inbound = Inbound::open(settings.address, settings.port, "SOCKET_PORT")?;
-        let door = Door::new(settings.max_clients);
+        let door = Arc::new(Door::new(settings.max_clients));
+        let port = (settings.port, "SOCKET_PORT");
         Ok(Self {
-            inbound,
+            entrance: Entrance::open(port, Arc::clone(&settings), room, Arc::clone(&door))?,
             settings,
             credentials,
-            lobby: Lobby::new(room),
-            door: Arc::new(door),
+            door,
         })
     }
 
@@ -85,7 +83,7 @@ impl Listener {
     /// # Errors
     /// When the kernel does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inbound.local_addr()
+        self.entrance.local_addr()
     }
 
     /// A permit for each client that there may be: all are back when there is none.
@@ -101,69 +99,34 @@ impl Listener {
         subscriptions: Subscriptions,
         stop: CancellationToken,
     ) {
-        let mut clients: ClientId = 0;
-        let mut threads = threads
-            .greeting
-            .iter()
-            .cycle()
-            .zip(threads.serving.iter().cycle());
-        loop {
-            let (stream, peer) = tokio::select! {
-                accepted = self.inbound.accept() => accepted,
-                () = stop.cancelled() => return,
-            };
-            clients += 1;
-            let Some(threads) = threads.next() else {
+        let threads = (threads.greeting.iter().cycle()).zip(threads.serving.iter().cycle());
+        for (client, threads) in (1..).zip(threads) {
+            let Some(entered) = self.entrance.next(|| self.door.clients(), &stop).await else {
                 return;
             };
-            let origin = Origin::of(peer.ip());
-            if let Err(reason) = self.may_enter(peer, origin) {
-                self.door.refused(peer, &reason);
-                continue;
-            }
-            let entered = tokio::select! {
-                entered = self.lobby.enter(origin, || self.door.clients()) => entered,
-                () = stop.cancelled() => return,
-            };
-            let Some(seat) = entered else {
-                self.door.refused(peer, &"too many of this address");
-                continue;
-            };
-            let visit = Visit {
-                peer,
-                origin,
-                client: clients,
-                seat,
-            };
-            self.greet(stream, visit, threads, &subscriptions, &stop);
+            self.greet(client, entered, threads, &subscriptions, &stop);
         }
-    }
-
-    /// Why a connection is closed unheard, if it is.
-    fn may_enter(&self, peer: SocketAddr, origin: Origin) -> Result<(), &'static str> {
-        if !self.settings.whitelist.allows(peer.ip()) {
-            return Err("not whitelisted");
-        }
-        self.door.may_enter(origin)
     }
 
     /// Hands a connection to the threads that it has been given.
     fn greet(
         &self,
-        stream: TcpStream,
-        visit: Visit,
+        client: ClientId,
+        Entered {
+            stream,
+            peer,
+            origin,
+            seat,
+        }: Entered,
         (greeting, serving): (&ArbiterHandle, &ArbiterHandle),
         subscriptions: &Subscriptions,
         stop: &CancellationToken,
     ) {
-        let (peer, client) = (visit.peer, visit.client);
-        // A socket belongs to the runtime that registered it: it moves as a bare descriptor.
-        let stream = match configured(stream) {
-            Ok(stream) => stream,
-            Err(error) => {
-                self.door.refused(peer, &error);
-                return;
-            }
+        let visit = Visit {
+            peer,
+            origin,
+            client,
+            seat,
         };
         let newcomer = Newcomer {
             stream,

@@ -1,10 +1,11 @@
 //! STAGE 3: connections → authenticated sessions, each fed by the aggregator.
 //!
-//! [`Listener`] accepts and turns away; `handshake` settles who stays, of those for whom the `lobby` has room;
-//! [`ClientSession`] is the only owner of a connection's write side from then on.
+//! The `entrance` accepts and turns away, for [`Listener`] and for Prometheus; `handshake` settles who stays, of those for whom
+//! the `lobby` has room; [`ClientSession`] is the only owner of a connection's write side from then on.
 
 mod connection;
 mod door;
+mod entrance;
 mod handshake;
 mod inbound;
 mod listener;

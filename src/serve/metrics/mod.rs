@@ -30,8 +30,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use super::door::Door;
-use super::inbound::{BindError, Inbound, configured};
-use super::lobby::{Lobby, Room, Seat, Voice};
+use super::entrance::{Entered, Entrance};
+use super::inbound::BindError;
+use super::lobby::{Room, Seat, Voice};
 use super::origin::Origin;
 use crate::messages::{NewestSnapshot, Published};
 use crate::settings::{ApiKeys, Credentials, ServeSettings};
@@ -54,8 +55,7 @@ const RECENT_BEYOND: Duration = Duration::from_secs(3);
 
 /// The socket for Prometheus.
 pub struct Metrics {
-    inbound: Inbound,
-    lobby: Arc<Lobby>,
+    entrance: Entrance,
     shared: Arc<Shared>,
 }
 
@@ -64,7 +64,7 @@ struct Shared {
     settings: Arc<ServeSettings>,
     credentials: watch::Receiver<Arc<Credentials>>,
     /// Wrong tokens count here, wrong keys elsewhere.
-    door: Door,
+    door: Arc<Door>,
     /// Between two snapshots.
     interval: Duration,
     /// What was written last in each format, with the number of the snapshot: it is the same for all who scrape.
@@ -84,16 +84,18 @@ impl Metrics {
         credentials: watch::Receiver<Arc<Credentials>>,
         interval: Duration,
     ) -> Result<Self, BindError> {
+        let door = Arc::new(Door::new(MOST_SCRAPERS));
+        let room = Room {
+            waiting: MOST_CONNECTIONS,
+            in_all: MOST_CONNECTIONS,
+        };
+        let port = (port, "METRICS_PORT");
         Ok(Self {
-            inbound: Inbound::open(settings.address, port, "METRICS_PORT")?,
-            lobby: Lobby::new(Room {
-                waiting: MOST_CONNECTIONS,
-                in_all: MOST_CONNECTIONS,
-            }),
+            entrance: Entrance::open(port, Arc::clone(&settings), room, Arc::clone(&door))?,
             shared: Arc::new(Shared {
                 settings,
                 credentials,
-                door: Door::new(MOST_SCRAPERS),
+                door,
                 interval,
                 written: Mutex::default(),
             }),
@@ -105,7 +107,7 @@ impl Metrics {
     /// # Errors
     /// When the kernel does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inbound.local_addr()
+        self.entrance.local_addr()
     }
 
     /// A permit for each connection that there may be: all are back when there is none.
@@ -121,39 +123,21 @@ impl Metrics {
         thread: ArbiterHandle,
         stop: CancellationToken,
     ) {
-        loop {
-            let (stream, peer) = tokio::select! {
-                accepted = self.inbound.accept() => accepted,
-                () = stop.cancelled() => return,
-            };
-            let origin = Origin::of(peer.ip());
+        // Nobody gives up a seat and stays.
+        while let Some(entered) = self.entrance.next(|| 0, &stop).await {
+            let Entered {
+                stream,
+                peer,
+                origin,
+                seat,
+            } = entered;
             let door = &self.shared.door;
-            if let Err(reason) = self.may_enter(peer, origin) {
-                door.refused(peer, &reason);
-                continue;
-            }
-            let entered = tokio::select! {
-                entered = self.lobby.enter(origin, || 0) => entered,
-                () = stop.cancelled() => return,
-            };
-            let Some(seat) = entered else {
-                door.refused(peer, &"too many of this address");
-                continue;
-            };
             // At once: there are so few seats that a crowd would have them all before the other thread gets to any.
             seat.voice().is_waited_for(true);
             // Those who were asked to make room may not have left yet.
             let Some(permit) = door.admit() else {
                 door.refused(peer, &"too many scrapers");
                 continue;
-            };
-            // A socket belongs to the runtime that registered it: it moves as a bare descriptor.
-            let stream = match configured(stream) {
-                Ok(stream) => stream,
-                Err(error) => {
-                    door.refused(peer, &error);
-                    continue;
-                }
             };
             let connection = Scraper {
                 shared: Arc::clone(&self.shared),
@@ -172,14 +156,6 @@ impl Metrics {
                 drop(permit);
             });
         }
-    }
-
-    /// Why a connection is closed unheard, if it is.
-    fn may_enter(&self, peer: SocketAddr, origin: Origin) -> Result<(), &'static str> {
-        if !self.shared.settings.whitelist.allows(peer.ip()) {
-            return Err("not whitelisted");
-        }
-        self.shared.door.may_enter(origin)
     }
 }
 
@@ -437,7 +413,7 @@ mod tests {
             shared: Arc::new(Shared {
                 settings: Arc::new(settings.serve),
                 credentials: watch::channel(Arc::new(settings.credentials)).1,
-                door: Door::new(MOST_SCRAPERS),
+                door: Arc::new(Door::new(MOST_SCRAPERS)),
                 interval: Duration::from_secs(5),
                 written: Mutex::default(),
             }),

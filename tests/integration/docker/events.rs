@@ -55,6 +55,11 @@ impl Told {
         for _ in 0..3 {
             self.read();
         }
+        self.bare(id)
+    }
+
+    /// The events of a container, without time and image.
+    fn bare(&self, id: &str) -> Vec<Value> {
         let bare = |event: &&Value| {
             let mut event = (*event).clone();
             let fields = event.as_object_mut().unwrap();
@@ -237,8 +242,9 @@ fn whoever_is_sent_fewer_snapshots_is_told_as_much() {
         })
         .collect();
     for mut one in others.into_iter().chain([slow]) {
+        one.wait_for(containers.last().unwrap().short_id(), 2);
         for container in &containers {
-            let told = one.wait_for(container.short_id(), 2);
+            let told = one.bare(container.short_id());
             let actions: Vec<&Value> = told.iter().map(|event| &event["action"]).collect();
             assert_eq!(actions, ["start", "die"]);
         }
