@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Recipient};
 use actix_rt::Arbiter;
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::system::uname;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -77,64 +77,80 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let supervisor = Supervisor::from_env(|name| std::env::var_os(name));
     let measuring = Measuring::start(&collect, publish_interval, supervisor)?;
     let aggregator = &measuring.aggregator;
-    let permits = listener.permits();
     let accepting = CancellationToken::new();
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let (greeting, serving) = (arbiters(cores.div_ceil(2))?, arbiters(cores)?);
-    let handles = |arbiters: &[Arbiter]| arbiters.iter().map(Arbiter::handle).collect();
-    actix_rt::spawn(listener.run(
-        Threads {
-            greeting: handles(&greeting),
-            serving: handles(&serving),
-        },
-        Subscriptions {
-            subscribe: aggregator.clone().recipient(),
-            catch_up: aggregator.clone().recipient(),
-            unsubscribe: aggregator.clone().recipient(),
-        },
-        accepting.clone(),
-    ));
-
+    let serving = Serving::start(listener, max_clients, aggregator, accepting.clone())?;
     let scraping = metrics
         .map(|metrics| Scraping::start(metrics, aggregator, accepting.clone()))
         .transpose()?;
     let publishing = nats
         .map(|nats| Publishing::start(nats, aggregator))
         .transpose()?;
-
     actix_rt::spawn(give_memory_back());
 
     let signal = signals.until_end(&renewal).await;
     info!(signal, "stopping");
-    accepting.cancel();
-    for collector in &measuring.collectors {
-        collector.do_send(StopCollecting);
-    }
-    aggregator.do_send(StopPublishing {
-        within: shutdown_timeout.mul_f64(FOR_SESSIONS),
-    });
-    let closed = async {
-        all_back(&permits, serve.max_clients).await;
-        if let Some(scraping) = scraping {
-            all_back(&scraping.permits, MOST_SCRAPERS).await;
-        }
-        if let Some(publishing) = publishing {
-            publishing.ended().await;
-        }
+    let running = Running {
+        measuring,
+        accepting,
+        serving,
+        scraping,
+        publishing,
     };
-    tokio::select! {
-        closed = timeout(shutdown_timeout, closed) => {
-            let clients = serve.max_clients.saturating_sub(permits.available_permits());
-            if closed.is_err() && clients > 0 {
-                warn!(clients, "clients cut off: they did not finish reading in time");
-            }
-        }
-        signal = signals.end() => {
-            anyhow::bail!("a second signal ({signal}) ended the stopping");
-        }
-    }
+    running.stop(shutdown_timeout, &mut signals).await?;
     info!("stopped");
     Ok(())
+}
+
+/// All that runs.
+struct Running {
+    measuring: Measuring,
+    /// Until it is cancelled whoever comes is let in.
+    accepting: CancellationToken,
+    serving: Serving,
+    scraping: Option<Scraping>,
+    publishing: Option<Publishing>,
+}
+
+impl Running {
+    /// Ends it, so that every client has whole snapshots, within the time that there is for that.
+    ///
+    /// # Errors
+    /// A second signal: whoever waits does so no longer.
+    async fn stop(self, within: Duration, signals: &mut Signals) -> anyhow::Result<()> {
+        let Self {
+            measuring,
+            accepting,
+            serving,
+            scraping,
+            publishing,
+        } = self;
+        accepting.cancel();
+        for collector in &measuring.collectors {
+            collector.do_send(StopCollecting);
+        }
+        measuring.aggregator.do_send(StopPublishing {
+            within: within.mul_f64(FOR_SESSIONS),
+        });
+        let closed = async {
+            all_back(&serving.permits, serving.max_clients).await;
+            if let Some(scraping) = scraping {
+                all_back(&scraping.permits, MOST_SCRAPERS).await;
+            }
+            if let Some(publishing) = publishing {
+                publishing.ended().await;
+            }
+        };
+        tokio::select! {
+            closed = timeout(within, closed) => {
+                let clients = serving.max_clients.saturating_sub(serving.permits.available_permits());
+                if closed.is_err() && clients > 0 {
+                    warn!(clients, "clients cut off: they did not finish reading in time");
+                }
+                Ok(())
+            }
+            signal = signals.end() => Err(anyhow!("a second signal ({signal}) ended the stopping")),
+        }
+    }
 }
 
 /// The first two stages: what is measured, and what is made of it.
@@ -167,6 +183,42 @@ impl Measuring {
             collectors: start_collectors(settings, &aggregator, collecting),
             aggregator,
             _threads: threads,
+        })
+    }
+}
+
+/// Who serves clients.
+struct Serving {
+    permits: Arc<Semaphore>,
+    max_clients: usize,
+    _threads: [Vec<Arbiter>; 2],
+}
+
+impl Serving {
+    fn start(
+        listener: Listener,
+        max_clients: usize,
+        aggregator: &Addr<Aggregator>,
+        accepting: CancellationToken,
+    ) -> io::Result<Self> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let (greeting, serving) = (arbiters(cores.div_ceil(2))?, arbiters(cores)?);
+        let handles = |arbiters: &[Arbiter]| arbiters.iter().map(Arbiter::handle).collect();
+        let threads = Threads {
+            greeting: handles(&greeting),
+            serving: handles(&serving),
+        };
+        let subscriptions = Subscriptions {
+            subscribe: aggregator.clone().recipient(),
+            catch_up: aggregator.clone().recipient(),
+            unsubscribe: aggregator.clone().recipient(),
+        };
+        let permits = listener.permits();
+        actix_rt::spawn(listener.run(threads, subscriptions, accepting));
+        Ok(Self {
+            permits,
+            max_clients,
+            _threads: [greeting, serving],
         })
     }
 }

@@ -192,6 +192,18 @@ pub struct ContainerMeta {
     pub created: i64,
 }
 
+impl ContainerMeta {
+    /// Its own name, without a slash: legacy links add such as `/other/alias`. None where it has no name.
+    #[must_use]
+    pub fn own_name(&self) -> Option<&str> {
+        let mut names = self.names.iter().map(|name| name.trim_start_matches('/'));
+        names
+            .clone()
+            .find(|name| !name.contains('/'))
+            .or_else(|| names.next())
+    }
+}
+
 /// One port of a container, in the engine's own spelling.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -219,4 +231,30 @@ pub enum PortProtocol {
     Udp,
     /// SCTP.
     Sctp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ContainerMeta;
+
+    #[test]
+    fn its_own_name_is_not_what_another_container_calls_it() {
+        for (names, expected) in [
+            (&["/web"][..], Some("web")),
+            (&["/proxy/backend", "/web"], Some("web")),
+            (&["/proxy/backend"], Some("proxy/backend")),
+            (&[], None),
+        ] {
+            let meta = ContainerMeta {
+                id: String::new(),
+                names: names.iter().map(|&name| name.to_owned()).collect(),
+                image: String::new(),
+                status: String::new(),
+                state: String::new(),
+                ports: Vec::new(),
+                created: 0,
+            };
+            assert_eq!(meta.own_name(), expected);
+        }
+    }
 }

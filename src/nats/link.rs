@@ -46,6 +46,8 @@ pub(super) async fn connect(
     let mut options = options(settings.login.clone())
         .name(format!("system-agent {}", subjects.host()))
         .retry_on_initial_connect()
+        // Whom to trust with credentials is in the configuration.
+        .ignore_discovered_servers()
         .reconnect_delay_callback(pause)
         .ping_interval(ASK_EVERY)
         .client_capacity(MOST_COMMANDS)

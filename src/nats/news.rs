@@ -127,16 +127,23 @@ pub(super) fn last_of(text: &str) -> Option<&str> {
 }
 
 /// Where in `text`, lines of a log, those begin that come after `last`, one that was published before: behind the same line, or,
-/// where that is gone, at the first that is newer. None where all of them are older.
+/// where that is gone, at the first that is newer. None where all of them are older. Where timestamps have whole seconds, many
+/// lines have the same: those of that second are rather said twice than never.
 pub(super) fn begin_after(text: &str, last: &str) -> Option<usize> {
     let (mut begin, mut same, mut newer) = (0, None, None);
     let then = moment(last);
+    let whole_seconds = last.split(' ').next().is_some_and(|it| !it.contains('.'));
+    let is_newer = |now, then| match whole_seconds {
+        true => now >= then,
+        false => now > then,
+    };
     for line in text.split_inclusive('\n') {
-        if line.trim_end_matches('\n') == last {
+        if line.trim_end_matches('\n') == last && (same.is_none() || !whole_seconds) {
             same = Some(begin + line.len());
         }
         // A line without a timestamp is rather said twice than never.
-        if newer.is_none() && moment(line).is_none_or(|now| then.is_none_or(|then| now > then)) {
+        let newest = moment(line).is_none_or(|now| then.is_none_or(|then| is_newer(now, then)));
+        if newer.is_none() && newest {
             newer = Some(begin);
         }
         begin += line.len();
@@ -225,6 +232,18 @@ mod tests {
             "2026-01-01T00:00:01Z c\n"
         );
         assert_eq!(after("2025-12-31T00:00:00Z old"), text);
+        // Whole seconds.
+        let text = "2026-01-01T00:00:00Z a\n2026-01-01T00:00:01Z b\n2026-01-01T00:00:01Z b\n2026-01-01T00:00:02Z c\n";
+        let after = |last| &text[begin_after(text, last).unwrap_or(text.len())..];
+        assert_eq!(after("2026-01-01T00:00:01Z b"), &text[46..]);
+        assert_eq!(after("2026-01-01T00:00:01Z gone"), &text[23..]);
+        assert_eq!(after("2026-01-01T00:00:02Z c"), "");
+    }
+
+    #[test]
+    fn where_nothing_was_published_before_all_of_it_begins_or_nothing() {
+        let text = "2026-01-01T00:00:00.1Z a\n2026-01-01T00:00:01Z c\n";
+        let after = |last| &text[begin_after(text, last).unwrap_or(text.len())..];
         assert_eq!(after("2026-01-02T00:00:00Z later"), "");
         assert_eq!(after("not a line"), text);
         assert_eq!(

@@ -1,6 +1,7 @@
 //! What is published when, and what the log says of it.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,6 +36,8 @@ const MOST_ON_THEIR_WAY: usize = 16;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The same where everything is published without a stream meanwhile: somebody may make one.
 const LONG_PAUSE: Duration = Duration::from_secs(60);
+/// Of how many logs it is remembered that they have begun.
+const MOST_BEGUN: usize = 4096;
 /// How many different complaints are told of one connection, or of one time without.
 const MOST_TOLD: usize = 32;
 /// How long the last bytes may take to leave.
@@ -70,6 +73,9 @@ pub struct NatsPublisher {
     since: Option<Since>,
     /// Whether news were asked for that follow on it.
     catching_up: bool,
+    /// The subjects of logs of which this agent has taken in lines: what comes first of one may have been published by an agent
+    /// before it.
+    begun: HashSet<Arc<str>>,
     queue: Queue,
     /// What is done about messages that were taken out of the queue.
     on_their_way: HashMap<u64, SpawnHandle>,
@@ -141,6 +147,7 @@ impl NatsPublisher {
             snapshots: Snapshots::default(),
             since: None,
             catching_up: false,
+            begun: HashSet::new(),
             on_their_way: HashMap::new(),
             lost: 0,
             account: Account::default(),
@@ -323,9 +330,9 @@ impl NatsPublisher {
             self.publish_waiting(ctx);
         } else if asks(".API.") || refused.starts_with("Subscription to \"_INBOX") {
             // Nothing is asked for, or no answer and no acknowledgement will come.
-            self.stop_asking(ctx);
             self.call_back(ctx);
             self.go_without_stream("no permission", ctx);
+            self.ask_again(ctx);
         }
     }
 
@@ -381,32 +388,38 @@ impl NatsPublisher {
             return;
         }
         self.catching_up = false;
-        // Logs may be read later than the first snapshot, and then begin with their tails in a later one.
-        let tail = self
-            .since
-            .as_ref()
-            .is_none_or(|since| since.positions.is_empty());
         self.since = Some(snapshot.since.clone());
         let line = [&snapshot.shared[..], snapshot.ending(0).as_ref()].concat();
         match News::of(&line) {
-            Ok(news) => self.enqueue(&news, tail),
+            Ok(news) => self.enqueue(&news),
             // The aggregator has made it.
             Err(error) => error!(%error, "NATS: a snapshot of news cannot be taken apart"),
         }
         self.publish_waiting(ctx);
     }
 
-    fn enqueue(&mut self, news: &News<'_>, tail: bool) {
+    fn enqueue(&mut self, news: &News<'_>) {
         let mut gone = 0;
         let subject = self.subjects.events();
         for event in news.events() {
             gone += self.queue.push(&subject, Kind::Event, event);
         }
         self.queue.lose(&subject, news.events_lost());
-        let kind = if tail { Kind::Tail } else { Kind::Lines };
+        let mut begun = Vec::new();
         for (container, lines) in news.logs(self.queue.longest()) {
-            gone += self.queue.push(&self.subjects.logs(container), kind, lines);
+            let subject = self.subjects.logs(container);
+            let kind = match self.begun.contains(&subject) {
+                true => Kind::Lines,
+                false => Kind::Tail,
+            };
+            gone += self.queue.push(&subject, kind, lines);
+            begun.push(subject);
         }
+        if self.begun.len() + begun.len() > MOST_BEGUN {
+            // They begin anew, which costs a question each and nothing else.
+            self.begun.clear();
+        }
+        self.begun.extend(begun);
         if gone > 0 && self.lost == 0 {
             warn!(
                 buffer = self.settings.buffer,
@@ -455,7 +468,15 @@ impl NatsPublisher {
             self.on_their_way.insert(number, ctx.spawn(asked));
             return;
         }
-        let id = format!("{}-{number}", self.life);
+        let id = match outgoing.kind {
+            // An agent that starts is told of what has just happened, and so was the one before it.
+            Kind::Event => format!(
+                "{}-event-{:016x}",
+                self.subjects.host(),
+                hash(&outgoing.text)
+            ),
+            Kind::Lines | Kind::Tail => format!("{}-{number}", self.life),
+        };
         let longest = self.queue.piece(number, route.longest());
         let sent = delivery::publish(route.clone(), id, outgoing, longest);
         let sent = wrap_future(sent).map(move |sent, publisher: &mut Self, ctx| match sent {
@@ -505,6 +526,13 @@ impl NatsPublisher {
         }
         ctx.stop();
     }
+}
+
+/// The same for the same text, in every agent of this build.
+fn hash(text: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text);
+    hasher.finish()
 }
 
 /// Between half of it and the whole.

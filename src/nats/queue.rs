@@ -49,8 +49,8 @@ pub(super) enum Kind {
     Event,
     /// New log lines.
     Lines,
-    /// The newest lines of a log, when the agent begins: an agent before it may have published some of them. It waits until that
-    /// is known.
+    /// The first lines of a log that the agent has: an agent before it may have published some of them. It waits until that is
+    /// known.
     Tail,
 }
 
@@ -449,7 +449,7 @@ mod tests {
         let lines = lines.map(|lines| {
             let dated = lines
                 .lines()
-                .map(|line| format!("2026-01-01T00:00:0{line}\n"));
+                .map(|line| format!("2026-01-01T00:00:00.{line}\n"));
             dated.collect::<String>()
         });
         let left = |last: Option<&str>| {
@@ -470,7 +470,7 @@ mod tests {
             push(&mut queue, "a", Kind::Lines, "new\n");
             let first = queue.take().unwrap();
             assert_eq!((first.kind, queue.take()), (Kind::Tail, None));
-            let last = last.map(|last| format!("2026-01-01T00:00:0{last}"));
+            let last = last.map(|last| format!("2026-01-01T00:00:00.{last}"));
             queue.resolve(&first.subject, last.as_deref());
             let mut text = String::new();
             while let Some(message) = queue.take() {

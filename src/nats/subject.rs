@@ -23,10 +23,14 @@ pub(crate) fn logs(host: &str, container: &str) -> String {
     format!("agents.{host}.logs.{}", token(container))
 }
 
-/// Whose a subject is: the token of its host.
+/// Whose a subject is: the token of its host. None where it is none of a name: servers pass on messages with wildcards in their
+/// subjects, too.
 pub(crate) fn host(subject: &str) -> Option<&str> {
     let host = subject.strip_prefix("agents.")?.split('.').next()?;
-    (!host.is_empty() && host.len() <= LONGEST_HOST).then_some(host)
+    let is_token = host
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'%'));
+    (is_token && !host.is_empty() && host.len() <= LONGEST_HOST).then_some(host)
 }
 
 /// The subjects of this host.
@@ -131,6 +135,21 @@ mod tests {
         assert_eq!(subjects.snapshot(), "agents.web%2E1.snapshot");
         assert_eq!(&*subjects.events(), "agents.web%2E1.events");
         assert_eq!(&*subjects.logs("a.b"), "agents.web%2E1.logs.a%2Eb");
+    }
+
+    #[test]
+    fn a_host_is_a_token_of_a_name() {
+        for (subject, expected) in [
+            ("agents.web-1.snapshot", Some("web-1")),
+            ("agents.web%2E1.logs.app", Some("web%2E1")),
+            ("agents.*.snapshot", None),
+            ("agents.>", None),
+            ("agents.a b.snapshot", None),
+            ("agents..snapshot", None),
+            ("others.web-1.snapshot", None),
+        ] {
+            assert_eq!(host(subject), expected, "{subject}");
+        }
     }
 
     #[test]

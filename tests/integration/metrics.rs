@@ -5,11 +5,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use serial_test::{parallel, serial};
+use socket2::{Domain, Socket, Type};
 
 use crate::support::prometheus::{Prometheus, complaints, get, metrics_of, promtool, request};
 use crate::support::{Agent, Authority, Launch, PATIENCE, wait};
@@ -365,6 +367,41 @@ fn a_silent_crowd_keeps_no_scraper_out() {
         began.elapsed()
     );
     client.snapshot();
+}
+
+/// Nor does one that asks for more than it reads, from several addresses.
+#[test]
+#[serial]
+fn a_crowd_that_reads_little_keeps_no_scraper_out() {
+    let agent = launch().start();
+    let address = ready(&agent);
+    let requests = "GET /metrics HTTP/1.1\r\nHost: agent\r\n\r\n".repeat(500);
+    let greedy = |from: [u8; 4]| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.set_nonblocking(true).unwrap();
+        // As many as the kernel takes.
+        while stream.write(requests.as_bytes()).is_ok() {}
+        stream
+    };
+    let froms = [[127, 0, 0, 2], [127, 0, 0, 3]];
+    let crowd: Vec<_> = froms
+        .iter()
+        .flat_map(|&from| std::iter::repeat_n(from, 40))
+        .map(greedy)
+        .collect();
+    // Until each of them has what it does not read.
+    thread::sleep(Duration::from_secs(1));
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert_eq!(get(address, "/metrics", &[]).status, 200);
+        let passed = began.elapsed();
+        assert!(passed < Duration::from_secs(2), "{passed:?}");
+    }
+    drop(crowd);
 }
 
 /// Prometheus keeps its connection; the agent ends all the same when it is told to.

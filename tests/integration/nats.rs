@@ -529,19 +529,36 @@ fn what_is_exposed_is_told_at_the_start() {
 
 #[test]
 #[parallel]
-fn a_stream_that_is_put_right_is_used_soon() {
-    let server = NatsServer::with_jetstream("");
-    let client = server.client();
-    let config = |subjects: &[&str]| stream::Config {
+fn a_stream_that_is_made_for_agents_that_may_not_is_used_soon() {
+    let server = NatsServer::with_jetstream(&format!(
+        "authorization {{ users: [ {{ user: agent, password: \"{PASSWORD}\", permissions: {{ publish: [ \"agents.{}.>\", \
+         \"$JS.API.STREAM.INFO.AGENTS\" ], subscribe: \"_INBOX.>\" }} }}, {{ user: maker, password: maker }} ] }}\n",
+        host()
+    ));
+    let agent = publishing(&server.url())
+        .vars(&[("NATS_USER", "agent"), ("RUST_LOG", "debug")])
+        .var("NATS_PASSWORD_FILE", server.file("password", PASSWORD))
+        .secret(PASSWORD)
+        .start();
+    let told = agent.event("NATS: no stream: events and log lines are not stored");
+    assert_eq!(told.text("reason"), "no permission");
+    let maker = ConnectOptions::with_user_and_password("maker".to_owned(), "maker".to_owned());
+    server
+        .client_with(maker)
+        .create_stream(stream_of(&["agents.*.events", "agents.*.logs.>"]));
+    assert_found_soon(&agent);
+}
+
+fn stream_of(subjects: &[&str]) -> stream::Config {
+    stream::Config {
         name: "AGENTS".to_owned(),
         subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
         ..stream::Config::default()
-    };
-    client.create_stream(config(&["agents.*.events"]));
-    let agent = publishing(&server.url()).var("RUST_LOG", "debug").start();
-    agent.event("NATS: no stream: events and log lines are not stored");
-    client.update_stream(config(&["agents.*.events", "agents.*.logs.>"]));
-    // It is asked for at least once a minute, by the same connection.
+    }
+}
+
+/// The agent finds its stream: it asks at least once a minute, by the same connection.
+fn assert_found_soon(agent: &Agent) {
     let found = |line: &str| {
         let event = Event::parse(line)?;
         (event.message() == "NATS: events and log lines are stored").then_some(())
@@ -549,6 +566,18 @@ fn a_stream_that_is_put_right_is_used_soon() {
     let soon = Duration::from_secs(60) + PATIENCE;
     assert!(agent.log().find(0, soon, found).is_some());
     assert_eq!(agent.events("NATS: connected").len(), 1);
+}
+
+#[test]
+#[parallel]
+fn a_stream_that_is_put_right_is_used_soon() {
+    let server = NatsServer::with_jetstream("");
+    let client = server.client();
+    client.create_stream(stream_of(&["agents.*.events"]));
+    let agent = publishing(&server.url()).var("RUST_LOG", "debug").start();
+    agent.event("NATS: no stream: events and log lines are not stored");
+    client.update_stream(stream_of(&["agents.*.events", "agents.*.logs.>"]));
+    assert_found_soon(&agent);
 }
 
 /// The start was refused, with one line that has these words.

@@ -300,6 +300,48 @@ fn events_of_a_site_are_stored_at_the_hub_once() {
     });
 }
 
+/// No permission keeps one host from having JetStream say something in another's name: whoever listens can tell.
+#[test]
+#[parallel]
+fn an_answer_of_jetstream_goes_where_the_question_says() {
+    let fleet = Fleet::start();
+    let (web, _) = fleet.client(&fleet.hub, &fleet.web);
+    let (viewer, _) = fleet.client(&fleet.hub, &fleet.viewer);
+    let terminal = fleet.watch();
+    fleet.appears(&terminal, &web, "web-1");
+    let forged = template().line("db-1", 1, SystemTime::now());
+    let message = fleet.runtime.block_on(async {
+        let mut heard = viewer.subscribe("agents.db-1.snapshot").await.unwrap();
+        viewer.flush().await.unwrap();
+        let context = jetstream::new(web.clone());
+        let config = stream::Config {
+            name: "AGENTS".to_owned(),
+            subjects: vec!["agents.*.events".to_owned(), "agents.*.logs.>".to_owned()],
+            allow_direct: true,
+            ..stream::Config::default()
+        };
+        context.create_stream(config).await.unwrap();
+        let stored = context
+            .publish("agents.web-1.logs.x", forged.into())
+            .await
+            .unwrap();
+        stored.await.unwrap();
+        let asked = "$JS.API.DIRECT.GET.AGENTS.agents.web-1.logs.x";
+        web.publish_with_reply(asked, "agents.db-1.snapshot", "".into())
+            .await
+            .unwrap();
+        web.flush().await.unwrap();
+        tokio::time::timeout(PATIENCE, heard.next()).await
+    });
+    let headers = message.unwrap().unwrap().headers.expect("headers");
+    assert_eq!(headers.get("Nats-Stream").unwrap().as_str(), "AGENTS");
+    terminal.shows(&[
+        "1 hosts",
+        "! 1 messages not understood",
+        "agents.db-1.snapshot: from a stream, not from its host",
+    ]);
+}
+
 #[test]
 #[parallel]
 fn an_agent_speaks_for_its_own_host_and_hears_of_none() {

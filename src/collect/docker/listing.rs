@@ -25,11 +25,9 @@ impl Listed {
     pub(crate) fn from_summary(summary: ContainerSummary) -> Option<Self> {
         let id = summary.id?;
         let short: String = id.chars().take(SHORT_ID).collect();
-        let names = summary.names.unwrap_or_default();
-        let name = own_name(&names).unwrap_or_else(|| format!("/{short}"));
         let meta = ContainerMeta {
             id: short,
-            names,
+            names: summary.names.unwrap_or_default(),
             image: summary.image.unwrap_or_default(),
             status: summary.status.unwrap_or_default(),
             state: summary
@@ -46,7 +44,7 @@ impl Listed {
         };
         Some(Self {
             id,
-            name,
+            name: format!("/{}", meta.own_name().unwrap_or(&meta.id)),
             meta: Arc::new(meta),
         })
     }
@@ -60,19 +58,6 @@ impl Listed {
     pub(crate) fn bare_name(&self) -> &str {
         self.name.trim_start_matches('/')
     }
-}
-
-/// Legacy links add names such as `/other/alias`; a container's own has one slash.
-fn own_name(names: &[String]) -> Option<String> {
-    let name = names
-        .iter()
-        .find(|name| !name.trim_start_matches('/').contains('/'))
-        .or_else(|| names.first())?;
-    Some(if name.starts_with('/') {
-        name.clone()
-    } else {
-        format!("/{name}")
-    })
 }
 
 fn port(port: PortSummary) -> Port {

@@ -40,6 +40,8 @@ impl<S> Patience<S> {
             self.stalled = None;
             return attempt;
         }
+        // Whoever accepts a little now and then is a peer that others would wait for.
+        self.voice.is_waited_for(true);
         let most = self.most;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(most)));
         ready!(stalled.as_mut().poll(cx));
@@ -54,9 +56,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        // Who is still being written to is not asked for more.
         self.voice
-            .is_waited_for(read.is_pending() && self.stalled.is_none());
+            .is_waited_for(read.is_pending() || self.stalled.is_some());
         read
     }
 }

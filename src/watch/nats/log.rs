@@ -69,7 +69,7 @@ impl Log {
             let next = tokio::select! {
                 // What comes may be what is kept.
                 biased;
-                message = self.live.next() => Some(message),
+                message = live(&mut self.live) => Some(message),
                 kept = kept => kept.map(Some),
             };
             self.kept = None;
@@ -77,7 +77,17 @@ impl Log {
                 return next;
             }
         }
-        self.live.next().await
+        live(&mut self.live).await
+    }
+}
+
+/// The next message that is no answer of a stream's, which somebody else may have had sent here.
+async fn live(messages: &mut Subscriber) -> Option<Message> {
+    loop {
+        let message = messages.next().await?;
+        if !message::is_kept(&message) {
+            return Some(message);
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) enum Bad {
     Text,
     #[error("its subject names no host")]
     Subject,
+    #[error("from a stream, not from its host")]
+    Kept,
 }
 
 /// Unpacks snapshots.
@@ -105,6 +107,12 @@ pub(super) fn dropped(message: &Message) -> u64 {
     count
         .and_then(|count| count.parse().ok())
         .unwrap_or_default()
+}
+
+/// Whether it is the server's answer to whoever asked a stream for it. A server sends answers wherever the one who asks wants
+/// them, also where that one may not publish, but not without these headers.
+pub(super) fn is_kept(message: &Message) -> bool {
+    header(message, "Nats-Stream").is_some()
 }
 
 /// What tells it from all others.

@@ -301,6 +301,9 @@ impl Listener {
         let Some(token) = subject::host(&message.subject) else {
             return self.bad(&message, &Bad::Subject);
         };
+        if message::is_kept(&message) {
+            return self.bad(&message, &Bad::Kept);
+        }
         let read = self
             .unpacker
             .line(&message)
@@ -338,6 +341,9 @@ impl Listener {
         else {
             return Some(());
         };
+        if message::is_kept(&message) {
+            return self.bad(&message, &Bad::Kept);
+        }
         match message::event(&message.payload) {
             Ok(event) => self.tell(number, Told::Event(Box::new(event))).await,
             Err(bad) => self.bad(&message, &bad),

@@ -322,6 +322,91 @@ fn no_line_comes_again_where_the_engine_is_started_after_the_agent() {
     drop(agent);
 }
 
+/// Whether logs are read from files or by calls.
+#[test]
+#[parallel]
+fn no_line_comes_again_where_a_container_is_started_after_the_agent() {
+    let script =
+        "[ -e /said ] || for i in $(seq 1 100); do echo line $i; done; touch /said; sleep 1000";
+    for way in ["kernel", "engine"] {
+        let container = Container::run("nats-later", &["--network", "none"], script);
+        container.wait_for_line_with("line 100");
+        let server = NatsServer::with_jetstream("");
+        let client = server.client();
+        let launch = || publishing(&server.url()).var("CONTAINER_STATS", way);
+        let mut agent = launch().start();
+        wait_for_stored(&client, container.name(), 100);
+        container.docker("stop", &["--time", "0"]);
+        agent.signal(Signal::SIGTERM);
+        agent.exit(PATIENCE);
+        let agent = launch().start();
+        let mut snapshots = client.subscribe("agents.*.snapshot");
+        for _ in 0..5 {
+            snapshots.next();
+        }
+        container.docker("start", &[]);
+        container.exec("echo line 101 > /proc/1/fd/1");
+        wait_for_stored(&client, container.name(), 101);
+        let account = Account::of(&client.stored("AGENTS"), container.name());
+        let expected = (1, 101, 0);
+        assert_eq!(
+            (account.first, account.lines, account.dropped),
+            expected,
+            "{way}"
+        );
+        drop(agent);
+    }
+}
+
+/// An agent that starts is told of what has just happened, and so was the one before it.
+#[test]
+#[parallel]
+fn an_event_of_which_two_agents_are_told_is_stored_once() {
+    let server = NatsServer::with_jetstream("");
+    let client = server.client();
+    let stored = |container: &Container<'_>| {
+        let all = client.stored("AGENTS").into_iter();
+        let own = all.filter(|message| {
+            message.subject.ends_with(".events") && message.text.contains(container.short_id())
+        });
+        own.collect::<Vec<_>>()
+    };
+    let has = |container: &Container<'_>, events: usize| {
+        wait::until("an event to be stored", PATIENCE, || {
+            (stored(container).len() >= events).then_some(())
+        });
+    };
+    // By the time that the second one runs it may be too long ago.
+    let end = Instant::now() + PATIENCE;
+    let (agent, container) = loop {
+        assert!(
+            Instant::now() < end,
+            "no agent was told of what was before it"
+        );
+        let mut agent = publishing(&server.url()).start();
+        agent.login().snapshot();
+        let container = Container::run("nats-events", &["--network", "none"], "exit 7");
+        has(&container, 2);
+        agent.signal(Signal::SIGKILL);
+        agent.exit(PATIENCE);
+        let agent = publishing(&server.url()).start();
+        let mut own = agent.connect();
+        own.send(format!("{KEY} {{\"sections\":[\"events\"]}}\n"));
+        if own
+            .line()
+            .expect("a snapshot")
+            .contains(container.short_id())
+        {
+            break (agent, container);
+        }
+    };
+    // All that was to be published before is, once this one is.
+    let later = Container::run("nats-events", &["--network", "none"], "exit 7");
+    has(&later, 2);
+    assert_eq!(stored(&container).len(), 2);
+    drop(agent);
+}
+
 #[test]
 #[parallel]
 fn what_waits_is_published_before_the_agent_ends() {

@@ -79,9 +79,15 @@ impl StandIn {
                     };
                     let asked = Arc::clone(&connection.asked);
                     connections.lock().unwrap().push(connection);
+                    let connections = Arc::clone(&connections);
                     let (rule, engine) = (Arc::clone(&rule), engine.clone());
-                    // How one connection fares is the agent's affair: it may leave at any time.
-                    thread::spawn(move || serve(stream, &asked, &*rule, &engine));
+                    thread::spawn(move || {
+                        // How one connection fares is the agent's affair: it may leave at any time.
+                        let _ = serve(stream, &asked, &*rule, &engine);
+                        // The last handle of it: it ends.
+                        let mut connections = connections.lock().unwrap();
+                        connections.retain(|one| !Arc::ptr_eq(&one.asked, &asked));
+                    });
                 }
             }
         });

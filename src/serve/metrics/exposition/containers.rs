@@ -179,10 +179,7 @@ fn state(families: &mut Families<'_>, snapshot: &Snapshot) -> fmt::Result {
     )?;
     // Also of those that have no figures, as they wait for their next start.
     let states = snapshot.docker_meta.iter().flat_map(|meta| {
-        let name = meta
-            .names
-            .first()
-            .map_or("", |name| name.trim_start_matches('/'));
+        let name = meta.own_name().unwrap_or_default();
         let labels = [
             ("id", meta.id.as_str()),
             ("image", &meta.image),
