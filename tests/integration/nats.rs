@@ -2,6 +2,8 @@
 //! answer. Events and log lines are in `docker::nats`.
 
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -480,6 +482,46 @@ fn with_the_permissions_that_are_named_nothing_is_complained_of_and_nothing_left
         snapshot(&mut all);
     }
     assert!(agent.events("NATS: the server says").is_empty());
+}
+
+/// The server slows down whoever publishes to a consumer that does not keep up, until it cuts that one off: meanwhile snapshots are
+/// skipped and counted, and all of them come again afterwards.
+#[test]
+#[parallel]
+fn what_a_consumer_that_does_not_read_makes_the_agent_skip_is_counted() {
+    let server = NatsServer::start("max_pending: 1MB\nwrite_deadline: \"2s\"\n");
+    let client = server.client();
+    let mut own = client.subscribe(&snapshots_of_host());
+    let agent = publishing(&server.url()).start();
+    let first = seq(&snapshot(&mut own));
+    let url = server.url();
+    let connect = || {
+        let mut stream = TcpStream::connect(url.trim_start_matches("nats://")).unwrap();
+        stream
+            .write_all(b"CONNECT {\"verbose\":false}\r\n")
+            .unwrap();
+        stream
+    };
+    let (mut slow, mut other) = (connect(), connect());
+    slow.write_all(b"SUB agents.> 1\r\n").unwrap();
+    let text = "x".repeat(100_000);
+    let message = format!("PUB agents.other.snapshot {}\r\n{text}\r\n", text.len());
+    for received in 1..10 {
+        for _ in 0..20 {
+            other.write_all(message.as_bytes()).unwrap();
+        }
+        let next = snapshot(&mut own);
+        assert_eq!(next["agent"]["skipped"], seq(&next) - first - received);
+    }
+    let told = |line: &str| line.contains("Slow Consumer").then_some(());
+    assert!(server.log().find(0, PATIENCE, told).is_some());
+    // What was made before that may be on its way yet.
+    let mut last = seq(&snapshot(&mut own));
+    wait::until("every snapshot again", PATIENCE, || {
+        let before = std::mem::replace(&mut last, seq(&snapshot(&mut own)));
+        (last == before + 1).then_some(())
+    });
+    assert!(agent.events("NATS: connection lost").is_empty());
 }
 
 #[test]
