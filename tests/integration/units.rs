@@ -1,6 +1,8 @@
 //! Systemd's failed units. A real message bus; where tests run systemd is not what started the host, so a service with
 //! its name and its methods stands in for it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -11,6 +13,9 @@ use tempfile::TempDir;
 use zbus::OwnedObjectPath;
 
 use crate::support::{Agent, Launch, PATIENCE, schema, wait};
+
+/// A user id that no database of users has.
+const NO_USER: &str = "--reuid=54321";
 
 /// A message bus of a test's own.
 struct Bus {
@@ -196,6 +201,28 @@ fn without_systemd_or_without_a_bus_nothing_is_amiss() {
         let snapshot = schema::snapshot(&finished.stdout[0]);
         assert_eq!(failed(&snapshot), None);
         assert_eq!(snapshot["sources"]["system"]["status"], "ok");
+    }
+}
+
+/// `dbus-daemon` refuses a user whom it cannot look up, as one of `DynamicUser=yes`; a bus's policy may refuse any.
+#[test]
+#[parallel]
+fn a_bus_that_refuses_the_agent_is_named_in_sources() {
+    let bus = Bus::start();
+    let _serving = Manager::default().serve(&bus);
+    // The folder is its owner's alone.
+    std::fs::set_permissions(bus.folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let launch = Launch::new()
+        .var("DBUS_SYSTEM_BUS_ADDRESS", bus.address())
+        .args(["snapshot"]);
+    let refused = launch.clone().by(["setpriv", NO_USER, "--clear-groups"]);
+    for (launch, reads) in [(refused, false), (launch, true)] {
+        let snapshot = schema::snapshot(&launch.run().stdout[0]);
+        let system = &snapshot["sources"]["system"];
+        assert_eq!(failed(&snapshot).is_some(), reads, "{system}");
+        let told = system["error"].as_str().unwrap_or_default();
+        assert_eq!(told.contains("failed units"), !reads, "{told}");
+        assert!(snapshot["system"]["memory_total"].as_f64() > Some(0.0));
     }
 }
 

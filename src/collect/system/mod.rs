@@ -98,9 +98,18 @@ impl Source for HostSource {
         match read {
             Ok(Ok(mut sample)) => {
                 let metrics = Arc::make_mut(&mut sample.metrics);
-                metrics.failed_units = failed_units;
+                let error = match failed_units {
+                    Ok(units) => {
+                        metrics.failed_units = units;
+                        None
+                    }
+                    Err(reason) => Some(format!("failed units: {reason}")),
+                };
                 metrics.gpus = gpus;
-                Round::whole(sample)
+                Round {
+                    error,
+                    ..Round::whole(sample)
+                }
             }
             Ok(Err(error)) => Round::failed(super::with_causes(&error)),
             Err(late) => Round::failed(late),

@@ -13,6 +13,8 @@ use crate::collect::backoff::Backoff;
 use crate::model::FailedUnit;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
+/// How a bus says that its policy forbids a call.
+const ACCESS_DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
 /// How long the bus and systemd may take together.
 const DEADLINE: Duration = Duration::from_millis(500);
 /// For how long an answer stands where rounds come faster. Shorter than a second, so that an interval of one has it
@@ -63,6 +65,17 @@ pub(super) struct Units {
     pauses: Backoff,
     /// The last answer, and when it came.
     last: Option<(Instant, Vec<FailedUnit>)>,
+    /// Why the bus or systemd refused the agent at the last try.
+    refused: Option<String>,
+}
+
+/// Why systemd's units are not known.
+#[derive(Debug)]
+enum Unknown {
+    /// Systemd or its bus does not run here, or has stopped. The host does not offer the figure.
+    Absent(zbus::Error),
+    /// The bus runs and does not serve this user.
+    Refused(zbus::Error),
 }
 
 impl Units {
@@ -73,46 +86,63 @@ impl Units {
             try_at: None,
             pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             last: None,
+            refused: None,
         }
     }
 
     /// The units that have failed; none where systemd does not run, or does not answer.
-    pub(super) async fn read(&mut self) -> Option<Vec<FailedUnit>> {
+    ///
+    /// # Errors
+    /// The bus or systemd refuses the agent. `dbus-daemon` refuses a user whom it cannot look up, such as one that systemd
+    /// allocates (`DynamicUser=yes`) on a host without `libnss-systemd`.
+    pub(super) async fn read(&mut self) -> Result<Option<Vec<FailedUnit>>, String> {
         let now = Instant::now();
         if let Some((at, units)) = &self.last
             && now.saturating_duration_since(*at) < STANDS_FOR
         {
-            return Some(units.clone());
+            return Ok(Some(units.clone()));
         }
         if self.try_at.is_some_and(|at| now < at) {
-            return None;
+            return self.unknown();
         }
         self.last = None;
+        self.refused = None;
         match timeout(DEADLINE, self.ask()).await {
             Ok(Ok(units)) => {
                 self.pauses.reset();
                 self.try_at = None;
                 self.last = Some((now, units.clone()));
-                return Some(units);
+                return Ok(Some(units));
             }
-            Ok(Err(error)) => debug!(%error, "systemd not asked for failed units"),
+            Ok(Err(Unknown::Absent(error))) => debug!(%error, "systemd not asked for failed units"),
+            Ok(Err(Unknown::Refused(error))) => {
+                self.refused = Some(format!("cannot use the system bus: {error}"));
+            }
             Err(_) => debug!("systemd does not answer"),
         }
         self.manager = None;
         self.try_at = Some(now + self.pauses.pause());
-        None
+        self.unknown()
     }
 
-    async fn ask(&mut self) -> zbus::Result<Vec<FailedUnit>> {
+    fn unknown(&self) -> Result<Option<Vec<FailedUnit>>, String> {
+        match &self.refused {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(None),
+        }
+    }
+
+    async fn ask(&mut self) -> Result<Vec<FailedUnit>, Unknown> {
         let manager = match &self.manager {
             Some(manager) => manager,
             None => &*self.manager.insert(connect().await?),
         };
         // Cheap for systemd, which would look through all its units for the list.
-        if manager.n_failed_units().await? == 0 {
+        if manager.n_failed_units().await.map_err(unanswered)? == 0 {
             return Ok(Vec::new());
         }
-        let listed = manager.list_units_filtered(&["failed"]).await?;
+        let listed = manager.list_units_filtered(&["failed"]).await;
+        let listed = listed.map_err(unanswered)?;
         let mut units: Vec<FailedUnit> = listed
             .into_iter()
             .map(|(name, description, ..)| FailedUnit { name, description })
@@ -124,17 +154,49 @@ impl Units {
 }
 
 /// Systemd on the system bus. It is not asked for where nobody has its name: the bus would try to start it.
-async fn connect() -> zbus::Result<ManagerProxy<'static>> {
-    let bus = Builder::system().build().await?;
+async fn connect() -> Result<ManagerProxy<'static>, Unknown> {
+    let bus = match Builder::system().build().await {
+        Ok(bus) => bus,
+        Err(error) if is_absent(&error) => return Err(Unknown::Absent(error)),
+        Err(error) => return Err(Unknown::Refused(error)),
+    };
     let broker = DBusProxy::builder(&bus)
         .cache_properties(CacheProperties::No)
         .build()
-        .await?;
-    if !broker.name_has_owner(SYSTEMD.try_into()?).await? {
-        return Err(zbus::Error::Failure("it is not on the bus".to_owned()));
+        .await
+        .map_err(unanswered)?;
+    let systemd = SYSTEMD.try_into().map_err(Into::into).map_err(unanswered)?;
+    let running = broker.name_has_owner(systemd).await.map_err(Into::into);
+    if !running.map_err(unanswered)? {
+        let reason = "it is not on the bus".to_owned();
+        return Err(Unknown::Absent(zbus::Error::Failure(reason)));
     }
     ManagerProxy::builder(&bus)
         .cache_properties(CacheProperties::No)
         .build()
         .await
+        .map_err(unanswered)
+}
+
+/// Whether nothing listens at the bus's address.
+fn is_absent(error: &zbus::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound};
+    let (zbus::Error::Connection(error, _) | zbus::Error::InputOutput(error)) = error else {
+        return false;
+    };
+    matches!(error.kind(), NotFound | NotADirectory | ConnectionRefused)
+}
+
+/// What an error of a call says: a bus that denies access refuses the agent, everything else passes or is no systemd.
+fn unanswered(error: zbus::Error) -> Unknown {
+    let denied = match &error {
+        zbus::Error::MethodError(name, ..) => name.as_str() == ACCESS_DENIED,
+        zbus::Error::FDO(error) => matches!(**error, zbus::fdo::Error::AccessDenied(_)),
+        _ => false,
+    };
+    if denied {
+        Unknown::Refused(error)
+    } else {
+        Unknown::Absent(error)
+    }
 }
