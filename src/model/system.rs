@@ -415,6 +415,10 @@ pub struct Gpu {
     /// Power that it draws, in watts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watts: Option<f64>,
+    /// `true` while it sleeps, else absent. The driver is not asked for it then, which would wake it: it has no figures, and its name
+    /// is empty where it has slept since the agent started. Source: `power/runtime_status` of its PCI device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asleep: Option<bool>,
 }
 
 /// How many processes there are, by state. Source: `/proc/<pid>/stat`.

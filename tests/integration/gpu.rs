@@ -1,5 +1,6 @@
 //! GPUs, of which there are none where tests run: a library with the driver's functions stands in for the driver.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use serial_test::parallel;
 use tempfile::TempDir;
 
-use crate::support::{Launch, PATIENCE, schema};
+use crate::support::{Launch, PATIENCE, schema, wait};
 
 /// A folder with the library.
 fn driver() -> TempDir {
@@ -45,6 +46,81 @@ fn gpus_are_what_their_driver_says() {
         { "index": 1, "name": "NVIDIA T400", "memory_used": 1.0, "memory_total": 2048.0, "celsius": 38.0 }
     ]);
     assert_eq!(gpus(&snapshot), Some(&expected));
+}
+
+/// What the kernel tells of a PCI device of NVIDIA's: whether it may suspend it, and whether it has.
+fn pci_gpu(devices: &Path, address: &str, control: &str, status: &str) {
+    let folder = devices.join(address);
+    fs::create_dir_all(folder.join("power")).unwrap();
+    for (file, text) in [
+        ("vendor", "0x10de"),
+        ("class", "0x030000"),
+        ("power/control", control),
+        ("power/runtime_status", status),
+    ] {
+        fs::write(folder.join(file), format!("{text}\n")).unwrap();
+    }
+}
+
+/// The library wakes each GPU that it opens.
+#[test]
+#[parallel]
+fn a_gpu_that_sleeps_is_not_woken() {
+    let driver = driver();
+    let devices = tempfile::tempdir().unwrap();
+    let log = driver.path().join("log");
+    let [first, second] = ["0000:01:00.0", "0000:02:00.0"];
+    pci_gpu(devices.path(), first, "auto", "suspended");
+    pci_gpu(devices.path(), second, "auto", "suspended");
+    // In a mount namespace of its own, the host's PCI devices are these.
+    let mounted = r#"mount --bind "$0" /sys/bus/pci/devices && exec "$@""#;
+    let launcher = ["unshare", "--mount", "sh", "-c", mounted];
+    let agent = Launch::new()
+        .by(launcher.map(Path::new).into_iter().chain([devices.path()]))
+        .var("LD_LIBRARY_PATH", driver.path())
+        .var("NVML_LOG", &log)
+        .var("PUBLISH_INTERVAL", "200ms")
+        .var("SYSTEM_INTERVAL", "200ms")
+        .start();
+    let mut client = agent.login();
+    let asleep = |index: u32, name: &str| json!({"index": index, "name": name, "asleep": true});
+    let all_asleep = json!([asleep(0, ""), asleep(1, "")]);
+    client.snapshot_where("two that sleep", PATIENCE, |s| gpus(s) == Some(&all_asleep));
+    for _ in 0..5 {
+        assert_eq!(gpus(&client.snapshot()), Some(&all_asleep));
+    }
+    assert!(!log.exists(), "the library was opened");
+
+    // One is used. The other one sleeps on.
+    fs::write(
+        devices.path().join(second).join("power/runtime_status"),
+        "active\n",
+    )
+    .unwrap();
+    let one = |s: &Value| gpus(s).is_some_and(|gpus| gpus[1]["celsius"] == 38.0);
+    let one = client.snapshot_where("one that is awake", PATIENCE, one);
+    assert_eq!(gpus(&one).unwrap()[0], asleep(0, ""));
+    assert_eq!(gpus(&one).unwrap()[1]["name"], "NVIDIA T400");
+    wait::until("the library's log", PATIENCE, || log.exists().then_some(()));
+    let opened = fs::read_to_string(&log).unwrap();
+    assert!(
+        opened.lines().all(|what| what == "none" || what == second),
+        "{opened}"
+    );
+
+    // It sleeps again: its name is known now.
+    fs::write(
+        devices.path().join(second).join("power/runtime_status"),
+        "suspended\n",
+    )
+    .unwrap();
+    let known = json!([asleep(0, ""), asleep(1, "NVIDIA T400")]);
+    client.snapshot_where("it sleeps again", PATIENCE, |s| gpus(s) == Some(&known));
+    let before = fs::metadata(&log).unwrap().len();
+    for _ in 0..3 {
+        client.snapshot();
+    }
+    assert_eq!(fs::metadata(&log).unwrap().len(), before);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod temperatures;
 mod units;
 mod users;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit};
@@ -71,7 +72,7 @@ impl HostSource {
             containers,
             sampler: Blocking::new("the host", None),
             units: Units::new(),
-            gpus: Gpus::new(),
+            gpus: Gpus::new(Path::new("/sys/bus/pci/devices")),
         }
     }
 }

@@ -256,13 +256,12 @@ fn summary(snapshot: &Snapshot, theme: Theme) -> Vec<Line<'static>> {
         );
     }
     for gpu in system.gpus.iter().flatten() {
-        let busy = gpu.busy_percent.unwrap_or_default();
-        label(
-            &mut second,
-            "gpu",
-            format!("{busy:.0} %"),
-            Level::of_share(busy),
-        );
+        let (text, level) = match gpu.busy_percent {
+            Some(busy) => (format!("{busy:.0} %"), Level::of_share(busy)),
+            None if gpu.asleep == Some(true) => ("asleep".to_owned(), Level::of_share(0.0)),
+            None => ("-".to_owned(), Level::of_share(0.0)),
+        };
+        label(&mut second, "gpu", text, level);
     }
     vec![Line::from(first), Line::from(second)]
 }
