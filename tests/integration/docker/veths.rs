@@ -142,9 +142,9 @@ fn a_containers_interfaces_count_by_what_they_are() {
          ip link set {veth} up
          nsenter -t {pid} -n sh -ec '
              ip link set mesh0 up
-             ip link add link eth0 name eth0.7 type vlan id 7
+             ip link add link eth0 name eth0.7 type macvlan
              ip link add br5 type bridge
-             ip link add a0 type dummy
+             ip link add a0 type ifb
              ip link add b0 type veth peer name b1
              ip link set a0 up
              ip link set b0 up'"
@@ -173,9 +173,13 @@ fn a_containers_interfaces_count_by_what_they_are() {
 #[test]
 #[parallel]
 fn a_process_that_drops_root_is_its_new_users_within_a_round() {
-    let script =
-        "until [ -e /tmp/drop ]; do :; done; exec su -s /bin/sh nobody -c 'while :; do :; done'";
-    let container = Container::run("veths-drops", &[], script);
+    let users = "root:x:0:0::/:/bin/sh\\nnobody:x:65534:65534::/:/bin/sh\\n";
+    let script = format!(
+        "printf '{users}' > /etc/passwd
+         until [ -e /tmp/drop ]; do :; done
+         exec su -s /bin/sh nobody -c 'while :; do :; done'"
+    );
+    let container = Container::run("veths-drops", &[], &script);
     let pid = container.inspect()["State"]["Pid"].clone();
     let agent = launch().var("TOP_PROCESSES", "3").start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
