@@ -1,5 +1,6 @@
 //! Every message between actors, in flow order: collect → aggregate → serve.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -58,6 +59,8 @@ pub struct DockerSample {
     pub containers: Arc<Vec<Container>>,
     /// The `docker_meta` section.
     pub meta: Arc<Vec<Arc<ContainerMeta>>>,
+    /// The containers' names, without the slash, by the numbers of their network namespaces in the agent's.
+    pub namespaces: Arc<BTreeMap<i32, String>>,
     /// What has happened to containers up to now.
     pub events: Arc<Events>,
     /// Where the figures come from.

@@ -1,11 +1,12 @@
 //! The newest sample of each source → one snapshot.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::source::SourceState;
 use crate::messages::{DockerSample, LogSample, SystemSample};
-use crate::model::{AgentInfo, Snapshot, Sources, Timestamp};
+use crate::model::{AgentInfo, Snapshot, Sources, SystemMetrics, Timestamp};
 use crate::settings::CollectSettings;
 
 /// What is known of every source.
@@ -73,7 +74,7 @@ pub fn compose(newest: &Newest, seq: u64, clients: usize) -> Snapshot {
     Snapshot {
         timestamp: Timestamp::now(),
         status: sources.status(),
-        system: system.metrics,
+        system: with_peers(system.metrics, &docker.namespaces),
         containers: docker.containers,
         docker_meta: docker.meta,
         logs: logs.unwrap_or_default(),
@@ -92,5 +93,56 @@ pub fn compose(newest: &Newest, seq: u64, clients: usize) -> Snapshot {
             memory_rss: system.agent.memory_rss,
             skipped: 0,
         },
+    }
+}
+
+/// With the container at each veth's other end. It is known only here, whichever of the two was read first: the veth from
+/// the host, the container from the engine.
+fn with_peers(
+    mut system: Arc<SystemMetrics>,
+    namespaces: &BTreeMap<i32, String>,
+) -> Arc<SystemMetrics> {
+    let is_known = |peer: Option<i32>| peer.is_some_and(|peer| namespaces.contains_key(&peer));
+    if system.network.iter().any(|one| is_known(one.peer)) {
+        for interface in &mut Arc::make_mut(&mut system).network {
+            interface.container = interface
+                .peer
+                .and_then(|peer| namespaces.get(&peer).cloned());
+        }
+    }
+    system
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::with_peers;
+    use crate::model::{NetworkInterface, SystemMetrics};
+
+    #[test]
+    fn a_veth_is_its_containers_by_the_namespace_of_its_other_end() {
+        let interface = |peer| NetworkInterface {
+            peer,
+            ..NetworkInterface::default()
+        };
+        // Two of one container, one of another, one of none, and one that is no veth.
+        let system = Arc::new(SystemMetrics {
+            network: [Some(0), Some(3), Some(0), Some(9), None]
+                .map(interface)
+                .into(),
+            ..SystemMetrics::default()
+        });
+        let names = BTreeMap::from([(0, "a".to_owned()), (3, "b".to_owned())]);
+        let with = with_peers(Arc::clone(&system), &names);
+        let containers: Vec<_> = with
+            .network
+            .iter()
+            .map(|one| one.container.as_deref())
+            .collect();
+        assert_eq!(containers, [Some("a"), Some("b"), Some("a"), None, None]);
+        let without = with_peers(Arc::clone(&system), &BTreeMap::new());
+        assert!(Arc::ptr_eq(&without, &system));
     }
 }

@@ -7,6 +7,7 @@
 mod backoff;
 mod blocking;
 pub mod docker;
+mod links;
 pub mod logs;
 mod mountinfo;
 mod net_dev;

@@ -23,8 +23,8 @@ pub use logs::{EncodedLines, LogLines, Logs, News, Place, Positions};
 pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
 pub use system::{
     CpuSeconds, CpuTimes, Disk, DiskIo, Exact, FailedUnit, Gpu, HostInfo, InterfaceKind,
-    LoadAverage, NetworkInterface, Pressure, Pressures, ProcessCounts, SensorNames, Space, Stalls,
-    SystemMetrics, Temperature, TopProcess,
+    LoadAverage, NetworkInterface, Pressure, Pressures, ProcessCounts, SensorChip, SensorLabel,
+    Sensors, Space, Stalls, SystemMetrics, Temperature, TopProcess,
 };
 pub use timestamp::Timestamp;
 

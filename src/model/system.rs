@@ -1,5 +1,7 @@
 //! The host's own figures.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 /// The host's own figures: the `system` section.
@@ -93,6 +95,8 @@ pub struct Exact {
     pub swap_total: u64,
     /// Swap in use, in bytes. Source: `/proc/meminfo`, `SwapTotal` − `SwapFree`.
     pub swap_used: u64,
+    /// What devices with sensors are called. Source: `/sys/class/hwmon`.
+    pub sensors: Arc<Sensors>,
 }
 
 impl Default for SystemMetrics {
@@ -298,9 +302,13 @@ pub struct NetworkInterface {
     /// What it is. Absent where the kernel does not tell. Source: `/sys/class/net/<name>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<InterfaceKind>,
-    /// Of a veth: the name of the container that has its other end, without the slash. Absent otherwise.
+    /// Of a veth: the name of the container that has its other end, without the slash. Absent otherwise. Source: netlink,
+    /// `IFLA_LINK_NETNSID`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
+    /// Of a veth: the number of the network namespace that has its other end. Not on the wire.
+    #[serde(skip)]
+    pub peer: Option<i32>,
 }
 
 /// What a network interface is.
@@ -364,23 +372,49 @@ pub struct Temperature {
     pub device: String,
     /// Which of its sensors, e.g. `Package id 0`; its number where it has no label, e.g. `temp1`.
     pub sensor: String,
+    /// The device by its place in `/sys/devices`, e.g. `nvme_nvme0`: no two have the same.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub chip: String,
+    /// Which of that device's sensors, by the kernel's name, e.g. `temp1`: no two have the same.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub input: String,
     /// In degrees Celsius.
     pub celsius: f64,
     /// From where on the device itself is in danger, in degrees Celsius; absent where it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critical: Option<f64>,
-    /// The kernel's names for it. Not on the wire.
+    /// As the kernel has it, in degrees Celsius. Not on the wire.
     #[serde(skip)]
-    pub exact: SensorNames,
+    pub exact: f64,
 }
 
-/// What node_exporter calls a sensor: the same after a restart, and no other's.
+/// What devices with sensors, and their sensors, are called. With those that measure something else than temperatures.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SensorNames {
-    /// The device, by its place in `/sys/devices`, e.g. `nvme_nvme0`.
+pub struct Sensors {
+    /// The devices.
+    pub chips: Vec<SensorChip>,
+    /// The sensors that have a label.
+    pub labels: Vec<SensorLabel>,
+}
+
+/// A device with sensors.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SensorChip {
+    /// By its place in `/sys/devices`, e.g. `nvme_nvme0`.
     pub chip: String,
-    /// Which of its sensors, e.g. `temp1`.
+    /// What it calls itself, e.g. `nvme`.
+    pub device: String,
+}
+
+/// What a device calls one of its sensors.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SensorLabel {
+    /// The device.
+    pub chip: String,
+    /// The kernel's name of the sensor, e.g. `temp1`.
     pub sensor: String,
+    /// The device's.
+    pub label: String,
 }
 
 /// A unit of systemd that has failed.

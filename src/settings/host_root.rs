@@ -1,5 +1,10 @@
 //! Where the host's own files are.
 
+mod resolve;
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The directory in which the host's root is seen: `/`, or where a container has it mounted.
@@ -39,11 +44,68 @@ impl HostRoot {
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
+    /// Opens the regular file that has this path on the host, for reading. Symbolic links are followed as they are on the
+    /// host: an absolute one leads to a file below its root. Does not block.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File> {
+        let file: File = resolve::open_below(&self.0, path.as_ref())?.into();
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        Ok(file)
+    }
+
+    /// The text of such a file, at most so many bytes of it.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn read(&self, path: impl AsRef<Path>, most: u64) -> io::Result<String> {
+        let mut text = Vec::new();
+        self.open(path)?.take(most).read_to_end(&mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Tells whether such a file is still the one, and says the same, that it did.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn version(&self, path: impl AsRef<Path>) -> io::Result<FileVersion> {
+        let file = if *self == Self::default() {
+            fs::metadata(path)?
+        } else {
+            self.open(path)?.metadata()?
+        };
+        if !file.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        Ok(FileVersion::of(&file))
+    }
+
     /// The path on the host of what is seen at this one; none where that is not the host's.
     #[must_use]
     pub fn path_on_host(&self, path: &str) -> Option<String> {
         let below = Path::new(path).strip_prefix(&self.0).ok()?;
         Some(format!("/{}", below.display()))
+    }
+}
+
+/// Differs between two files, and once a file has been written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileVersion([u64; 3], [i64; 4]);
+
+impl FileVersion {
+    fn of(file: &Metadata) -> Self {
+        Self(
+            [file.dev(), file.ino(), file.size()],
+            [
+                file.mtime(),
+                file.mtime_nsec(),
+                file.ctime(),
+                file.ctime_nsec(),
+            ],
+        )
     }
 }
 

@@ -18,7 +18,7 @@ mod whitelist;
 
 pub use credentials::{CredentialSources, Credentials, Stamps};
 pub use docker_host::DockerHost;
-pub use host_root::HostRoot;
+pub use host_root::{FileVersion, HostRoot};
 pub use key::{ApiKey, ApiKeys, KeySource};
 pub use labels::LabelPatterns;
 pub(crate) use nats::parse_servers;

@@ -24,6 +24,7 @@ mod layers;
 mod metrics;
 mod nats;
 mod nats_examples;
+mod odd_host;
 mod options;
 mod protocol;
 mod shutdown;

@@ -6,6 +6,7 @@ pub(super) mod engine;
 mod events;
 mod inventory;
 mod listing;
+mod namespaces;
 mod stats;
 mod transport;
 mod usage;
@@ -26,6 +27,7 @@ use engine::{Call, Engine, EngineError};
 pub use inventory::Containers;
 pub(super) use inventory::{Inspection, Running};
 pub(super) use listing::Listed;
+use namespaces::Namespaces;
 use usage::{CpuReading, Reading, network_lenders, publish, share_networks};
 
 /// Calls for statistics that are under way at once. Docker 20.10 answers them only at its own
@@ -48,6 +50,7 @@ pub struct ContainerSource {
     way: ContainerStats,
     labels: LabelPatterns,
     direct: Direct,
+    namespaces: Namespaces,
     /// Each running container's last reading, by id: what the next is compared with.
     readings: HashMap<String, Reading>,
 }
@@ -62,6 +65,7 @@ impl ContainerSource {
             way,
             labels,
             direct: Direct::new(),
+            namespaces: Namespaces::default(),
             readings: HashMap::new(),
         }
     }
@@ -253,6 +257,7 @@ impl Source for ContainerSource {
         Round {
             sample: Some(DockerSample {
                 containers: Arc::new(containers),
+                namespaces: self.namespaces.names(&running).await,
                 events: self.containers.events(),
                 meta: Arc::new(
                     running

@@ -1,8 +1,5 @@
 //! Which container something on the host belongs to.
 
-use std::collections::HashMap;
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::collect::docker::Running;
@@ -30,37 +27,6 @@ impl ContainerNames {
         // A container in a container is in the group of both: the engine knows its own.
         ids.iter().find_map(|id| self.by_id(id))
     }
-
-    /// The ids of containers by the numbers of their interfaces; none where several have an interface of that number.
-    /// Source: `/proc/<pid>/net/dev_mcast`, which everybody may read.
-    pub(super) fn interface_owners(&self) -> HashMap<u64, Option<String>> {
-        let mut owners = HashMap::new();
-        for one in self.0.iter() {
-            let Some(inspected) = one.inspection.done() else {
-                continue;
-            };
-            if inspected.pid == 0 || !inspected.own_network || inspected.network_of.is_some() {
-                continue;
-            }
-            let process = Path::new("/proc").join(inspected.pid.to_string());
-            let read = |file: &str| fs::read_to_string(process.join(file)).unwrap_or_default();
-            // The engine may be on another host, or the container have ended.
-            if !read("cgroup").contains(&one.listed.id) {
-                continue;
-            }
-            for number in numbers(&read("net/dev_mcast")) {
-                owners
-                    .entry(number)
-                    .and_modify(|owner: &mut Option<String>| {
-                        if owner.as_ref().is_some_and(|owner| *owner != one.listed.id) {
-                            *owner = None;
-                        }
-                    })
-                    .or_insert_with(|| Some(one.listed.id.clone()));
-            }
-        }
-        owners
-    }
 }
 
 /// What may be the ids of the containers that a process runs in, by the text of its `/proc/<pid>/cgroup`: its groups are
@@ -74,10 +40,4 @@ pub(super) fn container_ids(cgroup: &str) -> Vec<String> {
         }
     }
     ids
-}
-
-/// `17   eth0            1     0     01005e000001`
-fn numbers(table: &str) -> impl Iterator<Item = u64> {
-    let number = |line: &str| line.split_ascii_whitespace().next()?.parse().ok();
-    table.lines().filter_map(number)
 }

@@ -47,6 +47,8 @@ pub(super) struct Load {
     pub(super) seconds: Vec<CpuSeconds>,
     /// How many there are.
     pub(super) cpus: u32,
+    /// When the host booted, in Unix seconds by the clock as it is set now.
+    pub(super) boot_time: u64,
 }
 
 impl Cpus {
@@ -57,6 +59,7 @@ impl Cpus {
         let now = Reading::parse(&self.text).ok_or(io::ErrorKind::InvalidData)?;
         let mut load = now.since(self.before.as_ref().unwrap_or(&now));
         self.highest = now.at_least(&self.highest);
+        load.boot_time = boot_time(&self.text).ok_or(io::ErrorKind::InvalidData)?;
         load.seconds = seconds(&self.highest, clock_ticks_per_second() as f64);
         self.before = Some(now);
         Ok(load)
@@ -91,6 +94,7 @@ impl Reading {
             times: all.shares(),
             seconds: Vec::new(),
             cpus: u32::try_from(self.cores.len()).unwrap_or(u32::MAX),
+            boot_time: 0,
         }
     }
 
@@ -107,6 +111,12 @@ impl Reading {
         };
         self.cores.iter().map(core).collect()
     }
+}
+
+/// `btime 1795818000`, behind the interrupts, of which there are many.
+fn boot_time(stat: &str) -> Option<u64> {
+    let (_, after) = stat.rsplit_once("\nbtime ")?;
+    after.lines().next()?.trim().parse().ok()
 }
 
 /// Since boot.
@@ -219,6 +229,7 @@ btime 1700000000
             },
             seconds: Vec::new(),
             cpus: 2,
+            boot_time: 0,
         };
         assert_eq!(now.since(&before), expected);
     }

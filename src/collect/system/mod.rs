@@ -7,6 +7,7 @@ mod disks;
 mod gpu;
 mod memory;
 mod network;
+mod os_release;
 mod process;
 mod sampler;
 mod temperatures;
@@ -47,8 +48,7 @@ pub struct HostSource {
 /// How many files are kept open, of as many as the process may open.
 #[must_use]
 pub fn most_kept_files(limit: u64) -> u64 {
-    let kept = [process::MOST_KEPT_FILES, network::MOST_KEPT_FILES];
-    kept.map(|most| share(limit, most)).iter().sum()
+    share(limit, process::MOST_KEPT_FILES)
 }
 
 /// How many of `most` files may be kept open.

@@ -1,242 +1,284 @@
 //! The host's network interfaces.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::ContainerNames;
+use crate::collect::links::{Changes, Link, Netlink};
 use crate::collect::net_dev::{self, Interface};
 use crate::collect::rate::per_second;
 use crate::model::{InterfaceKind, NetworkInterface};
 
-/// `ARPHRD_LOOPBACK`, in the file `type`.
-const LOOPBACK: u64 = 772;
+/// `ARPHRD_ETHER` and `ARPHRD_LOOPBACK`.
+const ETHERNET: u16 = 1;
+const LOOPBACK: u16 = 772;
 /// The bit of `flags` that is set where an interface was switched on.
 const UP: u64 = 1;
-/// For how long what was found of an interface's link is not looked at again, where rounds come faster.
+/// What drivers call the interfaces that come in pairs.
+const PAIRS: [&str; 3] = ["veth", "netkit", "vxcan"];
+/// For how long what files say of an interface's link is not looked at again, where rounds come faster.
 const STANDS_FOR: Duration = Duration::from_millis(900);
-/// The most files that are kept open: for each container there is an interface.
-pub(super) const MOST_KEPT_FILES: u64 = 256;
+/// How often the kernel is asked what interfaces there are, though it has told of no change.
+const LOOK_ANEW: Duration = Duration::from_secs(60);
+/// How often the counters are read anew because interfaces changed meanwhile.
+const TRIES: usize = 3;
 
 /// What is kept of the interfaces between two readings.
 pub(super) struct Interfaces {
     /// Where the kernel says more of each: `/sys/class/net`.
     class: PathBuf,
-    known: HashMap<String, Known>,
-    /// The number of this reading, by which what is gone is told.
-    reading: u64,
-    /// How many files may be kept open, and how many more in this reading.
-    most_kept: u64,
-    room_for_files: u64,
+    /// Tells when what is known of links holds no more; none where netlink is not allowed.
+    changes: Option<Changes>,
+    /// By name.
+    links: HashMap<Vec<u8>, Known>,
+    looked: Option<Instant>,
+    /// Bytes and packets received, bytes and packets sent, at the last reading.
+    before: HashMap<Key, [u64; 4]>,
 }
 
+/// What an interface is known by between readings: another one may have its name by then.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Index(u32),
+    /// Of which nothing else is known.
+    Name(Vec<u8>),
+}
+
+/// What is known of an interface's link.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
-    /// Its `operstate`. It stays its own: once the interface is gone, reading fails.
-    state: Option<File>,
-    kind: Option<InterfaceKind>,
-    /// Its link, when it was looked at last.
+    index: u32,
+    kind: InterfaceKind,
     up: Option<bool>,
+    /// The network namespace of a veth's other end.
+    peer: Option<i32>,
+    /// Of a device, and when it was looked at.
     speed: Option<u64>,
-    looked: Option<Instant>,
-    /// Of a veth: its peer's number, in the namespace that has it.
-    peer: Option<u64>,
-    /// Whose peer that is, by id.
-    container: Option<String>,
-    /// Bytes and packets received, bytes and packets sent, at the last reading.
-    before: [u64; 4],
-    reading: u64,
+    speed_at: Option<Instant>,
 }
 
 impl Interfaces {
+    /// Those of this network namespace, of which there are files in a folder.
     pub(super) fn new(class: &Path) -> Self {
         Self {
+            changes: Changes::follow().ok(),
+            ..Self::by_files(class)
+        }
+    }
+
+    /// Those of which there are files in a folder.
+    fn by_files(class: &Path) -> Self {
+        Self {
             class: class.to_owned(),
-            known: HashMap::new(),
-            reading: 0,
-            most_kept: super::may_keep(MOST_KEPT_FILES),
-            room_for_files: 0,
+            changes: None,
+            links: HashMap::new(),
+            looked: None,
+            before: HashMap::new(),
         }
     }
 
     /// Every interface of the agent's network namespace, `seconds` after the last reading. Source of the
     /// counters: `/proc/net/dev`, one file, where `/sys/class/net` takes ten an interface.
-    pub(super) fn read(
-        &mut self,
-        seconds: f64,
-        names: &ContainerNames,
-    ) -> io::Result<Vec<NetworkInterface>> {
-        let table = fs::read("/proc/net/dev")?;
-        Ok(self.take_in(&String::from_utf8_lossy(&table), seconds, names))
-    }
-
-    fn take_in(
-        &mut self,
-        table: &str,
-        seconds: f64,
-        names: &ContainerNames,
-    ) -> Vec<NetworkInterface> {
-        self.reading += 1;
-        let kept = self.known.values().filter(|known| known.state.is_some());
-        self.room_for_files = self.most_kept.saturating_sub(kept.count() as u64);
-        let mut strangers = false;
-        let interfaces: Vec<NetworkInterface> = net_dev::parse(table)
-            .map(|interface| {
-                let (published, new) = self.one(&interface, seconds);
-                strangers |= new && published.kind == Some(InterfaceKind::Veth);
-                published
-            })
-            .collect();
-        let reading = self.reading;
-        self.known.retain(|_, known| known.reading == reading);
-        if strangers {
-            self.match_peers(names);
-        }
-        interfaces
-            .into_iter()
-            .map(|interface| NetworkInterface {
-                container: self.container(&interface.name, names),
-                ..interface
-            })
-            .collect()
-    }
-
-    /// One interface, and whether it was not there before.
-    fn one(&mut self, interface: &Interface<'_>, seconds: f64) -> (NetworkInterface, bool) {
-        let Interface {
-            name,
-            received,
-            sent,
-        } = interface;
-        let now = [received.bytes, received.packets, sent.bytes, sent.packets];
-        let folder = self.class.join(name);
-        let before = match self.known.get_mut(*name) {
-            Some(known) => {
-                known.reading = self.reading;
-                Some(std::mem::replace(&mut known.before, now))
+    pub(super) fn read(&mut self, seconds: f64) -> io::Result<Vec<NetworkInterface>> {
+        let mut changed = self.have_changed();
+        let mut table = Vec::new();
+        for _ in 0..TRIES {
+            if changed {
+                self.ask();
             }
-            None => None,
-        };
-        let new = before.is_none();
-        if new {
-            let kind = kind(&folder);
-            let veth = kind == Some(InterfaceKind::Veth);
-            let known = Known {
-                state: None,
-                kind,
-                up: None,
-                speed: None,
-                looked: None,
-                peer: veth.then(|| number(&folder, "iflink")).flatten(),
-                container: None,
-                before: now,
-                reading: self.reading,
-            };
-            self.known.insert((*name).to_owned(), known);
+            table = fs::read("/proc/net/dev")?;
+            // One that is renamed in between would have the counters of another.
+            changed = self.have_changed();
+            if !changed {
+                break;
+            }
         }
-        let (kind, up, speed) = self.link(name, &folder);
-        let rate = |counter: usize| {
-            before.map(|before| per_second(before[counter], now[counter], seconds))
+        if changed {
+            // Not settled: once more in the next round.
+            self.looked = None;
+        }
+        Ok(self.take_in(&table, seconds))
+    }
+
+    /// Whether what the kernel told of links holds no more.
+    fn have_changed(&self) -> bool {
+        let Some(changes) = &self.changes else {
+            return false;
         };
-        let published = NetworkInterface {
-            name: (*name).to_owned(),
-            bytes_sent: sent.bytes,
-            bytes_recv: received.bytes,
-            packets_sent: sent.packets,
-            packets_recv: received.packets,
-            bytes_sent_per_second: rate(2),
-            bytes_recv_per_second: rate(0),
-            packets_sent_per_second: rate(3),
-            packets_recv_per_second: rate(1),
-            errors_sent: Some(sent.errors),
-            errors_recv: Some(received.errors),
-            drops_sent: Some(sent.drops),
-            drops_recv: Some(received.drops),
-            speed,
-            up,
+        let old = |at: Instant| at.elapsed() >= LOOK_ANEW;
+        changes.any() || self.looked.is_none_or(old)
+    }
+
+    /// Asks the kernel what there is.
+    fn ask(&mut self) {
+        match Netlink::open().and_then(|mut netlink| netlink.links()) {
+            Ok(links) => {
+                let known = std::mem::take(&mut self.links);
+                let of = |link: Link| {
+                    let before = known.get(&link.name);
+                    let before = before.filter(|before| before.index == link.index);
+                    (link.name.clone(), self.known(&link, before))
+                };
+                self.links = links.into_iter().map(of).collect();
+            }
+            // Files tell most of it.
+            Err(_) => {
+                self.changes = None;
+                self.links.clear();
+            }
+        }
+        self.looked = Some(Instant::now());
+    }
+
+    fn known(&self, link: &Link, before: Option<&Known>) -> Known {
+        let folder = self.folder(&link.name);
+        let there = |entry: &str| folder.join(entry).exists();
+        let is = |kind: &str| link.kind.as_deref() == Some(kind);
+        let kind = if link.hardware == LOOPBACK {
+            InterfaceKind::Loopback
+        } else if PAIRS.iter().any(|pair| is(pair)) {
+            InterfaceKind::Veth
+        } else if is("bridge") {
+            InterfaceKind::Bridge
+        } else if link.device {
+            InterfaceKind::Physical
+        } else {
+            match before {
+                Some(before) => before.kind,
+                // Kernels before 5.14 do not say that it is a device's.
+                None if link.kind.is_none() && there("device") => InterfaceKind::Physical,
+                None => InterfaceKind::Virtual,
+            }
+        };
+        Known {
+            index: link.index,
             kind,
-            container: None,
-        };
-        (published, new)
+            up: Some(link.up),
+            peer: link.namespace.filter(|_| kind == InterfaceKind::Veth),
+            speed: before.and_then(|before| before.speed),
+            // A link that is new may have another speed.
+            speed_at: None,
+        }
     }
 
-    /// What an interface is, whether it has a link, and how fast that is.
-    fn link(
-        &mut self,
-        name: &str,
-        folder: &Path,
-    ) -> (Option<InterfaceKind>, Option<bool>, Option<u64>) {
+    fn folder(&self, name: &[u8]) -> PathBuf {
+        self.class.join(OsStr::from_bytes(name))
+    }
+
+    fn take_in(&mut self, table: &[u8], seconds: f64) -> Vec<NetworkInterface> {
+        let interfaces = net_dev::parse(table);
+        self.look(&interfaces);
+        let names = net_dev::published_names(interfaces.iter().map(|one| one.name));
+        let mut now = HashMap::with_capacity(interfaces.len());
+        let published = interfaces.iter().zip(names).map(|(interface, name)| {
+            let known = self.links.get(interface.name);
+            let key = known.map_or_else(
+                || Key::Name(interface.name.to_vec()),
+                |known| Key::Index(known.index),
+            );
+            let before = self.before.get(&key);
+            let published = publish(interface, name, known, before, seconds);
+            now.insert(key, counters(interface));
+            published
+        });
+        let published = published.collect();
+        self.before = now;
+        published
+    }
+
+    /// Looks at the files of links, as far as they say what is not known.
+    fn look(&mut self, interfaces: &[Interface<'_>]) {
         let now = Instant::now();
-        let due = |known: &Known| known.looked.is_none_or(|at| now - at >= STANDS_FOR);
-        if self.known.get(name).is_some_and(due) {
-            let up = self.is_up(name, folder);
-            if let Some(known) = self.known.get_mut(name) {
-                known.up = up;
-                known.speed = (known.kind == Some(InterfaceKind::Physical))
-                    .then(|| number(folder, "speed"))
-                    .flatten()
-                    .filter(|speed| *speed > 0);
-                known.looked = Some(now);
+        let due = |at: Option<Instant>| at.is_none_or(|at| now - at >= STANDS_FOR);
+        if self.changes.is_none() {
+            let is_known = |one: &Interface<'_>| self.links.contains_key(one.name);
+            if due(self.looked) || !interfaces.iter().all(is_known) {
+                let links = interfaces.iter().filter_map(|one| {
+                    let known = by_files(&self.folder(one.name))?;
+                    Some((one.name.to_vec(), known))
+                });
+                self.links = links.collect();
+                self.looked = Some(now);
             }
         }
-        let known = self.known.get(name);
-        known.map_or((None, None, None), |known| {
-            (known.kind, known.up, known.speed)
-        })
-    }
-
-    /// Whether it has a link. Those that cannot tell (loopback, tunnels) are up when they are switched on.
-    fn is_up(&mut self, name: &str, folder: &Path) -> Option<bool> {
-        let known = self.known.get_mut(name)?;
-        let read = |file: File| Some((word(&file)?, file));
-        let (state, file) = match known.state.take().and_then(read) {
-            Some(kept) => kept,
-            None => {
-                let opened = read(File::open(folder.join("operstate")).ok()?)?;
-                if self.room_for_files == 0 {
-                    return up(&opened.0, folder);
-                }
-                self.room_for_files -= 1;
-                opened
+        for (name, known) in &mut self.links {
+            if known.kind == InterfaceKind::Physical && due(known.speed_at) {
+                let folder = self.class.join(OsStr::from_bytes(name));
+                known.speed = number(&folder, "speed").filter(|speed| *speed > 0);
+                known.speed_at = Some(now);
             }
-        };
-        known.state = Some(file);
-        up(&state, folder)
-    }
-
-    /// Looks up whose peers the veths are that have none yet.
-    fn match_peers(&mut self, names: &ContainerNames) {
-        let owners = names.interface_owners();
-        for known in self.known.values_mut() {
-            let owner = known.peer.and_then(|peer| owners.get(&peer));
-            // Where two containers have an interface of that number it may be either's.
-            known.container = owner.and_then(Option::clone);
         }
-    }
-
-    fn container(&self, interface: &str, names: &ContainerNames) -> Option<String> {
-        let id = self.known.get(interface)?.container.as_ref()?;
-        names.by_id(id).map(str::to_owned)
     }
 }
 
-/// What an interface is; none where the kernel does not tell.
-fn kind(folder: &Path) -> Option<InterfaceKind> {
+fn counters(interface: &Interface<'_>) -> [u64; 4] {
+    let Interface { received, sent, .. } = interface;
+    [received.bytes, received.packets, sent.bytes, sent.packets]
+}
+
+fn publish(
+    interface: &Interface<'_>,
+    name: String,
+    known: Option<&Known>,
+    before: Option<&[u64; 4]>,
+    seconds: f64,
+) -> NetworkInterface {
+    let Interface { received, sent, .. } = interface;
+    let now = counters(interface);
+    let rate =
+        |counter: usize| before.map(|before| per_second(before[counter], now[counter], seconds));
+    NetworkInterface {
+        name,
+        bytes_sent: sent.bytes,
+        bytes_recv: received.bytes,
+        packets_sent: sent.packets,
+        packets_recv: received.packets,
+        bytes_sent_per_second: rate(2),
+        bytes_recv_per_second: rate(0),
+        packets_sent_per_second: rate(3),
+        packets_recv_per_second: rate(1),
+        errors_sent: Some(sent.errors),
+        errors_recv: Some(received.errors),
+        drops_sent: Some(sent.drops),
+        drops_recv: Some(received.drops),
+        speed: known.and_then(|known| known.speed),
+        up: known.and_then(|known| known.up),
+        kind: known.map(|known| known.kind),
+        // Of what is known of containers: see the aggregator.
+        container: None,
+        peer: known.and_then(|known| known.peer),
+    }
+}
+
+/// What files say of an interface, where netlink is not allowed; none where there are none.
+fn by_files(folder: &Path) -> Option<Known> {
     let number = |file| number(folder, file);
-    let own = number("ifindex")?;
+    let index = u32::try_from(number("ifindex")?).ok()?;
+    let hardware = number("type").and_then(|kind| u16::try_from(kind).ok());
     let there = |entry: &str| folder.join(entry).exists();
-    Some(if number("type") == Some(LOOPBACK) {
+    let other = number("iflink").is_some_and(|link| link != 0 && link != u64::from(index));
+    let kind = if hardware == Some(LOOPBACK) {
         InterfaceKind::Loopback
     } else if there("device") {
         InterfaceKind::Physical
     } else if there("bridge") {
         InterfaceKind::Bridge
-    } else if number("iflink").is_some_and(|link| link != 0 && link != own) && !is_stacked(folder) {
+    } else if other && hardware == Some(ETHERNET) && !is_stacked(folder) {
         InterfaceKind::Veth
     } else {
         InterfaceKind::Virtual
+    };
+    Some(Known {
+        index,
+        kind,
+        up: up(folder),
+        peer: None,
+        speed: None,
+        speed_at: None,
     })
 }
 
@@ -248,8 +290,8 @@ fn is_stacked(folder: &Path) -> bool {
 }
 
 /// What an interface's `operstate` says.
-fn up(state: &[u8], folder: &Path) -> Option<bool> {
-    match state.trim_ascii() {
+fn up(folder: &Path) -> Option<bool> {
+    match fs::read(folder.join("operstate")).ok()?.trim_ascii() {
         b"up" => Some(true),
         b"unknown" => {
             let flags = fs::read_to_string(folder.join("flags")).ok()?;
@@ -258,13 +300,6 @@ fn up(state: &[u8], folder: &Path) -> Option<bool> {
         }
         _ => Some(false),
     }
-}
-
-/// A file with a word, padded by line feeds.
-fn word(file: &File) -> Option<[u8; 32]> {
-    let mut word = [b'\n'; 32];
-    file.read_at(&mut word, 0).ok()?;
-    Some(word)
 }
 
 /// The number in a file; none where it says -1, or nothing at present.
@@ -279,7 +314,8 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use super::{ContainerNames, Interfaces, STANDS_FOR};
+    use super::{ETHERNET, Interfaces, Known, STANDS_FOR};
+    use crate::collect::links::Link;
     use crate::model::{InterfaceKind, NetworkInterface};
 
     /// An interface in a class folder: files with a text, and folders.
@@ -294,11 +330,11 @@ mod tests {
         }
     }
 
-    fn table(bytes: &[(&str, u64)]) -> String {
+    fn table(bytes: &[(&str, u64)]) -> Vec<u8> {
         let line = |(name, bytes): &(&str, u64)| {
             format!("{name}: {bytes} 1 0 0 0 0 0 0 {bytes} 1 0 0 0 0 0 0\n")
         };
-        bytes.iter().map(line).collect()
+        bytes.iter().map(line).collect::<String>().into_bytes()
     }
 
     #[test]
@@ -330,6 +366,9 @@ mod tests {
             &[vlan, ("operstate", "lowerlayerdown")],
         );
         make("sit0", ["6", "0", "776"], &[]);
+        // Tunnels that were bound to a device.
+        make("sit1", ["10", "2", "776"], &[]);
+        make("gre1", ["11", "2", "778"], &[]);
         make(
             "vethab",
             ["7", "12", "1"],
@@ -337,10 +376,10 @@ mod tests {
         );
         make("br0", ["8", "8", "1"], &[("bridge", "/")]);
         let names = [
-            "eth0", "eth1", "lo", "tun0", "eth0.7", "sit0", "vethab", "br0", "gone",
+            "eth0", "eth1", "lo", "tun0", "eth0.7", "sit0", "sit1", "gre1", "vethab", "br0", "gone",
         ];
         let table = table(&names.map(|name| (name, 1)));
-        let read = Interfaces::new(class.path()).take_in(&table, 1.0, &ContainerNames::default());
+        let read = Interfaces::by_files(class.path()).take_in(&table, 1.0);
         let told: Vec<_> = read
             .iter()
             .map(|one| (one.kind, one.up, one.speed))
@@ -353,6 +392,8 @@ mod tests {
             (Some(Virtual), Some(false), None),
             (Some(Virtual), Some(false), None),
             (Some(Virtual), None, None),
+            (Some(Virtual), None, None),
+            (Some(Virtual), None, None),
             (Some(Veth), Some(true), None),
             (Some(Bridge), None, None),
             (None, None, None),
@@ -363,10 +404,10 @@ mod tests {
     #[test]
     fn rates_begin_with_the_second_reading_and_end_with_the_interface() {
         let class = tempfile::tempdir().unwrap();
-        let mut interfaces = Interfaces::new(class.path());
+        let mut interfaces = Interfaces::by_files(class.path());
         let mut rates = |bytes: &[(&str, u64)]| -> Vec<Option<f64>> {
             let rate = |one: &NetworkInterface| one.bytes_recv_per_second;
-            let read = interfaces.take_in(&table(bytes), 2.0, &ContainerNames::default());
+            let read = interfaces.take_in(&table(bytes), 2.0);
             read.iter().map(rate).collect()
         };
         assert_eq!(rates(&[("a", 100)]), [None]);
@@ -375,7 +416,7 @@ mod tests {
         assert_eq!(rates(&[("a", 10), ("b", 1000)]), [Some(0.0), Some(0.0)]);
         assert_eq!(rates(&[("b", 1002)]), [Some(1.0)]);
         assert_eq!(rates(&[("a", 20), ("b", 1002)]), [None, Some(0.0)]);
-        assert_eq!(interfaces.known.len(), 2);
+        assert_eq!(interfaces.before.len(), 2);
     }
 
     #[test]
@@ -385,12 +426,11 @@ mod tests {
         let numbers = [("ifindex", "2"), ("iflink", "2"), ("type", "1")];
         let link = [("device", "/"), ("operstate", "up"), ("speed", "100")];
         interface(class.path(), name, &[numbers, link].concat());
-        let mut interfaces = Interfaces::new(class.path());
+        let mut interfaces = Interfaces::by_files(class.path());
         let mut link = |looked_before: Duration| {
-            if let Some(known) = interfaces.known.get_mut(name) {
-                known.looked = known.looked.and_then(|at| at.checked_sub(looked_before));
-            }
-            let read = interfaces.take_in(&table(&[(name, 1)]), 1.0, &ContainerNames::default());
+            let earlier = |at: std::time::Instant| at.checked_sub(looked_before);
+            interfaces.looked = interfaces.looked.and_then(earlier);
+            let read = interfaces.take_in(&table(&[(name, 1)]), 1.0);
             (read[0].up, read[0].speed)
         };
         assert_eq!(link(Duration::ZERO), (Some(true), Some(100)));
@@ -398,5 +438,97 @@ mod tests {
         fs::write(class.path().join(name).join("speed"), "-1\n").unwrap();
         assert_eq!(link(Duration::ZERO), (Some(true), Some(100)));
         assert_eq!(link(STANDS_FOR), (Some(false), None));
+    }
+
+    /// Links as netlink tells them.
+    fn tell(interfaces: &mut Interfaces, links: &[Link]) {
+        let known = |link: &Link| (link.name.clone(), interfaces.known(link, None));
+        let links: Vec<(Vec<u8>, Known)> = links.iter().map(known).collect();
+        interfaces.links = links.into_iter().collect();
+        interfaces.looked = Some(std::time::Instant::now());
+    }
+
+    fn link(name: &str, index: u32, kind: Option<&str>) -> Link {
+        Link {
+            name: name.as_bytes().to_vec(),
+            index,
+            hardware: ETHERNET,
+            kind: kind.map(str::to_owned),
+            namespace: Some(7),
+            ..Link::default()
+        }
+    }
+
+    #[test]
+    fn only_what_comes_in_pairs_is_a_veth() {
+        let class = tempfile::tempdir().unwrap();
+        let interfaces = Interfaces::by_files(class.path());
+        let kind = |kind| {
+            let known = interfaces.known(&link("any", 3, kind), None);
+            (known.kind, known.peer)
+        };
+        use InterfaceKind::{Bridge, Veth, Virtual};
+        for pair in ["veth", "netkit"] {
+            assert_eq!(kind(Some(pair)), (Veth, Some(7)));
+        }
+        assert_eq!(kind(Some("bridge")), (Bridge, None));
+        // Each of these may stand on a device, and may be in another namespace than that.
+        for other in [
+            "ipip",
+            "gre",
+            "gretap",
+            "erspan",
+            "sit",
+            "ip6tnl",
+            "vti",
+            "wireguard",
+            "tun",
+            "geneve",
+            "vxlan",
+            "vlan",
+            "macvlan",
+            "ipvlan",
+            "dummy",
+            "ifb",
+            "bond",
+            "xfrm",
+            "openvswitch",
+        ] {
+            assert_eq!(kind(Some(other)), (Virtual, None), "{other}");
+        }
+        assert_eq!(kind(None), (Virtual, None));
+    }
+
+    #[test]
+    fn interfaces_that_exchange_their_names_keep_their_counters() {
+        let class = tempfile::tempdir().unwrap();
+        let mut interfaces = Interfaces::by_files(class.path());
+        let mut rates = |links: &[Link], bytes: &[(&str, u64)]| {
+            tell(&mut interfaces, links);
+            let read = interfaces.take_in(&table(bytes), 1.0);
+            let rate = |one: &NetworkInterface| (one.kind, one.bytes_recv_per_second);
+            read.iter().map(rate).collect::<Vec<_>>()
+        };
+        let (a, b) = (link("a", 3, Some("veth")), link("b", 4, Some("gre")));
+        use InterfaceKind::{Veth, Virtual};
+        let first = rates(&[a, b], &[("a", 100), ("b", 9000)]);
+        assert_eq!(first, [(Some(Veth), None), (Some(Virtual), None)]);
+        let (a, b) = (link("a", 4, Some("gre")), link("b", 3, Some("veth")));
+        let swapped = rates(&[a, b], &[("a", 9005), ("b", 107)]);
+        let expected = [(Some(Virtual), Some(5.0)), (Some(Veth), Some(7.0))];
+        assert_eq!(swapped, expected);
+        // Another one of the same name has nothing to be compared with.
+        let replaced = rates(&[link("a", 5, Some("veth"))], &[("a", 50_000)]);
+        assert_eq!(replaced, [(Some(Veth), None)]);
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_are_told_apart() {
+        let class = tempfile::tempdir().unwrap();
+        let line = |name: &[u8]| [name, b": 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n"].concat();
+        let table = [line(b"x\xe8"), line(b"x\xe9"), line(b"lo")].concat();
+        let read = Interfaces::by_files(class.path()).take_in(&table, 1.0);
+        let names: Vec<_> = read.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["x\u{fffd} (x\\xe8)", "x\u{fffd} (x\\xe9)", "lo"]);
     }
 }

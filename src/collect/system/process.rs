@@ -31,8 +31,6 @@ const SHIM: &[u8] = b"containerd-shim";
 const TEXT: usize = 2048;
 /// The most files that are kept open.
 pub(super) const MOST_KEPT_FILES: u64 = 1024;
-/// For how many passes it is taken for granted whose a process is.
-const WHOSE_HOLDS: u64 = 12;
 /// Room for entries of `/proc`, of which one read yields as many as fit.
 const ENTRIES: usize = 32 * 1024;
 
@@ -160,6 +158,7 @@ impl Processes {
             engine_cpu_percent: engine.map(|percent| figure(percent, 2)),
             memory_rss: own_resident().unwrap_or(agent.resident) * self.page,
         };
+        self.users.refresh();
         let proc = self.proc.as_fd();
         let Self {
             room, users, known, ..
@@ -359,17 +358,17 @@ fn read_file(
 }
 
 impl Known {
-    fn whose(&mut self, proc: BorrowedFd<'_>, pid: u32, pass: u64, users: &mut Users) -> &Whose {
-        let read = self.whose.take();
-        self.whose = read.filter(|whose| pass - whose.pass < WHOSE_HOLDS);
-        self.whose
-            .get_or_insert_with(|| Box::new(Whose::read(proc, pid, pass, users)))
+    /// As it is in this pass: a process may drop root, and be moved to another container's group.
+    fn whose(&mut self, proc: BorrowedFd<'_>, pid: u32, pass: u64, users: &Users) -> &Whose {
+        let read = self.whose.take().filter(|whose| whose.pass == pass);
+        let read = read.unwrap_or_else(|| Box::new(Whose::read(proc, pid, pass, users)));
+        self.whose.insert(read)
     }
 }
 
 impl Whose {
     /// Nothing of a process that has ended meanwhile.
-    fn read(proc: BorrowedFd<'_>, pid: u32, pass: u64, users: &mut Users) -> Self {
+    fn read(proc: BorrowedFd<'_>, pid: u32, pass: u64, users: &Users) -> Self {
         let mut text = [0; TEXT];
         let mut read = |file| match read_file(proc, pid, file, &mut text) {
             Ok((_, length)) => text[..length].to_vec(),
@@ -478,6 +477,7 @@ mod tests {
 
     use super::{Found, Processes, Users, effective_user, parse, top};
     use crate::collect::system::ContainerNames;
+    use crate::settings::HostRoot;
 
     const STAT: &[u8] = b"1234 (a) b (c) S 1 1234 1234 0 -1 4194304 2731 0 10 0 57 31 5 6 20 0 3 0 \
         987654 225280000 4096 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
@@ -566,7 +566,7 @@ mod tests {
 
     #[test]
     fn processes_that_have_ended_are_forgotten() {
-        let mut processes = Processes::new(5, Users::new("/etc/passwd".into())).unwrap();
+        let mut processes = Processes::new(5, Users::new(HostRoot::default())).unwrap();
         let mut child = std::process::Command::new("sleep")
             .arg("100")
             .spawn()
@@ -582,7 +582,7 @@ mod tests {
 
     #[test]
     fn no_more_files_are_kept_than_may_be() {
-        let mut processes = Processes::new(5, Users::new("/etc/passwd".into())).unwrap();
+        let mut processes = Processes::new(5, Users::new(HostRoot::default())).unwrap();
         let mut kept_of_all = |most| {
             processes.most_kept = most;
             let read = processes.read(1, &ContainerNames::default()).unwrap();

@@ -11,6 +11,7 @@ use rustix::system::uname;
 use sysinfo::System;
 use tracing::trace;
 
+use super::os_release::OsRelease;
 use super::users::Users;
 use super::{ContainerNames, cpu, disk_io, disks, memory, network, process, temperatures};
 use crate::collect::pressure;
@@ -60,6 +61,7 @@ pub(super) struct Sampler {
     /// When counters were read last.
     read_at: Instant,
     host: Arc<HostInfo>,
+    os: OsRelease,
     root: HostRoot,
 }
 
@@ -67,7 +69,7 @@ impl Sampler {
     /// Takes the reading that the first sample is compared with, and lets some time pass, so
     /// that not even the first sample has rates of 0. Blocks.
     pub(super) fn new(top_processes: usize, root: HostRoot) -> Result<Self, Error> {
-        let users = Users::new(root.file("/etc/passwd"));
+        let users = Users::new(root.clone());
         let processes = process::Processes::new(top_processes, users);
         let mut sampler = Self {
             cpus: cpu::Cpus::default(),
@@ -79,13 +81,14 @@ impl Sampler {
             sensors: temperatures::Sensors::new(Path::new("/sys/class/hwmon")),
             read_at: Instant::now(),
             host: Arc::default(),
+            os: OsRelease::new(root.clone()),
             root,
         };
         let nobody = ContainerNames::default();
         sampler.cpus.read().map_err(unreadable("/proc/stat"))?;
         let processes = sampler.processes.read(0, &nobody);
         processes.map_err(unreadable("/proc"))?;
-        sampler.counters(&nobody)?;
+        sampler.counters()?;
         thread::sleep(FIRST_INTERVAL);
         Ok(sampler)
     }
@@ -95,12 +98,13 @@ impl Sampler {
         let memory = timed("memory", memory::read).map_err(unreadable("/proc/meminfo"))?;
         let load = timed("cpu", || self.cpus.read()).map_err(unreadable("/proc/stat"))?;
         let processes = timed("processes", || self.processes(memory.total, names))?;
-        let (network, disk_io) = self.counters(names)?;
-        self.refresh_host(load.cpus)?;
+        let (network, disk_io) = self.counters()?;
+        self.refresh_host(load.cpus, load.boot_time);
         let (disk_used, disk_total) =
             disks::root(&self.root).map_err(unreadable("the host's root directory"))?;
         let disks = timed("disks", || self.disks.read());
         let averages = System::load_average().map_err(sysinfo("/proc/loadavg"))?;
+        let temperatures = timed("temperatures", || self.sensors.read());
         let mib = |bytes: u64| figure(bytes as f64 / MIB, 2);
         let swap = memory.swap.unwrap_or_default();
         let exact = Exact {
@@ -110,6 +114,7 @@ impl Sampler {
             memory_cached: memory.cached,
             swap_total: swap.0,
             swap_used: swap.1,
+            sensors: self.sensors.named(),
         };
         let metrics = SystemMetrics {
             exact,
@@ -134,7 +139,7 @@ impl Sampler {
             },
             network,
             pressure: timed("pressure", pressure),
-            temperatures: timed("temperatures", || self.sensors.read()),
+            temperatures,
             // Asked of others: see `HostSource`.
             failed_units: None,
             gpus: None,
@@ -168,34 +173,30 @@ impl Sampler {
     }
 
     /// What has rates.
-    fn counters(
-        &mut self,
-        names: &ContainerNames,
-    ) -> Result<(Vec<NetworkInterface>, Vec<DiskIo>), Error> {
+    fn counters(&mut self) -> Result<(Vec<NetworkInterface>, Vec<DiskIo>), Error> {
         let now = Instant::now();
         let seconds = (now - std::mem::replace(&mut self.read_at, now)).as_secs_f64();
-        let network = timed("network", || self.interfaces.read(seconds, names));
+        let network = timed("network", || self.interfaces.read(seconds));
         let network = network.map_err(unreadable("/proc/net/dev"))?;
         let disk_io = timed("disk_io", || self.devices.read(seconds));
         Ok((network, disk_io.map_err(unreadable("/proc/diskstats"))?))
     }
 
-    /// The name and the number of CPUs may change while the agent runs; the rest is read then.
-    fn refresh_host(&mut self, cpus: u32) -> Result<(), Error> {
+    /// Each of these may change while the agent runs: the host's name, its CPUs, its version in an upgrade, and when it
+    /// booted, by its clock, as that is set.
+    fn refresh_host(&mut self, cpus: u32, boot_time: u64) {
         let uname = uname();
-        let hostname = uname.nodename().to_string_lossy();
-        if self.host.cpus == cpus && self.host.hostname == hostname {
-            return Ok(());
-        }
-        self.host = Arc::new(HostInfo {
-            hostname: hostname.into_owned(),
-            os: operating_system(&self.root),
+        let now = HostInfo {
+            hostname: uname.nodename().to_string_lossy().into_owned(),
+            os: self.os.name().to_owned(),
             kernel: uname.release().to_string_lossy().into_owned(),
             arch: uname.machine().to_string_lossy().into_owned(),
             cpus,
-            boot_time: System::boot_time().map_err(sysinfo("/proc/stat"))?,
-        });
-        Ok(())
+            boot_time,
+        };
+        if *self.host != now {
+            self.host = Arc::new(now);
+        }
     }
 }
 
@@ -217,25 +218,6 @@ fn pressure() -> Option<Pressures> {
         let text = fs::read_to_string(Path::new("/proc/pressure").join(resource)).ok()?;
         pressure::parse(&text)
     })
-}
-
-/// Name and version, as far as os-release(5) tells them.
-fn operating_system(root: &HostRoot) -> String {
-    let places = ["/etc/os-release", "/usr/lib/os-release"];
-    let read = |place| fs::read_to_string(root.file(place)).ok();
-    let text = places.into_iter().find_map(read).unwrap_or_default();
-    let field = |name: &str| {
-        let value = text.lines().find_map(|line| {
-            let value = line.strip_prefix(name)?.strip_prefix('=')?;
-            Some(value.trim_matches(['"', '\'']))
-        });
-        value.filter(|value| !value.is_empty())
-    };
-    let name = field("NAME").unwrap_or("Linux");
-    match field("VERSION_ID") {
-        Some(version) => format!("{name} {version}"),
-        None => name.to_owned(),
-    }
 }
 
 fn unreadable(what: &'static str) -> impl FnOnce(io::Error) -> Error {

@@ -1,46 +1,46 @@
 //! The names of the host's users.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+
+use crate::settings::{FileVersion, HostRoot};
+
+const PASSWD: &str = "/etc/passwd";
+/// The most of it that is read, in bytes.
+const MOST: u64 = 16 * 1024 * 1024;
 
 /// The users of `/etc/passwd`. Those that only a directory service knows go by their numbers: asking it may take
 /// long, and may load code into this process.
 pub(super) struct Users {
-    passwd: PathBuf,
+    root: HostRoot,
     names: HashMap<u32, String>,
-    /// The file that they are from, and when it was written.
-    read: Option<(u64, i64, i64)>,
+    /// The file that they are from.
+    read: Option<FileVersion>,
 }
 
 impl Users {
-    /// Those in a file as `/etc/passwd` is one.
-    pub(super) fn new(passwd: PathBuf) -> Self {
+    /// Those of the host.
+    pub(super) fn new(root: HostRoot) -> Self {
         Self {
-            passwd,
+            root,
             names: HashMap::new(),
             read: None,
         }
     }
 
-    /// A user's name, or the number.
-    pub(super) fn name(&mut self, id: u32) -> String {
-        if let Some(name) = self.names.get(&id) {
-            return name.clone();
-        }
-        // Only who is not known may have been added since.
-        let file = fs::metadata(&self.passwd).ok();
-        let file = file.map(|file| (file.ino(), file.mtime(), file.mtime_nsec()));
+    /// Reads the file again if it has changed: a user may have been added, renamed or removed.
+    pub(super) fn refresh(&mut self) {
+        let file = self.root.version(PASSWD).ok();
         if self.read != file {
             self.read = file;
-            let text = fs::read(&self.passwd).unwrap_or_default();
-            self.names = parse(&String::from_utf8_lossy(&text)).collect();
+            let text = self.root.read(PASSWD, MOST).unwrap_or_default();
+            self.names = parse(&text).collect();
         }
-        self.names
-            .get(&id)
-            .cloned()
-            .unwrap_or_else(|| id.to_string())
+    }
+
+    /// A user's name, or the number.
+    pub(super) fn name(&self, id: u32) -> String {
+        let name = self.names.get(&id);
+        name.cloned().unwrap_or_else(|| id.to_string())
     }
 }
 
@@ -61,7 +61,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Users, parse};
+    use super::{HostRoot, Users, parse};
 
     #[test]
     fn the_first_name_of_a_number_counts() {
@@ -75,9 +75,32 @@ mod tests {
 
     #[test]
     fn who_is_not_in_the_file_goes_by_the_number() {
-        let mut users = Users::new("/etc/passwd".into());
+        let mut users = Users::new(HostRoot::default());
+        users.refresh();
         assert_eq!(users.name(0), "root");
         assert_eq!(users.name(4_000_000_001), "4000000001");
+    }
+
+    #[test]
+    fn users_that_are_renamed_added_or_removed_are_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |path: &str| root.path().join(path);
+        std::fs::create_dir_all(path("etc")).unwrap();
+        let mut users = Users::new(HostRoot::parse(root.path().to_str().unwrap()).unwrap());
+        let mut names = || {
+            users.refresh();
+            [7, 8].map(|id| users.name(id))
+        };
+        assert_eq!(names(), ["7", "8"]);
+        std::fs::write(path("passwd"), "ann:x:7:7:::\n").unwrap();
+        std::os::unix::fs::symlink("/passwd", path("etc/passwd")).unwrap();
+        assert_eq!(names(), ["ann", "8"]);
+        // As `usermod` does it: another file takes the place of the old.
+        std::fs::write(path("new"), "bob:x:7:7:::\ncat:x:8:8:::\n").unwrap();
+        std::fs::rename(path("new"), path("passwd")).unwrap();
+        assert_eq!(names(), ["bob", "cat"]);
+        std::fs::remove_file(path("passwd")).unwrap();
+        assert_eq!(names(), ["7", "8"]);
     }
 
     proptest! {

@@ -28,6 +28,7 @@ mod remote;
 mod scraped;
 mod snapshots;
 mod stand_in;
+mod veths;
 mod watched;
 mod ways;
 

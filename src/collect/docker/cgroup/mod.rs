@@ -2,11 +2,11 @@
 //! interfaces of its first process. The engine has no part in it.
 
 mod locate;
+mod network;
 mod parse;
 
 pub(super) use locate::Mounts;
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use locate::{Groups, locate, names, of_process};
+use network::Network;
 
 use super::usage::{CpuReading, Reading, Usage};
-use crate::collect::{net_dev, pressure};
-use crate::model::{BlockIo, InterfaceCounters, Throttling};
+use crate::collect::pressure;
+use crate::model::{BlockIo, Throttling};
 
 /// What the kernel makes of a file's text at a time, in bytes.
 const PAGE: usize = 4096;
@@ -80,7 +81,8 @@ impl Kernel {
         let network = own_network
             .then(|| open(&of_process(&self.proc, pid, "net/dev")))
             .transpose()?
-            .filter(|table| !self.is_our_network(table));
+            .filter(|table| !self.is_our_network(table))
+            .map(|table| Network::new(table, &self.proc, pid));
         let files = ContainerFiles::open(&groups, network)?;
         // The id of a process that ends is given to another one: what was opened is the
         // container's only if the process is so still.
@@ -110,7 +112,7 @@ impl Kernel {
 pub(super) struct ContainerFiles {
     files: Files,
     /// None for a container without a network of its own.
-    network: Option<File>,
+    network: Option<Network>,
 }
 
 #[derive(Debug)]
@@ -148,7 +150,7 @@ struct V2Files {
 }
 
 impl ContainerFiles {
-    fn open(groups: &Groups, network: Option<File>) -> Result<Self, KernelError> {
+    fn open(groups: &Groups, network: Option<Network>) -> Result<Self, KernelError> {
         let files = match groups {
             Groups::V1 {
                 cpuacct,
@@ -226,9 +228,9 @@ impl ContainerFiles {
         let mut usage = self.complete(begun, buffer)?;
         // As the engine does: a limit above the host's memory is none.
         usage.memory_limit = usage.memory_limit.min(host_memory);
-        if let Some(file) = &self.network {
-            let network = interfaces(need("network counters", text(file, buffer))?);
-            usage.network = Arc::new(network);
+        if let Some(network) = &self.network {
+            let table = need("network counters", bytes(&network.table, buffer))?;
+            usage.network = Arc::new(network.interfaces(table));
         }
         Ok(Reading::since(before, cpu, usage, Some(received)))
     }
@@ -355,25 +357,9 @@ fn throttling(stat: &str, time_key: &str, nanoseconds: u64) -> Option<Throttling
     })
 }
 
-/// The interfaces that the engine gave a container, which are called `eth0` and so on: what else
-/// is in its namespace (loopback, tunnels) carries the same bytes once more. Where there are none
-/// of that name, all but loopback.
-fn interfaces(table: &str) -> BTreeMap<String, InterfaceCounters> {
-    let mut all = BTreeMap::new();
-    for interface in net_dev::parse(table).filter(|interface| interface.name != "lo") {
-        let counters = InterfaceCounters {
-            rx_bytes: interface.received.bytes,
-            tx_bytes: interface.sent.bytes,
-            rx_packets: interface.received.packets,
-            tx_packets: interface.sent.packets,
-            ..InterfaceCounters::default()
-        };
-        all.insert(interface.name.to_owned(), counters);
-    }
-    if all.keys().any(|name| name.starts_with("eth")) {
-        all.retain(|name, _| name.starts_with("eth"));
-    }
-    all
+/// Whether a process is the container's, as far as its groups tell.
+pub(super) fn is_process_of(proc: &Path, pid: u32, id: &str) -> bool {
+    read_text(&of_process(proc, pid, "cgroup")).is_ok_and(|cgroup| names(&cgroup, id))
 }
 
 fn open(path: &Path) -> Result<File, KernelError> {
@@ -409,6 +395,11 @@ fn need<T>(what: &'static str, value: Option<T>) -> Result<T, KernelError> {
 
 /// All of a file as it is now, read from its beginning into `buffer`.
 fn text<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
+    std::str::from_utf8(bytes(file, buffer)?).ok()
+}
+
+/// The same, of one that need not be text.
+fn bytes<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
     if buffer.is_empty() {
         buffer.resize(4 * PAGE, 0);
     }
@@ -431,7 +422,7 @@ fn text<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
             buffer.resize(buffer.len() * 2, 0);
         }
     }
-    std::str::from_utf8(&buffer[..length]).ok()
+    Some(&buffer[..length])
 }
 
 #[cfg(test)]

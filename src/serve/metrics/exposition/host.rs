@@ -1,6 +1,5 @@
 //! The host, as node_exporter says it.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{Families, MIB, alone, if_any, is, no_labels, pressure, ratio};
@@ -227,23 +226,12 @@ fn interfaces(families: &mut Families<'_>, all: &[NetworkInterface]) -> fmt::Res
 }
 
 fn temperatures(families: &mut Families<'_>, system: &SystemMetrics) -> fmt::Result {
-    // Two that the kernel calls the same count once.
-    let mut known = BTreeSet::new();
-    let all: Vec<&Temperature> = system
-        .temperatures
-        .iter()
-        .filter(|one| known.insert((&one.exact.chip, &one.exact.sensor)))
-        .collect();
-    let labels = |one: &'_ Temperature| {
-        [
-            ("chip", one.exact.chip.clone()),
-            ("sensor", one.exact.sensor.clone()),
-        ]
-    };
+    let all = &system.temperatures;
+    let labels = |one: &'_ Temperature| [("chip", one.chip.clone()), ("sensor", one.input.clone())];
     families.gauge(
         "node_hwmon_temp_celsius",
         "What the sensor shows",
-        all.iter().map(|one| (labels(one), one.celsius)),
+        all.iter().map(|one| (labels(one), one.exact)),
     )?;
     families.gauge(
         "node_hwmon_temp_crit_celsius",
@@ -251,22 +239,22 @@ fn temperatures(families: &mut Families<'_>, system: &SystemMetrics) -> fmt::Res
         all.iter()
             .filter_map(|one| Some((labels(one), one.critical?))),
     )?;
-    let labelled = all.iter().map(|one| {
-        let [chip, sensor] = labels(one);
-        ([chip, ("label", one.sensor.clone()), sensor], 1.0)
+    let sensors = &system.exact.sensors;
+    let labelled = sensors.labels.iter().map(|one| {
+        let labels = [
+            ("chip", one.chip.as_str()),
+            ("label", &one.label),
+            ("sensor", &one.sensor),
+        ];
+        (labels, 1.0)
     });
     families.gauge(
         "node_hwmon_sensor_label",
         "What the device calls the sensor",
         labelled,
     )?;
-    let mut known = BTreeSet::new();
-    let chips = all.iter().filter(|one| known.insert(&one.exact.chip));
-    let chips = chips.map(|one| {
-        let labels = [
-            ("chip", one.exact.chip.as_str()),
-            ("chip_name", &one.device),
-        ];
+    let chips = sensors.chips.iter().map(|one| {
+        let labels = [("chip", one.chip.as_str()), ("chip_name", &one.device)];
         (labels, 1.0)
     });
     families.gauge("node_hwmon_chip_names", "What the device is", chips)

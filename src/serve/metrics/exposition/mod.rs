@@ -10,6 +10,7 @@ mod containers;
 mod host;
 mod pressure;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -80,7 +81,29 @@ pub(super) fn write(
         Format::Classic => prometheus_text::encode(&mut written, &registry)?,
         Format::OpenMetrics => text::encode(&mut written, &registry)?,
     }
-    Ok(written)
+    Ok(without_repeats(written))
+}
+
+/// Every series once, whatever the names in its labels: of several that came to the same text the first counts. A scrape
+/// with a series that comes twice is refused as a whole.
+fn without_repeats(text: String) -> String {
+    let mut known = HashSet::new();
+    let mut repeats = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if line.starts_with('#') {
+            // No series is in two families.
+            known.clear();
+        } else if !known.insert(line.rsplit_once(' ').map_or(line, |(series, _)| series)) {
+            repeats.push(start..start + line.len());
+        }
+        start += line.len();
+    }
+    let mut text = text;
+    for repeat in repeats.into_iter().rev() {
+        text.replace_range(repeat, "");
+    }
+    text
 }
 
 #[derive(Debug)]
@@ -185,7 +208,8 @@ mod tests {
 
     use super::{Format, write};
     use crate::model::{
-        Container, ContainerMeta, SensorNames, Snapshot, SystemMetrics, Temperature,
+        Container, ContainerMeta, Disk, DiskIo, FailedUnit, Gpu, NetworkInterface, SensorChip,
+        SensorLabel, Sensors, Snapshot, Space, SystemMetrics, Temperature,
     };
 
     /// With two of everything that may look the same.
@@ -195,15 +219,22 @@ mod tests {
         let sensor = |chip: &str| Temperature {
             device: "nvme".to_owned(),
             sensor: "Composite".to_owned(),
+            chip: chip.to_owned(),
+            input: "temp1".to_owned(),
             celsius: 40.0,
             critical: Some(80.0),
-            exact: SensorNames {
-                chip: chip.to_owned(),
-                sensor: "temp1".to_owned(),
-            },
+            exact: 40.01,
         };
         let system: &mut SystemMetrics = Arc::make_mut(&mut snapshot.system);
         system.temperatures = ["nvme_nvme0", "nvme_nvme1"].map(sensor).into();
+        let chips = ["nvme_nvme0", "nvme_nvme1"].map(|chip| SensorChip {
+            chip: chip.to_owned(),
+            device: "nvme".to_owned(),
+        });
+        system.exact.sensors = Arc::new(Sensors {
+            chips: chips.into(),
+            labels: Vec::new(),
+        });
         let containers: &mut Vec<Container> = Arc::make_mut(&mut snapshot.containers);
         let mut odd = containers[0].clone();
         odd.id = "aaaaaaaaaaaa".to_owned();
@@ -244,6 +275,55 @@ mod tests {
                 }
             }
             assert!(seen.len() > 100, "{text}");
+        }
+    }
+
+    /// Everything that has names from outside, twice.
+    fn repeated() -> Snapshot {
+        fn twice<T: Clone>(list: &mut Vec<T>) {
+            list.extend(list.clone());
+        }
+        let mut snapshot = snapshot();
+        let system = Arc::make_mut(&mut snapshot.system);
+        system
+            .exact
+            .cpu_seconds
+            .push(crate::model::CpuSeconds::default());
+        system.disks.push(Disk {
+            exact: Some(Space::default()),
+            ..Disk::default()
+        });
+        system.disk_io.push(DiskIo::default());
+        system.network.push(NetworkInterface::default());
+        system.gpus = Some(vec![Gpu::default(), Gpu::default()]);
+        system.failed_units = Some(vec![FailedUnit::default(), FailedUnit::default()]);
+        let sensors = Arc::make_mut(&mut system.exact.sensors);
+        sensors.labels.push(SensorLabel::default());
+        twice(&mut sensors.labels);
+        twice(&mut sensors.chips);
+        twice(&mut system.exact.cpu_seconds);
+        twice(&mut system.disks);
+        twice(&mut system.disk_io);
+        twice(&mut system.network);
+        twice(&mut system.temperatures);
+        twice(Arc::make_mut(&mut snapshot.containers));
+        twice(Arc::make_mut(&mut snapshot.docker_meta));
+        snapshot
+    }
+
+    #[test]
+    fn nothing_that_looks_the_same_makes_a_series_come_twice() {
+        for format in [Format::Classic, Format::OpenMetrics] {
+            let once = written(snapshot(), format);
+            let text = written(repeated(), format);
+            let mut seen = std::collections::BTreeSet::new();
+            for line in text.lines().filter(|line| !line.starts_with('#')) {
+                let (series, _) = line.rsplit_once(' ').unwrap();
+                assert!(seen.insert(series), "{series} twice");
+            }
+            for line in once.lines() {
+                assert!(text.lines().any(|one| one == line), "{line} is missing");
+            }
         }
     }
 

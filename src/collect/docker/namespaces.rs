@@ -1,0 +1,114 @@
+//! Which container a network namespace belongs to, by the number that the host's namespace knows it by: what tells whose end
+//! of a pair a veth of the host is. The numbers of interfaces do not, as in every container `eth0` may have the same.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::cgroup::is_process_of;
+use super::inventory::Running;
+use crate::collect::links::Netlink;
+
+/// How long the kernel may take to tell of the host's interfaces: others may hold its lock.
+const TELLS_WITHIN: Duration = Duration::from_secs(1);
+
+/// What is known of the containers' namespaces.
+#[derive(Default)]
+pub(super) struct Namespaces {
+    /// By container, with its first process: the number, none where the kernel has given none.
+    known: HashMap<String, (u32, Option<i32>)>,
+}
+
+impl Namespaces {
+    /// The names of the containers by the numbers of their namespaces. Takes no system call for one that is known.
+    pub(super) async fn names(&mut self, running: &[Running]) -> Arc<BTreeMap<i32, String>> {
+        let own: Vec<(&Running, u32)> = running
+            .iter()
+            .filter_map(|one| {
+                let inspected = one.inspection.done()?;
+                let own = inspected.own_network && inspected.network_of.is_none();
+                (own && inspected.pid != 0).then_some((one, inspected.pid))
+            })
+            .collect();
+        let is_new = |known: &HashMap<String, (u32, Option<i32>)>, one: &Running, pid| {
+            known.get(&one.listed.id).is_none_or(|(one, _)| *one != pid)
+        };
+        let strangers: Vec<&str> = own
+            .iter()
+            .filter(|(one, pid)| is_new(&self.known, one, *pid))
+            .map(|(one, _)| one.listed.id.as_str())
+            .collect();
+        self.look_up(&own);
+        let unnumbered = strangers.iter().any(|id| {
+            let known = self.known.get(*id);
+            known.is_some_and(|(_, number)| number.is_none())
+        });
+        if unnumbered {
+            // A namespace has no number before its interfaces' other ends were asked for.
+            let ask = spawn_blocking(|| Netlink::open().and_then(|mut netlink| netlink.links()));
+            if let Ok(Ok(Ok(_))) = timeout(TELLS_WITHIN, ask).await {
+                self.look_up(&own);
+            }
+        }
+        Arc::new(self.by_number(&own))
+    }
+
+    /// Asks for the numbers that are not known. Forgets those of other containers.
+    fn look_up(&mut self, own: &[(&Running, u32)]) {
+        let mut before = std::mem::take(&mut self.known);
+        let mut netlink = None;
+        for (one, pid) in own {
+            let id = &one.listed.id;
+            let known = match before.remove(id) {
+                Some(known @ (same, Some(_))) if same == *pid => known,
+                _ => match number(&mut netlink, id, *pid) {
+                    Ok(number) => (*pid, number),
+                    // Not this container's process, or netlink is not allowed.
+                    Err(_) => continue,
+                },
+            };
+            self.known.insert(id.clone(), known);
+        }
+    }
+
+    fn by_number(&self, own: &[(&Running, u32)]) -> BTreeMap<i32, String> {
+        let mut names = BTreeMap::new();
+        let mut shared = Vec::new();
+        for (one, _) in own {
+            let Some((_, Some(number))) = self.known.get(&one.listed.id) else {
+                continue;
+            };
+            let name = one.listed.bare_name().to_owned();
+            if names.insert(*number, name).is_some() {
+                shared.push(*number);
+            }
+        }
+        // That of several containers is none's.
+        for number in shared {
+            names.remove(&number);
+        }
+        names
+    }
+}
+
+/// The number of the namespace of a container's first process.
+fn number(netlink: &mut Option<Netlink>, id: &str, pid: u32) -> io::Result<Option<i32>> {
+    if netlink.is_none() {
+        *netlink = Some(Netlink::open()?);
+    }
+    let Some(netlink) = netlink else {
+        return Ok(None);
+    };
+    let number = netlink.namespace_of(pid)?;
+    // Another process may have its id by now, or the engine be on another host.
+    if is_process_of(Path::new("/proc"), pid, id) {
+        Ok(number)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
