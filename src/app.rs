@@ -376,6 +376,7 @@ fn start_collectors(
         HostSource::new(
             settings.top_processes,
             settings.host_root.clone(),
+            settings.system_interval,
             containers.clone(),
         ),
         settings.system_interval,

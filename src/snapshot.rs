@@ -16,6 +16,7 @@ pub async fn take(settings: &CollectSettings) -> Snapshot {
         let mut source = HostSource::new(
             settings.top_processes,
             settings.host_root.clone(),
+            settings.system_interval,
             containers.clone(),
         );
         collect_once(&mut source).await

@@ -115,7 +115,12 @@ pub(crate) fn run() {
     tracing::subscriber::set_global_default(subscriber).unwrap();
     let (mut cpu, mut processes) = (Vec::new(), 0);
     actix::System::new().block_on(async {
-        let mut source = HostSource::new(TOP_PROCESSES, HostRoot::default(), None);
+        let mut source = HostSource::new(
+            TOP_PROCESSES,
+            HostRoot::default(),
+            Duration::from_secs(5),
+            None,
+        );
         // The first opens what is kept open.
         for _ in 0..2 {
             let round = collect_once(&mut source).await;

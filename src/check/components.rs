@@ -90,6 +90,7 @@ async fn sources<P: Fn(&str)>(report: &mut Report<P>, settings: &CollectSettings
     let system = collect_once(&mut HostSource::new(
         settings.top_processes,
         settings.host_root.clone(),
+        settings.system_interval,
         None,
     ))
     .await;

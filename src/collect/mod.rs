@@ -66,6 +66,13 @@ impl<S: Source + Unpin> Handler<StopCollecting> for Collector<S> {
     }
 }
 
+/// How long the last figures stand while no newer ones can be read, with rounds at this interval: as long as the aggregator
+/// publishes those of a source that fails as a whole.
+#[must_use]
+fn stand_for(interval: Duration) -> Duration {
+    interval * 3 + Duration::from_secs(15)
+}
+
 /// An error with all its causes, which libraries often keep to themselves.
 #[must_use]
 fn with_causes(error: &dyn Error) -> String {

@@ -22,9 +22,9 @@ pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub use logs::{EncodedLines, LogLines, Logs, News, Place, Positions};
 pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
 pub use system::{
-    CpuSeconds, CpuTimes, Disk, DiskIo, Exact, FailedUnit, Gpu, HostInfo, InterfaceKind,
-    LoadAverage, NetworkInterface, Pressure, Pressures, ProcessCounts, SensorChip, SensorLabel,
-    Sensors, Space, Stalls, SystemMetrics, Temperature, TopProcess,
+    CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FailedUnit, Gpu, HostInfo,
+    InterfaceKind, LoadAverage, NetworkInterface, Pressure, Pressures, ProcessCounts, SensorChip,
+    SensorLabel, Sensors, Space, Stalls, SystemMetrics, Temperature, TopProcess,
 };
 pub use timestamp::Timestamp;
 

@@ -85,18 +85,27 @@ pub struct SystemMetrics {
 pub struct Exact {
     /// What each core has done. Source: `/proc/stat`.
     pub cpu_seconds: Vec<CpuSeconds>,
-    /// Memory, in bytes. Source: `/proc/meminfo`, `MemTotal`.
-    pub memory_total: u64,
-    /// Memory that programs could still have, in bytes. Source: `/proc/meminfo`, `MemAvailable`.
-    pub memory_available: u64,
-    /// Memory that caches files, in bytes. Source: `/proc/meminfo`, `Cached` + `SReclaimable`.
-    pub memory_cached: Option<u64>,
-    /// Swap, in bytes. Source: `/proc/meminfo`, `SwapTotal`.
-    pub swap_total: u64,
-    /// Swap in use, in bytes. Source: `/proc/meminfo`, `SwapTotal` − `SwapFree`.
-    pub swap_used: u64,
+    /// Memory; none where it could not be read in this round.
+    pub memory: Option<ExactMemory>,
+    /// Load averages; none where they could not be read in this round.
+    pub load_avg: Option<LoadAverage>,
     /// What devices with sensors are called. Source: `/sys/class/hwmon`.
     pub sensors: Arc<Sensors>,
+}
+
+/// The host's memory, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExactMemory {
+    /// All of it. Source: `/proc/meminfo`, `MemTotal`.
+    pub total: u64,
+    /// What programs could still have. Source: `/proc/meminfo`, `MemAvailable`.
+    pub available: u64,
+    /// What caches files. Source: `/proc/meminfo`, `Cached` + `SReclaimable`.
+    pub cached: Option<u64>,
+    /// Swap. Source: `/proc/meminfo`, `SwapTotal`.
+    pub swap_total: u64,
+    /// Swap in use. Source: `/proc/meminfo`, `SwapTotal` − `SwapFree`.
+    pub swap_used: u64,
 }
 
 impl Default for SystemMetrics {
@@ -424,6 +433,20 @@ pub struct FailedUnit {
     pub name: String,
     /// What it is, in its own words.
     pub description: String,
+}
+
+impl NetworkInterface {
+    /// The same interface without its rates, which no longer hold.
+    #[must_use]
+    pub fn without_rates(&self) -> Self {
+        Self {
+            bytes_sent_per_second: None,
+            bytes_recv_per_second: None,
+            packets_sent_per_second: None,
+            packets_recv_per_second: None,
+            ..self.clone()
+        }
+    }
 }
 
 /// One GPU. Figures that it does not know are absent.

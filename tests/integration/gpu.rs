@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use serial_test::parallel;
 use tempfile::TempDir;
 
-use crate::support::{Launch, PATIENCE, schema, wait};
+use crate::support::{Launch, Namespace, PATIENCE, schema, wait};
 
 /// A folder with the library.
 fn driver() -> TempDir {
@@ -72,11 +72,13 @@ fn a_gpu_that_sleeps_is_not_woken() {
     let [first, second] = ["0000:01:00.0", "0000:02:00.0"];
     pci_gpu(devices.path(), first, "auto", "suspended");
     pci_gpu(devices.path(), second, "auto", "suspended");
-    // In a mount namespace of its own, the host's PCI devices are these.
-    let mounted = r#"mount --bind "$0" /sys/bus/pci/devices && exec "$@""#;
-    let launcher = ["unshare", "--mount", "sh", "-c", mounted];
+    let script = format!(
+        "mount --bind {} /sys/bus/pci/devices",
+        devices.path().display()
+    );
+    let namespace = Namespace::start(&["mount"], &script);
     let agent = Launch::new()
-        .by(launcher.map(Path::new).into_iter().chain([devices.path()]))
+        .by(namespace.enter())
         .var("LD_LIBRARY_PATH", driver.path())
         .var("NVML_LOG", &log)
         .var("PUBLISH_INTERVAL", "200ms")

@@ -47,11 +47,16 @@ pub(super) struct Load {
     pub(super) seconds: Vec<CpuSeconds>,
     /// How many there are.
     pub(super) cpus: u32,
-    /// When the host booted, in Unix seconds by the clock as it is set now.
-    pub(super) boot_time: u64,
+    /// When the host booted, in Unix seconds by the clock as it is set now; none where the file does not tell.
+    pub(super) boot_time: Option<u64>,
 }
 
 impl Cpus {
+    /// Whether there is a reading that the next one is compared with.
+    pub(super) fn have_been_read(&self) -> bool {
+        self.before.is_some()
+    }
+
     /// Reads the CPUs and compares them with the reading before. Source: `/proc/stat`.
     pub(super) fn read(&mut self) -> io::Result<Load> {
         self.text.clear();
@@ -59,7 +64,7 @@ impl Cpus {
         let now = Reading::parse(&self.text).ok_or(io::ErrorKind::InvalidData)?;
         let mut load = now.since(self.before.as_ref().unwrap_or(&now));
         self.highest = now.at_least(&self.highest);
-        load.boot_time = boot_time(&self.text).ok_or(io::ErrorKind::InvalidData)?;
+        load.boot_time = boot_time(&self.text);
         load.seconds = seconds(&self.highest, clock_ticks_per_second() as f64);
         self.before = Some(now);
         Ok(load)
@@ -94,7 +99,7 @@ impl Reading {
             times: all.shares(),
             seconds: Vec::new(),
             cpus: u32::try_from(self.cores.len()).unwrap_or(u32::MAX),
-            boot_time: 0,
+            boot_time: None,
         }
     }
 
@@ -229,7 +234,7 @@ btime 1700000000
             },
             seconds: Vec::new(),
             cpus: 2,
-            boot_time: 0,
+            boot_time: None,
         };
         assert_eq!(now.since(&before), expected);
     }

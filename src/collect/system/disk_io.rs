@@ -50,8 +50,8 @@ impl Devices {
     /// Every whole device, `seconds` after the last reading. Source: `/proc/diskstats`; none where the kernel
     /// keeps no such table.
     pub(super) fn read(&mut self, seconds: f64) -> io::Result<Vec<DiskIo>> {
-        match fs::read_to_string("/proc/diskstats") {
-            Ok(table) => Ok(self.take_in(&table, seconds)),
+        match fs::read("/proc/diskstats") {
+            Ok(table) => Ok(self.take_in(&String::from_utf8_lossy(&table), seconds)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
         }

@@ -85,8 +85,8 @@ impl Full {
 /// What is kept of the file systems between two readings.
 pub(super) struct Disks {
     host: HostRoot,
-    /// The table of mounts. The kernel says when it has changed.
-    table: File,
+    /// The table of mounts, once it could be opened. The kernel says when it has changed.
+    table: Option<File>,
     /// None until it has been read.
     mounted: Option<Vec<Mounted>>,
     /// The last answers, by mount point; none where it was an error.
@@ -108,22 +108,28 @@ struct Mounted {
 }
 
 impl Disks {
-    pub(super) fn new(host: HostRoot) -> io::Result<Self> {
-        Ok(Self {
+    pub(super) fn new(host: HostRoot) -> Self {
+        Self {
             host,
-            table: File::open("/proc/self/mountinfo")?,
+            table: None,
             mounted: None,
             known: HashMap::new(),
             asker: Asker::default(),
-        })
+        }
     }
 
     /// Every file system that keeps data. Sources: `/proc/self/mountinfo` and `statvfs`.
     pub(super) fn read(&mut self) -> io::Result<Vec<Disk>> {
-        if self.mounted.is_none() || has_changed(&self.table) {
+        let file = match &mut self.table {
+            Some(file) => file,
+            None => self.table.insert(File::open("/proc/self/mountinfo")?),
+        };
+        if self.mounted.is_none() || has_changed(file) {
             let mut table = Vec::new();
-            self.table.rewind()?;
-            self.table.read_to_end(&mut table)?;
+            // Should reading fail, the next round reads it again.
+            self.mounted = None;
+            file.rewind()?;
+            file.read_to_end(&mut table)?;
             let table = String::from_utf8_lossy(&table);
             self.mounted = Some(with_data(mountinfo::parse(&table), &self.host));
         }
@@ -398,7 +404,7 @@ mod tests {
     #[test]
     fn the_root_is_as_full_as_df_says() {
         let host = HostRoot::default();
-        let mut disks = Disks::new(host.clone()).unwrap();
+        let mut disks = Disks::new(host.clone());
         for _ in 0..2 {
             let read = disks.read().unwrap();
             let root = read.iter().find(|disk| disk.mount == "/").unwrap();

@@ -4,6 +4,7 @@ mod containers;
 mod cpu;
 mod disk_io;
 mod disks;
+mod family;
 mod gpu;
 mod memory;
 mod network;
@@ -16,6 +17,7 @@ mod users;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
@@ -23,8 +25,10 @@ use super::blocking::Blocking;
 use super::docker::Containers;
 use super::{Collector, Round, Source};
 use crate::messages::SystemSample;
+use crate::model::SystemMetrics;
 use crate::settings::HostRoot;
 use containers::ContainerNames;
+use family::Failures;
 use gpu::Gpus;
 use sampler::Sampler;
 use units::Units;
@@ -40,9 +44,13 @@ pub struct HostSource {
     top_processes: usize,
     root: HostRoot,
     containers: Option<Containers>,
-    sampler: Blocking<Option<Sampler>, Result<SystemSample, sampler::Error>>,
+    /// How long the last figures of a family that fails are published.
+    stand_for: Duration,
+    sampler: Blocking<Option<Sampler>, (SystemSample, Failures)>,
     units: Units,
     gpus: Gpus,
+    /// What was published last.
+    last: Arc<SystemMetrics>,
 }
 
 /// How many files are kept open, of as many as the process may open.
@@ -63,16 +71,23 @@ fn share(limit: u64, most: u64) -> u64 {
 
 impl HostSource {
     /// A source that lists the `top_processes` processes that use most, and says which of `containers` they
-    /// run in, as far as those are known. The host's own files are below `root`.
+    /// run in, as far as those are known. The host's own files are below `root`. It is read every `interval`.
     #[must_use]
-    pub fn new(top_processes: usize, root: HostRoot, containers: Option<Containers>) -> Self {
+    pub fn new(
+        top_processes: usize,
+        root: HostRoot,
+        interval: Duration,
+        containers: Option<Containers>,
+    ) -> Self {
         Self {
             top_processes,
             root,
             containers,
+            stand_for: super::stand_for(interval),
             sampler: Blocking::new("the host", None),
             units: Units::new(),
             gpus: Gpus::new(Path::new("/sys/bus/pci/devices")),
+            last: Arc::default(),
         }
     }
 }
@@ -89,30 +104,26 @@ impl Source for HostSource {
             let known = containers.as_ref().map(Containers::known);
             known.map(ContainerNames::new).unwrap_or_default()
         };
-        let read = self.sampler.read(move |sampler| match sampler {
-            Some(sampler) => sampler.sample(&names()),
-            None => sampler
-                .insert(Sampler::new(top_processes, root)?)
-                .sample(&names()),
+        let (stand_for, last) = (self.stand_for, Arc::clone(&self.last));
+        let read = self.sampler.read(move |sampler| {
+            let new = || Sampler::new(top_processes, root, stand_for);
+            sampler.get_or_insert_with(new).sample(&names(), &last)
         });
         let (read, failed_units, gpus) = tokio::join!(read, self.units.read(), self.gpus.read());
         match read {
-            Ok(Ok(mut sample)) => {
+            Ok((mut sample, mut failures)) => {
                 let metrics = Arc::make_mut(&mut sample.metrics);
-                let error = match failed_units {
-                    Ok(units) => {
-                        metrics.failed_units = units;
-                        None
-                    }
-                    Err(reason) => Some(format!("failed units: {reason}")),
-                };
+                match failed_units {
+                    Ok(units) => metrics.failed_units = units,
+                    Err(reason) => failures.note("failed_units", &reason),
+                }
                 metrics.gpus = gpus;
+                self.last = Arc::clone(&sample.metrics);
                 Round {
-                    error,
+                    error: failures.error(),
                     ..Round::whole(sample)
                 }
             }
-            Ok(Err(error)) => Round::failed(super::with_causes(&error)),
             Err(late) => Round::failed(late),
         }
     }

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, open, openat, seek};
@@ -29,6 +30,10 @@ const SHIM: &[u8] = b"containerd-shim";
 /// Room for the text of a process's file: 52 numbers of at most 20 digits and a name in `stat`, and what
 /// matters of the others.
 const TEXT: usize = 2048;
+/// The first process of every PID namespace. A `/proc` in which it cannot be read hides others as well.
+const FIRST: u32 = 1;
+/// The agent's own CPU is over so many seconds at least, as that of all processes.
+const SHORTEST: f64 = 0.4;
 /// The most files that are kept open.
 pub(super) const MOST_KEPT_FILES: u64 = 1024;
 /// Room for entries of `/proc`, of which one read yields as many as fit.
@@ -37,8 +42,8 @@ const ENTRIES: usize = 32 * 1024;
 /// What is kept of the processes between two readings.
 pub(super) struct Processes {
     listed: usize,
-    agent: u32,
-    proc: OwnedFd,
+    /// None until it could be opened.
+    proc: Option<Arc<OwnedFd>>,
     known: HashMap<u32, Known>,
     /// How many files may be kept open, and how many more in this pass.
     most_kept: u64,
@@ -107,17 +112,25 @@ pub(super) struct Read {
     /// Those that use most CPU, and those that have most memory.
     pub(super) busiest: Vec<TopProcess>,
     pub(super) largest: Vec<TopProcess>,
-    pub(super) agent: AgentUsage,
+    /// CPU of the engine's processes, in percent of one core; none where there are none.
+    pub(super) engine_cpu_percent: Option<f64>,
+}
+
+/// The agent's own use of the host, which does not depend on what it sees of other processes.
+#[derive(Default)]
+pub(super) struct OwnUsage {
+    /// CPU time used so far, in ticks, and when that was read.
+    before: Option<(u64, Duration)>,
+    /// What came of the last reading.
+    last: AgentUsage,
 }
 
 impl Processes {
     /// Lists the `listed` busiest and the `listed` largest.
-    pub(super) fn new(listed: usize, users: Users) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self {
+    pub(super) fn new(listed: usize, users: Users) -> Self {
+        Self {
             listed,
-            agent: own_id()?,
-            proc: open("/proc", flags, Mode::empty())?,
+            proc: None,
             known: HashMap::new(),
             most_kept: super::may_keep(MOST_KEPT_FILES),
             room_for_files: 0,
@@ -127,14 +140,21 @@ impl Processes {
             page: page_size() as u64,
             users,
             room: Room::default(),
-        })
+        }
     }
 
     /// Reads all processes and compares them with the reading before. `host_memory` is in bytes.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read, or hides the processes of other users from the agent.
     pub(super) fn read(&mut self, host_memory: u64, names: &ContainerNames) -> io::Result<Read> {
         let began = since_boot();
-        self.find()?;
+        let proc = self.find()?;
         self.before = Some(began);
+        if !self.room.found.iter().any(|process| process.pid == FIRST) {
+            let hidden = "it hides the processes of other users from the agent (hidepid)";
+            return Err(io::Error::other(hidden));
+        }
 
         let percent = |process: &Found| {
             // Before the first reading there is nothing that a difference could be taken of.
@@ -151,15 +171,8 @@ impl Processes {
             .filter(|process| is_engine(name(process)))
             .map(percent)
             .reduce(|sum, percent| sum + percent);
-        let agent = found.iter().find(|process| process.pid == self.agent);
-        let agent = agent.ok_or_else(|| io::Error::other("the agent itself is not in it"))?;
-        let agent = AgentUsage {
-            cpu_percent: figure(percent(agent), 2),
-            engine_cpu_percent: engine.map(|percent| figure(percent, 2)),
-            memory_rss: own_resident().unwrap_or(agent.resident) * self.page,
-        };
         self.users.refresh();
-        let proc = self.proc.as_fd();
+        let proc = proc.as_fd();
         let Self {
             room, users, known, ..
         } = self;
@@ -195,36 +208,44 @@ impl Processes {
                 .iter()
                 .map(published)
                 .collect(),
-            agent,
+            engine_cpu_percent: engine.map(|percent| figure(percent, 2)),
         })
     }
 
     /// One pass over `/proc`, into `room`.
-    fn find(&mut self) -> io::Result<()> {
+    fn find(&mut self) -> io::Result<Arc<OwnedFd>> {
+        let proc = match &self.proc {
+            Some(proc) => Arc::clone(proc),
+            None => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let proc = Arc::new(open("/proc", flags, Mode::empty())?);
+                Arc::clone(self.proc.insert(proc))
+            }
+        };
         self.pass += 1;
         self.room.found.clear();
         self.room.names.clear();
         self.room.counts = ProcessCounts::default();
-        self.list()?;
+        self.list(&proc)?;
         let kept = self.known.values().filter(|known| known.file.is_some());
         self.room_for_files = self.most_kept.saturating_sub(kept.count() as u64);
         let mut pids = std::mem::take(&mut self.room.pids);
         for pid in pids.drain(..) {
-            self.find_one(pid)?;
+            self.find_one(&proc, pid)?;
         }
         self.room.pids = pids;
         let pass = self.pass;
         self.known.retain(|_, known| known.pass == pass);
-        Ok(())
+        Ok(proc)
     }
 
     /// The ids of all processes.
-    fn list(&mut self) -> io::Result<()> {
+    fn list(&mut self, proc: &OwnedFd) -> io::Result<()> {
         let Room { pids, entries, .. } = &mut self.room;
         pids.clear();
         entries.resize(ENTRIES, MaybeUninit::uninit());
-        seek(&self.proc, SeekFrom::Start(0))?;
-        let mut directory = RawDir::new(&self.proc, entries);
+        seek(proc, SeekFrom::Start(0))?;
+        let mut directory = RawDir::new(proc, entries);
         while let Some(entry) = directory.next() {
             pids.extend(process_id(entry?.file_name()));
         }
@@ -232,13 +253,13 @@ impl Processes {
     }
 
     /// One process; one that has ended meanwhile, or is hidden from the agent, is left out.
-    fn find_one(&mut self, pid: u32) -> io::Result<()> {
+    fn find_one(&mut self, proc: &OwnedFd, pid: u32) -> io::Result<()> {
         let mut text = [0; TEXT];
         let (kept, before) = match self.known.remove(&pid) {
             Some(mut known) => (known.file.take(), Some(known)),
             None => (None, None),
         };
-        let (file, length) = match self.read_stat(pid, kept, &mut text) {
+        let (file, length) = match self.read_stat(proc, pid, kept, &mut text) {
             Ok(read) => read,
             Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -284,6 +305,7 @@ impl Processes {
     /// Reads a process's `stat`; yields its file where that is kept, and how long the text is.
     fn read_stat(
         &mut self,
+        proc: &OwnedFd,
         pid: u32,
         kept: Option<OwnedFd>,
         text: &mut [u8; TEXT],
@@ -294,7 +316,7 @@ impl Processes {
             return Ok((Some(file), length));
         }
         // None was kept, or that process has ended and another one has its id.
-        let (file, length) = read_file(self.proc.as_fd(), pid, "stat", text)?;
+        let (file, length) = read_file(proc.as_fd(), pid, "stat", text)?;
         if self.room_for_files == 0 {
             return Ok((None, length));
         }
@@ -318,11 +340,33 @@ fn own_resident() -> Option<u64> {
     statm.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// The agent's own id in `/proc`, which may be that of another namespace.
-fn own_id() -> io::Result<u32> {
-    let link = std::fs::read_link("/proc/self")?;
-    let id = link.to_str().and_then(|id| id.parse().ok());
-    id.ok_or_else(|| io::Error::other("/proc/self is no process"))
+impl OwnUsage {
+    /// Reads it and compares it with the reading before. Source: `/proc/self/stat` and `/proc/self/statm`.
+    pub(super) fn read(&mut self) -> io::Result<AgentUsage> {
+        let now = since_boot();
+        let elapsed = self
+            .before
+            .map(|(_, at)| now.saturating_sub(at).as_secs_f64());
+        if elapsed.is_some_and(|elapsed| elapsed < SHORTEST) {
+            return Ok(self.last);
+        }
+        let text = std::fs::read("/proc/self/stat")?;
+        let stat = parse(&text).ok_or(io::ErrorKind::InvalidData)?;
+        let percent = match (self.before, elapsed) {
+            (Some((used, _)), Some(elapsed)) => {
+                let ticks = stat.used.saturating_sub(used) as f64;
+                ticks / clock_ticks_per_second() as f64 / elapsed * 100.0
+            }
+            _ => 0.0,
+        };
+        self.before = Some((stat.used, now));
+        self.last = AgentUsage {
+            cpu_percent: figure(percent, 2),
+            engine_cpu_percent: None,
+            memory_rss: own_resident().unwrap_or(stat.resident) * page_size() as u64,
+        };
+        Ok(self.last)
+    }
 }
 
 /// Time since boot, suspended time included, as the kernel dates the start of processes.
@@ -566,7 +610,7 @@ mod tests {
 
     #[test]
     fn processes_that_have_ended_are_forgotten() {
-        let mut processes = Processes::new(5, Users::new(HostRoot::default())).unwrap();
+        let mut processes = Processes::new(5, Users::new(HostRoot::default()));
         let mut child = std::process::Command::new("sleep")
             .arg("100")
             .spawn()
@@ -582,7 +626,7 @@ mod tests {
 
     #[test]
     fn no_more_files_are_kept_than_may_be() {
-        let mut processes = Processes::new(5, Users::new(HostRoot::default())).unwrap();
+        let mut processes = Processes::new(5, Users::new(HostRoot::default()));
         let mut kept_of_all = |most| {
             processes.most_kept = most;
             let read = processes.read(1, &ContainerNames::default()).unwrap();

@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 
 use rustix::system::uname;
 use sysinfo::System;
-use tracing::trace;
 
+use super::family::{Failures, Standing};
 use super::os_release::OsRelease;
 use super::users::Users;
 use super::{ContainerNames, cpu, disk_io, disks, memory, network, process, temperatures};
 use crate::collect::pressure;
-use crate::messages::SystemSample;
+use crate::messages::{AgentUsage, SystemSample};
 use crate::model::{
-    DiskIo, Exact, HostInfo, LoadAverage, NetworkInterface, Pressures, SystemMetrics, figure,
+    DiskIo, Exact, ExactMemory, HostInfo, LoadAverage, NetworkInterface, Pressures, SystemMetrics,
+    figure,
 };
 use crate::settings::HostRoot;
 
@@ -29,9 +30,9 @@ const FIRST_INTERVAL: Duration = Duration::from_millis(500);
 const PROCESSES_AFTER: Duration = Duration::from_millis(400);
 const MIB: f64 = 1_048_576.0;
 
-/// Why the host could not be read.
+/// Why a family could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+enum Error {
     /// A file that every Linux host has.
     #[error("cannot read {what}")]
     Unreadable {
@@ -52,106 +53,192 @@ pub(super) enum Error {
 pub(super) struct Sampler {
     cpus: cpu::Cpus,
     processes: process::Processes,
+    own: process::OwnUsage,
     /// What came of the last pass over the processes, and when that was.
     last_pass: Option<(process::Read, Instant)>,
     interfaces: network::Interfaces,
     devices: disk_io::Devices,
     disks: disks::Disks,
     sensors: temperatures::Sensors,
-    /// When counters were read last.
-    read_at: Instant,
+    /// When the counters of interfaces and of devices were read last.
+    network_at: Instant,
+    devices_at: Instant,
     host: Arc<HostInfo>,
     os: OsRelease,
     root: HostRoot,
+    standing: Always,
+    /// How long the last figures of a family that fails are published.
+    stand_for: Duration,
+}
+
+/// The figures that every snapshot has.
+#[derive(Default)]
+struct Always {
+    cpu_percent: Standing<f64>,
+    memory: Standing<memory::Memory>,
+    root_disk: Standing<(f64, f64)>,
+    uptime: Standing<u64>,
+    load: Standing<LoadAverage>,
+    network: Standing<()>,
+    busiest: Standing<()>,
 }
 
 impl Sampler {
     /// Takes the reading that the first sample is compared with, and lets some time pass, so
     /// that not even the first sample has rates of 0. Blocks.
-    pub(super) fn new(top_processes: usize, root: HostRoot) -> Result<Self, Error> {
+    ///
+    /// The last figures of a family that fails are published for `stand_for`.
+    pub(super) fn new(top_processes: usize, root: HostRoot, stand_for: Duration) -> Self {
         let users = Users::new(root.clone());
-        let processes = process::Processes::new(top_processes, users);
         let mut sampler = Self {
             cpus: cpu::Cpus::default(),
-            processes: processes.map_err(unreadable("/proc"))?,
+            processes: process::Processes::new(top_processes, users),
+            own: process::OwnUsage::default(),
             last_pass: None,
             interfaces: network::Interfaces::new(Path::new("/sys/class/net")),
             devices: disk_io::Devices::new(Path::new("/sys/block")),
-            disks: disks::Disks::new(root.clone()).map_err(unreadable("/proc/self/mountinfo"))?,
+            disks: disks::Disks::new(root.clone()),
             sensors: temperatures::Sensors::new(Path::new("/sys/class/hwmon")),
-            read_at: Instant::now(),
+            network_at: Instant::now(),
+            devices_at: Instant::now(),
             host: Arc::default(),
             os: OsRelease::new(root.clone()),
             root,
+            standing: Always::default(),
+            stand_for,
         };
-        let nobody = ContainerNames::default();
-        sampler.cpus.read().map_err(unreadable("/proc/stat"))?;
-        let processes = sampler.processes.read(0, &nobody);
-        processes.map_err(unreadable("/proc"))?;
-        sampler.counters()?;
+        // What cannot be read here is named when it is read for the first sample.
+        let _ = sampler.cpus.read();
+        let _ = sampler.processes.read(0, &ContainerNames::default());
+        let _ = sampler.own.read();
+        let mut unnamed = Failures::default();
+        sampler.network(&SystemMetrics::default(), &mut unnamed);
+        sampler.disk_io(&mut unnamed);
         thread::sleep(FIRST_INTERVAL);
-        Ok(sampler)
+        sampler
     }
 
-    /// Reads everything once. Blocks.
-    pub(super) fn sample(&mut self, names: &ContainerNames) -> Result<SystemSample, Error> {
-        let memory = timed("memory", memory::read).map_err(unreadable("/proc/meminfo"))?;
-        let load = timed("cpu", || self.cpus.read()).map_err(unreadable("/proc/stat"))?;
-        let processes = timed("processes", || self.processes(memory.total, names))?;
-        let (network, disk_io) = self.counters()?;
-        self.refresh_host(load.cpus, load.boot_time);
-        let (disk_used, disk_total) =
-            disks::root(&self.root).map_err(unreadable("the host's root directory"))?;
-        let disks = timed("disks", || self.disks.read());
-        let averages = System::load_average().map_err(sysinfo("/proc/loadavg"))?;
-        let temperatures = timed("temperatures", || self.sensors.read());
+    /// Reads every family once, and says which could not be read. `last` is what was published last. Blocks.
+    pub(super) fn sample(
+        &mut self,
+        names: &ContainerNames,
+        last: &SystemMetrics,
+    ) -> (SystemSample, Failures) {
+        let mut failures = Failures::default();
+        let stand_for = self.stand_for;
+        let memory = failures.read("memory", || {
+            memory::read().map_err(unreadable("/proc/meminfo"))
+        });
+        let standing = self.standing.memory.now(memory, stand_for);
+        let host_memory = standing.map_or(0, |memory| memory.total);
+        let had_cpu = self.cpus.have_been_read();
+        let load = failures.read("cpu", || self.cpus.read().map_err(unreadable("/proc/stat")));
+        // What the CPUs have done since no reading is not known.
+        let compared = load.as_ref().filter(|_| had_cpu);
+        let percent = compared.map(|load| load.percent);
+        let percent = self.standing.cpu_percent.now(percent, stand_for);
+        let processes = self.processes(host_memory, names, &mut failures);
+        let busiest = processes.as_ref().map(|read| read.busiest.clone());
+        let stands = self
+            .standing
+            .busiest
+            .now(busiest.as_ref().map(|_| ()), stand_for);
+        let busiest = busiest.or_else(|| stands.map(|()| last.top_processes.clone()));
+        let network = self.network(last, &mut failures);
+        let disk_io = self.disk_io(&mut failures);
+        let root_disk = failures.read("root_disk", || {
+            disks::root(&self.root).map_err(unreadable("the host's root directory"))
+        });
+        let (disk_used, disk_total) = self
+            .standing
+            .root_disk
+            .now(root_disk, stand_for)
+            .unwrap_or_default();
+        let disks = failures.read("disks", || {
+            let disks = self.disks.read();
+            disks.map_err(unreadable("/proc/self/mountinfo"))
+        });
+        let averages = failures.read("load", load_average);
+        let uptime = failures.read("uptime", || {
+            System::uptime().map_err(sysinfo("/proc/uptime"))
+        });
+        let temperatures = failures.read("temperatures", || Ok::<_, Error>(self.sensors.read()));
+        let pressure = failures.read("pressure", pressure);
+        let cpus = load.as_ref().map(|load| load.cpus);
+        let boot_time = load.as_ref().and_then(|load| load.boot_time);
+        if load.is_some() && boot_time.is_none() {
+            failures.note("boot_time", "/proc/stat does not tell it");
+        }
+        self.refresh_host(cpus, boot_time);
+        let agent = failures
+            .read("agent", || self.own.read())
+            .unwrap_or_default();
+
         let mib = |bytes: u64| figure(bytes as f64 / MIB, 2);
-        let swap = memory.swap.unwrap_or_default();
-        let exact = Exact {
-            cpu_seconds: load.seconds,
-            memory_total: memory.total,
-            memory_available: memory.available,
-            memory_cached: memory.cached,
-            swap_total: swap.0,
-            swap_used: swap.1,
-            sensors: self.sensors.named(),
+        let swap = memory.and_then(|memory| memory.swap);
+        let (cores, times, seconds) = match load {
+            Some(load) if had_cpu => (load.cores, Some(load.times), load.seconds),
+            Some(load) => (Vec::new(), None, load.seconds),
+            None => Default::default(),
         };
         let metrics = SystemMetrics {
-            exact,
-            cpu_percent: [load.percent],
-            cpu_cores: load.cores,
-            cpu_times: Some(load.times),
-            memory_used: mib(memory.total - memory.available),
-            memory_total: mib(memory.total),
-            memory_available: Some(mib(memory.available)),
-            memory_cached: memory.cached.map(mib),
-            swap_used: memory.swap.map(|(_, used)| mib(used)),
-            swap_total: memory.swap.map(|(total, _)| mib(total)),
+            exact: Exact {
+                cpu_seconds: seconds,
+                memory: memory.map(|memory| ExactMemory {
+                    total: memory.total,
+                    available: memory.available,
+                    cached: memory.cached,
+                    swap_total: swap.unwrap_or_default().0,
+                    swap_used: swap.unwrap_or_default().1,
+                }),
+                load_avg: averages,
+                sensors: self.sensors.named(),
+            },
+            cpu_percent: [percent.unwrap_or_default()],
+            cpu_cores: cores,
+            cpu_times: times,
+            memory_used: standing.map_or(0.0, |memory| mib(memory.total - memory.available)),
+            memory_total: mib(host_memory),
+            memory_available: memory.map(|memory| mib(memory.available)),
+            memory_cached: memory.and_then(|memory| memory.cached).map(mib),
+            swap_used: swap.map(|(_, used)| mib(used)),
+            swap_total: swap.map(|(total, _)| mib(total)),
             disk_used,
             disk_total,
-            disks: disks.map_err(unreadable("/proc/self/mountinfo"))?,
-            disk_io,
-            uptime: System::uptime().map_err(sysinfo("/proc/uptime"))?,
-            load_avg: LoadAverage {
-                one: figure(averages.one, 2),
-                five: figure(averages.five, 2),
-                fifteen: figure(averages.fifteen, 2),
-            },
+            disks: disks.unwrap_or_default(),
+            disk_io: disk_io.unwrap_or_default(),
+            uptime: self
+                .standing
+                .uptime
+                .now(uptime, stand_for)
+                .unwrap_or_default(),
+            load_avg: self
+                .standing
+                .load
+                .now(averages, stand_for)
+                .unwrap_or_default(),
             network,
-            pressure: timed("pressure", pressure),
-            temperatures,
+            pressure: pressure.flatten(),
+            temperatures: temperatures.unwrap_or_default(),
             // Asked of others: see `HostSource`.
             failed_units: None,
             gpus: None,
-            processes: Some(processes.counts),
-            top_processes: processes.busiest,
-            top_memory: processes.largest,
+            processes: processes.as_ref().map(|read| read.counts),
+            top_processes: busiest.unwrap_or_default(),
+            top_memory: processes
+                .as_ref()
+                .map(|read| read.largest.clone())
+                .unwrap_or_default(),
         };
-        Ok(SystemSample {
+        let sample = SystemSample {
             metrics: Arc::new(metrics),
             host: Arc::clone(&self.host),
-            agent: processes.agent,
-        })
+            agent: AgentUsage {
+                engine_cpu_percent: processes.and_then(|read| read.engine_cpu_percent),
+                ..agent
+            },
+        };
+        (sample, failures)
     }
 
     /// The processes, from a pass over them unless there has just been one.
@@ -159,40 +246,69 @@ impl Sampler {
         &mut self,
         host_memory: u64,
         names: &ContainerNames,
-    ) -> Result<process::Read, Error> {
+        failures: &mut Failures,
+    ) -> Option<process::Read> {
         let now = Instant::now();
         if let Some((read, at)) = &self.last_pass
             && now - *at < PROCESSES_AFTER
         {
-            return Ok(read.clone());
+            return Some(read.clone());
         }
-        let read = self.processes.read(host_memory, names);
-        let read = read.map_err(unreadable("/proc"))?;
-        self.last_pass = Some((read.clone(), now));
-        Ok(read)
+        let read = failures.read("processes", || {
+            let read = self.processes.read(host_memory, names);
+            read.map_err(unreadable("/proc"))
+        });
+        self.last_pass = read.clone().map(|read| (read, now));
+        read
     }
 
-    /// What has rates.
-    fn counters(&mut self) -> Result<(Vec<NetworkInterface>, Vec<DiskIo>), Error> {
+    /// The interfaces; the last ones, without rates, while they cannot be read.
+    fn network(&mut self, last: &SystemMetrics, failures: &mut Failures) -> Vec<NetworkInterface> {
         let now = Instant::now();
-        let seconds = (now - std::mem::replace(&mut self.read_at, now)).as_secs_f64();
-        let network = timed("network", || self.interfaces.read(seconds));
-        let network = network.map_err(unreadable("/proc/net/dev"))?;
-        let disk_io = timed("disk_io", || self.devices.read(seconds));
-        Ok((network, disk_io.map_err(unreadable("/proc/diskstats"))?))
+        let seconds = (now - self.network_at).as_secs_f64();
+        let read = failures.read("network", || {
+            let read = self.interfaces.read(seconds);
+            read.map_err(unreadable("/proc/net/dev"))
+        });
+        if read.is_some() {
+            self.network_at = now;
+        }
+        let stands = self
+            .standing
+            .network
+            .now(read.as_ref().map(|_| ()), self.stand_for);
+        let stale = || {
+            let without_rates = last.network.iter().map(NetworkInterface::without_rates);
+            stands.map(|()| without_rates.collect())
+        };
+        read.or_else(stale).unwrap_or_default()
+    }
+
+    /// The block devices. Their rates are over the time since they were read last, also after they could not be.
+    fn disk_io(&mut self, failures: &mut Failures) -> Option<Vec<DiskIo>> {
+        let now = Instant::now();
+        let seconds = (now - self.devices_at).as_secs_f64();
+        let read = failures.read("disk_io", || {
+            let read = self.devices.read(seconds);
+            read.map_err(unreadable("/proc/diskstats"))
+        });
+        if read.is_some() {
+            self.devices_at = now;
+        }
+        read
     }
 
     /// Each of these may change while the agent runs: the host's name, its CPUs, its version in an upgrade, and when it
-    /// booted, by its clock, as that is set.
-    fn refresh_host(&mut self, cpus: u32, boot_time: u64) {
+    /// booted, by its clock, as that is set. What cannot be read stays as it was.
+    fn refresh_host(&mut self, cpus: Option<u32>, boot_time: Option<u64>) {
         let uname = uname();
         let now = HostInfo {
             hostname: uname.nodename().to_string_lossy().into_owned(),
             os: self.os.name().to_owned(),
             kernel: uname.release().to_string_lossy().into_owned(),
             arch: uname.machine().to_string_lossy().into_owned(),
-            cpus,
-            boot_time,
+            cpus: cpus.unwrap_or(self.host.cpus),
+            boot_time: boot_time.unwrap_or(self.host.boot_time),
         };
         if *self.host != now {
             self.host = Arc::new(now);
@@ -200,23 +316,40 @@ impl Sampler {
     }
 }
 
-/// Reads a family of figures, and says in the log how long that took: what a round costs is for all to see.
-fn timed<T>(family: &'static str, read: impl FnOnce() -> T) -> T {
-    let started = Instant::now();
-    let figures = read();
-    trace!(
-        family,
-        duration_us = started.elapsed().as_micros() as u64,
-        "read"
-    );
-    figures
+/// Source: `/proc/pressure`; none where the kernel does not have it, or it is switched off.
+fn pressure() -> Result<Option<Pressures>, Error> {
+    let mut failed = None;
+    let pressures =
+        pressure::of_each(
+            |resource| match fs::read(Path::new("/proc/pressure").join(resource)) {
+                Ok(text) => pressure::parse(&String::from_utf8_lossy(&text)),
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    None
+                }
+            },
+        );
+    match failed {
+        Some(error) if !is_not_offered(&error) => Err(unreadable("/proc/pressure")(error)),
+        _ => Ok(pressures),
+    }
 }
 
-/// Source: `/proc/pressure`.
-fn pressure() -> Option<Pressures> {
-    pressure::of_each(|resource| {
-        let text = fs::read_to_string(Path::new("/proc/pressure").join(resource)).ok()?;
-        pressure::parse(&text)
+/// Whether the kernel does not offer a file at all.
+fn is_not_offered(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::Unsupported
+    ) || error.raw_os_error() == Some(libc::EOPNOTSUPP)
+}
+
+/// Source: `/proc/loadavg`.
+fn load_average() -> Result<LoadAverage, Error> {
+    let averages = System::load_average().map_err(sysinfo("/proc/loadavg"))?;
+    Ok(LoadAverage {
+        one: figure(averages.one, 2),
+        five: figure(averages.five, 2),
+        fifteen: figure(averages.fifteen, 2),
     })
 }
 
@@ -230,13 +363,16 @@ fn sysinfo(what: &'static str) -> impl FnOnce(sysinfo::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{ContainerNames, HostRoot, Sampler};
+    use std::time::Duration;
+
+    use super::{ContainerNames, HostRoot, Sampler, SystemMetrics};
 
     #[test]
     fn the_first_reading_is_already_true() {
-        let sample = Sampler::new(5, HostRoot::default())
-            .and_then(|mut sampler| sampler.sample(&ContainerNames::default()))
-            .unwrap();
+        let mut sampler = Sampler::new(5, HostRoot::default(), Duration::from_secs(30));
+        let (sample, failures) =
+            sampler.sample(&ContainerNames::default(), &SystemMetrics::default());
+        assert_eq!(failures.error(), None);
         assert!(sample.metrics.memory_total > 0.0);
         assert!(sample.metrics.memory_used < sample.metrics.memory_total);
         assert!(sample.metrics.disk_used < sample.metrics.disk_total);

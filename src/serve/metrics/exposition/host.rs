@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use super::{Families, MIB, alone, if_any, is, no_labels, pressure, ratio};
+use super::{Families, MIB, if_any, is, no_labels, pressure, ratio};
 use crate::model::{
-    CpuSeconds, Gpu, InterfaceKind, NetworkInterface, Snapshot, SystemMetrics, Temperature,
+    CpuSeconds, ExactMemory, Gpu, InterfaceKind, NetworkInterface, Snapshot, SystemMetrics,
+    Temperature,
 };
 
 pub(super) fn write(families: &mut Families<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -38,47 +39,55 @@ fn cpu(families: &mut Families<'_>, system: &SystemMetrics) -> fmt::Result {
         "Time that each core has spent in each mode, in seconds",
         seconds,
     )?;
-    let load = system.load_avg;
-    families.gauge("node_load1", "Load average over 1 minute", alone(load.one))?;
+    let load = system.exact.load_avg;
+    families.gauge(
+        "node_load1",
+        "Load average over 1 minute",
+        if_any(load.map(|load| load.one)),
+    )?;
     families.gauge(
         "node_load5",
         "Load average over 5 minutes",
-        alone(load.five),
+        if_any(load.map(|load| load.five)),
     )?;
     families.gauge(
         "node_load15",
         "Load average over 15 minutes",
-        alone(load.fifteen),
+        if_any(load.map(|load| load.fifteen)),
     )
 }
 
 fn memory(families: &mut Families<'_>, system: &SystemMetrics) -> fmt::Result {
-    let exact = &system.exact;
-    let bytes = |bytes: u64| alone(bytes as f64);
+    let memory = system.exact.memory;
+    let bytes = |of: fn(&ExactMemory) -> u64| if_any(memory.map(|memory| of(&memory) as f64));
     families.gauge(
         "node_memory_MemTotal_bytes",
         "Memory",
-        bytes(exact.memory_total),
+        bytes(|memory| memory.total),
     )?;
     families.gauge(
         "node_memory_MemAvailable_bytes",
         "Memory that programs could still have without swapping",
-        bytes(exact.memory_available),
+        bytes(|memory| memory.available),
     )?;
     families.gauge(
         "system_agent_memory_cached_bytes",
         "Memory that caches files, with what of the kernel can be reclaimed",
-        if_any(exact.memory_cached.map(|bytes| bytes as f64)),
+        if_any(
+            memory
+                .and_then(|memory| memory.cached)
+                .map(|bytes| bytes as f64),
+        ),
     )?;
     families.gauge(
         "node_memory_SwapTotal_bytes",
         "Swap",
-        bytes(exact.swap_total),
+        bytes(|memory| memory.swap_total),
     )?;
     families.gauge(
         "node_memory_SwapFree_bytes",
         "Swap not in use",
-        bytes(exact.swap_total.saturating_sub(exact.swap_used)),
+        bytes(|memory| memory.swap_total.saturating_sub(memory.swap_used)),
     )
 }
 
@@ -287,7 +296,7 @@ fn about(families: &mut Families<'_>, snapshot: &Snapshot) -> fmt::Result {
     families.gauge(
         "node_boot_time_seconds",
         "When the host booted, in Unix seconds",
-        alone(host.boot_time as f64),
+        if_any((host.boot_time > 0).then_some(host.boot_time as f64)),
     )?;
     let uname = [
         ("sysname", "Linux"),
