@@ -19,7 +19,7 @@ struct Fault {
     series: &'static str,
 }
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 8] = [
     Fault {
         family: "memory",
         file: "/proc/meminfo",
@@ -68,27 +68,6 @@ const FAULTS: [Fault; 11] = [
         holds: Some(b"much\n"),
         absent: &[],
         series: "node_load15",
-    },
-    Fault {
-        family: "uptime",
-        file: "/proc/uptime",
-        holds: None,
-        absent: &[],
-        series: "system_agent_no_such_series",
-    },
-    Fault {
-        family: "network",
-        file: "/proc/net/dev",
-        holds: None,
-        absent: &[],
-        series: "node_network_receive_bytes_total",
-    },
-    Fault {
-        family: "disks",
-        file: "/proc/self/mountinfo",
-        holds: None,
-        absent: &["disks"],
-        series: "node_filesystem_size_bytes",
     },
     Fault {
         family: "pressure",

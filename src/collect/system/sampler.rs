@@ -159,9 +159,7 @@ impl Sampler {
             disks.map_err(unreadable("/proc/self/mountinfo"))
         });
         let averages = failures.read("load", load_average);
-        let uptime = failures.read("uptime", || {
-            System::uptime().map_err(sysinfo("/proc/uptime"))
-        });
+        let uptime = failures.read("uptime", uptime);
         let temperatures = failures.read("temperatures", || Ok::<_, Error>(self.sensors.read()));
         let pressure = failures.read("pressure", pressure);
         let cpus = load.as_ref().map(|load| load.cpus);
@@ -345,27 +343,67 @@ fn is_not_offered(error: &io::Error) -> bool {
 
 /// Source: `/proc/loadavg`.
 fn load_average() -> Result<LoadAverage, Error> {
-    let averages = System::load_average().map_err(sysinfo("/proc/loadavg"))?;
-    Ok(LoadAverage {
-        one: figure(averages.one, 2),
-        five: figure(averages.five, 2),
-        fifteen: figure(averages.fifteen, 2),
+    let text = fs::read("/proc/loadavg").and_then(|text| {
+        let parsed = parse_load(&String::from_utf8_lossy(&text));
+        parsed.ok_or(io::ErrorKind::InvalidData.into())
+    });
+    text.map_err(unreadable("/proc/loadavg"))
+}
+
+/// `0.52 0.58 0.59 1/467 12345`: the averages come first.
+fn parse_load(loadavg: &str) -> Option<LoadAverage> {
+    let mut fields = loadavg.split_ascii_whitespace();
+    let mut next = || {
+        let average: f64 = fields.next()?.parse().ok()?;
+        (average.is_finite() && average >= 0.0).then(|| figure(average, 2))
+    };
+    Some(LoadAverage {
+        one: next()?,
+        five: next()?,
+        fifteen: next()?,
     })
+}
+
+/// Source: `/proc/uptime`, by way of sysinfo, which takes a file that it cannot read for 0.
+fn uptime() -> Result<u64, Error> {
+    match System::uptime() {
+        Ok(0) => Err(unreadable("/proc/uptime")(
+            io::ErrorKind::InvalidData.into(),
+        )),
+        Ok(seconds) => Ok(seconds),
+        Err(source) => Err(Error::Sysinfo {
+            what: "/proc/uptime",
+            source,
+        }),
+    }
 }
 
 fn unreadable(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Unreadable { what, source }
 }
 
-fn sysinfo(what: &'static str) -> impl FnOnce(sysinfo::Error) -> Error {
-    move |source| Error::Sysinfo { what, source }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{ContainerNames, HostRoot, Sampler, SystemMetrics};
+    use super::{ContainerNames, HostRoot, Sampler, SystemMetrics, parse_load};
+
+    #[test]
+    fn load_averages_are_three_numbers_or_none() {
+        let load = parse_load("0.52 0.58 1.591 1/467 12345\n").unwrap();
+        assert_eq!((load.one, load.five, load.fifteen), (0.52, 0.58, 1.59));
+        for text in [
+            "",
+            "much\n",
+            "0.5 0.5",
+            "0.5 x 0.5",
+            "NaN 0 0",
+            "-1 0 0",
+            "inf 0 0",
+        ] {
+            assert!(parse_load(text).is_none(), "{text}");
+        }
+    }
 
     #[test]
     fn the_first_reading_is_already_true() {

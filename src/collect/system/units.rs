@@ -165,7 +165,7 @@ async fn connect() -> Result<ManagerProxy<'static>, Unknown> {
         .build()
         .await
         .map_err(unanswered)?;
-    let systemd = SYSTEMD.try_into().map_err(Into::into).map_err(unanswered)?;
+    let systemd = SYSTEMD.try_into().map_err(unanswered)?;
     let running = broker.name_has_owner(systemd).await.map_err(Into::into);
     if !running.map_err(unanswered)? {
         let reason = "it is not on the bus".to_owned();
