@@ -209,7 +209,7 @@ impl Connector {
             Ok(stream) => Ok(Box::new(stream)),
             Err(why) => Err(Error::Tls {
                 address: address.clone(),
-                why,
+                why: tls::plain(why),
             }),
         }
     }

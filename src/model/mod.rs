@@ -111,6 +111,13 @@ pub struct AgentInfo {
     pub engine_cpu_percent: Option<f64>,
     /// The agent's resident memory, in bytes. Source: `/proc/self/statm`.
     pub memory_rss: u64,
+    /// Connections, to whichever of the agent's sockets, whose peer closed them before it had sent anything, since the agent
+    /// began: health checks do that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_closed_early: Option<u64>,
+    /// When the certificate that is served expires, or the first of its chain does; absent without TLS. Source: `TLS_CERT_FILE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires_at: Option<Timestamp>,
     /// Snapshots that this client missed since it connected, because it read too slowly.
     // The last field of the line: see `crate::messages::EncodedSnapshot`.
     pub skipped: u64,

@@ -1,16 +1,15 @@
 //! A client's connection, plain or TLS: what is read is forgotten, what is written is shared.
 
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::hello::{self, Beginning};
 use super::lobby::Voice;
 use crate::messages::{EncodedSnapshot, Ending};
 
@@ -177,8 +176,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Waits until there is something to read, or the end.
-    pub(super) async fn heard(&mut self) -> io::Result<()> {
+    /// Waits until there is something to read, or the end. Of TLS it waits for the whole hello.
+    pub(super) async fn heard(&mut self, is_tls: bool) -> io::Result<Beginning> {
         let Stream::Registered(stream) = &self.stream else {
             return Err(io::ErrorKind::NotConnected.into());
         };
@@ -187,14 +186,12 @@ impl Socket {
                 voice.is_waited_for(waited_for);
             }
         };
-        // Most have sent something by now, of which the runtime does not know yet.
-        let there = SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
-        if there.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            is_waited_for(true);
-            stream.readable().await?;
+        let beginning = hello::first_byte(stream, || is_waited_for(true)).await;
+        if is_tls && beginning == Beginning::Bytes {
+            hello::whole_hello(stream, || is_waited_for(true)).await?;
         }
         is_waited_for(false);
-        Ok(())
+        Ok(beginning)
     }
 
     fn registered(&mut self) -> io::Result<Pin<&mut TcpStream>> {

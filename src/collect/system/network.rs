@@ -183,7 +183,7 @@ impl Interfaces {
         }
         let known = self.known.get(name);
         known.map_or((None, None, None), |known| {
-            (known.kind, known.up, known.speed)
+            (known.kind.clone(), known.up, known.speed)
         })
     }
 
@@ -343,7 +343,7 @@ mod tests {
         let read = Interfaces::new(class.path()).take_in(&table, 1.0, &ContainerNames::default());
         let told: Vec<_> = read
             .iter()
-            .map(|one| (one.kind, one.up, one.speed))
+            .map(|one| (one.kind.clone(), one.up, one.speed))
             .collect();
         use InterfaceKind::{Bridge, Loopback, Physical, Veth, Virtual};
         let expected = [
