@@ -53,7 +53,7 @@ pub enum Untimely {
     #[error("the certificate has expired: clients that verify it refuse it, renew it")]
     Expired,
     /// It soon will be: within so many whole days.
-    #[error("the certificate expires in {0} days: renew it")]
+    #[error("the certificate expires in {days} {unit}: renew it", days = .0, unit = if *.0 == 1 { "day" } else { "days" })]
     Soon(u64),
 }
 

@@ -19,13 +19,17 @@ mod figures;
 mod fleet;
 mod gpu;
 mod guessing;
+mod health_checks;
+mod hellos;
 mod host;
+mod later;
 mod layers;
 mod metrics;
 mod nats;
 mod nats_examples;
 mod options;
 mod protocol;
+mod self_signed;
 mod shutdown;
 #[path = "../../benches/fleet/simulator.rs"]
 mod simulator;
