@@ -9,6 +9,7 @@
 mod docker;
 mod events;
 mod health;
+mod lenient;
 mod logs;
 mod options;
 mod system;
@@ -19,6 +20,7 @@ pub use docker::{
 };
 pub use events::{ContainerEvent, EventAction, Events};
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
+pub(crate) use lenient::read;
 pub use logs::{EncodedLines, LogLines, Logs, News, Place, Positions};
 pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
 pub use system::{
