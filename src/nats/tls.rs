@@ -2,7 +2,7 @@
 //! renewed. Where they cannot be read, what they held before counts.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_rustls::rustls::client::ResolvesClientCert;
@@ -96,7 +96,7 @@ impl ByFile {
     }
 }
 
-fn read_verifier(path: &PathBuf, signatures: &Signatures) -> Option<Arc<dyn ServerCertVerifier>> {
+fn read_verifier(path: &Path, signatures: &Signatures) -> Option<Arc<dyn ServerCertVerifier>> {
     let trusted = Trusted::of(read_certificates(path).ok()?).ok()?;
     trusted.server_verifier(Arc::clone(&signatures.0)).ok()
 }
@@ -112,7 +112,7 @@ impl Identity {
     }
 }
 
-fn read_identity(certificate: &PathBuf, key: &PathBuf) -> Option<Arc<CertifiedKey>> {
+fn read_identity(certificate: &Path, key: &Path) -> Option<Arc<CertifiedKey>> {
     let chain = read_certificates(certificate).ok()?;
     certified(chain, &*read_key(key).ok()?).ok().map(Arc::new)
 }

@@ -215,6 +215,13 @@ mod tests {
         params.self_signed(&key).unwrap().der().clone()
     }
 
+    fn called(name: &str) -> CertificateDer<'static> {
+        made(|params| {
+            let names = &mut params.distinguished_name;
+            names.push(DnType::CommonName, name);
+        })
+    }
+
     #[test]
     fn dates_of_both_kinds_and_both_centuries_are_read() {
         let of_years = |from, to| {
@@ -234,21 +241,13 @@ mod tests {
 
     #[test]
     fn names_are_the_common_one_or_the_alternative_ones() {
-        let common = made(|params| {
-            params
-                .distinguished_name
-                .push(DnType::CommonName, "Web.example")
-        });
+        let common = called("Web.example");
         let read = Certificate::read(&common).unwrap();
         assert_eq!(read.version, 3);
         assert!(!read.has_alternative_names());
         assert!(read.is_commonly_named("web.EXAMPLE"));
         assert!(!read.is_commonly_named("xweb.example") && !read.is_commonly_named(""));
-        let all = made(|params| {
-            params
-                .distinguished_name
-                .push(DnType::CommonName, "*.example")
-        });
+        let all = called("*.example");
         let read = Certificate::read(&all).unwrap();
         assert!(read.is_commonly_named("web.example"));
         assert!(!read.is_commonly_named("a.web.example") && !read.is_commonly_named("example"));
@@ -285,11 +284,7 @@ mod tests {
 
     #[test]
     fn fuzz_certificates() {
-        let der = made(|params| {
-            params
-                .distinguished_name
-                .push(DnType::CommonName, "localhost")
-        });
+        let der = called("localhost");
         let seeds: [&[u8]; 1] = [&der];
         crate::fuzzing::run("certificate", &seeds, |bytes| {
             let der = CertificateDer::from(bytes);

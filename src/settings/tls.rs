@@ -70,7 +70,7 @@ impl Validity {
             Err(past) if past.duration() >= Duration::from_secs(1) => Some(Untimely::Expired),
             _ if now < self.from => Some(Untimely::NotYet),
             Err(_) => Some(Untimely::Soon(0)),
-            Ok(left) => (left < Self::SOON).then(|| Untimely::Soon(left.as_secs() / Self::DAY)),
+            Ok(left) => (left < Self::SOON).then_some(Untimely::Soon(left.as_secs() / Self::DAY)),
         }
     }
 

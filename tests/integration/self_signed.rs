@@ -329,6 +329,23 @@ fn a_client_that_stands_for_itself_is_let_in_by_the_file_that_holds_it() {
 
 #[test]
 #[parallel]
+fn check_socket_knows_it_by_its_file() {
+    let made = all_kinds();
+    for certificate in ["v1.pem", "ec.pem", "issued-v1.pem"] {
+        let launch = made.launch(certificate, "ec.key");
+        let launch = launch.var("PUBLISH_INTERVAL", "200ms");
+        let agent = launch.clone().start();
+        let port = agent.port().to_string();
+        let checked = launch
+            .var("SOCKET_PORT", port)
+            .args(["check", "socket"])
+            .run();
+        assert_eq!(checked.code(), 0, "{certificate}: {checked:?}");
+    }
+}
+
+#[test]
+#[parallel]
 fn watch_and_nats_trust_it_as_well() {
     let made = all_kinds();
     let agent = made.launch("self.pem", "self.key").start();
