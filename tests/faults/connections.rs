@@ -237,7 +237,7 @@ const FAR: Duration = Duration::from_millis(400);
 /// So many hellos are cut short, of each of the four kinds as many.
 const CUT_SHORT: usize = 10_000;
 /// So many whole ones are there at once, of which most wait for their turn.
-const AT_ONCE: usize = 625;
+const AT_ONCE: usize = 1250;
 
 /// Ten thousand hellos that are cut short in every way, the last of them while most wait for their turn: no turn is lost, and a
 /// client far away comes in.

@@ -54,7 +54,7 @@ fn a_client_far_away_comes_in_after_thousands_that_were_cut_short_and_beside_hun
     drop(halves);
     // As many as may have a turn have one, and many more wait for theirs: the one from afar keeps its own for long enough.
     for version in ["-tls1_2", "-tls1_3"] {
-        let before = silent(&agent, &hello, 300);
+        let before = silent(&agent, &hello, 900);
         let came_in = std::thread::scope(|scope| {
             let came_in = scope.spawn(|| comes_in(&far, version));
             let mut after = Vec::new();
