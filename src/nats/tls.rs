@@ -18,27 +18,21 @@ use tokio_rustls::rustls::{
 
 use crate::settings::{NatsSettings, Signatures, Trusted, certified, read_certificates, read_key};
 
-/// What TLS with a server is done with; none where no file is named, or one cannot be used any more: the library then does it, and
-/// says what is wrong.
+/// What TLS with a server is done with; none where it is not asked for, or a file cannot be used any more: the library then does it,
+/// and says what is wrong.
 pub(super) fn client_config(settings: &NatsSettings) -> Option<ClientConfig> {
-    if settings.ca.is_none() && settings.identity.is_none() {
+    if !settings.tls_required() {
         return None;
     }
-    let system = rustls_native_certs::load_native_certs();
     // The library reads the system's certificates in any case, and fails where one is odd; by itself it would not read them.
-    if !system.errors.is_empty() && settings.ca.is_some() {
+    if settings.ca.is_some() && !rustls_native_certs::load_native_certs().errors.is_empty() {
         return None;
     }
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .ok()?;
-    let verifier = match &settings.ca {
-        Some(path) => ByFile::new(path.clone(), provider)?,
-        None => Trusted::of_system(system.certs)
-            .server_verifier(provider)
-            .ok()?,
-    };
+    let verifier = Authorities::new(settings.ca.clone(), provider)?;
     let builder = builder
         .dangerous()
         .with_custom_certificate_verifier(verifier);
@@ -70,9 +64,9 @@ impl<T: ?Sized> Newest<T> {
     }
 }
 
-/// Verifies servers by a file of certificates.
-struct ByFile {
-    path: PathBuf,
+/// Verifies servers by a file of certificates, or by those that the system trusts.
+struct Authorities {
+    path: Option<PathBuf>,
     signatures: Signatures,
     newest: Newest<dyn ServerCertVerifier>,
 }
@@ -84,10 +78,10 @@ struct Identity {
     newest: Newest<CertifiedKey>,
 }
 
-impl ByFile {
-    fn new(path: PathBuf, provider: Arc<CryptoProvider>) -> Option<Arc<Self>> {
+impl Authorities {
+    fn new(path: Option<PathBuf>, provider: Arc<CryptoProvider>) -> Option<Arc<Self>> {
         let signatures = Signatures(provider);
-        let newest = Newest::of(read_verifier(&path, &signatures)?);
+        let newest = Newest::of(read_verifier(path.as_deref(), &signatures)?);
         Some(Arc::new(Self {
             path,
             signatures,
@@ -96,8 +90,14 @@ impl ByFile {
     }
 }
 
-fn read_verifier(path: &Path, signatures: &Signatures) -> Option<Arc<dyn ServerCertVerifier>> {
-    let trusted = Trusted::of(read_certificates(path).ok()?).ok()?;
+fn read_verifier(
+    path: Option<&Path>,
+    signatures: &Signatures,
+) -> Option<Arc<dyn ServerCertVerifier>> {
+    let trusted = match path {
+        Some(path) => Trusted::of(read_certificates(path).ok()?).ok()?,
+        None => Trusted::of_system(rustls_native_certs::load_native_certs().certs),
+    };
     trusted.server_verifier(Arc::clone(&signatures.0)).ok()
 }
 
@@ -117,9 +117,9 @@ fn read_identity(certificate: &Path, key: &Path) -> Option<Arc<CertifiedKey>> {
     certified(chain, &*read_key(key).ok()?).ok().map(Arc::new)
 }
 
-impl fmt::Debug for ByFile {
+impl fmt::Debug for Authorities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByFile")
+        f.debug_struct("Authorities")
             .field("path", &self.path)
             .finish_non_exhaustive()
     }
@@ -131,7 +131,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-impl ServerCertVerifier for ByFile {
+impl ServerCertVerifier for Authorities {
     fn verify_server_cert(
         &self,
         shown: &CertificateDer<'_>,
@@ -142,7 +142,7 @@ impl ServerCertVerifier for ByFile {
     ) -> Result<ServerCertVerified, TlsError> {
         let verifier = self
             .newest
-            .renewed(read_verifier(&self.path, &self.signatures));
+            .renewed(read_verifier(self.path.as_deref(), &self.signatures));
         verifier.verify_server_cert(shown, intermediates, name, ocsp, now)
     }
 

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
@@ -77,11 +77,10 @@ impl Trusted {
     /// Those of these certificates that can be an authority's: a system's may be odd.
     pub(crate) fn of_system(certificates: Vec<CertificateDer<'static>>) -> Self {
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(certificates);
+        roots.add_parsable_certificates(certificates.iter().cloned());
         Self {
             roots: Arc::new(roots),
-            // Those are authorities, and nobody's own.
-            listed: Arc::default(),
+            listed: certificates.into(),
         }
     }
 
@@ -190,12 +189,15 @@ fn verify_listed<'c>(
     now: UnixTime,
 ) -> Result<Certificate<'c>, TlsError> {
     let read = Certificate::read(shown).ok_or(CertificateError::BadEncoding)?;
-    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-    if now > read.not_after {
-        return Err(CertificateError::Expired.into());
+    let unix = |moment: SystemTime| {
+        UnixTime::since_unix_epoch(moment.duration_since(UNIX_EPOCH).unwrap_or_default())
+    };
+    let (time, not_before, not_after) = (now, unix(read.not_before), unix(read.not_after));
+    if now > not_after {
+        return Err(CertificateError::ExpiredContext { time, not_after }.into());
     }
-    if now < read.not_before {
-        return Err(CertificateError::NotValidYet.into());
+    if now < not_before {
+        return Err(CertificateError::NotValidYetContext { time, not_before }.into());
     }
     if !read.is_for(purpose) {
         return Err(CertificateError::InvalidPurpose.into());

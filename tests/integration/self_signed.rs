@@ -208,8 +208,13 @@ fn one_is_trusted_in_its_time_only() {
     let days = |days: u64| Duration::from_secs(days * 86_400);
     for (name, from, until, refused) in [
         ("good", now - days(1), now + days(1), None),
-        ("expired", now - days(9), now - days(1), Some("Expired")),
-        ("early", now + days(1), now + days(9), Some("NotValidYet")),
+        (
+            "expired",
+            now - days(9),
+            now - days(1),
+            Some("certificate expired"),
+        ),
+        ("early", now + days(1), now + days(9), Some("not valid yet")),
     ] {
         dated(&made, name, from, until);
         let agent = made
@@ -356,6 +361,10 @@ fn watch_and_nats_trust_it_as_well() {
     terminal.shows(&["s old"]);
     let terminal = Terminal::watch(SMALL, &[&address, "--ca", &file("ec.pem")], &with_key);
     terminal.shows(&["away"]);
+    // Where the system itself trusts it no file need be named.
+    let of_system = [with_key[0], ("SSL_CERT_FILE", &file("self.pem"))];
+    let terminal = Terminal::watch(SMALL, &[&address, "--tls"], &of_system);
+    terminal.shows(&["s old"]);
 
     let server = NatsServer::start(&tls(
         &made.path("self.pem"),
@@ -368,6 +377,9 @@ fn watch_and_nats_trust_it_as_well() {
         launch.var("NATS_CA_FILE", made.path(ca))
     };
     launch("self.pem").start().event("NATS: connected");
+    let of_system = launch("self.pem").without("NATS_CA_FILE");
+    let of_system = of_system.var("SSL_CERT_FILE", made.path("self.pem"));
+    of_system.start().event("NATS: connected");
     let agent = launch("ec.pem").start();
     let reason = agent.event("NATS: not connected");
     assert!(
