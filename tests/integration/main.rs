@@ -15,6 +15,7 @@ mod credentials;
 mod docker;
 mod docs;
 mod examples;
+mod expiry;
 mod figures;
 mod fleet;
 mod gpu;
