@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::FutureExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -192,6 +193,15 @@ impl Socket {
         }
         is_waited_for(false);
         Ok(beginning)
+    }
+
+    /// Whether the peer has closed its sending side, as far as the runtime knows.
+    pub(super) fn is_closed(&self) -> bool {
+        let Stream::Registered(stream) = &self.stream else {
+            return true;
+        };
+        let ready = stream.ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 
     fn registered(&mut self) -> io::Result<Pin<&mut TcpStream>> {

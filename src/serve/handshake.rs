@@ -223,6 +223,10 @@ impl Doorkeeper<'_> {
         socket: Socket,
         patience: Duration,
     ) -> Result<(Connection, Shown), Refusal> {
+        // Its answer to the agent's part can no longer come, so that is not worth a signature: it may have waited for long.
+        if socket.is_closed() {
+            return Err(Refusal::Tls(io::ErrorKind::UnexpectedEof.into()));
+        }
         let started = tokio::time::Instant::now();
         let handshake = TlsAcceptor::from(Arc::clone(&tls.server))
             .accept_with(socket, |tls| tls.set_buffer_limit(Some(ENCRYPTED_AHEAD)));
