@@ -23,7 +23,7 @@ use crate::collect::logs::{LogCollector, LogSource};
 use crate::collect::system::{self, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
 use crate::memory;
-use crate::messages::{StopCollecting, StopPublishing};
+use crate::messages::{Reports, StopCollecting, StopPublishing};
 use crate::nats::{self, NatsPublisher};
 use crate::renewal::Renewal;
 use crate::serve::{Listener, MOST_SCRAPERS, MOST_WAITING, Metrics, Room, Subscriptions, Threads};
@@ -49,13 +49,21 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         ..settings.serve.clone()
     });
     let (newest, credentials) = watch::channel(Arc::new(settings.credentials.clone()));
-    let listener = Listener::bind(Arc::clone(&serve), credentials.clone(), room)?;
+    let reports = Arc::<Reports>::default();
+    reports.set_certificate_expires(settings.credentials.expires_at());
+    let listener = Listener::bind(
+        Arc::clone(&serve),
+        credentials.clone(),
+        room,
+        Arc::clone(&reports),
+    )?;
     let bind = |port| {
         Metrics::bind(
             port,
             Arc::clone(&serve),
             credentials,
             settings.publish_interval,
+            Arc::clone(&reports),
         )
     };
     let metrics = serve.metrics_port.map(bind).transpose()?;
@@ -72,10 +80,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     } = settings;
     // Nothing but the channel keeps those that are replaced.
     drop(first);
-    let renewal = Renewal::follow(credential_sources, newest).context("cannot start a thread")?;
+    let renewal = Renewal::follow(credential_sources, newest, Arc::clone(&reports))
+        .context("cannot start a thread")?;
 
     let supervisor = Supervisor::from_env(|name| std::env::var_os(name));
-    let measuring = Measuring::start(&collect, publish_interval, supervisor)?;
+    let measuring = Measuring::start(&collect, publish_interval, supervisor, reports)?;
     let aggregator = &measuring.aggregator;
     let accepting = CancellationToken::new();
     let serving = Serving::start(listener, max_clients, aggregator, accepting.clone())?;
@@ -172,10 +181,14 @@ impl Measuring {
         settings: &CollectSettings,
         interval: Duration,
         supervisor: Supervisor,
+        reports: Arc<Reports>,
     ) -> io::Result<Self> {
         let threads = [arbiter()?, arbiter()?];
         let [collecting, aggregating] = &threads;
-        let newest = Newest::for_settings(settings);
+        let newest = Newest {
+            reports,
+            ..Newest::for_settings(settings)
+        };
         let aggregator = Aggregator::start_in_arbiter(&aggregating.handle(), move |_| {
             Aggregator::new(interval, newest, supervisor)
         });

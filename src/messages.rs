@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Message, Recipient};
@@ -95,6 +96,56 @@ pub struct EndedLog {
     pub position: u64,
     /// Its last lines; none once they are old.
     pub lines: Option<Arc<LogLines>>,
+}
+
+/// What snapshots tell of the agent's own sockets and certificate. It is shared, as it goes against the stages' order, and a message
+/// for each connection would cost more than the connection.
+#[derive(Debug, Default)]
+pub struct Reports {
+    closed_early: AtomicU64,
+    /// Those that the log has told of, and when it did so last.
+    told: Mutex<(u64, Option<Instant>)>,
+    /// In Unix seconds; 0: there is no certificate.
+    certificate_expires: AtomicU64,
+}
+
+impl Reports {
+    /// How often the log tells of connections that were closed early, at most.
+    const TELL_EVERY: Duration = Duration::from_secs(60);
+
+    /// A peer closed its connection before it had sent anything. Returns how many the log is to tell of now.
+    pub fn closed_early(&self, now: Instant) -> Option<u64> {
+        let all = self.closed_early.fetch_add(1, Ordering::Relaxed) + 1;
+        // A panic ends the process.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, at) = *told;
+        if at.is_some_and(|at| now.duration_since(at) < Self::TELL_EVERY) {
+            return None;
+        }
+        *told = (all, Some(now));
+        Some(all - before)
+    }
+
+    /// How many connections were closed early since the agent began.
+    #[must_use]
+    pub fn connections_closed_early(&self) -> u64 {
+        self.closed_early.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of when the certificate that is served expires.
+    pub fn set_certificate_expires(&self, at: Option<SystemTime>) {
+        let since_1970 = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        // One that expired in 1970 has expired as well a second later.
+        let seconds = since_1970.map_or(0, |since| since.as_secs().max(1));
+        self.certificate_expires.store(seconds, Ordering::Relaxed);
+    }
+
+    /// When the certificate that is served expires; none where there is none.
+    #[must_use]
+    pub fn certificate_expires(&self) -> Option<SystemTime> {
+        let seconds = self.certificate_expires.load(Ordering::Relaxed);
+        (seconds > 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    }
 }
 
 /// Ends a collector: it starts no further round.
@@ -253,5 +304,37 @@ impl Ending {
 impl AsRef<[u8]> for Ending {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[..self.length]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant, SystemTime};
+
+    use super::Reports;
+
+    #[test]
+    fn connections_closed_early_are_counted_one_by_one_and_told_of_once_a_minute() {
+        let reports = Reports::default();
+        let start = Instant::now();
+        let at = |seconds| reports.closed_early(start + Duration::from_secs(seconds));
+        assert_eq!(at(0), Some(1));
+        let told: Vec<_> = (1..43_200).filter_map(|number| at(2 * number)).collect();
+        assert_eq!(told.len(), 43_199 / 30);
+        assert!(told.iter().all(|count| *count == 30), "{told:?}");
+        assert_eq!(reports.connections_closed_early(), 43_200);
+    }
+
+    #[test]
+    fn a_certificate_has_an_end_or_is_not_there() {
+        let reports = Reports::default();
+        assert_eq!(reports.certificate_expires(), None);
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+        reports.set_certificate_expires(Some(end));
+        assert_eq!(reports.certificate_expires(), Some(end));
+        reports.set_certificate_expires(Some(SystemTime::UNIX_EPOCH));
+        assert!(reports.certificate_expires().is_some());
+        reports.set_certificate_expires(None);
+        assert_eq!(reports.certificate_expires(), None);
     }
 }

@@ -1,21 +1,25 @@
-//! Keys and certificates that change while the agent runs: read anew on SIGHUP, and when their files change.
+//! Keys and certificates that change while the agent runs: read anew on SIGHUP, and when their files change. Certificates also
+//! expire meanwhile.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::settings::{ApiKey, ApiKeys, CredentialSources, Credentials, Stamps};
+use crate::messages::Reports;
+use crate::settings::{ApiKey, ApiKeys, CredentialSources, Credentials, Stamps, Tls};
 
 /// How often the files are looked at: a handful of system calls. One that has changed is read when it is the same at two
 /// looks in a row, so that none is read half written, nor a certificate without its key.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// When files that could not be used are tried again, though they are the same: the reason may have been a passing one.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// How often a certificate's end is warned of.
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Asks for the credentials to be read anew.
 #[derive(Debug, Clone)]
@@ -30,6 +34,7 @@ impl Renewal {
     pub fn follow(
         sources: CredentialSources,
         newest: watch::Sender<Arc<Credentials>>,
+        reports: Arc<Reports>,
     ) -> io::Result<Self> {
         if sources.files().next().is_none() {
             return Ok(Self(None));
@@ -43,6 +48,8 @@ impl Renewal {
             read,
             sources,
             newest,
+            reports,
+            warned: SystemTime::now(),
         };
         thread::Builder::new()
             .name("credentials".to_owned())
@@ -59,7 +66,8 @@ impl Renewal {
     }
 }
 
-/// Has the log tell of keys that can be guessed, and of files that others may read or write.
+/// Has the log tell of keys that can be guessed, of files that others may read or write, and of certificates that are not valid for
+/// long.
 pub fn warn_of(credentials: &Credentials, sources: &CredentialSources) {
     let weak = |keys: &ApiKeys| -> Vec<Arc<str>> {
         let weak = keys.iter().filter(|key| key.is_weak());
@@ -74,6 +82,29 @@ pub fn warn_of(credentials: &Credentials, sources: &CredentialSources) {
     for problem in sources.exposed() {
         warn!(variable = problem.variable, "{}", problem.text);
     }
+    warn_of_end(credentials);
+}
+
+/// Has the log tell of a certificate that is not valid, or will not be for long.
+fn warn_of_end(credentials: &Credentials) {
+    let validity = credentials.tls.as_ref().and_then(Tls::validity);
+    let Some(validity) = validity else {
+        return;
+    };
+    if let Some(untimely) = validity.untimely(SystemTime::now()) {
+        warn!(
+            variable = "TLS_CERT_FILE",
+            expires_at = validity.end(),
+            certificate = validity.first_to_expire,
+            "{untimely}"
+        );
+    }
+}
+
+/// Whether a day has passed. A clock that was set back by more than that counts as well.
+fn is_due(warned: SystemTime, now: SystemTime) -> bool {
+    let passed = now.duration_since(warned);
+    passed.unwrap_or_else(|back| back.duration()) >= DAY
 }
 
 struct Follower {
@@ -85,6 +116,9 @@ struct Follower {
     /// As they were when they could not be used, and when that was.
     unusable: Option<(Stamps, Instant)>,
     newest: watch::Sender<Arc<Credentials>>,
+    reports: Arc<Reports>,
+    /// When a certificate's end was last warned of, or would have been: by the wall clock, as certificates expire.
+    warned: SystemTime,
 }
 
 impl Follower {
@@ -95,9 +129,19 @@ impl Follower {
                     self.unusable = None;
                     self.read(self.sources.stamps());
                 }
-                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look();
+                    self.warn_daily(SystemTime::now());
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    fn warn_daily(&mut self, now: SystemTime) {
+        if is_due(self.warned, now) {
+            self.warned = now;
+            warn_of_end(&self.newest.borrow());
         }
     }
 
@@ -127,6 +171,9 @@ impl Follower {
                     "credentials read anew"
                 );
                 warn_of(&credentials, &self.sources);
+                self.warned = SystemTime::now();
+                self.reports
+                    .set_certificate_expires(credentials.expires_at());
                 self.unusable = None;
                 self.read = stamps;
             }
@@ -144,6 +191,31 @@ impl Follower {
                 }
                 self.unusable = Some((stamps, Instant::now()));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::is_due;
+
+    #[test]
+    fn a_certificate_is_warned_of_daily_whatever_the_clock_does() {
+        let warned = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        for (passed, due) in [(0, false), (23, false), (24, true), (1000, true)] {
+            assert_eq!(
+                is_due(warned, warned + hours(passed)),
+                due,
+                "{passed} h later"
+            );
+            assert_eq!(
+                is_due(warned, warned - hours(passed)),
+                due,
+                "{passed} h earlier"
+            );
         }
     }
 }

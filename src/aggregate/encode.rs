@@ -408,6 +408,7 @@ mod tests {
             system: SourceState::disabled("system"),
             docker: SourceState::disabled("docker"),
             logs: SourceState::disabled("logs"),
+            reports: Arc::default(),
         };
         compose(&newest, 7, 3)
     }

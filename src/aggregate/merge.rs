@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::source::SourceState;
-use crate::messages::{DockerSample, LogSample, SystemSample};
+use crate::messages::{DockerSample, LogSample, Reports, SystemSample};
 use crate::model::{AgentInfo, Snapshot, Sources, SystemMetrics, Timestamp};
 use crate::settings::CollectSettings;
 
@@ -18,6 +18,8 @@ pub struct Newest {
     pub docker: SourceState<DockerSample>,
     /// The containers' logs.
     pub logs: SourceState<LogSample>,
+    /// The agent's own sockets and certificate.
+    pub reports: Arc<Reports>,
 }
 
 impl Newest {
@@ -37,6 +39,7 @@ impl Newest {
             } else {
                 SourceState::disabled("logs")
             },
+            reports: Arc::default(),
         }
     }
 
@@ -61,11 +64,11 @@ pub fn compose(newest: &Newest, seq: u64, clients: usize) -> Snapshot {
         logs: newest.logs.health(),
     };
     if let Some(sample) = newest.docker.sample() {
-        sources.docker.via = Some(sample.via);
+        sources.docker.via = Some(sample.via.clone());
         sources.docker.via_reason.clone_from(&sample.via_reason);
     }
     if let Some(sample) = newest.logs.sample() {
-        sources.logs.via = Some(sample.via);
+        sources.logs.via = Some(sample.via.clone());
         sources.logs.via_reason.clone_from(&sample.via_reason);
     }
     let system = newest.system.sample().cloned().unwrap_or_default();
@@ -91,6 +94,8 @@ pub fn compose(newest: &Newest, seq: u64, clients: usize) -> Snapshot {
             cpu_percent: system.agent.cpu_percent,
             engine_cpu_percent: system.agent.engine_cpu_percent,
             memory_rss: system.agent.memory_rss,
+            connections_closed_early: Some(newest.reports.connections_closed_early()),
+            certificate_expires_at: newest.reports.certificate_expires().map(Timestamp),
             skipped: 0,
         },
     }

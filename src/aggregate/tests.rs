@@ -72,6 +72,7 @@ fn aggregator() -> Addr<Aggregator> {
         system: SourceState::enabled("system", INTERVAL),
         docker: SourceState::disabled("docker"),
         logs: SourceState::disabled("logs"),
+        reports: Arc::default(),
     };
     Aggregator::new(INTERVAL, newest, Supervisor::default()).start()
 }

@@ -1,7 +1,7 @@
 //! The components of an agent that is to run here.
 
 use std::ffi::OsString;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::{Outcome, Report};
 use crate::collect::collect_once;
@@ -9,7 +9,7 @@ use crate::collect::docker::{ContainerSource, Containers, server};
 use crate::collect::logs::LogSource;
 use crate::collect::system::HostSource;
 use crate::messages::{Collected, DockerSample, LogSample, SystemSample};
-use crate::settings::{CollectSettings, DockerHost, Problem, Problems, Settings};
+use crate::settings::{CollectSettings, DockerHost, Problem, Problems, Settings, Tls, Untimely};
 
 /// Tries configuration, host, engine, statistics, logs and TLS files, and prints one line each.
 /// Returns whether none failed.
@@ -59,14 +59,24 @@ fn configuration(problems: &[&Problem]) -> Outcome {
 }
 
 fn tls_outcome(settings: &Settings) -> Outcome {
-    match &settings.credential_sources.tls {
-        Some(files) => Outcome::Pass(format!(
-            "{} and {} belong together",
-            files.cert.display(),
-            files.key.display()
-        )),
-        None => Outcome::Skip("TLS_ENABLED is false".to_owned()),
+    let Some(files) = &settings.credential_sources.tls else {
+        return Outcome::Skip("TLS_ENABLED is false".to_owned());
+    };
+    let mut seen = format!(
+        "{} and {} belong together",
+        files.cert.display(),
+        files.key.display()
+    );
+    let validity = settings.credentials.tls.as_ref().and_then(Tls::validity);
+    if let Some(validity) = validity {
+        seen += &format!(", valid until {}", validity.end());
+        match validity.untimely(SystemTime::now()) {
+            Some(soon @ Untimely::Soon(_)) => seen += &format!("; {soon}"),
+            Some(untimely) => return Outcome::Fail(format!("{untimely} ({})", validity.end())),
+            None => {}
+        }
     }
+    Outcome::Pass(seen)
 }
 
 const TLS_FILES: [&str; 3] = ["TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE"];

@@ -37,7 +37,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
-use crate::model::Snapshot;
+use crate::model::{self, Snapshot};
 use crate::settings::ApiKey;
 
 /// The port that agents listen on unless they are told otherwise.
@@ -209,7 +209,7 @@ impl Connector {
             Ok(stream) => Ok(Box::new(stream)),
             Err(why) => Err(Error::Tls {
                 address: address.clone(),
-                why,
+                why: tls::plain(why),
             }),
         }
     }
@@ -235,7 +235,7 @@ impl Snapshots {
         limited.read_until(b'\n', &mut self.line).await?;
         match self.line.as_slice() {
             b"Unauthorized\n" if !self.seen => Err(Error::Unauthorized),
-            line if line.last() == Some(&b'\n') => match serde_json::from_slice(line) {
+            line if line.last() == Some(&b'\n') => match model::read(line) {
                 Ok(snapshot) => {
                     self.seen = true;
                     Ok(snapshot)

@@ -1,22 +1,24 @@
 //! Whom a client trusts, and who it is.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
-use tokio_rustls::rustls::crypto::{
-    CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature,
-};
+use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, OtherError,
     SignatureScheme,
 };
 use zeroize::Zeroizing;
 
-use crate::settings::{read_certificates, read_key};
+use crate::settings::{
+    IdentityProblem, Signatures, Trusted, certified, read_certificates, read_key,
+};
 
 /// What is wrong with the files that TLS is done with.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +32,12 @@ pub enum TrustError {
     /// The system knows no authorities.
     #[error("this system has no certificates of authorities: name a file of them")]
     NoAuthorities,
-    /// Authorities that cannot be used, or a certificate and a key that do not belong together.
+    /// Authorities that cannot be used.
     #[error("the certificates: {0}")]
     Unusable(#[from] TlsError),
+    /// A client's certificate and a key that cannot be used, or do not belong together.
+    #[error("{0}")]
+    Identity(#[from] IdentityProblem),
     /// What is connected to is neither a host's name nor an address.
     #[error("no certificate could name this host; accepted: a host's name or an IP address")]
     Name,
@@ -41,8 +46,8 @@ pub enum TrustError {
 /// Whose word counts for an agent's certificate.
 #[derive(Debug, Clone)]
 pub enum Trust {
-    /// That of these authorities.
-    Authorities(Arc<RootCertStore>),
+    /// That of these authorities. A certificate that is one of theirs is trusted as well, by whatever agent it is shown.
+    Authorities(Trusted),
     /// Nobody's: it must be this one, whoever issued it and whatever it names.
     Only(CertificateDer<'static>),
 }
@@ -53,11 +58,8 @@ impl Trust {
     /// # Errors
     /// What is wrong with the file.
     pub fn file(path: &Path) -> Result<Self, TrustError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in read_certificates(path).map_err(TrustError::Certificates)? {
-            roots.add(certificate)?;
-        }
-        Ok(Self::Authorities(Arc::new(roots)))
+        let certificates = read_certificates(path).map_err(TrustError::Certificates)?;
+        Ok(Self::Authorities(Trusted::of(certificates)?))
     }
 
     /// Those that this system trusts.
@@ -65,13 +67,11 @@ impl Trust {
     /// # Errors
     /// Where it knows none.
     pub fn system() -> Result<Self, TrustError> {
-        let mut roots = RootCertStore::empty();
-        // Some of a system's certificates may be odd; the rest count.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
+        let trusted = Trusted::of_system(rustls_native_certs::load_native_certs().certs);
+        if trusted.is_empty() {
             return Err(TrustError::NoAuthorities);
         }
-        Ok(Self::Authorities(Arc::new(roots)))
+        Ok(Self::Authorities(trusted))
     }
 
     pub(crate) fn client_config(
@@ -81,18 +81,20 @@ impl Trust {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
-        let builder = match self {
-            Self::Authorities(roots) => builder.with_root_certificates(Arc::clone(roots)),
-            Self::Only(expected) => {
-                let expected = expected.clone();
-                builder
-                    .dangerous()
-                    .with_custom_certificate_verifier(Arc::new(Pinned { expected, provider }))
-            }
+        let verifier = match self {
+            Self::Authorities(trusted) => trusted.server_verifier(provider)?,
+            Self::Only(expected) => Arc::new(Pinned {
+                expected: expected.clone(),
+                signatures: Signatures(provider),
+            }),
         };
+        let builder = builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
         let config = match identity {
             Some(Identity { chain, key }) => {
-                builder.with_client_auth_cert(chain.clone(), key.clone_key())?
+                let identity = SingleCertAndKey::from(certified(chain.clone(), key)?);
+                builder.with_client_cert_resolver(Arc::new(identity))
             }
             None => builder.with_no_client_auth(),
         };
@@ -119,11 +121,22 @@ impl Identity {
     }
 }
 
+/// A failed handshake's error, without rustls's introduction where it is what this crate itself says.
+pub(super) fn plain(error: io::Error) -> io::Error {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    match cause {
+        Some(TlsError::Other(OtherError(advice))) => {
+            io::Error::new(error.kind(), advice.to_string())
+        }
+        _ => error,
+    }
+}
+
 /// Takes one certificate for the agent's, and no other.
 #[derive(Debug)]
 struct Pinned {
     expected: CertificateDer<'static>,
-    provider: Arc<CryptoProvider>,
+    signatures: Signatures,
 }
 
 impl ServerCertVerifier for Pinned {
@@ -145,26 +158,22 @@ impl ServerCertVerifier for Pinned {
     fn verify_tls12_signature(
         &self,
         message: &[u8],
-        cert: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, signed, algorithms)
+        self.signatures.tls12(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
         &self,
         message: &[u8],
-        cert: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, signed, algorithms)
+        self.signatures.tls13(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.signatures.schemes()
     }
 }

@@ -222,7 +222,7 @@ pub struct Port {
 }
 
 /// The protocol of a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PortProtocol {
     /// TCP.
@@ -231,6 +231,9 @@ pub enum PortProtocol {
     Udp,
     /// SCTP.
     Sctp,
+    /// One that this version does not know.
+    #[serde(untagged)]
+    Other(String),
 }
 
 #[cfg(test)]

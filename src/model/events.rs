@@ -31,7 +31,7 @@ pub struct ContainerEvent {
 }
 
 /// What can happen to a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventAction {
     /// It was started.
@@ -52,6 +52,9 @@ pub enum EventAction {
     Destroy,
     /// It was given another name.
     Rename,
+    /// One that a later version knows.
+    #[serde(untagged)]
+    Other(String),
 }
 
 /// The newest events, numbered: which of them a client has been sent is one number.

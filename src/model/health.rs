@@ -5,13 +5,16 @@ use serde::{Deserialize, Serialize};
 use super::Timestamp;
 
 /// Whether all enabled sources are well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Every enabled source is well.
     Ok,
     /// An enabled source is failing; [`Sources`] says which and why.
     Degraded,
+    /// One that a later version knows.
+    #[serde(untagged)]
+    Other(String),
 }
 
 /// The health of each source.
@@ -77,7 +80,7 @@ pub struct SourceHealth {
 }
 
 /// Where figures come from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Via {
     /// Files that the kernel or the engine keeps on this host, which costs the engine nothing.
@@ -87,6 +90,9 @@ pub enum Via {
     Engine,
     /// Some the one way, some the other.
     Mixed,
+    /// One that a later version knows.
+    #[serde(untagged)]
+    Other(String),
 }
 
 impl Via {
@@ -102,7 +108,7 @@ impl Via {
 }
 
 /// Whether a source is well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceStatus {
     /// Its last round succeeded.
@@ -111,4 +117,7 @@ pub enum SourceStatus {
     Failing,
     /// It is switched off.
     Disabled,
+    /// One that a later version knows.
+    #[serde(untagged)]
+    Other(String),
 }

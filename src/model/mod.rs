@@ -9,6 +9,7 @@
 mod docker;
 mod events;
 mod health;
+mod lenient;
 mod logs;
 mod options;
 mod system;
@@ -19,6 +20,7 @@ pub use docker::{
 };
 pub use events::{ContainerEvent, EventAction, Events};
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
+pub(crate) use lenient::read;
 pub use logs::{EncodedLines, LogLines, Logs, News, Place, Positions};
 pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
 pub use system::{
@@ -111,6 +113,13 @@ pub struct AgentInfo {
     pub engine_cpu_percent: Option<f64>,
     /// The agent's resident memory, in bytes. Source: `/proc/self/statm`.
     pub memory_rss: u64,
+    /// Connections, to whichever of the agent's sockets, whose peer closed them before it had sent anything, since the agent
+    /// began: health checks do that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_closed_early: Option<u64>,
+    /// When the certificate that is served expires, or the first of its chain does; absent without TLS. Source: `TLS_CERT_FILE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires_at: Option<Timestamp>,
     /// Snapshots that this client missed since it connected, because it read too slowly.
     // The last field of the line: see `crate::messages::EncodedSnapshot`.
     pub skipped: u64,

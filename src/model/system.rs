@@ -321,7 +321,7 @@ pub struct NetworkInterface {
 }
 
 /// What a network interface is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InterfaceKind {
     /// A device, a virtual machine's included.
@@ -334,6 +334,9 @@ pub enum InterfaceKind {
     Veth,
     /// Anything else that is no device: tunnels, VLANs, bonds and so on.
     Virtual,
+    /// One that a later version knows.
+    #[serde(untagged)]
+    Other(String),
 }
 
 /// How long work, of the host or of a container, waited for each resource.

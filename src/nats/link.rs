@@ -9,6 +9,7 @@ use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, Server};
 use nkeys::KeyPair;
 
 use super::subject::Subjects;
+use super::tls;
 use crate::settings::{NatsLogin, NatsSecret, NatsSettings, address_of};
 
 /// The nominal pause before the second try at a server, which doubles with each further one, and the longest. Every pause lies
@@ -71,6 +72,10 @@ pub(super) async fn connect(
     if let Some((cert, key)) = &settings.identity {
         options = options.add_client_certificate(cert.clone(), key.clone());
     }
+    // In place of both.
+    if let Some(config) = tls::client_config(settings) {
+        options = options.tls_client_config(config);
+    }
     options
         .connect(&settings.servers[..])
         .await
@@ -105,8 +110,11 @@ fn failure(server: Server) -> Option<(String, String)> {
 pub(crate) fn reason(error: &str) -> &str {
     let ours = error.strip_prefix("failed signing nonce: AuthError(");
     let ours = ours.and_then(|ours| ours.strip_suffix(')'));
-    ours.or_else(|| error.strip_prefix("IO error: "))
-        .unwrap_or(error)
+    let error = ours
+        .or_else(|| error.strip_prefix("IO error: "))
+        .unwrap_or(error);
+    // What this agent itself says of a server's certificate.
+    error.strip_prefix("other error: ").unwrap_or(error)
 }
 
 /// What proves to a server who one is, from the file as it is now.
@@ -170,5 +178,6 @@ mod tests {
         assert_eq!(reason(ours), "NATS_TOKEN_FILE: the file is empty");
         assert_eq!(reason("IO error: refused"), "refused");
         assert_eq!(reason("timed out"), "timed out");
+        assert_eq!(reason("IO error: other error: no name"), "no name");
     }
 }

@@ -10,6 +10,7 @@ mod news;
 mod publisher;
 mod queue;
 pub(crate) mod subject;
+mod tls;
 
 pub(crate) use link::{options, reason};
 pub use publisher::{NatsPublisher, Subscriptions};

@@ -1,16 +1,16 @@
 //! A client's connection, plain or TLS: what is read is forgotten, what is written is shared.
 
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::FutureExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::hello::{self, Beginning};
 use super::lobby::Voice;
 use crate::messages::{EncodedSnapshot, Ending};
 
@@ -177,8 +177,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Waits until there is something to read, or the end.
-    pub(super) async fn heard(&mut self) -> io::Result<()> {
+    /// Waits until there is something to read, or the end. Of TLS it waits for the whole hello.
+    pub(super) async fn heard(&mut self, is_tls: bool) -> io::Result<Beginning> {
         let Stream::Registered(stream) = &self.stream else {
             return Err(io::ErrorKind::NotConnected.into());
         };
@@ -187,14 +187,21 @@ impl Socket {
                 voice.is_waited_for(waited_for);
             }
         };
-        // Most have sent something by now, of which the runtime does not know yet.
-        let there = SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
-        if there.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            is_waited_for(true);
-            stream.readable().await?;
+        let beginning = hello::first_byte(stream, || is_waited_for(true)).await;
+        if is_tls && beginning == Beginning::Bytes {
+            hello::whole_hello(stream, || is_waited_for(true)).await?;
         }
         is_waited_for(false);
-        Ok(())
+        Ok(beginning)
+    }
+
+    /// Whether the peer has closed its sending side, as far as the runtime knows.
+    pub(super) fn is_closed(&self) -> bool {
+        let Stream::Registered(stream) = &self.stream else {
+            return true;
+        };
+        let ready = stream.ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 
     fn registered(&mut self) -> io::Result<Pin<&mut TcpStream>> {

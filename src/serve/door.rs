@@ -1,5 +1,5 @@
-//! Who may come in, as far as that is not settled for ever: wrong keys and the number of clients count. And what the log says
-//! of those that may not.
+//! Admission: wrong keys and the number of clients count, and TLS handshakes take turns. And what the log says of connections
+//! that are refused, or closed by their peers.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::origin::Origin;
 use super::throttle::Throttle;
+use crate::messages::Reports;
 
 /// How many refused clients the log names in a second; of the others it says how many they were. A crowd would fill the
 /// disk, and hide what else the log has to say.
@@ -29,6 +30,7 @@ pub(super) struct Door {
     handshakes: Handshakes,
     refused: Mutex<Told>,
     closings: Mutex<Told>,
+    reports: Arc<Reports>,
 }
 
 /// TLS handshakes under way: so few that each is done soon after it has begun, and that what rustls keeps of them is little,
@@ -39,9 +41,26 @@ struct Handshakes {
     waiting: AtomicUsize,
 }
 
-const HANDSHAKES_AT_ONCE: usize = 256;
-/// How long one may take where others wait: several round trips to anywhere.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(1);
+const HANDSHAKES_AT_ONCE: usize = 768;
+/// How long one may take where others wait, from the client's hello to its key: two round trips with TLS 1.2, each of which may
+/// take most of a second by satellite, and one packet that is lost.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(3);
+
+/// One handshake that waits for its turn. It is counted for as long as this lives, as its future may be dropped meanwhile.
+struct Waiting<'h>(&'h AtomicUsize);
+
+impl<'h> Waiting<'h> {
+    fn among(waiting: &'h AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// What the log was told of within a second.
 #[derive(Debug, Default)]
@@ -53,7 +72,7 @@ struct Told {
 
 impl Door {
     /// For so many clients.
-    pub(super) fn new(max_clients: usize) -> Self {
+    pub(super) fn new(max_clients: usize, reports: Arc<Reports>) -> Self {
         Self {
             throttle: Mutex::default(),
             max_clients,
@@ -64,15 +83,17 @@ impl Door {
             },
             refused: Mutex::default(),
             closings: Mutex::default(),
+            reports,
         }
     }
 
     /// Does a TLS handshake when it is its turn. None where it took long while others waited.
     pub(super) async fn in_turn<T>(&self, handshake: impl Future<Output = T>) -> Option<T> {
         let Handshakes { turns, waiting } = &self.handshakes;
-        waiting.fetch_add(1, Ordering::Relaxed);
-        let turn = turns.acquire().await;
-        waiting.fetch_sub(1, Ordering::Relaxed);
+        let turn = {
+            let _waiting = Waiting::among(waiting);
+            turns.acquire().await
+        };
         let others_wait = async {
             loop {
                 sleep(HANDSHAKE_WITHIN).await;
@@ -97,6 +118,13 @@ impl Door {
         }
         if named {
             info!(%peer, %reason, "client refused");
+        }
+    }
+
+    /// Counts a connection that its peer closed before it had sent anything. The log tells of such once a minute at most.
+    pub(super) fn closed_early(&self, peer: SocketAddr) {
+        if let Some(connections) = self.reports.closed_early(Instant::now()) {
+            info!(connections, last_peer = %peer, "connections closed by their peers before anything was sent");
         }
     }
 
@@ -181,9 +209,76 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::future;
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    use std::time::{Duration, Instant};
 
-    use super::{NAMED, SECOND, Told};
+    use tokio::time::{sleep, timeout};
+
+    use super::{Door, HANDSHAKES_AT_ONCE, NAMED, SECOND, Told};
+
+    /// Lets every task go on until it waits: the runtime runs some dozens of them between two turns of this one.
+    async fn settle() {
+        for _ in 0..HANDSHAKES_AT_ONCE {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[actix::test]
+    async fn handshakes_that_are_cancelled_leave_no_turn_behind_and_nobody_who_waits() {
+        tokio::time::pause();
+        let door = Arc::new(Door::new(1, Arc::default()));
+        for round in 0..40 {
+            // As many again wait for a turn.
+            let all: Vec<_> = (0..2 * HANDSHAKES_AT_ONCE)
+                .map(|_| {
+                    let door = Arc::clone(&door);
+                    actix_rt::spawn(async move { door.in_turn(future::pending::<()>()).await })
+                })
+                .collect();
+            settle().await;
+            let waiting = door.handshakes.waiting.load(Ordering::Relaxed);
+            assert_eq!(waiting, HANDSHAKES_AT_ONCE, "round {round}");
+            for one in all {
+                one.abort();
+            }
+            settle().await;
+        }
+        assert_eq!(door.handshakes.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(
+            door.handshakes.turns.available_permits(),
+            HANDSHAKES_AT_ONCE
+        );
+        // A slow one has its time: nobody waits for its turn.
+        let slow = door.in_turn(sleep(Duration::from_secs(60)));
+        assert_eq!(slow.await, Some(()));
+    }
+
+    #[actix::test]
+    async fn a_slow_handshake_has_time_for_two_round_trips_while_others_wait() {
+        tokio::time::pause();
+        let door = Arc::new(Door::new(1, Arc::default()));
+        let silent = || {
+            let door = Arc::clone(&door);
+            actix_rt::spawn(async move { door.in_turn(future::pending::<()>()).await })
+        };
+        let before: Vec<_> = (1..HANDSHAKES_AT_ONCE).map(|_| silent()).collect();
+        settle().await;
+        let slow = {
+            let door = Arc::clone(&door);
+            let round_trip = Duration::from_millis(800);
+            actix_rt::spawn(async move { door.in_turn(sleep(2 * round_trip)).await })
+        };
+        settle().await;
+        let after: Vec<_> = (0..1000).map(|_| silent()).collect();
+        assert_eq!(slow.await.unwrap(), Some(()));
+        // The silent ones make room for those that wait, all of them in time.
+        for one in before.into_iter().chain(after.into_iter().take(500)) {
+            let ended = timeout(Duration::from_secs(60), one).await;
+            assert_eq!(ended.unwrap().unwrap(), None);
+        }
+    }
 
     #[test]
     fn of_a_crowd_the_first_of_each_second_are_named_and_the_others_counted() {

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::connection::{Connection, Socket};
 use super::door::Door;
+use super::hello::Beginning;
 use super::listener::{Subscriptions, Visit};
 use super::lobby::Voice;
 use super::origin::Origin;
@@ -70,6 +71,8 @@ enum Refusal {
     TooLong,
     #[error("no complete line")]
     Incomplete,
+    #[error("closed before anything was sent")]
+    ClosedEarly,
     #[error("no complete line in time")]
     Late,
     #[error("TLS handshake failed: {0}")]
@@ -87,6 +90,8 @@ impl Refusal {
             Self::WrongKey | Self::TooLong | Self::Incomplete | Self::Late => {
                 Some(UNAUTHORIZED.to_vec())
             }
+            // It may have closed its sending side only.
+            Self::ClosedEarly => Some(UNAUTHORIZED.to_vec()),
             Self::Options(error) => {
                 Some(format!("{}\n", serde_json::json!({ "error": error })).into_bytes())
             }
@@ -152,6 +157,7 @@ pub(super) async fn greet(
             };
             sessions.spawn(async { ClientSession::begin(client) });
         }
+        Err(Refusal::ClosedEarly) => door.closed_early(peer),
         Err(refusal) => door.refused(peer, &refusal),
     }
 }
@@ -175,10 +181,16 @@ impl Doorkeeper<'_> {
         let mut socket = Socket::new(stream, voice);
         socket.attach()?;
         let began = tokio::time::Instant::now();
-        // Who says nothing costs no more than this.
-        let _ = timeout(self.patience, socket.heard()).await;
-        let patience = self.patience.saturating_sub(began.elapsed());
         let tls = self.credentials.borrow().tls.clone();
+        // A connection that says nothing costs no more than this.
+        let heard = timeout(self.patience, socket.heard(tls.is_some())).await;
+        let patience = self.patience.saturating_sub(began.elapsed());
+        match heard {
+            Ok(Ok(Beginning::End)) if tls.is_some() => return Err(Refusal::ClosedEarly),
+            Err(_) if tls.is_some() => return Err(Refusal::TlsLate),
+            Ok(Err(error)) => return Err(Refusal::Lost(error)),
+            _ => {}
+        }
         let greeting = match tls {
             None => Box::pin(self.plain(socket, patience)).await,
             Some(tls) => {
@@ -211,6 +223,10 @@ impl Doorkeeper<'_> {
         socket: Socket,
         patience: Duration,
     ) -> Result<(Connection, Shown), Refusal> {
+        // Its answer to the agent's part can no longer come, so that is not worth a signature: it may have waited for long.
+        if socket.is_closed() {
+            return Err(Refusal::Tls(io::ErrorKind::UnexpectedEof.into()));
+        }
         let started = tokio::time::Instant::now();
         let handshake = TlsAcceptor::from(Arc::clone(&tls.server))
             .accept_with(socket, |tls| tls.set_buffer_limit(Some(ENCRYPTED_AHEAD)));
@@ -280,8 +296,13 @@ async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Zeroizing<Vec
             larger.extend_from_slice(&line);
             line = larger;
         }
-        if stream.read_buf(&mut *line).await? == 0 {
-            return Err(Refusal::Incomplete);
+        let nothing_yet = line.is_empty();
+        match stream.read_buf(&mut *line).await {
+            Ok(0) if nothing_yet => return Err(Refusal::ClosedEarly),
+            Ok(0) => return Err(Refusal::Incomplete),
+            Ok(_) => {}
+            Err(error) if nothing_yet && is_end(&error) => return Err(Refusal::ClosedEarly),
+            Err(error) => return Err(error.into()),
         }
         if let Some(end) = line[searched..].iter().position(|byte| *byte == b'\n') {
             line.truncate(searched + end);
@@ -296,6 +317,14 @@ async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Zeroizing<Vec
         }
         searched = line.len();
     }
+}
+
+/// Whether the peer has closed the connection: in good order, by a reset, or without the end of TLS.
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe
+    )
 }
 
 /// Says that the client may not stay, and lets it read that.
@@ -360,7 +389,7 @@ mod tests {
             Err(Refusal::TooLong)
         ));
         assert!(matches!(line(&[b"key"]).await, Err(Refusal::Incomplete)));
-        assert!(matches!(line(&[]).await, Err(Refusal::Incomplete)));
+        assert!(matches!(line(&[]).await, Err(Refusal::ClosedEarly)));
     }
 
     #[test]

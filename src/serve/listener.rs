@@ -16,7 +16,7 @@ use super::handshake::{self, Newcomer};
 use super::inbound::BindError;
 use super::lobby::{Room, Seat};
 use super::origin::Origin;
-use crate::messages::{CatchUp, ClientId, Subscribe, Unsubscribe};
+use crate::messages::{CatchUp, ClientId, Reports, Subscribe, Unsubscribe};
 use crate::settings::{Credentials, ServeSettings};
 
 /// Where accepted connections subscribe.
@@ -67,8 +67,9 @@ impl Listener {
         settings: Arc<ServeSettings>,
         credentials: watch::Receiver<Arc<Credentials>>,
         room: Room,
+        reports: Arc<Reports>,
     ) -> Result<Self, BindError> {
-        let door = Arc::new(Door::new(settings.max_clients));
+        let door = Arc::new(Door::new(settings.max_clients, reports));
         let port = (settings.port, "SOCKET_PORT");
         Ok(Self {
             entrance: Entrance::open(port, Arc::clone(&settings), room, Arc::clone(&door))?,

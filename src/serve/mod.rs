@@ -7,6 +7,7 @@ mod connection;
 mod door;
 mod entrance;
 mod handshake;
+mod hello;
 mod inbound;
 mod listener;
 mod lobby;

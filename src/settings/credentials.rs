@@ -4,6 +4,7 @@ use std::fs;
 use std::iter;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::parse::Reader;
 use super::raw::RawSettings;
@@ -18,6 +19,14 @@ pub struct Credentials {
     pub metrics_tokens: Option<ApiKeys>,
     /// The certificate and who may connect with which; none: plain TCP.
     pub tls: Option<Tls>,
+}
+
+impl Credentials {
+    /// When the certificate expires, where there is one.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.tls.as_ref()?.validity().map(|valid| valid.until)
+    }
 }
 
 /// Where they come from.

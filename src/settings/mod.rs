@@ -4,6 +4,7 @@
 //! problems are reported together. A problem names the variable, what was wrong and what is
 //! accepted, never the value: it might be a secret that went into the wrong variable.
 
+mod certificate;
 mod credentials;
 mod docker_host;
 mod host_root;
@@ -14,6 +15,7 @@ mod parse;
 mod raw;
 mod redaction;
 mod tls;
+mod verifier;
 mod whitelist;
 
 pub use credentials::{CredentialSources, Credentials, Stamps};
@@ -24,8 +26,10 @@ pub use labels::LabelPatterns;
 pub(crate) use nats::parse_servers;
 pub use nats::{NatsLogin, NatsSecret, NatsSettings, address_of};
 pub use redaction::Redaction;
-pub use tls::{Tls, TlsFiles};
-pub(crate) use tls::{read_certificates, read_key};
+pub use tls::{IdentityProblem, Tls, TlsFiles, Untimely, Validity};
+pub(crate) use tls::{certified, read_certificates, read_key};
+pub(crate) use verifier::Signatures;
+pub use verifier::Trusted;
 pub use whitelist::Whitelist;
 
 use std::ffi::OsString;

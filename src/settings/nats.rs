@@ -7,16 +7,13 @@ use std::path::{Path, PathBuf};
 
 use async_nats::ServerAddr;
 use nkeys::{KeyPair, KeyPairType};
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{Error as TlsError, InconsistentKeys};
 use zeroize::Zeroizing;
 
 use super::credentials::exposed;
 use super::key::read_secret;
 use super::parse::Reader;
 use super::raw::RawSettings;
-use super::tls::{load, read_certificates, read_key, root_store};
+use super::tls::{certified, load, read_certificates, read_key, trusted};
 use super::{Problem, Problems, parse};
 use crate::model::{Encoding, Section, Sections};
 
@@ -140,7 +137,7 @@ impl NatsSettings {
         }
         if let Some(ca) = &self.ca {
             load(reader, "NATS_CA_FILE", ca, |path| {
-                read_certificates(path).and_then(root_store)
+                read_certificates(path).and_then(trusted)
             });
         }
         if let Some((cert, key)) = &self.identity {
@@ -149,26 +146,9 @@ impl NatsSettings {
             let (Some(chain), Some(key)) = (chain, key) else {
                 return;
             };
-            let key = match ring::sign::any_supported_type(&key) {
-                Ok(key) => key,
-                Err(error) => {
-                    let accepted = "accepted: an RSA, ECDSA or Ed25519 key in PEM";
-                    reader.problem(
-                        "NATS_KEY_FILE",
-                        format!("cannot be used ({error}); {accepted}"),
-                    );
-                    return;
-                }
-            };
-            match CertifiedKey::new(chain, key).keys_match() {
-                // A key that does not tell its public half is taken at its word.
-                Ok(()) | Err(TlsError::InconsistentKeys(InconsistentKeys::Unknown)) => {}
-                Err(error) => reader.problem(
-                    "NATS_KEY_FILE",
-                    format!(
-                        "does not match the certificate ({error}); accepted: the key that NATS_CERT_FILE was issued for"
-                    ),
-                ),
+            if let Err(problem) = certified(chain, &key) {
+                let (variable, text) = problem.of("NATS_CERT_FILE", "NATS_KEY_FILE");
+                reader.problem(variable, text);
             }
         }
     }

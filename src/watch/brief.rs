@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::host::share;
 use super::text::{self, Level};
 use crate::model::{
-    Disk, FailedUnit, LoadAverage, Snapshot, SourceStatus, Sources, SystemMetrics, Timestamp,
+    self, Disk, FailedUnit, LoadAverage, Snapshot, SourceStatus, Sources, SystemMetrics, Timestamp,
 };
 
 /// The most problems of a host that are kept, and the most of each one's text, in characters: names are foreign text.
@@ -88,7 +88,7 @@ impl Brief {
     /// # Errors
     /// Where it is none.
     pub(super) fn read(line: &[u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice::<Parts>(line).map(Self::from)
+        model::read::<Parts>(line).map(Self::from)
     }
 }
 

@@ -339,11 +339,10 @@ pub(super) fn memory_percent(system: &SystemMetrics) -> f64 {
 /// Bytes received and sent per second, by the interfaces that lead out of the host; by all but the host's way to itself and
 /// containers' where there is no device, as in a container.
 pub(super) fn traffic(system: &SystemMetrics) -> (f64, f64) {
-    let sum = |wanted: fn(InterfaceKind) -> bool| {
-        let interfaces = system
-            .network
-            .iter()
-            .filter(|interface| wanted(interface.kind.unwrap_or(InterfaceKind::Physical)));
+    let sum = |wanted: fn(&InterfaceKind) -> bool| {
+        let interfaces = system.network.iter().filter(|interface| {
+            wanted(interface.kind.as_ref().unwrap_or(&InterfaceKind::Physical))
+        });
         interfaces.fold((0, 0.0, 0.0), |(count, received, sent), interface| {
             (
                 count + 1,
@@ -352,7 +351,7 @@ pub(super) fn traffic(system: &SystemMetrics) -> (f64, f64) {
             )
         })
     };
-    let (count, received, sent) = sum(|kind| kind == InterfaceKind::Physical);
+    let (count, received, sent) = sum(|kind| *kind == InterfaceKind::Physical);
     if count > 0 {
         return (received, sent);
     }

@@ -28,7 +28,7 @@ pub(super) async fn follow(
     mut wish: watch::Receiver<Wish>,
     news: mpsc::Sender<News>,
 ) -> io::Result<()> {
-    let measuring = Measuring::start(&settings, EVERY, Supervisor::default())?;
+    let measuring = Measuring::start(&settings, EVERY, Supervisor::default(), Default::default())?;
     for client in 0.. {
         let detail = wish.borrow_and_update().detail;
         let options = Options::parse(detail.options().as_bytes()).map_err(io::Error::other)?;

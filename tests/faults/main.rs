@@ -43,7 +43,7 @@ use std::time::Instant;
 use trial::Report;
 
 /// What can be tried, and how.
-const FAULTS: [(&str, fn() -> Vec<Report>); 14] = [
+const FAULTS: [(&str, fn() -> Vec<Report>); 15] = [
     ("engine killed", engines::killed),
     ("engine stopped for a minute", engines::stopped),
     ("engine restarted 20 times", engines::restarted),
@@ -54,6 +54,7 @@ const FAULTS: [(&str, fn() -> Vec<Report>); 14] = [
     ("a log without measure", texts::flood),
     ("clock set back and forward", host::clock),
     ("50,000 connections", connections::crowd),
+    ("10,000 cut-short hellos", connections::cut_short),
     ("no descriptors left", host::no_descriptors),
     ("nowhere to log to", host::nowhere_to_log),
     ("32 MiB of memory", host::little_memory),

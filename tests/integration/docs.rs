@@ -100,7 +100,9 @@ impl Model {
             }
             Item::Enum(one) => {
                 let all = serde(&one.attrs, "rename_all");
-                let variants = one.variants.iter().map(|variant| {
+                // What later versions may send is read, and never sent.
+                let sent = |variant: &&syn::Variant| serde(&variant.attrs, "untagged").is_none();
+                let variants = one.variants.iter().filter(sent).map(|variant| {
                     let name = variant.ident.to_string();
                     serde(&variant.attrs, "rename").unwrap_or_else(|| cased(&name, all.as_deref()))
                 });

@@ -140,7 +140,7 @@ fn event(message: &EventMessage) -> Option<ContainerEvent> {
     let id: String = actor.id.as_ref()?.chars().take(SHORT_ID).collect();
     Some(ContainerEvent {
         time: Timestamp(moment(message)?),
-        action,
+        action: action.clone(),
         container: attribute("name").map_or_else(|| id.clone(), bare),
         image: attribute("image").unwrap_or_default().to_owned(),
         exit_code: attribute("exitCode")

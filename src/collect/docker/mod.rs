@@ -265,7 +265,7 @@ impl Source for ContainerSource {
                         .map(|one| Arc::clone(&one.listed.meta))
                         .collect(),
                 ),
-                via,
+                via: via.clone(),
                 via_reason: measured.reason.filter(|_| via != Via::Kernel),
             }),
             error,

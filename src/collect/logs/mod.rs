@@ -181,7 +181,7 @@ impl Gathered {
         let via = Via::of(self.by_engine, self.by_file + self.by_engine);
         Round {
             sample: Some(LogSample {
-                via,
+                via: via.clone(),
                 via_reason: self.reason.filter(|_| via != Via::Kernel),
                 logs: Arc::new(self.logs),
                 ended: Arc::new(self.ended),

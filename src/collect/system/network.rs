@@ -148,7 +148,7 @@ impl Interfaces {
             InterfaceKind::Physical
         } else {
             match before {
-                Some(before) => before.kind,
+                Some(before) => before.kind.clone(),
                 // Kernels before 5.14 do not say that it is a device's.
                 None if link.kind.is_none() && there("device") => InterfaceKind::Physical,
                 None => InterfaceKind::Virtual,
@@ -156,9 +156,9 @@ impl Interfaces {
         };
         Known {
             index: link.index,
-            kind,
             up: Some(link.up),
             peer: link.namespace.filter(|_| kind == InterfaceKind::Veth),
+            kind,
             speed: before.and_then(|before| before.speed),
             // A link that is new may have another speed.
             speed_at: None,
@@ -247,7 +247,7 @@ fn publish(
         drops_recv: Some(received.drops),
         speed: known.and_then(|known| known.speed),
         up: known.and_then(|known| known.up),
-        kind: known.map(|known| known.kind),
+        kind: known.map(|known| known.kind.clone()),
         // Of what is known of containers: see the aggregator.
         container: None,
         peer: known.and_then(|known| known.peer),
@@ -382,7 +382,7 @@ mod tests {
         let read = Interfaces::by_files(class.path()).take_in(&table, 1.0);
         let told: Vec<_> = read
             .iter()
-            .map(|one| (one.kind, one.up, one.speed))
+            .map(|one| (one.kind.clone(), one.up, one.speed))
             .collect();
         use InterfaceKind::{Bridge, Loopback, Physical, Veth, Virtual};
         let expected = [
@@ -506,7 +506,7 @@ mod tests {
         let mut rates = |links: &[Link], bytes: &[(&str, u64)]| {
             tell(&mut interfaces, links);
             let read = interfaces.take_in(&table(bytes), 1.0);
-            let rate = |one: &NetworkInterface| (one.kind, one.bytes_recv_per_second);
+            let rate = |one: &NetworkInterface| (one.kind.clone(), one.bytes_recv_per_second);
             read.iter().map(rate).collect::<Vec<_>>()
         };
         let (a, b) = (link("a", 3, Some("veth")), link("b", 4, Some("gre")));

@@ -8,6 +8,7 @@ mod patience;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,10 +32,11 @@ use tracing::{debug, error};
 
 use super::door::Door;
 use super::entrance::{Entered, Entrance};
+use super::hello::{self, Beginning};
 use super::inbound::BindError;
 use super::lobby::{Room, Seat, Voice};
 use super::origin::Origin;
-use crate::messages::{NewestSnapshot, Published};
+use crate::messages::{NewestSnapshot, Published, Reports};
 use crate::settings::{ApiKeys, Credentials, ServeSettings};
 use exposition::Format;
 use patience::Patience;
@@ -83,8 +85,9 @@ impl Metrics {
         settings: Arc<ServeSettings>,
         credentials: watch::Receiver<Arc<Credentials>>,
         interval: Duration,
+        reports: Arc<Reports>,
     ) -> Result<Self, BindError> {
-        let door = Arc::new(Door::new(MOST_SCRAPERS));
+        let door = Arc::new(Door::new(MOST_SCRAPERS, reports));
         let room = Room {
             waiting: MOST_CONNECTIONS,
             in_all: MOST_CONNECTIONS,
@@ -142,6 +145,7 @@ impl Metrics {
             let connection = Scraper {
                 shared: Arc::clone(&self.shared),
                 newest: newest.clone(),
+                peer,
                 origin,
             };
             let stop = stop.clone();
@@ -163,6 +167,7 @@ impl Metrics {
 struct Scraper {
     shared: Arc<Shared>,
     newest: Recipient<NewestSnapshot>,
+    peer: SocketAddr,
     origin: Origin,
 }
 
@@ -187,6 +192,22 @@ impl Scraper {
                 self.converse(stream, voice, stop).await;
                 return Ok(());
             };
+            // Silent connections take no turn. It is they that make room for others.
+            let hello = async {
+                let beginning = hello::first_byte(&stream, || ()).await;
+                if beginning == Beginning::Bytes {
+                    let _ = hello::whole_hello(&stream, || ()).await;
+                }
+                beginning
+            };
+            match timeout(settings.auth_timeout, hello).await {
+                Ok(Beginning::Bytes) => {}
+                Ok(Beginning::End) => {
+                    door.closed_early(self.peer);
+                    return Ok(());
+                }
+                Err(_) => return Err("TLS handshake not completed in time".to_owned()),
+            }
             let handshake = TlsAcceptor::from(tls.server).accept(stream);
             let in_turn = door.in_turn(timeout(settings.auth_timeout, handshake));
             match in_turn.await {
@@ -215,6 +236,7 @@ impl Scraper {
         let answering =
             service_fn(async |request| Ok::<_, Infallible>(self.answer(&request).await));
         let stream = Patience::new(stream, voice, self.shared.settings.write_timeout);
+        let ended_unheard = stream.ended_unheard();
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE)
@@ -228,6 +250,9 @@ impl Scraper {
                 connection.await
             }
         };
+        if ended_unheard.load(Ordering::Relaxed) {
+            self.shared.door.closed_early(self.peer);
+        }
         // Who leaves between two requests, or says nothing in time, has done nothing wrong.
         if let Err(error) = ended {
             debug!(%error, "connection of a scraper ended");
@@ -370,6 +395,7 @@ fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Answe
 #[cfg(test)]
 mod tests {
     use std::future;
+    use std::net::SocketAddr;
     use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
 
@@ -413,11 +439,12 @@ mod tests {
             shared: Arc::new(Shared {
                 settings: Arc::new(settings.serve),
                 credentials: watch::channel(Arc::new(settings.credentials)).1,
-                door: Arc::new(Door::new(MOST_SCRAPERS)),
+                door: Arc::new(Door::new(MOST_SCRAPERS, Arc::default())),
                 interval: Duration::from_secs(5),
                 written: Mutex::default(),
             }),
             newest: aggregator.start().recipient(),
+            peer: SocketAddr::from(([127, 0, 0, 1], 1)),
             origin: Origin::of([127, 0, 0, 1].into()),
         }
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ pub(super) struct Patience<S> {
     most: Duration,
     /// While the peer accepts nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Whether the peer has sent anything.
+    heard: bool,
+    ended_unheard: Arc<AtomicBool>,
 }
 
 impl<S> Patience<S> {
@@ -27,7 +31,14 @@ impl<S> Patience<S> {
             voice,
             most,
             stalled: None,
+            heard: false,
+            ended_unheard: Arc::default(),
         }
+    }
+
+    /// Becomes true where the peer ends the connection before it has sent anything.
+    pub(super) fn ended_unheard(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.ended_unheard)
     }
 
     /// What came of an attempt to write.
@@ -55,7 +66,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if !self.heard && read.is_ready() {
+            self.heard = buffer.filled().len() > before;
+            self.ended_unheard.store(!self.heard, Ordering::Relaxed);
+        }
         self.voice
             .is_waited_for(read.is_pending() || self.stalled.is_some());
         read

@@ -3,7 +3,7 @@
 use async_nats::{HeaderMap, Message};
 use zstd::bulk::Decompressor;
 
-use crate::model::ContainerEvent;
+use crate::model::{self, ContainerEvent};
 use crate::nats::subject::DROPPED;
 
 /// The longest snapshot, in bytes, once it is unpacked: sixteen times as much as a server passes on in one message unless it
@@ -84,7 +84,7 @@ pub(super) fn event(payload: &[u8]) -> Result<ContainerEvent, Bad> {
     if payload.len() > LONGEST_EVENT {
         return Err(Bad::TooLong(LONGEST_EVENT));
     }
-    Ok(serde_json::from_slice(payload)?)
+    Ok(model::read(payload)?)
 }
 
 /// New lines of a log, oldest first.

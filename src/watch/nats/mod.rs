@@ -18,6 +18,7 @@ use tokio_rustls::rustls::ClientConfig;
 use super::brief::Brief;
 use super::feed::{News, Server, Told, Trouble, pause};
 use crate::client::{Backoff, Identity, Trust, TrustError};
+use crate::model;
 use crate::nats::{options, reason, subject};
 use crate::settings::{NatsLogin, address_of, parse_servers};
 use log::Log;
@@ -319,7 +320,7 @@ impl Listener {
         };
         let told = match seen.host == Some(number) {
             false => Ok(Told::Brief(Box::new(brief))),
-            true => serde_json::from_slice(line).map(|snapshot| Told::Snapshot {
+            true => model::read(line).map(|snapshot| Told::Snapshot {
                 snapshot,
                 first: false,
             }),
@@ -373,7 +374,7 @@ impl Listener {
 
     /// All that is known of a host that has been opened, rather than waiting for its next snapshot.
     async fn opened(&mut self, host: usize) -> Option<()> {
-        let known = self.roll.line(host).map(serde_json::from_slice);
+        let known = self.roll.line(host).map(model::read);
         match known {
             Some(Ok(snapshot)) => self.tell(host, Told::Opened { snapshot }).await,
             // That it is not understood in whole is told when the next one comes.

@@ -89,7 +89,7 @@ const NETWORK: &[Head] = &[
 ];
 
 const EVENTS: &[Head] = &[
-    head("TIME", 20, false, 99),
+    head("TIME (UTC)", 20, false, 99),
     head("EVENT", 14, false, 95),
     head("CONTAINER", 20, false, 90),
     growing("DETAIL", 16, 80),
@@ -299,13 +299,14 @@ fn network(snapshot: &Snapshot) -> Vec<Row> {
         .network
         .iter()
         .map(|interface| {
-            let kind = match interface.kind {
-                Some(InterfaceKind::Physical) => "device",
-                Some(InterfaceKind::Loopback) => "loopback",
-                Some(InterfaceKind::Bridge) => "bridge",
-                Some(InterfaceKind::Veth) => "veth",
-                Some(InterfaceKind::Virtual) => "virtual",
-                None => "-",
+            let kind = match &interface.kind {
+                Some(InterfaceKind::Physical) => "device".to_owned(),
+                Some(InterfaceKind::Loopback) => "loopback".to_owned(),
+                Some(InterfaceKind::Bridge) => "bridge".to_owned(),
+                Some(InterfaceKind::Veth) => "veth".to_owned(),
+                Some(InterfaceKind::Virtual) => "virtual".to_owned(),
+                Some(InterfaceKind::Other(kind)) => text::plain(kind),
+                None => "-".to_owned(),
             };
             let link = match (interface.up, interface.speed) {
                 (Some(false), _) => Value::text("down").level(Level::Dim),
@@ -346,7 +347,8 @@ pub(super) fn events(host: &Host, container: Option<&str>) -> Vec<Row> {
         .map(|event| {
             let since_1970 = event.time.0.duration_since(SystemTime::UNIX_EPOCH);
             let time = humantime::format_rfc3339_seconds(event.time.0).to_string();
-            let (action, level) = match event.action {
+            let other;
+            let (action, level) = match &event.action {
                 EventAction::Start => ("start", Level::Good),
                 EventAction::Die if event.exit_code == Some(0) => ("die", Level::Plain),
                 EventAction::Die => ("die", Level::Warn),
@@ -360,6 +362,10 @@ pub(super) fn events(host: &Host, container: Option<&str>) -> Vec<Row> {
                 EventAction::Unpause => ("unpause", Level::Plain),
                 EventAction::Destroy => ("destroy", Level::Plain),
                 EventAction::Rename => ("rename", Level::Plain),
+                EventAction::Other(action) => {
+                    other = text::plain(action);
+                    (other.as_str(), Level::Plain)
+                }
             };
             let detail = match (&event.exit_code, &event.health, &event.renamed_from) {
                 (Some(code), _, _) => format!("exit status {code}"),
@@ -387,10 +393,11 @@ pub(super) fn sources(snapshot: &Snapshot) -> Vec<(String, Level)> {
     snapshot
         .sources
         .named()
-        .map(|(name, source)| match source.status {
+        .map(|(name, source)| match &source.status {
             SourceStatus::Ok => (name.to_owned(), Level::Good),
             SourceStatus::Failing => (name.to_owned(), Level::Bad),
             SourceStatus::Disabled => (format!("{name} off"), Level::Dim),
+            SourceStatus::Other(status) => (format!("{name} {}", text::plain(status)), Level::Warn),
         })
         .collect()
 }

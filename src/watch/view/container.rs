@@ -256,9 +256,10 @@ fn marked<'l>(line: &'l str, wanted: &str, theme: Theme) -> Line<'l> {
     };
     let mut spans = Vec::new();
     if !time.is_empty() {
-        // To the millisecond: more does not help, and takes room.
-        let time = time.get(..23).unwrap_or(time);
-        spans.push(Span::styled(format!("{time} "), theme.dim()));
+        // To the millisecond: more does not help, and takes room. It is UTC, and says so.
+        let end = time.len() - 1;
+        let time = time.get(..end.min(23)).unwrap_or_default();
+        spans.push(Span::styled(format!("{time}Z "), theme.dim()));
     }
     let lower = text.to_lowercase();
     // Where letters change their length with their case, places would not be the same.

@@ -265,6 +265,13 @@ impl Agent {
         events.filter(|event| event.message() == message).collect()
     }
 
+    /// Every log event so far that has this text in this field.
+    pub(crate) fn events_with(&self, field: &str, text: &str) -> Vec<Event> {
+        let lines = self.stderr.all();
+        let events = lines.iter().filter_map(|line| Event::parse(line));
+        events.filter(|event| event.0[field] == text).collect()
+    }
+
     /// The lines of its standard error so far: its log.
     pub(crate) fn log(&self) -> Lines {
         self.stderr.clone()

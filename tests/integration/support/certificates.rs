@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -64,6 +65,53 @@ impl Identity {
             .var("TLS_ENABLED", "true")
             .var("TLS_CERT_FILE", &self.certificate)
             .var("TLS_KEY_FILE", &self.key)
+    }
+}
+
+/// Certificates and keys as people make them: by commands of openssl. They live as long as this.
+pub(crate) struct MadeByOpenssl {
+    directory: TempDir,
+}
+
+impl MadeByOpenssl {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self { directory }
+    }
+
+    /// Runs a command of openssl where the files are; its arguments contain no white space.
+    pub(crate) fn run(&self, command: &str) {
+        let output = Command::new("openssl")
+            .args(command.split_whitespace())
+            .current_dir(self.directory.path())
+            .output()
+            .expect("openssl");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "openssl {command}: {said}");
+    }
+
+    /// One of the files.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes one of them.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    /// What one of them holds.
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap()
+    }
+
+    /// An agent that serves TLS with these.
+    pub(crate) fn launch(&self, certificate: &str, key: &str) -> Launch {
+        let identity = Identity {
+            certificate: self.path(certificate),
+            key: self.path(key),
+        };
+        identity.launch()
     }
 }
 

@@ -66,6 +66,14 @@ impl OpenSsl {
         said.unwrap_or_else(|| panic!("not {text:?}: {:#?}", self.log.all()))
     }
 
+    /// Has it say good-bye and end, which it does where `-no_ign_eof` was given.
+    pub(crate) fn end(mut self) {
+        self.send("Q\n");
+        let child = &mut self.child;
+        let ended = || child.try_wait().expect("a child of ours");
+        wait::until("the end of openssl", PATIENCE, ended);
+    }
+
     /// Waits for its end; what it received, and its exit status.
     pub(crate) fn finish(mut self) -> (Vec<String>, ExitStatus) {
         let child = &mut self.child;

@@ -87,6 +87,16 @@ fn agent(families: &mut Families<'_>, agent: &AgentInfo) -> fmt::Result {
         "CPU that the engine's processes use, in cores, over the last interval",
         if_any(agent.engine_cpu_percent.map(ratio)),
     )?;
+    families.counter(
+        "system_agent_connections_closed_early",
+        "Connections whose peer closed them before it had sent anything, as health checks do",
+        if_any(agent.connections_closed_early.map(|count| count as f64)),
+    )?;
+    families.gauge(
+        "system_agent_certificate_not_after_seconds",
+        "When the certificate that is served expires, in Unix seconds",
+        if_any(agent.certificate_expires_at.map(unix)),
+    )?;
     families.gauge(
         "process_resident_memory_bytes",
         "The agent's resident memory",

@@ -1,0 +1,183 @@
+//! TLS with a server: the files that say whom to trust and who the agent is are read anew for each connection, as they may have been
+//! renewed. Where they cannot be read, what they held before counts.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_rustls::rustls::client::ResolvesClientCert;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{
+    ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
+};
+
+use crate::settings::{NatsSettings, Signatures, Trusted, certified, read_certificates, read_key};
+
+/// What TLS with a server is done with; none where it is not asked for, or a file cannot be used any more: the library then does it,
+/// and says what is wrong.
+pub(super) fn client_config(settings: &NatsSettings) -> Option<ClientConfig> {
+    if !settings.tls_required() {
+        return None;
+    }
+    // The library reads the system's certificates in any case, and fails where one is odd; by itself it would not read them.
+    if settings.ca.is_some() && !rustls_native_certs::load_native_certs().errors.is_empty() {
+        return None;
+    }
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .ok()?;
+    let verifier = Authorities::new(settings.ca.clone(), provider)?;
+    let builder = builder
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    Some(match &settings.identity {
+        Some((certificate, key)) => {
+            let identity = Identity::new(certificate.clone(), key.clone())?;
+            builder.with_client_cert_resolver(Arc::new(identity))
+        }
+        None => builder.with_no_client_auth(),
+    })
+}
+
+/// What a file held when it was last read whole.
+struct Newest<T: ?Sized>(Mutex<Arc<T>>);
+
+impl<T: ?Sized> Newest<T> {
+    fn of(first: Arc<T>) -> Self {
+        Self(Mutex::new(first))
+    }
+
+    /// What it holds now, if that is of use.
+    fn renewed(&self, now: Option<Arc<T>>) -> Arc<T> {
+        // A panic ends the process.
+        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(now) = now {
+            *newest = now;
+        }
+        Arc::clone(&newest)
+    }
+}
+
+/// Verifies servers by a file of certificates, or by those that the system trusts.
+struct Authorities {
+    path: Option<PathBuf>,
+    signatures: Signatures,
+    newest: Newest<dyn ServerCertVerifier>,
+}
+
+/// The agent's own certificate and key, in files.
+struct Identity {
+    certificate: PathBuf,
+    key: PathBuf,
+    newest: Newest<CertifiedKey>,
+}
+
+impl Authorities {
+    fn new(path: Option<PathBuf>, provider: Arc<CryptoProvider>) -> Option<Arc<Self>> {
+        let signatures = Signatures(provider);
+        let newest = Newest::of(read_verifier(path.as_deref(), &signatures)?);
+        Some(Arc::new(Self {
+            path,
+            signatures,
+            newest,
+        }))
+    }
+}
+
+fn read_verifier(
+    path: Option<&Path>,
+    signatures: &Signatures,
+) -> Option<Arc<dyn ServerCertVerifier>> {
+    let trusted = match path {
+        Some(path) => Trusted::of(read_certificates(path).ok()?).ok()?,
+        None => Trusted::of_system(rustls_native_certs::load_native_certs().certs),
+    };
+    trusted.server_verifier(Arc::clone(&signatures.0)).ok()
+}
+
+impl Identity {
+    fn new(certificate: PathBuf, key: PathBuf) -> Option<Self> {
+        let newest = Newest::of(read_identity(&certificate, &key)?);
+        Some(Self {
+            certificate,
+            key,
+            newest,
+        })
+    }
+}
+
+fn read_identity(certificate: &Path, key: &Path) -> Option<Arc<CertifiedKey>> {
+    let chain = read_certificates(certificate).ok()?;
+    certified(chain, &*read_key(key).ok()?).ok().map(Arc::new)
+}
+
+impl fmt::Debug for Authorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authorities")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
+
+impl ServerCertVerifier for Authorities {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        let verifier = self
+            .newest
+            .renewed(read_verifier(self.path.as_deref(), &self.signatures));
+        verifier.verify_server_cert(shown, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.signatures.tls12(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.signatures.tls13(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.signatures.schemes()
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(
+            self.newest
+                .renewed(read_identity(&self.certificate, &self.key)),
+        )
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
