@@ -104,10 +104,12 @@ fn number(netlink: &mut Option<Netlink>, id: &str, pid: u32) -> io::Result<Optio
     let Some(netlink) = netlink else {
         return Ok(None);
     };
-    let number = netlink.namespace_of(pid)?;
+    let Some(number) = netlink.namespace_of(pid)? else {
+        return Ok(None);
+    };
     // Another process may have its id by now, or the engine be on another host.
     if is_process_of(Path::new("/proc"), pid, id) {
-        Ok(number)
+        Ok(Some(number))
     } else {
         Err(io::ErrorKind::NotFound.into())
     }
