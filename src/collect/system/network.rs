@@ -154,11 +154,12 @@ impl Interfaces {
                 None => InterfaceKind::Virtual,
             }
         };
+        let peer = link.namespace.filter(|_| kind == InterfaceKind::Veth);
         Known {
             index: link.index,
             kind,
             up: Some(link.up),
-            peer: link.namespace.filter(|_| kind == InterfaceKind::Veth),
+            peer,
             speed: before.and_then(|before| before.speed),
             // A link that is new may have another speed.
             speed_at: None,
