@@ -27,23 +27,13 @@ pub(super) struct Namespaces {
 impl Namespaces {
     /// The names of the containers by the numbers of their namespaces. Takes no system call for one that is known.
     pub(super) async fn names(&mut self, running: &[Running]) -> Arc<BTreeMap<i32, String>> {
-        let own: Vec<(&Running, u32)> = running
-            .iter()
-            .filter_map(|one| {
-                let inspected = one.inspection.done()?;
-                let own = inspected.own_network && inspected.network_of.is_none();
-                (own && inspected.pid != 0).then_some((one, inspected.pid))
-            })
-            .collect();
-        let is_new = |known: &HashMap<String, (u32, Option<i32>)>, one: &Running, pid| {
-            known.get(&one.listed.id).is_none_or(|(one, _)| *one != pid)
+        let is_new = |(one, pid): &(&Running, u32)| {
+            let known = self.known.get(&one.listed.id);
+            known.is_none_or(|(process, _)| process != pid)
         };
-        let strangers: Vec<&str> = own
-            .iter()
-            .filter(|(one, pid)| is_new(&self.known, one, *pid))
-            .map(|(one, _)| one.listed.id.as_str())
-            .collect();
-        self.look_up(&own);
+        let strangers = running.iter().filter_map(own_network).filter(is_new);
+        let strangers: Vec<&str> = strangers.map(|(one, _)| one.listed.id.as_str()).collect();
+        self.look_up(running);
         let unnumbered = strangers.iter().any(|id| {
             let known = self.known.get(*id);
             known.is_some_and(|(_, number)| number.is_none())
@@ -52,34 +42,38 @@ impl Namespaces {
             // A namespace has no number before its interfaces' other ends were asked for.
             let ask = spawn_blocking(|| Netlink::open().and_then(|mut netlink| netlink.links()));
             if let Ok(Ok(Ok(_))) = timeout(TELLS_WITHIN, ask).await {
-                self.look_up(&own);
+                self.look_up(running);
             }
         }
-        Arc::new(self.by_number(&own))
+        Arc::new(self.by_number(running))
     }
 
-    /// Asks for the numbers that are not known. Forgets those of other containers.
-    fn look_up(&mut self, own: &[(&Running, u32)]) {
+    /// Asks for the numbers that are not known. Forgets those of other containers. Those of one that the engine has not told
+    /// of yet, as something has happened to it, are still true.
+    fn look_up(&mut self, running: &[Running]) {
         let mut before = std::mem::take(&mut self.known);
         let mut netlink = None;
-        for (one, pid) in own {
+        for one in running {
             let id = &one.listed.id;
-            let known = match before.remove(id) {
-                Some(known @ (same, Some(_))) if same == *pid => known,
-                _ => match number(&mut netlink, id, *pid) {
-                    Ok(number) => (*pid, number),
+            let before = before.remove(id);
+            let known = match (before, own_network(one)) {
+                (Some(known), None) if one.inspection.done().is_none() => known,
+                (Some(known @ (same, Some(_))), Some((_, pid))) if same == pid => known,
+                (_, Some((_, pid))) => match number(&mut netlink, id, pid) {
+                    Ok(number) => (pid, number),
                     // Not this container's process, or netlink is not allowed.
                     Err(_) => continue,
                 },
+                (_, None) => continue,
             };
             self.known.insert(id.clone(), known);
         }
     }
 
-    fn by_number(&self, own: &[(&Running, u32)]) -> BTreeMap<i32, String> {
+    fn by_number(&self, running: &[Running]) -> BTreeMap<i32, String> {
         let mut names = BTreeMap::new();
         let mut shared = Vec::new();
-        for (one, _) in own {
+        for one in running {
             let Some((_, Some(number))) = self.known.get(&one.listed.id) else {
                 continue;
             };
@@ -96,6 +90,13 @@ impl Namespaces {
     }
 }
 
+/// A container that has a network namespace of its own, and its first process.
+fn own_network(one: &Running) -> Option<(&Running, u32)> {
+    let inspected = one.inspection.done()?;
+    let own = inspected.own_network && inspected.network_of.is_none();
+    (own && inspected.pid != 0).then_some((one, inspected.pid))
+}
+
 /// The number of the namespace of a container's first process.
 fn number(netlink: &mut Option<Netlink>, id: &str, pid: u32) -> io::Result<Option<i32>> {
     if netlink.is_none() {
@@ -104,10 +105,12 @@ fn number(netlink: &mut Option<Netlink>, id: &str, pid: u32) -> io::Result<Optio
     let Some(netlink) = netlink else {
         return Ok(None);
     };
-    let number = netlink.namespace_of(pid)?;
+    let Some(number) = netlink.namespace_of(pid)? else {
+        return Ok(None);
+    };
     // Another process may have its id by now, or the engine be on another host.
     if is_process_of(Path::new("/proc"), pid, id) {
-        Ok(number)
+        Ok(Some(number))
     } else {
         Err(io::ErrorKind::NotFound.into())
     }

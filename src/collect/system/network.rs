@@ -154,10 +154,11 @@ impl Interfaces {
                 None => InterfaceKind::Virtual,
             }
         };
+        let peer = link.namespace.filter(|_| kind == InterfaceKind::Veth);
         Known {
             index: link.index,
             up: Some(link.up),
-            peer: link.namespace.filter(|_| kind == InterfaceKind::Veth),
+            peer,
             kind,
             speed: before.and_then(|before| before.speed),
             // A link that is new may have another speed.

@@ -1,7 +1,7 @@
 //! The processes: how many there are, which use most, and the agent and the engine among them.
 //!
 //! One pass over `/proc`: a process costs one system call and no allocation, as its file is kept open;
-//! one of too many for that costs three. Of those that are listed, two more files are read.
+//! one of too many for that costs three. Of those that are listed, two more files are kept open and read.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -77,6 +77,8 @@ struct Known {
 /// Whose a process is.
 #[derive(Debug)]
 struct Whose {
+    /// The files that say so, as long as it stays listed.
+    files: [Option<OwnedFd>; 2],
     user: Option<String>,
     /// What may be the ids of the containers that it runs in.
     containers: Vec<String>,
@@ -172,9 +174,16 @@ impl Processes {
             .map(percent)
             .reduce(|sum, percent| sum + percent);
         self.users.refresh();
-        let proc = proc.as_fd();
+        let proc = Proc {
+            folder: proc.as_fd(),
+            users: &self.users,
+            pass: self.pass,
+        };
         let Self {
-            room, users, known, ..
+            room,
+            known,
+            room_for_files,
+            ..
         } = self;
         let Room {
             found, names: text, ..
@@ -182,7 +191,7 @@ impl Processes {
         let mut published = |process: &Found| {
             let resident = process.resident * self.page;
             let known = known.get_mut(&process.pid);
-            let whose = known.map(|known| known.whose(proc, process.pid, self.pass, users));
+            let whose = known.map(|known| known.whose(&proc, process.pid, room_for_files));
             TopProcess {
                 name: String::from_utf8_lossy(&text[process.name.clone()]).into_owned(),
                 cpu: figure(percent(process), 2),
@@ -227,8 +236,8 @@ impl Processes {
         self.room.names.clear();
         self.room.counts = ProcessCounts::default();
         self.list(&proc)?;
-        let kept = self.known.values().filter(|known| known.file.is_some());
-        self.room_for_files = self.most_kept.saturating_sub(kept.count() as u64);
+        let kept = self.known.values().map(Known::kept_files).sum();
+        self.room_for_files = self.most_kept.saturating_sub(kept);
         let mut pids = std::mem::take(&mut self.room.pids);
         for pid in pids.drain(..) {
             self.find_one(&proc, pid)?;
@@ -278,7 +287,10 @@ impl Processes {
         };
         let since = before.as_ref().map(|before| before.read_at).or(self.before);
         let elapsed = since.map_or(0.0, |at| read_at.saturating_sub(at).as_secs_f64());
-        let whose = before.and_then(|before| before.whose);
+        // Those of one that is listed no longer are closed.
+        let whose = before
+            .and_then(|before| before.whose)
+            .filter(|whose| whose.pass + 1 == self.pass);
         self.known.insert(
             pid,
             Known {
@@ -402,26 +414,62 @@ fn read_file(
 }
 
 impl Known {
-    /// As it is in this pass: a process may drop root, and be moved to another container's group.
-    fn whose(&mut self, proc: BorrowedFd<'_>, pid: u32, pass: u64, users: &Users) -> &Whose {
-        let read = self.whose.take().filter(|whose| whose.pass == pass);
-        let read = read.unwrap_or_else(|| Box::new(Whose::read(proc, pid, pass, users)));
-        self.whose.insert(read)
+    fn kept_files(&self) -> u64 {
+        let whose = self.whose.iter().flat_map(|whose| &whose.files);
+        let kept = [&self.file].into_iter().chain(whose).flatten();
+        kept.count() as u64
     }
+
+    /// As it is in this pass: a process may drop root, and be moved to another container's group.
+    fn whose(&mut self, proc: &Proc<'_>, pid: u32, room_for_files: &mut u64) -> &Whose {
+        let before = self.whose.take();
+        self.whose.insert(match before {
+            Some(whose) if whose.pass == proc.pass => whose,
+            before => {
+                let files = before.map(|before| before.files).unwrap_or_default();
+                Box::new(Whose::read(proc, pid, files, room_for_files))
+            }
+        })
+    }
+}
+
+/// What the processes that are listed are looked up in.
+struct Proc<'p> {
+    folder: BorrowedFd<'p>,
+    users: &'p Users,
+    pass: u64,
 }
 
 impl Whose {
     /// Nothing of a process that has ended meanwhile.
-    fn read(proc: BorrowedFd<'_>, pid: u32, pass: u64, users: &Users) -> Self {
+    fn read(
+        proc: &Proc<'_>,
+        pid: u32,
+        files: [Option<OwnedFd>; 2],
+        room_for_files: &mut u64,
+    ) -> Self {
         let mut text = [0; TEXT];
-        let mut read = |file| match read_file(proc, pid, file, &mut text) {
-            Ok((_, length)) => text[..length].to_vec(),
-            Err(_) => Vec::new(),
+        let mut read = |name, kept: Option<OwnedFd>| {
+            if let Some(file) = kept
+                && let Ok(length) = retry_on_intr(|| pread(&file, &mut text[..], 0))
+            {
+                return (Some(file), text[..length].to_vec());
+            }
+            let Ok((file, length)) = read_file(proc.folder, pid, name, &mut text) else {
+                return (None, Vec::new());
+            };
+            let kept = *room_for_files > 0;
+            *room_for_files -= u64::from(kept);
+            (kept.then_some(file), text[..length].to_vec())
         };
+        let [status, cgroup] = files;
+        let (status, identity) = read("status", status);
+        let (cgroup, groups) = read("cgroup", cgroup);
         Self {
-            user: effective_user(&read("status")).map(|id| users.name(id)),
-            containers: container_ids(&String::from_utf8_lossy(&read("cgroup"))),
-            pass,
+            files: [status, cgroup],
+            user: effective_user(&identity).map(|id| proc.users.name(id)),
+            containers: container_ids(&String::from_utf8_lossy(&groups)),
+            pass: proc.pass,
         }
     }
 }
@@ -641,6 +689,25 @@ mod tests {
         let (kept, all) = kept_of_all(u64::MAX);
         assert_eq!(kept, all);
         assert!(kept_of_all(0).0 <= kept);
+    }
+
+    #[test]
+    fn files_of_what_is_listed_no_longer_are_closed() {
+        let mut processes = Processes::new(1000, Users::new(HostRoot::default()));
+        processes.most_kept = u64::MAX;
+        let mut kept_beside = |listed| {
+            processes.listed = listed;
+            let read = processes.read(1, &ContainerNames::default()).unwrap();
+            let known = processes.known.values();
+            let beside = known.map(|known| known.kept_files() - u64::from(known.file.is_some()));
+            (beside.sum::<u64>(), read.busiest.len() as u64)
+        };
+        let (kept, listed) = kept_beside(1000);
+        // Some may have ended in between.
+        assert!(kept >= listed && kept <= 2 * listed, "{kept} of {listed}");
+        // In this pass it becomes known that they are not, and in the next they are let go of.
+        kept_beside(0);
+        assert_eq!(kept_beside(0).0, 0);
     }
 
     #[test]

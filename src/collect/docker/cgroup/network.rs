@@ -99,16 +99,19 @@ fn choose(names: &[&[u8]], given: impl FnOnce() -> BTreeSet<Vec<u8>>) -> Vec<boo
         return names.iter().map(|name| counts(name)).collect();
     }
     // A macvlan by a name of the user's own, or an engine that has other names: slirp4netns calls the only one `tap0`.
-    let is_first = |name: &[u8]| is_other(name) && !is_secondary(name, names);
-    let is_tap = |name: &[u8]| stem(name) == b"tap";
-    let is_any = |name: &[u8]| is_other(name) && !is_kernels(name);
-    let ways: [&dyn Fn(&[u8]) -> bool; 3] = [&is_first, &is_tap, &is_any];
-    let way = ways
-        .into_iter()
-        .find(|way| names.iter().any(|name| way(name)));
+    let rank = |name: &[u8]| {
+        if !is_other(name) || is_kernels(name) {
+            None
+        } else if !is_secondary(name, names) {
+            Some(0)
+        } else {
+            Some(if stem(name) == b"tap" { 1 } else { 2 })
+        }
+    };
+    let first = names.iter().filter_map(|name| rank(name)).min();
     names
         .iter()
-        .map(|name| way.is_some_and(|way| way(name)))
+        .map(|name| first.is_some() && rank(name) == first)
         .collect()
 }
 
@@ -130,7 +133,6 @@ fn is_secondary(name: &[u8], all: &[&[u8]]) -> bool {
     [b'.', b':', b'@']
         .into_iter()
         .any(|mark| below(mark) == Some(true))
-        || is_kernels(name)
         || PROGRAMS.iter().any(|kind| kind.as_bytes() == stem(name))
         || name.starts_with(b"br-")
         || name.starts_with(b"veth")
