@@ -1,72 +1,125 @@
 //! The table of what is mounted: `/proc/self/mountinfo`.
 
-/// One mount.
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// One mount. Paths are bytes: they need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount<'t> {
+    /// The mount's own number, and that of the mount on which it is.
+    pub(super) id: u64,
+    pub(super) parent: u64,
     /// The file system's number, e.g. `254:0`.
-    pub(super) id: &'t str,
+    pub(super) number: Cow<'t, str>,
     /// Which of its directories is mounted: `/`, but for bind mounts.
-    pub(super) root: String,
-    pub(super) point: String,
+    pub(super) root: PathBuf,
+    pub(super) point: PathBuf,
     /// The file system's type.
-    pub(super) kind: &'t str,
+    pub(super) kind: Cow<'t, str>,
     /// What is mounted: a device, or whatever the file system calls it.
     pub(super) source: String,
     /// The file system's own options.
-    pub(super) options: &'t str,
+    pub(super) options: Cow<'t, str>,
 }
 
 /// The mounts in a table, in their order; lines that are none are left out.
-pub(super) fn parse(table: &str) -> impl Iterator<Item = Mount<'_>> {
-    table.lines().filter_map(parse_line)
+pub(super) fn parse(table: &[u8]) -> impl Iterator<Item = Mount<'_>> {
+    table.split(|byte| *byte == b'\n').filter_map(parse_line)
 }
 
 /// `36 35 0:31 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory`
-fn parse_line(line: &str) -> Option<Mount<'_>> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut before = before.split(' ').skip(2);
-    let (id, root, point) = (before.next()?, before.next()?, before.next()?);
-    let mut after = after.split(' ');
-    let (kind, source) = (after.next()?, after.next()?);
+fn parse_line(line: &[u8]) -> Option<Mount<'_>> {
+    let separator = memchr::memmem::find(line, b" - ")?;
+    let mut before = line[..separator].split(|byte| *byte == b' ');
+    let mut after = line[separator + 3..].split(|byte| *byte == b' ');
+    let mut number = || std::str::from_utf8(before.next()?).ok()?.parse().ok();
+    let (id, parent) = (number()?, number()?);
     Some(Mount {
         id,
-        root: unescape(root),
-        point: unescape(point),
-        kind,
-        source: unescape(source),
-        options: after.next().unwrap_or_default(),
+        parent,
+        number: String::from_utf8_lossy(before.next()?),
+        root: unescape(before.next()?).into(),
+        point: unescape(before.next()?).into(),
+        kind: String::from_utf8_lossy(after.next()?),
+        source: unescape(after.next()?).to_string_lossy().into_owned(),
+        options: String::from_utf8_lossy(after.next().unwrap_or_default()),
     })
 }
 
 /// The kernel writes white space and backslashes as three octal digits.
-fn unescape(path: &str) -> String {
-    let mut plain = String::with_capacity(path.len());
+fn unescape(path: &[u8]) -> OsString {
+    let mut plain = Vec::with_capacity(path.len());
     let mut rest = path;
-    while let Some((before, escaped)) = rest.split_once('\\') {
-        plain.push_str(before);
-        let code = escaped
+    while let Some(backslash) = memchr::memchr(b'\\', rest) {
+        let (before, escaped) = (&rest[..backslash], &rest[backslash + 1..]);
+        plain.extend_from_slice(before);
+        let digits = escaped
             .get(..3)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
+            .and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(code) => {
-                plain.push(char::from(code));
+                plain.push(code);
                 rest = &escaped[3..];
             }
             None => {
-                plain.push('\\');
+                plain.push(b'\\');
                 rest = escaped;
             }
         }
     }
-    plain.push_str(rest);
-    plain
+    plain.extend_from_slice(rest);
+    OsString::from_vec(plain)
+}
+
+/// The mounts that their paths lead to. Others are hidden: something was mounted over them, or over a directory above them.
+pub(super) fn visible<'t>(mounts: Vec<Mount<'t>>) -> Vec<Mount<'t>> {
+    let ids: HashMap<u64, ()> = mounts.iter().map(|mount| (mount.id, ())).collect();
+    let mut children: HashMap<u64, Vec<(u64, &Path)>> = HashMap::new();
+    for mount in &mounts {
+        let on = children.entry(mount.parent).or_default();
+        on.push((mount.id, &mount.point));
+    }
+    // The mount on which the root is: it is not in the table.
+    let is_root = |mount: &&Mount<'_>| {
+        mount.point == Path::new("/")
+            && (!ids.contains_key(&mount.parent) || mount.parent == mount.id)
+    };
+    let Some(root) = mounts.iter().find(is_root).map(|mount| mount.id) else {
+        return mounts;
+    };
+    let leads_to = |path: &Path| {
+        let mut at = root;
+        // Each step goes to another mount, of which there are so many.
+        for _ in 0..mounts.len() {
+            let steps = children.get(&at).into_iter().flatten();
+            let on_the_way = steps.filter(|(id, point)| *id != at && path.starts_with(point));
+            match on_the_way.min_by_key(|(_, point)| point.as_os_str().len()) {
+                Some((next, _)) => at = *next,
+                None => break,
+            }
+        }
+        at
+    };
+    let seen: Vec<bool> = mounts
+        .iter()
+        .map(|mount| leads_to(&mount.point) == mount.id)
+        .collect();
+    let mut seen = seen.into_iter();
+    let mut mounts = mounts;
+    mounts.retain(|_| seen.next() == Some(true));
+    mounts
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use proptest::prelude::*;
 
-    use super::{Mount, parse};
+    use super::{Mount, parse, visible};
 
     #[test]
     fn fields_are_found_however_many_tags_there_are() {
@@ -76,30 +129,71 @@ mod tests {
 nonsense
 1 2 3 4 5 rw - ext4
 ";
-        let mounts: Vec<_> = parse(table).collect();
+        let mounts: Vec<_> = parse(table.as_bytes()).collect();
         let root = Mount {
-            id: "254:0",
-            root: "/".to_owned(),
-            point: "/".to_owned(),
-            kind: "ext4",
+            id: 27,
+            parent: 1,
+            number: "254:0".into(),
+            root: "/".into(),
+            point: "/".into(),
+            kind: "ext4".into(),
             source: "/dev/vda".to_owned(),
-            options: "rw,discard",
+            options: "rw,discard".into(),
         };
         let odd = Mount {
-            id: "0:31",
-            root: "/sub\\dir".to_owned(),
-            point: "/mnt/with a\tspace\n3".to_owned(),
-            kind: "fuse.sshfs",
+            id: 36,
+            parent: 35,
+            number: "0:31".into(),
+            root: "/sub\\dir".into(),
+            point: "/mnt/with a\tspace\n3".into(),
+            kind: "fuse.sshfs".into(),
             source: "me@host:/a b".to_owned(),
-            options: "rw,user_id=0",
+            options: "rw,user_id=0".into(),
         };
         assert_eq!(mounts, [root, odd]);
+    }
+
+    #[test]
+    fn a_path_need_not_be_utf_8() {
+        let table = b"1 0 8:1 / /mnt/cass\xe9 rw - ext4 /dev/sd\xff rw\n";
+        let mounts: Vec<_> = parse(table).collect();
+        assert_eq!(mounts[0].point.as_os_str().as_bytes(), b"/mnt/cass\xe9");
+        assert_eq!(mounts[0].source, "/dev/sd\u{fffd}");
+    }
+
+    #[test]
+    fn a_mount_under_another_is_hidden() {
+        let table = "\
+20 1 8:1 / / rw - ext4 /dev/sda1 rw
+21 20 8:2 / /top/a rw - ext4 /dev/sdb rw
+22 20 8:3 / /top/b rw - ext4 /dev/sdc rw
+23 20 8:4 / /topmost rw - ext4 /dev/sdd rw
+24 20 8:5 / /top rw - ext4 /dev/sde rw
+25 24 8:6 / /top/a rw - ext4 /dev/sdf rw
+26 20 8:7 / /home rw - ext4 /dev/sdg rw
+27 26 0:30 / /home rw - tmpfs tmpfs rw
+28 20 8:8 / /same rw - ext4 /dev/sdh rw
+29 28 8:9 / /same rw - ext4 /dev/sdi rw
+30 29 8:10 / /same/below rw - ext4 /dev/sdj rw
+";
+        let seen: Vec<u64> = visible(parse(table.as_bytes()).collect())
+            .iter()
+            .map(|mount| mount.id)
+            .collect();
+        assert_eq!(seen, [20, 23, 24, 25, 27, 29, 30]);
+        // Of a table without a root, or with mounts that are each on the other, nothing is known.
+        for table in [
+            "2 9 8:1 / /a rw - ext4 a rw\n",
+            "1 0 8:1 / / rw - ext4 a rw\n2 3 8:2 / /a rw - x b rw\n3 2 8:3 / /a rw - x c rw\n",
+        ] {
+            visible(parse(table.as_bytes()).collect());
+        }
     }
 
     proptest! {
         #[test]
         fn no_table_panics(table in "(\\PC|\n| - |\\\\| )*") {
-            parse(&table).count();
+            parse(table.as_bytes()).count();
         }
     }
 
@@ -107,7 +201,7 @@ nonsense
     fn fuzz_mountinfo() {
         let seed = include_bytes!("../../tests/fixtures/mountinfo-odd.txt");
         crate::fuzzing::run("mountinfo", &[seed], |bytes| {
-            parse(&String::from_utf8_lossy(bytes)).count();
+            visible(parse(bytes).collect());
         });
     }
 }

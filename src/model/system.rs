@@ -197,28 +197,36 @@ pub struct Disk {
     /// The file system's type, e.g. `ext4`. Source: `/proc/self/mountinfo`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Used space, in GiB, as `df` counts it; absent while it is stuck. Source: `statvfs`.
+    /// Used space, in GiB, as `df` counts it; absent where it has no figures. Source: `statvfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<f64>,
-    /// Its size, in GiB; absent while it is stuck. Source: `statvfs`.
+    /// Its size, in GiB; absent where it has no figures. Source: `statvfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<f64>,
-    /// Space that ordinary users may still fill, in GiB; absent while it is stuck. Source: `statvfs`.
+    /// Space that ordinary users may still fill, in GiB; absent where it has no figures. Source: `statvfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<f64>,
-    /// Used inodes; absent while it is stuck, and where it does not count them. Source: `statvfs`.
+    /// Used inodes; absent where it has no figures, and where it does not count them. Source: `statvfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inodes_used: Option<u64>,
-    /// Inodes; absent while it is stuck, and where it does not count them. Source: `statvfs`.
+    /// Inodes; absent where it has no figures, and where it does not count them. Source: `statvfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inodes_total: Option<u64>,
     /// True while it has not answered for more than a second; absent otherwise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stuck: bool,
+    /// Why it has no figures, where it is not stuck: the kernel's answer, such as `Permission denied` where the agent's user may not
+    /// look; absent otherwise. Source: `fstatvfs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// True where the file system as a whole cannot be written to, as the kernel makes it after errors of its device, too; absent
     /// otherwise. Source: its own options in `/proc/self/mountinfo`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub readonly: bool,
+    /// Whether it cannot be asked: it is stuck, or answers with an error. That the agent may not look at it is no failure. Not on
+    /// the wire.
+    #[serde(skip)]
+    pub failed: bool,
     /// Its space as it is counted. Not on the wire.
     #[serde(skip)]
     pub exact: Option<Space>,

@@ -85,9 +85,9 @@ impl HostRoot {
 
     /// The path on the host of what is seen at this one; none where that is not the host's.
     #[must_use]
-    pub fn path_on_host(&self, path: &str) -> Option<String> {
-        let below = Path::new(path).strip_prefix(&self.0).ok()?;
-        Some(format!("/{}", below.display()))
+    pub fn path_on_host(&self, path: &Path) -> Option<PathBuf> {
+        let below = path.strip_prefix(&self.0).ok()?;
+        Some(Path::new("/").join(below))
     }
 }
 
@@ -119,15 +119,24 @@ mod tests {
     fn the_hosts_files_are_below_it() {
         let own = HostRoot::default();
         assert_eq!(own.file("/etc/passwd"), Path::new("/etc/passwd"));
-        assert_eq!(own.path_on_host("/srv").as_deref(), Some("/srv"));
+        assert_eq!(
+            own.path_on_host(Path::new("/srv")).as_deref(),
+            Some(Path::new("/srv"))
+        );
         for text in ["/host", "/host/", "//host/."] {
             let host = HostRoot::parse(text).unwrap();
             assert_eq!(host.directory(), Path::new("/host"));
             assert_eq!(host.file("/etc/passwd"), Path::new("/host/etc/passwd"));
-            assert_eq!(host.path_on_host("/host").as_deref(), Some("/"));
-            assert_eq!(host.path_on_host("/host/a b").as_deref(), Some("/a b"));
-            assert_eq!(host.path_on_host("/hostile"), None);
-            assert_eq!(host.path_on_host("/"), None);
+            assert_eq!(
+                host.path_on_host(Path::new("/host")).as_deref(),
+                Some(Path::new("/"))
+            );
+            assert_eq!(
+                host.path_on_host(Path::new("/host/a b")).as_deref(),
+                Some(Path::new("/a b"))
+            );
+            assert_eq!(host.path_on_host(Path::new("/hostile")), None);
+            assert_eq!(host.path_on_host(Path::new("/")), None);
         }
         for text in ["host", "./host", "/host/../etc", "~"] {
             assert!(HostRoot::parse(text).is_err(), "{text}");

@@ -27,6 +27,7 @@ mod host;
 mod later;
 mod layers;
 mod metrics;
+mod mounts;
 mod nats;
 mod nats_examples;
 mod odd_host;

@@ -1,32 +1,26 @@
 //! The host's file systems: which there are, and how full they are.
 //!
-//! Asking a file system may take for ever (a network's, whose server is gone; one in a program that hangs), so
-//! a thread asks. One that hangs is left to it, and another thread asks the rest.
+//! Three things are different: a file system that does not answer, one that the agent's user may not look at, and one that
+//! tells no figures. Only the first is an alarm.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod ask;
+
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{StatVfs, Timespec};
 
 use crate::collect::mountinfo::{self, Mount};
+use crate::collect::net_dev::published_names;
 use crate::model::{Disk, Space, figure};
 use crate::settings::HostRoot;
+use ask::{Answer, Asker, Place};
 
 const GIB: f64 = 1_073_741_824.0;
-/// How long a file system may take to answer before it counts as stuck; also what a reading waits at the most,
-/// for all of them together.
-const STUCK_AFTER: Duration = Duration::from_secs(1);
-/// How long a reading waits for one whose last figures are known.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// The most threads that wait for file systems that hang.
-const MOST_WAITING: usize = 64;
-
 /// File systems of other hosts, and those that keep data on devices which they do not name.
 const WITHOUT_DEVICE: [&str; 14] = [
     "9p", "afs", "beegfs", "ceph", "cifs", "fuseblk", "gpfs", "lustre", "nfs", "nfs4", "orangefs",
@@ -89,18 +83,16 @@ pub(super) struct Disks {
     table: Option<File>,
     /// None until it has been read.
     mounted: Option<Vec<Mounted>>,
-    /// The last answers, by mount point; none where it was an error.
-    known: HashMap<String, Option<Full>>,
     asker: Asker,
 }
 
 /// A file system and where it is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mounted {
-    /// On the host.
+    /// On the host. A path that is not UTF-8 has its odd bytes replaced.
     point: String,
     /// By this process.
-    seen_at: String,
+    place: Place,
     device: String,
     kind: String,
     /// As a whole: that it is mounted so for this process, by its unit or in a container, says nothing.
@@ -113,12 +105,11 @@ impl Disks {
             host,
             table: None,
             mounted: None,
-            known: HashMap::new(),
             asker: Asker::default(),
         }
     }
 
-    /// Every file system that keeps data. Sources: `/proc/self/mountinfo` and `statvfs`.
+    /// Every file system that keeps data. Sources: `/proc/self/mountinfo` and `fstatvfs`.
     pub(super) fn read(&mut self) -> io::Result<Vec<Disk>> {
         let file = match &mut self.table {
             Some(file) => file,
@@ -130,38 +121,64 @@ impl Disks {
             self.mounted = None;
             file.rewind()?;
             file.read_to_end(&mut table)?;
-            let table = String::from_utf8_lossy(&table);
-            self.mounted = Some(with_data(mountinfo::parse(&table), &self.host));
+            let mounted = with_data(mountinfo::parse(&table).collect(), &self.host);
+            self.mounted = Some(mounted);
         }
         let mounted = self.mounted.as_deref().unwrap_or_default();
-        let points: Vec<&str> = mounted.iter().map(|one| one.seen_at.as_str()).collect();
-        self.asker.ask(&points, &mut self.known);
-        let there: HashSet<&str> = points.into_iter().collect();
-        self.known.retain(|point, _| there.contains(point.as_str()));
+        let places: Vec<&Place> = mounted.iter().map(|one| &one.place).collect();
+        self.asker.ask(&places);
+        let mut has_moved = false;
         let disks = mounted.iter().filter_map(|mounted| {
-            let stuck = self.asker.is_stuck(&mounted.seen_at);
-            // One that has been asked for the first time may answer yet.
-            let known = self.known.get(&mounted.seen_at).filter(|_| !stuck);
-            let full = match known {
-                Some(full) => *full,
-                None if stuck => None,
-                None => return None,
-            };
-            Some(Disk {
+            let place = &mounted.place;
+            let disk = Disk {
                 mount: mounted.point.clone(),
                 device: mounted.device.clone(),
                 kind: mounted.kind.clone(),
-                used: full.map(|full| full.used),
-                total: full.map(|full| full.total),
-                available: full.map(|full| full.available),
-                inodes_used: full.and_then(|full| full.inodes).map(|(used, _)| used),
-                inodes_total: full.and_then(|full| full.inodes).map(|(_, total)| total),
-                stuck,
                 readonly: mounted.readonly,
-                exact: full.map(|full| full.exact),
-            })
+                ..Disk::default()
+            };
+            if self.asker.is_stuck(place) {
+                return Some(Disk {
+                    stuck: true,
+                    failed: true,
+                    ..disk
+                });
+            }
+            // One that has been asked for the first time may answer yet.
+            match self.asker.answer(place)? {
+                Answer::Full(full) => Some(Disk {
+                    used: Some(full.used),
+                    total: Some(full.total),
+                    available: Some(full.available),
+                    inodes_used: full.inodes.map(|(used, _)| used),
+                    inodes_total: full.inodes.map(|(_, total)| total),
+                    exact: Some(full.exact),
+                    ..disk
+                }),
+                Answer::NoFigures => Some(Disk {
+                    error: Some("it tells no figures".to_owned()),
+                    ..disk
+                }),
+                Answer::Elsewhere => {
+                    has_moved = true;
+                    None
+                }
+                Answer::Failed(errno) => {
+                    let error = io::Error::from(*errno);
+                    Some(Disk {
+                        failed: error.kind() != io::ErrorKind::PermissionDenied,
+                        error: Some(error.to_string()),
+                        ..disk
+                    })
+                }
+            }
         });
-        Ok(disks.collect())
+        let disks = disks.collect();
+        if has_moved {
+            // The table was older than what was found.
+            self.mounted = None;
+        }
+        Ok(disks)
     }
 }
 
@@ -172,49 +189,54 @@ fn has_changed(table: &File) -> bool {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // If in doubt it is read anew.
+    // If in doubt it is read again.
     poll(&mut change, Some(&at_once)).map_or(true, |changed| changed > 0)
 }
 
 /// Those that keep data, each once, by mount point.
-fn with_data<'t>(mounts: impl Iterator<Item = Mount<'t>>, host: &HostRoot) -> Vec<Mounted> {
-    // What is mounted last at a point hides what was there before.
-    let visible: BTreeMap<String, Mount<'_>> =
-        mounts.map(|mount| (mount.point.clone(), mount)).collect();
-    let on_host = |mount: Mount<'t>| Some((host.path_on_host(&mount.point)?, mount));
-    let mut mounts: Vec<(String, Mount<'_>)> = visible
-        .into_values()
-        .filter_map(on_host)
+fn with_data(mounts: Vec<Mount<'_>>, host: &HostRoot) -> Vec<Mounted> {
+    let visible = mountinfo::visible(mounts).into_iter();
+    let mut mounts: Vec<(PathBuf, Mount<'_>)> = visible
+        .filter_map(|mount| Some((host.path_on_host(&mount.point)?, mount)))
         .filter(|(point, mount)| keeps_data(point, mount))
         .collect();
-    // Rather the whole than one of its directories, and rather where it is easy to find.
-    mounts.sort_by_key(|(point, mount)| (mount.root != "/", point.len()));
+    // Prefer the file system's root, then the shortest mount point.
+    mounts.sort_by_key(|(point, mount)| {
+        let is_part = mount.root.as_os_str() != "/";
+        (is_part, point.as_os_str().len())
+    });
     let mut seen = HashSet::new();
     mounts.retain(|(_, mount)| {
-        // The parts of a file system (btrfs) have numbers of their own, and one device.
-        let device = match mount.source.as_str() {
-            source if source.starts_with("/dev/") => source,
-            _ => mount.id,
+        // The parts of a btrfs have numbers of their own, and one device. Of others the number tells: programs may give
+        // their file systems any device's name.
+        let device = match &*mount.kind {
+            "btrfs" => mount.source.clone(),
+            _ => mount.number.clone().into_owned(),
         };
-        seen.insert(device.to_owned())
+        seen.insert(device)
     });
-    let mut mounted: Vec<Mounted> = mounts
+    mounts.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let points = mounts.iter().map(|(point, _)| point.as_os_str().as_bytes());
+    let points = published_names(points);
+    mounts
         .into_iter()
-        .map(|(point, mount)| Mounted {
+        .zip(points)
+        .map(|((_, mount), point)| Mounted {
             point,
-            seen_at: mount.point,
+            place: Place {
+                mount: mount.id,
+                path: mount.point,
+            },
             device: mount.source,
-            kind: mount.kind.to_owned(),
+            kind: mount.kind.into_owned(),
             readonly: mount.options.split(',').any(|option| option == "ro"),
         })
-        .collect();
-    mounted.sort_by(|a, b| a.point.cmp(&b.point));
-    mounted
+        .collect()
 }
 
-fn keeps_data(point: &str, mount: &Mount<'_>) -> bool {
-    let kind = mount.kind;
-    if point == "/" {
+fn keeps_data(point: &Path, mount: &Mount<'_>) -> bool {
+    let kind = &*mount.kind;
+    if point == Path::new("/") || kind == "fuse" {
         return true;
     }
     if kind.starts_with("fuse.") {
@@ -224,101 +246,17 @@ fn keeps_data(point: &str, mount: &Mount<'_>) -> bool {
     on_device || WITHOUT_DEVICE.contains(&kind)
 }
 
-/// Asks file systems how full they are.
-#[derive(Default)]
-struct Asker {
-    /// None before the first question, and where it was left to a file system that hangs.
-    thread: Option<Thread>,
-    /// Those that wait for an answer, by mount point, with the moment of the question.
-    waiting: HashMap<String, (Instant, Thread)>,
-}
-
-/// A thread that asks one file system after the other.
-struct Thread {
-    points: Sender<String>,
-    answers: Receiver<io::Result<Full>>,
-}
-
-impl Asker {
-    /// Notes the answers of these file systems, as far as they come in time.
-    fn ask(&mut self, points: &[&str], known: &mut HashMap<String, Option<Full>>) {
-        let end = Instant::now() + STUCK_AFTER;
-        self.waiting
-            .retain(|point, (_, thread)| match thread.answers.try_recv() {
-                Ok(answer) => {
-                    known.insert(point.clone(), answer.ok());
-                    false
-                }
-                Err(_) => true,
-            });
-        for &point in points {
-            let now = Instant::now();
-            if now >= end || self.waiting.len() >= MOST_WAITING {
-                return;
-            }
-            if self.waiting.contains_key(point) {
-                continue;
-            }
-            let patience = if known.contains_key(point) {
-                PATIENCE
-            } else {
-                STUCK_AFTER
-            };
-            let Some(thread) = self.thread.take().or_else(Thread::start) else {
-                return;
-            };
-            if thread.points.send(point.to_owned()).is_err() {
-                continue;
-            }
-            match thread.answers.recv_timeout(patience.min(end - now)) {
-                Ok(answer) => {
-                    known.insert(point.to_owned(), answer.ok());
-                    self.thread = Some(thread);
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.waiting.insert(point.to_owned(), (now, thread));
-                }
-                Err(RecvTimeoutError::Disconnected) => {}
-            }
-        }
-    }
-
-    /// Whether a file system has not answered for so long that it counts as stuck.
-    fn is_stuck(&self, point: &str) -> bool {
-        let asked = self.waiting.get(point);
-        asked.is_some_and(|(asked, _)| asked.elapsed() >= STUCK_AFTER)
-    }
-}
-
-impl Thread {
-    /// None where the system has no more threads to give.
-    fn start() -> Option<Self> {
-        let (points, asked) = channel::<String>();
-        let (answer, answers) = channel();
-        let ask = move || {
-            for point in asked {
-                let full = rustix::fs::statvfs(Path::new(&point)).map(|stat| Full::of(&stat));
-                if answer.send(full.map_err(io::Error::from)).is_err() {
-                    return;
-                }
-            }
-        };
-        thread::Builder::new()
-            .name("file systems".to_owned())
-            .spawn(ask)
-            .ok()?;
-        Some(Self { points, answers })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Disks, Mounted, with_data};
+    use super::{Disks, Mounted, Place, with_data};
     use crate::collect::mountinfo;
     use crate::settings::HostRoot;
 
     fn mounted(table: &str) -> Vec<Mounted> {
-        with_data(mountinfo::parse(table), &HostRoot::default())
+        with_data(
+            mountinfo::parse(table.as_bytes()).collect(),
+            &HostRoot::default(),
+        )
     }
 
     fn points(table: &str) -> Vec<String> {
@@ -344,13 +282,13 @@ mod tests {
     #[test]
     fn a_device_counts_once_where_it_is_whole_and_near() {
         let table = "\
-1 0 8:1 /docker /var/lib/docker rw - ext4 /dev/sda1 rw
-2 0 8:1 / /mnt/again rw - ext4 /dev/sda1 rw
+1 3 8:1 /docker /var/lib/docker rw - ext4 /dev/sda1 rw
+2 3 8:1 / /mnt/again rw - ext4 /dev/sda1 rw
 3 0 8:1 / / rw - ext4 /dev/sda1 rw
-4 0 0:40 /home /home rw - btrfs /dev/sdb rw,subvol=/home
-5 0 0:41 / /data rw - btrfs /dev/sdb rw,subvol=/
-6 0 0:50 / /nas/a rw - nfs4 server:/a rw
-7 0 0:51 / /nas/b rw - nfs4 server:/b rw
+4 3 0:40 /home /home rw - btrfs /dev/sdb rw,subvol=/home
+5 3 0:41 / /data rw - btrfs /dev/sdb rw,subvol=/
+6 3 0:50 / /nas/a rw - nfs4 server:/a rw
+7 3 0:51 / /nas/b rw - nfs4 server:/b rw
 ";
         assert_eq!(points(table), ["/", "/data", "/nas/a", "/nas/b"]);
     }
@@ -359,7 +297,7 @@ mod tests {
     fn read_only_is_the_file_system_and_not_the_mount() {
         let table = "\
 1 0 8:1 / / ro - ext4 /dev/sda1 rw,errors=remount-ro
-2 0 8:2 / /broken rw - ext4 /dev/sdb1 ro,errors=remount-ro
+2 1 8:2 / /broken rw - ext4 /dev/sdb1 ro,errors=remount-ro
 ";
         let readonly = mounted(table).into_iter().map(|one| one.readonly);
         assert_eq!(readonly.collect::<Vec<_>>(), [false, true]);
@@ -369,12 +307,15 @@ mod tests {
     fn what_is_hidden_is_not_there_and_the_root_always_is() {
         let table = "\
 1 0 0:30 / / rw - overlay overlay rw
-2 0 8:1 / /mnt rw - ext4 /dev/sda1 rw
-3 0 0:31 / /mnt rw - tmpfs tmpfs rw
+2 1 8:1 / /mnt rw - ext4 /dev/sda1 rw
+3 2 0:31 / /mnt rw - tmpfs tmpfs rw
 ";
         let root = Mounted {
             point: "/".to_owned(),
-            seen_at: "/".to_owned(),
+            place: Place {
+                mount: 1,
+                path: "/".into(),
+            },
             device: "overlay".to_owned(),
             kind: "overlay".to_owned(),
             readonly: false,
@@ -384,19 +325,46 @@ mod tests {
     }
 
     #[test]
+    fn programs_may_share_a_devices_name_and_need_no_subtype() {
+        let table = "\
+1 0 8:1 / / rw - ext4 /dev/sda1 rw
+2 1 0:41 / /keybase rw - fuse /dev/fuse rw
+3 1 0:42 / /other rw - fuse /dev/fuse rw
+4 1 0:43 / /sshfs rw - fuse.sshfs /dev/fuse rw
+5 1 0:43 / /sshfs/again rw - fuse.sshfs /dev/fuse rw
+6 1 0:44 / /doc rw - fuse.portal portal rw
+";
+        assert_eq!(points(table), ["/", "/keybase", "/other", "/sshfs"]);
+    }
+
+    #[test]
+    fn points_that_are_not_utf_8_are_told_apart() {
+        let table = b"1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /m\xe9 rw - ext4 /dev/b rw\n3 1 8:3 / /m\xe8 rw - ext4 /dev/c rw\n";
+        let mounted = with_data(mountinfo::parse(table).collect(), &HostRoot::default());
+        let mut points: Vec<_> = mounted.iter().map(|one| &one.point).collect();
+        points.dedup();
+        assert_eq!(points.len(), 3, "{points:?}");
+        assert!(
+            points[1..]
+                .iter()
+                .all(|point| point.starts_with("/m\u{fffd}"))
+        );
+    }
+
+    #[test]
     fn in_a_container_only_the_hosts_count() {
         let table = "\
 1 0 0:30 / / rw - overlay overlay rw
-2 0 8:1 / /host rw - ext4 /dev/sda1 rw
-3 0 8:2 / /host/srv rw - ext4 /dev/sda2 rw
-4 0 8:1 /var/lib/docker/containers/1/hosts /etc/hosts rw - ext4 /dev/sda1 rw
-5 0 8:3 / /hostile rw - ext4 /dev/sda3 rw
+2 1 8:1 / /host rw - ext4 /dev/sda1 rw
+3 2 8:2 / /host/srv rw - ext4 /dev/sda2 rw
+4 1 8:1 /var/lib/docker/containers/1/hosts /etc/hosts rw - ext4 /dev/sda1 rw
+5 1 8:3 / /hostile rw - ext4 /dev/sda3 rw
 ";
         let host = HostRoot::parse("/host").unwrap();
-        let mounted = with_data(mountinfo::parse(table), &host);
+        let mounted = with_data(mountinfo::parse(table.as_bytes()).collect(), &host);
         let places: Vec<(&str, &str)> = mounted
             .iter()
-            .map(|one| (one.point.as_str(), one.seen_at.as_str()))
+            .map(|one| (one.point.as_str(), one.place.path.to_str().unwrap()))
             .collect();
         assert_eq!(places, [("/", "/host"), ("/srv", "/host/srv")]);
     }
@@ -413,6 +381,6 @@ mod tests {
             assert!((root.used.unwrap() - used).abs() < 0.1);
             assert!(!root.stuck);
         }
-        assert!(disks.asker.waiting.is_empty());
+        assert!(!disks.asker.is_waiting());
     }
 }

@@ -268,7 +268,8 @@ fn disks(snapshot: &Snapshot) -> Vec<Row> {
         .map(|disk| {
             let used = match (disk.used, disk.total) {
                 (Some(used), Some(total)) => percent(share(used, total)),
-                _ => Value::text("stuck").level(Level::Bad),
+                _ if disk.stuck => Value::text("stuck").level(Level::Bad),
+                _ => Value::unknown(),
             };
             let inodes = match (disk.inodes_used, disk.inodes_total) {
                 (Some(used), Some(total)) => percent(share(used as f64, total as f64)),

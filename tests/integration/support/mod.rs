@@ -5,6 +5,7 @@ mod busy;
 mod certificates;
 mod client;
 mod delay;
+pub(crate) mod fuse;
 mod hello;
 mod hub;
 pub(crate) mod kernel;

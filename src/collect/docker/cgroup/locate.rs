@@ -24,7 +24,7 @@ impl Mounts {
     /// Reads the text of `mountinfo`; what is no control group is left out.
     pub(crate) fn parse(mountinfo: &str) -> Self {
         Self(
-            mountinfo::parse(mountinfo)
+            mountinfo::parse(mountinfo.as_bytes())
                 .filter_map(|mount| cgroups(&mount))
                 .collect(),
         )
@@ -51,15 +51,15 @@ impl Mounts {
 }
 
 fn cgroups(mount: &mountinfo::Mount<'_>) -> Option<Mount> {
-    let controllers = match mount.kind {
+    let controllers = match &*mount.kind {
         "cgroup2" => None,
         "cgroup" => Some(mount.options.split(',').map(str::to_owned).collect()),
         _ => return None,
     };
     Some(Mount {
         controllers,
-        root: mount.root.clone(),
-        point: PathBuf::from(&mount.point),
+        root: mount.root.to_str()?.to_owned(),
+        point: mount.point.clone(),
     })
 }
 

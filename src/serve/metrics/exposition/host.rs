@@ -129,8 +129,8 @@ fn file_systems(families: &mut Families<'_>, system: &SystemMetrics) -> fmt::Res
     )?;
     families.gauge(
         "node_filesystem_device_error",
-        "Whether the file system cannot be asked: it answers with an error, or not for more than a second",
-        each(|disk| Some(is(disk.exact.is_none()))),
+        "Whether the file system cannot be asked: it answers with an error, or not for more than a second. A lack of permission does not count",
+        each(|disk| Some(is(disk.failed))),
     )?;
     families.gauge(
         "node_filesystem_readonly",
