@@ -4,7 +4,7 @@
 mod locate;
 mod parse;
 
-pub(super) use locate::Mounts;
+pub(super) use locate::{Mounts, names, of_process};
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locate::{Groups, locate, names, of_process};
+use locate::{Groups, locate};
 
 use super::usage::{CpuReading, Reading, Usage};
 use crate::collect::{net_dev, pressure};
