@@ -33,7 +33,7 @@ const LIST_ANEW: Duration = Duration::from_secs(60);
 /// How old it may be while it says of a container `Up 3 seconds`.
 const LIST_YOUNG_ANEW: Duration = Duration::from_secs(1);
 /// When a container is inspected again after an inspection without an answer.
-const INSPECT_AGAIN: Duration = Duration::from_secs(30);
+const INSPECT_AGAIN: Duration = Duration::from_secs(15);
 /// For how long an answer shows that the engine is there.
 const ANSWERED: Duration = Duration::from_secs(1);
 /// Containers that are inspected at once.

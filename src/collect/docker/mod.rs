@@ -131,6 +131,10 @@ impl ContainerSource {
         let mut lost = Vec::new();
         let mut fresh = Vec::new();
         for (index, (container, figures)) in running.iter().zip(figured.figures).enumerate() {
+            // Its figures are right. What the engine says of it may be stale.
+            if let (Ok(_), Inspection::Failed { error, .. }) = (&figures, &container.inspection) {
+                measured.fail(container, error.clone());
+            }
             match figures {
                 Ok(Figures { now, before }) => match before {
                     Some(before) => measured.add(index, &self.labels, now, Some(&before)),
