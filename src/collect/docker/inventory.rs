@@ -488,10 +488,11 @@ impl Follower {
                 }
             }
         });
-        let running: Vec<_> = stream::iter(inspected)
+        let mut running: Vec<_> = stream::iter(inspected)
             .buffered(INSPECTIONS_AT_ONCE)
             .collect()
             .await;
+        find_processes(&mut running).await;
         self.running = Arc::new(running);
         self.due.clear();
         self.all_due = false;
@@ -512,7 +513,7 @@ impl Follower {
     }
 }
 
-/// Inspects a container, and looks for its first process. Where the engine does not answer, what was known stands.
+/// Inspects a container. Where the engine does not answer, what was known stands.
 async fn inspect(
     call: &Call,
     id: &str,
@@ -520,15 +521,36 @@ async fn inspect(
 ) -> (Inspection, Option<FirstProcess>) {
     let last = before.as_ref().and_then(|one| one.inspection.answer());
     let inspection = Inspection::of(call, id, last.cloned()).await;
-    let process = match &inspection {
-        Inspection::Done(inspected) => {
-            let (pid, id) = (inspected.pid, id.to_owned());
-            let look = move || FirstProcess::of_container(Path::new("/proc"), pid, &id);
-            // Fails where the runtime ends only.
-            spawn_blocking(look).await.unwrap_or_default()
-        }
+    let process = match inspection {
+        // It may have been restarted: its process is looked for again.
+        Inspection::Done(_) | Inspection::Due => None,
         Inspection::Failed { .. } => before.and_then(|one| one.process),
-        Inspection::Due => None,
     };
     (inspection, process)
+}
+
+/// Finds the first processes of the containers that have new ones.
+async fn find_processes(running: &mut [Running]) {
+    let mut unknown = Vec::new();
+    for (index, one) in running.iter_mut().enumerate() {
+        let pid = one.inspection.done().map_or(0, |inspected| inspected.pid);
+        one.process = one.process.filter(|process| process.is(pid));
+        if one.process.is_none() && pid > 0 {
+            unknown.push((index, pid, one.listed.id.clone()));
+        }
+    }
+    if unknown.is_empty() {
+        return;
+    }
+    let find = move || -> Vec<(usize, Option<FirstProcess>)> {
+        let of = |pid, id: &str| FirstProcess::of_container(Path::new("/proc"), pid, id);
+        let unknown = unknown.into_iter();
+        unknown
+            .map(|(index, pid, id)| (index, of(pid, &id)))
+            .collect()
+    };
+    // Fails only where the runtime ends.
+    for (index, process) in spawn_blocking(find).await.unwrap_or_default() {
+        running[index].process = process;
+    }
 }

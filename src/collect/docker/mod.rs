@@ -137,7 +137,7 @@ impl ContainerSource {
             }
             match figures {
                 Ok(Figures { now, before }) => match before {
-                    Some(before) => measured.add(index, &self.labels, now, Some(&before)),
+                    Some(before) => measured.add(index, &self.labels, &now, Some(&before)),
                     None => fresh.push(index),
                 },
                 Err(Miss::Lost) => lost.push(index),
@@ -185,7 +185,7 @@ impl ContainerSource {
         if let Ok(Some(again)) = self.direct.read_within(patience, read).await {
             for (index, figures) in lost.into_iter().chain(fresh).zip(again.figures) {
                 if let Ok(Figures { now, before }) = figures {
-                    measured.add(index, &self.labels, now, before.as_ref());
+                    measured.add(index, &self.labels, &now, before.as_ref());
                 }
             }
         }
@@ -229,9 +229,9 @@ impl ContainerSource {
                     measured.by_engine += 1;
                     let before = previous.map(|previous| &previous.cpu);
                     let before = before.or(engines_own.as_ref());
+                    measured.add(index, patterns, &reading, before);
                     let id = container.listed.id.clone();
-                    measured.readings.insert(id, reading.clone());
-                    measured.add(index, patterns, reading, before);
+                    measured.readings.insert(id, reading);
                 }
                 // It stopped between the list and the answer.
                 Ok(None) | Err(EngineError::Gone) => {}
@@ -287,12 +287,12 @@ impl Measured {
         &mut self,
         index: usize,
         patterns: &LabelPatterns,
-        now: Reading,
+        now: &Reading,
         before: Option<&CpuReading>,
     ) {
         let one = &self.running[index];
         let inspected = one.inspection.done();
-        let mut published = publish(&one.listed, inspected, patterns, &now, before);
+        let mut published = publish(&one.listed, inspected, patterns, now, before);
         // The clock may have been set since the engine noted when it started the container.
         if let Some(uptime) = one.uptime() {
             published.uptime = Some(uptime.as_secs());

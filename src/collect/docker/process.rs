@@ -40,6 +40,11 @@ impl FirstProcess {
         (same && names(&cgroup, id)).then_some(Self { pid, start })
     }
 
+    /// Whether it has this id.
+    pub(super) fn is(&self, pid: u32) -> bool {
+        self.pid == pid
+    }
+
     /// Whether it has ended. Blocks.
     pub(super) fn has_ended(&self, proc: &Path) -> bool {
         match read(proc, self.pid) {

@@ -147,7 +147,7 @@ fn an_inspection_without_an_answer_closes_nothing() {
     let hangs = Arc::new(AtomicBool::new(false));
     let rule = {
         let hangs = Arc::clone(&hangs);
-        let its = format!("{}", container.short_id());
+        let its = container.short_id().to_owned();
         move |path: &str| {
             let is_inspection = path.contains(&its) && path.contains("/json");
             if is_inspection && hangs.load(Ordering::SeqCst) {
