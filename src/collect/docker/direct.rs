@@ -94,11 +94,16 @@ pub(super) struct Figured {
 }
 
 impl Direct {
-    /// Reads the files below `/proc` and the control groups that are mounted.
-    pub(super) fn new() -> Self {
+    /// Reads the files below `/proc` and the control groups that are mounted. Whether they stay open between readings is
+    /// for the caller to say: an open file keeps the network of a container that has ended.
+    pub(super) fn new(keeps_open: bool) -> Self {
         let memory = rustix::system::sysinfo();
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let kept = most_kept_files(files);
+        let kept = if keeps_open {
+            most_kept_files(files)
+        } else {
+            0
+        };
         Self {
             kernel: Kernel::new(Path::new("/proc")),
             containers: HashMap::new(),

@@ -39,6 +39,9 @@ const CALLS_AT_ONCE: usize = 512;
 const FIRST_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a round waits for the kernel's files. If they are slow, it goes on with the list and the events.
 const KERNEL_PATIENCE: Duration = Duration::from_secs(1);
+/// Up to this interval files stay open from one round to the next. An exit is noticed with the next round, and until then
+/// they keep the network and the control group of the container that has ended.
+const KEEPS_OPEN: Duration = Duration::from_secs(15);
 /// How long figures are published while no newer ones can be read, on top of three intervals.
 const STAND_FOR: Duration = Duration::from_secs(15);
 
@@ -57,6 +60,8 @@ pub struct ContainerSource {
     patience: Duration,
     /// How long figures are published while no newer ones can be read.
     stand_for: Duration,
+    /// Whether the kernel's files stay open between rounds.
+    keeps_open: bool,
     direct: Blocking<Option<Direct>, Figured>,
     /// The last readings by the engine, by container id: what the next are compared with.
     readings: HashMap<String, Reading>,
@@ -81,6 +86,7 @@ impl ContainerSource {
             labels: settings.container_labels.clone(),
             patience: patience(settings.docker_interval),
             stand_for: settings.docker_interval * 3 + STAND_FOR,
+            keeps_open: settings.docker_interval <= KEEPS_OPEN,
             direct: Blocking::new("the containers' control groups", None),
             readings: HashMap::new(),
             last: None,
@@ -99,9 +105,10 @@ impl ContainerSource {
             measured.running = Arc::clone(inventory.as_listed());
             others.extend(0..measured.running.len());
         } else {
-            let inventory = inventory.clone();
+            let (inventory, keeps_open) = (inventory.clone(), self.keeps_open);
             let read = move |direct: &mut Option<Direct>| {
-                direct.get_or_insert_with(Direct::new).read_all(&inventory)
+                let direct = direct.get_or_insert_with(|| Direct::new(keeps_open));
+                direct.read_all(&inventory)
             };
             match self.direct.read_within(KERNEL_PATIENCE, read).await? {
                 Some(figured) if figured.is_whole => {
@@ -176,8 +183,9 @@ impl ContainerSource {
             return;
         }
         measured.waited = FIRST_INTERVAL;
+        let keeps_open = self.keeps_open;
         let read = move |direct: &mut Option<Direct>| {
-            let direct = direct.get_or_insert_with(Direct::new);
+            let direct = direct.get_or_insert_with(|| Direct::new(keeps_open));
             direct.read_twice(&ids, anew.as_ref(), FIRST_INTERVAL)
         };
         // If it takes too long, the next round says so.

@@ -140,6 +140,38 @@ fn of_a_killed_engine_the_containers_go_on() {
 
 #[test]
 #[parallel]
+fn through_a_restart_with_live_restore_no_container_is_ever_missing() {
+    let mut private = PrivateEngine::prepare().with("--live-restore");
+    private.start_with_image();
+    let name = Container::run_on(private.engine(), "restored", NO_NETWORK, TALKS).keep();
+    let agent = launch().var("DOCKER_HOST", private.engine().host()).start();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    snapshots.until("the container", RECOVERY, |s| healthy(s) && shows(s, &name));
+    let uptime = |s: &Value| figures(s, &name).unwrap()["uptime"].as_u64().unwrap();
+    let mut before = 0;
+    let mut stays = |s: &Value| {
+        assert!(shows(s, &name), "{s:#}");
+        assert!(uptime(s) >= before, "it has not been started anew");
+        before = uptime(s);
+    };
+
+    // Without live-restore, dockerd ends its containers when it stops.
+    private.stop();
+    snapshots.until("the engine's absence", NOTICE, |s| {
+        stays(s);
+        docker_is_failing(s)
+    });
+    snapshots.take(4).iter().for_each(&mut stays);
+    private.start();
+    snapshots.until("the engine's return", RECOVERY, |s| {
+        stays(s);
+        healthy(s)
+    });
+    snapshots.take(3).iter().for_each(&mut stays);
+}
+
+#[test]
+#[parallel]
 fn an_inspection_without_an_answer_closes_nothing() {
     let container = Container::run("inspected", &["--network", "none"], TALKS);
     let folder = TempDir::new().unwrap();
