@@ -243,6 +243,8 @@ mod tests {
     struct Moody {
         round: u32,
         failures: u32,
+        /// How many of its rounds after those ask for another try.
+        retries: u32,
         /// How long its first rounds take, in milliseconds; later ones take no time.
         takes: Vec<u64>,
     }
@@ -259,7 +261,10 @@ mod tests {
             if self.round <= self.failures {
                 Round::failed("moody")
             } else {
-                Round::whole(self.round)
+                Round {
+                    retry: self.round <= self.failures + self.retries,
+                    ..Round::whole(self.round)
+                }
             }
         }
     }
@@ -283,6 +288,7 @@ mod tests {
         let source = Moody {
             round: 0,
             failures: 0,
+            retries: 0,
             takes: vec![2400, 2400, 2400],
         };
         let seen = observe(source, Duration::from_secs(1), 5).await;
@@ -299,6 +305,7 @@ mod tests {
         let source = Moody {
             round: 0,
             failures: 3,
+            retries: 0,
             takes: Vec::new(),
         };
         let seen = observe(source, Duration::from_secs(3600), 5).await;
@@ -307,5 +314,26 @@ mod tests {
         let recovered = seen[3].0;
         assert!((1.75..=3.6).contains(&recovered), "{seen:?}");
         assert!(seen[4].0 >= 3600.0, "{seen:?}");
+    }
+
+    #[actix::test]
+    async fn another_try_comes_after_a_pause_or_at_the_next_tick() {
+        tokio::time::pause();
+        let retrying = |retries| Moody {
+            round: 0,
+            failures: 0,
+            retries,
+            takes: Vec::new(),
+        };
+        let seen = observe(retrying(3), Duration::from_secs(3600), 5).await;
+        assert!((1.75..=3.6).contains(&seen[3].0), "{seen:?}");
+        // Ticks stay where they are.
+        assert!((3599.9..3600.1).contains(&seen[4].0), "{seen:?}");
+
+        let seen = observe(retrying(20), Duration::from_secs(1), 12).await;
+        for rounds in seen.windows(2) {
+            let apart = rounds[1].0 - rounds[0].0;
+            assert!(apart <= 1.01, "{seen:?}");
+        }
     }
 }

@@ -151,6 +151,7 @@ fn through_a_restart_with_live_restore_no_container_is_ever_missing() {
     let mut before = 0;
     let mut stays = |s: &Value| {
         assert!(shows(s, &name), "{s:#}");
+        assert!(is_fresh(s, "docker", INTERVAL), "{s:#}");
         assert!(uptime(s) >= before, "it has not been started anew");
         before = uptime(s);
     };
