@@ -400,11 +400,7 @@ fn start_collectors(
         return collectors;
     };
     let docker = DockerCollector::new(
-        ContainerSource::new(
-            containers.clone(),
-            settings.container_stats,
-            settings.container_labels.clone(),
-        ),
+        ContainerSource::new(containers.clone(), settings),
         settings.docker_interval,
         aggregator.clone().recipient(),
     );

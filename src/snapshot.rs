@@ -22,11 +22,7 @@ pub async fn take(settings: &CollectSettings) -> Snapshot {
         collect_once(&mut source).await
     };
     let docker = async {
-        let mut source = ContainerSource::new(
-            containers.clone()?,
-            settings.container_stats,
-            settings.container_labels.clone(),
-        );
+        let mut source = ContainerSource::new(containers.clone()?, settings);
         Some(collect_once(&mut source).await)
     };
     let logs = async {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use system_agent::collect::collect_once;
 use system_agent::collect::docker::{ContainerSource, Containers};
-use system_agent::settings::{ContainerStats, DockerHost, LabelPatterns};
+use system_agent::settings::{CollectSettings, DockerHost};
 
 use crate::common::bars::Bars;
 use crate::common::engine::docker;
@@ -105,13 +105,9 @@ pub(crate) fn run() {
     let (mut agent, mut floor, mut containers) = (Vec::new(), Vec::new(), 0);
     actix::System::new().block_on(async {
         let known = Containers::of(DockerHost::default());
-        let new = || {
-            ContainerSource::new(
-                known.clone(),
-                ContainerStats::Kernel,
-                LabelPatterns::default(),
-            )
-        };
+        let variables = [("CONTAINER_STATS".into(), "kernel".into())];
+        let settings = CollectSettings::from_env(variables.into_iter()).expect("good settings");
+        let new = || ContainerSource::new(known.clone(), &settings);
         let (mut source, mut first) = (new(), new());
         // The first round opens the files, the second may still read what the first could not.
         for source in [&mut source, &mut first] {

@@ -139,12 +139,7 @@ async fn containers<P: Fn(&str)>(
     let log_lines = settings.log_lines;
     let containers = Containers::of(host.clone());
     let started = Instant::now();
-    let stats = collect_once(&mut ContainerSource::new(
-        containers.clone(),
-        settings.container_stats,
-        settings.container_labels.clone(),
-    ))
-    .await;
+    let stats = collect_once(&mut ContainerSource::new(containers.clone(), settings)).await;
     report.line("container stats", started, &stats_outcome(stats));
 
     let started = Instant::now();

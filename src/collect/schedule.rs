@@ -37,6 +37,10 @@ pub struct Round<T> {
     pub error: Option<String>,
     /// For how long nothing was read, so that rates are over some time.
     pub waited: Duration,
+    /// When the sample was read, where that is not now.
+    pub read_at: Option<SystemTime>,
+    /// Whether something is missing that may be back soon: the next round need not wait for the interval.
+    pub retry: bool,
 }
 
 impl<T> Round<T> {
@@ -46,6 +50,8 @@ impl<T> Round<T> {
             sample: Some(sample),
             error: None,
             waited: Duration::ZERO,
+            read_at: None,
+            retry: false,
         }
     }
 
@@ -55,34 +61,49 @@ impl<T> Round<T> {
             sample: None,
             error: Some(error.into()),
             waited: Duration::ZERO,
+            read_at: None,
+            retry: true,
         }
     }
 }
 
 /// Reads one round and says how long it took.
 pub async fn collect_once<S: Source>(source: &mut S) -> Collected<S::Sample> {
-    time(source).await.0
+    time(source).await.collected
 }
 
-/// Reads one round and says how long it took, and for how much of that it only waited.
-async fn time<S: Source>(source: &mut S) -> (Collected<S::Sample>, Duration) {
+/// A round that has ended.
+struct Timed<T> {
+    collected: Collected<T>,
+    /// For how much of its duration it only waited.
+    waited: Duration,
+    retry: bool,
+}
+
+/// Reads one round and says how long it took.
+async fn time<S: Source>(source: &mut S) -> Timed<S::Sample> {
     let started = Instant::now();
     let round = source.collect().await;
     let collected = Collected {
         sample: round.sample,
         error: round.error,
-        collected_at: SystemTime::now(),
+        collected_at: round.read_at.unwrap_or_else(SystemTime::now),
         duration: started.elapsed(),
         stretched: None,
     };
-    (collected, round.waited)
+    Timed {
+        collected,
+        waited: round.waited,
+        retry: round.retry,
+    }
 }
 
 /// Reads `source` for ever, a round per interval, and publishes each round to `sink`.
 ///
 /// The first round starts at once. Ticks that a round outlasts are not made up for. While rounds
 /// take longer than half of the interval, only every second, third … tick is followed by one. After a round that failed as a
-/// whole the next one comes after a pause instead, until one succeeds.
+/// whole the next one comes after a pause instead, until one succeeds. After one that asks for another
+/// try, it comes after the pause or at the next tick, whichever is first.
 pub(super) async fn run<S: Source>(
     mut source: S,
     interval: Duration,
@@ -90,30 +111,37 @@ pub(super) async fn run<S: Source>(
 ) {
     let mut pace = Pace::new(interval, Instant::now());
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    sleep_until(pace.due).await;
     loop {
-        sleep_until(pace.due).await;
-        loop {
-            let (mut collected, waited) = time(&mut source).await;
-            let failed = collected.sample.is_none();
-            debug!(
-                duration_ms = collected.duration.as_millis() as u64,
-                error = collected.error,
-                "round ended"
-            );
-            if !failed {
-                pace.note(collected.duration.saturating_sub(waited));
-            }
-            collected.stretched = pace.stretched();
-            // Past the mailbox's bound, which a crowd of new sessions may have filled: a source
-            // has one round at a time. A closed mailbox means that the agent is stopping.
-            sink.do_send(collected);
-            if !failed {
-                break;
-            }
-            sleep(backoff.pause()).await;
+        let round = time(&mut source).await;
+        let mut collected = round.collected;
+        let failed = collected.sample.is_none();
+        debug!(
+            duration_ms = collected.duration.as_millis() as u64,
+            error = collected.error,
+            "round ended"
+        );
+        if !failed {
+            pace.note(collected.duration.saturating_sub(round.waited));
         }
-        backoff.reset();
-        pace.advance(Instant::now());
+        collected.stretched = pace.stretched();
+        // Past the mailbox's bound, which a crowd of new sessions may have filled: a source
+        // has one round at a time. A closed mailbox means that the agent is stopping.
+        sink.do_send(collected);
+        if failed {
+            sleep(backoff.pause()).await;
+            continue;
+        }
+        let now = Instant::now();
+        if now >= pace.due {
+            pace.advance(now);
+        }
+        if round.retry {
+            sleep_until(pace.due.min(now + backoff.pause())).await;
+        } else {
+            backoff.reset();
+            sleep_until(pace.due).await;
+        }
     }
 }
 
@@ -215,6 +243,8 @@ mod tests {
     struct Moody {
         round: u32,
         failures: u32,
+        /// How many of its rounds after those ask for another try.
+        retries: u32,
         /// How long its first rounds take, in milliseconds; later ones take no time.
         takes: Vec<u64>,
     }
@@ -231,7 +261,10 @@ mod tests {
             if self.round <= self.failures {
                 Round::failed("moody")
             } else {
-                Round::whole(self.round)
+                Round {
+                    retry: self.round <= self.failures + self.retries,
+                    ..Round::whole(self.round)
+                }
             }
         }
     }
@@ -255,6 +288,7 @@ mod tests {
         let source = Moody {
             round: 0,
             failures: 0,
+            retries: 0,
             takes: vec![2400, 2400, 2400],
         };
         let seen = observe(source, Duration::from_secs(1), 5).await;
@@ -271,6 +305,7 @@ mod tests {
         let source = Moody {
             round: 0,
             failures: 3,
+            retries: 0,
             takes: Vec::new(),
         };
         let seen = observe(source, Duration::from_secs(3600), 5).await;
@@ -279,5 +314,26 @@ mod tests {
         let recovered = seen[3].0;
         assert!((1.75..=3.6).contains(&recovered), "{seen:?}");
         assert!(seen[4].0 >= 3600.0, "{seen:?}");
+    }
+
+    #[actix::test]
+    async fn another_try_comes_after_a_pause_or_at_the_next_tick() {
+        tokio::time::pause();
+        let retrying = |retries| Moody {
+            round: 0,
+            failures: 0,
+            retries,
+            takes: Vec::new(),
+        };
+        let seen = observe(retrying(3), Duration::from_secs(3600), 5).await;
+        assert!((1.75..=3.6).contains(&seen[3].0), "{seen:?}");
+        // Ticks stay where they are.
+        assert!((3599.9..3600.1).contains(&seen[4].0), "{seen:?}");
+
+        let seen = observe(retrying(20), Duration::from_secs(1), 12).await;
+        for rounds in seen.windows(2) {
+            let apart = rounds[1].0 - rounds[0].0;
+            assert!(apart <= 1.01, "{seen:?}");
+        }
     }
 }

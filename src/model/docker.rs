@@ -98,7 +98,8 @@ pub struct Container {
     /// When it was started last, by the engine's clock. Source: the engine's `State.StartedAt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
-    /// For how long it has been running, in seconds. Source: the agent's clock less `started_at`.
+    /// For how long it has been running, in seconds. Source: the start time of its first process, by the clock since boot;
+    /// where that process cannot be seen, the agent's clock less `started_at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uptime: Option<u64>,
     /// The digest of its image's configuration, `sha256:…`: the image's id, which stays the same where a name

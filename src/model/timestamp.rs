@@ -1,5 +1,6 @@
 //! A moment, as RFC 3339 in UTC with milliseconds.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use serde::de::Error as _;
@@ -17,8 +18,8 @@ impl Timestamp {
     }
 }
 
-impl Serialize for Timestamp {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A clock before 1970 or after 9999 is said as 1970 rather than failing every snapshot.
         let year_10000 = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(253_402_300_800);
         let said = if (SystemTime::UNIX_EPOCH..year_10000).contains(&self.0) {
@@ -26,7 +27,13 @@ impl Serialize for Timestamp {
         } else {
             SystemTime::UNIX_EPOCH
         };
-        serializer.collect_str(&humantime::format_rfc3339_millis(said))
+        humantime::format_rfc3339_millis(said).fmt(f)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

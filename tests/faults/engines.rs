@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -12,7 +14,7 @@ use crate::docker::container::Container;
 use crate::docker::engine::PrivateEngine;
 use crate::docker::stand_in::{Answer, StandIn};
 use crate::support::Launch;
-use crate::trial::{Report, Trial, launch};
+use crate::trial::{INTERVAL, Report, Trial, launch};
 
 /// How soon an engine that is back must be seen.
 const RECOVERY: f64 = 15.0;
@@ -82,7 +84,10 @@ pub(crate) fn killed() -> Vec<Report> {
         .client
         .wait_until(Duration::from_secs(30), docker_is_failing);
     trial.within("noticed after", noticed, NOTICE);
+    // Its containers run on.
+    let first = trial.client.count();
     thread::sleep(Duration::from_secs(10));
+    figures_go_on(&mut trial, first, 3);
     engine.start();
     let recovered = recovery(&trial);
     trial.within("recovered after", recovered, RECOVERY);
@@ -96,9 +101,123 @@ pub(crate) fn stopped() -> Vec<Report> {
         .client
         .wait_until(Duration::from_secs(30), docker_is_failing);
     trial.within("noticed after", noticed, NOTICE);
+    let first = trial.client.count();
     thread::sleep(Duration::from_secs(60));
+    figures_go_on(&mut trial, first, 3);
     drop(frozen);
     let recovered = recovery(&trial);
+    trial.within("recovered after", recovered, RECOVERY);
+    let growth = trial.peak_growth();
+    trial.at_most("memory grew by", growth, GROWTH, "MiB");
+    vec![trial.end()]
+}
+
+/// How old the figures of a source are at most in snapshots from one on, in seconds.
+fn oldest(trial: &Trial, first: usize, source: &str) -> f64 {
+    let moment = |value: &Value| humantime::parse_rfc3339(value.as_str()?).ok();
+    let age = |snapshot: &Value| {
+        let read = moment(&snapshot["sources"][source]["collected_at"])?;
+        let age = moment(&snapshot["timestamp"])?.duration_since(read);
+        Some(age.unwrap_or_default().as_secs_f64())
+    };
+    trial.client.since(first, |lines| {
+        let ages = lines.iter().map(|line| age(&line.snapshot));
+        ages.fold(0.0, |oldest: f64, age| {
+            oldest.max(age.unwrap_or(f64::INFINITY))
+        })
+    })
+}
+
+/// Checks that all snapshots from one on have up-to-date figures and logs of so many containers at least.
+fn figures_go_on(trial: &mut Trial, first: usize, containers: usize) {
+    for source in ["docker", "logs"] {
+        let oldest = oldest(trial, first, source);
+        let limit = 2.0 * INTERVAL.as_secs_f64();
+        trial.at_most(
+            &format!("{source}: figures at most"),
+            oldest,
+            limit,
+            "s old",
+        );
+    }
+    let fewest = trial.client.since(first, |lines| {
+        let shown = |snapshot: &Value| {
+            let count = |section: &str| snapshot[section].as_array().map_or(0, Vec::len);
+            let logs = snapshot["logs"].as_object().map_or(0, serde_json::Map::len);
+            count("containers").min(count("docker_meta")).min(logs)
+        };
+        lines.iter().map(|line| shown(&line.snapshot)).min()
+    });
+    let fewest = fewest.unwrap_or_default();
+    trial.check(
+        fewest >= containers,
+        format!("{fewest} containers shown at least (of {containers})"),
+    );
+}
+
+/// How long the engine is frozen.
+fn freeze_time() -> Duration {
+    let seconds = std::env::var("FREEZE_SECONDS").map_or(300, |text| {
+        text.parse().expect("FREEZE_SECONDS is a number")
+    });
+    Duration::from_secs(seconds)
+}
+
+pub(crate) fn frozen() -> Vec<Report> {
+    const CONTAINERS: usize = 50;
+    const KILLED: usize = 5;
+    /// How soon an exit must show that the engine does not tell.
+    const EXIT: f64 = 5.0;
+    let mut engine = PrivateEngine::prepare();
+    engine.start_with_image();
+    let script = "while :; do echo line; sleep 1; done";
+    let run = || Container::run_on(engine.engine(), "frozen", &["--network", "none"], script);
+    let pids: Vec<i32> = (0..CONTAINERS)
+        .map(|_| {
+            let container = run();
+            let pid = container.inspect()["State"]["Pid"].as_i64();
+            container.keep();
+            i32::try_from(pid.expect("a number")).expect("a process id")
+        })
+        .collect();
+    let time = freeze_time();
+    let name = format!("engine with 50 containers frozen for {} s", time.as_secs());
+    let mut trial = Trial::start(&name, with_engine(engine.engine().host()));
+    let seen = trial
+        .client
+        .wait_until(Duration::from_secs(30), |snapshot| {
+            shows(snapshot, CONTAINERS)
+        });
+    trial.within("containers seen after", seen, 30.0);
+
+    let first = trial.client.count();
+    let frozen = engine.freeze();
+    let noticed = trial
+        .client
+        .wait_until(Duration::from_secs(30), docker_is_failing);
+    trial.within("noticed after", noticed, NOTICE);
+    let half = time / 2;
+    thread::sleep(half);
+    figures_go_on(&mut trial, first, CONTAINERS);
+    for pid in &pids[..KILLED] {
+        kill(Pid::from_raw(*pid), Signal::SIGKILL).expect("it runs");
+    }
+    let left = |snapshot: &Value| {
+        ["containers", "docker_meta"].iter().all(|section| {
+            let all = snapshot[*section].as_array();
+            all.is_some_and(|all| all.len() == CONTAINERS - KILLED)
+        })
+    };
+    let exits = trial.client.wait_until(Duration::from_secs(30), left);
+    trial.within("exits noticed after", exits, EXIT);
+    thread::sleep(half);
+    figures_go_on(&mut trial, first, CONTAINERS - KILLED);
+    drop(frozen);
+    let recovered = trial
+        .client
+        .wait_until(Duration::from_secs(60), |snapshot| {
+            shows(snapshot, CONTAINERS - KILLED)
+        });
     trial.within("recovered after", recovered, RECOVERY);
     let growth = trial.peak_growth();
     trial.at_most("memory grew by", growth, GROWTH, "MiB");

@@ -8,6 +8,7 @@
 //! | variable | default | |
 //! |---|---|---|
 //! | `SOAK_MINUTES` | `30` | how long `soak` runs |
+//! | `FREEZE_SECONDS` | `300` | how long the engine with 50 containers is frozen |
 //! | `FUZZ_SECONDS` | `30` | how long each parser is fuzzed |
 #![allow(
     clippy::unwrap_used,
@@ -46,6 +47,7 @@ use trial::Report;
 const FAULTS: [(&str, fn() -> Vec<Report>); 15] = [
     ("engine killed", engines::killed),
     ("engine stopped for a minute", engines::stopped),
+    ("engine frozen with 50 containers", engines::frozen),
     ("engine restarted 20 times", engines::restarted),
     ("engine that answers oddly", engines::odd),
     ("20,000 containers", engines::twenty_thousand),

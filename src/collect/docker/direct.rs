@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::{Resource, getrlimit};
 use tracing::debug;
 
 use super::cgroup::{ContainerFiles, FILES_PER_CONTAINER, Kernel, KernelError};
 use super::engine::{EngineError, Inspected};
-use super::inventory::{Inspection, Running};
-use super::listing::Listed;
-use super::usage::Reading;
+use super::inventory::{Inspection, Inventory, Running};
+use super::usage::{CpuReading, Reading, network_lenders};
 
 /// The most files that are kept open, and the share of all that the process may open.
 const MOST_KEPT_FILES: u64 = 4096;
@@ -25,8 +27,8 @@ pub fn most_kept_files(limit: u64) -> u64 {
 /// Files that containers are measured from.
 pub(super) struct Direct {
     kernel: Result<Kernel, KernelError>,
-    /// By id, with the first process that they belong to.
-    containers: HashMap<String, (u32, Known)>,
+    /// By id.
+    containers: HashMap<String, Container>,
     /// How many containers' files are kept open; those of further ones are opened for each
     /// reading.
     most_kept: usize,
@@ -36,11 +38,20 @@ pub(super) struct Direct {
     buffer: Vec<u8>,
 }
 
-/// What is known of a running container.
-enum Known {
-    /// Its files are open.
+/// A running container.
+struct Container {
+    /// Its first process.
+    pid: u32,
+    files: Files,
+    /// What the next reading is compared with.
+    last: Option<Reading>,
+}
+
+/// How a container's files can be read.
+enum Files {
+    /// They are open.
     Kept(ContainerFiles),
-    /// Its files can be opened.
+    /// They can be opened.
     Located { own_network: bool },
     /// The kernel's files cannot serve; why.
     Refused(String),
@@ -63,104 +74,199 @@ pub(super) enum Miss {
     Idle,
 }
 
+/// The figures of one container.
+pub(super) struct Figures {
+    pub(super) now: Reading,
+    /// None for its first reading.
+    pub(super) before: Option<CpuReading>,
+}
+
+/// What came of reading every container.
+pub(super) struct Figured {
+    /// The containers that run.
+    pub(super) running: Arc<Vec<Running>>,
+    /// The figures of each of them, in their order.
+    pub(super) figures: Vec<Result<Figures, Miss>>,
+    /// When they were read.
+    pub(super) read_at: SystemTime,
+    /// Whether these are all containers, or some that were read again.
+    pub(super) is_whole: bool,
+}
+
+/// The host's memory, in bytes.
+fn host_memory() -> u64 {
+    let memory = rustix::system::sysinfo();
+    u64::from(memory.mem_unit) * memory.totalram as u64
+}
+
 impl Direct {
-    /// Reads the files below `/proc` and the control groups that are mounted.
-    pub(super) fn new() -> Self {
-        let memory = rustix::system::sysinfo();
+    /// Reads the files below `/proc` and the control groups that are mounted. Whether they stay open between readings is
+    /// for the caller to say: an open file keeps the network of a container that has ended.
+    pub(super) fn new(keeps_open: bool) -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let kept = most_kept_files(files);
+        let kept = if keeps_open {
+            most_kept_files(files)
+        } else {
+            0
+        };
         Self {
             kernel: Kernel::new(Path::new("/proc")),
             containers: HashMap::new(),
             most_kept: usize::try_from(kept).unwrap_or(usize::MAX) / FILES_PER_CONTAINER,
-            host_memory: u64::from(memory.mem_unit) * memory.totalram as u64,
+            host_memory: host_memory(),
             buffer: Vec::new(),
         }
     }
 
-    /// Forgets containers that no longer run, or that run as another process, and opens the files
-    /// of those that are not known yet. Returns the ids of those that run as another process:
-    /// their counters have begun anew.
-    pub(super) fn update(&mut self, running: &[Running]) -> Vec<String> {
+    /// Reads the figures of all containers of an inventory that still run. Blocks.
+    pub(super) fn read_all(&mut self, inventory: &Inventory) -> Figured {
+        if self.kernel.is_err() {
+            // The reason may have been a passing one.
+            self.kernel = Kernel::new(Path::new("/proc"));
+        }
+        // Memory may be added to a running host.
+        self.host_memory = host_memory();
+        let running = inventory.running();
+        self.update(&running);
+        let lenders = network_lenders(&running);
+        let lends = |one: &Running| lenders.iter().any(|lender| one.listed.is(lender));
+        let figures = running
+            .iter()
+            .map(|one| self.read(&one.listed.id, lends(one)))
+            .collect();
+        Figured {
+            running,
+            figures,
+            read_at: SystemTime::now(),
+            is_whole: true,
+        }
+    }
+
+    /// Reads the figures of some containers, those of which there was none before twice, `apart` from each other. First
+    /// takes in an inventory, if there is a newer one. Blocks.
+    pub(super) fn read_twice(
+        &mut self,
+        ids: &[String],
+        anew: Option<&Inventory>,
+        apart: Duration,
+    ) -> Figured {
+        if let Some(inventory) = anew {
+            self.update(&inventory.running());
+        }
+        for id in ids {
+            let known = self.containers.get(id);
+            if known.is_some_and(|known| known.last.is_none()) {
+                // What comes of it is what the second reading is compared with.
+                let _ = self.read(id, false);
+            }
+        }
+        thread::sleep(apart);
+        Figured {
+            running: Arc::default(),
+            figures: ids.iter().map(|id| self.read(id, false)).collect(),
+            read_at: SystemTime::now(),
+            is_whole: false,
+        }
+    }
+
+    /// Forgets containers that no longer run, or that run as another process, whose counters begin
+    /// anew. Opens the files of those that are not known yet.
+    fn update(&mut self, running: &[Running]) {
         let mut before =
             std::mem::replace(&mut self.containers, HashMap::with_capacity(running.len()));
         let mut strangers = Vec::new();
-        let mut restarted = Vec::new();
-        for Running { listed, inspection } in running {
-            let inspected = match inspection {
-                Inspection::Done(inspected) => inspected,
-                Inspection::Due => continue,
-                Inspection::Failed(error, _) => {
-                    let known = (0, Known::Unanswered(error.clone()));
-                    self.containers.insert(listed.id.clone(), known);
-                    continue;
+        for one in running {
+            let Some(inspected) = one.inspection.done() else {
+                if let Inspection::Failed { error, .. } = &one.inspection {
+                    let unanswered = Container {
+                        pid: 0,
+                        files: Files::Unanswered(error.clone()),
+                        last: None,
+                    };
+                    self.containers.insert(one.listed.id.clone(), unanswered);
                 }
+                continue;
             };
-            match before.remove_entry(&listed.id) {
+            match before.remove_entry(&one.listed.id) {
                 // What was refused is tried again: the reason may have been a passing one.
-                Some((id, (pid, known @ (Known::Kept(_) | Known::Located { .. }))))
-                    if pid == inspected.pid =>
-                {
-                    self.containers.insert(id, (pid, known));
+                Some((id, known)) if known.pid == inspected.pid && known.files.are_there() => {
+                    self.containers.insert(id, known);
                 }
-                Some((id, (pid, _))) if pid != inspected.pid => {
-                    restarted.push(id);
-                    strangers.push((listed, inspected));
-                }
-                _ => strangers.push((listed, inspected)),
+                _ => strangers.push((one, inspected)),
             }
         }
-        for (listed, inspected) in strangers {
-            self.meet(listed, inspected);
+        // First of all, the files of those that are gone are closed.
+        drop(before);
+        for (one, inspected) in strangers {
+            self.meet(one, inspected);
         }
-        restarted
     }
 
-    fn meet(&mut self, container: &Listed, inspected: &Inspected) {
+    fn meet(&mut self, one: &Running, inspected: &Inspected) {
+        let container = &one.listed;
         let Inspected {
             pid, own_network, ..
         } = *inspected;
-        let known = match &self.kernel {
-            _ if pid == 0 => Known::Idle,
-            Err(error) => Known::Refused(error.to_string()),
+        let files = match &self.kernel {
+            _ if pid == 0 => Files::Idle,
+            Err(error) => Files::Refused(error.to_string()),
             Ok(kernel) => match kernel.open(&container.id, pid, own_network) {
-                Ok(files) if self.containers.len() < self.most_kept => Known::Kept(files),
-                Ok(_) => Known::Located { own_network },
-                Err(error) => Known::Refused(error.to_string()),
+                Ok(files) if self.containers.len() < self.most_kept => Files::Kept(files),
+                Ok(_) => Files::Located { own_network },
+                Err(refused) => match &one.inspection {
+                    // It may be another process by now.
+                    Inspection::Failed { error, .. } => Files::Unanswered(error.clone()),
+                    _ => Files::Refused(refused.to_string()),
+                },
             },
         };
-        if let Known::Refused(reason) = &known {
+        if let Files::Refused(reason) = &files {
             debug!(
                 container = container.bare_name(),
                 reason, "not measured directly"
             );
         }
-        self.containers.insert(container.id.clone(), (pid, known));
+        let last = None;
+        let known = Container { pid, files, last };
+        self.containers.insert(container.id.clone(), known);
     }
 
-    /// Reads a container's figures, with their rates since `before`; of one that `lends` its network to others all
-    /// of them each time.
-    pub(super) fn read(
-        &mut self,
-        id: &str,
-        before: Option<&Reading>,
-        lends: bool,
-    ) -> Result<Reading, Miss> {
+    /// Reads a container's figures, with their rates since the last reading; of one that `lends` its network to
+    /// others all of them each time.
+    fn read(&mut self, id: &str, lends: bool) -> Result<Figures, Miss> {
         let (buffer, host_memory) = (&mut self.buffer, self.host_memory);
-        let read = match (self.containers.get(id), &self.kernel) {
-            (Some((_, Known::Kept(files))), _) => files.read(before, lends, buffer, host_memory),
-            (Some(&(pid, Known::Located { own_network })), Ok(kernel)) => kernel
-                .open(id, pid, own_network)
-                .and_then(|files| files.read(before, lends, buffer, host_memory)),
-            (Some((_, Known::Refused(reason))), _) => return Err(Miss::Refused(reason.clone())),
-            (Some((_, Known::Unanswered(error))), _) => return Err(Miss::Failed(error.clone())),
-            (Some((_, Known::Idle)), _) => return Err(Miss::Idle),
-            (None, _) | (_, Err(_)) => return Err(Miss::Lost),
+        let known = self.containers.get_mut(id).ok_or(Miss::Lost)?;
+        let last = known.last.as_ref();
+        let read = match (&known.files, &self.kernel) {
+            (Files::Kept(files), _) => files.read(last, lends, buffer, host_memory),
+            (&Files::Located { own_network }, Ok(kernel)) => kernel
+                .open(id, known.pid, own_network)
+                .and_then(|files| files.read(last, lends, buffer, host_memory)),
+            (Files::Refused(reason), _) => return Err(Miss::Refused(reason.clone())),
+            (Files::Unanswered(error), _) => return Err(Miss::Failed(error.clone())),
+            (Files::Idle, _) => return Err(Miss::Idle),
+            (Files::Located { .. }, Err(_)) => return Err(Miss::Lost),
         };
-        read.map_err(|error| {
-            debug!(%error, "container lost");
-            self.containers.remove(id);
-            Miss::Lost
-        })
+        match read {
+            Ok(now) => {
+                let before = known.last.replace(now.clone());
+                Ok(Figures {
+                    now,
+                    before: before.map(|before| before.cpu),
+                })
+            }
+            Err(error) => {
+                debug!(%error, "container lost");
+                self.containers.remove(id);
+                Err(Miss::Lost)
+            }
+        }
+    }
+}
+
+impl Files {
+    /// Whether the container can be read from them.
+    fn are_there(&self) -> bool {
+        matches!(self, Self::Kept(_) | Self::Located { .. })
     }
 }

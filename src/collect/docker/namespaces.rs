@@ -70,7 +70,7 @@ impl Namespaces {
         }
     }
 
-    fn by_number(&self, running: &[Running]) -> BTreeMap<i32, String> {
+    pub(super) fn by_number(&self, running: &[Running]) -> BTreeMap<i32, String> {
         let mut names = BTreeMap::new();
         let mut shared = Vec::new();
         for one in running {

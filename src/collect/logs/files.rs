@@ -142,7 +142,10 @@ impl Files {
     /// longer run.
     fn update(&mut self, running: &[Running]) {
         let mut before = std::mem::replace(&mut self.known, HashMap::with_capacity(running.len()));
-        for Running { listed, inspection } in running {
+        for Running {
+            listed, inspection, ..
+        } in running
+        {
             let known = match (before.remove(&listed.id), inspection) {
                 (
                     Some(Known::File {
@@ -156,8 +159,11 @@ impl Files {
                     failed,
                 },
                 // What could not be read is tried again: the reason may have been a passing one.
+                (_, Inspection::Failed { error, before, .. }) => match before {
+                    Some(inspected) => self.meet(listed, inspected),
+                    None => Known::Unanswered(error.clone()),
+                },
                 (_, Inspection::Done(inspected)) => self.meet(listed, inspected),
-                (_, Inspection::Failed(error, _)) => Known::Unanswered(error.clone()),
                 (_, Inspection::Due) => continue,
             };
             self.known.insert(listed.id.clone(), known);

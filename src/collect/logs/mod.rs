@@ -14,7 +14,7 @@ use tracing::info;
 
 use super::blocking::Blocking;
 use super::docker::engine::{Call, EngineError};
-use super::docker::{Containers, Listed, part_failed};
+use super::docker::{Containers, Inventory, Listed, Running, part_failed, patience};
 use super::{Collector, Round, Source};
 use crate::messages::{EndedLog, LogSample};
 use crate::model::{LogLines, Logs, Positions, Via};
@@ -37,7 +37,10 @@ pub struct LogSource {
     containers: Containers,
     lines: usize,
     redaction: Redaction,
-    files: Blocking<Files, Readings>,
+    /// How long a round waits for the engine.
+    patience: Duration,
+    /// Read for the containers that run.
+    files: Blocking<Files, (Arc<Vec<Running>>, Readings)>,
     /// The logs that are read by calls, by container id; also those of containers that have ended.
     called: HashMap<String, Called>,
 }
@@ -60,6 +63,7 @@ impl LogSource {
             containers,
             lines: settings.log_lines,
             redaction: settings.log_redact.clone(),
+            patience: patience(settings.log_interval),
             files: Blocking::new("log files", Files::new(settings)),
             called: HashMap::new(),
         }
@@ -99,6 +103,20 @@ impl LogSource {
             self.called.insert(id, called);
         }
         drop(answers);
+        self.lay_aside(gathered);
+    }
+
+    /// In an outage, what has no file to be read cannot be read at all. The positions stand.
+    fn go_without_engine(
+        &mut self,
+        inventory: &Inventory,
+        asked: &[&Listed],
+        gathered: &mut Gathered,
+    ) {
+        if let Some(outage) = &inventory.outage {
+            let failure = |container: &&Listed| (container.name.clone(), outage.error());
+            gathered.failures.extend(asked.iter().map(failure));
+        }
         self.lay_aside(gathered);
     }
 
@@ -180,15 +198,14 @@ impl Gathered {
         }
         let via = Via::of(self.by_engine, self.by_file + self.by_engine);
         Round {
-            sample: Some(LogSample {
+            error,
+            ..Round::whole(LogSample {
                 via: via.clone(),
                 via_reason: self.reason.filter(|_| via != Via::Kernel),
                 logs: Arc::new(self.logs),
                 ended: Arc::new(self.ended),
                 positions: Arc::new(self.positions),
-            }),
-            error,
-            waited: Duration::ZERO,
+            })
         }
     }
 }
@@ -199,14 +216,18 @@ impl Source for LogSource {
     type Sample = LogSample;
 
     async fn collect(&mut self) -> Round<LogSample> {
-        let (call, running) = match self.containers.now().await {
-            Ok(now) => now,
+        let inventory = match self.containers.now(self.patience).await {
+            Ok(inventory) => inventory,
             Err(error) => return Round::failed(error.to_string()),
         };
-        let containers = Arc::clone(&running);
-        let read = self.files.read(move |files| files.read(&containers));
-        let readings = match read.await {
-            Ok(readings) => readings,
+        let known = inventory.clone();
+        let read = move |files: &mut Files| {
+            let running = known.running();
+            let readings = files.read(&running);
+            (running, readings)
+        };
+        let (running, readings) = match self.files.read(read).await {
+            Ok(read) => read,
             Err(late) => return Round::failed(late),
         };
         let mut gathered = Gathered {
@@ -231,7 +252,13 @@ impl Source for LogSource {
                 Reading::Absent => {}
             }
         }
-        self.ask_engine(&call, &others, &mut gathered).await;
-        gathered.finish()
+        match &inventory.call {
+            Some(call) => self.ask_engine(call, &others, &mut gathered).await,
+            None => self.go_without_engine(&inventory, &others, &mut gathered),
+        }
+        Round {
+            retry: inventory.outage.is_some(),
+            ..gathered.finish()
+        }
     }
 }

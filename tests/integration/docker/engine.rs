@@ -136,6 +136,8 @@ pub(crate) struct PrivateEngine {
     engine: Engine,
     daemon: Option<Child>,
     folder: TempDir,
+    /// Further options of dockerd.
+    options: Vec<&'static str>,
 }
 
 impl PrivateEngine {
@@ -151,7 +153,15 @@ impl PrivateEngine {
             engine,
             daemon: None,
             folder,
+            options: Vec::new(),
         }
+    }
+
+    /// With another option of dockerd.
+    #[allow(dead_code, reason = "tests/faults does not")]
+    pub(crate) fn with(mut self, option: &'static str) -> Self {
+        self.options.push(option);
+        self
     }
 
     /// The engine.
@@ -192,6 +202,7 @@ impl PrivateEngine {
                 "--containerd-plugins-namespace={namespace}-plugins"
             ))
             .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
+            .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -223,7 +234,6 @@ impl PrivateEngine {
     }
 
     /// Kills it, which leaves it no time for anything, and waits for its end.
-    #[allow(dead_code, reason = "tests/faults does")]
     pub(crate) fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         let _ = self.daemon.take().expect("it runs").wait();

@@ -8,7 +8,10 @@ use serial_test::parallel;
 use tempfile::TempDir;
 
 use super::container::Container;
-use super::snapshots::{Snapshots, collected_at, docker_is_failing, healthy, shows};
+use super::snapshots::{
+    Snapshots, collected_at, docker_and_logs_are_failing, docker_is_failing, healthy, is_fresh,
+    lines, shows,
+};
 use super::stand_in::{Answer, StandIn};
 use super::{INTERVAL, RECOVERY, launch};
 use crate::support::{Agent, PATIENCE};
@@ -42,7 +45,8 @@ impl Place {
 /// An engine that is well, then answers everything like this, then is well again.
 fn everything(answer: Answer) {
     let place = Place::new();
-    let container = Container::run("fault", &["--network", "none"], "echo up; sleep 1000");
+    let script = "while :; do echo line; sleep 0.1; done";
+    let container = Container::run("fault", &["--network", "none"], script);
     let well = StandIn::at(&place.socket, |_| Answer::Engine);
     let agent = place.agent();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
@@ -51,12 +55,18 @@ fn everything(answer: Answer) {
 
     drop(well);
     let unwell = StandIn::at(&place.socket, move |_| answer.clone());
-    let failing = snapshots.until("the fault", NOTICE, docker_is_failing);
-    let read = collected_at(&failing, "docker");
+    snapshots.until("the fault", NOTICE, docker_is_failing);
+    let mut newest = Vec::new();
     for snapshot in snapshots.take(4) {
         assert!(docker_is_failing(&snapshot), "{snapshot:#}");
-        assert_eq!(collected_at(&snapshot, "docker"), read, "nothing was read");
+        // What the kernel tells goes on.
+        assert!(shows(&snapshot, container.name()), "{snapshot:#}");
+        for source in ["docker", "logs"] {
+            assert!(is_fresh(&snapshot, source, INTERVAL), "{snapshot:#}");
+        }
+        newest.push(lines(&snapshot, container.name()).and_then(|mut lines| lines.pop()));
     }
+    assert!(newest.last() > newest.first(), "{newest:?}");
 
     drop(unwell);
     let _well = StandIn::at(&place.socket, |_| Answer::Engine);
@@ -130,7 +140,7 @@ fn the_engines_own_words_are_the_reason() {
     let _stand_in = StandIn::at(&place.socket, move |_| answer.clone());
     let agent = place.agent();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    let snapshot = snapshots.until("the fault", NOTICE, docker_is_failing);
+    let snapshot = snapshots.until("the fault", NOTICE, docker_and_logs_are_failing);
     for source in ["docker", "logs"] {
         let reason = snapshot["sources"][source]["error"].as_str().unwrap();
         assert!(reason.contains("disk is on fire"), "{source}: {reason}");
@@ -182,7 +192,7 @@ fn one_hung_container_does_not_hold_up_the_others() {
     let _stand_in = StandIn::at(&place.socket, rule);
     let agent = place.agent();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    let told = |s: &Value| docker_is_failing(s) && shows(s, other.name());
+    let told = |s: &Value| docker_and_logs_are_failing(s) && shows(s, other.name());
     let snapshot = snapshots.until("the other container, and the fault", PATIENCE, told);
     let first = collected_at(&snapshot, "docker");
     snapshots.until("newer figures of the other", PATIENCE, |s| {

@@ -26,6 +26,7 @@ mod privileges;
 mod proxy;
 mod remote;
 mod scraped;
+mod silent;
 mod snapshots;
 mod stand_in;
 mod veths;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -11,16 +11,16 @@ use serial_test::parallel;
 
 use super::container::Container;
 use super::engine::{Engine, IMAGE, PrivateEngine};
-use super::snapshots::{Snapshots, collected_at, docker_is_failing, healthy, metadata, shows};
+use super::snapshots::{
+    Snapshots, docker_and_logs_are_failing, docker_is_failing, healthy, is_fresh, mentions,
+    metadata, shows,
+};
 use super::stand_in::{Answer, StandIn};
 use super::{INTERVAL, RECOVERY, launch};
 use crate::support::{PATIENCE, wait};
 
 /// How soon an engine's absence must show.
 const NOTICE: Duration = Duration::from_secs(10);
-
-/// A call's deadline.
-const DEADLINE: Duration = Duration::from_secs(5);
 
 /// How soon after an engine's return, or after its events have broken off, the list is exact.
 const EXACT: Duration = Duration::from_secs(5);
@@ -34,9 +34,9 @@ fn an_engine_that_comes_late_is_found() {
     let mut private = PrivateEngine::prepare();
     let agent = launch().var("DOCKER_HOST", private.engine().host()).start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    snapshots.until("the engine's absence", NOTICE, docker_is_failing);
+    snapshots.until("the engine's absence", NOTICE, docker_and_logs_are_failing);
     for snapshot in snapshots.take(5) {
-        assert!(docker_is_failing(&snapshot), "{snapshot:#}");
+        assert!(docker_and_logs_are_failing(&snapshot), "{snapshot:#}");
         assert_eq!(snapshot["containers"], serde_json::json!([]));
     }
 
@@ -60,17 +60,13 @@ fn an_engine_that_stops_and_returns_is_found_again() {
     snapshots.until("the container", RECOVERY, up);
 
     for _ in 0..2 {
+        // Its containers end with it.
         private.stop();
-        let stopped = SystemTime::now();
-        snapshots.until("the engine's absence", NOTICE, docker_is_failing);
+        let gone = |s: &_| docker_is_failing(s) && !mentions(s, &container);
+        snapshots.until("the engine's absence", NOTICE, gone);
         for snapshot in snapshots.take(4) {
-            assert!(docker_is_failing(&snapshot), "{snapshot:#}");
             // Old figures are not passed off as new ones.
-            let collected = collected_at(&snapshot, "docker").expect("there were figures");
-            assert!(
-                collected <= stopped,
-                "collected {collected:?}, stopped {stopped:?}"
-            );
+            assert!(gone(&snapshot), "{snapshot:#}");
         }
         private.start();
         snapshots.until("the engine's return", RECOVERY, up);
@@ -89,13 +85,13 @@ fn an_engine_that_hangs_and_wakes_is_found_again() {
     snapshots.until("the container", RECOVERY, up);
 
     let hang = private.freeze();
-    // A round that had begun may end with a part of the figures, at a call's deadline.
-    let newest = SystemTime::now() + DEADLINE + INTERVAL;
     snapshots.until("the hung engine", NOTICE, docker_is_failing);
     for snapshot in snapshots.take(6) {
         assert!(docker_is_failing(&snapshot), "{snapshot:#}");
-        let collected = collected_at(&snapshot, "docker").expect("there were figures");
-        assert!(collected <= newest, "collected at {collected:?}");
+        for source in ["docker", "logs"] {
+            assert!(is_fresh(&snapshot, source, INTERVAL), "{snapshot:#}");
+        }
+        assert!(shows(&snapshot, container.name()), "{snapshot:#}");
     }
     drop(hang);
     snapshots.until("the engine awake", RECOVERY, up);

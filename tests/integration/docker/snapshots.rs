@@ -169,15 +169,31 @@ pub(crate) fn healthy(snapshot: &Value) -> bool {
     snapshot["status"] == "ok" && ["system", "docker", "logs"].into_iter().all(well)
 }
 
-/// Whether Docker and logs are failing, with a reason each, and nothing else is.
+/// Whether a source is failing, with a reason.
+fn fails(snapshot: &Value, source: &str) -> bool {
+    let health = &snapshot["sources"][source];
+    let reason = health["error"].as_str().unwrap_or_default();
+    health["status"] == "failing" && !reason.is_empty()
+}
+
+/// Whether Docker is failing, with a reason, and the host is not. Logs that are read from files go on without the engine.
 pub(crate) fn docker_is_failing(snapshot: &Value) -> bool {
-    let sources = &snapshot["sources"];
-    let fails = |source: &str| {
-        let reason = sources[source]["error"].as_str().unwrap_or_default();
-        sources[source]["status"] == "failing" && !reason.is_empty()
-    };
     snapshot["status"] == "degraded"
-        && sources["system"]["status"] == "ok"
-        && fails("docker")
-        && fails("logs")
+        && snapshot["sources"]["system"]["status"] == "ok"
+        && fails(snapshot, "docker")
+}
+
+/// Whether Docker and logs are failing, with a reason each, and nothing else is.
+pub(crate) fn docker_and_logs_are_failing(snapshot: &Value) -> bool {
+    docker_is_failing(snapshot) && fails(snapshot, "logs")
+}
+
+/// Whether the figures of a source are not older than two intervals, by the snapshot's own time.
+pub(crate) fn is_fresh(snapshot: &Value, source: &str, interval: Duration) -> bool {
+    let text = snapshot["timestamp"].as_str().expect("a timestamp");
+    let taken = humantime::parse_rfc3339(text).expect("a timestamp");
+    collected_at(snapshot, source).is_some_and(|at| {
+        let age = taken.duration_since(at).unwrap_or_default();
+        age <= interval * 2
+    })
 }

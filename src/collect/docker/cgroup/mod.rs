@@ -5,7 +5,7 @@ mod locate;
 mod network;
 mod parse;
 
-pub(super) use locate::Mounts;
+pub(super) use locate::{Mounts, names, of_process};
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locate::{Groups, locate, names, of_process};
+use locate::{Groups, locate};
 use network::Network;
 
 use super::usage::{CpuReading, Reading, Usage};
