@@ -88,7 +88,7 @@ pub struct Container {
     /// `HostConfig.NanoCpus`, or `CpuQuota` and `CpuPeriod`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_limit: Option<f64>,
-    /// What its health check says: `starting`, `healthy` or `unhealthy`; absent where it has none.
+    /// What its health check says, in the engine's word: `starting`, `healthy` or `unhealthy`; absent where it has none.
     /// Source: the engine's `State.Health.Status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
@@ -131,10 +131,12 @@ pub struct BlockIo {
     pub read_bytes: u64,
     /// Bytes written.
     pub write_bytes: u64,
-    /// Read operations.
-    pub read_ops: u64,
-    /// Write operations.
-    pub write_ops: u64,
+    /// Read operations; absent with cgroup v2 where the engine measures the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_ops: Option<u64>,
+    /// Write operations; absent as `read_ops` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_ops: Option<u64>,
     /// Bytes read per second, between the last two readings; absent at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_bytes_per_second: Option<f64>,
@@ -184,11 +186,11 @@ pub struct ContainerMeta {
     pub image: String,
     /// Docker's text, e.g. `Up 2 hours (healthy)`.
     pub status: String,
-    /// Docker's state, e.g. `running`.
+    /// Docker's state, e.g. `running`; `unknown` where it tells none.
     pub state: String,
     /// Published and exposed ports, as Docker's own objects.
     pub ports: Vec<Port>,
-    /// When the container was created, in Unix seconds.
+    /// When the container was created, in Unix seconds; 0 where the engine does not tell.
     pub created: i64,
 }
 
@@ -222,7 +224,7 @@ pub struct Port {
 }
 
 /// The protocol of a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PortProtocol {
     /// TCP.
@@ -231,6 +233,9 @@ pub enum PortProtocol {
     Udp,
     /// SCTP.
     Sctp,
+    /// One that this version does not know.
+    #[serde(untagged)]
+    Other(String),
 }
 
 #[cfg(test)]

@@ -4,8 +4,11 @@ mod cgroup;
 mod direct;
 pub(super) mod engine;
 mod events;
+mod inspected;
 mod inventory;
+mod json;
 mod listing;
+mod pieces;
 mod stats;
 mod transport;
 mod usage;
@@ -245,6 +248,8 @@ impl Source for ContainerSource {
         if let Some(error) = error.as_ref().filter(|_| measured.containers.is_empty()) {
             return Round::failed(error);
         }
+        // The containers that can be read are shown all the same.
+        let error = error.or_else(|| call.unreadable());
         let containers = measured
             .containers
             .into_iter()
@@ -288,10 +293,15 @@ pub async fn server(host: &DockerHost) -> Result<String, String> {
     let reached = async {
         let call = engine.call().await?;
         let listed = call.list().await?;
-        Ok((call.api_version(), listed.len()))
+        Ok((call.api_version(), listed.len(), call.unreadable()))
     };
     match reached.await {
-        Ok((api, running)) => Ok(format!("{host}, API {api}, {running} containers running")),
+        Ok((api, running, unreadable)) => {
+            let unreadable = unreadable.map_or_else(String::new, |reason| format!("; {reason}"));
+            Ok(format!(
+                "{host}, API {api}, {running} containers running{unreadable}"
+            ))
+        }
         Err(error @ EngineError::Gone) => Err(format!("{error}: not a Docker engine?")),
         Err(error) => Err(error.to_string()),
     }
