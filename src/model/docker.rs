@@ -88,7 +88,7 @@ pub struct Container {
     /// `HostConfig.NanoCpus`, or `CpuQuota` and `CpuPeriod`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_limit: Option<f64>,
-    /// What its health check says: `starting`, `healthy` or `unhealthy`; absent where it has none.
+    /// What its health check says, in the engine's word: `starting`, `healthy` or `unhealthy`; absent where it has none.
     /// Source: the engine's `State.Health.Status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
@@ -132,10 +132,12 @@ pub struct BlockIo {
     pub read_bytes: u64,
     /// Bytes written.
     pub write_bytes: u64,
-    /// Read operations.
-    pub read_ops: u64,
-    /// Write operations.
-    pub write_ops: u64,
+    /// Read operations; absent with cgroup v2 where the engine measures the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_ops: Option<u64>,
+    /// Write operations; absent as `read_ops` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_ops: Option<u64>,
     /// Bytes read per second, between the last two readings; absent at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_bytes_per_second: Option<f64>,
@@ -185,11 +187,11 @@ pub struct ContainerMeta {
     pub image: String,
     /// Docker's text, e.g. `Up 2 hours (healthy)`.
     pub status: String,
-    /// Docker's state, e.g. `running`.
+    /// Docker's state, e.g. `running`; `unknown` where it tells none.
     pub state: String,
     /// Published and exposed ports, as Docker's own objects.
     pub ports: Vec<Port>,
-    /// When the container was created, in Unix seconds.
+    /// When the container was created, in Unix seconds; 0 where the engine does not tell.
     pub created: i64,
 }
 

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::docker::container::Container;
 use crate::docker::engine::PrivateEngine;
+use crate::docker::oddities::{self, OddEngine};
 use crate::docker::stand_in::{Answer, StandIn};
 use crate::support::Launch;
 use crate::trial::{INTERVAL, Report, Trial, launch};
@@ -303,6 +304,60 @@ pub(crate) fn odd() -> Vec<Report> {
         ),
         oddly("engine that answers with 1 GiB", gigabyte),
     ]
+}
+
+/// Every odd value of a list, of an inspection and of statistics, one after the other, beside good containers.
+pub(crate) fn odd_values() -> Vec<Report> {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let engine = OddEngine::at(&socket);
+    let host = format!("unix://{}", socket.display());
+    let launch = with_engine(&host)
+        .var("CONTAINER_STATS", "engine")
+        .var("DOCKER_INTERVAL", "200ms");
+    let mut trial = Trial::start("odd values beside 20 good containers", launch);
+    let seen = trial
+        .client
+        .wait_until(Duration::from_secs(30), oddities::shows_all_good);
+    trial.within("seen after", seen, 30.0);
+    let first = trial.client.count();
+    let mut wrong = Vec::new();
+    let all = [
+        oddities::of_lists(),
+        oddities::of_inspections(),
+        oddities::of_statistics(),
+    ]
+    .concat();
+    for oddity in &all {
+        engine.show(oddity);
+        oddities::wait_until_listed(&engine, Duration::from_secs(30));
+        let id = engine.odd_id();
+        // Before the list is read anew the container before this one is shown.
+        let shown = trial
+            .client
+            .wait_until(Duration::from_secs(10), |snapshot| {
+                oddities::is_well_or_names_it(snapshot)
+                    && oddities::lists(snapshot, &id) == oddity.is_listed
+            });
+        if shown.is_none() {
+            wrong.push(oddity.name.as_str());
+        }
+    }
+    let lacking = trial.client.since(first, |lines| {
+        let lacks = |line: &&crate::client::Line| !oddities::shows_all_good(&line.snapshot);
+        lines.iter().filter(lacks).count()
+    });
+    trial.check(
+        wrong.is_empty(),
+        format!("{} values, not told: {wrong:?}", all.len()),
+    );
+    trial.check(
+        lacking == 0,
+        format!("{lacking} snapshots without a good container"),
+    );
+    let growth = trial.peak_growth();
+    trial.at_most("memory grew by", growth, GROWTH, "MiB");
+    vec![trial.end()]
 }
 
 /// The list of containers of these numbers.

@@ -35,6 +35,7 @@ mod support;
 mod docker {
     pub(crate) mod container;
     pub(crate) mod engine;
+    pub(crate) mod oddities;
     pub(crate) mod stand_in;
 }
 
@@ -50,6 +51,7 @@ const FAULTS: [(&str, fn() -> Vec<Report>); 15] = [
     ("engine frozen with 50 containers", engines::frozen),
     ("engine restarted 20 times", engines::restarted),
     ("engine that answers oddly", engines::odd),
+    ("odd values beside 20 good containers", engines::odd_values),
     ("20,000 containers", engines::twenty_thousand),
     ("containers by the hundred each second", engines::churn),
     ("text of every kind", texts::of_every_kind),

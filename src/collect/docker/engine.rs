@@ -1,26 +1,32 @@
-//! The engine's calls, through bollard, each with a deadline and an error that says what to do.
+//! The engine's calls, each with a deadline and an error that says what to do.
+//!
+//! What the engine knows of containers is asked for here and read leniently: bollard's models refuse a whole answer for one value
+//! that they do not know. Logs and the ping go through bollard.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as BollardError;
-use bollard::models::{ContainerInspectResponse, ContainerStatsResponse, EventMessage, HostConfig};
-use bollard::query_parameters::{
-    EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-    LogsOptionsBuilder, StatsOptionsBuilder,
-};
-use bollard::{API_DEFAULT_VERSION, Docker};
-use futures_util::{Stream, TryStreamExt};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use bollard::query_parameters::LogsOptionsBuilder;
+use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
+use futures_util::{Stream, stream};
+use hyper::body::Incoming;
+use hyper::{HeaderMap, Response};
 use tracing::debug;
 
-use super::listing::Listed;
-use super::transport::Transport;
+use super::events::Message;
+pub(crate) use super::inspected::Inspected;
+use super::json::Json;
+use super::listing::{Listed, Listing};
+use super::pieces::{Entries, Lines};
+use super::transport::{
+    MOST_OF_A_CONTAINER, MOST_OF_EVENTS, MOST_OF_THE_LIST, MOST_OF_THE_REST, Transport, next_bytes,
+    whole,
+};
 use crate::collect::with_causes;
 use crate::settings::DockerHost;
 
@@ -43,6 +49,14 @@ const EVENTS: [&str; 12] = [
     "died",
     "remove",
 ];
+
+/// The most that is read of one entry of the list, or of one event.
+const MOST_OF_AN_ENTRY: usize = 1024 * 1024;
+
+/// The list of those that run. Podman leaves paused ones out, unless they are asked for.
+const RUNNING: &str = "/containers/json";
+const RUNNING_OR_PAUSED: &str =
+    "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
 
 /// Why the engine did not give what it was asked for.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -67,6 +81,15 @@ pub(crate) enum EngineError {
         /// Why it failed, with all causes.
         reason: String,
     },
+}
+
+impl EngineError {
+    fn failed(call: &'static str, reason: &impl ToString) -> Self {
+        Self::Failed {
+            call,
+            reason: reason.to_string(),
+        }
+    }
 }
 
 /// An engine: connects when needed, and anew after [`Engine::disconnect`].
@@ -106,6 +129,9 @@ impl Engine {
 pub(crate) struct Call {
     client: Docker,
     transport: Transport,
+    is_podman: bool,
+    /// What the last list had that could not be read.
+    unreadable: Arc<Mutex<Option<String>>>,
 }
 
 impl Call {
@@ -123,14 +149,87 @@ impl Call {
             )
             .map_err(|error| classify("connect", &error))?
         };
-        let negotiated = client.clone().negotiate_version();
-        match within("connect", async { Ok(negotiated.await) }).await? {
-            Ok(client) => transport.speak(client.client_version()),
-            Err(BollardError::DockerResponseServerError { status_code, .. })
-                if (400..500).contains(&status_code) => {}
-            Err(error) => return Err(classify("connect", &error)),
+        let mut call = Self {
+            client,
+            transport,
+            is_podman: false,
+            unreadable: Arc::default(),
+        };
+        let (version, is_podman) = within("connect", call.engines_version()).await?;
+        call.is_podman = is_podman;
+        if let Some(version) = version {
+            let newest = if version < *API_DEFAULT_VERSION {
+                version
+            } else {
+                clone_of(API_DEFAULT_VERSION)
+            };
+            call.transport.speak(newest);
         }
-        Ok(Self { client, transport })
+        Ok(call)
+    }
+
+    /// The newest API version of the engine, where it tells one, and whether it is Podman.
+    ///
+    /// The answer to a ping has it at once. Podman needs seconds for `/version` on a slow machine.
+    async fn engines_version(&self) -> Result<(Option<ClientVersion>, bool), BollardError> {
+        let mut is_podman = false;
+        match self.get("/_ping", MOST_OF_THE_REST).await {
+            Ok(answer) => {
+                let headers = answer.headers();
+                is_podman = headers.contains_key("libpod-api-version");
+                if let Some(version) = header(headers, "api-version").and_then(version) {
+                    return Ok((Some(version), is_podman));
+                }
+            }
+            // It may tell its version all the same.
+            Err(BollardError::DockerResponseServerError { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        match self.get("/version", MOST_OF_THE_REST).await {
+            Ok(answer) => {
+                let answer = Json::parse(&whole(answer.into_body()).await?);
+                let text = answer
+                    .ok()
+                    .and_then(|answer| answer.get("ApiVersion").text());
+                Ok((text.as_deref().and_then(version), is_podman))
+            }
+            Err(BollardError::DockerResponseServerError {
+                status_code: 400..500,
+                ..
+            }) => Ok((None, is_podman)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks for a path. An answer with a status of failure is an error, with the engine's words.
+    async fn get(&self, path: &str, most: usize) -> Result<Response<Incoming>, BollardError> {
+        let answer = self.transport.get(path, most).await?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status_code = answer.status().as_u16();
+        let body = whole(answer.into_body()).await?;
+        let message = Json::parse(&body)
+            .ok()
+            .and_then(|body| body.get("message").words())
+            .unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
+        Err(BollardError::DockerResponseServerError {
+            status_code,
+            message,
+        })
+    }
+
+    /// Asks for a path whose answer is one JSON value.
+    async fn get_json(
+        &self,
+        call: &'static str,
+        path: &str,
+        most: usize,
+    ) -> Result<Json, EngineError> {
+        let body = within(call, async {
+            whole(self.get(path, most).await?.into_body()).await
+        });
+        Json::parse(&body.await?).map_err(|error| EngineError::failed(call, &error))
     }
 
     /// The API version that was negotiated.
@@ -142,18 +241,47 @@ impl Call {
     }
 
     /// The running containers, with their metadata. Never asks for sizes, which make the engine
-    /// walk the containers' disks.
+    /// walk the containers' disks. Entries that cannot be read are left out: see
+    /// [`Call::unreadable`].
     pub(crate) async fn list(&self) -> Result<Vec<Listed>, EngineError> {
-        let options = ListContainersOptionsBuilder::default().all(false).build();
-        let summaries = within(
-            "list containers",
-            self.client.list_containers(Some(options)),
-        )
-        .await?;
-        Ok(summaries
-            .into_iter()
-            .filter_map(Listed::from_summary)
-            .collect())
+        const CALL: &str = "list containers";
+        let path = if self.is_podman {
+            RUNNING_OR_PAUSED
+        } else {
+            RUNNING
+        };
+        let read = async {
+            let failed = |error: BollardError| classify(CALL, &error);
+            let answer = self.get(path, MOST_OF_THE_LIST).await.map_err(failed)?;
+            let mut body = answer.into_body();
+            let mut entries = Entries::new(MOST_OF_AN_ENTRY);
+            let mut listing = Listing::default();
+            while !entries.is_complete()
+                && let Some(bytes) = next_bytes(&mut body).await.map_err(failed)?
+            {
+                let pushed = entries.push(&bytes, |entry| listing.take_in(entry));
+                pushed.map_err(|error| EngineError::failed(CALL, &error))?;
+                let checked = listing.check();
+                checked.map_err(|error| EngineError::failed(CALL, &error))?;
+            }
+            let ended = entries.end();
+            ended.map_err(|error| EngineError::failed(CALL, &error))?;
+            Ok(listing.finish())
+        };
+        let (listed, unreadable) = tokio::time::timeout(DEADLINE, read)
+            .await
+            .unwrap_or(Err(EngineError::Deadline { call: CALL }))?;
+        *self
+            .unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = unreadable;
+        Ok(listed)
+    }
+
+    /// A sentence about the entries of the last list that could not be read, if there were any.
+    pub(crate) fn unreadable(&self) -> Option<String> {
+        let unreadable = self.unreadable.lock();
+        unreadable.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether it is there.
@@ -171,46 +299,49 @@ impl Call {
     }
 
     /// What happens to containers, from `since` on: whatever changes the list of those that run,
-    /// or what is known of one.
-    pub(crate) fn events(
-        &self,
-        since: SystemTime,
-    ) -> impl Stream<Item = Result<EventMessage, BollardError>> + Send + use<> {
+    /// or what is known of one. Ends with the connection.
+    pub(crate) fn events(&self, since: SystemTime) -> impl Stream<Item = Message> + Send + use<> {
         let since = since
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        let filters = HashMap::from([("type", vec!["container"]), ("event", EVENTS.to_vec())]);
-        let options = EventsOptionsBuilder::default()
-            .since(&since.as_secs().to_string())
-            .filters(&filters)
-            .build();
-        self.client.events(Some(options))
+        let filters = format!(r#"{{"type":["container"],"event":{EVENTS:?}}}"#);
+        let path = format!(
+            "/events?since={}&filters={}",
+            since.as_secs(),
+            encoded(&filters)
+        );
+        let reader = EventReader {
+            call: self.clone(),
+            path,
+            body: None,
+            lines: Lines::new(MOST_OF_AN_ENTRY),
+            read: VecDeque::new(),
+        };
+        stream::unfold(reader, |mut reader| async {
+            match reader.next().await {
+                Ok(message) => Some((message?, reader)),
+                Err(error) => {
+                    debug!(error = with_causes(&error), "events ended");
+                    None
+                }
+            }
+        })
     }
 
     /// What the kernel's and the engine's own files need to be read.
     pub(crate) async fn inspect(&self, id: &str) -> Result<Inspected, EngineError> {
-        let options = None::<InspectContainerOptions>;
-        let inspect = self.client.inspect_container(id, options);
-        within("inspect container", inspect)
-            .await
-            .map(Inspected::from)
+        let path = format!("/containers/{}/json", encoded(id));
+        let answer = self.get_json("inspect container", &path, MOST_OF_A_CONTAINER);
+        Ok(Inspected::read(&answer.await?))
     }
 
     /// One container's statistics. With `one_shot` the engine takes one reading; without, it
     /// takes two and waits a second or two in between.
-    pub(crate) async fn stats(
-        &self,
-        id: &str,
-        one_shot: bool,
-    ) -> Result<ContainerStatsResponse, EngineError> {
-        let options = StatsOptionsBuilder::default()
-            .stream(false)
-            .one_shot(one_shot)
-            .build();
-        let mut answers = std::pin::pin!(self.client.stats(id, Some(options)));
-        within("container statistics", answers.try_next())
-            .await?
-            .ok_or(EngineError::Gone)
+    pub(crate) async fn stats(&self, id: &str, one_shot: bool) -> Result<Json, EngineError> {
+        let id = encoded(id);
+        let path = format!("/containers/{id}/stats?stream=false&one-shot={one_shot}");
+        self.get_json("container statistics", &path, MOST_OF_THE_REST)
+            .await
     }
 
     /// The newest `tail` messages of a container's log, with timestamps; of those since a Unix
@@ -233,95 +364,71 @@ impl Call {
     }
 }
 
-/// What the engine knows of a container beside its metadata.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Inspected {
-    /// Its first process; 0 where it does not run.
-    pub(crate) pid: u32,
-    /// Whether it has a network namespace of its own, or shares another container's: not the
-    /// host's.
-    pub(crate) own_network: bool,
-    /// The container whose network namespace it shares, by id; none where it has its own, or the host's.
-    pub(crate) network_of: Option<String>,
-    /// When it was started last.
-    pub(crate) started_at: Option<SystemTime>,
-    /// What its health check says; none where it has none.
-    pub(crate) health: Option<String>,
-    /// How often its restart policy has started it anew.
-    pub(crate) restart_count: Option<u64>,
-    /// The digest of its image's configuration.
-    pub(crate) image_digest: Option<String>,
-    /// The most processes and threads that it may have; none where that is not limited.
-    pub(crate) pids_limit: Option<u64>,
-    /// How many cores it may use; none where that is not limited.
-    pub(crate) cpu_limit: Option<f64>,
-    pub(crate) labels: HashMap<String, String>,
-    /// Whether its output is that of a terminal.
-    pub(crate) tty: bool,
-    /// The logging driver.
-    pub(crate) log_driver: String,
-    /// The newest file of its log, where the driver is `json-file`.
-    pub(crate) log_file: Option<PathBuf>,
+/// Events while they are read.
+struct EventReader {
+    call: Call,
+    path: String,
+    /// None until they are asked for.
+    body: Option<Incoming>,
+    lines: Lines,
+    /// Read, and not yet given away: those of one chunk.
+    read: VecDeque<Message>,
 }
 
-impl From<ContainerInspectResponse> for Inspected {
-    fn from(container: ContainerInspectResponse) -> Self {
-        let state = container.state.unwrap_or_default();
-        let config = container.config.unwrap_or_default();
-        let host = container.host_config.unwrap_or_default();
-        let cpu_limit = cpu_limit(&host);
-        let driver = host.log_config.and_then(|log| log.typ);
-        // Podman calls its own format by that name, too: only Docker's files are called so.
-        let in_file =
-            |path: &String| driver.as_deref() == Some("json-file") && path.ends_with("-json.log");
-        Self {
-            pid: u32::try_from(state.pid.unwrap_or_default()).unwrap_or_default(),
-            started_at: state.started_at.as_deref().and_then(moment),
-            // The engine's word for "it has no check".
-            health: state
-                .health
-                .and_then(|health| health.status)
-                .map(|status| status.to_string())
-                .filter(|status| !status.is_empty() && status != "none"),
-            restart_count: container
-                .restart_count
-                .and_then(|count| u64::try_from(count).ok()),
-            image_digest: container.image.filter(|image| image.starts_with("sha256:")),
-            pids_limit: host
-                .pids_limit
-                .and_then(|limit| u64::try_from(limit).ok())
-                .filter(|limit| *limit > 0),
-            cpu_limit,
-            labels: config.labels.unwrap_or_default(),
-            own_network: host.network_mode.as_deref() != Some("host"),
-            network_of: host
-                .network_mode
-                .as_deref()
-                .and_then(|mode| mode.strip_prefix("container:"))
-                .map(str::to_owned),
-            tty: config.tty.unwrap_or_default(),
-            log_file: container.log_path.filter(in_file).map(PathBuf::from),
-            log_driver: driver.unwrap_or_default(),
+impl EventReader {
+    /// None at the end.
+    async fn next(&mut self) -> Result<Option<Message>, BollardError> {
+        loop {
+            if let Some(message) = self.read.pop_front() {
+                return Ok(Some(message));
+            }
+            let body = match &mut self.body {
+                Some(body) => body,
+                None => {
+                    let answer = self.call.get(&self.path, MOST_OF_EVENTS).await?;
+                    self.body.insert(answer.into_body())
+                }
+            };
+            let Some(bytes) = next_bytes(body).await? else {
+                return Ok(None);
+            };
+            let read = &mut self.read;
+            self.lines
+                .push(&bytes, |line| read.push_back(Message::read(line)));
         }
     }
 }
 
-/// A moment that the engine tells; none for its year 1, which stands for "never".
-fn moment(text: &str) -> Option<SystemTime> {
-    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    (at.year() > 1).then(|| SystemTime::from(at))
+/// A version, as in `1.41`.
+fn version(text: &str) -> Option<ClientVersion> {
+    let (major, minor) = text.trim().split_once('.')?;
+    Some(ClientVersion {
+        major_version: major.parse().ok()?,
+        minor_version: minor.parse().ok()?,
+    })
 }
 
-/// As `docker run --cpus`, or its share of each period.
-fn cpu_limit(host: &HostConfig) -> Option<f64> {
-    /// In microseconds.
-    const PERIOD: i64 = 100_000;
-    let positive = |value: Option<i64>| value.filter(|value| *value > 0);
-    if let Some(billionths) = positive(host.nano_cpus) {
-        return Some(billionths as f64 / 1e9);
+fn clone_of(version: &ClientVersion) -> ClientVersion {
+    ClientVersion {
+        major_version: version.major_version,
+        minor_version: version.minor_version,
     }
-    let period = positive(host.cpu_period).unwrap_or(PERIOD);
-    positive(host.cpu_quota).map(|quota| quota as f64 / period as f64)
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// As a part of a path or of a query.
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+        encoded
+    })
 }
 
 /// Waits for a call until its deadline, and tells errors of interest from the rest.
@@ -370,6 +477,10 @@ pub(crate) fn classify(call: &'static str, error: &BollardError) -> EngineError 
 }
 
 fn is_denied(error: &BollardError) -> bool {
+    // Such an error hides the one that it is made of from the chain of causes.
+    if let BollardError::IOError { err } = error {
+        return err.kind() == io::ErrorKind::PermissionDenied;
+    }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>()
@@ -384,35 +495,43 @@ fn is_denied(error: &BollardError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bollard::models::ContainerInspectResponse;
+    use std::io;
 
-    use super::Inspected;
+    use super::{EVENTS, classify, encoded, version};
 
     #[test]
-    fn fuzz_inspections() {
-        let usual = r#"{"Id":"0123456789abcdef","Created":"2026-01-01T00:00:00Z","RestartCount":1,"LogPath":"/x-json.log",
-            "Image":"sha256:0123","Config":{"Tty":true,"Labels":{"a":"b"}},
-            "State":{"Status":"running","Pid":7,"StartedAt":"2026-01-01T00:00:00.5Z","Health":{"Status":"healthy"}},
-            "HostConfig":{"NanoCpus":5,"PidsLimit":9,"LogConfig":{"Type":"json-file","Config":{}},"NetworkMode":"bridge"}}"#;
-        let odd = r#"{"State":{"Pid":0,"StartedAt":"0001-01-01T00:00:00Z","Health":{"Status":"none"}},"LogPath":"",
-            "HostConfig":{"CpuQuota":-1,"CpuPeriod":0,"PidsLimit":-1,"LogConfig":{"Type":"local"},"NetworkMode":"container:01"}}"#;
-        let inspected = |bytes: &[u8]| {
-            serde_json::from_slice::<ContainerInspectResponse>(bytes)
-                .ok()
-                .map(Inspected::from)
-        };
-        assert_eq!(inspected(usual.as_bytes()).map(|of| of.pid), Some(7));
-        assert_eq!(inspected(odd.as_bytes()).map(|of| of.pid), Some(0));
-        crate::fuzzing::run("inspections", &[usual, odd].map(str::as_bytes), |bytes| {
-            let Some(inspected) = inspected(bytes) else {
-                return;
-            };
-            let limit = inspected.cpu_limit;
-            assert!(
-                limit.is_none_or(|cores| cores > 0.0 && cores.is_finite()),
-                "{limit:?}"
+    fn a_socket_that_is_denied_says_what_to_do() {
+        for (kind, told) in [
+            (io::ErrorKind::PermissionDenied, true),
+            (io::ErrorKind::NotFound, false),
+        ] {
+            let error = io::Error::new(kind, "/run/docker.sock: text");
+            let reason = classify("connect", &error.into()).to_string();
+            assert!(reason.contains("/run/docker.sock"), "{reason}");
+            assert_eq!(reason.contains("docker)"), told, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_read_or_not() {
+        for (text, expected) in [
+            ("1.41", Some("1.41")),
+            (" 1.53\n", Some("1.53")),
+            ("1", None),
+            ("1.x", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                version(text).map(|version| version.to_string()).as_deref(),
+                expected
             );
-            assert!(inspected.pids_limit != Some(0));
-        });
+        }
+    }
+
+    #[test]
+    fn paths_hold_what_is_put_into_them() {
+        assert_eq!(encoded("../a b\"é"), "..%2Fa%20b%22%C3%A9");
+        // What makes a list of words for the engine is that of Rust, too.
+        assert!(serde_json::from_str::<Vec<String>>(&format!("{EVENTS:?}")).is_ok());
     }
 }

@@ -4,18 +4,47 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bollard::errors::Error as BollardError;
-use bollard::models::EventMessage;
 use futures_util::{Stream, StreamExt};
 use tokio::task::JoinHandle;
+use tracing::debug;
 
-use super::listing::SHORT_ID;
+use super::json::Json;
+use super::listing::{SHORT_ID, id_in};
+use super::pieces::Piece;
 use crate::model::{ContainerEvent, EventAction, Events, Timestamp};
 
 /// The most containers that are told apart of those to which something has happened.
 const MOST_TOUCHED: usize = 1024;
 /// How far back events are asked for: from before the list that they keep up to date.
 const OVERLAP: Duration = Duration::from_secs(2);
+
+/// What the engine tells.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Message {
+    Event(Json),
+    /// Something that cannot be read, with the id of the container that it is about, where that can be seen.
+    Unreadable(Option<String>),
+}
+
+impl Message {
+    /// Reads a line of the stream.
+    pub(super) fn read(line: Piece<'_>) -> Self {
+        let text = match line {
+            Piece::Whole(text) => match Json::parse(text) {
+                Ok(event) => return Self::Event(event),
+                Err(error) => {
+                    debug!(%error, "an event cannot be read");
+                    text
+                }
+            },
+            Piece::TooLong(beginning) => {
+                debug!("an event is too long");
+                beginning
+            }
+        };
+        Self::Unreadable(id_in(text))
+    }
+}
 
 /// What has happened to containers, as far as the engine has told.
 #[derive(Clone, Default)]
@@ -63,7 +92,7 @@ impl History {
 impl Following {
     /// Follows a stream of events.
     pub(super) fn start(
-        events: impl Stream<Item = Result<EventMessage, BollardError>> + Send + 'static,
+        events: impl Stream<Item = Message> + Send + 'static,
         history: History,
     ) -> Self {
         let told = Arc::new(Mutex::new(Told::default()));
@@ -71,12 +100,20 @@ impl Following {
             let told = Arc::clone(&told);
             async move {
                 let mut events = std::pin::pin!(events);
-                while let Some(Ok(message)) = events.next().await {
-                    let Some(id) = message.actor.as_ref().and_then(|actor| actor.id.as_ref())
-                    else {
+                while let Some(message) = events.next().await {
+                    let message = match message {
+                        Message::Event(message) => message,
+                        Message::Unreadable(id) => {
+                            // Something has happened: the list is stale, whatever it was. An id that is
+                            // no container's makes it so.
+                            lock(&told).touch(&id.unwrap_or_default());
+                            continue;
+                        }
+                    };
+                    let Some(id) = id_of(&message) else {
                         continue;
                     };
-                    lock(&told).touch(id);
+                    lock(&told).touch(&id);
                     if let Some(event) = event(&message) {
                         history.take_in(event);
                     }
@@ -114,12 +151,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn id_of(message: &Json) -> Option<String> {
+    message.get("Actor").get("ID").words()
+}
+
 /// What is published of an event; none for those that are not.
-fn event(message: &EventMessage) -> Option<ContainerEvent> {
-    let told = message.action.as_deref()?;
+fn event(message: &Json) -> Option<ContainerEvent> {
+    let told = message.get("Action").text()?;
     let (action, health) = match told.split_once(':') {
         Some((action, health)) => (action, Some(health.trim())),
-        None => (told, None),
+        None => (told.as_str(), None),
     };
     let action = match action {
         "start" => EventAction::Start,
@@ -134,34 +175,55 @@ fn event(message: &EventMessage) -> Option<ContainerEvent> {
         "rename" => EventAction::Rename,
         _ => return None,
     };
-    let actor = message.actor.as_ref()?;
-    let attribute = |name: &str| actor.attributes.as_ref()?.get(name).map(String::as_str);
-    let bare = |name: &str| name.trim_start_matches('/').to_owned();
-    let id: String = actor.id.as_ref()?.chars().take(SHORT_ID).collect();
+    let attributes = message.get("Actor").get("Attributes");
+    let attribute = |name: &str| attributes.get(name).words();
+    let bare = |name: String| {
+        let bare = name.trim_start_matches('/');
+        (!bare.is_empty()).then(|| bare.to_owned())
+    };
+    // As the list has it: an event of something else is not published.
+    let id = id_of(message)?;
+    let short = id.get(..SHORT_ID)?.to_ascii_lowercase();
+    if !short.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let is_die = action == EventAction::Die;
+    let is_health = action == EventAction::HealthStatus;
+    let is_rename = action == EventAction::Rename;
     Some(ContainerEvent {
         time: Timestamp(moment(message)?),
-        action: action.clone(),
-        container: attribute("name").map_or_else(|| id.clone(), bare),
-        image: attribute("image").unwrap_or_default().to_owned(),
+        container: attribute("name")
+            .and_then(bare)
+            .unwrap_or_else(|| short.clone()),
+        image: attribute("image").unwrap_or_default(),
         exit_code: attribute("exitCode")
             .or_else(|| attribute("containerExitCode"))
-            .filter(|_| action == EventAction::Die)
+            .filter(|_| is_die)
             .and_then(|code| code.parse().ok()),
-        health: health
-            .filter(|health| action == EventAction::HealthStatus && !health.is_empty())
-            .map(str::to_owned),
-        renamed_from: attribute("oldName")
-            .filter(|_| action == EventAction::Rename)
-            .map(bare),
-        id,
+        health: if is_health {
+            // Without a word of health it is no news of health.
+            let told = health.filter(|health| !health.is_empty());
+            Some(
+                told.map(str::to_owned)
+                    .or_else(|| attribute("health_status"))?,
+            )
+        } else {
+            None
+        },
+        renamed_from: if is_rename {
+            Some(attribute("oldName").and_then(bare)?)
+        } else {
+            None
+        },
+        action,
+        id: short,
     })
 }
 
-fn moment(message: &EventMessage) -> Option<SystemTime> {
-    let since_1970 = match (message.time_nano, message.time) {
-        (Some(nanoseconds), _) => Duration::from_nanos(u64::try_from(nanoseconds).ok()?),
-        (None, Some(seconds)) => Duration::from_secs(u64::try_from(seconds).ok()?),
-        (None, None) => return None,
+fn moment(message: &Json) -> Option<SystemTime> {
+    let since_1970 = match message.get("timeNano").integer() {
+        Some(nanoseconds) => Duration::from_nanos(u64::try_from(nanoseconds).ok()?),
+        None => Duration::from_secs(message.get("time").count()?),
     };
     SystemTime::UNIX_EPOCH.checked_add(since_1970)
 }
@@ -170,27 +232,30 @@ fn moment(message: &EventMessage) -> Option<SystemTime> {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use bollard::errors::Error as BollardError;
-    use bollard::models::EventMessage;
     use futures_util::stream;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::{Following, History, Told, event};
+    use super::{Following, History, Message, Told, event};
+    use crate::collect::docker::json::Json;
+    use crate::collect::docker::pieces::{Lines, Piece};
     use crate::model::{ContainerEvent, EventAction};
 
     const ID: &str = "f578d361bfcaff9f0290622db5df2766338472ecfb9b4602a60c37cc8dc0d8d8";
 
-    fn message(action: &str, nanoseconds: u64, attributes: &Value) -> EventMessage {
+    fn read(message: &Value) -> Json {
+        Json::parse(message.to_string().as_bytes()).unwrap()
+    }
+
+    fn message(action: &str, nanoseconds: u64, attributes: &Value) -> Json {
         let mut all = json!({"name": "web", "image": "nginx:1"});
         all.as_object_mut()
             .unwrap()
             .extend(attributes.as_object().unwrap().clone());
-        serde_json::from_value(json!({
+        read(&json!({
             "Type": "container", "Action": action, "time": nanoseconds / 1_000_000_000, "timeNano": nanoseconds,
             "Actor": {"ID": ID, "Attributes": all},
         }))
-        .unwrap()
     }
 
     fn plain(action: EventAction, nanoseconds: u64) -> ContainerEvent {
@@ -247,10 +312,78 @@ mod tests {
         for action in ["update", "exec_start: sh", ""] {
             assert_eq!(event(&message(action, 5, &json!({}))), None);
         }
-        assert_eq!(event(&EventMessage::default()), None);
-        let mut before_1970 = message("die", 5, &json!({}));
-        before_1970.time_nano = Some(-5);
-        assert_eq!(event(&before_1970), None);
+        assert_eq!(event(&Json::Null), None);
+        let before_1970 = json!({"Action": "die", "timeNano": -5, "Actor": {"ID": ID}});
+        assert_eq!(event(&read(&before_1970)), None);
+        for (action, attributes) in [
+            ("health_status", json!({})),
+            ("rename", json!({"oldName": "/"})),
+        ] {
+            assert_eq!(
+                event(&message(action, 5, &attributes)),
+                None,
+                "nothing to tell"
+            );
+        }
+    }
+
+    #[test]
+    fn an_odd_value_costs_itself_alone() {
+        let usual = json!({
+            "Action": "die", "timeNano": 2_000_000_000_u64, "time": 2,
+            "Actor": {"ID": ID, "Attributes": {"name": "web", "image": "nginx:1", "exitCode": "3"}},
+        });
+        let odd = [
+            json!(null),
+            json!([]),
+            json!({}),
+            json!(1e300),
+            json!("x"),
+            json!(7),
+        ];
+        let places = [
+            "/timeNano",
+            "/time",
+            "/Actor/Attributes",
+            "/Actor/Attributes/name",
+            "/Actor/Attributes/image",
+            "/Actor/Attributes/exitCode",
+        ];
+        for place in places {
+            for value in &odd {
+                let mut message = usual.clone();
+                *message.pointer_mut(place).unwrap() = value.clone();
+                let event = event(&read(&message)).unwrap_or_else(|| panic!("{place} {value}"));
+                assert_eq!(event.id, "f578d361bfca");
+                let of_attributes = place.starts_with("/Actor");
+                assert!(
+                    event.exit_code == Some(3) || of_attributes,
+                    "{place} {value}"
+                );
+            }
+        }
+    }
+
+    #[actix::test]
+    async fn what_cannot_be_read_is_skipped_and_makes_the_list_stale() {
+        let long = format!(r#"{{"Actor":{{"ID":"{ID}"}},"x":"{}"}}"#, "x".repeat(500));
+        let text = format!(
+            "{{\"Action\":\"die\",\"Actor\":{{\"ID\":\n{long}\n<html>\n{}\n",
+            json!({"Action": "start", "timeNano": 5, "Actor": {"ID": "0123456789abcdef"}})
+        );
+        let mut lines = Lines::new(400);
+        let mut messages = Vec::new();
+        for chunk in text.as_bytes().chunks(7) {
+            lines.push(chunk, |line| messages.push(Message::read(line)));
+        }
+        assert_eq!(messages.len(), 4);
+        let history = History::default();
+        let following = Following::start(stream::iter(messages), history.clone());
+        tokio::task::yield_now().await;
+        let told = following.take();
+        let touched = ["", ID, "0123456789abcdef"].map(str::to_owned);
+        assert_eq!(told.touched, touched.into());
+        assert_eq!(history.events().end(), 1, "the one that can be read");
     }
 
     #[actix::test]
@@ -262,7 +395,7 @@ mod tests {
         ];
         let more = message("start", 2, &json!({}));
         for (told, end) in [(told.to_vec(), 2), ([&told[..], &[more]].concat(), 3)] {
-            let stream = stream::iter(told.into_iter().map(Ok));
+            let stream = stream::iter(told.into_iter().map(Message::Event));
             let following = Following::start(stream, history.clone());
             tokio::task::yield_now().await;
             let expected = Told {
@@ -276,23 +409,20 @@ mod tests {
         }
     }
 
-    #[actix::test]
-    async fn a_stream_that_fails_has_ended() {
-        let failing = stream::iter([Err(BollardError::RequestTimeoutError)]);
-        let following = Following::start(failing, History::default());
-        tokio::task::yield_now().await;
-        assert!(following.take().ended);
-    }
-
     #[test]
     fn fuzz_events() {
         let all = json!({"exitCode": "137", "oldName": "/old"});
         let seeds = ["die", "health_status: unhealthy", "rename"].map(|action| {
-            serde_json::to_vec(&message(action, 1_735_689_600_123_456_789, &all)).unwrap()
+            let message = json!({
+                "Action": action, "timeNano": 1_735_689_600_123_456_789_u64, "Actor": {"ID": ID, "Attributes": all},
+            });
+            serde_json::to_vec(&message).unwrap()
         });
         let seeds = seeds.each_ref().map(Vec::as_slice);
         crate::fuzzing::run("events", &seeds, |bytes| {
-            let message: EventMessage = serde_json::from_slice(bytes).unwrap_or_default();
+            let Message::Event(message) = Message::read(Piece::Whole(bytes)) else {
+                return;
+            };
             if let Some(event) = event(&message) {
                 serde_json::to_vec(&event).unwrap();
             }
@@ -313,8 +443,7 @@ mod tests {
                 "Action": action, "time": seconds, "timeNano": nanoseconds,
                 "Actor": {"ID": id, "Attributes": attributes},
             });
-            let message: EventMessage = serde_json::from_value(message).unwrap();
-            if let Some(event) = event(&message) {
+            if let Some(event) = event(&read(&message)) {
                 prop_assert!(serde_json::to_string(&event).is_ok());
             }
         }

@@ -4,9 +4,12 @@ mod cgroup;
 mod direct;
 pub(super) mod engine;
 mod events;
+mod inspected;
 mod inventory;
+mod json;
 mod listing;
 mod namespaces;
+mod pieces;
 mod process;
 mod stats;
 mod transport;
@@ -342,6 +345,8 @@ impl Source for ContainerSource {
         if let Some(error) = error.as_ref().filter(|_| nothing) {
             return Round::failed(error);
         }
+        // The containers that can be read are shown all the same.
+        let error = error.or_else(|| inventory.call.as_ref()?.unreadable());
         let containers = measured
             .containers
             .into_iter()
@@ -388,10 +393,15 @@ pub async fn server(host: &DockerHost) -> Result<String, String> {
     let reached = async {
         let call = engine.call().await?;
         let listed = call.list().await?;
-        Ok((call.api_version(), listed.len()))
+        Ok((call.api_version(), listed.len(), call.unreadable()))
     };
     match reached.await {
-        Ok((api, running)) => Ok(format!("{host}, API {api}, {running} containers running")),
+        Ok((api, running, unreadable)) => {
+            let unreadable = unreadable.map_or_else(String::new, |reason| format!("; {reason}"));
+            Ok(format!(
+                "{host}, API {api}, {running} containers running{unreadable}"
+            ))
+        }
         Err(error @ EngineError::Gone) => Err(format!("{error}: not a Docker engine?")),
         Err(error) => Err(error.to_string()),
     }

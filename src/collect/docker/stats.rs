@@ -1,15 +1,12 @@
 //! The engine's answer to a call for statistics, as a container's usage.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use bollard::models::{
-    ContainerBlkioStatEntry, ContainerBlkioStats, ContainerCpuStats, ContainerMemoryStats,
-    ContainerNetworkStats, ContainerStatsResponse,
-};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::json::Json;
 use super::usage::{CpuReading, Reading, Usage};
 use crate::model::{BlockIo, InterfaceCounters, Throttling};
 
@@ -17,31 +14,34 @@ use crate::model::{BlockIo, InterfaceCounters, Throttling};
 /// since `previous`.
 ///
 /// `None` where the container is no longer running: the engine then answers with zeros.
+#[allow(clippy::needless_pass_by_value, reason = "an answer is read once")]
 pub(super) fn read(
-    stats: ContainerStatsResponse,
+    stats: Json,
     previous: Option<&Reading>,
 ) -> Option<(Option<CpuReading>, Reading)> {
     let now = CpuReading {
         received: Some(Instant::now()),
-        ..reading(stats.cpu_stats.as_ref(), stats.read.as_deref())?
+        ..reading(stats.get("cpu_stats"), stats.get("read"))?
     };
-    let before = reading(stats.precpu_stats.as_ref(), stats.preread.as_deref());
-    let memory = stats.memory_stats.unwrap_or_default();
-    let network = stats.networks.unwrap_or_default().into_iter();
+    let before = reading(stats.get("precpu_stats"), stats.get("preread"));
+    let memory = stats.get("memory_stats");
     let usage = Usage {
-        memory: memory.usage.unwrap_or_default(),
-        inactive_file: of_memory(&memory, ["total_inactive_file", "inactive_file"])
+        memory: memory.get("usage").count().unwrap_or_default(),
+        inactive_file: of_memory(memory, ["total_inactive_file", "inactive_file"])
             .unwrap_or_default(),
-        memory_limit: memory.limit.unwrap_or_default(),
-        rss: of_memory(&memory, ["total_rss", "anon"]),
-        cache: of_memory(&memory, ["total_cache", "file"]),
-        kernel: of_memory(&memory, ["kernel"; 2]),
+        memory_limit: memory.get("limit").count().unwrap_or_default(),
+        rss: of_memory(memory, ["total_rss", "anon"]),
+        cache: of_memory(memory, ["total_cache", "file"]),
+        kernel: of_memory(memory, ["kernel"; 2]),
         // Of OOM kills and pressure it does not tell.
-        pids: stats.pids_stats.and_then(|pids| pids.current),
-        block_io: stats.blkio_stats.and_then(block_io),
-        throttling: stats.cpu_stats.and_then(throttling),
-        network: network
-            .map(|(name, counters)| (name, interface(&counters)))
+        pids: stats.get("pids_stats").get("current").count(),
+        block_io: block_io(stats.get("blkio_stats")),
+        throttling: throttling(stats.get("cpu_stats").get("throttling_data")),
+        network: stats
+            .get("networks")
+            .members()
+            .iter()
+            .filter_map(|(name, counters)| Some((name.clone(), interface(counters)?)))
             .collect::<BTreeMap<_, _>>()
             .into(),
         ..Usage::default()
@@ -50,95 +50,100 @@ pub(super) fn read(
 }
 
 /// Whether an engine that did read says of a running container that it has used no CPU at all: it cannot know.
-pub(super) fn are_empty(stats: &ContainerStatsResponse) -> bool {
-    let cpu = stats
-        .cpu_stats
-        .as_ref()
-        .and_then(|cpu| cpu.cpu_usage.as_ref());
-    let used = cpu.and_then(|usage| usage.total_usage).unwrap_or_default();
-    used == 0 && moment(stats.read.as_deref()).is_some()
+pub(super) fn are_empty(stats: &Json) -> bool {
+    let used = stats.get("cpu_stats").get("cpu_usage").get("total_usage");
+    used.count().unwrap_or_default() == 0 && moment(stats.get("read")).is_some()
 }
 
 /// None for "never".
-fn moment(text: Option<&str>) -> Option<OffsetDateTime> {
-    let moment = OffsetDateTime::parse(text?, &Rfc3339).ok()?;
+fn moment(value: &Json) -> Option<OffsetDateTime> {
+    let moment = OffsetDateTime::parse(&value.text()?, &Rfc3339).ok()?;
     (moment.year() > 1).then_some(moment)
 }
 
 /// `None` for the zeros that stand for "never read" and "not running".
-fn reading(cpu: Option<&ContainerCpuStats>, read_at: Option<&str>) -> Option<CpuReading> {
-    let cpu = cpu?;
-    let usage = cpu.cpu_usage.as_ref()?;
-    let usage_ns = usage.total_usage.filter(|usage| *usage > 0)?;
-    let read_at = moment(read_at);
-    let per_cpu = usage.percpu_usage.as_ref().map_or(0, Vec::len);
+fn reading(cpu: &Json, read_at: &Json) -> Option<CpuReading> {
+    let usage = cpu.get("cpu_usage");
+    let usage_ns = usage
+        .get("total_usage")
+        .count()
+        .filter(|usage| *usage > 0)?;
+    let per_cpu = usage.get("percpu_usage").items().len();
+    let system = cpu.get("system_cpu_usage");
     Some(CpuReading {
         usage_ns,
-        host_ns: cpu.system_cpu_usage.filter(|host| *host > 0),
+        host_ns: system.count().filter(|host| *host > 0),
         cpus: cpu
-            .online_cpus
+            .get("online_cpus")
+            .number()
             .filter(|cpus| *cpus > 0)
             .unwrap_or_else(|| u32::try_from(per_cpu).unwrap_or(u32::MAX)),
-        read_at,
+        read_at: moment(read_at),
         received: None,
     })
 }
 
 /// A figure of `memory.stat`, by its key in cgroup v1 or in v2.
-fn of_memory(memory: &ContainerMemoryStats, keys: [&str; 2]) -> Option<u64> {
-    let stats: &HashMap<_, _> = memory.stats.as_ref()?;
-    keys.iter().find_map(|key| stats.get(*key)).copied()
+fn of_memory(memory: &Json, keys: [&str; 2]) -> Option<u64> {
+    let stats = memory.get("stats");
+    keys.iter().find_map(|key| stats.get(key).count())
 }
 
-fn interface(counters: &ContainerNetworkStats) -> InterfaceCounters {
-    InterfaceCounters {
-        rx_bytes: counters.rx_bytes.unwrap_or_default(),
-        tx_bytes: counters.tx_bytes.unwrap_or_default(),
-        rx_packets: counters.rx_packets.unwrap_or_default(),
-        tx_packets: counters.tx_packets.unwrap_or_default(),
-        ..InterfaceCounters::default()
+/// None where something else than counters is told.
+fn interface(counters: &Json) -> Option<InterfaceCounters> {
+    if counters.members().is_empty() {
+        return None;
     }
+    let counter = |key: &str| counters.get(key).count().unwrap_or_default();
+    Some(InterfaceCounters {
+        rx_bytes: counter("rx_bytes"),
+        tx_bytes: counter("tx_bytes"),
+        rx_packets: counter("rx_packets"),
+        tx_packets: counter("tx_packets"),
+        ..InterfaceCounters::default()
+    })
 }
 
 /// Absent where the host has no such controller; a container that has done no I/O has no entries
-/// either, but an empty list.
-fn block_io(stats: ContainerBlkioStats) -> Option<BlockIo> {
-    let sum = |entries: &[ContainerBlkioStatEntry], kind: &str| {
-        entries
-            .iter()
-            .filter(|entry| {
-                let op = entry.op.as_deref();
-                op.is_some_and(|op| op.eq_ignore_ascii_case(kind))
-            })
-            .fold(0_u64, |sum, entry| {
-                sum.saturating_add(entry.value.unwrap_or_default())
-            })
+/// either, but an empty list. With cgroup v2 the engine does not tell operations.
+fn block_io(stats: &Json) -> Option<BlockIo> {
+    let sum = |list: &Json, kind: &str| {
+        let Json::List(entries) = list else {
+            return None;
+        };
+        let of_kind = |entry: &&Json| match entry.get("op") {
+            Json::Text(op) => op.eq_ignore_ascii_case(kind),
+            _ => false,
+        };
+        let values = entries.iter().filter(of_kind);
+        let values = values.filter_map(|entry| entry.get("value").count());
+        Some(values.fold(0, u64::saturating_add))
     };
-    let bytes = stats.io_service_bytes_recursive?;
-    let ops = stats.io_serviced_recursive.unwrap_or_default();
+    let bytes = stats.get("io_service_bytes_recursive");
+    let ops = stats.get("io_serviced_recursive");
     Some(BlockIo {
-        read_bytes: sum(&bytes, "read"),
-        write_bytes: sum(&bytes, "write"),
-        read_ops: sum(&ops, "read"),
-        write_ops: sum(&ops, "write"),
+        read_bytes: sum(bytes, "read")?,
+        write_bytes: sum(bytes, "write")?,
+        read_ops: sum(ops, "read"),
+        write_ops: sum(ops, "write"),
         ..BlockIo::default()
     })
 }
 
-fn throttling(stats: ContainerCpuStats) -> Option<Throttling> {
-    let data = stats.throttling_data?;
+fn throttling(data: &Json) -> Option<Throttling> {
     Some(Throttling {
-        periods: data.periods?,
-        throttled_periods: data.throttled_periods.unwrap_or_default(),
-        throttled_ns: data.throttled_time.unwrap_or_default(),
+        periods: data.get("periods").count()?,
+        throttled_periods: data.get("throttled_periods").count().unwrap_or_default(),
+        throttled_ns: data.get("throttled_time").count().unwrap_or_default(),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use bollard::models::{ContainerStatsResponse, ContainerSummary};
+    use serde_json::{Value, json};
 
     use super::read;
+    use crate::collect::docker::json::Json;
     use crate::collect::docker::listing::Listed;
     use crate::collect::docker::usage::publish;
     use crate::model::{BlockIo, Container};
@@ -149,19 +154,20 @@ mod tests {
     const V1: &str = include_str!("../../../tests/fixtures/stats-cgroup-v1.json");
     const V2: &str = include_str!("../../../tests/fixtures/stats-cgroup-v2.json");
 
-    fn stats(json: &str) -> ContainerStatsResponse {
-        serde_json::from_str(json).unwrap()
+    fn stats(json: &str) -> Json {
+        Json::parse(json.as_bytes()).unwrap()
+    }
+
+    fn listed() -> Listed {
+        let listed = r#"{"Id":"0123456789abcdef","Names":["/web"],"State":"running"}"#;
+        Listed::read(&stats(listed)).unwrap()
     }
 
     /// What is published of a first answer.
     fn published(json: &str) -> Container {
-        let summary: ContainerSummary =
-            serde_json::from_str(r#"{"Id":"0123456789abcdef","Names":["/web"],"State":"running"}"#)
-                .unwrap();
         let (engines_own, now) = read(stats(json), None).unwrap();
         let before = engines_own.as_ref();
-        let listed = Listed::from_summary(summary).unwrap();
-        publish(&listed, None, &LabelPatterns::default(), &now, before)
+        publish(&listed(), None, &LabelPatterns::default(), &now, before)
     }
 
     #[test]
@@ -174,7 +180,12 @@ mod tests {
         assert_eq!(container.network["eth0"].rx_bytes, 946);
         assert_eq!(container.pids, Some(1));
         assert!(container.throttling.unwrap().throttled_periods > 0);
-        assert_eq!(container.block_io, Some(BlockIo::default()));
+        let nothing = BlockIo {
+            read_ops: Some(0),
+            write_ops: Some(0),
+            ..BlockIo::default()
+        };
+        assert_eq!(container.block_io, Some(nothing));
     }
 
     #[test]
@@ -202,6 +213,58 @@ mod tests {
     }
 
     #[test]
+    fn with_cgroup_v2_operations_are_absent() {
+        let json = r#"{"cpu_stats":{"cpu_usage":{"total_usage":1}},"blkio_stats":{"io_service_bytes_recursive":
+            [{"op":"read","value":4096},{"op":"Write","value":1},{"op":null,"value":7},{"op":"read","value":"4"}, 5],
+            "io_serviced_recursive":null}}"#;
+        let io = published(json).block_io.unwrap();
+        assert_eq!((io.read_bytes, io.write_bytes), (4100, 1));
+        assert_eq!((io.read_ops, io.write_ops), (None, None));
+        assert!(!serde_json::to_string(&io).unwrap().contains("ops"));
+    }
+
+    #[test]
+    fn an_odd_value_costs_itself_alone() {
+        let odd = [
+            json!(null),
+            json!([]),
+            json!("x"),
+            json!(-1),
+            json!(1e300),
+            json!({"a": 1}),
+        ];
+        let all: Value = serde_json::from_str(V1).unwrap();
+        let places = [
+            "/read",
+            "/preread",
+            "/pids_stats",
+            "/blkio_stats",
+            "/blkio_stats/io_serviced_recursive",
+            "/networks",
+            "/networks/eth0",
+            "/memory_stats/stats",
+            "/precpu_stats",
+            "/cpu_stats/throttling_data",
+            "/cpu_stats/online_cpus",
+            "/cpu_stats/system_cpu_usage",
+            "/cpu_stats/cpu_usage/percpu_usage",
+        ];
+        for place in places {
+            for value in &odd {
+                let mut stats = all.clone();
+                *stats.pointer_mut(place).unwrap() = value.clone();
+                let container = published(&stats.to_string());
+                assert_eq!(container.memory_limit, 67_108_864, "{place} {value}");
+                assert!(container.memory_usage > 50_000_000, "{place} {value}");
+                assert!(
+                    container.network.contains_key("eth0") || place.starts_with("/networks"),
+                    "{place} {value}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn a_stopped_container_is_left_out() {
         let zeros = r#"{"read":"0001-01-01T00:00:00Z","preread":"0001-01-01T00:00:00Z",
             "cpu_stats":{"cpu_usage":{"total_usage":0}},"memory_stats":{}}"#;
@@ -215,16 +278,14 @@ mod tests {
             "Ports":[{"IP":"0.0.0.0","PrivatePort":6379,"PublicPort":16379,"Type":"tcp"}],"Labels":{"a":"b"}}]"#;
         let seeds = [V1, V2, summary].map(str::as_bytes);
         crate::fuzzing::run("lists_and_statistics", &seeds, |bytes| {
-            let summaries: Vec<ContainerSummary> =
-                serde_json::from_slice(bytes).unwrap_or_default();
-            summaries
-                .into_iter()
-                .for_each(|summary| drop(Listed::from_summary(summary)));
-            let Ok(stats) = serde_json::from_slice::<ContainerStatsResponse>(bytes) else {
+            let Ok(stats) = Json::parse(bytes) else {
                 return;
             };
-            let listed = r#"{"Id":"0123456789abcdef","Names":["/web"],"State":"running"}"#;
-            let listed = Listed::from_summary(serde_json::from_str(listed).unwrap()).unwrap();
+            stats
+                .items()
+                .iter()
+                .for_each(|entry| drop(Listed::read(entry)));
+            let listed = listed();
             let Some((before, now)) = read(stats, None) else {
                 return;
             };

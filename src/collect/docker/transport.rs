@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
 use bollard::{BollardRequest, ClientVersion};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderValue};
-use hyper::{Response, Uri};
+use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,16 +26,18 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::settings::DockerHost;
 
-/// The most that is read of the list: a thousand containers with 5 KiB each of names and labels. What is made of it takes a
-/// few times as much.
-const MOST_OF_THE_LIST: usize = 5 * 1024 * 1024;
+/// The most that is read of the list: ten thousand containers with 25 KiB each of names and labels. It is read entry by entry, so that
+/// it is never whole in memory.
+pub(super) const MOST_OF_THE_LIST: usize = 256 * 1024 * 1024;
 /// The most that is read of what the engine says of one container.
-const MOST_OF_A_CONTAINER: usize = 4 * 1024 * 1024;
+pub(super) const MOST_OF_A_CONTAINER: usize = 4 * 1024 * 1024;
+/// The most that is read of events on one connection. They are then asked for on another one.
+pub(super) const MOST_OF_EVENTS: usize = 64 * 1024 * 1024;
 /// The most that is read of a tail of logs: bollard searches what it has for the end of a line
 /// again and again, so that a longer one would cost more than it is worth.
 const MOST_OF_LOGS: usize = 4 * 1024 * 1024;
 /// The most that is read of any other answer.
-const MOST_OF_THE_REST: usize = 1024 * 1024;
+pub(super) const MOST_OF_THE_REST: usize = 1024 * 1024;
 /// The pause before another try at an engine whose queue of connections is full.
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 /// How long a connection to another host may be silent before that host is probed, and the time
@@ -68,16 +72,40 @@ impl Transport {
         self.version.get()
     }
 
-    /// Sends a request on a connection of its own.
+    /// Sends a request of bollard's.
     pub(super) async fn send(
         self,
-        mut request: BollardRequest,
+        request: BollardRequest,
     ) -> Result<Response<Incoming>, BollardError> {
+        let most = most_of(request.uri().path());
+        self.exchange(request, most).await
+    }
+
+    /// Asks for a path, and for at most so many bytes of an answer.
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        most: usize,
+    ) -> Result<Response<Incoming>, BollardError> {
+        let request = Request::get(path).body(Empty::<Bytes>::new())?;
+        self.exchange(request, most).await
+    }
+
+    /// Sends a request on a connection of its own.
+    async fn exchange<B>(
+        &self,
+        mut request: Request<B>,
+        most: usize,
+    ) -> Result<Response<Incoming>, BollardError>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let path = request
             .uri()
             .path_and_query()
             .map_or("/", |path| path.as_str());
-        let most = most_of(request.uri().path());
         let uri = match self.version.get() {
             Some(version) => format!(
                 "/v{}.{}{path}",
@@ -103,13 +131,36 @@ impl Transport {
     }
 }
 
+/// The next bytes of an answer.
+pub(super) async fn next_bytes(answer: &mut Incoming) -> Result<Option<Bytes>, BollardError> {
+    loop {
+        match answer.frame().await {
+            None => return Ok(None),
+            Some(frame) => {
+                // Trailers tell nothing.
+                if let Ok(bytes) = frame?.into_data() {
+                    return Ok(Some(bytes));
+                }
+            }
+        }
+    }
+}
+
+/// A whole answer, which the connection's bound keeps small.
+pub(super) async fn whole(mut answer: Incoming) -> Result<Vec<u8>, BollardError> {
+    let mut whole = Vec::new();
+    while let Some(bytes) = next_bytes(&mut answer).await? {
+        whole.extend_from_slice(&bytes);
+    }
+    Ok(whole)
+}
+
+/// The bound on what bollard asks for.
 fn most_of(path: &str) -> usize {
-    let mut from_the_end = path.rsplit('/');
-    match (from_the_end.next(), from_the_end.next()) {
-        (Some("json"), Some("containers")) => MOST_OF_THE_LIST,
-        (Some("json"), _) => MOST_OF_A_CONTAINER,
-        (Some("logs"), _) => MOST_OF_LOGS,
-        _ => MOST_OF_THE_REST,
+    if path.ends_with("/logs") {
+        MOST_OF_LOGS
+    } else {
+        MOST_OF_THE_REST
     }
 }
 
@@ -196,16 +247,12 @@ impl AsyncWrite for Bounded {
 mod tests {
     use tokio::io::AsyncReadExt;
 
-    use super::{
-        Bounded, MOST_OF_A_CONTAINER, MOST_OF_LOGS, MOST_OF_THE_LIST, MOST_OF_THE_REST, most_of,
-    };
+    use super::{Bounded, MOST_OF_LOGS, MOST_OF_THE_REST, most_of};
 
     #[test]
-    fn every_answer_has_a_bound() {
-        assert_eq!(most_of("/containers/json"), MOST_OF_THE_LIST);
-        assert_eq!(most_of("/containers/0123/json"), MOST_OF_A_CONTAINER);
+    fn every_answer_to_bollard_has_a_bound() {
         assert_eq!(most_of("/containers/0123/logs"), MOST_OF_LOGS);
-        assert_eq!(most_of("/containers/0123/stats"), MOST_OF_THE_REST);
+        assert_eq!(most_of("/_ping"), MOST_OF_THE_REST);
         assert_eq!(most_of(""), MOST_OF_THE_REST);
     }
 

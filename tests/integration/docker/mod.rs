@@ -19,6 +19,8 @@ mod metadata;
 mod nats;
 mod networks;
 mod news;
+mod odd;
+mod oddities;
 mod outages;
 mod pace;
 mod podman;

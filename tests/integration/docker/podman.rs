@@ -210,6 +210,22 @@ fn rootful_podman_is_watched_as_docker_is() {
     assert_eq!(meta["state"], "running");
     follows_its_log(&agent, "first");
 
+    // One that is paused stays.
+    podman.podman(&["pause", "first"]);
+    client.snapshot_where("the paused container", PATIENCE, |snapshot| {
+        named(snapshot, "containers", "/first").is_some_and(|one| one["status"] == "paused")
+    });
+    // Also in a list that is read anew.
+    podman.container("beside");
+    client.snapshot_where("both", PATIENCE, |snapshot| {
+        named(snapshot, "containers", "/beside").is_some()
+    });
+    let both = client.snapshot();
+    let first = named(&both, "containers", "/first").unwrap_or_else(|| panic!("{both:#}"));
+    assert_eq!(first["status"], "paused");
+    podman.podman(&["unpause", "first"]);
+    podman.podman(&["rm", "--force", "--time=0", "beside"]);
+
     // What happens is told under the same names.
     podman.container("second");
     let mut told = Vec::new();

@@ -302,8 +302,8 @@ impl V1Files {
         Some(BlockIo {
             read_bytes,
             write_bytes,
-            read_ops,
-            write_ops,
+            read_ops: Some(read_ops),
+            write_ops: Some(write_ops),
             ..BlockIo::default()
         })
     }

@@ -47,7 +47,11 @@ pub(super) fn blkio(text: &str) -> (u64, u64) {
 /// `io.stat` of v2: lines of `MAJOR:MINOR rbytes=1 wbytes=2 rios=3 wios=4 …`, summed over
 /// devices.
 pub(super) fn io_stat(text: &str) -> BlockIo {
-    let mut sums = BlockIo::default();
+    let mut sums = BlockIo {
+        read_ops: Some(0),
+        write_ops: Some(0),
+        ..BlockIo::default()
+    };
     for pair in text.split_ascii_whitespace() {
         let Some((key, Some(value))) = pair.split_once('=').map(|(key, text)| (key, number(text)))
         else {
@@ -56,8 +60,8 @@ pub(super) fn io_stat(text: &str) -> BlockIo {
         let sum = match key {
             "rbytes" => &mut sums.read_bytes,
             "wbytes" => &mut sums.write_bytes,
-            "rios" => &mut sums.read_ops,
-            "wios" => &mut sums.write_ops,
+            "rios" => sums.read_ops.get_or_insert_default(),
+            "wios" => sums.write_ops.get_or_insert_default(),
             _ => continue,
         };
         *sum = sum.saturating_add(value);
@@ -98,12 +102,17 @@ mod tests {
         let expected = BlockIo {
             read_bytes: 4097,
             write_bytes: 8192,
-            read_ops: 2,
-            write_ops: 2,
+            read_ops: Some(2),
+            write_ops: Some(2),
             ..BlockIo::default()
         };
         assert_eq!(io_stat(v2), expected);
-        assert_eq!(io_stat(""), BlockIo::default());
+        let nothing = BlockIo {
+            read_ops: Some(0),
+            write_ops: Some(0),
+            ..BlockIo::default()
+        };
+        assert_eq!(io_stat(""), nothing);
     }
 
     proptest! {
@@ -116,7 +125,8 @@ mod tests {
             let _ = written;
             let before = io_stat(&text);
             let more = io_stat(&format!("{text}\n8:0 rios={value} wbytes={}", u64::MAX));
-            prop_assert_eq!(more.read_ops, before.read_ops.saturating_add(value));
+            let expected = before.read_ops.map(|ops| ops.saturating_add(value));
+            prop_assert_eq!(more.read_ops, expected);
             prop_assert_eq!(more.write_bytes, u64::MAX);
         }
     }

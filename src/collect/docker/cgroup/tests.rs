@@ -172,8 +172,8 @@ fn usage_v1() -> (u64, Usage) {
         block_io: Some(BlockIo {
             read_bytes: 9_121_792,
             write_bytes: 14_942_208,
-            read_ops: 192,
-            write_ops: 102,
+            read_ops: Some(192),
+            write_ops: Some(102),
             ..BlockIo::default()
         }),
         throttling: Some(Throttling {
@@ -208,8 +208,8 @@ fn usage_v2() -> (u64, Usage) {
         block_io: Some(BlockIo {
             read_bytes: 90_484_736,
             write_bytes: 14_950_400,
-            read_ops: 1175,
-            write_ops: 104,
+            read_ops: Some(1175),
+            write_ops: Some(104),
             ..BlockIo::default()
         }),
         throttling: Some(Throttling {
@@ -392,16 +392,21 @@ fn a_container_without_a_limit_may_have_the_hosts_memory() {
 
 #[test]
 fn no_io_yet_is_0_and_not_absent() {
+    let nothing = BlockIo {
+        read_ops: Some(0),
+        write_ops: Some(0),
+        ..BlockIo::default()
+    };
     let tree = Tree::v1();
     for file in ["io_service_bytes", "io_serviced"] {
         let path = format!("cgroup/blkio/docker/{ID}/blkio.throttle.{file}_recursive");
         tree.write(&path, "Total 0\n");
     }
-    assert_eq!(tree.read(ID).1.block_io, Some(BlockIo::default()));
+    assert_eq!(tree.read(ID).1.block_io, Some(nothing));
     let group = format!("/docker/{ID}");
     let tree = Tree::v2(&group, &group);
     tree.write(&format!("cgroup{group}/io.stat"), "");
-    assert_eq!(tree.read(ID).1.block_io, Some(BlockIo::default()));
+    assert_eq!(tree.read(ID).1.block_io, Some(nothing));
 }
 
 #[test]
@@ -419,7 +424,7 @@ fn texts_of_any_length_are_read_whole() {
     tree.write(&format!("cgroup{group}/io.stat"), &io_stat);
     tree.write(&format!("proc/{PID}/net/dev"), &net_dev);
     let (_, usage) = tree.read(ID);
-    assert_eq!(usage.block_io.unwrap().write_ops, 2000);
+    assert_eq!(usage.block_io.unwrap().write_ops, Some(2000));
     assert_eq!(usage.network.len(), 1000);
     assert_eq!(usage.network["eth999"].rx_bytes, 999);
 }

@@ -136,12 +136,12 @@ fn block_io(families: &mut Families<'_>, all: &[Container]) -> fmt::Result {
     families.counter(
         "container_fs_reads",
         "Read operations of all block devices together",
-        each(all, |one| Some(one.block_io?.read_ops as f64)),
+        each(all, |one| Some(one.block_io?.read_ops? as f64)),
     )?;
     families.counter(
         "container_fs_writes",
         "Write operations of all block devices together",
-        each(all, |one| Some(one.block_io?.write_ops as f64)),
+        each(all, |one| Some(one.block_io?.write_ops? as f64)),
     )
 }
 

@@ -1,0 +1,234 @@
+//! What the engine knows of one container.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::json::Json;
+
+/// What the engine knows of a container beside its metadata.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Inspected {
+    /// Its first process; 0 where it does not run.
+    pub(crate) pid: u32,
+    /// Whether it has a network namespace of its own, or shares another container's: not the
+    /// host's.
+    pub(crate) own_network: bool,
+    /// The container whose network namespace it shares, by id; none where it has its own, or the host's.
+    pub(crate) network_of: Option<String>,
+    /// When it was started last.
+    pub(crate) started_at: Option<SystemTime>,
+    /// What its health check says; none where it has none.
+    pub(crate) health: Option<String>,
+    /// How often its restart policy has started it anew.
+    pub(crate) restart_count: Option<u64>,
+    /// The digest of its image's configuration.
+    pub(crate) image_digest: Option<String>,
+    /// The most processes and threads that it may have; none where that is not limited.
+    pub(crate) pids_limit: Option<u64>,
+    /// How many cores it may use; none where that is not limited.
+    pub(crate) cpu_limit: Option<f64>,
+    pub(crate) labels: HashMap<String, String>,
+    /// Whether its output is that of a terminal.
+    pub(crate) tty: bool,
+    /// The logging driver.
+    pub(crate) log_driver: String,
+    /// The newest file of its log, where the driver is `json-file`.
+    pub(crate) log_file: Option<PathBuf>,
+}
+
+impl Inspected {
+    /// Reads the engine's answer. A value that cannot be read is as one that is missing.
+    pub(crate) fn read(container: &Json) -> Self {
+        let state = container.get("State");
+        let config = container.get("Config");
+        let host = container.get("HostConfig");
+        let driver = host.get("LogConfig").get("Type").text();
+        let network = host.get("NetworkMode").text();
+        // Podman calls its own format by that name, too: only Docker's files are called so.
+        let in_file =
+            |path: &String| driver.as_deref() == Some("json-file") && path.ends_with("-json.log");
+        Self {
+            pid: state.get("Pid").number().unwrap_or_default(),
+            started_at: state.get("StartedAt").text().as_deref().and_then(moment),
+            // The engine's word for "it has no check".
+            health: state
+                .get("Health")
+                .get("Status")
+                .words()
+                .filter(|status| status != "none"),
+            restart_count: container.get("RestartCount").count(),
+            image_digest: container
+                .get("Image")
+                .text()
+                .filter(|image| is_digest(image)),
+            pids_limit: host.get("PidsLimit").count().filter(|limit| *limit > 0),
+            cpu_limit: cpu_limit(host),
+            labels: config
+                .get("Labels")
+                .members()
+                .iter()
+                .filter_map(|(name, value)| Some((name.clone(), value.text()?)))
+                .collect(),
+            own_network: network.as_deref() != Some("host"),
+            network_of: network
+                .as_deref()
+                .and_then(|mode| mode.strip_prefix("container:"))
+                .filter(|other| !other.is_empty())
+                .map(str::to_owned),
+            tty: config.get("Tty").boolean().unwrap_or_default(),
+            log_file: container
+                .get("LogPath")
+                .text()
+                .filter(in_file)
+                .map(PathBuf::from),
+            log_driver: driver.unwrap_or_default(),
+        }
+    }
+}
+
+/// A moment that the engine tells; none for its year 1, which stands for "never".
+fn moment(text: &str) -> Option<SystemTime> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    (at.year() > 1).then(|| SystemTime::from(at))
+}
+
+fn is_digest(text: &str) -> bool {
+    let digits = text.strip_prefix("sha256:").unwrap_or_default();
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    digits.len() == 64 && digits.bytes().all(is_digit)
+}
+
+/// As `docker run --cpus`, or its share of each period.
+fn cpu_limit(host: &Json) -> Option<f64> {
+    /// In microseconds.
+    const PERIOD: u64 = 100_000;
+    /// The smallest that is published, which is less than any that Docker sets.
+    const LEAST: f64 = 0.001;
+    let positive = |key: &str| host.get(key).count().filter(|value| *value > 0);
+    let limit = match positive("NanoCpus") {
+        Some(billionths) => billionths as f64 / 1e9,
+        None => {
+            let period = positive("CpuPeriod").unwrap_or(PERIOD);
+            positive("CpuQuota")? as f64 / period as f64
+        }
+    };
+    Some(limit.max(LEAST))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::Inspected;
+    use crate::collect::docker::json::Json;
+
+    fn inspected(bytes: &[u8]) -> Option<Inspected> {
+        Some(Inspected::read(&Json::parse(bytes).ok()?))
+    }
+
+    /// The inspection of a container, with an odd value in a place.
+    fn with(place: &str, value: &Value) -> Inspected {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let mut usual = json!({
+            "Image": digest, "RestartCount": 1, "LogPath": "/x-json.log", "Config": {"Tty": true, "Labels": {"a": "b"}},
+            "State": {"Pid": 7, "StartedAt": "2026-01-01T00:00:00Z", "Health": {"Status": "healthy"}},
+            "HostConfig": {"NanoCpus": 5e8, "PidsLimit": 9, "LogConfig": {"Type": "json-file"}, "NetworkMode": "bridge"}
+        });
+        *usual.pointer_mut(place).unwrap() = value.clone();
+        inspected(usual.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn an_odd_value_costs_itself_alone() {
+        let places = [
+            "/Image",
+            "/RestartCount",
+            "/LogPath",
+            "/Config",
+            "/Config/Tty",
+            "/Config/Labels",
+            "/Config/Labels/a",
+            "/State",
+            "/State/Pid",
+            "/State/StartedAt",
+            "/State/Health",
+            "/State/Health/Status",
+            "/HostConfig",
+            "/HostConfig/NanoCpus",
+            "/HostConfig/PidsLimit",
+            "/HostConfig/LogConfig",
+            "/HostConfig/LogConfig/Type",
+            "/HostConfig/NetworkMode",
+        ];
+        let odd = [
+            json!(null),
+            json!([1]),
+            json!({"x": {}}),
+            json!(-1),
+            json!(1e300),
+            json!("weird"),
+            json!(""),
+            json!(true),
+            json!(1.5),
+        ];
+        for place in places {
+            for value in &odd {
+                let odd = with(place, value);
+                assert!(
+                    odd.pid == 7 || place.starts_with("/State"),
+                    "{place} {value}"
+                );
+                assert!(
+                    odd.restart_count == Some(1) || place == "/RestartCount",
+                    "{place} {value}"
+                );
+                assert!(
+                    odd.pids_limit == Some(9) || place.starts_with("/HostConfig"),
+                    "{place} {value}"
+                );
+                assert!(odd.tty || place.starts_with("/Config"), "{place} {value}");
+                assert!(
+                    odd.image_digest.is_some() || place == "/Image",
+                    "{place} {value}"
+                );
+            }
+        }
+        let weird = with("/State/Health/Status", &json!("weird"));
+        assert_eq!(weird.health.as_deref(), Some("weird"));
+        assert_eq!(with("/State/Health", &json!({})).health, None);
+        assert_eq!(with("/State/Pid", &json!(-1)).pid, 0);
+        assert_eq!(with("/Config/Labels/a", &json!(1)).labels["a"], "1");
+        assert!(with("/Config/Labels/a", &json!(null)).labels.is_empty());
+        assert_eq!(
+            with("/HostConfig/NanoCpus", &json!(5)).cpu_limit,
+            Some(0.001)
+        );
+    }
+
+    #[test]
+    fn fuzz_inspections() {
+        let usual = r#"{"Id":"0123456789abcdef","Created":"2026-01-01T00:00:00Z","RestartCount":1,"LogPath":"/x-json.log",
+            "Image":"sha256:0123","Config":{"Tty":true,"Labels":{"a":"b"}},
+            "State":{"Status":"running","Pid":7,"StartedAt":"2026-01-01T00:00:00.5Z","Health":{"Status":"healthy"}},
+            "HostConfig":{"NanoCpus":5,"PidsLimit":9,"LogConfig":{"Type":"json-file","Config":{}},"NetworkMode":"bridge"}}"#;
+        let odd = r#"{"State":{"Pid":0,"StartedAt":"0001-01-01T00:00:00Z","Health":{"Status":"none"}},"LogPath":"",
+            "HostConfig":{"CpuQuota":-1,"CpuPeriod":0,"PidsLimit":-1,"LogConfig":{"Type":"local"},"NetworkMode":"container:01"}}"#;
+        assert_eq!(inspected(usual.as_bytes()).map(|of| of.pid), Some(7));
+        assert_eq!(inspected(odd.as_bytes()).map(|of| of.pid), Some(0));
+        crate::fuzzing::run("inspections", &[usual, odd].map(str::as_bytes), |bytes| {
+            let Some(inspected) = inspected(bytes) else {
+                return;
+            };
+            let limit = inspected.cpu_limit;
+            assert!(
+                limit.is_none_or(|cores| cores > 0.0 && cores.is_finite()),
+                "{limit:?}"
+            );
+            assert!(inspected.pids_limit != Some(0));
+        });
+    }
+}

@@ -1,0 +1,340 @@
+//! What an engine says oddly of one container costs the others nothing.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use serial_test::parallel;
+use tempfile::TempDir;
+
+use super::launch;
+use super::oddities::{self, OddEngine, Oddity};
+use super::snapshots::{Snapshots, collected_at, docker_is_failing};
+use super::stand_in::{Answer, StandIn};
+use crate::support::{Agent, PATIENCE};
+
+const INTERVAL: Duration = Duration::from_millis(200);
+
+fn agent(folder: &TempDir) -> Agent {
+    let host = format!("unix://{}", folder.path().join("docker.sock").display());
+    launch()
+        .vars(&[
+            ("PUBLISH_INTERVAL", "200ms"),
+            ("DOCKER_INTERVAL", "200ms"),
+            ("CONTAINER_STATS", "engine"),
+        ])
+        .var("DOCKER_HOST", host)
+        .start()
+}
+
+#[test]
+#[parallel]
+fn an_odd_entry_of_the_list_costs_no_other_container() {
+    costs_no_other(&oddities::of_lists());
+}
+
+#[test]
+#[parallel]
+fn an_odd_inspection_costs_no_other_container() {
+    costs_no_other(&oddities::of_inspections());
+}
+
+#[test]
+#[parallel]
+fn odd_statistics_cost_no_other_container() {
+    costs_no_other(&oddities::of_statistics());
+}
+
+fn costs_no_other(all: &[Oddity]) {
+    let folder = TempDir::new().unwrap();
+    let engine = OddEngine::at(&folder.path().join("docker.sock"));
+    let agent = agent(&folder);
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    snapshots.until("the good containers", PATIENCE, oddities::shows_all_good);
+    for oddity in all {
+        engine.show(oddity);
+        oddities::wait_until_listed(&engine, PATIENCE);
+        let since = SystemTime::now();
+        let name = &oddity.name;
+        let seen = snapshots.until(name, PATIENCE, |snapshot| {
+            assert!(oddities::shows_all_good(snapshot), "{name}: {snapshot:#}");
+            assert!(
+                oddities::is_well_or_names_it(snapshot),
+                "{name}: {:#}",
+                snapshot["sources"]
+            );
+            collected_at(snapshot, "docker").is_some_and(|at| at > since)
+        });
+        let listed = oddities::lists(&seen, &engine.odd_id());
+        assert_eq!(listed, oddity.is_listed, "{name}: {:#}", seen["sources"]);
+        let is_named = seen["sources"]["docker"]["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("an entry cannot be read"));
+        assert_eq!(is_named, !oddity.is_listed, "{name}: {:#}", seen["sources"]);
+    }
+}
+
+/// An engine with the list of this text, and nothing else.
+fn engine_with(folder: &TempDir, list: impl Fn() -> Answer + Send + Sync + 'static) -> StandIn {
+    let socket = folder.path().join("docker.sock");
+    StandIn::at(&socket, move |path| {
+        let stats = r#"{"read":"2026-01-01T00:00:00Z","cpu_stats":{"cpu_usage":{"total_usage":5}},"memory_stats":{"usage":5,"limit":9}}"#;
+        match path.split('?').next().unwrap_or_default() {
+            path if path.ends_with("/containers/json") => list(),
+            path if path.ends_with("/events") => Answer::Silence,
+            path if path.ends_with("/stats") => Answer::Json("200 OK", stats),
+            path if path.ends_with("/json") => Answer::Json("200 OK", "{}"),
+            path if path.ends_with("/logs") => Answer::Json("200 OK", ""),
+            _ => Answer::Engine,
+        }
+    })
+}
+
+fn shows(snapshot: &Value, containers: usize) -> bool {
+    let all = snapshot["containers"].as_array().unwrap();
+    all.len() == containers && snapshot["sources"]["docker"]["status"] == "ok"
+}
+
+#[test]
+#[parallel]
+fn a_list_may_be_long_as_long_as_its_entries_are_not() {
+    let folder = TempDir::new().unwrap();
+    let label = "x".repeat(20 * 1024);
+    let list: Vec<Value> = (0..300)
+        .map(|number| {
+            json!({"Id": format!("{number:012x}{number:052x}"), "Names": [format!("/c{number}")], "Labels": {"long": label}, "State": "running"})
+        })
+        .collect();
+    let list: Arc<str> = Value::from(list).to_string().into();
+    assert!(list.len() > 5 << 20);
+    let _engine = engine_with(&folder, move || Answer::Body(Arc::clone(&list)));
+    let agent = agent(&folder);
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    snapshots.until("all containers", PATIENCE, |snapshot| shows(snapshot, 300));
+}
+
+#[test]
+#[parallel]
+fn an_answer_may_arrive_byte_by_byte_and_with_a_mark_before_it() {
+    let folder = TempDir::new().unwrap();
+    let list = format!(
+        "\u{feff} [{{\"Id\":\"{}\"}}, null ,{{\"Id\":\"{}\",\"State\":\"quo\\\"ted,]\"}}]\n",
+        "a".repeat(64),
+        "b".repeat(64)
+    );
+    let chunks: String = list
+        .as_bytes()
+        .iter()
+        .map(|byte| format!("1\r\n{}\r\n", char::from(*byte)))
+        .collect();
+    // Each byte of the text is one of its chunks, also where a character has several.
+    let chunks: Vec<u8> = chunks.chars().map(|byte| u32::from(byte) as u8).collect();
+    let _engine = engine_with(&folder, move || {
+        let chunks = chunks.clone();
+        Answer::Stream(Arc::new(move |client| {
+            client.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            for chunk in chunks.chunks(6) {
+                client.write_all(chunk)?;
+            }
+            client.write_all(b"0\r\n\r\n")
+        }))
+    });
+    let agent = agent(&folder);
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    let seen = snapshots.until("both", PATIENCE, |snapshot| {
+        snapshot["containers"].as_array().unwrap().len() == 2
+    });
+    let error = seen["sources"]["docker"]["error"].as_str().unwrap();
+    assert!(
+        error.ends_with("an entry cannot be read: it has no id"),
+        "{error}"
+    );
+}
+
+#[test]
+#[parallel]
+fn an_answer_that_is_no_list_is_an_error_and_not_an_empty_list() {
+    let entry = format!("{{\"Id\":\"{}\"}}", "a".repeat(64));
+    let whole = |body: &str| {
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    };
+    let answers = [
+        whole("<html>[]</html>"),
+        whole("{\"message\":\"no\"}"),
+        whole("\u{1f}\u{8b}\u{8}"),
+        whole(""),
+        whole(&format!("[{entry},")),
+        whole(&format!("[{entry}")),
+        b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n".to_vec(),
+        b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            .to_vec(),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n[".to_vec(),
+    ];
+    for answer in answers {
+        let folder = TempDir::new().unwrap();
+        let shown = String::from_utf8_lossy(&answer).into_owned();
+        let _engine = engine_with(&folder, move || {
+            let answer = answer.clone();
+            Answer::Stream(Arc::new(move |client| client.write_all(&answer)))
+        });
+        let agent = agent(&folder);
+        let mut snapshots = Snapshots::of(&agent, INTERVAL);
+        let failing = snapshots.until(&shown, PATIENCE, docker_is_failing);
+        let error = failing["sources"]["docker"]["error"].as_str().unwrap();
+        assert!(error.starts_with("list containers: "), "{shown}: {error}");
+    }
+}
+
+#[test]
+#[parallel]
+fn an_event_that_cannot_be_read_ends_nothing() {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let _engine = StandIn::at(&socket, move |path| {
+        match path.split('?').next().unwrap_or_default() {
+            path if path.ends_with("/events") => {
+                counted.fetch_add(1, Ordering::SeqCst);
+                Answer::Stream(Arc::new(|client| {
+                    client
+                        .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")?;
+                    let start = |number: u64| {
+                        let time = 1_700_000_000_000_000_000 + number;
+                        let name = format!("c{number}");
+                        json!({"Action": "start", "timeNano": time, "Actor": {"ID": "a".repeat(64), "Attributes": {"name": name}}})
+                    };
+                    let odd: [Vec<u8>; 10] = [
+                        b"{".to_vec(),
+                        b"null".to_vec(),
+                        b"<html>".to_vec(),
+                        b"\xff\xfe\0".to_vec(),
+                        b"[1,2".to_vec(),
+                        br#"{"Action":7,"Actor":[],"time":"x"}"#.to_vec(),
+                        br#"{"Action":"start","Actor":{"ID":5,"Attributes":null},"timeNano":-1}"#
+                            .to_vec(),
+                        br#"{"Type":"future","Action":{"a":1},"scope":"galaxy"}"#.to_vec(),
+                        "[".repeat(300_000).into_bytes(),
+                        vec![b'x'; 3 << 20],
+                    ];
+                    for (number, odd) in (0..).zip(odd) {
+                        // Lines end within chunks, and chunks within lines.
+                        let lines = [
+                            &odd[..],
+                            b"\n",
+                            start(number).to_string().as_bytes(),
+                            b"\r\n",
+                        ]
+                        .concat();
+                        let half = lines.len() - 20;
+                        client.write_all(&lines[..half])?;
+                        client.flush()?;
+                        client.write_all(&lines[half..])?;
+                    }
+                    // Until the reader leaves.
+                    io::copy(client, &mut io::sink()).map(drop)
+                }))
+            }
+            path if path.ends_with("/containers/json") => Answer::Json("200 OK", "[]"),
+            _ => Answer::Engine,
+        }
+    });
+    let agent = agent(&folder);
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    let mut told = Vec::new();
+    snapshots.until("ten events", PATIENCE, |snapshot| {
+        for event in snapshot["events"].as_array().unwrap() {
+            told.push(event["container"].as_str().unwrap().to_owned());
+        }
+        told.len() >= 10
+    });
+    assert_eq!(
+        told,
+        (0..10)
+            .map(|number| format!("c{number}"))
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "by one connection");
+}
+
+/// The agent as a user who may not open the engine's socket.
+#[test]
+#[parallel]
+fn a_denied_socket_names_the_group() {
+    let folder = TempDir::new().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let binary = folder.path().join("system-agent");
+    fs::copy(env!("CARGO_BIN_EXE_system-agent"), &binary).unwrap();
+    let socket = folder.path().join("docker.sock");
+    let _engine = StandIn::at(&socket, |_| Answer::Engine);
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o660)).unwrap();
+    let denied = || {
+        let host = format!("unix://{}", socket.display());
+        let launcher = [
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+        ]
+        .map(str::to_owned);
+        launch().var("DOCKER_HOST", host).copy(&binary).by(launcher)
+    };
+    let hint = "must run as root or in the group that owns the socket (docker)";
+    let agent = denied().start();
+    let mut snapshots = Snapshots::of(&agent, super::INTERVAL);
+    let failing = snapshots.until("the fault", PATIENCE, docker_is_failing);
+    let error = failing["sources"]["docker"]["error"].as_str().unwrap();
+    assert!(error.contains(hint), "{error}");
+    let checked = denied().args(["check"]).run();
+    let line = checked
+        .stdout
+        .iter()
+        .find(|line| line.starts_with("FAIL Docker"));
+    assert!(line.is_some_and(|line| line.contains(hint)), "{checked:#?}");
+}
+
+/// Podman needs seconds for `/version` on a slow machine. Docker 29 no longer speaks its oldest versions.
+#[test]
+#[parallel]
+fn the_version_is_that_of_the_ping() {
+    for (head, expected) in [
+        ("Api-Version: 1.41\r\n", "/v1.41/"),
+        ("Api-Version: 1.99\r\n", "/v1.53/"),
+        (
+            "Api-Version: 1.41\r\nLibpod-API-Version: 5.0.0\r\n",
+            "%22paused%22",
+        ),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let lists = Arc::new(std::sync::Mutex::new(String::new()));
+        let asked = Arc::clone(&lists);
+        let _engine = StandIn::at(&socket, move |path| match path {
+            "/version" => Answer::Silence,
+            path if path.ends_with("/_ping") => {
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\n{head}Content-Length: 2\r\nConnection: close\r\n\r\nOK"
+                );
+                Answer::Stream(Arc::new(move |client| client.write_all(answer.as_bytes())))
+            }
+            path if path.contains("/containers/json") => {
+                path.clone_into(&mut asked.lock().unwrap());
+                Answer::Json("200 OK", "[]")
+            }
+            _ => Answer::Silence,
+        });
+        let agent = agent(&folder);
+        let mut snapshots = Snapshots::of(&agent, INTERVAL);
+        snapshots.until("an empty list", PATIENCE, |snapshot| shows(snapshot, 0));
+        let asked = lists.lock().unwrap().clone();
+        assert!(asked.contains(expected), "{asked}");
+    }
+}
