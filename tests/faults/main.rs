@@ -22,6 +22,7 @@ mod client;
 mod connections;
 mod engines;
 mod host;
+mod mounts;
 mod soak;
 mod texts;
 mod trial;
@@ -45,7 +46,7 @@ use std::time::Instant;
 use trial::Report;
 
 /// What can be tried, and how.
-const FAULTS: [(&str, fn() -> Vec<Report>); 15] = [
+const FAULTS: [(&str, fn() -> Vec<Report>); 18] = [
     ("engine killed", engines::killed),
     ("engine stopped for a minute", engines::stopped),
     ("engine frozen with 50 containers", engines::frozen),
@@ -59,6 +60,7 @@ const FAULTS: [(&str, fn() -> Vec<Report>); 15] = [
     ("clock set back and forward", host::clock),
     ("50,000 connections", connections::crowd),
     ("10,000 cut-short hellos", connections::cut_short),
+    ("20 mounts, 10 of them slow", mounts::slow),
     ("no descriptors left", host::no_descriptors),
     ("nowhere to log to", host::nowhere_to_log),
     ("32 MiB of memory", host::little_memory),
