@@ -19,6 +19,7 @@ mod metadata;
 mod nats;
 mod networks;
 mod news;
+mod odd_logs;
 mod outages;
 mod pace;
 mod podman;
