@@ -30,8 +30,13 @@ const KNOWN_FOR: Duration = Duration::from_secs(600);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The same where nothing but a connection that is dead would keep it from answering.
 const ECHO_WITHIN: Duration = Duration::from_secs(60);
-/// Of what a server, or the stream, accepts as a message so much is left for headers, in bytes.
+/// Of what a server, or the stream, accepts as a message so much is left for headers, in bytes, where there is enough.
 const FOR_HEADERS: usize = 1024;
+/// So much should a message hold: the longest log line, and what belongs to it.
+const ENOUGH: usize = 20 * 1024;
+/// The headers as they are sent, but for the message's id.
+const HEADERS: usize =
+    "NATS/1.0\r\nNats-Msg-Id: .4294967295\r\n: 18446744073709551615\r\n\r\n".len() + DROPPED.len();
 
 /// How messages are published.
 #[derive(Debug, Clone)]
@@ -70,22 +75,43 @@ pub(super) enum Failure {
     /// Nobody keeps what is published as its subject.
     #[error("the stream is gone")]
     NoStream,
+    /// It is longer than the server, or the stream, takes it, whatever was said before.
+    #[error("longer than a message may be")]
+    TooLong,
     /// Something else.
     #[error(transparent)]
     Other(async_nats::Error),
 }
 
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Published {
+    /// How many lines of it are lost, or were lost before, without a message that says so.
+    pub(super) unsaid: u64,
+    /// How many lines or events were left out, as no message may be so long.
+    pub(super) too_long: u64,
+}
+
 impl Route {
-    /// The longest text of events or log lines that is taken as a message.
-    pub(super) fn longest(&self) -> usize {
+    /// The longest message that is taken, with its headers.
+    pub(super) fn longest_message(&self) -> usize {
         let of_server = self.client.max_payload();
-        let of_stream = self.kept.as_ref().and_then(|kept| {
-            let most = kept.stream.cached_info().config.max_message_size;
-            // Where it is not limited that is -1, or 0.
-            usize::try_from(most).ok().filter(|&most| most > 0)
-        });
-        let most = of_stream.map_or(of_server, |of_stream| of_stream.min(of_server));
-        most.saturating_sub(FOR_HEADERS)
+        let of_stream = self.kept.as_ref().and_then(|kept| kept.longest_message());
+        of_stream.map_or(of_server, |of_stream| of_stream.min(of_server))
+    }
+
+    /// How long a text of log lines should be at most.
+    pub(super) fn longest(&self, id: &str) -> usize {
+        let most = self.longest_message();
+        match most > ENOUGH {
+            true => most - FOR_HEADERS,
+            false => self.longest_line(id),
+        }
+    }
+
+    /// The longest text that a message can hold.
+    fn longest_line(&self, id: &str) -> usize {
+        self.longest_message().saturating_sub(HEADERS + id.len())
     }
 }
 
@@ -168,7 +194,14 @@ fn judge(context: Context, stream: Stream, subjects: &Subjects) -> Prepared {
             KEPT.join(", ")
         ));
     }
-    let odd = (kept != KEPT).then(|| {
+    let small = longest_message(config).filter(|&most| most < ENOUGH);
+    let small = small.map(|most| {
+        format!(
+            "stream {STREAM} takes messages of at most {most} bytes (max_msg_size): log lines and events that are longer are \
+             left out and counted"
+        )
+    });
+    let other = (kept != KEPT).then(|| {
         let too = match keeps(&subjects.snapshot()) {
             true => ", and so every snapshot, too",
             false => "",
@@ -178,12 +211,25 @@ fn judge(context: Context, stream: Stream, subjects: &Subjects) -> Prepared {
             KEPT.join(", ")
         )
     });
+    let odd: Vec<String> = small.into_iter().chain(other).collect();
+    let odd = (!odd.is_empty()).then(|| odd.join("; "));
     Prepared::Stream(Kept::new(context, stream), odd)
+}
+
+fn longest_message(config: &Config) -> Option<usize> {
+    // Where it is not limited that is -1, or 0.
+    let most = usize::try_from(config.max_message_size).ok();
+    most.filter(|&most| most > 0)
 }
 
 impl Kept {
     fn new(context: Context, stream: Stream) -> Arc<Self> {
         Arc::new(Self { context, stream })
+    }
+
+    /// The longest message that it takes, with its headers; none where that is not limited.
+    fn longest_message(&self) -> Option<usize> {
+        longest_message(&self.stream.cached_info().config)
     }
 }
 
@@ -212,14 +258,14 @@ pub(super) async fn publish_snapshot(
 }
 
 /// Publishes an event or log lines, in as many messages as it takes, and waits until the server has them. `id` tells them from
-/// all others. No message is longer than `longest`. How many lines of them are lost, or were lost before, without a message that
-/// says so.
+/// all others. No message has more than `longest` of text, unless it is a single line and not `strict`.
 pub(super) async fn publish(
     route: Route,
     id: String,
     outgoing: Outgoing,
     longest: usize,
-) -> Result<u64, Failure> {
+    strict: bool,
+) -> Result<Published, Failure> {
     let Outgoing {
         subject,
         text,
@@ -232,10 +278,16 @@ pub(super) async fn publish(
         Kind::Lines | Kind::Tail => pieces(&text, longest),
     };
     let whole = pieces.len() == 1;
+    let longest_line = match strict {
+        true => longest,
+        false => longest.max(route.longest_line(&id)),
+    };
+    let mut too_long = 0;
     for (index, (piece, lines)) in pieces.into_iter().enumerate() {
-        if piece.len() > longest {
+        if piece.len() > longest_line {
             // No message can hold it.
             dropped += lines;
+            too_long += lines;
             continue;
         }
         let mut headers = HeaderMap::new();
@@ -253,7 +305,10 @@ pub(super) async fn publish(
                 let client = &route.client;
                 let subject = subject.to_string();
                 let published = client.publish_with_headers(subject, headers, piece).await;
-                published.map_err(Failure::other)?;
+                published.map_err(|error| match error.kind() {
+                    async_nats::PublishErrorKind::MaxPayloadExceeded => Failure::TooLong,
+                    _ => Failure::other(error),
+                })?;
             }
         }
         dropped = 0;
@@ -261,7 +316,10 @@ pub(super) async fn publish(
     if route.kept.is_none() {
         confirm(&route).await?;
     }
-    Ok(dropped)
+    Ok(Published {
+        unsaid: dropped,
+        too_long,
+    })
 }
 
 /// Publishes to the stream, and waits until it is stored.
@@ -269,11 +327,24 @@ async fn store(kept: &Kept, subject: &str, headers: HeaderMap, text: Bytes) -> R
     let message = PublishMessage::build().headers(headers).payload(text);
     let failure = |error: PublishError| match error.kind() {
         PublishErrorKind::StreamNotFound => Failure::NoStream,
+        PublishErrorKind::MaxPayloadExceeded => Failure::TooLong,
+        _ if is_too_long(&error) => Failure::TooLong,
         _ => Failure::other(error),
     };
     let sent = kept.context.send_publish(subject.to_owned(), message).await;
     sent.map_err(failure)?.await.map_err(failure)?;
     Ok(())
+}
+
+/// Whether the stream has refused a message because of its length.
+fn is_too_long(error: &PublishError) -> bool {
+    let cause = error.source();
+    let cause = cause.and_then(|cause| cause.downcast_ref::<async_nats::jetstream::Error>());
+    cause.is_some_and(|cause| {
+        let code = cause.error_code();
+        code == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
+            || code == ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM
+    })
 }
 
 /// The last line of a log that the stream has, from an agent that ran before.

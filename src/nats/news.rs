@@ -6,8 +6,11 @@ use std::ops::Range;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+
+/// Clocks of two hosts may differ by this much without one of them having been set back.
+const SET_BACK: Duration = Duration::seconds(60);
 
 /// What a snapshot tells of events and logs.
 #[derive(Debug, Deserialize)]
@@ -132,13 +135,13 @@ pub(super) fn last_of(text: &str) -> Option<&str> {
 pub(super) fn begin_after(text: &str, last: &str) -> Option<usize> {
     let (mut begin, mut same, mut newer) = (0, None, None);
     let then = moment(last);
-    let whole_seconds = last.split(' ').next().is_some_and(|it| !it.contains('.'));
+    let whole_seconds = in_whole_seconds(last);
     let is_newer = |now, then| match whole_seconds {
         true => now >= then,
         false => now > then,
     };
     for line in text.split_inclusive('\n') {
-        if line.trim_end_matches('\n') == last && (same.is_none() || !whole_seconds) {
+        if is_same(line, last) && (same.is_none() || !whole_seconds) {
             same = Some(begin + line.len());
         }
         // A line without a timestamp is rather said twice than never.
@@ -151,6 +154,42 @@ pub(super) fn begin_after(text: &str, last: &str) -> Option<usize> {
     same.or(newer)
 }
 
+/// Whether a line that was published before is of no use for telling what is older: it is not in any of these texts, and it was
+/// written later than it is now, so that the clock was set back since.
+pub(super) fn is_of_a_later_time<'t>(
+    last: &str,
+    now: OffsetDateTime,
+    mut texts: impl Iterator<Item = &'t str>,
+) -> bool {
+    moment(last).is_some_and(|then| then > now + SET_BACK)
+        && !texts.any(|text| text.split_inclusive('\n').any(|line| is_same(line, last)))
+}
+
+/// Where in a log those lines begin that were written after the clock was set back: all of them, where it was before.
+pub(super) fn begin_after_setting_back(text: &str) -> usize {
+    let (mut begin, mut before) = (0, None);
+    for line in text.split_inclusive('\n') {
+        let now = moment(line);
+        if now
+            .zip(before)
+            .is_some_and(|(now, before)| now + SET_BACK < before)
+        {
+            return begin;
+        }
+        before = now.or(before);
+        begin += line.len();
+    }
+    0
+}
+
+fn is_same(line: &str, last: &str) -> bool {
+    line.trim_end_matches('\n') == last
+}
+
+fn in_whole_seconds(line: &str) -> bool {
+    line.split(' ').next().is_some_and(|it| !it.contains('.'))
+}
+
 /// When a line was written.
 fn moment(line: &str) -> Option<OffsetDateTime> {
     let (timestamp, _) = line.split_once(' ')?;
@@ -161,7 +200,12 @@ fn moment(line: &str) -> Option<OffsetDateTime> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Batch, News, begin_after, last_of, pieces};
+    use time::OffsetDateTime;
+    use time::format_description::well_known::Rfc3339;
+
+    use super::{
+        Batch, News, begin_after, begin_after_setting_back, is_of_a_later_time, last_of, pieces,
+    };
 
     fn batch(text: &str, count: u64, dropped: u64) -> Batch {
         Batch {
@@ -263,6 +307,31 @@ mod tests {
             assert_eq!(begin_after(text, last), Some(until), "{last:?}");
         }
         assert_eq!(last_of(""), None);
+    }
+
+    #[test]
+    fn a_line_from_before_the_clock_was_set_back_tells_nothing_of_what_is_older() {
+        let now = |text| OffsetDateTime::parse(text, &Rfc3339).unwrap();
+        let last = "2026-01-01T14:00:00Z last";
+        let texts = ["2026-01-01T12:00:00.1Z a\n", "2026-01-01T12:00:01.1Z b\n"];
+        let later =
+            |now, texts: &[&'static str]| is_of_a_later_time(last, now, texts.iter().copied());
+        let noon = now("2026-01-01T12:01:00Z");
+        assert!(later(noon, &texts));
+        // Another host's clock, or the line is still there.
+        assert!(!later(now("2026-01-01T13:59:30Z"), &texts));
+        assert!(!later(
+            noon,
+            &[
+                texts[0],
+                "2026-01-01T14:00:00Z last\n2026-01-01T12:00:00Z a\n"
+            ]
+        ));
+        assert_eq!(begin_after_setting_back(texts[0]), 0);
+        let text =
+            "2026-01-01T13:59:00.1Z old\n2026-01-01T12:00:00.1Z a\n2026-01-01T12:00:01.1Z b\n";
+        assert_eq!(&text[begin_after_setting_back(text)..], &text[27..]);
+        assert_eq!(begin_after_setting_back(""), 0);
     }
 
     proptest! {

@@ -477,13 +477,22 @@ impl NatsPublisher {
             ),
             Kind::Lines | Kind::Tail => format!("{}-{number}", self.life),
         };
-        let longest = self.queue.piece(number, route.longest());
-        let sent = delivery::publish(route.clone(), id, outgoing, longest);
+        let most = route.longest_message();
+        let longest = self.queue.piece(number, route.longest(&id));
+        let strict = self.queue.is_refused(number);
+        let sent = delivery::publish(route.clone(), id, outgoing, longest, strict);
         let sent = wrap_future(sent).map(move |sent, publisher: &mut Self, ctx| match sent {
-            Ok(unsaid) => {
+            Ok(published) => {
                 publisher.on_their_way.remove(&number);
                 publisher.account.messages += 1;
-                publisher.queue.settle(number, unsaid);
+                if published.too_long > 0 {
+                    publisher.complain(
+                        "log lines or events that are too long for a message are left out and counted",
+                        None,
+                        &format!("a message may have {most} bytes, with its headers"),
+                    );
+                }
+                publisher.queue.settle(number, published.unsaid);
                 publisher.publish_waiting(ctx);
             }
             Err(failure) => publisher.failed(number, &failure, ctx),
@@ -500,7 +509,12 @@ impl NatsPublisher {
             publisher.publish_waiting(ctx);
         });
         self.on_their_way.insert(number, again);
-        if matches!(failure, Failure::NoStream) && matches!(self.link, Link::Ready) {
+        if matches!(failure, Failure::TooLong) {
+            self.queue.refuse(number);
+        }
+        // The stream may be another one by now, or be limited otherwise.
+        let other = matches!(failure, Failure::NoStream | Failure::TooLong);
+        if other && matches!(self.link, Link::Ready) {
             self.prepare(ctx);
         }
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::news::{Batch, begin_after};
+use time::OffsetDateTime;
+
+use super::news::{Batch, begin_after, begin_after_setting_back, is_of_a_later_time};
 
 /// What a message takes beside its text and its subject's, in bytes, about.
 const OVERHEAD: usize = 256;
@@ -13,6 +15,8 @@ const OVERHEAD: usize = 256;
 const PUT_TOGETHER: usize = 32 * 1024;
 /// The longest text of a message.
 const LONGEST: usize = 512 * 1024;
+/// So often a message is tried again as it is that a server has refused as too long.
+const MOST_REFUSED: u32 = 2;
 /// Of so many subjects it is remembered how much of each was lost until its next message.
 const MOST_LOST: usize = 4096;
 
@@ -40,6 +44,8 @@ struct Message {
     sent: bool,
     /// How long its pieces are, once it was tried.
     piece: Option<usize>,
+    /// How often a server has refused it as too long.
+    refused: u32,
 }
 
 /// What a message is made of.
@@ -151,6 +157,7 @@ impl Queue {
             kind,
             sent: false,
             piece: None,
+            refused: 0,
         };
         self.taken += message.size();
         self.messages.insert(number, message);
@@ -236,11 +243,34 @@ impl Queue {
         piece
     }
 
+    /// A server has refused it as too long. After some times its pieces are made shorter than the server says, so that they go
+    /// out some time or are left out.
+    pub(super) fn refuse(&mut self, number: u64) {
+        if let Some(message) = self.messages.get_mut(&number) {
+            message.refused += 1;
+            if message.refused > MOST_REFUSED {
+                message.piece = message.piece.map(|piece| piece / 2);
+            }
+        }
+    }
+
+    /// Whether its lines must not be longer than its pieces: the server takes less than it says.
+    pub(super) fn is_refused(&self, number: u64) -> bool {
+        let message = self.messages.get(&number);
+        message.is_some_and(|message| message.refused > MOST_REFUSED)
+    }
+
     /// Of which log lines are taken out of a subject's tail: those up to `last`, which was published before. What is left of it is
     /// to be published.
     pub(super) fn resolve(&mut self, subject: &Arc<str>, last: Option<&str>) {
         let lane = self.lanes.get(subject).cloned().unwrap_or_default();
         let mut last = last;
+        let set_back = last.is_some_and(|last| {
+            let tails = lane.iter().filter_map(|number| self.messages.get(number));
+            let tails = tails.filter(|message| message.kind == Kind::Tail);
+            let texts = tails.filter_map(|message| std::str::from_utf8(&message.text).ok());
+            is_of_a_later_time(last, OffsetDateTime::now_utc(), texts)
+        });
         for number in lane {
             let Some(message) = self.messages.get_mut(&number) else {
                 continue;
@@ -251,7 +281,10 @@ impl Queue {
             (message.kind, message.sent) = (Kind::Lines, false);
             let Some(published) = last else { continue };
             let text = std::str::from_utf8(&message.text).unwrap_or_default();
-            let begin = begin_after(text, published);
+            let begin = match set_back {
+                true => Some(begin_after_setting_back(text)),
+                false => begin_after(text, published),
+            };
             if begin.is_some() {
                 last = None;
             }
@@ -392,6 +425,36 @@ mod tests {
         push(&mut queue, "a", Kind::Lines, "2\n");
         let next = queue.take().unwrap().number;
         assert_eq!(queue.piece(next, 5000), 5000);
+    }
+
+    #[test]
+    fn a_message_that_is_refused_again_and_again_is_cut_smaller() {
+        let mut queue = Queue::new(1 << 20);
+        push(&mut queue, "a", Kind::Lines, "1\n");
+        let number = queue.take().unwrap().number;
+        for expected in [1000, 1000, 1000, 500, 250] {
+            assert_eq!(queue.piece(number, 1000), expected);
+            assert_eq!(queue.is_refused(number), expected < 1000);
+            queue.refuse(number);
+        }
+    }
+
+    #[test]
+    fn a_tail_is_published_where_the_clock_was_set_back() {
+        let left = |last: &str| {
+            let mut queue = Queue::new(1 << 20);
+            push(&mut queue, "a", Kind::Tail, "2026-01-01T12:00:00.5Z a\n");
+            push(&mut queue, "a", Kind::Tail, "2026-01-01T12:00:01.5Z b\n");
+            let first = queue.take().unwrap();
+            queue.resolve(&first.subject, Some(last));
+            let texts = taken(&mut queue).into_iter();
+            texts
+                .map(|(text, _)| text[23..24].to_owned())
+                .collect::<String>()
+        };
+        assert_eq!(left("9999-01-01T14:00:00.5Z gone"), "ab");
+        assert_eq!(left("2026-01-01T14:00:00.5Z gone"), "");
+        assert_eq!(left("2026-01-01T12:00:01.5Z b"), "");
     }
 
     #[test]

@@ -8,20 +8,24 @@ use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use flate2::read::GzDecoder;
 use serde::Deserialize;
 
+use super::new::New;
+use super::open;
+use super::rotated::{Budget, Rotated, Unpacked};
+use super::seen::{Handover, Seen, identity};
 use super::tail::{Channel, Tail};
 use crate::model::{LogLines, Place};
 use crate::settings::Redaction;
 
 /// The most that is parsed of a log at a time, in bytes: the text that is kept of a container, six
 /// times as long where every byte of it is escaped. Of what is before that, only lines are counted.
-const MOST_PARSED: u64 = 6 * 1024 * 1024;
+pub(super) const MOST_PARSED: u64 = 6 * 1024 * 1024;
+/// The most of which lines are counted at a time, in bytes. Where there is more, it is only known that lines are lost.
+const MOST_COUNTED: u64 = 256 * 1024 * 1024;
 /// How much is read of a log at a time, in bytes.
 const CHUNK: usize = 64 * 1024;
 /// The first look at the end of a log, in bytes; later ones are four times as long each.
@@ -32,6 +36,8 @@ const SEAM: u64 = 64;
 const MOST_ROTATED: u32 = 100;
 /// The longest beginning of an entry that is kept, in bytes. The engine's fragments are 16 KiB long.
 const LONGEST_ENTRY: usize = 1024 * 1024;
+/// Of so many messages it is known at most how many lines there are with each.
+const MOST_MESSAGES: usize = 4096;
 /// The number of the last line that was there when the agent first met a container: lines before it
 /// have a number, too.
 const ORIGIN: u64 = 1 << 32;
@@ -50,35 +56,30 @@ pub(super) struct LogFile {
     at: Option<Position>,
     /// None while the container rests.
     tail: Option<Tail>,
-}
-
-/// How much of a log is new when it is read first: counts for clients that were there before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum New {
-    Nothing,
-    /// What was written since then.
-    Since(SystemTime),
-    All,
+    /// The newest messages that were read: by them it goes on where the position is lost.
+    seen: Seen,
+    /// It goes on from what the engine was asked for.
+    handed_over: bool,
 }
 
 /// How far the newest file has been read. It is opened anew when it has grown: a container that
 /// logs nothing costs one system call a round, and none costs a descriptor.
 #[derive(Debug)]
-struct Position {
+pub(super) struct Position {
     inode: u64,
-    offset: u64,
+    pub(super) offset: u64,
     /// What stands before the offset, and when the file was written to last: a file that was
     /// emptied and has grown again has other contents there.
-    seam: Vec<u8>,
+    pub(super) seam: Vec<u8>,
     written: (i64, i64),
     /// An entry whose end was not written yet.
     rest: Vec<u8>,
 }
 
 /// A part of a log, to its file's end.
-enum Part {
+pub(super) enum Part {
     Plain { file: File, from: u64, to: u64 },
-    Compressed { file: File, from: u64 },
+    Compressed { log: Unpacked, from: u64 },
     Read(io::Cursor<Vec<u8>>),
 }
 
@@ -87,6 +88,15 @@ enum Part {
 struct Growth {
     bytes: Vec<u8>,
     seam: usize,
+}
+
+/// The newest lines of a log, as they were looked up.
+struct Newest {
+    tail: Tail,
+    /// What of an entry is after them.
+    rest: Vec<u8>,
+    /// The identity of each of their messages, and how many lines there are with it.
+    messages: Vec<(u64, usize)>,
 }
 
 /// One entry of a log.
@@ -122,7 +132,32 @@ impl LogFile {
             new,
             at: None,
             tail: None,
+            seen: Seen::new(wanted + 1),
+            handed_over: false,
         }
+    }
+
+    /// As one that was asked of the engine up to some line.
+    pub(super) fn after(self, calls: &Handover) -> Self {
+        Self {
+            place: Place {
+                container: self.place.container,
+                end: calls.position,
+                origin: calls.origin,
+            },
+            seen: (*calls.seen).clone(),
+            handed_over: true,
+            ..self
+        }
+    }
+
+    /// What is to be known where the engine is asked from now on; none before the first reading.
+    pub(super) fn handover(&self) -> Option<Handover> {
+        self.at.as_ref().map(|_| Handover {
+            position: self.position(),
+            origin: self.place.origin,
+            seen: Arc::new(self.seen.clone()),
+        })
     }
 
     /// As one whose lines are without what is taken out of them.
@@ -139,12 +174,11 @@ impl LogFile {
 
     /// Reads what is new; whether anything was.
     pub(super) fn update(&mut self) -> io::Result<bool> {
-        let now = std::fs::metadata(&self.path)?;
+        let now = open::look_at(&self.path)?;
         if self.tail.is_some() && self.at.as_ref().is_some_and(|at| at.is_at(&now)) {
             return Ok(false);
         }
-        let file = File::open(&self.path)?;
-        let now = file.metadata()?;
+        let (file, now) = open::open(&self.path)?;
         let growth = match &self.at {
             Some(at) => Growth::read(at, &file, &now)?,
             None => None,
@@ -153,22 +187,19 @@ impl LogFile {
             Some(growth) => growth.seam(),
             None => seam(&file, now.len())?,
         };
+        let budget = Budget::new();
         let parts = match (&self.at, growth) {
             (_, Some(growth)) => Some(vec![growth.part()]),
-            (Some(at), None) => self.parts_since(at, &file, &now)?,
+            (Some(at), None) => self.parts_since(at, &file, &now, &budget)?,
             (None, None) => None,
         };
-        let (tail, rest) = match &self.at {
-            Some(at) => match parts {
-                Some(parts) => self.continued(parts, at.rest.clone(), &file, &now)?,
-                None => {
-                    // How many lines were lost is not to be known: one at least, most likely.
-                    let (tail, rest) = self.newest(&file, now.len())?;
-                    self.place.end += tail.count() as u64 + 1;
-                    (tail, rest)
-                }
-            },
-            None => self.first(&file, &now)?,
+        let (tail, rest) = match (&self.at, parts) {
+            (Some(at), Some(parts)) => {
+                self.continued(parts, at.rest.clone(), &file, &now, &budget)?
+            }
+            (Some(_), None) => self.anew(&file, &now, &budget)?,
+            (None, _) if self.handed_over => self.anew(&file, &now, &budget)?,
+            (None, _) => self.first(&file, &now, &budget)?,
         };
         self.at = Some(Position {
             inode: now.ino(),
@@ -182,30 +213,61 @@ impl LogFile {
     }
 
     /// Reads the log for the first time.
-    fn first(&mut self, file: &File, now: &Metadata) -> io::Result<(Tail, Vec<u8>)> {
+    fn first(
+        &mut self,
+        file: &File,
+        now: &Metadata,
+        budget: &Budget,
+    ) -> io::Result<(Tail, Vec<u8>)> {
         if self.new == New::All {
             let (mut tail, mut rest) = (self.no_lines(), Vec::new());
-            self.take_in_parts(self.all_parts(file, now)?, &mut rest, &mut tail)?;
+            let parts = self.all_parts(file, now, budget)?;
+            self.take_in_parts(parts, &mut rest, &mut tail, budget)?;
             self.place.end = ORIGIN + tail.count() as u64;
             return Ok((tail, rest));
         }
-        let (mut tail, rest) = self.newest(file, now.len())?;
-        let lines = tail.show();
-        let old = match self.new {
-            New::Since(since) => {
-                // As the engine writes times, which sort as text.
-                let since = humantime::format_rfc3339_nanos(since).to_string();
-                // Behind the quote that each begins with.
-                lines.iter().filter(|line| line[1..] < *since).count()
-            }
-            New::Nothing | New::All => 0,
-        };
-        let new = (lines.iter().len() - old) as u64;
+        let mut newest = self.newest(file, now.len(), budget)?;
+        let lines = newest.tail.show();
+        let new = self.new.of(&lines);
         // Where all that is kept is new, more may have been before it.
-        let lost =
-            u64::from(self.new != New::Nothing && old == 0 && lines.iter().len() >= self.wanted);
-        (self.place.end, self.place.origin) = (ORIGIN, ORIGIN - new - lost);
+        let all = new == lines.iter().len() && new >= self.wanted;
+        let lost = u64::from(self.new != New::Nothing && all);
+        (self.place.end, self.place.origin) = (ORIGIN, ORIGIN - new as u64 - lost);
+        self.place.end += newest.tail.unfinished() as u64;
+        self.remember(&newest.messages);
+        Ok((newest.tail, newest.rest))
+    }
+
+    /// Reads the newest lines where the position is lost. By what was seen of them it is told how many are new.
+    fn anew(
+        &mut self,
+        file: &File,
+        now: &Metadata,
+        budget: &Budget,
+    ) -> io::Result<(Tail, Vec<u8>)> {
+        let Newest {
+            tail,
+            rest,
+            messages,
+        } = self.newest(file, now.len(), budget)?;
+        let identities: Vec<u64> = messages.iter().map(|(identity, _)| *identity).collect();
+        let seen = self.seen.overlap(&identities);
+        let count = tail.count();
+        self.place.end += match seen.and_then(|seen| messages.get(seen.messages.checked_sub(1)?)) {
+            Some((_, seen)) => (count - seen) as u64,
+            // Nothing had been there, and all that is there is known.
+            None if self.seen.is_empty() && count <= self.wanted => count as u64,
+            // How many lines were lost is not to be known: one at least, most likely.
+            None => count as u64 + 1,
+        };
+        self.remember(&messages[seen.map_or(0, |seen| seen.messages)..]);
         Ok((tail, rest))
+    }
+
+    fn remember(&mut self, messages: &[(u64, usize)]) {
+        for (identity, _) in messages {
+            self.seen.push(*identity);
+        }
     }
 
     /// Reads on from the last position.
@@ -215,17 +277,18 @@ impl LogFile {
         mut rest: Vec<u8>,
         file: &File,
         now: &Metadata,
+        budget: &Budget,
     ) -> io::Result<(Tail, Vec<u8>)> {
         // Gone after an error, as if the container had rested: the position is still right.
         let awake = self.tail.take();
         let rested = awake.is_none();
         let mut tail = awake.unwrap_or_else(|| self.no_lines());
         let before = tail.count();
-        self.take_in_parts(parts, &mut rest, &mut tail)?;
+        self.take_in_parts(parts, &mut rest, &mut tail, budget)?;
         let lines = (tail.count() - before) as u64;
         if rested {
             // What was there before it rested is looked up.
-            tail = self.newest(file, now.len())?.0;
+            tail = self.newest(file, now.len(), budget)?.tail;
         }
         self.place.end += lines;
         Ok((tail, rest))
@@ -255,6 +318,11 @@ impl LogFile {
         &self.place.container
     }
 
+    /// Whether it has been, so that there is a position.
+    pub(super) fn has_been_read(&self) -> bool {
+        self.at.is_some() || self.handed_over
+    }
+
     /// Keeps no more than the position: its container has ended, and may be started again.
     pub(super) fn rest(&mut self) {
         self.tail = None;
@@ -271,6 +339,7 @@ impl LogFile {
         at: &Position,
         file: &File,
         now: &Metadata,
+        budget: &Budget,
     ) -> io::Result<Option<Vec<Part>>> {
         let newest = |from| -> io::Result<Part> {
             Ok(Part::Plain {
@@ -279,7 +348,8 @@ impl LogFile {
                 to: now.len(),
             })
         };
-        if at.inode == now.ino() && at.is_in(file, now)? {
+        // By its contents: the file may have been replaced by its copy.
+        if at.is_in(file, now)? {
             return Ok(Some(vec![newest(at.offset)?]));
         }
         let mut missing = 0;
@@ -294,14 +364,14 @@ impl LogFile {
                 }
                 continue;
             };
-            let inode = rotated.metadata.ino();
+            let inode = rotated.inode();
             // Rotated once more while this looks: the same file under its next name.
             if seen.contains(&inode) {
                 continue;
             }
             seen.push(inode);
-            let found = rotated.continues(at)?;
-            parts.push(rotated.part(if found { at.offset } else { 0 }));
+            let found = rotated.continues(at, budget)?;
+            parts.push(rotated.part(if found { at.offset } else { 0 }, budget)?);
             if found {
                 parts.reverse();
                 return Ok(Some(parts));
@@ -311,7 +381,7 @@ impl LogFile {
     }
 
     /// All of the log, oldest first.
-    fn all_parts(&self, file: &File, now: &Metadata) -> io::Result<Vec<Part>> {
+    fn all_parts(&self, file: &File, now: &Metadata, budget: &Budget) -> io::Result<Vec<Part>> {
         let mut parts = vec![Part::Plain {
             file: file.try_clone()?,
             from: 0,
@@ -322,9 +392,9 @@ impl LogFile {
             let Some(rotated) = Rotated::open(&self.path, number)? else {
                 break;
             };
-            if !seen.contains(&rotated.metadata.ino()) {
-                seen.push(rotated.metadata.ino());
-                parts.push(rotated.part(0));
+            if !seen.contains(&rotated.inode()) {
+                seen.push(rotated.inode());
+                parts.push(rotated.part(0, budget)?);
             }
         }
         parts.reverse();
@@ -334,41 +404,58 @@ impl LogFile {
     /// Takes in parts of the log, of the first of them as much as may be parsed. `rest` is what of
     /// an entry is before them, and then what of one is after them.
     fn take_in_parts(
-        &self,
+        &mut self,
         parts: Vec<Part>,
         rest: &mut Vec<u8>,
         tail: &mut Tail,
+        budget: &Budget,
     ) -> io::Result<()> {
+        let mut messages = Vec::new();
         let mut after: u64 = parts.iter().map(Part::plain_bytes).sum();
         for part in parts {
             after -= part.plain_bytes();
             let parsed = MOST_PARSED.saturating_sub(after);
+            let counted = part.plain_bytes().saturating_sub(parsed) <= MOST_COUNTED;
+            let compressed = matches!(part, Part::Compressed { .. });
             let (mut unparsed, mut reader) = part.split(parsed);
             if let Some(unparsed) = &mut unparsed {
                 let mut ends = LineEnds::after(rest);
-                ends.count(unparsed)?;
+                if counted {
+                    ends.count(unparsed)?;
+                }
                 // The next entry that is whole begins after the end of this one.
                 ends.count_to_entry(&mut reader, rest)?;
-                tail.skip(ends.found);
+                tail.skip(ends.found.max(usize::from(!counted)));
             }
-            self.take_in(reader, rest, tail)?;
+            self.take_in(reader, rest, tail, &mut messages)?;
+            if compressed && budget.is_spent() {
+                // How many lines were in the rest of it is not to be known.
+                rest.clear();
+                tail.skip(1);
+            }
+            self.remember(&messages);
+            messages.clear();
         }
         Ok(())
     }
 
-    /// Looks up the newest lines, wherever they are; also yields what of an entry is after them.
-    fn newest(&self, file: &File, size: u64) -> io::Result<(Tail, Vec<u8>)> {
-        let mut tail = self.no_lines();
-        let mut rest = Vec::new();
-        for chunk in self.newest_entries(file, size)?.iter().rev() {
-            rest.clear();
-            self.take_in(&chunk[..], &mut rest, &mut tail)?;
+    /// Looks up the newest lines, wherever they are.
+    fn newest(&self, file: &File, size: u64, budget: &Budget) -> io::Result<Newest> {
+        let mut newest = Newest {
+            tail: self.no_lines(),
+            rest: Vec::new(),
+            messages: Vec::new(),
+        };
+        for chunk in self.newest_entries(file, size, budget)?.iter().rev() {
+            newest.rest.clear();
+            let (rest, tail) = (&mut newest.rest, &mut newest.tail);
+            self.take_in(&chunk[..], rest, tail, &mut newest.messages)?;
         }
-        Ok((tail, rest))
+        Ok(newest)
     }
 
     /// The entries of the newest lines, the newest file's first, whose size is given.
-    fn newest_entries(&self, file: &File, size: u64) -> io::Result<Vec<Vec<u8>>> {
+    fn newest_entries(&self, file: &File, size: u64, budget: &Budget) -> io::Result<Vec<Vec<u8>>> {
         // One more than wanted: what the first of them follows is known to be whole.
         let mut wanted = self.wanted + 1;
         let (chunk, ends) = last_entries(file, size, wanted)?;
@@ -384,11 +471,11 @@ impl LogFile {
                 break;
             };
             // Rotated while this looks: the same file under its next name.
-            if seen.contains(&rotated.metadata.ino()) {
+            if seen.contains(&rotated.inode()) {
                 continue;
             }
-            seen.push(rotated.metadata.ino());
-            let (chunk, ends) = rotated.last_entries(wanted)?;
+            seen.push(rotated.inode());
+            let (chunk, ends) = rotated.last_entries(wanted, budget)?;
             read += chunk.len() as u64;
             wanted = wanted.saturating_sub(ends);
             chunks.push(chunk);
@@ -403,22 +490,26 @@ impl LogFile {
         mut entries: impl Read,
         rest: &mut Vec<u8>,
         tail: &mut Tail,
+        messages: &mut Vec<(u64, usize)>,
     ) -> io::Result<()> {
         let mut searched = 0;
         loop {
             let read = (&mut entries).take(CHUNK as u64).read_to_end(rest)?;
             let mut begin = 0;
             while let Some(end) = memchr::memchr(b'\n', &rest[searched..]) {
-                self.take_in_entry(&rest[begin..searched + end], tail);
+                self.take_in_entry(&rest[begin..searched + end], tail, messages);
                 begin = searched + end + 1;
                 searched = begin;
             }
             rest.drain(..begin);
+            if rest.len() > LONGEST_ENTRY {
+                // What comes up to the next end is no entry, and left out as such.
+                rest.clear();
+            }
             searched = rest.len();
+            let surplus = messages.len().saturating_sub(MOST_MESSAGES);
+            messages.drain(..surplus);
             if read == 0 {
-                if rest.len() > LONGEST_ENTRY {
-                    rest.clear();
-                }
                 // It is kept until the next round, of every container's log: the room for a chunk is not.
                 rest.shrink_to_fit();
                 return Ok(());
@@ -427,7 +518,7 @@ impl LogFile {
     }
 
     /// One that is no entry is left out: the engine that wrote it cannot read it either.
-    fn take_in_entry(&self, entry: &[u8], tail: &mut Tail) {
+    fn take_in_entry(&self, entry: &[u8], tail: &mut Tail, messages: &mut Vec<(u64, usize)>) {
         let Ok(entry) = serde_json::from_slice::<Entry<'_>>(entry) else {
             return;
         };
@@ -441,6 +532,7 @@ impl LogFile {
         message.push(b' ');
         message.extend_from_slice(entry.log.as_bytes());
         tail.push(channel, &message);
+        messages.push((identity(&message), tail.count()));
     }
 }
 
@@ -451,7 +543,7 @@ impl Position {
     }
 
     /// Whether a file has the contents that stand before this position.
-    fn is_in(&self, file: &File, now: &Metadata) -> io::Result<bool> {
+    pub(super) fn is_in(&self, file: &File, now: &Metadata) -> io::Result<bool> {
         if self.seam.is_empty() {
             return Ok(self.inode == now.ino());
         }
@@ -486,68 +578,6 @@ impl Growth {
     }
 }
 
-/// A rotated file, `PATH.1` being the youngest, or its compressed form.
-struct Rotated {
-    file: File,
-    metadata: Metadata,
-    compressed: bool,
-}
-
-impl Rotated {
-    /// None where there is no such file.
-    fn open(path: &Path, number: u32) -> io::Result<Option<Self>> {
-        for (suffix, compressed) in [("", false), (".gz", true)] {
-            let mut name = path.as_os_str().to_owned();
-            name.push(format!(".{number}{suffix}"));
-            match File::open(PathBuf::from(name)) {
-                Ok(file) => {
-                    return Ok(Some(Self {
-                        metadata: file.metadata()?,
-                        file,
-                        compressed,
-                    }));
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether a position is in this file: by its contents, as it may be a copy.
-    fn continues(&self, at: &Position) -> io::Result<bool> {
-        if self.compressed {
-            let mut log = GzDecoder::new(self.file.try_clone()?);
-            let before = at.offset - at.seam.len() as u64;
-            let skipped = io::copy(&mut (&mut log).take(before), &mut io::sink())?;
-            let mut seam = Vec::new();
-            log.take(at.seam.len() as u64).read_to_end(&mut seam)?;
-            io::Seek::rewind(&mut &self.file)?;
-            return Ok(skipped == before && !seam.is_empty() && seam == at.seam);
-        }
-        at.is_in(&self.file, &self.metadata)
-    }
-
-    fn part(self, from: u64) -> Part {
-        let (file, to) = (self.file, self.metadata.len());
-        if self.compressed {
-            Part::Compressed { file, from }
-        } else {
-            Part::Plain { file, from, to }
-        }
-    }
-
-    /// Its end with whole entries: see [`last_entries`].
-    fn last_entries(&self, wanted: usize) -> io::Result<(Vec<u8>, usize)> {
-        if self.compressed {
-            let entries = end_of(GzDecoder::new(self.file.try_clone()?))?;
-            let ends = line_ends(&entries);
-            return Ok((entries, ends));
-        }
-        last_entries(&self.file, self.metadata.len(), wanted)
-    }
-}
-
 impl Part {
     /// How many bytes it has, as far as that is known without reading it.
     fn plain_bytes(&self) -> u64 {
@@ -578,11 +608,9 @@ impl Part {
                     Box::new(range(middle, to)),
                 )
             }
-            Self::Compressed { file, from } => {
-                let log = Skipped {
-                    log: GzDecoder::new(file),
-                    left: from,
-                };
+            Self::Compressed { mut log, from } => {
+                // It was read up to there when its position was looked for.
+                let _ = io::copy(&mut (&mut log).take(from), &mut io::sink());
                 if parsed == 0 {
                     return (Some(Box::new(log)), Box::new(io::empty()));
                 }
@@ -608,22 +636,6 @@ impl Read for Range {
         let read = self.file.read_at(&mut buffer[..most], self.at)?;
         self.at += read as u64;
         Ok(read)
-    }
-}
-
-/// What follows the first bytes of a stream.
-struct Skipped<R> {
-    log: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Skipped<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left > 0 {
-            let left = std::mem::take(&mut self.left);
-            io::copy(&mut (&mut self.log).take(left), &mut io::sink())?;
-        }
-        self.log.read(buffer)
     }
 }
 
@@ -704,13 +716,13 @@ fn written(metadata: &Metadata) -> (i64, i64) {
 }
 
 /// How many entries end a line, as far as can be told without parsing them.
-fn line_ends(entries: &[u8]) -> usize {
+pub(super) fn line_ends(entries: &[u8]) -> usize {
     memchr::memmem::find_iter(entries, LINE_END).count()
 }
 
 /// The end of a file with whole entries: `wanted` ends of lines, or all that there are, or as
 /// many as fit [`MOST_PARSED`]; and how many it has.
-fn last_entries(file: &File, size: u64, wanted: usize) -> io::Result<(Vec<u8>, usize)> {
+pub(super) fn last_entries(file: &File, size: u64, wanted: usize) -> io::Result<(Vec<u8>, usize)> {
     let mut look = FIRST_LOOK;
     loop {
         let from = size.saturating_sub(look);
@@ -727,24 +739,6 @@ fn last_entries(file: &File, size: u64, wanted: usize) -> io::Result<(Vec<u8>, u
         }
         look = (look * 4).min(MOST_PARSED);
     }
-}
-
-/// The last [`MOST_PARSED`] bytes of a stream, from the first whole entry on.
-fn end_of(mut stream: impl Read) -> io::Result<Vec<u8>> {
-    let most = usize::try_from(MOST_PARSED).unwrap_or(usize::MAX);
-    let mut end = Vec::new();
-    let mut cut = false;
-    while (&mut stream).take(MOST_PARSED).read_to_end(&mut end)? > 0 {
-        if end.len() > most {
-            end.drain(..end.len() - most);
-            cut = true;
-        }
-    }
-    if cut {
-        let begin = end.iter().position(|byte| *byte == b'\n');
-        end.drain(..begin.map_or(end.len(), |at| at + 1));
-    }
-    Ok(end)
 }
 
 /// Appends the bytes between two offsets; returns how many there were.
@@ -774,8 +768,9 @@ mod tests {
     use std::io::Write;
     use std::path::Path;
     use std::process::Command;
+    use std::sync::Arc;
 
-    use super::{LogFile, MOST_PARSED, New, ORIGIN, push_timestamp};
+    use super::{Handover, LogFile, MOST_PARSED, New, ORIGIN, Seen, push_timestamp};
     use crate::model::Place;
 
     /// An entry as the engine writes it.
@@ -938,6 +933,128 @@ mod tests {
         log.update().unwrap();
         assert_eq!(numbers(&mut log), (100, 0));
         assert_eq!(texts(&mut log), expected(90..100));
+    }
+
+    /// Puts a copy of a file in its place, or of its first bytes.
+    fn replace_by_copy(path: &Path, bytes: usize) {
+        let copy = path.with_extension("copy");
+        let content = fs::read(path).unwrap();
+        fs::write(&copy, &content[..bytes.min(content.len())]).unwrap();
+        fs::rename(&copy, path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_by_its_copy_is_read_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        append(&path, numbered(0..30));
+        let mut log = log_at(&path, 10);
+        log.update().unwrap();
+        replace_by_copy(&path, usize::MAX);
+        log.update().unwrap();
+        assert_eq!(numbers(&mut log), (0, 10));
+        append(&path, numbered(30..32));
+        replace_by_copy(&path, usize::MAX);
+        log.update().unwrap();
+        assert_eq!(numbers(&mut log), (2, 10));
+        assert_eq!(texts(&mut log), expected(22..32));
+        // By less than all of it: what is there was seen, and what comes then is new.
+        replace_by_copy(&path, numbered(0..28).len());
+        log.update().unwrap();
+        assert_eq!(numbers(&mut log), (2, 10));
+        append(&path, numbered(40..43));
+        log.update().unwrap();
+        assert_eq!(numbers(&mut log), (5, 10));
+        // While nothing was in it.
+        let path = folder.path().join("empty");
+        append(&path, "");
+        let mut log = log_at(&path, 10);
+        log.update().unwrap();
+        replace_by_copy(&path, usize::MAX);
+        append(&path, numbered(0..4));
+        log.update().unwrap();
+        assert_eq!(numbers(&mut log), (4, 0));
+    }
+
+    #[test]
+    fn a_log_goes_on_where_the_engine_was_asked_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        append(&path, numbered(0..30));
+        let mut log = log_at(&path, 10);
+        assert!(log.handover().is_none());
+        log.update().unwrap();
+        append(&path, numbered(30..33));
+        log.update().unwrap();
+        let handover = log.handover().unwrap();
+        append(&path, numbered(33..37));
+        let mut next = log_at(&path, 10).after(&handover);
+        next.update().unwrap();
+        assert_eq!((numbers(&mut next), numbers(&mut log)), ((7, 10), (3, 10)));
+        append(&path, numbered(37..38));
+        next.update().unwrap();
+        assert_eq!(numbers(&mut next), (8, 10));
+        // Of more than are kept it is known that some are lost.
+        append(&path, numbered(38..90));
+        let mut next = log_at(&path, 10).after(&handover);
+        next.update().unwrap();
+        assert!(numbers(&mut next).0 > 3 + 10);
+        // Nothing had been there.
+        let none = log_at(&path, 10).after(&Handover {
+            position: ORIGIN,
+            origin: ORIGIN,
+            seen: Arc::new(Seen::new(11)),
+        });
+        let few = folder.path().join("few");
+        append(&few, numbered(0..3));
+        let mut next = LogFile { path: few, ..none };
+        next.update().unwrap();
+        assert_eq!(numbers(&mut next), (3, 0));
+    }
+
+    #[test]
+    fn what_is_no_longer_a_file_is_not_read_and_blocks_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        append(&path, numbered(0..3));
+        let mut log = log_at(&path, 10);
+        log.update().unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(
+            Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert!(log.update().is_err());
+        fs::remove_file(&path).unwrap();
+        // Nor is a rotated one.
+        let first = folder.path().join("log.1");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&first)
+                .status()
+                .unwrap()
+                .success()
+        );
+        append(&path, numbered(3..5));
+        log.update().unwrap();
+        assert_eq!(texts(&mut log), expected(3..5));
+    }
+
+    #[test]
+    fn an_entry_without_end_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        append(&path, numbered(0..3));
+        let mut log = log_at(&path, 10);
+        log.update().unwrap();
+        append(&path, "z".repeat(5 << 20) + "\n");
+        append(&path, numbered(3..5));
+        log.update().unwrap();
+        assert_eq!(numbers(&mut log), (2, 3));
+        assert_eq!(texts(&mut log), expected(0..5));
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! The logs that are read from the engine's files, and which those are.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use super::file::{LogFile, New};
+use rustix::io::Errno;
+
+use super::file::LogFile;
+use super::new::{Began, New};
+use super::open;
+use super::seen::Handover;
 use crate::collect::docker::engine::{EngineError, Inspected};
 use crate::collect::docker::{Inspection, Listed, Running};
 use crate::messages::EndedLog;
@@ -35,7 +41,7 @@ pub(super) struct Files {
     /// Containers that have ended, by id: one that is started again goes on where it was.
     ended: HashMap<String, Ended>,
     /// When the first containers were met: what those that started later have written since is new.
-    began: Option<SystemTime>,
+    began: Option<Began>,
     /// Where the next round begins: at a container that the last one had no time for.
     first: usize,
 }
@@ -50,9 +56,11 @@ enum Known {
         lines: Option<Arc<LogLines>>,
         /// How often in a row it could not be read.
         failed: u32,
+        /// Why it cannot be read now, where that is not the file's fault.
+        trouble: Option<EngineError>,
     },
-    /// By calls; why.
-    Engine(String),
+    /// By calls; why, and where to go on.
+    Engine(String, Option<Handover>),
     /// The engine does not answer for it.
     Unanswered(EngineError),
 }
@@ -73,13 +81,18 @@ struct Ended {
 pub(super) enum Reading {
     /// Its newest lines.
     Lines(Arc<LogLines>),
-    /// There is no file that could be read; why.
-    Engine(String),
+    /// Its lines as they were last, and why there are no newer ones.
+    Stale(Arc<LogLines>, EngineError),
+    /// There is no file that could be read: why. The engine is asked, for what comes after the lines that were read, if any were.
+    Engine(String, Option<Handover>),
     /// The engine did not say where it is.
     Unanswered(EngineError),
     /// The container has just ended, or was just restarted.
     Absent,
 }
+
+/// Where logs go on of which the engine was asked last, by container id.
+pub(super) type Handovers = HashMap<String, Handover>;
 
 /// What came of a round.
 pub(super) struct Readings {
@@ -106,11 +119,11 @@ impl Files {
         }
     }
 
-    /// Reads the files that have grown. Blocks.
-    pub(super) fn read(&mut self, running: &[Running]) -> Readings {
+    /// Reads the files that have grown; `called` are the logs of which the engine was asked last. Blocks.
+    pub(super) fn read(&mut self, running: &[Running], called: &Handovers) -> Readings {
         let end = Instant::now() + ENOUGH;
-        self.update(running);
-        self.began.get_or_insert_with(SystemTime::now);
+        self.update(running, called);
+        self.began.get_or_insert_with(Began::now);
         self.first %= running.len().max(1);
         let (later, earlier) = running.split_at(self.first);
         for (place, container) in earlier.iter().chain(later).enumerate() {
@@ -140,7 +153,7 @@ impl Files {
 
     /// Settles how containers that are not known yet are read, and lays aside those that no
     /// longer run.
-    fn update(&mut self, running: &[Running]) {
+    fn update(&mut self, running: &[Running], called: &Handovers) {
         let mut before = std::mem::replace(&mut self.known, HashMap::with_capacity(running.len()));
         for Running {
             listed, inspection, ..
@@ -149,7 +162,11 @@ impl Files {
             let known = match (before.remove(&listed.id), inspection) {
                 (
                     Some(Known::File {
-                        log, lines, failed, ..
+                        log,
+                        lines,
+                        failed,
+                        trouble,
+                        ..
                     }),
                     _,
                 ) => Known::File {
@@ -157,13 +174,14 @@ impl Files {
                     log,
                     lines,
                     failed,
+                    trouble,
                 },
                 // What could not be read is tried again: the reason may have been a passing one.
                 (_, Inspection::Failed { error, before, .. }) => match before {
-                    Some(inspected) => self.meet(listed, inspected),
+                    Some(inspected) => self.meet(listed, inspected, called),
                     None => Known::Unanswered(error.clone()),
                 },
-                (_, Inspection::Done(inspected)) => self.meet(listed, inspected),
+                (_, Inspection::Done(inspected)) => self.meet(listed, inspected, called),
                 (_, Inspection::Due) => continue,
             };
             self.known.insert(listed.id.clone(), known);
@@ -211,63 +229,73 @@ impl Files {
         self.ended.retain(|_, ended| !of(ended) || ended.at > last);
     }
 
-    fn meet(&mut self, listed: &Listed, inspected: &Inspected) -> Known {
+    fn meet(&mut self, listed: &Listed, inspected: &Inspected, called: &Handovers) -> Known {
+        let by_engine = |reason: String| Known::Engine(reason, None);
         match &inspected.log_file {
             _ if self.way == ContainerStats::Engine => {
-                Known::Engine("CONTAINER_STATS is engine".to_owned())
+                by_engine("CONTAINER_STATS is engine".to_owned())
             }
             Some(path) => {
+                if let Some(reason) = open::refusal(path, &listed.id) {
+                    return by_engine(reason.to_owned());
+                }
+                let calls = called.get(&listed.id);
                 let ended = self.ended.remove(&listed.id);
+                let ended = ended.filter(|_| calls.is_none());
                 let log = ended.map(|ended| ended.log).unwrap_or_else(|| {
                     let id = Arc::from(listed.id.as_str());
-                    let new = self.new_of(listed);
+                    let new = match self.began {
+                        Some(began) => began.new_of(listed.meta.created),
+                        None => New::Nothing,
+                    };
                     let log =
                         LogFile::new(id, self.root.file(path), inspected.tty, self.lines, new);
-                    Box::new(log.redacting(&self.redaction))
+                    let log = log.redacting(&self.redaction);
+                    Box::new(match calls {
+                        Some(calls) => log.after(calls),
+                        None => log,
+                    })
                 });
                 Known::File {
                     name: listed.bare_name().to_owned(),
                     log,
                     lines: None,
                     failed: 0,
+                    trouble: None,
                 }
             }
             None if inspected.log_driver == "json-file" => {
-                Known::Engine("the log is in no file of Docker's".to_owned())
+                by_engine("the log is in no file of Docker's".to_owned())
             }
-            None => Known::Engine(format!("the logging driver is {}", inspected.log_driver)),
+            None => by_engine(format!("the logging driver is {}", inspected.log_driver)),
         }
     }
+}
 
-    /// How much of a container's log is new, if it has just started.
-    fn new_of(&self, listed: &Listed) -> New {
-        let Some(began) = self.began else {
-            return New::Nothing;
-        };
-        let created = u64::try_from(listed.meta.created).unwrap_or_default();
-        let since = began
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        if created > since.as_secs() {
-            New::All
-        } else {
-            New::Since(began)
-        }
-    }
+/// Whether an error is the agent's or the host's, and not the file's: descriptors or memory are short.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN)
+    )
 }
 
 impl Known {
     /// Reads what the file has more than before, if it is one.
     fn read(&mut self) {
         let Self::File {
-            log, lines, failed, ..
+            log,
+            lines,
+            failed,
+            trouble,
+            ..
         } = self
         else {
             return;
         };
         match log.update() {
             Ok(grown) => {
-                *failed = 0;
+                (*failed, *trouble) = (0, None);
                 if grown {
                     *lines = Some(Arc::new(log.lines()));
                 }
@@ -275,17 +303,27 @@ impl Known {
             // Once may be chance: between the end of a file and the beginning of the next there is
             // none for a moment.
             Err(_) if lines.is_some() && *failed == 0 => *failed = 1,
-            Err(error) => *self = Self::Engine(format!("its file: {error}")),
+            // The engine would not be reached either, and its answer would cost more.
+            Err(error) if is_passing(&error) => {
+                *trouble = Some(EngineError::Failed {
+                    call: "log file",
+                    reason: error.to_string(),
+                });
+            }
+            Err(error) => *self = Self::Engine(format!("its file: {error}"), log.handover()),
         }
     }
 
     /// What was read last.
     fn last(&self) -> Reading {
         match self {
-            Self::File { lines, .. } => lines
-                .as_ref()
-                .map_or(Reading::Absent, |lines| Reading::Lines(Arc::clone(lines))),
-            Self::Engine(reason) => Reading::Engine(reason.clone()),
+            Self::File { lines, trouble, .. } => match (lines, trouble) {
+                (Some(lines), None) => Reading::Lines(Arc::clone(lines)),
+                (Some(lines), Some(trouble)) => Reading::Stale(Arc::clone(lines), trouble.clone()),
+                (None, Some(trouble)) => Reading::Unanswered(trouble.clone()),
+                (None, None) => Reading::Absent,
+            },
+            Self::Engine(reason, handover) => Reading::Engine(reason.clone(), handover.clone()),
             Self::Unanswered(error) => Reading::Unanswered(error.clone()),
         }
     }
@@ -293,8 +331,11 @@ impl Known {
     /// How far a file has been read.
     fn position(&self) -> Option<(Arc<str>, u64)> {
         match self {
-            Self::File { log, .. } => Some((Arc::clone(log.container()), log.position())),
-            Self::Engine(_) | Self::Unanswered(_) => None,
+            Self::File { log, .. } => {
+                let read = log.has_been_read();
+                read.then(|| (Arc::clone(log.container()), log.position()))
+            }
+            Self::Engine(..) | Self::Unanswered(_) => None,
         }
     }
 }

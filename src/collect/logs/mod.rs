@@ -3,6 +3,10 @@
 mod calls;
 mod file;
 mod files;
+mod new;
+mod open;
+mod rotated;
+mod seen;
 mod tail;
 
 use std::collections::HashMap;
@@ -20,7 +24,9 @@ use crate::messages::{EndedLog, LogSample};
 use crate::model::{LogLines, Logs, Positions, Via};
 use crate::settings::{CollectSettings, Redaction};
 use calls::CalledLog;
-use files::{Files, LAST_LINES, MOST_ENDED, Reading, Readings};
+use files::{Files, Handovers, LAST_LINES, MOST_ENDED, Reading, Readings};
+use new::{Began, New};
+use seen::Handover;
 
 /// Containers whose logs are asked for at once: enough that a slow one does not hold up the rest,
 /// few enough that their tails fit in memory.
@@ -43,6 +49,14 @@ pub struct LogSource {
     files: Blocking<Files, (Arc<Vec<Running>>, Readings)>,
     /// The logs that are read by calls, by container id; also those of containers that have ended.
     called: HashMap<String, Called>,
+    /// When the first containers were met.
+    began: Option<Began>,
+}
+
+/// A container whose log is asked of the engine, and where it goes on if it was read from its file before.
+struct Asked<'r> {
+    container: &'r Listed,
+    handover: Option<Handover>,
 }
 
 /// A log that is read by calls.
@@ -66,18 +80,19 @@ impl LogSource {
             patience: patience(settings.log_interval),
             files: Blocking::new("log files", Files::new(settings)),
             called: HashMap::new(),
+            began: None,
         }
     }
 
     /// Reads by calls what has no file to be read, and the last lines of those that have ended since
     /// the last round.
-    async fn ask_engine(&mut self, call: &Call, asked: &[&Listed], gathered: &mut Gathered) {
+    async fn ask_engine(&mut self, call: &Call, asked: &[Asked<'_>], gathered: &mut Gathered) {
         let due = self.due(asked);
-        let (lines, redaction) = (self.lines, &self.redaction);
+        let redaction = &self.redaction;
         let mut answers = stream::iter(due)
             .map(|(id, mut called)| async move {
                 let answer = match &mut called.log {
-                    Some(log) => log.read(call, &id, lines, redaction).await,
+                    Some(log) => log.read(call, &id, redaction).await,
                     None => Ok(Arc::default()),
                 };
                 (id, called, answer)
@@ -110,29 +125,34 @@ impl LogSource {
     fn go_without_engine(
         &mut self,
         inventory: &Inventory,
-        asked: &[&Listed],
+        asked: &[Asked<'_>],
         gathered: &mut Gathered,
     ) {
         if let Some(outage) = &inventory.outage {
-            let failure = |container: &&Listed| (container.name.clone(), outage.error());
+            let failure = |asked: &Asked<'_>| (asked.container.name.clone(), outage.error());
             gathered.failures.extend(asked.iter().map(failure));
         }
         self.lay_aside(gathered);
     }
 
     /// The logs that are to be read now.
-    fn due(&mut self, asked: &[&Listed]) -> Vec<(String, Called)> {
+    fn due(&mut self, asked: &[Asked<'_>]) -> Vec<(String, Called)> {
         let mut due: Vec<_> = asked
             .iter()
-            .map(|container| {
-                let name = container.bare_name().to_owned();
-                let log = match self.called.remove(&container.id) {
-                    Some(called) => called.log,
-                    None => Some(Box::new(CalledLog::new(&container.id))),
-                };
-                let ended = None;
-                (container.id.clone(), Called { name, log, ended })
-            })
+            .map(
+                |Asked {
+                     container,
+                     handover,
+                 }| {
+                    let name = container.bare_name().to_owned();
+                    let log = match self.called.remove(&container.id) {
+                        Some(called) => called.log,
+                        None => Some(Box::new(self.meet(container, handover.as_ref()))),
+                    };
+                    let ended = None;
+                    (container.id.clone(), Called { name, log, ended })
+                },
+            )
             .collect();
         let running = self.called.extract_if(|_, called| called.ended.is_none());
         due.extend(running.map(|(id, called)| {
@@ -140,6 +160,27 @@ impl LogSource {
             (id, Called { ended, ..called })
         }));
         due
+    }
+
+    fn meet(&self, container: &Listed, handover: Option<&Handover>) -> CalledLog {
+        let new = match self.began {
+            Some(began) => began.new_of(container.meta.created),
+            None => New::Nothing,
+        };
+        let log = CalledLog::new(&container.id, self.lines, new);
+        match handover {
+            Some(file) => log.after(file),
+            None => log,
+        }
+    }
+
+    /// Where the logs go on that are read by calls, should there be a file to be read.
+    fn handovers(&self) -> Handovers {
+        let handover = |(id, called): (&String, &Called)| {
+            let handover = called.log.as_ref()?.handover()?;
+            Some((id.clone(), handover))
+        };
+        self.called.iter().filter_map(handover).collect()
     }
 
     /// Notes how far all have been read. Of those that have ended it keeps the last lines for a
@@ -156,7 +197,9 @@ impl LogSource {
         });
         for Called { name, log, ended } in self.called.values_mut() {
             let Some(log) = log else { continue };
-            let (container, position) = log.position();
+            let Some((container, position)) = log.position() else {
+                continue;
+            };
             if let Some(moment) = ended {
                 if moment.elapsed() > LAST_LINES {
                     log.rest();
@@ -221,9 +264,10 @@ impl Source for LogSource {
             Err(error) => return Round::failed(error.to_string()),
         };
         let known = inventory.clone();
+        let called = self.handovers();
         let read = move |files: &mut Files| {
             let running = known.running();
-            let readings = files.read(&running);
+            let readings = files.read(&running, &called);
             (running, readings)
         };
         let (running, readings) = match self.files.read(read).await {
@@ -241,10 +285,19 @@ impl Source for LogSource {
                 Reading::Lines(lines) => {
                     gathered.by_file += 1;
                     gathered.add(container.bare_name(), lines);
+                    self.called.remove(&container.id);
                 }
-                Reading::Engine(reason) => {
+                Reading::Stale(lines, error) => {
+                    gathered.by_file += 1;
+                    gathered.add(container.bare_name(), lines);
+                    gathered.failures.push((container.name.clone(), error));
+                }
+                Reading::Engine(reason, handover) => {
                     gathered.reason.get_or_insert(reason);
-                    others.push(container);
+                    others.push(Asked {
+                        container,
+                        handover,
+                    });
                 }
                 Reading::Unanswered(error) => {
                     gathered.failures.push((container.name.clone(), error));
@@ -256,6 +309,7 @@ impl Source for LogSource {
             Some(call) => self.ask_engine(call, &others, &mut gathered).await,
             None => self.go_without_engine(&inventory, &others, &mut gathered),
         }
+        self.began.get_or_insert_with(Began::now);
         Round {
             retry: inventory.outage.is_some(),
             ..gathered.finish()

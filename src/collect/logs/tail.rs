@@ -79,6 +79,8 @@ struct Line {
     terminal: bool,
     /// Whether it is a console's, with its fragments' timestamps in between.
     console: bool,
+    /// Whether its beginning is out of reach.
+    headless: bool,
 }
 
 impl Tail {
@@ -197,10 +199,15 @@ impl Tail {
         }
     }
 
-    /// As a tail to which all further messages will be pushed: what it begins with is settled.
+    /// As a tail to which all further messages will be pushed: what it begins with is settled. Where all that there is belongs
+    /// to one line that is cut, it is shown although its beginning is out of reach.
     pub(super) fn continued(mut self) -> Self {
         if self.headless() > 0 {
-            self.drop_first();
+            let alone = self.count() == 1;
+            match self.lines.front_mut() {
+                Some(line) if line.cut && alone => line.headless = true,
+                _ => self.drop_first(),
+            }
         }
         self.messages_asked = usize::MAX;
         self
@@ -247,7 +254,7 @@ impl Tail {
     }
 
     /// How many lines at the front, one or none, may lack their beginning.
-    fn headless(&self) -> usize {
+    pub(super) fn headless(&self) -> usize {
         usize::from(self.dropped == 0 && self.is_full())
     }
 
@@ -311,7 +318,13 @@ impl Line {
         } else {
             kept
         };
-        let line = redacted(String::from_utf8_lossy(kept), redaction);
+        let kept = match self.headless {
+            true => String::from_utf8_lossy(&without_first_word(kept, start))
+                .into_owned()
+                .into(),
+            false => String::from_utf8_lossy(kept),
+        };
+        let line = redacted(kept, redaction);
         if cut { line + CUT } else { line }
     }
 }
@@ -332,6 +345,21 @@ fn without_last_word(line: &[u8], start: usize) -> &[u8] {
     let space = line[nearest..].iter().rposition(u8::is_ascii_whitespace);
     let end = nearest + space.unwrap_or(0);
     &line[..end - unfinished(&line[..end])]
+}
+
+/// A line without what its text begins with, up to the first white space as far as that is near: it may be half of what would be
+/// taken out as a whole.
+fn without_first_word(line: &[u8], start: usize) -> Vec<u8> {
+    let start = start.min(line.len());
+    let text = &line[start..];
+    let near = &text[..text.len().min(LONGEST_WORD)];
+    let end = near.iter().position(u8::is_ascii_whitespace);
+    [&line[..start], &text[end.unwrap_or(near.len())..]].concat()
+}
+
+/// Whether a message `TIMESTAMP text` is a piece of a line, of which more follows.
+pub(super) fn is_fragment(message: &[u8]) -> bool {
+    !message.ends_with(b"\n") && after_timestamp(message).len() >= LONGEST_LINE
 }
 
 /// What follows the timestamp and its space; all of it where there is none.

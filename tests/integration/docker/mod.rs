@@ -20,6 +20,7 @@ mod nats;
 mod networks;
 mod news;
 mod odd;
+mod odd_logs;
 mod oddities;
 mod outages;
 mod pace;

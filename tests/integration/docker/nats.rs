@@ -477,6 +477,68 @@ fn messages_are_as_long_as_the_server_takes_them() {
 
 #[test]
 #[parallel]
+fn a_small_stream_has_what_fits_and_the_rest_is_told_once_and_counted() {
+    // Every tenth line is long.
+    let script = "i=0; while :; do i=$((i + 1)); case $i in *0) echo line $i $filler;; *) echo line $i;; esac
+        case $i in *00) sleep 1;; esac; done";
+    let script = format!("filler={}; {script}", "x".repeat(1000));
+    let container = Container::run("nats-small", &[], &script);
+    container.wait_for_line_with("line 99");
+    let server = NatsServer::with_jetstream("");
+    let client = server.client();
+    let subjects = ["agents.*.events", "agents.*.logs.>"].map(str::to_owned);
+    let stream = |max_message_size| Config {
+        name: "AGENTS".to_owned(),
+        subjects: subjects.to_vec(),
+        max_message_size,
+        ..Config::default()
+    };
+    client.create_stream(stream(900));
+    let agent = publishing(&server.url())
+        .var("NATS_SECTIONS", "system")
+        .start();
+    let told = agent.event("NATS: the stream is not as expected");
+    assert!(told.text("reason").contains("900 bytes"), "{told:?}");
+    wait_for_stored(&client, container.name(), 199);
+    // Made smaller while it is used: what was cut for it before is cut anew.
+    client.update_stream(stream(400));
+    wait_for_stored(&client, container.name(), 599);
+    let account = Account::of(&client.stored("AGENTS"), container.name());
+    assert!(account.first == 1 && account.longest < 900, "{account:?}");
+    assert_eq!(account.dropped, account.last / 10, "{account:?}");
+    let told = agent.events(
+        "NATS: log lines or events that are too long for a message are left out and counted",
+    );
+    assert!((1..=2).contains(&told.len()), "{told:?}");
+}
+
+#[test]
+#[parallel]
+fn the_first_lines_of_a_silent_container_are_published_by_calls_as_well() {
+    let server = NatsServer::with_jetstream("");
+    let agent = publishing(&server.url())
+        .vars(&[("CONTAINER_STATS", "engine"), ("LOG_LINES", "50")])
+        .start();
+    agent.event("NATS: connected");
+    let script = "wait_for() { while [ ! -e /$1 ]; do sleep 0.1; done; }
+        wait_for first; for i in 1 2 3; do echo line $i; done
+        wait_for second; for i in 4 5 6; do echo line $i; done; sleep 1000";
+    let container = Container::run("nats-silent", &[], script);
+    let mut own = agent.login();
+    own.snapshot_where("its log, with nothing in it", PATIENCE, |snapshot| {
+        snapshot["logs"][container.name()].is_array()
+    });
+    let client = server.client();
+    for (file, last) in [("first", 3), ("second", 6)] {
+        container.exec(&format!("touch /{file}"));
+        wait_for_stored(&client, container.name(), last);
+    }
+    let account = Account::of(&client.stored("AGENTS"), container.name());
+    assert_eq!((account.first, account.last, account.dropped), (1, 6, 0));
+}
+
+#[test]
+#[parallel]
 fn a_stream_is_made_and_one_that_is_there_stays_as_it_is() {
     let container = writer("nats-stream", 10, "0.5");
     let server = NatsServer::with_jetstream("");

@@ -14,7 +14,7 @@ use super::launch;
 use crate::support::{Agent, Client, Ending, KEY, PATIENCE, unpack};
 
 /// Only the logs, each line once.
-const NEWS: &str = r#"{"sections":["logs"],"logs":"new"}"#;
+pub(super) const NEWS: &str = r#"{"sections":["logs"],"logs":"new"}"#;
 
 /// Counts on where it was when it is started again. A stop comes between two lines.
 const WRITER: &str = "trap 'stop=1' TERM; i=$(cat /n 2>/dev/null || echo 0)
@@ -22,7 +22,12 @@ const WRITER: &str = "trap 'stop=1' TERM; i=$(cat /n 2>/dev/null || echo 0)
       case $i in *00) sleep $pause;; esac; done";
 
 /// A container that runs [`WRITER`], with lines of about so many bytes and a pause after every hundred.
-fn writer(topic: &str, options: &[&str], filler: usize, pause: &str) -> Container<'static> {
+pub(super) fn writer(
+    topic: &str,
+    options: &[&str],
+    filler: usize,
+    pause: &str,
+) -> Container<'static> {
     let variables = format!("filler={}; pause={pause};", "x".repeat(filler));
     Container::run(topic, options, &format!("{variables} {WRITER}"))
 }
@@ -36,23 +41,23 @@ fn agent(log_lines: &str) -> Agent {
 }
 
 /// A client's account of one container's numbered lines.
-struct Reader {
+pub(super) struct Reader {
     client: Client,
-    account: Account,
+    pub(super) account: Account,
 }
 
 /// Of what was read so far.
-struct Account {
-    name: String,
+pub(super) struct Account {
+    pub(super) name: String,
     /// The last number that came.
-    last: Option<u64>,
-    lines: u64,
-    dropped: u64,
-    skipped: u64,
+    pub(super) last: Option<u64>,
+    pub(super) lines: u64,
+    pub(super) dropped: u64,
+    pub(super) skipped: u64,
 }
 
 impl Reader {
-    fn new(client: Client, options: &str, name: &str) -> Self {
+    pub(super) fn new(client: Client, options: &str, name: &str) -> Self {
         let mut client = client;
         client.send(format!("{KEY} {options}\n"));
         Self {
@@ -62,9 +67,10 @@ impl Reader {
     }
 
     /// Reads the next snapshot.
-    fn read(&mut self) {
+    pub(super) fn read(&mut self) -> String {
         let line = self.client.line().expect("a snapshot, not the end");
         self.account.take_in(&line);
+        line
     }
 
     /// Reads on until a moment.

@@ -1,0 +1,385 @@
+//! Logs on odd hosts: paths that lead elsewhere, lines without end, and changes of the way to a log while it is read.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use serial_test::parallel;
+use tempfile::TempDir;
+
+use super::container::Container;
+use super::launch;
+use super::news::{NEWS, Reader, writer};
+use super::snapshots::{Snapshots, lines};
+use super::stand_in::{Answer, StandIn};
+use crate::support::{Agent, Launch, PATIENCE, wait};
+
+/// How often these agents read logs and publish.
+const OFTEN: Duration = Duration::from_millis(200);
+
+/// What must never be shown.
+const SECRET: &str = "the secret of another file";
+
+/// An engine that notes which logs it is asked for, and may say something else of containers than the real one.
+struct Watched {
+    _engine: StandIn,
+    folder: TempDir,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Watched {
+    /// With what it says of containers, by id.
+    fn saying(inspections: Vec<(String, Arc<str>)>) -> Self {
+        let folder = TempDir::new().unwrap();
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let noted = Arc::clone(&asked);
+        let engine = StandIn::at(&folder.path().join("docker.sock"), move |path| {
+            if path.contains("/logs?") {
+                noted.lock().unwrap().push(path.to_owned());
+            }
+            let said = |(id, said): &(String, Arc<str>)| {
+                path.contains(&format!("/{id}/json")).then(|| said.clone())
+            };
+            inspections
+                .iter()
+                .find_map(said)
+                .map_or(Answer::Engine, Answer::Body)
+        });
+        Self {
+            _engine: engine,
+            folder,
+            asked,
+        }
+    }
+
+    fn launch(&self) -> Launch {
+        let socket = self.folder.path().join("docker.sock");
+        launch()
+            .vars(&[("LOG_INTERVAL", "200ms"), ("PUBLISH_INTERVAL", "200ms")])
+            .var("DOCKER_HOST", format!("unix://{}", socket.display()))
+    }
+
+    /// How many messages of a container's log were asked for, each time.
+    fn tails(&self, container: &Container<'_>) -> Vec<usize> {
+        let id = id_of(container);
+        let asked = self.asked.lock().unwrap();
+        let of_it = asked.iter().filter(|path| path.contains(&id));
+        let tail = |path: &String| {
+            let (_, tail) = path.split_once("tail=").expect("a bound");
+            tail.split('&').next().unwrap().parse().expect("a number")
+        };
+        of_it.map(tail).collect()
+    }
+}
+
+fn id_of(container: &Container<'_>) -> String {
+    container.inspect()["Id"].as_str().unwrap().to_owned()
+}
+
+/// The file in which the engine keeps the log.
+fn file_of(container: &Container<'_>) -> PathBuf {
+    container.inspect()["LogPath"].as_str().unwrap().into()
+}
+
+/// Waits until the snapshots of an agent have these lines of a container.
+fn wait_for_lines(snapshots: &mut Snapshots, name: &str, expected: &[String]) -> Value {
+    snapshots.until("the lines of the container", PATIENCE, |snapshot| {
+        lines(snapshot, name).is_some_and(|lines| lines == expected)
+    })
+}
+
+#[test]
+#[parallel]
+fn a_path_that_leads_elsewhere_is_not_read_and_holds_up_no_other_log() {
+    let root = TempDir::new().unwrap();
+    let secret = root.path().join("secret");
+    fs::write(&secret, json_line(SECRET)).unwrap();
+    type Make<'m> = &'m dyn Fn(&Path);
+    let kinds: [(&str, Make<'_>); 6] = [
+        ("fifo", &|path| make_fifo(path)),
+        ("link", &|path| symlink(&secret, path).unwrap()),
+        ("zero", &|path| symlink("/dev/zero", path).unwrap()),
+        ("folder", &|path| fs::create_dir(path).unwrap()),
+        ("hard", &|path| fs::hard_link(&secret, path).unwrap()),
+        ("swapped", &|path| {
+            fs::write(path, json_line("as it was")).unwrap()
+        }),
+    ];
+    let script = |kind: &str| format!("echo the {kind}; sleep 1000");
+    let containers = kinds.map(|(kind, _)| Container::run("odd-log", &[], &script(kind)));
+    let mut inspections = Vec::new();
+    let mut paths = Vec::new();
+    for (container, (kind, make)) in containers.iter().zip(kinds) {
+        container.wait_for_line(kind);
+        let id = id_of(container);
+        let path = root.path().join(format!("{id}/{id}-json.log"));
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        make(&path);
+        inspections.push((id, at_path(container, &path)));
+        paths.push(path);
+    }
+    // Of another container, and of none.
+    for (kind, path) in [("foreign", &paths[5]), ("none", &secret)] {
+        let container = Container::run("odd-log", &[], &script(kind));
+        container.wait_for_line(kind);
+        inspections.push((id_of(&container), at_path(&container, path)));
+        assert_shown_by_the_engine(&inspections, &container);
+    }
+    let other = Container::run(
+        "odd-log",
+        &[],
+        "i=0; while :; do i=$((i + 1)); echo line $i; sleep 0.1; done",
+    );
+    let watched = Watched::saying(inspections);
+    let agent = watched.launch().start();
+    let mut snapshots = Snapshots::of(&agent, OFTEN);
+    for container in &containers[..5] {
+        let snapshot = wait_for_lines(&mut snapshots, container.name(), &container.logs());
+        assert!(
+            !snapshot["logs"].to_string().contains(SECRET),
+            "{snapshot:#}"
+        );
+    }
+    let swapped = containers[5].name();
+    snapshots.until("the file as it was", PATIENCE, |snapshot| {
+        lines(snapshot, swapped).is_some_and(|lines| lines[0].ends_with("as it was"))
+    });
+    fs::remove_file(&paths[5]).unwrap();
+    make_fifo(&paths[5]);
+    wait_for_lines(&mut snapshots, swapped, &containers[5].logs());
+    // The other one's lines come all the while.
+    let mut reader = Reader::new(agent.connect(), NEWS, other.name());
+    let end = Instant::now() + PATIENCE;
+    while reader.account.lines < 20 {
+        assert!(Instant::now() < end, "{} lines", reader.account.lines);
+        reader.read();
+    }
+    assert_eq!(reader.account.dropped, 0);
+}
+
+/// An agent whose engine says this of containers shows the log of one of them as the engine has it.
+fn assert_shown_by_the_engine(inspections: &[(String, Arc<str>)], container: &Container<'_>) {
+    let watched = Watched::saying(inspections.to_vec());
+    let agent = watched.launch().start();
+    let mut snapshots = Snapshots::of(&agent, OFTEN);
+    wait_for_lines(&mut snapshots, container.name(), &container.logs());
+}
+
+fn json_line(text: &str) -> String {
+    format!("{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:00.5Z\"}}\n")
+}
+
+fn make_fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// What the engine says of a container, with its log at another path.
+fn at_path(container: &Container<'_>, path: &Path) -> Arc<str> {
+    let mut inspection = container.inspect();
+    inspection["LogPath"] = path.to_str().unwrap().into();
+    inspection.to_string().into()
+}
+
+/// Waits for a file before it goes on.
+const WAIT: &str = "wait_for() { while [ ! -e /$1 ]; do sleep 0.1; done; }; ";
+
+#[test]
+#[parallel]
+fn the_first_lines_of_a_silent_container_come_by_calls_as_well() {
+    let script = format!(
+        "{WAIT} wait_for first; for i in 1 2 3; do echo line $i; done
+         wait_for second; for i in 4 5 6; do echo line $i; done; sleep 1000"
+    );
+    for driver in ["json-file", "local"] {
+        let watched = Watched::saying(Vec::new());
+        let agent = watched.launch().var("CONTAINER_STATS", "engine").start();
+        let mut reader = Reader::new(agent.connect(), NEWS, "");
+        reader.read();
+        let container = Container::run("odd-silent", &["--log-driver", driver], &script);
+        container.name().clone_into(&mut reader.account.name);
+        let end = Instant::now() + PATIENCE;
+        while watched.tails(&container).len() < 3 {
+            assert!(Instant::now() < end, "its log is not asked for");
+            reader.read();
+        }
+        container.exec("touch /first");
+        while reader.account.last != Some(3) {
+            assert!(Instant::now() < end, "{driver}: {:?}", reader.account.last);
+            reader.read();
+        }
+        container.exec("touch /second");
+        while reader.account.last != Some(6) {
+            assert!(Instant::now() < end, "{driver}: {:?}", reader.account.last);
+            reader.read();
+        }
+        assert_eq!((reader.account.lines, reader.account.dropped), (6, 0));
+    }
+}
+
+#[test]
+#[parallel]
+fn a_line_without_end_is_read_once_and_cut() {
+    let script = format!(
+        "{WAIT} head -c 60m /dev/zero | tr '\\0' x; touch /written; wait_for go; echo; echo line 1; echo line 2; sleep 1000"
+    );
+    for way in ["engine", "auto"] {
+        let watched = Watched::saying(Vec::new());
+        let agent = watched.launch().var("CONTAINER_STATS", way).start();
+        let container = Container::run("odd-long", &[], &script);
+        let mut other = Reader::new(agent.connect(), NEWS, container.name());
+        other.account.name.clear();
+        let beside = writer("odd-beside", &[], 10, "0.5");
+        beside.name().clone_into(&mut other.account.name);
+        let mut snapshots = Snapshots::of(&agent, OFTEN);
+        let is_cut = |line: &String| line.ends_with("[line cut at 16 KiB]");
+        snapshots.until("the line", PATIENCE, |snapshot| {
+            lines(snapshot, container.name())
+                .is_some_and(|lines| lines.len() == 1 && is_cut(&lines[0]))
+        });
+        wait::until("all of it", PATIENCE, || {
+            let written = container.exec("[ ! -e /written ] || echo yes");
+            (written == "yes").then_some(())
+        });
+        // From now on little is asked for, if anything.
+        let before = watched.tails(&container).len();
+        for snapshot in snapshots.take(15) {
+            let lines = lines(&snapshot, container.name()).expect("the line");
+            assert!(
+                lines.len() == 1 && is_cut(&lines[0]),
+                "{} lines",
+                lines.len()
+            );
+            assert_eq!(snapshot["sources"]["logs"]["status"], "ok");
+        }
+        let asked = watched.tails(&container);
+        if way == "engine" {
+            let late = &asked[(before + 3).min(asked.len())..];
+            assert!(
+                late.len() > 5 && late.iter().all(|tail| *tail <= 4),
+                "{asked:?}"
+            );
+        }
+        let mut client = agent.connect();
+        client.send(format!("{} {NEWS}\n", crate::support::KEY));
+        client.snapshot();
+        container.exec("touch /go");
+        let mut new: Vec<String> = Vec::new();
+        let end = Instant::now() + PATIENCE;
+        while new.len() < 2 {
+            assert!(Instant::now() < end, "{new:?}");
+            let snapshot = client.snapshot();
+            assert!(
+                snapshot["logs_dropped"][container.name()].is_null(),
+                "{snapshot}"
+            );
+            new.extend(lines(&snapshot, container.name()).unwrap_or_default());
+        }
+        let texts: Vec<_> = new
+            .iter()
+            .map(|line| line.split_once(' ').unwrap().1)
+            .collect();
+        assert_eq!(texts, ["line 1", "line 2"]);
+        while other.account.lines < 100 {
+            assert!(Instant::now() < end, "{} lines", other.account.lines);
+            other.read();
+        }
+        assert_eq!(other.account.dropped, 0);
+    }
+}
+
+#[test]
+#[parallel]
+fn no_line_comes_twice_where_the_way_to_a_log_changes() {
+    let container = writer("odd-ways", &[], 10, "0.4");
+    container.wait_for_line_with("line 1 ");
+    let watched = Watched::saying(Vec::new());
+    let agent = watched.launch().var("LOG_LINES", "400").start();
+    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
+    let mut read_until = |what: &str, condition: &dyn Fn() -> bool| {
+        let begin = reader.account.lines;
+        let end = Instant::now() + PATIENCE;
+        while !condition() || reader.account.lines < begin + 200 {
+            assert!(Instant::now() < end, "{what}");
+            reader.read();
+        }
+    };
+    let file = file_of(&container);
+    let other_name = file.with_extension("other");
+    for _ in 0..2 {
+        let before = watched.tails(&container).len();
+        read_until("lines from the file", &|| true);
+        assert_eq!(
+            watched.tails(&container).len(),
+            before,
+            "it is not asked for"
+        );
+        // A file that has another name is not read.
+        fs::hard_link(&file, &other_name).unwrap();
+        read_until("lines by calls", &|| {
+            watched.tails(&container).len() > before + 2
+        });
+        fs::remove_file(&other_name).unwrap();
+        let mut last = 0;
+        wait::until("the file again", PATIENCE, || {
+            let now = watched.tails(&container).len();
+            let same = std::mem::replace(&mut last, now) == now;
+            std::thread::sleep(OFTEN * 4);
+            same.then_some(())
+        });
+    }
+    read_until("lines", &|| true);
+    assert_eq!((reader.account.skipped, reader.account.dropped), (0, 0));
+}
+
+#[test]
+#[parallel]
+fn no_line_comes_twice_or_is_lost_where_descriptors_are_short() {
+    let container = writer("odd-descriptors", &[], 10, "0.4");
+    container.wait_for_line_with("line 1 ");
+    let watched = Watched::saying(Vec::new());
+    let agent = watched.launch().var("LOG_LINES", "1000").start();
+    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
+    let end = Instant::now() + PATIENCE * 2;
+    for _ in 0..2 {
+        let begin = reader.account.lines;
+        while reader.account.lines < begin + 200 {
+            assert!(Instant::now() < end, "{} lines", reader.account.lines);
+            reader.read();
+        }
+        let usual = set_descriptors(&agent, "3");
+        let mut failing = 0;
+        while failing < 4 {
+            assert!(Instant::now() < end, "nothing fails");
+            let snapshot: Value = serde_json::from_str(&reader.read()).unwrap();
+            failing += usize::from(snapshot["sources"]["logs"]["status"] == "failing");
+        }
+        set_descriptors(&agent, &usual);
+    }
+    let begin = reader.account.lines;
+    while reader.account.lines < begin + 200 {
+        assert!(Instant::now() < end, "{} lines", reader.account.lines);
+        reader.read();
+    }
+    assert_eq!((reader.account.skipped, reader.account.dropped), (0, 0));
+}
+
+/// Lets a running agent have so many descriptors; how many it might have before.
+fn set_descriptors(agent: &Agent, soft: &str) -> String {
+    let prlimit = |arguments: &[&str]| {
+        let pid = agent.pid().to_string();
+        let done = Command::new("prlimit")
+            .args(["--pid", &pid])
+            .args(arguments)
+            .output();
+        let done = done.expect("prlimit, of util-linux");
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap().trim().to_owned()
+    };
+    let before = prlimit(&["--nofile", "--noheadings", "--raw", "--output", "SOFT"]);
+    prlimit(&[&format!("--nofile={soft}:")]);
+    before
+}
