@@ -461,6 +461,7 @@ fn answer(path: &str, state: &Arc<Mutex<State>>) -> Answer {
         "_ping" => Answer::Bytes(
             b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK",
         ),
+        "version" => body(br#"{"ApiVersion":"1.41","MinAPIVersion":"1.24"}"#),
         "events" => {
             let state = Arc::clone(state);
             Answer::Stream(Arc::new(move |client| tell_events(client, &state)))
