@@ -65,7 +65,7 @@ fn inspection(id: &str) -> Value {
         "Image": format!("sha256:{}", "1".repeat(64)),
         "State": {"Status": "running", "Running": true, "Pid": 0, "StartedAt": "2026-01-01T00:00:00Z", "Health": {"Status": "healthy"}},
         "Config": {"Tty": false, "Labels": {"a": "b"}, "Image": "image"},
-        "HostConfig": {"LogConfig": {"Type": "local", "Config": {}}, "NetworkMode": "default", "PidsLimit": 9, "NanoCpus": 5},
+        "HostConfig": {"LogConfig": {"Type": "local", "Config": {}}, "NetworkMode": "default", "PidsLimit": 9, "NanoCpus": 500_000_000},
         "NetworkSettings": {"Networks": {}}, "Mounts": []
     })
 }
@@ -339,6 +339,7 @@ pub(crate) fn of_inspections() -> Vec<Oddity> {
         ("/HostConfig/LogConfig/Type", json!("weird-driver")),
         ("/Mounts", json!([{"Type": "glob"}])),
         ("/State/Pid", json!(4_294_967_297_u64)),
+        ("/HostConfig/NanoCpus", json!(5)),
         (
             "/Config/Labels",
             json!({"com.docker.compose.project": "", "com.docker.compose.service": null}),
@@ -461,6 +462,7 @@ fn answer(path: &str, state: &Arc<Mutex<State>>) -> Answer {
         "_ping" => Answer::Bytes(
             b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK",
         ),
+        "version" => body(br#"{"ApiVersion":"1.41","MinAPIVersion":"1.24"}"#),
         "events" => {
             let state = Arc::clone(state);
             Answer::Stream(Arc::new(move |client| tell_events(client, &state)))
