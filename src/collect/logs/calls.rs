@@ -249,10 +249,11 @@ impl CalledLog {
             if sure && goes_on(overlap.messages) {
                 return Some(overlap.messages);
             }
-        } else if self.seen.is_empty() && answer.len() < asked && goes_on(0) {
-            return Some(0);
-        } else if follows.open.is_some() && goes_on(0) {
-            return Some(0);
+        } else {
+            let begins_the_log = self.seen.is_empty() && answer.len() < asked;
+            if (begins_the_log || follows.open.is_some()) && goes_on(0) {
+                return Some(0);
+            }
         }
         // More fragments than are asked for, of the line that the last answer ended with.
         let (channel, began) = follows.fragment.as_ref()?;
@@ -801,7 +802,7 @@ mod tests {
             );
             log.asks();
             for _ in 0..3 {
-                log.write(&vec![&*fragment; 9]);
+                log.write(&[&*fragment; 9]);
                 assert_eq!(log.news(), "");
             }
             assert_eq!(log.asks(), [(4, None); 3]);

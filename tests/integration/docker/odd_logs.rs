@@ -106,7 +106,7 @@ fn a_path_that_leads_elsewhere_is_not_read_and_holds_up_no_other_log() {
         ("folder", &|path| fs::create_dir(path).unwrap()),
         ("hard", &|path| fs::hard_link(&secret, path).unwrap()),
         ("swapped", &|path| {
-            fs::write(path, json_line("as it was")).unwrap()
+            fs::write(path, json_line("as it was")).unwrap();
         }),
     ];
     let script = |kind: &str| format!("echo the {kind}; sleep 1000");
@@ -228,7 +228,8 @@ fn a_line_without_end_is_read_once_and_cut() {
     );
     for way in ["engine", "auto"] {
         let watched = Watched::saying(Vec::new());
-        let agent = watched.launch().var("CONTAINER_STATS", way).start();
+        let variables = [("CONTAINER_STATS", way), ("LOG_LINES", "400")];
+        let agent = watched.launch().vars(&variables).start();
         let container = Container::run("odd-long", &[], &script);
         let mut other = Reader::new(agent.connect(), NEWS, container.name());
         other.account.name.clear();
