@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::cgroup::is_process_of;
 use super::inventory::Running;
-use crate::collect::links::Netlink;
+use crate::collect::links::{Changes, Netlink};
 
 /// How long the kernel may take to tell of the host's interfaces: others may hold its lock.
 const TELLS_WITHIN: Duration = Duration::from_secs(1);
@@ -22,18 +22,28 @@ const TELLS_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct Namespaces {
     /// By container, with its first process: the number, none where the kernel has given none.
     known: HashMap<String, (u32, Option<i32>)>,
+    /// Tells when a namespace may have got a number. None before the first round, and where netlink is not allowed.
+    changes: Option<Changes>,
 }
 
 impl Namespaces {
-    /// The names of the containers by the numbers of their namespaces. Takes no system call for one that is known.
+    /// The names of the containers by the numbers of their namespaces. Takes one system call where nothing has changed.
     pub(super) async fn names(&mut self, running: &[Running]) -> Arc<BTreeMap<i32, String>> {
+        // A namespace without an interface of the host's at its other end has no number, and gets one with such an interface.
+        let may_have_numbers = match &self.changes {
+            Some(changes) => changes.any(),
+            None => {
+                self.changes = Changes::follow().ok();
+                self.changes.is_some()
+            }
+        };
         let is_new = |(one, pid): &(&Running, u32)| {
             let known = self.known.get(&one.listed.id);
             known.is_none_or(|(process, _)| process != pid)
         };
         let strangers = running.iter().filter_map(own_network).filter(is_new);
         let strangers: Vec<&str> = strangers.map(|(one, _)| one.listed.id.as_str()).collect();
-        self.look_up(running);
+        self.look_up(running, may_have_numbers);
         let unnumbered = strangers.iter().any(|id| {
             let known = self.known.get(*id);
             known.is_some_and(|(_, number)| number.is_none())
@@ -42,15 +52,15 @@ impl Namespaces {
             // A namespace has no number before its interfaces' other ends were asked for.
             let ask = spawn_blocking(|| Netlink::open().and_then(|mut netlink| netlink.links()));
             if let Ok(Ok(Ok(_))) = timeout(TELLS_WITHIN, ask).await {
-                self.look_up(running);
+                self.look_up(running, true);
             }
         }
         Arc::new(self.by_number(running))
     }
 
     /// Asks for the numbers that are not known. Forgets those of other containers. Those of one that the engine has not told
-    /// of yet, as something has happened to it, are still true.
-    fn look_up(&mut self, running: &[Running]) {
+    /// of yet, as something has happened to it, are still true. Those that have none are asked for again if `may_have_numbers`.
+    fn look_up(&mut self, running: &[Running], may_have_numbers: bool) {
         let mut before = std::mem::take(&mut self.known);
         let mut netlink = None;
         for one in running {
@@ -58,11 +68,15 @@ impl Namespaces {
             let before = before.remove(id);
             let known = match (before, own_network(one)) {
                 (Some(known), None) if one.inspection.done().is_none() => known,
-                (Some(known @ (same, Some(_))), Some((_, pid))) if same == pid => known,
+                (Some(known @ (same, number)), Some((_, pid)))
+                    if same == pid && (number.is_some() || !may_have_numbers) =>
+                {
+                    known
+                }
                 (_, Some((_, pid))) => match number(&mut netlink, id, pid) {
                     Ok(number) => (pid, number),
                     // Not this container's process, or netlink is not allowed.
-                    Err(_) => continue,
+                    Err(_) => (pid, None),
                 },
                 (_, None) => continue,
             };

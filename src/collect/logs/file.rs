@@ -178,7 +178,8 @@ impl LogFile {
         if self.tail.is_some() && self.at.as_ref().is_some_and(|at| at.is_at(&now)) {
             return Ok(false);
         }
-        let (file, now) = open::open(&self.path)?;
+        let inode = self.at.as_ref().map(|at| at.inode);
+        let (file, now) = open::open_again(&self.path, inode)?;
         let growth = match &self.at {
             Some(at) => Growth::read(at, &file, &now)?,
             None => None,

@@ -12,6 +12,14 @@ use rustix::io::Errno;
 /// How many hexadecimal digits a container's id has.
 const ID_DIGITS: usize = 64;
 const LOG_SUFFIX: &str = "-json.log";
+const OF_FOLDER: OFlags = OFlags::NOFOLLOW
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::PATH)
+    .union(OFlags::DIRECTORY);
+const OF_FILE: OFlags = OFlags::NOFOLLOW
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY);
 
 /// Why a path is not that of the log of the container `id`, if it is not.
 pub(super) fn refusal(path: &Path, id: &str) -> Option<&'static str> {
@@ -38,15 +46,26 @@ pub(super) fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let of_folder = flags | OFlags::PATH | OFlags::DIRECTORY;
-    let folder = rustix::fs::open(folder, of_folder, Mode::empty()).map_err(not_followed)?;
-    let of_file = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = rustix::fs::openat(&folder, name, of_file, Mode::empty());
+    let folder = rustix::fs::open(folder, OF_FOLDER, Mode::empty()).map_err(not_followed)?;
+    let file = rustix::fs::openat(&folder, name, OF_FILE, Mode::empty());
     let file = File::from(file.map_err(not_followed)?);
     let metadata = file.metadata()?;
     check(&metadata)?;
     Ok((file, metadata))
+}
+
+/// As [`open`], with fewer system calls where it is still the file of this number: that one was opened before.
+pub(super) fn open_again(path: &Path, inode: Option<u64>) -> io::Result<(File, Metadata)> {
+    if inode.is_some()
+        && let Ok(file) = rustix::fs::open(path, OF_FILE, Mode::empty())
+    {
+        let file = File::from(file);
+        let metadata = file.metadata()?;
+        if Some(metadata.ino()) == inode && check(&metadata).is_ok() {
+            return Ok((file, metadata));
+        }
+    }
+    open(path)
 }
 
 /// What is known of a file of a log without opening it.
