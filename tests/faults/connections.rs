@@ -146,13 +146,13 @@ fn newcomer(agent: &Agent) -> Duration {
     started.elapsed()
 }
 
-fn judge(mut trial: Trial, longest: Duration, within: f64) -> Report {
+fn judge(mut trial: Trial, longest: Duration) -> Report {
     let refused = trial.agent.events("client refused").len();
     trial.check(
         refused > 0,
         format!("{refused} refused ones named in the log"),
     );
-    trial.within("a newcomer waited at most", Some(longest), within);
+    trial.within("a newcomer waited at most", Some(longest), NEWCOMER);
     let growth = trial.peak_growth();
     trial.at_most("memory grew by", growth, GROWTH, "MiB");
     thread::sleep(AFTER);
@@ -202,7 +202,7 @@ pub(crate) fn crowd() -> Vec<Report> {
     for (name, deed, again) in kinds {
         let trial = Trial::start(name, few_files(launch()));
         let longest = waves(&trial.agent, deed, again, || newcomer(&trial.agent));
-        reports.push(judge(trial, longest, NEWCOMER));
+        reports.push(judge(trial, longest));
     }
 
     let authority = Authority::new();
@@ -227,7 +227,7 @@ pub(crate) fn crowd() -> Vec<Report> {
             login(&trial.agent).line().expect("a snapshot");
             started.elapsed()
         });
-        reports.push(judge(trial, longest, NEWCOMER));
+        reports.push(judge(trial, longest));
     }
     reports
 }
@@ -287,9 +287,7 @@ pub(crate) fn cut_short() -> Vec<Report> {
         trial.check(first.is_some(), format!("{version} from afar"));
         longest = longest.max(started.elapsed());
     }
-    // With TLS 1.2 a snapshot takes three round trips.
-    let within = NEWCOMER + 6.0 * FAR.as_secs_f64();
-    vec![judge(trial, longest, within)]
+    vec![judge(trial, longest)]
 }
 
 /// With room for fewer connections than a wave has.

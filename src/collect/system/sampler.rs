@@ -17,8 +17,8 @@ use super::{ContainerNames, cpu, disk_io, disks, memory, network, process, tempe
 use crate::collect::pressure;
 use crate::messages::{AgentUsage, SystemSample};
 use crate::model::{
-    DiskIo, Exact, ExactMemory, HostInfo, LoadAverage, NetworkInterface, Pressures, SystemMetrics,
-    figure,
+    Disk, DiskIo, Exact, ExactMemory, HostInfo, LoadAverage, NetworkInterface, Pressures,
+    SystemMetrics, Temperature, figure,
 };
 use crate::settings::HostRoot;
 
@@ -83,6 +83,25 @@ struct Always {
     busiest: Standing<()>,
 }
 
+/// What was read of each family in a round; none of those that could not be read.
+struct Families {
+    memory: Option<memory::Memory>,
+    /// The memory of this round, or the last one that stands.
+    standing_memory: Option<memory::Memory>,
+    /// Whether there was a reading that `cpu` is compared with.
+    had_cpu: bool,
+    cpu: Option<cpu::Load>,
+    processes: Option<process::Read>,
+    network: Option<Vec<NetworkInterface>>,
+    disk_io: Option<Vec<DiskIo>>,
+    root_disk: Option<(f64, f64)>,
+    disks: Option<Vec<Disk>>,
+    load: Option<LoadAverage>,
+    uptime: Option<u64>,
+    temperatures: Option<Vec<Temperature>>,
+    pressure: Option<Option<Pressures>>,
+}
+
 impl Sampler {
     /// Takes the reading that the first sample is compared with, and lets some time pass, so
     /// that not even the first sample has rates of 0. Blocks.
@@ -112,7 +131,7 @@ impl Sampler {
         let _ = sampler.processes.read(0, &ContainerNames::default());
         let _ = sampler.own.read();
         let mut unnamed = Failures::default();
-        sampler.network(&SystemMetrics::default(), &mut unnamed);
+        sampler.network(&mut unnamed);
         sampler.disk_io(&mut unnamed);
         thread::sleep(FIRST_INTERVAL);
         sampler
@@ -125,61 +144,89 @@ impl Sampler {
         last: &SystemMetrics,
     ) -> (SystemSample, Failures) {
         let mut failures = Failures::default();
-        let stand_for = self.stand_for;
+        let read = self.read(names, &mut failures);
+        self.refresh_host(read.cpu.as_ref(), &mut failures);
+        let agent = AgentUsage {
+            engine_cpu_percent: read
+                .processes
+                .as_ref()
+                .and_then(|processes| processes.engine_cpu_percent),
+            ..failures
+                .read("agent", || self.own.read())
+                .unwrap_or_default()
+        };
+        let sample = SystemSample {
+            metrics: Arc::new(self.compose(read, last)),
+            host: Arc::clone(&self.host),
+            agent,
+        };
+        (sample, failures)
+    }
+
+    /// Reads every family once.
+    fn read(&mut self, names: &ContainerNames, failures: &mut Failures) -> Families {
         let memory = failures.read("memory", || {
             memory::read().map_err(unreadable("/proc/meminfo"))
         });
-        let standing = self.standing.memory.now(memory, stand_for);
-        let host_memory = standing.map_or(0, |memory| memory.total);
+        // Processes are published with their share of it.
+        let standing_memory = self.standing.memory.now(memory, self.stand_for);
+        let host_memory = standing_memory.map_or(0, |memory| memory.total);
         let had_cpu = self.cpus.have_been_read();
-        let load = failures.read("cpu", || self.cpus.read().map_err(unreadable("/proc/stat")));
-        // What the CPUs have done since no reading is not known.
-        let compared = load.as_ref().filter(|_| had_cpu);
-        let percent = compared.map(|load| load.percent);
-        let percent = self.standing.cpu_percent.now(percent, stand_for);
-        let processes = self.processes(host_memory, names, &mut failures);
-        let busiest = processes.as_ref().map(|read| read.busiest.clone());
-        let stands = self
-            .standing
-            .busiest
-            .now(busiest.as_ref().map(|_| ()), stand_for);
-        let busiest = busiest.or_else(|| stands.map(|()| last.top_processes.clone()));
-        let network = self.network(last, &mut failures);
-        let disk_io = self.disk_io(&mut failures);
-        let root_disk = failures.read("root_disk", || {
-            disks::root(&self.root).map_err(unreadable("the host's root directory"))
-        });
-        let (disk_used, disk_total) = self
-            .standing
-            .root_disk
-            .now(root_disk, stand_for)
-            .unwrap_or_default();
-        let disks = failures.read("disks", || {
-            let disks = self.disks.read();
-            disks.map_err(unreadable("/proc/self/mountinfo"))
-        });
-        let averages = failures.read("load", load_average);
-        let uptime = failures.read("uptime", uptime);
-        let temperatures = failures.read("temperatures", || Ok::<_, Error>(self.sensors.read()));
-        let pressure = failures.read("pressure", pressure);
-        let cpus = load.as_ref().map(|load| load.cpus);
-        let boot_time = load.as_ref().and_then(|load| load.boot_time);
-        if load.is_some() && boot_time.is_none() {
-            failures.note("boot_time", "/proc/stat does not tell it");
+        Families {
+            memory,
+            standing_memory,
+            had_cpu,
+            cpu: failures.read("cpu", || self.cpus.read().map_err(unreadable("/proc/stat"))),
+            processes: self.processes(host_memory, names, failures),
+            network: self.network(failures),
+            disk_io: self.disk_io(failures),
+            root_disk: failures.read("root_disk", || {
+                disks::root(&self.root).map_err(unreadable("the host's root directory"))
+            }),
+            disks: failures.read("disks", || {
+                let disks = self.disks.read();
+                disks.map_err(unreadable("/proc/self/mountinfo"))
+            }),
+            load: failures.read("load", load_average),
+            uptime: failures.read("uptime", uptime),
+            temperatures: failures.read("temperatures", || Ok::<_, Error>(self.sensors.read())),
+            pressure: failures.read("pressure", pressure),
         }
-        self.refresh_host(cpus, boot_time);
-        let agent = failures
-            .read("agent", || self.own.read())
-            .unwrap_or_default();
+    }
 
+    /// The metrics of a round. The fields that every snapshot has keep their last figures where a family has none.
+    fn compose(&mut self, read: Families, last: &SystemMetrics) -> SystemMetrics {
+        let (stand_for, standing) = (self.stand_for, &mut self.standing);
         let mib = |bytes: u64| figure(bytes as f64 / MIB, 2);
+        let memory = read.memory;
         let swap = memory.and_then(|memory| memory.swap);
-        let (cores, times, seconds) = match load {
-            Some(load) if had_cpu => (load.cores, Some(load.times), load.seconds),
-            Some(load) => (Vec::new(), None, load.seconds),
+        let root_disk = standing.root_disk.now(read.root_disk, stand_for);
+        let (disk_used, disk_total) = root_disk.unwrap_or_default();
+        let (cores, times, percent, seconds) = match read.cpu {
+            Some(cpu) if read.had_cpu => {
+                (cpu.cores, Some(cpu.times), Some(cpu.percent), cpu.seconds)
+            }
+            // What the CPUs have done since no reading is not known.
+            Some(cpu) => (Vec::new(), None, None, cpu.seconds),
             None => Default::default(),
         };
-        let metrics = SystemMetrics {
+        let percent = standing.cpu_percent.now(percent, stand_for);
+        let network_stands = standing
+            .network
+            .now(read.network.as_ref().map(|_| ()), stand_for);
+        let stale_network = || {
+            let without_rates = last.network.iter().map(NetworkInterface::without_rates);
+            network_stands.map(|()| without_rates.collect())
+        };
+        let (counts, busiest, largest) = match read.processes {
+            Some(read) => (Some(read.counts), Some(read.busiest), read.largest),
+            None => (None, None, Vec::new()),
+        };
+        let busiest_stand = standing
+            .busiest
+            .now(busiest.as_ref().map(|_| ()), stand_for);
+        let busiest = busiest.or_else(|| busiest_stand.map(|()| last.top_processes.clone()));
+        SystemMetrics {
             exact: Exact {
                 cpu_seconds: seconds,
                 memory: memory.map(|memory| ExactMemory {
@@ -189,54 +236,39 @@ impl Sampler {
                     swap_total: swap.unwrap_or_default().0,
                     swap_used: swap.unwrap_or_default().1,
                 }),
-                load_avg: averages,
+                load_avg: read.load,
                 sensors: self.sensors.named(),
             },
             cpu_percent: [percent.unwrap_or_default()],
             cpu_cores: cores,
             cpu_times: times,
-            memory_used: standing.map_or(0.0, |memory| mib(memory.total - memory.available)),
-            memory_total: mib(host_memory),
+            memory_used: read
+                .standing_memory
+                .map_or(0.0, |memory| mib(memory.total - memory.available)),
+            memory_total: read.standing_memory.map_or(0.0, |memory| mib(memory.total)),
             memory_available: memory.map(|memory| mib(memory.available)),
             memory_cached: memory.and_then(|memory| memory.cached).map(mib),
             swap_used: swap.map(|(_, used)| mib(used)),
             swap_total: swap.map(|(total, _)| mib(total)),
             disk_used,
             disk_total,
-            disks: disks.unwrap_or_default(),
-            disk_io: disk_io.unwrap_or_default(),
-            uptime: self
-                .standing
+            disks: read.disks.unwrap_or_default(),
+            disk_io: read.disk_io.unwrap_or_default(),
+            uptime: standing
                 .uptime
-                .now(uptime, stand_for)
+                .now(read.uptime, stand_for)
                 .unwrap_or_default(),
-            load_avg: self
-                .standing
-                .load
-                .now(averages, stand_for)
-                .unwrap_or_default(),
-            network,
-            pressure: pressure.flatten(),
-            temperatures: temperatures.unwrap_or_default(),
+            load_avg: standing.load.now(read.load, stand_for).unwrap_or_default(),
+            network: read.network.or_else(stale_network).unwrap_or_default(),
+            pressure: read.pressure.flatten(),
+            temperatures: read.temperatures.unwrap_or_default(),
             // Asked of others: see `HostSource`.
             failed_units: None,
             gpus: None,
-            processes: processes.as_ref().map(|read| read.counts),
+            processes: counts,
             top_processes: busiest.unwrap_or_default(),
-            top_memory: processes
-                .as_ref()
-                .map(|read| read.largest.clone())
-                .unwrap_or_default(),
-        };
-        let sample = SystemSample {
-            metrics: Arc::new(metrics),
-            host: Arc::clone(&self.host),
-            agent: AgentUsage {
-                engine_cpu_percent: processes.and_then(|read| read.engine_cpu_percent),
-                ..agent
-            },
-        };
-        (sample, failures)
+            top_memory: largest,
+        }
     }
 
     /// The processes, from a pass over them unless there has just been one.
@@ -260,8 +292,8 @@ impl Sampler {
         read
     }
 
-    /// The interfaces; the last ones, without rates, while they cannot be read.
-    fn network(&mut self, last: &SystemMetrics, failures: &mut Failures) -> Vec<NetworkInterface> {
+    /// The interfaces. Their rates are over the time since they were read last, also after they could not be.
+    fn network(&mut self, failures: &mut Failures) -> Option<Vec<NetworkInterface>> {
         let now = Instant::now();
         let seconds = (now - self.network_at).as_secs_f64();
         let read = failures.read("network", || {
@@ -271,15 +303,7 @@ impl Sampler {
         if read.is_some() {
             self.network_at = now;
         }
-        let stands = self
-            .standing
-            .network
-            .now(read.as_ref().map(|_| ()), self.stand_for);
-        let stale = || {
-            let without_rates = last.network.iter().map(NetworkInterface::without_rates);
-            stands.map(|()| without_rates.collect())
-        };
-        read.or_else(stale).unwrap_or_default()
+        read
     }
 
     /// The block devices. Their rates are over the time since they were read last, also after they could not be.
@@ -298,14 +322,18 @@ impl Sampler {
 
     /// Each of these may change while the agent runs: the host's name, its CPUs, its version in an upgrade, and when it
     /// booted, by its clock, as that is set. What cannot be read stays as it was.
-    fn refresh_host(&mut self, cpus: Option<u32>, boot_time: Option<u64>) {
+    fn refresh_host(&mut self, cpu: Option<&cpu::Load>, failures: &mut Failures) {
+        let boot_time = cpu.and_then(|cpu| cpu.boot_time);
+        if cpu.is_some() && boot_time.is_none() {
+            failures.note("boot_time", "/proc/stat does not tell it");
+        }
         let uname = uname();
         let now = HostInfo {
             hostname: uname.nodename().to_string_lossy().into_owned(),
             os: self.os.name().to_owned(),
             kernel: uname.release().to_string_lossy().into_owned(),
             arch: uname.machine().to_string_lossy().into_owned(),
-            cpus: cpus.unwrap_or(self.host.cpus),
+            cpus: cpu.map_or(self.host.cpus, |cpu| cpu.cpus),
             boot_time: boot_time.unwrap_or(self.host.boot_time),
         };
         if *self.host != now {
