@@ -1,4 +1,4 @@
-//! Whom TLS trusts by a file of certificates: whomever they issued a certificate to, and whoever shows one of themselves.
+//! Verification against a file of trusted certificates: they are trusted as authorities, and as themselves.
 //!
 //! webpki, which rustls verifies with, takes a certificate of the file for an authority only. One that stands for itself, as
 //! `openssl req -x509` makes it, is refused by it, and one of version 1, too, where OpenSSL accepts both. So a certificate that is

@@ -200,7 +200,7 @@ fn a_family_that_can_be_read_again_is_well_again() {
     }
 }
 
-/// An agent from which `/proc` hides the processes of others sees itself: a total of 1 would be wrong.
+/// With `hidepid` an agent sees only its own process. A total of 1 would be wrong.
 #[test]
 #[parallel]
 fn processes_that_are_hidden_are_no_figures() {

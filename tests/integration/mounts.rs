@@ -117,7 +117,7 @@ fn a_mount_under_another_is_not_listed() {
     assert_eq!(snapshot["sources"]["system"]["status"], "ok");
 }
 
-/// What is mounted over one while the agent runs takes its figures away, and gives them back.
+/// A file system that is hidden while the agent runs has no figures until it is visible again.
 #[test]
 #[parallel]
 fn a_mount_is_never_shown_with_the_figures_of_another() {

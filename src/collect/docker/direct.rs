@@ -195,7 +195,7 @@ impl Direct {
                 _ => strangers.push((one, inspected)),
             }
         }
-        // First of all, the files of those that are gone are closed.
+        // The files of containers that are gone are closed first.
         drop(before);
         for (one, inspected) in strangers {
             self.meet(one, inspected);

@@ -53,7 +53,7 @@ const EVENTS: [&str; 12] = [
 /// The most that is read of one entry of the list, or of one event.
 const MOST_OF_AN_ENTRY: usize = 1024 * 1024;
 
-/// The list of those that run. Podman leaves paused ones out, unless they are asked for.
+/// The path of the list of running containers. Podman omits paused containers unless the request names that state.
 const RUNNING: &str = "/containers/json";
 const RUNNING_OR_PAUSED: &str =
     "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";

@@ -243,7 +243,7 @@ impl Containers {
         inventory.map_or_else(Arc::default, |known| Arc::clone(&known.running))
     }
 
-    /// The containers that run now. Where the engine does not answer within `patience`, those that are known.
+    /// The running containers. If the engine does not answer within `patience`, returns the last known ones.
     ///
     /// # Errors
     /// The engine has never answered.
@@ -347,7 +347,7 @@ impl Follower {
         }
     }
 
-    /// Answers requests until nobody can make any. Those that wait are answered together.
+    /// Answers requests until the last sender is dropped. Requests that wait are answered together.
     async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut waiting = Vec::new();
@@ -378,7 +378,7 @@ impl Follower {
                 }
             });
             for request in waiting.drain(..) {
-                // Whoever does not wait any more reads it with the next request.
+                // A caller that no longer waits reads the answer with its next request.
                 let _ = request.reply.send(answer.clone());
             }
             if failed {

@@ -98,7 +98,7 @@ impl ContainerSource {
         }
     }
 
-    /// Measures the containers of an inventory; those that stop meanwhile are left out.
+    /// Measures the containers of an inventory. A container that stops meanwhile is left out.
     ///
     /// # Errors
     /// The kernel's files hang. None where they have not been read yet.
@@ -171,7 +171,7 @@ impl ContainerSource {
         self.read_again(fresh, lost, measured).await;
     }
 
-    /// Reads containers a second time: those that were read for the first time, and those whose files have gone.
+    /// Reads some containers a second time: new containers, and containers whose files have gone.
     async fn read_again(&mut self, fresh: Vec<usize>, lost: Vec<usize>, measured: &mut Measured) {
         let id = |index: &usize| measured.running[*index].listed.id.clone();
         let mut ids: Vec<String> = lost.iter().map(id).collect();
