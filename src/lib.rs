@@ -43,6 +43,7 @@ pub mod memory;
 pub mod messages;
 pub mod model;
 pub mod nats;
+pub mod privileges;
 pub mod renewal;
 pub mod secrets;
 pub mod serve;

@@ -10,7 +10,7 @@ use system_agent::client::{Connector, Identity, Trust, TrustError, host_name};
 use system_agent::command_line::{Arguments, CheckTarget, Command, Watch};
 use system_agent::settings::{ApiKey, ApiKeys, CollectSettings, NatsLogin, Problems, Settings};
 use system_agent::watch::{self, Fleet, Watched};
-use system_agent::{app, check, memory, secrets, snapshot, telemetry};
+use system_agent::{app, check, memory, privileges, secrets, snapshot, telemetry};
 use zeroize::Zeroizing;
 
 /// How often `watch` looks at this host, unless the environment says otherwise.
@@ -50,7 +50,11 @@ fn run() -> i32 {
         Ok(settings) => settings,
         Err(problems) => return refuse(&problems),
     };
+    let kept = privileges::keep_only_what_is_used(&settings.collect);
     let log = telemetry::start(&settings.telemetry);
+    if let Err(error) = kept {
+        tracing::warn!(%error, "the privilege to read the files of others is not used, but cannot be given up");
+    }
     let outcome = block_on(app::run(settings));
     drop(log);
     match outcome {

@@ -14,10 +14,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts the agent on the loopback with these settings and no others, and yields the first connection to it.
 pub(crate) fn start(binary: &Path, settings: &[(&str, &str)]) -> (Process, TcpStream) {
+    start_by(Command::new(binary), settings)
+}
+
+/// As [`start`], by a command that becomes the agent.
+pub(crate) fn start_by(mut command: Command, settings: &[(&str, &str)]) -> (Process, TcpStream) {
     let port = free_port();
-    let mut command = Command::new(binary);
+    let path = std::env::var_os("PATH").unwrap_or_default();
     command
         .env_clear()
+        .env("PATH", path)
         .envs([("API_KEY", KEY), ("SOCKET_ADDRESS", "127.0.0.1")])
         .env("SOCKET_PORT", port.to_string())
         .envs(settings.iter().copied())

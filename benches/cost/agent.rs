@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Write};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,8 +28,13 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts it and waits for the first complete snapshot.
     pub(crate) fn start(plan: &Plan, containers: usize, settings: &[(&str, &str)]) -> Self {
+        Self::start_by(Command::new(&plan.agent), containers, settings)
+    }
+
+    /// As [`Agent::start`], by a command that becomes the agent.
+    pub(crate) fn start_by(command: Command, containers: usize, settings: &[(&str, &str)]) -> Self {
         let started = Instant::now();
-        let (process, mut stream) = agent::start(&plan.agent, settings);
+        let (process, mut stream) = agent::start_by(command, settings);
         let port = stream.peer_addr().unwrap().port();
         stream.write_all(format!("{KEY}\n").as_bytes()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -100,6 +106,7 @@ pub(crate) struct Heard {
 #[derive(Deserialize)]
 struct Source {
     collected_at: Option<String>,
+    via: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -120,6 +127,11 @@ impl Heard {
             self.logs.len(),
         ];
         self.status == "ok" && sections.iter().all(|&count| count >= containers)
+    }
+
+    /// By which way a source's figures came.
+    pub(crate) fn via(&self, source: &str) -> Option<&str> {
+        self.sources.get(source)?.via.as_deref()
     }
 
     /// How old a source's figures are in it, in milliseconds.

@@ -1,7 +1,7 @@
 //! What the agent costs its host, beside other ways of watching containers: `make bench`.
 //!
 //! At each number of containers, each of which logs a line a second, it measures an idle engine, then the agent with
-//! one client at the default intervals, then an idle engine again; at some numbers also what the other ways cost that
+//! one client at the default intervals, as root and as the package installs it ([`installed`]), then an idle engine again; at some numbers also what the other ways cost that
 //! the engine offers ([`ways`]), other agents ([`peers`]), the agent at 100 ms intervals, its system calls ([`calls`]), its terminal
 //! view ([`view`]), a scrape by Prometheus ([`scrape`])
 //! and one agent that runs on meanwhile ([`soak`]). Before all that, what a reading of the host takes ([`host`]). CPU is in seconds per minute, as medians of windows; what is
@@ -13,7 +13,7 @@
 //! | `BENCH_WINDOWS` | `3` | windows per row, whose median is printed |
 //! | `BENCH_CONTAINERS` | `0,10,50,100,300` | numbers of containers |
 //! | `BENCH_WAYS_AT` | `100` | the numbers at which more than the agent is measured; `all`: at every one |
-//! | `BENCH_WAYS` | `all` | the rows: `agent` and names of [`ways`] |
+//! | `BENCH_WAYS` | `all` | the rows: `agent`, `installed` and names of [`ways`] |
 //! | `BENCH_PEERS` | `1` | `0` leaves other agents out |
 //! | `BENCH_SOAK` | `0` | seconds that one agent runs on while others are measured, `1800` for the bar |
 //! | `BENCH_STRICT` | `0` | `1`: a bar that is missed fails the run |
@@ -35,6 +35,7 @@ mod calls;
 mod containers;
 mod floor;
 mod host;
+mod installed;
 mod peers;
 mod plan;
 mod row;
@@ -100,6 +101,9 @@ fn measure(plan: &Plan, count: usize, bare: Option<&Calls>, bars: &mut Bars) {
 
     let before = Idle::measure(plan);
     let agent = plan.has("agent").then(|| measure_agent(plan, count));
+    let as_installed = plan
+        .has("installed")
+        .then(|| installed::measure(plan, count));
     let between = Idle::measure(plan);
     println!("engine idle, s/min: before the agent {before}; after it {between}\n");
     let mut rows = Vec::new();
@@ -107,7 +111,15 @@ fn measure(plan: &Plan, count: usize, bare: Option<&Calls>, bars: &mut Bars) {
         let row = row.over(&before, &between);
         row.check(count, bars);
         rows.push(row);
+        if let Some(row) = as_installed {
+            let row = row.over(&before, &between);
+            row.check_engine("as installed", count, bars);
+            rows.push(row);
+        }
         row::print(&rows);
+        if count > 0 && plan.has("installed") {
+            installed::compare(plan, count, bars);
+        }
         print_ages(count, &heard, bars);
         print_starts(plan, count, bars);
     }

@@ -41,7 +41,8 @@ impl Plan {
             some => Some(some.split(',').map(|name| name.trim().to_owned()).collect()),
         };
         for name in rows.iter().flatten() {
-            let known = name == "agent" || ways::ALL.iter().any(|way| way.name == name);
+            let known = ["agent", "installed"].contains(&name.as_str())
+                || ways::ALL.iter().any(|way| way.name == name);
             assert!(known, "BENCH_WAYS: there is no {name}");
         }
         let windows = number("BENCH_WINDOWS", "3");
@@ -103,6 +104,9 @@ impl Plan {
         let at = |&count: &usize| {
             let mut seconds =
                 count as f64 * SECONDS_PER_CONTAINER + SECONDS_PER_COUNT + idle * 2.0 + row;
+            if self.has("installed") {
+                seconds += row * if count > 0 { 3.0 } else { 1.0 };
+            }
             if self.measures_more_at(count) {
                 let soak = if self.soaks_at(count) {
                     self.soak.as_secs_f64()

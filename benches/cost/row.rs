@@ -88,12 +88,17 @@ impl Row {
         let own = 0.10 + 0.002 * count as f64;
         let what = format!("own CPU, {count} containers");
         bars.at_most(&what, self.own, own, "s/min");
-        let what = format!("CPU induced in the engine, {count} containers");
-        bars.at_most(&what, self.engine, 0.2, "s/min");
+        self.check_engine("as root", count, bars);
         if count <= 100 {
             let what = format!("RSS, {count} containers");
             bars.at_most(&what, self.rss_mib, 12.0, "MiB");
         }
+    }
+
+    /// The bar of what an agent, run in this way, makes the engine do.
+    pub(crate) fn check_engine(&self, way: &str, count: usize, bars: &mut Bars) {
+        let what = format!("CPU induced in the engine, {way}, {count} containers");
+        bars.at_most(&what, self.engine, 0.2, "s/min");
     }
 
     /// The engine's CPU as what was added to its idle.

@@ -1,7 +1,7 @@
 //! Where the engine listens.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What is accepted as `DOCKER_HOST`.
 const ACCEPTED: &str = "accepted: unix:///PATH, tcp://HOST[:PORT]";
@@ -22,6 +22,18 @@ impl Default for DockerHost {
 }
 
 impl DockerHost {
+    /// Whether it is the socket of the Docker engine that a package of Docker installs on this host. Whatever listens on
+    /// another socket may be a proxy.
+    #[must_use]
+    pub fn is_the_hosts_own(&self) -> bool {
+        let Self::Unix(path) = self else {
+            return false;
+        };
+        ["/var/run/docker.sock", "/run/docker.sock"]
+            .iter()
+            .any(|own| path == Path::new(own))
+    }
+
     /// Reads a value of `DOCKER_HOST`.
     ///
     /// # Errors

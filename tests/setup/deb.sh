@@ -20,7 +20,6 @@ cp "${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}/system-agent" "$stage/"
 cargo run --quiet --locked --example pages -- "$stage"
 gzip -9n "$stage"/*.1
 cp config/debian/postinst config/debian/postrm "$stage/"
-# What is said by hand elsewhere is said by the package here: where the binary is, and that the user is a member of the group.
-sed -e '/^#/d' -e 's|/usr/local/bin/|/usr/bin/|' -e '/^SupplementaryGroups=/d' -e '/^DynamicUser=/d' \
-    config/system-agent.service >"$stage/system-agent.service"
+# The same unit as for an installation by hand, but for the place of the binary.
+sed -e '/^#/d' -e 's|/usr/local/bin/|/usr/bin/|' config/system-agent.service >"$stage/system-agent.service"
 cargo deb --quiet --no-build --no-strip --deb-revision "$revision"

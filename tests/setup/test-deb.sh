@@ -82,15 +82,19 @@ done
 [[ $(in_tree stat -c '%a %U' "$env") == '600 root' ]] || fail "$env may be read by others"
 key=$(sed -n 's/^API_KEY=//p' "$tree$env")
 [[ $key =~ ^[0-9a-f]{64}$ ]] || fail "$env has no random key"
+grep -q '^SOCKET_ADDRESS=127.0.0.1$' "$tree$env" || fail 'other hosts can connect before anybody has allowed it'
 [[ $(in_tree id -un system-agent) == system-agent ]] || fail 'there is no user'
 in_tree system-agent --version | grep -q '^system-agent ' || fail 'the binary does not run'
 run_agent 29411
 
+# Allowed: an upgrade must not take it back.
+sed -i 's/^SOCKET_ADDRESS=.*/#SOCKET_ADDRESS=/' "$tree$env"
 echo 'TOP_PROCESSES=3' >>"$tree$env"
 install_package target/deb-test/2.deb
 [[ $(in_tree dpkg --status system-agent | sed -n 's/^Version: //p') == *-2 ]] || fail 'not upgraded'
 [[ $(sed -n 's/^API_KEY=//p' "$tree$env") == "$key" ]] || fail 'the upgrade changed the key'
 grep -q '^TOP_PROCESSES=3$' "$tree$env" || fail 'the upgrade changed the configuration'
+grep -q '^#SOCKET_ADDRESS=$' "$tree$env" || fail 'the upgrade closed the port'
 run_agent 29412
 
 in_tree dpkg --remove system-agent >/dev/null

@@ -1,0 +1,121 @@
+"""Engines of other kinds and in other states."""
+import os
+import time
+
+from figures import check_sources
+from logs import NUMBERED
+from vm import configure, daemon, image, note, read, remove_all, row, run, shell, snapshot, start, succeeds, wait
+
+
+def ready(names):
+    """A snapshot with these containers' figures and logs."""
+    def complete():
+        seen = snapshot(2)
+        found = {one['name'].lstrip('/') for one in seen['containers']}
+        return seen if found >= set(names) and all(seen['logs'].get(name) for name in names) else None
+    return wait(f'{names}', complete, 60)
+
+
+def part_minimum():
+    """An engine that refuses clients of old versions, as Docker 29 does."""
+    daemon(environment={'DOCKER_MIN_API_VERSION': '1.44'})
+    start('one', command=NUMBERED)
+    seen = ready(['one'])
+    row('an engine that takes API 1.44 and later only (as Docker 29)', seen['status'] == 'ok', seen['sources']['docker'])
+    remove_all()
+    daemon()
+
+
+def part_containerd():
+    """Images in containerd's own store."""
+    daemon({'features': {'containerd-snapshotter': True}})
+    image()
+    start('one', command=NUMBERED)
+    ready(['one'])
+    seen, found = check_sources("the containerd image store: figures")
+    row('the containerd image store: logs from files', seen['sources']['logs']['via'] == 'kernel', seen['sources']['logs'])
+    remove_all()
+    daemon()
+
+
+def part_live_restore():
+    daemon({'live-restore': True})
+    start('one', command=NUMBERED)
+    ready(['one'])
+    run('systemctl', 'stop', 'docker.socket', 'docker')
+    time.sleep(12)
+    before, after = snapshot(1), snapshot(3)
+    usage = lambda seen: next((one['cpu_usage_ns'] for one in seen['containers'] if one['name'] == '/one'), None)
+    row('live-restore: figures and logs go on while dockerd is down',
+        usage(before) and usage(after) > usage(before) and after['logs']['one'][-1] != before['logs']['one'][-1],
+        after['sources']['docker']['error'])
+    run('systemctl', 'start', 'docker')
+    wait('status ok', lambda: snapshot(1)['status'] == 'ok', 60)
+    row('live-restore: and are confirmed when it is back', [one['name'] for one in snapshot(1)['containers']] == ['/one'])
+    remove_all()
+    daemon()
+
+
+def part_userns():
+    """Containers whose root is not the host's."""
+    shell('grep -q dockremap /etc/subuid || { useradd --system dockremap; echo dockremap:200000:65536 >>/etc/subuid; '
+          'echo dockremap:200000:65536 >>/etc/subgid; }')
+    daemon({'userns-remap': 'dockremap'})
+    image()
+    start('one', command=NUMBERED)
+    seen = ready(['one'])
+    check_sources('userns-remap: figures')
+    row('userns-remap: logs from files', seen['sources']['logs']['via'] == 'kernel', seen['sources']['logs'])
+    remove_all()
+    daemon()
+
+
+def part_data_root():
+    """Another data root than Docker's own."""
+    daemon({'data-root': '/srv/docker'})
+    image()
+    start('one', command=NUMBERED)
+    seen = ready(['one'])
+    row('another data root: logs from files', seen['sources']['logs']['via'] == 'kernel', seen['sources']['logs'])
+    remove_all()
+    daemon()
+
+
+def part_no_memory_controller():
+    """A kernel that was started with cgroup_disable=memory."""
+    assert 'cgroup_disable=memory' in read('/proc/cmdline')
+    start_once = start('one', command=NUMBERED)
+    assert start_once
+    seen = ready(['one'])
+    one = seen['containers'][0]
+    # These the model promises; the others are absent.
+    absent = [name for name in ('memory_rss', 'memory_cache', 'memory_kernel', 'oom_kills') if name in one]
+    row('without the memory controller its figures are absent', not absent, {name: one[name] for name in absent} or
+        {name: one.get(name) for name in ('memory_usage', 'memory_limit', 'memory_percent')})
+    row('without the memory controller the others come from the kernel',
+        seen['sources']['docker']['via'] == 'kernel' and one['cpu_usage_ns'] > 0 and one['pids'] >= 1, seen['sources']['docker'])
+    remove_all()
+
+
+def part_compose():
+    """The image of `make image`, by config/compose.yml."""
+    run('docker', 'load', '--input', '/root/image.tar')
+    start('one', command=NUMBERED)
+    run('docker', 'compose', '-f', '/root/compose.yml', 'up', '-d', env={**os.environ, 'API_KEY': 'key-of-an-agent-by-hand',
+        'SOCKET_ADDRESS': '127.0.0.1', 'SOCKET_PORT': '9001'})
+    def complete():
+        seen = snapshot(2, None, 9001, 'key-of-an-agent-by-hand')
+        return seen if len(seen['containers']) == 2 and seen['logs'].get('one') else None
+    try:
+        seen = wait('its snapshot', complete, 90)
+    except RuntimeError:
+        note(run('docker', 'logs', 'system-agent', check=False))
+        raise
+    own = snapshot(2)
+    row('the image by compose.yml: figures and logs without calls', seen['sources']['docker']['via'] == 'kernel'
+        and seen['sources']['logs']['via'] == 'kernel', seen['sources'])
+    same = all(seen['host'][name] == own['host'][name] for name in ('hostname', 'os', 'kernel', 'boot_time'))
+    row("the image by compose.yml: the host's name, system and boot time", same, seen['host'])
+    mounts = lambda of: sorted(one['mount'] for one in of['system']['disks'])
+    row("the image by compose.yml: the host's file systems", mounts(seen) == mounts(own), mounts(seen))
+    remove_all()

@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Runs parts of the trial in the virtual machine: main.py PART...; each row of the report is a JSON line."""
+import sys
+import time
+import traceback
+
+import cost
+import engines
+import figures
+import host
+import logs
+import podman
+import units
+import vm
+
+PARTS = {name[5:]: function for module in (units, figures, logs, host, engines, podman, cost)
+         for name, function in vars(module).items() if name.startswith('part_') and function.__module__ == module.__name__}
+
+for name in sys.argv[1:]:
+    vm.part = name
+    begun = time.monotonic()
+    try:
+        PARTS[name]()
+    except Exception:
+        # What could not be tried has not passed.
+        traceback.print_exc()
+        vm.row('the part ends without an error', False, traceback.format_exc().strip().splitlines()[-1])
+        # The next part begins with an engine without containers.
+        for engine in ('docker', 'podman'):
+            try:
+                vm.remove_all(engine)
+            except RuntimeError:
+                pass
+    vm.note(f'{name}: {time.monotonic() - begun:.0f} s')

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Behind `make test-vm`: the package, installed in a virtual machine with a current systemd, cgroup v2, Docker and Podman, and
+# tried against the kernel's and the engines' own figures. Prints one table, and leaves it in target/vm/SUITE/report.md.
+#
+#   run.sh [PART...]       the parts are the functions part_… in tests/vm/guest; all of them where none is named
+#
+# SUITE=trixie, or forky. VM_PORT=2222: where the machine's ssh is, on the loopback. VM_NICE=0.
+# The image is made once (2 to 14 minutes); the parts take about 40 minutes without KVM.
+set -euo pipefail
+
+cd "$(dirname "$(realpath "$0")")/../.."
+suite=${SUITE:-trixie}
+port=${VM_PORT:-2222}
+readonly vm=$PWD/target/vm
+readonly dir=$vm/$suite
+readonly rows=$dir/rows.json
+# Parts that need a machine that was started in another way are last, and after_reboot is where the machine is restarted.
+readonly ALL=(package failed_units figures logs events host file_systems processes watchdog proxy minimum containerd live_restore
+    userns data_root drivers compose podman rootless cost by_hand upgrade after_reboot no_memory_controller purge)
+
+fail() {
+    echo "error: $1" >&2
+    exit 1
+}
+in_guest() { tests/vm/in.sh "$port" "$@"; }
+put() { tar -C "$(dirname "$1")" -c "$(basename "$1")" | in_guest tar -C /root -x --no-same-owner; }
+stop_machine() {
+    ssh -O exit -o "ControlPath=$vm/ssh-$port" root@127.0.0.1 2>/dev/null || true
+    [[ -e $dir/qemu.pid ]] && kill "$(cat "$dir/qemu.pid")" 2>/dev/null
+    while [[ -e $dir/qemu.pid ]] && kill -0 "$(cat "$dir/qemu.pid")" 2>/dev/null; do sleep 0.2; done
+    rm -f "$vm/ssh-$port"
+}
+trap stop_machine EXIT
+
+# Starts a machine, and puts everything into it that the parts need.
+start_machine() {
+    stop_machine
+    tests/vm/boot.sh "$suite" "$port"
+    for file in tests/vm/guest/*.py "$vm"/{1.deb,2.deb,image.tar} target/release/system-agent config/agent.env \
+        config/system-agent.service config/compose.yml; do
+        put "$file"
+    done
+}
+
+# Shuts the machine down, and starts it again from its disk; the arguments are added to the kernel's command line.
+restart_machine() {
+    in_guest 'systemctl poweroff' || true
+    ssh -O exit -o "ControlPath=$vm/ssh-$port" root@127.0.0.1 2>/dev/null || true
+    local begun=$SECONDS
+    while kill -0 "$(cat "$dir/qemu.pid" 2>/dev/null)" 2>/dev/null; do
+        ((SECONDS - begun < 300)) || fail 'the machine does not shut down'
+        sleep 1
+    done
+    COLD=1 APPEND="$*" tests/vm/boot.sh "$suite" "$port"
+}
+
+((EUID == 0)) || fail 'missing: root (an image of a whole system is made)'
+tests/setup/packages.sh mmdebstrap:mmdebstrap mke2fs:e2fsprogs ssh-keygen:openssh-client qemu-system-x86_64:qemu-system-x86 \
+    qemu-img:qemu-utils socat:socat docker:docker.io
+mkdir -p "$dir"
+rm -f "$rows"
+if [[ ! ${VM_KEEP_PACKAGE:-} ]]; then
+    for revision in 1 2; do
+        tests/setup/deb.sh release "$revision"
+        cp target/debian/system-agent_*-"$revision"_*.deb "$vm/$revision.deb"
+    done
+    tests/setup/engine.sh bash -c "tests/setup/agent-image.sh && docker save --output '$vm/image.tar' system-agent:latest"
+fi
+nice -n "${VM_NICE:-0}" tests/vm/image.sh "$suite"
+
+parts=("$@")
+((${#parts[@]})) || parts=("${ALL[@]}")
+start_machine
+# Every part but the first is of an installed service.
+[[ ${parts[0]} == package ]] || in_guest 'cd /root && python3 main.py package' >/dev/null
+for part in "${parts[@]}"; do
+    case $part in
+        after_reboot) restart_machine ;;
+        no_memory_controller) restart_machine cgroup_disable=memory ;;
+    esac
+    in_guest "cd /root && python3 main.py $part" | tee -a "$rows"
+done
+
+tests/vm/report.py "$suite" "$(cat "$dir/versions")" <"$rows" | tee "$dir/report.md"
+! grep -q '"passed": false' "$rows"
