@@ -33,7 +33,7 @@ packages=(
     systemd systemd-sysv dbus dbus-user-session libpam-systemd udev kmod
     openssh-server iproute2 iptables nftables procps
     docker.io docker-cli ca-certificates
-    podman crun uidmap slirp4netns passt fuse-overlayfs netavark aardvark-dns
+    podman catatonit crun uidmap slirp4netns passt fuse-overlayfs netavark aardvark-dns
     busybox-static python3-minimal libpython3-stdlib curl socat docker-compose
     e2fsprogs util-linux-extra adduser
 )

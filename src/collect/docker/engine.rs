@@ -50,8 +50,8 @@ const EVENTS: [&str; 12] = [
     "remove",
 ];
 
-/// The most that is read of one entry of the list, or of one event.
-const MOST_OF_AN_ENTRY: usize = 1024 * 1024;
+/// The most that is read of one event. Of one entry of the list it is as much as of an inspection: both have the labels.
+const MOST_OF_AN_EVENT: usize = 1024 * 1024;
 
 /// The path of the list of running containers. Podman omits paused containers unless the request names that state.
 const RUNNING: &str = "/containers/json";
@@ -254,7 +254,7 @@ impl Call {
             let failed = |error: BollardError| classify(CALL, &error);
             let answer = self.get(path, MOST_OF_THE_LIST).await.map_err(failed)?;
             let mut body = answer.into_body();
-            let mut entries = Entries::new(MOST_OF_AN_ENTRY);
+            let mut entries = Entries::new(MOST_OF_A_CONTAINER);
             let mut listing = Listing::default();
             while !entries.is_complete()
                 && let Some(bytes) = next_bytes(&mut body).await.map_err(failed)?
@@ -314,7 +314,7 @@ impl Call {
             call: self.clone(),
             path,
             body: None,
-            lines: Lines::new(MOST_OF_AN_ENTRY),
+            lines: Lines::new(MOST_OF_AN_EVENT),
             read: VecDeque::new(),
         };
         stream::unfold(reader, |mut reader| async {

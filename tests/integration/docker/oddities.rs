@@ -271,13 +271,16 @@ pub(crate) fn of_lists() -> Vec<Oddity> {
         ),
         ("no id", with(usual(), "/Id", json!(null))),
         (
-            "2 MiB",
-            with(usual(), "/Labels", json!({"long": "x".repeat(2 << 20)})),
+            "5 MiB",
+            with(usual(), "/Labels", json!({"long": "x".repeat(5 << 20)})),
         ),
     ] {
         all.push(Oddity::in_list(name, entry, false));
     }
     // The list itself is none the worse for an entry that is there twice.
+    let long = json!({"long": "x".repeat(2 << 20)});
+    let long = with(usual(), "/Labels", long);
+    all.push(Oddity::in_list("2 MiB", long, true));
     let twice = format!("{},{}", usual(), usual());
     all.push(Oddity::in_list("the same twice", twice, true));
     all

@@ -4,7 +4,7 @@ import time
 
 from vm import UNIT, Stream, image, loop, note, remove_all, row, run, snapshot, start, wait
 
-WINDOW = 60
+WINDOW = 30
 
 
 def engine_seconds():
@@ -38,8 +38,8 @@ def added(what, most):
     noise = max(without) - min(without)
     difference = statistics.median(with_agent) - statistics.median(without)
     # The emulated processor is some 25 times slower than the host's.
-    row(what, difference <= max(most, noise), f"{difference:+.2f} s a minute ({statistics.median(with_agent):.2f} beside "
-        f"{statistics.median(without):.2f} of {WINDOW} s; without the agent they differ by {noise:.2f})")
+    row(what, difference <= max(most, noise), f"{difference:+.2f} s ({statistics.median(with_agent):.2f} beside "
+        f"{statistics.median(without):.2f} in {WINDOW} s; without the agent they differ by {noise:.2f})")
 
 
 def part_cost():

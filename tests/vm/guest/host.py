@@ -6,6 +6,8 @@ import time
 from vm import image, read, remove_all, row, run, shell, snapshot, start, wait
 
 GIB = 1 << 30
+# Sizes in MiB have two decimals.
+ROUNDED_KIB = 11
 
 
 def part_host():
@@ -13,12 +15,12 @@ def part_host():
         modprobe zram && echo 64M >/sys/block/zram0/disksize && mkswap -q /dev/zram0 && swapon /dev/zram0''')
     seen = snapshot(2)['system']
     memory = {name: int(kb) for name, kb in re.findall(r'^(\w+): *(\d+)', read('/proc/meminfo'), re.M)}
-    row('swap: a file and zram', abs(seen['swap_total'] * 1024 - memory['SwapTotal']) < 2, f"{seen['swap_total']} MiB")
-    row('memory', abs(seen['memory_total'] * 1024 - memory['MemTotal']) < 2
+    row('swap: a file and zram', abs(seen['swap_total'] * 1024 - memory['SwapTotal']) < ROUNDED_KIB, f"{seen['swap_total']} MiB")
+    row('memory', abs(seen['memory_total'] * 1024 - memory['MemTotal']) < ROUNDED_KIB
         and abs(seen['memory_available'] * 1024 - memory['MemAvailable']) < 30 * 1024, f"{seen['memory_available']} MiB available")
     row('pressure', seen['pressure']['cpu']['some']['total_us'] > 0, seen['pressure']['cpu']['some'])
     row('cores', len(seen['cpu_cores']) == os.cpu_count(), seen['cpu_cores'])
-    shell('swapoff /dev/zram0; swapoff /swapfile; rm /swapfile')
+    shell('swapoff /dev/zram0; swapoff /swapfile; rm /swapfile; echo 1 >/sys/block/zram0/reset')
 
 
 def file_systems(seen):

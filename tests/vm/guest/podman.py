@@ -65,7 +65,6 @@ def part_podman():
                  if counts[what] != 1]
         row('Podman of root: events, each action once', not wrong, wrong or got)
     remove_all('podman')
-    run('podman', 'pod', 'rm', '--force', '--all', check=False)
     shell('systemctl stop podman.socket podman.service; systemctl start docker')
 
 

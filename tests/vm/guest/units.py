@@ -24,7 +24,7 @@ def part_package():
         and int(field('CapAmb'), 16) == 0 and field('Seccomp') == '2' and field('NoNewPrivs') == '1',
         f"CapEff {field('CapEff')}, CapAmb {field('CapAmb')}, Seccomp {field('Seccomp')}")
     exposure = run('systemd-analyze', 'security', UNIT, '--no-pager').splitlines()[-1]
-    row('systemd-analyze security under 2.0', float(re.search(r'[\d.]+', exposure).group()) < 2.0, exposure.strip('→ '))
+    row('systemd-analyze security under 2.0', float(re.search(r'\d+\.\d+', exposure).group()) < 2.0, exposure.strip('→ '))
     listening = [line.split()[3] for line in run('ss', '-Hltn').splitlines()]
     row('no other host can connect', [one for one in listening if one.endswith(':9000')] == ['127.0.0.1:9000'], listening)
     row('its configuration is for root alone', oct(os.stat(ENV).st_mode)[-3:] == '600')
@@ -104,6 +104,7 @@ def part_proxy():
     configure(DOCKER_HOST=None)
     run('systemctl', 'restart', UNIT)
     run('systemctl', 'stop', 'trial-proxy', check=False)
+    run('systemctl', 'reset-failed', 'trial-proxy', check=False)
     remove_all()
 
 

@@ -158,38 +158,36 @@ class ByHand:
 
 # --- engines and containers ------------------------------------------------------------------------------------------
 
-# Waits without starting a process each time, which takes the emulated processor long.
-SLEEP = 'sleep infinity'
-
-
 def loop(command, pause):
     """A shell script for containers that runs a command every so many seconds, without starting a process to wait."""
     return f'mkfifo /tmp/wait; exec 3<>/tmp/wait; i=0; while :; do i=$((i+1)); {command}; read -t {pause} x <&3; done'
 
 
-def image(engine='docker', user=None):
-    """The image `bb`: busybox. In /usr it has a place for the host's programs."""
-    script = f'''d=$(mktemp -d); cd $d; mkdir -p bin tmp proc sys etc data usr root; cp /bin/busybox bin/
+def image(engine='docker'):
+    """Makes the image `bb`, of busybox, unless it is there."""
+    script = f'''d=$(mktemp -d); cd $d; mkdir -p bin tmp proc sys etc data root; cp /bin/busybox bin/
 for a in $(/bin/busybox --list); do [ $a = busybox ] || ln -s busybox bin/$a; done
-ln -s usr/lib lib; ln -s usr/lib64 lib64; echo root:x:0:0:root:/root:/bin/sh >etc/passwd
+echo root:x:0:0:root:/root:/bin/sh >etc/passwd
 tar -c . | {engine} import --change 'CMD ["sleep","infinity"]' - bb; cd /; rm -rf $d'''
-    if succeeds(engine, 'image', 'inspect', 'bb') and not user:
-        return
-    shell(script)
+    if not succeeds(engine, 'image', 'inspect', 'bb'):
+        shell(script)
 
 
 def start(name, *options, command=None, engine='docker'):
     """Starts a container with these options and this script of its shell."""
     script = ['sh', '-c', command] if command else []
-    return run(engine, 'run', '--detach', '--init=false' if engine == 'docker' else '--name=' + name,
-               *(['--name', name] if engine == 'docker' else []), *options,
-               'bb' if engine == 'docker' else 'localhost/bb', *script)
+    own = 'bb' if engine == 'docker' else 'localhost/bb'
+    return run(engine, 'run', '--detach', '--name', name, *options, own, *script)
 
 
 def remove_all(engine='docker'):
+    if engine == 'podman':
+        run('podman', 'pod', 'rm', '--force', '--all', '--time', '0', check=False)
+        run('podman', 'rm', '--force', '--all', '--time', '0')
+        return
     ids = run(engine, 'ps', '--all', '--quiet').split()
     if ids:
-        run(engine, 'rm', '--force', *(['--time', '0'] if engine == 'podman' else []), *ids)
+        run(engine, 'rm', '--force', *ids)
 
 
 def inspect(engine='docker'):
