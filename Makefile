@@ -4,7 +4,7 @@
 
 PROFILE ?= release
 
-.PHONY: help run test test-confined test-deb faults soak bench bench-fanout bench-fleet docs lint build deb image picture
+.PHONY: help run test test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet docs lint build deb image picture
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -53,7 +53,7 @@ lint: ## formatting, clippy, documentation, dependencies, shell scripts: all wit
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --lib --bins --examples
 	tests/setup/deny.sh
 	@tests/setup/packages.sh shellcheck:shellcheck
-	shellcheck .ci/run examples/*.sh tests/setup/*.sh
+	shellcheck .ci/run examples/*.sh tests/setup/*.sh tests/vm/*.sh
 
 build: ## build the release binary, target/release/system-agent
 	cargo build --locked --release
@@ -63,6 +63,10 @@ deb: ## build Debian's package, with the unit, a manual page and completions, in
 
 test-deb: ## as root: install, run, upgrade and purge that package in a clean Debian
 	@tests/setup/test-deb.sh
+
+# Settings: SUITE=trixie or forky, PARTS="figures logs" for some parts; tests/vm/run.sh says more.
+test-vm: ## as root: the package in a virtual machine with a current systemd, Docker and Podman; takes 40 minutes
+	@tests/vm/run.sh $(PARTS)
 
 image: ## build the image system-agent:latest, for config/compose.yml
 	@tests/setup/agent-image.sh

@@ -26,9 +26,10 @@ in_guest() { tests/vm/in.sh "$port" "$@"; }
 put() { tar -C "$(dirname "$1")" -c "$(basename "$1")" | in_guest tar -C /root -x --no-same-owner; }
 stop_machine() {
     ssh -O exit -o "ControlPath=$vm/ssh-$port" root@127.0.0.1 2>/dev/null || true
-    [[ -e $dir/qemu.pid ]] && kill "$(cat "$dir/qemu.pid")" 2>/dev/null
-    while [[ -e $dir/qemu.pid ]] && kill -0 "$(cat "$dir/qemu.pid")" 2>/dev/null; do sleep 0.2; done
-    rm -f "$vm/ssh-$port"
+    local pid
+    pid=$(cat "$dir/qemu.pid" 2>/dev/null) || return 0
+    kill "$pid" 2>/dev/null || true
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done
 }
 trap stop_machine EXIT
 
@@ -47,7 +48,7 @@ restart_machine() {
     in_guest 'systemctl poweroff' || true
     ssh -O exit -o "ControlPath=$vm/ssh-$port" root@127.0.0.1 2>/dev/null || true
     local begun=$SECONDS
-    while kill -0 "$(cat "$dir/qemu.pid" 2>/dev/null)" 2>/dev/null; do
+    while [[ -e $dir/qemu.pid ]] && kill -0 "$(cat "$dir/qemu.pid")" 2>/dev/null; do
         ((SECONDS - begun < 300)) || fail 'the machine does not shut down'
         sleep 1
     done

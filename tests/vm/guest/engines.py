@@ -19,6 +19,7 @@ def ready(names):
 def part_minimum():
     """An engine that refuses clients of old versions, as Docker 29 does."""
     daemon(environment={'DOCKER_MIN_API_VERSION': '1.44'})
+    image()
     start('one', command=NUMBERED)
     seen = ready(['one'])
     row('an engine that takes API 1.44 and later only (as Docker 29)', seen['status'] == 'ok', seen['sources']['docker'])
@@ -41,6 +42,7 @@ def part_containerd():
 def part_live_restore():
     """Containers that run on while dockerd is down. What they print meanwhile waits in their pipes."""
     daemon({'live-restore': True})
+    image()
     start('one', command=NUMBERED)
     ready(['one'])
     run('systemctl', 'stop', 'docker.socket', 'docker')
@@ -88,8 +90,8 @@ def part_data_root():
 def part_no_memory_controller():
     """A kernel that was started with cgroup_disable=memory."""
     assert 'cgroup_disable=memory' in read('/proc/cmdline')
-    start_once = start('one', command=NUMBERED)
-    assert start_once
+    image()
+    start('one', command=NUMBERED)
     seen = ready(['one'])
     one = seen['containers'][0]
     # These the model promises; the others are absent.
@@ -104,6 +106,7 @@ def part_no_memory_controller():
 def part_compose():
     """The image of `make image`, by config/compose.yml."""
     run('docker', 'load', '--input', '/root/image.tar')
+    image()
     start('one', command=NUMBERED)
     run('docker', 'compose', '-f', '/root/compose.yml', 'up', '-d', env={**os.environ, 'API_KEY': 'key-of-an-agent-by-hand',
         'SOCKET_ADDRESS': '127.0.0.1', 'SOCKET_PORT': '9001'})

@@ -223,6 +223,7 @@ def part_figures():
 def part_drivers():
     """Cgroups by dockerd itself instead of systemd, and a parent group."""
     daemon({'exec-opts': ['native.cgroupdriver=cgroupfs']})
+    image()
     start('plain', command=loop(':', 1))
     start('limited', '--memory', '64m', '--cpus', '0.2', command='while :; do :; done')
     start('parented', '--cgroup-parent', '/trial/parent')

@@ -78,7 +78,7 @@ def part_purge():
     left = [path for path in ('/etc/system-agent', '/usr/bin/system-agent', '/lib/systemd/system/system-agent.service')
             if os.path.exists(path)]
     user = succeeds('getent', 'passwd', 'system-agent')
-    row('purge leaves nothing', not left and not user, left or user)
+    row('purge leaves nothing', not left and not user, [*left, *(['the user'] if user else [])] or '')
 
 
 def part_proxy():
