@@ -41,7 +41,8 @@ impl Plan {
             some => Some(some.split(',').map(|name| name.trim().to_owned()).collect()),
         };
         for name in rows.iter().flatten() {
-            let known = ["agent", "installed"].contains(&name.as_str())
+            let known = name == "agent"
+                || name == "installed"
                 || ways::ALL.iter().any(|way| way.name == name);
             assert!(known, "BENCH_WAYS: there is no {name}");
         }

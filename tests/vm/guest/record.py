@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""Prints the files of a container's control group and network, as tests/fixtures/cgroup-v2.txt has them:
+
+    tests/vm/in.sh PORT 'cd /root && python3 record.py' >tests/fixtures/cgroup-v2.txt
+
+The container has limits that have held it back, has read and written a disk, has lost a process for want of memory, and has two
+networks."""
+import os
+import time
+
+from vm import group_of, image, inspect, read, remove_all, run, start
+
+FILES = ('cpu.stat', 'memory.current', 'memory.max', 'memory.stat', 'memory.events', 'cpu.pressure', 'memory.pressure',
+         'io.pressure', 'pids.current', 'io.stat')
+
+image()
+run('docker', 'network', 'create', 'other')
+start('recorded', '--cpus', '0.2', '--memory', '64m', '--memory-swap', '64m', '-v', '/data', command='''
+dd if=/dev/zero of=/data/file bs=1M count=8 conv=fsync 2>/dev/null
+head -c 200m /dev/zero | tail >/dev/null
+head -c 8m /dev/zero | tail | sleep infinity &
+while :; do cat /data/file >/dev/null; done''')
+run('docker', 'network', 'connect', 'other', 'recorded')
+time.sleep(60)
+one = inspect()['recorded']
+group, process = group_of(one['State']['Pid'], one['Id']), one['State']['Pid']
+for name in FILES:
+    print(f'==> {name} <==\n{read(os.path.join(group, name))}', end='')
+print(f'==> net/dev <==\n{read(f"/proc/{process}/net/dev")}', end='')
+remove_all()
+run('docker', 'network', 'rm', 'other')
