@@ -57,7 +57,8 @@ restart_machine() {
 
 ((EUID == 0)) || fail 'missing: root (an image of a whole system is made)'
 tests/setup/packages.sh mmdebstrap:mmdebstrap mke2fs:e2fsprogs ssh-keygen:openssh-client qemu-system-x86_64:qemu-system-x86 \
-    qemu-img:qemu-utils socat:socat docker:docker.io
+    qemu-img:qemu-utils socat:socat dockerd:docker.io 'docker:docker-cli|docker.io' \
+    iptables:iptables python3:python3
 mkdir -p "$dir"
 rm -f "$rows"
 if [[ ! ${VM_KEEP_PACKAGE:-} ]]; then

@@ -12,7 +12,7 @@ ROUNDED_KIB = 11
 
 def part_host():
     shell('''dd if=/dev/zero of=/swapfile bs=1M count=64 2>/dev/null; chmod 600 /swapfile; mkswap -q /swapfile; swapon /swapfile
-        modprobe zram && echo 64M >/sys/block/zram0/disksize && mkswap -q /dev/zram0 && swapon /dev/zram0''')
+        modprobe zram && { grep -q [1-9] /sys/block/zram0/disksize || echo 64M >/sys/block/zram0/disksize; } && mkswap -q /dev/zram0 && swapon /dev/zram0''')
     seen = snapshot(2)['system']
     memory = {name: int(kb) for name, kb in re.findall(r'^(\w+): *(\d+)', read('/proc/meminfo'), re.M)}
     row('swap: a file and zram', abs(seen['swap_total'] * 1024 - memory['SwapTotal']) < ROUNDED_KIB, f"{seen['swap_total']} MiB")
@@ -20,7 +20,7 @@ def part_host():
         and abs(seen['memory_available'] * 1024 - memory['MemAvailable']) < 30 * 1024, f"{seen['memory_available']} MiB available")
     row('pressure', seen['pressure']['cpu']['some']['total_us'] > 0, seen['pressure']['cpu']['some'])
     row('cores', len(seen['cpu_cores']) == os.cpu_count(), seen['cpu_cores'])
-    shell('swapoff /dev/zram0; swapoff /swapfile; rm /swapfile; echo 1 >/sys/block/zram0/reset')
+    shell('swapoff /dev/zram0; swapoff /swapfile; rm /swapfile')
 
 
 def file_systems(seen):
