@@ -1,5 +1,4 @@
-//! The example clients do what they say, in every language, against a real agent. Those in Go are left out, and named, by
-//! `make test` where there is no `go`.
+//! The example clients do what they say, in every language, against a real agent.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Everything behind `make test`: what the tests need, an engine, the image, then all tests.
 #
-# SKIP_DOCKER=1 leaves out the tests that need a Docker engine, and says how many and which. Those of the example in Go are
-# left out where there is no go: nothing else here is in need of it.
+# SKIP_DOCKER=1 leaves out the tests that need a Docker engine, and says how many and which.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
@@ -16,18 +15,9 @@ tests_of() {
         sed -n "s/^\\($1::.*\\): test\$/\\1/p"
 }
 
-# The tests that go is missing for.
-go_tests() {
-    command -v go >/dev/null || tests_of examples::go
-}
-
-tell_of_go() {
-    command -v go >/dev/null || echo 'SKIPPED: examples/client.go: go is not installed'
-}
-
 run_without_docker() {
     "$here/packages.sh" openssl:openssl zstd:zstd dbus-daemon:dbus-daemon tmux:tmux python3:python3 \
-        node:nodejs jq:jq prometheus:prometheus nats-server:nats-server
+        node:nodejs jq:jq prometheus:prometheus nats-server:nats-server go:golang-go
     cargo test --locked --no-run
 
     local names=() skips=() name status=0
@@ -36,7 +26,7 @@ run_without_docker() {
         echo 'error: SKIP_DOCKER=1, but there is no test under docker::; has the module been renamed?' >&2
         return 1
     fi
-    for name in "${names[@]}" $(go_tests); do
+    for name in "${names[@]}"; do
         skips+=(--skip "$name")
     done
     cargo test --locked --doc || status=$?
@@ -45,7 +35,6 @@ run_without_docker() {
     printf 'SKIPPED %d tests (SKIP_DOCKER=1):' "${#names[@]}"
     printf ' %s' "${names[@]}"
     echo
-    tell_of_go
     return "$status"
 }
 
@@ -54,7 +43,8 @@ run_all() {
     "$here/packages.sh" dockerd:docker.io 'docker:docker-cli|docker.io' iptables:iptables \
         busybox:busybox-static openssl:openssl zstd:zstd dbus-daemon:dbus-daemon haproxy:haproxy tmux:tmux \
         docker-compose:docker-compose podman:podman newuidmap:uidmap \
-        slirp4netns:slirp4netns python3:python3 node:nodejs jq:jq prometheus:prometheus nats-server:nats-server || unmet=1
+        slirp4netns:slirp4netns python3:python3 node:nodejs jq:jq prometheus:prometheus nats-server:nats-server \
+        go:golang-go || unmet=1
     if ((EUID != 0)); then
         echo 'error: missing: root (some Docker tests start an engine of their own)' >&2
         unmet=1
@@ -69,12 +59,10 @@ run_all() {
 
 # Inside engine.sh. The tests are one command at the end, so that what is printed last is their summary.
 run_with_engine() {
-    local skips=() status=0
-    command -v go >/dev/null || skips=(--skip examples::go::)
+    local status=0
     "$here/image.sh"
-    tell_of_go
     cargo test --locked --doc || status=$?
-    cargo test --locked --tests --no-fail-fast -- "${skips[@]}" || status=$?
+    cargo test --locked --tests --no-fail-fast || status=$?
     return "$status"
 }
 
