@@ -2,7 +2,7 @@
 import statistics
 import time
 
-from vm import UNIT, Stream, image, loop, note, remove_all, row, run, snapshot, start, wait
+from vm import UNIT, Stream, image, remove_all, row, run, snapshot, start, wait
 
 WINDOW = 30
 

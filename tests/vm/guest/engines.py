@@ -4,7 +4,7 @@ import time
 
 from figures import check_sources
 from logs import NUMBERED
-from vm import configure, daemon, image, note, read, remove_all, row, run, shell, snapshot, start, succeeds, wait
+from vm import daemon, image, note, read, remove_all, row, run, shell, snapshot, start, told, wait
 
 
 def ready(names):
@@ -22,7 +22,7 @@ def part_minimum():
     image()
     start('one', command=NUMBERED)
     seen = ready(['one'])
-    row('an engine that takes API 1.44 and later only (as Docker 29)', seen['status'] == 'ok', seen['sources']['docker'])
+    row('an engine that takes API 1.44 and later only (as Docker 29)', seen['status'] == 'ok', told(seen, 'docker'))
     remove_all()
     daemon()
 
@@ -34,7 +34,7 @@ def part_containerd():
     start('one', command=NUMBERED)
     ready(['one'])
     seen, found = check_sources("the containerd image store: figures")
-    row('the containerd image store: logs from files', seen['sources']['logs']['via'] == 'kernel', seen['sources']['logs'])
+    row('the containerd image store: logs from files', seen['sources']['logs']['via'] == 'kernel', told(seen, 'logs'))
     remove_all()
     daemon()
 
@@ -71,7 +71,7 @@ def part_userns():
     start('one', command=NUMBERED)
     seen = ready(['one'])
     check_sources('userns-remap: figures')
-    row('userns-remap: logs from files', seen['sources']['logs']['via'] == 'kernel', seen['sources']['logs'])
+    row('userns-remap: logs from files', seen['sources']['logs']['via'] == 'kernel', told(seen, 'logs'))
     remove_all()
     daemon()
 
@@ -82,7 +82,7 @@ def part_data_root():
     image()
     start('one', command=NUMBERED)
     seen = ready(['one'])
-    row('another data root: logs from files', seen['sources']['logs']['via'] == 'kernel', seen['sources']['logs'])
+    row('another data root: logs from files', seen['sources']['logs']['via'] == 'kernel', told(seen, 'logs'))
     remove_all()
     daemon()
 
@@ -99,7 +99,7 @@ def part_no_memory_controller():
     row('without the memory controller its figures are absent', not absent, {name: one[name] for name in absent} or
         {name: one.get(name) for name in ('memory_usage', 'memory_limit', 'memory_percent')})
     row('without the memory controller the others come from the kernel',
-        seen['sources']['docker']['via'] == 'kernel' and one['cpu_usage_ns'] > 0 and one['pids'] >= 1, seen['sources']['docker'])
+        seen['sources']['docker']['via'] == 'kernel' and one['cpu_usage_ns'] > 0 and one['pids'] >= 1, told(seen, 'docker'))
     remove_all()
 
 
@@ -120,7 +120,7 @@ def part_compose():
         raise
     own = snapshot(2)
     row('the image by compose.yml: figures and logs without calls', seen['sources']['docker']['via'] == 'kernel'
-        and seen['sources']['logs']['via'] == 'kernel', seen['sources'])
+        and seen['sources']['logs']['via'] == 'kernel', told(seen, 'docker', 'logs'))
     same = all(seen['host'][name] == own['host'][name] for name in ('hostname', 'os', 'kernel', 'boot_time'))
     row("the image by compose.yml: the host's name, system and boot time", same, seen['host'])
     mounts = lambda of: sorted(one['mount'] for one in of['system']['disks'])

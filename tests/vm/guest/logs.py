@@ -3,7 +3,7 @@ import collections
 import re
 import time
 
-from vm import Stream, image, inspect, loop, note, remove_all, row, run, snapshot, start, wait
+from vm import Stream, image, inspect, loop, remove_all, row, run, snapshot, start, told, wait
 
 NUMBERED = loop('echo "line $i of the log, padded padded padded padded padded"', 0.5)
 
@@ -41,7 +41,7 @@ def part_logs():
         row(f"logs of {what}{' with a terminal' if name == 'terminal' else ''}: each line once, none lost",
             len(got) > 20 and not gaps and not dropped[name], gaps[:3] or f'{len(got)} lines')
     row('logs of driver none: an empty list, and no error', not lines['unlogged'] and seen['sources']['logs']['error'] is None,
-        seen['sources']['logs'])
+        told(seen, 'logs'))
     remove_all()
     # Only json-file, with a file that was there before the agent, and one that comes after it.
     start('first', command=NUMBERED)
@@ -50,7 +50,7 @@ def part_logs():
     start('second', command=NUMBERED)
     seen = wait('the second', lambda: (seen := snapshot(2))['logs'].get('second') and seen)
     row('as installed, logs of json-file are read from their files', seen['sources']['logs']['via'] == 'kernel',
-        f"via {seen['sources']['logs']['via']}, {seen['sources']['logs'].get('via_reason')}")
+        told(seen, 'logs'))
     remove_all()
 
 

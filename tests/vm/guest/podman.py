@@ -1,12 +1,11 @@
 """Podman: of root, of a user, with pods."""
 import collections
-import json
 import subprocess
 import time
 
 from figures import compare, sources
 from logs import NUMBERED
-from vm import ByHand, HAND_KEY, Stream, image, inspect, note, remove_all, row, run, shell, start, wait
+from vm import ByHand, HAND_KEY, Stream, image, inspect, note, remove_all, row, run, shell, start, told, wait
 
 
 def check_figures(what, agent):
@@ -47,7 +46,7 @@ def part_podman():
     with ByHand(DOCKER_HOST='unix:///run/podman/podman.sock') as agent:
         wait('its containers', lambda: len(agent.snapshot(2)['containers']) >= 7, 90)
         seen, found = check_figures('Podman of root: every figure lies between two readings of its source', agent)
-        row('Podman of root: a paused container stays listed', found.get('paused', {}).get('status') == 'paused', found.get('paused'))
+        row('Podman of root: a paused container stays listed', found.get('paused', {}).get('status') == 'paused')
         row('Podman of root: pods', 'inpod' in found, sorted(found))
         owners = sorted(one['container'] for one in seen['system']['network'] if one.get('container'))
         row('Podman of root: every veth has the name of its container', {'idle', 'limited', 'logs', 'paused'} <= set(owners), owners)
@@ -100,6 +99,6 @@ def part_rootless():
         found = {one['name'].lstrip('/'): one for one in seen['containers']}
         row('Podman of a user: containers, limits and logs', found['limited']['memory_limit'] == 64 << 20,
             {name: (one['memory_usage'], one.get('pids')) for name, one in found.items()})
-        row('Podman of a user: figures from the kernel', seen['sources']['docker']['via'] == 'kernel', seen['sources']['docker'])
+        row('Podman of a user: figures from the kernel', seen['sources']['docker']['via'] == 'kernel', told(seen, 'docker'))
     shell("runuser -u user -- env XDG_RUNTIME_DIR=/run/user/1000 podman rm --force --all --time 0", check=False)
     run('loginctl', 'disable-linger', 'user')

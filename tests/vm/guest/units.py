@@ -4,7 +4,7 @@ import re
 import signal
 import time
 
-from vm import ENV, UNIT, configure, image, note, read, remove_all, row, run, shell, snapshot, start, succeeds, unit, wait
+from vm import ENV, UNIT, configure, image, note, read, remove_all, row, run, shell, snapshot, start, succeeds, told, unit, wait
 
 
 def is_active():
@@ -100,7 +100,7 @@ def part_proxy():
     if succeeds('systemctl', 'is-active', 'trial-proxy'):
         seen = snapshot(3)
         row('and logs come through the proxy', seen['logs'].get('/logs') or seen['logs'].get('logs'),
-            seen['sources']['logs'])
+            told(seen, 'logs'))
     configure(DOCKER_HOST=None)
     run('systemctl', 'restart', UNIT)
     run('systemctl', 'stop', 'trial-proxy', check=False)
@@ -127,7 +127,7 @@ def part_by_hand():
     seen = wait('logs', ready)
     row('installed by hand: failed units', failed(seen) == ['broken.service'], failed(seen))
     row('installed by hand: logs from files, figures from the kernel',
-        seen['sources']['logs']['via'] == seen['sources']['docker']['via'] == 'kernel', seen['sources']['logs'])
+        seen['sources']['logs']['via'] == seen['sources']['docker']['via'] == 'kernel', told(seen, 'logs'))
     run('systemctl', 'reset-failed', 'broken')
     remove_all()
     shell('''systemctl disable --now system-agent; rm /etc/systemd/system/system-agent.service /usr/local/bin/system-agent

@@ -156,6 +156,15 @@ class ByHand:
         self.process.wait()
 
 
+def told(seen, *sources):
+    """What a snapshot tells of these sources, in a few words."""
+    def one(name):
+        health = seen['sources'][name]
+        reason = health['error'] or health.get('via_reason')
+        return f"{name} via {health.get('via')}, {health['status']}" + (f' ({reason})' if reason else '')
+    return '; '.join(map(one, sources))
+
+
 # --- engines and containers ------------------------------------------------------------------------------------------
 
 def loop(command, pause):
