@@ -181,7 +181,11 @@ fn stats_outcome(collected: Collected<DockerSample>) -> Outcome {
             .containers
             .iter()
             .fold(0.0, |sum, one| sum + one.cpu_percent);
-        let memory: u64 = sample.containers.iter().map(|one| one.memory_usage).sum();
+        let memory: u64 = sample
+            .containers
+            .iter()
+            .filter_map(|one| one.memory_usage)
+            .sum();
         format!(
             "{} running containers, together CPU {cpu:.1} %, memory {} MiB",
             sample.containers.len(),

@@ -26,16 +26,18 @@ pub struct Container {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_usage_ns: Option<u64>,
     /// Memory in use, in bytes, without inactive file cache: usage − `total_inactive_file` (cgroup
-    /// v1) or `inactive_file` (v2). Source: `memory.usage_in_bytes` or `memory.current`, and
-    /// `memory.stat`; or the engine's `memory_stats`.
-    pub memory_usage: u64,
+    /// v1) or `inactive_file` (v2); absent where the host does not count memory by control group. Source:
+    /// `memory.usage_in_bytes` or `memory.current`, and `memory.stat`; or the engine's `memory_stats`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_usage: Option<u64>,
     /// The same with inactive file cache. Not on the wire.
     #[serde(skip)]
-    pub memory_with_cache: u64,
+    pub memory_with_cache: Option<u64>,
     /// Memory limit, in bytes; the host's memory where none is set.
     pub memory_limit: u64,
-    /// `memory_usage` in percent of `memory_limit`.
-    pub memory_percent: f64,
+    /// `memory_usage` in percent of `memory_limit`; absent where one of them is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_percent: Option<f64>,
     /// Memory of its programs, in bytes: their own, not that of files. Source: `total_rss` (cgroup v1) or
     /// `anon` (v2) in `memory.stat`, or the engine's `memory_stats`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

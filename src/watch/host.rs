@@ -276,7 +276,8 @@ impl Host {
 impl Trace {
     fn take(&mut self, container: &Container) {
         self.cpu.push(container.cpu_percent);
-        self.memory.push(container.memory_usage as f64);
+        self.memory
+            .push(container.memory_usage.unwrap_or_default() as f64);
         let (received, sent) = container_traffic(container);
         self.received.push(received);
         self.sent.push(sent);

@@ -25,14 +25,16 @@ pub(super) fn read(
     };
     let before = reading(stats.get("precpu_stats"), stats.get("preread"));
     let memory = stats.get("memory_stats");
+    // A container that runs uses some. An engine on a host that does not count memory says 0 of everything.
+    let used = memory.get("usage").count().filter(|used| *used > 0);
+    let of_memory = |keys| used.and_then(|_| of_memory(memory, keys));
     let usage = Usage {
-        memory: memory.get("usage").count().unwrap_or_default(),
-        inactive_file: of_memory(memory, ["total_inactive_file", "inactive_file"])
-            .unwrap_or_default(),
+        memory: used,
+        inactive_file: of_memory(["total_inactive_file", "inactive_file"]).unwrap_or_default(),
         memory_limit: memory.get("limit").count().unwrap_or_default(),
-        rss: of_memory(memory, ["total_rss", "anon"]),
-        cache: of_memory(memory, ["total_cache", "file"]),
-        kernel: of_memory(memory, ["kernel"; 2]),
+        rss: of_memory(["total_rss", "anon"]),
+        cache: of_memory(["total_cache", "file"]),
+        kernel: of_memory(["kernel"; 2]),
         // Of OOM kills and pressure it does not tell.
         pids: stats.get("pids_stats").get("current").count(),
         block_io: block_io(stats.get("blkio_stats")),
@@ -174,9 +176,9 @@ mod tests {
     fn a_first_answer_is_compared_with_the_engines_own_earlier_reading() {
         let container = published(V1);
         assert_eq!(container.cpu_percent, 50.41);
-        assert_eq!(container.memory_usage, 51_204_096 - 1_048_576);
+        assert_eq!(container.memory_usage, Some(51_204_096 - 1_048_576));
         assert_eq!(container.memory_limit, 67_108_864);
-        assert_eq!(container.memory_percent, 74.74);
+        assert_eq!(container.memory_percent, Some(74.74));
         assert_eq!(container.network["eth0"].rx_bytes, 946);
         assert_eq!(container.pids, Some(1));
         assert!(container.throttling.unwrap().throttled_periods > 0);
@@ -191,9 +193,9 @@ mod tests {
     #[test]
     fn cgroup_v2_names_inactive_file_differently() {
         let container = published(V2);
-        assert_eq!(container.memory_usage, 50_000_000 - 8_000_000);
+        assert_eq!(container.memory_usage, Some(50_000_000 - 8_000_000));
         // Without memory limit nor earlier reading there is no percentage, and no NaN.
-        assert_eq!(container.memory_percent, 0.0);
+        assert_eq!(container.memory_percent, None);
         assert_eq!(container.cpu_percent, 0.0);
         assert!(container.network.is_empty());
         assert_eq!(container.block_io, None);
@@ -255,7 +257,7 @@ mod tests {
                 *stats.pointer_mut(place).unwrap() = value.clone();
                 let container = published(&stats.to_string());
                 assert_eq!(container.memory_limit, 67_108_864, "{place} {value}");
-                assert!(container.memory_usage > 50_000_000, "{place} {value}");
+                assert!(container.memory_usage > Some(50_000_000), "{place} {value}");
                 assert!(
                     container.network.contains_key("eth0") || place.starts_with("/networks"),
                     "{place} {value}"
@@ -300,10 +302,8 @@ mod tests {
                 shown.cpu_percent >= 0.0 && shown.cpu_percent.is_finite(),
                 "{shown:?}"
             );
-            assert!(
-                shown.memory_percent >= 0.0 && shown.memory_percent.is_finite(),
-                "{shown:?}"
-            );
+            let is_share = |percent: f64| percent >= 0.0 && percent.is_finite();
+            assert!(shown.memory_percent.is_none_or(is_share), "{shown:?}");
         });
     }
 }

@@ -25,8 +25,8 @@ const HOST_SLACK_SECONDS: f64 = 0.15;
 /// What a container uses, and has used since it started.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Usage {
-    /// Memory, in bytes, inactive file cache included.
-    pub(super) memory: u64,
+    /// Memory, in bytes, inactive file cache included; none where the host does not count it.
+    pub(super) memory: Option<u64>,
     /// File cache that the kernel could take back at once, in bytes.
     pub(super) inactive_file: u64,
     /// The memory limit, in bytes; 0 where it is not known.
@@ -129,7 +129,10 @@ pub(super) fn publish(
     Reading { cpu, usage, .. }: &Reading,
     before: Option<&CpuReading>,
 ) -> Container {
-    let memory = without_cache(usage.memory, usage.inactive_file);
+    let memory = usage
+        .memory
+        .map(|memory| without_cache(memory, usage.inactive_file));
+    let share = |memory: u64| figure(memory as f64 / usage.memory_limit as f64 * 100.0, 2);
     let labels = inspected.map(|inspected| &inspected.labels);
     let label = |name: &str| labels?.get(name).cloned();
     let started_at = inspected.and_then(|inspected| inspected.started_at);
@@ -148,11 +151,7 @@ pub(super) fn publish(
         memory_usage: memory,
         memory_with_cache: usage.memory,
         memory_limit: usage.memory_limit,
-        memory_percent: if usage.memory_limit > 0 {
-            figure(memory as f64 / usage.memory_limit as f64 * 100.0, 2)
-        } else {
-            0.0
-        },
+        memory_percent: memory.filter(|_| usage.memory_limit > 0).map(share),
         memory_rss: usage.rss,
         memory_cache: usage.cache,
         memory_kernel: usage.kernel,

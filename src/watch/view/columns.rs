@@ -180,7 +180,8 @@ fn containers(host: &Host, snapshot: &Snapshot) -> Vec<Row> {
         });
         let (received, sent) = container_traffic(container);
         let io = container.block_io.unwrap_or_default();
-        let memory = container.memory_percent;
+        let share =
+            |share: f64| Value::number(share, format!("{share:.1}")).level(Level::of_share(share));
         Row {
             id: container.id.clone(),
             values: vec![
@@ -196,8 +197,8 @@ fn containers(host: &Host, snapshot: &Snapshot) -> Vec<Row> {
                     format!("{:.1}", container.cpu_percent),
                 ),
                 Value::text(bars).level(Level::Dim),
-                bytes(container.memory_usage as f64),
-                Value::number(memory, format!("{memory:.1}")).level(Level::of_share(memory)),
+                maybe_bytes(container.memory_usage.map(|bytes| bytes as f64)),
+                container.memory_percent.map_or_else(Value::unknown, share),
                 bytes(received),
                 bytes(sent),
                 maybe_bytes(io.read_bytes_per_second),

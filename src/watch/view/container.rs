@@ -141,18 +141,11 @@ fn about(container: &Container, theme: Theme) -> Vec<Line<'static>> {
         say(0, "restarts", restarts.to_string(), level);
     }
 
-    let limit = container.memory_limit as f64;
-    let memory = format!(
-        "{:.1} % of {}",
-        container.memory_percent,
-        text::bytes(limit)
-    );
-    say(
-        1,
-        "memory",
-        memory,
-        Level::of_share(container.memory_percent),
-    );
+    if let Some(share) = container.memory_percent {
+        let limit = text::bytes(container.memory_limit as f64);
+        let memory = format!("{share:.1} % of {limit}");
+        say(1, "memory", memory, Level::of_share(share));
+    }
     if let Some(kills) = container.oom_kills.filter(|kills| *kills > 0) {
         say(1, "oom kills", kills.to_string(), Level::Bad);
     }

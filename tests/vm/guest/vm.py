@@ -25,7 +25,7 @@ def run(*command, check=True, **options):
     """The standard output of a command."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
     if check and done.returncode != 0:
-        raise RuntimeError(f'{" ".join(command)}: status {done.returncode}: {done.stderr[-500:]}')
+        raise RuntimeError(f'{" ".join(command)}: status {done.returncode}: {(done.stdout + done.stderr)[-500:]}')
     return done.stdout.strip()
 
 

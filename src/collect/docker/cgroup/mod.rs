@@ -139,14 +139,36 @@ struct V1Files {
 #[derive(Debug)]
 struct V2Files {
     cpu_stat: File,
-    memory_current: File,
-    memory_stat: File,
-    memory_max: File,
+    /// None where the group has no memory controller.
+    memory: Option<V2Memory>,
     memory_events: Option<File>,
     pids: Option<File>,
     io_stat: Option<File>,
     /// Of CPU, memory and I/O; not every kernel has them.
     pressure: [(&'static str, Option<File>); 3],
+}
+
+#[derive(Debug)]
+struct V2Memory {
+    current: File,
+    stat: File,
+    max: File,
+}
+
+impl V2Memory {
+    fn open(group: &Path) -> Result<Option<Self>, KernelError> {
+        let current = match open(&group.join("memory.current")) {
+            Err(KernelError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            other => other?,
+        };
+        Ok(Some(Self {
+            current,
+            stat: open(&group.join("memory.stat"))?,
+            max: open(&group.join("memory.max"))?,
+        }))
+    }
 }
 
 impl ContainerFiles {
@@ -175,9 +197,7 @@ impl ContainerFiles {
             }),
             Groups::V2(group) => Files::V2(V2Files {
                 cpu_stat: open(&group.join("cpu.stat"))?,
-                memory_current: open(&group.join("memory.current"))?,
-                memory_stat: open(&group.join("memory.stat"))?,
-                memory_max: open(&group.join("memory.max"))?,
+                memory: V2Memory::open(group)?,
                 memory_events: open_optional(Some(group), "memory.events"),
                 pids: open_optional(Some(group), "pids.current"),
                 io_stat: open_optional(Some(group), "io.stat"),
@@ -266,7 +286,7 @@ impl V1Files {
         let usage_ns = text(&self.cpu_usage, buffer).and_then(parse::number);
         let memory = text(&self.memory_usage, buffer).and_then(parse::number);
         let usage = Usage {
-            memory: need("memory", memory)?,
+            memory: Some(need("memory", memory)?),
             ..Usage::default()
         };
         Ok((need("CPU time", usage_ns)?, usage))
@@ -314,9 +334,12 @@ impl V2Files {
         let stat = need("CPU time", text(&self.cpu_stat, buffer))?;
         let usage_us = need("CPU time", parse::keyed(stat, "usage_usec"))?;
         let throttling = throttling(stat, "throttled_usec", 1000);
-        let memory = text(&self.memory_current, buffer).and_then(parse::number);
+        let memory = self.memory.as_ref().map(|memory| {
+            let memory = text(&memory.current, buffer).and_then(parse::number);
+            need("memory", memory)
+        });
         let usage = Usage {
-            memory: need("memory", memory)?,
+            memory: memory.transpose()?,
             throttling,
             ..Usage::default()
         };
@@ -325,9 +348,13 @@ impl V2Files {
 
     fn complete(&self, begun: Usage, buffer: &mut Vec<u8>) -> Result<Usage, KernelError> {
         let keys = ["inactive_file", "anon", "file", "kernel"];
-        let stat = text(&self.memory_stat, buffer).map(|stat| parse::keyed_all(stat, keys));
-        let [inactive_file, rss, cache, kernel] = stat.unwrap_or_default();
-        let limit = text(&self.memory_max, buffer).and_then(parse::number);
+        let (mut stat, mut limit) = ([Some(0), None, None, None], None);
+        if let Some(memory) = &self.memory {
+            let text_of_stat = text(&memory.stat, buffer);
+            stat = text_of_stat.map_or_else(Default::default, |stat| parse::keyed_all(stat, keys));
+            limit = text(&memory.max, buffer).and_then(parse::number);
+        }
+        let [inactive_file, rss, cache, kernel] = stat;
         Ok(Usage {
             inactive_file: need("memory statistics", inactive_file)?,
             memory_limit: limit.unwrap_or(u64::MAX),

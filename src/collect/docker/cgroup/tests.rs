@@ -160,7 +160,7 @@ fn in_v1(path: &str) -> String {
 
 fn usage_v1() -> (u64, Usage) {
     let usage = Usage {
-        memory: 4_128_768,
+        memory: Some(4_128_768),
         inactive_file: 3_219_456,
         memory_limit: 67_108_864,
         rss: Some(53_248),
@@ -189,7 +189,7 @@ fn usage_v1() -> (u64, Usage) {
 
 fn usage_v2() -> (u64, Usage) {
     let usage = Usage {
-        memory: 51_204_096,
+        memory: Some(51_204_096),
         inactive_file: 8_658_944,
         memory_limit: 67_108_864,
         rss: Some(40_370_176),
@@ -294,7 +294,7 @@ fn a_container_of_an_engine_in_a_container_has_its_own_figures() {
     tree.write(&format!("cgroup{outer}/memory.current"), "99999744\n");
     assert_eq!(tree.read(ID), usage_v2());
     // The outer one's includes it, wherever its first process has gone.
-    assert_eq!(tree.read(OTHER).1.memory, 99_999_744);
+    assert_eq!(tree.read(OTHER).1.memory, Some(99_999_744));
 }
 
 #[test]
@@ -351,6 +351,28 @@ fn controllers_that_are_not_there_leave_their_figures_out() {
     tree.write(&format!("cgroup{group}/cpu.stat"), cpu_stat);
     assert_eq!(tree.read(ID), (usage_v2().0, absent));
 
+    // A kernel that was started with cgroup_disable=memory.
+    let tree = Tree::v2(&group, &group);
+    for file in ["current", "stat", "max", "events", "pressure"] {
+        tree.remove(&format!("cgroup{group}/memory.{file}"));
+    }
+    let pressure = usage_v2().1.pressure.map(|pressure| Pressures {
+        memory: None,
+        ..pressure
+    });
+    let absent = Usage {
+        memory: None,
+        inactive_file: 0,
+        memory_limit: HOST_MEMORY,
+        rss: None,
+        cache: None,
+        kernel: None,
+        oom_kills: None,
+        pressure,
+        ..usage_v2().1
+    };
+    assert_eq!(tree.read(ID), (usage_v2().0, absent));
+
     let tree = Tree::v1();
     let absent = Usage {
         pids: None,
@@ -365,9 +387,9 @@ fn controllers_that_are_not_there_leave_their_figures_out() {
 }
 
 #[test]
-fn without_cpu_or_memory_a_container_cannot_be_measured() {
+fn without_cpu_time_or_with_a_part_of_the_memory_a_container_cannot_be_measured() {
     let group = format!("/docker/{ID}");
-    for needed in ["cpu.stat", "memory.current", "memory.stat", "memory.max"] {
+    for needed in ["cpu.stat", "memory.stat", "memory.max"] {
         let tree = Tree::v2(&group, &group);
         let path = tree.path(&format!("cgroup{group}/{needed}"));
         fs::remove_file(&path).unwrap();
@@ -440,9 +462,9 @@ fn what_is_read_is_as_it_is_now() {
         let Reading { usage, .. } = files.read(None, false, &mut buffer, HOST_MEMORY).unwrap();
         usage.memory
     };
-    assert_eq!(memory("99999744\n"), 99_999_744);
+    assert_eq!(memory("99999744\n"), Some(99_999_744));
     // Nothing of a longer text before it is left.
-    assert_eq!(memory("8192\n"), 8192);
+    assert_eq!(memory("8192\n"), Some(8192));
 }
 
 #[test]

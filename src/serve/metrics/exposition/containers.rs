@@ -87,12 +87,12 @@ fn memory(families: &mut Families<'_>, all: &[Container], host_memory: f64) -> f
     families.gauge(
         "container_memory_working_set_bytes",
         "Memory in use, without inactive file cache",
-        each(all, |one| Some(one.memory_usage as f64)),
+        each(all, |one| Some(one.memory_usage? as f64)),
     )?;
     families.gauge(
         "container_memory_usage_bytes",
         "Memory in use, with all file cache",
-        each(all, |one| Some(one.memory_with_cache as f64)),
+        each(all, |one| Some(one.memory_with_cache? as f64)),
     )?;
     families.gauge(
         "container_memory_rss",
