@@ -3,7 +3,7 @@ import collections
 import subprocess
 import time
 
-from figures import compare, sources
+from figures import LONGEST_ROUND, compare, sources
 from logs import NUMBERED
 from vm import ByHand, HAND_KEY, Stream, image, inspect, note, remove_all, row, run, shell, start, told, wait
 
@@ -18,7 +18,7 @@ def check_figures(what, agent):
         if not isinstance(one['State'].get('Health'), dict) or not one['State']['Health'].get('Status'):
             one['State']['Health'] = None
     before = {name: sources(one) for name, one in known.items()}
-    seen = agent.snapshot(3)
+    seen = agent.snapshot(2, measured_after=time.time() + LONGEST_ROUND)
     after = {name: sources(one) for name, one in known.items()}
     found = {one['name'].lstrip('/'): one for one in seen['containers']}
     # Told in other words by Podman: whole seconds, a limit of processes that is always there, the image without its digest.

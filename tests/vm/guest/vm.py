@@ -1,4 +1,5 @@
 """What the parts of the trial share: commands, containers, the agent's stream, and the rows of the report."""
+import datetime
 import json
 import os
 import socket
@@ -119,8 +120,9 @@ class Stream:
         self.close()
 
 
-def snapshot(count=2, options=None, port=9000, secret=None):
-    """The last of so many snapshots. Those after the first have rates, and none is from before the call."""
+def snapshot(count=2, options=None, port=9000, secret=None, measured_after=None):
+    """The last of so many snapshots, of which those after the first have rates. With `measured_after`, in Unix seconds, it
+    goes on until the containers were measured later than that: a busy host measures them less often."""
     def connect():
         try:
             return Stream(options, port, secret)
@@ -129,7 +131,16 @@ def snapshot(count=2, options=None, port=9000, secret=None):
     with wait('a connection to the agent', connect, 60) as stream:
         for _ in range(count - 1):
             stream.next()
-        return stream.next()
+        while True:
+            seen = stream.next()
+            collected_at = seen['sources']['docker']['collected_at']
+            if measured_after is None or (collected_at and seconds(collected_at) > measured_after):
+                return seen
+
+
+def seconds(timestamp):
+    """A timestamp of a snapshot, in Unix seconds."""
+    return datetime.datetime.fromisoformat(timestamp.replace('Z', '+00:00')).timestamp()
 
 
 class ByHand:
@@ -145,8 +156,8 @@ class ByHand:
         self.log = open('/root/by-hand.log', 'w')
         self.process = subprocess.Popen(command, env=environment, stderr=self.log)
 
-    def snapshot(self, count=2, options=None):
-        return snapshot(count, options, self.port, HAND_KEY)
+    def snapshot(self, count=2, options=None, measured_after=None):
+        return snapshot(count, options, self.port, HAND_KEY, measured_after)
 
     def __enter__(self):
         return self
