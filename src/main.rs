@@ -53,7 +53,7 @@ fn run() -> i32 {
     let kept = privileges::keep_only_what_is_used(&settings.collect);
     let log = telemetry::start(&settings.telemetry);
     if let Err(error) = kept {
-        tracing::warn!(%error, "the privilege to read the files of others is not used, but cannot be given up");
+        tracing::warn!(%error, "CAP_DAC_READ_SEARCH is not needed, but cannot be given up");
     }
     let outcome = block_on(app::run(settings));
     drop(log);

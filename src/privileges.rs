@@ -1,8 +1,8 @@
 //! The one privilege that the systemd unit grants: to read files that belong to others (`CAP_DAC_READ_SEARCH`).
 //!
 //! With it the agent reads the files of container logs, which are root's. Without it the engine must be asked for each line,
-//! which costs the engine much more than it costs the agent. An agent that reads no such files gives the privilege up before
-//! it does anything else: above all one that reaches the engine through a proxy, since that was not given more on purpose.
+//! which costs the engine CPU time. An agent that reads no such files gives the privilege up once it has read its settings,
+//! before it starts a thread: above all one that reaches the engine through a proxy, since that was not given more on purpose.
 
 use std::io;
 

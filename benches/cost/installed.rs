@@ -1,7 +1,6 @@
 //! The agent as the package installs it: a user of its own, in the group of Docker's socket, with the one capability that the
 //! unit grants, beside an agent of root's.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
@@ -14,7 +13,7 @@ use crate::load::{Load, median};
 use crate::plan::Plan;
 use crate::row::Row;
 
-/// A user that is nobody else's.
+/// The id of a user that no account on the host has.
 const USER: &str = "64321";
 const SOCKET: &str = "/var/run/docker.sock";
 
@@ -33,8 +32,8 @@ pub(crate) fn measure(plan: &Plan, count: usize) -> Row {
     row
 }
 
-/// Both at the same time, in as many windows for each order in which they were started: the second finds more in the kernel's
-/// caches.
+/// Compares the own CPU of both while they run at the same time. Half of the windows are with each order of their starts: the
+/// agent that is started second finds more in the kernel's caches.
 pub(crate) fn compare(plan: &Plan, count: usize, bars: &mut Bars) {
     eprintln!("measuring: as installed beside root");
     let mut ratios = Vec::new();
@@ -57,11 +56,9 @@ pub(crate) fn compare(plan: &Plan, count: usize, bars: &mut Bars) {
             ratios.push(of(&installed, &before[0]) / of(&root, &before[1]));
         }
     }
-    let mut all = String::new();
-    for ratio in &ratios {
-        let _ = write!(all, " {ratio:.2}");
-    }
-    println!("\nown CPU as installed, in times of root's, in windows side by side:{all}");
+    let all: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+    let all = all.join(" ");
+    println!("\nown CPU as installed, in times of root's, in windows side by side: {all}");
     let what = format!("own CPU as installed in times of root's, {count} containers");
     // Half of the windows of each order.
     let halves = ratios.chunks(plan.windows).map(median);

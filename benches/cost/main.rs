@@ -1,8 +1,8 @@
 //! What the agent costs its host, beside other ways of watching containers: `make bench`.
 //!
 //! At each number of containers, each of which logs a line a second, it measures an idle engine, then the agent with
-//! one client at the default intervals, as root and as the package installs it ([`installed`]), then an idle engine again; at some numbers also what the other ways cost that
-//! the engine offers ([`ways`]), other agents ([`peers`]), the agent at 100 ms intervals, its system calls ([`calls`]), its terminal
+//! one client at the default intervals, as root and as the package installs it ([`installed`]), then an idle engine again;
+//! at some numbers also what the other ways cost that the engine offers ([`ways`]), other agents ([`peers`]), the agent at 100 ms intervals, its system calls ([`calls`]), its terminal
 //! view ([`view`]), a scrape by Prometheus ([`scrape`])
 //! and one agent that runs on meanwhile ([`soak`]). Before all that, what a reading of the host takes ([`host`]). CPU is in seconds per minute, as medians of windows; what is
 //! induced in the engine (dockerd, containerd and the shims) is over the mean of the idle windows before and after.
@@ -107,19 +107,24 @@ fn measure(plan: &Plan, count: usize, bare: Option<&Calls>, bars: &mut Bars) {
     let between = Idle::measure(plan);
     println!("engine idle, s/min: before the agent {before}; after it {between}\n");
     let mut rows = Vec::new();
-    if let Some((row, heard)) = agent {
+    let (row, heard) = agent.unzip();
+    if let Some(row) = row {
         let row = row.over(&before, &between);
         row.check(count, bars);
         rows.push(row);
-        if let Some(row) = as_installed {
-            let row = row.over(&before, &between);
-            row.check_engine("as installed", count, bars);
-            rows.push(row);
-        }
+    }
+    if let Some(row) = as_installed {
+        let row = row.over(&before, &between);
+        row.check_engine("as installed", count, bars);
+        rows.push(row);
+    }
+    if !rows.is_empty() {
         row::print(&rows);
-        if count > 0 && plan.has("installed") {
-            installed::compare(plan, count, bars);
-        }
+    }
+    if count > 0 && plan.has("installed") {
+        installed::compare(plan, count, bars);
+    }
+    if let Some(heard) = heard {
         print_ages(count, &heard, bars);
         print_starts(plan, count, bars);
     }

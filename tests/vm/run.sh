@@ -4,7 +4,8 @@
 #
 #   run.sh [PART...]       the parts are the functions part_… in tests/vm/guest; all of them where none is named
 #
-# SUITE=trixie, or forky. VM_PORT=2222: where the machine's ssh is, on the loopback. VM_NICE=0.
+# SUITE=trixie, or forky. VM_PORT=2222: where the machine's ssh is, on the loopback. VM_NICE=0. VM_KEEP_PACKAGE=1 takes the package
+# and the image of the run before.
 # The image is made once (2 to 14 minutes); the parts take about 40 minutes without KVM.
 set -euo pipefail
 

@@ -277,10 +277,10 @@ pub(crate) fn of_lists() -> Vec<Oddity> {
     ] {
         all.push(Oddity::in_list(name, entry, false));
     }
-    // The list itself is none the worse for an entry that is there twice.
     let long = json!({"long": "x".repeat(2 << 20)});
     let long = with(usual(), "/Labels", long);
     all.push(Oddity::in_list("2 MiB", long, true));
+    // The list itself is none the worse for an entry that is there twice.
     let twice = format!("{},{}", usual(), usual());
     all.push(Oddity::in_list("the same twice", twice, true));
     all

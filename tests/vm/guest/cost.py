@@ -23,7 +23,8 @@ def window():
 
 
 def added(what, most):
-    """A row: the engine's CPU with the installed agent and a client beside that without, by turns."""
+    """A row: the engine's CPU with the installed agent and a client beside that without, by turns. `most` is in seconds of the
+    emulated processor, which is some 25 times slower than a real one."""
     with_agent, without = [], []
     for _ in range(3):
         run('systemctl', 'stop', UNIT)
@@ -37,7 +38,6 @@ def added(what, most):
             with_agent.append(window())
     noise = max(without) - min(without)
     difference = statistics.median(with_agent) - statistics.median(without)
-    # The emulated processor is some 25 times slower than the host's.
     row(what, difference <= max(most, noise), f"{difference:+.2f} s ({statistics.median(with_agent):.2f} beside "
         f"{statistics.median(without):.2f} in {WINDOW} s; without the agent they differ by {noise:.2f})")
 

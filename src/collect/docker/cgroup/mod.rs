@@ -348,6 +348,7 @@ impl V2Files {
 
     fn complete(&self, begun: Usage, buffer: &mut Vec<u8>) -> Result<Usage, KernelError> {
         let keys = ["inactive_file", "anon", "file", "kernel"];
+        // Where memory is not counted, none of it is inactive cache.
         let (mut stat, mut limit) = ([Some(0), None, None, None], None);
         if let Some(memory) = &self.memory {
             let text_of_stat = text(&memory.stat, buffer);
