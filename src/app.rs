@@ -22,7 +22,6 @@ use crate::collect::docker::{self, ContainerSource, Containers, DockerCollector}
 use crate::collect::logs::{LogCollector, LogSource};
 use crate::collect::system::{self, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
-use crate::memory;
 use crate::messages::{Reports, StopCollecting, StopPublishing};
 use crate::nats::{self, NatsPublisher};
 use crate::renewal::Renewal;
@@ -94,7 +93,6 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let publishing = nats
         .map(|nats| Publishing::start(nats, aggregator))
         .transpose()?;
-    actix_rt::spawn(give_memory_back());
 
     let signal = signals.until_end(&renewal).await;
     info!(signal, "stopping");
@@ -354,20 +352,6 @@ fn connections_within(files: u64, kept: u64) -> (usize, usize) {
     let left = files.saturating_sub(kept);
     let in_all = usize::try_from(left - FILES_BESIDE_CLIENTS.min(left / 2)).unwrap_or(usize::MAX);
     (in_all, in_all - in_all.div_ceil(16))
-}
-
-/// Others that allocate meanwhile wait for it; how long it took is in the log, at `debug`.
-async fn give_memory_back() {
-    let mut after = memory::GIVE_BACK_FIRST;
-    loop {
-        sleep(std::mem::replace(&mut after, memory::GIVE_BACK_EVERY)).await;
-        let started = Instant::now();
-        memory::give_back();
-        debug!(
-            duration_us = started.elapsed().as_micros() as u64,
-            "memory given back"
-        );
-    }
 }
 
 fn arbiter() -> io::Result<Arbiter> {

@@ -25,7 +25,7 @@
 //! * [`command_line`]: what can be said there.
 //! * [`renewal`]: keys and certificates that change meanwhile.
 //! * [`supervisor`]: what systemd is told.
-//! * [`memory`], [`secrets`] and [`telemetry`]: the process's allocator, what it keeps to itself, and its log.
+//! * [`secrets`] and [`telemetry`]: what the process keeps to itself, and its log.
 //!
 //! A stage imports `settings`, `model`, `messages` and `supervisor`, and no other stage: stages meet as
 //! recipients of messages, wired in [`app`]. An actor is a thin shell around plain functions.
@@ -39,7 +39,8 @@ pub mod collect;
 pub mod command_line;
 #[cfg(test)]
 mod fuzzing;
-pub mod memory;
+#[cfg(test)]
+mod recorded;
 pub mod messages;
 pub mod model;
 pub mod nats;

@@ -10,7 +10,7 @@ use system_agent::client::{Connector, Identity, Trust, TrustError, host_name};
 use system_agent::command_line::{Arguments, CheckTarget, Command, Watch};
 use system_agent::settings::{ApiKey, ApiKeys, CollectSettings, NatsLogin, Problems, Settings};
 use system_agent::watch::{self, Fleet, Watched};
-use system_agent::{app, check, memory, privileges, secrets, snapshot, telemetry};
+use system_agent::{app, check, privileges, secrets, snapshot, telemetry};
 use zeroize::Zeroizing;
 
 /// How often `watch` looks at this host, unless the environment says otherwise.
@@ -23,9 +23,6 @@ const BAD_CONFIGURATION: i32 = 78;
 fn main() {
     telemetry::abort_on_panic();
     let command = Arguments::parse().command;
-    if let None | Some(Command::Run) = command {
-        memory::be_frugal();
-    }
     secrets::forbid_dumps();
     let status = match command {
         None | Some(Command::Run) => run(),

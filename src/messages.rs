@@ -51,6 +51,8 @@ pub struct AgentUsage {
     pub engine_cpu_percent: Option<f64>,
     /// Resident memory in bytes.
     pub memory_rss: u64,
+    /// The part of it that no file is behind, in bytes.
+    pub memory_anon: Option<u64>,
 }
 
 /// One reading of the engine's running containers.

@@ -669,6 +669,39 @@ mod tests {
         assert_eq!(encoded.variants(), 3);
     }
 
+    /// What the build before the one that moved the outputs into one stage sent for a recorded snapshot.
+    #[test]
+    fn the_lines_are_byte_for_byte_what_they_were() {
+        let recorded = include_str!("../../tests/fixtures/snapshot.json");
+        let mut snapshot: Snapshot = serde_json::from_str(recorded).unwrap();
+        let events = std::mem::take(&mut snapshot.events);
+        let mut newest = Events::default();
+        events.into_iter().for_each(|event| newest.push(event));
+        let odd = ["2026-01-01T00:00:00Z a", "2026-01-01T00:00:01Z \u{1b}[31m\"ä\u{fffd}\t\\", ""];
+        let logs = LogSample {
+            logs: Arc::new([("db".to_owned(), log("1", &odd, 12, 5)), ("web".to_owned(), log("2", &["q"], 9, 0))].into()),
+            ended: Arc::new(vec![ended("gone", "9", 8, None), ended("web", "0", 3, Some(log("0", &["last"], 3, 0)))]),
+            ..LogSample::default()
+        };
+        snapshot.logs = Arc::clone(&logs.logs);
+        let told = newest.end().saturating_sub(1);
+        let mut encoded = Encoded::new(snapshot, logs, Arc::new(newest), told);
+        let before = since(6, &[("0", 2), ("1", 3), ("9", 6)]);
+        let mut lines = String::new();
+        for (options, since) in [
+            ("{}", None),
+            (r#"{"sections":["system"]}"#, None),
+            (r#"{"sections":["docker_meta","events"]}"#, Some(&before)),
+            (r#"{"sections":[]}"#, None),
+            (r#"{"logs":"new"}"#, None),
+            (r#"{"logs":"new","sections":["logs","events"]}"#, Some(&before)),
+        ] {
+            let line = made(&mut encoded, options, since);
+            lines += &format!("{options}\n{}", String::from_utf8(bytes(&line, 17)).unwrap());
+        }
+        crate::recorded::compare("wire/lines.txt", &lines);
+    }
+
     #[test]
     fn what_is_kept_for_those_who_are_behind_is_bounded() {
         let mut encoded = encoded(LogSample::default());

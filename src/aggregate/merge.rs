@@ -94,6 +94,7 @@ pub fn compose(newest: &Newest, seq: u64, clients: usize) -> Snapshot {
             cpu_percent: system.agent.cpu_percent,
             engine_cpu_percent: system.agent.engine_cpu_percent,
             memory_rss: system.agent.memory_rss,
+            memory_anon: system.agent.memory_anon,
             connections_closed_early: Some(newest.reports.connections_closed_early()),
             certificate_expires_at: newest.reports.certificate_expires().map(Timestamp),
             skipped: 0,

@@ -111,8 +111,12 @@ pub struct AgentInfo {
     /// they cannot be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_cpu_percent: Option<f64>,
-    /// The agent's resident memory, in bytes. Source: `/proc/self/statm`.
+    /// The agent's resident memory, in bytes: its own, and the pages of its program that are mapped. Source: `/proc/self/statm`.
     pub memory_rss: u64,
+    /// The part of it that no file is behind, in bytes: what the kernel could not drop without swapping. `RssAnon` in
+    /// `/proc/self/status`. Source: `/proc/self/statm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_anon: Option<u64>,
     /// Connections, to whichever of the agent's sockets, whose peer closed them before it had sent anything, since the agent
     /// began: health checks do that.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -345,11 +345,29 @@ impl Processes {
     }
 }
 
-/// The agent's own resident memory, in pages, to the page. In `stat` it is what each CPU has added up for itself, which may be a MiB
+/// The agent's own resident memory, in pages.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct OwnPages {
+    resident: u64,
+    /// Those that no file is behind.
+    anonymous: u64,
+}
+
+/// The agent's own resident memory, to the page. In `stat` it is what each CPU has added up for itself, which may be a MiB
 /// away: that will do for a list of the largest, and not for the agent's account of itself.
-fn own_resident() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    statm.split_ascii_whitespace().nth(1)?.parse().ok()
+fn own_pages() -> Option<OwnPages> {
+    parse_statm(&std::fs::read_to_string("/proc/self/statm").ok()?)
+}
+
+/// `statm` has, in pages: size, resident, shared, and others. What it calls shared are pages of files and of shared memory.
+fn parse_statm(text: &str) -> Option<OwnPages> {
+    let mut fields = text.split_ascii_whitespace().skip(1);
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    let (resident, shared) = (next()?, next()?);
+    Some(OwnPages {
+        resident,
+        anonymous: resident.saturating_sub(shared),
+    })
 }
 
 impl OwnUsage {
@@ -372,10 +390,12 @@ impl OwnUsage {
             _ => 0.0,
         };
         self.before = Some((stat.used, now));
+        let pages = own_pages();
         self.last = AgentUsage {
             cpu_percent: figure(percent, 2),
             engine_cpu_percent: None,
-            memory_rss: own_resident().unwrap_or(stat.resident) * page_size() as u64,
+            memory_rss: pages.map_or(stat.resident, |pages| pages.resident) * page_size() as u64,
+            memory_anon: pages.map(|pages| pages.anonymous * page_size() as u64),
         };
         Ok(self.last)
     }
@@ -567,12 +587,24 @@ fn share(part: u64, whole: u64) -> f64 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Found, Processes, Users, effective_user, parse, top};
+    use super::{Found, OwnPages, Processes, Users, effective_user, own_pages, parse, parse_statm, top};
     use crate::collect::system::ContainerNames;
     use crate::settings::HostRoot;
 
     const STAT: &[u8] = b"1234 (a) b (c) S 1 1234 1234 0 -1 4194304 2731 0 10 0 57 31 5 6 20 0 3 0 \
         987654 225280000 4096 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+
+    #[test]
+    fn of_resident_memory_what_is_not_shared_is_anonymous() {
+        let pages = parse_statm("58231 6125 4411 2700 0 8123 0\n");
+        let expected = OwnPages { resident: 6125, anonymous: 1714 };
+        assert_eq!(pages, Some(expected));
+        for odd in ["", "1", "1 2", "1 a 3"] {
+            assert_eq!(parse_statm(odd), None, "{odd}");
+        }
+        let own = own_pages().unwrap();
+        assert!(own.anonymous > 0 && own.anonymous < own.resident, "{own:?}");
+    }
 
     #[test]
     fn names_may_hold_anything() {

@@ -101,5 +101,10 @@ fn agent(families: &mut Families<'_>, agent: &AgentInfo) -> fmt::Result {
         "process_resident_memory_bytes",
         "The agent's resident memory",
         alone(agent.memory_rss as f64),
+    )?;
+    families.gauge(
+        "system_agent_memory_anon_bytes",
+        "The part of the agent's resident memory that no file is behind",
+        if_any(agent.memory_anon.map(|bytes| bytes as f64)),
     )
 }

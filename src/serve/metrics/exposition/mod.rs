@@ -353,6 +353,13 @@ mod tests {
         assert!(line("restarting").is_some() && line("running").is_none());
     }
 
+    /// What the build before the one that made a table of the figures wrote for a recorded snapshot.
+    #[test]
+    fn the_figures_are_byte_for_byte_what_they_were() {
+        crate::recorded::compare("wire/metrics.txt", &written(snapshot(), Format::Classic));
+        crate::recorded::compare("wire/openmetrics.txt", &written(snapshot(), Format::OpenMetrics));
+    }
+
     #[test]
     fn of_what_was_never_read_nothing_is_said() {
         let mut snapshot = snapshot();
