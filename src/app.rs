@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, Addr, Recipient};
 use actix_rt::Arbiter;
@@ -12,9 +12,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::system::uname;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::aggregate::{Aggregator, Newest};
 use crate::announcement::announce;
@@ -23,9 +23,10 @@ use crate::collect::logs::{LogCollector, LogSource};
 use crate::collect::system::{self, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
 use crate::messages::{Reports, StopCollecting, StopPublishing};
-use crate::nats::{self, NatsPublisher};
+use crate::publish::http::{MOST_SCRAPERS, Metrics};
+use crate::publish::nats::NatsPublisher;
+use crate::publish::socket::{Listener, MOST_WAITING, Room, Subscriptions, Threads};
 use crate::renewal::Renewal;
-use crate::serve::{Listener, MOST_SCRAPERS, MOST_WAITING, Metrics, Room, Subscriptions, Threads};
 use crate::settings::{CollectSettings, ContainerStats, NatsSettings, ServeSettings, Settings};
 use crate::supervisor::Supervisor;
 
@@ -267,14 +268,11 @@ impl Publishing {
     fn start(settings: NatsSettings, aggregator: &Addr<Aggregator>) -> io::Result<Self> {
         let thread = arbiter()?;
         let (ending, ended) = oneshot::channel();
-        let subscriptions = nats::Subscriptions {
-            subscribe: aggregator.clone().recipient(),
-            catch_up: aggregator.clone().recipient(),
-        };
+        let aggregator = aggregator.clone().recipient();
         // As snapshots name it.
         let host = uname().nodename().to_string_lossy().into_owned();
         NatsPublisher::start_in_arbiter(&thread.handle(), move |_| {
-            NatsPublisher::new(settings, &host, subscriptions, ending)
+            NatsPublisher::new(settings, &host, aggregator, ending)
         });
         Ok(Self {
             ended,

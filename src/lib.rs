@@ -4,12 +4,11 @@
 //! Data flows one way, and the modules say so, in this order:
 //!
 //! ```text
-//!  collect                         aggregate                serve
+//!  collect                         aggregate                publish
 //!  SystemCollector ──┐
 //!  DockerCollector ──┼─ Collected ─▶ Aggregator ─ Delivery ─▶ ClientSession ─▶ client
 //!  LogCollector    ──┘               one encoding   │         one per connection
-//!                                                   │         nats
-//!                                                   └──────▶  NatsPublisher ─▶ server
+//!                                                   └──────▶  NatsPublisher, HTTP server
 //! ```
 //!
 //! * [`settings`]: the environment, checked; all problems at once.
@@ -17,8 +16,9 @@
 //! * [`messages`]: everything that actors tell one another.
 //! * [`collect`]: stage 1, one actor per source, each at its own interval.
 //! * [`aggregate`]: stage 2, the newest of each source, composed and encoded once a tick.
-//! * [`serve`]: stage 3, the socket and one actor per authenticated client.
-//! * [`nats`]: beside it, what is published to a NATS server.
+//! * [`published`]: the snapshot of a tick, as every output is handed it.
+//! * [`publish`]: stage 3, one folder an output: the socket with one actor per authenticated client, the HTTP server for
+//!   Prometheus, what is published to a NATS server.
 //! * [`app`]: the daemon: wiring, signals, the order of stopping; `announcement` is what it says first.
 //! * [`check`], [`snapshot`] and [`watch`]: the commands beside the daemon.
 //! * [`client`]: a client of agents.
@@ -27,7 +27,7 @@
 //! * [`supervisor`]: what systemd is told.
 //! * [`secrets`] and [`telemetry`]: what the process keeps to itself, and its log.
 //!
-//! A stage imports `settings`, `model`, `messages` and `supervisor`, and no other stage: stages meet as
+//! A stage imports `settings`, `model`, `messages`, `published` and `supervisor`, and no other stage: stages meet as
 //! recipients of messages, wired in [`app`]. An actor is a thin shell around plain functions.
 
 pub mod aggregate;
@@ -39,15 +39,15 @@ pub mod collect;
 pub mod command_line;
 #[cfg(test)]
 mod fuzzing;
-#[cfg(test)]
-mod recorded;
 pub mod messages;
 pub mod model;
-pub mod nats;
 pub mod privileges;
+pub mod publish;
+pub mod published;
+#[cfg(test)]
+mod recorded;
 pub mod renewal;
 pub mod secrets;
-pub mod serve;
 pub mod settings;
 pub mod snapshot;
 pub mod supervisor;

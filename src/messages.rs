@@ -1,18 +1,15 @@
-//! Every message between actors, in flow order: collect → aggregate → serve.
+//! Every message between actors, in flow order: collect → aggregate → publish.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Message, Recipient};
-use bytes::Bytes;
 
-use crate::model::{
-    Container, ContainerMeta, Encoding, Events, HostInfo, LogLines, Logs, Options, Positions,
-    Snapshot, SystemMetrics, Variant, Via,
-};
+use crate::model::{Container, ContainerMeta, Events, HostInfo, Options, SystemMetrics, Via};
+pub use crate::model::{EndedLog, LogSample};
+use crate::published::{EncodedSnapshot, Published, Since};
 
 /// What a collector publishes after each round.
 #[derive(Debug, Clone, Message)]
@@ -70,34 +67,6 @@ pub struct DockerSample {
     pub via: Via,
     /// Why not all of them come from the kernel.
     pub via_reason: Option<String>,
-}
-
-/// One reading of the running containers' logs.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct LogSample {
-    /// The `logs` section.
-    pub logs: Arc<Logs>,
-    /// The logs of containers that have ended, those that ended first at the front.
-    pub ended: Arc<Vec<EndedLog>>,
-    /// How far all these logs have been read.
-    pub positions: Arc<Positions>,
-    /// Where the lines come from.
-    pub via: Via,
-    /// Why not all of them come from the engine's files.
-    pub via_reason: Option<String>,
-}
-
-/// The log of a container that has ended, and may be started again.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EndedLog {
-    /// The container's name, without the slash.
-    pub name: String,
-    /// The container's id.
-    pub container: Arc<str>,
-    /// How far it has been read.
-    pub position: u64,
-    /// Its last lines; none once they are old.
-    pub lines: Option<Arc<LogLines>>,
 }
 
 /// What snapshots tell of the agent's own sockets and certificate. It is shared, as it goes against the stages' order, and a message
@@ -158,10 +127,6 @@ pub struct StopCollecting;
 /// The number of a connection, for the log and the list of subscribers.
 pub type ClientId = u64;
 
-/// From this number on subscribers are parts of the agent itself, and do not count as clients: as many connections as there
-/// are numbers before it never come.
-pub const FIRST_OF_THE_AGENTS_OWN: ClientId = 1 << 63;
-
 /// From a session to the aggregator: send me snapshots, the newest one at once.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -193,18 +158,27 @@ pub struct Unsubscribe {
     pub client: ClientId,
 }
 
-/// From whoever shows figures in a form of its own to the aggregator: which snapshot is the newest? None before the first.
+/// From an output to the aggregator: which snapshot is the newest? None before the first.
 #[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "Option<Published>")]
+#[rtype(result = "Option<Arc<Published>>")]
 pub struct NewestSnapshot;
 
-/// A snapshot, and when it was published.
-#[derive(Debug, Clone)]
-pub struct Published {
-    /// Without events: each is told once, and has been.
-    pub snapshot: Arc<Snapshot>,
-    /// By the monotonic clock.
-    pub at: Instant,
+/// From an output to the aggregator: hand me every snapshot, the newest one at once.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct AddOutput {
+    /// Where they go.
+    pub output: Recipient<Publication>,
+}
+
+/// From the aggregator to an output that it hands every snapshot.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub enum Publication {
+    /// The next snapshot.
+    Published(Arc<Published>),
+    /// The agent is stopping: finish within this time.
+    End(Duration),
 }
 
 /// From the aggregator to a session.
@@ -225,88 +199,6 @@ pub enum Delivery {
 pub struct StopPublishing {
     /// How long a session may take to finish its line and close.
     pub within: Duration,
-}
-
-/// A snapshot's line, encoded once and shared by all sessions that asked for the same.
-///
-/// Only `agent.skipped` differs between them. It is the last field of the line, so that each
-/// session ends the shared bytes with its own count.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EncodedSnapshot {
-    /// The snapshot's number.
-    pub seq: u64,
-    /// The number of the snapshot after which its log lines are new; none where it holds the
-    /// newest, whatever was sent before.
-    pub follows: Option<u64>,
-    /// The number of the last event before those in it; none where it holds no events.
-    pub events_after: Option<u64>,
-    /// Where the next one may follow on.
-    pub since: Since,
-    /// What it holds, and how it is written.
-    pub variant: Variant,
-    /// All of the line up to the value of `skipped`.
-    pub shared: Bytes,
-}
-
-/// What a snapshot has said of what happens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Since {
-    /// The snapshot's number.
-    pub seq: u64,
-    /// How far the logs in it had been read.
-    pub positions: Arc<Positions>,
-    /// The number of the last event in it, or before it.
-    pub events: u64,
-}
-
-/// The end of a line.
-#[derive(Debug, Clone, Copy)]
-pub struct Ending {
-    bytes: [u8; Self::LONGEST],
-    length: usize,
-}
-
-impl EncodedSnapshot {
-    /// Whether log lines or events are missing for a client that was sent `since` last.
-    #[must_use]
-    pub fn lacks_something_after(&self, since: &Since) -> bool {
-        self.follows.is_some_and(|follows| follows != since.seq)
-            || self.events_after.is_some_and(|after| after > since.events)
-    }
-
-    /// The end of the line for a client that missed `skipped` snapshots.
-    #[must_use]
-    pub fn ending(&self, skipped: u64) -> Ending {
-        let mut ending = Ending {
-            bytes: [0; Ending::LONGEST],
-            length: 0,
-        };
-        if self.variant.encoding == Encoding::Zstd {
-            // The last block of the frame, as it is: its length and two bits for its type, one for last.
-            ending.length = 3;
-        }
-        // Always fits.
-        let mut room = &mut ending.bytes[ending.length..];
-        let _ = writeln!(room, "{skipped}}}}}");
-        let left = room.len();
-        let text = Ending::LONGEST - ending.length - left;
-        ending.length += text;
-        if self.variant.encoding == Encoding::Zstd {
-            ending.bytes[0] = (text as u8) << 3 | 1;
-        }
-        ending
-    }
-}
-
-impl Ending {
-    /// A block's header, 20 digits, `}}` and the line's end.
-    const LONGEST: usize = 26;
-}
-
-impl AsRef<[u8]> for Ending {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::path::Path;
 
 /// Compares what this build puts out with what is recorded in `file`. With `UPDATE_RECORDED=1` it is recorded anew.
 pub(crate) fn compare(file: &str, now: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(file);
     if std::env::var_os("UPDATE_RECORDED").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, now).unwrap();

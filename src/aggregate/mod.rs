@@ -1,6 +1,5 @@
-//! STAGE 2: the newest sample of each source → a complete snapshot → every session.
+//! STAGE 2: the newest sample of each source → a complete snapshot → every output and session.
 
-mod encode;
 mod merge;
 mod source;
 mod subscribers;
@@ -12,18 +11,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, StreamHandler};
+use actix::dev::SendError;
+use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler};
 use futures_util::stream;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, error};
 
 use crate::messages::{
-    CatchUp, Collected, Delivery, DockerSample, LogSample, NewestSnapshot, Published,
+    AddOutput, CatchUp, Collected, Delivery, DockerSample, LogSample, NewestSnapshot, Publication,
     StopPublishing, Subscribe, SystemSample, Unsubscribe,
 };
 use crate::model::{Events, Positions};
+use crate::published::Published;
 use crate::supervisor::Supervisor;
-use encode::Encoded;
 use subscribers::Subscribers;
 
 /// How long the first snapshot waits for sources that have not answered yet. Docker 20.10 takes
@@ -37,9 +37,9 @@ pub struct Aggregator {
     newest: Newest,
     seq: u64,
     /// The newest snapshot.
-    encoded: Option<Encoded>,
-    /// When that was published.
-    published: Instant,
+    published: Option<Arc<Published>>,
+    /// Each is handed every snapshot.
+    outputs: Vec<Recipient<Publication>>,
     /// How far the logs had been read when they were read last.
     positions: Arc<Positions>,
     /// What had happened to containers when the engine was asked last.
@@ -70,8 +70,8 @@ impl Aggregator {
             interval,
             newest,
             seq: 0,
-            encoded: None,
-            published: Instant::now(),
+            published: None,
+            outputs: Vec::new(),
             positions: Arc::default(),
             events: Arc::default(),
             subscribers: Subscribers::default(),
@@ -100,19 +100,27 @@ impl Aggregator {
         if let Some(sample) = self.newest.docker.sample() {
             self.events = Arc::clone(&sample.events);
         }
-        let events = Arc::clone(&self.events);
-        let encoded = Encoded::new(snapshot, logs, events, told).after(self.encoded.take());
-        let encoded = self.encoded.insert(encoded);
-        self.published = started;
-        let published = self.subscribers.publish(encoded);
+        let events = (Arc::clone(&self.events), told);
+        let published = Published::new(snapshot, logs, events, started, self.published.as_deref());
+        let published = Arc::new(published);
+        // One whose mailbox is full is handed a later one.
+        let publication = Publication::Published(Arc::clone(&published));
+        self.outputs.retain(|output| {
+            !matches!(
+                output.try_send(publication.clone()),
+                Err(SendError::Closed(_))
+            )
+        });
+        let delivered = self.subscribers.publish(&published);
         debug!(
             seq = self.seq,
             clients = self.subscribers.count(),
-            variants = encoded.variants(),
+            variants = published.lines_made(),
             duration_us = started.elapsed().as_micros() as u64,
             "snapshot published"
         );
-        note(published);
+        note(delivered);
+        self.published = Some(published);
         self.supervisor.ready();
     }
 
@@ -209,7 +217,10 @@ impl Handler<Subscribe> for Aggregator {
         if let Publishing::Stopped(within) = self.publishing {
             subscribe.deliveries.do_send(Delivery::End(within));
         } else {
-            note(self.subscribers.subscribe(subscribe, self.encoded.as_mut()));
+            note(
+                self.subscribers
+                    .subscribe(subscribe, self.published.as_deref()),
+            );
         }
     }
 }
@@ -218,21 +229,32 @@ impl Handler<CatchUp> for Aggregator {
     type Result = ();
 
     fn handle(&mut self, behind: CatchUp, _: &mut Self::Context) {
-        if let Some(newest) = &mut self.encoded {
+        if let Some(newest) = &self.published {
             note(self.subscribers.catch_up(&behind, newest));
         }
     }
 }
 
 impl Handler<NewestSnapshot> for Aggregator {
-    type Result = Option<Published>;
+    type Result = Option<Arc<Published>>;
 
     fn handle(&mut self, NewestSnapshot: NewestSnapshot, _: &mut Self::Context) -> Self::Result {
-        let newest = self.encoded.as_ref()?;
-        Some(Published {
-            snapshot: Arc::clone(newest.snapshot()),
-            at: self.published,
-        })
+        self.published.clone()
+    }
+}
+
+impl Handler<AddOutput> for Aggregator {
+    type Result = ();
+
+    fn handle(&mut self, AddOutput { output }: AddOutput, _: &mut Self::Context) {
+        if let Publishing::Stopped(within) = self.publishing {
+            output.do_send(Publication::End(within));
+            return;
+        }
+        if let Some(newest) = &self.published {
+            output.do_send(Publication::Published(Arc::clone(newest)));
+        }
+        self.outputs.push(output);
     }
 }
 
@@ -254,6 +276,9 @@ impl Handler<StopPublishing> for Aggregator {
         }
         self.publishing = Publishing::Stopped(within);
         self.subscribers.end(&Delivery::End(within));
+        for output in &self.outputs {
+            output.do_send(Publication::End(within));
+        }
     }
 }
 

@@ -7,11 +7,9 @@ use std::sync::Arc;
 use actix::Recipient;
 use actix::dev::SendError;
 
-use super::encode::{Compressor, Encoded};
-use crate::messages::{
-    CatchUp, ClientId, Delivery, EncodedSnapshot, FIRST_OF_THE_AGENTS_OWN, Since, Subscribe,
-};
+use crate::messages::{CatchUp, ClientId, Delivery, Subscribe};
 use crate::model::{LogMode, Options, Section};
+use crate::published::{EncodedSnapshot, Published, Since};
 
 /// The most snapshots back that it is known what they have said. A session that was sent an
 /// older one last says so itself.
@@ -23,7 +21,6 @@ pub(super) struct Subscribers {
     sessions: HashMap<ClientId, Session>,
     /// Of the newest snapshots, oldest first: as many as a session's next one may follow on.
     history: VecDeque<Since>,
-    compressor: Compressor,
 }
 
 struct Session {
@@ -34,17 +31,16 @@ struct Session {
 }
 
 impl Subscribers {
-    /// How many of them are clients.
+    /// How many there are.
     pub(super) fn count(&self) -> usize {
-        let clients = self.sessions.keys();
-        clients.filter(|id| **id < FIRST_OF_THE_AGENTS_OWN).count()
+        self.sessions.len()
     }
 
     /// Takes in a session, and delivers the newest snapshot to it, if there is one.
     pub(super) fn subscribe(
         &mut self,
         subscribe: Subscribe,
-        newest: Option<&mut Encoded>,
+        newest: Option<&Published>,
     ) -> io::Result<()> {
         let Subscribe {
             client,
@@ -57,7 +53,7 @@ impl Subscribers {
             first: None,
         };
         if let Some(newest) = newest {
-            let snapshot = newest.variant(options.variant, None, false, &mut self.compressor)?;
+            let snapshot = newest.line(options.variant, None, false)?;
             session.first = Some(newest.seq());
             // A session's mailbox is empty when it subscribes.
             if session.deliver(snapshot).is_err() {
@@ -74,12 +70,8 @@ impl Subscribers {
 
     /// Delivers a new snapshot to every session that it is meant for. A full mailbox means that
     /// the session is behind: it will get a later snapshot instead.
-    pub(super) fn publish(&mut self, newest: &mut Encoded) -> io::Result<()> {
-        let Self {
-            sessions,
-            history,
-            compressor,
-        } = self;
+    pub(super) fn publish(&mut self, newest: &Published) -> io::Result<()> {
+        let Self { sessions, history } = self;
         let seq = newest.seq();
         let mut failed = Ok(());
         let mut reach = 1;
@@ -96,7 +88,7 @@ impl Subscribers {
                 None => None,
             };
             session.first.get_or_insert(seq);
-            match newest.variant(session.options.variant, since, false, compressor) {
+            match newest.line(session.options.variant, since, false) {
                 Ok(snapshot) => session.deliver(snapshot).is_ok(),
                 Err(error) => {
                     failed = Err(error);
@@ -111,11 +103,11 @@ impl Subscribers {
     }
 
     /// Delivers the newest snapshot to a session that missed some.
-    pub(super) fn catch_up(&mut self, behind: &CatchUp, newest: &mut Encoded) -> io::Result<()> {
+    pub(super) fn catch_up(&mut self, behind: &CatchUp, newest: &Published) -> io::Result<()> {
         if let Some(session) = self.sessions.get(&behind.client) {
             let variant = session.options.variant;
             let since = Some(&behind.since);
-            let snapshot = newest.variant(variant, since, true, &mut self.compressor)?;
+            let snapshot = newest.line(variant, since, true)?;
             // Past a full mailbox: a session asks once, and waits.
             session.deliveries.do_send(Delivery::Snapshot(snapshot));
         }

@@ -9,10 +9,11 @@ use tokio::time::Instant;
 use super::subscribers::MOST_HISTORY;
 use super::{Aggregator, FIRST_SNAPSHOT_WITHIN, Newest, SourceState};
 use crate::messages::{
-    CatchUp, Collected, Delivery, EncodedSnapshot, FIRST_OF_THE_AGENTS_OWN, StopPublishing,
-    Subscribe, SystemSample, Unsubscribe,
+    AddOutput, CatchUp, Collected, Delivery, Publication, StopPublishing, Subscribe, SystemSample,
+    Unsubscribe,
 };
 use crate::model::{LogMode, Options};
+use crate::published::EncodedSnapshot;
 use crate::supervisor::Supervisor;
 
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -36,23 +37,32 @@ impl Handler<Delivery> for Session {
     }
 }
 
-/// One that notes how many clients each snapshot says there are.
-struct Reader(mpsc::UnboundedSender<u64>);
+/// An output that notes the number of each snapshot and how many clients that says there are; none for the end.
+struct Output(mpsc::UnboundedSender<Option<(u64, u64)>>);
 
-impl Actor for Reader {
+impl Actor for Output {
     type Context = Context<Self>;
 }
 
-impl Handler<Delivery> for Reader {
+impl Handler<Publication> for Output {
     type Result = ();
 
-    fn handle(&mut self, delivery: Delivery, _: &mut Self::Context) {
-        if let Delivery::Snapshot(encoded) = delivery {
-            let line = [&encoded.shared[..], encoded.ending(0).as_ref()].concat();
-            let snapshot: serde_json::Value = serde_json::from_slice(&line).unwrap();
-            let _ = self.0.send(snapshot["agent"]["clients"].as_u64().unwrap());
-        }
+    fn handle(&mut self, publication: Publication, _: &mut Self::Context) {
+        let seen = match publication {
+            Publication::Published(published) => {
+                Some((published.seq(), published.snapshot().agent.clients))
+            }
+            Publication::End(_) => None,
+        };
+        let _ = self.0.send(seen);
     }
+}
+
+fn output(aggregator: &Addr<Aggregator>) -> mpsc::UnboundedReceiver<Option<(u64, u64)>> {
+    let (notes, seen) = mpsc::unbounded_channel();
+    let output = Output(notes).start().recipient();
+    aggregator.do_send(AddOutput { output });
+    seen
 }
 
 type Deliveries = mpsc::UnboundedReceiver<(f64, Option<u64>)>;
@@ -134,20 +144,27 @@ async fn a_newcomer_gets_the_newest_at_once() {
 }
 
 #[actix::test]
-async fn what_the_agent_subscribes_itself_is_no_client() {
+async fn an_output_is_handed_every_snapshot_and_is_no_client() {
     tokio::time::pause();
     let start = Instant::now();
     let aggregator = aggregator();
-    let mut own = subscribe(&aggregator, FIRST_OF_THE_AGENTS_OWN, start);
-    let (notes, mut clients) = mpsc::unbounded_channel();
-    aggregator.do_send(Subscribe {
-        client: 1,
-        options: Options::default(),
-        deliveries: Reader(notes).start().recipient(),
-    });
+    let mut early = output(&aggregator);
+    let mut client = subscribe(&aggregator, 1, start);
     aggregator.do_send(sample());
-    assert_eq!(next(&mut own).await.1, Some(1));
-    assert_eq!(clients.recv().await, Some(1));
+    assert_eq!(early.recv().await, Some(Some((1, 1))));
+    assert_eq!(next(&mut client).await.1, Some(1));
+    // One that comes later is handed the newest at once.
+    let mut late = output(&aggregator);
+    for seq in [1, 2] {
+        assert_eq!(late.recv().await, Some(Some((seq, 1))));
+    }
+    assert_eq!(early.recv().await, Some(Some((2, 1))));
+    aggregator.do_send(StopPublishing { within: INTERVAL });
+    assert_eq!(
+        (early.recv().await, late.recv().await),
+        (Some(None), Some(None))
+    );
+    assert_eq!(output(&aggregator).recv().await, Some(None));
 }
 
 #[actix::test]

@@ -9,11 +9,41 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::Via;
+
 /// The newest log lines by container name (without its slash).
 pub type Logs = BTreeMap<String, Arc<LogLines>>;
 
 /// How far the containers' logs have been read: by container, the number of lines up to there.
 pub type Positions = HashMap<Arc<str>, u64>;
+
+/// One reading of the running containers' logs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LogSample {
+    /// The `logs` section.
+    pub logs: Arc<Logs>,
+    /// The logs of containers that have ended, those that ended first at the front.
+    pub ended: Arc<Vec<EndedLog>>,
+    /// How far all these logs have been read.
+    pub positions: Arc<Positions>,
+    /// Where the lines come from.
+    pub via: Via,
+    /// Why not all of them come from the engine's files.
+    pub via_reason: Option<String>,
+}
+
+/// The log of a container that has ended, and may be started again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndedLog {
+    /// The container's name, without the slash.
+    pub name: String,
+    /// The container's id.
+    pub container: Arc<str>,
+    /// How far it has been read.
+    pub position: u64,
+    /// Its last lines; none once they are old.
+    pub lines: Option<Arc<LogLines>>,
+}
 
 /// The newest lines of a container, oldest first, each `TIMESTAMP text`: on the wire an array of
 /// strings.
@@ -48,13 +78,35 @@ pub struct Place {
     pub origin: u64,
 }
 
-/// Lines that a client has not been sent yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct News<'l> {
-    /// The lines that there still are, as JSON strings with commas in between.
-    pub lines: &'l str,
+/// The lines of a container that a client has not been sent yet.
+#[derive(Debug, Clone)]
+pub struct NewLines<'l> {
+    lines: &'l EncodedLines,
+    /// Which of them are new.
+    new: Range<usize>,
     /// How many lines before those are no longer there.
     pub dropped: u64,
+}
+
+impl<'l> NewLines<'l> {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.new.len()
+    }
+
+    /// As JSON strings with commas in between.
+    #[must_use]
+    pub fn json(&self) -> &'l str {
+        self.lines.text(self.new.clone())
+    }
+
+    /// Each as it was written, oldest first.
+    pub fn texts(&self) -> impl Iterator<Item = String> + use<'l> {
+        let (lines, new) = (self.lines, self.new.clone());
+        // What was encoded from text can be decoded.
+        new.map(|line| serde_json::from_str(lines.text(line..line + 1)).unwrap_or_default())
+    }
 }
 
 impl EncodedLines {
@@ -165,12 +217,13 @@ impl LogLines {
 
     /// The finished lines after a position in the container's log.
     #[must_use]
-    pub fn after(&self, position: u64) -> News<'_> {
+    pub fn after(&self, position: u64) -> NewLines<'_> {
         let new = self.place.end.saturating_sub(position);
         let finished = self.count().saturating_sub(self.lines.open);
         let sent = usize::try_from(new).map_or(finished, |new| new.min(finished));
-        News {
-            lines: self.lines.text(finished - sent..finished),
+        NewLines {
+            lines: &self.lines,
+            new: finished - sent..finished,
             dropped: new - sent as u64,
         }
     }
@@ -211,7 +264,7 @@ impl PartialEq for LogLines {
 mod tests {
     use std::sync::Arc;
 
-    use super::{EncodedLines, LogLines, News, Place};
+    use super::{EncodedLines, LogLines, Place};
 
     fn encoded(texts: &[&str], open: usize) -> EncodedLines {
         EncodedLines::following(&EncodedLines::default(), 0..0, texts, open)
@@ -229,19 +282,26 @@ mod tests {
     #[test]
     fn news_are_the_finished_lines_after_a_position() {
         let log = lines(&["a", "b\n\"", "c"], 0, 10);
-        let news = |lines, dropped| News { lines, dropped };
-        assert_eq!(log.after(10), news("", 0));
-        assert_eq!(log.after(11), news("", 0));
-        assert_eq!(log.after(9), news(r#""c""#, 0));
-        assert_eq!(log.after(8), news(r#""b\n\"","c""#, 0));
-        assert_eq!(log.after(7), news(r#""a","b\n\"","c""#, 0));
-        assert_eq!(log.after(4), news(r#""a","b\n\"","c""#, 3));
+        fn seen(log: &LogLines, position: u64) -> (String, u64) {
+            let new = log.after(position);
+            let texts: Vec<_> = new.texts().collect();
+            let decoded: Vec<String> = serde_json::from_str(&format!("[{}]", new.json())).unwrap();
+            assert_eq!((texts.len(), texts), (new.count(), decoded));
+            (new.json().to_owned(), new.dropped)
+        }
+        let news = |lines: &str, dropped| (lines.to_owned(), dropped);
+        assert_eq!(seen(&log, 10), news("", 0));
+        assert_eq!(seen(&log, 11), news("", 0));
+        assert_eq!(seen(&log, 9), news(r#""c""#, 0));
+        assert_eq!(seen(&log, 8), news(r#""b\n\"","c""#, 0));
+        assert_eq!(seen(&log, 7), news(r#""a","b\n\"","c""#, 0));
+        assert_eq!(seen(&log, 4), news(r#""a","b\n\"","c""#, 3));
         let log = lines(&["a", "b", "c"], 1, 10);
-        assert_eq!(log.after(9), news(r#""b""#, 0));
-        assert_eq!(log.after(0), news(r#""a","b""#, 8));
+        assert_eq!(seen(&log, 9), news(r#""b""#, 0));
+        assert_eq!(seen(&log, 0), news(r#""a","b""#, 8));
         let none = lines(&[], 0, 10);
-        assert_eq!(none.after(10), news("", 0));
-        assert_eq!(none.after(8), news("", 2));
+        assert_eq!(seen(&none, 10), news("", 0));
+        assert_eq!(seen(&none, 8), news("", 2));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use docker::{
 pub use events::{ContainerEvent, EventAction, Events};
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub(crate) use lenient::read;
-pub use logs::{EncodedLines, LogLines, Logs, News, Place, Positions};
+pub use logs::{EncodedLines, EndedLog, LogLines, LogSample, Logs, NewLines, Place, Positions};
 pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
 pub use system::{
     CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FailedUnit, Gpu, HostInfo,
@@ -91,6 +91,90 @@ impl Snapshot {
             }
         }
         summary
+    }
+}
+
+#[cfg(test)]
+impl Snapshot {
+    /// The one of the tests, with what no line has of it: figures that are not rounded.
+    pub(crate) fn recorded() -> Self {
+        let text = include_str!("../../tests/fixtures/snapshot.json");
+        let mut snapshot: Self = serde_json::from_str(text).unwrap();
+        let system = Arc::make_mut(&mut snapshot.system);
+        let core = |core: u32| CpuSeconds {
+            core,
+            modes: [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+                .map(|mode| f64::from(core) + mode / 100.0),
+        };
+        system.exact = Exact {
+            cpu_seconds: vec![core(0), core(11)],
+            memory: Some(ExactMemory {
+                total: 8_123_456_512,
+                available: 4_000_000_001,
+                cached: Some(1_234_567_890),
+                swap_total: 2_147_479_552,
+                swap_used: 4096,
+            }),
+            load_avg: Some(LoadAverage {
+                one: 0.12,
+                five: 1.5,
+                fifteen: 20.25,
+            }),
+            sensors: Arc::new(Sensors {
+                chips: vec![SensorChip {
+                    chip: "platform_coretemp_0".to_owned(),
+                    device: "coretemp".to_owned(),
+                }],
+                labels: vec![SensorLabel {
+                    chip: "platform_coretemp_0".to_owned(),
+                    sensor: "temp1".to_owned(),
+                    label: "Package id 0".to_owned(),
+                }],
+            }),
+        };
+        for (number, disk) in (1..).zip(&mut system.disks) {
+            disk.exact = Some(Space {
+                size: number * 1_000_000_007,
+                free: number * 500_000_003,
+                available: number * 400_000_001,
+            });
+        }
+        system.gpus = Some(vec![Gpu {
+            index: 0,
+            name: "NVIDIA A100-SXM4-40GB".to_owned(),
+            busy_percent: Some(37.0),
+            memory_used: Some(1024.5),
+            memory_total: Some(40_960.0),
+            celsius: Some(41.0),
+            watts: Some(61.25),
+            asleep: None,
+        }]);
+        for interface in &mut system.network {
+            interface.speed = Some(1000);
+        }
+        system.temperatures = vec![Temperature {
+            device: "coretemp".to_owned(),
+            sensor: "Package id 0".to_owned(),
+            chip: "platform_coretemp_0".to_owned(),
+            input: "temp1".to_owned(),
+            celsius: 45.1,
+            critical: Some(100.0),
+            exact: 45.125,
+        }];
+        system.failed_units = Some(vec![FailedUnit {
+            name: "backup.service".to_owned(),
+            ..FailedUnit::default()
+        }]);
+        let pressure = system.pressure;
+        for container in Arc::make_mut(&mut snapshot.containers) {
+            container.memory_with_cache = Some(123_456_789);
+            container.health = Some("healthy".to_owned());
+            container.pressure = pressure;
+        }
+        snapshot.agent.connections_closed_early = Some(3);
+        snapshot.agent.certificate_expires_at = Some(snapshot.timestamp);
+        snapshot.agent.memory_anon = Some(4_321_280);
+        snapshot
     }
 }
 

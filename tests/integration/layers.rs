@@ -1,5 +1,6 @@
-//! Data flows one way: the stages `collect`, `aggregate`, `serve` and `nats` share `model`, `messages` and `settings`, may tell the
-//! `supervisor` how they are, and know nothing of one another. The compiler does not hold that rule, so this does, by reading the sources.
+//! Data flows one way: the stages `collect`, `aggregate` and `publish` share `model`, `messages`, `published` and `settings`, may tell
+//! the `supervisor` how they are, and know nothing of one another. The compiler does
+//! not hold that rule, so this does, by reading the sources.
 
 use std::{
     collections::BTreeSet,
@@ -7,10 +8,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// `nats` stands beside `serve`: it is fed by the aggregator as well.
-const STAGES: [&str; 4] = ["collect", "aggregate", "serve", "nats"];
-/// `fuzzing` is there for tests only.
-const SHARED: [&str; 5] = ["model", "messages", "settings", "supervisor", "fuzzing"];
+const STAGES: [&str; 3] = ["collect", "aggregate", "publish"];
+/// `fuzzing` and `recorded` are there for tests only.
+const SHARED: [&str; 7] = [
+    "model",
+    "messages",
+    "published",
+    "settings",
+    "supervisor",
+    "fuzzing",
+    "recorded",
+];
 
 #[test]
 fn stages_import_only_what_all_stages_share() {
@@ -44,7 +52,7 @@ fn imports_are_found_in_every_form() {
     let source = r"
         //! Not crate::commented nor super::super::either.
         use crate::model::Snapshot; // crate::trailing
-        use crate::{messages::Tick, serve::{self, listener}, app};
+        use crate::{messages::Tick, publish::{self, socket}, app};
         use super::tail;
         use super::super::collect;
         pub(crate) fn f(t: &crate::telemetry::T) -> system_agent::check::C {}
@@ -55,16 +63,16 @@ fn imports_are_found_in_every_form() {
         found.join(" ")
     };
     // In a/b.rs two `super` lead to the crate's root; in a/b/c.rs they do not.
-    let absolute = "aggregate app check messages model serve telemetry";
+    let absolute = "aggregate app check messages model publish telemetry";
     assert_eq!(names(3), absolute);
-    let relative_too = "aggregate app check collect messages model serve telemetry";
+    let relative_too = "aggregate app check collect messages model publish telemetry";
     assert_eq!(names(2), relative_too);
 }
 
 #[test]
 fn depth_counts_modules_from_the_crates_root() {
-    assert_eq!(depth(Path::new("serve/mod.rs")), 1);
-    assert_eq!(depth(Path::new("serve/tls.rs")), 2);
+    assert_eq!(depth(Path::new("publish/mod.rs")), 1);
+    assert_eq!(depth(Path::new("publish/figures.rs")), 2);
     assert_eq!(depth(Path::new("collect/docker/mod.rs")), 2);
     assert_eq!(depth(Path::new("collect/docker/stats.rs")), 3);
 }

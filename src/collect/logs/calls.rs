@@ -646,7 +646,7 @@ mod tests {
             };
             Told {
                 lines: texts(lines.json()),
-                new: texts(&format!("[{}]", news.lines)),
+                new: texts(&format!("[{}]", news.json())),
                 dropped: news.dropped,
             }
         }

@@ -587,7 +587,9 @@ fn share(part: u64, whole: u64) -> f64 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Found, OwnPages, Processes, Users, effective_user, own_pages, parse, parse_statm, top};
+    use super::{
+        Found, OwnPages, Processes, Users, effective_user, own_pages, parse, parse_statm, top,
+    };
     use crate::collect::system::ContainerNames;
     use crate::settings::HostRoot;
 
@@ -597,7 +599,10 @@ mod tests {
     #[test]
     fn of_resident_memory_what_is_not_shared_is_anonymous() {
         let pages = parse_statm("58231 6125 4411 2700 0 8123 0\n");
-        let expected = OwnPages { resident: 6125, anonymous: 1714 };
+        let expected = OwnPages {
+            resident: 6125,
+            anonymous: 1714,
+        };
         assert_eq!(pages, Some(expected));
         for odd in ["", "1", "1 2", "1 a 3"] {
             assert_eq!(parse_statm(odd), None, "{odd}");

@@ -8,7 +8,7 @@ use async_nats::{Client, Message, Request, Subscriber};
 use futures_util::StreamExt;
 
 use super::message;
-use crate::nats::subject::STREAM;
+use crate::publish::nats::subject::STREAM;
 
 /// Where the newest message of a subject is asked for that a stream keeps.
 pub(super) const KEPT: &str = "$JS.API.DIRECT.GET";

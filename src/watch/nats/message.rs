@@ -4,7 +4,7 @@ use async_nats::{HeaderMap, Message};
 use zstd::bulk::Decompressor;
 
 use crate::model::{self, ContainerEvent};
-use crate::nats::subject::DROPPED;
+use crate::publish::nats::subject::DROPPED;
 
 /// The longest snapshot, in bytes, once it is unpacked: sixteen times as much as a server passes on in one message unless it
 /// is set to more.

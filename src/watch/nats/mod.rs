@@ -19,7 +19,7 @@ use super::brief::Brief;
 use super::feed::{News, Server, Told, Trouble, pause};
 use crate::client::{Backoff, Identity, Trust, TrustError};
 use crate::model;
-use crate::nats::{options, reason, subject};
+use crate::publish::nats::{options, reason, subject};
 use crate::settings::{NatsLogin, address_of, parse_servers};
 use log::Log;
 use message::{Bad, Unpacker};

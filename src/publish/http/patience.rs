@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::serve::lobby::Voice;
+use crate::publish::socket::lobby::Voice;
 
 /// Takes note of whether its peer is waited for, and ends where that accepts nothing for so long.
 pub(super) struct Patience<S> {
@@ -121,7 +121,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::Patience;
-    use crate::serve::lobby::Voice;
+    use crate::publish::socket::lobby::Voice;
 
     #[actix::test]
     async fn who_accepts_nothing_is_waited_for_so_long_and_who_accepts_a_little_for_longer() {

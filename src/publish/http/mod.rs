@@ -30,13 +30,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use super::door::Door;
-use super::entrance::{Entered, Entrance};
-use super::hello::{self, Beginning};
-use super::inbound::BindError;
-use super::lobby::{Room, Seat, Voice};
-use super::origin::Origin;
-use crate::messages::{NewestSnapshot, Published, Reports};
+use super::socket::door::Door;
+use super::socket::entrance::{Entered, Entrance};
+use super::socket::hello::{self, Beginning};
+use super::socket::inbound::BindError;
+use super::socket::lobby::{Room, Seat, Voice};
+use super::socket::origin::Origin;
+use crate::messages::{NewestSnapshot, Reports};
+use crate::published::Published;
 use crate::settings::{ApiKeys, Credentials, ServeSettings};
 use exposition::Format;
 use patience::Patience;
@@ -320,10 +321,10 @@ impl Scraper {
 impl Shared {
     /// A snapshot is that for so many intervals, and a little longer.
     fn is_recent(&self, newest: &Published) -> bool {
-        newest.at.elapsed() <= self.interval * RECENT_INTERVALS + RECENT_BEYOND
+        newest.at().elapsed() <= self.interval * RECENT_INTERVALS + RECENT_BEYOND
     }
 
-    fn figures(&self, newest: Option<Published>, headers: &HeaderMap) -> Answer {
+    fn figures(&self, newest: Option<Arc<Published>>, headers: &HeaderMap) -> Answer {
         let Some(newest) = newest else {
             return text(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -332,7 +333,7 @@ impl Shared {
         };
         let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
         let format = Format::accepted(accept.unwrap_or_default());
-        match self.written(newest, format) {
+        match self.written(&newest, format) {
             Ok(written) => respond(StatusCode::OK, format.content_type(), written),
             Err(error) => {
                 error!(%error, "metrics not written");
@@ -344,8 +345,8 @@ impl Shared {
         }
     }
 
-    fn written(&self, newest: Published, format: Format) -> Result<Bytes, std::fmt::Error> {
-        let seq = newest.snapshot.agent.seq;
+    fn written(&self, newest: &Published, format: Format) -> Result<Bytes, std::fmt::Error> {
+        let seq = newest.seq();
         // A panic ends the process.
         let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let written = &mut all[usize::from(format == Format::OpenMetrics)];
@@ -355,7 +356,7 @@ impl Shared {
             return Ok(written.clone());
         }
         let room = written.as_ref().map_or(0, |(_, before)| before.len());
-        let anew = exposition::write(newest.snapshot, self.interval, format, room)?;
+        let anew = exposition::write(Arc::clone(newest.snapshot()), self.interval, format, room)?;
         let anew = Bytes::from(anew);
         *written = Some((seq, anew.clone()));
         Ok(anew)
@@ -406,13 +407,14 @@ mod tests {
 
     use super::exposition::Format;
     use super::{Door, MOST_SCRAPERS, Origin, Scraper, Shared, is_one_of};
-    use crate::messages::{NewestSnapshot, Published};
-    use crate::model::Snapshot;
+    use crate::messages::NewestSnapshot;
+    use crate::model::{LogSample, Snapshot};
+    use crate::published::Published;
     use crate::settings::{ApiKey, ApiKeys, Settings};
 
     /// An aggregator that has this snapshot, or says nothing at all.
     enum Aggregator {
-        Has(Option<Published>),
+        Has(Option<Arc<Published>>),
         Hangs,
     }
 
@@ -421,7 +423,7 @@ mod tests {
     }
 
     impl Handler<NewestSnapshot> for Aggregator {
-        type Result = ResponseFuture<Option<Published>>;
+        type Result = ResponseFuture<Option<Arc<Published>>>;
 
         fn handle(&mut self, _: NewestSnapshot, _: &mut Self::Context) -> Self::Result {
             match self {
@@ -449,14 +451,19 @@ mod tests {
         }
     }
 
-    fn published(seconds_ago: u64, seq: u64) -> Published {
+    fn published(seconds_ago: u64, seq: u64) -> Arc<Published> {
         let text = include_str!("../../../tests/fixtures/snapshot.json");
         let mut snapshot: Snapshot = serde_json::from_str(text).unwrap();
         snapshot.agent.seq = seq;
-        Published {
-            snapshot: Arc::new(snapshot),
-            at: Instant::now() - Duration::from_secs(seconds_ago),
-        }
+        let at = Instant::now() - Duration::from_secs(seconds_ago);
+        let events = (Arc::default(), 0);
+        Arc::new(Published::new(
+            snapshot,
+            LogSample::default(),
+            events,
+            at,
+            None,
+        ))
     }
 
     async fn statuses(aggregator: Aggregator) -> [u16; 3] {
@@ -484,7 +491,7 @@ mod tests {
     async fn a_snapshot_is_written_once_in_each_format() {
         let scraper = scraper(Aggregator::Hangs);
         let written =
-            |seq, format| -> Bytes { scraper.shared.written(published(1, seq), format).unwrap() };
+            |seq, format| -> Bytes { scraper.shared.written(&published(1, seq), format).unwrap() };
         let first = written(1, Format::Classic);
         assert_eq!(written(1, Format::Classic).as_ptr(), first.as_ptr());
         assert_ne!(written(1, Format::OpenMetrics), first);

@@ -13,7 +13,7 @@ use super::origin::Origin;
 use crate::settings::ServeSettings;
 
 /// The way in.
-pub(super) struct Entrance {
+pub(in crate::publish) struct Entrance {
     inbound: Inbound,
     settings: Arc<ServeSettings>,
     lobby: Arc<Lobby>,
@@ -22,16 +22,16 @@ pub(super) struct Entrance {
 
 /// Somebody who has come in, off the runtime that accepted the connection: a socket belongs to the one that registered it, and
 /// moves as a bare descriptor.
-pub(super) struct Entered {
-    pub(super) stream: TcpStream,
-    pub(super) peer: SocketAddr,
-    pub(super) origin: Origin,
-    pub(super) seat: Seat,
+pub(in crate::publish) struct Entered {
+    pub(in crate::publish) stream: TcpStream,
+    pub(in crate::publish) peer: SocketAddr,
+    pub(in crate::publish) origin: Origin,
+    pub(in crate::publish) seat: Seat,
 }
 
 impl Entrance {
     /// Opens the socket. The port is what `variable` holds.
-    pub(super) fn open(
+    pub(in crate::publish) fn open(
         (port, variable): (u16, &'static str),
         settings: Arc<ServeSettings>,
         room: Room,
@@ -46,12 +46,12 @@ impl Entrance {
     }
 
     /// Where it is, with the port that the kernel chose.
-    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+    pub(in crate::publish) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inbound.local_addr()
     }
 
     /// The next who has come in, where `beside` says how many there are who have given up their seats; none once it is to `stop`.
-    pub(super) async fn next(
+    pub(in crate::publish) async fn next(
         &mut self,
         beside: impl Fn() -> usize,
         stop: &CancellationToken,

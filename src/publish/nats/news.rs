@@ -1,34 +1,14 @@
-//! A snapshot of events and new log lines, taken apart: what is published of it.
+//! Events and new log lines, cut into what is published at once.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
+use crate::model::ContainerEvent;
+
 /// Clocks of two hosts may differ by this much without one of them having been set back.
 const SET_BACK: Duration = Duration::seconds(60);
-
-/// What a snapshot tells of events and logs.
-#[derive(Debug, Deserialize)]
-pub(super) struct News<'s> {
-    #[serde(borrow)]
-    events: Vec<&'s RawValue>,
-    #[serde(default)]
-    events_dropped: u64,
-    #[serde(borrow)]
-    logs: BTreeMap<Text<'s>, Vec<Text<'s>>>,
-    #[serde(borrow, default)]
-    logs_dropped: BTreeMap<Text<'s>, u64>,
-}
-
-/// Borrowed where nothing in it is escaped.
-#[derive(Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(transparent)]
-struct Text<'s>(#[serde(borrow)] Cow<'s, str>);
 
 /// What is to be published of a container's log, or of the events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,47 +21,27 @@ pub(super) struct Batch {
     pub(super) dropped: u64,
 }
 
-impl<'s> News<'s> {
-    /// Takes a snapshot apart that has the sections `events` and `logs`.
-    ///
-    /// # Errors
-    /// Where it is no such snapshot.
-    pub(super) fn of(snapshot: &'s [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(snapshot)
-    }
-
-    /// The events, each by itself.
-    pub(super) fn events(&self) -> impl Iterator<Item = Batch> {
-        let mut dropped = self.events_dropped;
-        self.events.iter().map(move |event| Batch {
-            text: event.get().to_owned(),
-            count: 1,
-            dropped: std::mem::take(&mut dropped),
-        })
-    }
-
-    /// How many events are lost after which there are none.
-    pub(super) fn events_lost(&self) -> u64 {
-        match self.events.is_empty() {
-            true => self.events_dropped,
-            false => 0,
-        }
-    }
-
-    /// The log lines by container, in as many batches as none is longer than `longest` unless a single line is. A container of
-    /// which lines are lost, and none are there, has an empty one.
-    pub(super) fn logs(&self, longest: usize) -> impl Iterator<Item = (&str, Batch)> {
-        let names: BTreeSet<_> = self.logs.keys().chain(self.logs_dropped.keys()).collect();
-        names.into_iter().flat_map(move |name| {
-            let lines = self.logs.get(name).map(Vec::as_slice).unwrap_or_default();
-            let dropped = self.logs_dropped.get(name).copied().unwrap_or_default();
-            let batches = batches(lines, dropped, longest);
-            batches.into_iter().map(move |batch| (&*name.0, batch))
-        })
-    }
+/// The events, each by itself; of which `lost` before them are no longer kept.
+pub(super) fn event_batches<'e>(
+    events: impl Iterator<Item = &'e ContainerEvent>,
+    lost: u64,
+) -> impl Iterator<Item = Batch> {
+    let mut dropped = lost;
+    events.map(move |event| Batch {
+        // The model's types can all be said in JSON.
+        text: serde_json::to_string(event).unwrap_or_default(),
+        count: 1,
+        dropped: std::mem::take(&mut dropped),
+    })
 }
 
-fn batches(lines: &[Text<'_>], dropped: u64, longest: usize) -> Vec<Batch> {
+/// The log lines of a container, in as many batches as none is longer than `longest` unless a single line is. Where lines are
+/// lost and none are there it is an empty one.
+pub(super) fn line_batches(
+    lines: impl Iterator<Item = String>,
+    dropped: u64,
+    longest: usize,
+) -> Vec<Batch> {
     let begin = |dropped| Batch {
         text: String::new(),
         count: 0,
@@ -89,11 +49,11 @@ fn batches(lines: &[Text<'_>], dropped: u64, longest: usize) -> Vec<Batch> {
     };
     let mut batches = Vec::new();
     let mut batch = begin(dropped);
-    for Text(line) in lines {
+    for line in lines {
         if batch.count > 0 && batch.text.len() + line.len() + 1 > longest {
             batches.push(std::mem::replace(&mut batch, begin(0)));
         }
-        batch.text.push_str(line);
+        batch.text.push_str(&line);
         batch.text.push('\n');
         batch.count += 1;
     }
@@ -203,9 +163,13 @@ mod tests {
     use time::OffsetDateTime;
     use time::format_description::well_known::Rfc3339;
 
+    use std::time::SystemTime;
+
     use super::{
-        Batch, News, begin_after, begin_after_setting_back, is_of_a_later_time, last_of, pieces,
+        Batch, begin_after, begin_after_setting_back, event_batches, is_of_a_later_time, last_of,
+        line_batches, pieces,
     };
+    use crate::model::{ContainerEvent, EventAction, Timestamp};
 
     fn batch(text: &str, count: u64, dropped: u64) -> Batch {
         Batch {
@@ -215,48 +179,53 @@ mod tests {
         }
     }
 
-    const SNAPSHOT: &str = r#"{"timestamp":"2026-01-01T12:00:00.000Z","logs":{"db":["t1 ä\"\n","t2 two"],"web":["t3 x"]},
-        "logs_dropped":{"gone":7,"web":2},"events":[{"action":"start","container":"a\"b"},{"action":"die"}],"events_dropped":3,
-        "sources":{},"agent":{"skipped":0}}"#;
+    fn event(action: EventAction) -> ContainerEvent {
+        ContainerEvent {
+            time: Timestamp(SystemTime::UNIX_EPOCH),
+            action,
+            container: "a\"b".to_owned(),
+            id: "0123456789ab".to_owned(),
+            image: "nginx".to_owned(),
+            exit_code: None,
+            health: None,
+            renamed_from: None,
+        }
+    }
 
     #[test]
-    fn events_and_lines_are_found_with_what_is_lost() {
-        let news = News::of(SNAPSHOT.as_bytes()).unwrap();
-        let events: Vec<_> = news.events().collect();
-        let first = r#"{"action":"start","container":"a\"b"}"#;
-        assert_eq!(
-            events,
-            [batch(first, 1, 3), batch(r#"{"action":"die"}"#, 1, 0)]
-        );
-        assert_eq!(news.events_lost(), 0);
-        let logs: Vec<_> = news.logs(1000).collect();
-        let expected = [
-            ("db", batch("t1 ä\"\n\nt2 two\n", 2, 0)),
-            ("gone", batch("", 0, 7)),
-            ("web", batch("t3 x\n", 1, 2)),
-        ];
-        assert_eq!(logs, expected);
+    fn each_event_stands_alone_and_the_first_says_how_many_were_lost() {
+        let events = [EventAction::Start, EventAction::Die].map(event);
+        let batches: Vec<_> = event_batches(events.iter(), 3).collect();
+        let text = |action| {
+            format!(
+                r#"{{"time":"1970-01-01T00:00:00.000Z","action":"{action}","container":"a\"b","id":"0123456789ab","image":"nginx"}}"#
+            )
+        };
+        let expected = [batch(&text("start"), 1, 3), batch(&text("die"), 1, 0)];
+        assert_eq!(batches, expected);
     }
 
     #[test]
     fn batches_are_as_long_as_they_may_be() {
-        let news = r#"{"events":[],"events_dropped":4,"logs":{"a":["12345","1","123456789","1","2"]},"logs_dropped":{"a":9}}"#;
-        let news = News::of(news.as_bytes()).unwrap();
-        assert_eq!((news.events().count(), news.events_lost()), (0, 4));
-        let logs: Vec<_> = news.logs(8).map(|(_, batch)| batch).collect();
+        let lines = |lines: &[&str], dropped, longest| {
+            let lines: Vec<_> = lines.iter().map(|&line| line.to_owned()).collect();
+            line_batches(lines.into_iter(), dropped, longest)
+        };
         let expected = [
             batch("12345\n1\n", 2, 9),
             batch("123456789\n", 1, 0),
             batch("1\n2\n", 2, 0),
         ];
-        assert_eq!(logs, expected);
-    }
-
-    #[test]
-    fn what_is_no_such_snapshot_is_refused() {
-        for text in ["", "{}", "[]", r#"{"events":{},"logs":{}}"#] {
-            assert!(News::of(text.as_bytes()).is_err(), "{text}");
-        }
+        assert_eq!(
+            lines(&["12345", "1", "123456789", "1", "2"], 9, 8),
+            expected
+        );
+        assert_eq!(
+            lines(&["t1 ä\"\n", "t2"], 0, 1000),
+            [batch("t1 ä\"\n\nt2\n", 2, 0)]
+        );
+        assert_eq!(lines(&[], 7, 8), [batch("", 0, 7)]);
+        assert_eq!(lines(&[], 0, 8), []);
     }
 
     #[test]
@@ -350,14 +319,9 @@ mod tests {
     }
 
     #[test]
-    fn fuzz_news() {
-        crate::fuzzing::run("nats-news", &[SNAPSHOT.as_bytes()], |bytes| {
-            if let Ok(news) = News::of(bytes) {
-                let lines: u64 = news.logs(64).map(|(_, batch)| batch.count).sum();
-                let text: usize = news.logs(64).map(|(_, batch)| batch.text.len()).sum();
-                assert!(lines <= text as u64 && text <= bytes.len() * 3);
-                news.events().for_each(drop);
-            }
+    fn fuzz_lines_published_before() {
+        let seeds: [&[u8]; 1] = [b"2026-01-01T00:00:00.1Z a\n2026-01-01T00:00:01Z b\n"];
+        crate::fuzzing::run("nats-lines", &seeds, |bytes| {
             let text = String::from_utf8_lossy(bytes);
             let begin = begin_after(&text, "2026-01-01T00:00:00Z a");
             assert!(begin.is_none_or(|begin| text.is_char_boundary(begin)));

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hasher as _};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,18 +17,14 @@ use tracing::{debug, error, info, warn};
 
 use super::delivery::{self, Failure, Prepared, Route};
 use super::link::{self, LinkNews};
-use super::news::News;
+use super::news;
 use super::queue::{Kind, Outgoing, Queue};
 use super::subject::Subjects;
-use crate::messages::{
-    CatchUp, ClientId, Delivery, EncodedSnapshot, FIRST_OF_THE_AGENTS_OWN, Since, Subscribe,
-};
-use crate::model::{Encoding, LogMode, Options, Section, Sections, Variant};
+use crate::messages::{AddOutput, Publication};
+use crate::model::{Encoding, LogMode, Variant};
+use crate::published::{Published, Since};
 use crate::settings::NatsSettings;
 
-/// The numbers of its two subscriptions.
-const SNAPSHOTS: ClientId = FIRST_OF_THE_AGENTS_OWN;
-const NEWS: ClientId = FIRST_OF_THE_AGENTS_OWN + 1;
 /// How many messages are on their way at once, each of another subject.
 const MOST_ON_THEIR_WAY: usize = 16;
 /// The pause before a message that was not taken comes again, or the server is asked for the stream again: about that.
@@ -43,19 +38,12 @@ const MOST_TOLD: usize = 32;
 /// How long the last bytes may take to leave.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Of whom the publisher has its snapshots.
-pub struct Subscriptions {
-    /// Takes it in.
-    pub subscribe: Recipient<Subscribe>,
-    /// Sends it what it missed.
-    pub catch_up: Recipient<CatchUp>,
-}
-
 /// Publishes to a NATS server: each snapshot once it is there, if the one before has arrived, and every event and log line, each
 /// kept until the server has it.
 pub struct NatsPublisher {
     settings: NatsSettings,
-    subscriptions: Subscriptions,
+    /// Hands over every snapshot.
+    aggregator: Recipient<AddOutput>,
     subjects: Subjects,
     /// Before the number in a message's id: told from other agents' and from those of this one's earlier lives.
     life: String,
@@ -69,10 +57,8 @@ pub struct NatsPublisher {
     /// Complaints that the log has of this connection, or of this time without.
     told: HashSet<String>,
     snapshots: Snapshots,
-    /// What the last snapshot of news has said; none before the first.
+    /// Up to where events and log lines have been taken in; none before the first snapshot.
     since: Option<Since>,
-    /// Whether news were asked for that follow on it.
-    catching_up: bool,
     /// The subjects of logs of which this agent has taken in lines: what comes first of one may have been published by an agent
     /// before it.
     begun: HashSet<Arc<str>>,
@@ -101,7 +87,7 @@ enum Link {
 /// Of the snapshots only the newest counts.
 #[derive(Default)]
 struct Snapshots {
-    newest: Option<Arc<EncodedSnapshot>>,
+    newest: Option<Arc<Published>>,
     on_its_way: Option<SpawnHandle>,
     /// The number of the first that was meant to go out.
     first: Option<u64>,
@@ -120,7 +106,7 @@ impl NatsPublisher {
     pub fn new(
         settings: NatsSettings,
         host: &str,
-        subscriptions: Subscriptions,
+        aggregator: Recipient<AddOutput>,
         ended: oneshot::Sender<()>,
     ) -> Self {
         let subjects = Subjects::of(host);
@@ -136,7 +122,7 @@ impl NatsPublisher {
             ),
             queue: Queue::new(settings.buffer),
             settings,
-            subscriptions,
+            aggregator,
             subjects,
             route: None,
             echo_refused: watch::Sender::new(false),
@@ -146,37 +132,12 @@ impl NatsPublisher {
             told: HashSet::new(),
             snapshots: Snapshots::default(),
             since: None,
-            catching_up: false,
             begun: HashSet::new(),
             on_their_way: HashMap::new(),
             lost: 0,
             account: Account::default(),
             ending: false,
             _ended: ended,
-        }
-    }
-
-    /// Asks for snapshots as they are published, and for what is new.
-    fn subscribe(&self, ctx: &Context<Self>) {
-        let figures = Variant {
-            sections: self.settings.sections,
-            logs: LogMode::Tail,
-            encoding: self.settings.encoding,
-        };
-        let news = Variant {
-            sections: Sections::NONE.with(Section::Logs).with(Section::Events),
-            logs: LogMode::New,
-            encoding: Encoding::Json,
-        };
-        for (client, variant) in [(SNAPSHOTS, figures), (NEWS, news)] {
-            self.subscriptions.subscribe.do_send(Subscribe {
-                client,
-                options: Options {
-                    variant,
-                    every: NonZeroU32::MIN,
-                },
-                deliveries: ctx.address().recipient(),
-            });
         }
     }
 
@@ -348,10 +309,23 @@ impl NatsPublisher {
         let Some(snapshot) = self.snapshots.newest.take() else {
             return;
         };
-        let first = *self.snapshots.first.get_or_insert(snapshot.seq);
-        let skipped = (snapshot.seq - first).saturating_sub(self.account.snapshots);
-        let line = [&snapshot.shared[..], snapshot.ending(skipped).as_ref()].concat();
-        let packed = snapshot.variant.encoding == Encoding::Zstd;
+        let variant = Variant {
+            sections: self.settings.sections,
+            logs: LogMode::Tail,
+            encoding: self.settings.encoding,
+        };
+        let encoded = match snapshot.line(variant, None, false) {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                // The model's types rule it out.
+                error!(%error, "NATS: snapshot not encoded");
+                return;
+            }
+        };
+        let first = *self.snapshots.first.get_or_insert(encoded.seq);
+        let skipped = (encoded.seq - first).saturating_sub(self.account.snapshots);
+        let line = [&encoded.shared[..], encoded.ending(skipped).as_ref()].concat();
+        let packed = variant.encoding == Encoding::Zstd;
         let sent = delivery::publish_snapshot(
             route.clone(),
             self.subjects.snapshot(),
@@ -374,45 +348,35 @@ impl NatsPublisher {
 
     // Events and log lines.
 
-    /// Takes in what is new, or asks for it anew where it follows on something that did not come.
-    fn take_in(&mut self, snapshot: &EncodedSnapshot, ctx: &mut Context<Self>) {
-        if let Some(since) = &self.since
-            && snapshot.lacks_something_after(since)
-        {
-            if !std::mem::replace(&mut self.catching_up, true) {
-                self.subscriptions.catch_up.do_send(CatchUp {
-                    client: NEWS,
-                    since: since.clone(),
-                });
-            }
-            return;
-        }
-        self.catching_up = false;
-        self.since = Some(snapshot.since.clone());
-        let line = [&snapshot.shared[..], snapshot.ending(0).as_ref()].concat();
-        match News::of(&line) {
-            Ok(news) => self.enqueue(&news),
-            // The aggregator has made it.
-            Err(error) => error!(%error, "NATS: a snapshot of news cannot be taken apart"),
-        }
+    /// Takes in the events and log lines that came after those that were taken in before.
+    fn take_in(&mut self, published: &Published, ctx: &mut Context<Self>) {
+        let since = self.since.replace(published.since());
+        self.enqueue(published, since.as_ref());
         self.publish_waiting(ctx);
     }
 
-    fn enqueue(&mut self, news: &News<'_>) {
+    fn enqueue(&mut self, published: &Published, since: Option<&Since>) {
         let mut gone = 0;
         let subject = self.subjects.events();
-        for event in news.events() {
+        let (events, lost) = published.events(since.map(|since| since.events));
+        let mut events = news::event_batches(events, lost).peekable();
+        if events.peek().is_none() {
+            self.queue.lose(&subject, lost);
+        }
+        for event in events {
             gone += self.queue.push(&subject, Kind::Event, event);
         }
-        self.queue.lose(&subject, news.events_lost());
         let mut begun = Vec::new();
-        for (container, lines) in news.logs(self.queue.longest()) {
+        let lines = published.log_lines(since);
+        for (container, dropped) in lines.containers() {
             let subject = self.subjects.logs(container);
-            let kind = match self.begun.contains(&subject) {
-                true => Kind::Lines,
-                false => Kind::Tail,
-            };
-            gone += self.queue.push(&subject, kind, lines);
+            for batch in news::line_batches(lines.lines(container), dropped, self.queue.longest()) {
+                let kind = match self.begun.contains(&subject) {
+                    true => Kind::Lines,
+                    false => Kind::Tail,
+                };
+                gone += self.queue.push(&subject, kind, batch);
+            }
             begun.push(subject);
         }
         if self.begun.len() + begun.len() > MOST_BEGUN {
@@ -569,7 +533,8 @@ impl Actor for NatsPublisher {
                         echo_refused: publisher.echo_refused.subscribe(),
                         kept: None,
                     });
-                    publisher.subscribe(ctx);
+                    let output = ctx.address().recipient();
+                    publisher.aggregator.do_send(AddOutput { output });
                 }
                 Err(error) => {
                     error!(%error, "NATS: nothing is published");
@@ -609,22 +574,18 @@ impl Handler<LinkNews> for NatsPublisher {
     }
 }
 
-impl Handler<Delivery> for NatsPublisher {
+impl Handler<Publication> for NatsPublisher {
     type Result = ();
 
-    fn handle(&mut self, delivery: Delivery, ctx: &mut Self::Context) {
-        match delivery {
-            Delivery::Snapshot(_) if self.ending => {}
-            Delivery::Snapshot(snapshot) if snapshot.variant.logs == LogMode::New => {
-                self.take_in(&snapshot, ctx);
-            }
-            Delivery::Snapshot(snapshot) => {
-                self.snapshots.newest = Some(snapshot);
+    fn handle(&mut self, publication: Publication, ctx: &mut Self::Context) {
+        match publication {
+            Publication::Published(_) if self.ending => {}
+            Publication::Published(published) => {
+                self.snapshots.newest = Some(Arc::clone(&published));
                 self.publish_newest(ctx);
+                self.take_in(&published, ctx);
             }
-            // It comes for each of the subscriptions.
-            Delivery::End(_) if self.ending => {}
-            Delivery::End(within) => {
+            Publication::End(within) => {
                 self.ending = true;
                 ctx.run_later(within.saturating_sub(LAST_WORDS), Self::end);
                 self.end_when_done(ctx);

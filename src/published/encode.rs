@@ -1,8 +1,9 @@
-//! A snapshot as bytes: each section encoded once, each variant put together once, for as many
-//! clients as ask for it, and neither for none.
+//! A snapshot as lines of JSON: each section encoded once, each line put together once, for as many clients as ask for it, and
+//! neither for none.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
@@ -11,8 +12,8 @@ use serde::Serialize;
 use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::ParamSwitch;
 
-use crate::messages::{EncodedSnapshot, LogSample, Since};
-use crate::model::{Encoding, Events, LogLines, LogMode, Logs, News, Section, Snapshot, Variant};
+use super::{EncodedSnapshot, Published, Since};
+use crate::model::{Encoding, LogMode, Logs, Section, Snapshot, Variant};
 
 /// The most renderings for clients that are behind which are kept for others that are as far behind.
 const MOST_BEHIND: usize = 64;
@@ -31,18 +32,15 @@ const USUAL_RATIO: usize = 5;
 /// The least room for a step of the compressor, in bytes.
 const ROOM: usize = 4096;
 
-/// One snapshot, and what has been made of it.
-pub(super) struct Encoded {
-    snapshot: Arc<Snapshot>,
-    logs: LogSample,
-    events: Arc<Events>,
-    /// How many events there had been at the snapshot before.
-    told: u64,
+/// What has been encoded of a snapshot.
+#[derive(Default)]
+pub(super) struct Encodings {
     sections: HashMap<Part, Vec<u8>>,
     /// With the snapshot that their log lines follow on, and the last event before theirs.
-    variants: HashMap<(Variant, Option<u64>, Option<u64>), Arc<EncodedSnapshot>>,
+    lines: HashMap<(Variant, Option<u64>, Option<u64>), Arc<EncodedSnapshot>>,
     /// How many of those are for clients that are behind.
     behind: usize,
+    compressor: Compressor,
 }
 
 /// A piece of a line.
@@ -53,97 +51,73 @@ enum Part {
     Foot,
 }
 
-impl Encoded {
-    /// Nothing is made of it yet. `logs` are those in it, with their positions, `events` those up to it, of
-    /// which `told` are in the snapshots before; its own `skipped` must be 0.
-    pub(super) fn new(snapshot: Snapshot, logs: LogSample, events: Arc<Events>, told: u64) -> Self {
-        Self {
-            snapshot: Arc::new(snapshot),
-            logs,
-            events,
-            told,
-            sections: HashMap::new(),
-            variants: HashMap::new(),
-            behind: 0,
-        }
+impl fmt::Debug for Encodings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encodings")
+            .field("lines", &self.lines.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Encodings {
+    /// How many lines have been made.
+    pub(super) fn count(&self) -> usize {
+        self.lines.len()
     }
 
-    /// The snapshot's number.
-    pub(super) fn seq(&self) -> u64 {
-        self.snapshot.agent.seq
-    }
-
-    pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
-        &self.snapshot
-    }
-
-    /// How far the logs in it have been read, and how many events it has told.
-    pub(super) fn since(&self) -> Since {
-        Since {
-            seq: self.seq(),
-            positions: Arc::clone(&self.logs.positions),
-            events: self.events.end(),
-        }
-    }
-
-    /// How many variants have been made.
-    pub(super) fn variants(&self) -> usize {
-        self.variants.len()
-    }
-
-    /// A variant, made now unless it was made before, with the events after `since`; where there is none, with
-    /// those after the last snapshot. For [`LogMode::New`], with the lines after `since`; with those of the tail
-    /// where there is none. It is kept for others unless it is one of too many for clients that are behind.
-    pub(super) fn variant(
+    /// A variant's line, made now unless it was made before, with the events after `since`; where there is none, with those
+    /// after the last snapshot. For [`LogMode::New`], with the log lines after `since`; with those of the tail where there is
+    /// none. It is kept for others unless it is one of too many for clients that are `behind`.
+    pub(super) fn line(
         &mut self,
+        published: &Published,
         variant: Variant,
         since: Option<&Since>,
         behind: bool,
-        compressor: &mut Compressor,
     ) -> io::Result<Arc<EncodedSnapshot>> {
         let events_after = variant
             .sections
             .has(Section::Events)
-            .then(|| since.map_or(self.told, |since| since.events));
+            .then(|| since.map_or(published.events_before, |since| since.events));
         let since = since.filter(|_| variant.logs == LogMode::New);
         let key = (variant, since.map(|since| since.seq), events_after);
-        if let Some(made) = self.variants.get(&key) {
+        if let Some(made) = self.lines.get(&key) {
             return Ok(Arc::clone(made));
         }
         let mut news = match variant.logs {
-            LogMode::New => self.news(since)?,
+            LogMode::New => published.log_lines(since).json()?,
             LogMode::Tail => Vec::new(),
         };
-        if let Some(after) = events_after {
-            self.happened(after, &mut news)?;
+        if events_after.is_some() {
+            let (events, dropped) = published.events(events_after);
+            field(&mut news, b',', "events", &events.collect::<Vec<_>>())?;
+            if dropped > 0 {
+                field(&mut news, b',', "events_dropped", &dropped)?;
+            }
         }
-        let pieces = self.pieces(variant, &news)?;
+        let pieces = pieces(&mut self.sections, variant, &published.snapshot, &news)?;
         let shared = match variant.encoding {
             Encoding::Json => pieces.concat(),
-            Encoding::Zstd => compressor.compress(&pieces)?,
+            Encoding::Zstd => self.compressor.compress(&pieces)?,
         };
         let made = Arc::new(EncodedSnapshot {
-            seq: self.seq(),
+            seq: published.seq(),
             follows: since.map(|since| since.seq),
             events_after,
-            since: self.since(),
+            since: published.since(),
             variant,
             shared: Bytes::from(shared),
         });
         if !behind || self.behind < MOST_BEHIND {
             self.behind += usize::from(behind);
-            self.variants.insert(key, Arc::clone(&made));
+            self.lines.insert(key, Arc::clone(&made));
         }
         Ok(made)
     }
 
-    /// Takes over what was encoded of the snapshot before, where the sample is the same: a source may be read less often than
-    /// snapshots leave.
-    pub(super) fn after(mut self, before: Option<Self>) -> Self {
-        let Some(mut before) = before else {
-            return self;
-        };
-        let (then, now) = (&before.snapshot, &self.snapshot);
+    /// What was encoded of the snapshot `then` and holds for the one after it, as the sample is the same: a source may be read
+    /// less often than snapshots leave.
+    pub(super) fn pass_on(&mut self, then: &Snapshot, now: &Snapshot) -> Self {
         let same = [
             (Section::System, Arc::ptr_eq(&then.system, &now.system)),
             (
@@ -155,140 +129,55 @@ impl Encoded {
                 Arc::ptr_eq(&then.docker_meta, &now.docker_meta),
             ),
         ];
-        for part in same
-            .into_iter()
-            .filter_map(|(section, same)| same.then_some(Part::Section(section)))
-        {
-            if let Some(encoded) = before.sections.remove(&part) {
-                self.sections.insert(part, encoded);
-            }
+        let same = same.into_iter().filter(|(_, same)| *same);
+        let sections =
+            same.filter_map(|(section, _)| self.sections.remove_entry(&Part::Section(section)));
+        Self {
+            sections: sections.collect(),
+            compressor: std::mem::take(&mut self.compressor),
+            ..Self::default()
         }
-        self
-    }
-
-    /// All of a line up to the value of `skipped`, in pieces, where `news` come before the last.
-    fn pieces<'p>(
-        &'p mut self,
-        variant: Variant,
-        news: &'p [u8],
-    ) -> io::Result<Vec<Cow<'p, [u8]>>> {
-        let shared = |section: &Section| {
-            let of_its_own = match section {
-                Section::Logs => variant.logs == LogMode::New,
-                Section::Events => true,
-                _ => false,
-            };
-            variant.sections.has(*section) && !of_its_own
-        };
-        let sections = Section::ALL.into_iter().map(|(_, section)| section);
-        let parts: Vec<Part> = [Part::Head]
-            .into_iter()
-            .chain(sections.filter(shared).map(Part::Section))
-            .chain([Part::Foot])
-            .collect();
-        for part in &parts {
-            if !self.sections.contains_key(part) {
-                let encoded = encode(*part, &self.snapshot)?;
-                self.sections.insert(*part, encoded);
-            }
-        }
-        let mut pieces = Vec::new();
-        for part in &parts {
-            match part {
-                Part::Section(Section::Logs) => tails(&self.snapshot.logs, &mut pieces)?,
-                Part::Foot => pieces.push(news.into()),
-                Part::Head | Part::Section(_) => {}
-            }
-            let encoded = self.sections.get(part);
-            pieces.extend(encoded.map(|encoded| Cow::from(&encoded[..])));
-        }
-        Ok(pieces)
-    }
-
-    /// The events after the first `after`, and how many of them are no longer known.
-    fn happened(&self, after: u64, json: &mut Vec<u8>) -> io::Result<()> {
-        let (events, dropped) = self.events.after(after);
-        field(json, b',', "events", &events.collect::<Vec<_>>())?;
-        if dropped > 0 {
-            field(json, b',', "events_dropped", &dropped)?;
-        }
-        Ok(())
-    }
-
-    /// The log lines that are new since then, and how many were lost.
-    fn news(&self, since: Option<&Since>) -> io::Result<Vec<u8>> {
-        let mut news = NewLines::default();
-        // A container that has ended comes before another one of its name that runs.
-        for log in self.logs.ended.iter() {
-            match &log.lines {
-                Some(lines) => news.add(&log.name, lines, since),
-                None => news.add_lost(&log.name, &log.container, log.position, since),
-            }
-        }
-        for (name, lines) in self.logs.logs.iter() {
-            news.add(name, lines, since);
-        }
-        news.json()
     }
 }
 
-/// Log lines that are new to a client, by container name.
-#[derive(Default)]
-struct NewLines<'l> {
-    lines: BTreeMap<&'l str, Vec<&'l str>>,
-    dropped: BTreeMap<&'l str, u64>,
-}
-
-impl<'l> NewLines<'l> {
-    fn add(&mut self, name: &'l str, log: &'l LogLines, since: Option<&Since>) {
-        let place = log.place();
-        let news = match since {
-            // Of the tail nothing is lost, whatever was before it.
-            None => News {
-                dropped: 0,
-                ..log.after(0)
-            },
-            Some(since) => {
-                let known = since.positions.get(&place.container).copied();
-                log.after(known.unwrap_or(place.origin))
-            }
+/// All of a line up to the value of `skipped`, in pieces, where `news` come before the last. What is missing of the sections is
+/// encoded.
+fn pieces<'p>(
+    sections: &'p mut HashMap<Part, Vec<u8>>,
+    variant: Variant,
+    snapshot: &'p Snapshot,
+    news: &'p [u8],
+) -> io::Result<Vec<Cow<'p, [u8]>>> {
+    let shared = |section: &Section| {
+        let of_its_own = match section {
+            Section::Logs => variant.logs == LogMode::New,
+            Section::Events => true,
+            _ => false,
         };
-        if !news.lines.is_empty() {
-            self.lines.entry(name).or_default().push(news.lines);
-        }
-        self.lose(name, news.dropped);
-    }
-
-    /// The lines of this container are there no more.
-    fn add_lost(&mut self, name: &'l str, container: &str, position: u64, since: Option<&Since>) {
-        let known = since.and_then(|since| since.positions.get(container));
-        self.lose(
-            name,
-            known.map_or(0, |known| position.saturating_sub(*known)),
-        );
-    }
-
-    fn lose(&mut self, name: &'l str, lines: u64) {
-        if lines > 0 {
-            *self.dropped.entry(name).or_default() += lines;
+        variant.sections.has(*section) && !of_its_own
+    };
+    let all = Section::ALL.into_iter().map(|(_, section)| section);
+    let parts: Vec<Part> = [Part::Head]
+        .into_iter()
+        .chain(all.filter(shared).map(Part::Section))
+        .chain([Part::Foot])
+        .collect();
+    for part in &parts {
+        if !sections.contains_key(part) {
+            sections.insert(*part, encode(*part, snapshot)?);
         }
     }
-
-    fn json(&self) -> io::Result<Vec<u8>> {
-        let mut json = br#","logs":{"#.to_vec();
-        for (place, (name, logs)) in self.lines.iter().enumerate() {
-            if place > 0 {
-                json.push(b',');
-            }
-            serde_json::to_writer(&mut json, name)?;
-            json.extend_from_slice(b":[");
-            json.extend_from_slice(logs.join(",").as_bytes());
-            json.push(b']');
+    let mut pieces = Vec::new();
+    for part in &parts {
+        match part {
+            Part::Section(Section::Logs) => tails(&snapshot.logs, &mut pieces)?,
+            Part::Foot => pieces.push(news.into()),
+            Part::Head | Part::Section(_) => {}
         }
-        json.extend_from_slice(br#"},"logs_dropped":"#);
-        serde_json::to_writer(&mut json, &self.dropped)?;
-        Ok(json)
+        let encoded = sections.get(part);
+        pieces.extend(encoded.map(|encoded| Cow::from(&encoded[..])));
     }
+    Ok(pieces)
 }
 
 /// The section of the logs, in pieces: the lines, which are encoded already, as they are.
@@ -319,7 +208,7 @@ fn encode(part: Part, snapshot: &Snapshot) -> io::Result<Vec<u8>> {
             Section::System => field(&mut json, b',', "system", &snapshot.system)?,
             Section::Containers => field(&mut json, b',', "containers", &snapshot.containers)?,
             Section::DockerMeta => field(&mut json, b',', "docker_meta", &snapshot.docker_meta)?,
-            // Encoded already: see `tails`. Not shared: see `happened`.
+            // Encoded already: see `tails`. Not shared: see `Encodings::line`.
             Section::Logs | Section::Events => {}
         },
         Part::Foot => {
@@ -341,7 +230,7 @@ fn field(json: &mut Vec<u8>, before: u8, name: &str, value: &impl Serialize) -> 
 
 /// Compresses lines, as far as they are shared, into frames that each session ends by itself.
 #[derive(Default)]
-pub(super) struct Compressor(Option<Encoder<'static>>);
+struct Compressor(Option<Encoder<'static>>);
 
 impl Compressor {
     /// All blocks of a frame but the last.
@@ -391,37 +280,33 @@ fn append<T>(
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::{Duration, SystemTime};
+    use std::time::{Duration, Instant, SystemTime};
 
     use serde_json::{Value, json};
 
-    use super::{Compressor, Encoded, Part};
-    use crate::aggregate::{Newest, SourceState, compose};
-    use crate::messages::{EncodedSnapshot, EndedLog, LogSample, Since};
+    use super::{Compressor, Part};
     use crate::model::{
-        ContainerEvent, EncodedLines, EventAction, Events, LogLines, Options, Place, Positions,
-        Section, Snapshot, SystemMetrics, Timestamp,
+        ContainerEvent, EncodedLines, EndedLog, EventAction, Events, LogLines, LogSample, Options,
+        Place, Positions, Section, Snapshot, SystemMetrics, Timestamp,
     };
+    use crate::published::{EncodedSnapshot, Published, Since};
 
     fn snapshot() -> Snapshot {
-        let newest = Newest {
-            system: SourceState::disabled("system"),
-            docker: SourceState::disabled("docker"),
-            logs: SourceState::disabled("logs"),
-            reports: Arc::default(),
-        };
-        compose(&newest, 7, 3)
+        let recorded = include_str!("../../tests/fixtures/snapshot.json");
+        let mut snapshot: Snapshot = serde_json::from_str(recorded).unwrap();
+        snapshot.logs = Arc::default();
+        snapshot.agent.seq = 7;
+        snapshot.agent.skipped = 0;
+        snapshot
     }
 
-    fn encoded(logs: LogSample) -> Encoded {
-        Encoded::new(snapshot(), logs, Arc::default(), 0)
+    fn published(logs: LogSample) -> Published {
+        Published::new(snapshot(), logs, (Arc::default(), 0), Instant::now(), None)
     }
 
-    fn made(encoded: &mut Encoded, options: &str, since: Option<&Since>) -> Arc<EncodedSnapshot> {
+    fn made(published: &Published, options: &str, since: Option<&Since>) -> Arc<EncodedSnapshot> {
         let variant = Options::parse(options.as_bytes()).unwrap().variant;
-        encoded
-            .variant(variant, since, true, &mut Compressor::default())
-            .unwrap()
+        published.line(variant, since, true).unwrap()
     }
 
     fn bytes(encoded: &EncodedSnapshot, skipped: u64) -> Vec<u8> {
@@ -434,12 +319,12 @@ mod tests {
 
     #[test]
     fn a_session_completes_the_line_with_its_own_count() {
-        let mut encoded = encoded(LogSample::default());
-        let whole = made(&mut encoded, "{}", None);
+        let published = published(LogSample::default());
+        let whole = made(&published, "{}", None);
         assert_eq!((whole.seq, whole.follows), (7, None));
         for skipped in [0, 1, u64::MAX] {
             let mut expected = snapshot();
-            expected.timestamp = encoded.snapshot.timestamp;
+            expected.timestamp = published.snapshot.timestamp;
             expected.agent.skipped = skipped;
             let mut line = serde_json::to_string(&expected).unwrap();
             line.push('\n');
@@ -449,10 +334,10 @@ mod tests {
 
     #[test]
     fn sections_are_left_out_and_the_envelope_stays() {
-        let mut encoded = encoded(LogSample::default());
-        let whole = value(&made(&mut encoded, "{}", None));
-        let part = value(&made(&mut encoded, r#"{"sections":["docker_meta"]}"#, None));
-        let none = value(&made(&mut encoded, r#"{"sections":[]}"#, None));
+        let published = published(LogSample::default());
+        let whole = value(&made(&published, "{}", None));
+        let part = value(&made(&published, r#"{"sections":["docker_meta"]}"#, None));
+        let none = value(&made(&published, r#"{"sections":[]}"#, None));
         let mut expected = whole;
         let fields = expected.as_object_mut().unwrap();
         for section in ["system", "containers", "logs", "events"] {
@@ -465,20 +350,23 @@ mod tests {
 
     #[test]
     fn a_variant_is_made_once() {
-        let mut encoded = encoded(LogSample::default());
-        let one = made(&mut encoded, r#"{"encoding":"zstd"}"#, None);
-        let other = made(&mut encoded, r#"{"encoding":"zstd","every":2}"#, None);
+        let published = published(LogSample::default());
+        let one = made(&published, r#"{"encoding":"zstd"}"#, None);
+        let other = made(&published, r#"{"encoding":"zstd","every":2}"#, None);
         assert!(Arc::ptr_eq(&one, &other));
-        assert_eq!(encoded.variants(), 1);
-        made(&mut encoded, "{}", None);
-        assert_eq!(encoded.variants(), 2);
+        assert_eq!(published.lines_made(), 1);
+        made(&published, "{}", None);
+        assert_eq!(published.lines_made(), 2);
     }
 
     #[test]
     fn what_was_encoded_serves_while_the_sample_is_the_same() {
-        let mut before = encoded(LogSample::default());
-        made(&mut before, "{}", None);
-        let known = before.sections[&Part::Section(Section::DockerMeta)].as_ptr();
+        let before = published(LogSample::default());
+        made(&before, "{}", None);
+        let meta = |published: &Published| {
+            published.encodings().sections[&Part::Section(Section::DockerMeta)].as_ptr()
+        };
+        let known = meta(&before);
         let mut now = snapshot();
         now.agent.seq = 8;
         now.docker_meta = Arc::clone(&before.snapshot.docker_meta);
@@ -486,18 +374,23 @@ mod tests {
             cpu_percent: [12.5],
             ..SystemMetrics::default()
         });
-        let mut after =
-            Encoded::new(now.clone(), LogSample::default(), Arc::default(), 0).after(Some(before));
-        assert_eq!(value(&made(&mut after, "{}", None)), json!(now));
-        let kept = after.sections[&Part::Section(Section::DockerMeta)].as_ptr();
-        assert_eq!(kept, known);
+        let events = (Arc::default(), 0);
+        let after = Published::new(
+            now.clone(),
+            LogSample::default(),
+            events,
+            Instant::now(),
+            Some(&before),
+        );
+        assert_eq!(value(&made(&after, "{}", None)), json!(now));
+        assert_eq!(meta(&after), known);
     }
 
     #[test]
     fn a_frame_is_one_line_whatever_its_end() {
-        let mut encoded = encoded(LogSample::default());
-        let plain = made(&mut encoded, "{}", None);
-        let frame = made(&mut encoded, r#"{"encoding":"zstd"}"#, None);
+        let published = published(LogSample::default());
+        let plain = made(&published, "{}", None);
+        let frame = made(&published, r#"{"encoding":"zstd"}"#, None);
         for skipped in [0, 12_345, u64::MAX] {
             let unpacked = zstd::decode_all(&bytes(&frame, skipped)[..]).unwrap();
             assert_eq!(unpacked, bytes(&plain, skipped));
@@ -537,7 +430,13 @@ mod tests {
                 renamed_from: None,
             });
         }
-        let mut encoded = Encoded::new(snapshot(), LogSample::default(), Arc::new(events), 3);
+        let published = Published::new(
+            snapshot(),
+            LogSample::default(),
+            (Arc::new(events), 3),
+            Instant::now(),
+            None,
+        );
         let at = |events, seq| Since {
             events,
             ..since(seq, &[])
@@ -550,26 +449,26 @@ mod tests {
                 .map(|event| event["time"].as_str().unwrap()[17..19].to_owned())
                 .collect()
         };
-        let newcomers = made(&mut encoded, "{}", None);
+        let newcomers = made(&published, "{}", None);
         assert_eq!(seconds(&newcomers), ["03", "04"]);
         let expected = json!({
             "time": "1970-01-01T00:00:03.000Z", "action": "die", "container": "web", "id": "0123456789ab",
             "image": "nginx", "exit_code": 3
         });
         assert_eq!(value(&newcomers)["events"][0], expected);
-        let others = made(&mut encoded, "{}", Some(&at(3, 6)));
+        let others = made(&published, "{}", Some(&at(3, 6)));
         assert!(Arc::ptr_eq(&newcomers, &others));
         assert_eq!(
             (newcomers.events_after, newcomers.since.events),
             (Some(3), 5)
         );
-        let late = made(&mut encoded, "{}", Some(&at(1, 2)));
+        let late = made(&published, "{}", Some(&at(1, 2)));
         assert_eq!(seconds(&late), ["01", "02", "03", "04"]);
         assert!(others.lacks_something_after(&at(1, 2)) && !late.lacks_something_after(&at(1, 2)));
         assert!(!late.lacks_something_after(&at(2, 5)));
         // Who does not want them shares what others get, whenever that was.
         let without = r#"{"sections":["system"]}"#;
-        let [one, other] = [1, 5].map(|events| made(&mut encoded, without, Some(&at(events, 2))));
+        let [one, other] = [1, 5].map(|events| made(&published, without, Some(&at(events, 2))));
         assert!(Arc::ptr_eq(&one, &other));
         assert!(value(&one).get("events").is_none());
         assert!(!one.lacks_something_after(&at(1, 2)));
@@ -590,8 +489,14 @@ mod tests {
                 renamed_from: None,
             });
         }
-        let mut encoded = Encoded::new(snapshot(), LogSample::default(), Arc::new(events), 4);
-        let value = value(&made(&mut encoded, "{}", None));
+        let published = Published::new(
+            snapshot(),
+            LogSample::default(),
+            (Arc::new(events), 4),
+            Instant::now(),
+            None,
+        );
+        let value = value(&made(&published, "{}", None));
         assert_eq!(value["events"].as_array().unwrap().len(), Events::MOST);
         assert_eq!(value["events_dropped"], 40);
     }
@@ -642,9 +547,9 @@ mod tests {
             ]),
             ..LogSample::default()
         };
-        let mut encoded = encoded(logs);
+        let published = published(logs);
         let options = r#"{"logs":"new","sections":["logs"]}"#;
-        let first = value(&made(&mut encoded, options, None));
+        let first = value(&made(&published, options, None));
         assert_eq!(
             first["logs"],
             json!({"new": ["n1", "n2"], "quiet": ["q"], "web": ["last", "w1", "w2", "w3"]})
@@ -652,7 +557,7 @@ mod tests {
         assert_eq!(first["logs_dropped"], json!({}));
 
         let before = since(6, &[("0", 2), ("1", 98), ("2", 9), ("9", 8)]);
-        let news = made(&mut encoded, options, Some(&before));
+        let news = made(&published, options, Some(&before));
         assert_eq!(news.follows, Some(6));
         let news = value(&news);
         assert_eq!(
@@ -663,10 +568,10 @@ mod tests {
         assert_eq!(news["logs_dropped"], json!({"new": 5}));
 
         let long_before = since(2, &[("0", 3), ("1", 40), ("2", 9), ("4", 12), ("9", 6)]);
-        let news = value(&made(&mut encoded, options, Some(&long_before)));
+        let news = value(&made(&published, options, Some(&long_before)));
         assert_eq!(news["logs"], json!({"web": ["w1", "w2", "w3"]}));
         assert_eq!(news["logs_dropped"], json!({"gone": 2, "web": 57}));
-        assert_eq!(encoded.variants(), 3);
+        assert_eq!(published.lines_made(), 3);
     }
 
     /// What the build before the one that moved the outputs into one stage sent for a recorded snapshot.
@@ -677,15 +582,34 @@ mod tests {
         let events = std::mem::take(&mut snapshot.events);
         let mut newest = Events::default();
         events.into_iter().for_each(|event| newest.push(event));
-        let odd = ["2026-01-01T00:00:00Z a", "2026-01-01T00:00:01Z \u{1b}[31m\"ä\u{fffd}\t\\", ""];
+        let odd = [
+            "2026-01-01T00:00:00Z a",
+            "2026-01-01T00:00:01Z \u{1b}[31m\"ä\u{fffd}\t\\",
+            "",
+        ];
         let logs = LogSample {
-            logs: Arc::new([("db".to_owned(), log("1", &odd, 12, 5)), ("web".to_owned(), log("2", &["q"], 9, 0))].into()),
-            ended: Arc::new(vec![ended("gone", "9", 8, None), ended("web", "0", 3, Some(log("0", &["last"], 3, 0)))]),
+            logs: Arc::new(
+                [
+                    ("db".to_owned(), log("1", &odd, 12, 5)),
+                    ("web".to_owned(), log("2", &["q"], 9, 0)),
+                ]
+                .into(),
+            ),
+            ended: Arc::new(vec![
+                ended("gone", "9", 8, None),
+                ended("web", "0", 3, Some(log("0", &["last"], 3, 0))),
+            ]),
             ..LogSample::default()
         };
         snapshot.logs = Arc::clone(&logs.logs);
         let told = newest.end().saturating_sub(1);
-        let mut encoded = Encoded::new(snapshot, logs, Arc::new(newest), told);
+        let published = Published::new(
+            snapshot,
+            logs,
+            (Arc::new(newest), told),
+            Instant::now(),
+            None,
+        );
         let before = since(6, &[("0", 2), ("1", 3), ("9", 6)]);
         let mut lines = String::new();
         for (options, since) in [
@@ -694,20 +618,26 @@ mod tests {
             (r#"{"sections":["docker_meta","events"]}"#, Some(&before)),
             (r#"{"sections":[]}"#, None),
             (r#"{"logs":"new"}"#, None),
-            (r#"{"logs":"new","sections":["logs","events"]}"#, Some(&before)),
+            (
+                r#"{"logs":"new","sections":["logs","events"]}"#,
+                Some(&before),
+            ),
         ] {
-            let line = made(&mut encoded, options, since);
-            lines += &format!("{options}\n{}", String::from_utf8(bytes(&line, 17)).unwrap());
+            let line = made(&published, options, since);
+            lines += &format!(
+                "{options}\n{}",
+                String::from_utf8(bytes(&line, 17)).unwrap()
+            );
         }
         crate::recorded::compare("wire/lines.txt", &lines);
     }
 
     #[test]
     fn what_is_kept_for_those_who_are_behind_is_bounded() {
-        let mut encoded = encoded(LogSample::default());
+        let published = published(LogSample::default());
         for seq in 0..1000 {
-            made(&mut encoded, r#"{"logs":"new"}"#, Some(&since(seq, &[])));
+            made(&published, r#"{"logs":"new"}"#, Some(&since(seq, &[])));
         }
-        assert_eq!(encoded.variants(), super::MOST_BEHIND);
+        assert_eq!(published.lines_made(), super::MOST_BEHIND);
     }
 }

@@ -22,7 +22,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// What handshakes and listener share about who may come in.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(in crate::publish) struct Door {
     throttle: Mutex<Throttle>,
     max_clients: usize,
     /// A permit for each client, held until its connection is closed.
@@ -72,7 +72,7 @@ struct Told {
 
 impl Door {
     /// For so many clients.
-    pub(super) fn new(max_clients: usize, reports: Arc<Reports>) -> Self {
+    pub(in crate::publish) fn new(max_clients: usize, reports: Arc<Reports>) -> Self {
         Self {
             throttle: Mutex::default(),
             max_clients,
@@ -88,7 +88,10 @@ impl Door {
     }
 
     /// Does a TLS handshake when it is its turn. None where it took long while others waited.
-    pub(super) async fn in_turn<T>(&self, handshake: impl Future<Output = T>) -> Option<T> {
+    pub(in crate::publish) async fn in_turn<T>(
+        &self,
+        handshake: impl Future<Output = T>,
+    ) -> Option<T> {
         let Handshakes { turns, waiting } = &self.handshakes;
         let turn = {
             let _waiting = Waiting::among(waiting);
@@ -111,7 +114,7 @@ impl Door {
     }
 
     /// Has the log say that a client was refused, and why.
-    pub(super) fn refused(&self, peer: SocketAddr, reason: &dyn Display) {
+    pub(in crate::publish) fn refused(&self, peer: SocketAddr, reason: &dyn Display) {
         let (named, unnamed) = lock(&self.refused).one_more(Instant::now());
         if unnamed > 0 {
             info!(clients = unnamed, "more clients refused than are named");
@@ -122,14 +125,14 @@ impl Door {
     }
 
     /// Counts a connection that its peer closed before it had sent anything. The log tells of such once a minute at most.
-    pub(super) fn closed_early(&self, peer: SocketAddr) {
+    pub(in crate::publish) fn closed_early(&self, peer: SocketAddr) {
         if let Some(connections) = self.reports.closed_early(Instant::now()) {
             info!(connections, last_peer = %peer, "connections closed by their peers before anything was sent");
         }
     }
 
     /// Why a connection from there is closed unheard, if it is.
-    pub(super) fn may_enter(&self, origin: Origin) -> Result<(), &'static str> {
+    pub(in crate::publish) fn may_enter(&self, origin: Origin) -> Result<(), &'static str> {
         if self.is_closed(origin) {
             return Err("too many wrong keys");
         }
@@ -140,23 +143,23 @@ impl Door {
     }
 
     /// Whether too many wrong keys came from there.
-    pub(super) fn is_closed(&self, origin: Origin) -> bool {
+    pub(in crate::publish) fn is_closed(&self, origin: Origin) -> bool {
         lock(&self.throttle).is_closed(origin, Instant::now())
     }
 
     /// How many clients there are.
-    pub(super) fn clients(&self) -> usize {
+    pub(in crate::publish) fn clients(&self) -> usize {
         self.max_clients
             .saturating_sub(self.permits.available_permits())
     }
 
     /// The permits of all clients.
-    pub(super) fn permits(&self) -> Arc<Semaphore> {
+    pub(in crate::publish) fn permits(&self) -> Arc<Semaphore> {
         Arc::clone(&self.permits)
     }
 
     /// Takes note of a wrong key; the log says so where that closes its origin.
-    pub(super) fn wrong_key(&self, origin: Origin) {
+    pub(in crate::publish) fn wrong_key(&self, origin: Origin) {
         let closed_for = lock(&self.throttle).wrong_key(origin, Instant::now());
         let Some(closed_for) = closed_for else {
             return;
@@ -171,12 +174,12 @@ impl Door {
     }
 
     /// Forgives wrong keys that came from there.
-    pub(super) fn right_key(&self, origin: Origin) {
+    pub(in crate::publish) fn right_key(&self, origin: Origin) {
         lock(&self.throttle).right_key(origin);
     }
 
     /// A permit for a client that has shown a key; none where there are too many.
-    pub(super) fn admit(&self) -> Option<OwnedSemaphorePermit> {
+    pub(in crate::publish) fn admit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 }

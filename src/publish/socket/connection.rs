@@ -12,7 +12,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::hello::{self, Beginning};
 use super::lobby::Voice;
-use crate::messages::{EncodedSnapshot, Ending};
+use crate::published::{EncodedSnapshot, Ending};
 
 /// A connection that may move from one thread to another.
 pub(super) enum Connection {

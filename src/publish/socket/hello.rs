@@ -16,7 +16,7 @@ const LONGEST_RECORD: usize = 16 * 1024;
 
 /// What a connection began with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Beginning {
+pub(in crate::publish) enum Beginning {
     /// There is something to read.
     Bytes,
     /// The peer closed it, or reset it, and had sent nothing: as health checks do.
@@ -24,7 +24,10 @@ pub(super) enum Beginning {
 }
 
 /// Waits until there is something to read, or the end. `waiting` is called where nothing is there yet.
-pub(super) async fn first_byte(stream: &TcpStream, waiting: impl FnOnce()) -> Beginning {
+pub(in crate::publish) async fn first_byte(
+    stream: &TcpStream,
+    waiting: impl FnOnce(),
+) -> Beginning {
     let mut there = peek(stream, &mut [0]);
     // Most have sent something by now, of which the runtime does not know yet.
     if there.as_ref().is_err_and(is_not_yet) {
@@ -47,7 +50,10 @@ pub(super) async fn first_byte(stream: &TcpStream, waiting: impl FnOnce()) -> Be
 ///
 /// # Errors
 /// Where the connection is broken.
-pub(super) async fn whole_hello(stream: &TcpStream, waiting: impl Fn()) -> io::Result<()> {
+pub(in crate::publish) async fn whole_hello(
+    stream: &TcpStream,
+    waiting: impl Fn(),
+) -> io::Result<()> {
     loop {
         let ready = stream.ready(Interest::READABLE).await?;
         // Nothing more comes: whatever is there is all.

@@ -50,7 +50,7 @@ fn advice(error: &io::Error, variable: &str) -> String {
 }
 
 /// A listening socket.
-pub(super) struct Inbound {
+pub(in crate::publish) struct Inbound {
     socket: TcpListener,
     pause: Duration,
 }
@@ -58,7 +58,7 @@ pub(super) struct Inbound {
 impl Inbound {
     /// Opens it. Without an address it takes IPv6 and IPv4, or IPv4 alone on a host that has no IPv6. The port is what
     /// `variable` holds.
-    pub(super) fn open(
+    pub(in crate::publish) fn open(
         address: Option<IpAddr>,
         port: u16,
         variable: &'static str,
@@ -89,13 +89,13 @@ impl Inbound {
     }
 
     /// Where it listens, with the port that the kernel chose.
-    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+    pub(in crate::publish) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
     /// The next connection, and where it comes from: an IPv4 address as such. Where there are no resources for one it waits
     /// until there are.
-    pub(super) async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+    pub(in crate::publish) async fn accept(&mut self) -> (TcpStream, SocketAddr) {
         loop {
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
@@ -117,7 +117,7 @@ impl Inbound {
 }
 
 /// A connection as it is to be served, off the runtime that accepted it.
-pub(super) fn configured(stream: TcpStream) -> io::Result<std::net::TcpStream> {
+pub(in crate::publish) fn configured(stream: TcpStream) -> io::Result<std::net::TcpStream> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
     socket.set_tcp_notsent_lowat(TAKEN_AHEAD)?;

@@ -15,10 +15,9 @@ use tracing::info;
 
 use super::connection::{Connection, Outgoing};
 use super::listener::Subscriptions;
-use crate::messages::{
-    CatchUp, ClientId, Delivery, EncodedSnapshot, Since, Subscribe, Unsubscribe,
-};
+use crate::messages::{CatchUp, ClientId, Delivery, Subscribe, Unsubscribe};
 use crate::model::Options;
+use crate::published::{EncodedSnapshot, Since};
 
 /// How long a client that was sent the end of the stream may take to close its side.
 const LINGER: Duration = Duration::from_secs(1);

@@ -28,7 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The lobby, as listener and handshakes share it.
 #[derive(Debug)]
-pub(super) struct Lobby {
+pub(in crate::publish) struct Lobby {
     guests: Mutex<Guests>,
     /// How many guests the agent has not got to yet.
     unattended: Arc<AtomicUsize>,
@@ -38,7 +38,7 @@ pub(super) struct Lobby {
 
 /// A place in the lobby. Given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(in crate::publish) struct Seat {
     lobby: Arc<Lobby>,
     id: GuestId,
     leave: CancellationToken,
@@ -59,7 +59,7 @@ enum Reception {
 
 /// Whether a guest is waited for. Shared with its connection, which knows.
 #[derive(Debug)]
-pub(super) struct Voice {
+pub(in crate::publish) struct Voice {
     /// Counts those that are not attended to yet.
     unattended: Arc<AtomicUsize>,
     is_attended: AtomicBool,
@@ -67,7 +67,7 @@ pub(super) struct Voice {
 }
 
 impl Voice {
-    pub(super) fn new(unattended: &Arc<AtomicUsize>) -> Self {
+    pub(in crate::publish) fn new(unattended: &Arc<AtomicUsize>) -> Self {
         unattended.fetch_add(1, Ordering::Relaxed);
         Self {
             unattended: Arc::clone(unattended),
@@ -77,7 +77,7 @@ impl Voice {
     }
 
     /// The agent has got to it, and waits for it or does not.
-    pub(super) fn is_waited_for(&self, waited_for: bool) {
+    pub(in crate::publish) fn is_waited_for(&self, waited_for: bool) {
         self.attend();
         self.is_waited_for.store(waited_for, Ordering::Relaxed);
     }
@@ -126,7 +126,7 @@ struct Guest {
 
 impl Lobby {
     /// A lobby with so much room.
-    pub(super) fn new(room: Room) -> Arc<Self> {
+    pub(in crate::publish) fn new(room: Room) -> Arc<Self> {
         let guests = Guests::new(room);
         Arc::new(Self {
             unattended: Arc::clone(&guests.unattended),
@@ -138,7 +138,7 @@ impl Lobby {
     /// A seat for a newcomer beside so many clients: at once, where somebody is waited for who can make room. Else those
     /// before it are being attended to, and whoever comes waits in the kernel's queue meanwhile. None where there are so many
     /// of its origin that others would have to wait for it.
-    pub(super) async fn enter(
+    pub(in crate::publish) async fn enter(
         self: &Arc<Self>,
         origin: Origin,
         clients: impl Fn() -> usize,
@@ -174,12 +174,12 @@ impl Lobby {
 
 impl Seat {
     /// Waits until the seat is needed for others.
-    pub(super) async fn needed(&self) {
+    pub(in crate::publish) async fn needed(&self) {
         self.leave.cancelled().await;
     }
 
     /// For the guest's connection, to take note of what it says.
-    pub(super) fn voice(&self) -> Arc<Voice> {
+    pub(in crate::publish) fn voice(&self) -> Arc<Voice> {
         Arc::clone(&self.voice)
     }
 }
@@ -294,7 +294,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::{Guests, Reception, Room, Welcomed};
-    use crate::serve::origin::Origin;
+    use crate::publish::socket::origin::Origin;
 
     fn room(most: usize) -> Guests {
         Guests::new(Room {

@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// An IPv4 address, or the /64 of an IPv6 one: whoever has one address of that has them all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Origin(IpAddr);
+pub(in crate::publish) struct Origin(IpAddr);
 
 impl Origin {
-    pub(super) fn of(peer: IpAddr) -> Self {
+    pub(in crate::publish) fn of(peer: IpAddr) -> Self {
         Self(match peer.to_canonical() {
             IpAddr::V4(address) => IpAddr::V4(address),
             IpAddr::V6(address) => {

@@ -18,7 +18,7 @@ const MOST: usize = 4096;
 
 /// What is remembered of wrong keys, by where they came from.
 #[derive(Debug, Default)]
-pub(super) struct Throttle {
+pub(in crate::publish) struct Throttle {
     origins: HashMap<Origin, Record>,
 }
 
@@ -35,13 +35,17 @@ struct Record {
 
 impl Throttle {
     /// Whether connections from there are closed unheard.
-    pub(super) fn is_closed(&self, origin: Origin, now: Instant) -> bool {
+    pub(in crate::publish) fn is_closed(&self, origin: Origin, now: Instant) -> bool {
         let record = self.origins.get(&origin);
         record.is_some_and(|record| record.is_closed(now))
     }
 
     /// Takes note of a wrong key. Yields for how long its origin is closed from now on, where it is.
-    pub(super) fn wrong_key(&mut self, origin: Origin, now: Instant) -> Option<Duration> {
+    pub(in crate::publish) fn wrong_key(
+        &mut self,
+        origin: Origin,
+        now: Instant,
+    ) -> Option<Duration> {
         if !self.origins.contains_key(&origin) {
             self.make_room(now);
         }
@@ -56,7 +60,7 @@ impl Throttle {
     }
 
     /// Forgives an origin: somebody there has the key.
-    pub(super) fn right_key(&mut self, origin: Origin) {
+    pub(in crate::publish) fn right_key(&mut self, origin: Origin) {
         self.origins.remove(&origin);
     }
 
@@ -118,7 +122,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{MOST, Throttle};
-    use crate::serve::origin::Origin;
+    use crate::publish::socket::origin::Origin;
 
     const fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)

@@ -1,29 +1,20 @@
 //! A snapshot as Prometheus reads it.
-//!
-//! Names and units are those of its conventions. Where node_exporter or cAdvisor have a series of the same meaning, it has their
-//! name and labels here, so that dashboards and alerts which were made for them work; of cAdvisor's labels `id` is the container's
-//! short id. Everything else begins with `system_agent_`. Nothing has a label of which there is no bound: no processes, and no
-//! veths, which come and go with containers.
-
-mod agent;
-mod containers;
-mod host;
-mod pressure;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabel as _, EncodeLabelSet, LabelSetEncoder, NoLabelSet,
+};
 use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::model::{Snapshot, Timestamp};
-
-const MIB: f64 = 1024.0 * 1024.0;
+use crate::model::Snapshot;
+use crate::publish::figures::{self, Family, Kind, Source};
 
 /// How it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,91 +104,53 @@ struct Figures {
 }
 
 impl Collector for Figures {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let snapshot = &*self.snapshot;
-        let mut families = Families(encoder);
-        // Of a source that has not been read even once there is nothing to say.
-        if snapshot.sources.system.collected_at.is_some() {
-            host::write(&mut families, snapshot)?;
-        }
-        containers::write(&mut families, snapshot)?;
-        agent::write(&mut families, snapshot, self.interval)
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let source = Source {
+            snapshot: &self.snapshot,
+            interval: self.interval,
+        };
+        figures::families().try_for_each(|family| write_family(&mut encoder, family, &source))
     }
 }
 
-/// What is written to, family by family.
-struct Families<'e>(DescriptorEncoder<'e>);
-
-impl Families<'_> {
-    fn gauge<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (L, f64)>,
-    ) -> fmt::Result {
-        self.family(name, help, MetricType::Gauge, samples)
+/// Nothing where there are no samples.
+fn write_family(
+    encoder: &mut DescriptorEncoder<'_>,
+    family: &Family,
+    source: &Source<'_>,
+) -> fmt::Result {
+    let mut is_empty = true;
+    family.samples(source, &mut |_, _| is_empty = false);
+    if is_empty {
+        return Ok(());
     }
-
-    /// `_total` is added to its name.
-    fn counter<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (L, f64)>,
-    ) -> fmt::Result {
-        self.family(name, help, MetricType::Counter, samples)
-    }
-
-    /// Nothing where there are no samples.
-    fn family<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        kind: MetricType,
-        samples: impl IntoIterator<Item = (L, f64)>,
-    ) -> fmt::Result {
-        let mut samples = samples.into_iter().peekable();
-        if samples.peek().is_none() {
-            return Ok(());
-        }
-        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
-        for (labels, value) in samples {
-            let mut sample = family.encode_family(&labels)?;
-            match kind {
-                MetricType::Counter => sample.encode_counter::<NoLabelSet, _, f64>(&value, None)?,
-                _ => sample.encode_gauge(&value)?,
+    let kind = match family.kind {
+        Kind::Gauge => MetricType::Gauge,
+        Kind::Counter => MetricType::Counter,
+    };
+    let mut encoded = encoder.encode_descriptor(family.name, family.help, None, kind)?;
+    let mut written = Ok(());
+    family.samples(source, &mut |labels, value| {
+        written = written.and_then(|()| {
+            let labels = Labels(labels);
+            let mut sample = encoded.encode_family(&labels)?;
+            match family.kind {
+                Kind::Gauge => sample.encode_gauge(&value),
+                Kind::Counter => sample.encode_counter::<NoLabelSet, _, f64>(&value, None),
             }
-        }
-        Ok(())
+        });
+    });
+    written
+}
+
+/// The labels of a sample, by name and value.
+struct Labels<'l>(&'l [(&'l str, &'l str)]);
+
+impl EncodeLabelSet for Labels<'_> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        let mut labels = self.0.iter();
+        labels.try_for_each(|label| label.encode(encoder.encode_label()))
     }
-}
-
-type Labels<'l, const N: usize> = [(&'l str, &'l str); N];
-
-fn no_labels() -> Labels<'static, 0> {
-    []
-}
-
-fn alone(value: f64) -> [(Labels<'static, 0>, f64); 1] {
-    [(no_labels(), value)]
-}
-
-fn if_any(value: Option<f64>) -> impl Iterator<Item = (Labels<'static, 0>, f64)> {
-    value.into_iter().flat_map(alone)
-}
-
-fn is(yes: bool) -> f64 {
-    f64::from(u8::from(yes))
-}
-
-fn ratio(percent: f64) -> f64 {
-    percent / 100.0
-}
-
-fn unix(Timestamp(time): Timestamp) -> f64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
 }
 
 #[cfg(test)]
@@ -214,8 +167,7 @@ mod tests {
 
     /// With two of everything that may look the same.
     fn snapshot() -> Snapshot {
-        let text = include_str!("../../../../tests/fixtures/snapshot.json");
-        let mut snapshot: Snapshot = serde_json::from_str(text).unwrap();
+        let mut snapshot = Snapshot::recorded();
         let sensor = |chip: &str| Temperature {
             device: "nvme".to_owned(),
             sensor: "Composite".to_owned(),
@@ -295,8 +247,11 @@ mod tests {
         });
         system.disk_io.push(DiskIo::default());
         system.network.push(NetworkInterface::default());
-        system.gpus = Some(vec![Gpu::default(), Gpu::default()]);
-        system.failed_units = Some(vec![FailedUnit::default(), FailedUnit::default()]);
+        system.gpus.as_mut().unwrap().push(Gpu::default());
+        twice(system.gpus.as_mut().unwrap());
+        let units = system.failed_units.as_mut().unwrap();
+        units.push(FailedUnit::default());
+        twice(units);
         let sensors = Arc::make_mut(&mut system.exact.sensors);
         sensors.labels.push(SensorLabel::default());
         twice(&mut sensors.labels);
@@ -357,7 +312,10 @@ mod tests {
     #[test]
     fn the_figures_are_byte_for_byte_what_they_were() {
         crate::recorded::compare("wire/metrics.txt", &written(snapshot(), Format::Classic));
-        crate::recorded::compare("wire/openmetrics.txt", &written(snapshot(), Format::OpenMetrics));
+        crate::recorded::compare(
+            "wire/openmetrics.txt",
+            &written(snapshot(), Format::OpenMetrics),
+        );
     }
 
     #[test]

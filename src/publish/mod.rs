@@ -1,0 +1,6 @@
+//! STAGE 3: everything that leaves the agent, one folder an output. Each is handed snapshots as they are in the model.
+
+mod figures;
+pub mod http;
+pub mod nats;
+pub mod socket;
