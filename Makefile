@@ -2,14 +2,14 @@
 #
 # Two of them do everything on a fresh Debian machine that has only cargo and a C compiler: `make run` and `make test`.
 
-PROFILE ?= release
+PROFILE ?= quick
 
 .PHONY: help run test test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet docs lint build deb image picture
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
-run: ## build and run the agent here; prints an API key for this run, and how to read the stream (PROFILE=dev builds faster)
+run: ## build and run the agent here; prints an API key for this run, and how to read the stream (PROFILE=release: as the package has it)
 	@tests/setup/run.sh $(PROFILE)
 
 test: ## run every test; as root, installs and starts what they need (SKIP_DOCKER=1 leaves out those that need Docker)

@@ -1,12 +1,15 @@
 //! What the agent's log says of it at the start: its settings, without secrets, and what of them is risky.
 
 use std::net::SocketAddr;
+#[cfg(feature = "nats")]
 use std::path::Path;
 
 use tracing::{info, warn};
 
 use crate::renewal;
-use crate::settings::{ApiKey, NatsLogin, NatsSettings, Settings};
+use crate::settings::{ApiKey, Settings};
+#[cfg(feature = "nats")]
+use crate::settings::{NatsLogin, NatsSettings};
 
 /// Says once what the agent is going to do, without secrets, and where it listens.
 pub(crate) fn announce(
@@ -19,12 +22,17 @@ pub(crate) fn announce(
         collect,
         publish_interval,
         serve,
+        #[cfg(feature = "nats")]
         nats,
         credentials,
         credential_sources,
         shutdown_timeout,
         telemetry,
     } = settings;
+    #[cfg(feature = "nats")]
+    let nats_url = nats.as_ref().map_or("none".to_owned(), NatsSettings::urls);
+    #[cfg(not(feature = "nats"))]
+    let nats_url = "none";
     let sources = credential_sources;
     let tls = sources.tls.as_ref();
     let keys: Vec<_> = credentials.keys.iter().map(ApiKey::name).collect();
@@ -62,9 +70,10 @@ pub(crate) fn announce(
         shutdown_timeout = ?shutdown_timeout,
         log_format = ?telemetry.format,
         rust_log = telemetry.filter,
-        nats_url = nats.as_ref().map_or("none".to_owned(), NatsSettings::urls),
+        nats_url = nats_url,
         "agent started"
     );
+    #[cfg(feature = "nats")]
     if let Some(nats) = nats {
         announce_nats(nats);
     }
@@ -94,6 +103,7 @@ pub(crate) fn announce(
 }
 
 /// The same of what is published to a NATS server.
+#[cfg(feature = "nats")]
 fn announce_nats(nats: &NatsSettings) {
     let file = |path: &Path| path.display().to_string();
     let login = nats.login.as_ref().map(NatsLogin::file);

@@ -9,9 +9,12 @@ use actix::{Actor, Addr, Recipient};
 use actix_rt::Arbiter;
 use anyhow::{Context as _, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+#[cfg(feature = "nats")]
 use rustix::system::uname;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, oneshot, watch};
+#[cfg(feature = "nats")]
+use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -24,10 +27,13 @@ use crate::collect::system::{self, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
 use crate::messages::{Reports, StopCollecting, StopPublishing};
 use crate::publish::http::{MOST_SCRAPERS, Metrics};
+#[cfg(feature = "nats")]
 use crate::publish::nats::NatsPublisher;
 use crate::publish::socket::{Listener, MOST_WAITING, Room, Subscriptions, Threads};
 use crate::renewal::Renewal;
-use crate::settings::{CollectSettings, ContainerStats, NatsSettings, ServeSettings, Settings};
+#[cfg(feature = "nats")]
+use crate::settings::NatsSettings;
+use crate::settings::{CollectSettings, ContainerStats, ServeSettings, Settings};
 use crate::supervisor::Supervisor;
 
 /// The share of `SHUTDOWN_TIMEOUT` that sessions have to close in: the rest is for saying so.
@@ -72,6 +78,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let Settings {
         collect,
         publish_interval,
+        #[cfg(feature = "nats")]
         nats,
         credentials: first,
         credential_sources,
@@ -91,6 +98,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let scraping = metrics
         .map(|metrics| Scraping::start(metrics, aggregator, accepting.clone()))
         .transpose()?;
+    #[cfg(feature = "nats")]
     let publishing = nats
         .map(|nats| Publishing::start(nats, aggregator))
         .transpose()?;
@@ -102,6 +110,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         accepting,
         serving,
         scraping,
+        #[cfg(feature = "nats")]
         publishing,
     };
     running.stop(shutdown_timeout, &mut signals).await?;
@@ -116,6 +125,7 @@ struct Running {
     accepting: CancellationToken,
     serving: Serving,
     scraping: Option<Scraping>,
+    #[cfg(feature = "nats")]
     publishing: Option<Publishing>,
 }
 
@@ -130,6 +140,7 @@ impl Running {
             accepting,
             serving,
             scraping,
+            #[cfg(feature = "nats")]
             publishing,
         } = self;
         accepting.cancel();
@@ -144,6 +155,7 @@ impl Running {
             if let Some(scraping) = scraping {
                 all_back(&scraping.permits, MOST_SCRAPERS).await;
             }
+            #[cfg(feature = "nats")]
             if let Some(publishing) = publishing {
                 publishing.ended().await;
             }
@@ -259,11 +271,13 @@ impl Scraping {
 }
 
 /// What is published to a NATS server. It has a thread of its own: whatever that server does, no client waits for it.
+#[cfg(feature = "nats")]
 struct Publishing {
     ended: oneshot::Receiver<()>,
     _thread: Arbiter,
 }
 
+#[cfg(feature = "nats")]
 impl Publishing {
     fn start(settings: NatsSettings, aggregator: &Addr<Aggregator>) -> io::Result<Self> {
         let thread = arbiter()?;

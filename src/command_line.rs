@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+#[cfg(feature = "watch")]
+use clap::Args;
+use clap::{Parser, Subcommand};
 
 /// Streams snapshots of this host and its Docker containers to authenticated TCP clients.
 ///
@@ -40,16 +42,19 @@ pub enum Command {
     ///
     /// The key is that in API_KEY, or in API_KEY_FILE the one that has the host's name, else the first; it is asked for where
     /// neither is set. `?` lists the keys of the view; NO_COLOR takes its colours away.
+    #[cfg(feature = "watch")]
     Watch(Watch),
 }
 
 /// What is to be watched, and how it is reached.
+#[cfg(feature = "watch")]
 #[derive(Args)]
 pub struct Watch {
     /// An agent: HOST, HOST:PORT or an IPv6 address [default port: 9000]
     #[arg(value_name = "HOST[:PORT]", group = "reached")]
     pub hosts: Vec<String>,
     /// All hosts whose agents publish to this NATS server: nats://HOST:PORT or tls://HOST:PORT, or several of a cluster's
+    #[cfg(feature = "nats")]
     #[arg(long, value_name = "URL[,URL]", group = "reached")]
     pub nats: Option<String>,
     /// Use TLS, and trust the authorities that this system trusts

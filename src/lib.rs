@@ -52,4 +52,5 @@ pub mod settings;
 pub mod snapshot;
 pub mod supervisor;
 pub mod telemetry;
+#[cfg(feature = "watch")]
 pub mod watch;

@@ -1,20 +1,17 @@
 //! The command line of System Agent: command line → telemetry → settings → app → exit code.
 
+#[cfg(feature = "watch")]
+mod watch_command;
+
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process;
 
 use clap::Parser;
-use system_agent::client::{Connector, Identity, Trust, TrustError, host_name};
-use system_agent::command_line::{Arguments, CheckTarget, Command, Watch};
-use system_agent::settings::{ApiKey, ApiKeys, CollectSettings, NatsLogin, Problems, Settings};
-use system_agent::watch::{self, Fleet, Watched};
+use system_agent::command_line::{Arguments, CheckTarget, Command};
+use system_agent::settings::{CollectSettings, Problems, Settings};
 use system_agent::{app, check, privileges, secrets, snapshot, telemetry};
-use zeroize::Zeroizing;
-
-/// How often `watch` looks at this host, unless the environment says otherwise.
-const WATCH_INTERVALS: [(&str, &str); 2] = [("SYSTEM_INTERVAL", "1s"), ("DOCKER_INTERVAL", "1s")];
 
 /// The exit status of a bad configuration: `EX_CONFIG` of sysexits(3). The systemd unit does not
 /// restart on it.
@@ -28,7 +25,8 @@ fn main() {
         None | Some(Command::Run) => run(),
         Some(Command::Check { target }) => check_components(target),
         Some(Command::Snapshot { pretty }) => print_snapshot(pretty),
-        Some(Command::Watch(arguments)) => watch(&arguments),
+        #[cfg(feature = "watch")]
+        Some(Command::Watch(arguments)) => watch_command::run(&arguments),
     };
     process::exit(status);
 }
@@ -111,106 +109,6 @@ fn print_snapshot(pretty: bool) -> i32 {
             1
         }
     }
-}
-
-fn watch(arguments: &Watch) -> i32 {
-    let watched = if let Some(urls) = &arguments.nats {
-        match NatsLogin::from_env(variables().into_iter()) {
-            Ok(login) => match fleet(arguments, urls, login) {
-                Ok(fleet) => Ok(Watched::Fleet(fleet)),
-                Err(why) => {
-                    complain(format_args!("--nats: {why}"));
-                    return 1;
-                }
-            },
-            Err(problems) => Err(problems),
-        }
-    } else if arguments.hosts.is_empty() {
-        let mut variables = variables();
-        for (name, value) in WATCH_INTERVALS {
-            if !variables.iter().any(|(set, _)| set == name) {
-                variables.push((name.into(), value.into()));
-            }
-        }
-        CollectSettings::from_env(variables.into_iter()).map(Watched::Here)
-    } else {
-        match ApiKeys::from_env(variables().into_iter()) {
-            Ok(keys) => match agents(arguments, keys) {
-                Ok(agents) => Ok(Watched::Agents(agents)),
-                Err(why) => {
-                    complain(format_args!("{why}"));
-                    return 1;
-                }
-            },
-            Err(problems) => Err(problems),
-        }
-    };
-    let watched = match watched {
-        Ok(watched) => watched,
-        Err(problems) => return refuse(&problems),
-    };
-    let colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    match block_on(watch::run(watched, colours)) {
-        Ok(()) => 0,
-        Err(error) => {
-            complain(format_args!("{error}"));
-            1
-        }
-    }
-}
-
-/// How each host's agent is reached.
-fn agents(arguments: &Watch, keys: Option<ApiKeys>) -> Result<Vec<(String, Connector)>, String> {
-    let keys = match keys {
-        Some(keys) => keys,
-        None => ask_for_key()?,
-    };
-    let (trust, identity) = tls(arguments)?;
-    let connector = |host: &String| {
-        let key = keys.called(&host_name(host)).ok_or("there is no key")?;
-        let connector = Connector::new(host, key);
-        let connector = match &trust {
-            Some(trust) => connector
-                .tls(trust, identity.as_ref(), None)
-                .map_err(|error| format!("{host}: {error}"))?,
-            None => connector,
-        };
-        Ok((host.clone(), connector))
-    };
-    arguments.hosts.iter().map(connector).collect()
-}
-
-/// How a fleet is reached.
-fn fleet(arguments: &Watch, urls: &str, login: Option<NatsLogin>) -> Result<Fleet, String> {
-    let (trust, identity) = tls(arguments)?;
-    Fleet::new(urls, login, trust.as_ref(), identity.as_ref())
-}
-
-/// Whom to trust, where TLS is asked for, and who to be where that is asked for.
-fn tls(arguments: &Watch) -> Result<(Option<Trust>, Option<Identity>), String> {
-    let said = |error: TrustError| error.to_string();
-    let identity = match (&arguments.cert, &arguments.key) {
-        (Some(cert), Some(key)) => Some(Identity::files(cert, key).map_err(said)?),
-        _ => None,
-    };
-    let trust = match &arguments.ca {
-        Some(file) => Some(Trust::file(file).map_err(said)?),
-        None if arguments.tls || identity.is_some() => Some(Trust::system().map_err(said)?),
-        None => None,
-    };
-    Ok((trust, identity))
-}
-
-/// Without showing it.
-fn ask_for_key() -> Result<ApiKeys, String> {
-    let text = rpassword::prompt_password("API key: ")
-        .map(Zeroizing::new)
-        .map_err(|error| {
-            format!("no API key: neither API_KEY nor API_KEY_FILE is set, and none can be asked for ({error})")
-        })?;
-    ApiKey::new("typed", &text)
-        .map(ApiKeys::one)
-        .map_err(|problem| format!("the API key: {problem}"))
 }
 
 fn refuse(problems: &Problems) -> i32 {

@@ -2,5 +2,6 @@
 
 mod figures;
 pub mod http;
+#[cfg(feature = "nats")]
 pub mod nats;
 pub mod socket;

@@ -10,6 +10,7 @@ mod docker_host;
 mod host_root;
 mod key;
 mod labels;
+#[cfg(feature = "nats")]
 mod nats;
 mod parse;
 mod raw;
@@ -23,7 +24,9 @@ pub use docker_host::DockerHost;
 pub use host_root::{FileVersion, HostRoot};
 pub use key::{ApiKey, ApiKeys, KeySource};
 pub use labels::LabelPatterns;
+#[cfg(feature = "nats")]
 pub(crate) use nats::parse_servers;
+#[cfg(feature = "nats")]
 pub use nats::{NatsLogin, NatsSecret, NatsSettings, address_of};
 pub use redaction::Redaction;
 pub use tls::{IdentityProblem, Tls, TlsFiles, Untimely, Validity};
@@ -52,6 +55,7 @@ pub struct Settings {
     /// Who is served, and how.
     pub serve: ServeSettings,
     /// Where else snapshots, events and log lines go; none where `NATS_URL` is not set.
+    #[cfg(feature = "nats")]
     pub nats: Option<NatsSettings>,
     /// Keys and certificates, as they are when the agent begins.
     pub credentials: Credentials,
@@ -155,7 +159,15 @@ impl Settings {
             .as_ref()
             .and_then(|sources| sources.load_with(&mut reader));
         let serve = ServeSettings::read(&mut reader, &raw);
+        #[cfg(feature = "nats")]
         let nats = NatsSettings::read(&mut reader, &raw);
+        #[cfg(not(feature = "nats"))]
+        if raw.nats_url.is_some() {
+            reader.problem(
+                "NATS_URL",
+                "this build cannot publish to NATS; accepted: only with the feature `nats`",
+            );
+        }
         let publish_interval = reader.interval("PUBLISH_INTERVAL", &raw.publish_interval);
         let shutdown_timeout = reader.timeout("SHUTDOWN_TIMEOUT", &raw.shutdown_timeout, 5);
         let telemetry = TelemetrySettings::read(&mut reader, &raw);
@@ -165,6 +177,7 @@ impl Settings {
                 collect,
                 publish_interval,
                 serve,
+                #[cfg(feature = "nats")]
                 nats,
                 credentials,
                 credential_sources,

@@ -167,6 +167,7 @@ impl Reader {
 }
 
 /// A size in bytes, between bounds that are whole units.
+#[cfg(feature = "nats")]
 pub(super) fn size(text: &str, (least, most): (usize, usize)) -> Result<usize, String> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
     let named = |bytes: usize| {
@@ -195,7 +196,7 @@ pub(super) fn size(text: &str, (least, most): (usize, usize)) -> Result<usize, S
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "nats"))]
 mod tests {
     use super::size;
 

@@ -30,6 +30,16 @@ pub(super) struct Wish {
     pub(super) tries: u64,
 }
 
+/// What is looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct LookedAt {
+    pub(super) host: Option<usize>,
+    /// The name of the container whose log is followed.
+    pub(super) container: Option<String>,
+    /// How often the user has asked for a connection now.
+    pub(super) tries: u64,
+}
+
 /// What a feed tells.
 pub(super) enum News {
     /// Of a host.

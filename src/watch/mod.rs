@@ -3,12 +3,18 @@
 //! Feeds (`feed`, `local`, `nats`) tell of snapshots; what is known of a host is kept by `host`; `screen` says what is shown and
 //! what keys do; `view` draws it.
 
+#![cfg_attr(
+    not(feature = "nats"),
+    allow(dead_code, reason = "a fleet is heard of by NATS alone")
+)]
+
 mod brief;
 mod feed;
 mod history;
 mod host;
 mod listing;
 mod local;
+#[cfg(feature = "nats")]
 mod nats;
 mod screen;
 mod terminal;
@@ -24,12 +30,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+#[cfg(feature = "nats")]
 pub use nats::Fleet;
 
 use crate::client::Connector;
 use crate::settings::CollectSettings;
-use feed::{News, Wish};
-use nats::LookedAt;
+use feed::{LookedAt, News, Wish};
 use screen::{Outcome, Screen};
 use terminal::Terminal;
 use view::Theme;
@@ -44,6 +50,7 @@ pub enum Watched {
     /// Hosts with an agent, by the names that they are shown by until they have told their own.
     Agents(Vec<(String, Connector)>),
     /// All whose agents publish to NATS.
+    #[cfg(feature = "nats")]
     Fleet(Fleet),
     /// This host.
     Here(CollectSettings),
@@ -119,6 +126,7 @@ fn feeds(watched: Watched, news: &mpsc::Sender<News>, theme: Theme) -> (Screen, 
             let (addresses, wishes) = hosts.into_iter().enumerate().map(start).unzip();
             (Screen::new(addresses, theme), Wishes::Each(wishes))
         }
+        #[cfg(feature = "nats")]
         Watched::Fleet(fleet) => {
             let (wish, wishes) = watch::channel(LookedAt::default());
             let screen = Screen::of_fleet(fleet.name(), theme);

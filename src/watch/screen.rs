@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Position;
 
-use super::feed::{Detail, News, Server, Told, Trouble};
+use super::feed::{Detail, LookedAt, News, Server, Told, Trouble};
 use super::host::{Host, Link};
 use super::listing::{Head, Hit, Listing};
-use super::nats::LookedAt;
 use super::text::{self, Level};
 use super::view::{Theme, columns};
 

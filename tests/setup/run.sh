@@ -8,9 +8,16 @@ set -euo pipefail
 
 profile=$1
 
+# With the profile that is built soonest only the parts that this run needs are built.
+features=()
+if [[ $profile == quick ]]; then
+    features=(--no-default-features)
+    [[ ! ${NATS_URL:-} ]] || features+=(--features nats)
+fi
+
 # Builds before anything is printed, so that the command below is the last thing above the agent's own log.
 read -ra targets <<<"${BUILD_TARGETS:-}"
-cargo build --locked --profile "$profile" "${targets[@]}"
+cargo build --locked --profile "$profile" "${features[@]}" "${targets[@]}"
 
 if [[ ${API_KEY:-} ]]; then
     # A key of the caller's is not printed: the reader's shell is to put it in.
@@ -45,4 +52,4 @@ echo "    $client"
 
 # For a reader at a terminal; LOG_FORMAT=json gives what a service writes.
 export LOG_FORMAT=${LOG_FORMAT:-text}
-exec cargo run --quiet --locked --profile "$profile"
+exec cargo run --quiet --locked --profile "$profile" "${features[@]}"

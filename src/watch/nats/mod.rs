@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::rustls::ClientConfig;
 
 use super::brief::Brief;
-use super::feed::{News, Server, Told, Trouble, pause};
+use super::feed::{LookedAt, News, Server, Told, Trouble, pause};
 use crate::client::{Backoff, Identity, Trust, TrustError};
 use crate::model;
 use crate::publish::nats::{options, reason, subject};
@@ -43,16 +43,6 @@ pub struct Fleet {
     tls: Option<Arc<ClientConfig>>,
     /// Whether a server without TLS will not do.
     tls_only: bool,
-}
-
-/// What is looked at.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct LookedAt {
-    pub(super) host: Option<usize>,
-    /// The name of the container whose log is followed.
-    pub(super) container: Option<String>,
-    /// How often the user has asked for a connection now.
-    pub(super) tries: u64,
 }
 
 impl Fleet {

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::{Theme, draw};
 use crate::model::Snapshot;
 use crate::watch::brief::Brief;
+use crate::watch::feed::LookedAt;
 use crate::watch::feed::{Detail, News, Server, Told, Trouble};
-use crate::watch::nats::LookedAt;
 use crate::watch::screen::{Outcome, Screen};
 
 /// A screen of one's own.

@@ -1,0 +1,125 @@
+//! `system-agent watch`: from its arguments and the environment to what is watched.
+
+use std::env;
+
+use system_agent::client::{Connector, Identity, Trust, TrustError, host_name};
+use system_agent::command_line::Watch;
+#[cfg(feature = "nats")]
+use system_agent::settings::NatsLogin;
+use system_agent::settings::{ApiKey, ApiKeys, CollectSettings};
+#[cfg(feature = "nats")]
+use system_agent::watch::Fleet;
+use system_agent::watch::{self, Watched};
+use zeroize::Zeroizing;
+
+use super::{block_on, complain, refuse, variables};
+
+/// How often `watch` looks at this host, unless the environment says otherwise.
+const WATCH_INTERVALS: [(&str, &str); 2] = [("SYSTEM_INTERVAL", "1s"), ("DOCKER_INTERVAL", "1s")];
+
+/// Shows hosts in the terminal; returns the exit status.
+pub(super) fn run(arguments: &Watch) -> i32 {
+    #[cfg(feature = "nats")]
+    if let Some(urls) = &arguments.nats {
+        return match NatsLogin::from_env(variables().into_iter()) {
+            Ok(login) => match fleet(arguments, urls, login) {
+                Ok(fleet) => show(Watched::Fleet(fleet)),
+                Err(why) => {
+                    complain(format_args!("--nats: {why}"));
+                    1
+                }
+            },
+            Err(problems) => refuse(&problems),
+        };
+    }
+    let watched = if arguments.hosts.is_empty() {
+        let mut variables = variables();
+        for (name, value) in WATCH_INTERVALS {
+            if !variables.iter().any(|(set, _)| set == name) {
+                variables.push((name.into(), value.into()));
+            }
+        }
+        CollectSettings::from_env(variables.into_iter()).map(Watched::Here)
+    } else {
+        match ApiKeys::from_env(variables().into_iter()) {
+            Ok(keys) => match agents(arguments, keys) {
+                Ok(agents) => Ok(Watched::Agents(agents)),
+                Err(why) => {
+                    complain(format_args!("{why}"));
+                    return 1;
+                }
+            },
+            Err(problems) => Err(problems),
+        }
+    };
+    match watched {
+        Ok(watched) => show(watched),
+        Err(problems) => refuse(&problems),
+    }
+}
+
+fn show(watched: Watched) -> i32 {
+    let colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    match block_on(watch::run(watched, colours)) {
+        Ok(()) => 0,
+        Err(error) => {
+            complain(format_args!("{error}"));
+            1
+        }
+    }
+}
+
+/// How each host's agent is reached.
+fn agents(arguments: &Watch, keys: Option<ApiKeys>) -> Result<Vec<(String, Connector)>, String> {
+    let keys = match keys {
+        Some(keys) => keys,
+        None => ask_for_key()?,
+    };
+    let (trust, identity) = tls(arguments)?;
+    let connector = |host: &String| {
+        let key = keys.called(&host_name(host)).ok_or("there is no key")?;
+        let connector = Connector::new(host, key);
+        let connector = match &trust {
+            Some(trust) => connector
+                .tls(trust, identity.as_ref(), None)
+                .map_err(|error| format!("{host}: {error}"))?,
+            None => connector,
+        };
+        Ok((host.clone(), connector))
+    };
+    arguments.hosts.iter().map(connector).collect()
+}
+
+/// How a fleet is reached.
+#[cfg(feature = "nats")]
+fn fleet(arguments: &Watch, urls: &str, login: Option<NatsLogin>) -> Result<Fleet, String> {
+    let (trust, identity) = tls(arguments)?;
+    Fleet::new(urls, login, trust.as_ref(), identity.as_ref())
+}
+
+/// Whom to trust, where TLS is asked for, and who to be where that is asked for.
+fn tls(arguments: &Watch) -> Result<(Option<Trust>, Option<Identity>), String> {
+    let said = |error: TrustError| error.to_string();
+    let identity = match (&arguments.cert, &arguments.key) {
+        (Some(cert), Some(key)) => Some(Identity::files(cert, key).map_err(said)?),
+        _ => None,
+    };
+    let trust = match &arguments.ca {
+        Some(file) => Some(Trust::file(file).map_err(said)?),
+        None if arguments.tls || identity.is_some() => Some(Trust::system().map_err(said)?),
+        None => None,
+    };
+    Ok((trust, identity))
+}
+
+/// Without showing it.
+fn ask_for_key() -> Result<ApiKeys, String> {
+    let text = rpassword::prompt_password("API key: ")
+        .map(Zeroizing::new)
+        .map_err(|error| {
+            format!("no API key: neither API_KEY nor API_KEY_FILE is set, and none can be asked for ({error})")
+        })?;
+    ApiKey::new("typed", &text)
+        .map(ApiKeys::one)
+        .map_err(|problem| format!("the API key: {problem}"))
+}
