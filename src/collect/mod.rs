@@ -4,7 +4,6 @@
 //! three actors are the same shell, [`Collector`], around a [`Source`] that is read round after
 //! round: see `schedule.rs`.
 
-mod backoff;
 mod blocking;
 mod causes;
 pub mod docker;

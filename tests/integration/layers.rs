@@ -1,4 +1,4 @@
-//! Data flows one way: the stages `collect`, `aggregate`, `serve` and `nats` share `model`, `messages` and `settings`, may tell the
+//! Data flows one way: the stages `collect`, `aggregate`, `serve` and `nats` share `model`, `messages`, `settings` and `backoff`, may tell the
 //! `supervisor` how they are, and know nothing of one another. The compiler does not hold that rule, so this does, by reading the sources.
 
 use std::{
@@ -10,7 +10,14 @@ use std::{
 /// `nats` stands beside `serve`: it is fed by the aggregator as well.
 const STAGES: [&str; 4] = ["collect", "aggregate", "serve", "nats"];
 /// `fuzzing` is there for tests only.
-const SHARED: [&str; 5] = ["model", "messages", "settings", "supervisor", "fuzzing"];
+const SHARED: [&str; 6] = [
+    "model",
+    "messages",
+    "settings",
+    "supervisor",
+    "backoff",
+    "fuzzing",
+];
 
 #[test]
 fn stages_import_only_what_all_stages_share() {

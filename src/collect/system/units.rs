@@ -9,7 +9,7 @@ use zbus::connection::Builder;
 use zbus::fdo::DBusProxy;
 use zbus::proxy::CacheProperties;
 
-use crate::collect::backoff::Backoff;
+use crate::backoff::Backoff;
 use crate::model::FailedUnit;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
