@@ -94,7 +94,7 @@ async fn follow(connector: &Connector) -> Result<(), Failure> {
             Err(why @ (Error::Unauthorized | Error::Answered(_))) => return Err(why.into()),
             Err(why) => why,
         };
-        let pause = backoff.wait();
+        let pause = backoff.pause();
         eprintln!("client.rs: {why}; again in {:.1} s", pause.as_secs_f64());
         sleep(pause).await;
     }

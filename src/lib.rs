@@ -24,15 +24,16 @@
 //! * [`client`]: a client of agents.
 //! * [`command_line`]: what can be said there.
 //! * [`renewal`]: keys and certificates that change meanwhile.
-//! * [`supervisor`]: what systemd is told.
+//! * [`supervisor`]: what systemd is told; `backoff`: pauses between tries at something that fails.
 //! * [`secrets`] and [`telemetry`]: what the process keeps to itself, and its log.
 //!
-//! A stage imports `settings`, `model`, `messages`, `published` and `supervisor`, and no other stage: stages meet as
+//! A stage imports `settings`, `model`, `messages`, `published`, `supervisor` and `backoff`, and no other stage: stages meet as
 //! recipients of messages, wired in [`app`]. An actor is a thin shell around plain functions.
 
 pub mod aggregate;
 mod announcement;
 pub mod app;
+mod backoff;
 pub mod check;
 pub mod client;
 pub mod collect;

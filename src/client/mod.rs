@@ -21,6 +21,7 @@
 
 mod tls;
 
+pub use crate::backoff::Backoff;
 pub use tls::{Identity, Trust, TrustError};
 
 use std::io;
@@ -259,27 +260,6 @@ struct Answer {
     error: String,
 }
 
-/// How long to wait before connecting again: a second at first, twice as long each time, half a minute at most, and none of
-/// that exactly, so that a crowd that was cut off at once does not come back at once.
-#[derive(Debug, Default)]
-pub struct Backoff(u32);
-
-impl Backoff {
-    const LONGEST: Duration = Duration::from_secs(30);
-
-    /// How long to wait this time.
-    pub fn wait(&mut self) -> Duration {
-        let wait = Duration::from_secs(1 << self.0.min(5)).min(Self::LONGEST);
-        self.0 += 1;
-        wait.mul_f64(0.75 + fastrand::f64() / 4.0)
-    }
-
-    /// It worked: the next time is the first again.
-    pub fn reset(&mut self) {
-        self.0 = 0;
-    }
-}
-
 async fn send(stream: &mut Box<dyn Stream>, line: &[u8]) -> io::Result<()> {
     stream.write_all(line).await?;
     stream.flush().await
@@ -321,9 +301,7 @@ fn host(address: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::{Backoff, host, with_port};
+    use super::{host, with_port};
 
     #[test]
     fn addresses_have_a_port_and_a_host() {
@@ -339,19 +317,5 @@ mod tests {
             assert_eq!(with_port(given), full);
             assert_eq!(host(full), bare);
         }
-    }
-
-    #[test]
-    fn one_waits_longer_each_time_but_not_for_ever() {
-        let mut backoff = Backoff::default();
-        for longest in [1, 2, 4, 8, 16, 30, 30, 30] {
-            let (waits, longest) = (backoff.wait(), Duration::from_secs(longest));
-            assert!(
-                waits <= longest && waits >= longest.mul_f64(0.75),
-                "{waits:?}"
-            );
-        }
-        backoff.reset();
-        assert!(backoff.wait() <= Duration::from_secs(1));
     }
 }

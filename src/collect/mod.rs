@@ -4,8 +4,8 @@
 //! three actors are the same shell, [`Collector`], around a [`Source`] that is read round after
 //! round: see `schedule.rs`.
 
-mod backoff;
 mod blocking;
+mod causes;
 pub mod docker;
 mod links;
 pub mod logs;
@@ -18,7 +18,6 @@ pub mod system;
 
 pub use schedule::{Round, Source, collect_once};
 
-use std::error::Error;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, WrapFuture};
@@ -71,20 +70,4 @@ impl<S: Source + Unpin> Handler<StopCollecting> for Collector<S> {
 #[must_use]
 fn stand_for(interval: Duration) -> Duration {
     interval * 3 + Duration::from_secs(15)
-}
-
-/// An error with all its causes, which libraries often keep to themselves.
-#[must_use]
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -7,7 +7,7 @@ use actix::Recipient;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
-use super::backoff::Backoff;
+use crate::backoff::Backoff;
 use crate::messages::Collected;
 
 /// The first pause after a failure.

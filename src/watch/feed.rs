@@ -141,7 +141,7 @@ pub(super) async fn follow(
         let Some(error) = outcome else { return };
         // A wrong key does not become right, and each more keeps this address out for longer.
         let in_vain = matches!(error, Error::Unauthorized | Error::Answered(_));
-        let again = (!in_vain).then(|| backoff.wait());
+        let again = (!in_vain).then(|| backoff.pause());
         let told = Told::Down {
             why: error.to_string(),
             again,

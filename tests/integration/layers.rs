@@ -1,5 +1,5 @@
-//! Data flows one way: the stages `collect`, `aggregate` and `publish` share `model`, `messages`, `published` and `settings`, may tell
-//! the `supervisor` how they are, and know nothing of one another. The compiler does
+//! Data flows one way: the stages `collect`, `aggregate` and `publish` share `model`, `messages`, `published`, `settings` and `backoff`, may
+//! tell the `supervisor` how they are, and know nothing of one another. The compiler does
 //! not hold that rule, so this does, by reading the sources.
 
 use std::{
@@ -10,12 +10,13 @@ use std::{
 
 const STAGES: [&str; 3] = ["collect", "aggregate", "publish"];
 /// `fuzzing` and `recorded` are there for tests only.
-const SHARED: [&str; 7] = [
+const SHARED: [&str; 8] = [
     "model",
     "messages",
     "published",
     "settings",
     "supervisor",
+    "backoff",
     "fuzzing",
     "recorded",
 ];

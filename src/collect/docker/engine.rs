@@ -27,7 +27,7 @@ use super::transport::{
     MOST_OF_A_CONTAINER, MOST_OF_EVENTS, MOST_OF_THE_LIST, MOST_OF_THE_REST, Transport, next_bytes,
     whole,
 };
-use crate::collect::with_causes;
+use crate::collect::causes::with_causes;
 use crate::settings::DockerHost;
 
 /// How long one call may take.

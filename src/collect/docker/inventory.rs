@@ -24,7 +24,7 @@ use super::engine::{Call, Engine, EngineError, Inspected};
 use super::events::{Following, History, Told};
 use super::listing::Listed;
 use super::process::FirstProcess;
-use crate::collect::backoff::Backoff;
+use crate::backoff::Backoff;
 use crate::model::{Events, Timestamp};
 use crate::settings::DockerHost;
 

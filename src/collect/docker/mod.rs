@@ -10,6 +10,7 @@ mod json;
 mod listing;
 mod namespaces;
 mod pieces;
+mod proc_cgroup;
 mod process;
 mod stats;
 mod transport;

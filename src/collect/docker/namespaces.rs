@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::cgroup::is_process_of;
 use super::inventory::Running;
+use super::proc_cgroup::is_process_of;
 use crate::collect::links::{Changes, Netlink};
 
 /// How long the kernel may take to tell of the host's interfaces: others may hold its lock.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::cgroup::{names, of_process};
+use super::proc_cgroup::{names, of_process};
 
 /// A container's first process. The process id alone does not identify it: the kernel reuses ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

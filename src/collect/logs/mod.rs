@@ -1,13 +1,20 @@
 //! The containers' logs: [`LogCollector`], the two ways to them, and the assembly of lines.
 
 mod calls;
+mod entries;
+mod fetch;
 mod file;
 mod files;
+mod line;
 mod new;
 mod open;
+mod pace;
+mod part;
+mod position;
 mod rotated;
 mod seen;
 mod tail;
+mod unpacked;
 
 use std::collections::HashMap;
 use std::sync::Arc;

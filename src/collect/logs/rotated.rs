@@ -1,46 +1,21 @@
 //! The older files of a log: `PATH.1` is the youngest of them, and any may be compressed.
 
-use std::cell::Cell;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
-use flate2::read::GzDecoder;
-
-use super::file::{MOST_PARSED, Part, Position, last_entries, line_ends};
+use super::entries::{last_entries, line_ends};
 use super::open;
-
-/// The most that is unpacked of a log at a time, in bytes: whatever a file unpacks to, it delays the other logs no longer than that.
-const MOST_UNPACKED: u64 = 256 * 1024 * 1024;
-
-/// How much may still be unpacked.
-#[derive(Clone)]
-pub(super) struct Budget(Rc<Cell<u64>>);
+use super::part::Part;
+use super::position::Position;
+use super::unpacked::{Budget, Unpacked};
 
 /// A rotated file, or its compressed form.
 pub(super) struct Rotated {
     file: File,
     metadata: Metadata,
     compressed: bool,
-}
-
-/// What a compressed file holds, as far as it can be unpacked.
-pub(super) struct Unpacked {
-    log: GzDecoder<File>,
-    budget: Budget,
-}
-
-impl Budget {
-    pub(super) fn new() -> Self {
-        Self(Rc::new(Cell::new(MOST_UNPACKED)))
-    }
-
-    /// Whether something was left out for want of it, or because it is damaged.
-    pub(super) fn is_spent(&self) -> bool {
-        self.0.get() == 0
-    }
 }
 
 impl Rotated {
@@ -99,7 +74,7 @@ impl Rotated {
         if !self.compressed {
             return last_entries(&self.file, self.metadata.len(), wanted);
         }
-        let entries = end_of(self.unpacked(budget)?)?;
+        let entries = self.unpacked(budget)?.newest_entries()?;
         if budget.is_spent() {
             // Where it ends is not known.
             return Ok((Vec::new(), 0));
@@ -112,44 +87,8 @@ impl Rotated {
     fn unpacked(&self, budget: &Budget) -> io::Result<Unpacked> {
         let mut file = self.file.try_clone()?;
         io::Seek::rewind(&mut file)?;
-        Ok(Unpacked {
-            log: GzDecoder::new(file),
-            budget: budget.clone(),
-        })
+        Ok(Unpacked::of(file, budget))
     }
-}
-
-impl Read for Unpacked {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.budget.0.get()).unwrap_or(usize::MAX);
-        let most = buffer.len().min(left);
-        // What is damaged ends there.
-        let read = self.log.read(&mut buffer[..most]);
-        let spent = match read {
-            Ok(read) => read as u64,
-            Err(_) => left as u64,
-        };
-        self.budget.0.set(self.budget.0.get() - spent);
-        Ok(read.unwrap_or(0))
-    }
-}
-
-/// The last [`MOST_PARSED`] bytes of a stream, from the first whole entry on.
-fn end_of(mut stream: impl Read) -> io::Result<Vec<u8>> {
-    let most = usize::try_from(MOST_PARSED).unwrap_or(usize::MAX);
-    let mut end = Vec::new();
-    let mut cut = false;
-    while (&mut stream).take(MOST_PARSED).read_to_end(&mut end)? > 0 {
-        if end.len() > most {
-            end.drain(..end.len() - most);
-            cut = true;
-        }
-    }
-    if cut {
-        let begin = end.iter().position(|byte| *byte == b'\n');
-        end.drain(..begin.map_or(end.len(), |at| at + 1));
-    }
-    Ok(end)
 }
 
 #[cfg(test)]
@@ -160,7 +99,8 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
-    use super::{Budget, MOST_UNPACKED, Rotated, Unpacked};
+    use super::{Budget, Rotated, Unpacked};
+    use crate::collect::logs::unpacked::MOST_UNPACKED;
 
     #[test]
     fn a_file_that_unpacks_to_more_than_anybody_needs_is_not_unpacked() {

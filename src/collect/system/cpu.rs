@@ -5,6 +5,7 @@ use std::io::{self, Read};
 
 use rustix::param::clock_ticks_per_second;
 
+use super::family::{Family, Round};
 use crate::model::{CpuSeconds, CpuTimes, figure};
 
 /// So much less idle time than before, in ticks, is that of a core that was switched on anew: what node_exporter takes for it.
@@ -16,6 +17,8 @@ pub(super) struct Cpus {
     before: Option<Reading>,
     /// What each core has done since boot, none of which becomes less.
     highest: Vec<(u32, Times)>,
+    /// All CPUs together, busy percent, as it was published last.
+    last: f64,
     /// Room for the file, which is long where there are many CPUs and interrupts.
     text: String,
 }
@@ -34,40 +37,75 @@ struct Reading {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Times([u64; 8]);
 
-/// The outcome of a reading: what the CPUs did since the reading before. 0 at the first.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Load {
-    /// All CPUs together, busy percent, 0–100.
-    pub(super) percent: f64,
-    /// Each of them.
-    pub(super) cores: Vec<f64>,
-    /// All together.
-    pub(super) times: CpuTimes,
+/// The outcome of a reading.
+pub(super) struct CpuFigures {
+    /// What they did since the reading before; none at the first, which is compared with nothing.
+    since: Option<Since>,
     /// Each of them since boot.
-    pub(super) seconds: Vec<CpuSeconds>,
+    seconds: Vec<CpuSeconds>,
     /// How many there are.
-    pub(super) cpus: u32,
+    cpus: u32,
     /// When the host booted, in Unix seconds by the clock as it is set now; none where the file does not tell.
-    pub(super) boot_time: Option<u64>,
+    boot_time: Option<u64>,
 }
 
-impl Cpus {
-    /// Whether there is a reading that the next one is compared with.
-    pub(super) fn have_been_read(&self) -> bool {
-        self.before.is_some()
-    }
+/// What the CPUs did between two readings.
+#[derive(Debug, Default, PartialEq)]
+struct Since {
+    /// All CPUs together, busy percent, 0–100.
+    percent: f64,
+    /// Each of them.
+    cores: Vec<f64>,
+    /// All together.
+    times: CpuTimes,
+}
 
-    /// Reads the CPUs and compares them with the reading before. Source: `/proc/stat`.
-    pub(super) fn read(&mut self) -> io::Result<Load> {
+/// Why the CPUs cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CpuError {
+    #[error("cannot read /proc/stat")]
+    Read(#[from] io::Error),
+    #[error("cannot read /proc/stat: invalid data")]
+    Parse,
+}
+
+impl Family for Cpus {
+    const NAME: &'static str = "cpu";
+    const COMPARES: bool = true;
+
+    type Figures = CpuFigures;
+    type Error = CpuError;
+
+    /// Source: `/proc/stat`.
+    fn read(&mut self, _round: &Round<'_>) -> Result<CpuFigures, CpuError> {
         self.text.clear();
         File::open("/proc/stat")?.read_to_string(&mut self.text)?;
-        let now = Reading::parse(&self.text).ok_or(io::ErrorKind::InvalidData)?;
-        let mut load = now.since(self.before.as_ref().unwrap_or(&now));
+        let now = Reading::parse(&self.text).ok_or(CpuError::Parse)?;
         self.highest = now.at_least(&self.highest);
-        load.boot_time = boot_time(&self.text);
-        load.seconds = seconds(&self.highest, clock_ticks_per_second() as f64);
+        let figures = CpuFigures {
+            since: self.before.as_ref().map(|before| now.since(before)),
+            seconds: seconds(&self.highest, clock_ticks_per_second() as f64),
+            cpus: u32::try_from(now.cores.len()).unwrap_or(u32::MAX),
+            boot_time: boot_time(&self.text),
+        };
         self.before = Some(now);
-        Ok(load)
+        Ok(figures)
+    }
+
+    fn publish(&mut self, figures: CpuFigures, round: &mut Round<'_>) {
+        if let Some(since) = figures.since {
+            self.last = since.percent;
+            round.metrics.cpu_cores = since.cores;
+            round.metrics.cpu_times = Some(since.times);
+        }
+        self.publish_last(round);
+        round.metrics.exact.cpu_seconds = figures.seconds;
+        round.cpus = Some(figures.cpus);
+        round.boot_time = figures.boot_time;
+    }
+
+    fn publish_last(&self, round: &mut Round<'_>) {
+        round.metrics.cpu_percent = [self.last];
     }
 }
 
@@ -86,20 +124,17 @@ impl Reading {
         })
     }
 
-    fn since(&self, before: &Self) -> Load {
+    fn since(&self, before: &Self) -> Since {
         let all = self.all.since(before.all);
         // One that was switched on in between has nothing to be compared with.
         let core = |(number, now): &(u32, Times)| {
             let before = before.cores.iter().find(|(one, _)| one == number);
             before.map_or(0.0, |(_, before)| now.since(*before).busy_percent())
         };
-        Load {
+        Since {
             percent: all.busy_percent(),
             cores: self.cores.iter().map(core).collect(),
             times: all.shares(),
-            seconds: Vec::new(),
-            cpus: u32::try_from(self.cores.len()).unwrap_or(u32::MAX),
-            boot_time: None,
         }
     }
 
@@ -192,7 +227,7 @@ impl Times {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{CpuTimes, Load, Reading, Times, seconds};
+    use super::{CpuTimes, Reading, Since, Times, seconds};
 
     const STAT: &str = "\
 cpu  100 20 30 1000 50 1 2 3 40 5
@@ -221,7 +256,7 @@ btime 1700000000
             "cpu  10 20 5 40 15 2 3 5\ncpu0 10 20 5 40 15 2 3 5\ncpu3 1 1 1 1 1 1 1 1\n",
         );
         let now = now.unwrap();
-        let expected = Load {
+        let expected = Since {
             percent: 45.0,
             // The second was not there before.
             cores: vec![45.0, 0.0],
@@ -232,9 +267,6 @@ btime 1700000000
                 steal: 5.0,
                 irq: 5.0,
             },
-            seconds: Vec::new(),
-            cpus: 2,
-            boot_time: None,
         };
         assert_eq!(now.since(&before), expected);
     }
@@ -278,7 +310,7 @@ btime 1700000000
         let before = of([100, 0, 0, 100, 50, 0, 0, 0]);
         let now = of([110, 0, 0, 110, 40, 0, 0, 0]);
         assert_eq!(now.since(&before).percent, 50.0);
-        assert_eq!(now.since(&now), Load::default());
+        assert_eq!(now.since(&now), Since::default());
     }
 
     /// What a host with 128 cores says, two of which are switched off.
@@ -307,9 +339,9 @@ btime 1700000000
         #[test]
         fn no_times_yield_odd_figures(before: [u64; 8], now: [u64; 8]) {
             let of = |times| Reading { all: Times(times), cores: vec![(0, Times(times))] };
-            let load = of(now).since(&of(before));
-            let CpuTimes { user, system, iowait, steal, irq } = load.times;
-            for figure in [load.percent, load.cores[0], user, system, iowait, steal, irq] {
+            let since = of(now).since(&of(before));
+            let CpuTimes { user, system, iowait, steal, irq } = since.times;
+            for figure in [since.percent, since.cores[0], user, system, iowait, steal, irq] {
                 prop_assert!((0.0..=100.0).contains(&figure), "{figure}");
             }
         }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use super::family::{Family, Round};
 use crate::collect::rate::per_second;
 use crate::model::{DiskIo, figure};
 
@@ -20,7 +22,14 @@ pub(super) struct Devices {
     known: HashMap<String, Known>,
     /// The number of this reading, by which what is gone is told.
     reading: u64,
+    /// When the counters were read last.
+    read_at: Instant,
 }
+
+/// Why the block devices cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read /proc/diskstats")]
+pub(super) struct DiskIoError(#[from] io::Error);
 
 struct Known {
     whole: bool,
@@ -38,18 +47,40 @@ struct Counters {
     busy_ms: u64,
 }
 
+impl Family for Devices {
+    const NAME: &'static str = "disk_io";
+    const COMPARES: bool = true;
+
+    type Figures = Vec<DiskIo>;
+    type Error = DiskIoError;
+
+    /// Rates are over the time since the last reading that succeeded.
+    fn read(&mut self, _round: &Round<'_>) -> Result<Vec<DiskIo>, DiskIoError> {
+        let now = Instant::now();
+        let seconds = (now - self.read_at).as_secs_f64();
+        let devices = self.table(seconds)?;
+        self.read_at = now;
+        Ok(devices)
+    }
+
+    fn publish(&mut self, devices: Vec<DiskIo>, round: &mut Round<'_>) {
+        round.metrics.disk_io = devices;
+    }
+}
+
 impl Devices {
     pub(super) fn new(block: &Path) -> Self {
         Self {
             block: block.to_owned(),
             known: HashMap::new(),
             reading: 0,
+            read_at: Instant::now(),
         }
     }
 
     /// Every whole device, `seconds` after the last reading. Source: `/proc/diskstats`; none where the kernel
     /// keeps no such table.
-    pub(super) fn read(&mut self, seconds: f64) -> io::Result<Vec<DiskIo>> {
+    fn table(&mut self, seconds: f64) -> io::Result<Vec<DiskIo>> {
         match fs::read("/proc/diskstats") {
             Ok(table) => Ok(self.take_in(&String::from_utf8_lossy(&table), seconds)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

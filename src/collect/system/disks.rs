@@ -12,15 +12,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{StatVfs, Timespec};
+use rustix::fs::Timespec;
 
+use super::family::{Family, Round};
 use crate::collect::mountinfo::{self, Mount};
 use crate::collect::net_dev::published_names;
-use crate::model::{Disk, Space, figure};
+use crate::model::Disk;
 use crate::settings::HostRoot;
 use ask::{Answer, Asker, Place};
 
-const GIB: f64 = 1_073_741_824.0;
 /// File systems of other hosts, and those that keep data on devices which they do not name.
 const WITHOUT_DEVICE: [&str; 14] = [
     "9p", "afs", "beegfs", "ceph", "cifs", "fuseblk", "gpfs", "lustre", "nfs", "nfs4", "orangefs",
@@ -36,45 +36,6 @@ const NO_DATA: [&str; 5] = [
 ];
 /// On devices, but images that are always full.
 const IMAGES: [&str; 3] = ["erofs", "iso9660", "squashfs"];
-
-/// Used and total space of the host's `/`, in GiB. Blocks while the file system does not answer.
-pub(super) fn root(host: &HostRoot) -> io::Result<(f64, f64)> {
-    let full = Full::of(&rustix::fs::statvfs(host.directory())?);
-    Ok((full.used, full.total))
-}
-
-/// How full a file system is, counted as `df` counts: used = blocks − free blocks, those reserved for root
-/// among the free ones.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Full {
-    /// In GiB.
-    used: f64,
-    total: f64,
-    /// Without what is reserved for root.
-    available: f64,
-    exact: Space,
-    /// Used and all; none where it does not count them.
-    inodes: Option<(u64, u64)>,
-}
-
-impl Full {
-    fn of(stat: &StatVfs) -> Self {
-        let gib = |blocks: u64| figure(blocks as f64 * stat.f_frsize as f64 / GIB, 4);
-        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Self {
-            exact: Space {
-                size: bytes(stat.f_blocks),
-                free: bytes(stat.f_bfree),
-                available: bytes(stat.f_bavail),
-            },
-            used: gib(stat.f_blocks.saturating_sub(stat.f_bfree)),
-            total: gib(stat.f_blocks),
-            available: gib(stat.f_bavail),
-            inodes: (stat.f_files > 0)
-                .then(|| (stat.f_files.saturating_sub(stat.f_ffree), stat.f_files)),
-        }
-    }
-}
 
 /// What is kept of the file systems between two readings.
 pub(super) struct Disks {
@@ -99,6 +60,26 @@ struct Mounted {
     readonly: bool,
 }
 
+/// Why the list of file systems cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read /proc/self/mountinfo")]
+pub(super) struct DisksError(#[from] io::Error);
+
+impl Family for Disks {
+    const NAME: &'static str = "disks";
+
+    type Figures = Vec<Disk>;
+    type Error = DisksError;
+
+    fn read(&mut self, _round: &Round<'_>) -> Result<Vec<Disk>, DisksError> {
+        Ok(self.list()?)
+    }
+
+    fn publish(&mut self, disks: Vec<Disk>, round: &mut Round<'_>) {
+        round.metrics.disks = disks;
+    }
+}
+
 impl Disks {
     pub(super) fn new(host: HostRoot) -> Self {
         Self {
@@ -110,7 +91,7 @@ impl Disks {
     }
 
     /// Every file system that keeps data. Sources: `/proc/self/mountinfo` and `fstatvfs`.
-    pub(super) fn read(&mut self) -> io::Result<Vec<Disk>> {
+    pub(super) fn list(&mut self) -> io::Result<Vec<Disk>> {
         let file = match &mut self.table {
             Some(file) => file,
             None => self.table.insert(File::open("/proc/self/mountinfo")?),
@@ -250,6 +231,7 @@ fn keeps_data(point: &Path, mount: &Mount<'_>) -> bool {
 mod tests {
     use super::{Disks, Mounted, Place, with_data};
     use crate::collect::mountinfo;
+    use crate::collect::system::space::Full;
     use crate::settings::HostRoot;
 
     fn mounted(table: &str) -> Vec<Mounted> {
@@ -371,14 +353,13 @@ mod tests {
 
     #[test]
     fn the_root_is_as_full_as_df_says() {
-        let host = HostRoot::default();
-        let mut disks = Disks::new(host.clone());
+        let mut disks = Disks::new(HostRoot::default());
         for _ in 0..2 {
-            let read = disks.read().unwrap();
+            let read = disks.list().unwrap();
             let root = read.iter().find(|disk| disk.mount == "/").unwrap();
-            let (used, total) = super::root(&host).unwrap();
-            assert_eq!(root.total, Some(total));
-            assert!((root.used.unwrap() - used).abs() < 0.1);
+            let full = Full::of(&rustix::fs::statvfs("/").unwrap());
+            assert_eq!(root.total, Some(full.total));
+            assert!((root.used.unwrap() - full.used).abs() < 0.1);
             assert!(!root.stuck);
         }
         assert!(!disks.asker.is_waiting());

@@ -3,25 +3,82 @@
 use std::fs;
 use std::io;
 
-/// In bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Memory {
-    pub(super) total: u64,
-    pub(super) available: u64,
-    /// None where the kernel does not tell.
-    pub(super) cached: Option<u64>,
-    /// Total and used; none where there is none.
-    pub(super) swap: Option<(u64, u64)>,
-}
+use super::family::{Family, Round};
+use crate::model::{ExactMemory, figure};
+
+const MIB: f64 = 1_048_576.0;
 
 /// Source: `/proc/meminfo`.
-pub(super) fn read() -> io::Result<Memory> {
-    let text = fs::read_to_string("/proc/meminfo")?;
-    parse(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+#[derive(Default)]
+pub(super) struct Memory {
+    last: MemInfo,
+}
+
+/// In bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct MemInfo {
+    total: u64,
+    available: u64,
+    /// None where the kernel does not tell.
+    cached: Option<u64>,
+    /// Total and used; none where there is none.
+    swap: Option<(u64, u64)>,
+}
+
+/// Why memory cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MemoryError {
+    #[error("cannot read /proc/meminfo")]
+    Read(#[from] io::Error),
+    #[error("cannot read /proc/meminfo: invalid data")]
+    Parse,
+}
+
+impl Family for Memory {
+    const NAME: &'static str = "memory";
+
+    type Figures = MemInfo;
+    type Error = MemoryError;
+
+    fn read(&mut self, _round: &Round<'_>) -> Result<MemInfo, MemoryError> {
+        let text = fs::read_to_string("/proc/meminfo")?;
+        parse(&text).ok_or(MemoryError::Parse)
+    }
+
+    fn publish(&mut self, memory: MemInfo, round: &mut Round<'_>) {
+        self.last = memory;
+        self.publish_last(round);
+        let metrics = &mut round.metrics;
+        metrics.memory_available = Some(mib(memory.available));
+        metrics.memory_cached = memory.cached.map(mib);
+        metrics.swap_used = memory.swap.map(|(_, used)| mib(used));
+        metrics.swap_total = memory.swap.map(|(total, _)| mib(total));
+        let (swap_total, swap_used) = memory.swap.unwrap_or_default();
+        metrics.exact.memory = Some(ExactMemory {
+            total: memory.total,
+            available: memory.available,
+            cached: memory.cached,
+            swap_total,
+            swap_used,
+        });
+    }
+
+    fn publish_last(&self, round: &mut Round<'_>) {
+        let MemInfo {
+            total, available, ..
+        } = self.last;
+        round.memory_total = total;
+        round.metrics.memory_total = mib(total);
+        round.metrics.memory_used = mib(total - available);
+    }
+}
+
+fn mib(bytes: u64) -> f64 {
+    figure(bytes as f64 / MIB, 2)
 }
 
 /// Lines of `Name:   123 kB`.
-fn parse(meminfo: &str) -> Option<Memory> {
+fn parse(meminfo: &str) -> Option<MemInfo> {
     let of = |name: &str| {
         meminfo.lines().find_map(|line| {
             let value = line.strip_prefix(name)?.strip_prefix(':')?.trim();
@@ -37,7 +94,7 @@ fn parse(meminfo: &str) -> Option<Memory> {
     })?;
     let reclaimable = of("SReclaimable").unwrap_or_default();
     let swap = of("SwapTotal").filter(|total| *total > 0);
-    Some(Memory {
+    Some(MemInfo {
         total,
         available: available.min(total),
         cached: of("Cached").map(|cached| cached.saturating_add(reclaimable)),
@@ -51,7 +108,7 @@ fn parse(meminfo: &str) -> Option<Memory> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Memory, parse};
+    use super::{MemInfo, parse};
 
     const KIB: u64 = 1024;
     const MEMINFO: &str = "\
@@ -69,7 +126,7 @@ HugePages_Total:       0
 
     #[test]
     fn figures_are_those_of_free() {
-        let expected = Memory {
+        let expected = MemInfo {
             total: 24_684_084 * KIB,
             available: 23_853_196 * KIB,
             cached: Some((150_640 + 372_204) * KIB),
@@ -81,7 +138,7 @@ HugePages_Total:       0
     #[test]
     fn does_without_what_old_kernels_and_small_hosts_lack() {
         let text = "MemTotal: 1000 kB\nMemFree: 500 kB\nBuffers: 10 kB\nCached: 100 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n";
-        let expected = Memory {
+        let expected = MemInfo {
             total: 1000 * KIB,
             available: 610 * KIB,
             cached: Some(100 * KIB),

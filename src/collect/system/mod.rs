@@ -1,25 +1,34 @@
 //! The host: [`SystemCollector`] and, one file per family, what it reads.
 
+mod agent;
 mod containers;
 mod cpu;
 mod disk_io;
 mod disks;
 mod family;
 mod gpu;
+mod host;
+mod kept_files;
+mod load;
 mod memory;
 mod network;
 mod os_release;
+mod pressure;
+mod proc_stat;
 mod process;
+mod root_disk;
 mod sampler;
+mod space;
 mod temperatures;
 mod units;
+mod uptime;
 mod users;
+
+pub use kept_files::most_kept_files;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-use rustix::process::{Resource, getrlimit};
 
 use super::blocking::Blocking;
 use super::docker::Containers;
@@ -32,9 +41,6 @@ use family::Failures;
 use gpu::Gpus;
 use sampler::Sampler;
 use units::Units;
-
-/// Which share of all files that the process may open may be kept open for one kind of figures.
-const SHARE_OF_FILES: u64 = 16;
 
 /// Reads the host, round after round.
 pub type SystemCollector = Collector<HostSource>;
@@ -51,22 +57,6 @@ pub struct HostSource {
     gpus: Gpus,
     /// What was published last.
     last: Arc<SystemMetrics>,
-}
-
-/// How many files are kept open, of as many as the process may open.
-#[must_use]
-pub fn most_kept_files(limit: u64) -> u64 {
-    share(limit, process::MOST_KEPT_FILES)
-}
-
-/// How many of `most` files may be kept open.
-fn may_keep(most: u64) -> u64 {
-    let limit = getrlimit(Resource::Nofile).current;
-    share(limit.unwrap_or(u64::MAX), most)
-}
-
-fn share(limit: u64, most: u64) -> u64 {
-    (limit / SHARE_OF_FILES).min(most)
 }
 
 impl HostSource {
@@ -115,7 +105,7 @@ impl Source for HostSource {
                 let metrics = Arc::make_mut(&mut sample.metrics);
                 match failed_units {
                     Ok(units) => metrics.failed_units = units,
-                    Err(reason) => failures.note("failed_units", &reason),
+                    Err(reason) => failures.note("failed_units", &reason.to_string()),
                 }
                 metrics.gpus = gpus;
                 self.last = Arc::clone(&sample.metrics);

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::family::{Family, Round};
 use crate::collect::links::{Changes, Link, Netlink};
 use crate::collect::net_dev::{self, Interface};
 use crate::collect::rate::per_second;
@@ -38,7 +39,14 @@ pub(super) struct Interfaces {
     looked: Option<Instant>,
     /// Bytes and packets received, bytes and packets sent, at the last reading.
     before: HashMap<Key, [u64; 4]>,
+    /// When the counters were read last.
+    read_at: Instant,
 }
+
+/// Why the interfaces cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read /proc/net/dev")]
+pub(super) struct NetworkError(#[from] io::Error);
 
 /// What an interface is known by between readings: another one may have its name by then.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -61,6 +69,33 @@ struct Known {
     speed_at: Option<Instant>,
 }
 
+impl Family for Interfaces {
+    const NAME: &'static str = "network";
+    const COMPARES: bool = true;
+
+    type Figures = Vec<NetworkInterface>;
+    type Error = NetworkError;
+
+    /// Rates are over the time since the last reading that succeeded.
+    fn read(&mut self, _round: &Round<'_>) -> Result<Vec<NetworkInterface>, NetworkError> {
+        let now = Instant::now();
+        let seconds = (now - self.read_at).as_secs_f64();
+        let interfaces = self.list(seconds)?;
+        self.read_at = now;
+        Ok(interfaces)
+    }
+
+    fn publish(&mut self, interfaces: Vec<NetworkInterface>, round: &mut Round<'_>) {
+        round.metrics.network = interfaces;
+    }
+
+    /// Without rates, which are of a time that has passed.
+    fn publish_last(&self, round: &mut Round<'_>) {
+        let last = round.last.network.iter();
+        round.metrics.network = last.map(NetworkInterface::without_rates).collect();
+    }
+}
+
 impl Interfaces {
     /// Those of this network namespace, of which there are files in a folder.
     pub(super) fn new(class: &Path) -> Self {
@@ -78,12 +113,13 @@ impl Interfaces {
             links: HashMap::new(),
             looked: None,
             before: HashMap::new(),
+            read_at: Instant::now(),
         }
     }
 
     /// Every interface of the agent's network namespace, `seconds` after the last reading. Source of the
     /// counters: `/proc/net/dev`, one file, where `/sys/class/net` takes ten an interface.
-    pub(super) fn read(&mut self, seconds: f64) -> io::Result<Vec<NetworkInterface>> {
+    fn list(&mut self, seconds: f64) -> io::Result<Vec<NetworkInterface>> {
         let mut changed = self.have_changed();
         let mut table = Vec::new();
         for _ in 0..TRIES {

@@ -1,4 +1,4 @@
-//! The processes: how many there are, which use most, and the agent and the engine among them.
+//! The processes: how many there are, which use most, and the engine's among them.
 //!
 //! One pass over `/proc`: a process costs one system call and no allocation, as its file is kept open;
 //! one of too many for that costs three. Of those that are listed, two more files are kept open and read.
@@ -11,16 +11,17 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, open, openat, seek};
 use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::param::{clock_ticks_per_second, page_size};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::containers::{ContainerNames, container_ids};
+use super::family::{Family, Round};
+use super::kept_files::may_keep;
+use super::proc_stat::{Stat, effective_user, parse, since_boot};
 use super::users::Users;
-use crate::messages::AgentUsage;
 use crate::model::{ProcessCounts, TopProcess, figure};
 
 /// The engine's processes: one each, and a shim per container (`containerd-shim-runc-v2`, of which
@@ -32,10 +33,9 @@ const SHIM: &[u8] = b"containerd-shim";
 const TEXT: usize = 2048;
 /// The first process of every PID namespace. A `/proc` in which it cannot be read hides others as well.
 const FIRST: u32 = 1;
-/// The agent's own CPU is over so many seconds at least, as that of all processes.
-const SHORTEST: f64 = 0.4;
-/// The most files that are kept open.
-pub(super) const MOST_KEPT_FILES: u64 = 1024;
+/// The shortest time that figures are over: the kernel counts CPU time in ticks of 10 ms. Where rounds come faster,
+/// some publish the figures of the pass before.
+const SHORTEST: Duration = Duration::from_millis(400);
 /// Room for entries of `/proc`, of which one read yields as many as fit.
 const ENTRIES: usize = 32 * 1024;
 
@@ -49,7 +49,7 @@ pub(super) struct Processes {
     most_kept: u64,
     room_for_files: u64,
     /// The number of this pass, by which what has not been seen in it is told.
-    pass: u64,
+    pass_number: u64,
     /// When the pass before began, since boot; none before the first.
     before: Option<Duration>,
     ticks_per_second: f64,
@@ -57,6 +57,8 @@ pub(super) struct Processes {
     users: Users,
     /// Room for one pass, kept for the next.
     room: Room,
+    /// The figures of the last pass, and when it began.
+    last_pass: Option<(ProcessFigures, Instant)>,
 }
 
 /// What is known of a process from the pass before.
@@ -107,24 +109,57 @@ struct Found {
     resident: u64,
 }
 
-/// The outcome of a reading.
+/// The outcome of a pass.
 #[derive(Clone)]
-pub(super) struct Read {
-    pub(super) counts: ProcessCounts,
+pub(super) struct ProcessFigures {
+    counts: ProcessCounts,
     /// Those that use most CPU, and those that have most memory.
-    pub(super) busiest: Vec<TopProcess>,
-    pub(super) largest: Vec<TopProcess>,
+    busiest: Vec<TopProcess>,
+    largest: Vec<TopProcess>,
     /// CPU of the engine's processes, in percent of one core; none where there are none.
-    pub(super) engine_cpu_percent: Option<f64>,
+    engine_cpu_percent: Option<f64>,
 }
 
-/// The agent's own use of the host, which does not depend on what it sees of other processes.
-#[derive(Default)]
-pub(super) struct OwnUsage {
-    /// CPU time used so far, in ticks, and when that was read.
-    before: Option<(u64, Duration)>,
-    /// What came of the last reading.
-    last: AgentUsage,
+/// Why the processes cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProcessesError {
+    #[error("cannot read /proc")]
+    Read(#[from] io::Error),
+    #[error("cannot read /proc: it hides the processes of other users from the agent (hidepid)")]
+    Hidden,
+}
+
+impl Family for Processes {
+    const NAME: &'static str = "processes";
+    const COMPARES: bool = true;
+
+    type Figures = ProcessFigures;
+    type Error = ProcessesError;
+
+    fn read(&mut self, round: &Round<'_>) -> Result<ProcessFigures, ProcessesError> {
+        let now = Instant::now();
+        if let Some((figures, at)) = &self.last_pass
+            && now - *at < SHORTEST
+        {
+            return Ok(figures.clone());
+        }
+        self.last_pass = None;
+        let figures = self.pass(round.memory_total, round.names)?;
+        self.last_pass = Some((figures.clone(), now));
+        Ok(figures)
+    }
+
+    fn publish(&mut self, figures: ProcessFigures, round: &mut Round<'_>) {
+        round.engine_cpu_percent = figures.engine_cpu_percent;
+        let metrics = &mut round.metrics;
+        metrics.processes = Some(figures.counts);
+        metrics.top_processes = figures.busiest;
+        metrics.top_memory = figures.largest;
+    }
+
+    fn publish_last(&self, round: &mut Round<'_>) {
+        round.metrics.top_processes = round.last.top_processes.clone();
+    }
 }
 
 impl Processes {
@@ -134,14 +169,15 @@ impl Processes {
             listed,
             proc: None,
             known: HashMap::new(),
-            most_kept: super::may_keep(MOST_KEPT_FILES),
+            most_kept: may_keep(),
             room_for_files: 0,
-            pass: 0,
+            pass_number: 0,
             before: None,
             ticks_per_second: clock_ticks_per_second() as f64,
             page: page_size() as u64,
             users,
             room: Room::default(),
+            last_pass: None,
         }
     }
 
@@ -149,13 +185,16 @@ impl Processes {
     ///
     /// # Errors
     /// `/proc` cannot be read, or hides the processes of other users from the agent.
-    pub(super) fn read(&mut self, host_memory: u64, names: &ContainerNames) -> io::Result<Read> {
+    fn pass(
+        &mut self,
+        host_memory: u64,
+        names: &ContainerNames,
+    ) -> Result<ProcessFigures, ProcessesError> {
         let began = since_boot();
         let proc = self.find()?;
         self.before = Some(began);
         if !self.room.found.iter().any(|process| process.pid == FIRST) {
-            let hidden = "it hides the processes of other users from the agent (hidepid)";
-            return Err(io::Error::other(hidden));
+            return Err(ProcessesError::Hidden);
         }
 
         let percent = |process: &Found| {
@@ -177,7 +216,7 @@ impl Processes {
         let proc = Proc {
             folder: proc.as_fd(),
             users: &self.users,
-            pass: self.pass,
+            pass: self.pass_number,
         };
         let Self {
             room,
@@ -207,7 +246,7 @@ impl Processes {
         // As it is published.
         let by_cpu = |one: &Found| ((percent(one) * 100.0).round() as u64, one.resident);
         let by_memory = |one: &Found| (one.resident, one.used);
-        Ok(Read {
+        Ok(ProcessFigures {
             counts: room.counts,
             busiest: top(found, self.listed, by_cpu)
                 .iter()
@@ -231,7 +270,7 @@ impl Processes {
                 Arc::clone(self.proc.insert(proc))
             }
         };
-        self.pass += 1;
+        self.pass_number += 1;
         self.room.found.clear();
         self.room.names.clear();
         self.room.counts = ProcessCounts::default();
@@ -243,7 +282,7 @@ impl Processes {
             self.find_one(&proc, pid)?;
         }
         self.room.pids = pids;
-        let pass = self.pass;
+        let pass = self.pass_number;
         self.known.retain(|_, known| known.pass == pass);
         Ok(proc)
     }
@@ -290,7 +329,7 @@ impl Processes {
         // Those of one that is listed no longer are closed.
         let whose = before
             .and_then(|before| before.whose)
-            .filter(|whose| whose.pass + 1 == self.pass);
+            .filter(|whose| whose.pass + 1 == self.pass_number);
         self.known.insert(
             pid,
             Known {
@@ -298,7 +337,7 @@ impl Processes {
                 started: stat.started,
                 used: stat.used,
                 read_at,
-                pass: self.pass,
+                pass: self.pass_number,
                 whose,
             },
         );
@@ -343,71 +382,6 @@ impl Processes {
             (stat.started + 1) as f64 / self.ticks_per_second >= before.as_secs_f64()
         })
     }
-}
-
-/// The agent's own resident memory, in pages.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct OwnPages {
-    resident: u64,
-    /// Those that no file is behind.
-    anonymous: u64,
-}
-
-/// The agent's own resident memory, to the page. In `stat` it is what each CPU has added up for itself, which may be a MiB
-/// away: that will do for a list of the largest, and not for the agent's account of itself.
-fn own_pages() -> Option<OwnPages> {
-    parse_statm(&std::fs::read_to_string("/proc/self/statm").ok()?)
-}
-
-/// `statm` has, in pages: size, resident, shared, and others. What it calls shared are pages of files and of shared memory.
-fn parse_statm(text: &str) -> Option<OwnPages> {
-    let mut fields = text.split_ascii_whitespace().skip(1);
-    let mut next = || fields.next()?.parse::<u64>().ok();
-    let (resident, shared) = (next()?, next()?);
-    Some(OwnPages {
-        resident,
-        anonymous: resident.saturating_sub(shared),
-    })
-}
-
-impl OwnUsage {
-    /// Reads it and compares it with the reading before. Source: `/proc/self/stat` and `/proc/self/statm`.
-    pub(super) fn read(&mut self) -> io::Result<AgentUsage> {
-        let now = since_boot();
-        let elapsed = self
-            .before
-            .map(|(_, at)| now.saturating_sub(at).as_secs_f64());
-        if elapsed.is_some_and(|elapsed| elapsed < SHORTEST) {
-            return Ok(self.last);
-        }
-        let text = std::fs::read("/proc/self/stat")?;
-        let stat = parse(&text).ok_or(io::ErrorKind::InvalidData)?;
-        let percent = match (self.before, elapsed) {
-            (Some((used, _)), Some(elapsed)) => {
-                let ticks = stat.used.saturating_sub(used) as f64;
-                ticks / clock_ticks_per_second() as f64 / elapsed * 100.0
-            }
-            _ => 0.0,
-        };
-        self.before = Some((stat.used, now));
-        let pages = own_pages();
-        self.last = AgentUsage {
-            cpu_percent: figure(percent, 2),
-            engine_cpu_percent: None,
-            memory_rss: pages.map_or(stat.resident, |pages| pages.resident) * page_size() as u64,
-            memory_anon: pages.map(|pages| pages.anonymous * page_size() as u64),
-        };
-        Ok(self.last)
-    }
-}
-
-/// Time since boot, suspended time included, as the kernel dates the start of processes.
-fn since_boot() -> Duration {
-    let now = clock_gettime(ClockId::Boottime);
-    Duration::new(
-        u64::try_from(now.tv_sec).unwrap_or_default(),
-        u32::try_from(now.tv_nsec).unwrap_or_default(),
-    )
 }
 
 /// The id that an entry of `/proc` stands for; most of the others have names.
@@ -494,56 +468,6 @@ impl Whose {
     }
 }
 
-/// `Uid:\treal\teffective\tsaved\tfile systems`, in `/proc/<pid>/status`.
-fn effective_user(status: &[u8]) -> Option<u32> {
-    let mut lines = status.split(|byte| *byte == b'\n');
-    let users = lines.find_map(|line| line.strip_prefix(b"Uid:"))?;
-    let mut users = std::str::from_utf8(users).ok()?.split_ascii_whitespace();
-    users.nth(1)?.parse().ok()
-}
-
-/// What is used of `/proc/<pid>/stat`.
-#[derive(Debug, PartialEq, Eq)]
-struct Stat<'t> {
-    name: &'t [u8],
-    /// A letter.
-    state: u8,
-    threads: u64,
-    /// `utime` + `stime`, in ticks.
-    used: u64,
-    /// In ticks since boot.
-    started: u64,
-    /// In pages.
-    resident: u64,
-}
-
-/// Fields are separated by spaces; the second, the name, is in parentheses and may hold both.
-fn parse(stat: &[u8]) -> Option<Stat<'_>> {
-    let open = stat.iter().position(|byte| *byte == b'(')?;
-    let close = stat.iter().rposition(|byte| *byte == b')')?;
-    let name = stat.get(open + 1..close)?;
-    // The third field is the first of these.
-    let mut fields = stat[close + 1..].split(|byte| *byte == b' ').skip(1);
-    let state = *fields.next()?.first()?;
-    let mut field = |skipped: usize| number(fields.nth(skipped)?);
-    let (utime, stime) = (field(14 - 4)?, field(0)?);
-    let threads = field(20 - 16)?;
-    let started = field(22 - 21)?;
-    let resident = field(24 - 23)?;
-    Some(Stat {
-        name,
-        state,
-        threads,
-        used: utime.checked_add(stime)?,
-        started,
-        resident,
-    })
-}
-
-fn number(digits: &[u8]) -> Option<u64> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
 fn count(counts: &mut ProcessCounts, stat: &Stat<'_>) {
     counts.total += 1;
     counts.threads += stat.threads;
@@ -585,58 +509,8 @@ fn share(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
-    use super::{
-        Found, OwnPages, Processes, Users, effective_user, own_pages, parse, parse_statm, top,
-    };
-    use crate::collect::system::ContainerNames;
+    use super::{ContainerNames, Found, Processes, Users, top};
     use crate::settings::HostRoot;
-
-    const STAT: &[u8] = b"1234 (a) b (c) S 1 1234 1234 0 -1 4194304 2731 0 10 0 57 31 5 6 20 0 3 0 \
-        987654 225280000 4096 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
-
-    #[test]
-    fn of_resident_memory_what_is_not_shared_is_anonymous() {
-        let pages = parse_statm("58231 6125 4411 2700 0 8123 0\n");
-        let expected = OwnPages {
-            resident: 6125,
-            anonymous: 1714,
-        };
-        assert_eq!(pages, Some(expected));
-        for odd in ["", "1", "1 2", "1 a 3"] {
-            assert_eq!(parse_statm(odd), None, "{odd}");
-        }
-        let own = own_pages().unwrap();
-        assert!(own.anonymous > 0 && own.anonymous < own.resident, "{own:?}");
-    }
-
-    #[test]
-    fn names_may_hold_anything() {
-        let stat = parse(STAT).unwrap();
-        assert_eq!(stat.name, b"a) b (c");
-        assert_eq!(
-            (stat.used, stat.started, stat.resident),
-            (57 + 31, 987_654, 4096)
-        );
-        assert_eq!((stat.state, stat.threads), (b'S', 3));
-        let odd = [b"1 (\xff\n ) ".as_slice(), &STAT[15..]].concat();
-        assert_eq!(parse(&odd).unwrap().name, b"\xff\n ");
-    }
-
-    #[test]
-    fn what_is_no_stat_is_left_out() {
-        for text in [
-            &b""[..],
-            b"1",
-            b"1 )(",
-            b"1 (a)",
-            b"1 (a) S 1 2 3",
-            &STAT[..90],
-        ] {
-            assert_eq!(parse(text), None);
-        }
-    }
 
     #[test]
     fn the_busiest_come_first_then_the_largest_then_the_oldest() {
@@ -669,42 +543,17 @@ mod tests {
     }
 
     #[test]
-    fn the_effective_user_counts() {
-        let status = b"Name:\tx\nUmask:\t0022\nUid:\t1000\t33\t33\t33\nGid:\t1\t2\t3\t4\n";
-        assert_eq!(effective_user(status), Some(33));
-        for text in [
-            &b""[..],
-            b"Uid:",
-            b"Uid:\t1",
-            b"Uid:\t1\tx",
-            b"Name:\tUid:\t1\t2",
-        ] {
-            assert_eq!(effective_user(text), None);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_panics(text: Vec<u8>, numbers in proptest::collection::vec(any::<u64>(), 0..60)) {
-            parse(&text);
-            effective_user(&text);
-            let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
-            parse(format!("1 (a) S {}", numbers.join(" ")).as_bytes());
-        }
-    }
-
-    #[test]
     fn processes_that_have_ended_are_forgotten() {
         let mut processes = Processes::new(5, Users::new(HostRoot::default()));
         let mut child = std::process::Command::new("sleep")
             .arg("100")
             .spawn()
             .unwrap();
-        processes.read(1, &ContainerNames::default()).unwrap();
+        processes.pass(1, &ContainerNames::default()).unwrap();
         assert!(processes.known.contains_key(&child.id()));
         child.kill().unwrap();
         child.wait().unwrap();
-        processes.read(1, &ContainerNames::default()).unwrap();
+        processes.pass(1, &ContainerNames::default()).unwrap();
         assert!(!processes.known.contains_key(&child.id()));
         assert!(processes.known.contains_key(&std::process::id()));
     }
@@ -714,7 +563,7 @@ mod tests {
         let mut processes = Processes::new(5, Users::new(HostRoot::default()));
         let mut kept_of_all = |most| {
             processes.most_kept = most;
-            let read = processes.read(1, &ContainerNames::default()).unwrap();
+            let read = processes.pass(1, &ContainerNames::default()).unwrap();
             let known = processes.known.values();
             let kept = known.filter(|known| known.file.is_some()).count() as u64;
             assert_eq!(read.counts.total, processes.known.len() as u64);
@@ -734,7 +583,7 @@ mod tests {
         processes.most_kept = u64::MAX;
         let mut kept_beside = |listed| {
             processes.listed = listed;
-            let read = processes.read(1, &ContainerNames::default()).unwrap();
+            let read = processes.pass(1, &ContainerNames::default()).unwrap();
             let known = processes.known.values();
             let beside = known.map(|known| known.kept_files() - u64::from(known.file.is_some()));
             (beside.sum::<u64>(), read.busiest.len() as u64)
@@ -745,16 +594,5 @@ mod tests {
         // In this pass it becomes known that they are not, and in the next they are let go of.
         kept_beside(0);
         assert_eq!(kept_beside(0).0, 0);
-    }
-
-    #[test]
-    fn fuzz_stat_of_a_process() {
-        let seeds: [&[u8]; 2] = [
-            STAT,
-            b"1 (systemd) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9 10 11 12",
-        ];
-        crate::fuzzing::run("stat_of_a_process", &seeds, |bytes| {
-            parse(bytes);
-        });
     }
 }

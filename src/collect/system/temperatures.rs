@@ -1,11 +1,13 @@
 //! The host's temperature sensors.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::family::{Family, Round};
 use crate::model::{SensorChip, SensorLabel, Sensors as Named, Temperature, figure};
 
 /// How often it is looked which sensors there are.
@@ -54,6 +56,24 @@ struct Sensor {
     critical: Option<f64>,
 }
 
+impl Family for Sensors {
+    const NAME: &'static str = "temperatures";
+
+    type Figures = Vec<Temperature>;
+    /// A sensor that cannot be read is left out.
+    type Error = Infallible;
+
+    /// Source: `/sys/class/hwmon`.
+    fn read(&mut self, _round: &Round<'_>) -> Result<Vec<Temperature>, Infallible> {
+        Ok(self.shown())
+    }
+
+    fn publish(&mut self, temperatures: Vec<Temperature>, round: &mut Round<'_>) {
+        round.metrics.temperatures = temperatures;
+        round.metrics.exact.sensors = self.named();
+    }
+}
+
 impl Sensors {
     pub(super) fn new(class: &Path) -> Self {
         Self {
@@ -65,7 +85,7 @@ impl Sensors {
     }
 
     /// What they show now, by device and sensor; one that shows nothing is left out.
-    pub(super) fn read(&mut self) -> Vec<Temperature> {
+    fn shown(&mut self) -> Vec<Temperature> {
         if self.looked.is_none_or(|at| at.elapsed() >= LOOK_ANEW) {
             let (found, named) = find(&self.class);
             self.found = found;
@@ -88,7 +108,7 @@ impl Sensors {
     }
 
     /// What devices and sensors are called, those that measure something else included.
-    pub(super) fn named(&self) -> Arc<Named> {
+    fn named(&self) -> Arc<Named> {
         Arc::clone(&self.named)
     }
 }
@@ -356,10 +376,10 @@ mod tests {
             sensor("nvme", "temp1", 30.0, None, ["nvme_nvme1", "temp1"]),
         ];
         let mut sensors = Sensors::new(class.path());
-        assert_eq!(sensors.read(), expected);
+        assert_eq!(sensors.shown(), expected);
         write("hwmon1/temp10_input", "43000\n");
-        assert_eq!(sensors.read()[1].celsius, 43.0);
-        assert!(Sensors::new(&class.path().join("none")).read().is_empty());
+        assert_eq!(sensors.shown()[1].celsius, 43.0);
+        assert!(Sensors::new(&class.path().join("none")).shown().is_empty());
     }
 
     /// A tree as an archive of node_exporter's fixtures keeps it.
@@ -396,7 +416,7 @@ mod tests {
                 .filter_map(|line| line.strip_prefix(prefix));
             lines.map(str::to_owned).collect()
         };
-        let temperatures = sensors.read().into_iter().map(|one| {
+        let temperatures = sensors.shown().into_iter().map(|one| {
             let Temperature {
                 chip, input, exact, ..
             } = one;
@@ -452,7 +472,7 @@ mod tests {
         // Of another, which is called as one of those is then.
         make("platform/a_own", 7, b"own");
         make("platform/a-own", 8, b"own");
-        let read = Sensors::new(&class).read();
+        let read = Sensors::new(&class).shown();
         assert_eq!(read.len(), 18);
         let mut names: Vec<_> = read.iter().map(|one| (&one.chip, &one.input)).collect();
         names.sort_unstable();

@@ -9,7 +9,7 @@ use zbus::connection::Builder;
 use zbus::fdo::DBusProxy;
 use zbus::proxy::CacheProperties;
 
-use crate::collect::backoff::Backoff;
+use crate::backoff::Backoff;
 use crate::model::FailedUnit;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -66,7 +66,15 @@ pub(super) struct Units {
     /// The last answer, and when it came.
     last: Option<(Instant, Vec<FailedUnit>)>,
     /// Why the bus or systemd refused the agent at the last try.
-    refused: Option<String>,
+    refused: Option<UnitsError>,
+}
+
+/// Why there are no figures of units.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum UnitsError {
+    /// The bus or systemd refuses the agent: its own words.
+    #[error("cannot use the system bus: {0}")]
+    Refused(String),
 }
 
 /// Why systemd's units are not known.
@@ -95,7 +103,7 @@ impl Units {
     /// # Errors
     /// The bus or systemd refuses the agent. `dbus-daemon` refuses a user whom it cannot look up, such as one that systemd
     /// allocates (`DynamicUser=yes`) on a host without `libnss-systemd`.
-    pub(super) async fn read(&mut self) -> Result<Option<Vec<FailedUnit>>, String> {
+    pub(super) async fn read(&mut self) -> Result<Option<Vec<FailedUnit>>, UnitsError> {
         let now = Instant::now();
         if let Some((at, units)) = &self.last
             && now.saturating_duration_since(*at) < STANDS_FOR
@@ -116,7 +124,7 @@ impl Units {
             }
             Ok(Err(Unknown::Absent(error))) => debug!(%error, "systemd not asked for failed units"),
             Ok(Err(Unknown::Refused(error))) => {
-                self.refused = Some(format!("cannot use the system bus: {error}"));
+                self.refused = Some(UnitsError::Refused(error.to_string()));
             }
             Err(_) => debug!("systemd does not answer"),
         }
@@ -125,7 +133,7 @@ impl Units {
         self.unknown()
     }
 
-    fn unknown(&self) -> Result<Option<Vec<FailedUnit>>, String> {
+    fn unknown(&self) -> Result<Option<Vec<FailedUnit>>, UnitsError> {
         match &self.refused {
             Some(reason) => Err(reason.clone()),
             None => Ok(None),

@@ -10,6 +10,7 @@ use nkeys::KeyPair;
 
 use super::subject::Subjects;
 use super::tls;
+use crate::backoff::jittered;
 use crate::settings::{NatsLogin, NatsSecret, NatsSettings, address_of};
 
 /// The nominal pause before the second try at a server, which doubles with each further one, and the longest. Every pause lies
@@ -97,7 +98,7 @@ fn pause(attempts: usize) -> Duration {
     let nominal = FIRST_PAUSE
         .saturating_mul(2_u32.saturating_pow(doublings))
         .min(LONGEST_PAUSE);
-    nominal.mul_f64(0.5 + fastrand::f64() / 2.0)
+    jittered(nominal)
 }
 
 /// Why a server could not be connected to, when it was tried last.

@@ -20,6 +20,7 @@ use super::link::{self, LinkNews};
 use super::news;
 use super::queue::{Kind, Outgoing, Queue};
 use super::subject::Subjects;
+use crate::backoff::jittered;
 use crate::messages::{AddOutput, Publication};
 use crate::model::{Encoding, LogMode, Variant};
 use crate::published::{Published, Since};
@@ -511,11 +512,6 @@ fn hash(text: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(text);
     hasher.finish()
-}
-
-/// Between half of it and the whole.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 impl Actor for NatsPublisher {

@@ -9,6 +9,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
+use crate::backoff::Backoff;
+
 /// Connections that the kernel keeps until they are accepted (it has a bound of its own, too).
 const BACKLOG: i32 = 4096;
 /// How much of a line the kernel takes ahead of what the client's side has room for, in bytes.
@@ -52,7 +54,7 @@ fn advice(error: &io::Error, variable: &str) -> String {
 /// A listening socket.
 pub(in crate::publish) struct Inbound {
     socket: TcpListener,
-    pause: Duration,
+    backoff: Backoff,
 }
 
 impl Inbound {
@@ -84,7 +86,7 @@ impl Inbound {
         };
         Ok(Self {
             socket: socket?,
-            pause: FIRST_PAUSE,
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
         })
     }
 
@@ -99,17 +101,16 @@ impl Inbound {
         loop {
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
-                    self.pause = FIRST_PAUSE;
+                    self.backoff.reset();
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     return (stream, peer);
                 }
                 // The peer left before it was accepted.
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
-                    let pause = self.pause;
+                    let pause = self.backoff.pause();
                     warn!(%error, pause_ms = pause.as_millis() as u64, "accept failed");
                     tokio::time::sleep(pause).await;
-                    self.pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }

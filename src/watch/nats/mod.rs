@@ -169,7 +169,7 @@ pub(super) async fn follow(
         else {
             return Ok(());
         };
-        let again = (!stopped.in_vain).then(|| backoff.wait());
+        let again = (!stopped.in_vain).then(|| backoff.pause());
         let why = stopped.why;
         if listener
             .say(News::Server(Server::Down { why, again }))

@@ -3,7 +3,7 @@
 //! Nothing is guessed from names: cgroupfs and systemd drivers, rootless engines, custom
 //! parents and nested engines all put their groups elsewhere, and all are found.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::collect::mountinfo;
 
@@ -133,17 +133,6 @@ fn own_group(path: &str, id: &str) -> Option<String> {
         }
     }
     Some(own)
-}
-
-/// Whether the text of a `/proc/<pid>/cgroup` names the container: a process that has taken over
-/// the id of a container's first process is in another group.
-pub(crate) fn names(cgroup: &str, id: &str) -> bool {
-    cgroup.contains(id)
-}
-
-/// The path of a process's file.
-pub(crate) fn of_process(proc: &Path, pid: u32, file: &str) -> PathBuf {
-    proc.join(pid.to_string()).join(file)
 }
 
 #[cfg(test)]

@@ -5,8 +5,6 @@ mod locate;
 mod network;
 mod parse;
 
-pub(super) use locate::{Mounts, names, of_process};
-
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -14,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locate::{Groups, locate};
+use locate::{Groups, Mounts, locate};
 use network::Network;
 
+use super::proc_cgroup::{names, of_process};
 use super::usage::{CpuReading, Reading, Usage};
 use crate::collect::pressure;
 use crate::model::{BlockIo, Throttling};
@@ -383,11 +382,6 @@ fn throttling(stat: &str, time_key: &str, nanoseconds: u64) -> Option<Throttling
         throttled_periods: parse::keyed(stat, "nr_throttled")?,
         throttled_ns: parse::keyed(stat, time_key)?.saturating_mul(nanoseconds),
     })
-}
-
-/// Whether a process is the container's, as far as its groups tell.
-pub(super) fn is_process_of(proc: &Path, pid: u32, id: &str) -> bool {
-    read_text(&of_process(proc, pid, "cgroup")).is_ok_and(|cgroup| names(&cgroup, id))
 }
 
 fn open(path: &Path) -> Result<File, KernelError> {

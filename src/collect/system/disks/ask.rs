@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, fstatvfs, open, statx};
 use rustix::io::Errno;
 
-use super::Full;
+use crate::collect::system::space::Full;
 
 /// How long a file system may take to answer before it counts as stuck; also the longest time that a reading takes.
 const STUCK_AFTER: Duration = Duration::from_secs(1);

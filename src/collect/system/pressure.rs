@@ -1,0 +1,54 @@
+//! How long the host's work waited for CPU, memory and I/O.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::family::{Family, Round};
+use crate::collect::pressure;
+use crate::model::Pressures;
+
+/// Source: `/proc/pressure`.
+pub(super) struct HostPressure;
+
+/// Why the host's pressure cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read /proc/pressure")]
+pub(super) struct PressureError(#[source] io::Error);
+
+impl Family for HostPressure {
+    const NAME: &'static str = "pressure";
+
+    /// None where the kernel does not have it, or it is switched off.
+    type Figures = Option<Pressures>;
+    type Error = PressureError;
+
+    fn read(&mut self, _round: &Round<'_>) -> Result<Option<Pressures>, PressureError> {
+        let mut failed = None;
+        let pressures = pressure::of_each(|resource| {
+            match fs::read(Path::new("/proc/pressure").join(resource)) {
+                Ok(text) => pressure::parse(&String::from_utf8_lossy(&text)),
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    None
+                }
+            }
+        });
+        match failed {
+            Some(error) if !is_not_offered(&error) => Err(PressureError(error)),
+            _ => Ok(pressures),
+        }
+    }
+
+    fn publish(&mut self, pressures: Option<Pressures>, round: &mut Round<'_>) {
+        round.metrics.pressure = pressures;
+    }
+}
+
+/// Whether the kernel does not offer a file at all.
+fn is_not_offered(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::Unsupported
+    ) || error.raw_os_error() == Some(libc::EOPNOTSUPP)
+}

@@ -1,0 +1,137 @@
+//! `/proc/<pid>/stat` and `/proc/<pid>/status`, and the clock of the former.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Time since boot, suspended time included, as the kernel dates the start of processes.
+pub(super) fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or_default(),
+        u32::try_from(now.tv_nsec).unwrap_or_default(),
+    )
+}
+
+/// What is used of `/proc/<pid>/stat`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stat<'t> {
+    pub(super) name: &'t [u8],
+    /// A letter.
+    pub(super) state: u8,
+    pub(super) threads: u64,
+    /// `utime` + `stime`, in ticks.
+    pub(super) used: u64,
+    /// In ticks since boot.
+    pub(super) started: u64,
+    /// In pages.
+    pub(super) resident: u64,
+}
+
+/// Fields are separated by spaces; the second, the name, is in parentheses and may hold both.
+pub(super) fn parse(stat: &[u8]) -> Option<Stat<'_>> {
+    let open = stat.iter().position(|byte| *byte == b'(')?;
+    let close = stat.iter().rposition(|byte| *byte == b')')?;
+    let name = stat.get(open + 1..close)?;
+    // The third field is the first of these.
+    let mut fields = stat[close + 1..].split(|byte| *byte == b' ').skip(1);
+    let state = *fields.next()?.first()?;
+    let mut field = |skipped: usize| number(fields.nth(skipped)?);
+    let (utime, stime) = (field(14 - 4)?, field(0)?);
+    let threads = field(20 - 16)?;
+    let started = field(22 - 21)?;
+    let resident = field(24 - 23)?;
+    Some(Stat {
+        name,
+        state,
+        threads,
+        used: utime.checked_add(stime)?,
+        started,
+        resident,
+    })
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// `Uid:\treal\teffective\tsaved\tfile systems`, in `/proc/<pid>/status`.
+pub(super) fn effective_user(status: &[u8]) -> Option<u32> {
+    let mut lines = status.split(|byte| *byte == b'\n');
+    let users = lines.find_map(|line| line.strip_prefix(b"Uid:"))?;
+    let mut users = std::str::from_utf8(users).ok()?.split_ascii_whitespace();
+    users.nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{effective_user, parse};
+
+    const STAT: &[u8] = b"1234 (a) b (c) S 1 1234 1234 0 -1 4194304 2731 0 10 0 57 31 5 6 20 0 3 0 \
+        987654 225280000 4096 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+
+    #[test]
+    fn names_may_hold_anything() {
+        let stat = parse(STAT).unwrap();
+        assert_eq!(stat.name, b"a) b (c");
+        assert_eq!(
+            (stat.used, stat.started, stat.resident),
+            (57 + 31, 987_654, 4096)
+        );
+        assert_eq!((stat.state, stat.threads), (b'S', 3));
+        let odd = [b"1 (\xff\n ) ".as_slice(), &STAT[15..]].concat();
+        assert_eq!(parse(&odd).unwrap().name, b"\xff\n ");
+    }
+
+    #[test]
+    fn what_is_no_stat_is_left_out() {
+        for text in [
+            &b""[..],
+            b"1",
+            b"1 )(",
+            b"1 (a)",
+            b"1 (a) S 1 2 3",
+            &STAT[..90],
+        ] {
+            assert_eq!(parse(text), None);
+        }
+    }
+
+    #[test]
+    fn the_effective_user_counts() {
+        let status = b"Name:\tx\nUmask:\t0022\nUid:\t1000\t33\t33\t33\nGid:\t1\t2\t3\t4\n";
+        assert_eq!(effective_user(status), Some(33));
+        for text in [
+            &b""[..],
+            b"Uid:",
+            b"Uid:\t1",
+            b"Uid:\t1\tx",
+            b"Name:\tUid:\t1\t2",
+        ] {
+            assert_eq!(effective_user(text), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text: Vec<u8>, numbers in proptest::collection::vec(any::<u64>(), 0..60)) {
+            parse(&text);
+            effective_user(&text);
+            let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+            parse(format!("1 (a) S {}", numbers.join(" ")).as_bytes());
+        }
+    }
+
+    #[test]
+    fn fuzz_stat_of_a_process() {
+        let seeds: [&[u8]; 2] = [
+            STAT,
+            b"1 (systemd) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9 10 11 12",
+        ];
+        crate::fuzzing::run("stat_of_a_process", &seeds, |bytes| {
+            parse(bytes);
+        });
+    }
+}
