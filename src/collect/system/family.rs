@@ -1,8 +1,8 @@
 //! The contract of metric families, and what every family has in common: a family that cannot be read costs its own figures
 //! only.
 //!
-//! A new family takes a file with its [`Family`], a line in the list of [`super::sampler`], and fields of
-//! [`SystemMetrics`]. Figures that another program is asked for (systemd, the GPU driver) are no families: see
+//! A new family takes a file with its [`Family`], its lines in [`super`], fields of [`SystemMetrics`] and rows in
+//! `src/publish/figures.rs`. Figures that another program is asked for (systemd, the GPU driver) are no families: see
 //! [`super::HostSource`].
 
 use std::error::Error as StdError;

@@ -37,10 +37,32 @@ use crate::messages::SystemSample;
 use crate::model::SystemMetrics;
 use crate::settings::HostRoot;
 use containers::ContainerNames;
-use family::Failures;
+use family::{AnyFamily, Failures, entry};
 use gpu::Gpus;
 use sampler::Sampler;
 use units::Units;
+use users::Users;
+
+/// Every metric family, in the order in which they are read.
+fn families(top_processes: usize, root: &HostRoot) -> Vec<Box<dyn AnyFamily>> {
+    vec![
+        entry(memory::Memory::default()),
+        entry(cpu::Cpus::default()),
+        // After memory: processes are published with their share of it.
+        entry(process::Processes::new(
+            top_processes,
+            Users::new(root.clone()),
+        )),
+        entry(network::Interfaces::new(Path::new("/sys/class/net"))),
+        entry(disk_io::Devices::new(Path::new("/sys/block"))),
+        entry(root_disk::RootDisk::new(root.clone())),
+        entry(disks::Disks::new(root.clone())),
+        entry(load::Load::default()),
+        entry(uptime::Uptime::default()),
+        entry(temperatures::Sensors::new(Path::new("/sys/class/hwmon"))),
+        entry(pressure::HostPressure),
+    ]
+}
 
 /// Reads the host, round after round.
 pub type SystemCollector = Collector<HostSource>;

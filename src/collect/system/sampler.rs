@@ -1,18 +1,14 @@
 //! One reading of the host: every metric family, the host's description and the agent's own usage.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use super::agent::OwnUsage;
 use super::containers::ContainerNames;
-use super::family::{AnyFamily, Failures, Round, entry, timed};
+use super::families;
+use super::family::{AnyFamily, Failures, Round, timed};
 use super::host::Host;
-use super::users::Users;
-use super::{
-    cpu, disk_io, disks, load, memory, network, pressure, process, root_disk, temperatures, uptime,
-};
 use crate::collect::causes::with_causes;
 use crate::messages::{AgentUsage, SystemSample};
 use crate::model::SystemMetrics;
@@ -29,27 +25,6 @@ pub(super) struct Sampler {
     own: OwnUsage,
     /// How long the last figures of a family that fails are published.
     stand_for: Duration,
-}
-
-/// Every metric family, in the order in which they are read.
-fn families(top_processes: usize, root: &HostRoot) -> Vec<Box<dyn AnyFamily>> {
-    vec![
-        entry(memory::Memory::default()),
-        entry(cpu::Cpus::default()),
-        // After memory: processes are published with their share of it.
-        entry(process::Processes::new(
-            top_processes,
-            Users::new(root.clone()),
-        )),
-        entry(network::Interfaces::new(Path::new("/sys/class/net"))),
-        entry(disk_io::Devices::new(Path::new("/sys/block"))),
-        entry(root_disk::RootDisk::new(root.clone())),
-        entry(disks::Disks::new(root.clone())),
-        entry(load::Load::default()),
-        entry(uptime::Uptime::default()),
-        entry(temperatures::Sensors::new(Path::new("/sys/class/hwmon"))),
-        entry(pressure::HostPressure),
-    ]
 }
 
 impl Sampler {
