@@ -24,7 +24,7 @@ pub(crate) use lenient::read;
 pub use logs::{EncodedLines, EndedLog, LogLines, LogSample, Logs, NewLines, Place, Positions};
 pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
 pub use system::{
-    CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FailedUnit, Gpu, HostInfo,
+    CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FailedUnit, FileHandles, Gpu, HostInfo,
     InterfaceKind, LoadAverage, NetworkInterface, Pressure, Pressures, ProcessCounts, SensorChip,
     SensorLabel, Sensors, Space, Stalls, SystemMetrics, Temperature, TopProcess,
 };
@@ -149,6 +149,10 @@ impl Snapshot {
             watts: Some(61.25),
             asleep: None,
         }]);
+        system.file_handles = Some(FileHandles {
+            open: 1504,
+            max: 1_615_276,
+        });
         for interface in &mut system.network {
             interface.speed = Some(1000);
         }

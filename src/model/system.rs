@@ -70,6 +70,9 @@ pub struct SystemMetrics {
     /// How many processes there are, by state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<ProcessCounts>,
+    /// Open files of the whole host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_handles: Option<FileHandles>,
     /// The busiest processes, busiest first.
     pub top_processes: Vec<TopProcess>,
     /// The processes that have the most resident memory, largest first.
@@ -133,6 +136,7 @@ impl Default for SystemMetrics {
             failed_units: None,
             gpus: None,
             processes: None,
+            file_handles: None,
             top_processes: Vec::new(),
             top_memory: Vec::new(),
             exact: Exact::default(),
@@ -487,6 +491,15 @@ pub struct Gpu {
     /// is empty where it has slept since the agent started. Source: `power/runtime_status` of its PCI device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asleep: Option<bool>,
+}
+
+/// Open files of the whole host. Source: `/proc/sys/fs/file-nr`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileHandles {
+    /// How many are open.
+    pub open: u64,
+    /// How many there may be; 2^63 - 1 where that is not limited.
+    pub max: u64,
 }
 
 /// How many processes there are, by state. Source: `/proc/<pid>/stat`.

@@ -233,6 +233,13 @@ static HOST: &[Family] = &[
         "Threads of all processes",
         |source, out| host(source, out, |host| Some(host.processes?.threads as f64))),
 
+    gauge("node_filefd_allocated", "{file}", NONE, &["system.file_handles.open"],
+        "Open files",
+        |source, out| host(source, out, |host| Some(host.file_handles?.open as f64))),
+    gauge("node_filefd_maximum", "{file}", NONE, &["system.file_handles.max"],
+        "The most files that may be open",
+        |source, out| host(source, out, |host| Some(host.file_handles?.max as f64))),
+
     gauge("node_boot_time_seconds", "s", NONE, &["host.boot_time", "system.uptime"],
         "When the host booted, in Unix seconds",
         |source, out| host(source, out, |_| {

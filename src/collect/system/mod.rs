@@ -6,6 +6,7 @@ mod cpu;
 mod disk_io;
 mod disks;
 mod family;
+mod file_handles;
 mod gpu;
 mod host;
 mod kept_files;
@@ -61,6 +62,7 @@ fn families(top_processes: usize, root: &HostRoot) -> Vec<Box<dyn AnyFamily>> {
         entry(uptime::Uptime::default()),
         entry(temperatures::Sensors::new(Path::new("/sys/class/hwmon"))),
         entry(pressure::HostPressure),
+        entry(file_handles::FileHandles),
     ]
 }
 

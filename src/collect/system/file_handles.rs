@@ -1,0 +1,66 @@
+//! Open files of the whole host.
+
+use std::fs;
+use std::io;
+
+use super::family::{Family, Round};
+use crate::model;
+
+/// Source: `/proc/sys/fs/file-nr`.
+pub(super) struct FileHandles;
+
+/// Why the number of open files cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FileHandlesError {
+    #[error("cannot read /proc/sys/fs/file-nr")]
+    Read(#[from] io::Error),
+    #[error("cannot read /proc/sys/fs/file-nr: invalid data")]
+    Parse,
+}
+
+impl Family for FileHandles {
+    const NAME: &'static str = "file_handles";
+
+    type Figures = model::FileHandles;
+    type Error = FileHandlesError;
+
+    fn read(&mut self, _round: &Round<'_>) -> Result<model::FileHandles, FileHandlesError> {
+        let text = fs::read("/proc/sys/fs/file-nr")?;
+        parse(&String::from_utf8_lossy(&text)).ok_or(FileHandlesError::Parse)
+    }
+
+    fn publish(&mut self, handles: model::FileHandles, round: &mut Round<'_>) {
+        round.metrics.file_handles = Some(handles);
+    }
+}
+
+/// `1504	0	9223372036854775807`: allocated, free (0 since Linux 2.6) and the most that there may be.
+fn parse(file_nr: &str) -> Option<model::FileHandles> {
+    let mut fields = file_nr.split_ascii_whitespace().map(str::parse::<u64>);
+    let mut next = || fields.next()?.ok();
+    let (allocated, free, max) = (next()?, next()?, next()?);
+    Some(model::FileHandles {
+        open: allocated.saturating_sub(free),
+        max,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+    use crate::model::FileHandles;
+
+    #[test]
+    fn open_files_are_those_that_are_allocated_and_not_free() {
+        let handles = |open, max| Some(FileHandles { open, max });
+        let unlimited = 9_223_372_036_854_775_807;
+        assert_eq!(
+            parse("1504\t0\t9223372036854775807\n"),
+            handles(1504, unlimited)
+        );
+        assert_eq!(parse("3000 500 1615276\n"), handles(2500, 1_615_276));
+        for text in ["", "1504\n", "1504 0\n", "a b c\n", "-1 0 5\n"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}
