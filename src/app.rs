@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::aggregate::{Aggregator, Newest};
+use crate::aggregate::{Aggregator, NewestSamples};
 use crate::announcement::announce;
 use crate::collect::docker::{self, ContainerSource, Containers, DockerCollector};
 use crate::collect::logs::{LogCollector, LogSource};
@@ -196,9 +196,9 @@ impl Measuring {
     ) -> io::Result<Self> {
         let threads = [arbiter()?, arbiter()?];
         let [collecting, aggregating] = &threads;
-        let newest = Newest {
+        let newest = NewestSamples {
             reports,
-            ..Newest::for_settings(settings)
+            ..NewestSamples::for_settings(settings)
         };
         let aggregator = Aggregator::start_in_arbiter(&aggregating.handle(), move |_| {
             Aggregator::new(interval, newest, supervisor)

@@ -1,6 +1,6 @@
 //! `system-agent snapshot`: one complete snapshot, without any socket.
 
-use crate::aggregate::{Newest, compose};
+use crate::aggregate::{NewestSamples, compose};
 use crate::collect::collect_once;
 use crate::collect::docker::{ContainerSource, Containers};
 use crate::collect::logs::LogSource;
@@ -10,7 +10,7 @@ use crate::settings::CollectSettings;
 
 /// Reads every source once, all at the same time, and composes what they say.
 pub async fn take(settings: &CollectSettings) -> Snapshot {
-    let mut newest = Newest::for_settings(settings);
+    let mut newest = NewestSamples::for_settings(settings);
     let containers = settings.docker.clone().map(Containers::of);
     let system = async {
         let mut source = HostSource::new(

@@ -11,7 +11,7 @@ use crate::settings::CollectSettings;
 
 /// What is known of every source.
 #[derive(Debug, Clone)]
-pub struct Newest {
+pub struct NewestSamples {
     /// The host.
     pub system: SourceState<SystemSample>,
     /// The engine's containers.
@@ -22,7 +22,7 @@ pub struct Newest {
     pub reports: Arc<Reports>,
 }
 
-impl Newest {
+impl NewestSamples {
     /// Nothing known yet, of the sources that the settings switch on.
     #[must_use]
     pub fn for_settings(settings: &CollectSettings) -> Self {
@@ -57,7 +57,7 @@ impl Newest {
 
 /// The snapshot of what is known now. `skipped` is 0: each session adds its own.
 #[must_use]
-pub fn compose(newest: &Newest, seq: u64, clients: usize) -> Snapshot {
+pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
     let mut sources = Sources {
         system: newest.system.health(),
         docker: newest.docker.health(),

@@ -4,7 +4,7 @@ mod merge;
 mod source;
 mod subscribers;
 
-pub use merge::{Newest, compose};
+pub use merge::{NewestSamples, compose};
 pub use source::SourceState;
 
 use std::io;
@@ -34,7 +34,7 @@ const FIRST_SNAPSHOT_WITHIN: Duration = Duration::from_secs(3);
 /// for all who ask for the same and hands it to every session.
 pub struct Aggregator {
     interval: Duration,
-    newest: Newest,
+    newest: NewestSamples,
     seq: u64,
     /// The newest snapshot.
     published: Option<Arc<Published>>,
@@ -45,12 +45,12 @@ pub struct Aggregator {
     /// What had happened to containers when the engine was asked last.
     events: Arc<Events>,
     subscribers: Subscribers,
-    publishing: Publishing,
+    publishing: PublishState,
     supervisor: Supervisor,
 }
 
 /// How far the aggregator's life has come.
-enum Publishing {
+enum PublishState {
     /// No snapshot yet: sources are awaited.
     Awaiting,
     /// A snapshot every interval.
@@ -65,7 +65,7 @@ struct Tick;
 impl Aggregator {
     /// An aggregator that publishes every `interval` what `newest` comes to hold, and tells the supervisor how that goes.
     #[must_use]
-    pub fn new(interval: Duration, newest: Newest, supervisor: Supervisor) -> Self {
+    pub fn new(interval: Duration, newest: NewestSamples, supervisor: Supervisor) -> Self {
         Self {
             interval,
             newest,
@@ -75,18 +75,18 @@ impl Aggregator {
             positions: Arc::default(),
             events: Arc::default(),
             subscribers: Subscribers::default(),
-            publishing: Publishing::Awaiting,
+            publishing: PublishState::Awaiting,
             supervisor,
         }
     }
 
     /// Publishes the first snapshot, and from now on one every interval.
     fn begin(&mut self, ctx: &mut Context<Self>) {
-        if !matches!(self.publishing, Publishing::Awaiting) {
+        if !matches!(self.publishing, PublishState::Awaiting) {
             return;
         }
         self.publish();
-        self.publishing = Publishing::Ticking(ctx.add_stream(ticks(self.interval)));
+        self.publishing = PublishState::Ticking(ctx.add_stream(ticks(self.interval)));
     }
 
     fn publish(&mut self) {
@@ -214,7 +214,7 @@ impl Handler<Subscribe> for Aggregator {
     type Result = ();
 
     fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) {
-        if let Publishing::Stopped(within) = self.publishing {
+        if let PublishState::Stopped(within) = self.publishing {
             subscribe.deliveries.do_send(Delivery::End(within));
         } else {
             note(
@@ -247,7 +247,7 @@ impl Handler<AddOutput> for Aggregator {
     type Result = ();
 
     fn handle(&mut self, AddOutput { output }: AddOutput, _: &mut Self::Context) {
-        if let Publishing::Stopped(within) = self.publishing {
+        if let PublishState::Stopped(within) = self.publishing {
             output.do_send(Publication::End(within));
             return;
         }
@@ -271,10 +271,10 @@ impl Handler<StopPublishing> for Aggregator {
 
     fn handle(&mut self, StopPublishing { within }: StopPublishing, ctx: &mut Self::Context) {
         self.supervisor.stopping();
-        if let Publishing::Ticking(ticks) = self.publishing {
+        if let PublishState::Ticking(ticks) = self.publishing {
             ctx.cancel_future(ticks);
         }
-        self.publishing = Publishing::Stopped(within);
+        self.publishing = PublishState::Stopped(within);
         self.subscribers.end(&Delivery::End(within));
         for output in &self.outputs {
             output.do_send(Publication::End(within));

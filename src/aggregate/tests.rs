@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::subscribers::MOST_HISTORY;
-use super::{Aggregator, FIRST_SNAPSHOT_WITHIN, Newest, SourceState};
+use super::{Aggregator, FIRST_SNAPSHOT_WITHIN, NewestSamples, SourceState};
 use crate::messages::{
     AddOutput, CatchUp, Collected, Delivery, Publication, StopPublishing, Subscribe, SystemSample,
     Unsubscribe,
@@ -78,7 +78,7 @@ fn subscribe(aggregator: &Addr<Aggregator>, client: u64, start: Instant) -> Deli
 }
 
 fn aggregator() -> Addr<Aggregator> {
-    let newest = Newest {
+    let newest = NewestSamples {
         system: SourceState::enabled("system", INTERVAL),
         docker: SourceState::disabled("docker"),
         logs: SourceState::disabled("logs"),

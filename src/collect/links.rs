@@ -48,7 +48,7 @@ const MOST_EVENTS: usize = 4096;
 
 /// One interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Link {
+pub(super) struct NetlinkInterface {
     /// Not every name is UTF-8.
     pub(super) name: Vec<u8>,
     /// Its number, which is its own for as long as it exists, whatever it is called.
@@ -111,7 +111,7 @@ impl Netlink {
     }
 
     /// Every interface of this network namespace. The kernel numbers the namespaces of others' ends as it tells of them.
-    pub(super) fn links(&mut self) -> io::Result<Vec<Link>> {
+    pub(super) fn links(&mut self) -> io::Result<Vec<NetlinkInterface>> {
         let mut body = vec![0; 16];
         attribute(&mut body, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
         let mut links = Vec::new();
@@ -233,11 +233,11 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// `struct ifinfomsg` and attributes.
-fn link(body: &[u8]) -> Option<Link> {
-    let mut link = Link {
+fn link(body: &[u8]) -> Option<NetlinkInterface> {
+    let mut link = NetlinkInterface {
         hardware: short(body.get(2..)?)?,
         index: u32::try_from(int(body.get(4..)?)?).ok()?,
-        ..Link::default()
+        ..NetlinkInterface::default()
     };
     let flags = int(body.get(8..)?)? as u32;
     let mut state = OPER_UNKNOWN;
@@ -288,7 +288,7 @@ fn int(bytes: &[u8]) -> Option<i32> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Link, Netlink, attributes, link, messages};
+    use super::{Netlink, NetlinkInterface, attributes, link, messages};
 
     #[test]
     fn the_kernel_tells_of_loopback_and_of_this_process() {
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_veth_is_told_with_its_other_end() {
-        let expected = Link {
+        let expected = NetlinkInterface {
             name: b"veth\xe9".to_vec(),
             index: 17,
             hardware: 1,

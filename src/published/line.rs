@@ -41,7 +41,7 @@ pub struct Since {
 
 /// The end of a line.
 #[derive(Debug, Clone, Copy)]
-pub struct Ending {
+pub struct LineEnd {
     bytes: [u8; Self::LONGEST],
     length: usize,
 }
@@ -56,9 +56,9 @@ impl EncodedSnapshot {
 
     /// The end of the line for a client that missed `skipped` snapshots.
     #[must_use]
-    pub fn ending(&self, skipped: u64) -> Ending {
-        let mut ending = Ending {
-            bytes: [0; Ending::LONGEST],
+    pub fn ending(&self, skipped: u64) -> LineEnd {
+        let mut ending = LineEnd {
+            bytes: [0; LineEnd::LONGEST],
             length: 0,
         };
         if self.variant.encoding == Encoding::Zstd {
@@ -69,7 +69,7 @@ impl EncodedSnapshot {
         let mut room = &mut ending.bytes[ending.length..];
         let _ = writeln!(room, "{skipped}}}}}");
         let left = room.len();
-        let text = Ending::LONGEST - ending.length - left;
+        let text = LineEnd::LONGEST - ending.length - left;
         ending.length += text;
         if self.variant.encoding == Encoding::Zstd {
             ending.bytes[0] = (text as u8) << 3 | 1;
@@ -78,12 +78,12 @@ impl EncodedSnapshot {
     }
 }
 
-impl Ending {
+impl LineEnd {
     /// A block's header, 20 digits, `}}` and the line's end.
     const LONGEST: usize = 26;
 }
 
-impl AsRef<[u8]> for Ending {
+impl AsRef<[u8]> for LineEnd {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[..self.length]
     }

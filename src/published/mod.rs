@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use crate::model::{ContainerEvent, Events, LogSample, Snapshot, Variant};
 use encode::Encodings;
-pub use line::{EncodedSnapshot, Ending, Since};
-pub use news::NewsByContainer;
+pub use line::{EncodedSnapshot, LineEnd, Since};
+pub use news::NewLinesByContainer;
 
 /// A snapshot, with what has happened up to then.
 #[derive(Debug)]
@@ -91,8 +91,8 @@ impl Published {
 
     /// The log lines after `since`. Without it: the newest that are kept.
     #[must_use]
-    pub fn log_lines(&self, since: Option<&Since>) -> NewsByContainer<'_> {
-        NewsByContainer::of(&self.logs, since)
+    pub fn log_lines(&self, since: Option<&Since>) -> NewLinesByContainer<'_> {
+        NewLinesByContainer::of(&self.logs, since)
     }
 
     /// The line of JSON for a client that was sent `since` last, as far as all clients share it; made now unless it was made

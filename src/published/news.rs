@@ -8,12 +8,12 @@ use crate::model::{LogLines, LogSample, NewLines};
 
 /// The new log lines of all containers, and how many are no longer there.
 #[derive(Debug, Default)]
-pub struct NewsByContainer<'l> {
+pub struct NewLinesByContainer<'l> {
     lines: BTreeMap<&'l str, Vec<NewLines<'l>>>,
     dropped: BTreeMap<&'l str, u64>,
 }
 
-impl<'l> NewsByContainer<'l> {
+impl<'l> NewLinesByContainer<'l> {
     /// Those after `since`; without it the newest that are kept, and none counts as lost.
     pub(super) fn of(logs: &'l LogSample, since: Option<&Since>) -> Self {
         let mut news = Self::default();

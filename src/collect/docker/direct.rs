@@ -11,8 +11,8 @@ use tracing::debug;
 
 use super::cgroup::{ContainerFiles, FILES_PER_CONTAINER, Kernel, KernelError};
 use super::engine::{EngineError, Inspected};
-use super::inventory::{Inspection, Inventory, Running};
-use super::usage::{CpuReading, Reading, network_lenders};
+use super::inventory::{Inspection, Inventory, RunningContainer};
+use super::usage::{ContainerReading, CpuReading, network_lenders};
 
 /// The most files that are kept open, and the share of all that the process may open.
 const MOST_KEPT_FILES: u64 = 4096;
@@ -44,7 +44,7 @@ struct Container {
     pid: u32,
     files: Files,
     /// What the next reading is compared with.
-    last: Option<Reading>,
+    last: Option<ContainerReading>,
 }
 
 /// How a container's files can be read.
@@ -76,7 +76,7 @@ pub(super) enum Miss {
 
 /// The figures of one container.
 pub(super) struct Figures {
-    pub(super) now: Reading,
+    pub(super) now: ContainerReading,
     /// None for its first reading.
     pub(super) before: Option<CpuReading>,
 }
@@ -84,7 +84,7 @@ pub(super) struct Figures {
 /// What came of reading every container.
 pub(super) struct Figured {
     /// The containers that run.
-    pub(super) running: Arc<Vec<Running>>,
+    pub(super) running: Arc<Vec<RunningContainer>>,
     /// The figures of each of them, in their order.
     pub(super) figures: Vec<Result<Figures, Miss>>,
     /// When they were read.
@@ -129,7 +129,7 @@ impl Direct {
         let running = inventory.running();
         self.update(&running);
         let lenders = network_lenders(&running);
-        let lends = |one: &Running| lenders.iter().any(|lender| one.listed.is(lender));
+        let lends = |one: &RunningContainer| lenders.iter().any(|lender| one.listed.is(lender));
         let figures = running
             .iter()
             .map(|one| self.read(&one.listed.id, lends(one)))
@@ -171,7 +171,7 @@ impl Direct {
 
     /// Forgets containers that no longer run, or that run as another process, whose counters begin
     /// anew. Opens the files of those that are not known yet.
-    fn update(&mut self, running: &[Running]) {
+    fn update(&mut self, running: &[RunningContainer]) {
         let mut before =
             std::mem::replace(&mut self.containers, HashMap::with_capacity(running.len()));
         let mut strangers = Vec::new();
@@ -202,7 +202,7 @@ impl Direct {
         }
     }
 
-    fn meet(&mut self, one: &Running, inspected: &Inspected) {
+    fn meet(&mut self, one: &RunningContainer, inspected: &Inspected) {
         let container = &one.listed;
         let Inspected {
             pid, own_network, ..

@@ -21,7 +21,7 @@ use tracing::debug;
 use super::events::Message;
 pub(crate) use super::inspected::Inspected;
 use super::json::Json;
-use super::listing::{Listed, Listing};
+use super::listing::{ListedContainer, Listing};
 use super::pieces::{Entries, Lines};
 use super::transport::{
     MOST_OF_A_CONTAINER, MOST_OF_EVENTS, MOST_OF_THE_LIST, MOST_OF_THE_REST, Transport, next_bytes,
@@ -243,7 +243,7 @@ impl Call {
     /// The running containers, with their metadata. Never asks for sizes, which make the engine
     /// walk the containers' disks. Entries that cannot be read are left out: see
     /// [`Call::unreadable`].
-    pub(crate) async fn list(&self) -> Result<Vec<Listed>, EngineError> {
+    pub(crate) async fn list(&self) -> Result<Vec<ListedContainer>, EngineError> {
         const CALL: &str = "list containers";
         let path = if self.is_podman {
             RUNNING_OR_PAUSED

@@ -52,13 +52,13 @@ pub(super) struct History(Arc<Mutex<Arc<Events>>>);
 
 /// A stream of events that is followed until this is dropped.
 pub(super) struct Following {
-    told: Arc<Mutex<Told>>,
+    told: Arc<Mutex<EventBatch>>,
     task: JoinHandle<()>,
 }
 
 /// What was told since it was asked last.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct EventBatch {
     /// The ids of the containers to which something has happened.
     pub(super) touched: HashSet<String>,
     /// There were more than those.
@@ -95,7 +95,7 @@ impl Following {
         events: impl Stream<Item = Message> + Send + 'static,
         history: History,
     ) -> Self {
-        let told = Arc::new(Mutex::new(Told::default()));
+        let told = Arc::new(Mutex::new(EventBatch::default()));
         let task = tokio::spawn({
             let told = Arc::clone(&told);
             async move {
@@ -125,7 +125,7 @@ impl Following {
     }
 
     /// What was told since this was called last.
-    pub(super) fn take(&self) -> Told {
+    pub(super) fn take(&self) -> EventBatch {
         std::mem::take(&mut *lock(&self.told))
     }
 }
@@ -136,7 +136,7 @@ impl Drop for Following {
     }
 }
 
-impl Told {
+impl EventBatch {
     fn touch(&mut self, id: &str) {
         if self.touched.len() < MOST_TOUCHED {
             self.touched.insert(id.to_owned());
@@ -236,7 +236,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::{Following, History, Message, Told, event};
+    use super::{EventBatch, Following, History, Message, event};
     use crate::collect::docker::json::Json;
     use crate::collect::docker::pieces::{Lines, Piece};
     use crate::model::{ContainerEvent, EventAction};
@@ -398,13 +398,13 @@ mod tests {
             let stream = stream::iter(told.into_iter().map(Message::Event));
             let following = Following::start(stream, history.clone());
             tokio::task::yield_now().await;
-            let expected = Told {
+            let expected = EventBatch {
                 touched: [ID.to_owned()].into(),
                 too_many: false,
                 ended: true,
             };
             assert_eq!(following.take(), expected);
-            assert_eq!(following.take(), Told::default());
+            assert_eq!(following.take(), EventBatch::default());
             assert_eq!(history.events().end(), end);
         }
     }

@@ -21,8 +21,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::engine::{Call, Engine, EngineError, Inspected};
-use super::events::{Following, History, Told};
-use super::listing::Listed;
+use super::events::{EventBatch, Following, History};
+use super::listing::ListedContainer;
 use super::process::FirstProcess;
 use crate::backoff::Backoff;
 use crate::model::{Events, Timestamp};
@@ -51,14 +51,14 @@ const OVERDUE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A running container.
 #[derive(Debug, Clone)]
-pub(crate) struct Running {
-    pub(crate) listed: Arc<Listed>,
+pub(crate) struct RunningContainer {
+    pub(crate) listed: Arc<ListedContainer>,
     pub(crate) inspection: Inspection,
     /// None where it has no process, or the process cannot be seen here.
     pub(super) process: Option<FirstProcess>,
 }
 
-impl Running {
+impl RunningContainer {
     /// How long it has run, by the clock of its first process.
     pub(super) fn uptime(&self) -> Option<Duration> {
         self.process?.uptime()
@@ -121,7 +121,7 @@ impl Inspection {
 /// The running containers, as far as they are known.
 #[derive(Clone)]
 pub(crate) struct Inventory {
-    running: Arc<Vec<Running>>,
+    running: Arc<Vec<RunningContainer>>,
     /// A handle for further calls; none in an outage.
     pub(crate) call: Option<Call>,
     /// Set while the engine does not answer.
@@ -158,8 +158,8 @@ impl Outage {
 
 impl Inventory {
     /// The containers that run. Where the engine does not say which of them have ended, their processes do. Blocks.
-    pub(crate) fn running(&self) -> Arc<Vec<Running>> {
-        let has_ended = |one: &Running| {
+    pub(crate) fn running(&self) -> Arc<Vec<RunningContainer>> {
+        let has_ended = |one: &RunningContainer| {
             let doubtful = !self.confirmed || matches!(one.inspection, Inspection::Failed { .. });
             let process = one.process.filter(|_| doubtful);
             process.is_some_and(|process| process.has_ended(Path::new("/proc")))
@@ -179,7 +179,7 @@ impl Inventory {
     }
 
     /// As the engine told them last.
-    pub(crate) fn as_listed(&self) -> &Arc<Vec<Running>> {
+    pub(crate) fn as_listed(&self) -> &Arc<Vec<RunningContainer>> {
         &self.running
     }
 }
@@ -237,7 +237,7 @@ impl Containers {
     }
 
     /// The containers that ran when the engine answered last.
-    pub(crate) fn known(&self) -> Arc<Vec<Running>> {
+    pub(crate) fn known(&self) -> Arc<Vec<RunningContainer>> {
         let state = self.state.borrow();
         let inventory = state.inventory.as_ref();
         inventory.map_or_else(Arc::default, |known| Arc::clone(&known.running))
@@ -313,7 +313,7 @@ struct Follower {
     /// None until the first list, and after an outage.
     events: Option<Following>,
     history: History,
-    running: Arc<Vec<Running>>,
+    running: Arc<Vec<RunningContainer>>,
     /// Containers to be inspected again with the next list, by id.
     due: HashSet<String>,
     /// Whether all of them are: anything may have happened to them.
@@ -420,13 +420,13 @@ impl Follower {
         let Some(age) = self.listed_at.map(|at| at.elapsed()) else {
             return false;
         };
-        let young = |one: &Running| one.listed.meta.status.contains("second");
+        let young = |one: &RunningContainer| one.listed.meta.status.contains("second");
         let most = if self.running.iter().any(young) {
             LIST_YOUNG_ANEW
         } else {
             LIST_ANEW
         };
-        let unanswered = |one: &Running| match one.inspection {
+        let unanswered = |one: &RunningContainer| match one.inspection {
             Inspection::Failed { .. } => !one.inspection.holds(),
             Inspection::Done(_) | Inspection::Due => false,
         };
@@ -439,7 +439,7 @@ impl Follower {
         let Some(events) = &self.events else {
             return;
         };
-        let Told {
+        let EventBatch {
             touched,
             too_many,
             ended,
@@ -467,7 +467,7 @@ impl Follower {
             self.events = Some(Following::start(events, self.history.clone()));
         }
         let listed = call.list().await?;
-        let before: HashMap<&str, &Running> = self
+        let before: HashMap<&str, &RunningContainer> = self
             .running
             .iter()
             .map(|one| (one.listed.id.as_str(), one))
@@ -481,7 +481,7 @@ impl Follower {
                     before => inspect(call, &listed.id, before).await,
                 };
                 let listed = Arc::new(listed);
-                Running {
+                RunningContainer {
                     listed,
                     inspection,
                     process,
@@ -517,7 +517,7 @@ impl Follower {
 async fn inspect(
     call: &Call,
     id: &str,
-    before: Option<Running>,
+    before: Option<RunningContainer>,
 ) -> (Inspection, Option<FirstProcess>) {
     let last = before.as_ref().and_then(|one| one.inspection.answer());
     let inspection = Inspection::of(call, id, last.cloned()).await;
@@ -530,7 +530,7 @@ async fn inspect(
 }
 
 /// Finds the first processes of the containers that have new ones.
-async fn find_processes(running: &mut [Running]) {
+async fn find_processes(running: &mut [RunningContainer]) {
     let mut unknown = Vec::new();
     for (index, one) in running.iter_mut().enumerate() {
         let pid = one.inspection.done().map_or(0, |inspected| inspected.pid);

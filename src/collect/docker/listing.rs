@@ -25,7 +25,7 @@ const SHOWN: usize = 64;
 
 /// A running container.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Listed {
+pub(crate) struct ListedContainer {
     /// The whole id, for calls.
     pub(crate) id: String,
     /// Its name, with the leading `/`.
@@ -37,7 +37,7 @@ pub(crate) struct Listed {
 /// A list while it is read.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    containers: Vec<Listed>,
+    containers: Vec<ListedContainer>,
     /// How many bytes its containers take, about.
     kept: usize,
     /// How many entries could not be read.
@@ -51,7 +51,7 @@ impl Listing {
     pub(super) fn take_in(&mut self, entry: Piece<'_>) {
         let read = match entry {
             Piece::Whole(text) => match Json::parse(text) {
-                Ok(entry) => Listed::read(&entry),
+                Ok(entry) => ListedContainer::read(&entry),
                 Err(error) => Err(about(id_in(text), &error.to_string())),
             },
             Piece::TooLong(beginning) => Err(about(id_in(beginning), "it is too long")),
@@ -86,7 +86,7 @@ impl Listing {
     }
 
     /// The containers, each once and each by a name of its own; and a sentence about the entries that could not be read.
-    pub(super) fn finish(mut self) -> (Vec<Listed>, Option<String>) {
+    pub(super) fn finish(mut self) -> (Vec<ListedContainer>, Option<String>) {
         let mut ids = HashSet::new();
         self.containers.retain(|one| ids.insert(one.id.clone()));
         let mut names = HashSet::new();
@@ -136,7 +136,7 @@ pub(super) fn id_in(text: &[u8]) -> Option<String> {
         .find_map(after)
 }
 
-impl Listed {
+impl ListedContainer {
     /// Reads an entry of the list. Fails for an entry whose id no call could name.
     pub(super) fn read(entry: &Json) -> Result<Self, String> {
         let mut names: Vec<String> = entry.get("Names").items().iter().filter_map(name).collect();
@@ -247,25 +247,25 @@ fn protocol(text: &str) -> PortProtocol {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Listed, Listing, MOST_CONTAINERS};
+    use super::{ListedContainer, Listing, MOST_CONTAINERS};
     use crate::collect::docker::json::Json;
     use crate::collect::docker::pieces::Piece;
 
     const ID: &str = "0123456789abcdef";
 
-    fn listed(json: &str) -> Option<Listed> {
-        Listed::read(&Json::parse(json.as_bytes()).unwrap()).ok()
+    fn listed(json: &str) -> Option<ListedContainer> {
+        ListedContainer::read(&Json::parse(json.as_bytes()).unwrap()).ok()
     }
 
     /// A container with one odd value.
-    fn with(key: &str, value: Value) -> Listed {
+    fn with(key: &str, value: Value) -> ListedContainer {
         let mut entry =
             json!({"Id": ID, "Names": ["/web"], "Image": "i", "State": "running", "Created": 5});
         entry[key] = value;
         listed(&entry.to_string()).unwrap()
     }
 
-    fn listing(entries: &[&str]) -> (Vec<Listed>, Option<String>) {
+    fn listing(entries: &[&str]) -> (Vec<ListedContainer>, Option<String>) {
         let mut listing = Listing::default();
         entries
             .iter()
@@ -279,7 +279,7 @@ mod tests {
         for (value, state) in [
             (json!("initialized"), "initialized"),
             (json!("stopped"), "stopped"),
-            (json!("Running"), "Running"),
+            (json!("RunningContainer"), "RunningContainer"),
             (json!(7), "7"),
             (json!(null), "unknown"),
             (json!(""), "unknown"),

@@ -31,10 +31,10 @@ pub use direct::most_kept_files;
 use direct::{Direct, Figured, Figures, Miss};
 use engine::{Engine, EngineError};
 pub use inventory::Containers;
-pub(super) use inventory::{Inspection, Inventory, Outage, Running, patience};
-pub(super) use listing::Listed;
+pub(super) use inventory::{Inspection, Inventory, Outage, RunningContainer, patience};
+pub(super) use listing::ListedContainer;
 use namespaces::Namespaces;
-use usage::{CpuReading, Reading, publish, share_networks};
+use usage::{ContainerReading, CpuReading, publish, share_networks};
 
 /// Calls for statistics that are under way at once. Docker 20.10 answers them only at its own
 /// 1 Hz tick, so a round is as short as this is large: all running containers at once, up to a
@@ -69,7 +69,7 @@ pub struct ContainerSource {
     direct: Blocking<Option<Direct>, Figured>,
     namespaces: Namespaces,
     /// The last readings by the engine, by container id: what the next are compared with.
-    readings: HashMap<String, Reading>,
+    readings: HashMap<String, ContainerReading>,
     last: Option<Last>,
 }
 
@@ -255,7 +255,11 @@ impl ContainerSource {
     }
 
     /// The last figures, while the kernel's files yield no newer ones: with their age, and not for ever.
-    fn last_figures(&self, running: &[Running], error: Option<String>) -> Round<DockerSample> {
+    fn last_figures(
+        &self,
+        running: &[RunningContainer],
+        error: Option<String>,
+    ) -> Round<DockerSample> {
         let last = self.last.as_ref();
         let last = last.filter(|last| last.at.elapsed() < self.stand_for);
         Round {
@@ -273,7 +277,7 @@ impl ContainerSource {
     }
 }
 
-fn meta(running: &[Running]) -> Arc<Vec<Arc<ContainerMeta>>> {
+fn meta(running: &[RunningContainer]) -> Arc<Vec<Arc<ContainerMeta>>> {
     let meta = running.iter().map(|one| Arc::clone(&one.listed.meta));
     Arc::new(meta.collect())
 }
@@ -282,13 +286,13 @@ fn meta(running: &[Running]) -> Arc<Vec<Arc<ContainerMeta>>> {
 #[derive(Default)]
 struct Measured {
     /// The list.
-    running: Arc<Vec<Running>>,
+    running: Arc<Vec<RunningContainer>>,
     /// With each container's place in the list.
     containers: Vec<(usize, Container)>,
     /// When the kernel's files were read.
     read_at: Option<SystemTime>,
     /// Those of the engine, by container id.
-    readings: HashMap<String, Reading>,
+    readings: HashMap<String, ContainerReading>,
     failures: Vec<(String, EngineError)>,
     /// How many were measured by the engine, and why.
     by_engine: usize,
@@ -302,7 +306,7 @@ impl Measured {
         &mut self,
         index: usize,
         patterns: &LabelPatterns,
-        now: &Reading,
+        now: &ContainerReading,
         before: Option<&CpuReading>,
     ) {
         let one = &self.running[index];
@@ -315,7 +319,7 @@ impl Measured {
         self.containers.push((index, published));
     }
 
-    fn fail(&mut self, container: &Running, error: EngineError) {
+    fn fail(&mut self, container: &RunningContainer, error: EngineError) {
         self.failures.push((container.listed.name.clone(), error));
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::inventory::Running;
+use super::inventory::RunningContainer;
 use super::proc_cgroup::is_process_of;
 use crate::collect::links::{Changes, Netlink};
 
@@ -28,7 +28,10 @@ pub(super) struct Namespaces {
 
 impl Namespaces {
     /// The names of the containers by the numbers of their namespaces. Takes one system call where nothing has changed.
-    pub(super) async fn names(&mut self, running: &[Running]) -> Arc<BTreeMap<i32, String>> {
+    pub(super) async fn names(
+        &mut self,
+        running: &[RunningContainer],
+    ) -> Arc<BTreeMap<i32, String>> {
         // A namespace without an interface of the host's at its other end has no number, and gets one with such an interface.
         let may_have_numbers = match &self.changes {
             Some(changes) => changes.any(),
@@ -37,7 +40,7 @@ impl Namespaces {
                 self.changes.is_some()
             }
         };
-        let is_new = |(one, pid): &(&Running, u32)| {
+        let is_new = |(one, pid): &(&RunningContainer, u32)| {
             let known = self.known.get(&one.listed.id);
             known.is_none_or(|(process, _)| process != pid)
         };
@@ -60,7 +63,7 @@ impl Namespaces {
 
     /// Asks for the numbers that are not known. Forgets those of other containers. Those of one that the engine has not told
     /// of yet, as something has happened to it, are still true. Those that have none are asked for again if `may_have_numbers`.
-    fn look_up(&mut self, running: &[Running], may_have_numbers: bool) {
+    fn look_up(&mut self, running: &[RunningContainer], may_have_numbers: bool) {
         let mut before = std::mem::take(&mut self.known);
         let mut netlink = None;
         for one in running {
@@ -84,7 +87,7 @@ impl Namespaces {
         }
     }
 
-    pub(super) fn by_number(&self, running: &[Running]) -> BTreeMap<i32, String> {
+    pub(super) fn by_number(&self, running: &[RunningContainer]) -> BTreeMap<i32, String> {
         let mut names = BTreeMap::new();
         let mut shared = Vec::new();
         for one in running {
@@ -105,7 +108,7 @@ impl Namespaces {
 }
 
 /// A container that has a network namespace of its own, and its first process.
-fn own_network(one: &Running) -> Option<(&Running, u32)> {
+fn own_network(one: &RunningContainer) -> Option<(&RunningContainer, u32)> {
     let inspected = one.inspection.done()?;
     let own = inspected.own_network && inspected.network_of.is_none();
     (own && inspected.pid != 0).then_some((one, inspected.pid))

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::json::Json;
-use super::usage::{CpuReading, Reading, Usage};
+use super::usage::{ContainerReading, CpuReading, Usage};
 use crate::model::{BlockIo, InterfaceCounters, Throttling};
 
 /// The engine's own earlier reading of the CPU, if the answer has one, and the present one, with the rates
@@ -17,8 +17,8 @@ use crate::model::{BlockIo, InterfaceCounters, Throttling};
 #[allow(clippy::needless_pass_by_value, reason = "an answer is read once")]
 pub(super) fn read(
     stats: Json,
-    previous: Option<&Reading>,
-) -> Option<(Option<CpuReading>, Reading)> {
+    previous: Option<&ContainerReading>,
+) -> Option<(Option<CpuReading>, ContainerReading)> {
     let now = CpuReading {
         received: Some(Instant::now()),
         ..reading(stats.get("cpu_stats"), stats.get("read"))?
@@ -48,7 +48,7 @@ pub(super) fn read(
             .into(),
         ..Usage::default()
     };
-    Some((before, Reading::since(previous, now, usage, None)))
+    Some((before, ContainerReading::since(previous, now, usage, None)))
 }
 
 /// Whether an engine that did read says of a running container that it has used no CPU at all: it cannot know.
@@ -146,7 +146,7 @@ mod tests {
 
     use super::read;
     use crate::collect::docker::json::Json;
-    use crate::collect::docker::listing::Listed;
+    use crate::collect::docker::listing::ListedContainer;
     use crate::collect::docker::usage::publish;
     use crate::model::{BlockIo, Container};
     use crate::settings::LabelPatterns;
@@ -160,9 +160,9 @@ mod tests {
         Json::parse(json.as_bytes()).unwrap()
     }
 
-    fn listed() -> Listed {
+    fn listed() -> ListedContainer {
         let listed = r#"{"Id":"0123456789abcdef","Names":["/web"],"State":"running"}"#;
-        Listed::read(&stats(listed)).unwrap()
+        ListedContainer::read(&stats(listed)).unwrap()
     }
 
     /// What is published of a first answer.
@@ -286,7 +286,7 @@ mod tests {
             stats
                 .items()
                 .iter()
-                .for_each(|entry| drop(Listed::read(entry)));
+                .for_each(|entry| drop(ListedContainer::read(entry)));
             let listed = listed();
             let Some((before, now)) = read(stats, None) else {
                 return;

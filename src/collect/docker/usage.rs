@@ -7,8 +7,8 @@ use std::time::Instant;
 use time::OffsetDateTime;
 
 use super::engine::Inspected;
-use super::inventory::Running;
-use super::listing::Listed;
+use super::inventory::RunningContainer;
+use super::listing::ListedContainer;
 use crate::collect::rate::per_second;
 use crate::model::{
     BlockIo, Compose, Container, InterfaceCounters, Pressures, Throttling, Timestamp, figure,
@@ -63,7 +63,7 @@ pub(super) struct CpuReading {
 
 /// A reading of a container: what the next one is compared with.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Reading {
+pub(super) struct ContainerReading {
     pub(super) cpu: CpuReading,
     /// May be that of an earlier reading, where nothing has happened since.
     pub(super) usage: Arc<Usage>,
@@ -73,7 +73,7 @@ pub(super) struct Reading {
     pub(super) idle: bool,
 }
 
-impl Reading {
+impl ContainerReading {
     /// A reading of everything, with the rates since `before`.
     pub(super) fn since(
         before: Option<&Self>,
@@ -123,10 +123,10 @@ impl Usage {
 
 /// The published figures of a container, with what the engine says of it.
 pub(super) fn publish(
-    listed: &Listed,
+    listed: &ListedContainer,
     inspected: Option<&Inspected>,
     patterns: &LabelPatterns,
-    Reading { cpu, usage, .. }: &Reading,
+    ContainerReading { cpu, usage, .. }: &ContainerReading,
     before: Option<&CpuReading>,
 ) -> Container {
     let memory = usage
@@ -198,17 +198,17 @@ fn throttled_percent(before: Throttling, now: Throttling) -> Option<f64> {
 }
 
 /// The ids or names of the containers whose network others share.
-pub(super) fn network_lenders(running: &[Running]) -> Vec<&str> {
+pub(super) fn network_lenders(running: &[RunningContainer]) -> Vec<&str> {
     running.iter().filter_map(network_lender).collect()
 }
 
-fn network_lender(borrower: &Running) -> Option<&str> {
+fn network_lender(borrower: &RunningContainer) -> Option<&str> {
     borrower.inspection.done()?.network_of.as_deref()
 }
 
 /// Says of each container that shares another's network whose that is: the counters are the other's. Where that
 /// one does not run, they are its own.
-pub(super) fn share_networks(containers: &mut [(usize, Container)], running: &[Running]) {
+pub(super) fn share_networks(containers: &mut [(usize, Container)], running: &[RunningContainer]) {
     for (index, container) in containers {
         let lender = running.get(*index).and_then(network_lender);
         let lender = lender.and_then(|lender| {
@@ -279,7 +279,7 @@ mod tests {
     use proptest::prelude::*;
     use time::OffsetDateTime;
 
-    use super::{CpuReading, Reading, Usage, cpu_percent, without_cache};
+    use super::{ContainerReading, CpuReading, Usage, cpu_percent, without_cache};
     use crate::model::{BlockIo, InterfaceCounters, Throttling};
 
     fn before() -> CpuReading {
@@ -390,10 +390,10 @@ mod tests {
         #[test]
         fn no_figure_is_odd(earlier: [u64; 4], later: [u64; 4], milliseconds in 0..10_000_u64) {
             let at = Instant::now();
-            let before = Reading::since(None, before(), usage(earlier), Some(at));
+            let before = ContainerReading::since(None, before(), usage(earlier), Some(at));
             prop_assert_eq!(before.usage.network["eth0"].rx_bytes_per_second, None);
             let at = at + Duration::from_millis(milliseconds);
-            let now = Reading::since(Some(&before), before.cpu, usage(later), Some(at));
+            let now = ContainerReading::since(Some(&before), before.cpu, usage(later), Some(at));
             let (io, network) = (now.usage.block_io.unwrap(), now.usage.network["eth0"]);
             for rate in [
                 io.read_bytes_per_second,

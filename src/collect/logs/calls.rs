@@ -12,7 +12,7 @@ use super::line::is_fragment;
 use super::new::New;
 use super::pace::Pace;
 use super::seen::{Handover, Seen, identity};
-use super::tail::{Channel, Tail};
+use super::tail::{Channel, TailLines};
 use crate::collect::docker::engine::{Call, DEADLINE, EngineError};
 use crate::model::{EncodedLines, LogLines, Place};
 use crate::settings::Redaction;
@@ -45,7 +45,7 @@ pub(super) struct CalledLog {
 
 /// What the next answer goes on from.
 struct Follows {
-    tail: Tail,
+    tail: TailLines,
     /// The piece of a terminal's line that the last answer ended with: its length and digest.
     open: Option<(usize, u64)>,
     /// The fragment that the last answer ended with: of which channel, and its timestamp.
@@ -228,7 +228,7 @@ impl CalledLog {
 
     /// How much more is to be asked for, where fragments took the room of lines.
     fn longer(&self, answer: &[Message], asked: usize) -> Option<usize> {
-        let mut tail = Tail::new(self.wanted, asked);
+        let mut tail = TailLines::new(self.wanted, asked);
         for (channel, message) in answer {
             tail.push(*channel, message);
         }
@@ -253,7 +253,7 @@ impl CalledLog {
             (Some(follows), Some(_)) => u64::from(follows.open.is_some()),
             (None, _) => 0,
         };
-        let mut tail = Tail::new(self.wanted, asked);
+        let mut tail = TailLines::new(self.wanted, asked);
         let (seen, news) = answer.split_at(known.unwrap_or(0));
         for (channel, message) in seen {
             tail.push(*channel, message);

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use super::entries::{CHUNK, Entry, LineEnds, MOST_PARSED, last_entries};
 use super::new::New;
 use super::open;
-use super::part::Part;
+use super::part::LogPart;
 use super::position::{Growth, Position};
 use super::rotated::Rotated;
 use super::seen::{Handover, Seen, identity};
-use super::tail::{Channel, Tail};
+use super::tail::{Channel, TailLines};
 use super::unpacked::Budget;
 use crate::model::{LogLines, Place};
 use crate::settings::Redaction;
@@ -44,7 +44,7 @@ pub(super) struct LogFile {
     new: New,
     at: Option<Position>,
     /// None while the container rests.
-    tail: Option<Tail>,
+    tail: Option<TailLines>,
     /// The newest messages that were read: by them it goes on where the position is lost.
     seen: Seen,
     /// It goes on from what the engine was asked for.
@@ -52,8 +52,8 @@ pub(super) struct LogFile {
 }
 
 /// The newest lines of a log, as they were looked up.
-struct Newest {
-    tail: Tail,
+struct NewestLines {
+    tail: TailLines,
     /// What of an entry is after them.
     rest: Vec<u8>,
     /// The identity of each of their messages, and how many lines there are with it.
@@ -118,8 +118,8 @@ impl LogFile {
         }
     }
 
-    fn no_lines(&self) -> Tail {
-        Tail::new(self.wanted, usize::MAX).redacting(&self.redaction)
+    fn no_lines(&self) -> TailLines {
+        TailLines::new(self.wanted, usize::MAX).redacting(&self.redaction)
     }
 
     /// Reads what is new; whether anything was.
@@ -163,7 +163,7 @@ impl LogFile {
         file: &File,
         now: &Metadata,
         budget: &Budget,
-    ) -> io::Result<(Tail, Vec<u8>)> {
+    ) -> io::Result<(TailLines, Vec<u8>)> {
         if self.new == New::All {
             let (mut tail, mut rest) = (self.no_lines(), Vec::new());
             let parts = self.all_parts(file, now, budget)?;
@@ -189,8 +189,8 @@ impl LogFile {
         file: &File,
         now: &Metadata,
         budget: &Budget,
-    ) -> io::Result<(Tail, Vec<u8>)> {
-        let Newest {
+    ) -> io::Result<(TailLines, Vec<u8>)> {
+        let NewestLines {
             tail,
             rest,
             messages,
@@ -218,12 +218,12 @@ impl LogFile {
     /// Reads on from the last position.
     fn continued(
         &mut self,
-        parts: Vec<Part>,
+        parts: Vec<LogPart>,
         mut rest: Vec<u8>,
         file: &File,
         now: &Metadata,
         budget: &Budget,
-    ) -> io::Result<(Tail, Vec<u8>)> {
+    ) -> io::Result<(TailLines, Vec<u8>)> {
         // Gone after an error, as if the container had rested: the position is still right.
         let awake = self.tail.take();
         let rested = awake.is_none();
@@ -241,7 +241,7 @@ impl LogFile {
 
     /// The lines as they are now, oldest first.
     pub(super) fn lines(&mut self) -> LogLines {
-        let lines = self.tail.as_mut().map(Tail::show).unwrap_or_default();
+        let lines = self.tail.as_mut().map(TailLines::show).unwrap_or_default();
         let place = Place {
             end: self.position(),
             ..self.place.clone()
@@ -255,7 +255,7 @@ impl LogFile {
     }
 
     fn unfinished(&self) -> usize {
-        self.tail.as_ref().map_or(0, Tail::unfinished)
+        self.tail.as_ref().map_or(0, TailLines::unfinished)
     }
 
     /// The id of its container.
@@ -285,9 +285,9 @@ impl LogFile {
         file: &File,
         now: &Metadata,
         budget: &Budget,
-    ) -> io::Result<Option<Vec<Part>>> {
-        let newest = |from| -> io::Result<Part> {
-            Ok(Part::Plain {
+    ) -> io::Result<Option<Vec<LogPart>>> {
+        let newest = |from| -> io::Result<LogPart> {
+            Ok(LogPart::Plain {
                 file: file.try_clone()?,
                 from,
                 to: now.len(),
@@ -326,8 +326,8 @@ impl LogFile {
     }
 
     /// All of the log, oldest first.
-    fn all_parts(&self, file: &File, now: &Metadata, budget: &Budget) -> io::Result<Vec<Part>> {
-        let mut parts = vec![Part::Plain {
+    fn all_parts(&self, file: &File, now: &Metadata, budget: &Budget) -> io::Result<Vec<LogPart>> {
+        let mut parts = vec![LogPart::Plain {
             file: file.try_clone()?,
             from: 0,
             to: now.len(),
@@ -350,18 +350,18 @@ impl LogFile {
     /// an entry is before them, and then what of one is after them.
     fn take_in_parts(
         &mut self,
-        parts: Vec<Part>,
+        parts: Vec<LogPart>,
         rest: &mut Vec<u8>,
-        tail: &mut Tail,
+        tail: &mut TailLines,
         budget: &Budget,
     ) -> io::Result<()> {
         let mut messages = Vec::new();
-        let mut after: u64 = parts.iter().map(Part::plain_bytes).sum();
+        let mut after: u64 = parts.iter().map(LogPart::plain_bytes).sum();
         for part in parts {
             after -= part.plain_bytes();
             let parsed = MOST_PARSED.saturating_sub(after);
             let counted = part.plain_bytes().saturating_sub(parsed) <= MOST_COUNTED;
-            let compressed = matches!(part, Part::Compressed { .. });
+            let compressed = matches!(part, LogPart::Compressed { .. });
             let (mut unparsed, mut reader) = part.split(parsed);
             if let Some(unparsed) = &mut unparsed {
                 let mut ends = LineEnds::after(rest);
@@ -385,8 +385,8 @@ impl LogFile {
     }
 
     /// Looks up the newest lines, wherever they are.
-    fn newest(&self, file: &File, size: u64, budget: &Budget) -> io::Result<Newest> {
-        let mut newest = Newest {
+    fn newest(&self, file: &File, size: u64, budget: &Budget) -> io::Result<NewestLines> {
+        let mut newest = NewestLines {
             tail: self.no_lines(),
             rest: Vec::new(),
             messages: Vec::new(),
@@ -434,7 +434,7 @@ impl LogFile {
         &self,
         mut entries: impl Read,
         rest: &mut Vec<u8>,
-        tail: &mut Tail,
+        tail: &mut TailLines,
         messages: &mut Vec<(u64, usize)>,
     ) -> io::Result<()> {
         let mut searched = 0;
@@ -463,7 +463,7 @@ impl LogFile {
     }
 
     /// One that is no entry is left out: the engine that wrote it cannot read it either.
-    fn take_in_entry(&self, entry: &[u8], tail: &mut Tail, messages: &mut Vec<(u64, usize)>) {
+    fn take_in_entry(&self, entry: &[u8], tail: &mut TailLines, messages: &mut Vec<(u64, usize)>) {
         let Some(entry) = Entry::parse(entry) else {
             return;
         };

@@ -12,7 +12,7 @@ use super::new::{Began, New};
 use super::open;
 use super::seen::Handover;
 use crate::collect::docker::engine::{EngineError, Inspected};
-use crate::collect::docker::{Inspection, Listed, Running};
+use crate::collect::docker::{Inspection, ListedContainer, RunningContainer};
 use crate::messages::EndedLog;
 use crate::model::{LogLines, Positions};
 use crate::settings::{CollectSettings, ContainerStats, HostRoot, Redaction};
@@ -36,8 +36,8 @@ pub(super) struct Files {
     redaction: Redaction,
     way: ContainerStats,
     root: HostRoot,
-    /// Running containers, by id.
-    known: HashMap<String, Known>,
+    /// RunningContainer containers, by id.
+    known: HashMap<String, ReadLog>,
     /// Containers that have ended, by id: one that is started again goes on where it was.
     ended: HashMap<String, Ended>,
     /// When the first containers were met: what those that started later have written since is new.
@@ -47,7 +47,7 @@ pub(super) struct Files {
 }
 
 /// How a container's log is read, and what was read last.
-enum Known {
+enum ReadLog {
     /// From its file.
     File {
         name: String,
@@ -78,7 +78,7 @@ struct Ended {
 }
 
 /// What came of reading one container's log from its file.
-pub(super) enum Reading {
+pub(super) enum LogReading {
     /// Its newest lines.
     Lines(Arc<LogLines>),
     /// Its lines as they were last, and why there are no newer ones.
@@ -97,7 +97,7 @@ pub(super) type Handovers = HashMap<String, Handover>;
 /// What came of a round.
 pub(super) struct Readings {
     /// Of the running containers, in their order.
-    pub(super) running: Vec<Reading>,
+    pub(super) running: Vec<LogReading>,
     /// Of those that have ended, in that order.
     pub(super) ended: Vec<EndedLog>,
     /// How far all of them have been read, whatever came of this round.
@@ -120,7 +120,7 @@ impl Files {
     }
 
     /// Reads the files that have grown; `called` are the logs of which the engine was asked last. Blocks.
-    pub(super) fn read(&mut self, running: &[Running], called: &Handovers) -> Readings {
+    pub(super) fn read(&mut self, running: &[RunningContainer], called: &Handovers) -> Readings {
         let end = Instant::now() + ENOUGH;
         self.update(running, called);
         self.began.get_or_insert_with(Began::now);
@@ -135,12 +135,12 @@ impl Files {
                 known.read();
             }
         }
-        let known = self.known.values().filter_map(Known::position);
+        let known = self.known.values().filter_map(ReadLog::position);
         let ended = self.ended.values().map(Ended::position);
         let positions = known.chain(ended).collect();
-        let last = |container: &Running| match self.known.get(&container.listed.id) {
+        let last = |container: &RunningContainer| match self.known.get(&container.listed.id) {
             Some(known) => known.last(),
-            None => Reading::Absent,
+            None => LogReading::Absent,
         };
         let mut ended: Vec<&Ended> = self.ended.values().collect();
         ended.sort_unstable_by_key(|ended| ended.at);
@@ -153,15 +153,15 @@ impl Files {
 
     /// Settles how containers that are not known yet are read, and lays aside those that no
     /// longer run.
-    fn update(&mut self, running: &[Running], called: &Handovers) {
+    fn update(&mut self, running: &[RunningContainer], called: &Handovers) {
         let mut before = std::mem::replace(&mut self.known, HashMap::with_capacity(running.len()));
-        for Running {
+        for RunningContainer {
             listed, inspection, ..
         } in running
         {
             let known = match (before.remove(&listed.id), inspection) {
                 (
-                    Some(Known::File {
+                    Some(ReadLog::File {
                         log,
                         lines,
                         failed,
@@ -169,7 +169,7 @@ impl Files {
                         ..
                     }),
                     _,
-                ) => Known::File {
+                ) => ReadLog::File {
                     name: listed.bare_name().to_owned(),
                     log,
                     lines,
@@ -179,7 +179,7 @@ impl Files {
                 // What could not be read is tried again: the reason may have been a passing one.
                 (_, Inspection::Failed { error, before, .. }) => match before {
                     Some(inspected) => self.meet(listed, inspected, called),
-                    None => Known::Unanswered(error.clone()),
+                    None => ReadLog::Unanswered(error.clone()),
                 },
                 (_, Inspection::Done(inspected)) => self.meet(listed, inspected, called),
                 (_, Inspection::Due) => continue,
@@ -187,7 +187,7 @@ impl Files {
             self.known.insert(listed.id.clone(), known);
         }
         for (id, known) in before {
-            if let Known::File {
+            if let ReadLog::File {
                 name, log, lines, ..
             } = known
             {
@@ -229,8 +229,13 @@ impl Files {
         self.ended.retain(|_, ended| !of(ended) || ended.at > last);
     }
 
-    fn meet(&mut self, listed: &Listed, inspected: &Inspected, called: &Handovers) -> Known {
-        let by_engine = |reason: String| Known::Engine(reason, None);
+    fn meet(
+        &mut self,
+        listed: &ListedContainer,
+        inspected: &Inspected,
+        called: &Handovers,
+    ) -> ReadLog {
+        let by_engine = |reason: String| ReadLog::Engine(reason, None);
         match &inspected.log_file {
             _ if self.way == ContainerStats::Engine => {
                 by_engine("CONTAINER_STATS is engine".to_owned())
@@ -256,7 +261,7 @@ impl Files {
                         None => log,
                     })
                 });
-                Known::File {
+                ReadLog::File {
                     name: listed.bare_name().to_owned(),
                     log,
                     lines: None,
@@ -280,7 +285,7 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-impl Known {
+impl ReadLog {
     /// Reads what the file has more than before, if it is one.
     fn read(&mut self) {
         let Self::File {
@@ -315,16 +320,18 @@ impl Known {
     }
 
     /// What was read last.
-    fn last(&self) -> Reading {
+    fn last(&self) -> LogReading {
         match self {
             Self::File { lines, trouble, .. } => match (lines, trouble) {
-                (Some(lines), None) => Reading::Lines(Arc::clone(lines)),
-                (Some(lines), Some(trouble)) => Reading::Stale(Arc::clone(lines), trouble.clone()),
-                (None, Some(trouble)) => Reading::Unanswered(trouble.clone()),
-                (None, None) => Reading::Absent,
+                (Some(lines), None) => LogReading::Lines(Arc::clone(lines)),
+                (Some(lines), Some(trouble)) => {
+                    LogReading::Stale(Arc::clone(lines), trouble.clone())
+                }
+                (None, Some(trouble)) => LogReading::Unanswered(trouble.clone()),
+                (None, None) => LogReading::Absent,
             },
-            Self::Engine(reason, handover) => Reading::Engine(reason.clone(), handover.clone()),
-            Self::Unanswered(error) => Reading::Unanswered(error.clone()),
+            Self::Engine(reason, handover) => LogReading::Engine(reason.clone(), handover.clone()),
+            Self::Unanswered(error) => LogReading::Unanswered(error.clone()),
         }
     }
 

@@ -25,13 +25,15 @@ use tracing::info;
 
 use super::blocking::Blocking;
 use super::docker::engine::{Call, EngineError};
-use super::docker::{Containers, Inventory, Listed, Running, part_failed, patience};
+use super::docker::{
+    Containers, Inventory, ListedContainer, RunningContainer, part_failed, patience,
+};
 use super::{Collector, Round, Source};
 use crate::messages::{EndedLog, LogSample};
 use crate::model::{LogLines, Logs, Positions, Via};
 use crate::settings::{CollectSettings, Redaction};
 use calls::CalledLog;
-use files::{Files, Handovers, LAST_LINES, MOST_ENDED, Reading, Readings};
+use files::{Files, Handovers, LAST_LINES, LogReading, MOST_ENDED, Readings};
 use new::{Began, New};
 use seen::Handover;
 
@@ -53,7 +55,7 @@ pub struct LogSource {
     /// How long a round waits for the engine.
     patience: Duration,
     /// Read for the containers that run.
-    files: Blocking<Files, (Arc<Vec<Running>>, Readings)>,
+    files: Blocking<Files, (Arc<Vec<RunningContainer>>, Readings)>,
     /// The logs that are read by calls, by container id; also those of containers that have ended.
     called: HashMap<String, Called>,
     /// When the first containers were met.
@@ -61,8 +63,8 @@ pub struct LogSource {
 }
 
 /// A container whose log is asked of the engine, and where it goes on if it was read from its file before.
-struct Asked<'r> {
-    container: &'r Listed,
+struct LogRequest<'r> {
+    container: &'r ListedContainer,
     handover: Option<Handover>,
 }
 
@@ -93,7 +95,7 @@ impl LogSource {
 
     /// Reads by calls what has no file to be read, and the last lines of those that have ended since
     /// the last round.
-    async fn ask_engine(&mut self, call: &Call, asked: &[Asked<'_>], gathered: &mut Gathered) {
+    async fn ask_engine(&mut self, call: &Call, asked: &[LogRequest<'_>], gathered: &mut Gathered) {
         let due = self.due(asked);
         let redaction = &self.redaction;
         let mut answers = stream::iter(due)
@@ -132,22 +134,22 @@ impl LogSource {
     fn go_without_engine(
         &mut self,
         inventory: &Inventory,
-        asked: &[Asked<'_>],
+        asked: &[LogRequest<'_>],
         gathered: &mut Gathered,
     ) {
         if let Some(outage) = &inventory.outage {
-            let failure = |asked: &Asked<'_>| (asked.container.name.clone(), outage.error());
+            let failure = |asked: &LogRequest<'_>| (asked.container.name.clone(), outage.error());
             gathered.failures.extend(asked.iter().map(failure));
         }
         self.lay_aside(gathered);
     }
 
     /// The logs that are to be read now.
-    fn due(&mut self, asked: &[Asked<'_>]) -> Vec<(String, Called)> {
+    fn due(&mut self, asked: &[LogRequest<'_>]) -> Vec<(String, Called)> {
         let mut due: Vec<_> = asked
             .iter()
             .map(
-                |Asked {
+                |LogRequest {
                      container,
                      handover,
                  }| {
@@ -169,7 +171,7 @@ impl LogSource {
         due
     }
 
-    fn meet(&self, container: &Listed, handover: Option<&Handover>) -> CalledLog {
+    fn meet(&self, container: &ListedContainer, handover: Option<&Handover>) -> CalledLog {
         let new = match self.began {
             Some(began) => began.new_of(container.meta.created),
             None => New::Nothing,
@@ -289,27 +291,27 @@ impl Source for LogSource {
         let mut others = Vec::new();
         for (container, reading) in running.iter().map(|one| &*one.listed).zip(readings.running) {
             match reading {
-                Reading::Lines(lines) => {
+                LogReading::Lines(lines) => {
                     gathered.by_file += 1;
                     gathered.add(container.bare_name(), lines);
                     self.called.remove(&container.id);
                 }
-                Reading::Stale(lines, error) => {
+                LogReading::Stale(lines, error) => {
                     gathered.by_file += 1;
                     gathered.add(container.bare_name(), lines);
                     gathered.failures.push((container.name.clone(), error));
                 }
-                Reading::Engine(reason, handover) => {
+                LogReading::Engine(reason, handover) => {
                     gathered.reason.get_or_insert(reason);
-                    others.push(Asked {
+                    others.push(LogRequest {
                         container,
                         handover,
                     });
                 }
-                Reading::Unanswered(error) => {
+                LogReading::Unanswered(error) => {
                     gathered.failures.push((container.name.clone(), error));
                 }
-                Reading::Absent => {}
+                LogReading::Absent => {}
             }
         }
         match &inventory.call {

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use super::unpacked::Unpacked;
 
 /// A part of a log, to its file's end.
-pub(super) enum Part {
+pub(super) enum LogPart {
     Plain { file: File, from: u64, to: u64 },
     Compressed { log: Unpacked, from: u64 },
     Read(io::Cursor<Vec<u8>>),
 }
 
-impl Part {
+impl LogPart {
     /// How many bytes it has, as far as that is known without reading it.
     pub(super) fn plain_bytes(&self) -> u64 {
         match self {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::entries::{CHUNK, read_range};
-use super::part::Part;
+use super::part::LogPart;
 
 /// How much is kept to tell growth from a file that was emptied and has grown again.
 const SEAM: u64 = 64;
@@ -88,10 +88,10 @@ impl Growth {
         self.bytes[before..].to_vec()
     }
 
-    pub(super) fn part(self) -> Part {
+    pub(super) fn part(self) -> LogPart {
         let mut new = io::Cursor::new(self.bytes);
         new.set_position(self.seam as u64);
-        Part::Read(new)
+        LogPart::Read(new)
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::entries::{last_entries, line_ends};
 use super::open;
-use super::part::Part;
+use super::part::LogPart;
 use super::position::Position;
 use super::unpacked::{Budget, Unpacked};
 
@@ -56,13 +56,13 @@ impl Rotated {
         Ok(skipped == before && !seam.is_empty() && seam == at.seam)
     }
 
-    pub(super) fn part(self, from: u64, budget: &Budget) -> io::Result<Part> {
+    pub(super) fn part(self, from: u64, budget: &Budget) -> io::Result<LogPart> {
         if !self.compressed {
             let (file, to) = (self.file, self.metadata.len());
-            return Ok(Part::Plain { file, from, to });
+            return Ok(LogPart::Plain { file, from, to });
         }
         let log = self.unpacked(budget)?;
-        Ok(Part::Compressed { log, from })
+        Ok(LogPart::Compressed { log, from })
     }
 
     /// Its end with whole entries: see [`last_entries`].

@@ -29,7 +29,7 @@ pub(super) enum Channel {
 
 /// The newest lines that were pushed.
 #[derive(Debug)]
-pub(super) struct Tail {
+pub(super) struct TailLines {
     /// How many lines are wanted.
     wanted: usize,
     /// How many messages were asked for.
@@ -55,7 +55,7 @@ pub(super) struct Tail {
     redaction: Redaction,
 }
 
-impl Tail {
+impl TailLines {
     /// For the newest `wanted` lines out of the newest `messages_asked` messages.
     pub(super) fn new(wanted: usize, messages_asked: usize) -> Self {
         Self {
@@ -264,14 +264,14 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
-    use super::{Channel, LONGEST_LINE, MOST_TEXT, Tail};
+    use super::{Channel, LONGEST_LINE, MOST_TEXT, TailLines};
     use crate::collect::logs::line::CUT;
 
     const TS: &str = "2024-01-01T12:00:00.123456789Z";
 
     #[test]
     fn lines_after_an_unfinished_one_wait_for_it() {
-        let mut tail = Tail::new(3, usize::MAX);
+        let mut tail = TailLines::new(3, usize::MAX);
         let mut push = |channel, text: &str| {
             tail.push(channel, format!("{TS} {text}").as_bytes());
             (tail.count(), tail.unfinished())
@@ -286,7 +286,7 @@ mod tests {
         assert!(shown(&mut tail).is_empty());
     }
 
-    fn shown(tail: &mut Tail) -> Vec<String> {
+    fn shown(tail: &mut TailLines) -> Vec<String> {
         let lines = tail.show();
         lines
             .iter()
@@ -295,7 +295,7 @@ mod tests {
     }
 
     fn framed(wanted: usize, asked: usize, messages: &[(Channel, &str)]) -> Vec<String> {
-        let mut tail = Tail::new(wanted, asked);
+        let mut tail = TailLines::new(wanted, asked);
         for (channel, text) in messages {
             tail.push(*channel, format!("{TS} {text}").as_bytes());
         }
@@ -371,15 +371,15 @@ mod tests {
     #[test]
     fn asks_for_more_only_where_fragments_took_the_room() {
         use Channel::{Console, Stdout};
-        let mut tail = Tail::new(2, 3);
+        let mut tail = TailLines::new(2, 3);
         for text in [fragment('x'), fragment('x'), "c\n".to_owned()] {
             tail.push(Stdout, format!("{TS} {text}").as_bytes());
         }
         assert!(tail.lacks_lines());
-        let mut tail = Tail::new(2, 3);
+        let mut tail = TailLines::new(2, 3);
         tail.push(Stdout, format!("{TS} a\n").as_bytes());
         assert!(!tail.lacks_lines());
-        let mut tail = Tail::new(2, 3);
+        let mut tail = TailLines::new(2, 3);
         let long = format!("{TS} {}{TS} c\r\n", fragment('x'));
         tail.push(Console, long.as_bytes());
         assert!(tail.lacks_lines());
@@ -397,7 +397,7 @@ mod tests {
                 format!("{TS} {long}{CUT}"),
             ),
         ] {
-            let mut tail = Tail::new(1, 2);
+            let mut tail = TailLines::new(1, 2);
             tail.push(Channel::Console, format!("{TS} {long}{end}").as_bytes());
             assert_eq!(shown(&mut tail), [expected]);
         }
@@ -405,7 +405,7 @@ mod tests {
 
     #[test]
     fn cuts_a_long_line_between_characters_and_says_so() {
-        let mut tail = Tail::new(1, 100);
+        let mut tail = TailLines::new(1, 100);
         // 'é' takes two bytes; the line's 16 KiB end between them.
         let text = format!("x{}", "é".repeat(LONGEST_LINE));
         for fragment in text.as_bytes().chunks(LONGEST_LINE) {
@@ -429,7 +429,7 @@ mod tests {
     fn a_console_comes_in_any_pieces() {
         let stream = format!("{TS} first\r\n{TS} se\rcond\r\n{TS} third, no end");
         for size in [1, 7, 1000] {
-            let mut tail = Tail::new(5, 6);
+            let mut tail = TailLines::new(5, 6);
             for piece in stream.as_bytes().chunks(size) {
                 tail.push(Channel::Console, piece);
             }
@@ -441,14 +441,14 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf_8_are_replaced() {
-        let mut tail = Tail::new(1, 2);
+        let mut tail = TailLines::new(1, 2);
         tail.push(Channel::Stdout, &[TS.as_bytes(), b" a\xff\0b\n"].concat());
         assert_eq!(shown(&mut tail), [format!("{TS} a\u{fffd}\0b")]);
     }
 
     #[test]
     fn text_is_bounded_however_many_lines_are_wanted() {
-        let mut tail = Tail::new(10_000, 10_001);
+        let mut tail = TailLines::new(10_000, 10_001);
         let text = "z".repeat(LONGEST_LINE - 1);
         for _ in 0..200 {
             tail.push(Channel::Stdout, format!("{TS} {text}\n").as_bytes());
@@ -477,11 +477,11 @@ mod tests {
             (Stdout, "f\n".to_owned()),
         ];
         for wanted in 1..8 {
-            let mut often = Tail::new(wanted, usize::MAX);
+            let mut often = TailLines::new(wanted, usize::MAX);
             for end in 0..messages.len() {
                 let (channel, text) = &messages[end];
                 often.push(*channel, format!("{TS} {text}").as_bytes());
-                let mut once = Tail::new(wanted, usize::MAX);
+                let mut once = TailLines::new(wanted, usize::MAX);
                 for (channel, text) in &messages[..=end] {
                     once.push(*channel, format!("{TS} {text}").as_bytes());
                 }

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::collect::docker::Running;
+use crate::collect::docker::RunningContainer;
 
 /// How many hexadecimal digits an id has.
 const ID: usize = 64;
 
 /// The running containers, as they were known last.
 #[derive(Default)]
-pub(super) struct ContainerNames(Arc<Vec<Running>>);
+pub(super) struct ContainerNames(Arc<Vec<RunningContainer>>);
 
 impl ContainerNames {
-    pub(super) fn new(running: Arc<Vec<Running>>) -> Self {
+    pub(super) fn new(running: Arc<Vec<RunningContainer>>) -> Self {
         Self(running)
     }
 

@@ -14,7 +14,7 @@ const ANEW: u64 = 300;
 /// What is kept of the CPUs between two readings.
 #[derive(Default)]
 pub(super) struct Cpus {
-    before: Option<Reading>,
+    before: Option<CpuTimesReading>,
     /// What each core has done since boot, none of which becomes less.
     highest: Vec<(u32, Times)>,
     /// All CPUs together, busy percent, as it was published last.
@@ -25,7 +25,7 @@ pub(super) struct Cpus {
 
 /// One reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Reading {
+struct CpuTimesReading {
     /// All CPUs together.
     all: Times,
     /// Each by its number, those that are switched on.
@@ -80,7 +80,7 @@ impl Family for Cpus {
     fn read(&mut self, _round: &Round<'_>) -> Result<CpuFigures, CpuError> {
         self.text.clear();
         File::open("/proc/stat")?.read_to_string(&mut self.text)?;
-        let now = Reading::parse(&self.text).ok_or(CpuError::Parse)?;
+        let now = CpuTimesReading::parse(&self.text).ok_or(CpuError::Parse)?;
         self.highest = now.at_least(&self.highest);
         let figures = CpuFigures {
             since: self.before.as_ref().map(|before| now.since(before)),
@@ -109,7 +109,7 @@ impl Family for Cpus {
     }
 }
 
-impl Reading {
+impl CpuTimesReading {
     /// `cpu  user nice system idle iowait irq softirq steal guest guest_nice`, then a line per CPU.
     fn parse(stat: &str) -> Option<Self> {
         let mut lines = stat.lines();
@@ -227,7 +227,7 @@ impl Times {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{CpuTimes, Reading, Since, Times, seconds};
+    use super::{CpuTimes, CpuTimesReading, Since, Times, seconds};
 
     const STAT: &str = "\
 cpu  100 20 30 1000 50 1 2 3 40 5
@@ -240,7 +240,7 @@ btime 1700000000
 
     #[test]
     fn every_core_is_read_and_guests_count_once() {
-        let reading = Reading::parse(STAT).unwrap();
+        let reading = CpuTimesReading::parse(STAT).unwrap();
         assert_eq!(reading.all, Times([100, 20, 30, 1000, 50, 1, 2, 3]));
         let cores = [
             (0, Times([50, 10, 15, 500, 25, 1, 1, 2])),
@@ -251,8 +251,9 @@ btime 1700000000
 
     #[test]
     fn shares_are_of_the_time_between() {
-        let before = Reading::parse("cpu  0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0\n").unwrap();
-        let now = Reading::parse(
+        let before =
+            CpuTimesReading::parse("cpu  0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0\n").unwrap();
+        let now = CpuTimesReading::parse(
             "cpu  10 20 5 40 15 2 3 5\ncpu0 10 20 5 40 15 2 3 5\ncpu3 1 1 1 1 1 1 1 1\n",
         );
         let now = now.unwrap();
@@ -273,7 +274,7 @@ btime 1700000000
 
     #[test]
     fn time_since_boot_is_in_seconds() {
-        let seconds = seconds(&Reading::parse(STAT).unwrap().cores, 100.0);
+        let seconds = seconds(&CpuTimesReading::parse(STAT).unwrap().cores, 100.0);
         assert_eq!(seconds[1].core, 1);
         assert_eq!(
             seconds[1].modes,
@@ -283,7 +284,7 @@ btime 1700000000
 
     #[test]
     fn time_since_boot_does_not_go_backwards_but_begins_anew() {
-        let of = |times| Reading {
+        let of = |times| CpuTimesReading {
             all: Times::default(),
             cores: vec![(0, Times(times))],
         };
@@ -294,7 +295,7 @@ btime 1700000000
         let anew = of([1, 0, 0, 5, 0, 0, 0, 0]);
         assert_eq!(anew.at_least(&later), anew.cores);
         // One that is gone is forgotten.
-        let none = Reading {
+        let none = CpuTimesReading {
             all: Times::default(),
             cores: Vec::new(),
         };
@@ -303,7 +304,7 @@ btime 1700000000
 
     #[test]
     fn what_goes_backwards_counts_for_nothing() {
-        let of = |times| Reading {
+        let of = |times| CpuTimesReading {
             all: Times(times),
             cores: Vec::new(),
         };
@@ -317,7 +318,7 @@ btime 1700000000
     #[test]
     fn many_cores_some_of_them_off() {
         let text = include_str!("../../../tests/fixtures/proc-stat-128-cores.txt");
-        let reading = Reading::parse(text).unwrap();
+        let reading = CpuTimesReading::parse(text).unwrap();
         assert_eq!(reading.cores.len(), 126);
         let numbers: Vec<u32> = reading.cores.iter().map(|(number, _)| *number).collect();
         assert!(!numbers.contains(&5) && numbers.contains(&127));
@@ -326,19 +327,19 @@ btime 1700000000
     #[test]
     fn nonsense_is_refused() {
         for text in ["", "cpu", "cpu  1 2 3", "cpu  1 2 3 x", "intr 1"] {
-            assert_eq!(Reading::parse(text), None);
+            assert_eq!(CpuTimesReading::parse(text), None);
         }
     }
 
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC*") {
-            let _ = Reading::parse(&text);
+            let _ = CpuTimesReading::parse(&text);
         }
 
         #[test]
         fn no_times_yield_odd_figures(before: [u64; 8], now: [u64; 8]) {
-            let of = |times| Reading { all: Times(times), cores: vec![(0, Times(times))] };
+            let of = |times| CpuTimesReading { all: Times(times), cores: vec![(0, Times(times))] };
             let since = of(now).since(&of(before));
             let CpuTimes { user, system, iowait, steal, irq } = since.times;
             for figure in [since.percent, since.cores[0], user, system, iowait, steal, irq] {
@@ -354,7 +355,7 @@ btime 1700000000
             include_bytes!("../../../tests/fixtures/proc-stat-128-cores.txt"),
         ];
         crate::fuzzing::run("stat", &seeds, |bytes| {
-            let _ = Reading::parse(&String::from_utf8_lossy(bytes));
+            let _ = CpuTimesReading::parse(&String::from_utf8_lossy(bytes));
         });
     }
 }

@@ -19,7 +19,7 @@ const NO_DISKS: [&str; 4] = ["loop", "ram", "zram", "fd"];
 pub(super) struct Devices {
     /// Where the kernel lists whole devices: `/sys/block`.
     block: PathBuf,
-    known: HashMap<String, Known>,
+    known: HashMap<String, KnownDevice>,
     /// The number of this reading, by which what is gone is told.
     reading: u64,
     /// When the counters were read last.
@@ -31,7 +31,7 @@ pub(super) struct Devices {
 #[error("cannot read /proc/diskstats")]
 pub(super) struct DiskIoError(#[from] io::Error);
 
-struct Known {
+struct KnownDevice {
     whole: bool,
     before: Counters,
     reading: u64,
@@ -111,7 +111,7 @@ impl Devices {
             }
             None => {
                 let whole = self.is_whole(name);
-                let known = Known {
+                let known = KnownDevice {
                     whole,
                     before: now,
                     reading: self.reading,

@@ -19,7 +19,7 @@ use crate::collect::mountinfo::{self, Mount};
 use crate::collect::net_dev::published_names;
 use crate::model::Disk;
 use crate::settings::HostRoot;
-use ask::{Answer, Asker, Place};
+use ask::{Asker, MountPath, StatfsAnswer};
 
 /// File systems of other hosts, and those that keep data on devices which they do not name.
 const WITHOUT_DEVICE: [&str; 14] = [
@@ -53,7 +53,7 @@ struct Mounted {
     /// On the host. A path that is not UTF-8 has its odd bytes replaced.
     point: String,
     /// By this process.
-    place: Place,
+    place: MountPath,
     device: String,
     kind: String,
     /// As a whole: that it is mounted so for this process, by its unit or in a container, says nothing.
@@ -106,7 +106,7 @@ impl Disks {
             self.mounted = Some(mounted);
         }
         let mounted = self.mounted.as_deref().unwrap_or_default();
-        let places: Vec<&Place> = mounted.iter().map(|one| &one.place).collect();
+        let places: Vec<&MountPath> = mounted.iter().map(|one| &one.place).collect();
         self.asker.ask(&places);
         let mut has_moved = false;
         let disks = mounted.iter().filter_map(|mounted| {
@@ -127,7 +127,7 @@ impl Disks {
             }
             // One that has been asked for the first time may answer yet.
             match self.asker.answer(place)? {
-                Answer::Full(full) => Some(Disk {
+                StatfsAnswer::Full(full) => Some(Disk {
                     used: Some(full.used),
                     total: Some(full.total),
                     available: Some(full.available),
@@ -136,15 +136,15 @@ impl Disks {
                     exact: Some(full.exact),
                     ..disk
                 }),
-                Answer::NoFigures => Some(Disk {
+                StatfsAnswer::NoFigures => Some(Disk {
                     error: Some("it tells no figures".to_owned()),
                     ..disk
                 }),
-                Answer::Elsewhere => {
+                StatfsAnswer::Elsewhere => {
                     has_moved = true;
                     None
                 }
-                Answer::Failed(errno) => {
+                StatfsAnswer::Failed(errno) => {
                     let error = io::Error::from(*errno);
                     Some(Disk {
                         failed: error.kind() != io::ErrorKind::PermissionDenied,
@@ -204,7 +204,7 @@ fn with_data(mounts: Vec<Mount<'_>>, host: &HostRoot) -> Vec<Mounted> {
         .zip(points)
         .map(|((_, mount), point)| Mounted {
             point,
-            place: Place {
+            place: MountPath {
                 mount: mount.id,
                 path: mount.point,
             },
@@ -229,7 +229,7 @@ fn keeps_data(point: &Path, mount: &Mount<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Disks, Mounted, Place, with_data};
+    use super::{Disks, MountPath, Mounted, with_data};
     use crate::collect::mountinfo;
     use crate::collect::system::space::Full;
     use crate::settings::HostRoot;
@@ -294,7 +294,7 @@ mod tests {
 ";
         let root = Mounted {
             point: "/".to_owned(),
-            place: Place {
+            place: MountPath {
                 mount: 1,
                 path: "/".into(),
             },

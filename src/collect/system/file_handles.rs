@@ -34,7 +34,7 @@ impl Family for FileHandles {
     }
 }
 
-/// `1504	0	9223372036854775807`: allocated, free (0 since Linux 2.6) and the most that there may be.
+/// `1504 0 9223372036854775807`, with tabs: allocated, free (0 since Linux 2.6) and the most that there may be.
 fn parse(file_nr: &str) -> Option<model::FileHandles> {
     let mut fields = file_nr.split_ascii_whitespace().map(str::parse::<u64>);
     let mut next = || fields.next()?.ok();

@@ -31,11 +31,11 @@ const DISPLAY: &str = "0x03";
 /// The GPUs of a host that has the driver.
 pub(super) struct Gpus {
     /// None once the library has been looked for in vain: a driver comes with a restart.
-    driver: Option<Blocking<Driver, Answer>>,
+    driver: Option<Blocking<Driver, GpuAnswer>>,
 }
 
 /// An error where there is no library that works.
-type Answer = Result<Option<Vec<Gpu>>, NvmlError>;
+type GpuAnswer = Result<Option<Vec<Gpu>>, NvmlError>;
 
 /// The driver's library, and what is kept between readings.
 struct Driver {
@@ -89,7 +89,7 @@ impl Gpus {
 
 impl Driver {
     /// Blocks.
-    fn read(&mut self) -> Answer {
+    fn read(&mut self) -> GpuAnswer {
         let listed = pci_gpus(&self.devices);
         if listed.iter().any(|gpu| gpu.can_sleep) {
             self.library = None;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::family::{Family, Round};
-use crate::collect::links::{Changes, Link, Netlink};
+use crate::collect::links::{Changes, Netlink, NetlinkInterface};
 use crate::collect::net_dev::{self, Interface};
 use crate::collect::rate::per_second;
 use crate::model::{InterfaceKind, NetworkInterface};
@@ -35,7 +35,7 @@ pub(super) struct Interfaces {
     /// Tells when what is known of links holds no more; none where netlink is not allowed.
     changes: Option<Changes>,
     /// By name.
-    links: HashMap<Vec<u8>, Known>,
+    links: HashMap<Vec<u8>, KnownInterface>,
     looked: Option<Instant>,
     /// Bytes and packets received, bytes and packets sent, at the last reading.
     before: HashMap<Key, [u64; 4]>,
@@ -58,7 +58,7 @@ enum Key {
 
 /// What is known of an interface's link.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Known {
+struct KnownInterface {
     index: u32,
     kind: InterfaceKind,
     up: Option<bool>,
@@ -154,7 +154,7 @@ impl Interfaces {
         match Netlink::open().and_then(|mut netlink| netlink.links()) {
             Ok(links) => {
                 let known = std::mem::take(&mut self.links);
-                let of = |link: Link| {
+                let of = |link: NetlinkInterface| {
                     let before = known.get(&link.name);
                     let before = before.filter(|before| before.index == link.index);
                     (link.name.clone(), self.known(&link, before))
@@ -170,7 +170,7 @@ impl Interfaces {
         self.looked = Some(Instant::now());
     }
 
-    fn known(&self, link: &Link, before: Option<&Known>) -> Known {
+    fn known(&self, link: &NetlinkInterface, before: Option<&KnownInterface>) -> KnownInterface {
         let folder = self.folder(&link.name);
         let there = |entry: &str| folder.join(entry).exists();
         let is = |kind: &str| link.kind.as_deref() == Some(kind);
@@ -191,7 +191,7 @@ impl Interfaces {
             }
         };
         let peer = link.namespace.filter(|_| kind == InterfaceKind::Veth);
-        Known {
+        KnownInterface {
             index: link.index,
             up: Some(link.up),
             peer,
@@ -260,7 +260,7 @@ fn counters(interface: &Interface<'_>) -> [u64; 4] {
 fn publish(
     interface: &Interface<'_>,
     name: String,
-    known: Option<&Known>,
+    known: Option<&KnownInterface>,
     before: Option<&[u64; 4]>,
     seconds: f64,
 ) -> NetworkInterface {
@@ -292,7 +292,7 @@ fn publish(
 }
 
 /// What files say of an interface, where netlink is not allowed; none where there are none.
-fn by_files(folder: &Path) -> Option<Known> {
+fn by_files(folder: &Path) -> Option<KnownInterface> {
     let number = |file| number(folder, file);
     let index = u32::try_from(number("ifindex")?).ok()?;
     let hardware = number("type").and_then(|kind| u16::try_from(kind).ok());
@@ -309,7 +309,7 @@ fn by_files(folder: &Path) -> Option<Known> {
     } else {
         InterfaceKind::Virtual
     };
-    Some(Known {
+    Some(KnownInterface {
         index,
         kind,
         up: up(folder),
@@ -351,8 +351,8 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use super::{ETHERNET, Interfaces, Known, STANDS_FOR};
-    use crate::collect::links::Link;
+    use super::{ETHERNET, Interfaces, KnownInterface, STANDS_FOR};
+    use crate::collect::links::NetlinkInterface;
     use crate::model::{InterfaceKind, NetworkInterface};
 
     /// An interface in a class folder: files with a text, and folders.
@@ -478,21 +478,21 @@ mod tests {
     }
 
     /// Links as netlink tells them.
-    fn tell(interfaces: &mut Interfaces, links: &[Link]) {
-        let known = |link: &Link| (link.name.clone(), interfaces.known(link, None));
-        let links: Vec<(Vec<u8>, Known)> = links.iter().map(known).collect();
+    fn tell(interfaces: &mut Interfaces, links: &[NetlinkInterface]) {
+        let known = |link: &NetlinkInterface| (link.name.clone(), interfaces.known(link, None));
+        let links: Vec<(Vec<u8>, KnownInterface)> = links.iter().map(known).collect();
         interfaces.links = links.into_iter().collect();
         interfaces.looked = Some(std::time::Instant::now());
     }
 
-    fn link(name: &str, index: u32, kind: Option<&str>) -> Link {
-        Link {
+    fn link(name: &str, index: u32, kind: Option<&str>) -> NetlinkInterface {
+        NetlinkInterface {
             name: name.as_bytes().to_vec(),
             index,
             hardware: ETHERNET,
             kind: kind.map(str::to_owned),
             namespace: Some(7),
-            ..Link::default()
+            ..NetlinkInterface::default()
         }
     }
 
@@ -540,7 +540,7 @@ mod tests {
     fn interfaces_that_exchange_their_names_keep_their_counters() {
         let class = tempfile::tempdir().unwrap();
         let mut interfaces = Interfaces::by_files(class.path());
-        let mut rates = |links: &[Link], bytes: &[(&str, u64)]| {
+        let mut rates = |links: &[NetlinkInterface], bytes: &[(&str, u64)]| {
             tell(&mut interfaces, links);
             let read = interfaces.take_in(&table(bytes), 1.0);
             let rate = |one: &NetworkInterface| (one.kind.clone(), one.bytes_recv_per_second);

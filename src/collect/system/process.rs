@@ -28,7 +28,7 @@ use crate::model::{ProcessCounts, TopProcess, figure};
 /// the kernel keeps 15 bytes).
 const ENGINE: [&[u8]; 2] = [b"dockerd", b"containerd"];
 const SHIM: &[u8] = b"containerd-shim";
-/// Room for the text of a process's file: 52 numbers of at most 20 digits and a name in `stat`, and what
+/// Buffers for the text of a process's file: 52 numbers of at most 20 digits and a name in `stat`, and what
 /// matters of the others.
 const TEXT: usize = 2048;
 /// The first process of every PID namespace. A `/proc` in which it cannot be read hides others as well.
@@ -36,7 +36,7 @@ const FIRST: u32 = 1;
 /// The shortest time that figures are over: the kernel counts CPU time in ticks of 10 ms. Where rounds come faster,
 /// some publish the figures of the pass before.
 const SHORTEST: Duration = Duration::from_millis(400);
-/// Room for entries of `/proc`, of which one read yields as many as fit.
+/// Buffers for entries of `/proc`, of which one read yields as many as fit.
 const ENTRIES: usize = 32 * 1024;
 
 /// What is kept of the processes between two readings.
@@ -44,7 +44,7 @@ pub(super) struct Processes {
     listed: usize,
     /// None until it could be opened.
     proc: Option<Arc<OwnedFd>>,
-    known: HashMap<u32, Known>,
+    known: HashMap<u32, KnownProcess>,
     /// How many files may be kept open, and how many more in this pass.
     most_kept: u64,
     room_for_files: u64,
@@ -55,15 +55,15 @@ pub(super) struct Processes {
     ticks_per_second: f64,
     page: u64,
     users: Users,
-    /// Room for one pass, kept for the next.
-    room: Room,
+    /// Buffers for one pass, kept for the next.
+    room: Buffers,
     /// The figures of the last pass, and when it began.
     last_pass: Option<(ProcessFigures, Instant)>,
 }
 
 /// What is known of a process from the pass before.
 #[derive(Debug)]
-struct Known {
+struct KnownProcess {
     /// Its `stat`. It stays its own, whoever gets its id: once it has ended, reading fails.
     file: Option<OwnedFd>,
     /// Tells a process from a later one with the same id.
@@ -89,7 +89,7 @@ struct Whose {
 }
 
 #[derive(Default)]
-struct Room {
+struct Buffers {
     entries: Vec<MaybeUninit<u8>>,
     pids: Vec<u32>,
     found: Vec<Found>,
@@ -176,7 +176,7 @@ impl Processes {
             ticks_per_second: clock_ticks_per_second() as f64,
             page: page_size() as u64,
             users,
-            room: Room::default(),
+            room: Buffers::default(),
             last_pass: None,
         }
     }
@@ -224,7 +224,7 @@ impl Processes {
             room_for_files,
             ..
         } = self;
-        let Room {
+        let Buffers {
             found, names: text, ..
         } = room;
         let mut published = |process: &Found| {
@@ -275,7 +275,7 @@ impl Processes {
         self.room.names.clear();
         self.room.counts = ProcessCounts::default();
         self.list(&proc)?;
-        let kept = self.known.values().map(Known::kept_files).sum();
+        let kept = self.known.values().map(KnownProcess::kept_files).sum();
         self.room_for_files = self.most_kept.saturating_sub(kept);
         let mut pids = std::mem::take(&mut self.room.pids);
         for pid in pids.drain(..) {
@@ -289,7 +289,7 @@ impl Processes {
 
     /// The ids of all processes.
     fn list(&mut self, proc: &OwnedFd) -> io::Result<()> {
-        let Room { pids, entries, .. } = &mut self.room;
+        let Buffers { pids, entries, .. } = &mut self.room;
         pids.clear();
         entries.resize(ENTRIES, MaybeUninit::uninit());
         seek(proc, SeekFrom::Start(0))?;
@@ -332,7 +332,7 @@ impl Processes {
             .filter(|whose| whose.pass + 1 == self.pass_number);
         self.known.insert(
             pid,
-            Known {
+            KnownProcess {
                 file,
                 started: stat.started,
                 used: stat.used,
@@ -407,7 +407,7 @@ fn read_file(
     Ok((file, length))
 }
 
-impl Known {
+impl KnownProcess {
     fn kept_files(&self) -> u64 {
         let whose = self.whose.iter().flat_map(|whose| &whose.files);
         let kept = [&self.file].into_iter().chain(whose).flatten();

@@ -39,12 +39,12 @@ trait Manager {
 
     /// The units in one of these states.
     #[zbus(no_autostart)]
-    fn list_units_filtered(&self, states: &[&str]) -> zbus::Result<Vec<Listed>>;
+    fn list_units_filtered(&self, states: &[&str]) -> zbus::Result<Vec<UnitListing>>;
 }
 
 /// Name, description, load state, active state, sub-state, the unit that it follows, its object, and the job that is
 /// queued for it: number, kind and object.
-type Listed = (
+type UnitListing = (
     String,
     String,
     String,

@@ -74,7 +74,7 @@ struct Shared {
     written: Mutex<[Option<(u64, Bytes)>; 2]>,
 }
 
-type Answer = Response<Full<Bytes>>;
+type HttpResponse = Response<Full<Bytes>>;
 
 impl Metrics {
     /// Opens the socket at `port`, for snapshots every `interval`.
@@ -260,7 +260,7 @@ impl Scraper {
         }
     }
 
-    async fn answer<B>(&self, request: &Request<B>) -> Answer {
+    async fn answer<B>(&self, request: &Request<B>) -> HttpResponse {
         let path = request.uri().path();
         if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
             return text(
@@ -324,7 +324,7 @@ impl Shared {
         newest.at().elapsed() <= self.interval * RECENT_INTERVALS + RECENT_BEYOND
     }
 
-    fn figures(&self, newest: Option<Arc<Published>>, headers: &HeaderMap) -> Answer {
+    fn figures(&self, newest: Option<Arc<Published>>, headers: &HeaderMap) -> HttpResponse {
         let Some(newest) = newest else {
             return text(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -372,19 +372,19 @@ fn is_one_of(tokens: &ApiKeys, header: &[u8]) -> bool {
     scheme.eq_ignore_ascii_case(SCHEME) && tokens.find(token.trim_ascii()).is_some()
 }
 
-fn unauthorized() -> Answer {
+fn unauthorized() -> HttpResponse {
     let mut answer = text(StatusCode::UNAUTHORIZED, "a bearer token is asked for\n");
     let scheme = HeaderValue::from_static("Bearer");
     answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
     answer
 }
 
-fn text(status: StatusCode, text: &'static str) -> Answer {
+fn text(status: StatusCode, text: &'static str) -> HttpResponse {
     let body = Bytes::from_static(text.as_bytes());
     respond(status, "text/plain; charset=utf-8", body)
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
+fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> HttpResponse {
     let mut answer = Response::new(Full::new(body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::news::{last_of, pieces};
-use super::queue::{Kind, Outgoing};
+use super::queue::{Kind, QueuedMessage};
 use super::subject::{DROPPED, KEPT, STREAM, Subjects, covers};
 
 /// How long the stream keeps what it is sent, where the agent creates it, and how many bytes.
@@ -46,12 +46,12 @@ pub(super) struct Route {
     /// likely again with the next connection.
     pub(super) echo_refused: watch::Receiver<bool>,
     /// The stream that keeps events and log lines; none where there is none.
-    pub(super) kept: Option<Arc<Kept>>,
+    pub(super) kept: Option<Arc<StreamHandle>>,
 }
 
 /// The stream, and how it is reached.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct StreamHandle {
     context: Context,
     stream: Stream,
 }
@@ -60,7 +60,7 @@ pub(super) struct Kept {
 #[derive(Debug)]
 pub(super) enum Prepared {
     /// The stream is there. With what is odd about it.
-    Stream(Arc<Kept>, Option<String>),
+    Stream(Arc<StreamHandle>, Option<String>),
     /// There is none that would do: why.
     NoStream(String),
     /// Nobody answers who could have one: why. It may be that the way there is interrupted, as that from a leaf node to its hub.
@@ -85,7 +85,7 @@ pub(super) enum Failure {
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Published {
+pub(super) struct PublishOutcome {
     /// How many lines of it are lost, or were lost before, without a message that says so.
     pub(super) unsaid: u64,
     /// How many lines or events were left out, as no message may be so long.
@@ -162,7 +162,7 @@ async fn create(context: Context) -> Prepared {
         ..Config::default()
     };
     match context.create_stream(config).await {
-        Ok(stream) => Prepared::Stream(Kept::new(context, stream), None),
+        Ok(stream) => Prepared::Stream(StreamHandle::new(context, stream), None),
         Err(error) => match error.kind() {
             // Another agent was faster, or the cluster has no leader at the moment.
             CreateStreamErrorKind::JetStream(error)
@@ -213,7 +213,7 @@ fn judge(context: Context, stream: Stream, subjects: &Subjects) -> Prepared {
     });
     let odd: Vec<String> = small.into_iter().chain(other).collect();
     let odd = (!odd.is_empty()).then(|| odd.join("; "));
-    Prepared::Stream(Kept::new(context, stream), odd)
+    Prepared::Stream(StreamHandle::new(context, stream), odd)
 }
 
 fn longest_message(config: &Config) -> Option<usize> {
@@ -222,7 +222,7 @@ fn longest_message(config: &Config) -> Option<usize> {
     most.filter(|&most| most > 0)
 }
 
-impl Kept {
+impl StreamHandle {
     fn new(context: Context, stream: Stream) -> Arc<Self> {
         Arc::new(Self { context, stream })
     }
@@ -262,11 +262,11 @@ pub(super) async fn publish_snapshot(
 pub(super) async fn publish(
     route: Route,
     id: String,
-    outgoing: Outgoing,
+    outgoing: QueuedMessage,
     longest: usize,
     strict: bool,
-) -> Result<Published, Failure> {
-    let Outgoing {
+) -> Result<PublishOutcome, Failure> {
+    let QueuedMessage {
         subject,
         text,
         mut dropped,
@@ -316,14 +316,19 @@ pub(super) async fn publish(
     if route.kept.is_none() {
         confirm(&route).await?;
     }
-    Ok(Published {
+    Ok(PublishOutcome {
         unsaid: dropped,
         too_long,
     })
 }
 
 /// Publishes to the stream, and waits until it is stored.
-async fn store(kept: &Kept, subject: &str, headers: HeaderMap, text: Bytes) -> Result<(), Failure> {
+async fn store(
+    kept: &StreamHandle,
+    subject: &str,
+    headers: HeaderMap,
+    text: Bytes,
+) -> Result<(), Failure> {
     let message = PublishMessage::build().headers(headers).payload(text);
     let failure = |error: PublishError| match error.kind() {
         PublishErrorKind::StreamNotFound => Failure::NoStream,
@@ -349,7 +354,7 @@ fn is_too_long(error: &PublishError) -> bool {
 
 /// The last line of a log that the stream has, from an agent that ran before.
 pub(super) async fn last_line(
-    kept: Arc<Kept>,
+    kept: Arc<StreamHandle>,
     subject: Arc<str>,
 ) -> Result<Option<String>, Failure> {
     let stream = &kept.stream;

@@ -28,7 +28,7 @@ const READ_AHEAD: u16 = 4096;
 /// What becomes of the connection.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(super) enum LinkNews {
+pub(super) enum ConnectionEvent {
     /// It is there, or is gone, or the server says something.
     Event(Event),
     /// A round of tries at all servers is over, and another one begins: with which addresses, and why not.
@@ -42,7 +42,7 @@ pub(super) enum LinkNews {
 pub(super) async fn connect(
     settings: &NatsSettings,
     subjects: &Subjects,
-    news: Recipient<LinkNews>,
+    news: Recipient<ConnectionEvent>,
 ) -> io::Result<Client> {
     let events = news.clone();
     let mut options = options(settings.login.clone())
@@ -56,13 +56,13 @@ pub(super) async fn connect(
         .read_buffer_capacity(READ_AHEAD)
         .require_tls(settings.tls_required())
         .event_callback(move |event| {
-            events.do_send(LinkNews::Event(event));
+            events.do_send(ConnectionEvent::Event(event));
             ready(())
         })
         .reconnect_to_server_callback(move |servers, _| {
             let failed: Vec<_> = servers.into_iter().filter_map(failure).collect();
             if !failed.is_empty() {
-                news.do_send(LinkNews::Failed(failed));
+                news.do_send(ConnectionEvent::Failed(failed));
             }
             // Which one is tried next is not ours to say.
             ready(None)

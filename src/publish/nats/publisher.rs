@@ -16,9 +16,9 @@ use tokio::sync::{oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use super::delivery::{self, Failure, Prepared, Route};
-use super::link::{self, LinkNews};
+use super::link::{self, ConnectionEvent};
 use super::news;
-use super::queue::{Kind, Outgoing, Queue};
+use super::queue::{Kind, Queue, QueuedMessage};
 use super::subject::Subjects;
 use crate::backoff::jittered;
 use crate::messages::{AddOutput, Publication};
@@ -50,7 +50,7 @@ pub struct NatsPublisher {
     life: String,
     route: Option<Route>,
     echo_refused: watch::Sender<bool>,
-    link: Link,
+    link: ConnectionState,
     /// What asks for the stream, now or after a pause.
     asking: Option<SpawnHandle>,
     /// There was a stream: where nobody answers who could have one, it is out of reach and not gone.
@@ -68,7 +68,7 @@ pub struct NatsPublisher {
     on_their_way: HashMap<u64, SpawnHandle>,
     /// How many lines and events had to go since a server took all there were.
     lost: u64,
-    account: Account,
+    account: PublishCounts,
     /// The agent is stopping: as soon as all is out.
     ending: bool,
     /// Dropped when the publisher has ended.
@@ -76,7 +76,7 @@ pub struct NatsPublisher {
 }
 
 /// How far the connection is.
-enum Link {
+enum ConnectionState {
     /// There is none.
     Away,
     /// There is one, and nothing but snapshots is published until it is known whether there is a stream.
@@ -96,7 +96,7 @@ struct Snapshots {
 
 /// What has been published.
 #[derive(Debug, Default)]
-struct Account {
+struct PublishCounts {
     snapshots: u64,
     messages: u64,
 }
@@ -127,7 +127,7 @@ impl NatsPublisher {
             subjects,
             route: None,
             echo_refused: watch::Sender::new(false),
-            link: Link::Away,
+            link: ConnectionState::Away,
             asking: None,
             had_stream: false,
             told: HashSet::new(),
@@ -136,7 +136,7 @@ impl NatsPublisher {
             begun: HashSet::new(),
             on_their_way: HashMap::new(),
             lost: 0,
-            account: Account::default(),
+            account: PublishCounts::default(),
             ending: false,
             _ended: ended,
         }
@@ -169,12 +169,12 @@ impl NatsPublisher {
     }
 
     fn disconnected(&mut self, ctx: &mut Context<Self>) {
-        if !matches!(self.link, Link::Away) {
+        if !matches!(self.link, ConnectionState::Away) {
             warn!("NATS: connection lost");
         }
         self.told.clear();
         self.stop_asking(ctx);
-        self.link = Link::Away;
+        self.link = ConnectionState::Away;
         self.call_back(ctx);
         if let Some(snapshot) = self.snapshots.on_its_way.take() {
             ctx.cancel_future(snapshot);
@@ -191,7 +191,7 @@ impl NatsPublisher {
 
     /// Holds back events and log lines until it is known whether there is a stream.
     fn prepare(&mut self, ctx: &mut Context<Self>) {
-        self.link = Link::Preparing;
+        self.link = ConnectionState::Preparing;
         self.ask(ctx);
     }
 
@@ -212,8 +212,8 @@ impl NatsPublisher {
     fn ask_again(&mut self, ctx: &mut Context<Self>) {
         self.stop_asking(ctx);
         let pause = match self.link {
-            Link::Ready => LONG_PAUSE,
-            Link::Away | Link::Preparing => PAUSE,
+            ConnectionState::Ready => LONG_PAUSE,
+            ConnectionState::Away | ConnectionState::Preparing => PAUSE,
         };
         self.asking = Some(ctx.run_later(jittered(pause), Self::ask));
     }
@@ -237,7 +237,7 @@ impl NatsPublisher {
                     self.complain("the stream is not as expected", None, &odd);
                 }
                 debug!("NATS: events and log lines are stored");
-                self.link = Link::Ready;
+                self.link = ConnectionState::Ready;
                 self.publish_waiting(ctx);
             }
             Prepared::NoJetStream(reason) if !self.had_stream => {
@@ -265,7 +265,7 @@ impl NatsPublisher {
             None,
             reason,
         );
-        self.link = Link::Ready;
+        self.link = ConnectionState::Ready;
         self.publish_waiting(ctx);
     }
 
@@ -304,7 +304,7 @@ impl NatsPublisher {
         let Some(route) = &self.route else {
             return;
         };
-        if matches!(self.link, Link::Away) || self.snapshots.on_its_way.is_some() {
+        if matches!(self.link, ConnectionState::Away) || self.snapshots.on_its_way.is_some() {
             return;
         }
         let Some(snapshot) = self.snapshots.newest.take() else {
@@ -395,7 +395,9 @@ impl NatsPublisher {
     }
 
     fn publish_waiting(&mut self, ctx: &mut Context<Self>) {
-        while matches!(self.link, Link::Ready) && self.on_their_way.len() < MOST_ON_THEIR_WAY {
+        while matches!(self.link, ConnectionState::Ready)
+            && self.on_their_way.len() < MOST_ON_THEIR_WAY
+        {
             let Some(outgoing) = self.queue.take() else {
                 break;
             };
@@ -411,7 +413,7 @@ impl NatsPublisher {
         self.end_when_done(ctx);
     }
 
-    fn publish(&mut self, outgoing: Outgoing, ctx: &mut Context<Self>) {
+    fn publish(&mut self, outgoing: QueuedMessage, ctx: &mut Context<Self>) {
         let Some(route) = &self.route else {
             return;
         };
@@ -479,7 +481,7 @@ impl NatsPublisher {
         }
         // The stream may be another one by now, or be limited otherwise.
         let other = matches!(failure, Failure::NoStream | Failure::TooLong);
-        if other && matches!(self.link, Link::Ready) {
+        if other && matches!(self.link, ConnectionState::Ready) {
             self.prepare(ctx);
         }
     }
@@ -541,18 +543,18 @@ impl Actor for NatsPublisher {
     }
 }
 
-impl Handler<LinkNews> for NatsPublisher {
+impl Handler<ConnectionEvent> for NatsPublisher {
     type Result = ();
 
-    fn handle(&mut self, news: LinkNews, ctx: &mut Self::Context) {
+    fn handle(&mut self, news: ConnectionEvent, ctx: &mut Self::Context) {
         match news {
-            LinkNews::Event(Event::Connected) => self.connected(ctx),
-            LinkNews::Event(Event::Disconnected) => self.disconnected(ctx),
-            LinkNews::Event(Event::ServerError(error)) => {
+            ConnectionEvent::Event(Event::Connected) => self.connected(ctx),
+            ConnectionEvent::Event(Event::Disconnected) => self.disconnected(ctx),
+            ConnectionEvent::Event(Event::ServerError(error)) => {
                 let words = error.to_string();
                 self.server_says(words.strip_prefix("nats: ").unwrap_or(&words), ctx);
             }
-            LinkNews::Event(Event::ClientError(error)) => {
+            ConnectionEvent::Event(Event::ClientError(error)) => {
                 let words = error.to_string();
                 let words = words.strip_prefix("nats: ").unwrap_or(&words);
                 // All others come with the server's name.
@@ -560,8 +562,8 @@ impl Handler<LinkNews> for NatsPublisher {
                     self.complain("not connected", None, "a server's name has no address");
                 }
             }
-            LinkNews::Event(event) => debug!(%event, "NATS"),
-            LinkNews::Failed(failed) => {
+            ConnectionEvent::Event(event) => debug!(%event, "NATS"),
+            ConnectionEvent::Failed(failed) => {
                 for (server, reason) in failed {
                     self.complain("not connected", Some(&server), &reason);
                 }

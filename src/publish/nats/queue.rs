@@ -62,7 +62,7 @@ pub(super) enum Kind {
 
 /// A message to be published now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Outgoing {
+pub(super) struct QueuedMessage {
     /// By which it is settled.
     pub(super) number: u64,
     pub(super) subject: Arc<str>,
@@ -219,11 +219,11 @@ impl Queue {
     }
 
     /// The next message to be published, of a subject of which none is on its way. From now on it is, and stays as it is.
-    pub(super) fn take(&mut self) -> Option<Outgoing> {
+    pub(super) fn take(&mut self) -> Option<QueuedMessage> {
         let number = self.ready.pop_first()?;
         let message = self.messages.get_mut(&number)?;
         message.sent = true;
-        Some(Outgoing {
+        Some(QueuedMessage {
             number,
             subject: Arc::clone(&message.subject),
             text: message.text.clone(),
@@ -340,7 +340,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Batch, Kind, OVERHEAD, Outgoing, Queue};
+    use super::{Batch, Kind, OVERHEAD, Queue, QueuedMessage};
 
     fn subject(name: &str) -> Arc<str> {
         Arc::from(name)
@@ -357,7 +357,7 @@ mod tests {
 
     fn taken(queue: &mut Queue) -> Vec<(String, u64)> {
         let mut texts = Vec::new();
-        while let Some(Outgoing {
+        while let Some(QueuedMessage {
             number,
             text,
             dropped,
@@ -581,7 +581,7 @@ mod tests {
             let mut queue = Queue::new(3000);
             let mut pushed: HashMap<Arc<str>, u64> = HashMap::new();
             let mut said: HashMap<Arc<str>, u64> = HashMap::new();
-            let mut away: Vec<Outgoing> = Vec::new();
+            let mut away: Vec<QueuedMessage> = Vec::new();
             for step in steps.into_iter().chain((0..400).map(|i| if i % 2 == 0 { Step::Take } else { Step::Settle })) {
                 match step {
                     Step::Push(name, length) => {

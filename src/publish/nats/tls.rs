@@ -46,9 +46,9 @@ pub(super) fn client_config(settings: &NatsSettings) -> Option<ClientConfig> {
 }
 
 /// What a file held when it was last read whole.
-struct Newest<T: ?Sized>(Mutex<Arc<T>>);
+struct Replaceable<T: ?Sized>(Mutex<Arc<T>>);
 
-impl<T: ?Sized> Newest<T> {
+impl<T: ?Sized> Replaceable<T> {
     fn of(first: Arc<T>) -> Self {
         Self(Mutex::new(first))
     }
@@ -68,20 +68,20 @@ impl<T: ?Sized> Newest<T> {
 struct Authorities {
     path: Option<PathBuf>,
     signatures: Signatures,
-    newest: Newest<dyn ServerCertVerifier>,
+    newest: Replaceable<dyn ServerCertVerifier>,
 }
 
 /// The agent's own certificate and key, in files.
 struct Identity {
     certificate: PathBuf,
     key: PathBuf,
-    newest: Newest<CertifiedKey>,
+    newest: Replaceable<CertifiedKey>,
 }
 
 impl Authorities {
     fn new(path: Option<PathBuf>, provider: Arc<CryptoProvider>) -> Option<Arc<Self>> {
         let signatures = Signatures(provider);
-        let newest = Newest::of(read_verifier(path.as_deref(), &signatures)?);
+        let newest = Replaceable::of(read_verifier(path.as_deref(), &signatures)?);
         Some(Arc::new(Self {
             path,
             signatures,
@@ -103,7 +103,7 @@ fn read_verifier(
 
 impl Identity {
     fn new(certificate: PathBuf, key: PathBuf) -> Option<Self> {
-        let newest = Newest::of(read_identity(&certificate, &key)?);
+        let newest = Replaceable::of(read_identity(&certificate, &key)?);
         Some(Self {
             certificate,
             key,

@@ -12,7 +12,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::hello::{self, Beginning};
 use super::lobby::Voice;
-use crate::published::{EncodedSnapshot, Ending};
+use crate::published::{EncodedSnapshot, LineEnd};
 
 /// A connection that may move from one thread to another.
 pub(super) enum Connection {
@@ -46,7 +46,7 @@ const READS: usize = 8;
 /// A line on its way.
 pub(super) struct Outgoing {
     snapshot: Arc<EncodedSnapshot>,
-    ending: Ending,
+    ending: LineEnd,
     written: usize,
 }
 

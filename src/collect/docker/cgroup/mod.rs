@@ -16,7 +16,7 @@ use locate::{Groups, Mounts, locate};
 use network::Network;
 
 use super::proc_cgroup::{names, of_process};
-use super::usage::{CpuReading, Reading, Usage};
+use super::usage::{ContainerReading, CpuReading, Usage};
 use crate::collect::pressure;
 use crate::model::{BlockIo, Throttling};
 
@@ -218,11 +218,11 @@ impl ContainerFiles {
     /// others, who may be busy, they are read each time.
     pub(super) fn read(
         &self,
-        before: Option<&Reading>,
+        before: Option<&ContainerReading>,
         lends: bool,
         buffer: &mut Vec<u8>,
         host_memory: u64,
-    ) -> Result<Reading, KernelError> {
+    ) -> Result<ContainerReading, KernelError> {
         let received = Instant::now();
         let (usage_ns, begun) = self.begin(buffer)?;
         let cpu = CpuReading {
@@ -239,7 +239,7 @@ impl ContainerFiles {
             && before.usage.memory == begun.memory
             && stands(before, received)
         {
-            return Ok(Reading {
+            return Ok(ContainerReading {
                 cpu,
                 ..before.clone()
             });
@@ -251,7 +251,7 @@ impl ContainerFiles {
             let table = need("network counters", bytes(&network.table, buffer))?;
             usage.network = Arc::new(network.interfaces(table));
         }
-        Ok(Reading::since(before, cpu, usage, Some(received)))
+        Ok(ContainerReading::since(before, cpu, usage, Some(received)))
     }
 
     /// CPU time in nanoseconds and memory, which tell whether there is more to be read.
@@ -272,7 +272,7 @@ impl ContainerFiles {
 }
 
 /// Whether what was read still stands when the next reading comes, if that takes as long as this one did.
-fn stands(before: &Reading, now: Instant) -> bool {
+fn stands(before: &ContainerReading, now: Instant) -> bool {
     let (Some(read_at), Some(last)) = (before.usage_at, before.cpu.received) else {
         return false;
     };

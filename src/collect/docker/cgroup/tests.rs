@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::{ContainerFiles, Kernel, KernelError};
-use crate::collect::docker::usage::{CpuReading, Reading, Usage};
+use crate::collect::docker::usage::{ContainerReading, CpuReading, Usage};
 use crate::model::{BlockIo, InterfaceCounters, Pressure, Pressures, Stalls, Throttling};
 
 const V1: &str = include_str!("../../../../tests/fixtures/cgroup-v1.txt");
@@ -117,20 +117,20 @@ impl Tree {
 }
 
 fn read(files: &ContainerFiles) -> (u64, Usage) {
-    let Reading { cpu, usage, .. } = read_since(files, None);
+    let ContainerReading { cpu, usage, .. } = read_since(files, None);
     assert!(cpu.received.is_some());
     (cpu.usage_ns, Arc::unwrap_or_clone(usage))
 }
 
-fn read_since(files: &ContainerFiles, before: Option<&Reading>) -> Reading {
+fn read_since(files: &ContainerFiles, before: Option<&ContainerReading>) -> ContainerReading {
     let mut buffer = Vec::new();
     files.read(before, false, &mut buffer, HOST_MEMORY).unwrap()
 }
 
 /// As if a reading had been taken so much earlier.
-fn earlier(reading: Reading, by: Duration) -> Reading {
+fn earlier(reading: ContainerReading, by: Duration) -> ContainerReading {
     let before = |at: Option<Instant>| at.and_then(|at| at.checked_sub(by));
-    Reading {
+    ContainerReading {
         usage_at: before(reading.usage_at),
         cpu: CpuReading {
             received: before(reading.cpu.received),
@@ -459,7 +459,8 @@ fn what_is_read_is_as_it_is_now() {
     let mut buffer = Vec::new();
     let mut memory = |text: &str| {
         tree.write(&format!("cgroup{group}/memory.current"), text);
-        let Reading { usage, .. } = files.read(None, false, &mut buffer, HOST_MEMORY).unwrap();
+        let ContainerReading { usage, .. } =
+            files.read(None, false, &mut buffer, HOST_MEMORY).unwrap();
         usage.memory
     };
     assert_eq!(memory("99999744\n"), Some(99_999_744));
@@ -650,14 +651,15 @@ fn rates_are_over_the_time_between_what_was_read() {
     write("net/dev", "1086", "2001086");
     write("cpu/cpu.stat", "nr_periods 11", "nr_periods 21");
     let second = read_since(&files, Some(&first));
-    let rate = |reading: &Reading| reading.usage.network["eth0"].rx_bytes_per_second.unwrap();
+    let rate =
+        |reading: &ContainerReading| reading.usage.network["eth0"].rx_bytes_per_second.unwrap();
     assert!(
         (9000.0..=10_000.0).contains(&rate(&second)),
         "{}",
         rate(&second)
     );
     assert_eq!(second.usage.throttled_percent, Some(0.0));
-    let io = |reading: &Reading| reading.usage.block_io.unwrap().write_bytes_per_second;
+    let io = |reading: &ContainerReading| reading.usage.block_io.unwrap().write_bytes_per_second;
     assert_eq!((io(&first), io(&second)), (None, Some(0.0)));
     assert!(second.idle);
 
@@ -665,7 +667,7 @@ fn rates_are_over_the_time_between_what_was_read() {
     let second = earlier(second, Duration::from_millis(100));
     let third = read_since(
         &files,
-        Some(&Reading {
+        Some(&ContainerReading {
             idle: false,
             ..second
         }),

@@ -13,7 +13,7 @@ use crate::settings::{DockerHost, Redaction};
 type Ask = (usize, Option<i32>);
 
 /// A log that is asked of an engine, and what was asked.
-struct Asked {
+struct TestEngineLog {
     log: CalledLog,
     call: Call,
     runtime: tokio::runtime::Runtime,
@@ -23,13 +23,13 @@ struct Asked {
 }
 
 /// The lines that are shown, and what a client is sent that had all before: how many lines, and how many are lost.
-struct Told {
+struct SeenLines {
     lines: Vec<String>,
     new: Vec<String>,
     dropped: u64,
 }
 
-impl Asked {
+impl TestEngineLog {
     /// Of a container with or without a terminal, by an engine that takes so long.
     fn of(wanted: usize, new: New, tty: bool, pause: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -88,7 +88,7 @@ impl Asked {
     }
 
     /// Reads, and compares with how far it was read before.
-    fn read(&mut self) -> Told {
+    fn read(&mut self) -> SeenLines {
         let before = self.log.position().map(|(_, number)| number);
         let redaction = Redaction::default();
         let reading = self.log.read(&self.call, "0123", &redaction);
@@ -99,7 +99,7 @@ impl Asked {
             let text = |line: String| line.split_once(' ').unwrap().1.to_owned();
             lines.into_iter().map(text).collect()
         };
-        Told {
+        SeenLines {
             lines: texts(lines.json()),
             new: texts(&format!("[{}]", news.json())),
             dropped: news.dropped,
@@ -108,7 +108,7 @@ impl Asked {
 
     /// The texts of new lines; nothing is lost.
     fn news(&mut self) -> String {
-        let Told { new, dropped, .. } = self.read();
+        let SeenLines { new, dropped, .. } = self.read();
         assert_eq!(dropped, 0, "{new:?}");
         new.join(",")
     }
@@ -138,7 +138,7 @@ fn frame(kind: u8, text: &str) -> Vec<u8> {
 
 #[test]
 fn the_first_lines_of_a_silent_container_are_new() {
-    let mut log = Asked::log(5);
+    let mut log = TestEngineLog::log(5);
     assert!(log.read().lines.is_empty());
     log.write(&["00:01 a|", "00:02 b|", "00:02 c|"]);
     assert_eq!(log.news(), "a,b,c");
@@ -150,7 +150,7 @@ fn the_first_lines_of_a_silent_container_are_new() {
 #[test]
 fn as_many_first_lines_as_are_kept_are_new_and_more_are_counted() {
     for (written, dropped) in [(5, 0), (6, 1), (7, 1)] {
-        let mut log = Asked::log(5);
+        let mut log = TestEngineLog::log(5);
         log.read();
         log.write_numbered("00:01", 0..written);
         let told = log.read();
@@ -167,10 +167,10 @@ fn as_many_first_lines_as_are_kept_are_new_and_more_are_counted() {
 
 #[test]
 fn what_is_there_at_first_is_new_for_who_had_nothing() {
-    let mut log = Asked::log(5);
+    let mut log = TestEngineLog::log(5);
     log.write(&["00:01 a|", "00:02 b|"]);
     assert_eq!(log.news(), "a,b");
-    let mut log = Asked::of(5, New::All, false, Duration::ZERO);
+    let mut log = TestEngineLog::of(5, New::All, false, Duration::ZERO);
     log.write_numbered("00:01", 0..9);
     let told = log.read();
     assert_eq!((told.new.len(), told.dropped), (5, 1));
@@ -179,12 +179,12 @@ fn what_is_there_at_first_is_new_for_who_had_nothing() {
 #[test]
 fn the_order_of_arrival_decides_where_the_clock_is_set_back() {
     for pause in [Duration::ZERO, Duration::from_millis(120)] {
-        let mut log = Asked::of(5, New::Nothing, false, pause);
+        let mut log = TestEngineLog::of(5, New::Nothing, false, pause);
         log.write(&["50:00 a|", "50:01 b|"]);
         log.read();
         log.write(&["50:02 c|", "10:00 d|", "10:01 e|"]);
         if !pause.is_zero() {
-            // Asked with a time, it tells nothing of what is older; after a while it is asked without.
+            // TestEngineLog with a time, it tells nothing of what is older; after a while it is asked without.
             assert_eq!(log.news(), "c");
             log.log.pace.all_asked -= ANEW;
             assert_eq!(log.news(), "d,e");
@@ -203,7 +203,7 @@ fn the_order_of_arrival_decides_where_the_clock_is_set_back() {
 
 #[test]
 fn a_clock_of_the_agents_own_that_was_set_back_is_noticed() {
-    let mut log = Asked::of(5, New::Nothing, false, Duration::from_millis(120));
+    let mut log = TestEngineLog::of(5, New::Nothing, false, Duration::from_millis(120));
     log.write(&["50:00 a|"]);
     log.read();
     log.asks();
@@ -217,7 +217,7 @@ fn a_clock_of_the_agents_own_that_was_set_back_is_noticed() {
 
 #[test]
 fn lines_that_are_alike_to_the_second_are_counted() {
-    let mut log = Asked::log(20);
+    let mut log = TestEngineLog::log(20);
     log.write(&["00:01 a|", "00:01 x|", "00:01 x|"]);
     assert_eq!(log.news(), "a,x,x");
     for written in [1, 3, 2, 6] {
@@ -229,7 +229,7 @@ fn lines_that_are_alike_to_the_second_are_counted() {
 
 #[test]
 fn a_log_in_which_nothing_happens_is_asked_for_a_few_messages() {
-    let mut log = Asked::log(50);
+    let mut log = TestEngineLog::log(50);
     log.write_numbered("00:01", 0..300);
     log.read();
     log.asks();
@@ -243,7 +243,7 @@ fn a_log_in_which_nothing_happens_is_asked_for_a_few_messages() {
 fn a_line_without_end_is_cut_and_not_asked_for_again() {
     let long = "x".repeat(16 * 1024);
     for before in [0, 3] {
-        let mut log = Asked::log(5);
+        let mut log = TestEngineLog::log(5);
         log.write_numbered("00:01", 0..before);
         log.read();
         let fragment = format!("00:02 {long}");
@@ -269,11 +269,11 @@ fn a_line_without_end_is_cut_and_not_asked_for_again() {
 
 #[test]
 fn a_line_without_end_that_does_not_repeat_itself_is_one_line() {
-    let mut log = Asked::log(5);
+    let mut log = TestEngineLog::log(5);
     log.write(&["00:01 a|"]);
     log.read();
     let mut fragments = (0..).map(|number| format!("00:02 {number}{}", "x".repeat(16 * 1024)));
-    let mut write = |log: &Asked| {
+    let mut write = |log: &TestEngineLog| {
         for fragment in fragments.by_ref().take(70) {
             log.write(&[&fragment]);
         }
@@ -290,7 +290,7 @@ fn a_line_without_end_that_does_not_repeat_itself_is_one_line() {
 
 #[test]
 fn a_terminals_line_goes_on_where_it_was() {
-    let mut log = Asked::of(5, New::Nothing, true, Duration::ZERO);
+    let mut log = TestEngineLog::of(5, New::Nothing, true, Duration::ZERO);
     log.write(&["00:01 a\r|", "00:02 prompt> "]);
     let told = log.read();
     assert_eq!(
@@ -311,7 +311,7 @@ fn a_terminals_line_goes_on_where_it_was() {
 
 #[test]
 fn a_log_that_was_emptied_says_that_something_is_lost() {
-    let mut log = Asked::log(5);
+    let mut log = TestEngineLog::log(5);
     log.write(&["00:01 a|", "00:02 b|"]);
     log.read();
     log.messages.lock().unwrap().clear();
@@ -323,7 +323,7 @@ fn a_log_that_was_emptied_says_that_something_is_lost() {
 
 #[test]
 fn one_that_rests_goes_on_where_it_was() {
-    let mut log = Asked::log(5);
+    let mut log = TestEngineLog::log(5);
     log.write_numbered("00:01", 0..9);
     log.read();
     log.log.rest();

@@ -23,7 +23,7 @@ const MAX_WAITING: usize = 64;
 
 /// A mount, and the path that leads to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Place {
+pub(super) struct MountPath {
     /// Its number in the table of mounts.
     pub(super) mount: u64,
     pub(super) path: PathBuf,
@@ -31,7 +31,7 @@ pub(super) struct Place {
 
 /// What came of asking.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Answer {
+pub(super) enum StatfsAnswer {
     Full(Full),
     /// It does not count its space.
     NoFigures,
@@ -44,27 +44,27 @@ pub(super) enum Answer {
 #[derive(Default)]
 pub(super) struct Asker {
     /// The last answers, and how long each took.
-    known: HashMap<Place, (Answer, Duration)>,
+    known: HashMap<MountPath, (StatfsAnswer, Duration)>,
     /// None before the first question, and where it was left to a slow file system.
     thread: Option<Thread>,
     /// The questions that wait for an answer, with the moment of each.
-    waiting: HashMap<Place, (Instant, Thread)>,
+    waiting: HashMap<MountPath, (Instant, Thread)>,
     /// Where the next reading begins: at a place that this one had no thread for.
     first: usize,
 }
 
 /// A thread that asks one file system after the other.
 struct Thread {
-    places: Sender<Place>,
-    answers: Receiver<(Answer, Duration)>,
+    places: Sender<MountPath>,
+    answers: Receiver<(StatfsAnswer, Duration)>,
 }
 
 impl Asker {
     /// Asks each of these, and forgets all others. Answers that take long are noted by a later call.
-    pub(super) fn ask(&mut self, places: &[&Place]) {
+    pub(super) fn ask(&mut self, places: &[&MountPath]) {
         let end = Instant::now() + STUCK_AFTER;
         self.collect();
-        let there: HashSet<&Place> = places.iter().copied().collect();
+        let there: HashSet<&MountPath> = places.iter().copied().collect();
         self.known.retain(|place, _| there.contains(place));
         self.first %= places.len().max(1);
         let (before, after) = places.split_at(self.first);
@@ -84,7 +84,7 @@ impl Asker {
     }
 
     /// Asks one, and waits for its answer for a while unless it is known to be slow. False where there is no thread to ask it.
-    fn ask_one(&mut self, place: &Place, patience: Duration) -> bool {
+    fn ask_one(&mut self, place: &MountPath, patience: Duration) -> bool {
         let slow = self
             .known
             .get(place)
@@ -132,9 +132,9 @@ impl Asker {
     }
 
     /// Waits until those have answered that never did before, so that a first reading has them.
-    fn wait_for_new_ones(&mut self, there: &HashSet<&Place>, end: Instant) {
+    fn wait_for_new_ones(&mut self, there: &HashSet<&MountPath>, end: Instant) {
         loop {
-            let is_new = |(place, (asked, _)): (&Place, &(Instant, Thread))| {
+            let is_new = |(place, (asked, _)): (&MountPath, &(Instant, Thread))| {
                 there.contains(place)
                     && !self.known.contains_key(place)
                     && asked.elapsed() < STUCK_AFTER
@@ -149,12 +149,12 @@ impl Asker {
     }
 
     /// The last answer of a place; none where it has never answered.
-    pub(super) fn answer(&self, place: &Place) -> Option<&Answer> {
+    pub(super) fn answer(&self, place: &MountPath) -> Option<&StatfsAnswer> {
         self.known.get(place).map(|(answer, _)| answer)
     }
 
     /// Whether a file system has not answered for so long that it counts as stuck.
-    pub(super) fn is_stuck(&self, place: &Place) -> bool {
+    pub(super) fn is_stuck(&self, place: &MountPath) -> bool {
         let asked = self.waiting.get(place);
         asked.is_some_and(|(asked, _)| asked.elapsed() >= STUCK_AFTER)
     }
@@ -168,12 +168,12 @@ impl Asker {
 impl Thread {
     /// None where the system has no more threads to give.
     fn start() -> Option<Self> {
-        let (places, asked) = channel::<Place>();
+        let (places, asked) = channel::<MountPath>();
         let (answer, answers) = channel();
         let ask = move || {
             for place in asked {
                 let began = Instant::now();
-                let given = ask(&place).unwrap_or_else(Answer::Failed);
+                let given = ask(&place).unwrap_or_else(StatfsAnswer::Failed);
                 if answer.send((given, began.elapsed())).is_err() {
                     return;
                 }
@@ -188,7 +188,7 @@ impl Thread {
 }
 
 /// Asks one. The path is opened first, so that the mount that is looked at is the one that is asked.
-fn ask(place: &Place) -> Result<Answer, Errno> {
+fn ask(place: &MountPath) -> Result<StatfsAnswer, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let file = open(&place.path, flags, Mode::empty())?;
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
@@ -197,12 +197,12 @@ fn ask(place: &Place) -> Result<Answer, Errno> {
         && StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID)
         && stat.stx_mnt_id != place.mount
     {
-        return Ok(Answer::Elsewhere);
+        return Ok(StatfsAnswer::Elsewhere);
     }
     let stat = fstatvfs(&file)?;
     Ok(if stat.f_blocks == 0 {
-        Answer::NoFigures
+        StatfsAnswer::NoFigures
     } else {
-        Answer::Full(Full::of(&stat))
+        StatfsAnswer::Full(Full::of(&stat))
     })
 }
