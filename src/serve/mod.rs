@@ -1,23 +1,25 @@
 //! STAGE 3: connections → authenticated sessions, each fed by the aggregator.
 //!
-//! The `entrance` accepts and turns away, for [`Listener`] and for Prometheus; `handshake` settles who stays, of those for whom
-//! the `lobby` has room; [`ClientSession`] is the only owner of a connection's write side from then on.
+//! `inbound` accepts connections, for [`Listener`] and for Prometheus. `admission` refuses those beyond the limits, of which
+//! `pending`, `tls_handshakes` and `failed_keys` keep account. `handshake` authenticates the others. From then on
+//! [`ClientSession`] is the only owner of a connection's write side.
 
+mod address_prefix;
+mod admission;
 mod connection;
-mod door;
-mod entrance;
+mod failed_keys;
+mod first_input;
 mod handshake;
-mod hello;
 mod inbound;
 mod listener;
-mod lobby;
+mod log_limit;
 mod metrics;
-mod origin;
+mod pending;
 mod session;
-mod throttle;
+mod tls_handshakes;
 
 pub use inbound::BindError;
-pub use listener::{Listener, Subscriptions, Threads};
-pub use lobby::{MOST_WAITING, Room};
+pub use listener::{Listener, Threads};
 pub use metrics::{MOST_SCRAPERS, Metrics};
-pub use session::ClientSession;
+pub use pending::{ConnectionLimits, MAX_PENDING};
+pub use session::{ClientSession, Subscriptions};
