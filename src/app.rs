@@ -26,10 +26,11 @@ use crate::collect::logs::{LogCollector, LogSource};
 use crate::collect::system::{self, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
 use crate::messages::{Reports, StopCollecting, StopPublishing};
+use crate::publish::admission::{ConnectionLimits, MAX_PENDING};
 use crate::publish::http::{MOST_SCRAPERS, Metrics};
 #[cfg(feature = "nats")]
 use crate::publish::nats::NatsPublisher;
-use crate::publish::socket::{Listener, MOST_WAITING, Room, Subscriptions, Threads};
+use crate::publish::socket::{Listener, Subscriptions, Threads};
 use crate::renewal::Renewal;
 #[cfg(feature = "nats")]
 use crate::settings::NatsSettings;
@@ -49,7 +50,7 @@ const FILES_BESIDE_CLIENTS: u64 = 600;
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let files = raise_file_limit();
-    let (room, max_clients) = room_within(files, &settings);
+    let (limits, max_clients) = limits_within(files, &settings);
     let serve = Arc::new(ServeSettings {
         max_clients,
         ..settings.serve.clone()
@@ -60,7 +61,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let listener = Listener::bind(
         Arc::clone(&serve),
         credentials.clone(),
-        room,
+        limits,
         Arc::clone(&reports),
     )?;
     let bind = |port| {
@@ -319,7 +320,7 @@ fn raise_file_limit() -> Option<u64> {
 }
 
 /// How many connections there may be, and how many of them clients: as many as were asked for, or as the open files allow.
-fn room_within(files: Option<u64>, settings: &Settings) -> (Room, usize) {
+fn limits_within(files: Option<u64>, settings: &Settings) -> (ConnectionLimits, usize) {
     let max_clients = settings.serve.max_clients;
     let collect = &settings.collect;
     let scrapers = settings.serve.metrics_port.map_or(0, |_| MOST_SCRAPERS);
@@ -351,11 +352,11 @@ fn room_within(files: Option<u64>, settings: &Settings) -> (Room, usize) {
             "open files suffice"
         );
     }
-    let room = Room {
-        waiting: MOST_WAITING,
-        in_all,
+    let limits = ConnectionLimits {
+        pending: MAX_PENDING,
+        total: in_all,
     };
-    (room, most_clients.min(max_clients))
+    (limits, most_clients.min(max_clients))
 }
 
 /// How many connections there may be, and how many clients, with so many open files, of which so many are kept otherwise.

@@ -3,7 +3,7 @@
 //! `/metrics` has the figures, `/healthz` says that the agent is alive, `/readyz` that it has a recent snapshot.
 
 mod exposition;
-mod patience;
+mod stream;
 
 use std::convert::Infallible;
 use std::io;
@@ -30,21 +30,18 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use super::socket::door::Door;
-use super::socket::entrance::{Entered, Entrance};
-use super::socket::hello::{self, Beginning};
-use super::socket::inbound::BindError;
-use super::socket::lobby::{Room, Seat, Voice};
-use super::socket::origin::Origin;
+use super::admission::first_input::{FirstInput, first_input};
+use super::admission::inbound::{BindError, Inbound};
+use super::admission::{Admission, ConnectionLimits, PendingConnection};
 use crate::messages::{NewestSnapshot, Reports};
 use crate::published::Published;
 use crate::settings::{ApiKeys, Credentials, ServeSettings};
 use exposition::Format;
-use patience::Patience;
+use stream::ScraperStream;
 
-/// How many connections there may be: a scraper has one. Beyond, the one that has been silent for longest makes room.
+/// Limit on connections: a scraper has one. At the limit the oldest silent one is evicted.
 const MOST_CONNECTIONS: usize = 64;
-/// The most permits for connections: those that make room are there for a while yet.
+/// Limit on connections with those that are evicted and not closed yet.
 pub const MOST_SCRAPERS: usize = 2 * MOST_CONNECTIONS;
 /// The most bytes of a request that are kept: its head.
 const LONGEST_HEAD: usize = 16 * 1024;
@@ -58,7 +55,9 @@ const RECENT_BEYOND: Duration = Duration::from_secs(3);
 
 /// The socket for Prometheus.
 pub struct Metrics {
-    entrance: Entrance,
+    inbound: Inbound,
+    /// Not the socket's: wrong tokens block no client, and wrong keys no scraper.
+    admission: Arc<Admission>,
     shared: Arc<Shared>,
 }
 
@@ -66,8 +65,6 @@ pub struct Metrics {
 struct Shared {
     settings: Arc<ServeSettings>,
     credentials: watch::Receiver<Arc<Credentials>>,
-    /// Wrong tokens count here, wrong keys elsewhere.
-    door: Arc<Door>,
     /// Between two snapshots.
     interval: Duration,
     /// What was written last in each format, with the number of the snapshot: it is the same for all who scrape.
@@ -88,18 +85,17 @@ impl Metrics {
         interval: Duration,
         reports: Arc<Reports>,
     ) -> Result<Self, BindError> {
-        let door = Arc::new(Door::new(MOST_SCRAPERS, reports));
-        let room = Room {
-            waiting: MOST_CONNECTIONS,
-            in_all: MOST_CONNECTIONS,
+        // A scraper's connection stays pending: a token authenticates one request.
+        let limits = ConnectionLimits {
+            pending: MOST_CONNECTIONS,
+            total: usize::MAX,
         };
-        let port = (port, "METRICS_PORT");
         Ok(Self {
-            entrance: Entrance::open(port, Arc::clone(&settings), room, Arc::clone(&door))?,
+            inbound: Inbound::open(settings.address, port, "METRICS_PORT")?,
+            admission: Admission::new(Arc::clone(&settings), limits, MOST_SCRAPERS, reports),
             shared: Arc::new(Shared {
                 settings,
                 credentials,
-                door,
                 interval,
                 written: Mutex::default(),
             }),
@@ -111,13 +107,13 @@ impl Metrics {
     /// # Errors
     /// When the kernel does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.entrance.local_addr()
+        self.inbound.local_addr()
     }
 
     /// A permit for each connection that there may be: all are back when there is none.
     #[must_use]
     pub fn permits(&self) -> Arc<Semaphore> {
-        self.shared.door.permits()
+        self.admission.client_permits()
     }
 
     /// Accepts until `stop`, and serves on another thread than those of clients what `newest` has.
@@ -127,36 +123,31 @@ impl Metrics {
         thread: ArbiterHandle,
         stop: CancellationToken,
     ) {
-        // Nobody gives up a seat and stays.
-        while let Some(entered) = self.entrance.next(|| 0, &stop).await {
-            let Entered {
-                stream,
-                peer,
-                origin,
-                seat,
-            } = entered;
-            let door = &self.shared.door;
-            // At once: there are so few seats that a crowd would have them all before the other thread gets to any.
-            seat.voice().is_waited_for(true);
-            // Those who were asked to make room may not have left yet.
-            let Some(permit) = door.admit() else {
-                door.refused(peer, &"too many scrapers");
+        while let Some((stream, mut pending)) = self.inbound.next(&self.admission, &stop).await {
+            // At once: busy connections would reach the limit before their thread runs.
+            pending.start();
+            pending.state.set_silent(true);
+            // Evicted connections may not be closed yet.
+            let Some(permit) = self.admission.client_permit() else {
+                self.admission.refused(pending.peer, &"too many scrapers");
                 continue;
             };
             let connection = Scraper {
                 shared: Arc::clone(&self.shared),
                 newest: newest.clone(),
-                peer,
-                origin,
+                pending,
             };
             let stop = stop.clone();
             thread.spawn(async move {
                 let ended = match TcpStream::from_std(stream) {
-                    Ok(stream) => connection.serve(stream, &seat, &stop).await,
+                    Ok(stream) => connection.serve(stream, &stop).await,
                     Err(error) => Err(error.to_string()),
                 };
                 if let Err(reason) = ended {
-                    connection.shared.door.refused(peer, &reason);
+                    let PendingConnection {
+                        admission, peer, ..
+                    } = &connection.pending;
+                    admission.refused(*peer, &reason);
                 }
                 drop(permit);
             });
@@ -168,51 +159,32 @@ impl Metrics {
 struct Scraper {
     shared: Arc<Shared>,
     newest: Recipient<NewestSnapshot>,
-    peer: SocketAddr,
-    origin: Origin,
+    pending: PendingConnection,
 }
 
 impl Scraper {
-    /// Serves it to its end: until its seat is needed by others, or the agent stops. An error says why it was refused.
-    async fn serve(
-        &self,
-        stream: TcpStream,
-        seat: &Seat,
-        stop: &CancellationToken,
-    ) -> Result<(), String> {
-        let Shared {
-            settings,
-            credentials,
-            door,
-            ..
-        } = &*self.shared;
-        let voice = seat.voice();
-        let tls = credentials.borrow().tls.clone();
+    /// Serves the connection until it ends, is evicted, or the agent stops. An error says why it was refused.
+    async fn serve(&self, stream: TcpStream, stop: &CancellationToken) -> Result<(), String> {
+        let auth_timeout = self.shared.settings.auth_timeout;
+        let admission = &self.pending.admission;
+        let tls = self.shared.credentials.borrow().tls.clone();
         let serving = async {
             let Some(tls) = tls else {
-                self.converse(stream, voice, stop).await;
+                self.converse(stream, stop).await;
                 return Ok(());
             };
-            // Silent connections take no turn. It is they that make room for others.
-            let hello = async {
-                let beginning = hello::first_byte(&stream, || ()).await;
-                if beginning == Beginning::Bytes {
-                    let _ = hello::whole_hello(&stream, || ()).await;
-                }
-                beginning
-            };
-            match timeout(settings.auth_timeout, hello).await {
-                Ok(Beginning::Bytes) => {}
-                Ok(Beginning::End) => {
-                    door.closed_early(self.peer);
+            match timeout(auth_timeout, first_input(&stream, true, || ())).await {
+                Ok(Ok(FirstInput::End)) => {
+                    admission.closed_early(self.pending.peer);
                     return Ok(());
                 }
+                Ok(_) => {}
                 Err(_) => return Err("TLS handshake not completed in time".to_owned()),
             }
             let handshake = TlsAcceptor::from(tls.server).accept(stream);
-            let in_turn = door.in_turn(timeout(settings.auth_timeout, handshake));
-            match in_turn.await {
-                Some(Ok(Ok(stream))) => self.converse(stream, voice, stop).await,
+            let handshake = timeout(auth_timeout, handshake);
+            match admission.tls_handshakes().run(handshake).await {
+                Some(Ok(Ok(stream))) => self.converse(stream, stop).await,
                 Some(Ok(Err(error))) => return Err(format!("TLS handshake failed: {error}")),
                 Some(Err(_)) | None => {
                     return Err("TLS handshake not completed in time".to_owned());
@@ -222,22 +194,24 @@ impl Scraper {
         };
         tokio::select! {
             ended = Box::pin(serving) => ended,
-            () = seat.needed() => {
-                debug!("connection of a scraper ended: others need its seat");
+            () = self.pending.state.evicted() => {
+                debug!("connection of a scraper evicted");
                 Ok(())
             }
         }
     }
 
     /// Answers requests, one after the other.
-    async fn converse<S>(&self, stream: S, voice: Arc<Voice>, stop: &CancellationToken)
+    async fn converse<S>(&self, stream: S, stop: &CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let answering =
             service_fn(async |request| Ok::<_, Infallible>(self.answer(&request).await));
-        let stream = Patience::new(stream, voice, self.shared.settings.write_timeout);
-        let ended_unheard = stream.ended_unheard();
+        let write_timeout = self.shared.settings.write_timeout;
+        let state = Arc::clone(&self.pending.state);
+        let stream = ScraperStream::new(stream, state, write_timeout);
+        let closed_early = stream.closed_early();
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE)
@@ -251,10 +225,10 @@ impl Scraper {
                 connection.await
             }
         };
-        if ended_unheard.load(Ordering::Relaxed) {
-            self.shared.door.closed_early(self.peer);
+        if closed_early.load(Ordering::Relaxed) {
+            self.pending.admission.closed_early(self.pending.peer);
         }
-        // Who leaves between two requests, or says nothing in time, has done nothing wrong.
+        // A scraper may leave between two requests, or be idle for too long.
         if let Err(error) = ended {
             debug!(%error, "connection of a scraper ended");
         }
@@ -297,22 +271,22 @@ impl Scraper {
 
     /// Whether a scraper has shown a token, where one is asked for.
     fn is_allowed(&self, headers: &HeaderMap) -> bool {
-        let Shared {
-            credentials, door, ..
-        } = &*self.shared;
-        let credentials = credentials.borrow().clone();
+        let credentials = self.shared.credentials.borrow().clone();
         let Some(tokens) = &credentials.metrics_tokens else {
             return true;
         };
         let Some(shown) = headers.get(AUTHORIZATION) else {
             return false;
         };
-        // It may have been open before so many came.
-        let is_right = !door.is_closed(self.origin) && is_one_of(tokens, shown.as_bytes());
+        let PendingConnection {
+            admission, prefix, ..
+        } = &self.pending;
+        // The connection may have been open before the block.
+        let is_right = !admission.is_blocked(*prefix) && is_one_of(tokens, shown.as_bytes());
         if is_right {
-            door.right_key(self.origin);
+            admission.right_key(*prefix);
         } else {
-            door.wrong_key(self.origin);
+            admission.wrong_key(*prefix);
         }
         is_right
     }
@@ -406,7 +380,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::exposition::Format;
-    use super::{Door, MOST_SCRAPERS, Origin, Scraper, Shared, is_one_of};
+    use super::{Admission, ConnectionLimits, MOST_SCRAPERS, Scraper, Shared, is_one_of};
     use crate::messages::NewestSnapshot;
     use crate::model::{LogSample, Snapshot};
     use crate::published::Published;
@@ -433,21 +407,26 @@ mod tests {
         }
     }
 
-    fn scraper(aggregator: Aggregator) -> Scraper {
+    async fn scraper(aggregator: Aggregator) -> Scraper {
         let variables = [("API_KEY", "0123456789abcdef")];
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
         let settings = Settings::from_env(variables.into_iter()).unwrap();
+        let serve = Arc::new(settings.serve);
+        let limits = ConnectionLimits {
+            pending: 2,
+            total: usize::MAX,
+        };
+        let admission = Admission::new(Arc::clone(&serve), limits, MOST_SCRAPERS, Arc::default());
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         Scraper {
+            pending: admission.admit(peer).await.unwrap(),
             shared: Arc::new(Shared {
-                settings: Arc::new(settings.serve),
+                settings: serve,
                 credentials: watch::channel(Arc::new(settings.credentials)).1,
-                door: Arc::new(Door::new(MOST_SCRAPERS, Arc::default())),
                 interval: Duration::from_secs(5),
                 written: Mutex::default(),
             }),
             newest: aggregator.start().recipient(),
-            peer: SocketAddr::from(([127, 0, 0, 1], 1)),
-            origin: Origin::of([127, 0, 0, 1].into()),
         }
     }
 
@@ -467,7 +446,7 @@ mod tests {
     }
 
     async fn statuses(aggregator: Aggregator) -> [u16; 3] {
-        let scraper = scraper(aggregator);
+        let scraper = scraper(aggregator).await;
         let mut statuses = [0; 3];
         for (status, path) in statuses.iter_mut().zip(["/healthz", "/readyz", "/metrics"]) {
             let request = Request::get(path).body(()).unwrap();
@@ -489,7 +468,7 @@ mod tests {
 
     #[actix::test]
     async fn a_snapshot_is_written_once_in_each_format() {
-        let scraper = scraper(Aggregator::Hangs);
+        let scraper = scraper(Aggregator::Hangs).await;
         let written =
             |seq, format| -> Bytes { scraper.shared.written(&published(1, seq), format).unwrap() };
         let first = written(1, Format::Classic);

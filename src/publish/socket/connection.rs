@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::hello::{self, Beginning};
-use super::lobby::Voice;
+use crate::publish::admission::PendingState;
+use crate::publish::admission::first_input::{FirstInput, first_input};
 use crate::published::{EncodedSnapshot, LineEnd};
 
 /// A connection that may move from one thread to another.
@@ -25,10 +25,10 @@ pub(super) struct Socket {
     stream: Stream,
     /// How many bytes the kernel has taken.
     written: u64,
-    /// Until its client has shown a key.
-    voice: Option<Arc<Voice>>,
-    /// How much it has sent until then.
-    unproven: usize,
+    /// Until the client has authenticated.
+    pending: Option<Arc<PendingState>>,
+    /// Bytes received while pending.
+    received: usize,
 }
 
 enum Stream {
@@ -37,9 +37,9 @@ enum Stream {
     Bare(Option<std::net::TcpStream>),
 }
 
-/// How much a client may send before it has shown a key, in bytes: a hello, its certificates and the key fit, and rustls
-/// keeps as much until it understands it.
-const MOST_UNPROVEN: usize = 32 * 1024;
+/// Limit on the bytes that a pending client may send. A ClientHello, certificates and the key fit. rustls buffers as much of an
+/// incomplete message.
+const MAX_PENDING_BYTES: usize = 32 * 1024;
 /// How often is read in a row, at most: one that sends without end is written to as well.
 const READS: usize = 8;
 
@@ -150,18 +150,18 @@ impl Connection {
 }
 
 impl Socket {
-    /// One that no runtime has registered yet. Until it is moved to another, it takes note of whether its client speaks.
-    pub(super) fn new(stream: std::net::TcpStream, voice: Arc<Voice>) -> Self {
+    /// A pending connection's socket, not registered with a runtime yet. Until it is detached it updates the state.
+    pub(super) fn new(stream: std::net::TcpStream, pending: Arc<PendingState>) -> Self {
         Self {
             stream: Stream::Bare(Some(stream)),
             written: 0,
-            voice: Some(voice),
-            unproven: 0,
+            pending: Some(pending),
+            received: 0,
         }
     }
 
     fn detach(&mut self) -> io::Result<()> {
-        self.voice = None;
+        self.pending = None;
         if let Stream::Registered(stream) = std::mem::replace(&mut self.stream, Stream::Bare(None))
         {
             self.stream = Stream::Bare(Some(stream.into_std()?));
@@ -177,22 +177,20 @@ impl Socket {
         Ok(())
     }
 
-    /// Waits until there is something to read, or the end. Of TLS it waits for the whole hello.
-    pub(super) async fn heard(&mut self, is_tls: bool) -> io::Result<Beginning> {
+    /// Waits for the first input.
+    pub(super) async fn first_input(&self, is_tls: bool) -> io::Result<FirstInput> {
         let Stream::Registered(stream) = &self.stream else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let is_waited_for = |waited_for| {
-            if let Some(voice) = &self.voice {
-                voice.is_waited_for(waited_for);
-            }
-        };
-        let beginning = hello::first_byte(stream, || is_waited_for(true)).await;
-        if is_tls && beginning == Beginning::Bytes {
-            hello::whole_hello(stream, || is_waited_for(true)).await?;
+        let input = first_input(stream, is_tls, || self.set_silent(true)).await?;
+        self.set_silent(false);
+        Ok(input)
+    }
+
+    fn set_silent(&self, is_silent: bool) {
+        if let Some(pending) = &self.pending {
+            pending.set_silent(is_silent);
         }
-        is_waited_for(false);
-        Ok(beginning)
     }
 
     /// Whether the peer has closed its sending side, as far as the runtime knows.
@@ -228,13 +226,10 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = self.registered()?.poll_read(cx, buf);
-        if let Some(voice) = &self.voice {
-            match &read {
-                Poll::Pending => voice.is_waited_for(true),
-                Poll::Ready(_) => voice.is_waited_for(false),
-            }
-            self.unproven += buf.filled().len() - before;
-            if self.unproven > MOST_UNPROVEN {
+        self.set_silent(read.is_pending());
+        if self.pending.is_some() {
+            self.received += buf.filled().len() - before;
+            if self.received > MAX_PENDING_BYTES {
                 return Poll::Ready(Err(io::Error::other("too much before a key")));
             }
         }

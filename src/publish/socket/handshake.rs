@@ -1,4 +1,4 @@
-//! From an accepted connection to a session: TLS, then the key.
+//! From a pending connection to a session: TLS, then the key.
 
 use std::io;
 use std::sync::Arc;
@@ -7,54 +7,48 @@ use std::time::Duration;
 use actix_rt::ArbiterHandle;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use zeroize::Zeroizing;
 
 use super::connection::{Connection, Socket};
-use super::door::Door;
-use super::hello::Beginning;
-use super::listener::{Subscriptions, Visit};
-use super::lobby::Voice;
-use super::origin::Origin;
-use super::session::{Client, ClientSession};
+use super::session::{Client, ClientSession, Subscriptions};
+use crate::messages::ClientId;
 use crate::model::Options;
+use crate::publish::admission::PendingConnection;
+use crate::publish::admission::first_input::FirstInput;
 use crate::settings::{ApiKeys, Credentials, ServeSettings, Tls};
 
-/// The most that a client may send before its line ends.
+/// Limit on a client's first line.
 const LONGEST_LINE: usize = 4096;
-/// The answer to a client that may not stay.
+/// The answer to a client that is refused.
 const UNAUTHORIZED: &[u8] = b"Unauthorized\n";
 /// How long a refused client may take to read its answer, and how much more it may send: a
 /// connection that is closed with bytes unread is reset, and the answer lost.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
 /// How much of a line is encrypted ahead of what the kernel takes, in bytes: two records. More is memory for every client
-/// that reads slowly, fewer are more calls for everybody.
+/// that reads slowly, fewer are more calls for every client.
 const ENCRYPTED_AHEAD: usize = 32 * 1024;
 
-/// A connection that has been accepted, and nothing else.
-pub(super) struct Newcomer {
+/// Authenticates one pending connection.
+pub(super) struct Handshake {
+    pub(super) client: ClientId,
     pub(super) stream: std::net::TcpStream,
-    pub(super) visit: Visit,
+    pub(super) pending: PendingConnection,
+    pub(super) settings: Arc<ServeSettings>,
     pub(super) credentials: watch::Receiver<Arc<Credentials>>,
-    pub(super) door: Arc<Door>,
+    pub(super) subscriptions: Subscriptions,
+    /// The thread of the session.
+    pub(super) serving: ArbiterHandle,
 }
 
-/// The name of a client's key, and what it asks for.
-type Shown = (Arc<str>, Options);
+/// The name of a client's key, and the client's options.
+type Login = (Arc<str>, Options);
 
-/// What a client has shown, and what it asks for.
-struct Greeting {
-    connection: Connection,
-    /// The name of its key.
-    key: Arc<str>,
-    options: Options,
-}
-
-/// Why a client may not stay.
+/// Why a client is refused.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("wrong key")]
@@ -62,11 +56,11 @@ enum Refusal {
     #[error("{0}")]
     Options(String),
     #[error("too many wrong keys")]
-    Closed,
+    Blocked,
     #[error("too many clients")]
     Full,
     #[error("no key yet, and others wait")]
-    Displaced,
+    Evicted,
     #[error("line over {LONGEST_LINE} bytes")]
     TooLong,
     #[error("no complete line")]
@@ -84,7 +78,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// What the client is told, where there is one.
+    /// The answer to the client, if it gets one.
     fn answer(&self) -> Option<Vec<u8>> {
         match self {
             Self::WrongKey | Self::TooLong | Self::Incomplete | Self::Late => {
@@ -95,9 +89,9 @@ impl Refusal {
             Self::Options(error) => {
                 Some(format!("{}\n", serde_json::json!({ "error": error })).into_bytes())
             }
-            Self::Closed
+            Self::Blocked
             | Self::Full
-            | Self::Displaced
+            | Self::Evicted
             | Self::Tls(_)
             | Self::TlsLate
             | Self::Lost(_) => None,
@@ -105,170 +99,156 @@ impl Refusal {
     }
 }
 
-/// Settles whether a newcomer stays, and hands it to the thread of its session if so.
-pub(super) async fn greet(
-    newcomer: Newcomer,
-    settings: &ServeSettings,
-    subscriptions: Subscriptions,
-    sessions: &ArbiterHandle,
-    stop: CancellationToken,
-) {
-    let Newcomer {
-        stream,
-        visit,
-        credentials,
-        door,
-    } = newcomer;
-    let Visit {
-        peer,
-        origin,
-        client,
-        seat,
-    } = visit;
-    let doorkeeper = Doorkeeper {
-        credentials: &credentials,
-        door: &door,
-        origin,
-        patience: settings.auth_timeout,
-    };
-    let greeting = tokio::select! {
-        biased;
-        greeting = doorkeeper.let_in(stream, seat.voice()) => greeting,
-        () = seat.needed() => Err(Refusal::Displaced),
-        // Nobody was promised anything yet.
-        () = stop.cancelled() => return,
-    };
-    let admitted = greeting.and_then(|greeting| {
-        let permit = door.admit().ok_or(Refusal::Full)?;
-        Ok((greeting, permit))
-    });
-    match admitted {
-        Ok((greeting, permit)) => {
-            drop(seat);
-            info!(client, %peer, key = %greeting.key, "client connected");
-            let client = Client {
-                connection: greeting.connection,
-                id: client,
-                peer,
-                options: greeting.options,
-                write_timeout: settings.write_timeout,
-                subscriptions,
-                _permit: permit,
-            };
-            sessions.spawn(async { ClientSession::begin(client) });
+impl Handshake {
+    /// Authenticates the client, and starts its session on the session's thread.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let Self {
+            client,
+            stream,
+            mut pending,
+            settings,
+            credentials,
+            subscriptions,
+            serving,
+        } = self;
+        pending.start();
+        let authenticator = Authenticator {
+            credentials: &credentials,
+            pending: &pending,
+            timeout: settings.auth_timeout,
+        };
+        let authenticated = tokio::select! {
+            biased;
+            authenticated = authenticator.run(stream) => authenticated,
+            () = pending.state.evicted() => Err(Refusal::Evicted),
+            // A pending client was promised nothing.
+            () = stop.cancelled() => return,
+        };
+        let admitted = authenticated.and_then(|authenticated| {
+            let permit = pending.admission.client_permit().ok_or(Refusal::Full)?;
+            Ok((authenticated, permit))
+        });
+        let peer = pending.peer;
+        match admitted {
+            Ok(((connection, (key, options)), permit)) => {
+                drop(pending);
+                info!(client, %peer, %key, "client connected");
+                let client = Client {
+                    connection,
+                    id: client,
+                    peer,
+                    options,
+                    write_timeout: settings.write_timeout,
+                    subscriptions,
+                    _permit: permit,
+                };
+                serving.spawn(async { ClientSession::begin(client) });
+            }
+            Err(Refusal::ClosedEarly) => pending.admission.closed_early(peer),
+            Err(refusal) => pending.admission.refused(peer, &refusal),
         }
-        Err(Refusal::ClosedEarly) => door.closed_early(peer),
-        Err(refusal) => door.refused(peer, &refusal),
     }
 }
 
-/// What it takes to settle who stays.
-struct Doorkeeper<'d> {
-    credentials: &'d watch::Receiver<Arc<Credentials>>,
-    door: &'d Door,
-    origin: Origin,
-    /// From the first byte to the end of the key's line.
-    patience: Duration,
+struct Authenticator<'a> {
+    credentials: &'a watch::Receiver<Arc<Credentials>>,
+    pending: &'a PendingConnection,
+    /// From accept to the end of the key's line. Waiting for other TLS handshakes does not count.
+    timeout: Duration,
 }
 
-impl Doorkeeper<'_> {
-    /// TLS, where it is on, and the key.
-    async fn let_in(
-        &self,
-        stream: std::net::TcpStream,
-        voice: Arc<Voice>,
-    ) -> Result<Greeting, Refusal> {
-        let mut socket = Socket::new(stream, voice);
+impl Authenticator<'_> {
+    /// The TLS handshake, if TLS is on, and the key.
+    async fn run(&self, stream: std::net::TcpStream) -> Result<(Connection, Login), Refusal> {
+        let mut socket = Socket::new(stream, Arc::clone(&self.pending.state));
         socket.attach()?;
-        let began = tokio::time::Instant::now();
+        let deadline = Instant::now() + self.timeout;
         let tls = self.credentials.borrow().tls.clone();
-        // A connection that says nothing costs no more than this.
-        let heard = timeout(self.patience, socket.heard(tls.is_some())).await;
-        let patience = self.patience.saturating_sub(began.elapsed());
-        match heard {
-            Ok(Ok(Beginning::End)) if tls.is_some() => return Err(Refusal::ClosedEarly),
+        let input = timeout_at(deadline, socket.first_input(tls.is_some())).await;
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        match input {
+            Ok(Ok(FirstInput::End)) if tls.is_some() => return Err(Refusal::ClosedEarly),
             Err(_) if tls.is_some() => return Err(Refusal::TlsLate),
             Ok(Err(error)) => return Err(Refusal::Lost(error)),
             _ => {}
         }
-        let greeting = match tls {
-            None => Box::pin(self.plain(socket, patience)).await,
+        // Boxed, so that a connection without input costs no more than the above.
+        let (mut connection, login) = match tls {
+            None => Box::pin(self.plain(socket, remaining)).await?,
             Some(tls) => {
-                let handshake = Box::pin(self.tls(&tls, socket, patience));
-                let in_turn = self.door.in_turn(handshake).await;
-                in_turn.unwrap_or(Err(Refusal::Displaced))
+                let handshake = Box::pin(self.tls(&tls, socket, remaining));
+                let handshakes = self.pending.admission.tls_handshakes();
+                let done = handshakes.run(handshake).await;
+                done.unwrap_or(Err(Refusal::Evicted))?
             }
         };
-        let (mut connection, (key, options)) = greeting?;
         connection.detach()?;
-        Ok(Greeting {
-            connection,
-            key,
-            options,
-        })
+        Ok((connection, login))
     }
 
     async fn plain(
         &self,
         mut socket: Socket,
-        patience: Duration,
-    ) -> Result<(Connection, Shown), Refusal> {
-        let shown = self.authenticate(&mut socket, patience).await?;
-        Ok((Connection::Plain(socket), shown))
+        remaining: Duration,
+    ) -> Result<(Connection, Login), Refusal> {
+        let deadline = Instant::now() + remaining;
+        let login = self.login(&mut socket, deadline).await?;
+        Ok((Connection::Plain(socket), login))
     }
 
     async fn tls(
         &self,
         tls: &Tls,
         socket: Socket,
-        patience: Duration,
-    ) -> Result<(Connection, Shown), Refusal> {
-        // Its answer to the agent's part can no longer come, so that is not worth a signature: it may have waited for long.
+        remaining: Duration,
+    ) -> Result<(Connection, Login), Refusal> {
+        // The peer may have closed while it waited for a permit. The handshake cannot complete, so it is not worth a signature.
         if socket.is_closed() {
             return Err(Refusal::Tls(io::ErrorKind::UnexpectedEof.into()));
         }
-        let started = tokio::time::Instant::now();
+        let deadline = Instant::now() + remaining;
         let handshake = TlsAcceptor::from(Arc::clone(&tls.server))
             .accept_with(socket, |tls| tls.set_buffer_limit(Some(ENCRYPTED_AHEAD)));
-        let mut stream = match timeout(patience, handshake).await {
+        let mut stream = match timeout_at(deadline, handshake).await {
             Ok(stream) => stream.map_err(Refusal::Tls)?,
             Err(_) => return Err(Refusal::TlsLate),
         };
-        let left = patience.saturating_sub(started.elapsed());
-        let shown = self.authenticate(&mut stream, left).await?;
-        Ok((Connection::Tls(Box::new(stream)), shown))
+        let login = self.login(&mut stream, deadline).await?;
+        Ok((Connection::Tls(Box::new(stream)), login))
     }
 
-    /// Reads the key and what the client asks for; yields the key's name. A client that does not send a right key in time
-    /// gets the answer and time to read it.
-    async fn authenticate<S>(&self, stream: &mut S, within: Duration) -> Result<Shown, Refusal>
+    /// Reads the key and the options. A client that sends no right key by the deadline gets the answer and time to read it.
+    async fn login<S>(&self, stream: &mut S, deadline: Instant) -> Result<Login, Refusal>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let verdict = match timeout(within, read_line(stream)).await {
-            // It may have been open before so many came.
-            Ok(Ok(_)) if self.door.is_closed(self.origin) => Err(Refusal::Closed),
-            Ok(Ok(line)) => settle(&self.credentials.borrow().keys, &line),
+        let PendingConnection {
+            admission, prefix, ..
+        } = self.pending;
+        let login = match timeout_at(deadline, read_line(stream)).await {
+            // The connection may have been open before the block.
+            Ok(Ok(_)) if admission.is_blocked(*prefix) => Err(Refusal::Blocked),
+            Ok(Ok(line)) => verify(&self.credentials.borrow().keys, &line),
             Ok(Err(refusal)) => Err(refusal),
             Err(_) => Err(Refusal::Late),
         };
-        // Before the answer, for which a guesser need not wait.
-        match &verdict {
-            Ok(_) | Err(Refusal::Options(_)) => self.door.right_key(self.origin),
-            Err(Refusal::WrongKey | Refusal::TooLong) => self.door.wrong_key(self.origin),
+        // Before the answer: a guesser need not wait for that.
+        match &login {
+            Ok(_) | Err(Refusal::Options(_)) => admission.right_key(*prefix),
+            Err(Refusal::WrongKey | Refusal::TooLong) => admission.wrong_key(*prefix),
             Err(_) => {}
         }
-        if let Err(refusal) = &verdict
+        if let Err(refusal) = &login
             && let Some(answer) = refusal.answer()
         {
-            let _ = timeout(LINGER, dismiss(stream, &answer)).await;
+            let _ = timeout(LINGER, send_answer(stream, &answer)).await;
         }
-        verdict
+        login
     }
 }
 
-/// Whether a client's line is one of the keys, which, and what the client asks for after it.
-fn settle(keys: &ApiKeys, line: &[u8]) -> Result<Shown, Refusal> {
+/// Finds the key of a client's line, and parses the options after it.
+fn verify(keys: &ApiKeys, line: &[u8]) -> Result<Login, Refusal> {
     // A key has no white space in it.
     let (candidate, options) = match line.iter().position(|byte| *byte == b' ') {
         Some(space) => (&line[..space], Some(&line[space + 1..])),
@@ -280,8 +260,8 @@ fn settle(keys: &ApiKeys, line: &[u8]) -> Result<Shown, Refusal> {
     Ok((Arc::clone(key.name()), options))
 }
 
-/// The client's first line without its end, wiped when it is dropped; what follows it is left out, as all that a client
-/// sends later is.
+/// Reads the client's first line, without its end. The line is wiped when it is dropped. Bytes after it are ignored, as is all
+/// that a client sends later.
 async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     let mut line = Zeroizing::new(Vec::with_capacity(128));
     let mut searched = 0;
@@ -327,8 +307,8 @@ fn is_end(error: &io::Error) -> bool {
     )
 }
 
-/// Says that the client may not stay, and lets it read that.
-async fn dismiss<S: AsyncRead + AsyncWrite + Unpin>(
+/// Sends the answer to a refused client, and waits until it has read that.
+async fn send_answer<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     answer: &[u8],
 ) -> io::Result<()> {
@@ -348,7 +328,7 @@ async fn dismiss<S: AsyncRead + AsyncWrite + Unpin>(
 
 #[cfg(test)]
 mod tests {
-    use super::{LONGEST_LINE, Refusal, read_line, settle};
+    use super::{LONGEST_LINE, Refusal, read_line, verify};
     use crate::settings::{ApiKey, ApiKeys};
 
     async fn line(sent: &[&[u8]]) -> Result<Vec<u8>, Refusal> {
@@ -411,7 +391,7 @@ mod tests {
             let pieces = [head, tail];
             let line = runtime.block_on(read_line(&mut tokio_test_stream(&pieces)));
             if let Ok(line) = line
-                && settle(&keys, &line).is_ok()
+                && verify(&keys, &line).is_ok()
             {
                 assert!(bytes.starts_with(b"0123456789abcdef"));
             }

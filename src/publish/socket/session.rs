@@ -8,13 +8,12 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use actix::fut::ActorFuture;
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Running};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, Running};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use tracing::info;
 
 use super::connection::{Connection, Outgoing};
-use super::listener::Subscriptions;
 use crate::messages::{CatchUp, ClientId, Delivery, Subscribe, Unsubscribe};
 use crate::model::Options;
 use crate::published::{EncodedSnapshot, Since};
@@ -28,7 +27,18 @@ const HALF_CLOSED_LOOK: Duration = Duration::from_secs(1);
 const STOPPING: &str = "agent stopping";
 const CUT_OFF: &str = "agent stopping, client did not finish reading in time";
 
-/// A client that has been let in, and what it asked for.
+/// The aggregator's addresses, for sessions.
+#[derive(Clone)]
+pub struct Subscriptions {
+    /// Adds a session.
+    pub subscribe: Recipient<Subscribe>,
+    /// Sends a session what it missed.
+    pub catch_up: Recipient<CatchUp>,
+    /// Removes a session.
+    pub unsubscribe: Recipient<Unsubscribe>,
+}
+
+/// A client that has authenticated, and its options.
 pub(super) struct Client {
     pub(super) connection: Connection,
     pub(super) id: ClientId,
@@ -213,13 +223,13 @@ impl ClientSession {
     /// Waits for the client to accept more: it has so long for anything at all.
     fn stall(&mut self, cx: &mut std::task::Context<'_>) -> Result<(), &'static str> {
         let written = self.client.connection.written();
-        let patience = self.client.write_timeout;
+        let timeout = self.client.write_timeout;
         let (accepted, end) = self
             .stalled
-            .get_or_insert_with(|| (written, Box::pin(sleep(patience))));
+            .get_or_insert_with(|| (written, Box::pin(sleep(timeout))));
         if *accepted != written {
             *accepted = written;
-            let anew = tokio::time::Instant::now() + patience;
+            let anew = tokio::time::Instant::now() + timeout;
             end.as_mut().reset(anew);
         }
         match end.as_mut().poll(cx) {

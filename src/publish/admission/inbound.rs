@@ -1,14 +1,17 @@
-//! A listening socket: opening it, and accepting whatever happens.
+//! A listening socket: it is opened, and accepts connections whatever happens.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::{Admission, PendingConnection};
 use crate::backoff::Backoff;
 
 /// Connections that the kernel keeps until they are accepted (it has a bound of its own, too).
@@ -95,9 +98,31 @@ impl Inbound {
         self.socket.local_addr()
     }
 
-    /// The next connection, and where it comes from: an IPv4 address as such. Where there are no resources for one it waits
-    /// until there are.
-    pub(in crate::publish) async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+    /// Returns the next connection that is admitted, off the runtime that accepted it: a registered socket cannot move to another
+    /// runtime. Logs those that are refused. Returns none once `stop` is cancelled.
+    pub(in crate::publish) async fn next(
+        &mut self,
+        admission: &Arc<Admission>,
+        stop: &CancellationToken,
+    ) -> Option<(std::net::TcpStream, PendingConnection)> {
+        stop.run_until_cancelled(async {
+            loop {
+                let (stream, peer) = self.accept().await;
+                match admission.admit(peer).await {
+                    Ok(pending) => match configured(stream) {
+                        Ok(stream) => return (stream, pending),
+                        Err(error) => admission.refused(peer, &error),
+                    },
+                    Err(reason) => admission.refused(peer, &reason),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Returns the next connection and its peer, whose IPv4 address is not mapped. Without resources for a connection it waits
+    /// until there are some.
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
         loop {
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
@@ -118,7 +143,7 @@ impl Inbound {
 }
 
 /// A connection as it is to be served, off the runtime that accepted it.
-pub(in crate::publish) fn configured(stream: TcpStream) -> io::Result<std::net::TcpStream> {
+fn configured(stream: TcpStream) -> io::Result<std::net::TcpStream> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
     socket.set_tcp_notsent_lowat(TAKEN_AHEAD)?;

@@ -1,4 +1,4 @@
-//! A scraper's connection that is not waited for without end.
+//! A scraper's stream, with a write timeout.
 
 use std::io;
 use std::pin::Pin;
@@ -10,57 +10,56 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::publish::socket::lobby::Voice;
+use crate::publish::admission::PendingState;
 
-/// Takes note of whether its peer is waited for, and ends where that accepts nothing for so long.
-pub(super) struct Patience<S> {
+/// Updates the connection's state, and fails once the peer has accepted nothing for the timeout.
+pub(super) struct ScraperStream<S> {
     stream: S,
-    voice: Arc<Voice>,
-    most: Duration,
-    /// While the peer accepts nothing.
+    state: Arc<PendingState>,
+    write_timeout: Duration,
+    /// Set while the peer accepts nothing.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// Whether the peer has sent anything.
-    heard: bool,
-    ended_unheard: Arc<AtomicBool>,
+    received: bool,
+    closed_early: Arc<AtomicBool>,
 }
 
-impl<S> Patience<S> {
-    pub(super) fn new(stream: S, voice: Arc<Voice>, most: Duration) -> Self {
+impl<S> ScraperStream<S> {
+    pub(super) fn new(stream: S, state: Arc<PendingState>, write_timeout: Duration) -> Self {
         Self {
             stream,
-            voice,
-            most,
+            state,
+            write_timeout,
             stalled: None,
-            heard: false,
-            ended_unheard: Arc::default(),
+            received: false,
+            closed_early: Arc::default(),
         }
     }
 
-    /// Becomes true where the peer ends the connection before it has sent anything.
-    pub(super) fn ended_unheard(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.ended_unheard)
+    /// Becomes true if the peer closes the connection before it has sent anything.
+    pub(super) fn closed_early(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.closed_early)
     }
 
-    /// What came of an attempt to write.
+    /// Applies the timeout to the result of a write.
     fn written<T>(
         &mut self,
-        attempt: Poll<io::Result<T>>,
+        result: Poll<io::Result<T>>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
-        if attempt.is_ready() {
+        if result.is_ready() {
             self.stalled = None;
-            return attempt;
+            return result;
         }
-        // Whoever accepts a little now and then is a peer that others would wait for.
-        self.voice.is_waited_for(true);
-        let most = self.most;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(most)));
+        // A peer that reads a little now and then does not time out, but may be evicted.
+        self.state.set_silent(true);
+        let timeout = self.write_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ScraperStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -68,24 +67,24 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if !self.heard && read.is_ready() {
-            self.heard = buffer.filled().len() > before;
-            self.ended_unheard.store(!self.heard, Ordering::Relaxed);
+        if !self.received && read.is_ready() {
+            self.received = buffer.filled().len() > before;
+            self.closed_early.store(!self.received, Ordering::Relaxed);
         }
-        self.voice
-            .is_waited_for(read.is_pending() || self.stalled.is_some());
+        let is_silent = read.is_pending() || self.stalled.is_some();
+        self.state.set_silent(is_silent);
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ScraperStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let attempt = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.written(attempt, cx)
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(result, cx)
     }
 
     fn poll_write_vectored(
@@ -93,8 +92,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let attempt = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.written(attempt, cx)
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.written(result, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -102,13 +101,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let attempt = Pin::new(&mut self.stream).poll_flush(cx);
-        self.written(attempt, cx)
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        self.written(result, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let attempt = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.written(attempt, cx)
+        let result = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.written(result, cx)
     }
 }
 
@@ -120,15 +119,13 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::Instant;
 
-    use super::Patience;
-    use crate::publish::socket::lobby::Voice;
+    use super::ScraperStream;
 
     #[actix::test]
-    async fn who_accepts_nothing_is_waited_for_so_long_and_who_accepts_a_little_for_longer() {
+    async fn a_peer_that_accepts_nothing_times_out_and_one_that_accepts_a_little_does_not() {
         tokio::time::pause();
         let (mine, mut peer) = tokio::io::duplex(4);
-        let voice = Arc::new(Voice::new(&Arc::default()));
-        let mut mine = Patience::new(mine, voice, Duration::from_secs(30));
+        let mut mine = ScraperStream::new(mine, Arc::default(), Duration::from_secs(30));
         let began = Instant::now();
         let reads = async {
             for _ in 0..3 {
