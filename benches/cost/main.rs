@@ -71,7 +71,10 @@ fn main() {
         ["way", name, label] => ways::run(name, label),
         ["floor"] => floor::run(),
         ["host"] => host::run(),
-        _ => bench(&Plan::from_env()),
+        _ => {
+            let ways = ways::ALL.iter().map(|way| way.name).collect();
+            bench(&Plan::from_env(ways, peers::COUNT));
+        }
     }
 }
 

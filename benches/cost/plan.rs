@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::common::variables::{number, numbers, text};
-use crate::{peers, ways};
 
 /// About what it takes to start and to remove a container, in seconds.
 const SECONDS_PER_CONTAINER: f64 = 0.6;
@@ -25,12 +24,15 @@ pub(crate) struct Plan {
     /// The rows, by name; none for all.
     rows: Option<Vec<String>>,
     pub(crate) peers: bool,
+    peers_known: usize,
+    ways: Vec<&'static str>,
     pub(crate) soak: Duration,
     pub(crate) strict: bool,
 }
 
 impl Plan {
-    pub(crate) fn from_env() -> Self {
+    /// Where the ways have these names, and so many peers can be measured.
+    pub(crate) fn from_env(ways: Vec<&'static str>, peers_known: usize) -> Self {
         let containers = numbers("BENCH_CONTAINERS", "0,10,50,100,300");
         let more_at = match text("BENCH_WAYS_AT", "100").as_str() {
             "all" => containers.clone(),
@@ -41,9 +43,8 @@ impl Plan {
             some => Some(some.split(',').map(|name| name.trim().to_owned()).collect()),
         };
         for name in rows.iter().flatten() {
-            let known = name == "agent"
-                || name == "installed"
-                || ways::ALL.iter().any(|way| way.name == name);
+            let known =
+                name == "agent" || name == "installed" || ways.iter().any(|way| way == name);
             assert!(known, "BENCH_WAYS: there is no {name}");
         }
         let windows = number("BENCH_WINDOWS", "3");
@@ -59,6 +60,8 @@ impl Plan {
             containers,
             rows,
             peers: number("BENCH_PEERS", "1") > 0,
+            peers_known,
+            ways,
             soak: Duration::from_secs(number("BENCH_SOAK", "0")),
             strict: number("BENCH_STRICT", "0") > 0,
         }
@@ -100,8 +103,8 @@ impl Plan {
         let window = self.window.as_secs_f64();
         let row = window * self.windows as f64 + SECONDS_PER_ROW;
         let idle = window * self.idle_windows() as f64;
-        let peers = if self.peers { peers::COUNT } else { 0 };
-        let others = ways::ALL.iter().filter(|way| self.has(way.name)).count() + peers;
+        let peers = if self.peers { self.peers_known } else { 0 };
+        let others = self.ways.iter().filter(|way| self.has(way)).count() + peers;
         let at = |&count: &usize| {
             let mut seconds =
                 count as f64 * SECONDS_PER_CONTAINER + SECONDS_PER_COUNT + idle * 2.0 + row;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::crowd::Spec;
 use crate::loaded::Loaded;
 use crate::plan::Plan;
-use crate::server::{Server, Way, login};
+use crate::server::{Server, login};
 use crate::snapshots::Kind;
+use crate::way::Way;
 
 const OPTIONS: [&str; 4] = [
     "{}",

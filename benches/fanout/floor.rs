@@ -38,7 +38,7 @@ pub(crate) struct Spec {
 
 /// Serves until it is ended; says on which port.
 pub(crate) fn run(spec: &str) {
-    crate::server::raise_file_limit();
+    crate::limits::raise_file_limit();
     let spec: Spec = serde_json::from_str(spec).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -6,8 +6,9 @@ use crate::common::bars::Bars;
 use crate::crowd::Crowd;
 use crate::load::median;
 use crate::plan::Plan;
-use crate::server::{Server, Way};
+use crate::server::Server;
 use crate::snapshots::Kind;
+use crate::way::Way;
 
 /// Rounds, of which medians are taken.
 const ROUNDS: usize = 3;

@@ -42,6 +42,7 @@ mod crowd;
 mod floor;
 mod herd;
 mod identity;
+mod limits;
 mod line;
 mod loaded;
 mod logs;
@@ -51,6 +52,7 @@ mod server;
 mod sleepers;
 mod snapshots;
 mod steady;
+mod way;
 
 use std::fs;
 

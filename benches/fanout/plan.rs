@@ -9,7 +9,8 @@ use tempfile::TempDir;
 use crate::common::engine;
 use crate::common::variables::{number, numbers, text};
 use crate::identity::Identity;
-use crate::server::{Way, backlog, raise_file_limit};
+use crate::limits::{backlog, raise_file_limit};
+use crate::way::Way;
 
 pub(crate) const PARTS: [&str; 6] = ["rows", "herd", "sleepers", "steady", "bytes", "logs"];
 /// The most clients with TLS, and with large snapshots.

@@ -6,8 +6,9 @@ use crate::common::bars::Bars;
 use crate::load::median;
 use crate::loaded::{Loaded, Window};
 use crate::plan::Plan;
-use crate::server::{Server, Way};
+use crate::server::Server;
 use crate::snapshots::Kind;
+use crate::way::Way;
 
 /// What the agent may take, as a multiple of what the floor takes.
 const MOST_OVER_FLOOR: f64 = 1.3;

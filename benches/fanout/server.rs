@@ -1,6 +1,5 @@
 //! The servers that are compared: the agent, and the floor that sends what was recorded of it.
 
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -9,7 +8,6 @@ use std::time::{Duration, SystemTime};
 
 use nix::time::ClockId;
 use nix::unistd::Pid;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::common::agent::{self, KEY};
 use crate::crowd::{Crowd, Spec};
@@ -18,14 +16,7 @@ use crate::load::rss_mib;
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::snapshots::Kind;
-
-/// How snapshots travel.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    Plain,
-    Zstd,
-    Tls,
-}
+use crate::way::Way;
 
 /// A server that runs. Ended on drop.
 pub(crate) struct Server {
@@ -33,18 +24,6 @@ pub(crate) struct Server {
     address: SocketAddr,
     way: Way,
     certificate: Option<std::path::PathBuf>,
-}
-
-impl Way {
-    pub(crate) const ALL: [Self; 3] = [Self::Plain, Self::Zstd, Self::Tls];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Zstd => "zstd",
-            Self::Tls => "TLS",
-        }
-    }
 }
 
 impl Server {
@@ -152,21 +131,4 @@ impl Server {
 /// What a client sends that has wishes.
 pub(crate) fn login(options: &str) -> String {
     format!("{KEY} {options}\n")
-}
-
-/// As the agent does at its start.
-pub(crate) fn raise_file_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    setrlimit(Resource::Nofile, raised).unwrap();
-    limit.maximum.unwrap_or(u64::MAX)
-}
-
-/// How many connections the kernel keeps until they are accepted.
-pub(crate) fn backlog() -> u64 {
-    let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
-    most.trim().parse().unwrap()
 }

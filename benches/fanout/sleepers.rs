@@ -7,8 +7,9 @@ use crate::common::bars::Bars;
 use crate::crowd::Spec;
 use crate::loaded::{Loaded, Window};
 use crate::plan::Plan;
-use crate::server::{Server, Way};
+use crate::server::Server;
 use crate::snapshots::Kind;
+use crate::way::Way;
 
 /// They stay connected, so that what they do not read could pile up.
 const NO_TIMEOUT: (&str, &str) = ("WRITE_TIMEOUT", "1h");

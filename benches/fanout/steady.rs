@@ -4,8 +4,9 @@ use crate::common::bars::Bars;
 use crate::crowd::ON_TIME;
 use crate::loaded::Loaded;
 use crate::plan::Plan;
-use crate::server::{Server, Way};
+use crate::server::Server;
 use crate::snapshots::Kind;
+use crate::way::Way;
 
 pub(crate) fn measure(plan: &Plan, kind: &Kind, bars: &mut Bars) {
     let clients = plan.most();

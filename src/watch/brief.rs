@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::host::share;
+use super::share::share;
 use super::text::{self, Level};
 use crate::model::{
     self, Disk, FailedUnit, LoadAverage, Snapshot, SourceStatus, Sources, SystemMetrics, Timestamp,

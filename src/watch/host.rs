@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::brief::Brief;
 use super::history::History;
+use super::share::share;
 use super::text::{self, Level};
 use crate::model::{Container, ContainerEvent, InterfaceKind, Snapshot, SystemMetrics};
 
@@ -321,15 +322,6 @@ impl Log {
             self.text -= oldest.len();
             self.first += 1;
         }
-    }
-}
-
-/// A part of a whole, in percent; 0 of nothing.
-pub(super) fn share(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 {
-        100.0 * part / whole
-    } else {
-        0.0
     }
 }
 

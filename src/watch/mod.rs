@@ -9,6 +9,7 @@
 )]
 
 mod brief;
+mod columns;
 mod feed;
 mod history;
 mod host;
@@ -17,8 +18,10 @@ mod local;
 #[cfg(feature = "nats")]
 mod nats;
 mod screen;
+mod share;
 mod terminal;
 mod text;
+mod theme;
 mod view;
 
 use std::io;
@@ -38,7 +41,7 @@ use crate::settings::CollectSettings;
 use feed::{LookedAt, News, Wish};
 use screen::{Outcome, Screen};
 use terminal::Terminal;
-use view::Theme;
+use theme::Theme;
 
 /// How often what is shown grows older.
 const AGEING: Duration = Duration::from_secs(1);

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Position;
 
+use super::columns::{self, Pane};
 use super::feed::{Detail, LookedAt, News, Server, Told, Trouble};
 use super::host::{Host, Link};
 use super::listing::{Head, Hit, Listing};
 use super::text::{self, Level};
-use super::view::{Theme, columns};
+use super::theme::Theme;
 
 /// How far the mouse's wheel goes, in lines.
 const WHEEL: isize = 3;
@@ -71,40 +72,6 @@ pub(super) enum Mode {
     Sort(usize),
     /// A filter, or what is searched for, is typed.
     Typing,
-}
-
-/// What is listed of a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pane {
-    Containers,
-    Processes,
-    Disks,
-    Network,
-    Events,
-}
-
-impl Pane {
-    pub(super) const ALL: [Self; 5] = [
-        Self::Containers,
-        Self::Processes,
-        Self::Disks,
-        Self::Network,
-        Self::Events,
-    ];
-
-    pub(super) fn title(self) -> &'static str {
-        match self {
-            Self::Containers => "Containers",
-            Self::Processes => "Processes",
-            Self::Disks => "Disks",
-            Self::Network => "Network",
-            Self::Events => "Events",
-        }
-    }
-
-    fn step(self, by: usize) -> Self {
-        Self::ALL[(self as usize + by) % Self::ALL.len()]
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

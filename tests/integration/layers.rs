@@ -1,6 +1,6 @@
 //! Data flows one way: the stages `collect`, `aggregate` and `publish` share `model`, `messages`, `published`, `settings` and `backoff`, may
-//! tell the `supervisor` how they are, and know nothing of one another. The compiler does
-//! not hold that rule, so this does, by reading the sources.
+//! tell the `supervisor` how they are, and know nothing of one another. And no modules import one another in a circle. The compiler does
+//! not hold these rules, so this does, by reading the sources.
 
 use std::{
     collections::BTreeSet,
@@ -46,6 +46,215 @@ fn stages_import_only_what_all_stages_share() {
         "a stage reaches outside {SHARED:?}:\n{}",
         violations.join("\n")
     );
+}
+
+/// A module and those below it count as one for the modules beside it. What a module and its parent share is no circle.
+#[test]
+fn no_modules_import_one_another_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut circles = Vec::new();
+    for folder in [
+        "src",
+        "benches/cost",
+        "benches/fanout",
+        "benches/fleet",
+        "tests/integration",
+        "tests/faults",
+    ] {
+        let files = rust_files(&root.join(folder));
+        let modules: BTreeSet<Vec<String>> = files
+            .iter()
+            .map(|file| module_of(file.strip_prefix(root.join(folder)).unwrap()))
+            .collect();
+        let mut edges = BTreeSet::new();
+        for file in &files {
+            let from = module_of(file.strip_prefix(root.join(folder)).unwrap());
+            // Tests may look at everything.
+            let source = fs::read_to_string(file).unwrap();
+            let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            for to in targets(code, &from, &modules) {
+                let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+                if from.len() > common && to.len() > common {
+                    let beside = |module: &[String]| module[..=common].join("::");
+                    edges.insert((beside(&from), beside(&to)));
+                }
+            }
+        }
+        circles.extend(
+            circles_in(&edges)
+                .into_iter()
+                .map(|circle| format!("{folder}: {circle}")),
+        );
+    }
+    assert!(circles.is_empty(), "{}", circles.join("\n"));
+}
+
+#[test]
+fn circles_are_found() {
+    let edges = |pairs: &[(&str, &str)]| {
+        let pairs = pairs
+            .iter()
+            .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
+        circles_in(&pairs.collect())
+    };
+    assert_eq!(
+        edges(&[("a", "b"), ("b", "c"), ("a", "c")]),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        edges(&[("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")]),
+        ["a, b, c"]
+    );
+    let modules: BTreeSet<Vec<String>> = ["a", "a::b", "a::c", "d"]
+        .map(|name| name.split("::").map(str::to_owned).collect())
+        .into();
+    let from = ["a".to_owned(), "b".to_owned()];
+    let source = "use super::c::{X, Y}; use crate::{d::{self, Z}, e}; fn f(_: super::super::d::T) {} // super::b";
+    let found: Vec<_> = targets(source, &from, &modules)
+        .into_iter()
+        .map(|module| module.join("::"))
+        .collect();
+    assert_eq!(found, ["a::c", "d"]);
+}
+
+/// The module that a file is, from its path below the crate's root.
+fn module_of(path: &Path) -> Vec<String> {
+    let mut module: Vec<_> = path
+        .with_extension("")
+        .iter()
+        .map(|part| part.to_str().unwrap().to_owned())
+        .collect();
+    if module
+        .last()
+        .is_some_and(|last| last == "mod" || last == "main" || last == "lib")
+    {
+        module.pop();
+    }
+    module
+}
+
+/// The modules, of those there are, that a source names by `crate::` or `super::`.
+fn targets(
+    source: &str,
+    from: &[String],
+    modules: &BTreeSet<Vec<String>>,
+) -> BTreeSet<Vec<String>> {
+    let code: String = source
+        .lines()
+        .map(|line| line.split_once("//").map_or(line, |(code, _)| code))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let mut targets = BTreeSet::new();
+    for prefix in ["crate::", "super::"] {
+        for (at, _) in code.match_indices(prefix) {
+            let before = &code[..at];
+            if before.ends_with("::") || before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+            {
+                continue;
+            }
+            let mut base = match prefix {
+                "crate::" => Vec::new(),
+                _ => from[..from.len().saturating_sub(1)].to_vec(),
+            };
+            let mut rest = &code[at + prefix.len()..];
+            while let Some(further) = rest.strip_prefix("super::") {
+                base.pop();
+                rest = further;
+            }
+            for path in paths(rest) {
+                let mut module = base.clone();
+                for name in path {
+                    module.push(name);
+                    if !modules.contains(&module) {
+                        module.pop();
+                        break;
+                    }
+                }
+                targets.insert(module);
+            }
+        }
+    }
+    targets.remove(from);
+    // The crate's root is above all.
+    targets.remove(&[] as &[String]);
+    targets
+}
+
+/// What a path leads to: one sequence of names for `a::b`, several for `a::{b, c::d}`.
+fn paths(text: &str) -> Vec<Vec<String>> {
+    let text = text.trim_start();
+    if let Some(group) = text.strip_prefix('{') {
+        let mut all = Vec::new();
+        let (mut level, mut start) = (0, 0);
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => level += 1,
+                '}' if level > 0 => level -= 1,
+                ',' | '}' if level == 0 => {
+                    all.extend(paths(&group[start..at]));
+                    start = at + 1;
+                    if c == '}' {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+        return all;
+    }
+    let name: String = text
+        .chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect();
+    if name.is_empty() {
+        return Vec::new();
+    }
+    match text[name.len()..].strip_prefix("::") {
+        Some(rest) => {
+            let further = paths(rest);
+            match further.is_empty() {
+                true => vec![vec![name]],
+                false => further
+                    .into_iter()
+                    .map(|path| [vec![name.clone()], path].concat())
+                    .collect(),
+            }
+        }
+        None => vec![vec![name]],
+    }
+}
+
+/// The sets of modules each of which leads to all others of its set.
+fn circles_in(edges: &BTreeSet<(String, String)>) -> Vec<String> {
+    let mut reached = edges.clone();
+    loop {
+        let further: Vec<_> = reached
+            .iter()
+            .flat_map(|(a, b)| {
+                let next = edges.iter().filter(move |(from, _)| from == b);
+                next.map(move |(_, to)| (a.clone(), to.clone()))
+            })
+            .filter(|edge| !reached.contains(edge))
+            .collect();
+        if further.is_empty() {
+            break;
+        }
+        reached.extend(further);
+    }
+    let members = |module: &String| -> BTreeSet<String> {
+        let there = reached
+            .iter()
+            .filter(|(a, b)| a == module && reached.contains(&(b.clone(), a.clone())));
+        there.map(|(_, b)| b.clone()).collect()
+    };
+    let circles: BTreeSet<BTreeSet<String>> = edges
+        .iter()
+        .filter(|(a, b)| a != b)
+        .map(|(a, _)| members(a))
+        .filter(|circle| circle.len() > 1)
+        .collect();
+    let text = |circle: &BTreeSet<String>| circle.iter().cloned().collect::<Vec<_>>().join(", ");
+    circles.iter().map(text).collect()
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub(super) fn draw(
             let block = table::boxed(format!(" Events {} ", rows.len()), true, theme);
             let inner = block.inner(body);
             frame.render_widget(block, body);
-            let heads = columns::of_pane(crate::watch::screen::Pane::Events);
+            let heads = columns::of_pane(columns::Pane::Events);
             table::draw(&mut screen.happened, heads, rows, true, theme, frame, inner);
         }
     }

@@ -10,9 +10,11 @@ use ratatui::widgets::Paragraph;
 use super::graph::Graph;
 use super::{Theme, columns, header, height_of_header, table};
 use crate::model::Snapshot;
+use crate::watch::columns::Pane;
 use crate::watch::history::History;
-use crate::watch::host::{Host, memory_percent, share};
-use crate::watch::screen::{Pane, Screen};
+use crate::watch::host::{Host, memory_percent};
+use crate::watch::screen::Screen;
+use crate::watch::share::share;
 use crate::watch::text::{self, Level};
 
 /// The width of a core's number, bars and figure.

@@ -1,6 +1,5 @@
 //! How it is drawn. Nothing here decides anything; what was drawn where is noted for the mouse.
 
-pub(super) mod columns;
 mod container;
 mod fleet;
 mod graph;
@@ -12,66 +11,17 @@ use std::time::Instant;
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
+use super::columns;
 use super::host::{Host, Link};
 use super::screen::{Mode, Screen, View};
 use super::text::{self, Level};
+use super::theme::Theme;
 
 /// The smallest screen that anything is drawn on.
 const LEAST: (u16, u16) = (40, 10);
-
-/// Colours, or none.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Theme {
-    /// Whether there are any; by `NO_COLOR`.
-    pub(super) colours: bool,
-}
-
-impl Theme {
-    pub(super) fn of(self, level: Level) -> Style {
-        let style = Style::new();
-        match level {
-            Level::Plain => style,
-            Level::Good => self.colour(style, Color::Green),
-            Level::Dim => self.dim(),
-            Level::Warn => self.colour(style, Color::Yellow),
-            Level::Bad => self.colour(style, Color::Red).add_modifier(Modifier::BOLD),
-        }
-    }
-
-    /// Of names and titles.
-    fn title(self) -> Style {
-        Style::new().add_modifier(Modifier::BOLD)
-    }
-
-    fn dim(self) -> Style {
-        self.colour(Style::new(), Color::DarkGray)
-    }
-
-    fn accent(self) -> Style {
-        self.colour(Style::new(), Color::Cyan)
-    }
-
-    fn selected(self) -> Style {
-        Style::new().add_modifier(Modifier::REVERSED)
-    }
-
-    fn found(self) -> Style {
-        self.colour(Style::new(), Color::Yellow)
-            .add_modifier(Modifier::REVERSED)
-    }
-
-    fn colour(self, style: Style, colour: Color) -> Style {
-        if self.colours {
-            style.fg(colour)
-        } else {
-            style
-        }
-    }
-}
 
 /// The whole screen.
 pub(super) fn draw(screen: &mut Screen, frame: &mut Frame<'_>, now: Instant) {

@@ -5,11 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::engine::{Engine, IMAGE};
+use super::engine::{Engine, IMAGE, LABEL};
 use crate::support::{PATIENCE, wait};
-
-/// The label on every container made here; its value is the process id of the test that made it.
-pub(crate) const LABEL: &str = "system-agent-test";
 
 /// A container. Removed on drop.
 pub(crate) struct Container<'e> {

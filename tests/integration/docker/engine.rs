@@ -12,9 +12,10 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::container::LABEL;
 use crate::support::wait;
 
+/// The label on every container that tests make; its value is the process id of the test that made it.
+pub(crate) const LABEL: &str = "system-agent-test";
 /// The image of every container here: a static busybox.
 pub(crate) const IMAGE: &str = "system-agent-test";
 

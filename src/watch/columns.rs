@@ -4,10 +4,44 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Instant, SystemTime};
 
 use crate::model::{Container, EventAction, InterfaceKind, Snapshot, SourceStatus};
-use crate::watch::host::{Heard, Host, Link, container_traffic, share};
+use crate::watch::host::{Heard, Host, Link, container_traffic};
 use crate::watch::listing::{Head, Row, Value};
-use crate::watch::screen::Pane;
+use crate::watch::share::share;
 use crate::watch::text::{self, Level};
+
+/// What is listed of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pane {
+    Containers,
+    Processes,
+    Disks,
+    Network,
+    Events,
+}
+
+impl Pane {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Containers,
+        Self::Processes,
+        Self::Disks,
+        Self::Network,
+        Self::Events,
+    ];
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Containers => "Containers",
+            Self::Processes => "Processes",
+            Self::Disks => "Disks",
+            Self::Network => "Network",
+            Self::Events => "Events",
+        }
+    }
+
+    pub(super) fn step(self, by: usize) -> Self {
+        Self::ALL[(self as usize + by) % Self::ALL.len()]
+    }
+}
 
 const fn head(title: &'static str, width: u16, right: bool, weight: u8) -> Head {
     Head {

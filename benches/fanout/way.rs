@@ -1,0 +1,21 @@
+//! The ways in which snapshots travel.
+
+/// How snapshots travel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Plain,
+    Zstd,
+    Tls,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 3] = [Self::Plain, Self::Zstd, Self::Tls];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Zstd => "zstd",
+            Self::Tls => "TLS",
+        }
+    }
+}
