@@ -5,7 +5,7 @@
 //! container's short id. Everything else begins with `system_agent_`. No label has values without a bound: no processes, and no
 //! veths, which come and go with containers.
 //!
-//! This file is long because it is a table: a row for each family, in the order in which they are written.
+//! This file is long: it is a table with a row for each family, in the order in which they are written.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};

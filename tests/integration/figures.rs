@@ -1,4 +1,5 @@
 //! The host's further figures (cores, file systems, devices, interfaces, pressure, processes), each beside its source.
+//! This file is long: one test for each family.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,6 @@
 //! Snapshots, published to a real nats-server: who lets the agent in, what comes, and what happens when the server does not
 //! answer. Events and log lines are in `docker::nats`.
+//! This file is long: its tests share a server and what they know of an agent that publishes there.
 
 use std::fs;
 use std::io::Write as _;

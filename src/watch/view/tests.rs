@@ -1,4 +1,5 @@
 //! Each view as it is drawn, against what was drawn before: `INSTA_UPDATE=always cargo test --lib watch` takes what is drawn now.
+//! This file is long: every view, at several sizes.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
 //! Events and log lines, published to a real nats-server: each of them once and in order, or counted, whatever the server does.
+//! This file is long: its tests share a stream and containers that write numbered lines.
 
 use std::collections::BTreeMap;
 use std::thread;

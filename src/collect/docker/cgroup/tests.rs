@@ -1,5 +1,5 @@
 //! The reader on whole trees of files: everything below `/proc` and the control groups' mount
-//! points that it asks for, from a container's first process to its figures.
+//! points that it asks for, from a container's first process to its figures. This file is long: it has whole trees, of both versions.
 //!
 //! The files of v1 were recorded from a container on a real kernel (6.18). Those of v2 are
 //! written after the kernel's documentation (`Documentation/admin-guide/cgroup-v2.rst`).

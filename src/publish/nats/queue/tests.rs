@@ -1,0 +1,280 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{Batch, Kind, OVERHEAD, Queue, QueuedMessage};
+
+fn subject(name: &str) -> Arc<str> {
+    Arc::from(name)
+}
+
+fn push(queue: &mut Queue, name: &str, kind: Kind, text: &str) -> u64 {
+    let batch = Batch {
+        text: text.to_owned(),
+        count: 1,
+        dropped: 0,
+    };
+    queue.push(&subject(name), kind, batch)
+}
+
+fn taken(queue: &mut Queue) -> Vec<(String, u64)> {
+    let mut texts = Vec::new();
+    while let Some(QueuedMessage {
+        number,
+        text,
+        dropped,
+        ..
+    }) = queue.take()
+    {
+        texts.push((String::from_utf8(text.to_vec()).unwrap(), dropped));
+        queue.settle(number, 0);
+    }
+    texts
+}
+
+#[test]
+fn one_of_each_subject_is_on_its_way_in_order() {
+    let mut queue = Queue::new(1 << 20);
+    for (name, text) in [("a", "1"), ("a", "2"), ("b", "3")] {
+        push(&mut queue, name, Kind::Event, text);
+    }
+    let first = queue.take().unwrap();
+    let other = queue.take().unwrap();
+    assert_eq!((&first.text[..], &other.text[..]), (&b"1"[..], &b"3"[..]));
+    assert_eq!(queue.take(), None);
+    queue.retry(first.number);
+    assert_eq!(queue.take(), Some(first.clone()));
+    queue.settle(first.number, 0);
+    // What was settled is not tried again.
+    queue.retry(first.number);
+    assert_eq!(&queue.take().unwrap().text[..], b"2");
+    assert_eq!(queue.take(), None);
+    assert!(!queue.is_empty());
+    assert_eq!(queue.waiting(), 2);
+}
+
+#[test]
+fn lines_that_wait_are_put_together_but_not_with_those_on_their_way() {
+    let mut queue = Queue::new(1 << 20);
+    push(&mut queue, "a", Kind::Tail, "0\n");
+    push(&mut queue, "a", Kind::Lines, "1\n");
+    push(&mut queue, "a", Kind::Lines, "2\n");
+    let tail = queue.take().unwrap();
+    queue.settle(tail.number, 0);
+    let first = queue.take().unwrap();
+    assert_eq!(&first.text[..], b"1\n2\n");
+    push(&mut queue, "a", Kind::Lines, "3\n");
+    queue.retry(first.number);
+    assert_eq!(queue.take(), Some(first));
+    let large = "x".repeat(40 * 1024);
+    push(&mut queue, "b", Kind::Lines, &large);
+    push(&mut queue, "b", Kind::Lines, "4\n");
+    assert_eq!(queue.waiting(), 5);
+}
+
+#[test]
+fn a_message_that_comes_again_is_cut_as_before_or_smaller() {
+    let mut queue = Queue::new(1 << 20);
+    push(&mut queue, "a", Kind::Lines, "1\n");
+    let first = queue.take().unwrap().number;
+    assert_eq!(queue.piece(first, 1000), 1000);
+    queue.retry(first);
+    assert_eq!(queue.take().unwrap().number, first);
+    for (longest, expected) in [(5000, 1000), (200, 200), (1000, 200)] {
+        assert_eq!(queue.piece(first, longest), expected);
+    }
+    queue.settle(first, 0);
+    push(&mut queue, "a", Kind::Lines, "2\n");
+    let next = queue.take().unwrap().number;
+    assert_eq!(queue.piece(next, 5000), 5000);
+}
+
+#[test]
+fn a_message_that_is_refused_again_and_again_is_cut_smaller() {
+    let mut queue = Queue::new(1 << 20);
+    push(&mut queue, "a", Kind::Lines, "1\n");
+    let number = queue.take().unwrap().number;
+    for expected in [1000, 1000, 1000, 500, 250] {
+        assert_eq!(queue.piece(number, 1000), expected);
+        assert_eq!(queue.is_refused(number), expected < 1000);
+        queue.refuse(number);
+    }
+}
+
+#[test]
+fn a_tail_is_published_where_the_clock_was_set_back() {
+    let left = |last: &str| {
+        let mut queue = Queue::new(1 << 20);
+        push(&mut queue, "a", Kind::Tail, "2026-01-01T12:00:00.5Z a\n");
+        push(&mut queue, "a", Kind::Tail, "2026-01-01T12:00:01.5Z b\n");
+        let first = queue.take().unwrap();
+        queue.resolve(&first.subject, Some(last));
+        let texts = taken(&mut queue).into_iter();
+        texts
+            .map(|(text, _)| text[23..24].to_owned())
+            .collect::<String>()
+    };
+    assert_eq!(left("9999-01-01T14:00:00.5Z gone"), "ab");
+    assert_eq!(left("2026-01-01T14:00:00.5Z gone"), "");
+    assert_eq!(left("2026-01-01T12:00:01.5Z b"), "");
+}
+
+#[test]
+fn the_oldest_go_and_the_next_says_how_many() {
+    let size = OVERHEAD + 2;
+    let mut queue = Queue::new(3 * size);
+    for text in ["1", "2", "3"] {
+        assert_eq!(push(&mut queue, "a", Kind::Event, text), 0);
+    }
+    assert_eq!(push(&mut queue, "a", Kind::Event, "4"), 1);
+    // On its way: it stays, and those behind it go.
+    let sent = queue.take().unwrap();
+    assert_eq!((&sent.text[..], sent.dropped), (&b"2"[..], 1));
+    assert_eq!(push(&mut queue, "a", Kind::Event, "5"), 1);
+    assert_eq!(push(&mut queue, "a", Kind::Event, "6"), 1);
+    queue.settle(sent.number, 0);
+    let rest = [("5".to_owned(), 2), ("6".to_owned(), 0)];
+    assert_eq!(taken(&mut queue), rest);
+    assert!(queue.is_empty() && queue.taken == 0 && queue.lanes.is_empty());
+    // Of one subject all may go for another's.
+    push(&mut queue, "a", Kind::Event, "7");
+    for text in ["8", "9", "10"] {
+        push(&mut queue, "b", Kind::Event, text);
+    }
+    let kept: Vec<_> = taken(&mut queue)
+        .into_iter()
+        .map(|(text, _)| text)
+        .collect();
+    assert_eq!(kept, ["9", "10"]);
+    push(&mut queue, "a", Kind::Event, "11");
+    assert_eq!(taken(&mut queue), [("11".to_owned(), 1)]);
+}
+
+#[test]
+fn what_was_lost_before_is_said_with_what_comes_next() {
+    let mut queue = Queue::new(1 << 20);
+    let batch = |text: &str, dropped| Batch {
+        text: text.to_owned(),
+        count: u64::from(!text.is_empty()),
+        dropped,
+    };
+    let a = subject("a");
+    queue.push(&a, Kind::Lines, batch("", 3));
+    assert!(queue.is_empty());
+    queue.push(&a, Kind::Lines, batch("1\n", 4));
+    queue.push(&a, Kind::Lines, batch("2\n", 0));
+    queue.push(&a, Kind::Lines, batch("3\n", 5));
+    let said = [("1\n2\n".to_owned(), 7), ("3\n".to_owned(), 5)];
+    assert_eq!(taken(&mut queue), said);
+}
+
+#[test]
+fn of_a_tail_remains_what_was_not_published_before() {
+    let lines = ["1Z a\n2Z b\n", "3Z c\n4Z d\n", "4Z e\n"];
+    let lines = lines.map(|lines| {
+        let dated = lines
+            .lines()
+            .map(|line| format!("2026-01-01T00:00:00.{line}\n"));
+        dated.collect::<String>()
+    });
+    let left = |last: Option<&str>| {
+        let mut queue = Queue::new(1 << 20);
+        let a = subject("a");
+        for text in &lines {
+            let (text, count) = (text.clone(), text.lines().count() as u64);
+            queue.push(
+                &a,
+                Kind::Tail,
+                Batch {
+                    text,
+                    count,
+                    dropped: 0,
+                },
+            );
+        }
+        push(&mut queue, "a", Kind::Lines, "new\n");
+        let first = queue.take().unwrap();
+        assert_eq!((first.kind, queue.take()), (Kind::Tail, None));
+        let last = last.map(|last| format!("2026-01-01T00:00:00.{last}"));
+        queue.resolve(&first.subject, last.as_deref());
+        let mut text = String::new();
+        while let Some(message) = queue.take() {
+            assert_eq!((message.kind, message.dropped), (Kind::Lines, 0));
+            text.push_str(std::str::from_utf8(&message.text).unwrap());
+            queue.settle(message.number, 0);
+        }
+        assert!(queue.is_empty() && queue.taken == 0 && queue.lanes.is_empty());
+        let texts = text
+            .lines()
+            .map(|line| line.rsplit(' ').next().unwrap().to_owned());
+        texts.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(left(None), "a b c d e new");
+    assert_eq!(left(Some("0Z gone")), "a b c d e new");
+    assert_eq!(left(Some("1Z a")), "b c d e new");
+    assert_eq!(left(Some("2Z b")), "c d e new");
+    // Another of the same moment follows it in the next batch.
+    assert_eq!(left(Some("4Z d")), "e new");
+    assert_eq!(left(Some("4Z e")), "new");
+    assert_eq!(left(Some("9Z later")), "new");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Push(u8, usize),
+    Take,
+    Settle,
+    Retry,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3_u8, 1..300_usize).prop_map(|(name, length)| Step::Push(name, length)),
+        3 => Just(Step::Take),
+        2 => Just(Step::Settle),
+        1 => Just(Step::Retry),
+    ]
+}
+
+proptest! {
+    /// Whatever happens, each line of a subject is said once and in order, or counted as lost just before the next.
+    #[test]
+    fn every_line_is_said_once_or_counted(steps in prop::collection::vec(step(), 1..200)) {
+        let mut queue = Queue::new(3000);
+        let mut pushed: HashMap<Arc<str>, u64> = HashMap::new();
+        let mut said: HashMap<Arc<str>, u64> = HashMap::new();
+        let mut away: Vec<QueuedMessage> = Vec::new();
+        for step in steps.into_iter().chain((0..400).map(|i| if i % 2 == 0 { Step::Take } else { Step::Settle })) {
+            match step {
+                Step::Push(name, length) => {
+                    let name = subject(&name.to_string());
+                    let number = pushed.entry(Arc::clone(&name)).or_default();
+                    *number += 1;
+                    let text = format!("{number} {}\n", "x".repeat(length));
+                    queue.push(&name, Kind::Lines, Batch { text, count: 1, dropped: 0 });
+                }
+                Step::Take => away.extend(queue.take()),
+                Step::Retry => if let Some(message) = away.pop() {
+                    queue.retry(message.number);
+                },
+                Step::Settle => if let Some(message) = away.pop() {
+                    queue.settle(message.number, 0);
+                    let last = said.entry(Arc::clone(&message.subject)).or_default();
+                    *last += message.dropped;
+                    for line in std::str::from_utf8(&message.text).unwrap().lines() {
+                        *last += 1;
+                        prop_assert_eq!(line.split(' ').next().unwrap(), last.to_string());
+                    }
+                },
+            }
+            let on_their_way: usize = queue.messages.values().filter(|m| m.sent).map(super::Message::size).sum();
+            prop_assert!(queue.taken <= 3000.max(on_their_way));
+        }
+        prop_assert!(queue.is_empty() && queue.taken == 0 && queue.lanes.is_empty());
+        for (name, pushed) in pushed {
+            let lost = queue.lost.get(&name).copied().unwrap_or_default();
+            prop_assert_eq!(said.get(&name).copied().unwrap_or_default() + lost, pushed);
+        }
+    }
+}

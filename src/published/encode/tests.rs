@@ -1,0 +1,361 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::{Compressor, Part};
+use crate::model::{
+    ContainerEvent, EncodedLines, EndedLog, EventAction, Events, LogLines, LogSample, Options,
+    Place, Positions, Section, Snapshot, SystemMetrics, Timestamp,
+};
+use crate::published::{EncodedSnapshot, Published, Since};
+
+fn snapshot() -> Snapshot {
+    let recorded = include_str!("../../../tests/fixtures/snapshot.json");
+    let mut snapshot: Snapshot = serde_json::from_str(recorded).unwrap();
+    snapshot.logs = Arc::default();
+    snapshot.agent.seq = 7;
+    snapshot.agent.skipped = 0;
+    snapshot
+}
+
+fn published(logs: LogSample) -> Published {
+    Published::new(snapshot(), logs, (Arc::default(), 0), Instant::now(), None)
+}
+
+fn made(published: &Published, options: &str, since: Option<&Since>) -> Arc<EncodedSnapshot> {
+    let variant = Options::parse(options.as_bytes()).unwrap().variant;
+    published.line(variant, since, true).unwrap()
+}
+
+fn bytes(encoded: &EncodedSnapshot, skipped: u64) -> Vec<u8> {
+    [&encoded.shared, encoded.ending(skipped).as_ref()].concat()
+}
+
+fn value(encoded: &EncodedSnapshot) -> Value {
+    serde_json::from_slice(&bytes(encoded, 0)).unwrap()
+}
+
+#[test]
+fn a_session_completes_the_line_with_its_own_count() {
+    let published = published(LogSample::default());
+    let whole = made(&published, "{}", None);
+    assert_eq!((whole.seq, whole.follows), (7, None));
+    for skipped in [0, 1, u64::MAX] {
+        let mut expected = snapshot();
+        expected.timestamp = published.snapshot.timestamp;
+        expected.agent.skipped = skipped;
+        let mut line = serde_json::to_string(&expected).unwrap();
+        line.push('\n');
+        assert_eq!(String::from_utf8(bytes(&whole, skipped)).unwrap(), line);
+    }
+}
+
+#[test]
+fn sections_are_left_out_and_the_envelope_stays() {
+    let published = published(LogSample::default());
+    let whole = value(&made(&published, "{}", None));
+    let part = value(&made(&published, r#"{"sections":["docker_meta"]}"#, None));
+    let none = value(&made(&published, r#"{"sections":[]}"#, None));
+    let mut expected = whole;
+    let fields = expected.as_object_mut().unwrap();
+    for section in ["system", "containers", "logs", "events"] {
+        assert!(fields.remove(section).is_some());
+    }
+    assert_eq!(part, expected);
+    expected.as_object_mut().unwrap().remove("docker_meta");
+    assert_eq!(none, expected);
+}
+
+#[test]
+fn a_variant_is_made_once() {
+    let published = published(LogSample::default());
+    let one = made(&published, r#"{"encoding":"zstd"}"#, None);
+    let other = made(&published, r#"{"encoding":"zstd","every":2}"#, None);
+    assert!(Arc::ptr_eq(&one, &other));
+    assert_eq!(published.lines_made(), 1);
+    made(&published, "{}", None);
+    assert_eq!(published.lines_made(), 2);
+}
+
+#[test]
+fn what_was_encoded_serves_while_the_sample_is_the_same() {
+    let before = published(LogSample::default());
+    made(&before, "{}", None);
+    let meta = |published: &Published| {
+        published.encodings().sections[&Part::Section(Section::DockerMeta)].as_ptr()
+    };
+    let known = meta(&before);
+    let mut now = snapshot();
+    now.agent.seq = 8;
+    now.docker_meta = Arc::clone(&before.snapshot.docker_meta);
+    now.system = Arc::new(SystemMetrics {
+        cpu_percent: [12.5],
+        ..SystemMetrics::default()
+    });
+    let events = (Arc::default(), 0);
+    let after = Published::new(
+        now.clone(),
+        LogSample::default(),
+        events,
+        Instant::now(),
+        Some(&before),
+    );
+    assert_eq!(value(&made(&after, "{}", None)), json!(now));
+    assert_eq!(meta(&after), known);
+}
+
+#[test]
+fn a_frame_is_one_line_whatever_its_end() {
+    let published = published(LogSample::default());
+    let plain = made(&published, "{}", None);
+    let frame = made(&published, r#"{"encoding":"zstd"}"#, None);
+    for skipped in [0, 12_345, u64::MAX] {
+        let unpacked = zstd::decode_all(&bytes(&frame, skipped)[..]).unwrap();
+        assert_eq!(unpacked, bytes(&plain, skipped));
+    }
+    // Frames follow one another.
+    let stream = [bytes(&frame, 1), bytes(&frame, 2)].concat();
+    let unpacked = zstd::decode_all(&stream[..]).unwrap();
+    assert_eq!(unpacked, [bytes(&plain, 1), bytes(&plain, 2)].concat());
+}
+
+#[test]
+fn compression_may_be_repeated_with_lines_of_any_length() {
+    let mut compressor = Compressor::default();
+    for length in [1, 200_000, 3, 3_000_000] {
+        let line: Vec<u8> = (0..length)
+            .map(|i: u32| (i.wrapping_mul(i) % 251) as u8)
+            .collect();
+        let mut frame = compressor.compress(&[line.as_slice().into()]).unwrap();
+        // An empty last block.
+        frame.extend_from_slice(&[1, 0, 0]);
+        assert_eq!(zstd::decode_all(&frame[..]).unwrap(), line);
+    }
+}
+
+#[test]
+fn events_are_those_after_what_was_told_and_shared_where_they_are_the_same() {
+    let mut events = Events::default();
+    for second in 0..5 {
+        events.push(ContainerEvent {
+            time: Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(second)),
+            action: EventAction::Die,
+            container: "web".to_owned(),
+            id: "0123456789ab".to_owned(),
+            image: "nginx".to_owned(),
+            exit_code: Some(3),
+            health: None,
+            renamed_from: None,
+        });
+    }
+    let published = Published::new(
+        snapshot(),
+        LogSample::default(),
+        (Arc::new(events), 3),
+        Instant::now(),
+        None,
+    );
+    let at = |events, seq| Since {
+        events,
+        ..since(seq, &[])
+    };
+    let seconds = |snapshot: &Arc<EncodedSnapshot>| -> Vec<String> {
+        let value = value(snapshot);
+        assert!(value.get("events_dropped").is_none());
+        let events = value["events"].as_array().unwrap().iter();
+        events
+            .map(|event| event["time"].as_str().unwrap()[17..19].to_owned())
+            .collect()
+    };
+    let newcomers = made(&published, "{}", None);
+    assert_eq!(seconds(&newcomers), ["03", "04"]);
+    let expected = json!({
+        "time": "1970-01-01T00:00:03.000Z", "action": "die", "container": "web", "id": "0123456789ab",
+        "image": "nginx", "exit_code": 3
+    });
+    assert_eq!(value(&newcomers)["events"][0], expected);
+    let others = made(&published, "{}", Some(&at(3, 6)));
+    assert!(Arc::ptr_eq(&newcomers, &others));
+    assert_eq!(
+        (newcomers.events_after, newcomers.since.events),
+        (Some(3), 5)
+    );
+    let late = made(&published, "{}", Some(&at(1, 2)));
+    assert_eq!(seconds(&late), ["01", "02", "03", "04"]);
+    assert!(others.lacks_something_after(&at(1, 2)) && !late.lacks_something_after(&at(1, 2)));
+    assert!(!late.lacks_something_after(&at(2, 5)));
+    // Who does not want them shares what others get, whenever that was.
+    let without = r#"{"sections":["system"]}"#;
+    let [one, other] = [1, 5].map(|events| made(&published, without, Some(&at(events, 2))));
+    assert!(Arc::ptr_eq(&one, &other));
+    assert!(value(&one).get("events").is_none());
+    assert!(!one.lacks_something_after(&at(1, 2)));
+}
+
+#[test]
+fn events_that_are_no_longer_known_are_counted() {
+    let mut events = Events::default();
+    for _ in 0..Events::MOST + 44 {
+        events.push(ContainerEvent {
+            time: Timestamp(SystemTime::UNIX_EPOCH),
+            action: EventAction::Start,
+            container: "web".to_owned(),
+            id: "0123456789ab".to_owned(),
+            image: "nginx".to_owned(),
+            exit_code: None,
+            health: None,
+            renamed_from: None,
+        });
+    }
+    let published = Published::new(
+        snapshot(),
+        LogSample::default(),
+        (Arc::new(events), 4),
+        Instant::now(),
+        None,
+    );
+    let value = value(&made(&published, "{}", None));
+    assert_eq!(value["events"].as_array().unwrap().len(), Events::MOST);
+    assert_eq!(value["events_dropped"], 40);
+}
+
+fn log(container: &str, texts: &[&str], end: u64, origin: u64) -> Arc<LogLines> {
+    let texts: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
+    let place = Place {
+        container: Arc::from(container),
+        end,
+        origin,
+    };
+    let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &texts, 0);
+    Arc::new(LogLines::new(Arc::new(lines), place))
+}
+
+fn since(seq: u64, positions: &[(&str, u64)]) -> Since {
+    let positions = positions.iter().map(|&(id, end)| (Arc::from(id), end));
+    Since {
+        seq,
+        positions: Arc::new(positions.collect::<Positions>()),
+        events: 0,
+    }
+}
+
+fn ended(name: &str, id: &str, position: u64, lines: Option<Arc<LogLines>>) -> EndedLog {
+    EndedLog {
+        name: name.to_owned(),
+        container: Arc::from(id),
+        position,
+        lines,
+    }
+}
+
+#[test]
+fn new_lines_are_those_after_a_position_and_what_was_lost_is_counted() {
+    let logs = LogSample {
+        logs: Arc::new(
+            [
+                ("new".to_owned(), log("4", &["n1", "n2"], 12, 5)),
+                ("quiet".to_owned(), log("2", &["q"], 9, 0)),
+                ("web".to_owned(), log("1", &["w1", "w2", "w3"], 100, 0)),
+            ]
+            .into(),
+        ),
+        ended: Arc::new(vec![
+            ended("gone", "9", 8, None),
+            ended("web", "0", 3, Some(log("0", &["last"], 3, 0))),
+        ]),
+        ..LogSample::default()
+    };
+    let published = published(logs);
+    let options = r#"{"logs":"new","sections":["logs"]}"#;
+    let first = value(&made(&published, options, None));
+    assert_eq!(
+        first["logs"],
+        json!({"new": ["n1", "n2"], "quiet": ["q"], "web": ["last", "w1", "w2", "w3"]})
+    );
+    assert_eq!(first["logs_dropped"], json!({}));
+
+    let before = since(6, &[("0", 2), ("1", 98), ("2", 9), ("9", 8)]);
+    let news = made(&published, options, Some(&before));
+    assert_eq!(news.follows, Some(6));
+    let news = value(&news);
+    assert_eq!(
+        news["logs"],
+        json!({"new": ["n1", "n2"], "web": ["last", "w2", "w3"]})
+    );
+    // Of a container that was not known all of its lines count.
+    assert_eq!(news["logs_dropped"], json!({"new": 5}));
+
+    let long_before = since(2, &[("0", 3), ("1", 40), ("2", 9), ("4", 12), ("9", 6)]);
+    let news = value(&made(&published, options, Some(&long_before)));
+    assert_eq!(news["logs"], json!({"web": ["w1", "w2", "w3"]}));
+    assert_eq!(news["logs_dropped"], json!({"gone": 2, "web": 57}));
+    assert_eq!(published.lines_made(), 3);
+}
+
+/// What the build before the one that moved the outputs into one stage sent for a recorded snapshot.
+#[test]
+fn the_lines_are_byte_for_byte_what_they_were() {
+    let recorded = include_str!("../../../tests/fixtures/snapshot.json");
+    let mut snapshot: Snapshot = serde_json::from_str(recorded).unwrap();
+    let events = std::mem::take(&mut snapshot.events);
+    let mut newest = Events::default();
+    events.into_iter().for_each(|event| newest.push(event));
+    let odd = [
+        "2026-01-01T00:00:00Z a",
+        "2026-01-01T00:00:01Z \u{1b}[31m\"ä\u{fffd}\t\\",
+        "",
+    ];
+    let logs = LogSample {
+        logs: Arc::new(
+            [
+                ("db".to_owned(), log("1", &odd, 12, 5)),
+                ("web".to_owned(), log("2", &["q"], 9, 0)),
+            ]
+            .into(),
+        ),
+        ended: Arc::new(vec![
+            ended("gone", "9", 8, None),
+            ended("web", "0", 3, Some(log("0", &["last"], 3, 0))),
+        ]),
+        ..LogSample::default()
+    };
+    snapshot.logs = Arc::clone(&logs.logs);
+    let told = newest.end().saturating_sub(1);
+    let published = Published::new(
+        snapshot,
+        logs,
+        (Arc::new(newest), told),
+        Instant::now(),
+        None,
+    );
+    let before = since(6, &[("0", 2), ("1", 3), ("9", 6)]);
+    let mut lines = String::new();
+    for (options, since) in [
+        ("{}", None),
+        (r#"{"sections":["system"]}"#, None),
+        (r#"{"sections":["docker_meta","events"]}"#, Some(&before)),
+        (r#"{"sections":[]}"#, None),
+        (r#"{"logs":"new"}"#, None),
+        (
+            r#"{"logs":"new","sections":["logs","events"]}"#,
+            Some(&before),
+        ),
+    ] {
+        let line = made(&published, options, since);
+        lines += &format!(
+            "{options}\n{}",
+            String::from_utf8(bytes(&line, 17)).unwrap()
+        );
+    }
+    crate::recorded::compare("wire/lines.txt", &lines);
+}
+
+#[test]
+fn what_is_kept_for_those_who_are_behind_is_bounded() {
+    let published = published(LogSample::default());
+    for seq in 0..1000 {
+        made(&published, r#"{"logs":"new"}"#, Some(&since(seq, &[])));
+    }
+    assert_eq!(published.lines_made(), super::MOST_BEHIND);
+}
