@@ -165,7 +165,8 @@ def docker_stats():
     lines = run('docker', 'stats', '--no-stream', '--format', '{{json .}}').splitlines()
     shown = {one['Name']: one for one in map(json.loads, lines)}
     found = {one['name'].lstrip('/'): one for one in snapshot(3)['containers']}
-    both = [name for name in shown if name in found and name not in ('failing', 'paused')]
+    # Of those two a process may be there at one reading and gone at the next: a restart, a health check.
+    both = [name for name in shown if name in found and name not in ('failing', 'checked', 'paused')]
     memory = [f"{name}: {found[name]['memory_usage']} beside {shown[name]['MemUsage']}" for name in both
               if abs(size(shown[name]['MemUsage'].split('/')[0]) - found[name]['memory_usage']) > max(2 * MIB, 0.05 * found[name]['memory_usage'])]
     row('memory as docker stats shows it', not memory, '; '.join(memory) or f'{len(both)} containers')
