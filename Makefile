@@ -49,6 +49,10 @@ docs: ## writes docs/snapshot.md from the model's documentation
 lint: ## formatting, clippy, documentation, dependencies, shell scripts: all without a warning
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	# Without each of the optional parts, too.
+	for features in '' nats watch; do \
+		cargo clippy --locked --lib --bins --no-default-features --features "$$features" -- -D warnings || exit; \
+	done
 	# The examples, too: with them packages have the features that they have for clippy, and are not built again.
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --lib --bins --examples
 	tests/setup/deny.sh

@@ -24,7 +24,7 @@ pub use docker_host::DockerHost;
 pub use host_root::{FileVersion, HostRoot};
 pub use key::{ApiKey, ApiKeys, KeySource};
 pub use labels::LabelPatterns;
-#[cfg(feature = "nats")]
+#[cfg(all(feature = "nats", feature = "watch"))]
 pub(crate) use nats::parse_servers;
 #[cfg(feature = "nats")]
 pub use nats::{NatsLogin, NatsSecret, NatsSettings, address_of};

@@ -9,8 +9,13 @@ mod link;
 mod news;
 mod publisher;
 mod queue;
+#[cfg_attr(
+    not(feature = "watch"),
+    allow(dead_code, reason = "the terminal view reads what is published")
+)]
 pub(crate) mod subject;
 mod tls;
 
+#[cfg(feature = "watch")]
 pub(crate) use link::{options, reason};
 pub use publisher::NatsPublisher;
