@@ -9,7 +9,7 @@ use actix::{Message, Recipient};
 
 use crate::model::{Container, ContainerMeta, Events, HostInfo, Options, SystemMetrics, Via};
 pub use crate::model::{EndedLog, LogSample};
-use crate::published::{EncodedSnapshot, Published, Since};
+use crate::published::{EncodedSnapshot, Published, StreamPosition};
 
 /// What a collector publishes after each round.
 #[derive(Debug, Clone, Message)]
@@ -147,7 +147,7 @@ pub struct CatchUp {
     /// Who asks.
     pub client: ClientId,
     /// What it was sent last.
-    pub since: Since,
+    pub since: StreamPosition,
 }
 
 /// From a session to the aggregator: no more snapshots.

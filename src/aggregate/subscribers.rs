@@ -9,7 +9,7 @@ use actix::dev::SendError;
 
 use crate::messages::{CatchUp, ClientId, Delivery, Subscribe};
 use crate::model::{LogMode, Options, Section};
-use crate::published::{EncodedSnapshot, Published, Since};
+use crate::published::{EncodedSnapshot, Published, StreamPosition};
 
 /// The most snapshots back that it is known what they have said. A session that was sent an
 /// older one last says so itself.
@@ -20,7 +20,7 @@ pub(super) const MOST_HISTORY: usize = 64;
 pub(super) struct Subscribers {
     sessions: HashMap<ClientId, Session>,
     /// Of the newest snapshots, oldest first: as many as a session's next one may follow on.
-    history: VecDeque<Since>,
+    history: VecDeque<StreamPosition>,
 }
 
 struct Session {
@@ -144,7 +144,7 @@ impl Session {
 }
 
 /// What a snapshot has said of the logs, or the oldest that is known of those after it.
-fn since(history: &VecDeque<Since>, seq: u64) -> Option<&Since> {
+fn since(history: &VecDeque<StreamPosition>, seq: u64) -> Option<&StreamPosition> {
     let oldest = history.front()?;
     let at = seq.saturating_sub(oldest.seq);
     history.get(usize::try_from(at).ok()?)

@@ -73,7 +73,7 @@ pub async fn collect_once<S: Source>(source: &mut S) -> Collected<S::Sample> {
 }
 
 /// A round that has ended.
-struct Timed<T> {
+struct TimedRound<T> {
     collected: Collected<T>,
     /// For how much of its duration it only waited.
     waited: Duration,
@@ -81,7 +81,7 @@ struct Timed<T> {
 }
 
 /// Reads one round and says how long it took.
-async fn time<S: Source>(source: &mut S) -> Timed<S::Sample> {
+async fn time<S: Source>(source: &mut S) -> TimedRound<S::Sample> {
     let started = Instant::now();
     let round = source.collect().await;
     let collected = Collected {
@@ -91,7 +91,7 @@ async fn time<S: Source>(source: &mut S) -> Timed<S::Sample> {
         duration: started.elapsed(),
         stretched: None,
     };
-    Timed {
+    TimedRound {
         collected,
         waited: round.waited,
         retry: round.retry,
@@ -109,7 +109,7 @@ pub(super) async fn run<S: Source>(
     interval: Duration,
     sink: Recipient<Collected<S::Sample>>,
 ) {
-    let mut pace = Pace::new(interval, Instant::now());
+    let mut pace = RoundPace::new(interval, Instant::now());
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     sleep_until(pace.due).await;
     loop {
@@ -148,7 +148,7 @@ pub(super) async fn run<S: Source>(
 /// When rounds are due: at ticks that are an interval apart, at so many of them that a source is
 /// busy for half of its time at most.
 #[derive(Debug)]
-struct Pace {
+struct RoundPace {
     interval: Duration,
     /// The tick of the next round.
     due: Instant,
@@ -164,7 +164,7 @@ struct Pace {
 /// So many quick rounds in a row are no coincidence.
 const QUICK: u32 = 5;
 
-impl Pace {
+impl RoundPace {
     fn new(interval: Duration, begin: Instant) -> Self {
         Self {
             interval,

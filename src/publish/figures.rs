@@ -21,10 +21,10 @@ const MIB: f64 = 1024.0 * 1024.0;
 const CPU_PERIOD: f64 = 100_000.0;
 
 /// Figures of one kind and meaning, told apart by their labels.
-pub(super) struct Family {
+pub(super) struct FigureFamily {
     /// In Prometheus; `_total` is added to a counter's name.
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: MetricKind,
     /// By the Unified Code for Units of Measure.
     #[cfg_attr(not(test), expect(dead_code, reason = "for outputs that name units"))]
     pub(super) unit: &'static str,
@@ -41,19 +41,19 @@ pub(super) struct Family {
     )]
     pub(super) fields: &'static [&'static str],
     pub(super) help: &'static str,
-    read: fn(&Source<'_>, &mut Samples<'_>),
+    read: fn(&FigureSource<'_>, &mut Samples<'_>),
 }
 
 /// Whether a figure only ever grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MetricKind {
     Gauge,
     Counter,
 }
 
 /// What the figures are read from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Source<'s> {
+pub(super) struct FigureSource<'s> {
     pub(super) snapshot: &'s Snapshot,
     /// The time between two snapshots.
     pub(super) interval: Duration,
@@ -62,15 +62,15 @@ pub(super) struct Source<'s> {
 /// Takes the samples of a family, each with its labels' names and values.
 pub(super) type Samples<'f> = dyn FnMut(&[(&str, &str)], f64) + 'f;
 
-impl Family {
+impl FigureFamily {
     /// Hands over every sample that the snapshot has.
-    pub(super) fn samples(&self, source: &Source<'_>, samples: &mut Samples<'_>) {
+    pub(super) fn samples(&self, source: &FigureSource<'_>, samples: &mut Samples<'_>) {
         (self.read)(source, samples);
     }
 }
 
 /// The whole table.
-pub(super) fn families() -> impl Iterator<Item = &'static Family> {
+pub(super) fn families() -> impl Iterator<Item = &'static FigureFamily> {
     [HOST, CONTAINERS, AGENT].into_iter().flatten()
 }
 
@@ -87,7 +87,7 @@ const SOURCE: &[&str] = &["source"];
 
 /// The host, as node_exporter says it.
 #[rustfmt::skip]
-static HOST: &[Family] = &[
+static HOST: &[FigureFamily] = &[
     counter("node_cpu_seconds", "s", &["cpu", "mode"], &["system.cpu_percent", "system.cpu_cores", "system.cpu_times"],
         "Time that each core has spent in each mode, in seconds", cpu_seconds),
     gauge("node_load1", "1", NONE, &["system.load_avg"],
@@ -257,7 +257,7 @@ static HOST: &[Family] = &[
 
 /// Containers, as cAdvisor says them.
 #[rustfmt::skip]
-static CONTAINERS: &[Family] = &[
+static CONTAINERS: &[FigureFamily] = &[
     counter("container_cpu_usage_seconds", "s", &["id", "image", "name", "cpu"], &["containers[].cpu_usage_ns", "containers[].cpu_percent"],
         "CPU time that the container has used, in seconds", container_cpu),
     gauge("container_spec_cpu_period", "us", CONTAINER, NONE,
@@ -363,7 +363,7 @@ static CONTAINERS: &[Family] = &[
 
 /// The agent itself, and how its sources are.
 #[rustfmt::skip]
-static AGENT: &[Family] = &[
+static AGENT: &[FigureFamily] = &[
     gauge("system_agent_source_up", "1", SOURCE, &["sources.*.status"],
         "Whether the source is well: the host's figures, the engine's containers, their logs",
         |source, out| sources(source, out, |one| Some(is(one.status == SourceStatus::Ok)))),
@@ -422,7 +422,7 @@ const MEMORY_STALLED: &str = "Time in which all work waited for memory at once, 
 const IO_WAITING: &str = "Time in which some work waited for I/O, in seconds";
 const IO_STALLED: &str = "Time in which all work waited for I/O at once, in seconds";
 
-type Read = fn(&Source<'_>, &mut Samples<'_>);
+type Read = fn(&FigureSource<'_>, &mut Samples<'_>);
 
 const fn gauge(
     name: &'static str,
@@ -431,10 +431,10 @@ const fn gauge(
     fields: &'static [&'static str],
     help: &'static str,
     read: Read,
-) -> Family {
-    Family {
+) -> FigureFamily {
+    FigureFamily {
         name,
-        kind: Kind::Gauge,
+        kind: MetricKind::Gauge,
         unit,
         labels,
         fields,
@@ -450,19 +450,19 @@ const fn counter(
     fields: &'static [&'static str],
     help: &'static str,
     read: Read,
-) -> Family {
-    Family {
-        kind: Kind::Counter,
+) -> FigureFamily {
+    FigureFamily {
+        kind: MetricKind::Counter,
         ..gauge(name, unit, labels, fields, help, read)
     }
 }
 
 /// Whether the host has been read even once: before that there is nothing to say of it.
-fn has_host(source: &Source<'_>) -> bool {
+fn has_host(source: &FigureSource<'_>) -> bool {
     source.snapshot.sources.system.collected_at.is_some()
 }
 
-fn system<'s>(source: &Source<'s>) -> Option<&'s SystemMetrics> {
+fn system<'s>(source: &FigureSource<'s>) -> Option<&'s SystemMetrics> {
     has_host(source).then_some(&*source.snapshot.system)
 }
 
@@ -472,15 +472,23 @@ fn if_any(out: &mut Samples<'_>, value: Option<f64>) {
     }
 }
 
-fn host(source: &Source<'_>, out: &mut Samples<'_>, value: impl Fn(&SystemMetrics) -> Option<f64>) {
+fn host(
+    source: &FigureSource<'_>,
+    out: &mut Samples<'_>,
+    value: impl Fn(&SystemMetrics) -> Option<f64>,
+) {
     if_any(out, system(source).and_then(value));
 }
 
-fn memory(source: &Source<'_>, out: &mut Samples<'_>, bytes: impl Fn(&ExactMemory) -> Option<u64>) {
+fn memory(
+    source: &FigureSource<'_>,
+    out: &mut Samples<'_>,
+    bytes: impl Fn(&ExactMemory) -> Option<u64>,
+) {
     host(source, out, |host| Some(bytes(&host.exact.memory?)? as f64));
 }
 
-fn cpu_seconds(source: &Source<'_>, out: &mut Samples<'_>) {
+fn cpu_seconds(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     for core in system(source)
         .iter()
         .flat_map(|host| &host.exact.cpu_seconds)
@@ -492,7 +500,7 @@ fn cpu_seconds(source: &Source<'_>, out: &mut Samples<'_>) {
     }
 }
 
-fn file_systems(source: &Source<'_>, out: &mut Samples<'_>, value: fn(&Disk) -> Option<f64>) {
+fn file_systems(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&Disk) -> Option<f64>) {
     for disk in system(source).iter().flat_map(|host| &host.disks) {
         if let Some(value) = value(disk) {
             let labels = [
@@ -505,14 +513,14 @@ fn file_systems(source: &Source<'_>, out: &mut Samples<'_>, value: fn(&Disk) -> 
     }
 }
 
-fn block_devices(source: &Source<'_>, out: &mut Samples<'_>, value: fn(&DiskIo) -> f64) {
+fn block_devices(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&DiskIo) -> f64) {
     for disk in system(source).iter().flat_map(|host| &host.disk_io) {
         out(&[("device", &disk.device)], value(disk));
     }
 }
 
 fn interfaces(
-    source: &Source<'_>,
+    source: &FigureSource<'_>,
     out: &mut Samples<'_>,
     value: fn(&NetworkInterface) -> Option<f64>,
 ) {
@@ -525,7 +533,7 @@ fn interfaces(
 }
 
 fn host_pressure(
-    source: &Source<'_>,
+    source: &FigureSource<'_>,
     out: &mut Samples<'_>,
     total_us: fn(&Pressures) -> Option<u64>,
 ) {
@@ -535,7 +543,7 @@ fn host_pressure(
 }
 
 fn temperatures(
-    source: &Source<'_>,
+    source: &FigureSource<'_>,
     out: &mut Samples<'_>,
     value: fn(&crate::model::Temperature) -> Option<f64>,
 ) {
@@ -546,7 +554,7 @@ fn temperatures(
     }
 }
 
-fn sensor_labels(source: &Source<'_>, out: &mut Samples<'_>) {
+fn sensor_labels(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     for one in system(source)
         .iter()
         .flat_map(|host| &host.exact.sensors.labels)
@@ -560,7 +568,7 @@ fn sensor_labels(source: &Source<'_>, out: &mut Samples<'_>) {
     }
 }
 
-fn chip_names(source: &Source<'_>, out: &mut Samples<'_>) {
+fn chip_names(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     for one in system(source)
         .iter()
         .flat_map(|host| &host.exact.sensors.chips)
@@ -569,7 +577,7 @@ fn chip_names(source: &Source<'_>, out: &mut Samples<'_>) {
     }
 }
 
-fn gpus(source: &Source<'_>, out: &mut Samples<'_>, value: fn(&Gpu) -> Option<f64>) {
+fn gpus(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&Gpu) -> Option<f64>) {
     for gpu in system(source)
         .iter()
         .flat_map(|host| host.gpus.iter().flatten())
@@ -583,7 +591,7 @@ fn gpus(source: &Source<'_>, out: &mut Samples<'_>, value: fn(&Gpu) -> Option<f6
     }
 }
 
-fn process_states(source: &Source<'_>, out: &mut Samples<'_>) {
+fn process_states(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     let Some(counts) = system(source).and_then(|host| host.processes) else {
         return;
     };
@@ -598,7 +606,7 @@ fn process_states(source: &Source<'_>, out: &mut Samples<'_>) {
     }
 }
 
-fn uname(source: &Source<'_>, out: &mut Samples<'_>) {
+fn uname(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     if !has_host(source) {
         return;
     }
@@ -612,7 +620,7 @@ fn uname(source: &Source<'_>, out: &mut Samples<'_>) {
     out(&labels, 1.0);
 }
 
-fn failed_units(source: &Source<'_>, out: &mut Samples<'_>) {
+fn failed_units(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     for unit in system(source)
         .iter()
         .flat_map(|host| host.failed_units.iter().flatten())
@@ -631,7 +639,7 @@ fn labels(container: &Container) -> [(&str, &str); 3] {
 }
 
 fn containers(
-    source: &Source<'_>,
+    source: &FigureSource<'_>,
     out: &mut Samples<'_>,
     value: impl Fn(&Container) -> Option<f64>,
 ) {
@@ -642,7 +650,7 @@ fn containers(
     }
 }
 
-fn container_cpu(source: &Source<'_>, out: &mut Samples<'_>) {
+fn container_cpu(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     for one in source.snapshot.containers.iter() {
         if let Some(used) = one.cpu_usage_ns {
             let [id, image, name] = labels(one);
@@ -652,7 +660,7 @@ fn container_cpu(source: &Source<'_>, out: &mut Samples<'_>) {
 }
 
 /// A limit that is none is the host's memory there, rounded in another place, and 0 here: which it is, that memory tells.
-fn memory_limits(source: &Source<'_>, out: &mut Samples<'_>) {
+fn memory_limits(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     let host_memory = source.snapshot.system.memory_total * MIB;
     containers(source, out, |one| {
         let limit = one.memory_limit as f64;
@@ -661,7 +669,11 @@ fn memory_limits(source: &Source<'_>, out: &mut Samples<'_>) {
     });
 }
 
-fn networks(source: &Source<'_>, out: &mut Samples<'_>, value: fn(&InterfaceCounters) -> u64) {
+fn networks(
+    source: &FigureSource<'_>,
+    out: &mut Samples<'_>,
+    value: fn(&InterfaceCounters) -> u64,
+) {
     for one in source.snapshot.containers.iter() {
         let [id, image, name] = labels(one);
         for (interface, counters) in one.network.iter() {
@@ -674,7 +686,7 @@ fn networks(source: &Source<'_>, out: &mut Samples<'_>, value: fn(&InterfaceCoun
 }
 
 /// Also of those that have no figures, as they wait for their next start.
-fn container_states(source: &Source<'_>, out: &mut Samples<'_>) {
+fn container_states(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     for meta in source.snapshot.docker_meta.iter() {
         let name = meta.own_name().unwrap_or_default();
         for state in ["paused", "restarting", "running"] {
@@ -689,7 +701,7 @@ fn container_states(source: &Source<'_>, out: &mut Samples<'_>) {
     }
 }
 
-fn container_health(source: &Source<'_>, out: &mut Samples<'_>) {
+fn container_health(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     for one in source.snapshot.containers.iter() {
         let Some(health) = &one.health else {
             continue;
@@ -702,7 +714,7 @@ fn container_health(source: &Source<'_>, out: &mut Samples<'_>) {
 }
 
 /// What is said of a container once, rather than with each of its figures.
-fn container_info(source: &Source<'_>, out: &mut Samples<'_>) {
+fn container_info(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     for one in source.snapshot.containers.iter() {
         let compose = one.compose.as_ref();
         let project = compose.map(|compose| &*compose.project);
@@ -738,7 +750,11 @@ fn label_name(label: &str) -> String {
     format!("container_label_{name}")
 }
 
-fn sources(source: &Source<'_>, out: &mut Samples<'_>, value: fn(&SourceHealth) -> Option<f64>) {
+fn sources(
+    source: &FigureSource<'_>,
+    out: &mut Samples<'_>,
+    value: fn(&SourceHealth) -> Option<f64>,
+) {
     let all = source.snapshot.sources.named();
     for (name, one) in all.filter(|(_, one)| one.status != SourceStatus::Disabled) {
         if let Some(value) = value(one) {
@@ -772,7 +788,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::{Source, families};
+    use super::{FigureSource, families};
     use crate::model::Snapshot;
 
     /// Fields of the snapshot that are no figures, or are none here, with the reason.
@@ -875,7 +891,7 @@ mod tests {
     #[test]
     fn every_sample_has_the_labels_that_the_table_says() {
         let snapshot = Snapshot::recorded();
-        let source = Source {
+        let source = FigureSource {
             snapshot: &snapshot,
             interval: Duration::from_secs(5),
         };

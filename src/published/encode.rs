@@ -12,7 +12,7 @@ use serde::Serialize;
 use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::ParamSwitch;
 
-use super::{EncodedSnapshot, Published, Since};
+use super::{EncodedSnapshot, Published, StreamPosition};
 use crate::model::{Encoding, LogMode, Logs, Section, Snapshot, Variant};
 
 /// The most renderings for clients that are behind which are kept for others that are as far behind.
@@ -72,7 +72,7 @@ impl Encodings {
         &mut self,
         published: &Published,
         variant: Variant,
-        since: Option<&Since>,
+        since: Option<&StreamPosition>,
         behind: bool,
     ) -> io::Result<Arc<EncodedSnapshot>> {
         let events_after = variant

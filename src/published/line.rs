@@ -21,7 +21,7 @@ pub struct EncodedSnapshot {
     /// The number of the last event before those in it; none where it holds no events.
     pub events_after: Option<u64>,
     /// Where the next one may follow on.
-    pub since: Since,
+    pub since: StreamPosition,
     /// What it holds, and how it is written.
     pub variant: Variant,
     /// All of the line up to the value of `skipped`.
@@ -30,7 +30,7 @@ pub struct EncodedSnapshot {
 
 /// What a snapshot has said of what happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Since {
+pub struct StreamPosition {
     /// The snapshot's number.
     pub seq: u64,
     /// How far the logs in it had been read.
@@ -49,7 +49,7 @@ pub struct LineEnd {
 impl EncodedSnapshot {
     /// Whether log lines or events are missing for a client that was sent `since` last.
     #[must_use]
-    pub fn lacks_something_after(&self, since: &Since) -> bool {
+    pub fn lacks_something_after(&self, since: &StreamPosition) -> bool {
         self.follows.is_some_and(|follows| follows != since.seq)
             || self.events_after.is_some_and(|after| after > since.events)
     }

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::model::{ContainerEvent, Events, LogSample, Snapshot, Variant};
 use encode::Encodings;
-pub use line::{EncodedSnapshot, LineEnd, Since};
+pub use line::{EncodedSnapshot, LineEnd, StreamPosition};
 pub use news::NewLinesByContainer;
 
 /// A snapshot, with what has happened up to then.
@@ -75,8 +75,8 @@ impl Published {
 
     /// How far the logs in it have been read, and how many events there have been.
     #[must_use]
-    pub fn since(&self) -> Since {
-        Since {
+    pub fn since(&self) -> StreamPosition {
+        StreamPosition {
             seq: self.seq(),
             positions: Arc::clone(&self.logs.positions),
             events: self.events.end(),
@@ -91,7 +91,7 @@ impl Published {
 
     /// The log lines after `since`. Without it: the newest that are kept.
     #[must_use]
-    pub fn log_lines(&self, since: Option<&Since>) -> NewLinesByContainer<'_> {
+    pub fn log_lines(&self, since: Option<&StreamPosition>) -> NewLinesByContainer<'_> {
         NewLinesByContainer::of(&self.logs, since)
     }
 
@@ -103,7 +103,7 @@ impl Published {
     pub fn line(
         &self,
         variant: Variant,
-        since: Option<&Since>,
+        since: Option<&StreamPosition>,
         behind: bool,
     ) -> io::Result<Arc<EncodedSnapshot>> {
         self.encodings().line(self, variant, since, behind)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::Since;
+use super::StreamPosition;
 use crate::model::{LogLines, LogSample, NewLines};
 
 /// The new log lines of all containers, and how many are no longer there.
@@ -15,7 +15,7 @@ pub struct NewLinesByContainer<'l> {
 
 impl<'l> NewLinesByContainer<'l> {
     /// Those after `since`; without it the newest that are kept, and none counts as lost.
-    pub(super) fn of(logs: &'l LogSample, since: Option<&Since>) -> Self {
+    pub(super) fn of(logs: &'l LogSample, since: Option<&StreamPosition>) -> Self {
         let mut news = Self::default();
         // A container that has ended comes before another one of its name that runs.
         for log in logs.ended.iter() {
@@ -67,7 +67,7 @@ impl<'l> NewLinesByContainer<'l> {
         Ok(json)
     }
 
-    fn add(&mut self, name: &'l str, log: &'l LogLines, since: Option<&Since>) {
+    fn add(&mut self, name: &'l str, log: &'l LogLines, since: Option<&StreamPosition>) {
         let place = log.place();
         let news = match since {
             // Of the tail nothing is lost, whatever was before it.
@@ -88,7 +88,13 @@ impl<'l> NewLinesByContainer<'l> {
     }
 
     /// The lines of this container are there no more.
-    fn add_lost(&mut self, name: &'l str, container: &str, position: u64, since: Option<&Since>) {
+    fn add_lost(
+        &mut self,
+        name: &'l str,
+        container: &str,
+        position: u64,
+        since: Option<&StreamPosition>,
+    ) {
         let known = since.and_then(|since| since.positions.get(container));
         self.lose(
             name,

@@ -24,7 +24,7 @@ pub fn most_kept_files(limit: u64) -> u64 {
     (limit / SHARE_OF_FILES).min(MOST_KEPT_FILES)
 }
 
-/// Files that containers are measured from.
+/// KeptFiles that containers are measured from.
 pub(super) struct Direct {
     kernel: Result<Kernel, KernelError>,
     /// By id.
@@ -42,13 +42,13 @@ pub(super) struct Direct {
 struct Container {
     /// Its first process.
     pid: u32,
-    files: Files,
+    files: KeptFiles,
     /// What the next reading is compared with.
     last: Option<ContainerReading>,
 }
 
 /// How a container's files can be read.
-enum Files {
+enum KeptFiles {
     /// They are open.
     Kept(ContainerFiles),
     /// They can be opened.
@@ -180,7 +180,7 @@ impl Direct {
                 if let Inspection::Failed { error, .. } = &one.inspection {
                     let unanswered = Container {
                         pid: 0,
-                        files: Files::Unanswered(error.clone()),
+                        files: KeptFiles::Unanswered(error.clone()),
                         last: None,
                     };
                     self.containers.insert(one.listed.id.clone(), unanswered);
@@ -208,19 +208,19 @@ impl Direct {
             pid, own_network, ..
         } = *inspected;
         let files = match &self.kernel {
-            _ if pid == 0 => Files::Idle,
-            Err(error) => Files::Refused(error.to_string()),
+            _ if pid == 0 => KeptFiles::Idle,
+            Err(error) => KeptFiles::Refused(error.to_string()),
             Ok(kernel) => match kernel.open(&container.id, pid, own_network) {
-                Ok(files) if self.containers.len() < self.most_kept => Files::Kept(files),
-                Ok(_) => Files::Located { own_network },
+                Ok(files) if self.containers.len() < self.most_kept => KeptFiles::Kept(files),
+                Ok(_) => KeptFiles::Located { own_network },
                 Err(refused) => match &one.inspection {
                     // It may be another process by now.
-                    Inspection::Failed { error, .. } => Files::Unanswered(error.clone()),
-                    _ => Files::Refused(refused.to_string()),
+                    Inspection::Failed { error, .. } => KeptFiles::Unanswered(error.clone()),
+                    _ => KeptFiles::Refused(refused.to_string()),
                 },
             },
         };
-        if let Files::Refused(reason) = &files {
+        if let KeptFiles::Refused(reason) = &files {
             debug!(
                 container = container.bare_name(),
                 reason, "not measured directly"
@@ -238,14 +238,14 @@ impl Direct {
         let known = self.containers.get_mut(id).ok_or(Miss::Lost)?;
         let last = known.last.as_ref();
         let read = match (&known.files, &self.kernel) {
-            (Files::Kept(files), _) => files.read(last, lends, buffer, host_memory),
-            (&Files::Located { own_network }, Ok(kernel)) => kernel
+            (KeptFiles::Kept(files), _) => files.read(last, lends, buffer, host_memory),
+            (&KeptFiles::Located { own_network }, Ok(kernel)) => kernel
                 .open(id, known.pid, own_network)
                 .and_then(|files| files.read(last, lends, buffer, host_memory)),
-            (Files::Refused(reason), _) => return Err(Miss::Refused(reason.clone())),
-            (Files::Unanswered(error), _) => return Err(Miss::Failed(error.clone())),
-            (Files::Idle, _) => return Err(Miss::Idle),
-            (Files::Located { .. }, Err(_)) => return Err(Miss::Lost),
+            (KeptFiles::Refused(reason), _) => return Err(Miss::Refused(reason.clone())),
+            (KeptFiles::Unanswered(error), _) => return Err(Miss::Failed(error.clone())),
+            (KeptFiles::Idle, _) => return Err(Miss::Idle),
+            (KeptFiles::Located { .. }, Err(_)) => return Err(Miss::Lost),
         };
         match read {
             Ok(now) => {
@@ -264,7 +264,7 @@ impl Direct {
     }
 }
 
-impl Files {
+impl KeptFiles {
     /// Whether the container can be read from them.
     fn are_there(&self) -> bool {
         matches!(self, Self::Kept(_) | Self::Located { .. })

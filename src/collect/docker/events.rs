@@ -48,7 +48,7 @@ impl Message {
 
 /// What has happened to containers, as far as the engine has told.
 #[derive(Clone, Default)]
-pub(super) struct History(Arc<Mutex<Arc<Events>>>);
+pub(super) struct SharedEvents(Arc<Mutex<Arc<Events>>>);
 
 /// A stream of events that is followed until this is dropped.
 pub(super) struct Following {
@@ -67,7 +67,7 @@ pub(super) struct EventBatch {
     pub(super) ended: bool,
 }
 
-impl History {
+impl SharedEvents {
     /// All that is kept of it.
     pub(super) fn events(&self) -> Arc<Events> {
         Arc::clone(&lock(&self.0))
@@ -93,7 +93,7 @@ impl Following {
     /// Follows a stream of events.
     pub(super) fn start(
         events: impl Stream<Item = Message> + Send + 'static,
-        history: History,
+        history: SharedEvents,
     ) -> Self {
         let told = Arc::new(Mutex::new(EventBatch::default()));
         let task = tokio::spawn({
@@ -236,7 +236,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::{EventBatch, Following, History, Message, event};
+    use super::{EventBatch, Following, Message, SharedEvents, event};
     use crate::collect::docker::json::Json;
     use crate::collect::docker::pieces::{Lines, Piece};
     use crate::model::{ContainerEvent, EventAction};
@@ -377,7 +377,7 @@ mod tests {
             lines.push(chunk, |line| messages.push(Message::read(line)));
         }
         assert_eq!(messages.len(), 4);
-        let history = History::default();
+        let history = SharedEvents::default();
         let following = Following::start(stream::iter(messages), history.clone());
         tokio::task::yield_now().await;
         let told = following.take();
@@ -388,7 +388,7 @@ mod tests {
 
     #[actix::test]
     async fn an_event_that_is_told_twice_counts_once() {
-        let history = History::default();
+        let history = SharedEvents::default();
         let told = [
             message("start", 1, &json!({})),
             message("die", 2, &json!({"exitCode": "3"})),

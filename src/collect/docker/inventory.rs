@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::engine::{Call, Engine, EngineError, Inspected};
-use super::events::{EventBatch, Following, History};
+use super::events::{EventBatch, Following, SharedEvents};
 use super::listing::ListedContainer;
 use super::process::FirstProcess;
 use crate::backoff::Backoff;
@@ -194,7 +194,7 @@ pub(crate) fn patience(interval: Duration) -> Duration {
 pub struct Containers {
     requests: mpsc::Sender<Request>,
     state: watch::Receiver<State>,
-    history: History,
+    history: SharedEvents,
     /// None once it runs.
     follower: Arc<Mutex<Option<Follower>>>,
 }
@@ -221,7 +221,7 @@ impl Containers {
     pub fn of(host: DockerHost) -> Self {
         let (requests, received) = mpsc::channel(MOST_REQUESTS);
         let (publish, state) = watch::channel(State::default());
-        let history = History::default();
+        let history = SharedEvents::default();
         let follower = Follower::new(host, history.clone(), received, publish);
         Self {
             requests,
@@ -312,7 +312,7 @@ struct Follower {
     publish: watch::Sender<State>,
     /// None until the first list, and after an outage.
     events: Option<Following>,
-    history: History,
+    history: SharedEvents,
     running: Arc<Vec<RunningContainer>>,
     /// Containers to be inspected again with the next list, by id.
     due: HashSet<String>,
@@ -328,7 +328,7 @@ struct Follower {
 impl Follower {
     fn new(
         host: DockerHost,
-        history: History,
+        history: SharedEvents,
         requests: mpsc::Receiver<Request>,
         publish: watch::Sender<State>,
     ) -> Self {

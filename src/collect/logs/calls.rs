@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::fetch::{FetchError, Message, fetch, is_open, second_of, timestamp, whole};
 use super::line::is_fragment;
 use super::new::New;
-use super::pace::Pace;
+use super::pace::ReadPace;
 use super::seen::{Handover, Seen, identity};
 use super::tail::{Channel, TailLines};
 use crate::collect::docker::engine::{Call, DEADLINE, EngineError};
@@ -40,7 +40,7 @@ pub(super) struct CalledLog {
     lines: Arc<LogLines>,
     /// Its `end` is the number of the last line, which may be unfinished.
     place: Place,
-    pace: Pace,
+    pace: ReadPace,
 }
 
 /// What the next answer goes on from.
@@ -67,7 +67,7 @@ impl CalledLog {
                 end: ORIGIN,
                 origin: ORIGIN,
             },
-            pace: Pace::new(wanted + 1),
+            pace: ReadPace::new(wanted + 1),
         }
     }
 

@@ -31,7 +31,7 @@ const LOOK_AGAIN: Duration = LAST_LINES;
 const ENOUGH: Duration = Duration::from_secs(2);
 
 /// The logs of the running containers, as far as their files yield them.
-pub(super) struct Files {
+pub(super) struct LogFiles {
     lines: usize,
     redaction: Redaction,
     way: ContainerStats,
@@ -104,7 +104,7 @@ pub(super) struct Readings {
     pub(super) positions: Positions,
 }
 
-impl Files {
+impl LogFiles {
     /// The newest lines of each container; no files at all where calls are forced.
     pub(super) fn new(settings: &CollectSettings) -> Self {
         Self {
@@ -389,7 +389,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::{Ended, Files, LogFile, MOST_REMOVED, New};
+    use super::{Ended, LogFile, LogFiles, MOST_REMOVED, New};
     use crate::settings::CollectSettings;
 
     /// One that ended so many seconds ago.
@@ -409,7 +409,7 @@ mod tests {
     #[test]
     fn of_containers_that_are_removed_only_the_newest_are_kept() {
         let settings = CollectSettings::from_env(std::iter::empty()).unwrap();
-        let mut files = Files::new(&settings);
+        let mut files = LogFiles::new(&settings);
         let folder = tempfile::tempdir().unwrap();
         let there = folder.path().join("there.log");
         fs::write(&there, "").unwrap();
@@ -433,7 +433,7 @@ mod tests {
     #[test]
     fn who_has_just_ended_is_not_looked_for_yet() {
         let settings = CollectSettings::from_env(std::iter::empty()).unwrap();
-        let mut files = Files::new(&settings);
+        let mut files = LogFiles::new(&settings);
         for number in 0..MOST_REMOVED + 50 {
             let one = ended(Path::new("/nonexistent"), 1);
             files.ended.insert(number.to_string(), one);

@@ -33,7 +33,7 @@ use crate::messages::{EndedLog, LogSample};
 use crate::model::{LogLines, Logs, Positions, Via};
 use crate::settings::{CollectSettings, Redaction};
 use calls::CalledLog;
-use files::{Files, Handovers, LAST_LINES, LogReading, MOST_ENDED, Readings};
+use files::{Handovers, LAST_LINES, LogFiles, LogReading, MOST_ENDED, Readings};
 use new::{Began, New};
 use seen::Handover;
 
@@ -55,7 +55,7 @@ pub struct LogSource {
     /// How long a round waits for the engine.
     patience: Duration,
     /// Read for the containers that run.
-    files: Blocking<Files, (Arc<Vec<RunningContainer>>, Readings)>,
+    files: Blocking<LogFiles, (Arc<Vec<RunningContainer>>, Readings)>,
     /// The logs that are read by calls, by container id; also those of containers that have ended.
     called: HashMap<String, Called>,
     /// When the first containers were met.
@@ -87,7 +87,7 @@ impl LogSource {
             lines: settings.log_lines,
             redaction: settings.log_redact.clone(),
             patience: patience(settings.log_interval),
-            files: Blocking::new("log files", Files::new(settings)),
+            files: Blocking::new("log files", LogFiles::new(settings)),
             called: HashMap::new(),
             began: None,
         }
@@ -274,7 +274,7 @@ impl Source for LogSource {
         };
         let known = inventory.clone();
         let called = self.handovers();
-        let read = move |files: &mut Files| {
+        let read = move |files: &mut LogFiles| {
             let running = known.running();
             let readings = files.read(&running, &called);
             (running, readings)

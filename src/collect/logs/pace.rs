@@ -12,7 +12,7 @@ pub(super) const ANEW: Duration = Duration::from_secs(60);
 const SET_BACK: Duration = Duration::from_secs(1);
 
 /// How much is asked for next, and since when.
-pub(super) struct Pace {
+pub(super) struct ReadPace {
     /// How many messages.
     pub(super) messages: usize,
     /// The second before that of the last message.
@@ -25,7 +25,7 @@ pub(super) struct Pace {
     pub(super) answered: (Instant, SystemTime),
 }
 
-impl Pace {
+impl ReadPace {
     /// So many messages at first, and all that there are.
     pub(super) fn new(messages: usize) -> Self {
         let now = Instant::now();

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use rustix::param::clock_ticks_per_second;
 
-use super::family::{Family, Round};
+use super::family::{MetricFamily, Round};
 use crate::model::{CpuSeconds, CpuTimes, figure};
 
 /// So much less idle time than before, in ticks, is that of a core that was switched on anew: what node_exporter takes for it.
@@ -40,7 +40,7 @@ struct Times([u64; 8]);
 /// The outcome of a reading.
 pub(super) struct CpuFigures {
     /// What they did since the reading before; none at the first, which is compared with nothing.
-    since: Option<Since>,
+    since: Option<CpuBaseline>,
     /// Each of them since boot.
     seconds: Vec<CpuSeconds>,
     /// How many there are.
@@ -51,7 +51,7 @@ pub(super) struct CpuFigures {
 
 /// What the CPUs did between two readings.
 #[derive(Debug, Default, PartialEq)]
-struct Since {
+struct CpuBaseline {
     /// All CPUs together, busy percent, 0–100.
     percent: f64,
     /// Each of them.
@@ -69,7 +69,7 @@ pub(super) enum CpuError {
     Parse,
 }
 
-impl Family for Cpus {
+impl MetricFamily for Cpus {
     const NAME: &'static str = "cpu";
     const COMPARES: bool = true;
 
@@ -124,14 +124,14 @@ impl CpuTimesReading {
         })
     }
 
-    fn since(&self, before: &Self) -> Since {
+    fn since(&self, before: &Self) -> CpuBaseline {
         let all = self.all.since(before.all);
         // One that was switched on in between has nothing to be compared with.
         let core = |(number, now): &(u32, Times)| {
             let before = before.cores.iter().find(|(one, _)| one == number);
             before.map_or(0.0, |(_, before)| now.since(*before).busy_percent())
         };
-        Since {
+        CpuBaseline {
             percent: all.busy_percent(),
             cores: self.cores.iter().map(core).collect(),
             times: all.shares(),
@@ -159,7 +159,7 @@ fn boot_time(stat: &str) -> Option<u64> {
     after.lines().next()?.trim().parse().ok()
 }
 
-/// Since boot.
+/// CpuBaseline boot.
 fn seconds(cores: &[(u32, Times)], ticks_per_second: f64) -> Vec<CpuSeconds> {
     let core = |&(core, Times(ticks)): &(u32, Times)| CpuSeconds {
         core,
@@ -227,7 +227,7 @@ impl Times {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{CpuTimes, CpuTimesReading, Since, Times, seconds};
+    use super::{CpuBaseline, CpuTimes, CpuTimesReading, Times, seconds};
 
     const STAT: &str = "\
 cpu  100 20 30 1000 50 1 2 3 40 5
@@ -257,7 +257,7 @@ btime 1700000000
             "cpu  10 20 5 40 15 2 3 5\ncpu0 10 20 5 40 15 2 3 5\ncpu3 1 1 1 1 1 1 1 1\n",
         );
         let now = now.unwrap();
-        let expected = Since {
+        let expected = CpuBaseline {
             percent: 45.0,
             // The second was not there before.
             cores: vec![45.0, 0.0],
@@ -311,7 +311,7 @@ btime 1700000000
         let before = of([100, 0, 0, 100, 50, 0, 0, 0]);
         let now = of([110, 0, 0, 110, 40, 0, 0, 0]);
         assert_eq!(now.since(&before).percent, 50.0);
-        assert_eq!(now.since(&now), Since::default());
+        assert_eq!(now.since(&now), CpuBaseline::default());
     }
 
     /// What a host with 128 cores says, two of which are switched off.

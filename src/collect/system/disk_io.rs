@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::family::{Family, Round};
+use super::family::{MetricFamily, Round};
 use crate::collect::rate::per_second;
 use crate::model::{DiskIo, figure};
 
@@ -47,7 +47,7 @@ struct Counters {
     busy_ms: u64,
 }
 
-impl Family for Devices {
+impl MetricFamily for Devices {
     const NAME: &'static str = "disk_io";
     const COMPARES: bool = true;
 

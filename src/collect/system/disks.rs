@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 
-use super::family::{Family, Round};
+use super::family::{MetricFamily, Round};
 use crate::collect::mountinfo::{self, Mount};
 use crate::collect::net_dev::published_names;
 use crate::model::Disk;
@@ -65,7 +65,7 @@ struct Mounted {
 #[error("cannot read /proc/self/mountinfo")]
 pub(super) struct DisksError(#[from] io::Error);
 
-impl Family for Disks {
+impl MetricFamily for Disks {
     const NAME: &'static str = "disks";
 
     type Figures = Vec<Disk>;

@@ -1,7 +1,7 @@
 //! The contract of metric families, and what every family has in common: a family that cannot be read costs its own figures
 //! only.
 //!
-//! A new family takes a file with its [`Family`], its lines in [`super`], fields of [`SystemMetrics`] and rows in
+//! A new family takes a file with its [`MetricFamily`], its lines in [`super`], fields of [`SystemMetrics`] and rows in
 //! `src/publish/figures.rs`. Figures that another program is asked for (systemd, the GPU driver) are no families: see
 //! [`super::HostSource`].
 
@@ -15,7 +15,7 @@ use crate::collect::causes::with_causes;
 use crate::model::SystemMetrics;
 
 /// Figures that are read together, and fail together.
-pub(super) trait Family: Send + 'static {
+pub(super) trait MetricFamily: Send + 'static {
     /// Its name in the log and in `sources.system.error`.
     const NAME: &'static str;
 
@@ -37,7 +37,7 @@ pub(super) trait Family: Send + 'static {
     /// Puts the figures of a reading in the round's metrics.
     fn publish(&mut self, figures: Self::Figures, round: &mut Round<'_>);
 
-    /// Puts the figures of the last reading in the round's metrics. Called in place of [`Family::publish`] when the
+    /// Puts the figures of the last reading in the round's metrics. Called in place of [`MetricFamily::publish`] when the
     /// family fails, for as long as the last figures stand.
     fn publish_last(&self, _round: &mut Round<'_>) {}
 }
@@ -85,7 +85,7 @@ impl<'r> Round<'r> {
     }
 }
 
-/// A [`Family`] of any figures and errors, for the sampler's list.
+/// A [`MetricFamily`] of any figures and errors, for the sampler's list.
 pub(super) trait AnyFamily: Send {
     /// Reads what the first sample is compared with, where the family compares. Failures are ignored: the first
     /// sample names them.
@@ -96,21 +96,21 @@ pub(super) trait AnyFamily: Send {
 }
 
 /// A family, and when it was last read.
-struct Timed<F> {
+struct TimedFamily<F> {
     family: F,
     /// None once its last figures stand no longer.
     read_at: Option<Instant>,
 }
 
 /// An entry for the sampler's list.
-pub(super) fn entry<F: Family>(family: F) -> Box<dyn AnyFamily> {
-    Box::new(Timed {
+pub(super) fn entry<F: MetricFamily>(family: F) -> Box<dyn AnyFamily> {
+    Box::new(TimedFamily {
         family,
         read_at: None,
     })
 }
 
-impl<F: Family> AnyFamily for Timed<F> {
+impl<F: MetricFamily> AnyFamily for TimedFamily<F> {
     fn read_baseline(&mut self, round: &Round<'_>) {
         if F::COMPARES {
             let _ = self.family.read(round);
@@ -170,7 +170,7 @@ mod tests {
     use std::io;
     use std::time::Duration;
 
-    use super::{AnyFamily, ContainerNames, Family, Round, SystemMetrics, entry};
+    use super::{AnyFamily, ContainerNames, MetricFamily, Round, SystemMetrics, entry};
 
     /// Yields its outcomes in turn.
     struct Scripted {
@@ -182,7 +182,7 @@ mod tests {
     #[error("cannot read the script")]
     struct ScriptError(#[source] io::Error);
 
-    impl Family for Scripted {
+    impl MetricFamily for Scripted {
         const NAME: &'static str = "scripted";
         const COMPARES: bool = true;
 

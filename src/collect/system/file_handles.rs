@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use super::family::{Family, Round};
+use super::family::{MetricFamily, Round};
 use crate::model;
 
 /// Source: `/proc/sys/fs/file-nr`.
@@ -18,7 +18,7 @@ pub(super) enum FileHandlesError {
     Parse,
 }
 
-impl Family for FileHandles {
+impl MetricFamily for FileHandles {
     const NAME: &'static str = "file_handles";
 
     type Figures = model::FileHandles;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use super::family::{Family, Round};
+use super::family::{MetricFamily, Round};
 use crate::model::{LoadAverage, figure};
 
 /// Source: `/proc/loadavg`.
@@ -21,7 +21,7 @@ pub(super) enum LoadError {
     Parse,
 }
 
-impl Family for Load {
+impl MetricFamily for Load {
     const NAME: &'static str = "load";
 
     type Figures = LoadAverage;

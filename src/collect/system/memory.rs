@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use super::family::{Family, Round};
+use super::family::{MetricFamily, Round};
 use crate::model::{ExactMemory, figure};
 
 const MIB: f64 = 1_048_576.0;
@@ -34,7 +34,7 @@ pub(super) enum MemoryError {
     Parse,
 }
 
-impl Family for Memory {
+impl MetricFamily for Memory {
     const NAME: &'static str = "memory";
 
     type Figures = MemInfo;

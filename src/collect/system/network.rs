@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::family::{Family, Round};
+use super::family::{MetricFamily, Round};
 use crate::collect::links::{Changes, Netlink, NetlinkInterface};
 use crate::collect::net_dev::{self, Interface};
 use crate::collect::rate::per_second;
@@ -69,7 +69,7 @@ struct KnownInterface {
     speed_at: Option<Instant>,
 }
 
-impl Family for Interfaces {
+impl MetricFamily for Interfaces {
     const NAME: &'static str = "network";
     const COMPARES: bool = true;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::family::{Family, Round};
+use super::family::{MetricFamily, Round};
 use crate::collect::pressure;
 use crate::model::Pressures;
 
@@ -16,7 +16,7 @@ pub(super) struct HostPressure;
 #[error("cannot read /proc/pressure")]
 pub(super) struct PressureError(#[source] io::Error);
 
-impl Family for HostPressure {
+impl MetricFamily for HostPressure {
     const NAME: &'static str = "pressure";
 
     /// None where the kernel does not have it, or it is switched off.

@@ -18,7 +18,7 @@ use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::param::{clock_ticks_per_second, page_size};
 
 use super::containers::{ContainerNames, container_ids};
-use super::family::{Family, Round};
+use super::family::{MetricFamily, Round};
 use super::kept_files::may_keep;
 use super::proc_stat::{Stat, effective_user, parse, since_boot};
 use super::users::Users;
@@ -129,7 +129,7 @@ pub(super) enum ProcessesError {
     Hidden,
 }
 
-impl Family for Processes {
+impl MetricFamily for Processes {
     const NAME: &'static str = "processes";
     const COMPARES: bool = true;
 

@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::fs::statvfs;
 
-use super::family::{Family, Round};
+use super::family::{MetricFamily, Round};
 use super::space::Full;
 use crate::settings::HostRoot;
 
@@ -29,7 +29,7 @@ impl RootDisk {
     }
 }
 
-impl Family for RootDisk {
+impl MetricFamily for RootDisk {
     const NAME: &'static str = "root_disk";
 
     type Figures = (f64, f64);

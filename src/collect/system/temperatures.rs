@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::family::{Family, Round};
+use super::family::{MetricFamily, Round};
 use crate::model::{SensorChip, SensorLabel, Sensors as Named, Temperature, figure};
 
 /// How often it is looked which sensors there are.
@@ -56,7 +56,7 @@ struct Sensor {
     critical: Option<f64>,
 }
 
-impl Family for Sensors {
+impl MetricFamily for Sensors {
     const NAME: &'static str = "temperatures";
 
     type Figures = Vec<Temperature>;

@@ -2,7 +2,7 @@
 
 use sysinfo::System;
 
-use super::family::{Family, Round};
+use super::family::{MetricFamily, Round};
 
 /// In seconds. Source: `/proc/uptime`, by way of sysinfo.
 #[derive(Default)]
@@ -19,7 +19,7 @@ pub(super) enum UptimeError {
     Zero,
 }
 
-impl Family for Uptime {
+impl MetricFamily for Uptime {
     const NAME: &'static str = "uptime";
 
     type Figures = u64;

@@ -26,8 +26,8 @@ use address_prefix::AddressPrefix;
 use failed_keys::FailedKeys;
 use log_limit::LogLimit;
 pub(super) use pending::PendingState;
+use pending::{AtLimit, PendingConnections, PendingId};
 pub use pending::{ConnectionLimits, MAX_PENDING};
-use pending::{Full, PendingConnections, PendingId};
 use tls_handshakes::TlsHandshakes;
 
 /// Limit on accepted connections whose task has not run yet. Beyond it connections wait in the kernel's queue, where they cost
@@ -139,8 +139,8 @@ impl Admission {
                         unstarted,
                     });
                 }
-                Err(Full::Prefix) => return Err("too many of this address"),
-                Err(Full::Overall) => {
+                Err(AtLimit::Prefix) => return Err("too many of this address"),
+                Err(AtLimit::Overall) => {
                     let _ = timeout(EVICTION_INTERVAL, self.removed.notified()).await;
                 }
             }

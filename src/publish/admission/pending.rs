@@ -52,7 +52,7 @@ pub(in crate::publish) type PendingId = u64;
 
 /// Why a connection is not added.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::publish) enum Full {
+pub(in crate::publish) enum AtLimit {
     /// The overall limit is reached. Connections are being evicted, or will be when they fall silent.
     Overall,
     /// The limit of the prefix is reached, and none of its connections is silent.
@@ -91,12 +91,12 @@ impl PendingConnections {
         &mut self,
         prefix: AddressPrefix,
         clients: usize,
-    ) -> Result<(PendingId, Arc<PendingState>), Full> {
+    ) -> Result<(PendingId, Arc<PendingState>), AtLimit> {
         let total = self.limits.total.saturating_sub(clients);
         let limit = self.limits.pending.min(total).max(2);
         let is_full = self.connections.len() + self.closing >= limit;
         if is_full && self.closing > 0 {
-            return Err(Full::Overall);
+            return Err(AtLimit::Overall);
         }
         let of_prefix = self.per_prefix.get(&prefix).copied().unwrap_or_default();
         let is_prefix_full = of_prefix >= limit.div_ceil(2);
@@ -105,10 +105,10 @@ impl PendingConnections {
                 !is_prefix_full || of == prefix
             });
             if is_full {
-                return Err(Full::Overall);
+                return Err(AtLimit::Overall);
             }
             if evicted == 0 {
-                return Err(Full::Prefix);
+                return Err(AtLimit::Prefix);
             }
         }
         let (id, state) = (self.next_id, Arc::<PendingState>::default());
@@ -157,7 +157,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::sync::Arc;
 
-    use super::{ConnectionLimits, Full, PendingConnections, PendingId, PendingState};
+    use super::{AtLimit, ConnectionLimits, PendingConnections, PendingId, PendingState};
     use crate::publish::admission::address_prefix::AddressPrefix;
 
     type Added = (PendingId, Arc<PendingState>);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     fn is_full(pending: &mut PendingConnections, from: u32) -> bool {
-        matches!(pending.add(prefix(from), 0), Err(Full::Overall))
+        matches!(pending.add(prefix(from), 0), Err(AtLimit::Overall))
     }
 
     fn evicted(crowd: &[Added]) -> Vec<usize> {
@@ -222,7 +222,7 @@ mod tests {
     fn a_connection_that_waits_for_the_agent_is_not_evicted() {
         let mut pending = limited_to(4);
         let crowd: Vec<_> = (0..2).map(|_| busy(&mut pending, 1)).collect();
-        assert_eq!(pending.add(prefix(1), 0).unwrap_err(), Full::Prefix);
+        assert_eq!(pending.add(prefix(1), 0).unwrap_err(), AtLimit::Prefix);
         // Other prefixes do not wait for that.
         let others: Vec<_> = (2..4).map(|other| busy(&mut pending, other)).collect();
         assert!(is_full(&mut pending, 5));
@@ -256,7 +256,7 @@ mod tests {
         };
         let mut pending = PendingConnections::new(limits);
         let crowd: Vec<_> = (0..4).map(|number| silent(&mut pending, number)).collect();
-        assert_eq!(pending.add(prefix(9), 6).unwrap_err(), Full::Overall);
+        assert_eq!(pending.add(prefix(9), 6).unwrap_err(), AtLimit::Overall);
         assert_eq!(evicted(&crowd), [0]);
         assert!(pending.add(prefix(9), 0).is_ok());
     }

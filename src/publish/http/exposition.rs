@@ -14,7 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::model::Snapshot;
-use crate::publish::figures::{self, Family, Kind, Source};
+use crate::publish::figures::{self, FigureFamily, FigureSource, MetricKind};
 
 /// How it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,7 @@ struct Figures {
 
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let source = Source {
+        let source = FigureSource {
             snapshot: &self.snapshot,
             interval: self.interval,
         };
@@ -116,8 +116,8 @@ impl Collector for Figures {
 /// Nothing where there are no samples.
 fn write_family(
     encoder: &mut DescriptorEncoder<'_>,
-    family: &Family,
-    source: &Source<'_>,
+    family: &FigureFamily,
+    source: &FigureSource<'_>,
 ) -> fmt::Result {
     let mut is_empty = true;
     family.samples(source, &mut |_, _| is_empty = false);
@@ -125,8 +125,8 @@ fn write_family(
         return Ok(());
     }
     let kind = match family.kind {
-        Kind::Gauge => MetricType::Gauge,
-        Kind::Counter => MetricType::Counter,
+        MetricKind::Gauge => MetricType::Gauge,
+        MetricKind::Counter => MetricType::Counter,
     };
     let mut encoded = encoder.encode_descriptor(family.name, family.help, None, kind)?;
     let mut written = Ok(());
@@ -135,8 +135,8 @@ fn write_family(
             let labels = Labels(labels);
             let mut sample = encoded.encode_family(&labels)?;
             match family.kind {
-                Kind::Gauge => sample.encode_gauge(&value),
-                Kind::Counter => sample.encode_counter::<NoLabelSet, _, f64>(&value, None),
+                MetricKind::Gauge => sample.encode_gauge(&value),
+                MetricKind::Counter => sample.encode_counter::<NoLabelSet, _, f64>(&value, None),
             }
         });
     });

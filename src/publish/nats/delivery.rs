@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::news::{last_of, pieces};
-use super::queue::{Kind, QueuedMessage};
+use super::queue::{MessageKind, QueuedMessage};
 use super::subject::{DROPPED, KEPT, STREAM, Subjects, covers};
 
 /// How long the stream keeps what it is sent, where the agent creates it, and how many bytes.
@@ -274,8 +274,8 @@ pub(super) async fn publish(
         ..
     } = outgoing;
     let pieces = match kind {
-        Kind::Event => vec![(0..text.len(), 1)],
-        Kind::Lines | Kind::Tail => pieces(&text, longest),
+        MessageKind::Event => vec![(0..text.len(), 1)],
+        MessageKind::Lines | MessageKind::Tail => pieces(&text, longest),
     };
     let whole = pieces.len() == 1;
     let longest_line = match strict {

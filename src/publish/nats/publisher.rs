@@ -18,12 +18,12 @@ use tracing::{debug, error, info, warn};
 use super::delivery::{self, Failure, Prepared, Route};
 use super::link::{self, ConnectionEvent};
 use super::news;
-use super::queue::{Kind, Queue, QueuedMessage};
+use super::queue::{MessageKind, Queue, QueuedMessage};
 use super::subject::Subjects;
 use crate::backoff::jittered;
 use crate::messages::{AddOutput, Publication};
 use crate::model::{Encoding, LogMode, Variant};
-use crate::published::{Published, Since};
+use crate::published::{Published, StreamPosition};
 use crate::settings::NatsSettings;
 
 /// How many messages are on their way at once, each of another subject.
@@ -59,7 +59,7 @@ pub struct NatsPublisher {
     told: HashSet<String>,
     snapshots: Snapshots,
     /// Up to where events and log lines have been taken in; none before the first snapshot.
-    since: Option<Since>,
+    since: Option<StreamPosition>,
     /// The subjects of logs of which this agent has taken in lines: what comes first of one may have been published by an agent
     /// before it.
     begun: HashSet<Arc<str>>,
@@ -356,7 +356,7 @@ impl NatsPublisher {
         self.publish_waiting(ctx);
     }
 
-    fn enqueue(&mut self, published: &Published, since: Option<&Since>) {
+    fn enqueue(&mut self, published: &Published, since: Option<&StreamPosition>) {
         let mut gone = 0;
         let subject = self.subjects.events();
         let (events, lost) = published.events(since.map(|since| since.events));
@@ -365,7 +365,7 @@ impl NatsPublisher {
             self.queue.lose(&subject, lost);
         }
         for event in events {
-            gone += self.queue.push(&subject, Kind::Event, event);
+            gone += self.queue.push(&subject, MessageKind::Event, event);
         }
         let mut begun = Vec::new();
         let lines = published.log_lines(since);
@@ -373,8 +373,8 @@ impl NatsPublisher {
             let subject = self.subjects.logs(container);
             for batch in news::line_batches(lines.lines(container), dropped, self.queue.longest()) {
                 let kind = match self.begun.contains(&subject) {
-                    true => Kind::Lines,
-                    false => Kind::Tail,
+                    true => MessageKind::Lines,
+                    false => MessageKind::Tail,
                 };
                 gone += self.queue.push(&subject, kind, batch);
             }
@@ -418,7 +418,7 @@ impl NatsPublisher {
             return;
         };
         let (number, subject) = (outgoing.number, Arc::clone(&outgoing.subject));
-        if outgoing.kind == Kind::Tail {
+        if outgoing.kind == MessageKind::Tail {
             let Some(kept) = route.kept.clone() else {
                 self.queue.resolve(&subject, None);
                 return;
@@ -437,12 +437,12 @@ impl NatsPublisher {
         }
         let id = match outgoing.kind {
             // An agent that starts is told of what has just happened, and so was the one before it.
-            Kind::Event => format!(
+            MessageKind::Event => format!(
                 "{}-event-{:016x}",
                 self.subjects.host(),
                 hash(&outgoing.text)
             ),
-            Kind::Lines | Kind::Tail => format!("{}-{number}", self.life),
+            MessageKind::Lines | MessageKind::Tail => format!("{}-{number}", self.life),
         };
         let most = route.longest_message();
         let longest = self.queue.piece(number, route.longest(&id));

@@ -39,7 +39,7 @@ struct Message {
     text: Bytes,
     count: u64,
     dropped: u64,
-    kind: Kind,
+    kind: MessageKind,
     /// It may be at the server already: it stays as it is until that is known.
     sent: bool,
     /// How long its pieces are, once it was tried.
@@ -50,7 +50,7 @@ struct Message {
 
 /// What a message is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MessageKind {
     /// An event.
     Event,
     /// New log lines.
@@ -69,7 +69,7 @@ pub(super) struct QueuedMessage {
     pub(super) text: Bytes,
     /// How many lines or events before it are lost.
     pub(super) dropped: u64,
-    pub(super) kind: Kind,
+    pub(super) kind: MessageKind,
 }
 
 impl Queue {
@@ -101,7 +101,7 @@ impl Queue {
     }
 
     /// Appends to a subject. How many lines or events had to go for it.
-    pub(super) fn push(&mut self, subject: &Arc<str>, kind: Kind, batch: Batch) -> u64 {
+    pub(super) fn push(&mut self, subject: &Arc<str>, kind: MessageKind, batch: Batch) -> u64 {
         if batch.count == 0 {
             self.lose(subject, batch.dropped);
             return 0;
@@ -125,13 +125,13 @@ impl Queue {
     }
 
     /// Adds lines to the last message of their subject, if that may still grow.
-    fn put_together(&mut self, subject: &Arc<str>, kind: Kind, batch: &Batch) -> bool {
+    fn put_together(&mut self, subject: &Arc<str>, kind: MessageKind, batch: &Batch) -> bool {
         let most = PUT_TOGETHER.min(self.room / 8);
         let last = self.lanes.get(subject).and_then(VecDeque::back);
         let Some(last) = last.and_then(|number| self.messages.get_mut(number)) else {
             return false;
         };
-        let grows = kind == Kind::Lines && last.kind == kind && !last.sent;
+        let grows = kind == MessageKind::Lines && last.kind == kind && !last.sent;
         if !grows || last.text.len() + batch.text.len() > most {
             return false;
         }
@@ -146,7 +146,7 @@ impl Queue {
         true
     }
 
-    fn append(&mut self, subject: &Arc<str>, kind: Kind, batch: Batch) {
+    fn append(&mut self, subject: &Arc<str>, kind: MessageKind, batch: Batch) {
         let number = self.next;
         self.next += 1;
         let message = Message {
@@ -267,7 +267,7 @@ impl Queue {
         let mut last = last;
         let set_back = last.is_some_and(|last| {
             let tails = lane.iter().filter_map(|number| self.messages.get(number));
-            let tails = tails.filter(|message| message.kind == Kind::Tail);
+            let tails = tails.filter(|message| message.kind == MessageKind::Tail);
             let texts = tails.filter_map(|message| std::str::from_utf8(&message.text).ok());
             is_of_a_later_time(last, OffsetDateTime::now_utc(), texts)
         });
@@ -275,10 +275,10 @@ impl Queue {
             let Some(message) = self.messages.get_mut(&number) else {
                 continue;
             };
-            if message.kind != Kind::Tail {
+            if message.kind != MessageKind::Tail {
                 continue;
             }
-            (message.kind, message.sent) = (Kind::Lines, false);
+            (message.kind, message.sent) = (MessageKind::Lines, false);
             let Some(published) = last else { continue };
             let text = std::str::from_utf8(&message.text).unwrap_or_default();
             let begin = match set_back {
@@ -308,7 +308,7 @@ impl Queue {
         for subject in subjects {
             let first = self.lanes.get(&subject).and_then(VecDeque::front);
             let first = first.and_then(|first| self.messages.get(first));
-            if first.is_some_and(|first| first.kind == Kind::Tail) {
+            if first.is_some_and(|first| first.kind == MessageKind::Tail) {
                 self.resolve(&subject, None);
             }
         }

@@ -16,7 +16,7 @@ use tracing::info;
 use super::connection::{Connection, Outgoing};
 use crate::messages::{CatchUp, ClientId, Delivery, Subscribe, Unsubscribe};
 use crate::model::Options;
-use crate::published::{EncodedSnapshot, Since};
+use crate::published::{EncodedSnapshot, StreamPosition};
 
 /// How long a client that was sent the end of the stream may take to close its side.
 const LINGER: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ pub struct ClientSession {
     /// While the client accepts nothing: how much it had accepted before, and for how much longer that may go on.
     stalled: Option<(u64, Pin<Box<Sleep>>)>,
     /// What the last snapshot that was sent has said of the logs; none before the first.
-    since: Option<Since>,
+    since: Option<StreamPosition>,
     /// Whether a snapshot was asked for that follows on the last one that was sent.
     catching_up: bool,
     incoming: Incoming,

@@ -8,7 +8,7 @@ use crate::model::{
     ContainerEvent, EncodedLines, EndedLog, EventAction, Events, LogLines, LogSample, Options,
     Place, Positions, Section, Snapshot, SystemMetrics, Timestamp,
 };
-use crate::published::{EncodedSnapshot, Published, Since};
+use crate::published::{EncodedSnapshot, Published, StreamPosition};
 
 fn snapshot() -> Snapshot {
     let recorded = include_str!("../../../tests/fixtures/snapshot.json");
@@ -23,7 +23,11 @@ fn published(logs: LogSample) -> Published {
     Published::new(snapshot(), logs, (Arc::default(), 0), Instant::now(), None)
 }
 
-fn made(published: &Published, options: &str, since: Option<&Since>) -> Arc<EncodedSnapshot> {
+fn made(
+    published: &Published,
+    options: &str,
+    since: Option<&StreamPosition>,
+) -> Arc<EncodedSnapshot> {
     let variant = Options::parse(options.as_bytes()).unwrap().variant;
     published.line(variant, since, true).unwrap()
 }
@@ -156,7 +160,7 @@ fn events_are_those_after_what_was_told_and_shared_where_they_are_the_same() {
         Instant::now(),
         None,
     );
-    let at = |events, seq| Since {
+    let at = |events, seq| StreamPosition {
         events,
         ..since(seq, &[])
     };
@@ -231,9 +235,9 @@ fn log(container: &str, texts: &[&str], end: u64, origin: u64) -> Arc<LogLines> 
     Arc::new(LogLines::new(Arc::new(lines), place))
 }
 
-fn since(seq: u64, positions: &[(&str, u64)]) -> Since {
+fn since(seq: u64, positions: &[(&str, u64)]) -> StreamPosition {
     let positions = positions.iter().map(|&(id, end)| (Arc::from(id), end));
-    Since {
+    StreamPosition {
         seq,
         positions: Arc::new(positions.collect::<Positions>()),
         events: 0,

@@ -109,13 +109,13 @@ impl Kernel {
 /// numbers.
 #[derive(Debug)]
 pub(super) struct ContainerFiles {
-    files: Files,
+    files: GroupFiles,
     /// None for a container without a network of its own.
     network: Option<Network>,
 }
 
 #[derive(Debug)]
-enum Files {
+enum GroupFiles {
     V1(V1Files),
     V2(V2Files),
 }
@@ -179,7 +179,7 @@ impl ContainerFiles {
                 cpu,
                 pids,
                 blkio,
-            } => Files::V1(V1Files {
+            } => GroupFiles::V1(V1Files {
                 cpu_usage: open(&cpuacct.join("cpuacct.usage"))?,
                 memory_usage: open(&memory.join("memory.usage_in_bytes"))?,
                 memory_stat: open(&memory.join("memory.stat"))?,
@@ -194,7 +194,7 @@ impl ContainerFiles {
                 ),
                 io_ops: open_optional(blkio.as_deref(), "blkio.throttle.io_serviced_recursive"),
             }),
-            Groups::V2(group) => Files::V2(V2Files {
+            Groups::V2(group) => GroupFiles::V2(V2Files {
                 cpu_stat: open(&group.join("cpu.stat"))?,
                 memory: V2Memory::open(group)?,
                 memory_events: open_optional(Some(group), "memory.events"),
@@ -257,16 +257,16 @@ impl ContainerFiles {
     /// CPU time in nanoseconds and memory, which tell whether there is more to be read.
     fn begin(&self, buffer: &mut Vec<u8>) -> Result<(u64, Usage), KernelError> {
         match &self.files {
-            Files::V1(files) => files.begin(buffer),
-            Files::V2(files) => files.begin(buffer),
+            GroupFiles::V1(files) => files.begin(buffer),
+            GroupFiles::V2(files) => files.begin(buffer),
         }
     }
 
     /// Everything else that the group's files say.
     fn complete(&self, begun: Usage, buffer: &mut Vec<u8>) -> Result<Usage, KernelError> {
         match &self.files {
-            Files::V1(files) => files.complete(begun, buffer),
-            Files::V2(files) => files.complete(begun, buffer),
+            GroupFiles::V1(files) => files.complete(begun, buffer),
+            GroupFiles::V2(files) => files.complete(begun, buffer),
         }
     }
 }

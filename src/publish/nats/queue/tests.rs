@@ -3,13 +3,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Batch, Kind, OVERHEAD, Queue, QueuedMessage};
+use super::{Batch, MessageKind, OVERHEAD, Queue, QueuedMessage};
 
 fn subject(name: &str) -> Arc<str> {
     Arc::from(name)
 }
 
-fn push(queue: &mut Queue, name: &str, kind: Kind, text: &str) -> u64 {
+fn push(queue: &mut Queue, name: &str, kind: MessageKind, text: &str) -> u64 {
     let batch = Batch {
         text: text.to_owned(),
         count: 1,
@@ -37,7 +37,7 @@ fn taken(queue: &mut Queue) -> Vec<(String, u64)> {
 fn one_of_each_subject_is_on_its_way_in_order() {
     let mut queue = Queue::new(1 << 20);
     for (name, text) in [("a", "1"), ("a", "2"), ("b", "3")] {
-        push(&mut queue, name, Kind::Event, text);
+        push(&mut queue, name, MessageKind::Event, text);
     }
     let first = queue.take().unwrap();
     let other = queue.take().unwrap();
@@ -57,26 +57,26 @@ fn one_of_each_subject_is_on_its_way_in_order() {
 #[test]
 fn lines_that_wait_are_put_together_but_not_with_those_on_their_way() {
     let mut queue = Queue::new(1 << 20);
-    push(&mut queue, "a", Kind::Tail, "0\n");
-    push(&mut queue, "a", Kind::Lines, "1\n");
-    push(&mut queue, "a", Kind::Lines, "2\n");
+    push(&mut queue, "a", MessageKind::Tail, "0\n");
+    push(&mut queue, "a", MessageKind::Lines, "1\n");
+    push(&mut queue, "a", MessageKind::Lines, "2\n");
     let tail = queue.take().unwrap();
     queue.settle(tail.number, 0);
     let first = queue.take().unwrap();
     assert_eq!(&first.text[..], b"1\n2\n");
-    push(&mut queue, "a", Kind::Lines, "3\n");
+    push(&mut queue, "a", MessageKind::Lines, "3\n");
     queue.retry(first.number);
     assert_eq!(queue.take(), Some(first));
     let large = "x".repeat(40 * 1024);
-    push(&mut queue, "b", Kind::Lines, &large);
-    push(&mut queue, "b", Kind::Lines, "4\n");
+    push(&mut queue, "b", MessageKind::Lines, &large);
+    push(&mut queue, "b", MessageKind::Lines, "4\n");
     assert_eq!(queue.waiting(), 5);
 }
 
 #[test]
 fn a_message_that_comes_again_is_cut_as_before_or_smaller() {
     let mut queue = Queue::new(1 << 20);
-    push(&mut queue, "a", Kind::Lines, "1\n");
+    push(&mut queue, "a", MessageKind::Lines, "1\n");
     let first = queue.take().unwrap().number;
     assert_eq!(queue.piece(first, 1000), 1000);
     queue.retry(first);
@@ -85,7 +85,7 @@ fn a_message_that_comes_again_is_cut_as_before_or_smaller() {
         assert_eq!(queue.piece(first, longest), expected);
     }
     queue.settle(first, 0);
-    push(&mut queue, "a", Kind::Lines, "2\n");
+    push(&mut queue, "a", MessageKind::Lines, "2\n");
     let next = queue.take().unwrap().number;
     assert_eq!(queue.piece(next, 5000), 5000);
 }
@@ -93,7 +93,7 @@ fn a_message_that_comes_again_is_cut_as_before_or_smaller() {
 #[test]
 fn a_message_that_is_refused_again_and_again_is_cut_smaller() {
     let mut queue = Queue::new(1 << 20);
-    push(&mut queue, "a", Kind::Lines, "1\n");
+    push(&mut queue, "a", MessageKind::Lines, "1\n");
     let number = queue.take().unwrap().number;
     for expected in [1000, 1000, 1000, 500, 250] {
         assert_eq!(queue.piece(number, 1000), expected);
@@ -106,8 +106,18 @@ fn a_message_that_is_refused_again_and_again_is_cut_smaller() {
 fn a_tail_is_published_where_the_clock_was_set_back() {
     let left = |last: &str| {
         let mut queue = Queue::new(1 << 20);
-        push(&mut queue, "a", Kind::Tail, "2026-01-01T12:00:00.5Z a\n");
-        push(&mut queue, "a", Kind::Tail, "2026-01-01T12:00:01.5Z b\n");
+        push(
+            &mut queue,
+            "a",
+            MessageKind::Tail,
+            "2026-01-01T12:00:00.5Z a\n",
+        );
+        push(
+            &mut queue,
+            "a",
+            MessageKind::Tail,
+            "2026-01-01T12:00:01.5Z b\n",
+        );
         let first = queue.take().unwrap();
         queue.resolve(&first.subject, Some(last));
         let texts = taken(&mut queue).into_iter();
@@ -125,29 +135,29 @@ fn the_oldest_go_and_the_next_says_how_many() {
     let size = OVERHEAD + 2;
     let mut queue = Queue::new(3 * size);
     for text in ["1", "2", "3"] {
-        assert_eq!(push(&mut queue, "a", Kind::Event, text), 0);
+        assert_eq!(push(&mut queue, "a", MessageKind::Event, text), 0);
     }
-    assert_eq!(push(&mut queue, "a", Kind::Event, "4"), 1);
+    assert_eq!(push(&mut queue, "a", MessageKind::Event, "4"), 1);
     // On its way: it stays, and those behind it go.
     let sent = queue.take().unwrap();
     assert_eq!((&sent.text[..], sent.dropped), (&b"2"[..], 1));
-    assert_eq!(push(&mut queue, "a", Kind::Event, "5"), 1);
-    assert_eq!(push(&mut queue, "a", Kind::Event, "6"), 1);
+    assert_eq!(push(&mut queue, "a", MessageKind::Event, "5"), 1);
+    assert_eq!(push(&mut queue, "a", MessageKind::Event, "6"), 1);
     queue.settle(sent.number, 0);
     let rest = [("5".to_owned(), 2), ("6".to_owned(), 0)];
     assert_eq!(taken(&mut queue), rest);
     assert!(queue.is_empty() && queue.taken == 0 && queue.lanes.is_empty());
     // Of one subject all may go for another's.
-    push(&mut queue, "a", Kind::Event, "7");
+    push(&mut queue, "a", MessageKind::Event, "7");
     for text in ["8", "9", "10"] {
-        push(&mut queue, "b", Kind::Event, text);
+        push(&mut queue, "b", MessageKind::Event, text);
     }
     let kept: Vec<_> = taken(&mut queue)
         .into_iter()
         .map(|(text, _)| text)
         .collect();
     assert_eq!(kept, ["9", "10"]);
-    push(&mut queue, "a", Kind::Event, "11");
+    push(&mut queue, "a", MessageKind::Event, "11");
     assert_eq!(taken(&mut queue), [("11".to_owned(), 1)]);
 }
 
@@ -160,11 +170,11 @@ fn what_was_lost_before_is_said_with_what_comes_next() {
         dropped,
     };
     let a = subject("a");
-    queue.push(&a, Kind::Lines, batch("", 3));
+    queue.push(&a, MessageKind::Lines, batch("", 3));
     assert!(queue.is_empty());
-    queue.push(&a, Kind::Lines, batch("1\n", 4));
-    queue.push(&a, Kind::Lines, batch("2\n", 0));
-    queue.push(&a, Kind::Lines, batch("3\n", 5));
+    queue.push(&a, MessageKind::Lines, batch("1\n", 4));
+    queue.push(&a, MessageKind::Lines, batch("2\n", 0));
+    queue.push(&a, MessageKind::Lines, batch("3\n", 5));
     let said = [("1\n2\n".to_owned(), 7), ("3\n".to_owned(), 5)];
     assert_eq!(taken(&mut queue), said);
 }
@@ -185,7 +195,7 @@ fn of_a_tail_remains_what_was_not_published_before() {
             let (text, count) = (text.clone(), text.lines().count() as u64);
             queue.push(
                 &a,
-                Kind::Tail,
+                MessageKind::Tail,
                 Batch {
                     text,
                     count,
@@ -193,14 +203,14 @@ fn of_a_tail_remains_what_was_not_published_before() {
                 },
             );
         }
-        push(&mut queue, "a", Kind::Lines, "new\n");
+        push(&mut queue, "a", MessageKind::Lines, "new\n");
         let first = queue.take().unwrap();
-        assert_eq!((first.kind, queue.take()), (Kind::Tail, None));
+        assert_eq!((first.kind, queue.take()), (MessageKind::Tail, None));
         let last = last.map(|last| format!("2026-01-01T00:00:00.{last}"));
         queue.resolve(&first.subject, last.as_deref());
         let mut text = String::new();
         while let Some(message) = queue.take() {
-            assert_eq!((message.kind, message.dropped), (Kind::Lines, 0));
+            assert_eq!((message.kind, message.dropped), (MessageKind::Lines, 0));
             text.push_str(std::str::from_utf8(&message.text).unwrap());
             queue.settle(message.number, 0);
         }
@@ -252,7 +262,7 @@ proptest! {
                     let number = pushed.entry(Arc::clone(&name)).or_default();
                     *number += 1;
                     let text = format!("{number} {}\n", "x".repeat(length));
-                    queue.push(&name, Kind::Lines, Batch { text, count: 1, dropped: 0 });
+                    queue.push(&name, MessageKind::Lines, Batch { text, count: 1, dropped: 0 });
                 }
                 Step::Take => away.extend(queue.take()),
                 Step::Retry => if let Some(message) = away.pop() {
