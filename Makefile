@@ -4,7 +4,7 @@
 
 PROFILE ?= quick
 
-.PHONY: help run test test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet docs lint build deb image picture
+.PHONY: help run test test-features test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet docs lint build deb image picture
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -14,6 +14,11 @@ run: ## build and run the agent here; prints an API key for this run, and how to
 
 test: ## run every test; as root, installs and starts what they need (SKIP_DOCKER=1 leaves out those that need Docker)
 	@tests/setup/test.sh
+
+test-features: ## unit tests without each of the optional parts (the features nats and watch)
+	for features in '' nats watch; do \
+		cargo test --quiet --locked --lib --no-default-features --features "$$features" || exit; \
+	done
 
 test-confined: ## the same, with each agent under the system calls that the unit allows, and death for any other
 	@tests/setup/confined.sh
