@@ -22,7 +22,9 @@ def scene():
           + 'head -c 20m /dev/zero | tail | sleep infinity')
     start('disk', '-v', '/data', command='dd if=/dev/zero of=/data/file bs=1M count=16 conv=fsync; '
           'echo 3 >/proc/sys/vm/drop_caches; sleep infinity')
-    start('oom', '--memory', '24m', '--memory-swap', '24m', command='head -c 200m /dev/zero | tail >/dev/null; sleep infinity')
+    start('oom', '--memory', '24m', '--memory-swap', '24m', command=
+          # The kernel is to kill that process, not the shell that the container ends with.
+          'head -c 200m /dev/zero | (echo 1000 >/proc/self/oom_score_adj; exec tail) >/dev/null; sleep infinity')
     start('checked', '--health-cmd', 'test -e /tmp/ok', '--health-interval', '5s', '--health-retries', '1',
           command='sleep 25; touch /tmp/ok; sleep infinity')
     start('hostnet', '--network', 'host')
