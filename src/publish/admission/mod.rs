@@ -1,7 +1,7 @@
 //! Admission control: which connections may stay, before and after they authenticate.
 //!
-//! Pending connections are limited in number, by [`PendingConnections`], and TLS handshakes by [`TlsHandshakes`]. Clients need a
-//! permit each. [`FailedKeys`] blocks addresses that send wrong keys. The log of refused connections is rate-limited.
+//! Pending connections are limited in number, by `PendingConnections`, and TLS handshakes by `TlsHandshakes`. Clients need a
+//! permit each. `FailedKeys` blocks addresses that send wrong keys. The log of refused connections is rate-limited.
 
 mod address_prefix;
 mod failed_keys;
