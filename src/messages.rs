@@ -48,7 +48,7 @@ pub struct AgentUsage {
     pub engine_cpu_percent: Option<f64>,
     /// Resident memory in bytes.
     pub memory_rss: u64,
-    /// The part of it that no file is behind, in bytes.
+    /// The anonymous part of it (`RssAnon`), in bytes.
     pub memory_anon: Option<u64>,
 }
 

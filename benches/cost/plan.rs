@@ -31,7 +31,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Where the ways have these names, and so many peers can be measured.
+    /// `ways` are the names of the ways that can be measured, `peers_known` is the number of other agents that can be.
     pub(crate) fn from_env(ways: Vec<&'static str>, peers_known: usize) -> Self {
         let containers = numbers("BENCH_CONTAINERS", "0,10,50,100,300");
         let more_at = match text("BENCH_WAYS_AT", "100").as_str() {

@@ -103,7 +103,9 @@ impl Aggregator {
         let events = (Arc::clone(&self.events), told);
         let published = Published::new(snapshot, logs, events, started, self.published.as_deref());
         let published = Arc::new(published);
-        // One whose mailbox is full is handed a later one.
+        // Before the outputs: one that encodes a line of its own would hold up all clients meanwhile.
+        let delivered = self.subscribers.publish(&published);
+        // An output whose mailbox is full is handed a later snapshot.
         let publication = Publication::Published(Arc::clone(&published));
         self.outputs.retain(|output| {
             !matches!(
@@ -111,7 +113,6 @@ impl Aggregator {
                 Err(SendError::Closed(_))
             )
         });
-        let delivered = self.subscribers.publish(&published);
         debug!(
             seq = self.seq,
             clients = self.subscribers.count(),

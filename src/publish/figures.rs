@@ -466,6 +466,14 @@ fn system<'s>(source: &FigureSource<'s>) -> Option<&'s SystemMetrics> {
     has_host(source).then_some(&*source.snapshot.system)
 }
 
+/// A list of the host's; empty before the host has been read.
+fn list<'s, T>(
+    source: &FigureSource<'s>,
+    of: impl FnOnce(&'s SystemMetrics) -> &'s [T],
+) -> &'s [T] {
+    system(source).map(of).unwrap_or_default()
+}
+
 fn if_any(out: &mut Samples<'_>, value: Option<f64>) {
     if let Some(value) = value {
         out(&[], value);
@@ -489,10 +497,7 @@ fn memory(
 }
 
 fn cpu_seconds(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for core in system(source)
-        .iter()
-        .flat_map(|host| &host.exact.cpu_seconds)
-    {
+    for core in list(source, |host| &host.exact.cpu_seconds) {
         let number = core.core.to_string();
         for (mode, seconds) in CpuSeconds::MODES.iter().zip(core.modes) {
             out(&[("cpu", &number), ("mode", mode)], seconds);
@@ -501,7 +506,7 @@ fn cpu_seconds(source: &FigureSource<'_>, out: &mut Samples<'_>) {
 }
 
 fn file_systems(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&Disk) -> Option<f64>) {
-    for disk in system(source).iter().flat_map(|host| &host.disks) {
+    for disk in list(source, |host| &host.disks) {
         if let Some(value) = value(disk) {
             let labels = [
                 ("device", &*disk.device),
@@ -514,7 +519,7 @@ fn file_systems(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&Dis
 }
 
 fn block_devices(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&DiskIo) -> f64) {
-    for disk in system(source).iter().flat_map(|host| &host.disk_io) {
+    for disk in list(source, |host| &host.disk_io) {
         out(&[("device", &disk.device)], value(disk));
     }
 }
@@ -524,7 +529,7 @@ fn interfaces(
     out: &mut Samples<'_>,
     value: fn(&NetworkInterface) -> Option<f64>,
 ) {
-    let all = system(source).into_iter().flat_map(|host| &host.network);
+    let all = list(source, |host| &host.network).iter();
     for one in all.filter(|one| one.kind != Some(InterfaceKind::Veth)) {
         if let Some(value) = value(one) {
             out(&[("device", &one.name)], value);
@@ -547,7 +552,7 @@ fn temperatures(
     out: &mut Samples<'_>,
     value: fn(&crate::model::Temperature) -> Option<f64>,
 ) {
-    for one in system(source).iter().flat_map(|host| &host.temperatures) {
+    for one in list(source, |host| &host.temperatures) {
         if let Some(value) = value(one) {
             out(&[("chip", &one.chip), ("sensor", &one.input)], value);
         }
@@ -555,10 +560,7 @@ fn temperatures(
 }
 
 fn sensor_labels(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for one in system(source)
-        .iter()
-        .flat_map(|host| &host.exact.sensors.labels)
-    {
+    for one in list(source, |host| &host.exact.sensors.labels) {
         let labels = [
             ("chip", &*one.chip),
             ("label", &one.label),
@@ -569,19 +571,13 @@ fn sensor_labels(source: &FigureSource<'_>, out: &mut Samples<'_>) {
 }
 
 fn chip_names(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for one in system(source)
-        .iter()
-        .flat_map(|host| &host.exact.sensors.chips)
-    {
+    for one in list(source, |host| &host.exact.sensors.chips) {
         out(&[("chip", &one.chip), ("chip_name", &one.device)], 1.0);
     }
 }
 
 fn gpus(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&Gpu) -> Option<f64>) {
-    for gpu in system(source)
-        .iter()
-        .flat_map(|host| host.gpus.iter().flatten())
-    {
+    for gpu in list(source, |host| host.gpus.as_deref().unwrap_or_default()) {
         if let Some(value) = value(gpu) {
             out(
                 &[("gpu", &gpu.index.to_string()), ("name", &gpu.name)],
@@ -621,10 +617,9 @@ fn uname(source: &FigureSource<'_>, out: &mut Samples<'_>) {
 }
 
 fn failed_units(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for unit in system(source)
-        .iter()
-        .flat_map(|host| host.failed_units.iter().flatten())
-    {
+    for unit in list(source, |host| {
+        host.failed_units.as_deref().unwrap_or_default()
+    }) {
         out(&[("name", &unit.name), ("state", "failed")], 1.0);
     }
 }

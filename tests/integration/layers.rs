@@ -24,6 +24,7 @@ const SHARED: [&str; 8] = [
 #[test]
 fn stages_import_only_what_all_stages_share() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let modules = modules_of(&src);
     let mut violations = Vec::new();
     for stage in STAGES {
         let files = rust_files(&src.join(stage));
@@ -34,8 +35,9 @@ fn stages_import_only_what_all_stages_share() {
         for file in files {
             let path = file.strip_prefix(&src).unwrap();
             let source = fs::read_to_string(&file).unwrap();
-            for module in imports(&source, depth(path)) {
-                if module != stage && !SHARED.contains(&module.as_str()) {
+            for target in targets(&source, &module_of(path), &modules) {
+                let module = target[0].as_str();
+                if module != stage && !SHARED.contains(&module) {
                     violations.push(format!("src/{} imports crate::{module}", path.display()));
                 }
             }
@@ -62,10 +64,7 @@ fn no_modules_import_one_another_in_a_circle() {
         "tests/faults",
     ] {
         let files = rust_files(&root.join(folder));
-        let modules: BTreeSet<Vec<String>> = files
-            .iter()
-            .map(|file| module_of(file.strip_prefix(root.join(folder)).unwrap()))
-            .collect();
+        let modules = modules_of(&root.join(folder));
         let mut edges = BTreeSet::new();
         for file in &files {
             let from = module_of(file.strip_prefix(root.join(folder)).unwrap());
@@ -138,6 +137,14 @@ fn a_file_of_over_600_lines_says_why_it_is_long() {
     assert!(silent.is_empty(), "{silent:#?}");
 }
 
+/// All modules of a crate whose root is in this folder.
+fn modules_of(root: &Path) -> BTreeSet<Vec<String>> {
+    let files = rust_files(root).into_iter();
+    files
+        .map(|file| module_of(file.strip_prefix(root).unwrap()))
+        .collect()
+}
+
 /// The module that a file is, from its path below the crate's root.
 fn module_of(path: &Path) -> Vec<String> {
     let mut module: Vec<_> = path
@@ -166,7 +173,7 @@ fn targets(
         .collect::<Vec<_>>()
         .join(" ");
     let mut targets = BTreeSet::new();
-    for prefix in ["crate::", "super::"] {
+    for prefix in ["crate::", "system_agent::", "super::"] {
         for (at, _) in code.match_indices(prefix) {
             let before = &code[..at];
             if before.ends_with("::") || before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
@@ -174,7 +181,7 @@ fn targets(
                 continue;
             }
             let mut base = match prefix {
-                "crate::" => Vec::new(),
+                "crate::" | "system_agent::" => Vec::new(),
                 _ => from[..from.len().saturating_sub(1)].to_vec(),
             };
             let mut rest = &code[at + prefix.len()..];
@@ -280,32 +287,53 @@ fn circles_in(edges: &BTreeSet<(String, String)>) -> Vec<String> {
 
 #[test]
 fn imports_are_found_in_every_form() {
+    let names = [
+        "aggregate",
+        "app",
+        "check",
+        "collect",
+        "messages",
+        "model",
+        "publish",
+        "publish::socket",
+        "telemetry",
+    ];
+    let modules: BTreeSet<Vec<String>> = names
+        .map(|name| name.split("::").map(str::to_owned).collect())
+        .into();
     let source = r"
         //! Not crate::commented nor super::super::either.
-        use crate::model::Snapshot; // crate::trailing
-        use crate::{messages::Tick, publish::{self, socket}, app};
+        use crate::model::Snapshot; // crate::check::trailing
+        use crate::{messages::Tick, publish::{self, socket::S}, app};
         use super::tail;
         use super::super::collect;
         pub(crate) fn f(t: &crate::telemetry::T) -> system_agent::check::C {}
         pub(in crate::aggregate) mod g {}
     ";
-    let names = |depth| {
-        let found: Vec<_> = imports(source, depth).into_iter().collect();
-        found.join(" ")
+    let found = |from: &[&str]| {
+        let from: Vec<_> = from.iter().map(|&name| name.to_owned()).collect();
+        let found = targets(source, &from, &modules).into_iter();
+        found
+            .map(|module| module.join("::"))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
-    // In a/b.rs two `super` lead to the crate's root; in a/b/c.rs they do not.
-    let absolute = "aggregate app check messages model publish telemetry";
-    assert_eq!(names(3), absolute);
-    let relative_too = "aggregate app check collect messages model publish telemetry";
-    assert_eq!(names(2), relative_too);
+    // What is no module of the crate's stands for the module that it is in. In a/b.rs two `super` lead to the crate's root; in
+    // a/b/c.rs they do not.
+    let absolute = "a a::b aggregate app check messages model publish publish::socket telemetry";
+    assert_eq!(found(&["a", "b", "c"]), absolute);
+    let relative_too =
+        "a aggregate app check collect messages model publish publish::socket telemetry";
+    assert_eq!(found(&["a", "b"]), relative_too);
 }
 
 #[test]
-fn depth_counts_modules_from_the_crates_root() {
-    assert_eq!(depth(Path::new("publish/mod.rs")), 1);
-    assert_eq!(depth(Path::new("publish/figures.rs")), 2);
-    assert_eq!(depth(Path::new("collect/docker/mod.rs")), 2);
-    assert_eq!(depth(Path::new("collect/docker/stats.rs")), 3);
+fn modules_are_named_by_their_files() {
+    let module = |path: &str| module_of(Path::new(path)).join("::");
+    assert_eq!(module("publish/mod.rs"), "publish");
+    assert_eq!(module("publish/figures.rs"), "publish::figures");
+    assert_eq!(module("collect/docker/mod.rs"), "collect::docker");
+    assert_eq!(module("lib.rs"), "");
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
@@ -321,67 +349,4 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
         }
     }
     files
-}
-
-/// How many modules deep the file is, from its path under `src`.
-fn depth(path: &Path) -> usize {
-    let components = path.components().count();
-    if path.ends_with("mod.rs") {
-        components - 1
-    } else {
-        components
-    }
-}
-
-/// The crate's top-level modules that `source`, a file of a module `depth` deep, names in a path.
-fn imports(source: &str, depth: usize) -> BTreeSet<String> {
-    let code = source
-        .lines()
-        .map(|line| line.split_once("//").map_or(line, |(code, _)| code))
-        .collect::<Vec<_>>()
-        .join("\n");
-    let root_by_super = "super::".repeat(depth);
-    let mut modules = BTreeSet::new();
-    for prefix in ["crate::", "system_agent::", &root_by_super] {
-        for (at, _) in code.match_indices(prefix) {
-            let continues = code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
-            if !continues {
-                modules.extend(heads(&code[at + prefix.len()..]));
-            }
-        }
-    }
-    // A longer chain of `super` than reaches the root does not compile; its tail is not a module's name.
-    modules.remove("super");
-    modules
-}
-
-/// The first names of a path: one for `a::b`, several for `{a::b, c}`.
-fn heads(path: &str) -> Vec<String> {
-    let name = |text: &str| -> String {
-        text.trim()
-            .chars()
-            .take_while(|c| c.is_alphanumeric() || *c == '_')
-            .collect()
-    };
-    let Some(group) = path.strip_prefix('{') else {
-        return vec![name(path)];
-    };
-    let mut heads = Vec::new();
-    let (mut level, mut start) = (0, 0);
-    for (at, c) in group.char_indices() {
-        match c {
-            '{' => level += 1,
-            '}' if level > 0 => level -= 1,
-            ',' | '}' if level == 0 => {
-                heads.push(name(&group[start..at]));
-                start = at + 1;
-                if c == '}' {
-                    break;
-                }
-            }
-            _ => {}
-        }
-    }
-    heads.retain(|head| !head.is_empty());
-    heads
 }

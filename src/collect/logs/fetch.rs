@@ -20,7 +20,7 @@ pub(super) type Message = (Channel, Bytes);
 /// Why an answer was not read to its end.
 pub(super) enum FetchError {
     Late,
-    /// The answer broke off after so many messages: most likely it was longer than is read.
+    /// The answer broke off after this many messages. It was probably longer than the limit on what is read.
     CutShort(BollardError, usize),
     Other(EngineError),
 }

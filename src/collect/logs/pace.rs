@@ -26,7 +26,7 @@ pub(super) struct ReadPace {
 }
 
 impl ReadPace {
-    /// So many messages at first, and all that there are.
+    /// Nothing has been asked yet: the first request is for this many messages, of any time.
     pub(super) fn new(messages: usize) -> Self {
         let now = Instant::now();
         Self {

@@ -64,7 +64,7 @@ impl OwnUsage {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct OwnPages {
     resident: u64,
-    /// Those that no file is behind.
+    /// Anonymous pages: those that are not of a file.
     anonymous: u64,
 }
 

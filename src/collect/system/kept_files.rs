@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, getrlimit};
 
-/// The share of all files that the process may open, of which one kind of figures may keep files open.
+/// One kind of figures may keep a sixteenth of the files open that the process may open.
 const SHARE: u64 = 16;
 /// Maximum number of files of processes that are kept open.
 const MAX_KEPT: u64 = 1024;

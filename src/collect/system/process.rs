@@ -36,7 +36,7 @@ const FIRST: u32 = 1;
 /// The shortest time that figures are over: the kernel counts CPU time in ticks of 10 ms. Where rounds come faster,
 /// some publish the figures of the pass before.
 const SHORTEST: Duration = Duration::from_millis(400);
-/// Buffers for entries of `/proc`, of which one read yields as many as fit.
+/// Size of the buffer for entries of `/proc`. One system call returns as many entries as fit.
 const ENTRIES: usize = 32 * 1024;
 
 /// What is kept of the processes between two readings.
