@@ -1,6 +1,6 @@
-# System Agent. `make` alone lists the targets.
+# The build, the tests and the benchmarks of System Agent. `make` without a target lists all targets.
 #
-# Two of them do everything on a fresh Debian machine that has only cargo and a C compiler: `make run` and `make test`.
+# `make run` and `make test` work on a fresh Debian machine that has only cargo and a C compiler.
 
 PROFILE ?= quick
 
@@ -9,56 +9,58 @@ PROFILE ?= quick
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
-run: ## build and run the agent here; prints an API key for this run, and how to read the stream (PROFILE=release: as the package has it)
+run: ## build and run the agent on this host; prints an API key and the command of a client (PROFILE=release: as in the package)
 	@tests/setup/run.sh $(PROFILE)
 
-test: ## run every test; as root, installs and starts what they need (SKIP_DOCKER=1 leaves out those that need Docker)
+test: ## run every test; as root, also install and start what the tests need (SKIP_DOCKER=1: skip the tests that need Docker)
 	@tests/setup/test.sh
 
-test-features: ## unit tests without each of the optional parts (the features nats and watch)
+test-features: ## run the unit tests without the features nats and watch, and with only one of them
 	for features in '' nats watch; do \
 		cargo test --quiet --locked --lib --no-default-features --features "$$features" || exit; \
 	done
 
-test-confined: ## the same, with each agent under the system calls that the unit allows, and death for any other
+test-confined: ## run every test with the system calls that the systemd unit allows; any other call kills the agent
 	@tests/setup/confined.sh
 
-# Settings: FAULTS=a part of a fault's name, FUZZ_SECONDS=30 for each parser.
-faults: ## as root: the agent under what engines, hosts and crowds may do to it, and its parsers under random input; takes long
+# Settings: FAULTS=part of a trial's name, FUZZ_SECONDS=30 for each parser.
+faults: ## as root: run the trials of faults (engines, hosts, many clients), and the parsers with random input; takes long
 	@tests/setup/faults.sh $(FAULTS)
 
-soak: ## as root: half an hour (SOAK_MINUTES=30) with containers and clients coming and going: does anything grow?
+soak: ## as root: run the agent for 30 minutes (SOAK_MINUTES=30) with changing containers and clients, and check that nothing grows
 	@tests/setup/faults.sh soak
 
-# Settings: BENCH_SECONDS=60 a window, BENCH_WINDOWS=3, BENCH_CONTAINERS=0,10,50,100,300, BENCH_WAYS=all,
-# BENCH_WAYS_AT=100, BENCH_PEERS=1, BENCH_SOAK=0 seconds, BENCH_STRICT=0; benches/cost/main.rs says more. A glance:
-# make bench BENCH_SECONDS=5 BENCH_WINDOWS=1 BENCH_CONTAINERS=0,10
-bench: ## as root: what the agent costs, beside other ways and agents; says how long it will take
+# Settings and their defaults, explained in benches/cost/main.rs: BENCH_SECONDS=60 (each window), BENCH_WINDOWS=3,
+# BENCH_CONTAINERS=0,10,50,100,300, BENCH_WAYS=all, BENCH_WAYS_AT=100, BENCH_PEERS=1, BENCH_SOAK=0 (seconds), BENCH_STRICT=0.
+# A short run: make bench BENCH_SECONDS=5 BENCH_WINDOWS=1 BENCH_CONTAINERS=0,10
+bench: ## as root: measure the cost of the agent, and of other ways and other agents; prints the expected duration first
 	@tests/setup/bench.sh
 
-# Settings: BENCH_PARTS=rows,herd,sleepers,steady,bytes,logs, BENCH_CLIENTS=100,1000,10000, BENCH_SECONDS=20 a window,
-# BENCH_INTERVAL=5, BENCH_MINUTES=5, BENCH_ASLEEP=60, BENCH_LOGS_MINUTES=10, BENCH_CONTAINERS=50, BENCH_ENGINE=1, BENCH_STRICT=0; benches/fanout/main.rs says
-# more. A glance: make bench-fanout BENCH_CLIENTS=100 BENCH_SECONDS=5 BENCH_MINUTES=1 BENCH_LOGS_MINUTES=1
-bench-fanout: ## how the agent serves 10,000 clients, beside a bare server; says how long it will take
+# Settings and their defaults, explained in benches/fanout/main.rs: BENCH_PARTS=rows,herd,sleepers,steady,bytes,logs,
+# BENCH_CLIENTS=100,1000,10000, BENCH_SECONDS=20 (each window), BENCH_INTERVAL=5, BENCH_MINUTES=5, BENCH_ASLEEP=60,
+# BENCH_LOGS_MINUTES=10, BENCH_CONTAINERS=50, BENCH_ENGINE=1, BENCH_STRICT=0.
+# A short run: make bench-fanout BENCH_CLIENTS=100 BENCH_SECONDS=5 BENCH_MINUTES=1 BENCH_LOGS_MINUTES=1
+bench-fanout: ## measure the agent with 10,000 clients, and a minimal server for comparison; prints the expected duration first
 	@tests/setup/bench-fanout.sh
 
-# Settings: BENCH_HOSTS=500, BENCH_INTERVAL=5, BENCH_SECONDS=20 a window, BENCH_CONTAINERS=10, BENCH_STEPS=1000,2000,5000,10000,
-# BENCH_STEP_SECONDS=10, BENCH_MINUTES=8; benches/fleet/main.rs says more.
-# A glance: make bench-fleet BENCH_SECONDS=5 BENCH_STEPS= BENCH_CONTAINERS=0
-bench-fleet: ## 500 hosts by one NATS server, and how many more it takes; about 6 minutes beside the build
+# Settings and their defaults, explained in benches/fleet/main.rs: BENCH_HOSTS=500, BENCH_INTERVAL=5, BENCH_SECONDS=20 (each
+# window), BENCH_CONTAINERS=10, BENCH_STEPS=1000,2000,5000,10000, BENCH_STEP_SECONDS=10, BENCH_MINUTES=8.
+# A short run: make bench-fleet BENCH_SECONDS=5 BENCH_STEPS= BENCH_CONTAINERS=0
+bench-fleet: ## measure one NATS server with 500 hosts, and then with more; takes about 6 minutes in addition to the build
 	@tests/setup/bench-fleet.sh
 
-docs: ## writes docs/snapshot.md from the model's documentation
+docs: ## write docs/snapshot.md and docs/metrics.md from the code
+	UPDATE_DOCS=1 cargo test --locked --lib metrics_page
 	UPDATE_DOCS=1 cargo test --locked --test integration docs::
 
-lint: ## formatting, clippy, documentation, dependencies, shell scripts: all without a warning
+lint: ## check formatting, code (clippy), documentation, dependencies and shell scripts; a warning is an error
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	# Without each of the optional parts, too.
+	# Also without the features nats and watch, and with only one of them.
 	for features in '' nats watch; do \
 		cargo clippy --locked --lib --bins --no-default-features --features "$$features" -- -D warnings || exit; \
 	done
-	# The examples, too: with them packages have the features that they have for clippy, and are not built again.
+	# With --examples the dependencies have the same features as for clippy, so cargo does not build them again.
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --lib --bins --examples
 	tests/setup/deny.sh
 	@tests/setup/packages.sh shellcheck:shellcheck
@@ -67,18 +69,18 @@ lint: ## formatting, clippy, documentation, dependencies, shell scripts: all wit
 build: ## build the release binary, target/release/system-agent
 	cargo build --locked --release
 
-deb: ## build Debian's package, with the unit, a manual page and completions, in target/debian
+deb: ## build the Debian package in target/debian, with the unit, a manual page and shell completions
 	@tests/setup/deb.sh
 
-test-deb: ## as root: install, run, upgrade and purge that package in a clean Debian
+test-deb: ## as root: install, run, upgrade and purge the Debian package in a clean Debian
 	@tests/setup/test-deb.sh
 
-# Settings: SUITE=trixie or forky, PARTS="figures logs" for some parts; tests/vm/run.sh says more.
-test-vm: ## as root: the package in a virtual machine with a current systemd, Docker and Podman; takes 40 minutes
+# Settings, explained in tests/vm/run.sh: SUITE=trixie or forky, PARTS="figures logs" for these parts only.
+test-vm: ## as root: test the package in a virtual machine with a current systemd, Docker and Podman; takes 40 minutes
 	@tests/vm/run.sh $(PARTS)
 
-image: ## build the image system-agent:latest, for config/compose.yml
+image: ## build the Docker image system-agent:latest, for config/compose.yml
 	@tests/setup/agent-image.sh
 
-picture: ## as root: draw docs/watch.svg, the README's picture, from a real run
+picture: ## as root: draw docs/watch.svg, the picture of the terminal view, from a real run
 	@tests/setup/picture.sh

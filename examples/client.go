@@ -1,15 +1,15 @@
-// Prints one line for each snapshot of an agent. Go 1.19 or newer, its standard library, nothing else.
+// Prints one line for each snapshot of an agent. Needs Go 1.19 or newer, and only its standard library.
 //
 //	API_KEY=… go run examples/client.go [--tls] [HOST:PORT]
 //
-// By default 127.0.0.1:9000. From the environment:
+// The default is 127.0.0.1:9000. Environment variables:
 //
-//	API_KEY, or API_KEY_FILE        the key, or a file that holds it alone
-//	AGENT_CA                        TLS, with an agent whose certificate this PEM file vouches for
-//	                                (--tls alone: the system's authorities)
-//	AGENT_NAME                      the name that the certificate must have, if it is not HOST
-//	AGENT_CERT, AGENT_KEY           PEM files of this client's certificate and key, for mutual TLS
-//	AGENT_TIMEOUT                   how many seconds without a snapshot are too many: 90
+//	API_KEY or API_KEY_FILE         the key, or a file that contains only the key
+//	AGENT_CA                        use TLS, and trust the authorities in this PEM file
+//	                                (--tls without AGENT_CA: trust the authorities of the system)
+//	AGENT_NAME                      the name that the agent's certificate must contain; default: HOST
+//	AGENT_CERT, AGENT_KEY           PEM files with this client's certificate and key, for mutual TLS
+//	AGENT_TIMEOUT                   reconnect after this many seconds without a snapshot; default: 90
 package main
 
 import (
@@ -31,12 +31,12 @@ import (
 	"time"
 )
 
-// Less for the agent to send, and for us to read.
+// This client needs only two sections of a snapshot, so it does not request the other sections.
 const options = `{"sections":["system","containers"]}`
-const longestWait = 30 * time.Second
+const maxWait = 30 * time.Second
 
-// A host that loses its power says nothing more, and nothing ends the connection. 90 s are many times the agent's
-// PUBLISH_INTERVAL of 5 s; where that is longer, so must this be: AGENT_TIMEOUT.
+// If the agent's host loses power, nothing closes the connection, so the client needs a timeout. 90 s is many times the
+// agent's default PUBLISH_INTERVAL of 5 s. If the agent has a much longer interval, set AGENT_TIMEOUT.
 var silence = 90 * time.Second
 
 type snapshot struct {
@@ -94,7 +94,7 @@ func tlsConfig(host string) (*tls.Config, error) {
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s: no certificate", path)
+			return nil, fmt.Errorf("%s contains no certificate", path)
 		}
 	}
 	if path := os.Getenv("AGENT_CERT"); path != "" {
@@ -107,7 +107,7 @@ func tlsConfig(host string) (*tls.Config, error) {
 	return config, nil
 }
 
-// stream prints a line for each snapshot of one connection, and returns why there are no more.
+// stream prints a line for each snapshot of one connection. It returns the reason why the connection ended.
 func stream(address, key string, config *tls.Config, seen func()) error {
 	dialer := &net.Dialer{Timeout: 10 * time.Second}
 	var connection net.Conn
@@ -125,7 +125,7 @@ func stream(address, key string, config *tls.Config, seen func()) error {
 	if _, err := fmt.Fprintf(connection, "%s %s\n", key, options); err != nil {
 		return err
 	}
-	// Not a Scanner: lines may be of any length.
+	// A Scanner would limit the length of a line.
 	reader := bufio.NewReader(connection)
 	for {
 		line, err := reader.ReadBytes('\n')
@@ -137,7 +137,7 @@ func stream(address, key string, config *tls.Config, seen func()) error {
 			return err
 		}
 		if string(line) == "Unauthorized\n" {
-			fail(2, "the key was refused: it is not one of the agent's")
+			fail(2, "the agent refused the API key")
 		}
 		var s snapshot
 		if err := json.Unmarshal(line, &s); err != nil {
@@ -147,7 +147,7 @@ func stream(address, key string, config *tls.Config, seen func()) error {
 			fail(1, s.Error)
 		}
 		if _, err := fmt.Println(&s); errors.Is(err, syscall.EPIPE) {
-			os.Exit(0) // Nobody reads any more.
+			os.Exit(0) // The program that reads this output has ended.
 		} else if err != nil {
 			fail(1, err)
 		}
@@ -157,7 +157,7 @@ func stream(address, key string, config *tls.Config, seen func()) error {
 }
 
 func main() {
-	// A write to a closed pipe fails, rather than to kill us.
+	// With this, a write to a closed pipe returns an error and does not kill the process.
 	signal.Ignore(syscall.SIGPIPE)
 	endings := make(chan os.Signal, 1)
 	signal.Notify(endings, os.Interrupt, syscall.SIGTERM)
@@ -192,12 +192,12 @@ func main() {
 	random := rand.New(rand.NewSource(time.Now().UnixNano()))
 	for wait := time.Second; ; {
 		err := stream(address, key, config, func() { wait = time.Second })
-		// Not exactly: clients that were cut off at once must not all come back at once.
+		// The pause is random, so that many clients do not connect at the same time after the agent restarts.
 		pause := time.Duration(float64(wait) * (0.75 + random.Float64()/4))
-		fmt.Fprintf(os.Stderr, "client.go: %v; again in %.1f s\n", err, pause.Seconds())
+		fmt.Fprintf(os.Stderr, "client.go: %v; retry in %.1f s\n", err, pause.Seconds())
 		time.Sleep(pause)
-		if wait *= 2; wait > longestWait {
-			wait = longestWait
+		if wait *= 2; wait > maxWait {
+			wait = maxWait
 		}
 	}
 }

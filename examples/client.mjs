@@ -1,16 +1,16 @@
 #!/usr/bin/env node
-// Prints one line for each snapshot of an agent. Node 18 or newer, nothing else.
+// Prints one line for each snapshot of an agent. Needs Node 18 or newer, and no packages.
 //
 //     API_KEY=… examples/client.mjs [--tls] [HOST:PORT]
 //
-// By default 127.0.0.1:9000. From the environment:
+// The default is 127.0.0.1:9000. Environment variables:
 //
-//     API_KEY, or API_KEY_FILE        the key, or a file that holds it alone
-//     AGENT_CA                        TLS, with an agent whose certificate this PEM file vouches for
-//                                     (--tls alone: the authorities that Node brings)
-//     AGENT_NAME                      the name that the certificate must have, if it is not HOST
-//     AGENT_CERT, AGENT_KEY           PEM files of this client's certificate and key, for mutual TLS
-//     AGENT_TIMEOUT                   how many seconds without a snapshot are too many: 90
+//     API_KEY or API_KEY_FILE         the key, or a file that contains only the key
+//     AGENT_CA                        use TLS, and trust the authorities in this PEM file
+//                                     (--tls without AGENT_CA: trust the authorities that Node contains)
+//     AGENT_NAME                      the name that the agent's certificate must contain; default: HOST
+//     AGENT_CERT, AGENT_KEY           PEM files with this client's certificate and key, for mutual TLS
+//     AGENT_TIMEOUT                   reconnect after this many seconds without a snapshot; default: 90
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import net from "node:net";
@@ -18,11 +18,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import tls from "node:tls";
 
 const env = process.env;
-// Less for the agent to send, and for us to read.
+// This client needs only two sections of a snapshot, so it does not request the other sections.
 const OPTIONS = JSON.stringify({ sections: ["system", "containers"] });
-const LONGEST_WAIT = 30;
-// A host that loses its power says nothing more, and nothing ends the connection. 90 s are many times the agent's
-// PUBLISH_INTERVAL of 5 s; where that is longer, so must this be.
+const MAX_WAIT = 30; // seconds
+// If the agent's host loses power, nothing closes the connection, so the client needs a timeout. 90 s is many times the
+// agent's default PUBLISH_INTERVAL of 5 s. If the agent has a much longer interval, set AGENT_TIMEOUT.
 const SILENCE = Number(env.AGENT_TIMEOUT || 90);
 
 function fail(why, status = 1) {
@@ -32,17 +32,17 @@ function fail(why, status = 1) {
 
 async function connect(host, port, identity) {
   const socket = identity ? tls.connect({ host, port, ...identity }) : net.connect({ host, port });
-  const patience = (seconds, what) =>
+  const timeout = (seconds, what) =>
     socket.setTimeout(seconds * 1000, () => socket.destroy(new Error(`${what} ${seconds} s`)));
-  patience(10, "no answer within");
-  // With TLS: not before the certificate is verified. Nobody else is to see the key.
+  timeout(10, "no answer within");
+  // With TLS, wait until the agent's certificate is verified, because another server must not get the key.
   await once(socket, identity ? "secureConnect" : "connect");
   socket.removeAllListeners("timeout");
-  patience(SILENCE, "no snapshot for");
+  timeout(SILENCE, "no snapshot for");
   return socket;
 }
 
-// Of any length. readline would also split at the line separators of Unicode, which JSON may contain.
+// Reads lines of any length. Node's readline would also split at Unicode line separators, which JSON can contain.
 async function* lines(socket) {
   let parts = [];
   for await (const chunk of socket) {
@@ -55,15 +55,15 @@ async function* lines(socket) {
   }
 }
 
-// One after the other, for ever: connects again whenever the connection is lost.
+// Yields one snapshot after the other, without end. Connects again whenever the connection is lost.
 async function* snapshots(host, port, key, identity) {
-  for (let wait = 1; ; wait = Math.min(2 * wait, LONGEST_WAIT)) {
+  for (let wait = 1; ; wait = Math.min(2 * wait, MAX_WAIT)) {
     let why = "the agent closed the connection";
     try {
       const socket = await connect(host, port, identity);
       socket.write(`${key} ${OPTIONS}\n`);
       for await (const line of lines(socket)) {
-        if (line === "Unauthorized") fail("the key was refused: it is not one of the agent's", 2);
+        if (line === "Unauthorized") fail("the agent refused the API key", 2);
         const snapshot = JSON.parse(line);
         if (snapshot.error) fail(snapshot.error);
         yield snapshot;
@@ -72,9 +72,9 @@ async function* snapshots(host, port, key, identity) {
     } catch (error) {
       why = error.message || error.code;
     }
-    // Not exactly: clients that were cut off at once must not all come back at once.
+    // The pause is random, so that many clients do not connect at the same time after the agent restarts.
     const pause = wait * (0.75 + Math.random() / 4);
-    console.error(`client.mjs: ${why}; again in ${pause.toFixed(1)} s`);
+    console.error(`client.mjs: ${why}; retry in ${pause.toFixed(1)} s`);
     await sleep(pause * 1000);
   }
 }
@@ -87,7 +87,7 @@ function summary({ host, system, containers }) {
 }
 
 for (const ending of ["SIGINT", "SIGTERM"]) process.on(ending, () => process.exit(0));
-// Nobody reads any more.
+// EPIPE: the program that reads this output has ended.
 process.stdout.on("error", ({ code, message }) => (code === "EPIPE" ? process.exit(0) : fail(message)));
 
 const given = process.argv.slice(2).filter((one) => one !== "--tls");
@@ -103,11 +103,11 @@ try {
       ca: read(env.AGENT_CA),
       cert: read(env.AGENT_CERT),
       key: read(env.AGENT_KEY),
-      // Addresses are verified, but not sent: TLS has no room for them there.
+      // TLS allows only host names here. If the name is an IP address, checkServerIdentity below verifies it.
       servername: net.isIP(name) ? "" : name,
       checkServerIdentity: (_, certificate) => tls.checkServerIdentity(name, certificate),
     };
-    tls.createSecureContext(identity); // What is wrong with the files is told at once.
+    tls.createSecureContext(identity); // Throws an error now if one of the files is wrong.
   }
 } catch (error) {
   fail(error.message);

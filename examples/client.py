@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Prints one line for each snapshot of an agent. Python 3.8 or newer, nothing else.
+"""Prints one line for each snapshot of an agent. Needs Python 3.8 or newer, and only its standard library.
 
     API_KEY=… examples/client.py [--tls] [HOST:PORT]
 
-By default 127.0.0.1:9000. From the environment:
+The default is 127.0.0.1:9000. Environment variables:
 
-    API_KEY, or API_KEY_FILE        the key, or a file that holds it alone
-    AGENT_CA                        TLS, with an agent whose certificate this PEM file vouches for
-                                    (--tls alone: the system's authorities)
-    AGENT_NAME                      the name that the certificate must have, if it is not HOST
-    AGENT_CERT, AGENT_KEY           PEM files of this client's certificate and key, for mutual TLS
-    AGENT_TIMEOUT                   how many seconds without a snapshot are too many: 90
+    API_KEY or API_KEY_FILE         the key, or a file that contains only the key
+    AGENT_CA                        use TLS, and trust the authorities in this PEM file
+                                    (--tls without AGENT_CA: trust the authorities of the system)
+    AGENT_NAME                      the name that the agent's certificate must contain; default: HOST
+    AGENT_CERT, AGENT_KEY           PEM files with this client's certificate and key, for mutual TLS
+    AGENT_TIMEOUT                   reconnect after this many seconds without a snapshot; default: 90
 """
 import json
 import os
@@ -21,11 +21,11 @@ import ssl
 import sys
 import time
 
-# Less for the agent to send, and for us to read.
+# This client needs only two sections of a snapshot, so it does not request the other sections.
 OPTIONS = json.dumps({"sections": ["system", "containers"]})
-LONGEST_WAIT = 30
-# A host that loses its power says nothing more, and nothing ends the connection. 90 s are many times the agent's
-# PUBLISH_INTERVAL of 5 s; where that is longer, so must this be.
+MAX_WAIT = 30  # seconds
+# If the agent's host loses power, nothing closes the connection, so the client needs a timeout. 90 s is many times the
+# agent's default PUBLISH_INTERVAL of 5 s. If the agent has a much longer interval, set AGENT_TIMEOUT.
 SILENCE = float(os.environ.get("AGENT_TIMEOUT") or 90)
 
 
@@ -58,7 +58,7 @@ def connect(host, port, tls):
 
 
 def snapshots(host, port, key, tls):
-    """One after the other, for ever: connects again whenever the connection is lost."""
+    """Yields one snapshot after the other, without end. Connects again whenever the connection is lost."""
     wait = 1
     while True:
         why = "the agent closed the connection"
@@ -67,9 +67,9 @@ def snapshots(host, port, key, tls):
                 stream.sendall(f"{key} {OPTIONS}\n".encode())
                 for line in lines:
                     if line == b"Unauthorized\n":
-                        fail("the key was refused: it is not one of the agent's", 2)
+                        fail("the agent refused the API key", 2)
                     if not line.endswith(b"\n"):
-                        break  # The connection broke within it.
+                        break  # The connection broke before the end of the line.
                     snapshot = json.loads(line)
                     if "error" in snapshot:
                         fail(snapshot["error"])
@@ -79,11 +79,11 @@ def snapshots(host, port, key, tls):
             why = f"no answer within 10 s, or no snapshot for {SILENCE:g} s"
         except (OSError, ValueError) as error:
             why = error
-        # Not exactly: clients that were cut off at once must not all come back at once.
+        # The pause is random, so that many clients do not connect at the same time after the agent restarts.
         pause = wait * random.uniform(0.75, 1)
-        print(f"client.py: {why}; again in {pause:.1f} s", file=sys.stderr)
+        print(f"client.py: {why}; retry in {pause:.1f} s", file=sys.stderr)
         time.sleep(pause)
-        wait = min(2 * wait, LONGEST_WAIT)
+        wait = min(2 * wait, MAX_WAIT)
 
 
 def summary(snapshot):
@@ -111,7 +111,7 @@ def main():
         try:
             print(summary(snapshot), flush=True)
         except BrokenPipeError:
-            # Nobody reads any more. Python would try once more as it ends, and complain.
+            # The program that reads this output has ended. Without this, Python would write again at its exit and print an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return
 

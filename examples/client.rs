@@ -1,18 +1,21 @@
-//! Prints one line for each snapshot of an agent, by the library in this crate.
+//! Prints one line for each snapshot of an agent. Uses this crate's module `system_agent::client`.
 //!
 //! ```sh
 //! API_KEY=… cargo run --example client -- [--tls] [HOST:PORT]
 //! ```
 //!
-//! By default 127.0.0.1:9000. From the environment:
+//! The default is 127.0.0.1:9000. Environment variables:
 //!
 //! | | |
 //! |---|---|
-//! | `API_KEY`, or `API_KEY_FILE` | the key, or a file that holds it |
-//! | `AGENT_CA` | TLS, with an agent whose certificate this PEM file vouches for (`--tls` alone: the system's authorities) |
-//! | `AGENT_NAME` | the name that the certificate must have, if it is not HOST |
-//! | `AGENT_CERT`, `AGENT_KEY` | PEM files of this client's certificate and key, for mutual TLS |
-#![allow(clippy::print_stderr, reason = "what it says is what it is for")]
+//! | `API_KEY` or `API_KEY_FILE` | the key, or a file with keys (this client uses the first key) |
+//! | `AGENT_CA` | use TLS, and trust the authorities in this PEM file (only `--tls`: the authorities of the system) |
+//! | `AGENT_NAME` | the name that the agent's certificate must contain; default: HOST |
+//! | `AGENT_CERT`, `AGENT_KEY` | PEM files with this client's certificate and key, for mutual TLS |
+#![allow(
+    clippy::print_stderr,
+    reason = "a command-line program prints its errors to stderr"
+)]
 
 use std::env;
 use std::io::{self, Write};
@@ -25,7 +28,7 @@ use system_agent::settings::ApiKeys;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-/// Less for the agent to send, and for us to read.
+/// This client needs only two sections of a snapshot, so it does not request the other sections.
 const OPTIONS: &str = r#"{"sections":["system","containers"]}"#;
 
 type Failure = Box<dyn std::error::Error>;
@@ -55,7 +58,7 @@ async fn run() -> Result<(), Failure> {
     }
 }
 
-/// How the agent is reached.
+/// Builds the connector from the arguments and the environment.
 fn connector() -> Result<Connector, Failure> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let (switches, addresses): (Vec<_>, Vec<_>) =
@@ -84,18 +87,19 @@ fn connector() -> Result<Connector, Failure> {
     Ok(connector.tls(&trust, identity.as_ref(), name.as_deref())?)
 }
 
-/// One connection after the other, until nobody reads what is printed, or the key is refused.
+/// Connects again after each lost connection. Returns if the program that reads the output has ended, or if the agent refuses the
+/// key or the options.
 async fn follow(connector: &Connector) -> Result<(), Failure> {
     let mut backoff = Backoff::default();
     loop {
         let why = match one_connection(connector, &mut backoff).await {
             Ok(()) => return Ok(()),
-            // Neither becomes right by trying again.
+            // Another attempt would fail with the same error.
             Err(why @ (Error::Unauthorized | Error::Answered(_))) => return Err(why.into()),
             Err(why) => why,
         };
         let pause = backoff.pause();
-        eprintln!("client.rs: {why}; again in {:.1} s", pause.as_secs_f64());
+        eprintln!("client.rs: {why}; retry in {:.1} s", pause.as_secs_f64());
         sleep(pause).await;
     }
 }
@@ -105,7 +109,7 @@ async fn one_connection(connector: &Connector, backoff: &mut Backoff) -> Result<
     loop {
         let snapshot = snapshots.next().await?;
         backoff.reset();
-        // Nobody reads any more.
+        // A write error means that the program that reads the output has ended.
         if writeln!(io::stdout(), "{}", summary(&snapshot)).is_err() {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Prints one line for each snapshot of an agent, with bash and jq, and openssl for TLS: [--tls] [HOST:PORT]. The environment
-# is that of client.py: API_KEY or API_KEY_FILE, AGENT_CA, AGENT_NAME, AGENT_CERT, AGENT_KEY, AGENT_TIMEOUT.
+# Prints one line for each snapshot of an agent: client.sh [--tls] [HOST:PORT]. Needs bash and jq, and openssl for TLS.
+# Reads the same environment variables as client.py: API_KEY or API_KEY_FILE, AGENT_CA, AGENT_NAME, AGENT_CERT, AGENT_KEY,
+# AGENT_TIMEOUT. client.py explains them.
 [[ ${1:-} == --tls ]] && tls=1 && shift
 address=${1:-127.0.0.1:9000} tls=${tls:-${AGENT_CA:-}} children=() wait=1
 [[ $# -le 1 && $address == ?*:?* ]] || { echo 'usage: client.sh [--tls] [HOST:PORT]' >&2 && exit 1; }
@@ -13,7 +14,7 @@ line='def one: . * 10 | round | "\(. / 10 | floor).\(. % 10) %"; . as $text | (f
     if .host then [.containers | sort_by(-.cpu_percent)[:3][] | "\(.name | ltrimstr("/")) \(.cpu_percent | one)"] as $busiest |
         "\(.host.hostname)  cpu \(.system.cpu_percent[0] | one)" + if $busiest == [] then "" else "  busiest: " + ($busiest | join(", ")) end
     else $text end'
-connect() { # The stream becomes file 3, the lines file 4. The key is nobody's argument: ps would show it.
+connect() { # File 3 has the agent's JSON lines. File 4 has the lines to print. ps would show a key in the arguments of a command.
     if [[ $tls ]]; then
         exec 3< <(exec openssl s_client -quiet -verify_quiet "${verify[@]}" ${AGENT_CA:+-CAfile "$AGENT_CA"} \
             ${AGENT_CERT:+-cert "$AGENT_CERT" -key "$AGENT_KEY"} -connect "$address" < <(hello)) && children+=($!)
@@ -25,19 +26,20 @@ hello() { printf '%s {"sections":["system","containers"]}\n' "$key"; }
 close() { kill "${children[@]}" 2>/dev/null; children=(); exec 3<&- 4<&-; }
 trap close EXIT
 trap 'exit 0' INT TERM
-trap '' PIPE # printf's status tells that nobody reads any more.
-# A host that loses its power ends no connection. 90 s are many times the agent's PUBLISH_INTERVAL of 5 s.
+trap '' PIPE # If the program that reads the output has ended, printf fails and the script exits.
+# If the agent's host loses power, nothing closes the connection, so read needs a timeout. 90 s is many times the agent's
+# default PUBLISH_INTERVAL of 5 s. If the agent has a much longer interval, set AGENT_TIMEOUT.
 while true; do
     connect && while IFS= read -r -t "${AGENT_TIMEOUT:-90}" text <&4; do
-        [[ $text == Unauthorized ]] && echo "client.sh: the key was refused: it is not one of the agent's" >&2 && exit 2
+        [[ $text == Unauthorized ]] && echo "client.sh: the agent refused the API key" >&2 && exit 2
         [[ $text == '{"error"'* ]] && echo "client.sh: $text" >&2 && exit 1
         printf '%s\n' "$text" 2>/dev/null || exit 0
         wait=1
     done
     close
-    # Not exactly: clients that were cut off at once must not all come back at once.
+    # The pause is random, so that many clients do not connect at the same time after the agent restarts.
     tenths=$((wait * (75 + RANDOM % 26) / 10)) wait=$((wait < 15 ? 2 * wait : 30))
     pause=$((tenths / 10)).$((tenths % 10))
-    echo "client.sh: no connection, or no snapshot for ${AGENT_TIMEOUT:-90} s; again in $pause s" >&2
-    read -r -t "$pause" <> <(:) # A sleep that a signal ends.
+    echo "client.sh: no connection, or no snapshot for ${AGENT_TIMEOUT:-90} s; retry in $pause s" >&2
+    read -r -t "$pause" <> <(:) # Waits. A signal interrupts read immediately, but it would not interrupt sleep.
 done

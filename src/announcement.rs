@@ -1,4 +1,4 @@
-//! What the agent's log says of it at the start: its settings, without secrets, and what of them is risky.
+//! The log events at the start of the agent: its settings without secrets, its addresses, and warnings about risky settings.
 
 use std::net::SocketAddr;
 #[cfg(feature = "nats")]
@@ -11,7 +11,7 @@ use crate::settings::{ApiKey, Settings};
 #[cfg(feature = "nats")]
 use crate::settings::{NatsLogin, NatsSettings};
 
-/// Says once what the agent is going to do, without secrets, and where it listens.
+/// Logs the settings without secrets, the addresses that the agent listens on, and warnings about risky settings.
 pub(crate) fn announce(
     settings: &Settings,
     address: SocketAddr,
@@ -79,20 +79,21 @@ pub(crate) fn announce(
     }
     renewal::warn_of(credentials, sources);
     let is_local = address.ip().to_canonical().is_loopback();
-    let asks_for_one = tls.is_some_and(|tls| tls.client_ca.is_some());
+    let requires_certificate = tls.is_some_and(|tls| tls.client_ca.is_some());
     if metrics.is_some()
         && !is_local
         && credentials.metrics_tokens.is_none()
-        && !asks_for_one
+        && !requires_certificate
         && serve.whitelist.allows_all()
     {
         warn!(
-            "whoever reaches METRICS_PORT may read it: set METRICS_BEARER_TOKEN_FILE, TLS_CLIENT_CA_FILE or WHITELISTED_CLIENTS"
+            "everybody who can connect to METRICS_PORT can read the metrics: set METRICS_BEARER_TOKEN_FILE, \
+             TLS_CLIENT_CA_FILE or WHITELISTED_CLIENTS"
         );
     }
     if tls.is_none() && !is_local {
         warn!(
-            "keys and snapshots cross the network in the clear: set TLS_ENABLED with a certificate, or SOCKET_ADDRESS to \
+            "keys and snapshots cross the network unencrypted: set TLS_ENABLED with a certificate, or set SOCKET_ADDRESS to \
              127.0.0.1 and use a tunnel"
         );
     }
@@ -102,7 +103,7 @@ pub(crate) fn announce(
     }
 }
 
-/// The same of what is published to a NATS server.
+/// Logs the settings of the publisher to a NATS server, without secrets, and warnings about risky settings.
 #[cfg(feature = "nats")]
 fn announce_nats(nats: &NatsSettings) {
     let file = |path: &Path| path.display().to_string();
@@ -133,7 +134,7 @@ fn announce_nats(nats: &NatsSettings) {
     }
     if nats.in_the_clear() {
         warn!(
-            "what is published to NATS, and a password or token for it, crosses the network in the clear: use tls:// in NATS_URL"
+            "messages to NATS, and the password or token for NATS, cross the network unencrypted: use tls:// in NATS_URL"
         );
     }
 }

@@ -1,4 +1,5 @@
-//! The daemon: the only file that knows all stages. Wiring, signals, the order of stopping.
+//! The daemon: starts all stages and connects them, handles signals, and stops everything in order. Only this file knows all
+//! stages.
 
 use std::io;
 use std::sync::Arc;
@@ -37,16 +38,18 @@ use crate::settings::NatsSettings;
 use crate::settings::{CollectSettings, ContainerStats, ServeSettings, Settings};
 use crate::supervisor::Supervisor;
 
-/// The share of `SHUTDOWN_TIMEOUT` that sessions have to close in: the rest is for saying so.
-const FOR_SESSIONS: f64 = 0.9;
-/// Open files for everything but clients and containers: hundreds of calls to the engine at once,
-/// and `/proc`.
-const FILES_BESIDE_CLIENTS: u64 = 600;
+/// Sessions must close within this share of `SHUTDOWN_TIMEOUT`. The remaining time is for the final log events and for the exit
+/// of the process.
+const SESSION_SHARE: f64 = 0.9;
+/// Number of open files that are reserved for everything except connections and the files that collectors leave open. Examples
+/// are hundreds of concurrent calls to the engine, and files in `/proc` that are open for a moment.
+const OTHER_OPEN_FILES: u64 = 600;
 
 /// Runs the daemon until a signal ends it.
 ///
 /// # Errors
-/// When the socket cannot be opened, or the process is denied threads or signals.
+/// Fails if the socket cannot be opened, if a thread or signal handler cannot be set up, or if a second signal comes while the
+/// agent stops.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let files = raise_file_limit();
@@ -86,7 +89,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         shutdown_timeout,
         ..
     } = settings;
-    // Nothing but the channel keeps those that are replaced.
+    // From here on, only the channel holds the credentials. A reload can then remove the old credentials from memory.
     drop(first);
     let renewal = Renewal::follow(credential_sources, newest, Arc::clone(&reports))
         .context("cannot start a thread")?;
@@ -119,10 +122,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All that runs.
+/// All running parts of the daemon.
 struct Running {
     measuring: Measuring,
-    /// Until it is cancelled whoever comes is let in.
+    /// The agent accepts connections until this token is cancelled.
     accepting: CancellationToken,
     serving: Serving,
     scraping: Option<Scraping>,
@@ -131,10 +134,10 @@ struct Running {
 }
 
 impl Running {
-    /// Ends it, so that every client has whole snapshots, within the time that there is for that.
+    /// Stops all parts within the time `within`. Sessions finish the JSON line that they are writing.
     ///
     /// # Errors
-    /// A second signal: whoever waits does so no longer.
+    /// Fails if a second signal comes. The agent then exits without waiting for its clients.
     async fn stop(self, within: Duration, signals: &mut Signals) -> anyhow::Result<()> {
         let Self {
             measuring,
@@ -149,12 +152,12 @@ impl Running {
             collector.do_send(StopCollecting);
         }
         measuring.aggregator.do_send(StopPublishing {
-            within: within.mul_f64(FOR_SESSIONS),
+            within: within.mul_f64(SESSION_SHARE),
         });
         let closed = async {
-            all_back(&serving.permits, serving.max_clients).await;
+            all_released(&serving.permits, serving.max_clients).await;
             if let Some(scraping) = scraping {
-                all_back(&scraping.permits, MOST_SCRAPERS).await;
+                all_released(&scraping.permits, MOST_SCRAPERS).await;
             }
             #[cfg(feature = "nats")]
             if let Some(publishing) = publishing {
@@ -165,30 +168,30 @@ impl Running {
             closed = timeout(within, closed) => {
                 let clients = serving.max_clients.saturating_sub(serving.permits.available_permits());
                 if closed.is_err() && clients > 0 {
-                    warn!(clients, "clients cut off: they did not finish reading in time");
+                    warn!(clients, "clients disconnected: they did not finish reading in time");
                 }
                 Ok(())
             }
-            signal = signals.end() => Err(anyhow!("a second signal ({signal}) ended the stopping")),
+            signal = signals.end() => Err(anyhow!("a second signal ({signal}) came while the agent was stopping")),
         }
     }
 }
 
-/// The first two stages: what is measured, and what is made of it.
+/// The first two stages: the collectors and the aggregator.
 pub(crate) struct Measuring {
-    /// Of whom snapshots are to be had.
+    /// The aggregator, which sends the snapshots to all outputs.
     pub(crate) aggregator: Addr<Aggregator>,
     collectors: Vec<Recipient<StopCollecting>>,
-    /// Each stage has threads of its own: neither a large answer of the engine nor a large
-    /// snapshot keeps a client waiting.
+    /// One thread for each of these two stages. Clients have other threads, so a large answer of the engine or a large snapshot
+    /// delays no client.
     _threads: [Arbiter; 2],
 }
 
 impl Measuring {
-    /// Starts the collectors of all sources that the settings switch on, and whoever composes a snapshot every `interval`.
+    /// Starts the collectors of all sources that the settings switch on, and an aggregator that publishes every `interval`.
     ///
     /// # Errors
-    /// Where the process is denied threads.
+    /// Fails if a thread cannot be started.
     pub(crate) fn start(
         settings: &CollectSettings,
         interval: Duration,
@@ -212,7 +215,7 @@ impl Measuring {
     }
 }
 
-/// Who serves clients.
+/// The socket: the listener and the sessions of the clients.
 struct Serving {
     permits: Arc<Semaphore>,
     max_clients: usize,
@@ -248,7 +251,7 @@ impl Serving {
     }
 }
 
-/// Who serves Prometheus.
+/// The HTTP server for Prometheus.
 struct Scraping {
     permits: Arc<Semaphore>,
     _thread: Arbiter,
@@ -271,7 +274,7 @@ impl Scraping {
     }
 }
 
-/// What is published to a NATS server. It has a thread of its own: whatever that server does, no client waits for it.
+/// The publisher to a NATS server. It has its own thread, so that a slow server delays no client.
 #[cfg(feature = "nats")]
 struct Publishing {
     ended: oneshot::Receiver<()>,
@@ -284,7 +287,7 @@ impl Publishing {
         let thread = arbiter()?;
         let (ending, ended) = oneshot::channel();
         let aggregator = aggregator.clone().recipient();
-        // As snapshots name it.
+        // The same name as `host.hostname` in snapshots.
         let host = uname().nodename().to_string_lossy().into_owned();
         NatsPublisher::start_in_arbiter(&thread.handle(), move |_| {
             NatsPublisher::new(settings, &host, aggregator, ending)
@@ -297,13 +300,13 @@ impl Publishing {
 
     /// Waits until the publisher has ended.
     async fn ended(self) {
-        // Nothing is ever sent: its end is dropped with the publisher.
+        // The publisher sends nothing on this channel. When the publisher ends, it drops the sender.
         let _ = self.ended.await;
     }
 }
 
-/// Raises the soft limit of open files to the hard one, as each client takes one; returns it,
-/// none where there is no limit.
+/// Raises the soft limit of open files to the hard limit, because each client needs an open file. Returns the limit in use. None
+/// means that there is no limit.
 fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -313,19 +316,20 @@ fn raise_file_limit() -> Option<u64> {
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(error) => {
-            warn!(%error, "soft limit of open files not raised");
+            warn!(%error, "cannot raise the soft limit of open files");
             limit.current
         }
     }
 }
 
-/// How many connections there may be, and how many of them clients: as many as were asked for, or as the open files allow.
+/// Returns the limits of connections and the limit of clients. The limit of clients is `MAX_CLIENTS`, or less if the limit of
+/// open files is too low.
 fn limits_within(files: Option<u64>, settings: &Settings) -> (ConnectionLimits, usize) {
     let max_clients = settings.serve.max_clients;
     let collect = &settings.collect;
     let scrapers = settings.serve.metrics_port.map_or(0, |_| MOST_SCRAPERS);
     let by_files = collect.docker.is_some() && collect.container_stats != ContainerStats::Engine;
-    let (in_all, most_clients) = match files {
+    let (connections, clients_by_files) = match files {
         Some(files) => {
             let kept = system::most_kept_files(files);
             let of_containers = if by_files {
@@ -337,34 +341,36 @@ fn limits_within(files: Option<u64>, settings: &Settings) -> (ConnectionLimits, 
         }
         None => (usize::MAX, usize::MAX),
     };
-    if most_clients < max_clients {
+    if clients_by_files < max_clients {
         warn!(
             max_clients,
             max_open_files = files,
-            room = most_clients,
-            "fewer clients than MAX_CLIENTS can be served: raise the limit of open files"
+            room = clients_by_files,
+            "the limit of open files is too low for MAX_CLIENTS: raise it, or fewer clients can connect"
         );
     } else {
         info!(
             max_clients,
             max_open_files = files,
-            room = most_clients,
-            "open files suffice"
+            room = clients_by_files,
+            "the limit of open files is high enough for MAX_CLIENTS"
         );
     }
     let limits = ConnectionLimits {
         pending: MAX_PENDING,
-        total: in_all,
+        total: connections,
     };
-    (limits, most_clients.min(max_clients))
+    (limits, clients_by_files.min(max_clients))
 }
 
-/// How many connections there may be, and how many clients, with so many open files, of which so many are kept otherwise.
-/// However few they are, half of the rest is for connections, and a part of that for those that have not shown a key.
+/// Returns the limit of connections and the limit of clients. `files` is the limit of open files.
+///
+/// `kept` open files are reserved for collectors and for Prometheus. Connections get at least half of the remaining files. A
+/// sixteenth of the connections is reserved for pending connections.
 fn connections_within(files: u64, kept: u64) -> (usize, usize) {
     let left = files.saturating_sub(kept);
-    let in_all = usize::try_from(left - FILES_BESIDE_CLIENTS.min(left / 2)).unwrap_or(usize::MAX);
-    (in_all, in_all - in_all.div_ceil(16))
+    let connections = usize::try_from(left - OTHER_OPEN_FILES.min(left / 2)).unwrap_or(usize::MAX);
+    (connections, connections - connections.div_ceil(16))
 }
 
 fn arbiter() -> io::Result<Arbiter> {
@@ -420,14 +426,14 @@ fn start<S: Source + Send + Unpin>(
     Collector::start_in_arbiter(&arbiter.handle(), |_| collector).recipient()
 }
 
-/// Waits until every connection has given its permit back.
-async fn all_back(permits: &Semaphore, count: usize) {
+/// Waits until every connection has released its permit.
+async fn all_released(permits: &Semaphore, count: usize) {
     let all = u32::try_from(count).unwrap_or(u32::MAX);
-    // Never closed: whoever accepts has an end of it that lives as long as this one.
+    // The only possible error is a closed semaphore, and nothing closes it.
     let _ = permits.acquire_many(all).await;
 }
 
-/// SIGTERM and SIGINT, which end the agent, and SIGHUP.
+/// The signals that the agent handles: SIGTERM and SIGINT end it, SIGHUP reloads the credentials.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -443,7 +449,7 @@ impl Signals {
         })
     }
 
-    /// Has credentials read anew at each SIGHUP, until one comes that ends the agent.
+    /// Waits for a signal that ends the agent, and returns the name of the signal. Reloads the credentials at each SIGHUP.
     async fn until_end(&mut self, renewal: &Renewal) -> &'static str {
         loop {
             tokio::select! {
@@ -454,7 +460,7 @@ impl Signals {
         }
     }
 
-    /// One that ends the agent.
+    /// Waits for a signal that ends the agent, and returns the name of the signal. Ignores SIGHUP.
     async fn end(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -468,14 +474,14 @@ mod tests {
     use super::{connections_within, docker, system};
 
     #[test]
-    fn clients_are_served_however_few_files_may_be_open() {
+    fn even_a_low_limit_of_open_files_leaves_a_quarter_for_clients() {
         for files in [64, 256, 1024, 1200, 4096, 20_000, 1 << 20] {
             let kept = docker::most_kept_files(files) + system::most_kept_files(files);
-            let (in_all, clients) = connections_within(files, kept);
+            let (connections, clients) = connections_within(files, kept);
             assert!(clients as u64 >= files / 4, "{clients} of {files}");
             assert!(
-                in_all > clients && in_all as u64 + kept < files,
-                "{in_all} and {kept} of {files}"
+                connections > clients && connections as u64 + kept < files,
+                "{connections} and {kept} of {files}"
             );
         }
         assert!(connections_within(65_536, 8192).1 > 50_000);

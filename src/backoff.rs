@@ -1,50 +1,50 @@
-//! Pauses between tries at something that fails.
+//! Calculates the pauses between retries.
 
 use std::time::Duration;
 
-/// Doubling pauses with jitter, from `first` to `longest`.
+/// The back-off: nominal pauses that double after each retry, from `first` up to `max`.
 ///
-/// Each pause lies between half and the whole of its nominal length: clients that lost a server together do not return
-/// together.
+/// The real pause is random, from half of the nominal pause up to the nominal pause. So clients that lose a server at the same
+/// time do not connect again at the same time.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
-    longest: Duration,
+    max: Duration,
     next: Duration,
 }
 
 impl Backoff {
-    /// Starts at `first` and never exceeds `longest`.
+    /// Creates a back-off that starts at `first` and never exceeds `max`.
     #[must_use]
-    pub fn new(first: Duration, longest: Duration) -> Self {
+    pub fn new(first: Duration, max: Duration) -> Self {
         Self {
             first,
-            longest,
+            max,
             next: first,
         }
     }
 
-    /// The pause before the next try.
+    /// Returns the pause before the next retry.
     pub fn pause(&mut self) -> Duration {
         let nominal = self.next;
-        self.next = (nominal * 2).min(self.longest);
+        self.next = (nominal * 2).min(self.max);
         jittered(nominal)
     }
 
-    /// After a success, the next pause is the first again.
+    /// Makes the next pause the first pause again. Call this after a success.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
 }
 
-/// The pauses of a client that connects again: a second at first, half a minute at most.
+/// The back-off of a client that connects again: from 1 s to 30 s.
 impl Default for Backoff {
     fn default() -> Self {
         Self::new(Duration::from_secs(1), Duration::from_secs(30))
     }
 }
 
-/// A random time between half of `pause` and the whole.
+/// Returns a random time from half of `pause` up to `pause`.
 #[must_use]
 pub(crate) fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + fastrand::f64() / 2.0)
@@ -57,10 +57,9 @@ mod tests {
     use super::Backoff;
 
     #[test]
-    fn doubles_up_to_the_longest_and_starts_again_after_a_success() {
-        let of = |first, longest| {
-            Backoff::new(Duration::from_millis(first), Duration::from_millis(longest))
-        };
+    fn pauses_double_up_to_the_limit_and_start_again_after_a_success() {
+        let of =
+            |first, max| Backoff::new(Duration::from_millis(first), Duration::from_millis(max));
         for (mut backoff, all) in [
             (of(500, 5000), [500, 1000, 2000, 4000, 5000, 5000, 5000]),
             (

@@ -1,4 +1,4 @@
-//! The command line: what can be said there.
+//! The command line: the commands, their arguments and the help texts.
 
 use std::path::PathBuf;
 
@@ -8,81 +8,86 @@ use clap::{Parser, Subcommand};
 
 /// Streams snapshots of this host and its Docker containers to authenticated TCP clients.
 ///
-/// Configured by environment variables only; all are listed in config/agent.env. API_KEY (or
-/// API_KEY_FILE) is the only one that has no default.
+/// Environment variables are the only configuration. config/agent.env lists all variables. API_KEY (or API_KEY_FILE) is the only
+/// required variable.
 #[derive(Parser)]
 #[command(name = "system-agent", version, about)]
 pub struct Arguments {
-    /// What to do; nothing said means [`Command::Run`].
+    /// The command. None means [`Command::Run`].
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Subcommand)]
 pub enum Command {
     /// Run the daemon (the default)
     Run,
-    /// Try every component for real and print one line each: PASS, FAIL or SKIP
+    /// Try every component and print one line for each component: PASS, FAIL or SKIP
     Check {
-        /// What; the components of an agent that is to run here where nothing is said
+        /// What to try [default: the components of an agent on this host]
         #[command(subcommand)]
         target: Option<CheckTarget>,
     },
-    /// Print one complete snapshot; needs no API key and opens no socket
+    /// Print one complete snapshot. Needs no API key and opens no socket
     Snapshot {
-        /// Indent it for reading
+        /// Indent the JSON, for people to read
         #[arg(long)]
         pretty: bool,
     },
-    /// Watch hosts in this terminal, by their agents; this host, without any socket, where none is named
+    /// Show hosts in this terminal
     ///
-    /// With --nats all hosts whose agents publish there, as they come and go. What is shown to the server is in
+    /// Shows each HOST, with the snapshots of the agent on that host. Without a HOST, shows this host. In that case the command
+    /// needs no agent and no key.
+    ///
+    /// With --nats, shows all hosts whose agents publish to a NATS server. The login to that server comes from
     /// NATS_CREDENTIALS_FILE, NATS_NKEY_FILE, NATS_TOKEN_FILE, or NATS_USER and NATS_PASSWORD_FILE.
     ///
-    /// The key is that in API_KEY, or in API_KEY_FILE the one that has the host's name, else the first; it is asked for where
-    /// neither is set. `?` lists the keys of the view; NO_COLOR takes its colours away.
+    /// The API key comes from API_KEY or API_KEY_FILE. If the file has a key with the host's name, the command uses that key,
+    /// else the first key. If neither variable is set, the command prompts for a key. Press `?` for a list of the keyboard
+    /// commands. Set NO_COLOR for a view without colours.
     #[cfg(feature = "watch")]
     Watch(Watch),
 }
 
-/// What is to be watched, and how it is reached.
+/// The arguments of `watch`: the hosts, and how to connect to their agents.
 #[cfg(feature = "watch")]
 #[derive(Args)]
 pub struct Watch {
-    /// An agent: HOST, HOST:PORT or an IPv6 address [default port: 9000]
+    /// The address of an agent: HOST, HOST:PORT or an IPv6 address [default port: 9000]
     #[arg(value_name = "HOST[:PORT]", group = "reached")]
     pub hosts: Vec<String>,
-    /// All hosts whose agents publish to this NATS server: nats://HOST:PORT or tls://HOST:PORT, or several of a cluster's
+    /// Show all hosts whose agents publish to this NATS server: nats://HOST:PORT or tls://HOST:PORT. For a cluster, give several
+    /// URLs with commas between them
     #[cfg(feature = "nats")]
     #[arg(long, value_name = "URL[,URL]", group = "reached")]
     pub nats: Option<String>,
-    /// Use TLS, and trust the authorities that this system trusts
+    /// Use TLS, and trust the certificate authorities that this system trusts
     #[arg(long, requires = "reached")]
     pub tls: bool,
-    /// Use TLS, and trust the authorities in this PEM file only
+    /// Use TLS, and trust only the certificate authorities in this PEM file
     #[arg(long, value_name = "FILE", requires = "reached")]
     pub ca: Option<PathBuf>,
-    /// A certificate in PEM, for agents that ask for one
+    /// Use TLS with the client certificate in this PEM file, for agents that require a client certificate
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
-    /// Its private key
+    /// The PEM file with the private key of the client certificate
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
 }
 
-/// What is tried.
+/// What `check` can try instead of the components on this host.
 #[derive(Subcommand)]
 pub enum CheckTarget {
     /// Try a running agent: keys, snapshots and their timing
     Socket {
-        /// Where it listens [default: 127.0.0.1 and SOCKET_PORT]
+        /// The address of the agent [default: SOCKET_ADDRESS (else 127.0.0.1) and SOCKET_PORT]
         #[arg(value_name = "HOST:PORT")]
         address: Option<String>,
-        /// A client's certificate in PEM, where the agent asks for one
+        /// The PEM file with a client certificate, for an agent that requires a client certificate
         #[arg(long, value_name = "FILE", requires = "key")]
         cert: Option<PathBuf>,
-        /// Its private key
+        /// The PEM file with the private key of the client certificate
         #[arg(long, value_name = "FILE", requires = "cert")]
         key: Option<PathBuf>,
     },

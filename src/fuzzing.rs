@@ -1,5 +1,7 @@
-//! Random input for parsers, beside the property tests: mutations of real input, for as long as `FUZZ_SECONDS` says (a moment
-//! by default). A parser's own fuzz test is beside it, and its name begins with `fuzz_`.
+//! Tests parsers with random input, in addition to the property tests. The random input is made from real input by random
+//! changes. Each test runs for `FUZZ_SECONDS` (default: 0.05 s).
+//!
+//! The fuzz test of a parser is in the parser's own module. Its name begins with `fuzz_`.
 
 use std::env;
 use std::fs;
@@ -9,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-/// The longest input, in bytes.
-const LONGEST: usize = 64 * 1024;
-/// What numbers are replaced by.
+/// Maximum length of an input, in bytes.
+const MAX_INPUT: usize = 64 * 1024;
+/// The texts that replace numbers.
 const NUMBERS: [&str; 14] = [
     "",
     "0",
@@ -28,7 +30,7 @@ const NUMBERS: [&str; 14] = [
     "inf",
     "0.0000000000001",
 ];
-/// What has a meaning somewhere.
+/// Bytes that have a meaning in one of the formats.
 const TOKENS: [&[u8]; 22] = [
     b"\n",
     b"\r\n",
@@ -54,7 +56,8 @@ const TOKENS: [&[u8]; 22] = [
     b"\\u0000",
 ];
 
-/// Gives `parse` mutations of `seeds`. One that makes it panic is kept in `target/fuzz`, and fails the test.
+/// Calls `parse` with randomly changed copies of `seeds`. If `parse` panics, the input is written to `target/fuzz`, and the test
+/// fails.
 pub(crate) fn run(name: &str, seeds: &[&[u8]], mut parse: impl FnMut(&[u8])) {
     let seconds = env::var("FUZZ_SECONDS").map_or(0.05, |seconds| seconds.parse().unwrap());
     let (mut random, end) = (
@@ -71,7 +74,7 @@ pub(crate) fn run(name: &str, seeds: &[&[u8]], mut parse: impl FnMut(&[u8])) {
             fs::create_dir_all(&folder).unwrap();
             fs::write(&file, &input).unwrap();
             println!(
-                "{name}: this makes it panic, kept in {}: {}",
+                "{name}: panic; the input is in {}: {}",
                 file.display(),
                 input.escape_ascii()
             );
@@ -111,7 +114,7 @@ fn mutated(seeds: &[&[u8]], random: &mut Rng) -> Vec<u8> {
                 insert(&mut input, at, &noise);
             }
         }
-        input.truncate(LONGEST);
+        input.truncate(MAX_INPUT);
     }
     input
 }
@@ -124,7 +127,7 @@ fn insert(input: &mut Vec<u8>, at: usize, bytes: &[u8]) {
     input.splice(at..at, bytes.iter().copied());
 }
 
-/// The first number from there on.
+/// Replaces the first number at or after the offset `at`.
 fn replace_number(input: &mut Vec<u8>, at: usize, random: &mut Rng) {
     let is_digit = |byte: &u8| byte.is_ascii_digit();
     let Some(begin) = input[at..].iter().position(is_digit) else {

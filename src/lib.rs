@@ -1,7 +1,7 @@
-//! System Agent: measures a Linux host and its Docker containers and streams complete
-//! snapshots, as JSON lines, to every authenticated TCP client.
+//! System Agent: measures a Linux host and its Docker containers, and streams complete snapshots as JSON lines to every
+//! authenticated TCP client.
 //!
-//! Data flows one way, and the modules say so, in this order:
+//! Data flows in one direction, through three stages:
 //!
 //! ```text
 //!  collect                         aggregate                publish
@@ -11,24 +11,28 @@
 //!                                                   └──────▶  NatsPublisher, HTTP server
 //! ```
 //!
-//! * [`settings`]: the environment, checked; all problems at once.
-//! * [`model`]: the snapshot, as plain serde types.
-//! * [`messages`]: everything that actors tell one another.
-//! * [`collect`]: stage 1, one actor per source, each at its own interval.
-//! * [`aggregate`]: stage 2, the newest of each source, composed and encoded once a tick.
-//! * [`published`]: the snapshot of a tick, as every output is handed it.
-//! * [`publish`]: stage 3, one folder an output: the socket with one actor per authenticated client, the HTTP server for
-//!   Prometheus, what is published to a NATS server.
-//! * [`app`]: the daemon: wiring, signals, the order of stopping; `announcement` is what it says first.
-//! * [`check`], [`snapshot`] and [`watch`]: the commands beside the daemon.
-//! * [`client`]: a client of agents.
-//! * [`command_line`]: what can be said there.
-//! * [`renewal`]: keys and certificates that change meanwhile.
-//! * [`supervisor`]: what systemd is told; `backoff`: pauses between tries at something that fails.
-//! * [`secrets`] and [`telemetry`]: what the process keeps to itself, and its log.
+//! * [`settings`]: reads and checks the environment variables. Reports all problems together.
+//! * [`model`]: the snapshot as plain serde types.
+//! * [`messages`]: all messages between actors.
+//! * [`collect`]: stage 1, one actor for each source, each at its own interval.
+//! * [`aggregate`]: stage 2. At each tick, once per publish interval, it composes a snapshot from the newest figures.
+//! * [`published`]: the snapshot that stage 2 gives to all outputs, and the encoding of that snapshot.
+//! * [`publish`]: stage 3. Each output has a folder: the socket, the HTTP server for Prometheus, and the publisher to NATS. The
+//!   socket has one actor for each client.
+//! * [`app`]: the daemon. It connects the stages, handles signals and stops everything in order. `announcement` writes the log
+//!   events at the start.
+//! * [`check`], [`snapshot`] and [`watch`]: the other commands.
+//! * [`client`]: a client library for agents.
+//! * [`command_line`]: commands, arguments and help texts.
+//! * [`renewal`]: reloads keys and certificates while the agent runs.
+//! * [`supervisor`]: notifies systemd.
+//! * `backoff`: calculates the pauses between retries.
+//! * [`secrets`]: protects the secrets in the memory of the process.
+//! * [`privileges`]: gives up a privilege that the agent does not need.
+//! * [`telemetry`]: the agent's own log.
 //!
-//! A stage imports `settings`, `model`, `messages`, `published`, `supervisor` and `backoff`, and no other stage: stages meet as
-//! recipients of messages, wired in [`app`]. An actor is a thin shell around plain functions.
+//! A stage imports `settings`, `model`, `messages`, `published`, `supervisor` and `backoff`, but no other stage. Stages exchange
+//! messages. [`app`] gives each stage the recipients of its messages. An actor contains little code and calls plain functions.
 
 pub mod aggregate;
 mod announcement;

@@ -1,4 +1,4 @@
-//! The command line of System Agent: command line → telemetry → settings → app → exit code.
+//! The program `system-agent`: parses the command line, runs the command and returns its exit status.
 
 #[cfg(feature = "watch")]
 mod watch_command;
@@ -13,8 +13,8 @@ use system_agent::command_line::{Arguments, CheckTarget, Command};
 use system_agent::settings::{CollectSettings, Problems, Settings};
 use system_agent::{app, check, privileges, secrets, snapshot, telemetry};
 
-/// The exit status of a bad configuration: `EX_CONFIG` of sysexits(3). The systemd unit does not
-/// restart on it.
+/// The exit status for a configuration with errors: `EX_CONFIG` of sysexits(3). The systemd unit does not restart the agent after
+/// this status.
 const BAD_CONFIGURATION: i32 = 78;
 
 fn main() {
@@ -31,8 +31,8 @@ fn main() {
     process::exit(status);
 }
 
-/// Runs a future to its end. The runtime is left to the process's own end: taking it down would
-/// wait for its blocking threads, one of which may hang in the kernel.
+/// Runs a future until it completes. Does not drop the runtime, because dropping the runtime waits for its blocking threads, and
+/// such a thread can hang in the kernel. The kernel ends all threads when the process exits.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let system = actix::System::new();
     let outcome = system.block_on(future);
@@ -48,7 +48,7 @@ fn run() -> i32 {
     let kept = privileges::keep_only_what_is_used(&settings.collect);
     let log = telemetry::start(&settings.telemetry);
     if let Err(error) = kept {
-        tracing::warn!(%error, "CAP_DAC_READ_SEARCH is not needed, but cannot be given up");
+        tracing::warn!(%error, "cannot give up CAP_DAC_READ_SEARCH, which the agent does not need");
     }
     let outcome = block_on(app::run(settings));
     drop(log);
@@ -65,7 +65,7 @@ fn read_settings() -> Result<Settings, Problems> {
     Settings::from_env(variables().into_iter())
 }
 
-/// The environment, which keeps no secret from then on.
+/// Returns the environment variables, and overwrites the value of `API_KEY` in the environment of the process.
 fn variables() -> Vec<(OsString, OsString)> {
     let variables = env::vars_os().collect();
     secrets::wipe_variable(c"API_KEY");
@@ -105,7 +105,7 @@ fn print_snapshot(pretty: bool) -> i32 {
             0
         }
         Err(error) => {
-            complain(format_args!("the snapshot cannot be encoded: {error}"));
+            complain(format_args!("cannot encode the snapshot: {error}"));
             1
         }
     }
@@ -121,14 +121,14 @@ fn refuse(problems: &Problems) -> i32 {
     BAD_CONFIGURATION
 }
 
-/// A line on stdout. A reader that has gone away wants no more lines, and no panic either.
+/// Prints a line to stdout. Ignores errors, so that a closed pipe does not cause a panic.
 fn say(line: &[u8]) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(line);
     let _ = stdout.write_all(b"\n");
 }
 
-/// A line on stderr.
+/// Prints a line to stderr.
 fn complain(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "system-agent: {line}");
 }

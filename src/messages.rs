@@ -1,4 +1,5 @@
-//! Every message between actors, in flow order: collect → aggregate → publish.
+//! All messages between actors, in the order of the data flow: collect, aggregate, publish. Contains no logic except the counters
+//! in [`Reports`].
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,20 +12,20 @@ use crate::model::{Container, ContainerMeta, Events, HostInfo, Options, SystemMe
 pub use crate::model::{EndedLog, LogSample};
 use crate::published::{EncodedSnapshot, Published, StreamPosition};
 
-/// What a collector publishes after each round.
+/// The result of a collector's round. The collector sends it to the aggregator.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Collected<T> {
-    /// What was read; none where the round failed as a whole.
+    /// The figures that were read. None if the whole round failed.
     pub sample: Option<T>,
-    /// What went wrong, in the round as a whole or in a part of it.
+    /// The error, if the whole round or a part of it failed.
     pub error: Option<String>,
-    /// When the round ended, by the wall clock.
+    /// The end of the round, by the wall clock.
     pub collected_at: SystemTime,
-    /// How long the round took.
+    /// The duration of the round.
     pub duration: Duration,
-    /// The time between rounds where it is more than the interval, as rounds take too long for
-    /// that.
+    /// The interval in use, if it is longer than the configured interval. The collector uses a longer interval while rounds take
+    /// too long. None if the configured interval is in use.
     pub stretched: Option<Duration>,
 }
 
@@ -35,20 +36,21 @@ pub struct SystemSample {
     pub metrics: Arc<SystemMetrics>,
     /// The `host` section.
     pub host: Arc<HostInfo>,
-    /// The agent's own share.
+    /// The use of CPU and memory by the agent and the engine.
     pub agent: AgentUsage,
 }
 
-/// What the agent itself uses.
+/// The use of CPU and memory by the agent, and the CPU use of the engine.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct AgentUsage {
-    /// CPU in percent of one core, over the last interval.
+    /// CPU use of the agent since the previous reading, in percent of one core.
     pub cpu_percent: f64,
-    /// CPU of the engine's processes, likewise; none where they cannot be seen.
+    /// CPU use of the engine's processes since the previous reading, in percent of one core. None if the agent cannot see these
+    /// processes.
     pub engine_cpu_percent: Option<f64>,
-    /// Resident memory in bytes.
+    /// Resident memory of the agent, in bytes.
     pub memory_rss: u64,
-    /// The anonymous part of it (`RssAnon`), in bytes.
+    /// The anonymous part of the resident memory (`RssAnon`), in bytes.
     pub memory_anon: Option<u64>,
 }
 
@@ -59,59 +61,66 @@ pub struct DockerSample {
     pub containers: Arc<Vec<Container>>,
     /// The `docker_meta` section.
     pub meta: Arc<Vec<Arc<ContainerMeta>>>,
-    /// The containers' names, without the slash, by the numbers of their network namespaces in the agent's.
+    /// The names of containers, without the slash. The key is the id of the container's network namespace, as seen from the
+    /// agent's own network namespace.
     pub namespaces: Arc<BTreeMap<i32, String>>,
-    /// What has happened to containers up to now.
+    /// The newest events of containers.
     pub events: Arc<Events>,
-    /// Where the figures come from.
+    /// The origin of the figures: the kernel, the engine or both.
     pub via: Via,
-    /// Why not all of them come from the kernel.
+    /// The reason why not all figures come from the kernel. None if all figures come from the kernel.
     pub via_reason: Option<String>,
 }
 
-/// What snapshots tell of the agent's own sockets and certificate. It is shared, as it goes against the stages' order, and a message
-/// for each connection would cost more than the connection.
+/// Figures about the agent's own sockets and certificate, for snapshots. The sockets and the reload of certificates write these
+/// figures, and the aggregator reads them.
+///
+/// The figures are in shared memory, because a message for each connection would cost more than the connection itself.
 #[derive(Debug, Default)]
 pub struct Reports {
     closed_early: AtomicU64,
-    /// Those that the log has told of, and when it did so last.
-    told: Mutex<(u64, Option<Instant>)>,
-    /// In Unix seconds; 0: there is no certificate.
+    /// How many connections had been closed early at the newest log event about such connections, and the time of that log
+    /// event. Before the first log event, the time is none.
+    logged: Mutex<(u64, Option<Instant>)>,
+    /// The expiry of the certificate in Unix seconds. 0 means that there is no certificate.
     certificate_expires: AtomicU64,
 }
 
 impl Reports {
-    /// How often the log tells of connections that were closed early, at most.
-    const TELL_EVERY: Duration = Duration::from_secs(60);
+    /// The minimum time between two log events about connections that were closed early.
+    const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-    /// A peer closed its connection before it had sent anything. Returns how many the log is to tell of now.
+    /// Counts a connection that the peer closed before the peer sent anything.
+    ///
+    /// Returns the number of such connections since the previous log event, if the next log event is due. Returns none if it is
+    /// not due.
     pub fn closed_early(&self, now: Instant) -> Option<u64> {
         let all = self.closed_early.fetch_add(1, Ordering::Relaxed) + 1;
-        // A panic ends the process.
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let (before, at) = *told;
-        if at.is_some_and(|at| now.duration_since(at) < Self::TELL_EVERY) {
+        // The lock is never poisoned, because a panic ends the process.
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, at) = *logged;
+        if at.is_some_and(|at| now.duration_since(at) < Self::LOG_INTERVAL) {
             return None;
         }
-        *told = (all, Some(now));
+        *logged = (all, Some(now));
         Some(all - before)
     }
 
-    /// How many connections were closed early since the agent began.
+    /// Returns the number of connections that were closed early since the start of the agent.
     #[must_use]
     pub fn connections_closed_early(&self) -> u64 {
         self.closed_early.load(Ordering::Relaxed)
     }
 
-    /// Takes note of when the certificate that is served expires.
+    /// Stores the expiry of the certificate that the agent uses. None means that there is no certificate.
     pub fn set_certificate_expires(&self, at: Option<SystemTime>) {
         let since_1970 = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-        // One that expired in 1970 has expired as well a second later.
+        // 0 means that there is no certificate, so an expiry at second 0 is stored as second 1.
         let seconds = since_1970.map_or(0, |since| since.as_secs().max(1));
         self.certificate_expires.store(seconds, Ordering::Relaxed);
     }
 
-    /// When the certificate that is served expires; none where there is none.
+    /// Returns the expiry of the certificate that the agent uses. None if there is no certificate.
     #[must_use]
     pub fn certificate_expires(&self) -> Option<SystemTime> {
         let seconds = self.certificate_expires.load(Ordering::Relaxed);
@@ -119,7 +128,7 @@ impl Reports {
     }
 }
 
-/// Ends a collector: it starts no further round.
+/// From the app to a collector: stop, and publish no further round.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct StopCollecting;
@@ -127,57 +136,61 @@ pub struct StopCollecting;
 /// The number of a connection, for the log and the list of subscribers.
 pub type ClientId = u64;
 
-/// From a session to the aggregator: send me snapshots, the newest one at once.
+/// From a session to the aggregator: send the newest snapshot immediately, if there is one, and each later snapshot as it is
+/// published.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Subscribe {
-    /// Who asks.
+    /// The client of the session.
     pub client: ClientId,
-    /// For which snapshots.
+    /// The options of the client.
     pub options: Options,
-    /// Where snapshots go.
+    /// The recipient of the snapshots.
     pub deliveries: Recipient<Delivery>,
 }
 
-/// From a session to the aggregator: the snapshot that came follows on one that I was not sent, so
-/// send me the newest one with all log lines since the last that I was.
+/// From a session to the aggregator: send the newest snapshot again, with all events and log lines after the position `since`.
+///
+/// A session sends this message if its client did not get the previous snapshot. The delivered snapshot has only the events and
+/// log lines that are newer than that previous snapshot.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct CatchUp {
-    /// Who asks.
+    /// The client of the session.
     pub client: ClientId,
-    /// What it was sent last.
+    /// The position up to which the client has received events and log lines.
     pub since: StreamPosition,
 }
 
-/// From a session to the aggregator: no more snapshots.
+/// From a session to the aggregator: send no more snapshots.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Unsubscribe {
-    /// Who leaves.
+    /// The client of the session.
     pub client: ClientId,
 }
 
-/// From an output to the aggregator: which snapshot is the newest? None before the first.
+/// From an output to the aggregator: asks for the newest snapshot. The answer is none before the first snapshot.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Option<Arc<Published>>")]
 pub struct NewestSnapshot;
 
-/// From an output to the aggregator: hand me every snapshot, the newest one at once.
+/// From an output to the aggregator: send the newest snapshot immediately, if there is one, and each later snapshot as it is
+/// published.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct AddOutput {
-    /// Where they go.
+    /// The recipient of the snapshots.
     pub output: Recipient<Publication>,
 }
 
-/// From the aggregator to an output that it hands every snapshot.
+/// From the aggregator to an output that has sent [`AddOutput`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub enum Publication {
     /// The next snapshot.
     Published(Arc<Published>),
-    /// The agent is stopping: finish within this time.
+    /// The agent stops. The output must finish within this time.
     End(Duration),
 }
 
@@ -187,17 +200,16 @@ pub enum Publication {
 pub enum Delivery {
     /// The next snapshot.
     Snapshot(Arc<EncodedSnapshot>),
-    /// The agent is stopping: finish the line that is being written, then close, within this
-    /// time.
+    /// The agent stops. Within this time, the session must finish the JSON line that it is writing, and close the connection.
     End(Duration),
 }
 
-/// From the app to the aggregator: publish nothing more and send every session
-/// [`Delivery::End`].
+/// From the app to the aggregator: stop publishing, and send [`Delivery::End`] to every session and [`Publication::End`] to every
+/// output.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct StopPublishing {
-    /// How long a session may take to finish its line and close.
+    /// The time limit for a session to finish its JSON line and close the connection.
     pub within: Duration,
 }
 
@@ -208,19 +220,19 @@ mod tests {
     use super::Reports;
 
     #[test]
-    fn connections_closed_early_are_counted_one_by_one_and_told_of_once_a_minute() {
+    fn connections_closed_early_are_all_counted_and_logged_once_a_minute() {
         let reports = Reports::default();
         let start = Instant::now();
         let at = |seconds| reports.closed_early(start + Duration::from_secs(seconds));
         assert_eq!(at(0), Some(1));
-        let told: Vec<_> = (1..43_200).filter_map(|number| at(2 * number)).collect();
-        assert_eq!(told.len(), 43_199 / 30);
-        assert!(told.iter().all(|count| *count == 30), "{told:?}");
+        let logged: Vec<_> = (1..43_200).filter_map(|number| at(2 * number)).collect();
+        assert_eq!(logged.len(), 43_199 / 30);
+        assert!(logged.iter().all(|count| *count == 30), "{logged:?}");
         assert_eq!(reports.connections_closed_early(), 43_200);
     }
 
     #[test]
-    fn a_certificate_has_an_end_or_is_not_there() {
+    fn the_expiry_of_the_certificate_is_stored_and_removed() {
         let reports = Reports::default();
         assert_eq!(reports.certificate_expires(), None);
         let end = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);

@@ -1,8 +1,12 @@
-//! The one privilege that the systemd unit grants: to read files that belong to others (`CAP_DAC_READ_SEARCH`).
+//! Gives up the privilege to read files of other users (`CAP_DAC_READ_SEARCH`), if the agent does not need this privilege. The
+//! systemd unit grants no other privilege.
 //!
-//! With it the agent reads the files of container logs, which are root's. Without it the engine must be asked for each line,
-//! which costs the engine CPU time. An agent that reads no such files gives the privilege up once it has read its settings,
-//! before it starts a thread: above all one that reaches the engine through a proxy, since that was not given more on purpose.
+//! The agent needs the privilege to read the log files of containers, which belong to root. Without the privilege, the agent
+//! must read log lines through the engine, which costs the engine CPU time.
+//!
+//! If the settings say that the agent reads no log files, the agent gives up the privilege before it starts a thread. An agent
+//! that reaches the engine through a proxy also gives up the privilege, because the purpose of the proxy is to limit what the
+//! agent can read.
 
 use std::io;
 
@@ -11,13 +15,13 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 
 use crate::settings::{CollectSettings, ContainerStats, DockerHost};
 
-/// Gives up the privilege to read the files of others, unless the settings say that log files are to be read. Programs that
-/// the process might start never get it. Does nothing for root, and where the unit has not granted it.
+/// Gives up the privilege to read files of other users, unless the agent reads log files. Child processes never get the
+/// privilege. Does nothing for root, or if the unit has not granted the privilege.
 ///
-/// To be called before there is a second thread: each thread has capabilities of its own.
+/// Call this function before the process has a second thread, because each thread has its own capabilities.
 ///
 /// # Errors
-/// The kernel, or the filter of system calls, refuses; the process keeps the privilege.
+/// Fails if the kernel or the filter of system calls refuses the change. The process then still has the privilege.
 pub fn keep_only_what_is_used(settings: &CollectSettings) -> io::Result<()> {
     let granted = capabilities(None)?;
     let readable = CapabilitySet::DAC_READ_SEARCH;
@@ -29,7 +33,7 @@ pub fn keep_only_what_is_used(settings: &CollectSettings) -> io::Result<()> {
     } else {
         readable
     };
-    // Whatever is not inheritable is not ambient either, so no program gets it.
+    // A capability that is not inheritable is not ambient either, so no child process gets it.
     let kept = CapabilitySets {
         effective: granted.effective - unused,
         permitted: granted.permitted - unused,
@@ -51,7 +55,7 @@ mod tests {
     use crate::settings::CollectSettings;
 
     #[test]
-    fn only_who_reads_log_files_of_the_hosts_engine_keeps_it() {
+    fn only_an_agent_that_reads_log_files_of_the_hosts_engine_keeps_the_privilege() {
         let with = |variables: &[(&str, &str)]| {
             let variables = variables
                 .iter()

@@ -1,5 +1,5 @@
-//! Keys and certificates that change while the agent runs: read anew on SIGHUP, and when their files change. Certificates also
-//! expire meanwhile.
+//! Reloads keys and certificates while the agent runs: at SIGHUP, and when their files change. Warns of certificates that expire
+//! soon.
 
 use std::io;
 use std::sync::Arc;
@@ -13,24 +13,27 @@ use tracing::{info, warn};
 use crate::messages::Reports;
 use crate::settings::{ApiKey, ApiKeys, CredentialSources, Credentials, Stamps, Tls};
 
-/// How often the files are looked at: a handful of system calls. One that has changed is read when it is the same at two
-/// looks in a row, so that none is read half written, nor a certificate without its key.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// When files that could not be used are tried again, though they are the same: the reason may have been a passing one.
-const TRY_AGAIN: Duration = Duration::from_secs(60);
-/// How often a certificate's end is warned of.
+/// The interval at which the thread checks the files for changes. A check costs a few system calls.
+///
+/// The thread reads changed files only after two checks in a row have found the same state. So the thread reads no file that is
+/// half written, and no new certificate together with the old key.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// After this time, files that could not be used are read again, even if they are unchanged. The cause of the failure can have
+/// been temporary.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+/// The interval of warnings about the expiry of a certificate.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Asks for the credentials to be read anew.
+/// A handle that requests a reload of the credentials.
 #[derive(Debug, Clone)]
 pub struct Renewal(Option<SyncSender<()>>);
 
 impl Renewal {
-    /// Follows the files of `sources` and sends what they come to hold to `newest`; on a thread of its own, as a file system
-    /// may hang. With no files there is nothing to follow.
+    /// Starts a thread that follows the files of `sources` and sends reloaded credentials to `newest`. It is a separate thread,
+    /// because a file system can hang. If no credentials are in files, no thread is started.
     ///
     /// # Errors
-    /// When the process is denied a thread.
+    /// Fails if the thread cannot be started.
     pub fn follow(
         sources: CredentialSources,
         newest: watch::Sender<Arc<Credentials>>,
@@ -39,7 +42,7 @@ impl Renewal {
         if sources.files().next().is_none() {
             return Ok(Self(None));
         }
-        // One that has not been heeded yet is as good as two.
+        // One waiting request is enough, because a reload reads all files.
         let (requests, requested) = sync_channel(1);
         let read = sources.stamps();
         let follower = Follower {
@@ -57,27 +60,27 @@ impl Renewal {
         Ok(Self(Some(requests)))
     }
 
-    /// Has the files read now.
+    /// Requests a reload now.
     pub fn request(&self) {
         match &self.0 {
             Some(requests) => drop(requests.try_send(())),
-            None => info!("no credentials to read anew: none are in files"),
+            None => info!("no credentials to reload: none are in files"),
         }
     }
 }
 
-/// Has the log tell of keys that can be guessed, of files that others may read or write, and of certificates that are not valid for
-/// long.
+/// Logs warnings about short keys and tokens, about files that other users can read or write, and about a certificate that
+/// expires soon.
 pub fn warn_of(credentials: &Credentials, sources: &CredentialSources) {
     let weak = |keys: &ApiKeys| -> Vec<Arc<str>> {
         let weak = keys.iter().filter(|key| key.is_weak());
         weak.map(|key| Arc::clone(key.name())).collect()
     };
     for key in weak(&credentials.keys) {
-        warn!(%key, "the key is short: 16 characters or more are hard to guess");
+        warn!(%key, "the key is short and can be guessed: use at least 16 characters");
     }
     for token in credentials.metrics_tokens.iter().flat_map(weak) {
-        warn!(%token, "the token is short: 16 characters or more are hard to guess");
+        warn!(%token, "the token is short and can be guessed: use at least 16 characters");
     }
     for problem in sources.exposed() {
         warn!(variable = problem.variable, "{}", problem.text);
@@ -85,7 +88,7 @@ pub fn warn_of(credentials: &Credentials, sources: &CredentialSources) {
     warn_of_end(credentials);
 }
 
-/// Has the log tell of a certificate that is not valid, or will not be for long.
+/// Logs a warning about a certificate that is not valid now, or expires soon.
 fn warn_of_end(credentials: &Credentials) {
     let validity = credentials.tls.as_ref().and_then(Tls::validity);
     let Some(validity) = validity else {
@@ -101,7 +104,8 @@ fn warn_of_end(credentials: &Credentials) {
     }
 }
 
-/// Whether a day has passed. A clock that was set back by more than that counts as well.
+/// Returns whether a day has passed between `warned` and `now`. If the clock was set back by at least a day, a warning is due as
+/// well.
 fn is_due(warned: SystemTime, now: SystemTime) -> bool {
     let passed = now.duration_since(warned);
     passed.unwrap_or_else(|back| back.duration()) >= DAY
@@ -109,22 +113,22 @@ fn is_due(warned: SystemTime, now: SystemTime) -> bool {
 
 struct Follower {
     sources: CredentialSources,
-    /// As the files were when they were read.
+    /// The state of the files when the credentials in use were read.
     read: Stamps,
-    /// As they were at the last look.
+    /// The state of the files at the previous check.
     seen: Stamps,
-    /// As they were when they could not be used, and when that was.
+    /// If the newest attempt to read the files failed: the state of the files, and the time of the attempt.
     unusable: Option<(Stamps, Instant)>,
     newest: watch::Sender<Arc<Credentials>>,
     reports: Arc<Reports>,
-    /// When a certificate's end was last warned of, or would have been: by the wall clock, as certificates expire.
+    /// The time, by the wall clock, of the previous check whether the certificate expires soon.
     warned: SystemTime,
 }
 
 impl Follower {
     fn run(mut self, requested: &Receiver<()>) {
         loop {
-            match requested.recv_timeout(LOOK_EVERY) {
+            match requested.recv_timeout(CHECK_INTERVAL) {
                 Ok(()) => {
                     self.unusable = None;
                     self.read(self.sources.stamps());
@@ -150,7 +154,7 @@ impl Follower {
         let may_be_usable = self
             .unusable
             .as_ref()
-            .is_none_or(|(unusable, tried)| *unusable != now || tried.elapsed() >= TRY_AGAIN);
+            .is_none_or(|(unusable, tried)| *unusable != now || tried.elapsed() >= RETRY_AFTER);
         if now != self.read && now == self.seen && may_be_usable {
             self.read(now);
         } else {
@@ -158,7 +162,8 @@ impl Follower {
         }
     }
 
-    /// Takes over what is in the files, if all of it is right: else what was there before stays.
+    /// Reads all files. If all new credentials are valid, they replace the previous credentials. If one file cannot be used, all
+    /// previous credentials stay in use.
     fn read(&mut self, stamps: Stamps) {
         match self.sources.load() {
             Ok(credentials) => {
@@ -168,7 +173,7 @@ impl Follower {
                 info!(
                     ?keys,
                     tls = credentials.tls.is_some(),
-                    "credentials read anew"
+                    "credentials reloaded"
                 );
                 warn_of(&credentials, &self.sources);
                 self.warned = SystemTime::now();
@@ -178,15 +183,15 @@ impl Follower {
                 self.read = stamps;
             }
             Err(problems) => {
-                let told = self
+                let logged = self
                     .unusable
                     .as_ref()
                     .is_some_and(|(unusable, _)| *unusable == stamps);
-                for problem in problems.0.iter().filter(|_| !told) {
+                for problem in problems.0.iter().filter(|_| !logged) {
                     warn!(
                         variable = problem.variable,
                         problem = problem.text,
-                        "credentials not read anew: the ones before stay"
+                        "credentials not reloaded: the previous credentials stay in use"
                     );
                 }
                 self.unusable = Some((stamps, Instant::now()));
@@ -202,7 +207,7 @@ mod tests {
     use super::is_due;
 
     #[test]
-    fn a_certificate_is_warned_of_daily_whatever_the_clock_does() {
+    fn the_expiry_warning_is_due_after_a_day_even_if_the_clock_is_set_back() {
         let warned = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
         for (passed, due) in [(0, false), (23, false), (24, true), (1000, true)] {

@@ -1,30 +1,30 @@
-//! The process's secrets, kept from others on the host.
+//! Protects the secrets in the memory of the process from other processes on the host.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// Keeps the process's memory from core dumps, and from other processes of its user: they may neither trace it nor read
-/// its memory or its environment.
+/// Forbids core dumps of the process. Other processes of the same user can then not trace this process, and cannot read its
+/// memory or environment.
 pub fn forbid_dumps() {
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
     };
-    // Neither is refused by any kernel in use; without them the agent is no worse than others.
+    // Current kernels do not refuse these calls. If a kernel did, the agent would run with the usual protection of a process.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = setrlimit(Resource::Core, none);
 }
 
-/// Wipes a variable's value from the memory in which the process was given it: `/proc/<pid>/environ` shows it for as long
-/// as the process runs. It counts as set to nothing from then on.
+/// Overwrites the value of an environment variable with zeros, in the memory that `/proc/<pid>/environ` shows. After the call,
+/// the value of the variable is an empty text.
 ///
-/// To be called before there is a second thread.
+/// Call this function before the process has a second thread.
 pub fn wipe_variable(name: &std::ffi::CStr) {
     #[expect(
         unsafe_code,
-        reason = "the environment's memory is nowhere else to be had"
+        reason = "only getenv gives access to the memory of the environment"
     )]
-    // SAFETY: what getenv yields is null or a text that ends with a zero, in memory that the process owns and may write
-    // to. Nobody else reads it meanwhile, as there is no other thread.
+    // SAFETY: getenv returns null or a text that ends with a zero byte. The text is in memory that the process owns and can
+    // write. There is no other thread that could read it at the same time.
     unsafe {
         let value = libc::getenv(name.as_ptr());
         if !value.is_null() {

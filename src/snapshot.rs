@@ -1,4 +1,4 @@
-//! `system-agent snapshot`: one complete snapshot, without any socket.
+//! `system-agent snapshot`: takes one complete snapshot, without a running agent.
 
 use crate::aggregate::{NewestSamples, compose};
 use crate::collect::collect_once;
@@ -8,7 +8,7 @@ use crate::collect::system::HostSource;
 use crate::model::Snapshot;
 use crate::settings::CollectSettings;
 
-/// Reads every source once, all at the same time, and composes what they say.
+/// Reads all sources once, at the same time, and composes a snapshot.
 pub async fn take(settings: &CollectSettings) -> Snapshot {
     let mut newest = NewestSamples::for_settings(settings);
     let containers = settings.docker.clone().map(Containers::of);

@@ -1,6 +1,7 @@
-//! What systemd is told: that the agent is ready, alive, stopping, and how it is.
+//! Notifies systemd that the agent is ready, alive or stopping, and sends a status text.
 //!
-//! By sd_notify(3)'s protocol: datagrams to the socket in `NOTIFY_SOCKET`. With no such variable nobody is told anything.
+//! Uses the protocol of sd_notify(3): datagrams to the socket in `NOTIFY_SOCKET`. If the variable is not set, the agent sends
+//! nothing.
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,17 +12,19 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
-/// Whoever started the agent and watches over it. A message that it has no room for is dropped: it never holds up the agent.
+/// The connection to the supervisor of the agent, usually systemd. If the socket of the supervisor is full, the message is
+/// dropped, so that a slow supervisor never delays the agent.
 #[derive(Debug, Default)]
 pub struct Supervisor {
     at: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
-    /// Whether it was told that the agent is ready: else it would end the agent after a while.
+    /// Whether `READY=1` was sent. systemd stops an agent that does not send this message in time.
     is_ready: bool,
 }
 
 impl Supervisor {
-    /// The one that the environment names, if it names one.
+    /// Reads the supervisor's socket and watchdog timeout from the environment variables of sd_notify(3). Without
+    /// `NOTIFY_SOCKET`, the agent sends no messages.
     #[must_use]
     pub fn from_env(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Self {
         let at = variable("NOTIFY_SOCKET").and_then(|path| {
@@ -30,8 +33,8 @@ impl Supervisor {
                 .ok()
         });
         let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
-        let meant = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
-        let watchdog = number("WATCHDOG_USEC").filter(|usec| meant && *usec > 0);
+        let applies = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        let watchdog = number("WATCHDOG_USEC").filter(|usec| applies && *usec > 0);
         Self {
             watchdog: watchdog.filter(|_| at.is_some()).map(Duration::from_micros),
             at,
@@ -39,47 +42,48 @@ impl Supervisor {
         }
     }
 
-    /// How often it wants to hear that the agent is alive, if it does: twice as often as it would lose patience.
+    /// Returns the interval of keep-alive messages: half of the watchdog's timeout. Returns none if there is no watchdog.
     #[must_use]
     pub fn alive_every(&self) -> Option<Duration> {
-        self.watchdog.map(|patience| patience / 2)
+        self.watchdog.map(|timeout| timeout / 2)
     }
 
-    /// The agent listens, and has a snapshot. Told until it is heard.
+    /// Notifies the supervisor that the agent is ready. The agent is ready when it listens and has a snapshot. Does nothing if
+    /// this message was already sent.
     pub fn ready(&mut self) {
         if !self.is_ready {
-            self.is_ready = self.tell("READY=1");
+            self.is_ready = self.notify("READY=1");
         }
     }
 
-    /// The agent publishes.
+    /// Sends a keep-alive message to the watchdog.
     pub fn alive(&self) {
-        self.tell("WATCHDOG=1");
+        self.notify("WATCHDOG=1");
     }
 
-    /// The agent will end.
+    /// Notifies the supervisor that the agent is stopping.
     pub fn stopping(&self) {
-        self.tell("STOPPING=1");
+        self.notify("STOPPING=1");
     }
 
-    /// One line about how the agent is.
+    /// Sends one line of text about the state of the agent. `systemctl status` shows this line.
     pub fn status(&self, status: impl FnOnce() -> String) {
         if self.at.is_some() {
-            self.tell(&format!("STATUS={}", status().replace('\n', " ")));
+            self.notify(&format!("STATUS={}", status().replace('\n', " ")));
         }
     }
 
-    /// Whether it was told.
-    fn tell(&self, message: &str) -> bool {
+    /// Sends a message. Returns whether the message was sent.
+    fn notify(&self, message: &str) -> bool {
         let Some((socket, address)) = &self.at else {
             return false;
         };
-        // By its name each time: it may have been made anew.
-        let told = socket.send_to_addr(message.as_bytes(), address);
-        if let Err(error) = &told {
-            debug!(%error, message, "supervisor not told");
+        // Sends to the path each time and opens no connection, because the supervisor can replace its socket.
+        let sent = socket.send_to_addr(message.as_bytes(), address);
+        if let Err(error) = &sent {
+            debug!(%error, message, "message to the supervisor not sent");
         }
-        told.is_ok()
+        sent.is_ok()
     }
 }
 
@@ -108,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_supervisor_hears_what_it_wants_to() {
+    fn the_supervisor_gets_all_messages_and_never_blocks_the_agent() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -126,26 +130,26 @@ mod tests {
             let length = socket.recv(&mut message).unwrap();
             assert_eq!(&message[..length], expected.as_bytes());
         }
-        // One that does not read holds nobody up.
+        // A supervisor that does not read its socket blocks no call.
         for _ in 0..10_000 {
             supervisor.alive();
         }
     }
 
     #[test]
-    fn a_watchdog_is_meant_for_one_process() {
+    fn a_watchdog_for_another_process_or_without_a_timeout_is_ignored() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let _socket = UnixDatagram::bind(&path).unwrap();
         let path = path.to_str().unwrap();
         let own = std::process::id().to_string();
-        for (pid, usec, meant) in [(&*own, "10", true), ("1", "10", false), (&*own, "0", false)] {
+        for (pid, usec, applies) in [(&*own, "10", true), ("1", "10", false), (&*own, "0", false)] {
             let variables = [
                 ("NOTIFY_SOCKET", path),
                 ("WATCHDOG_USEC", usec),
                 ("WATCHDOG_PID", pid),
             ];
-            assert_eq!(supervisor(&variables).alive_every().is_some(), meant);
+            assert_eq!(supervisor(&variables).alive_every().is_some(), applies);
         }
         assert!(
             supervisor(&[("WATCHDOG_USEC", "10")])

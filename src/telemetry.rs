@@ -1,4 +1,4 @@
-//! The agent's own log: structured events on stderr.
+//! Writes the agent's own log: structured events on stderr. Also makes the process abort after a panic.
 
 use std::io::{self, Write};
 use std::panic;
@@ -12,18 +12,18 @@ use tracing_subscriber::{Layer, fmt};
 
 use crate::settings::{LogFormat, TelemetrySettings};
 
-/// Lines that wait for a reader of stderr that is slow or gone; further ones are dropped, as a
-/// log must never hold up the daemon.
-const WAITING_LINES: usize = 8192;
+/// Maximum number of log events that wait because the reader of stderr is slow. Further events are dropped, because the log must
+/// never delay the daemon.
+const MAX_WAITING: usize = 8192;
 
-/// Starts the log. What is still waiting is written when the guard is dropped.
+/// Starts the log. When the guard is dropped, the log writes the events that still wait.
 pub fn start(settings: &TelemetrySettings) -> WorkerGuard {
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
-        .buffered_lines_limit(WAITING_LINES)
+        .buffered_lines_limit(MAX_WAITING)
         .thread_name("log")
         .finish(io::stderr());
-    // The settings have checked it.
+    // The settings have checked the filter, so parsing cannot fail.
     let filter: Targets = settings.filter.parse().unwrap_or_default();
     let events = match settings.format {
         LogFormat::Json => fmt::layer()
@@ -35,7 +35,7 @@ pub fn start(settings: &TelemetrySettings) -> WorkerGuard {
             .boxed(),
         LogFormat::Text => fmt::layer().with_ansi(false).with_writer(writer).boxed(),
     };
-    // Of the agent's own events alone: at `trace` the NATS client's show what it proves itself with.
+    // Logs only the agent's own events, because events of the NATS library at the level `trace` contain secrets.
     let own = filter_fn(|event| event.target().starts_with(env!("CARGO_CRATE_NAME")));
     tracing_subscriber::registry()
         .with(events.with_filter(filter.and(own)))
@@ -43,10 +43,10 @@ pub fn start(settings: &TelemetrySettings) -> WorkerGuard {
     guard
 }
 
-/// Makes a panic end the process at once, non-zero, after saying where it happened: a supervisor
-/// restarts the agent, where an agent without one of its actors would limp on silently.
+/// Makes a panic log its place in the code and then abort the process. The supervisor then restarts the agent. Without the
+/// abort, the agent would continue without one of its actors.
 ///
-/// The panic's own text is left out: it may quote what was being processed.
+/// The text of the panic is not logged, because it can contain data that was being processed.
 pub fn abort_on_panic() {
     panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string);

@@ -1,4 +1,4 @@
-//! `system-agent watch`: from its arguments and the environment to what is watched.
+//! `system-agent watch`: turns the arguments and the environment into the hosts to watch, and runs the view.
 
 use std::env;
 
@@ -14,10 +14,10 @@ use zeroize::Zeroizing;
 
 use super::{block_on, complain, refuse, variables};
 
-/// How often `watch` looks at this host, unless the environment says otherwise.
+/// The default intervals of `watch` for this host. They are shorter than the default intervals of the daemon.
 const WATCH_INTERVALS: [(&str, &str); 2] = [("SYSTEM_INTERVAL", "1s"), ("DOCKER_INTERVAL", "1s")];
 
-/// Shows hosts in the terminal; returns the exit status.
+/// Shows hosts in the terminal. Returns the exit status.
 pub(super) fn run(arguments: &Watch) -> i32 {
     #[cfg(feature = "nats")]
     if let Some(urls) = &arguments.nats {
@@ -69,7 +69,7 @@ fn show(watched: Watched) -> i32 {
     }
 }
 
-/// How each host's agent is reached.
+/// Returns a connector for the agent of each host.
 fn agents(arguments: &Watch, keys: Option<ApiKeys>) -> Result<Vec<(String, Connector)>, String> {
     let keys = match keys {
         Some(keys) => keys,
@@ -77,7 +77,7 @@ fn agents(arguments: &Watch, keys: Option<ApiKeys>) -> Result<Vec<(String, Conne
     };
     let (trust, identity) = tls(arguments)?;
     let connector = |host: &String| {
-        let key = keys.called(&host_name(host)).ok_or("there is no key")?;
+        let key = keys.called(&host_name(host)).ok_or("no API key is set")?;
         let connector = Connector::new(host, key);
         let connector = match &trust {
             Some(trust) => connector
@@ -90,36 +90,36 @@ fn agents(arguments: &Watch, keys: Option<ApiKeys>) -> Result<Vec<(String, Conne
     arguments.hosts.iter().map(connector).collect()
 }
 
-/// How a fleet is reached.
+/// Prepares the connection to the NATS server of a fleet. Does not connect yet.
 #[cfg(feature = "nats")]
 fn fleet(arguments: &Watch, urls: &str, login: Option<NatsLogin>) -> Result<Fleet, String> {
     let (trust, identity) = tls(arguments)?;
     Fleet::new(urls, login, trust.as_ref(), identity.as_ref())
 }
 
-/// Whom to trust, where TLS is asked for, and who to be where that is asked for.
+/// Reads the TLS options. Returns the trusted authorities and the client certificate. Without a TLS option, both are none.
 fn tls(arguments: &Watch) -> Result<(Option<Trust>, Option<Identity>), String> {
-    let said = |error: TrustError| error.to_string();
+    let text = |error: TrustError| error.to_string();
     let identity = match (&arguments.cert, &arguments.key) {
-        (Some(cert), Some(key)) => Some(Identity::files(cert, key).map_err(said)?),
+        (Some(cert), Some(key)) => Some(Identity::files(cert, key).map_err(text)?),
         _ => None,
     };
     let trust = match &arguments.ca {
-        Some(file) => Some(Trust::file(file).map_err(said)?),
-        None if arguments.tls || identity.is_some() => Some(Trust::system().map_err(said)?),
+        Some(file) => Some(Trust::file(file).map_err(text)?),
+        None if arguments.tls || identity.is_some() => Some(Trust::system().map_err(text)?),
         None => None,
     };
     Ok((trust, identity))
 }
 
-/// Without showing it.
+/// Prompts for the API key. The terminal does not show the typed text.
 fn ask_for_key() -> Result<ApiKeys, String> {
     let text = rpassword::prompt_password("API key: ")
         .map(Zeroizing::new)
         .map_err(|error| {
-            format!("no API key: neither API_KEY nor API_KEY_FILE is set, and none can be asked for ({error})")
+            format!("no API key: neither API_KEY nor API_KEY_FILE is set, and the prompt for a key failed ({error})")
         })?;
     ApiKey::new("typed", &text)
         .map(ApiKeys::one)
-        .map_err(|problem| format!("the API key: {problem}"))
+        .map_err(|problem| format!("API key: {problem}"))
 }

@@ -1,4 +1,4 @@
-//! How the agent is started: its release binary, by itself.
+//! Starts the agent's release binary.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use super::process::Process;
 
 pub(crate) const KEY: &str = "benchmark-key-of-no-worth";
-/// How long the agent may take until its first complete snapshot.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for the agent's first complete snapshot.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Starts the agent on the loopback with these settings and no others, and yields the first connection to it.
+/// Starts the agent on the loopback interface with only these settings. Returns the process and a first connection to the agent.
 pub(crate) fn start(binary: &Path, settings: &[(&str, &str)]) -> (Process, TcpStream) {
     start_by(Command::new(binary), settings)
 }
 
-/// As [`start`], by a command that becomes the agent.
+/// Does the same as [`start`], but `command` starts the agent. The command's process must become the agent's process.
 pub(crate) fn start_by(mut command: Command, settings: &[(&str, &str)]) -> (Process, TcpStream) {
     let port = free_port();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -30,14 +30,14 @@ pub(crate) fn start_by(mut command: Command, settings: &[(&str, &str)]) -> (Proc
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let started = Instant::now();
-    let mut process = Process::start(&mut command).expect("BENCH_AGENT starts");
+    let mut process = Process::start(&mut command).expect("cannot start BENCH_AGENT");
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     loop {
         if let Ok(stream) = TcpStream::connect(address) {
             return (process, stream);
         }
-        assert!(!process.has_ended(), "the agent ended at its start");
-        assert!(started.elapsed() < PATIENCE, "nothing listens on {address}");
+        assert!(!process.has_ended(), "the agent exited at its start");
+        assert!(started.elapsed() < TIMEOUT, "nothing listens on {address}");
         thread::sleep(Duration::from_millis(2));
     }
 }

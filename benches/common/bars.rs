@@ -1,12 +1,12 @@
-//! The bars: what the agent may take at most.
+//! The bars: limits that the measured values must meet.
 
-/// Every bar that was measured against, for the summary at the end.
+/// All bars of the run, for the summary at the end.
 #[derive(Default)]
 pub(crate) struct Bars(Vec<(String, bool)>);
 
 impl Bars {
     pub(crate) fn at_most(&mut self, what: &str, measured: f64, limit: f64, unit: &str) {
-        // Not a number is no pass.
+        // If nothing could be measured, the value is NaN. A comparison with NaN is false, so the bar is missed.
         let met = measured <= limit;
         let verdict = if met { "MET" } else { "MISSED" };
         let line = format!("bar: {what}: ≤ {limit:.2} {unit}, measured {measured:.2}: {verdict}");

@@ -1,4 +1,4 @@
-//! The engine's own client, and the containers that a benchmark starts.
+//! Docker's client, and the containers that a benchmark starts.
 
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 const IMAGE: &str = "system-agent-test";
-/// The label by which the tests, too, know what a killed run has left behind.
+/// The label of the containers. The tests use the same label, so the tests also remove containers that a killed benchmark left
+/// behind.
 const LABEL: &str = "system-agent-test";
-/// The engine starts one in a third of a second.
+/// Number of containers that start at the same time. The engine needs a third of a second for each container.
 const STARTS_AT_ONCE: usize = 4;
 
-/// Whether there may be containers of this run.
+/// Whether this run has started containers.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// The label of this run's containers.
@@ -21,7 +22,7 @@ pub(crate) fn label() -> String {
 
 /// Starts containers that run a script, with further options of `docker run`.
 pub(crate) fn start_containers(count: usize, options: &[&str], script: &str) {
-    // Before the first of them, so that they are removed should one not start.
+    // Set before the first start, so that containers are removed also when a later start fails.
     STARTED.store(true, Ordering::SeqCst);
     let label = label();
     let run = ["run", "--detach", "--label", &label];
@@ -39,7 +40,7 @@ pub(crate) fn start_containers(count: usize, options: &[&str], script: &str) {
     });
 }
 
-/// Removes this run's containers, whichever of them there are.
+/// Removes all containers of this run.
 pub(crate) fn remove_containers() {
     if !STARTED.load(Ordering::SeqCst) {
         return;
@@ -52,15 +53,17 @@ pub(crate) fn remove_containers() {
     }
 }
 
-/// Runs Docker's client with the machine's own engine, and yields what it printed.
+/// Runs Docker's client with the machine's own engine. Returns the output.
 pub(crate) fn docker(arguments: &[&str]) -> String {
-    let output = client(arguments).output().expect("Docker's client starts");
+    let output = client(arguments)
+        .output()
+        .expect("cannot start Docker's client");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "docker {arguments:?}: {stderr}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Whether an engine answers.
+/// Whether the engine answers.
 pub(crate) fn answers() -> bool {
     let status = client(&["version"])
         .stdout(Stdio::null())

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-/// A tick of the CPU times in /proc: Linux shows 100 a second on every platform of ours.
+/// Ticks per second of the CPU times in /proc. Linux uses 100 on all platforms of the agent.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// CPU time of processes, in ticks, by process id.
+/// The CPU time of processes in ticks, by process id.
 pub(crate) struct Load(BTreeMap<u32, u64>);
 
 impl Load {
@@ -18,14 +18,15 @@ impl Load {
         Self(pids.iter().filter_map(of).collect())
     }
 
-    /// What the processes use within `window`.
+    /// The CPU time that the processes use within `window`.
     pub(crate) fn over(window: Duration, pids: impl Fn() -> Vec<u32>) -> Self {
         let before = Self::now(&pids());
         thread::sleep(window);
         Self::now(&pids()).since(&before)
     }
 
-    /// What was used since `before`; a process that was not there then counts from its start.
+    /// The CPU time after `before` was read. For a process that started later, the CPU time counts from the start of that
+    /// process.
     pub(crate) fn since(&self, before: &Self) -> Self {
         let used = |(pid, ticks): (&u32, &u64)| {
             let before = before.0.get(pid).unwrap_or(&0);
@@ -42,7 +43,7 @@ impl Load {
     }
 }
 
-/// dockerd, containerd and the containers' shims.
+/// The process ids of dockerd, containerd and the containers' shims.
 pub(crate) fn engine_processes() -> Vec<u32> {
     let is_engine = |pid: &u32| {
         let comm = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm"));
@@ -51,7 +52,7 @@ pub(crate) fn engine_processes() -> Vec<u32> {
     processes().filter(is_engine).collect()
 }
 
-/// A process and its descendants.
+/// A process and all its descendants.
 pub(crate) fn tree(root: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = processes()
         .filter_map(|pid| Some((pid, parent(pid)?)))
@@ -77,7 +78,14 @@ pub(crate) fn rss_mib(pids: &[u32]) -> f64 {
         .sum()
 }
 
-/// The middle one, or the mean of the two in the middle.
+/// The anonymous memory of processes, in MiB.
+pub(crate) fn anonymous_mib(pids: &[u32]) -> f64 {
+    pids.iter()
+        .filter_map(|&pid| memory_mib(pid, "RssAnon:"))
+        .sum()
+}
+
+/// The median. For an even number of values, the mean of the two in the middle.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -95,7 +103,7 @@ fn processes() -> impl Iterator<Item = u32> {
     })
 }
 
-/// The fields of /proc/<pid>/stat from the third on. The second, the name, may hold spaces and parentheses.
+/// The fields of `/proc/<pid>/stat` from the third field on. The second field, the name, can hold spaces and parentheses.
 fn stat(pid: u32) -> Option<Vec<u64>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(") ")?;
@@ -107,12 +115,12 @@ fn parent(pid: u32) -> Option<u32> {
     u32::try_from(*stat(pid)?.get(1)?).ok()
 }
 
-/// `utime`, `stime`, and those of the children it has waited for: fields 14 to 17.
+/// The CPU time of a process and of its children that have exited: fields 14 to 17 (`utime`, `stime`, `cutime`, `cstime`).
 fn cpu_ticks(pid: u32) -> Option<u64> {
     Some(stat(pid)?.get(11..15)?.iter().sum())
 }
 
-/// A size in /proc/<pid>/status; none for a process that has ended.
+/// A memory size from `/proc/<pid>/status` in MiB. `None` if the process has ended.
 fn memory_mib(pid: u32, field: &str) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;

@@ -1,4 +1,4 @@
-//! What the benchmarks share.
+//! The code that all benchmarks share.
 
 pub(crate) mod agent;
 pub(crate) mod bars;

@@ -1,4 +1,4 @@
-//! The agent, with one client that takes notes of each snapshot.
+//! An agent with one client. The client notes some fields of each snapshot.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Write};
@@ -12,53 +12,56 @@ use serde::de::IgnoredAny;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::common::agent::{self, KEY, PATIENCE};
+use crate::common::agent::{self, KEY, TIMEOUT};
 use crate::plan::Plan;
 use crate::process::Process;
 
-/// A running agent. Ended on drop.
+/// A running agent. Stopped on drop.
 pub(crate) struct Agent {
     process: Process,
     port: u16,
-    heard: Arc<Mutex<Vec<Heard>>>,
-    /// From its start to the first snapshot with every container in every section.
+    noted: Arc<Mutex<Vec<Noted>>>,
+    /// The time from the start to the first snapshot with all containers in all sections.
     pub(crate) took: Duration,
 }
 
 impl Agent {
-    /// Starts it and waits for the first complete snapshot.
+    /// Starts the agent and waits for the first complete snapshot.
     pub(crate) fn start(plan: &Plan, containers: usize, settings: &[(&str, &str)]) -> Self {
         Self::start_by(Command::new(&plan.agent), containers, settings)
     }
 
-    /// As [`Agent::start`], by a command that becomes the agent.
+    /// Does the same as [`Agent::start`], but `command` starts the agent. The command's process must become the agent's process.
     pub(crate) fn start_by(command: Command, containers: usize, settings: &[(&str, &str)]) -> Self {
         let started = Instant::now();
         let (process, mut stream) = agent::start_by(command, settings);
         let port = stream.peer_addr().unwrap().port();
         stream.write_all(format!("{KEY}\n").as_bytes()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let mut lines = BufReader::new(stream).lines();
         loop {
-            let line = lines.next().expect("the agent streams").unwrap();
-            if Heard::of(&line).is_complete(containers) {
+            let line = lines.next().expect("no snapshot from the agent").unwrap();
+            if Noted::of(&line).is_complete(containers) {
                 break;
             }
-            assert!(started.elapsed() < PATIENCE, "not complete: {line}");
+            assert!(
+                started.elapsed() < TIMEOUT,
+                "the snapshot is not complete: {line}"
+            );
         }
         let took = started.elapsed();
-        let heard = Arc::<Mutex<Vec<Heard>>>::default();
-        let notes = Arc::clone(&heard);
-        // The client reads on until the agent ends.
+        let noted = Arc::<Mutex<Vec<Noted>>>::default();
+        let notes = Arc::clone(&noted);
+        // The client reads until the agent stops.
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                notes.lock().unwrap().push(Heard::of(&line));
+                notes.lock().unwrap().push(Noted::of(&line));
             }
         });
         Self {
             process,
             port,
-            heard,
+            noted,
             took,
         }
     }
@@ -71,29 +74,29 @@ impl Agent {
         self.port
     }
 
-    /// Forgets what was heard until now.
+    /// Discards the notes of all snapshots until now.
     pub(crate) fn forget(&self) {
-        self.heard.lock().unwrap().clear();
+        self.noted.lock().unwrap().clear();
     }
 
     /// Waits for the next snapshot.
     pub(crate) fn wait(&self) {
-        let count = || self.heard.lock().unwrap().len();
+        let count = || self.noted.lock().unwrap().len();
         let before = count();
         while count() == before {
             thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Every snapshot since then.
-    pub(crate) fn heard(&self) -> Vec<Heard> {
-        std::mem::take(&mut self.heard.lock().unwrap())
+    /// Returns and removes the notes of all snapshots since the previous call.
+    pub(crate) fn noted(&self) -> Vec<Noted> {
+        std::mem::take(&mut self.noted.lock().unwrap())
     }
 }
 
-/// What is noted of a snapshot; the rest is not looked at, as the client must not cost what it measures.
+/// The noted fields of a snapshot. The client does not parse the other fields, so that it uses little CPU time.
 #[derive(Deserialize)]
-pub(crate) struct Heard {
+pub(crate) struct Noted {
     timestamp: String,
     status: String,
     containers: Vec<IgnoredAny>,
@@ -114,12 +117,13 @@ struct Own {
     skipped: u64,
 }
 
-impl Heard {
+impl Noted {
     fn of(line: &str) -> Self {
-        serde_json::from_str(line).expect("a snapshot")
+        serde_json::from_str(line).expect("expected a snapshot")
     }
 
-    /// Others' containers may run beside ours.
+    /// Whether all three sections have at least this number of containers. More are possible, because other containers can run,
+    /// too.
     fn is_complete(&self, containers: usize) -> bool {
         let sections = [
             self.containers.len(),
@@ -129,12 +133,12 @@ impl Heard {
         self.status == "ok" && sections.iter().all(|&count| count >= containers)
     }
 
-    /// By which way a source's figures came.
+    /// How a source's figures were read: `kernel` or `engine`.
     pub(crate) fn via(&self, source: &str) -> Option<&str> {
         self.sources.get(source)?.via.as_deref()
     }
 
-    /// How old a source's figures are in it, in milliseconds.
+    /// The age of a source's figures at the time of the snapshot, in milliseconds.
     pub(crate) fn age_ms(&self, source: &str) -> Option<f64> {
         let collected_at = self.sources.get(source)?.collected_at.as_deref()?;
         let age = instant(&self.timestamp) - instant(collected_at);
@@ -142,20 +146,20 @@ impl Heard {
     }
 }
 
-/// How many rounds of the containers' figures are among these.
-pub(crate) fn docker_rounds(heard: &[Heard]) -> usize {
-    let rounds = heard
+/// The number of rounds of the docker source that these snapshots show.
+pub(crate) fn docker_rounds(noted: &[Noted]) -> usize {
+    let rounds = noted
         .iter()
         .filter_map(|one| one.sources.get("docker")?.collected_at.as_deref());
     rounds.collect::<BTreeSet<_>>().len()
 }
 
-/// How many snapshots the client has missed meanwhile.
-pub(crate) fn skipped(heard: &[Heard]) -> u64 {
-    let ends = heard.first().zip(heard.last());
+/// The number of snapshots that the client did not get between the first and the final snapshot of `noted`.
+pub(crate) fn skipped(noted: &[Noted]) -> u64 {
+    let ends = noted.first().zip(noted.last());
     ends.map_or(0, |(first, last)| last.agent.skipped - first.agent.skipped)
 }
 
 fn instant(timestamp: &str) -> OffsetDateTime {
-    OffsetDateTime::parse(timestamp, &Rfc3339).expect("RFC 3339")
+    OffsetDateTime::parse(timestamp, &Rfc3339).expect("expected a time in RFC 3339")
 }

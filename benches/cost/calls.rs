@@ -1,4 +1,5 @@
-//! The agent's system calls, counted by strace: what a round takes for each container is the difference to none.
+//! Counts the agent's system calls with strace. The cost of a container is the difference between an agent with containers and
+//! an agent without.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,18 +14,20 @@ use crate::agent::{Agent, docker_rounds};
 use crate::plan::Plan;
 use crate::process::{Process, send};
 
-/// How many calls are listed by name.
-const MOST_NAMES: usize = 5;
+/// Number of system calls whose names are printed.
+const MAX_NAMES: usize = 5;
 
-/// System calls per round by name: figures only, and with logs.
+/// Number of system calls per round, by name of the system call. `None` if strace is not installed.
 pub(crate) struct Calls {
+    /// The agent reads only figures.
     figures: Option<BTreeMap<String, f64>>,
+    /// The agent reads figures and logs.
     with_logs: Option<BTreeMap<String, f64>>,
 }
 
 impl Calls {
-    /// The processes of containers are not what is counted, so the host's figures are left out; and rounds come each
-    /// second, so that there are enough of them.
+    /// Counts the system calls of an agent. The agent reads the host's figures only once, because their cost depends on the
+    /// number of processes. Every second the agent runs a round of the other sources, so that a window has enough rounds.
     pub(crate) fn of_agent(plan: &Plan, count: usize) -> Self {
         eprintln!("{count} containers: counting system calls");
         let settings = [
@@ -38,7 +41,7 @@ impl Calls {
                 &[("PUBLISH_INTERVAL", "1s"), ("LOG_LINES", lines)],
             ]
             .concat();
-            // Without logs there is no section of them to wait for.
+            // Without logs the section `logs` stays empty. To wait until the section has all containers would take forever.
             let complete = if lines == "0" { 0 } else { count };
             count_per_round(&Agent::start(plan, complete, &settings), plan.window / 2)
         };
@@ -57,13 +60,13 @@ fn count_per_round(agent: &Agent, window: Duration) -> Option<BTreeMap<String, f
     command
         .args(["-p", &agent.pid().to_string()])
         .stderr(Stdio::null());
-    // From one snapshot to another, so that rounds are whole.
+    // Counting starts and ends right after a snapshot, so that the window has only whole rounds.
     agent.wait();
     let mut strace = Process::start(&mut command).ok()?;
     agent.forget();
     thread::sleep(window);
     agent.wait();
-    let rounds = docker_rounds(&agent.heard()) as f64;
+    let rounds = docker_rounds(&agent.noted()) as f64;
     send(strace.pid(), Signal::INT);
     strace.0.wait().unwrap();
     let summary = fs::read_to_string(summary.path()).unwrap();
@@ -71,7 +74,8 @@ fn count_per_round(agent: &Agent, window: Duration) -> Option<BTreeMap<String, f
     Some(calls.map(|(name, calls)| (name, calls / rounds)).collect())
 }
 
-/// `  1.23    0.000123           4        30         2 openat`: the errors may be absent.
+/// Reads a line of strace's summary, such as `  1.23    0.000123           4        30         2 openat`. The column of
+/// errors can be empty.
 fn call(line: &str) -> Option<(String, f64)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let name = fields.last().filter(|name| **name != "total")?;
@@ -83,7 +87,7 @@ pub(crate) fn print(bare: &Calls, with: &Calls, count: usize) {
                          bare: Option<&BTreeMap<String, f64>>,
                          with: Option<&BTreeMap<String, f64>>| {
         let (Some(bare), Some(with)) = (bare, with) else {
-            println!("\nsystem calls: not counted, there is no strace");
+            println!("\nsystem calls: not counted, because strace is not installed");
             return;
         };
         let difference = |(name, calls): (&String, &f64)| {
@@ -95,11 +99,11 @@ pub(crate) fn print(bare: &Calls, with: &Calls, count: usize) {
         let total: f64 = each.iter().map(|(_, calls)| calls).sum();
         let names: Vec<_> = each
             .iter()
-            .take(MOST_NAMES)
+            .take(MAX_NAMES)
             .map(|(name, calls)| format!("{name} {calls:.2}"))
             .collect();
         println!(
-            "\nsystem calls per container and round, {what}: {total:.2} ({}), and {:.0} a round beside them",
+            "\nsystem calls per container and round, {what}: {total:.2} ({}); without containers {:.0} per round",
             names.join(", "),
             bare.values().sum::<f64>()
         );

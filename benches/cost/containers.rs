@@ -1,4 +1,4 @@
-//! The containers that are watched.
+//! The containers that the agent measures.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -6,13 +6,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::common::engine::{docker, remove_containers, start_containers};
 use crate::load::{Load, engine_processes};
 
-/// Until then the engine words the age of the youngest container anew each second, and the agent asks each second.
+/// Minimum age of a container that is measured. The status of a container younger than a minute shows seconds, so the agent
+/// requests the container list every second.
 const YOUNG: Duration = Duration::from_secs(70);
-/// The engine is idle when two glances in a row show about the same.
-const GLANCE: Duration = Duration::from_secs(5);
-const MOST_GLANCES: usize = 12;
+/// Length of a window. The engine counts as idle when it uses about the same CPU time in two successive windows.
+const WINDOW: Duration = Duration::from_secs(5);
+const MAX_WINDOWS: usize = 12;
 
-/// Containers that log a line a second. Removed on drop.
+/// Containers that each log one line per second. Removed on drop.
 pub(crate) struct Containers {
     count: usize,
     started: Instant,
@@ -21,7 +22,7 @@ pub(crate) struct Containers {
 impl Containers {
     pub(crate) fn start(count: usize) -> Self {
         eprintln!("{count} containers: starting them");
-        // Before the first of them, so that they are removed should one not start.
+        // The value exists before the first start, so that its drop removes the containers also when a start fails.
         let mut containers = Self {
             count,
             started: Instant::now(),
@@ -32,24 +33,24 @@ impl Containers {
         containers
     }
 
-    /// Waits until the engine has got over their start.
+    /// Waits until the engine is idle again after the starts.
     pub(crate) fn settle(&self) {
         eprintln!(
-            "{} containers: waiting for the engine to settle",
+            "{} containers: waiting until the engine is idle",
             self.count
         );
         if self.count > 0 {
             thread::sleep(YOUNG.saturating_sub(self.started.elapsed()));
         }
         let mut before = f64::INFINITY;
-        for _ in 0..MOST_GLANCES {
-            let now = Load::over(GLANCE, engine_processes).per_minute(GLANCE);
+        for _ in 0..MAX_WINDOWS {
+            let now = Load::over(WINDOW, engine_processes).per_minute(WINDOW);
             if (before - now).abs() <= 0.1 * now + 0.2 {
                 return;
             }
             before = now;
         }
-        eprintln!("the engine has not settled");
+        eprintln!("the engine did not become idle");
     }
 }
 
@@ -61,7 +62,8 @@ impl Drop for Containers {
     }
 }
 
-/// Whether any container was started since then: not by this benchmark, which starts its own before it measures.
+/// Whether a container was started after the time `since`. The benchmark's own containers were started earlier, so another
+/// program started that container.
 pub(crate) fn started_since(since: u64) -> bool {
     let (since, until) = (since.to_string(), unix_seconds().to_string());
     let window = ["events", "--since", &since, "--until", &until];
@@ -71,5 +73,5 @@ pub(crate) fn started_since(since: u64) -> bool {
 
 pub(crate) fn unix_seconds() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.expect("a clock after 1970").as_secs()
+    now.expect("the clock is before 1970").as_secs()
 }

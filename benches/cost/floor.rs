@@ -1,6 +1,7 @@
-//! A round of the agent's container source against the least that reading so much can take: a loop that does nothing
-//! but `pread` the same files, kept open. Both in one process, in turns, so that whatever disturbs the one disturbs the
-//! other. Rounds are a second apart, as the agent reads less of idle containers when they come faster.
+//! Compares a round of the agent's container source with the floor, which is the minimum cost of such a round. The floor is a
+//! loop that only calls `pread` on the same files. The files stay open. The round and the loop run in turns in one process, so a
+//! disturbance affects both. Rounds are one second apart, because the agent reads fewer files of idle containers in faster
+//! rounds.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -18,13 +19,13 @@ use crate::common::bars::Bars;
 use crate::common::engine::docker;
 use crate::load::median;
 
-/// Room for the text of a file.
+/// Size of the buffer for a file's text.
 const BUFFER: usize = 16 * 1024;
 const ROUNDS: usize = 30;
-/// Between rounds.
+/// The pause between rounds.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The files of a v1 group by controller; not every host has all of them.
+/// The files of a control group in cgroup v1, by controller. Not every host has all of these files.
 const V1: [(&str, &[&str]); 5] = [
     ("cpuacct", &["cpuacct.usage"]),
     (
@@ -60,14 +61,14 @@ const V2: [&str; 10] = [
     "io.stat",
 ];
 
-/// Has a process of its own compare them.
+/// Runs the comparison in a process of its own and prints the result.
 pub(crate) fn print(bars: &mut Bars) {
     let output = Command::new(std::env::current_exe().unwrap())
         .arg("floor")
         .output();
-    let output = output.expect("this program starts");
+    let output = output.expect("cannot start this program");
     if !output.status.success() {
-        // Others' containers that come and go are in its way.
+        // The comparison fails if other containers start or stop while it runs.
         let stderr = String::from_utf8_lossy(&output.stderr);
         println!("\na container round: NOT MEASURED: {}", stderr.trim());
         return;
@@ -78,19 +79,20 @@ pub(crate) fn print(bars: &mut Bars) {
         .map(|figure| figure.parse().unwrap())
         .collect();
     let [containers, files, rounds, agent, floor] = figures[..] else {
-        panic!("not what was asked for: {stdout}");
+        panic!("unexpected output: {stdout}");
     };
     println!(
-        "\na container round: {agent:.1} µs a container; the floor, {files:.1} preads each: {floor:.1} µs \
+        "\na container round: {agent:.1} µs per container; floor with {files:.1} preads per container: {floor:.1} µs \
          (medians of {rounds} rounds of {containers} containers)"
     );
     let what = format!("a container round over its floor, {containers} containers");
     bars.at_most(&what, agent / floor, 2.0, "×");
 }
 
-/// The process that compares them: prints containers, files each, rounds, and each one's µs per container.
+/// Runs in the process that compares. Prints the number of containers, files per container, rounds, and µs per container of the
+/// agent and of the floor.
 pub(crate) fn run() {
-    // As the agent does at its start.
+    // Raises the limit on open files, as the agent does at its start.
     let limit = getrlimit(Resource::Nofile);
     setrlimit(
         Resource::Nofile,
@@ -106,30 +108,39 @@ pub(crate) fn run() {
     actix::System::new().block_on(async {
         let known = Containers::of(DockerHost::default());
         let variables = [("CONTAINER_STATS".into(), "kernel".into())];
-        let settings = CollectSettings::from_env(variables.into_iter()).expect("good settings");
+        let settings =
+            CollectSettings::from_env(variables.into_iter()).expect("the settings are invalid");
         let new = || ContainerSource::new(known.clone(), &settings);
         let (mut source, mut first) = (new(), new());
-        // The first round opens the files, the second may still read what the first could not.
+        // The first round opens the files. The second round reads the files that the first round could not read yet.
         for source in [&mut source, &mut first] {
             for _ in 0..2 {
                 let round = collect_once(source).await;
-                assert_eq!(round.error, None, "every container is read");
+                assert_eq!(
+                    round.error, None,
+                    "every container must be read without an error"
+                );
             }
         }
         for _ in 0..ROUNDS {
             tokio::time::sleep(PAUSE).await;
-            // Another asks whether the engine is there, and finds the kernel's figures cold, for both.
+            // A round of another source runs first. That round makes the request to the engine and fills the kernel's caches, so
+            // that neither measured time contains this work.
             collect_once(&mut first).await;
             let round = Instant::now();
             let collected = collect_once(&mut source).await;
             agent.push(micros(round.elapsed()));
-            containers = collected.sample.expect("a sample").containers.len();
+            containers = collected
+                .sample
+                .expect("the round has no sample")
+                .containers
+                .len();
 
             let round = Instant::now();
             for file in &files {
                 let read = file
                     .read_at(&mut buffer, 0)
-                    .expect("a file that was there a moment ago");
+                    .expect("cannot read a file of a running container");
                 std::hint::black_box(&buffer[..read]);
             }
             floor.push(micros(round.elapsed()));
@@ -149,7 +160,7 @@ fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-/// The files of all running containers.
+/// Opens the files that the agent reads for all running containers.
 fn all_files() -> Vec<File> {
     let mounts = mounts();
     let ids = docker(&["ps", "--quiet"]);
@@ -176,7 +187,7 @@ fn all_files() -> Vec<File> {
     paths.filter_map(|path| File::open(path).ok()).collect()
 }
 
-/// The files of the group of a process, from its /proc/<pid>/cgroup.
+/// The files of a process's control group. `cgroup` is the content of `/proc/<pid>/cgroup`.
 fn group_files(mounts: &HashMap<String, (String, PathBuf)>, cgroup: &str) -> Vec<PathBuf> {
     let directory = |controller: &str| {
         let path = cgroup.lines().find_map(|line| {
@@ -199,12 +210,13 @@ fn group_files(mounts: &HashMap<String, (String, PathBuf)>, cgroup: &str) -> Vec
         };
         V1.into_iter().flat_map(of_controller).collect()
     } else {
-        let group = directory("").expect("a control group that is visible");
+        let group = directory("").expect("the control group is not visible");
         V2.map(|file| group.join(file)).into()
     }
 }
 
-/// The root and the mount point of each v1 controller, and of v2 by no name.
+/// For each controller of cgroup v1: the mounted directory of the cgroup file system, and the mount point. The empty name stands
+/// for cgroup v2.
 fn mounts() -> HashMap<String, (String, PathBuf)> {
     let mut mounts = HashMap::new();
     for line in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {

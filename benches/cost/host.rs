@@ -1,5 +1,5 @@
-//! The host's part of a round: its CPU time, as the host is and among ten thousand processes, and what each family of
-//! figures takes of it.
+//! Measures the host's part of a round: its CPU time with 300 and with ten thousand processes, and the time of each metric
+//! family.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command};
@@ -17,18 +17,19 @@ use crate::common::bars::Bars;
 use crate::load::median;
 
 const ROUNDS: usize = 20;
-/// Between rounds: sooner than 400 ms the agent does not look through the processes again.
+/// The pause between rounds. It is longer than 400 ms, because the agent does not read the processes more often than that.
 const PAUSE: Duration = Duration::from_millis(500);
-/// As `TOP_PROCESSES` is by default.
+/// The default of `TOP_PROCESSES`.
 const TOP_PROCESSES: usize = 10;
-/// The numbers of processes for which there are bars.
+/// The two bars are for these numbers of processes.
 const FEW: usize = 300;
 const MANY: usize = 10_000;
 
-/// Has a process of its own measure it, with so many processes on the host, or with more if there are.
+/// Runs the measurement in a process of its own, with [`FEW`] and with [`MANY`] processes on the host. If the host already has
+/// more processes, the measurement includes all of them.
 pub(crate) fn print(bars: &mut Bars) {
     println!("\n## The host's part of a round\n");
-    println!("| processes | CPU a round, ms | of it µs by family of figures |\n|---:|---:|---|");
+    println!("| processes | CPU per round, ms | µs by metric family |\n|---:|---:|---|");
     let few = measure(FEW);
     bars.at_most(
         &format!("CPU of the host's part, {} processes", few.processes),
@@ -38,7 +39,7 @@ pub(crate) fn print(bars: &mut Bars) {
     );
     let many = measure(MANY);
     let what = format!(
-        "CPU of the host's part for each of {} processes",
+        "CPU of the host's part per process, {} processes",
         many.processes
     );
     bars.at_most(
@@ -55,7 +56,7 @@ struct Cost {
 }
 
 fn measure(processes: usize) -> Cost {
-    eprintln!("the host's part among {processes} processes");
+    eprintln!("measuring: the host's part with {processes} processes");
     let here = std::fs::read_dir("/proc").unwrap().filter(|entry| {
         let name = entry.as_ref().unwrap().file_name();
         name.to_string_lossy().parse::<u32>().is_ok()
@@ -64,7 +65,7 @@ fn measure(processes: usize) -> Cost {
     let output = Command::new(std::env::current_exe().unwrap())
         .arg("host")
         .output()
-        .expect("this program starts");
+        .expect("cannot start this program");
     assert!(output.status.success(), "{output:?}");
     let stdout = String::from_utf8(output.stdout).unwrap();
     let (figures, families) = stdout.trim().split_once('\t').unwrap();
@@ -76,7 +77,7 @@ fn measure(processes: usize) -> Cost {
     }
 }
 
-/// Processes that do nothing, started by a shell, which ends them with itself.
+/// Idle processes. A shell starts them and ends them when it gets SIGTERM.
 struct Idle(Option<Child>);
 
 impl Idle {
@@ -92,7 +93,7 @@ impl Idle {
             .args(["-c", &script])
             .stdout(std::process::Stdio::piped())
             .spawn()
-            .expect("bash");
+            .expect("cannot start bash");
         let mut started = [0; 1];
         std::io::Read::read_exact(&mut shell.stdout.take().unwrap(), &mut started).unwrap();
         Self(Some(shell))
@@ -108,7 +109,7 @@ impl Drop for Idle {
     }
 }
 
-/// The process that measures: prints the number of processes, ms a round, and the families.
+/// Runs in the process that measures. Prints the number of processes, ms per round, and µs by metric family.
 pub(crate) fn run() {
     let families = Families::default();
     let subscriber = tracing_subscriber::registry().with(families.clone());
@@ -121,7 +122,7 @@ pub(crate) fn run() {
             Duration::from_secs(5),
             None,
         );
-        // The first opens what is kept open.
+        // The first rounds open files, which then stay open. These rounds are not measured.
         for _ in 0..2 {
             let round = collect_once(&mut source).await;
             assert_eq!(round.error, None);
@@ -130,7 +131,10 @@ pub(crate) fn run() {
         for _ in 0..ROUNDS {
             tokio::time::sleep(PAUSE).await;
             let before = own_cpu();
-            let sample = collect_once(&mut source).await.sample.expect("a sample");
+            let sample = collect_once(&mut source)
+                .await
+                .sample
+                .expect("the round has no sample");
             cpu.push((own_cpu() - before).as_secs_f64() * 1000.0);
             processes = sample.metrics.processes.unwrap().total;
         }
@@ -143,7 +147,7 @@ pub(crate) fn run() {
     println!("{processes} {:.2}\t{}", median(&cpu), families.join(", "));
 }
 
-/// CPU time of this process, all threads.
+/// CPU time of all threads of this process.
 fn own_cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(
@@ -152,27 +156,27 @@ fn own_cpu() -> Duration {
     )
 }
 
-/// What the collector says in its log that each family took, in µs.
+/// The times of each metric family in µs, from the collector's log.
 #[derive(Clone, Default)]
 struct Families(Arc<Mutex<BTreeMap<String, Vec<f64>>>>);
 
 impl<S: Subscriber> Layer<S> for Families {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut said = Said::default();
-        event.record(&mut said);
-        if let (Some(family), Some(took)) = (said.family, said.duration_us) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        if let (Some(family), Some(took)) = (fields.family, fields.duration_us) {
             self.0.lock().unwrap().entry(family).or_default().push(took);
         }
     }
 }
 
 #[derive(Default)]
-struct Said {
+struct Fields {
     family: Option<String>,
     duration_us: Option<f64>,
 }
 
-impl Visit for Said {
+impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "family" {
             self.family = Some(value.to_owned());

@@ -1,5 +1,5 @@
-//! The agent as the package installs it: a user of its own, in the group of Docker's socket, with the one capability that the
-//! unit grants, beside an agent of root's.
+//! Measures the agent as the package installs it, and compares it with an agent that runs as root. The user of the installed
+//! agent is in the group of Docker's socket. The installed agent has only the capability that the unit grants.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,29 +13,29 @@ use crate::load::{Load, median};
 use crate::plan::Plan;
 use crate::row::Row;
 
-/// The id of a user that no account on the host has.
+/// A user id without an account on the host.
 const USER: &str = "64321";
 const SOCKET: &str = "/var/run/docker.sock";
 
-/// A row for it, by itself.
+/// Measures the installed agent alone and returns its row.
 pub(crate) fn measure(plan: &Plan, count: usize) -> Row {
     let agent = start(plan, count);
     thread::sleep(WARM_UP);
     agent.forget();
     let row = Row::measure("System Agent as installed", plan, || vec![agent.pid()]);
-    let heard = agent.heard();
-    let by_kernel = |source| heard.iter().all(|one| one.via(source) == Some("kernel"));
+    let noted = agent.noted();
+    let by_kernel = |source| noted.iter().all(|one| one.via(source) == Some("kernel"));
     assert!(
         count == 0 || (by_kernel("docker") && by_kernel("logs")),
-        "the engine was asked for figures or logs"
+        "the agent must read figures and logs from the kernel's files"
     );
     row
 }
 
-/// Compares the own CPU of both while they run at the same time. Half of the windows are with each order of their starts: the
-/// agent that is started second finds more in the kernel's caches.
+/// Compares the CPU time of both agents while they run at the same time. The installed agent starts first for one half of the
+/// windows and second for the other half, because the second agent finds more in the kernel's caches.
 pub(crate) fn compare(plan: &Plan, count: usize, bars: &mut Bars) {
-    eprintln!("measuring: as installed beside root");
+    eprintln!("measuring: as installed and as root");
     let mut ratios = Vec::new();
     for installed_first in [true, false] {
         let (installed, root) = if installed_first {
@@ -58,16 +58,18 @@ pub(crate) fn compare(plan: &Plan, count: usize, bars: &mut Bars) {
     }
     let all: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
     let all = all.join(" ");
-    println!("\nown CPU as installed, in times of root's, in windows side by side: {all}");
-    let what = format!("own CPU as installed in times of root's, {count} containers");
-    // Half of the windows of each order.
+    println!("\nown CPU as installed / as root, per window: {all}");
+    let what = format!("own CPU as installed over root's, {count} containers");
+    // The result is the mean of two medians, one for each order of the starts.
     let halves = ratios.chunks(plan.windows).map(median);
     let mean = halves.sum::<f64>() / 2.0;
     bars.at_most(&what, mean, 1.1, "×");
 }
 
 fn start(plan: &Plan, count: usize) -> Agent {
-    let group = fs::metadata(SOCKET).expect("Docker's socket").gid();
+    let group = fs::metadata(SOCKET)
+        .expect("cannot find Docker's socket")
+        .gid();
     let mut command = Command::new("setpriv");
     command
         .args(["--reuid", USER, "--regid", USER, "--no-new-privs"])

@@ -1,32 +1,38 @@
-//! What the agent costs its host, beside other ways of watching containers: `make bench`.
+//! The cost of the agent for its host, compared with other ways to measure containers: `make bench`.
 //!
-//! At each number of containers, each of which logs a line a second, it measures an idle engine, then the agent with
-//! one client at the default intervals, as root and as the package installs it ([`installed`]), then an idle engine again;
-//! at some numbers also what the other ways cost that the engine offers ([`ways`]), other agents ([`peers`]), the agent at 100 ms intervals, its system calls ([`calls`]), its terminal
-//! view ([`view`]), a scrape by Prometheus ([`scrape`])
-//! and one agent that runs on meanwhile ([`soak`]). Before all that, what a reading of the host takes ([`host`]). CPU is in seconds per minute, as medians of windows; what is
-//! induced in the engine (dockerd, containerd and the shims) is over the mean of the idle windows before and after.
+//! First the benchmark measures the host's part of a round (module [`host`]). After that it starts containers, and measures the
+//! idle engine, the agent with one client at the default intervals, and the idle engine again. The benchmark does this for each
+//! number of containers. The agent runs as root and as the package installs it ([`installed`]). Each container logs one line per
+//! second.
+//!
+//! At some numbers of containers the benchmark also measures calls to the engine ([`ways`]), other agents ([`peers`]), the agent
+//! at 100 ms intervals, the agent's system calls ([`calls`]), the terminal view ([`view`]), a scrape by Prometheus ([`scrape`]),
+//! and one agent that runs for a long time ([`soak`]).
+//!
+//! CPU time is in seconds per minute, and is the median of the windows. The engine is dockerd, containerd and the shims. The CPU
+//! time that an agent causes in the engine is the engine's CPU time in a window, minus the engine's mean CPU time while it is
+//! idle.
 //!
 //! | variable | default | |
 //! |---|---|---|
-//! | `BENCH_SECONDS` | `60` | the length of a window |
-//! | `BENCH_WINDOWS` | `3` | windows per row, whose median is printed |
+//! | `BENCH_SECONDS` | `60` | length of a window |
+//! | `BENCH_WINDOWS` | `3` | windows for each row of the tables; the row shows the median of the windows |
 //! | `BENCH_CONTAINERS` | `0,10,50,100,300` | numbers of containers |
-//! | `BENCH_WAYS_AT` | `100` | the numbers at which more than the agent is measured; `all`: at every one |
-//! | `BENCH_WAYS` | `all` | the rows: `agent`, `installed` and names of [`ways`] |
-//! | `BENCH_PEERS` | `1` | `0` leaves other agents out |
-//! | `BENCH_SOAK` | `0` | seconds that one agent runs on while others are measured, `1800` for the bar |
-//! | `BENCH_STRICT` | `0` | `1`: a bar that is missed fails the run |
+//! | `BENCH_WAYS_AT` | `100` | numbers of containers at which everything is measured; `all`: every number |
+//! | `BENCH_WAYS` | `all` | the rows to measure: `agent`, `installed` and the names in [`ways`] |
+//! | `BENCH_PEERS` | `1` | `0` leaves out other agents |
+//! | `BENCH_SOAK` | `0` | seconds that one agent runs while other agents are measured; the bar needs `1800` |
+//! | `BENCH_STRICT` | `0` | `1`: the run fails if a bar is missed |
 //! | `BENCH_AGENT` | | the agent's release binary, from a plain `cargo build --release` |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a benchmark prints, and fails by panicking"
+    reason = "a benchmark prints its results and panics on failure"
 )]
 
-#[allow(dead_code, reason = "each benchmark uses its part")]
+#[allow(dead_code, reason = "each benchmark uses only a part")]
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -47,7 +53,7 @@ mod ways;
 use std::fs;
 use std::time::Duration;
 
-use agent::{Agent, Heard};
+use agent::{Agent, Noted};
 use calls::Calls;
 use common::bars::Bars;
 use common::engine::docker;
@@ -58,16 +64,16 @@ use plan::Plan;
 use row::{Idle, Row};
 use soak::Soak;
 
-/// Starts of the agent whose median is the time to the first complete snapshot.
+/// The number of starts. The result is their median time to the first complete snapshot.
 const STARTS: usize = 3;
-/// For how long an agent runs before it is measured.
+/// The time that an agent runs before the first window.
 const WARM_UP: Duration = Duration::from_secs(5);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        // Processes of their own, so that their CPU and memory are theirs alone.
+        // Each of these functions runs in a process of its own, so that its CPU time and memory can be measured separately.
         ["way", name, label] => ways::run(name, label),
         ["floor"] => floor::run(),
         ["host"] => host::run(),
@@ -83,7 +89,7 @@ fn bench(plan: &Plan) {
     print_host();
     println!("{plan}");
     let mut bars = Bars::default();
-    // What the agent's own work takes without containers, for the calls that each of them adds.
+    // Counts the system calls without containers. The difference to this count shows the system calls for the containers.
     let bare = plan.more_than_agent().then(|| Calls::of_agent(plan, 0));
     host::print(&mut bars);
     for &count in &plan.containers {
@@ -95,7 +101,7 @@ fn bench(plan: &Plan) {
     }
 }
 
-/// Everything at one number of containers.
+/// All measurements at one number of containers.
 fn measure(plan: &Plan, count: usize, bare: Option<&Calls>, bars: &mut Bars) {
     println!("\n## {count} containers\n");
     let containers = Containers::start(count);
@@ -108,9 +114,9 @@ fn measure(plan: &Plan, count: usize, bare: Option<&Calls>, bars: &mut Bars) {
         .has("installed")
         .then(|| installed::measure(plan, count));
     let between = Idle::measure(plan);
-    println!("engine idle, s/min: before the agent {before}; after it {between}\n");
+    println!("idle engine, s/min: before the agent {before}; after the agent {between}\n");
     let mut rows = Vec::new();
-    let (row, heard) = agent.unzip();
+    let (row, noted) = agent.unzip();
     if let Some(row) = row {
         let row = row.over(&before, &between);
         row.check(count, bars);
@@ -127,8 +133,8 @@ fn measure(plan: &Plan, count: usize, bare: Option<&Calls>, bars: &mut Bars) {
     if count > 0 && plan.has("installed") {
         installed::compare(plan, count, bars);
     }
-    if let Some(heard) = heard {
-        print_ages(count, &heard, bars);
+    if let Some(noted) = noted {
+        print_ages(count, &noted, bars);
         print_starts(plan, count, bars);
     }
     if count > 0 {
@@ -148,29 +154,31 @@ fn measure(plan: &Plan, count: usize, bare: Option<&Calls>, bars: &mut Bars) {
             soak.print(bars);
         }
         let after = Idle::measure(plan);
-        println!("\nengine idle, s/min: before the others {between}; after them {after}\n");
+        println!("\nidle engine, s/min: before the other ways {between}; after them {after}\n");
         rows.extend(others.into_iter().map(|row| row.over(&between, &after)));
         row::print(&rows);
     }
     if containers::started_since(since) {
-        println!("\nDISTURBED: others started containers on this engine meanwhile, measure again");
+        println!(
+            "\nDISTURBED: another program started containers on this engine during the measurement, measure again"
+        );
     }
 }
 
-/// The agent at its default intervals, with one client.
-fn measure_agent(plan: &Plan, count: usize) -> (Row, Vec<Heard>) {
+/// Measures the agent at its default intervals, with one client.
+fn measure_agent(plan: &Plan, count: usize) -> (Row, Vec<Noted>) {
     let agent = Agent::start(plan, count, &[]);
     std::thread::sleep(WARM_UP);
     agent.forget();
     let row = Row::measure("System Agent", plan, || vec![agent.pid()]);
-    (row, agent.heard())
+    (row, agent.noted())
 }
 
-/// How old figures are when they leave.
-fn print_ages(count: usize, heard: &[Heard], bars: &mut Bars) {
-    println!("\n| age in a snapshot, ms | median | most |\n|---|---:|---:|");
+/// Prints the age of the figures in snapshots.
+fn print_ages(count: usize, noted: &[Noted], bars: &mut Bars) {
+    println!("\n| age in a snapshot, ms | median | max |\n|---|---:|---:|");
     for source in ["system", "docker", "logs"] {
-        let ages: Vec<f64> = heard.iter().filter_map(|one| one.age_ms(source)).collect();
+        let ages: Vec<f64> = noted.iter().filter_map(|one| one.age_ms(source)).collect();
         let most = ages.iter().copied().fold(0.0, f64::max);
         println!("| {source} | {:.0} | {most:.0} |", median(&ages));
         if source == "docker" && count > 0 {
@@ -180,18 +188,18 @@ fn print_ages(count: usize, heard: &[Heard], bars: &mut Bars) {
     }
 }
 
-/// How soon after its start a client has a snapshot with every container in every section.
+/// Prints the time from the agent's start to a client's first snapshot with all containers in all sections.
 fn print_starts(plan: &Plan, count: usize, bars: &mut Bars) {
     let starts = [(); STARTS].map(|()| Agent::start(plan, count, &[]).took.as_secs_f64());
     let took = median(&starts);
-    println!("\nexec to first complete snapshot: {took:.2} s, the median of {STARTS} starts");
+    println!("\nexec to first complete snapshot: {took:.2} s (median of {STARTS} starts)");
     if count <= 100 {
         let what = format!("exec to first complete snapshot, {count} containers");
         bars.at_most(&what, took, 1.5, "s");
     }
 }
 
-/// The agent with all intervals at 100 ms.
+/// Measures the agent with all intervals at 100 ms.
 fn print_fast(plan: &Plan, count: usize, bars: &mut Bars) {
     let interval = Duration::from_millis(100);
     let all = [
@@ -204,19 +212,20 @@ fn print_fast(plan: &Plan, count: usize, bars: &mut Bars) {
     std::thread::sleep(WARM_UP);
     agent.forget();
     let row = Row::of_window(plan.window, || vec![agent.pid()]);
-    let heard = agent.heard();
+    let noted = agent.noted();
     let expected = plan.window.div_duration_f64(interval);
-    // Two intervals: at one, figures that come just after a tick would count as late by turns.
+    // Figures that are up to two intervals old count as fresh. With a limit of one interval, figures that are read just after a
+    // tick would sometimes count as late.
     let most_ms = 2.0 * interval.as_secs_f64() * 1000.0;
-    let ages = heard.iter().filter_map(|one| one.age_ms("docker"));
+    let ages = noted.iter().filter_map(|one| one.age_ms("docker"));
     let fresh = ages.filter(|&age| age <= most_ms).count();
     let percent = row.own / 60.0 * 100.0;
     println!(
-        "\nat 100 ms intervals: {percent:.1} % of a core; of {expected:.0} snapshots {} came, {fresh} with figures of \
-         the last two intervals, with {} rounds of containers' figures; {} skipped",
-        heard.len(),
-        agent::docker_rounds(&heard),
-        agent::skipped(&heard),
+        "\nat 100 ms intervals: {percent:.1} % of a core; {expected:.0} snapshots expected, {} received, {fresh} with figures of \
+         the last two intervals, {} rounds of container figures, {} skipped",
+        noted.len(),
+        agent::docker_rounds(&noted),
+        agent::skipped(&noted),
     );
     if count <= 100 {
         let what = format!("own CPU at 100 ms, {count} containers");
@@ -232,13 +241,13 @@ fn print_fast(plan: &Plan, count: usize, bars: &mut Bars) {
 }
 
 fn print_host() {
-    let cores = std::thread::available_parallelism().expect("a number of cores");
+    let cores = std::thread::available_parallelism().expect("cannot find the number of cores");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let engine = docker(&["version", "--format", "{{.Server.Version}}"]);
     let cgroup = docker(&["info", "--format", "{{.CgroupVersion}}"]);
     println!(
-        "# System Agent {}: what it costs\n\n{cores} cores, Linux {}, Docker {engine}, cgroup v{cgroup}; \
-         containers on the engine's default network, each logging a line a second",
+        "# System Agent {}: cost\n\n{cores} cores, Linux {}, Docker {engine}, cgroup v{cgroup}; \
+         containers on the engine's default network, each logs one line per second",
         env!("CARGO_PKG_VERSION"),
         kernel.trim()
     );

@@ -1,4 +1,5 @@
-//! Other agents, in their usual set-up, as far as they are installed; all bound to the loopback.
+//! Measures other agents in their usual configuration, if they are installed. All of these agents listen on the loopback
+//! interface.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -13,20 +14,20 @@ use crate::plan::Plan;
 use crate::process::Process;
 use crate::row::{Row, processes_of};
 
-/// How long one may take until it answers.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// For how long it runs before it is measured.
+/// Timeout for an agent's first answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The time that an agent runs before the first window.
 const WARM_UP: Duration = Duration::from_secs(15);
-/// Those that measure when asked are asked at the agent's default interval.
+/// Agents that measure on request get a request at the System Agent's default interval.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 struct Peer {
     name: &'static str,
     command: &'static str,
-    /// `PORT` is replaced.
+    /// The benchmark replaces `PORT` by a free port.
     arguments: &'static [&'static str],
     path: &'static str,
-    /// Whether it measures only when it is asked.
+    /// Whether the agent measures only on request.
     asked: bool,
 }
 
@@ -77,7 +78,7 @@ const ALL: [Peer; 4] = [
     },
 ];
 
-/// A row for each; one that cannot be measured says why.
+/// A row for each agent. The row of an agent that cannot be measured states the reason.
 pub(crate) fn measure(plan: &Plan) -> Vec<Row> {
     let all = ALL.iter().filter(|_| plan.peers);
     let row = |peer: &Peer| {
@@ -106,9 +107,9 @@ impl Peer {
         let started = Instant::now();
         while let Err(error) = get(port, self.path) {
             if process.has_ended() {
-                return Err("ended at its start".to_owned());
+                return Err("exited at its start".to_owned());
             }
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > TIMEOUT {
                 return Err(format!("does not answer: {error}"));
             }
             thread::sleep(Duration::from_millis(200));
@@ -117,7 +118,7 @@ impl Peer {
         thread::sleep(WARM_UP);
         let row = Row::measure(self.name, plan, processes_of(process.pid()));
         if process.has_ended() {
-            return Err("ended by itself".to_owned());
+            return Err("exited during the measurement".to_owned());
         }
         Ok(Row {
             latency_ms: client.map(Client::end),
@@ -126,7 +127,7 @@ impl Peer {
     }
 }
 
-/// Asks at an interval.
+/// A client that sends a request at each interval.
 struct Client {
     answers: JoinHandle<Vec<f64>>,
     end: Sender<()>,
@@ -148,17 +149,17 @@ impl Client {
         Self { answers, end }
     }
 
-    /// The median of the answers' times, in milliseconds.
+    /// Stops the client. Returns the median time of an answer, in milliseconds.
     fn end(self) -> f64 {
         let _ = self.end.send(());
         median(&self.answers.join().expect("answers"))
     }
 }
 
-/// Reads one page.
+/// Reads a page over HTTP.
 fn get(port: u16, path: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

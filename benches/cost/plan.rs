@@ -1,4 +1,4 @@
-//! What is to be measured, from the environment; `main.rs` lists the variables.
+//! The plan of a run, from environment variables. `main.rs` lists the variables.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use crate::common::variables::{number, numbers, text};
 
-/// About what it takes to start and to remove a container, in seconds.
+/// Approximate time to start and remove a container, in seconds.
 const SECONDS_PER_CONTAINER: f64 = 0.6;
-/// About what a number of containers takes beside its windows: settling, starts, the floor.
+/// Approximate time for each number of containers in addition to its windows, in seconds. In this time the benchmark waits for
+/// the idle engine, measures the starts, and runs the floor.
 const SECONDS_PER_COUNT: f64 = 120.0;
-/// About what a row takes beside its windows.
+/// Approximate time for a row in addition to its windows, in seconds.
 const SECONDS_PER_ROW: f64 = 10.0;
 
 pub(crate) struct Plan {
@@ -19,9 +20,9 @@ pub(crate) struct Plan {
     pub(crate) window: Duration,
     pub(crate) windows: usize,
     pub(crate) containers: Vec<usize>,
-    /// The numbers at which more than the agent is measured.
+    /// The numbers of containers at which the benchmark measures more than the agent.
     more_at: Vec<usize>,
-    /// The rows, by name; none for all.
+    /// The wanted rows by name. `None` means all rows.
     rows: Option<Vec<String>>,
     pub(crate) peers: bool,
     peers_known: usize,
@@ -31,7 +32,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// `ways` are the names of the ways that can be measured, `peers_known` is the number of other agents that can be.
+    /// Reads the plan from the environment. `ways` are the names of all ways to read containers. `peers_known` is the number of
+    /// other agents.
     pub(crate) fn from_env(ways: Vec<&'static str>, peers_known: usize) -> Self {
         let containers = numbers("BENCH_CONTAINERS", "0,10,50,100,300");
         let more_at = match text("BENCH_WAYS_AT", "100").as_str() {
@@ -45,10 +47,10 @@ impl Plan {
         for name in rows.iter().flatten() {
             let known =
                 name == "agent" || name == "installed" || ways.iter().any(|way| way == name);
-            assert!(known, "BENCH_WAYS: there is no {name}");
+            assert!(known, "BENCH_WAYS: unknown name {name}");
         }
         let windows = number("BENCH_WINDOWS", "3");
-        assert!(windows > 0, "BENCH_WINDOWS: at least one");
+        assert!(windows > 0, "BENCH_WINDOWS must be at least 1");
         Self {
             agent: PathBuf::from(text("BENCH_AGENT", "target/release/system-agent")),
             window: Duration::from_secs(number("BENCH_SECONDS", "60").max(1)),
@@ -74,7 +76,7 @@ impl Plan {
             .is_none_or(|rows| rows.iter().any(|row| row == name))
     }
 
-    /// Whether anything more than the agent is measured.
+    /// Whether the benchmark measures more than the agent at any number of containers.
     pub(crate) fn more_than_agent(&self) -> bool {
         !self.more_at.is_empty()
     }
@@ -83,7 +85,8 @@ impl Plan {
         self.more_at.contains(&count)
     }
 
-    /// At 100 containers, for which there is a bar, or at the most that there are.
+    /// Whether the soak runs at this number of containers. It runs at 100, because the bar is for 100 containers. If 100 is not
+    /// planned, it runs at the highest number.
     pub(crate) fn soaks_at(&self, count: usize) -> bool {
         let at = self
             .more_at
@@ -93,12 +96,13 @@ impl Plan {
         !self.soak.is_zero() && at == Some(&count)
     }
 
-    /// Windows of an idle engine: before and after, so that together they are no fewer than a row's.
+    /// Number of windows in which the idle engine is measured before a row, and again after the row. Both together are at least
+    /// the number of windows of a row.
     pub(crate) fn idle_windows(&self) -> usize {
         self.windows.div_ceil(2)
     }
 
-    /// About how long it takes, in minutes.
+    /// The approximate time of the run, in minutes.
     fn minutes(&self) -> f64 {
         let window = self.window.as_secs_f64();
         let row = window * self.windows as f64 + SECONDS_PER_ROW;
@@ -117,7 +121,7 @@ impl Plan {
                 } else {
                     0.0
                 };
-                // The calls with and without logs, 100 ms, and the view take a window each.
+                // The calls without logs, the calls with logs, the 100 ms intervals and the view take one window each.
                 seconds +=
                     (row * others as f64).max(soak) + idle + 4.0 * (window + SECONDS_PER_ROW);
             }
@@ -131,7 +135,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "windows of {} s, {} a row; at {:?} containers; other ways{} at {:?}{}: about {:.0} minutes",
+            "windows of {} s, {} per row; {:?} containers; other ways{} at {:?} containers{}; about {:.0} minutes",
             self.window.as_secs(),
             self.windows,
             self.containers,
@@ -139,7 +143,7 @@ impl fmt::Display for Plan {
             self.more_at,
             match self.soak.as_secs() {
                 0 => String::new(),
-                seconds => format!("; one agent for {seconds} s meanwhile"),
+                seconds => format!("; one agent runs for {seconds} s at the same time"),
             },
             self.minutes()
         )

@@ -1,13 +1,13 @@
-//! What one way of watching costs: a row of the table.
+//! A row of the table: the cost of one way to measure containers.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::common::bars::Bars;
-use crate::load::{Load, engine_processes, median, rss_mib, tree};
+use crate::load::{Load, anonymous_mib, engine_processes, median, rss_mib, tree};
 use crate::plan::Plan;
 
-/// The engine without anybody that watches it, in CPU seconds per minute.
+/// CPU time of the engine while no program measures containers, in seconds per minute. There is one value for each window.
 pub(crate) struct Idle(Vec<f64>);
 
 impl Idle {
@@ -25,21 +25,22 @@ impl fmt::Display for Idle {
     }
 }
 
-/// Medians of windows. CPU in seconds per minute.
+/// Medians of windows. CPU is in seconds per minute.
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) own: f64,
-    /// The engine's; what was added, once its idle is known.
+    /// CPU time of the engine. [`Row::over`] subtracts the CPU time of the idle engine.
     pub(crate) engine: f64,
     pub(crate) rss_mib: f64,
-    /// How long a round takes, where there are rounds.
+    pub(crate) anonymous_mib: f64,
+    /// The time of a round. `None` if the way has no rounds.
     pub(crate) latency_ms: Option<f64>,
-    /// Why there are no figures.
+    /// The reason why there are no figures.
     pub(crate) missing: Option<String>,
 }
 
 impl Row {
-    /// The processes `pids` in all windows of the plan.
+    /// Measures the processes `pids` in all windows of the plan.
     pub(crate) fn measure(name: &str, plan: &Plan, pids: impl Fn() -> Vec<u32>) -> Self {
         eprintln!("measuring: {name}");
         let windows: Vec<Self> = (0..plan.windows)
@@ -52,6 +53,7 @@ impl Row {
             own: median_of(|one| one.own),
             engine: median_of(|one| one.engine),
             rss_mib: median_of(|one| one.rss_mib),
+            anonymous_mib: median_of(|one| one.anonymous_mib),
             latency_ms: None,
             missing: None,
         }
@@ -66,24 +68,26 @@ impl Row {
             own: Load::now(&pids).since(&before).per_minute(window),
             engine: engine.per_minute(window),
             rss_mib: rss_mib(&pids),
+            anonymous_mib: anonymous_mib(&pids),
             latency_ms: None,
             missing: None,
         }
     }
 
-    /// A row that says why there are no figures.
+    /// A row that states why there are no figures.
     pub(crate) fn missing(name: &str, why: String) -> Self {
         Self {
             name: name.to_owned(),
             own: f64::NAN,
             engine: f64::NAN,
             rss_mib: f64::NAN,
+            anonymous_mib: f64::NAN,
             latency_ms: None,
             missing: Some(why),
         }
     }
 
-    /// The bars of the agent at its default intervals.
+    /// Checks the bars of the agent at its default intervals.
     pub(crate) fn check(&self, count: usize, bars: &mut Bars) {
         let own = 0.10 + 0.002 * count as f64;
         let what = format!("own CPU, {count} containers");
@@ -95,13 +99,13 @@ impl Row {
         }
     }
 
-    /// The bar of what an agent, run in this way, makes the engine do.
+    /// Checks the bar of the CPU time that an agent causes in the engine.
     pub(crate) fn check_engine(&self, way: &str, count: usize, bars: &mut Bars) {
-        let what = format!("CPU induced in the engine, {way}, {count} containers");
+        let what = format!("CPU caused in the engine, {way}, {count} containers");
         bars.at_most(&what, self.engine, 0.2, "s/min");
     }
 
-    /// The engine's CPU as what was added to its idle.
+    /// Subtracts the mean CPU time of the idle engine from the engine's CPU time.
     pub(crate) fn over(self, before: &Idle, after: &Idle) -> Self {
         let all = [&before.0[..], &after.0[..]].concat();
         let idle = all.iter().sum::<f64>() / all.len() as f64;
@@ -112,28 +116,33 @@ impl Row {
     }
 }
 
-/// A process with all that it has started.
+/// A function that returns the ids of a process and all its descendants.
 pub(crate) fn processes_of(pid: u32) -> impl Fn() -> Vec<u32> {
     move || tree(pid)
 }
 
 pub(crate) fn print(rows: &[Row]) {
-    println!("| way | own CPU s/min | engine CPU added s/min | RSS MiB | a round takes ms |");
-    println!("|---|---:|---:|---:|---:|");
+    println!(
+        "| way | own CPU s/min | engine CPU added s/min | RSS MiB | anonymous MiB | ms per round |"
+    );
+    println!("|---|---:|---:|---:|---:|---:|");
     for row in rows {
         let Row {
             name,
             own,
             engine,
             rss_mib,
+            anonymous_mib,
             ..
         } = row;
         let latency = row
             .latency_ms
             .map_or_else(String::new, |ms| format!("{ms:.0}"));
         match &row.missing {
-            None => println!("| {name} | {own:.2} | {engine:.2} | {rss_mib:.1} | {latency} |"),
-            Some(why) => println!("| {name} | {why} | | | |"),
+            None => println!(
+                "| {name} | {own:.2} | {engine:.2} | {rss_mib:.1} | {anonymous_mib:.1} | {latency} |"
+            ),
+            Some(why) => println!("| {name} | {why} | | | | |"),
         }
     }
 }

@@ -1,21 +1,21 @@
-//! What a scrape takes, from the request to the last byte of the answer: each the first one of a new snapshot, whose figures are
-//! written for it.
+//! Measures the time of a scrape, from the request to the final byte of the answer. Each scrape is the first one after a new
+//! snapshot, so the agent must encode the figures for each scrape.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
-use crate::common::agent::{PATIENCE, free_port};
+use crate::common::agent::{TIMEOUT, free_port};
 use crate::common::bars::Bars;
 use crate::common::load::median;
 use crate::plan::Plan;
 
-/// How many scrapes.
+/// The number of scrapes.
 const SCRAPES: usize = 50;
-/// What one may take.
-const MOST_MS: f64 = 2.0;
-/// The snapshot's clients are served by then.
+/// Limit for the median time of a scrape, in milliseconds.
+const MAX_MS: f64 = 2.0;
+/// After this pause the agent has sent the snapshot to its clients.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) fn print(plan: &Plan, count: usize, bars: &mut Bars) {
@@ -37,26 +37,21 @@ pub(crate) fn print(plan: &Plan, count: usize, bars: &mut Bars) {
     }
     let took = median(&took);
     println!(
-        "\na scrape at METRICS_PORT: {took:.2} ms, the median of {SCRAPES}; {:.0} KiB",
+        "\na scrape of METRICS_PORT: {took:.2} ms (median of {SCRAPES}), {:.0} KiB",
         length as f64 / 1024.0
     );
-    bars.at_most(
-        &format!("a scrape, {count} containers"),
-        took,
-        MOST_MS,
-        "ms",
-    );
+    bars.at_most(&format!("a scrape, {count} containers"), took, MAX_MS, "ms");
 }
 
-/// Reads the figures; yields their length.
+/// Reads the metrics. Returns the length of the answer in bytes.
 fn scrape(address: SocketAddr) -> usize {
-    let mut stream = TcpStream::connect(address).expect("METRICS_PORT listens");
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = TcpStream::connect(address).expect("nothing listens on METRICS_PORT");
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
         .write_all(b"GET /metrics HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nAccept: application/openmetrics-text\r\n\r\n")
         .unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "not scraped");
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "the scrape fails");
     answer.len()
 }

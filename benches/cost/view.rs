@@ -1,4 +1,4 @@
-//! What the terminal view costs whoever watches: one host, a snapshot a second, on a large screen of tmux's.
+//! Measures CPU and memory of the terminal view. The view shows one host with a snapshot per second, on a large screen in tmux.
 
 use std::env;
 use std::process::{Command, Output};
@@ -11,10 +11,10 @@ use crate::common::bars::Bars;
 use crate::load::{Load, rss_mib};
 use crate::plan::Plan;
 
-/// What it may take, in percent of a core.
-const MOST_PERCENT: f64 = 1.0;
+/// Limit of the view's CPU, in percent of a core.
+const MAX_PERCENT: f64 = 1.0;
 
-/// A terminal. Ended on drop.
+/// A terminal in tmux. Closed on drop.
 struct Terminal(String);
 
 impl Terminal {
@@ -35,10 +35,10 @@ impl Terminal {
         let mut tmux = Command::new("tmux");
         tmux.args(["-L", &self.0]).args(arguments);
         tmux.env_remove("TMUX").env("LC_ALL", "C.UTF-8");
-        tmux.output().expect("tmux")
+        tmux.output().expect("cannot start tmux")
     }
 
-    /// The process id of what runs in it.
+    /// The process id of the program in the terminal.
     fn pid(&self) -> Option<u32> {
         let output = self.tmux(&["display-message", "-p", "#{pane_pid}"]);
         String::from_utf8(output.stdout).ok()?.trim().parse().ok()
@@ -58,14 +58,14 @@ impl Drop for Terminal {
 
 pub(crate) fn print(plan: &Plan, count: usize, bars: &mut Bars) {
     if Command::new("tmux").arg("-V").output().is_err() {
-        println!("\nNOTE: without tmux the terminal view is not measured");
+        println!("\nNOTE: the terminal view is not measured, because tmux is not installed");
         return;
     }
     let settings = ["PUBLISH_INTERVAL", "SYSTEM_INTERVAL", "DOCKER_INTERVAL"];
     let agent = Agent::start(plan, count, &settings.map(|name| (name, "1s")));
     let terminal = Terminal::start(plan, agent.port());
     thread::sleep(WARM_UP);
-    let pid = terminal.pid().expect("the view runs");
+    let pid = terminal.pid().expect("the view has ended");
     assert!(
         terminal.shows("s old") && (count == 0 || terminal.shows(&format!("Containers {count}"))),
         "the view does not show the host"
@@ -73,9 +73,9 @@ pub(crate) fn print(plan: &Plan, count: usize, bars: &mut Bars) {
     let load = Load::over(plan.window, || vec![pid]);
     let percent = load.per_minute(plan.window) / 60.0 * 100.0;
     println!(
-        "\nthe terminal view, 200 × 50, of a snapshot a second: {percent:.2} % of a core, {:.1} MiB",
+        "\nthe terminal view, 200 × 50, one snapshot per second: {percent:.2} % of a core, {:.1} MiB",
         rss_mib(&[pid])
     );
     let what = format!("CPU of the terminal view, {count} containers");
-    bars.at_most(&what, percent, MOST_PERCENT, "% of a core");
+    bars.at_most(&what, percent, MAX_PERCENT, "% of a core");
 }

@@ -1,4 +1,4 @@
-//! The other ways to watch containers: what the engine offers, called through bollard by a process of its own.
+//! Measures other ways to read containers: calls to the engine. A separate process makes these calls, with the library bollard.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -24,7 +24,7 @@ use crate::row::Row;
 
 /// The agent's default interval.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// For how long a way runs before it is measured: a whole round.
+/// The time that a way runs before the first window: one whole round.
 const WARM_UP: Duration = INTERVAL;
 
 pub(crate) struct Way {
@@ -39,27 +39,27 @@ pub(crate) const ALL: [Way; 8] = [
     },
     Way {
         name: "one-shot",
-        what: "one-shot stats, each 5 s, all at once",
+        what: "one-shot stats, every 5 s, for all at the same time",
     },
     Way {
         name: "two-sample",
-        what: "two-sample stats, each 5 s, all at once",
+        what: "two-sample stats, every 5 s, for all at the same time",
     },
     Way {
         name: "list",
-        what: "list, each 5 s",
+        what: "list, every 5 s",
     },
     Way {
         name: "inspect",
-        what: "inspect, each 5 s, all at once",
+        what: "inspect, every 5 s, for all at the same time",
     },
     Way {
         name: "logs-tail",
-        what: "logs tail=50, each 5 s, all at once",
+        what: "logs tail=50, every 5 s, for all at the same time",
     },
     Way {
         name: "logs-since",
-        what: "logs since the last round, each 5 s, all at once",
+        what: "logs since the previous round, every 5 s, for all at the same time",
     },
     Way {
         name: "logs-follow",
@@ -67,7 +67,7 @@ pub(crate) const ALL: [Way; 8] = [
     },
 ];
 
-/// A row for each way that is wanted. The containers must be running.
+/// A row for each wanted way. The containers must be running.
 pub(crate) fn measure(plan: &Plan, _running: &Containers) -> Vec<Row> {
     let wanted = ALL.iter().filter(|way| plan.has(way.name));
     wanted.map(|way| measure_one(plan, way)).collect()
@@ -78,7 +78,7 @@ fn measure_one(plan: &Plan, way: &Way) -> Row {
     command
         .args(["way", way.name, &label()])
         .stdout(Stdio::piped());
-    let mut process = Process::start(&mut command).expect("this program starts");
+    let mut process = Process::start(&mut command).expect("cannot start this program");
     let lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
     let rounds = Arc::<Mutex<Vec<f64>>>::default();
     let notes = Arc::clone(&rounds);
@@ -87,20 +87,21 @@ fn measure_one(plan: &Plan, way: &Way) -> Row {
             notes
                 .lock()
                 .unwrap()
-                .push(line.parse().expect("milliseconds"));
+                .push(line.parse().expect("expected a number of milliseconds"));
         }
     });
     thread::sleep(WARM_UP);
-    // The first round connects, too.
+    // The first round includes the connection, so it does not count.
     rounds.lock().unwrap().clear();
     let row = Row::measure(way.what, plan, || vec![process.pid()]);
-    assert!(!process.has_ended(), "{} ended by itself", way.name);
+    assert!(!process.has_ended(), "{} exited by itself", way.name);
     let rounds = rounds.lock().unwrap();
     let latency_ms = (!rounds.is_empty()).then(|| median(&rounds));
     Row { latency_ms, ..row }
 }
 
-/// The process that watches the containers of a label in one way, until it is ended. Prints how long each round took.
+/// Runs in the process that reads containers in one way. Reads all containers with this label until the process is killed. Prints
+/// the time of each round in ms.
 pub(crate) fn run(name: &str, label: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -123,7 +124,7 @@ pub(crate) fn run(name: &str, label: &str) {
             }
             polling => poll(&docker, polling, &ids).await,
         }
-        assert!(ids.is_empty(), "the containers have gone");
+        assert!(ids.is_empty(), "the containers have stopped");
         std::future::pending::<()>().await;
     });
 }
@@ -158,7 +159,7 @@ async fn poll(docker: &Docker, way: &str, ids: &[String]) {
                 let answers = join_all(ids.iter().map(|id| inspect(id))).await;
                 assert!(
                     answers.iter().all(Result::is_ok),
-                    "every container is there"
+                    "every container can be inspected"
                 );
             }
             "logs-tail" => {
@@ -177,7 +178,7 @@ async fn poll(docker: &Docker, way: &str, ids: &[String]) {
                 )
                 .await;
             }
-            unknown => panic!("there is no way {unknown}"),
+            unknown => panic!("unknown way {unknown}"),
         }
         since = now;
         println!("{}", started.elapsed().as_secs_f64() * 1000.0);
@@ -194,7 +195,9 @@ fn logs() -> LogsOptionsBuilder {
 /// Reads an answer to its end.
 async fn drain<T, E: std::fmt::Debug>(answer: impl Stream<Item = Result<T, E>>) {
     answer
-        .for_each(|part| async { drop(part.expect("the engine answers")) })
+        .for_each(|part| async {
+            drop(part.expect("the engine sent an error instead of an answer"));
+        })
         .await;
 }
 

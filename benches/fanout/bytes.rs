@@ -1,4 +1,4 @@
-//! What options save: bytes on the wire for a snapshot of many containers.
+//! Measures the bytes on the wire for a snapshot of many containers, with each combination of options.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The least that a fan-out can take: a bare tokio server without actors, options or accounts of who has got what, whose
-//! tasks, one a client, each write the same shared bytes when they are woken.
+//! The floor: the minimum cost of a fan-out. The floor is a bare tokio server without actors, options or totals per client. Each
+//! client has a task. At each tick, all tasks write the same shared bytes.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -22,13 +22,13 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::identity::Identity;
 use crate::line::Line;
 
-/// As the agent's.
+/// Number of connections that can wait until the server accepts them. The agent has the same limit.
 const BACKLOG: i32 = 4096;
 
-/// What it sends, and when.
+/// What the floor sends, and when.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Spec {
-    /// A recorded snapshot.
+    /// The file with a recorded snapshot.
     pub(crate) line: PathBuf,
     pub(crate) zstd: bool,
     pub(crate) tls: Option<Identity>,
@@ -36,7 +36,7 @@ pub(crate) struct Spec {
     pub(crate) first_tick: SystemTime,
 }
 
-/// Serves until it is ended; says on which port.
+/// Serves until the process is killed. Prints the address first.
 pub(crate) fn run(spec: &str) {
     crate::limits::raise_file_limit();
     let spec: Spec = serde_json::from_str(spec).unwrap();
@@ -65,8 +65,8 @@ async fn serve(spec: Spec) {
         }
     });
     loop {
-        let (stream, _) = listener.accept().await.expect("enough open files");
-        // One that is gone is no concern of the others'.
+        let (stream, _) = listener.accept().await.expect("cannot accept a connection");
+        // A client that disconnects does not affect the other clients.
         drop(tokio::spawn(greet(stream, tls.clone(), snapshots.clone())));
     }
 }
@@ -83,7 +83,7 @@ async fn greet(
     }
 }
 
-/// Reads a line, whatever it says, then writes each snapshot.
+/// Reads the client's first line without a check, and then writes each snapshot.
 async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     mut snapshots: watch::Receiver<Bytes>,

@@ -1,4 +1,4 @@
-//! All clients connect at once, as they do when what was between them and the agent is back.
+//! Measures clients that all connect at the same time, as they do after a network outage.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::server::Server;
 use crate::snapshots::Kind;
 use crate::way::Way;
 
-/// Rounds, of which medians are taken.
+/// The number of rounds. The result is their median.
 const ROUNDS: usize = 3;
-/// How long it may take, as a multiple of what it takes the floor.
-const MOST_OVER_FLOOR: f64 = 3.0;
+/// Limit of the agent's time, as a multiple of the floor's time.
+const MAX_OVER_FLOOR: f64 = 3.0;
 
 pub(crate) fn measure(plan: &Plan, kind: &Kind, bars: &mut Bars) {
     let clients = plan.most();
-    println!("\n## {clients} clients connect at once\n");
+    println!("\n## {clients} clients connect at the same time\n");
     let agents = |_| {
         time(
             &Server::agent(plan, kind, Way::Plain, plan.interval, &[]),
@@ -31,7 +31,7 @@ pub(crate) fn measure(plan: &Plan, kind: &Kind, bars: &mut Bars) {
             clients,
         )
     };
-    // By turns.
+    // The agent and the floor take turns.
     let rounds: Result<Vec<(f64, f64)>, String> = (0..ROUNDS)
         .map(|round| Ok((agents(round)?, floors(round)?)))
         .collect();
@@ -46,12 +46,13 @@ pub(crate) fn measure(plan: &Plan, kind: &Kind, bars: &mut Bars) {
             (f64::NAN, f64::NAN)
         }
     };
-    let what = format!("{clients} connect at once, until all have a snapshot, over the floor");
-    bars.at_most(&what, agent / floor, MOST_OVER_FLOOR, "×");
+    let what =
+        format!("{clients} connect at the same time, until all have a snapshot, over the floor");
+    bars.at_most(&what, agent / floor, MAX_OVER_FLOOR, "×");
 }
 
 fn time(server: &Server, clients: usize) -> Result<f64, String> {
-    // A server that is up.
+    // This measurement connects one client, so the server is ready afterwards.
     server.rss_kib_of_empty()?;
     let took: Duration = Crowd::gather(server.clients(clients))?.took;
     Ok(took.as_secs_f64())

@@ -1,4 +1,4 @@
-//! A certificate for agent and floor alike, which clients trust as it is.
+//! A self-signed certificate for the agent and the floor. The clients trust it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize};
 
-/// The files of a certificate for 127.0.0.1 and its key.
+/// The files of a certificate for 127.0.0.1 and of its key.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Identity {
     pub(crate) certificate: PathBuf,

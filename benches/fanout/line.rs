@@ -1,4 +1,4 @@
-//! A recorded snapshot whose time and number can be set: what the floor sends.
+//! Makes copies of a recorded snapshot, which the floor sends. Each copy has a new time and a new number.
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -9,29 +9,31 @@ use zstd::stream::raw::{Encoder, InBuffer, Operation, OutBuffer};
 
 const BEFORE_TIMESTAMP: &[u8] = b"{\"timestamp\":\"";
 const BEFORE_SEQ: &[u8] = b"\"seq\":";
-/// The first number: all are as long.
+/// The first sequence number. All numbers have the same length, so that the length of the snapshot does not change.
 const FIRST: u64 = 1_000_000_000;
 const DIGITS: usize = 10;
-/// As the agent's.
+/// The agent's compression level.
 const LEVEL: i32 = 1;
 
 pub(crate) struct Line {
     bytes: Vec<u8>,
-    /// None in a compressed one, where it cannot be set.
+    /// `None` in a compressed snapshot, where the time cannot be set.
     timestamp: Option<Range<usize>>,
     seq: Range<usize>,
     next: u64,
 }
 
 impl Line {
-    /// From one that was recorded, with its line feed.
+    /// Makes the line from a recorded snapshot with its line feed.
     pub(crate) fn of(recorded: &[u8], compressed: bool) -> Self {
-        let seq = memmem::rfind(recorded, BEFORE_SEQ).expect("a snapshot") + BEFORE_SEQ.len();
+        let seq =
+            memmem::rfind(recorded, BEFORE_SEQ).expect("expected a snapshot") + BEFORE_SEQ.len();
         let (head, tail) = recorded.split_at(seq);
         let digits = tail.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let tail = [FIRST.to_string().as_bytes(), &tail[digits..]].concat();
         let (head, timestamp) = if compressed {
-            // The last block holds the number and what follows it, as it is.
+            // The final block of the zstd frame is not compressed, so that the number can be replaced. The block holds the number
+            // and all text after the number.
             (
                 frame(
                     &head[..seq - BEFORE_SEQ.len()],
@@ -58,7 +60,7 @@ impl Line {
         }
     }
 
-    /// The next snapshot, composed now.
+    /// The next snapshot, with the current time.
     pub(crate) fn next(&mut self) -> Bytes {
         if let Some(range) = self.timestamp.clone() {
             let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
@@ -71,7 +73,7 @@ impl Line {
     }
 }
 
-/// A zstd frame up to its last block's content, of which only the length is known.
+/// A zstd frame up to the header of its final block. The caller must append the content of that block, which has `last` bytes.
 fn frame(content: &[u8], last: usize) -> Vec<u8> {
     let mut encoder = Encoder::new(LEVEL).unwrap();
     let mut frame = vec![0; zstd::zstd_safe::compress_bound(content.len()) + 64];

@@ -1,4 +1,4 @@
-//! A server with its crowd, measured over whole intervals.
+//! Measures a server with its clients over whole intervals.
 
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -6,30 +6,30 @@ use std::time::{Duration, SystemTime};
 use crate::crowd::{Crowd, Report, Spec};
 use crate::server::Server;
 
-/// The share of an interval before a tick in which nothing is under way any more.
+/// A window begins and ends one tenth of an interval before a tick. At that time no snapshot is on its way.
 const QUIET: u32 = 10;
 
-/// A server all of whose clients have had a snapshot. They leave before it ends.
+/// A server whose clients have all received a snapshot. On drop the clients end first, and then the server.
 pub(crate) struct Loaded {
     pub(crate) crowd: Crowd,
     pub(crate) server: Server,
     interval: Duration,
-    /// When one of its ticks was.
+    /// The time of one of the server's ticks.
     tick: SystemTime,
     empty_kib: f64,
 }
 
-/// What was measured of it over some intervals.
+/// The results of a window of some intervals.
 pub(crate) struct Window {
     pub(crate) report: Report,
     /// CPU seconds.
     pub(crate) cpu: f64,
-    /// How many snapshots should have been delivered.
+    /// The number of expected deliveries.
     pub(crate) expected: usize,
 }
 
 impl Loaded {
-    /// Gathers a crowd, the server's `clients`, for a server that has had none.
+    /// Starts the clients of a server that has had no clients before.
     pub(crate) fn gather(
         server: Server,
         clients: Spec,
@@ -46,18 +46,18 @@ impl Loaded {
         })
     }
 
-    /// For a server that does not say when it ticks.
+    /// Sets the time of a tick, for a server whose snapshots do not show when they were composed.
     pub(crate) fn ticking_at(self, tick: SystemTime) -> Self {
         Self { tick, ..self }
     }
 
-    /// When it will be half an interval after a tick of it, not before long.
+    /// A time in the near future that is half an interval after a tick.
     pub(crate) fn between_ticks(&self) -> SystemTime {
         SystemTime::now() + self.until_tick() + self.interval / 2
     }
 
     fn until_tick(&self) -> Duration {
-        // The tick that is known may be yet to come.
+        // The known tick can be in the future.
         let since = match SystemTime::now().duration_since(self.tick) {
             Ok(since) => since.as_secs_f64(),
             Err(ahead) => -ahead.duration().as_secs_f64(),
@@ -66,7 +66,7 @@ impl Loaded {
         Duration::from_secs_f64(interval - since.rem_euclid(interval))
     }
 
-    /// Waits until shortly before a tick: all that was sent before has long arrived.
+    /// Waits until shortly before a tick. All earlier snapshots have arrived by then.
     pub(crate) fn wait(&self) {
         let quiet = self.interval / QUIET;
         let left = self.until_tick();
@@ -76,19 +76,19 @@ impl Loaded {
         );
     }
 
-    /// Memory over that of the server without clients, for each of them, in KiB.
+    /// The growth of the server's memory per client, in KiB, compared with the server without clients.
     pub(crate) fn kib_per_client(&self) -> f64 {
         (self.server.rss_kib() - self.empty_kib) / self.crowd.spec.clients as f64
     }
 
-    /// Starts a window; yields what CPU the server had used until then.
+    /// Begins a window. Returns the server's CPU time until then.
     pub(crate) fn begin(&mut self) -> f64 {
         self.wait();
         self.crowd.forget();
         self.server.cpu()
     }
 
-    /// Ends a window of so many intervals.
+    /// Ends a window of this number of intervals.
     pub(crate) fn end(&mut self, cpu_before: f64, intervals: u32) -> Window {
         self.wait();
         let cpu = self.server.cpu() - cpu_before;
@@ -99,7 +99,7 @@ impl Loaded {
         }
     }
 
-    /// A window of so many intervals.
+    /// Measures a window of this number of intervals.
     pub(crate) fn window(&mut self, intervals: u32) -> Window {
         let before = self.begin();
         thread::sleep(self.interval * (intervals - 1) + self.interval / 2);
@@ -108,7 +108,7 @@ impl Loaded {
 }
 
 impl Window {
-    /// How many deliveries did not come on time, or not at all.
+    /// The number of deliveries that were late or did not come.
     pub(crate) fn late(&self) -> usize {
         self.expected.saturating_sub(self.report.on_time())
     }

@@ -1,6 +1,6 @@
-//! `logs: new` against a writer of numbered lines whose files rotate: each line comes once, in order, to a client that
-//! reads, to one that is slow now and then, and within each connection of one that is cut off again and again. What does
-//! not come is counted.
+//! Tests the option `logs: new` with a container that writes numbered log lines. The log files of the container rotate. Each log
+//! line must come once and in order, and each missing log line must be counted. There are three clients: a client that reads
+//! steadily, a client that pauses sometimes, and a client that reconnects every 25 s.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -18,14 +18,15 @@ use crate::plan::Plan;
 use crate::server::login;
 
 const OPTIONS: &str = r#"{"logs":"new","sections":["logs"]}"#;
-/// Fewer than the writer writes now and then between two readings, and than a slow client misses.
+/// `LOG_LINES`, the number of log lines that the agent stores. The largest burst is longer, and a slow client misses more log
+/// lines. So the agent must drop and count log lines.
 const LINES: &str = "1000";
-/// The room of a client's socket: little, so that a slow one is soon behind.
-const ROOM: usize = 4 * 1024;
-/// After so many snapshots a slow client reads nothing for so long.
+/// Size of a client's receive buffer in bytes. It is small, so that a slow client soon lags.
+const RECEIVE_BUFFER: usize = 4 * 1024;
+/// A slow client stops reading for `SLOW_FOR` after this number of snapshots.
 const SLOW_AFTER: u64 = 12;
 const SLOW_FOR: Duration = Duration::from_secs(8);
-/// How long a connection of the one lasts that is cut off.
+/// The client that reconnects closes each connection after this time.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(25);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,20 +36,20 @@ enum Habit {
     CutOff,
 }
 
-/// What one client has been sent.
+/// The totals of one client.
 #[derive(Default)]
 struct Tally {
     connections: u64,
     snapshots: u64,
     skipped: u64,
     lines: u64,
-    /// Lines that came again, or after a later one.
-    again: u64,
+    /// Log lines that came twice or out of order.
+    repeated: u64,
     missing: u64,
-    /// Lines that are missing and were not said to be.
-    unsaid: u64,
-    /// Lines that were said to be missing and are not.
-    said_too_many: u64,
+    /// Log lines that are missing and were not counted as dropped.
+    uncounted: u64,
+    /// Log lines that were counted as dropped and are not missing.
+    overcounted: u64,
 }
 
 #[derive(Deserialize)]
@@ -90,10 +91,14 @@ pub(crate) fn measure(plan: &Plan, bars: &mut Bars) {
             scope.spawn(move || Tally::of(address, name, habit, end))
         };
         let running = habits.map(|(_, habit)| follow(habit));
-        running.map(|client| client.join().expect("a tally"))
+        running.map(|client| {
+            client
+                .join()
+                .expect("the thread of the client has panicked")
+        })
     });
     println!(
-        "| client | connections | snapshots | skipped | lines | again | missing | not said | said too many |"
+        "| client | connections | snapshots | skipped | log lines | repeated | missing | not counted | counted too often |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
     for ((habit, _), tally) in habits.iter().zip(&tallies) {
@@ -102,25 +107,25 @@ pub(crate) fn measure(plan: &Plan, bars: &mut Bars) {
             snapshots,
             skipped,
             lines,
-            again,
+            repeated,
             missing,
-            unsaid,
-            said_too_many,
+            uncounted,
+            overcounted,
         } = tally;
         println!(
-            "| {habit} | {connections} | {snapshots} | {skipped} | {lines} | {again} | {missing} | {unsaid} | {said_too_many} |"
+            "| {habit} | {connections} | {snapshots} | {skipped} | {lines} | {repeated} | {missing} | {uncounted} | {overcounted} |"
         );
-        // Who has seen nothing has shown nothing.
+        // A client that has received no log line proves nothing. Its value is NaN, which misses the bar.
         let wrong = |count: u64| if *lines > 0 { count as f64 } else { f64::NAN };
         bars.at_most(
-            &format!("log lines sent again, {habit} client"),
-            wrong(*again),
+            &format!("repeated log lines, {habit} client"),
+            wrong(*repeated),
             0.0,
             "lines",
         );
         bars.at_most(
-            &format!("log lines missing without a word, {habit} client"),
-            wrong(*unsaid),
+            &format!("missing log lines that are not counted, {habit} client"),
+            wrong(*uncounted),
             0.0,
             "lines",
         );
@@ -128,7 +133,8 @@ pub(crate) fn measure(plan: &Plan, bars: &mut Bars) {
 }
 
 impl Writer {
-    /// About 200 lines a second in bursts, and now and then more at once than the agent keeps.
+    /// Starts a container that writes about 200 log lines a second, in bursts. Every tenth burst has more log lines than the
+    /// agent stores.
     fn start(name: &str) -> Self {
         let filler = "x".repeat(250);
         let script = format!(
@@ -158,7 +164,7 @@ impl Drop for Writer {
 }
 
 impl Tally {
-    /// Follows a container's log until the end.
+    /// Follows a container's log until `end`.
     fn of(address: SocketAddr, container: &str, habit: Habit, end: Instant) -> Self {
         let mut tally = Self::default();
         while Instant::now() < end {
@@ -172,18 +178,20 @@ impl Tally {
         tally
     }
 
-    /// One connection, in which the tail comes first and then each line once.
+    /// Reads over one connection. The tail comes first, then each new log line once.
     fn follow(&mut self, address: SocketAddr, container: &str, habit: Habit, until: Instant) {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-        socket.set_recv_buffer_size(ROOM).unwrap();
-        socket.connect(&address.into()).expect("the agent accepts");
+        socket.set_recv_buffer_size(RECEIVE_BUFFER).unwrap();
+        socket
+            .connect(&address.into())
+            .expect("the agent did not accept the connection");
         let mut stream = std::net::TcpStream::from(socket);
         stream.write_all(login(OPTIONS).as_bytes()).unwrap();
         let mut sequence = Sequence::default();
         let mut skipped = 0;
         for line in BufReader::new(stream).lines() {
-            let snapshot: Snapshot =
-                serde_json::from_str(&line.expect("the agent streams")).expect("a snapshot");
+            let snapshot: Snapshot = serde_json::from_str(&line.expect("no line from the agent"))
+                .expect("expected a snapshot");
             self.snapshots += 1;
             skipped = snapshot.agent.skipped;
             let lines = snapshot.logs.get(container).map_or(&[][..], Vec::as_slice);
@@ -197,40 +205,40 @@ impl Tally {
             }
         }
         self.skipped += skipped;
-        self.said_too_many += sequence.said;
+        self.overcounted += sequence.counted;
     }
 
     fn note(&mut self, sequence: &mut Sequence, lines: &[String], dropped: u64) {
-        sequence.said += dropped;
+        sequence.counted += dropped;
         for line in lines {
             // `TIMESTAMP NUMBER …`
             let number = line
                 .split(' ')
                 .nth(1)
                 .and_then(|number| number.parse().ok());
-            let number: u64 = number.expect("a numbered line");
+            let number: u64 = number.expect("expected a numbered log line");
             self.lines += 1;
             let missing = match sequence.last {
                 Some(last) if number <= last => {
-                    self.again += 1;
+                    self.repeated += 1;
                     continue;
                 }
                 Some(last) => number - last - 1,
                 None => 0,
             };
-            let said = missing.min(sequence.said);
+            let counted = missing.min(sequence.counted);
             self.missing += missing;
-            self.unsaid += missing - said;
-            sequence.said -= said;
+            self.uncounted += missing - counted;
+            sequence.counted -= counted;
             sequence.last = Some(number);
         }
     }
 }
 
-/// How far a connection has got.
+/// The state of one connection.
 #[derive(Default)]
 struct Sequence {
     last: Option<u64>,
-    /// Lines said to be missing that have not been found to be so.
-    said: u64,
+    /// Number of log lines that the agent counted as dropped. Log lines that are known to be missing are already subtracted.
+    counted: u64,
 }

@@ -1,39 +1,41 @@
-//! How snapshots reach ten thousand clients: `make bench-fanout`.
+//! The delivery of snapshots to ten thousand clients: `make bench-fanout`.
 //!
-//! The agent beside the [`floor`], a bare server that writes the same bytes to as many clients. Each has a [`crowd`] of
-//! clients, a process of its own that takes notes of what arrives. Its parts:
+//! The benchmark compares the agent with the [`floor`], a bare server that writes the same bytes to the same number of clients. A
+//! separate process runs the clients of each server and notes when each snapshot arrives ([`crowd`]). The benchmark has these
+//! parts:
 //!
 //! | part | |
 //! |---|---|
-//! | `rows` | CPU, spread and memory, for snapshots of 20 KB and, with an engine, 500 KB (to 1,000 clients); plain, zstd, TLS (to 2,000) |
-//! | `herd` | the most clients connect at once |
-//! | `sleepers` | a tenth of the most clients stop reading for a while |
-//! | `steady` | the most clients for minutes: all on time? |
-//! | `bytes` | what options save, with an engine |
-//! | `logs` | `logs: new` while files rotate and clients are slow or cut off, with an engine |
+//! | `rows` | CPU, spread and memory for snapshots of 20 KB and, with an engine, of 500 KB (up to 1,000 clients); plain, zstd,
+//! TLS (up to 2,000 clients) |
+//! | `herd` | the highest number of clients connect at the same time |
+//! | `sleepers` | a tenth of the highest number of clients stop reading for a while |
+//! | `steady` | the highest number of clients read for some minutes; each snapshot must be on time |
+//! | `bytes` | bytes on the wire for each combination of options, with an engine |
+//! | `logs` | `logs: new` while files rotate and clients are slow or reconnect, with an engine |
 //!
 //! | variable | default | |
 //! |---|---|---|
-//! | `BENCH_PARTS` | `all` | which parts |
+//! | `BENCH_PARTS` | `all` | the parts to run |
 //! | `BENCH_CLIENTS` | `100,1000,10000` | numbers of clients |
-//! | `BENCH_SECONDS` | `20` | the length of a row's window, at least 8 snapshots |
-//! | `BENCH_INTERVAL` | `5` | seconds between snapshots where one is too short, and in the other parts |
-//! | `BENCH_MINUTES` | `5` | for how long `steady` lasts |
-//! | `BENCH_ASLEEP` | `60` | for how many seconds `sleepers` do not read |
-//! | `BENCH_LOGS_MINUTES` | `10` | for how long `logs` lasts; `0` leaves it out |
-//! | `BENCH_CONTAINERS` | `50` | how many containers large snapshots show, 100 lines of each |
-//! | `BENCH_ENGINE` | `1` | `0` leaves out what needs containers |
-//! | `BENCH_STRICT` | `0` | `1`: a bar that is missed fails the run |
+//! | `BENCH_SECONDS` | `20` | length of a row's window in seconds; the window is longer if it would have fewer than 8 snapshots |
+//! | `BENCH_INTERVAL` | `5` | seconds between snapshots, except in rows for which one second suffices |
+//! | `BENCH_MINUTES` | `5` | duration of `steady` |
+//! | `BENCH_ASLEEP` | `60` | seconds during which the `sleepers` do not read |
+//! | `BENCH_LOGS_MINUTES` | `10` | duration of `logs`; `0` leaves it out |
+//! | `BENCH_CONTAINERS` | `50` | containers in large snapshots, with 100 log lines each |
+//! | `BENCH_ENGINE` | `1` | `0` leaves out the parts that need containers |
+//! | `BENCH_STRICT` | `0` | `1`: the run fails if a bar is missed |
 //! | `BENCH_AGENT` | | the agent's release binary, from a plain `cargo build --release` |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a benchmark prints, and fails by panicking"
+    reason = "a benchmark prints its results and panics on failure"
 )]
 
-#[allow(dead_code, reason = "each benchmark uses its part")]
+#[allow(dead_code, reason = "each benchmark uses only a part")]
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -65,7 +67,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        // Processes of their own, so that their CPU and memory are theirs alone.
+        // Each of these functions runs in a process of its own, so that its CPU time and memory can be measured separately.
         ["crowd", spec] => crowd::run(spec),
         ["floor", spec] => floor::run(spec),
         _ => bench(),
@@ -103,7 +105,7 @@ fn bench() {
     }
 }
 
-/// What is measured with small snapshots.
+/// Runs the parts with small snapshots.
 fn with_small(plan: &Plan, kind: &Kind, bars: &mut Bars) {
     if plan.has("rows") {
         rows::measure(plan, kind, false, bars);
@@ -120,10 +122,10 @@ fn with_small(plan: &Plan, kind: &Kind, bars: &mut Bars) {
 }
 
 fn print_host() {
-    let cores = std::thread::available_parallelism().expect("a number of cores");
+    let cores = std::thread::available_parallelism().expect("cannot find the number of cores");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     println!(
-        "# System Agent {}: how it fans out\n\n{cores} cores, Linux {}; clients in 127.0.0.0/8",
+        "# System Agent {}: fan-out\n\n{cores} cores, Linux {}; clients in 127.0.0.0/8",
         env!("CARGO_PKG_VERSION"),
         kernel.trim()
     );

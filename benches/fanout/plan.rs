@@ -1,4 +1,4 @@
-//! What is to be measured, from the environment; `main.rs` lists the variables.
+//! The plan of a run, from environment variables. `main.rs` lists the variables.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,18 +13,19 @@ use crate::limits::{backlog, raise_file_limit};
 use crate::way::Way;
 
 pub(crate) const PARTS: [&str; 6] = ["rows", "herd", "sleepers", "steady", "bytes", "logs"];
-/// The most clients with TLS, and with large snapshots.
-const MOST_TLS: usize = 2000;
-const MOST_LARGE: usize = 1000;
-/// About what a row takes beside its window, in seconds: two servers, two crowds.
+/// Maximum numbers of clients with TLS and with large snapshots.
+const MAX_TLS: usize = 2000;
+const MAX_LARGE: usize = 1000;
+/// Approximate time for a row in addition to its window, in seconds: two servers and their clients.
 const SECONDS_PER_ROW: f64 = 6.0;
-/// About what it takes to start and remove the containers, and until they are no longer young.
+/// Approximate time to start and remove the containers and to wait until they are no longer young, in seconds.
 const SECONDS_OF_CONTAINERS: f64 = 120.0;
-/// Open files of a server beside its clients.
+/// Number of files that a server opens in addition to the connections of its clients.
 const FILES_BESIDE_CLIENTS: u64 = 1700;
-/// The least snapshots in a window.
-const FEWEST: u32 = 8;
-/// As many bytes are sent within half a second on any machine.
+/// Minimum number of snapshots in a window.
+const MIN_SNAPSHOTS: u32 = 8;
+/// Limit on the bytes of one snapshot for all clients at an interval of one second. Any machine can send this number of bytes
+/// within half a second.
 const BYTES_PER_SECOND: usize = 100_000_000;
 
 pub(crate) struct Plan {
@@ -33,18 +34,18 @@ pub(crate) struct Plan {
     parts: Vec<String>,
     clients: Vec<usize>,
     window: Duration,
-    /// The time between snapshots of the parts that are not rows, and of rows that a second is too short for.
+    /// The interval of the parts other than `rows`, and of rows for which one second is too short.
     pub(crate) interval: Duration,
     pub(crate) steady: Duration,
     pub(crate) asleep: Duration,
     pub(crate) logs: Duration,
-    /// How many containers large snapshots show.
+    /// The number of containers in large snapshots.
     pub(crate) containers: usize,
-    /// Whether there are such snapshots, and logs.
+    /// Whether an engine answers. Large snapshots and logs need it.
     pub(crate) engine: bool,
     pub(crate) strict: bool,
     pub(crate) identity: Identity,
-    /// For files that are needed meanwhile.
+    /// A directory for temporary files.
     pub(crate) directory: TempDir,
 }
 
@@ -57,7 +58,7 @@ impl Plan {
         for part in &parts {
             assert!(
                 PARTS.contains(&part.as_str()),
-                "BENCH_PARTS: there is no {part}"
+                "BENCH_PARTS: unknown part {part}"
             );
         }
         let minutes = |name, default| {
@@ -88,16 +89,16 @@ impl Plan {
             && !(part == "logs" && self.logs.is_zero())
     }
 
-    /// The most clients.
+    /// The highest number of clients.
     pub(crate) fn most(&self) -> usize {
         self.clients.iter().copied().max().unwrap_or_default()
     }
 
-    /// The rows of small snapshots, or of large ones.
+    /// The rows for small or for large snapshots.
     pub(crate) fn rows(&self, large: bool) -> Vec<(Way, usize)> {
         let most = |way| match way {
-            _ if large => MOST_LARGE,
-            Way::Tls => MOST_TLS,
+            _ if large => MAX_LARGE,
+            Way::Tls => MAX_TLS,
             _ => usize::MAX,
         };
         let of_way = |way: Way| {
@@ -113,7 +114,8 @@ impl Plan {
         Way::ALL.into_iter().flat_map(of_way).collect()
     }
 
-    /// The time between two snapshots of so many bytes for so many: long enough to be done within half of it.
+    /// The interval for snapshots of this size and this number of clients. A snapshot reaches all clients within half of this
+    /// interval.
     pub(crate) fn interval_of_row(&self, bytes: usize, clients: usize) -> Duration {
         if bytes * clients > BYTES_PER_SECOND {
             self.interval
@@ -122,13 +124,13 @@ impl Plan {
         }
     }
 
-    /// How many snapshots a row's window has.
+    /// The number of snapshots in a row's window.
     pub(crate) fn snapshots_in_window(&self, interval: Duration) -> u32 {
         let fit = self.window.as_secs_f64() / interval.as_secs_f64();
-        (fit as u32).max(FEWEST)
+        (fit as u32).max(MIN_SNAPSHOTS)
     }
 
-    /// About how long it takes, in minutes.
+    /// The approximate time of the run, in minutes.
     fn minutes(&self) -> f64 {
         let row = |bytes: usize, (_, clients): &(Way, usize)| {
             let interval = self.interval_of_row(bytes, *clients);
@@ -171,13 +173,13 @@ impl Plan {
     }
 }
 
-/// The numbers of clients, as far as a process may open files for them.
+/// The wanted numbers of clients, limited by the number of files that a process can open.
 fn clients_within(files: u64) -> Vec<usize> {
     let most = usize::try_from(files.saturating_sub(FILES_BESIDE_CLIENTS)).unwrap_or(usize::MAX);
     let wanted = numbers("BENCH_CLIENTS", "100,1000,10000");
     if wanted.iter().any(|&clients| clients > most) {
         println!(
-            "NOTE: no more than {files} open files a process are allowed here, which is enough for {most} clients"
+            "NOTE: a process can open only {files} files on this host, which is enough for {most} clients"
         );
     }
     wanted
@@ -191,7 +193,7 @@ impl fmt::Display for Plan {
         let parts: Vec<&str> = PARTS.into_iter().filter(|part| self.has(part)).collect();
         writeln!(
             f,
-            "parts {}; {:?} clients; windows of {} s; steady for {:.1} min, asleep for {} s, logs for {:.1} min: about {:.0} \
+            "parts {}; {:?} clients; windows of {} s; steady for {:.1} min, asleep for {} s, logs for {:.1} min; about {:.0} \
              minutes",
             parts.join(", "),
             self.clients,
@@ -204,20 +206,20 @@ impl fmt::Display for Plan {
         if !self.engine {
             writeln!(
                 f,
-                "NOTE: without an engine there are no large snapshots, no bytes of containers and no logs"
+                "NOTE: there is no engine, so large snapshots and the parts bytes and logs are left out"
             )?;
         }
         if backlog() < 4096 {
             writeln!(
                 f,
-                "NOTE: net.core.somaxconn is {}: many that connect at once have to try again",
+                "NOTE: net.core.somaxconn is {}, so many clients that connect at the same time must retry",
                 backlog()
             )?;
         }
         write!(
             f,
-            "agent and floor tick by turns, half an interval apart, each with a crowd of its own; the crowds' CPU is not counted, \
-             but they share these cores with the servers, and a snapshot has arrived when the crowd has read it"
+            "agent and floor publish in turns, half an interval apart, each with its own client process; \
+             the CPU time of the clients is not counted, but the clients share the cores with the servers; a snapshot counts as arrived when the client has read it"
         )
     }
 }

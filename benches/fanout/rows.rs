@@ -1,4 +1,4 @@
-//! Agent and floor side by side: a row for each way and number of clients.
+//! Agent and floor in comparison: a row for each way and number of clients.
 
 use std::thread;
 
@@ -10,19 +10,20 @@ use crate::server::Server;
 use crate::snapshots::Kind;
 use crate::way::Way;
 
-/// What the agent may take, as a multiple of what the floor takes.
-const MOST_OVER_FLOOR: f64 = 1.3;
-/// Memory for a client, in KiB.
-const MOST_KIB: f64 = 6.0;
-const MOST_KIB_TLS: f64 = 40.0;
-/// From so many clients on memory is divided by enough of them to say what one takes.
-const CROWD: usize = 1000;
+/// Limit of the agent's CPU time and spread, as a multiple of the floor's values. The spread is [`Figures::spread_ms`].
+const MAX_OVER_FLOOR: f64 = 1.3;
+/// Limits of the agent's memory per client, in KiB.
+const MAX_KIB: f64 = 6.0;
+const MAX_KIB_TLS: f64 = 40.0;
+/// With at least this number of clients, the memory per client is exact enough for its bar.
+const MEMORY_BAR_FROM: usize = 1000;
 
-/// What delivering one snapshot takes, and what one client does.
+/// The cost of one delivered snapshot and of one client.
 struct Figures {
-    /// CPU microseconds for a delivered snapshot.
+    /// CPU microseconds per delivered snapshot.
     cpu_us: f64,
-    /// From the first client that has a snapshot to the last, in milliseconds: the median of all snapshots.
+    /// The time from the arrival of a snapshot at the first client to its arrival at the last client, in milliseconds. Median of
+    /// all snapshots.
     spread_ms: f64,
     kib_per_client: f64,
 }
@@ -30,7 +31,7 @@ struct Figures {
 pub(crate) fn measure(plan: &Plan, kind: &Kind, large: bool, bars: &mut Bars) {
     println!("\n## Snapshots of {}: agent / floor\n", kind.name());
     println!(
-        "| way | clients | interval s | CPU µs a snapshot | ratio | first to last ms | ratio | on time % | skipped | KiB a client |"
+        "| way | clients | interval s | CPU µs per snapshot | ratio | first to last client ms | ratio | on time % | skipped | KiB per client |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     for (way, clients) in plan.rows(large) {
@@ -39,7 +40,7 @@ pub(crate) fn measure(plan: &Plan, kind: &Kind, large: bool, bars: &mut Bars) {
             bars.at_most(
                 &format!("{}, {}, {clients} clients", kind.name(), way.name()),
                 f64::NAN,
-                MOST_OVER_FLOOR,
+                MAX_OVER_FLOOR,
                 "×",
             );
         }
@@ -82,27 +83,27 @@ fn row(plan: &Plan, kind: &Kind, way: Way, clients: usize, bars: &mut Bars) -> R
     let missing = floors.expected.saturating_sub(floors.report.deliveries());
     if missing > 0 {
         println!(
-            "\nNOTE: of the floor's snapshots {missing} came too late or not at all: measure with a longer BENCH_INTERVAL\n"
+            "\nNOTE: {missing} of the floor's snapshots came too late or not at all, so measure with a longer BENCH_INTERVAL\n"
         );
     }
     let of = format!("{}, {}, {clients} clients", kind.name(), way.name());
     bars.at_most(
         &format!("CPU per snapshot over the floor's, {of}"),
         cpu,
-        MOST_OVER_FLOOR,
+        MAX_OVER_FLOOR,
         "×",
     );
     bars.at_most(
         &format!("first to last client over the floor's, {of}"),
         spread,
-        MOST_OVER_FLOOR,
+        MAX_OVER_FLOOR,
         "×",
     );
-    if clients >= CROWD {
+    if clients >= MEMORY_BAR_FROM {
         let most = if way == Way::Tls {
-            MOST_KIB_TLS
+            MAX_KIB_TLS
         } else {
-            MOST_KIB
+            MAX_KIB
         };
         bars.at_most(
             &format!("memory per client, {of}"),

@@ -1,4 +1,4 @@
-//! The servers that are compared: the agent, and the floor that sends what was recorded of it.
+//! The two servers of the comparison: the agent, and the floor, which sends a recorded snapshot.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::process::Process;
 use crate::snapshots::Kind;
 use crate::way::Way;
 
-/// A server that runs. Ended on drop.
+/// A running server. Stopped on drop.
 pub(crate) struct Server {
     process: Process,
     address: SocketAddr,
@@ -27,7 +27,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The agent, which has not sent anything yet. Further settings go before those of the kind.
+    /// Starts the agent. The agent has not sent anything yet. If `settings` and the settings of `kind` both set a variable,
+    /// `kind` takes precedence.
     pub(crate) fn agent(
         plan: &Plan,
         kind: &Kind,
@@ -77,7 +78,7 @@ impl Server {
         command
             .args(["floor", &serde_json::to_string(&spec).unwrap()])
             .stdout(Stdio::piped());
-        let mut process = Process::start(&mut command).expect("this program starts");
+        let mut process = Process::start(&mut command).expect("cannot start this program");
         let mut address = String::new();
         let stdout = process.0.stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut address).unwrap();
@@ -86,13 +87,13 @@ impl Server {
             address: address
                 .trim()
                 .parse()
-                .expect("the floor says where it listens"),
+                .expect("the floor printed no valid address"),
             way,
             certificate: identity.map(|identity| identity.certificate.clone()),
         }
     }
 
-    /// What clients of it are.
+    /// The clients of this server.
     pub(crate) fn clients(&self, clients: usize) -> Spec {
         Spec {
             address: self.address,
@@ -107,28 +108,28 @@ impl Server {
         }
     }
 
-    /// Memory with as many clients as there are, in KiB.
+    /// The server's current memory, in KiB.
     pub(crate) fn rss_kib(&self) -> f64 {
         rss_mib(&[self.process.pid()]) * 1024.0
     }
 
-    /// Memory before any client stays: with one that has been served and has left.
+    /// The server's memory without clients, in KiB. One client connects and leaves first, so that one-time costs are included.
     pub(crate) fn rss_kib_of_empty(&self) -> Result<f64, String> {
         drop(Crowd::gather(self.clients(1))?);
         thread::sleep(Duration::from_millis(500));
         Ok(self.rss_kib())
     }
 
-    /// CPU time that all of its threads have used, user's and system's, in seconds. By its clock: /proc counts in
-    /// hundredths of a second.
+    /// CPU time of all threads in user and system mode, in seconds. The figure is from the clock of the process, because /proc
+    /// counts only in hundredths of a second.
     pub(crate) fn cpu(&self) -> f64 {
         let pid = Pid::from_raw(i32::try_from(self.process.pid()).unwrap());
-        let clock = ClockId::pid_cpu_clock_id(pid).expect("it runs");
-        Duration::from(clock.now().expect("it runs")).as_secs_f64()
+        let clock = ClockId::pid_cpu_clock_id(pid).expect("the process has ended");
+        Duration::from(clock.now().expect("the process has ended")).as_secs_f64()
     }
 }
 
-/// What a client sends that has wishes.
+/// The line that a client with these options sends.
 pub(crate) fn login(options: &str) -> String {
     format!("{KEY} {options}\n")
 }

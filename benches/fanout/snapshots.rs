@@ -1,4 +1,4 @@
-//! Real snapshots of two sizes: processes make the one, containers that log the other.
+//! Real snapshots of two sizes. Many processes make the small snapshot, and containers with logs make the large snapshot.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,45 +12,46 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::common::agent::{self, KEY, PATIENCE};
+use crate::common::agent::{self, KEY, TIMEOUT};
 use crate::common::engine::{remove_containers, start_containers};
 use crate::plan::Plan;
 use crate::process::Process;
 
-/// Enough processes for 20 KB.
+/// This number of processes makes a snapshot of 20 KB.
 const PROCESSES: usize = 120;
 const TOP_PROCESSES: &str = "95";
-/// With fifty containers, and about a hundred characters a line, enough for 500 KB.
+/// With fifty containers and about a hundred characters per log line, this makes a snapshot of 500 KB.
 const LINES: &str = "100";
-/// Until then the engine words the age of the youngest container anew each second, which the agent follows.
+/// Minimum age of a container that is measured. The status of a container younger than a minute shows seconds, so the agent
+/// requests the container list every second.
 const YOUNG: Duration = Duration::from_secs(70);
 
-/// What is measured is the fan-out: sources are read once, at the start.
+/// The benchmark measures the fan-out only, so the sources are read once, at the start.
 const ONCE: [(&str, &str); 3] = [
     ("SYSTEM_INTERVAL", "1h"),
     ("DOCKER_INTERVAL", "1h"),
     ("LOG_INTERVAL", "1h"),
 ];
 
-/// Snapshots of one size. What they show stays until they are dropped.
+/// Snapshots of one size. On drop, the processes or containers that the snapshots show end.
 pub(crate) struct Kind {
-    /// The agent's settings for them.
+    /// The agent's settings for snapshots of this size.
     pub(crate) settings: Vec<(&'static str, &'static str)>,
-    /// The file that holds one.
+    /// The file with a recorded snapshot.
     pub(crate) recorded: PathBuf,
-    /// How long that is.
+    /// The length of the recorded snapshot.
     pub(crate) bytes: usize,
     _shows: Shown,
 }
 
-/// What snapshots show.
+/// The content of the snapshots.
 enum Shown {
     Processes { _idle: Process },
     Containers,
 }
 
 impl Kind {
-    /// About 20 KB, of idle processes.
+    /// Snapshots of about 20 KB, with idle processes.
     pub(crate) fn small(plan: &Plan) -> Self {
         let settings = [
             ("DOCKER_ENABLED", "false"),
@@ -62,7 +63,7 @@ impl Kind {
         Self::record(plan, "small", &settings, shows)
     }
 
-    /// About 500 KB, of containers' logs.
+    /// Snapshots of about 500 KB, with the logs of containers.
     pub(crate) fn large(plan: &Plan) -> Self {
         eprintln!("starting {} containers", plan.containers);
         let shows = Shown::Containers;
@@ -106,7 +107,7 @@ impl Drop for Shown {
     }
 }
 
-/// Processes that sleep, all ended with the one that has started them.
+/// Idle processes. The processes end together with the shell that starts them.
 fn idle_processes() -> Process {
     let script = format!(
         "trap 'trap - TERM; kill 0' TERM; i=0; while [ $i -lt {PROCESSES} ]; do sleep 1d & i=$((i+1)); done; wait"
@@ -116,12 +117,13 @@ fn idle_processes() -> Process {
         .args(["-c", &script])
         .stdout(Stdio::null())
         .process_group(0);
-    let shell = Process::start(&mut shell).expect("sh starts");
+    let shell = Process::start(&mut shell).expect("cannot start sh");
     thread::sleep(Duration::from_secs(1));
     shell
 }
 
-/// Prints as a web server might, then nothing more: lines that repeat themselves as much as such lines do.
+/// A script that prints log lines like those of a web server and then waits. The printed lines compress about as well as real log
+/// lines.
 fn lines_of_a_server() -> String {
     let line = r#"printf "%s GET /api/v1/items/%d?page=%d status=%d bytes=%d ms=%d\n", "INFO", rand()*99999, rand()*50,
         200+int(rand()*3)*100, rand()*90000, rand()*400"#;
@@ -131,19 +133,19 @@ fn lines_of_a_server() -> String {
     )
 }
 
-/// A line of an agent that shows everything.
+/// The first complete snapshot of an agent.
 fn first_complete(plan: &Plan, settings: &[(&str, &str)], containers: usize) -> Vec<u8> {
     let (_process, mut stream) = agent::start(&plan.agent, settings);
     stream.write_all(format!("{KEY}\n").as_bytes()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut lines = BufReader::new(stream);
     let started = Instant::now();
     loop {
         let mut line = Vec::new();
         lines
             .read_until(b'\n', &mut line)
-            .expect("the agent streams");
-        let whole: Whole = serde_json::from_slice(&line).expect("a snapshot");
+            .expect("no line from the agent");
+        let whole: Whole = serde_json::from_slice(&line).expect("expected a snapshot");
         let logs = whole.logs.values().filter(|lines| !lines.is_empty());
         if whole.status == "ok"
             && whole.containers.len() >= containers
@@ -152,8 +154,8 @@ fn first_complete(plan: &Plan, settings: &[(&str, &str)], containers: usize) -> 
             return line;
         }
         assert!(
-            started.elapsed() < PATIENCE,
-            "not complete: {}, {} containers, {} logs",
+            started.elapsed() < TIMEOUT,
+            "the snapshot is not complete: status {}, {} containers, {} logs",
             whole.status,
             whole.containers.len(),
             whole.logs.len()

@@ -1,4 +1,4 @@
-//! The most clients for minutes: is every snapshot on time for each of them?
+//! Measures the highest number of clients for some minutes. Each snapshot must be on time for each client.
 
 use crate::common::bars::Bars;
 use crate::crowd::ON_TIME;
@@ -37,8 +37,8 @@ fn late_and_skipped(plan: &Plan, kind: &Kind) -> Result<(f64, f64), String> {
     let window = loaded.window(intervals);
     let report = &window.report;
     println!(
-        "{} of {} deliveries on time, in {} snapshots each {} s; the last client had its snapshot {:.0} ms after the tick \
-         at worst; {} skipped, {} clients lost; {:.2} CPU seconds a minute",
+        "{} of {} deliveries on time, {} snapshots, one every {} s; the last client had its snapshot at most {:.0} ms \
+         after the tick; {} skipped, {} clients lost; {:.2} CPU seconds per minute",
         report.on_time(),
         window.expected,
         report.snapshots.len(),

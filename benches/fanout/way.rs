@@ -1,6 +1,6 @@
-//! The ways in which snapshots travel.
+//! The encodings and transports of snapshots that are compared.
 
-/// How snapshots travel.
+/// The encoding or transport of snapshots.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Plain,

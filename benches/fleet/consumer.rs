@@ -1,4 +1,4 @@
-//! A consumer of everything: reads each snapshot whole, as a program that keeps them would.
+//! A consumer of all snapshots. The consumer decodes each snapshot, as a program that stores snapshots would.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -12,26 +12,26 @@ use tokio::runtime::Builder;
 
 use crate::hosts::answer;
 
-/// A snapshot that has been read this long after it was composed is late.
+/// A snapshot is late if it is read more than this time after it was composed.
 const LATE: Duration = Duration::from_secs(1);
-/// Snapshots that wait to be read; further ones are missed.
-const MOST_WAITING: usize = 8192;
+/// Maximum number of snapshots that wait to be read. The client misses further snapshots.
+const MAX_WAITING: usize = 8192;
 
-/// What has come since the last report.
+/// The totals since the previous report.
 #[derive(Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) messages: u64,
-    /// As they were sent, without subjects and headers.
+    /// Bytes of the messages as they were sent, without subjects and headers.
     pub(crate) bytes: u64,
     pub(crate) late: u64,
-    /// That did not arrive, by their numbers.
+    /// Number of snapshots that did not arrive. Gaps in the sequence numbers show them.
     pub(crate) missed: u64,
-    /// From being composed to being read, in milliseconds, the shortest first.
+    /// The times between composing and reading in milliseconds, sorted.
     pub(crate) delays: Vec<u32>,
 }
 
 impl Report {
-    /// The delay that so many of a hundred do not exceed, in milliseconds.
+    /// The delay in milliseconds that this percentage of the snapshots does not exceed.
     pub(crate) fn percentile(&self, percent: usize) -> u32 {
         let place = (self.delays.len() * percent / 100).min(self.delays.len().saturating_sub(1));
         self.delays.get(place).copied().unwrap_or(u32::MAX)
@@ -57,13 +57,16 @@ pub(crate) fn run(server: &str) {
 
 async fn consume(server: &str, report: &Mutex<Report>) {
     let options = ConnectOptions::new()
-        .subscription_capacity(MOST_WAITING)
+        .subscription_capacity(MAX_WAITING)
         .event_callback(|event| async move {
             if let Event::SlowConsumer(_) | Event::Disconnected = event {
                 eprintln!("the consumer: {event}");
             }
         });
-    let client = options.connect(server).await.expect("a server");
+    let client = options
+        .connect(server)
+        .await
+        .expect("cannot connect to the server");
     let mut snapshots = client.subscribe("agents.*.snapshot").await.unwrap();
     let mut newest: HashMap<String, u64> = HashMap::new();
     while let Some(message) = snapshots.next().await {

@@ -1,4 +1,4 @@
-//! The hosts: one process that publishes for all of them, and says what it has done for each line that it is sent.
+//! The simulated hosts. One process publishes the snapshots of all hosts, and answers each line on its input with a report.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use tokio::runtime::Builder;
 use crate::common::process::Process;
 use crate::simulator::{Counts, Host, Template};
 
-/// How many connect at once.
+/// Maximum number of hosts that connect at the same time.
 const AT_ONCE: usize = 50;
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -23,11 +23,11 @@ pub(crate) struct Spec {
     pub(crate) hosts: usize,
     pub(crate) interval: Duration,
     pub(crate) zstd: bool,
-    /// The file of a snapshot.
+    /// The file with a recorded snapshot.
     pub(crate) snapshot: PathBuf,
 }
 
-/// What they have done since the start.
+/// The totals of all hosts since the start.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) connected: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Report {
     pub(crate) late: u64,
 }
 
-/// What `run` runs in.
+/// A child process that runs the hosts or the consumer.
 pub(crate) struct Worker {
     process: Process,
     orders: ChildStdin,
@@ -44,14 +44,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// This program, told to be something else.
+    /// Starts this program again with arguments that make it a worker.
     pub(crate) fn start(what: &str, spec: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args([what, spec])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let mut process = Process::spawn(&mut command).expect("this program starts");
+        let mut process = Process::spawn(&mut command).expect("cannot start this program");
         let orders = process.0.stdin.take().unwrap();
         let answers = BufReader::new(process.0.stdout.take().unwrap());
         Self {
@@ -61,12 +61,12 @@ impl Worker {
         }
     }
 
-    /// What it says when it is asked.
+    /// Requests a report and returns it.
     pub(crate) fn report<T: DeserializeOwned>(&mut self) -> T {
-        writeln!(self.orders).expect("it runs");
+        writeln!(self.orders).expect("the worker has ended");
         let mut answer = String::new();
         self.answers.read_line(&mut answer).unwrap();
-        serde_json::from_str(&answer).unwrap_or_else(|_| panic!("it has ended: {answer}"))
+        serde_json::from_str(&answer).unwrap_or_else(|_| panic!("the worker has ended: {answer}"))
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -74,7 +74,7 @@ impl Worker {
     }
 }
 
-/// Answers each line on stdin, until there are no more.
+/// Answers each line on stdin with a report, until the input ends.
 pub(crate) fn answer<T: Serialize>(mut report: impl FnMut() -> T) {
     for _ in std::io::stdin().lock().lines().map_while(Result::ok) {
         println!("{}", serde_json::to_string(&report()).unwrap());
@@ -95,7 +95,7 @@ pub(crate) fn run(spec: &str) {
                 name: format!("host-{number:05}"),
                 template: Arc::clone(&template),
                 interval: spec.interval,
-                // Spread over an interval, as agents that were started at any time are.
+                // Each host waits for a random part of an interval, because real agents do not start at the same moment.
                 after: spec.interval.mul_f64(fastrand::f64()),
                 zstd: spec.zstd,
             };

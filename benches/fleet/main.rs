@@ -1,28 +1,28 @@
-//! A fleet by one NATS server: `make bench-fleet`.
+//! A fleet with one NATS server: `make bench-fleet`.
 //!
-//! Hosts that are simulated from a real snapshot of this one, each with a connection of its own, publish to a real nats-server,
-//! plain and as zstd. Beside the server, a consumer that decodes everything, and `system-agent watch --nats` in a terminal are
-//! measured; then how many hosts it takes until the server has used up a core, or snapshots are late.
+//! Simulated hosts publish copies of a real snapshot to a real nats-server, as JSON and as zstd. Each host has its own
+//! connection. The benchmark measures the server, a consumer that decodes all snapshots, and `system-agent watch --nats` in a
+//! terminal. After that, the benchmark raises the number of hosts until the server uses a whole core or snapshots are late.
 //!
 //! | variable | default | |
 //! |---|---|---|
-//! | `BENCH_HOSTS` | `500` | hosts |
+//! | `BENCH_HOSTS` | `500` | number of hosts |
 //! | `BENCH_INTERVAL` | `5` | seconds between two snapshots of a host |
-//! | `BENCH_SECONDS` | `20` | the length of a window |
-//! | `BENCH_CONTAINERS` | `10` | containers that a snapshot shows, where there is an engine |
-//! | `BENCH_STEPS` | `1000,2000,5000,10000` | numbers of hosts to go up to; empty: none |
-//! | `BENCH_STEP_SECONDS` | `10` | the length of their windows |
-//! | `BENCH_MINUTES` | `8` | after so long no further step is begun |
+//! | `BENCH_SECONDS` | `20` | length of a window |
+//! | `BENCH_CONTAINERS` | `10` | containers in a snapshot, if there is an engine |
+//! | `BENCH_STEPS` | `1000,2000,5000,10000` | numbers of hosts in the second part; empty: no second part |
+//! | `BENCH_STEP_SECONDS` | `10` | length of a window in the second part |
+//! | `BENCH_MINUTES` | `8` | no further step begins after this time |
 //! | `BENCH_AGENT` | | the agent's release binary, from a plain `cargo build --release` |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a benchmark prints, and fails by panicking"
+    reason = "a benchmark prints its results and panics on failure"
 )]
 
-#[allow(dead_code, reason = "each benchmark uses its part")]
+#[allow(dead_code, reason = "each benchmark uses only a part")]
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -44,7 +44,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        // Processes of their own, so that their CPU and memory are theirs alone.
+        // Each of these functions runs in a process of its own, so that its CPU time and memory can be measured separately.
         ["hosts", spec] => hosts::run(spec),
         ["consumer", server] => consumer::run(server),
         _ => bench(),
@@ -53,10 +53,10 @@ fn main() {
 
 fn bench() {
     process::clean_up_at_signals();
-    let cores = std::thread::available_parallelism().expect("a number of cores");
+    let cores = std::thread::available_parallelism().expect("cannot find the number of cores");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     println!(
-        "# System Agent {}: a fleet\n\n{cores} cores, Linux {}, {}; everything on this machine, by 127.0.0.1",
+        "# System Agent {}: a fleet\n\n{cores} cores, Linux {}, {}; all processes on this machine, over 127.0.0.1",
         env!("CARGO_PKG_VERSION"),
         kernel.trim(),
         server::version()

@@ -1,4 +1,4 @@
-//! What is to be measured, from the environment; `main.rs` lists the variables.
+//! The plan of a run, from environment variables. `main.rs` lists the variables.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::common::engine;
 use crate::common::variables::{number, numbers, text};
 
-/// Open files of a server beside its hosts' connections.
+/// Number of files that a server opens in addition to the connections of its hosts.
 const FILES_BESIDE_HOSTS: u64 = 200;
 
 pub(crate) struct Plan {
@@ -19,12 +19,12 @@ pub(crate) struct Plan {
     pub(crate) hosts: usize,
     pub(crate) interval: Duration,
     pub(crate) window: Duration,
-    /// How many containers snapshots show; none without an engine.
+    /// The number of containers in snapshots. 0 without an engine.
     pub(crate) containers: usize,
     pub(crate) steps: Vec<usize>,
     pub(crate) step_window: Duration,
     until: Instant,
-    /// For files that are needed meanwhile.
+    /// A directory for temporary files.
     pub(crate) directory: TempDir,
 }
 
@@ -32,21 +32,21 @@ impl Plan {
     pub(crate) fn from_env() -> Self {
         let count = |name, default| usize::try_from(number(name, default)).unwrap();
         let seconds = |name, default| Duration::from_secs(number(name, default).max(1));
-        let most = most_hosts();
+        let max = max_hosts();
         let steps = match text("BENCH_STEPS", "1000,2000,5000,10000").as_str() {
             "" => Vec::new(),
             steps => numbers("BENCH_STEPS", steps),
         };
         Self {
             agent: PathBuf::from(text("BENCH_AGENT", "target/release/system-agent")),
-            hosts: count("BENCH_HOSTS", "500").min(most),
+            hosts: count("BENCH_HOSTS", "500").min(max),
             interval: seconds("BENCH_INTERVAL", "5"),
             window: seconds("BENCH_SECONDS", "20"),
             containers: match engine::answers() {
                 true => count("BENCH_CONTAINERS", "10"),
                 false => 0,
             },
-            steps: steps.into_iter().filter(|step| *step <= most).collect(),
+            steps: steps.into_iter().filter(|step| *step <= max).collect(),
             step_window: seconds("BENCH_STEP_SECONDS", "10"),
             until: Instant::now()
                 + 60 * Duration::from_secs(number("BENCH_MINUTES", "8"))
@@ -61,8 +61,9 @@ impl Plan {
     }
 }
 
-/// As many as a process may have connections of; the processes that are started may have as many.
-fn most_hosts() -> usize {
+/// Raises the limit on open files, also for child processes. Returns the maximum number of hosts. Each host needs one open file
+/// for its connection.
+fn max_hosts() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -78,8 +79,8 @@ impl fmt::Display for Plan {
         let interval = self.interval.as_secs();
         write!(
             f,
-            "{} hosts, a snapshot every {interval} s, windows of {} s; up to {:?} hosts, windows of {} s; the hosts' own CPU is \
-             that of one process that simulates them all, each with a connection, and compresses for them",
+            "{} hosts, a snapshot every {interval} s, windows of {} s; then {:?} hosts, windows of {} s; the hosts' own CPU is \
+             the CPU of one process that simulates all hosts, with a connection for each, and compresses for them",
             self.hosts,
             self.window.as_secs(),
             self.steps,

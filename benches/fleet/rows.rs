@@ -1,4 +1,4 @@
-//! The tables.
+//! The tables of the report.
 
 use std::path::Path;
 use std::thread;
@@ -11,20 +11,20 @@ use crate::plan::Plan;
 use crate::server::Server;
 use crate::view::View;
 
-/// How long it may take a host, of many, to connect.
+/// Timeout to connect, per host.
 const CONNECTS_WITHIN: Duration = Duration::from_millis(20);
-/// So many of a hundred snapshots may be late.
-const MOST_LATE: f64 = 1.0;
+/// Limit of late snapshots, in percent.
+const MAX_LATE: f64 = 1.0;
 
-/// A fleet that publishes, and a server.
+/// A server, and a fleet that publishes to it.
 struct Fleet {
-    // First, so that it is ended before the server is.
+    // This is the first field, because fields are dropped in order. The hosts must end before the server.
     hosts: Worker,
     server: Server,
 }
 
 impl Fleet {
-    /// All are connected, and have published once.
+    /// Starts a fleet. All hosts are connected and have published once.
     fn start(plan: &Plan, snapshot: &Path, count: usize, zstd: bool) -> Self {
         let server = Server::start(plan);
         let spec = Spec {
@@ -36,9 +36,12 @@ impl Fleet {
         };
         let mut hosts = Worker::start("hosts", &serde_json::to_string(&spec).unwrap());
         let started = Instant::now();
-        let patience = Duration::from_secs(10) + CONNECTS_WITHIN * count as u32;
+        let timeout = Duration::from_secs(10) + CONNECTS_WITHIN * count as u32;
         while hosts.report::<hosts::Report>().connected < count as u64 {
-            assert!(started.elapsed() < patience, "not all hosts could connect");
+            assert!(
+                started.elapsed() < timeout,
+                "not all hosts could connect in time"
+            );
             thread::sleep(Duration::from_millis(100));
         }
         thread::sleep(plan.interval);
@@ -46,20 +49,20 @@ impl Fleet {
     }
 }
 
-/// What processes used in a window, in percent of a core and MiB.
+/// The use of processes in a window: CPU in percent of a core, memory in MiB.
 #[derive(Clone, Copy)]
 struct Used {
     cpu: f64,
     rss: f64,
 }
 
-/// What was measured of a fleet with a consumer.
+/// The results of a fleet with a consumer.
 struct Measured {
     server: Used,
     hosts: Used,
     consumer: Used,
     report: consumer::Report,
-    /// Of the hosts' side.
+    /// Snapshots that the hosts published late.
     late: u64,
     seconds: f64,
 }
@@ -113,10 +116,10 @@ impl Measured {
         );
     }
 
-    /// Whether it is as much as can be had.
+    /// Whether the server uses a whole core or too many snapshots are late or missing.
     fn is_full(&self) -> bool {
         let late = (self.report.late + self.late + self.report.missed) as f64;
-        self.server.cpu >= 100.0 || late > self.report.messages as f64 * MOST_LATE / 100.0
+        self.server.cpu >= 100.0 || late > self.report.messages as f64 * MAX_LATE / 100.0
     }
 }
 
@@ -129,7 +132,7 @@ fn head() {
 
 const WAYS: [(&str, bool); 2] = [("json", false), ("zstd", true)];
 
-/// The server, a consumer and the view, with as many hosts as were asked for.
+/// Measures the server, a consumer and the view with the planned number of hosts.
 pub(crate) fn fleet(plan: &Plan, snapshot: &Path) {
     println!("\n## {} hosts\n", plan.hosts);
     head();
@@ -142,11 +145,11 @@ pub(crate) fn fleet(plan: &Plan, snapshot: &Path) {
         }
     }
     if views.is_empty() {
-        println!("\nNOTE: without tmux the terminal view is not measured");
+        println!("\nNOTE: the terminal view is not measured, because tmux is not installed");
         return;
     }
     println!(
-        "\n`watch --nats`, 200 × 50, in percent of a core and MiB:\n\n| | the fleet | MiB | one host | MiB |\n|---|--:|--:|--:|--:|"
+        "\n`watch --nats`, 200 × 50, CPU in percent of a core, memory in MiB:\n\n| | the fleet | MiB | one host | MiB |\n|---|--:|--:|--:|--:|"
     );
     for (name, [all, one]) in views {
         println!(
@@ -156,7 +159,7 @@ pub(crate) fn fleet(plan: &Plan, snapshot: &Path) {
     }
 }
 
-/// The view of all hosts, and of one.
+/// Measures the view of all hosts, then the view of one host.
 fn view(plan: &Plan, fleet: &Fleet) -> [Used; 2] {
     let view = View::start(plan, &fleet.server.url());
     view.shows(&format!("{} hosts", plan.hosts));
@@ -174,17 +177,17 @@ fn view(plan: &Plan, fleet: &Fleet) -> [Used; 2] {
     [all, used()]
 }
 
-/// More and more hosts, until the server has used up a core, or snapshots are late.
+/// Raises the number of hosts until the server uses a whole core or snapshots are late.
 pub(crate) fn steps(plan: &Plan, snapshot: &Path) {
     if plan.steps.is_empty() {
         return;
     }
-    println!("\n## How many hosts a server takes here\n");
+    println!("\n## Number of hosts that a server on this machine can serve\n");
     head();
     for (name, zstd) in WAYS {
         for &count in &plan.steps {
             if !plan.has_time() {
-                println!("\nNOTE: there was no time for {count} hosts, {name} (BENCH_MINUTES)");
+                println!("\nNOTE: no time is left for {count} hosts, {name} (see BENCH_MINUTES)");
                 return;
             }
             let mut fleet = Fleet::start(plan, snapshot, count, zstd);

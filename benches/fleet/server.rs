@@ -1,4 +1,4 @@
-//! The server: Debian's nats-server, on the loopback, with nothing set that matters here but where it listens.
+//! Debian's nats-server on the loopback interface. The configuration of this server sets only the address.
 
 use std::fs;
 use std::net::TcpStream;
@@ -10,10 +10,10 @@ use crate::common::agent::free_port;
 use crate::common::process::Process;
 use crate::plan::Plan;
 
-/// How long it may take to listen.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout for the server to listen.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One that runs. Ended on drop.
+/// A running server. Stopped on drop.
 pub(crate) struct Server {
     process: Process,
     port: u16,
@@ -27,11 +27,11 @@ impl Server {
         let mut command = command();
         command.arg("--config").arg(configuration);
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let process =
-            Process::start(&mut command).expect("nats-server (Debian: nats-server) starts");
+        let process = Process::start(&mut command)
+            .expect("cannot start nats-server (Debian package nats-server)");
         let started = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(started.elapsed() < PATIENCE, "nats-server does not listen");
+            assert!(started.elapsed() < TIMEOUT, "nats-server does not listen");
             thread::sleep(Duration::from_millis(20));
         }
         Self { process, port }
@@ -46,18 +46,18 @@ impl Server {
     }
 }
 
-/// What it calls itself.
+/// The output of `nats-server --version`.
 pub(crate) fn version() -> String {
     let output = command()
         .arg("--version")
         .output()
-        .expect("nats-server (Debian: nats-server) starts");
+        .expect("cannot start nats-server (Debian package nats-server)");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 fn command() -> Command {
     let mut command = Command::new("nats-server");
-    // Daemons live in sbin, which is not on every user's PATH.
+    // Debian installs daemons in sbin, which is not on every user's PATH.
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin"));
     command

@@ -1,5 +1,5 @@
-//! Hosts that are none: a real agent's snapshots, published to NATS under other names. The benchmark has hundreds of them in a
-//! process of their own; tests have a few.
+//! Simulated hosts: they publish copies of a real agent's snapshot to NATS under other names. The benchmark runs hundreds of
+//! hosts in one process. Tests run a few hosts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,49 +10,52 @@ use async_nats::{Client, ConnectOptions, HeaderMap};
 use tokio::time::{Instant, sleep_until};
 use zstd::bulk::Compressor;
 
-/// A snapshot that leaves this much after it was due is late.
+/// A snapshot is late if the host publishes it more than this time after it was due.
 const LATE: Duration = Duration::from_millis(500);
-/// As an agent compresses.
+/// The agent's compression level.
 const LEVEL: i32 = 1;
-/// Room for what the server says: little.
+/// Size of the read buffer in bytes. It is small, because the server sends little to a host.
 const READ_BUFFER: u16 = 1024;
 
-/// A snapshot's line, in pieces.
+/// The JSON line of a snapshot, split into pieces.
 pub(crate) struct Template(Vec<Piece>);
 
 enum Piece {
-    /// What every host says at any time.
+    /// Text that is the same in all snapshots.
     Text(String),
-    /// When the snapshot was composed, and its figures read.
+    /// The time at which the snapshot was composed and its sources were read.
     Time,
     Name,
     Seq,
 }
 
 impl Template {
-    /// Of an agent's line, with or without its end.
+    /// Makes a template from an agent's JSON line, with or without its line feed.
     pub(crate) fn new(line: &str) -> Self {
         let line = line.trim_end();
-        // The agent's part comes last: names before it are the host's own.
-        let agent = line.rfind("\"agent\":{").expect("a snapshot's agent");
-        let mut cuts = Vec::new();
-        let mut cut = |from: usize, key: &str, end: char, piece: fn() -> Piece| {
+        // The section `agent` is the final section. `seq` is a field of that section, so the search for `seq` begins there.
+        let agent = line
+            .rfind("\"agent\":{")
+            .expect("the snapshot has no section agent");
+        let mut variable_parts = Vec::new();
+        let mut add_part = |from: usize, key: &str, end: char, piece: fn() -> Piece| {
             let begin = line[from..].find(key)? + from + key.len();
             let length = line[begin..].find(end)?;
-            cuts.push((begin, begin + length, piece()));
+            variable_parts.push((begin, begin + length, piece()));
             Some(begin)
         };
-        cut(0, "{\"timestamp\":\"", '"', || Piece::Time).expect("a snapshot's time");
-        cut(0, "\"host\":{\"hostname\":\"", '"', || Piece::Name).expect("a host's name");
-        cut(agent, "\"seq\":", ',', || Piece::Seq).expect("a snapshot's number");
+        add_part(0, "{\"timestamp\":\"", '"', || Piece::Time).expect("the snapshot has no time");
+        add_part(0, "\"host\":{\"hostname\":\"", '"', || Piece::Name)
+            .expect("the snapshot has no name of the host");
+        add_part(agent, "\"seq\":", ',', || Piece::Seq).expect("the snapshot has no number");
         let mut from = 0;
-        while let Some(next) = cut(from, "\"collected_at\":\"", '"', || Piece::Time) {
+        while let Some(next) = add_part(from, "\"collected_at\":\"", '"', || Piece::Time) {
             from = next;
         }
-        cuts.sort_by_key(|(begin, ..)| *begin);
+        variable_parts.sort_by_key(|(begin, ..)| *begin);
         let mut pieces = Vec::new();
         let mut done = 0;
-        for (begin, end, piece) in cuts {
+        for (begin, end, piece) in variable_parts {
             pieces.extend([Piece::Text(line[done..begin].to_owned()), piece]);
             done = end;
         }
@@ -60,7 +63,7 @@ impl Template {
         Self(pieces)
     }
 
-    /// The line of one host, at one time.
+    /// The JSON line of one host at one time.
     pub(crate) fn line(&self, name: &str, seq: u64, at: SystemTime) -> String {
         let at = humantime::format_rfc3339_millis(at).to_string();
         let seq = seq.to_string();
@@ -74,30 +77,30 @@ impl Template {
     }
 }
 
-/// What hosts have done.
+/// The totals of the hosts.
 #[derive(Default)]
 pub(crate) struct Counts {
-    /// Connections there have been.
+    /// The number of connections that were made.
     pub(crate) connected: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) late: AtomicU64,
 }
 
-/// One host.
+/// A simulated host.
 pub(crate) struct Host {
     pub(crate) server: String,
-    /// A name of letters, digits and `-`: its subject's token, too.
+    /// A name of letters, digits and `-`, so that it is also a valid token of the subject.
     pub(crate) name: String,
     pub(crate) template: Arc<Template>,
     pub(crate) interval: Duration,
-    /// When its first snapshot is due, after its start.
+    /// The time from the host's start to its first snapshot.
     pub(crate) after: Duration,
     pub(crate) zstd: bool,
 }
 
 impl Host {
-    /// Publishes until the task is aborted: over a connection of its own, as an agent does, and nothing while there is none.
+    /// Publishes over its own connection until the task is aborted. Publishes nothing while the connection is down.
     pub(crate) async fn publish(self, counts: Arc<Counts>) {
         let client = self.connect().await;
         counts.connected.fetch_add(1, Ordering::Relaxed);
@@ -127,13 +130,13 @@ impl Host {
                         client.publish(subject, line.into()).await
                     }
                 };
-                sent.expect("a client that is not closed");
+                sent.expect("the client is closed");
                 counts.sent.fetch_add(1, Ordering::Relaxed);
             }
             if due.elapsed() > LATE {
                 counts.late.fetch_add(1, Ordering::Relaxed);
             }
-            // One that is late does not catch up: the next has its time.
+            // A late snapshot does not shift the schedule. The next snapshot is due at its own time.
             due += self.interval;
         }
     }
@@ -144,7 +147,10 @@ impl Host {
             .read_buffer_capacity(READ_BUFFER)
             .client_capacity(4)
             .retry_on_initial_connect();
-        let client = options.connect(&self.server).await.expect("a URL");
+        let client = options
+            .connect(&self.server)
+            .await
+            .expect("the URL of the server is invalid");
         while client.connection_state() != State::Connected {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -1,4 +1,4 @@
-//! `system-agent watch --nats` in a terminal of tmux's.
+//! `system-agent watch --nats` in a terminal of tmux.
 
 use std::env;
 use std::process::{Command, Output};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::plan::Plan;
 
-/// How long it may take until all hosts are listed.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout until the view shows a text.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A terminal. Ended on drop.
+/// A terminal in tmux. Closed on drop.
 pub(crate) struct View(String);
 
 impl View {
@@ -24,23 +24,23 @@ impl View {
         view
     }
 
-    /// Whether there is a tmux.
+    /// Whether tmux is installed.
     pub(crate) fn is_possible() -> bool {
         Command::new("tmux").arg("-V").output().is_ok()
     }
 
-    /// The process id of what runs in it.
+    /// The process id of the program in the terminal.
     pub(crate) fn pid(&self) -> u32 {
         let output = self.tmux(&["display-message", "-p", "#{pane_pid}"]);
         let pid = String::from_utf8(output.stdout).unwrap();
-        pid.trim().parse().expect("the view runs")
+        pid.trim().parse().expect("the view has ended")
     }
 
     pub(crate) fn press(&self, key: &str) {
         self.tmux(&["send-keys", key]);
     }
 
-    /// Waits until this is seen.
+    /// Waits until the terminal shows this text.
     pub(crate) fn shows(&self, text: &str) {
         let started = Instant::now();
         loop {
@@ -49,7 +49,10 @@ impl View {
             if screen.contains(text) {
                 return;
             }
-            assert!(started.elapsed() < PATIENCE, "no {text:?} on\n{screen}");
+            assert!(
+                started.elapsed() < TIMEOUT,
+                "the terminal does not show {text:?}:\n{screen}"
+            );
             thread::sleep(Duration::from_millis(100));
         }
     }
@@ -58,7 +61,7 @@ impl View {
         let mut tmux = Command::new("tmux");
         tmux.args(["-L", &self.0]).args(arguments);
         tmux.env_remove("TMUX").env("LC_ALL", "C.UTF-8");
-        tmux.output().expect("tmux")
+        tmux.output().expect("cannot start tmux")
     }
 }
 

@@ -1,4 +1,4 @@
-//! The newest sample of each source → one snapshot.
+//! Composes one snapshot from the newest sample of each source.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use crate::messages::{DockerSample, LogSample, Reports, SystemSample};
 use crate::model::{AgentInfo, Snapshot, Sources, SystemMetrics, Timestamp};
 use crate::settings::CollectSettings;
 
-/// What is known of every source.
+/// The newest sample and the health of every source.
 #[derive(Debug, Clone)]
 pub struct NewestSamples {
-    /// The host.
+    /// The figures of the host.
     pub system: SourceState<SystemSample>,
-    /// The engine's containers.
+    /// The containers of the engine.
     pub docker: SourceState<DockerSample>,
-    /// The containers' logs.
+    /// The logs of the containers.
     pub logs: SourceState<LogSample>,
-    /// The agent's own sockets and certificate.
+    /// The figures of the agent's own sockets and certificate.
     pub reports: Arc<Reports>,
 }
 
 impl NewestSamples {
-    /// Nothing known yet, of the sources that the settings switch on.
+    /// Creates the state of every source, without samples. Sources that the settings switch off are disabled.
     #[must_use]
     pub fn for_settings(settings: &CollectSettings) -> Self {
         let docker = settings.docker.is_some();
@@ -43,7 +43,7 @@ impl NewestSamples {
         }
     }
 
-    /// Whether every source has answered at least once, well or not.
+    /// Whether every enabled source has finished at least one round. A failed round counts.
     pub(super) fn is_complete(&self) -> bool {
         self.system.has_answered() && self.docker.has_answered() && self.logs.has_answered()
     }
@@ -55,7 +55,8 @@ impl NewestSamples {
     }
 }
 
-/// The snapshot of what is known now. `skipped` is 0: each session adds its own.
+/// Composes a snapshot from the newest samples. The field `skipped` is 0, because each session writes the count of its own
+/// client.
 #[must_use]
 pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
     let mut sources = Sources {
@@ -82,7 +83,7 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
         docker_meta: docker.meta,
         logs: logs.unwrap_or_default(),
         logs_dropped: None,
-        // Each client has its own.
+        // The events are added later, because each client gets the events that are new for this client.
         events: Vec::new(),
         events_dropped: None,
         sources,
@@ -102,8 +103,11 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
     }
 }
 
-/// With the container at each veth's other end. It is known only here, whichever of the two was read first: the veth from
-/// the host, the container from the engine.
+/// Adds the names of containers to veth interfaces. A veth interface connects a container to the host, and gets the name of this
+/// container.
+///
+/// The source `system` reads veth interfaces, and the source `docker` reads containers. Therefore, only the aggregator can match
+/// a veth interface with its container. `namespaces` has the names of the containers by the numbers of their network namespaces.
 fn with_peers(
     mut system: Arc<SystemMetrics>,
     namespaces: &BTreeMap<i32, String>,
@@ -128,12 +132,13 @@ mod tests {
     use crate::model::{NetworkInterface, SystemMetrics};
 
     #[test]
-    fn a_veth_is_its_containers_by_the_namespace_of_its_other_end() {
+    fn a_veth_interface_gets_the_name_of_its_container() {
         let interface = |peer| NetworkInterface {
             peer,
             ..NetworkInterface::default()
         };
-        // Two of one container, one of another, one of none, and one that is no veth.
+        // The first container has two veth interfaces. A second container and an unknown container have one each. The fifth
+        // interface is no veth interface.
         let system = Arc::new(SystemMetrics {
             network: [Some(0), Some(3), Some(0), Some(9), None]
                 .map(interface)

@@ -1,4 +1,7 @@
-//! STAGE 2: the newest sample of each source → a complete snapshot → every output and session.
+//! Stage 2: the aggregator. The aggregator composes a snapshot every interval from the newest sample of each source, and delivers
+//! the snapshot to every session and output.
+//!
+//! A sample is the result of one round of a source. The aggregator itself reads no source and writes to no connection.
 
 mod merge;
 mod source;
@@ -26,44 +29,44 @@ use crate::published::Published;
 use crate::supervisor::Supervisor;
 use subscribers::Subscribers;
 
-/// How long the first snapshot waits for sources that have not answered yet. Docker 20.10 takes
-/// up to two seconds for a container's first statistics.
+/// Maximum time that the first snapshot waits for the first round of every source. Docker 20.10 needs up to two seconds for the
+/// first statistics of a container.
 const FIRST_SNAPSHOT_WITHIN: Duration = Duration::from_secs(3);
 
-/// Keeps the newest sample of each source, composes a snapshot every interval, encodes it once
-/// for all who ask for the same and hands it to every session.
+/// Composes a snapshot every interval from the newest sample of each source. Delivers the snapshot to every session and output.
 pub struct Aggregator {
     interval: Duration,
     newest: NewestSamples,
     seq: u64,
     /// The newest snapshot.
     published: Option<Arc<Published>>,
-    /// Each is handed every snapshot.
+    /// The outputs other than the socket. Each output gets every snapshot, unless the output's mailbox is full.
     outputs: Vec<Recipient<Publication>>,
-    /// How far the logs had been read when they were read last.
+    /// The positions in the logs after the newest round of the logs source.
     positions: Arc<Positions>,
-    /// What had happened to containers when the engine was asked last.
+    /// The container events up to the newest round of the docker source.
     events: Arc<Events>,
     subscribers: Subscribers,
     publishing: PublishState,
     supervisor: Supervisor,
 }
 
-/// How far the aggregator's life has come.
+/// Whether the aggregator publishes snapshots.
 enum PublishState {
-    /// No snapshot yet: sources are awaited.
+    /// There is no snapshot yet. The aggregator waits for the first round of every source.
     Awaiting,
-    /// A snapshot every interval.
+    /// The aggregator publishes a snapshot every interval.
     Ticking(SpawnHandle),
-    /// The agent is stopping; how long a session may take to close.
+    /// The agent is stopping. The value is the time that a session has to close its connection.
     Stopped(Duration),
 }
 
-/// The moment for the next snapshot.
+/// The message that the aggregator gets when the next snapshot is due.
 struct Tick;
 
 impl Aggregator {
-    /// An aggregator that publishes every `interval` what `newest` comes to hold, and tells the supervisor how that goes.
+    /// Creates an aggregator that publishes a snapshot of `newest` every `interval`. The aggregator reports its state to the
+    /// supervisor.
     #[must_use]
     pub fn new(interval: Duration, newest: NewestSamples, supervisor: Supervisor) -> Self {
         Self {
@@ -80,7 +83,7 @@ impl Aggregator {
         }
     }
 
-    /// Publishes the first snapshot, and from now on one every interval.
+    /// Publishes the first snapshot immediately, and then a snapshot every interval. Does nothing if this has already begun.
     fn begin(&mut self, ctx: &mut Context<Self>) {
         if !matches!(self.publishing, PublishState::Awaiting) {
             return;
@@ -96,16 +99,16 @@ impl Aggregator {
         let snapshot = compose(&self.newest, self.seq, self.subscribers.count());
         self.supervisor.status(|| snapshot.summary());
         let logs = self.newest_logs();
-        let told = self.events.end();
+        let already_published = self.events.end();
         if let Some(sample) = self.newest.docker.sample() {
             self.events = Arc::clone(&sample.events);
         }
-        let events = (Arc::clone(&self.events), told);
+        let events = (Arc::clone(&self.events), already_published);
         let published = Published::new(snapshot, logs, events, started, self.published.as_deref());
         let published = Arc::new(published);
-        // Before the outputs: one that encodes a line of its own would hold up all clients meanwhile.
+        // Sessions get the snapshot first, because an output that encodes its own JSON line would delay all clients.
         let delivered = self.subscribers.publish(&published);
-        // An output whose mailbox is full is handed a later snapshot.
+        // An output whose mailbox is full skips this snapshot and gets a later one.
         let publication = Publication::Published(Arc::clone(&published));
         self.outputs.retain(|output| {
             !matches!(
@@ -125,8 +128,10 @@ impl Aggregator {
         self.supervisor.ready();
     }
 
-    /// The newest logs. How far they had been read holds through an outage: what was sent before is
-    /// not new after it.
+    /// Returns the newest sample of the logs.
+    ///
+    /// If there is no sample, returns no log lines, and the positions of the previous sample. Log lines that were sent before the
+    /// outage then do not count as new after the outage.
     fn newest_logs(&mut self) -> LogSample {
         match self.newest.logs.sample() {
             Some(sample) => {
@@ -147,14 +152,15 @@ impl Aggregator {
     }
 }
 
-/// The model's types rule an error out; clients keep what they have.
+/// Logs an encoding error. Such an error is not expected, because all types of the model can be encoded. A session whose variant
+/// cannot be encoded gets no snapshot at this tick.
 fn note(encoded: io::Result<()>) {
     if let Err(error) = encoded {
         error!(%error, "snapshot not encoded");
     }
 }
 
-/// Ticks every `interval`, the first one an interval from now; a late tick is not made up for.
+/// Returns a stream that ticks every `interval`. The first tick comes after one interval. A missed tick is not repeated later.
 fn ticks(interval: Duration) -> impl stream::Stream<Item = Tick> {
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -170,7 +176,7 @@ impl Actor for Aggregator {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_later(FIRST_SNAPSHOT_WITHIN, Self::begin);
         if let Some(every) = self.supervisor.alive_every() {
-            // Where this actor hangs, or its thread, it says so no more.
+            // If this actor or its thread hangs, the keep-alive messages stop. systemd then restarts the agent.
             ctx.run_interval(every, |aggregator, _| aggregator.supervisor.alive());
         }
     }

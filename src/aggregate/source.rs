@@ -1,4 +1,4 @@
-//! What the aggregator knows of one source.
+//! The newest sample and the health of one source. The aggregator has such a state for each source.
 
 use std::time::{Duration, Instant};
 
@@ -7,29 +7,30 @@ use tracing::{info, warn};
 use crate::messages::Collected;
 use crate::model::{SourceHealth, SourceStatus, Timestamp};
 
-/// On top of three intervals: how long a source may be silent, or its last figures shown while
-/// it fails. Covers a round in which every deadline is hit.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Time that is added to three intervals of a source. If no round of the source ends within the sum, the source is failing.
+/// Figures that are older than the sum are removed. A round in which every call reaches its deadline ends within this time.
+const SILENCE_MARGIN: Duration = Duration::from_secs(15);
 
-/// The newest sample of one source, and how the source is doing.
+/// The newest sample of one source, and the health of the source.
 #[derive(Debug, Clone)]
 pub struct SourceState<T> {
     name: &'static str,
-    /// The time between its rounds as it was configured; none where the source is switched off.
+    /// The configured interval. None if the source is disabled.
     interval: Option<Duration>,
-    /// The time between its rounds where it is more than that.
+    /// The interval in use, if it is longer than the configured interval. None if the configured interval is in use.
     stretched: Option<Duration>,
     sample: Option<T>,
     collected_at: Option<Timestamp>,
     duration: Option<Duration>,
     error: Option<String>,
-    /// When the newest sample came, and when the last word of any kind.
+    /// The time at which the newest sample arrived.
     sampled: Option<Instant>,
-    heard: Option<Instant>,
+    /// The time at which the newest round ended, with or without a sample.
+    answered: Option<Instant>,
 }
 
 impl<T> SourceState<T> {
-    /// A source that is read every `interval`.
+    /// Creates the state of a source that is read every `interval`.
     #[must_use]
     pub fn enabled(name: &'static str, interval: Duration) -> Self {
         Self {
@@ -38,7 +39,7 @@ impl<T> SourceState<T> {
         }
     }
 
-    /// A source that is switched off.
+    /// Creates the state of a source that the settings switch off.
     #[must_use]
     pub fn disabled(name: &'static str) -> Self {
         Self {
@@ -50,22 +51,23 @@ impl<T> SourceState<T> {
             duration: None,
             error: None,
             sampled: None,
-            heard: None,
+            answered: None,
         }
     }
 
-    /// How long it may go without a word.
-    fn silence(&self) -> Option<Duration> {
+    /// Returns the maximum time between the ends of two rounds. After a longer time, the source is failing. Returns None if the
+    /// source is disabled.
+    fn max_silence(&self) -> Option<Duration> {
         let interval = self.stretched.or(self.interval)?;
-        Some(interval * 3 + PATIENCE)
+        Some(interval * 3 + SILENCE_MARGIN)
     }
 
-    /// Takes in what came of a round. Changes of health, and only those, go to the log.
+    /// Stores the result of a round. Logs a message only if the health or the interval of the source changes.
     pub fn update(&mut self, collected: Collected<T>) {
         let now = Instant::now();
         self.note_health(collected.error);
         self.note_pace(collected.stretched);
-        self.heard = Some(now);
+        self.answered = Some(now);
         self.duration = Some(collected.duration);
         if let Some(sample) = collected.sample {
             self.sample = Some(sample);
@@ -74,23 +76,24 @@ impl<T> SourceState<T> {
         }
     }
 
-    /// Takes note of a source that has gone silent, and drops figures that have grown too old to
-    /// be shown.
+    /// Marks the source as failing if no round has ended for too long. Removes the sample if it is too old.
     pub(super) fn note_silence(&mut self, now: Instant) {
-        let Some(patience) = self.silence() else {
+        let Some(max_silence) = self.max_silence() else {
             return;
         };
         let too_old = |moment: Option<Instant>| {
-            moment.is_some_and(|moment| now.saturating_duration_since(moment) > patience)
+            moment.is_some_and(|moment| now.saturating_duration_since(moment) > max_silence)
         };
         if too_old(self.sampled) {
             self.sample = None;
             self.sampled = None;
             self.collected_at = None;
         }
-        if too_old(self.heard) {
-            let seconds = patience.as_secs();
-            self.note_health(Some(format!("no word from it for more than {seconds} s")));
+        if too_old(self.answered) {
+            let seconds = max_silence.as_secs();
+            self.note_health(Some(format!(
+                "no round has ended for more than {seconds} s"
+            )));
         }
     }
 
@@ -108,27 +111,30 @@ impl<T> SourceState<T> {
             (None, Some(interval)) => warn!(
                 source = self.name,
                 ?interval,
-                "source stretched: its rounds take longer than half of its interval"
+                "source is read less often: its rounds take longer than half of its interval"
             ),
-            (Some(_), None) => info!(source = self.name, "source in time again"),
+            (Some(_), None) => info!(
+                source = self.name,
+                "source is read at its configured interval again"
+            ),
             _ => {}
         }
         self.stretched = stretched;
     }
 
-    /// The newest sample.
+    /// Returns the newest sample. Returns None if there is no sample, or if the sample was too old.
     pub(super) fn sample(&self) -> Option<&T> {
         self.sample.as_ref()
     }
 
-    /// Whether there is nothing to wait for before the first snapshot.
+    /// Whether the source has finished its first round. Also true if the source is disabled. A failed round counts.
     pub(super) fn has_answered(&self) -> bool {
-        self.interval.is_none() || self.heard.is_some()
+        self.interval.is_none() || self.answered.is_some()
     }
 
-    /// The source's account in the snapshot.
+    /// Returns the entry of the source in the field `sources` of the snapshot, without `via` and `via_reason`.
     pub(super) fn health(&self) -> SourceHealth {
-        let unanswered = || (!self.has_answered()).then(|| "no answer yet".to_owned());
+        let unanswered = || (!self.has_answered()).then(|| "no round has ended yet".to_owned());
         let error = self.error.clone().or_else(unanswered);
         SourceHealth {
             status: match (&self.interval, &error) {
@@ -157,7 +163,7 @@ fn milliseconds(duration: Duration) -> u64 {
 mod tests {
     use std::time::{Duration, Instant, SystemTime};
 
-    use super::{PATIENCE, SourceState};
+    use super::{SILENCE_MARGIN, SourceState};
     use crate::messages::Collected;
     use crate::model::SourceStatus;
 
@@ -177,7 +183,10 @@ mod tests {
     fn a_source_is_failing_until_it_answers() {
         let mut state = SourceState::enabled("test", INTERVAL);
         assert_eq!(state.health().status, SourceStatus::Failing);
-        assert_eq!(state.health().error.as_deref(), Some("no answer yet"));
+        assert_eq!(
+            state.health().error.as_deref(),
+            Some("no round has ended yet")
+        );
         state.update(round(Some(1), None));
         let health = state.health();
         assert_eq!((health.status, health.error), (SourceStatus::Ok, None));
@@ -185,17 +194,20 @@ mod tests {
     }
 
     #[test]
-    fn the_last_figures_stay_for_a_while_with_their_age() {
+    fn the_sample_of_a_failing_source_stays_for_a_limited_time() {
         let mut state = SourceState::enabled("test", INTERVAL);
         state.update(round(Some(1), None));
         let collected_at = state.health().collected_at;
-        state.update(round(None, Some("engine away")));
+        state.update(round(None, Some("engine does not answer")));
         state.note_silence(Instant::now() + INTERVAL);
         assert_eq!(state.sample(), Some(&1));
         assert_eq!(state.health().collected_at, collected_at);
-        assert_eq!(state.health().error.as_deref(), Some("engine away"));
+        assert_eq!(
+            state.health().error.as_deref(),
+            Some("engine does not answer")
+        );
 
-        state.note_silence(Instant::now() + INTERVAL * 3 + PATIENCE * 2);
+        state.note_silence(Instant::now() + INTERVAL * 3 + SILENCE_MARGIN * 2);
         assert_eq!(state.sample(), None);
         assert_eq!(state.health().collected_at, None);
     }
@@ -204,14 +216,14 @@ mod tests {
     fn a_silent_source_is_failing() {
         let mut state = SourceState::enabled("test", INTERVAL);
         state.update(round(Some(1), None));
-        state.note_silence(Instant::now() + INTERVAL * 3 + PATIENCE * 2);
+        state.note_silence(Instant::now() + INTERVAL * 3 + SILENCE_MARGIN * 2);
         assert_eq!(state.health().status, SourceStatus::Failing);
         state.update(round(Some(2), None));
         assert_eq!(state.health().status, SourceStatus::Ok);
     }
 
     #[test]
-    fn a_part_that_failed_does_not_hide_the_rest() {
+    fn a_round_that_failed_in_part_has_a_sample_and_an_error() {
         let mut state = SourceState::enabled("test", INTERVAL);
         state.update(round(Some(1), Some("statistics of /web: no answer")));
         assert_eq!(state.sample(), Some(&1));
@@ -219,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stretched_source_says_so_and_is_waited_for() {
+    fn a_source_with_a_longer_interval_shows_the_reason_and_can_be_silent_for_longer() {
         let mut state = SourceState::enabled("test", INTERVAL);
         state.update(round(Some(1), None));
         let health = state.health();
@@ -237,12 +249,12 @@ mod tests {
             health.interval_reason.as_deref(),
             Some("rounds take longer than half of the configured 5s")
         );
-        state.note_silence(Instant::now() + INTERVAL * 3 + PATIENCE * 2);
+        state.note_silence(Instant::now() + INTERVAL * 3 + SILENCE_MARGIN * 2);
         assert_eq!(state.health().status, SourceStatus::Ok);
     }
 
     #[test]
-    fn a_disabled_source_is_never_unwell() {
+    fn a_disabled_source_never_fails() {
         let mut state = SourceState::<u32>::disabled("test");
         state.note_silence(Instant::now() + INTERVAL * 1000);
         assert!(state.has_answered());

@@ -1,4 +1,6 @@
-//! Who is sent snapshots, and which.
+//! The sessions that get snapshots. Decides which session gets which snapshot, and in which variant.
+//!
+//! A stream position tells which events and log lines a session has received. Each snapshot has a stream position.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -11,32 +13,33 @@ use crate::messages::{CatchUp, ClientId, Delivery, Subscribe};
 use crate::model::{LogMode, Options, Section};
 use crate::published::{EncodedSnapshot, Published, StreamPosition};
 
-/// The most snapshots back that it is known what they have said. A session that was sent an
-/// older one last says so itself.
-pub(super) const MOST_HISTORY: usize = 64;
+/// Limit on the number of stored stream positions. If the previous snapshot of a session is older, the session requests the
+/// missing events and log lines with [`CatchUp`].
+pub(super) const MAX_HISTORY: usize = 64;
 
-/// All sessions, and what they may follow on.
+/// All sessions, and the stream positions of the newest snapshots.
 #[derive(Default)]
 pub(super) struct Subscribers {
     sessions: HashMap<ClientId, Session>,
-    /// Of the newest snapshots, oldest first: as many as a session's next one may follow on.
+    /// The stream positions of the newest snapshots, oldest first. The next snapshot of a session contains the events and log
+    /// lines after one of these positions.
     history: VecDeque<StreamPosition>,
 }
 
 struct Session {
     options: Options,
     deliveries: Recipient<Delivery>,
-    /// The first snapshot that it was sent; none before.
+    /// The number of the first snapshot that was delivered to this session. None before the first snapshot.
     first: Option<u64>,
 }
 
 impl Subscribers {
-    /// How many there are.
+    /// Returns the number of sessions.
     pub(super) fn count(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Takes in a session, and delivers the newest snapshot to it, if there is one.
+    /// Adds a session, and delivers the newest snapshot to it if there is one.
     pub(super) fn subscribe(
         &mut self,
         subscribe: Subscribe,
@@ -55,7 +58,7 @@ impl Subscribers {
         if let Some(newest) = newest {
             let snapshot = newest.line(options.variant, None, false)?;
             session.first = Some(newest.seq());
-            // A session's mailbox is empty when it subscribes.
+            // The mailbox of a new session is empty, so `deliver` fails only if the session has ended.
             if session.deliver(snapshot).is_err() {
                 return Ok(());
             }
@@ -68,8 +71,8 @@ impl Subscribers {
         self.sessions.remove(&client);
     }
 
-    /// Delivers a new snapshot to every session that it is meant for. A full mailbox means that
-    /// the session is behind: it will get a later snapshot instead.
+    /// Delivers a new snapshot to every session for which a snapshot is due. If the mailbox of a session is full, the session
+    /// lags. A session that lags skips this snapshot and gets a later snapshot.
     pub(super) fn publish(&mut self, newest: &Published) -> io::Result<()> {
         let Self { sessions, history } = self;
         let seq = newest.seq();
@@ -97,26 +100,27 @@ impl Subscribers {
             }
         });
         history.push_back(newest.since());
-        let surplus = history.len().saturating_sub(reach.min(MOST_HISTORY));
+        let surplus = history.len().saturating_sub(reach.min(MAX_HISTORY));
         history.drain(..surplus);
         failed
     }
 
-    /// Delivers the newest snapshot to a session that missed some.
+    /// Delivers the newest snapshot again to a session that lags. This time, the snapshot contains all events and log lines after
+    /// the session's previous snapshot.
     pub(super) fn catch_up(&mut self, behind: &CatchUp, newest: &Published) -> io::Result<()> {
         if let Some(session) = self.sessions.get(&behind.client) {
             let variant = session.options.variant;
             let since = Some(&behind.since);
             let snapshot = newest.line(variant, since, true)?;
-            // Past a full mailbox: a session asks once, and waits.
+            // `do_send` ignores the limit of the mailbox. This is safe, because a session sends one request and then waits.
             session.deliveries.do_send(Delivery::Snapshot(snapshot));
         }
         Ok(())
     }
 
-    /// Tells every session to end.
+    /// Sends the final delivery to every session.
     pub(super) fn end(&self, end: &Delivery) {
-        // Past a full mailbox, too: this is the last delivery.
+        // `do_send` ignores the limit of the mailbox, because every session must get its final delivery.
         for session in self.sessions.values() {
             session.deliveries.do_send(end.clone());
         }
@@ -124,7 +128,9 @@ impl Subscribers {
 }
 
 impl Session {
-    /// How many snapshots back the one is that its next one follows on.
+    /// Returns the number of stream positions that must be stored for this session. This number is the client's option `every`,
+    /// because the client gets only every n-th snapshot. Returns 0 if the client asked for neither events nor new log lines,
+    /// because its snapshots then need no stream position.
     fn reach(&self) -> usize {
         let Options { variant, every } = self.options;
         if variant.logs == LogMode::New || variant.sections.has(Section::Events) {
@@ -134,7 +140,7 @@ impl Session {
         }
     }
 
-    /// Fails where the session is gone.
+    /// Delivers a snapshot. Fails if the session has ended. Does not fail if the mailbox is full.
     fn deliver(&self, snapshot: Arc<EncodedSnapshot>) -> Result<(), ()> {
         match self.deliveries.try_send(Delivery::Snapshot(snapshot)) {
             Ok(()) | Err(SendError::Full(_)) => Ok(()),
@@ -143,7 +149,7 @@ impl Session {
     }
 }
 
-/// What a snapshot has said of the logs, or the oldest that is known of those after it.
+/// Returns the stream position of the snapshot `seq`. If that position is no longer stored, returns the oldest stored position.
 fn since(history: &VecDeque<StreamPosition>, seq: u64) -> Option<&StreamPosition> {
     let oldest = history.front()?;
     let at = seq.saturating_sub(oldest.seq);

@@ -6,7 +6,7 @@ use actix::{Actor, Addr, Context, Handler};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::subscribers::MOST_HISTORY;
+use super::subscribers::MAX_HISTORY;
 use super::{Aggregator, FIRST_SNAPSHOT_WITHIN, NewestSamples, SourceState};
 use crate::messages::{
     AddOutput, CatchUp, Collected, Delivery, Publication, StopPublishing, Subscribe, SystemSample,
@@ -18,7 +18,7 @@ use crate::supervisor::Supervisor;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// A session that takes notes: when a delivery came, and its number (none for the end).
+/// A fake session. Reports the time in seconds and the snapshot's number for each delivery. The final delivery has no number.
 struct Session(mpsc::UnboundedSender<(f64, Option<u64>)>, Instant);
 
 impl Actor for Session {
@@ -37,7 +37,7 @@ impl Handler<Delivery> for Session {
     }
 }
 
-/// An output that notes the number of each snapshot and how many clients that says there are; none for the end.
+/// A fake output. Reports the number of each snapshot and the number of clients in the snapshot. Reports None at the end.
 struct Output(mpsc::UnboundedSender<Option<(u64, u64)>>);
 
 impl Actor for Output {
@@ -111,14 +111,14 @@ async fn the_first_snapshot_goes_out_when_all_sources_have_answered() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     aggregator.do_send(sample());
     assert_eq!(next(&mut deliveries).await, (1.0, Some(1)));
-    // The next ones at the interval, whatever comes in between.
+    // More samples do not change the times of the next snapshots.
     aggregator.do_send(sample());
     assert_eq!(next(&mut deliveries).await, (6.0, Some(2)));
     assert_eq!(next(&mut deliveries).await, (11.0, Some(3)));
 }
 
 #[actix::test]
-async fn a_source_that_does_not_answer_delays_the_first_snapshot_only_so_long() {
+async fn a_source_that_does_not_answer_delays_the_first_snapshot_by_a_limited_time() {
     tokio::time::pause();
     let start = Instant::now();
     let aggregator = aggregator();
@@ -129,7 +129,7 @@ async fn a_source_that_does_not_answer_delays_the_first_snapshot_only_so_long() 
 }
 
 #[actix::test]
-async fn a_newcomer_gets_the_newest_at_once() {
+async fn a_new_client_gets_the_newest_snapshot_immediately() {
     tokio::time::pause();
     let start = Instant::now();
     let aggregator = aggregator();
@@ -144,7 +144,7 @@ async fn a_newcomer_gets_the_newest_at_once() {
 }
 
 #[actix::test]
-async fn an_output_is_handed_every_snapshot_and_is_no_client() {
+async fn an_output_gets_every_snapshot_and_does_not_count_as_a_client() {
     tokio::time::pause();
     let start = Instant::now();
     let aggregator = aggregator();
@@ -153,7 +153,7 @@ async fn an_output_is_handed_every_snapshot_and_is_no_client() {
     aggregator.do_send(sample());
     assert_eq!(early.recv().await, Some(Some((1, 1))));
     assert_eq!(next(&mut client).await.1, Some(1));
-    // One that comes later is handed the newest at once.
+    // An output that is added later gets the newest snapshot immediately.
     let mut late = output(&aggregator);
     for seq in [1, 2] {
         assert_eq!(late.recv().await, Some(Some((seq, 1))));
@@ -168,7 +168,7 @@ async fn an_output_is_handed_every_snapshot_and_is_no_client() {
 }
 
 #[actix::test]
-async fn stopping_ends_sessions_old_and_new() {
+async fn stopping_ends_present_and_later_sessions() {
     tokio::time::pause();
     let start = Instant::now();
     let aggregator = aggregator();
@@ -183,7 +183,7 @@ async fn stopping_ends_sessions_old_and_new() {
     assert!(early.try_recv().is_err() && late.try_recv().is_err());
 }
 
-/// A session that keeps what it is delivered.
+/// A fake session that passes each delivery to the test.
 struct Keep(mpsc::UnboundedSender<Delivery>);
 
 impl Actor for Keep {
@@ -213,12 +213,12 @@ fn keep(aggregator: &Addr<Aggregator>, client: u64, options: Options) -> Kept {
 async fn snapshot(kept: &mut Kept) -> Arc<EncodedSnapshot> {
     match kept.recv().await {
         Some(Delivery::Snapshot(snapshot)) => snapshot,
-        other => panic!("a snapshot was due, not {other:?}"),
+        other => panic!("expected a snapshot, got {other:?}"),
     }
 }
 
 #[actix::test]
-async fn all_sessions_share_one_encoding() {
+async fn sessions_with_the_same_options_share_one_encoded_variant() {
     let aggregator = aggregator();
     let [mut one, mut other] = [1, 2].map(|client| keep(&aggregator, client, Options::default()));
     aggregator.do_send(sample());
@@ -233,7 +233,8 @@ fn new_lines(every: u32) -> Options {
     options
 }
 
-/// The numbers of so many snapshots, each with that of the one that it follows on.
+/// Returns the numbers of the next `count` snapshots. With each number, returns the number of the snapshot after which the log
+/// lines begin.
 async fn followed(kept: &mut Kept, count: usize) -> Vec<(u64, Option<u64>)> {
     let mut followed = Vec::new();
     for _ in 0..count {
@@ -244,7 +245,7 @@ async fn followed(kept: &mut Kept, count: usize) -> Vec<(u64, Option<u64>)> {
 }
 
 #[actix::test]
-async fn new_lines_follow_on_the_snapshot_that_was_sent_before() {
+async fn new_log_lines_begin_after_the_previous_snapshot_of_the_session() {
     tokio::time::pause();
     let aggregator = aggregator();
     let mut first = keep(&aggregator, 1, new_lines(1));
@@ -254,7 +255,7 @@ async fn new_lines_follow_on_the_snapshot_that_was_sent_before() {
         followed(&mut first, 4).await,
         [(1, None), (2, Some(1)), (3, Some(2)), (4, Some(3))]
     );
-    // One that comes later, and reaches farther back than all before it.
+    // This session subscribes later, and gets only every fifth snapshot.
     let mut fifth = keep(&aggregator, 3, new_lines(5));
     assert_eq!(
         followed(&mut fifth, 3).await,
@@ -267,18 +268,18 @@ async fn new_lines_follow_on_the_snapshot_that_was_sent_before() {
 }
 
 #[actix::test]
-async fn who_was_sent_too_little_asks_and_is_sent_the_rest() {
+async fn a_session_that_asks_to_catch_up_gets_all_new_log_lines() {
     tokio::time::pause();
     let aggregator = aggregator();
     let mut kept = keep(&aggregator, 1, new_lines(100));
     aggregator.do_send(sample());
     let first = snapshot(&mut kept).await;
     assert_eq!((first.seq, first.follows), (1, None));
-    // So far back it is not known any more what a snapshot has said.
+    // The position of snapshot 1 is no longer stored, so the log lines begin after the oldest stored position.
     let late = snapshot(&mut kept).await;
     assert_eq!(
         (late.seq, late.follows),
-        (101, Some(101 - MOST_HISTORY as u64))
+        (101, Some(101 - MAX_HISTORY as u64))
     );
     aggregator.do_send(CatchUp {
         client: 1,
@@ -286,7 +287,7 @@ async fn who_was_sent_too_little_asks_and_is_sent_the_rest() {
     });
     let whole = snapshot(&mut kept).await;
     assert_eq!((whole.seq, whole.follows), (101, Some(1)));
-    // Others who ask for the same share it; who is unknown is sent nothing.
+    // The second request gets the same encoded variant. An unknown client gets nothing.
     for client in [1, 2] {
         aggregator.do_send(CatchUp {
             client,

@@ -1,4 +1,4 @@
-//! The components of an agent that is to run here.
+//! `system-agent check`: tries every component that an agent on this host would use. It connects to no running agent.
 
 use std::ffi::OsString;
 use std::time::{Instant, SystemTime};
@@ -11,8 +11,8 @@ use crate::collect::system::HostSource;
 use crate::messages::{Collected, DockerSample, LogSample, SystemSample};
 use crate::settings::{CollectSettings, DockerHost, Problem, Problems, Settings, Tls, Untimely};
 
-/// Tries configuration, host, engine, statistics, logs and TLS files, and prints one line each.
-/// Returns whether none failed.
+/// Tries the configuration, the host, the engine, container statistics, container logs and TLS files. Prints one line for each
+/// component. Returns true if no component failed.
 pub async fn components(
     vars: impl Iterator<Item = (OsString, OsString)>,
     print: impl Fn(&str),
@@ -37,19 +37,19 @@ pub async fn components(
                 "container stats",
                 "container logs",
             ] {
-                let why = Outcome::Skip("the configuration is wrong".to_owned());
+                let why = Outcome::Skip("the configuration has errors".to_owned());
                 report.line(component, Instant::now(), &why);
             }
         }
     }
-    // Loaded with the rest of the configuration.
+    // The TLS files were read together with the configuration, so the report shows the same duration for both.
     report.timed_line("TLS files", loading, &tls);
     report.passed()
 }
 
 fn configuration(problems: &[&Problem]) -> Outcome {
     if problems.is_empty() {
-        return Outcome::Pass("every variable is well-formed".to_owned());
+        return Outcome::Pass("every variable is valid".to_owned());
     }
     let all: Vec<_> = problems
         .iter()
@@ -62,11 +62,7 @@ fn tls_outcome(settings: &Settings) -> Outcome {
     let Some(files) = &settings.credential_sources.tls else {
         return Outcome::Skip("TLS_ENABLED is false".to_owned());
     };
-    let mut seen = format!(
-        "{} and {} belong together",
-        files.cert.display(),
-        files.key.display()
-    );
+    let mut seen = format!("{} and {} match", files.cert.display(), files.key.display());
     let validity = settings.credentials.tls.as_ref().and_then(Tls::validity);
     if let Some(validity) = validity {
         seen += &format!(", valid until {}", validity.end());
@@ -81,14 +77,14 @@ fn tls_outcome(settings: &Settings) -> Outcome {
 
 const TLS_FILES: [&str; 3] = ["TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE"];
 
-/// Problems with the files of TLS have a line of their own.
+/// Separates the problems of the TLS files from all other problems. The TLS files have their own line in the report.
 fn split_problems(problems: &Problems) -> (Outcome, Vec<&Problem>) {
     let (tls, others): (Vec<_>, Vec<_>) = problems
         .0
         .iter()
         .partition(|problem| TLS_FILES.contains(&problem.variable));
     let outcome = if tls.is_empty() {
-        Outcome::Skip("the configuration is wrong, nothing about TLS files".to_owned())
+        Outcome::Skip("the configuration has errors in other variables".to_owned())
     } else {
         configuration(&tls)
     };
@@ -151,7 +147,7 @@ async fn containers<P: Fn(&str)>(
     report.line("container logs", started, &outcome);
 }
 
-/// A part that failed counts: a check is there to find it.
+/// Returns the result of a round. A round that failed partly counts as failed, because the purpose of a check is to find errors.
 fn outcome<T>(collected: Collected<T>, seen: impl FnOnce(&T) -> String) -> Outcome {
     match (collected.error, collected.sample) {
         (Some(error), _) => Outcome::Fail(error),
@@ -187,7 +183,7 @@ fn stats_outcome(collected: Collected<DockerSample>) -> Outcome {
             .filter_map(|one| one.memory_usage)
             .sum();
         format!(
-            "{} running containers, together CPU {cpu:.1} %, memory {} MiB",
+            "{} running containers; sum of CPU {cpu:.1} %, sum of memory {} MiB",
             sample.containers.len(),
             memory >> 20
         )
@@ -197,6 +193,6 @@ fn stats_outcome(collected: Collected<DockerSample>) -> Outcome {
 fn logs_outcome(collected: Collected<LogSample>) -> Outcome {
     outcome(collected, |sample| {
         let lines: usize = sample.logs.values().map(|lines| lines.count()).sum();
-        format!("{lines} lines of {} containers", sample.logs.len())
+        format!("{lines} log lines of {} containers", sample.logs.len())
     })
 }

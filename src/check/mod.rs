@@ -1,4 +1,4 @@
-//! `system-agent check`: every component tried for real, one line each.
+//! `system-agent check`: tries every component and prints one line for each component.
 
 mod components;
 mod socket;
@@ -9,17 +9,17 @@ pub use socket::{Target, socket};
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// What came of trying a component.
+/// The result for one component.
 enum Outcome {
-    /// It works; what was seen.
+    /// The component works. The text says what the check found.
     Pass(String),
-    /// It does not; why.
+    /// The component does not work. The text is the reason.
     Fail(String),
-    /// It was not tried; why not.
+    /// The component was not tried. The text is the reason.
     Skip(String),
 }
 
-/// Prints a line per component and remembers whether one failed.
+/// Prints one line for each component, and remembers whether a component failed.
 struct Report<P> {
     print: P,
     failed: bool,
@@ -33,12 +33,12 @@ impl<P: Fn(&str)> Report<P> {
         }
     }
 
-    /// Reports what came of a trial that began at `started`.
+    /// Prints the result of a component whose check began at `started`.
     fn line(&mut self, component: &str, started: Instant, outcome: &Outcome) {
         self.timed_line(component, started.elapsed(), outcome);
     }
 
-    /// Reports what came of a trial that took as long as `took`.
+    /// Prints the result of a component whose check took the time `took`.
     fn timed_line(&mut self, component: &str, took: Duration, outcome: &Outcome) {
         let (verdict, seen): (_, &dyn Display) = match outcome {
             Outcome::Pass(seen) => ("PASS", seen),

@@ -1,4 +1,4 @@
-//! A running agent, seen from a client.
+//! `system-agent check socket`: tries a running agent as a client does.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,24 +12,24 @@ use crate::client::{Connector, Error, Identity, Snapshots, Trust};
 use crate::model::Snapshot;
 use crate::settings::{ApiKey, Settings};
 
-/// How long the agent may take beyond what its settings say.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How far the second snapshot may be from its time.
-const PUNCTUALITY: Duration = Duration::from_secs(1);
-/// As long as a key may be, and none that anybody has: it contains no visible character.
+/// The timeout for the agent's answer to a key.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A snapshot is on time if it comes at most this much earlier or later than the publish interval says.
+const TOLERANCE: Duration = Duration::from_secs(1);
+/// A key of valid length that no agent can have, because keys consist of visible characters.
 const WRONG_KEY: [u8; 32] = [0x01; 32];
 
-/// The agent that is tried.
+/// The agent to try.
 #[derive(Debug, Default)]
 pub struct Target {
-    /// Host and port; none: this host and `SOCKET_PORT`.
+    /// Host and port. None means `SOCKET_ADDRESS` (else 127.0.0.1) and `SOCKET_PORT`.
     pub address: Option<String>,
-    /// The PEM files of the certificate that it is shown and of its key, where it asks for one.
+    /// The PEM files of a client certificate and its key, for an agent that requires a client certificate.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// Tries a running agent: a wrong key is refused, the right one accepted, two snapshots arrive
-/// on time and are valid. Prints one line each; returns whether none failed.
+/// Checks that a running agent refuses a wrong key, accepts the right key, and sends valid snapshots on time. Prints one line
+/// for each check. Returns true if no check failed.
 pub async fn socket(settings: Settings, target: Target, print: impl Fn(&str)) -> bool {
     let mut report = Report::new(print);
     let started = Instant::now();
@@ -52,18 +52,22 @@ pub async fn socket(settings: Settings, target: Target, print: impl Fn(&str)) ->
         }
         Err(why) => {
             report.line("right key", started, &Outcome::Fail(why));
-            let why = Outcome::Skip("no first snapshot".to_owned());
+            let why = Outcome::Skip("no first snapshot came".to_owned());
             report.line("snapshots", Instant::now(), &why);
         }
     }
     report.passed()
 }
 
-/// With TLS it trusts exactly the certificate in `TLS_CERT_FILE`: whoever issued it, and whatever names are in it, it is the
-/// one that the agent should be showing.
+/// Prepares the client. With TLS, the client accepts only the certificate in `TLS_CERT_FILE`, because the agent must use that
+/// certificate. The issuer and the names of the certificate do not matter.
 fn connector(settings: &Settings, target: Target) -> Result<Connector, String> {
     let address = target.address.unwrap_or_else(|| default_address(settings));
-    let key: &ApiKey = settings.credentials.keys.first().ok_or("there is no key")?;
+    let key: &ApiKey = settings
+        .credentials
+        .keys
+        .first()
+        .ok_or("no API key is set")?;
     let connector = Connector::new(&address, key);
     let Some(tls) = &settings.credentials.tls else {
         return Ok(connector);
@@ -78,11 +82,14 @@ fn connector(settings: &Settings, target: Target) -> Result<Connector, String> {
     let files = settings.credential_sources.tls.as_ref();
     if identity.is_none() && files.is_some_and(|files| files.client_ca.is_some()) {
         return Err(
-            "the agent asks for a certificate (TLS_CLIENT_CA_FILE): give one with --cert and --key"
+            "the agent requires a client certificate (TLS_CLIENT_CA_FILE): give one with --cert and --key"
                 .to_owned(),
         );
     }
-    let shown = tls.chain.first().ok_or("TLS_CERT_FILE is empty")?;
+    let shown = tls
+        .chain
+        .first()
+        .ok_or("TLS_CERT_FILE contains no certificate")?;
     connector
         .tls(&Trust::Only(shown.clone()), identity.as_ref(), None)
         .map_err(|error| error.to_string())
@@ -111,14 +118,14 @@ async fn wrong_key(connector: &Connector) -> Result<String, String> {
         stream.flush().await?;
         stream.take(4096).read_to_end(&mut answer).await
     };
-    let read = timeout(PATIENCE, exchange).await;
+    let read = timeout(ANSWER_TIMEOUT, exchange).await;
     match (read, answer.as_slice()) {
         (Ok(Ok(_)), b"Unauthorized\n") => Ok("refused with `Unauthorized`".to_owned()),
-        (Err(_), []) => Err(late("the answer to a wrong key", PATIENCE)),
+        (Err(_), []) => Err(late("an answer to the wrong key", ANSWER_TIMEOUT)),
         (_, []) => Err(Error::Refused.to_string()),
-        (Ok(Ok(_)), _) => Err("answered with something other than `Unauthorized`".to_owned()),
-        (Ok(Err(why)), _) => Err(format!("accepted: {why}")),
-        (Err(_), _) => Err("accepted: a wrong key is answered, and not with the end".to_owned()),
+        (Ok(Ok(_)), _) => Err("the answer is not `Unauthorized`".to_owned()),
+        (Ok(Err(why)), _) => Err(format!("the connection broke after an answer: {why}")),
+        (Err(_), _) => Err("the agent answered and did not close the connection".to_owned()),
     }
 }
 
@@ -127,7 +134,7 @@ async fn right_key(connector: &Connector) -> Result<(String, Snapshots), String>
         .connect()
         .await
         .map_err(|error| error.to_string())?;
-    let snapshot = next(&mut snapshots, PATIENCE).await?;
+    let snapshot = next(&mut snapshots, ANSWER_TIMEOUT).await?;
     let seen = format!(
         "accepted, snapshot {} of agent {}",
         snapshot.agent.seq, snapshot.agent.version
@@ -135,18 +142,18 @@ async fn right_key(connector: &Connector) -> Result<(String, Snapshots), String>
     Ok((seen, snapshots))
 }
 
-/// The first came at once, at any point of the interval: the next tells nothing about timing,
-/// so the time between the second and the third is measured as well.
+/// Measures the time between the second and the third snapshot. The agent sends the first snapshot immediately after the key, at
+/// any point of the interval. So the time before the second snapshot can be shorter than the interval.
 async fn second_snapshot(settings: &Settings, snapshots: &mut Snapshots) -> Result<String, String> {
     let interval = settings.publish_interval;
-    next(snapshots, interval + PUNCTUALITY).await?;
+    next(snapshots, interval + TOLERANCE).await?;
     let second = Instant::now();
-    let third = next(snapshots, interval + PUNCTUALITY).await?;
+    let third = next(snapshots, interval + TOLERANCE).await?;
     let between = second.elapsed();
-    if between + PUNCTUALITY < interval {
+    if between + TOLERANCE < interval {
         return Err(format!(
-            "one came after {between:.1?} instead of {interval:?}: is PUBLISH_INTERVAL the \
-             agent's?"
+            "a snapshot came after {between:.1?} and not after {interval:?}: check that PUBLISH_INTERVAL here is the same as \
+             the agent's"
         ));
     }
     Ok(format!(
@@ -155,20 +162,20 @@ async fn second_snapshot(settings: &Settings, snapshots: &mut Snapshots) -> Resu
     ))
 }
 
-async fn next(snapshots: &mut Snapshots, patience: Duration) -> Result<Snapshot, String> {
-    match timeout(patience, snapshots.next()).await {
+async fn next(snapshots: &mut Snapshots, limit: Duration) -> Result<Snapshot, String> {
+    match timeout(limit, snapshots.next()).await {
         Ok(Ok(snapshot)) => Ok(snapshot),
         Ok(Err(Error::Unauthorized)) => {
-            Err("the key was refused: API_KEY is not the agent's".to_owned())
+            Err("the agent refused the key: API_KEY is not a key of this agent".to_owned())
         }
         Ok(Err(Error::Broken(why))) if why.kind() == io::ErrorKind::UnexpectedEof => {
-            Err("the connection was closed in the middle of a line".to_owned())
+            Err("the connection was closed in the middle of a snapshot".to_owned())
         }
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(late("a snapshot", patience)),
+        Err(_) => Err(late("a snapshot", limit)),
     }
 }
 
-fn late(what: &str, patience: Duration) -> String {
-    format!("{what} did not come within {patience:.1?}")
+fn late(what: &str, limit: Duration) -> String {
+    format!("{what} did not come within {limit:.1?}")
 }

@@ -1,4 +1,7 @@
-//! A client of agents: connects, shows a key, reads snapshots. What `watch` and `check socket` use, for programs in Rust.
+//! A client library for agents. The library connects, sends the key and the options, and reads snapshots. The commands `watch`
+//! and `check socket` use this library. Other programs in Rust can use it too.
+//!
+//! The library does not reconnect. After an error, the caller connects again, and uses [`Backoff`] for the pauses.
 //!
 //! ```no_run
 //! use system_agent::client::{Connector, Error};
@@ -11,7 +14,7 @@
 //! loop {
 //!     match snapshots.next().await {
 //!         Ok(snapshot) => println!("{} {}", snapshot.host.hostname, snapshot.system.cpu_percent[0]),
-//!         // Whoever wants to stay connects again, a little later each time: see `Backoff`.
+//!         // A long-running program connects again here, after a pause of `Backoff`.
 //!         Err(Error::Unauthorized) => return Err("wrong key".into()),
 //!         Err(error) => return Err(error.into()),
 //!     }
@@ -41,20 +44,21 @@ use zeroize::Zeroizing;
 use crate::model::{self, Snapshot};
 use crate::settings::ApiKey;
 
-/// The port that agents listen on unless they are told otherwise.
+/// The default port of agents (`SOCKET_PORT`).
 pub const PORT: u16 = 9000;
-/// How long each step may take until the key is sent.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest line that is read, in bytes: far above any real snapshot.
-const LONGEST_LINE: u64 = 256 * 1024 * 1024;
-/// Room for what the kernel has received, in bytes.
+/// Timeout of each step. The steps are the TCP connection, the TLS handshake, and sending the key.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum length of a JSON line, in bytes. Real snapshots are far smaller.
+const MAX_LINE: u64 = 256 * 1024 * 1024;
+/// The size of the read buffer, in bytes.
 const BUFFER: usize = 64 * 1024;
-/// A host that has vanished without a word is noticed after this time and four times the other; that a snapshot is late does
-/// not show it, as they may be an hour apart.
-const SILENT: Duration = Duration::from_secs(10);
-const ASKED_EVERY: Duration = Duration::from_secs(5);
+/// If the agent sends nothing for this time, TCP sends keep-alive probes. The connection breaks after four probes without an
+/// answer. A timeout for snapshots cannot replace the probes, because the publish interval of an agent can be an hour.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
+/// The pause between two keep-alive probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Why there are no snapshots, or no more.
+/// Why a client gets no snapshots, or no more snapshots.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The agent cannot be reached.
@@ -62,60 +66,62 @@ pub enum Error {
     Unreachable {
         /// Host and port.
         address: String,
-        /// What the operating system says.
+        /// The error of the operating system.
         why: io::Error,
     },
-    /// No TLS with the agent.
-    #[error("TLS with {address}: {why}")]
+    /// The TLS handshake with the agent failed.
+    #[error("TLS with {address} failed: {why}")]
     Tls {
         /// Host and port.
         address: String,
-        /// What went wrong: a certificate that is not trusted, a certificate that is asked for, no TLS on the other side.
+        /// The reason. Examples: the agent's certificate is not trusted, the agent requires a client certificate, or the agent
+        /// does not use TLS.
         why: io::Error,
     },
     /// The agent does not know the key.
-    #[error("the key was refused: it is not one of the agent's")]
+    #[error("the agent refused the API key")]
     Unauthorized,
-    /// The agent does not know an option, or its value.
+    /// The agent answered with an error, because an option is unknown or the value of an option is wrong.
     #[error("the agent answered: {0}")]
     Answered(String),
     /// The agent closed the connection before the first snapshot.
     #[error(
-        "the connection was closed without a word: is this address on the agent's WHITELISTED_CLIENTS, and TLS_ENABLED the \
-         agent's? Or have too many wrong keys come from it?"
+        "the agent closed the connection without an answer; possible reasons: the address of this client is not in \
+         WHITELISTED_CLIENTS, only one side uses TLS (TLS_ENABLED), or too many wrong keys came from this client's address"
     )]
     Refused,
-    /// The agent closed the connection after a snapshot: it has ended, or this client read too slowly.
+    /// The agent closed the connection after a snapshot: the agent stops, or this client read too slowly.
     #[error("the agent closed the connection")]
     Closed,
-    /// The agent accepts, and says nothing.
+    /// The agent accepted the connection and sent nothing.
     #[error(
-        "no snapshot within {0:?} of the key: is it an agent that listens there, and does it run?"
+        "no snapshot came within {0:?} after the key: check that an agent listens at this address"
     )]
     Silent(Duration),
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(#[from] io::Error),
-    /// What arrived is no snapshot.
+    /// The JSON line is not a valid snapshot.
     #[error("not a valid snapshot: {0}")]
     Invalid(#[from] serde_json::Error),
 }
 
-/// How an agent is reached. Connects as often as wanted.
+/// The address, key, options and TLS settings for one agent. One connector can open any number of connections.
 pub struct Connector {
     address: String,
-    /// The key and the options.
+    /// The key. Its memory is overwritten when the connector is dropped.
     key: Zeroizing<Vec<u8>>,
     options: String,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
-/// Anything that bytes go through both ways.
+/// A byte stream in both directions: TCP or TLS.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 impl Connector {
-    /// The agent at `HOST`, `HOST:PORT`, an IPv6 address, or one in brackets with a port; [`PORT`] where none is given.
+    /// Creates a connector for the agent at `address`: `HOST`, `HOST:PORT`, an IPv6 address, or an IPv6 address in brackets with
+    /// a port. The default port is [`PORT`].
     #[must_use]
     pub fn new(address: &str, key: &ApiKey) -> Self {
         Self {
@@ -126,18 +132,19 @@ impl Connector {
         }
     }
 
-    /// What to ask for after the key: a JSON object, as the README lists it.
+    /// Sets the options that are sent after the key: a JSON object. `docs/protocol.md` lists the options.
     #[must_use]
     pub fn options(mut self, options: &str) -> Self {
         options.clone_into(&mut self.options);
         self
     }
 
-    /// With TLS: whom to trust, and who this client is where the agent asks for a certificate. The agent's certificate must
-    /// have this name; that of the host that is connected to, where none is given.
+    /// Uses TLS. `trust` says which certificates of agents are accepted. `identity` is the client certificate, for agents that
+    /// require a client certificate. The agent's certificate must contain `name`. The default for `name` is the host of the
+    /// address.
     ///
     /// # Errors
-    /// Where certificate and key do not belong together, or the host cannot be named in a certificate.
+    /// Fails if the client certificate and its key do not match, or if the name is neither a host name nor an IP address.
     pub fn tls(
         mut self,
         trust: &Trust,
@@ -150,24 +157,25 @@ impl Connector {
         Ok(self)
     }
 
-    /// Host and port.
+    /// Returns the host and the port.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Connects and shows the key. Whether it was accepted the first snapshot tells.
+    /// Connects and sends the key. Does not wait for the agent's answer. If the key is wrong, [`Snapshots::next`] returns the
+    /// error.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// Fails if the agent cannot be reached, the TLS handshake fails, or the key cannot be sent. See [`Error`].
     pub async fn connect(&self) -> Result<Snapshots, Error> {
         self.connect_asking(&self.options).await
     }
 
-    /// The same, with other options this time.
+    /// Connects and sends the key, with `options` in place of the connector's own options.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// Fails if the agent cannot be reached, the TLS handshake fails, or the key cannot be sent. See [`Error`].
     pub async fn connect_asking(&self, options: &str) -> Result<Snapshots, Error> {
         let mut stream = self.open().await?;
         let mut line = Zeroizing::new(Vec::with_capacity(self.key.len() + options.len() + 2));
@@ -185,7 +193,7 @@ impl Connector {
         })
     }
 
-    /// A connection, with TLS where that is wanted, on which nothing has been said.
+    /// Opens a connection, with TLS if it is set. Sends no key.
     pub(crate) async fn open(&self) -> Result<Box<dyn Stream>, Error> {
         let address = &self.address;
         let unreachable = |why| Error::Unreachable {
@@ -196,8 +204,8 @@ impl Connector {
             .await
             .map_err(unreachable)?;
         let keepalive = TcpKeepalive::new()
-            .with_time(SILENT)
-            .with_interval(ASKED_EVERY)
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_INTERVAL)
             .with_retries(4);
         SockRef::from(&stream)
             .set_tcp_keepalive(&keepalive)
@@ -219,20 +227,21 @@ impl Connector {
 /// The snapshots of one connection.
 pub struct Snapshots {
     stream: BufReader<Box<dyn Stream>>,
-    /// Room for a line.
+    /// The JSON line that is being read.
     line: Vec<u8>,
-    /// Whether one has come.
+    /// Whether a snapshot has arrived on this connection.
     seen: bool,
 }
 
 impl Snapshots {
-    /// The next one. Not safe to be dropped half-way: what was read of a line by then is lost.
+    /// Reads the next snapshot. If the future is dropped before it completes, the part of the JSON line that was read is lost.
     ///
     /// # Errors
-    /// See [`Error`]; after one there are no more.
+    /// Fails if the agent refuses the client, if the connection ends, or if the JSON line is not a snapshot. See
+    /// [`Error`]. After an error, connect again.
     pub async fn next(&mut self) -> Result<Snapshot, Error> {
         self.line.clear();
-        let mut limited = (&mut self.stream).take(LONGEST_LINE);
+        let mut limited = (&mut self.stream).take(MAX_LINE);
         limited.read_until(b'\n', &mut self.line).await?;
         match self.line.as_slice() {
             b"Unauthorized\n" if !self.seen => Err(Error::Unauthorized),
@@ -254,7 +263,7 @@ impl Snapshots {
     }
 }
 
-/// What the agent says instead of a snapshot.
+/// The JSON line that the agent sends instead of snapshots if the options are wrong.
 #[derive(serde::Deserialize)]
 struct Answer {
     error: String,
@@ -267,10 +276,10 @@ async fn send(stream: &mut Box<dyn Stream>, line: &[u8]) -> io::Result<()> {
 
 async fn within<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let late = || {
-        let text = format!("no answer within {PATIENCE:?}");
+        let text = format!("no answer within {STEP_TIMEOUT:?}");
         io::Error::new(io::ErrorKind::TimedOut, text)
     };
-    timeout(PATIENCE, step).await.map_err(|_| late())?
+    timeout(STEP_TIMEOUT, step).await.map_err(|_| late())?
 }
 
 fn with_port(address: &str) -> String {
@@ -287,13 +296,13 @@ fn with_port(address: &str) -> String {
     }
 }
 
-/// The host of an address as [`Connector::new`] takes it, without port and brackets.
+/// Returns the host of an address, without port and brackets. Accepts the same forms of addresses as [`Connector::new`].
 #[must_use]
 pub fn host_name(address: &str) -> String {
     host(&with_port(address)).to_owned()
 }
 
-/// Without the port, and an IPv6 address without its brackets.
+/// Returns the host of an address that has a port, without port and brackets.
 fn host(address: &str) -> &str {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']')
@@ -304,7 +313,7 @@ mod tests {
     use super::{host, with_port};
 
     #[test]
-    fn addresses_have_a_port_and_a_host() {
+    fn an_address_without_a_port_gets_the_default_port() {
         for (given, full, bare) in [
             ("web-1", "web-1:9000", "web-1"),
             ("web-1:8000", "web-1:8000", "web-1"),

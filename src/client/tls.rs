@@ -1,4 +1,4 @@
-//! Whom a client trusts, and who it is.
+//! The TLS settings of a client: the certificates of agents that the client trusts, and the client's own certificate.
 
 use std::io;
 use std::path::Path;
@@ -20,52 +20,56 @@ use crate::settings::{
     IdentityProblem, Signatures, Trusted, certified, read_certificates, read_key,
 };
 
-/// What is wrong with the files that TLS is done with.
+/// An error in the TLS settings of a client.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// A file of authorities or of a client's certificate.
-    #[error("the certificates' file {0}; accepted: the path of a PEM file")]
+    /// The PEM file with the trusted authorities or with the client certificate cannot be used.
+    #[error("the certificate file {0}; accepted: the path of a PEM file")]
     Certificates(String),
-    /// A file of a client's key.
-    #[error("the private key's file {0}; accepted: the path of a PEM file")]
+    /// The PEM file with the private key of the client certificate cannot be used.
+    #[error("the private key file {0}; accepted: the path of a PEM file")]
     Key(String),
-    /// The system knows no authorities.
-    #[error("this system has no certificates of authorities: name a file of them")]
+    /// The operating system has no trusted certificate authorities.
+    #[error(
+        "this system trusts no certificate authorities; give a PEM file with trusted authorities"
+    )]
     NoAuthorities,
-    /// Authorities that cannot be used.
-    #[error("the certificates: {0}")]
+    /// The certificates of the authorities cannot be used.
+    #[error("the certificates cannot be used: {0}")]
     Unusable(#[from] TlsError),
-    /// A client's certificate and a key that cannot be used, or do not belong together.
+    /// The client certificate or its key cannot be used, or they do not match.
     #[error("{0}")]
     Identity(#[from] IdentityProblem),
-    /// What is connected to is neither a host's name nor an address.
-    #[error("no certificate could name this host; accepted: a host's name or an IP address")]
+    /// The name is neither a host name nor an IP address. No certificate can contain such a name.
+    #[error(
+        "the host is not a valid name for a certificate; accepted: a host name or an IP address"
+    )]
     Name,
 }
 
-/// Whose word counts for an agent's certificate.
+/// The certificates of agents that a client accepts.
 #[derive(Debug, Clone)]
 pub enum Trust {
-    /// That of these authorities. A certificate that is one of theirs is trusted as well, by whatever agent it is shown.
+    /// Accepts a certificate that one of these authorities has issued. Also accepts a certificate that is itself in this set.
     Authorities(Trusted),
-    /// Nobody's: it must be this one, whoever issued it and whatever it names.
+    /// Accepts only this certificate. Does not check its issuer, names and dates.
     Only(CertificateDer<'static>),
 }
 
 impl Trust {
-    /// The authorities in a PEM file.
+    /// Trusts the authorities in a PEM file.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// Fails if the file cannot be read, or if a certificate in it cannot be used.
     pub fn file(path: &Path) -> Result<Self, TrustError> {
         let certificates = read_certificates(path).map_err(TrustError::Certificates)?;
         Ok(Self::Authorities(Trusted::of(certificates)?))
     }
 
-    /// Those that this system trusts.
+    /// Trusts the authorities that this system trusts.
     ///
     /// # Errors
-    /// Where it knows none.
+    /// Fails if this system trusts no authorities.
     pub fn system() -> Result<Self, TrustError> {
         let trusted = Trusted::of_system(rustls_native_certs::load_native_certs().certs);
         if trusted.is_empty() {
@@ -102,17 +106,17 @@ impl Trust {
     }
 }
 
-/// A client's certificate and its key, for agents that ask for one.
+/// A client certificate and its key, for agents that require a client certificate.
 pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: Zeroizing<PrivateKeyDer<'static>>,
 }
 
 impl Identity {
-    /// From PEM files.
+    /// Reads the certificate and the key from PEM files.
     ///
     /// # Errors
-    /// What is wrong with which of them.
+    /// Fails if one of the files cannot be used. The error names that file and the reason.
     pub fn files(certificate: &Path, key: &Path) -> Result<Self, TrustError> {
         Ok(Self {
             chain: read_certificates(certificate).map_err(TrustError::Certificates)?,
@@ -121,7 +125,8 @@ impl Identity {
     }
 }
 
-/// A failed handshake's error, without rustls's introduction where it is what this crate itself says.
+/// Returns the error of a failed handshake. If the text comes from this crate's own verifier, removes the prefix that rustls
+/// adds to the text.
 pub(super) fn plain(error: io::Error) -> io::Error {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     match cause {
@@ -132,7 +137,7 @@ pub(super) fn plain(error: io::Error) -> io::Error {
     }
 }
 
-/// Takes one certificate for the agent's, and no other.
+/// Accepts exactly one certificate.
 #[derive(Debug)]
 struct Pinned {
     expected: CertificateDer<'static>,

@@ -1,16 +1,16 @@
-//! Reading that may block, on a thread of its own.
+//! Runs readings that can block the thread. Each reading runs on a separate thread.
 
 use std::time::{Duration, Instant};
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// How long a reading may take before its source counts as failing.
+/// Time after which a reading counts as failed.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How long one that took longer is waited for in later rounds.
-const ONCE_LATE: Duration = Duration::from_millis(100);
+/// Time that each later round waits for a reading that has missed its deadline.
+const LATE_WAIT: Duration = Duration::from_millis(100);
 
-/// What is kept between readings, and read with on a blocking thread, one reading at a time: one
-/// that hangs (a dead file system, say) makes its source fail, and blocks nothing else.
+/// Runs one reading at a time on a separate thread, and stores the state between readings. A reading can hang, for example
+/// because of a file system that does not answer. In that case, only its own source fails.
 pub(super) struct Blocking<S, R> {
     what: &'static str,
     deadline: Duration,
@@ -19,14 +19,14 @@ pub(super) struct Blocking<S, R> {
 
 enum State<S, R> {
     Idle(S),
-    /// Since when.
+    /// A reading runs. The time is the start of the reading.
     Busy(JoinHandle<(S, R)>, Instant),
-    /// The thread was cancelled, as the runtime ends.
+    /// The thread was cancelled, because the runtime stops.
     Lost,
 }
 
 impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
-    /// `what` is read with `state`.
+    /// Creates the first state. Each reading gets `state`. `what` is the name of the thing that is read, for error messages.
     pub(super) fn new(what: &'static str, state: S) -> Self {
         Self {
             what,
@@ -35,16 +35,16 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
         }
     }
 
-    /// With another deadline than that of sources as a whole.
+    /// Sets another deadline. The default is 5 s.
     pub(super) fn within(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
     }
 
-    /// Reads, within the deadline.
+    /// Runs `read` and waits until the deadline.
     ///
     /// # Errors
-    /// That it takes, or took, too long. One that still hangs is looked at again, rather than joined by
-    /// a second one.
+    /// Fails if the reading takes longer than the deadline. While a reading hangs, a later call also fails, and does not start a
+    /// second reading. When the reading has ended, the next call drops the result of that reading and fails.
     pub(super) async fn read(
         &mut self,
         read: impl FnOnce(&mut S) -> R + Send + 'static,
@@ -60,32 +60,35 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
             State::Busy(reading, _) => (reading, true),
             State::Lost => return Err(stopping()),
         };
-        let deadline = if late { ONCE_LATE } else { self.deadline };
+        let deadline = if late { LATE_WAIT } else { self.deadline };
         match tokio::time::timeout(deadline, &mut reading).await {
             Ok(Ok((state, outcome))) => {
                 self.state = State::Idle(state);
                 if late {
-                    return Err(format!("reading {} took too long to be of use", self.what));
+                    return Err(format!(
+                        "reading {} took too long: result dropped",
+                        self.what
+                    ));
                 }
                 Ok(outcome)
             }
             Ok(Err(cancelled)) => Err(cancelled.to_string()),
             Err(_) => {
-                // Later calls wait for a moment only, whenever it began.
+                // Later calls of `read` wait only briefly, so the start time does not matter here.
                 self.state = State::Busy(reading, Instant::now());
                 Err(self.hangs())
             }
         }
     }
 
-    /// As [`Blocking::read`], but waits for `patience` only. A reading that takes longer is not lost: the next
-    /// call yields its outcome instead of reading anew. None while it goes on.
+    /// Works like [`Blocking::read`], but waits only for the time `wait`. Returns none while the reading still runs. After that,
+    /// a later call returns the result of that reading and does not start a new reading.
     ///
     /// # Errors
-    /// It takes longer than the deadline.
+    /// Fails if the reading takes longer than the deadline.
     pub(super) async fn read_within(
         &mut self,
-        patience: Duration,
+        wait: Duration,
         read: impl FnOnce(&mut S) -> R + Send + 'static,
     ) -> Result<Option<R>, String> {
         let (mut reading, since) = match std::mem::replace(&mut self.state, State::Lost) {
@@ -99,12 +102,12 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
             State::Busy(reading, since) => (reading, since),
             State::Lost => return Err(stopping()),
         };
-        let patience = if since.elapsed() > self.deadline {
-            ONCE_LATE
+        let wait = if since.elapsed() > self.deadline {
+            LATE_WAIT
         } else {
-            patience
+            wait
         };
-        match tokio::time::timeout(patience, &mut reading).await {
+        match tokio::time::timeout(wait, &mut reading).await {
             Ok(Ok((state, outcome))) => {
                 self.state = State::Idle(state);
                 Ok(Some(outcome))
@@ -122,7 +125,7 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
 
     fn hangs(&self) -> String {
         format!(
-            "reading {} takes more than {} s: a file system may hang",
+            "reading {} takes more than {} s: possibly a file system hangs",
             self.what,
             self.deadline.as_secs()
         )
@@ -141,7 +144,7 @@ mod tests {
     use super::Blocking;
 
     #[actix::test]
-    async fn one_that_hangs_is_looked_at_again_and_its_late_outcome_dropped() {
+    async fn the_late_result_of_a_reading_that_hung_is_dropped() {
         let (release, hang) = mpsc::channel::<()>();
         let mut log = Blocking::new("a file", Vec::new());
         let hung = log
@@ -153,7 +156,7 @@ mod tests {
             .await;
         assert_eq!(
             hung.unwrap_err(),
-            "reading a file takes more than 5 s: a file system may hang"
+            "reading a file takes more than 5 s: possibly a file system hangs"
         );
         release.send(()).unwrap();
         let never = |log: &mut Vec<i32>| {
@@ -163,7 +166,7 @@ mod tests {
         let late = log.read(never).await;
         assert_eq!(
             late.unwrap_err(),
-            "reading a file took too long to be of use"
+            "reading a file took too long: result dropped"
         );
         let read = |log: &mut Vec<i32>| {
             log.push(2);
@@ -173,34 +176,34 @@ mod tests {
     }
 
     #[actix::test]
-    async fn one_that_is_slow_is_waited_for_in_turns_and_its_outcome_used() {
+    async fn a_later_call_returns_the_result_of_a_slow_reading() {
         let (release, slow) = mpsc::channel::<()>();
         let deadline = Duration::from_millis(300);
         let mut log = Blocking::new("a file", Vec::new()).within(deadline);
-        let patience = Duration::from_millis(10);
+        let wait = Duration::from_millis(10);
         let began = Instant::now();
         let slowly = move |log: &mut Vec<i32>| {
             let _ = slow.recv();
             log.push(1);
             log.len()
         };
-        assert_eq!(log.read_within(patience, slowly).await, Ok(None));
-        assert!(began.elapsed() < deadline, "it does not wait for it");
+        assert_eq!(log.read_within(wait, slowly).await, Ok(None));
+        assert!(began.elapsed() < deadline, "the call waited too long");
         let never = |log: &mut Vec<i32>| {
             log.push(9);
             log.len()
         };
         let hangs = loop {
-            match log.read_within(patience, never).await {
+            match log.read_within(wait, never).await {
                 Ok(none) => assert_eq!(none, None),
                 Err(error) => break error,
             }
         };
-        assert!(hangs.contains("a file system may hang"), "{hangs}");
+        assert!(hangs.contains("possibly a file system hangs"), "{hangs}");
         assert!(began.elapsed() >= deadline);
         release.send(()).unwrap();
         let outcome = loop {
-            if let Ok(Some(outcome)) = log.read_within(patience, never).await {
+            if let Ok(Some(outcome)) = log.read_within(wait, never).await {
                 break outcome;
             }
         };

@@ -1,8 +1,8 @@
-//! The causes of errors, which libraries often keep to themselves.
+//! Builds error messages that include the causes. Many libraries omit the cause in the message of an error.
 
 use std::error::Error;
 
-/// The text of an error and of all its causes, without repetitions.
+/// Returns the messages of an error and of all its causes, separated by `: `. Omits a cause that is already in the text.
 #[must_use]
 pub(super) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -1,5 +1,6 @@
-//! Network interfaces as rtnetlink(7) tells them: what each is, and which network namespace a veth's other end is in. No
-//! privilege is needed. Files in `/sys/class/net` say neither.
+//! Reads network interfaces from the kernel with rtnetlink(7). The result includes the kind of each interface, and the network
+//! namespace of the other end of a veth pair. Files in `/sys/class/net` do not contain these facts. No privilege is necessary.
+//! This module does not read the counters of traffic.
 
 use std::io;
 use std::mem::size_of;
@@ -11,7 +12,8 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
 };
 
-/// Of `linux/netlink.h`, `linux/rtnetlink.h`, `linux/if_link.h` and `linux/net_namespace.h`.
+/// The constants from here to `OPER_UP` are from `linux/netlink.h`, `linux/rtnetlink.h`, `linux/if_link.h`,
+/// `linux/net_namespace.h` and `linux/if.h`.
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
@@ -32,62 +34,64 @@ const IFLA_PARENT_DEV_NAME: u16 = 56;
 const IFLA_INFO_KIND: u16 = 1;
 const NETNSA_NSID: u16 = 1;
 const NETNSA_PID: u16 = 2;
-/// Counters are read elsewhere.
+/// Asks the kernel to omit the counters.
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
-/// An attribute's type without the bits that say how it is made.
+/// Mask of an attribute's type. It removes the flags for nested attributes and for byte order.
 const TYPE: u16 = 0x3fff;
 const IFF_UP: u32 = 1;
 const OPER_UNKNOWN: u8 = 0;
 const OPER_UP: u8 = 6;
-/// The longest part of an answer that the kernel sends.
-const ROOM: usize = 32 * 1024;
-/// How often a list is asked for that changes while it is read.
+/// Size of the buffer for one part of an answer, in bytes. The parts from the kernel are never larger.
+const BUFFER_SIZE: usize = 32 * 1024;
+/// Maximum number of requests for a list that changes while the agent reads it.
 const TRIES: usize = 3;
-/// Events that are taken out of the socket at once. It holds no more of them.
-const MOST_EVENTS: usize = 4096;
+/// Maximum number of events that one call takes from the socket. The socket has space for fewer events than this.
+const MAX_EVENTS: usize = 4096;
 
-/// One interface.
+/// A network interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct NetlinkInterface {
-    /// Not every name is UTF-8.
+    /// The name as bytes, because a name is not always valid UTF-8.
     pub(super) name: Vec<u8>,
-    /// Its number, which is its own for as long as it exists, whatever it is called.
+    /// The number of the interface. It stays the same when the interface is renamed.
     pub(super) index: u32,
-    /// `ARPHRD_…`.
+    /// The hardware type, one of the kernel's `ARPHRD_…` constants.
     pub(super) hardware: u16,
-    /// The driver's word for what it is (`veth`, `bridge`, `gre`); none of most devices.
+    /// The kind of the interface, from its driver (`veth`, `bridge`, `gre`). None for most devices.
     pub(super) kind: Option<String>,
-    /// Whether it is a device's.
+    /// Whether the interface belongs to a device.
     pub(super) device: bool,
-    /// Whether it has a link. Those that cannot tell (loopback, tunnels) are up when they are switched on.
+    /// Whether the interface has a link. Some interfaces cannot detect a link (loopback, tunnels). They count as up when they are
+    /// switched on.
     pub(super) up: bool,
-    /// The interface that it stands on, or its other end.
+    /// The number of the interface below this interface, or of the other end of a pair.
     pub(super) link: Option<u32>,
-    /// The namespace of that, by its number in this one; none where that is this one.
+    /// The network namespace of the interface in `link`, as a number in the agent's namespace. None if it is the agent's
+    /// namespace.
     pub(super) namespace: Option<i32>,
 }
 
-/// Tells when interfaces have changed.
+/// Reports that interfaces have changed.
 pub(super) struct Changes(OwnedFd);
 
 impl Changes {
-    /// From now on.
+    /// Starts to listen for changes. Fails if netlink is not allowed.
     pub(super) fn follow() -> io::Result<Self> {
         let socket = socket()?;
         bind(&socket, &SocketAddrNetlink::new(0, RTMGRP_LINK))?;
         Ok(Self(socket))
     }
 
-    /// Whether there were any since this was asked last.
+    /// Whether an interface has changed after the previous call.
     pub(super) fn any(&self) -> bool {
         let mut room = [0; 16];
         let mut any = false;
-        for _ in 0..MOST_EVENTS {
+        for _ in 0..MAX_EVENTS {
             match retry_on_intr(|| recv(&self.0, &mut room[..], RecvFlags::DONTWAIT)) {
-                // What it says matters less than that it says something.
+                // The content does not matter, because any event means a change.
                 Ok(_) => any = true,
                 Err(Errno::AGAIN) => break,
-                // More than the socket holds.
+                // The socket has lost events (`ENOBUFS`), so there was a change.
                 Err(_) => return true,
             }
         }
@@ -95,14 +99,14 @@ impl Changes {
     }
 }
 
-/// Asks the kernel.
+/// A netlink socket for requests to the kernel.
 pub(super) struct Netlink {
     socket: OwnedFd,
     sequence: u32,
 }
 
 impl Netlink {
-    /// Fails where netlink is not allowed.
+    /// Opens the socket. Fails if netlink is not allowed.
     pub(super) fn open() -> io::Result<Self> {
         Ok(Self {
             socket: socket()?,
@@ -110,7 +114,8 @@ impl Netlink {
         })
     }
 
-    /// Every interface of this network namespace. The kernel numbers the namespaces of others' ends as it tells of them.
+    /// Lists every interface of this network namespace. During this request, the kernel assigns numbers to the other namespaces
+    /// in the list.
     pub(super) fn links(&mut self) -> io::Result<Vec<NetlinkInterface>> {
         let mut body = vec![0; 16];
         attribute(&mut body, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
@@ -129,7 +134,7 @@ impl Netlink {
         Ok(links)
     }
 
-    /// The number of a process's network namespace in this one; none where the kernel has given it none.
+    /// Returns the number that a process's network namespace has in this namespace. None if the kernel has assigned no number.
     pub(super) fn namespace_of(&mut self, pid: u32) -> io::Result<Option<i32>> {
         let mut body = vec![0; 4];
         attribute(&mut body, NETNSA_PID, pid);
@@ -144,7 +149,8 @@ impl Netlink {
         Ok(namespace)
     }
 
-    /// Sends a question and takes in the answers to it; yields whether nothing changed meanwhile.
+    /// Sends a request, and passes each part of the result to `answer`. Returns false if the list changed while the kernel sent
+    /// it.
     fn ask(
         &mut self,
         kind: u16,
@@ -163,10 +169,10 @@ impl Netlink {
         message.extend(body);
         retry_on_intr(|| send(&self.socket, &message, SendFlags::empty()))?;
         let is_list = flags & NLM_F_DUMP == NLM_F_DUMP;
-        let mut room = vec![0; ROOM];
+        let mut room = vec![0; BUFFER_SIZE];
         let mut whole = true;
         loop {
-            // The kernel answers while it is asked: nothing is waited for.
+            // When `send` returns, the kernel's answer is ready. So the socket does not wait.
             let (length, _) =
                 retry_on_intr(|| recv(&self.socket, &mut room[..], RecvFlags::DONTWAIT))?;
             for message in messages(&room[..length]) {
@@ -191,12 +197,12 @@ impl Netlink {
 }
 
 fn socket() -> io::Result<OwnedFd> {
-    // The protocol of that family that is asked for by none is NETLINK_ROUTE.
+    // The protocol `None` is 0, which means NETLINK_ROUTE for this family.
     let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
     Ok(socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
 }
 
-/// The length of a message's header.
+/// The length of a message's header, in bytes.
 const HEADER: usize = 16;
 
 struct Message<'m> {
@@ -206,7 +212,7 @@ struct Message<'m> {
     body: &'m [u8],
 }
 
-/// The messages in a part of an answer; what is cut short is left out.
+/// Returns the messages in one part of an answer. Stops at an incomplete message.
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = int(bytes)? as u32 as usize;
@@ -221,7 +227,7 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     })
 }
 
-/// Attributes, each with its type.
+/// Returns the attributes, each with its type. Stops at an incomplete attribute.
 fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(short(bytes)?);
@@ -232,7 +238,7 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// `struct ifinfomsg` and attributes.
+/// Parses a `struct ifinfomsg` and the attributes after it.
 fn link(body: &[u8]) -> Option<NetlinkInterface> {
     let mut link = NetlinkInterface {
         hardware: short(body.get(2..)?)?,
@@ -263,13 +269,14 @@ fn link(body: &[u8]) -> Option<NetlinkInterface> {
     (!link.name.is_empty()).then_some(link)
 }
 
+/// Appends an attribute.
 fn attribute(message: &mut Vec<u8>, kind: u16, value: u32) {
     message.extend(8_u16.to_ne_bytes());
     message.extend(kind.to_ne_bytes());
     message.extend(value.to_ne_bytes());
 }
 
-/// Messages and attributes begin at multiples of four.
+/// Rounds a length up to a multiple of four bytes, because messages and attributes start at such multiples.
 fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
@@ -291,20 +298,20 @@ mod tests {
     use super::{Netlink, NetlinkInterface, attributes, link, messages};
 
     #[test]
-    fn the_kernel_tells_of_loopback_and_of_this_process() {
+    fn the_kernel_lists_loopback_and_knows_this_process() {
         let mut netlink = Netlink::open().unwrap();
         let links = netlink.links().unwrap();
         let loopback = links.iter().find(|link| link.name == b"lo").unwrap();
         assert_eq!((loopback.index, loopback.hardware), (1, 772));
         assert_eq!((&loopback.kind, loopback.namespace), (&None, None));
         assert!(!loopback.device);
-        // That of a process that is not there cannot be asked for.
+        // The request fails for a process that does not exist.
         assert!(netlink.namespace_of(std::process::id()).is_ok());
         assert!(netlink.namespace_of(u32::MAX).is_err());
         assert_eq!(netlink.links().unwrap().len(), links.len());
     }
 
-    /// A veth as the kernel tells it.
+    /// Returns a veth as the kernel describes it.
     fn veth() -> Vec<u8> {
         let mut body = vec![0, 0];
         body.extend(1_u16.to_ne_bytes());
@@ -326,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_veth_is_told_with_its_other_end() {
+    fn a_veth_is_read_with_its_other_end() {
         let expected = NetlinkInterface {
             name: b"veth\xe9".to_vec(),
             index: 17,

@@ -1,8 +1,8 @@
-//! STAGE 1: reading the host, the engine and the logs.
+//! STAGE 1: reads the host, the engine and the logs.
 //!
-//! One folder per source, each with its actor in `mod.rs` and its plain logic beside it. All
-//! three actors are the same shell, [`Collector`], around a [`Source`] that is read round after
-//! round: see `schedule.rs`.
+//! A source is the system, Docker or the logs. Each source has a folder: `system`, `docker` and `logs`. Its `mod.rs` implements
+//! [`Source`], and the other files do not use actors. The actor [`Collector`] is the same for all sources. In each round, the
+//! actor reads its source once. The file `schedule.rs` decides when a round starts.
 
 mod blocking;
 mod causes;
@@ -25,16 +25,16 @@ use tracing::{Instrument, info_span};
 
 use crate::messages::{Collected, StopCollecting};
 
-/// Reads one source at its own interval and publishes each round.
+/// Reads one source at the source's own interval, and publishes the result of each round.
 pub struct Collector<S: Source> {
-    /// None from [`Actor::started`] on: the rounds own it.
+    /// None after [`Actor::started`], which passes the source to the task that runs the rounds.
     source: Option<S>,
     interval: Duration,
     sink: Recipient<Collected<S::Sample>>,
 }
 
 impl<S: Source> Collector<S> {
-    /// A collector that reads `source` every `interval` and publishes to `sink`.
+    /// Creates a collector that reads `source` every `interval` and publishes to `sink`.
     #[must_use]
     pub fn new(source: S, interval: Duration, sink: Recipient<Collected<S::Sample>>) -> Self {
         Self {
@@ -65,8 +65,8 @@ impl<S: Source + Unpin> Handler<StopCollecting> for Collector<S> {
     }
 }
 
-/// How long the last figures stand while no newer ones can be read, with rounds at this interval: as long as the aggregator
-/// publishes those of a source that fails as a whole.
+/// Returns how long a source publishes its previous figures while it cannot read new figures. `interval` is the time between two
+/// rounds of the source. If a source fails completely, the aggregator uses the same time.
 #[must_use]
 fn stand_for(interval: Duration) -> Duration {
     interval * 3 + Duration::from_secs(15)

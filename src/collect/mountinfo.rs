@@ -1,4 +1,4 @@
-//! The table of what is mounted: `/proc/self/mountinfo`.
+//! Parses the table of mounts, `/proc/self/mountinfo`. Does not open or read the file.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,31 +6,33 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// One mount. Paths are bytes: they need not be UTF-8.
+/// One mount. A path is not always valid UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount<'t> {
-    /// The mount's own number, and that of the mount on which it is.
+    /// The number of this mount.
     pub(super) id: u64,
+    /// The number of the mount on which this mount is mounted.
     pub(super) parent: u64,
-    /// The file system's number, e.g. `254:0`.
+    /// The file system's number, for example `254:0`.
     pub(super) number: Cow<'t, str>,
-    /// Which of its directories is mounted: `/`, but for bind mounts.
+    /// The directory of the file system that is mounted. It is `/`, except for bind mounts and subvolumes.
     pub(super) root: PathBuf,
+    /// The mount point.
     pub(super) point: PathBuf,
     /// The file system's type.
     pub(super) kind: Cow<'t, str>,
-    /// What is mounted: a device, or whatever the file system calls it.
+    /// The device, or the name that the file system gives to its source.
     pub(super) source: String,
-    /// The file system's own options.
+    /// The options of the file system, not those of the mount.
     pub(super) options: Cow<'t, str>,
 }
 
-/// The mounts in a table, in their order; lines that are none are left out.
+/// Parses a table. The mounts have the order of the table. Skips invalid lines.
 pub(super) fn parse(table: &[u8]) -> impl Iterator<Item = Mount<'_>> {
     table.split(|byte| *byte == b'\n').filter_map(parse_line)
 }
 
-/// `36 35 0:31 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory`
+/// Parses a line such as `36 35 0:31 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory`.
 fn parse_line(line: &[u8]) -> Option<Mount<'_>> {
     let separator = memchr::memmem::find(line, b" - ")?;
     let mut before = line[..separator].split(|byte| *byte == b' ');
@@ -49,7 +51,7 @@ fn parse_line(line: &[u8]) -> Option<Mount<'_>> {
     })
 }
 
-/// The kernel writes white space and backslashes as three octal digits.
+/// Decodes a path. The kernel writes white space and a backslash as a backslash and three octal digits.
 fn unescape(path: &[u8]) -> OsString {
     let mut plain = Vec::with_capacity(path.len());
     let mut rest = path;
@@ -74,7 +76,8 @@ fn unescape(path: &[u8]) -> OsString {
     OsString::from_vec(plain)
 }
 
-/// The mounts that their paths lead to. Others are hidden: something was mounted over them, or over a directory above them.
+/// Removes the mounts that cannot be reached by their paths. A later mount hides an earlier mount if it has the same mount point,
+/// or a mount point above it.
 pub(super) fn visible<'t>(mounts: Vec<Mount<'t>>) -> Vec<Mount<'t>> {
     let ids: HashMap<u64, ()> = mounts.iter().map(|mount| (mount.id, ())).collect();
     let mut children: HashMap<u64, Vec<(u64, &Path)>> = HashMap::new();
@@ -82,7 +85,7 @@ pub(super) fn visible<'t>(mounts: Vec<Mount<'t>>) -> Vec<Mount<'t>> {
         let on = children.entry(mount.parent).or_default();
         on.push((mount.id, &mount.point));
     }
-    // The mount on which the root is: it is not in the table.
+    // The table does not list the parent of the root mount.
     let is_root = |mount: &&Mount<'_>| {
         mount.point == Path::new("/")
             && (!ids.contains_key(&mount.parent) || mount.parent == mount.id)
@@ -92,7 +95,7 @@ pub(super) fn visible<'t>(mounts: Vec<Mount<'t>>) -> Vec<Mount<'t>> {
     };
     let leads_to = |path: &Path| {
         let mut at = root;
-        // Each step goes to another mount, of which there are so many.
+        // Each step goes to another mount. The limit prevents an endless loop in an invalid table.
         for _ in 0..mounts.len() {
             let steps = children.get(&at).into_iter().flatten();
             let on_the_way = steps.filter(|(id, point)| *id != at && path.starts_with(point));
@@ -122,7 +125,7 @@ mod tests {
     use super::{Mount, parse, visible};
 
     #[test]
-    fn fields_are_found_however_many_tags_there_are() {
+    fn fields_are_found_with_any_number_of_optional_fields() {
         let table = "\
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
 36 35 0:31 /sub\\134dir /mnt/with\\040a\\011space\\0123 rw shared:9 master:1 - fuse.sshfs me@host:/a\\040b rw,user_id=0
@@ -154,7 +157,7 @@ nonsense
     }
 
     #[test]
-    fn a_path_need_not_be_utf_8() {
+    fn a_path_that_is_not_utf_8_keeps_its_bytes() {
         let table = b"1 0 8:1 / /mnt/cass\xe9 rw - ext4 /dev/sd\xff rw\n";
         let mounts: Vec<_> = parse(table).collect();
         assert_eq!(mounts[0].point.as_os_str().as_bytes(), b"/mnt/cass\xe9");
@@ -162,7 +165,7 @@ nonsense
     }
 
     #[test]
-    fn a_mount_under_another_is_hidden() {
+    fn a_mount_below_a_later_mount_is_hidden() {
         let table = "\
 20 1 8:1 / / rw - ext4 /dev/sda1 rw
 21 20 8:2 / /top/a rw - ext4 /dev/sdb rw
@@ -181,7 +184,8 @@ nonsense
             .map(|mount| mount.id)
             .collect();
         assert_eq!(seen, [20, 23, 24, 25, 27, 29, 30]);
-        // Of a table without a root, or with mounts that are each on the other, nothing is known.
+        // Neither table must cause a panic. The first table has no root. In the second table, two mounts are each the parent of
+        // the other.
         for table in [
             "2 9 8:1 / /a rw - ext4 a rw\n",
             "1 0 8:1 / / rw - ext4 a rw\n2 3 8:2 / /a rw - x b rw\n3 2 8:3 / /a rw - x c rw\n",

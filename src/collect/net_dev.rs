@@ -1,17 +1,18 @@
-//! The table of `/proc/net/dev`, of the host's or of a container's network namespace.
+//! Parses the table of network interfaces, `/proc/net/dev`. The table belongs to the host's network namespace or to a
+//! container's. This module does not open or read the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One interface and its counters.
+/// A network interface and its counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Interface<'t> {
-    /// Not every name is UTF-8.
+    /// The name as bytes, because a name is not always valid UTF-8.
     pub(super) name: &'t [u8],
     pub(super) received: Counters,
     pub(super) sent: Counters,
 }
 
-/// What went one way.
+/// The counters of one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counters {
     pub(super) bytes: u64,
@@ -20,8 +21,8 @@ pub(super) struct Counters {
     pub(super) drops: u64,
 }
 
-/// The interfaces in a table; lines that are no interface's are left out. The kernel may tell of one twice while others come
-/// and go: the first counts.
+/// Parses a table. Skips lines that do not describe an interface. While interfaces are added and removed, the kernel sometimes
+/// lists an interface twice. In this case, the first line counts.
 pub(super) fn parse(table: &[u8]) -> Vec<Interface<'_>> {
     let mut known = BTreeSet::new();
     let lines = table.split(|byte| *byte == b'\n').filter_map(parse_line);
@@ -29,7 +30,7 @@ pub(super) fn parse(table: &[u8]) -> Vec<Interface<'_>> {
 }
 
 fn parse_line(line: &[u8]) -> Option<Interface<'_>> {
-    // The name may itself contain a colon (an alias, `eth0:1`); no counter does.
+    // Splits at the last colon, because a name can contain a colon (the alias `eth0:1`).
     let colon = line.iter().rposition(|byte| *byte == b':')?;
     let counters = std::str::from_utf8(&line[colon + 1..]).ok()?;
     let mut counters = counters.split_ascii_whitespace().map(str::parse::<u64>);
@@ -41,7 +42,7 @@ fn parse_line(line: &[u8]) -> Option<Interface<'_>> {
             errors: next()?,
             drops: next()?,
         };
-        // fifo frame compressed multicast, or fifo colls carrier compressed.
+        // Skips `fifo frame compressed multicast` (received) or `fifo colls carrier compressed` (sent).
         counters.nth(3)?.ok()?;
         Some(way)
     };
@@ -52,8 +53,9 @@ fn parse_line(line: &[u8]) -> Option<Interface<'_>> {
     })
 }
 
-/// What interfaces are called in a snapshot. A name that is not UTF-8 has its odd bytes replaced; where that makes it
-/// equal to another, the bytes follow. No name of an interface has a space.
+/// Returns the names of interfaces as a snapshot has them. In a name that is not UTF-8, U+FFFD replaces each invalid byte. If two
+/// names become equal, the escaped bytes are added in parentheses, after a space. Each result is unique, because the name of an
+/// interface never has a space.
 pub(super) fn published_names<'t>(names: impl Iterator<Item = &'t [u8]>) -> Vec<String> {
     let names: Vec<&[u8]> = names.collect();
     let mut published: Vec<String> = names
@@ -91,7 +93,7 @@ eth0:1: 5 6 0 0 0 0 0 0 7 8 0 0 0 0 0 0
 ";
 
     #[test]
-    fn reads_counters_however_they_are_spaced() {
+    fn counters_are_read_with_any_spacing() {
         let interfaces = parse(TABLE.as_bytes());
         let names: Vec<_> = interfaces.iter().map(|i| i.name).collect();
         assert_eq!(names, [&b"lo"[..], b"enp3s0", b"eth0:1"]);
@@ -108,7 +110,7 @@ eth0:1: 5 6 0 0 0 0 0 0 7 8 0 0 0 0 0 0
     }
 
     #[test]
-    fn leaves_out_what_is_no_interface() {
+    fn an_invalid_line_is_skipped() {
         for table in [
             "",
             "eth0: 1 2 3\n",
@@ -125,8 +127,8 @@ eth0:1: 5 6 0 0 0 0 0 0 7 8 0 0 0 0 0 0
         }
 
         #[test]
-        fn no_two_names_are_published_alike(names: std::collections::BTreeSet<[u8; 2]>) {
-            // None that the kernel refuses.
+        fn published_names_are_unique(names: std::collections::BTreeSet<[u8; 2]>) {
+            // The kernel refuses names with a space.
             let names: Vec<_> = names.iter().filter(|name| !name.contains(&b' ')).collect();
             let published = published_names(names.iter().map(|name| &name[..]));
             let different: std::collections::BTreeSet<_> = published.iter().collect();
@@ -135,7 +137,7 @@ eth0:1: 5 6 0 0 0 0 0 0 7 8 0 0 0 0 0 0
     }
 
     #[test]
-    fn a_name_that_is_not_utf8_is_replaced_and_told_from_others() {
+    fn invalid_bytes_in_a_name_are_replaced_and_the_name_stays_unique() {
         let published = |names: &[&[u8]]| published_names(names.iter().copied());
         assert_eq!(published(&[b"eth0", b"a\xe9"]), ["eth0", "a\u{fffd}"]);
         assert_eq!(
@@ -150,7 +152,7 @@ eth0:1: 5 6 0 0 0 0 0 0 7 8 0 0 0 0 0 0
     }
 
     #[test]
-    fn an_interface_that_is_told_of_twice_counts_once() {
+    fn an_interface_that_is_listed_twice_counts_once() {
         let table = b"a: 1 0 0 0 0 0 0 0 1 0 0 0 0 0 0 0\nb: 2 0 0 0 0 0 0 0 1 0 0 0 0 0 0 0\n\
             a: 3 0 0 0 0 0 0 0 1 0 0 0 0 0 0 0\n";
         let bytes: Vec<_> = parse(table).iter().map(|one| one.received.bytes).collect();

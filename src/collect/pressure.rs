@@ -1,9 +1,9 @@
-//! The kernel's pressure stall information (PSI).
+//! Parses the kernel's pressure stall information (PSI). Does not open or read the files.
 
 use crate::model::{Pressure, Pressures, Stalls, figure};
 
-/// What `text_of` each resource says; none where none says anything: before 4.20 the kernel has no such files, and
-/// switched off (`psi=0`) they can be there and not be read.
+/// Calls `text_of` for each resource. Returns none if no resource has a pressure. Kernels before 4.20 do not have the pressure
+/// files. With the kernel option `psi=0`, the files can exist, but they cannot be read.
 pub(super) fn of_each(mut text_of: impl FnMut(&str) -> Option<Pressure>) -> Option<Pressures> {
     let pressures = Pressures {
         cpu: text_of("cpu"),
@@ -13,7 +13,8 @@ pub(super) fn of_each(mut text_of: impl FnMut(&str) -> Option<Pressure>) -> Opti
     (pressures != Pressures::default()).then_some(pressures)
 }
 
-/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and likewise `full`, which for the CPU came with 5.13.
+/// Parses a text with the line `some avg10=0.00 avg60=0.00 avg300=0.00 total=0` and a similar line `full`. For the CPU, kernels
+/// before 5.13 have no line `full`.
 pub(super) fn parse(text: &str) -> Option<Pressure> {
     let stalls = |kind: &str| {
         let mut fields = text
@@ -42,7 +43,7 @@ mod tests {
     use super::{Pressure, Stalls, parse};
 
     #[test]
-    fn both_lines_or_the_first_alone() {
+    fn the_line_full_is_optional() {
         let some = "some avg10=1.36 avg60=1.31 avg300=2.10 total=2621119293\n";
         let full = "full avg10=0.00 avg60=0.50 avg300=100.00 total=5\n";
         let stalls = |avg10, avg60, avg300, total_us| Stalls {
@@ -74,7 +75,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_yields_odd_figures(text in "\\PC*", value: f64) {
+        fn figures_of_any_text_are_between_0_and_100(text in "\\PC*", value: f64) {
             let _ = parse(&text);
             let text = format!("some avg10={value} avg60=NaN avg300=inf total=0");
             if let Some(Pressure { some, .. }) = parse(&text) {

@@ -1,8 +1,8 @@
-//! Counters → rates.
+//! Calculates rates from counters.
 
 use crate::model::figure;
 
-/// How much a counter went up per second: 0 where it went backwards, or no time has passed.
+/// Returns the increase of a counter per second. Returns 0 if the counter went backwards or if no time has passed.
 pub(super) fn per_second(before: u64, now: u64, seconds: f64) -> f64 {
     figure(now.saturating_sub(before) as f64 / seconds, 2)
 }

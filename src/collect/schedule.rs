@@ -1,4 +1,5 @@
-//! Rounds of one source, at its interval, with pauses while it fails.
+//! Decides when the rounds of one source start. While the source works, rounds start at its interval. While the source fails,
+//! rounds start after a back-off.
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
@@ -10,41 +11,41 @@ use tracing::debug;
 use crate::backoff::Backoff;
 use crate::messages::Collected;
 
-/// The first pause after a failure.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause: an engine that returns is seen within 5 s, one that hung, with the deadline of
-/// a call, within 15 s.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Back-off after the first failure.
+const MIN_BACKOFF: Duration = Duration::from_millis(500);
+/// Maximum back-off. With this limit, the agent notices within 5 s that an engine has restarted. If the engine hung, the agent
+/// notices within 15 s, because the timeout of a call is added.
+const MAX_BACKOFF: Duration = Duration::from_secs(3);
 
-/// Something that is read round after round.
+/// A source of figures, which is read once in each round.
 pub trait Source: 'static {
-    /// What the source is called in the log and in the snapshot's `sources`.
+    /// The name of the source in the agent's own log and in `sources` of the snapshot.
     const NAME: &'static str;
 
-    /// What a round yields.
+    /// The result of a round.
     type Sample: Send + 'static;
 
-    /// Reads the source once. Every wait inside has a deadline.
+    /// Reads the source once. Every wait in this function has a deadline.
     fn collect(&mut self) -> impl Future<Output = Round<Self::Sample>>;
 }
 
-/// What came of one round.
+/// The outcome of one round.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Round<T> {
-    /// What was read; none where the round failed as a whole.
+    /// The figures. None if the whole round failed.
     pub sample: Option<T>,
-    /// What went wrong, in the round as a whole or in a part of it.
+    /// The reason why the round, or a part of it, failed.
     pub error: Option<String>,
-    /// For how long nothing was read, so that rates are over some time.
+    /// The time in the round that was only a wait between two readings. Such a wait is necessary to calculate rates.
     pub waited: Duration,
-    /// When the sample was read, where that is not now.
+    /// The time when the sample was read. None if it was read just now.
     pub read_at: Option<SystemTime>,
-    /// Whether something is missing that may be back soon: the next round need not wait for the interval.
+    /// Whether a part is missing that can return soon. If so, the next round starts before the interval ends.
     pub retry: bool,
 }
 
 impl<T> Round<T> {
-    /// A round that yielded all that it should.
+    /// Creates a round without failures.
     pub fn whole(sample: T) -> Self {
         Self {
             sample: Some(sample),
@@ -55,7 +56,7 @@ impl<T> Round<T> {
         }
     }
 
-    /// A round that yielded nothing.
+    /// Creates a round without a sample.
     pub fn failed(error: impl Into<String>) -> Self {
         Self {
             sample: None,
@@ -67,20 +68,21 @@ impl<T> Round<T> {
     }
 }
 
-/// Reads one round and says how long it took.
+/// Runs one round and measures its duration.
 pub async fn collect_once<S: Source>(source: &mut S) -> Collected<S::Sample> {
     time(source).await.collected
 }
 
-/// A round that has ended.
+/// A finished round.
 struct TimedRound<T> {
     collected: Collected<T>,
-    /// For how much of its duration it only waited.
+    /// See [`Round::waited`].
     waited: Duration,
+    /// See [`Round::retry`].
     retry: bool,
 }
 
-/// Reads one round and says how long it took.
+/// Runs one round and measures its duration.
 async fn time<S: Source>(source: &mut S) -> TimedRound<S::Sample> {
     let started = Instant::now();
     let round = source.collect().await;
@@ -98,19 +100,19 @@ async fn time<S: Source>(source: &mut S) -> TimedRound<S::Sample> {
     }
 }
 
-/// Reads `source` for ever, a round per interval, and publishes each round to `sink`.
+/// Runs rounds of `source` forever, one per interval, and publishes each round to `sink`.
 ///
-/// The first round starts at once. Ticks that a round outlasts are not made up for. While rounds
-/// take longer than half of the interval, only every second, third … tick is followed by one. After a round that failed as a
-/// whole the next one comes after a pause instead, until one succeeds. After one that asks for another
-/// try, it comes after the pause or at the next tick, whichever is first.
+/// In this file, a tick is the time at which a round is due. The first round starts immediately. If a round still runs at a tick,
+/// the run skips that tick. If rounds take longer than half of the interval, a round starts only at every second or third tick,
+/// or even less often. After a round that failed completely, the next round starts after a back-off. After a round with
+/// [`Round::retry`], the next round starts after a back-off or at the next tick. The earlier of the two counts.
 pub(super) async fn run<S: Source>(
     mut source: S,
     interval: Duration,
     sink: Recipient<Collected<S::Sample>>,
 ) {
     let mut pace = RoundPace::new(interval, Instant::now());
-    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
     sleep_until(pace.due).await;
     loop {
         let round = time(&mut source).await;
@@ -125,8 +127,8 @@ pub(super) async fn run<S: Source>(
             pace.note(collected.duration.saturating_sub(round.waited));
         }
         collected.stretched = pace.stretched();
-        // Past the mailbox's bound, which a crowd of new sessions may have filled: a source
-        // has one round at a time. A closed mailbox means that the agent is stopping.
+        // Ignores the limit of the mailbox, because many new sessions can fill the mailbox. Each source adds only one round at a
+        // time. If the mailbox is closed, the agent is stopping.
         sink.do_send(collected);
         if failed {
             sleep(backoff.pause()).await;
@@ -145,24 +147,25 @@ pub(super) async fn run<S: Source>(
     }
 }
 
-/// When rounds are due: at ticks that are an interval apart, at so many of them that a source is
-/// busy for half of its time at most.
+/// Decides at which ticks a round starts. Two ticks are one interval apart. A source must not be busy for more than half of the
+/// time.
 #[derive(Debug)]
 struct RoundPace {
     interval: Duration,
     /// The tick of the next round.
     due: Instant,
-    /// How long the last round took; none before the second, as the first one also prepares.
+    /// Duration of the previous round. The first round does not count, because it also prepares the source.
     last: Option<Duration>,
+    /// Whether the first round has ended.
     begun: bool,
-    /// From one round to the next, in ticks.
+    /// The number of ticks from one round to the next.
     stride: u32,
-    /// How many rounds in a row would have done with fewer.
+    /// Number of quick rounds in a row. A quick round needs fewer ticks than `stride`.
     quick: u32,
 }
 
-/// So many quick rounds in a row are no coincidence.
-const QUICK: u32 = 5;
+/// Number of quick rounds in a row after which `stride` becomes smaller.
+const MIN_QUICK_ROUNDS: u32 = 5;
 
 impl RoundPace {
     fn new(interval: Duration, begin: Instant) -> Self {
@@ -176,7 +179,8 @@ impl RoundPace {
         }
     }
 
-    /// Takes note of how long a round took: the mean of two counts, as one by itself may be slow.
+    /// Records how long a round took. Uses the mean of two rounds, because one slow round does not mean that the next round is
+    /// slow.
     fn note(&mut self, took: Duration) {
         if !std::mem::replace(&mut self.begun, true) {
             return;
@@ -188,18 +192,18 @@ impl RoundPace {
         } else {
             0
         };
-        if needed >= self.stride || self.quick >= QUICK {
+        if needed >= self.stride || self.quick >= MIN_QUICK_ROUNDS {
             (self.stride, self.quick) = (needed, 0);
         }
     }
 
-    /// The time between rounds, where it is more than the interval.
+    /// Returns the time between two rounds, if it is longer than the interval. If it is equal to the interval, returns none.
     fn stretched(&self) -> Option<Duration> {
         (self.stride > 1).then(|| self.interval * self.stride)
     }
 
-    /// To the next round. A tick that has passed, or is about to, is left out: figures over next
-    /// to no time would be chance.
+    /// Moves `due` to the next round. Skips a tick that has passed, or that comes within half an interval. Rates over a very
+    /// short time are unreliable.
     fn advance(&mut self, now: Instant) {
         let late = now.saturating_duration_since(self.due);
         let passed = ticks(late + self.interval / 2, self.interval);
@@ -207,7 +211,7 @@ impl RoundPace {
     }
 }
 
-/// How many ticks a time takes, the last one begun.
+/// Returns the number of intervals in `time`, rounded up.
 fn ticks(time: Duration, interval: Duration) -> u32 {
     let interval = interval.as_nanos().max(1);
     u32::try_from(time.as_nanos().div_ceil(interval)).unwrap_or(u32::MAX)
@@ -224,7 +228,7 @@ mod tests {
     use super::{Round, Source, run};
     use crate::messages::Collected;
 
-    /// Takes notes of what is published, and when.
+    /// Records each published sample and its time.
     struct Notes(mpsc::UnboundedSender<(Duration, Option<u32>)>, Instant);
 
     impl Actor for Notes {
@@ -239,18 +243,19 @@ mod tests {
         }
     }
 
-    /// Fails in its first rounds, and takes its time.
-    struct Moody {
+    /// A fake source that can fail and be slow.
+    struct FakeSource {
         round: u32,
+        /// Number of rounds at the beginning that fail.
         failures: u32,
-        /// How many of its rounds after those ask for another try.
+        /// Number of rounds after the failed rounds that request a retry.
         retries: u32,
-        /// How long its first rounds take, in milliseconds; later ones take no time.
+        /// Duration of each round at the beginning, in milliseconds. Later rounds take no time.
         takes: Vec<u64>,
     }
 
-    impl Source for Moody {
-        const NAME: &'static str = "moody";
+    impl Source for FakeSource {
+        const NAME: &'static str = "fake";
 
         type Sample = u32;
 
@@ -259,7 +264,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(takes.unwrap_or_default())).await;
             self.round += 1;
             if self.round <= self.failures {
-                Round::failed("moody")
+                Round::failed("fake failure")
             } else {
                 Round {
                     retry: self.round <= self.failures + self.retries,
@@ -269,7 +274,11 @@ mod tests {
         }
     }
 
-    async fn observe(source: Moody, interval: Duration, rounds: usize) -> Vec<(f64, Option<u32>)> {
+    async fn observe(
+        source: FakeSource,
+        interval: Duration,
+        rounds: usize,
+    ) -> Vec<(f64, Option<u32>)> {
         let (notes, mut noted) = mpsc::unbounded_channel();
         let sink = Notes(notes, Instant::now()).start().recipient();
         let collector = actix_rt::spawn(run(source, interval, sink));
@@ -283,9 +292,9 @@ mod tests {
     }
 
     #[actix::test]
-    async fn starts_at_once_never_makes_up_for_missed_ticks_and_is_busy_half_of_its_time_at_most() {
+    async fn rounds_start_immediately_skip_missed_ticks_and_take_at_most_half_of_the_time() {
         tokio::time::pause();
-        let source = Moody {
+        let source = FakeSource {
             round: 0,
             failures: 0,
             retries: 0,
@@ -300,9 +309,9 @@ mod tests {
     }
 
     #[actix::test]
-    async fn pauses_between_failures_whatever_the_interval() {
+    async fn the_pause_after_a_failure_does_not_depend_on_the_interval() {
         tokio::time::pause();
-        let source = Moody {
+        let source = FakeSource {
             round: 0,
             failures: 3,
             retries: 0,
@@ -317,9 +326,9 @@ mod tests {
     }
 
     #[actix::test]
-    async fn another_try_comes_after_a_pause_or_at_the_next_tick() {
+    async fn a_retry_starts_after_a_pause_or_at_the_next_tick() {
         tokio::time::pause();
-        let retrying = |retries| Moody {
+        let retrying = |retries| FakeSource {
             round: 0,
             failures: 0,
             retries,
@@ -327,7 +336,7 @@ mod tests {
         };
         let seen = observe(retrying(3), Duration::from_secs(3600), 5).await;
         assert!((1.75..=3.6).contains(&seen[3].0), "{seen:?}");
-        // Ticks stay where they are.
+        // Retries do not move the ticks.
         assert!((3599.9..3600.1).contains(&seen[4].0), "{seen:?}");
 
         let seen = observe(retrying(20), Duration::from_secs(1), 12).await;

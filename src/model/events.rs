@@ -1,4 +1,4 @@
-//! What happens to containers.
+//! Events of containers, such as a start or an exit.
 
 use std::collections::VecDeque;
 
@@ -6,58 +6,59 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 
-/// Something that happened to a container. Source: the engine's events.
+/// An event of a container. Source: the engine's events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerEvent {
-    /// When, by the engine's clock.
+    /// The time of the event, by the engine's clock.
     pub time: Timestamp,
-    /// What.
+    /// The kind of event.
     pub action: EventAction,
     /// The container's name, without the slash.
     pub container: String,
     /// The first 12 hex digits of the container's id.
     pub id: String,
-    /// The image that it was made from.
+    /// The image from which the container was created.
     pub image: String,
-    /// Of `die`: the exit status of its first process, 128 + n where signal n ended it. Absent otherwise.
+    /// Only for `die`: the exit status of the container's first process. The status is 128 + n if signal n ended the process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i64>,
-    /// Of `health_status`: what it is now, `healthy` or `unhealthy`. Absent otherwise.
+    /// Only for `health_status`: the new state, `healthy` or `unhealthy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
-    /// Of `rename`: its name before, without the slash. Absent otherwise.
+    /// Only for `rename`: the container's old name, without the slash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renamed_from: Option<String>,
 }
 
-/// What can happen to a container.
+/// The kinds of events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventAction {
-    /// It was started.
+    /// The container was started.
     Start,
-    /// It ended.
+    /// The container ended.
     Die,
-    /// The kernel killed one of its processes for want of memory.
+    /// The kernel killed a process of the container because of too little memory.
     Oom,
-    /// Its health check found that it is well, or no longer so.
+    /// The result of the container's health check changed.
     HealthStatus,
-    /// It was told to restart, and has done so.
+    /// The container was restarted on request.
     Restart,
-    /// Its processes were frozen.
+    /// The container was paused.
     Pause,
-    /// They were thawed.
+    /// The container was resumed.
     Unpause,
-    /// It was removed.
+    /// The container was removed.
     Destroy,
-    /// It was given another name.
+    /// The container was renamed.
     Rename,
-    /// One that a later version knows.
+    /// A value of a later version.
     #[serde(untagged)]
     Other(String),
 }
 
-/// The newest events, numbered: which of them a client has been sent is one number.
+/// The newest events. Events are numbered. So the position of a client is a single number: the number of events that the client
+/// has received or missed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Events {
     newest: VecDeque<ContainerEvent>,
@@ -65,10 +66,10 @@ pub struct Events {
 }
 
 impl Events {
-    /// How many events are kept.
+    /// Maximum number of events that are stored.
     pub const MOST: usize = 256;
 
-    /// Takes in one more; the oldest goes where there are too many.
+    /// Adds an event. If [`Events::MOST`] events are already stored, drops the oldest event.
     pub fn push(&mut self, event: ContainerEvent) {
         if self.newest.len() == Self::MOST {
             self.newest.pop_front();
@@ -77,18 +78,19 @@ impl Events {
         self.end += 1;
     }
 
-    /// How many there have been.
+    /// Returns the number of all events so far, including dropped events.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    /// Those that are kept, oldest first.
+    /// Returns the stored events, oldest first.
     pub fn newest(&self) -> impl Iterator<Item = &ContainerEvent> {
         self.newest.iter()
     }
 
-    /// Those after the first `position`, oldest first, and how many of them are no longer kept.
+    /// Returns the events after the first `position` events: the events that are still stored, oldest first, and the number of
+    /// events that were dropped.
     pub fn after(&self, position: u64) -> (impl Iterator<Item = &ContainerEvent>, u64) {
         let new = self.end.saturating_sub(position);
         let kept = usize::try_from(new).map_or(self.newest.len(), |new| new.min(self.newest.len()));
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_kept_and_the_rest_counted() {
+    fn the_newest_events_are_stored_and_the_dropped_events_are_counted() {
         let mut events = Events::default();
         let after = |events: &Events, position| {
             let (kept, dropped) = events.after(position);

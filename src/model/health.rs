@@ -1,18 +1,18 @@
-//! How the sources are doing.
+//! The health of the sources, as in the snapshot's `status` and `sources`.
 
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 
-/// Whether all enabled sources are well.
+/// Whether all enabled sources work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Every enabled source is well.
+    /// No enabled source is failing.
     Ok,
-    /// An enabled source is failing; [`Sources`] says which and why.
+    /// An enabled source is failing. [`Sources`] has the reason.
     Degraded,
-    /// One that a later version knows.
+    /// A value of a later version.
     #[serde(untagged)]
     Other(String),
 }
@@ -20,16 +20,16 @@ pub enum Status {
 /// The health of each source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sources {
-    /// The host's own figures.
+    /// The source of `system`.
     pub system: SourceHealth,
-    /// The engine's containers and their figures.
+    /// The source of `containers`, `docker_meta` and `events`.
     pub docker: SourceHealth,
-    /// The containers' logs.
+    /// The source of `logs`.
     pub logs: SourceHealth,
 }
 
 impl Sources {
-    /// Each with its name.
+    /// Returns all sources with their names.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, &SourceHealth)> {
         [
             ("system", &self.system),
@@ -39,7 +39,7 @@ impl Sources {
         .into_iter()
     }
 
-    /// `degraded` if any source is failing.
+    /// Returns `degraded` if any source is failing, else `ok`.
     #[must_use]
     pub fn status(&self) -> Status {
         let failing = self
@@ -56,47 +56,50 @@ impl Sources {
 /// The health of one source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceHealth {
-    /// Whether it is well.
+    /// `ok`: the newest round succeeded. `failing`: the newest round failed completely or partly, or the source does not answer.
+    /// `disabled`: the source is switched off by the configuration.
     pub status: SourceStatus,
-    /// When the figures in this snapshot were read; null while there are none.
+    /// The time when the figures in this snapshot were read. Null while there are no figures.
     pub collected_at: Option<Timestamp>,
-    /// How long the last round took, in milliseconds; null before the first.
+    /// How long the newest round took, in milliseconds. Null before the first round.
     pub duration_ms: Option<u64>,
-    /// The time between its rounds, in milliseconds: as it was configured, or longer while rounds
-    /// take more than half of that. Absent where the source is disabled.
+    /// The time between rounds, in milliseconds. It is usually the configured interval. It is longer while a round takes more
+    /// than half of the configured interval. Absent if the source is disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_ms: Option<u64>,
-    /// Why that is longer than what was configured; absent where it is not.
+    /// Why `interval_ms` is longer than the configured interval. Absent while the configured interval is in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_reason: Option<String>,
-    /// Why the source is failing; null while it is not.
+    /// Why the source is failing. Null if the source is not failing.
     pub error: Option<String>,
-    /// Where its figures come from; absent where there is only one way, or no figures.
+    /// Where the figures come from. `kernel`: files of the kernel or of the engine on this host. The engine does no work for
+    /// these figures. `engine`: calls to the engine. `mixed`: both. Absent for the source `system`, and while there are no
+    /// figures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<Via>,
-    /// Why not all of them come from the kernel; absent where they do.
+    /// Why `via` is not `kernel`. Absent if `via` is `kernel` or absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via_reason: Option<String>,
 }
 
-/// Where figures come from.
+/// Where the figures of a source come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Via {
-    /// Files that the kernel or the engine keeps on this host, which costs the engine nothing.
+    /// Files of the kernel or of the engine on this host. The engine does no work when the agent reads these files.
     #[default]
     Kernel,
     /// Calls to the engine.
     Engine,
-    /// Some the one way, some the other.
+    /// Some figures come from files, and some figures come from calls to the engine.
     Mixed,
-    /// One that a later version knows.
+    /// A value of a later version.
     #[serde(untagged)]
     Other(String),
 }
 
 impl Via {
-    /// Where the figures of `all` containers come from, `by_engine` of them by calls.
+    /// Returns the value for `all` containers. The figures of `by_engine` of these containers come from calls to the engine.
     #[must_use]
     pub fn of(by_engine: usize, all: usize) -> Self {
         match by_engine {
@@ -107,17 +110,17 @@ impl Via {
     }
 }
 
-/// Whether a source is well.
+/// Whether a source works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceStatus {
-    /// Its last round succeeded.
+    /// The newest round succeeded.
     Ok,
-    /// Its last round failed, wholly or in part, or it does not answer.
+    /// The newest round failed completely or partly, or the source does not answer.
     Failing,
-    /// It is switched off.
+    /// The source is switched off by the configuration.
     Disabled,
-    /// One that a later version knows.
+    /// A value of a later version.
     #[serde(untagged)]
     Other(String),
 }

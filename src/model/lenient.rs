@@ -1,15 +1,16 @@
-//! Reading snapshots of other versions: a whole number that has become a fraction is rounded, and null stands for nothing: zero, an
-//! empty text, an empty list. What is said by a word keeps a word that is not known, see the types' own `Other`.
+//! Reads snapshots from other versions of the agent. If this version expects a whole number and finds a fraction, the fraction
+//! is rounded. If this version expects a value and finds null, null is read as false, zero, an empty text, an empty array or an
+//! empty object. An unknown word for a state or kind is stored in the variant `Other` of the type.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Reads one value.
+/// Parses one value.
 ///
 /// # Errors
-/// Where it is no JSON, or something is missing, or of another kind.
+/// Fails if the text is not JSON, if a required field is missing, or if a value has the wrong type.
 pub(crate) fn read<'de, T: Deserialize<'de>>(json: &'de [u8]) -> serde_json::Result<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let value = T::deserialize(Lenient(&mut deserializer))?;
@@ -17,10 +18,10 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(json: &'de [u8]) -> serde_json::Res
     Ok(value)
 }
 
-/// Something that is read so, with all that is in it.
+/// Wraps a type of serde. The value, and all values inside the value, are then read by the rules of this module.
 struct Lenient<T>(T);
 
-/// What the model has in this place.
+/// The type that the model expects.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
     Boolean,
@@ -29,7 +30,7 @@ enum Wanted {
     Text,
     List,
     Object,
-    /// Anything else, for which null means what it says.
+    /// Any other type. Null is passed on unchanged.
     Other,
 }
 
@@ -38,11 +39,12 @@ struct LenientVisitor<V> {
     wanted: Wanted,
 }
 
-/// An empty list or object.
+/// An empty array or object.
 struct Nothing<E>(std::marker::PhantomData<E>);
 
 impl<D> Lenient<D> {
-    /// Whatever kind the value itself is of: serde_json would not tell the visitor of another one.
+    /// Asks serde_json for a value of any type. If this function asked for the expected type, serde_json would refuse every
+    /// other type.
     fn any<'de, V: Visitor<'de>>(self, wanted: Wanted, visitor: V) -> Result<V::Value, D::Error>
     where
         D: Deserializer<'de>,
@@ -160,7 +162,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for LenientVisitor<V> {
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
         match self.wanted {
-            // Casts saturate.
+            // A cast of a value that is too large returns the largest integer.
             Wanted::Integer if value < 0.0 => self.visitor.visit_i64(value.round() as i64),
             Wanted::Integer => self.visitor.visit_u64(value.round() as u64),
             _ => self.visitor.visit_f64(value),
@@ -284,7 +286,7 @@ mod tests {
 
     const RECORDED: &str = include_str!("../../tests/fixtures/snapshot.json");
 
-    /// Changes every value that is no object and no list.
+    /// Calls `with` for every value that is not an object or an array.
     fn change(value: &mut Value, with: &impl Fn(&mut Value)) {
         match value {
             Value::Array(all) => all.iter_mut().for_each(|one| change(one, with)),
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_of_this_version_is_read_as_it_is() {
+    fn a_snapshot_of_this_version_is_read_unchanged() {
         let strict: Snapshot = serde_json::from_str(RECORDED).unwrap();
         assert_eq!(read::<Snapshot>(RECORDED.as_bytes()).unwrap(), strict);
         for broken in ["", "{", "[]", "null", "{}", r#"{"error":"x"}"#] {
@@ -309,11 +311,11 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_may_have_become_fractions() {
+    fn a_fraction_in_place_of_a_whole_number_is_rounded() {
         let strict: Snapshot = serde_json::from_str(RECORDED).unwrap();
         let mut later: Value = serde_json::from_str(RECORDED).unwrap();
         change(&mut later, &|value| {
-            // Beyond that fractions are not exact.
+            // An f64 cannot hold larger numbers with a fraction exactly.
             if let Some(whole) = value.as_u64().filter(|whole| *whole < 1 << 50) {
                 *value = (whole as f64 + 0.25).into();
             }
@@ -327,12 +329,12 @@ mod tests {
     }
 
     #[test]
-    fn null_stands_for_nothing() {
+    fn null_is_read_as_zero_or_empty() {
         let mut later: Value = serde_json::from_str(RECORDED).unwrap();
         for section in ["system", "host", "agent"] {
             let fields = later[section].as_object_mut().unwrap();
             for (name, field) in fields {
-                // What has fields of its own, or always as many elements.
+                // Objects and the array with a fixed length cannot be null.
                 if !field.is_object() && name != "cpu_percent" {
                     *field = Value::Null;
                 }

@@ -1,5 +1,5 @@
-//! The containers' log lines, encoded when they are read, and numbered: which of them a client has
-//! been sent is one number a container.
+//! The log lines of containers. Each log line is encoded once, when it is read. Log lines are numbered. So the position of a
+//! client in a container's log is a single number: the number of the newest log line that the client has received or missed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -11,42 +11,42 @@ use serde_json::value::RawValue;
 
 use super::Via;
 
-/// The newest log lines by container name (without its slash).
+/// The newest log lines by container name, without the slash.
 pub type Logs = BTreeMap<String, Arc<LogLines>>;
 
-/// How far the containers' logs have been read: by container, the number of lines up to there.
+/// The position in each container's log, by container id. A position is the number of log lines read so far.
 pub type Positions = HashMap<Arc<str>, u64>;
 
 /// One reading of the running containers' logs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LogSample {
-    /// The `logs` section.
+    /// The section `logs`.
     pub logs: Arc<Logs>,
-    /// The logs of containers that have ended, those that ended first at the front.
+    /// The logs of containers that have ended, in the order in which the containers ended.
     pub ended: Arc<Vec<EndedLog>>,
-    /// How far all these logs have been read.
+    /// The positions in the logs of running and ended containers.
     pub positions: Arc<Positions>,
-    /// Where the lines come from.
+    /// Where the log lines come from.
     pub via: Via,
-    /// Why not all of them come from the engine's files.
+    /// Why not all log lines come from the engine's log files. None if all log lines come from these files.
     pub via_reason: Option<String>,
 }
 
-/// The log of a container that has ended, and may be started again.
+/// The log of a container that has ended. The agent remembers this log, because the container can be started again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndedLog {
     /// The container's name, without the slash.
     pub name: String,
     /// The container's id.
     pub container: Arc<str>,
-    /// How far it has been read.
+    /// The position up to which the log has been read.
     pub position: u64,
-    /// Its last lines; none once they are old.
+    /// The newest log lines. None after they have become too old.
     pub lines: Option<Arc<LogLines>>,
 }
 
-/// The newest lines of a container, oldest first, each `TIMESTAMP text`: on the wire an array of
-/// strings.
+/// The newest log lines of a container, oldest first. Each log line has the form `TIMESTAMP text`. On the wire, the log lines
+/// are an array of strings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(from = "Vec<String>")]
 pub struct LogLines {
@@ -54,64 +54,63 @@ pub struct LogLines {
     lines: Arc<EncodedLines>,
 }
 
-/// Lines as JSON. They are encoded when they are read, each once: those that stay are copied as they
-/// are, and a snapshot that repeats them copies them once more.
+/// Log lines as JSON. Each log line is encoded only once, because the next reading and each snapshot copy the encoded text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedLines {
-    /// An array of strings.
+    /// A JSON array of strings.
     json: Box<str>,
-    /// Where each line begins in `json`, and the end of the last, each with the comma or bracket
-    /// that follows.
+    /// The offset in `json` at which each log line starts. One more entry comes after the final log line. Between two entries
+    /// there is a log line, and the comma or bracket after it.
     begins: Box<[u32]>,
-    /// How many lines at the end are unfinished.
+    /// The number of log lines, at the end, that are not finished yet. A container can write a long log line in several pieces.
     open: usize,
 }
 
-/// Where lines stand in their container's log.
+/// The position of log lines in their container's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The container's id.
     pub container: Arc<str>,
-    /// The number of the last finished line.
+    /// The number of the newest finished log line.
     pub end: u64,
-    /// The number of the last line before those that count for a client which has not been sent any of this container.
+    /// The position at which a client starts that has not received a log line of this container yet.
     pub origin: u64,
 }
 
-/// The lines of a container that a client has not been sent yet.
+/// The log lines of a container that a client has not received yet.
 #[derive(Debug, Clone)]
 pub struct NewLines<'l> {
     lines: &'l EncodedLines,
-    /// Which of them are new.
+    /// The range of new log lines in `lines`.
     new: Range<usize>,
-    /// How many lines before those are no longer there.
+    /// The number of dropped log lines. They are older than the new log lines.
     pub dropped: u64,
 }
 
 impl<'l> NewLines<'l> {
-    /// How many there are.
+    /// Returns the number of new log lines.
     #[must_use]
     pub fn count(&self) -> usize {
         self.new.len()
     }
 
-    /// As JSON strings with commas in between.
+    /// Returns the new log lines as JSON strings, separated by commas.
     #[must_use]
     pub fn json(&self) -> &'l str {
         self.lines.text(self.new.clone())
     }
 
-    /// Each as it was written, oldest first.
+    /// Returns the text of each new log line, oldest first.
     pub fn texts(&self) -> impl Iterator<Item = String> + use<'l> {
         let (lines, new) = (self.lines, self.new.clone());
-        // What was encoded from text can be decoded.
+        // Decoding never fails, because the agent itself encoded the log lines.
         new.map(|line| serde_json::from_str(lines.text(line..line + 1)).unwrap_or_default())
     }
 }
 
 impl EncodedLines {
-    /// So many of the lines `before`, from one on, as they are, then `lines`; `open` of them, at the
-    /// end, are unfinished.
+    /// Joins old and new log lines. The old log lines are the range `kept` of `before`, and only their encoded text is copied.
+    /// The new log lines are `lines`. The final `open` log lines are not finished yet.
     #[must_use]
     pub fn following(
         before: &Self,
@@ -133,7 +132,7 @@ impl EncodedLines {
             json.push(b',');
         }
         for line in lines {
-            // Writing to memory does not fail, and text can always be said in JSON.
+            // Writing text to memory never fails.
             let _ = serde_json::to_writer(&mut json, line.as_ref());
             end_line(&mut json);
         }
@@ -145,29 +144,29 @@ impl EncodedLines {
         }
         json.push(b']');
         Self {
-            // What is copied and what is encoded is text.
+            // The bytes are always valid UTF-8, because they come from text.
             json: String::from_utf8(json).unwrap_or_default().into(),
             begins,
             open,
         }
     }
 
-    /// The lines, each as a JSON string.
+    /// Returns the log lines, each as a JSON string.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
         (0..self.begins.len() - 1).map(|line| self.text(line..line + 1))
     }
 
-    /// How many lines at the end are unfinished.
+    /// Returns the number of log lines, at the end, that are not finished yet.
     #[must_use]
     pub fn open(&self) -> usize {
         self.open
     }
 
-    /// Those of some lines, with commas in between.
+    /// Returns the JSON strings of a range of log lines, separated by commas.
     fn text(&self, lines: Range<usize>) -> &str {
         let text = match lines.is_empty() {
             true => None,
-            // Without the last one's comma or bracket.
+            // Leaves out the comma or bracket after the final log line.
             false => self
                 .json
                 .get(self.begin(lines.start)..self.begin(lines.end) - 1),
@@ -175,6 +174,7 @@ impl EncodedLines {
         text.unwrap_or_default()
     }
 
+    /// Returns the offset in `json` at which a log line starts.
     fn begin(&self, line: usize) -> usize {
         self.begins.get(line).map_or(0, |begin| *begin as usize)
     }
@@ -191,31 +191,31 @@ impl Default for EncodedLines {
 }
 
 impl LogLines {
-    /// Lines, and where they stand.
+    /// Creates log lines with their position in the container's log.
     #[must_use]
     pub fn new(lines: Arc<EncodedLines>, place: Place) -> Self {
         Self { place, lines }
     }
 
-    /// How many lines there are.
+    /// Returns the number of log lines.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lines.begins.len() - 1
     }
 
-    /// Where they stand.
+    /// Returns the position of the log lines in the container's log.
     #[must_use]
     pub fn place(&self) -> &Place {
         &self.place
     }
 
-    /// All of them: an array of strings.
+    /// Returns all log lines as a JSON array of strings.
     #[must_use]
     pub fn json(&self) -> &str {
         &self.lines.json
     }
 
-    /// The finished lines after a position in the container's log.
+    /// Returns the finished log lines after a position in the container's log.
     #[must_use]
     pub fn after(&self, position: u64) -> NewLines<'_> {
         let new = self.place.end.saturating_sub(position);
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn news_are_the_finished_lines_after_a_position() {
+    fn new_log_lines_are_the_finished_log_lines_after_a_position() {
         let log = lines(&["a", "b\n\"", "c"], 0, 10);
         fn seen(log: &LogLines, position: u64) -> (String, u64) {
             let new = log.after(position);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn on_the_wire_they_are_an_array_of_strings() {
+    fn log_lines_are_an_array_of_strings_on_the_wire() {
         let json = |log| serde_json::to_string(&log).unwrap();
         assert_eq!(
             json(lines(&["a", "ä\u{1}\""], 1, 3)),
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_stay_are_as_if_encoded_anew() {
+    fn copied_log_lines_equal_newly_encoded_log_lines() {
         let all = ["a", "b\n\"", "", "ä\u{1}", "e"];
         for count in 0..=all.len() {
             let before = encoded(&all[..count], 0);

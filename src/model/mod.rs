@@ -1,10 +1,9 @@
-//! The snapshot, as plain serde types: the wire contract of the agent.
+//! Defines the snapshot as plain serde types. This is the format that clients receive.
 //!
-//! Field names, nesting and units are what clients see; a JSON Schema of the same shape is in
-//! `config/snapshot.schema.json`. Nothing here does I/O or knows of actors.
+//! Field names, nesting and units are the same as in the JSON Schema `config/snapshot.schema.json`. This module does no I/O
+//! and does not use actors.
 //!
-//! Parts that a source delivers whole are behind [`Arc`], so that composing a snapshot copies
-//! pointers only.
+//! Large parts of a snapshot are in an [`Arc`], so that composing a snapshot copies only pointers.
 
 mod docker;
 mod events;
@@ -35,48 +34,49 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Everything known about the host and its containers at one moment: one line on the wire. Sections that a client does not
-/// ask for are absent there, and read as empty.
+/// The host and its containers at one moment. On the wire, a snapshot is one JSON line. A section that a client has not
+/// requested is absent on the wire. The agent's client library reads an absent section as empty.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// When the snapshot was composed.
+    /// The time when the snapshot was composed.
     pub timestamp: Timestamp,
-    /// `degraded` while an enabled source is failing.
+    /// `degraded` while an enabled source is failing, else `ok`.
     pub status: Status,
-    /// The host's own figures.
+    /// The figures of the host.
     #[serde(default)]
     pub system: Arc<SystemMetrics>,
-    /// The running containers' figures, by name.
+    /// The figures of the running containers.
     #[serde(default)]
     pub containers: Arc<Vec<Container>>,
-    /// The running containers' metadata, as the engine lists them.
+    /// The metadata of the running containers, from the engine's container list.
     #[serde(default)]
     pub docker_meta: Arc<Vec<Arc<ContainerMeta>>>,
-    /// The running containers' newest log lines.
+    /// The newest log lines of the running containers.
     #[serde(default)]
     pub logs: Arc<Logs>,
-    /// How many lines were lost by container, where a client asked for each line once: the container
-    /// wrote, or the client missed, more than is kept. At least so many. Absent otherwise.
+    /// The number of dropped log lines of each container. Log lines are dropped if a container writes, or the client misses,
+    /// more log lines than the agent stores. The real number can be higher. Absent unless the client asked for each log line
+    /// once (`"logs":"new"`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logs_dropped: Option<BTreeMap<String, u64>>,
-    /// What has happened to containers since the previous snapshot that this client was sent, in the order in
-    /// which the engine told of it; since the agent's last one, in a client's first. 256 at most.
+    /// Events of containers since the previous snapshot to this client, in the engine's order. The first snapshot to a client
+    /// has the events since the agent's previous snapshot. The array contains only the newest 256 events.
     #[serde(default)]
     pub events: Vec<ContainerEvent>,
-    /// How many more events there were, before those, than are kept. Absent where there were none.
+    /// The number of dropped events. They are older than the events in `events`. Absent if no event was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events_dropped: Option<u64>,
-    /// How each source is doing.
+    /// The health of each source.
     pub sources: Sources,
-    /// What the host is.
+    /// The description of the host.
     pub host: Arc<HostInfo>,
-    /// The agent itself.
-    // Last, so that all of a line but a client's own `skipped` is shared.
+    /// Data about the agent itself.
+    // This must be the final field. All clients of a variant then share the whole JSON line except the value of `skipped`.
     pub agent: AgentInfo,
 }
 
 impl Snapshot {
-    /// One line for people: how many are served and watched, and what is unwell.
+    /// Returns one line of text for people: the numbers of clients and containers, and the sources that are failing.
     #[must_use]
     pub fn summary(&self) -> String {
         let mut summary = format!(
@@ -96,7 +96,7 @@ impl Snapshot {
 
 #[cfg(test)]
 impl Snapshot {
-    /// The one of the tests, with what no line has of it: figures that are not rounded.
+    /// Returns the snapshot for tests, with the fields that are not on the wire.
     pub(crate) fn recorded() -> Self {
         let text = include_str!("../../tests/fixtures/snapshot.json");
         let mut snapshot: Self = serde_json::from_str(text).unwrap();
@@ -182,44 +182,46 @@ impl Snapshot {
     }
 }
 
-/// The agent's account of itself.
+/// Data about the agent itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentInfo {
     /// The agent's version.
     pub version: String,
-    /// The snapshot's number: 1 for the first, no gaps at the source.
+    /// The number of the snapshot. The first snapshot after the agent's start has number 1, and each next snapshot has the next
+    /// number.
     pub seq: u64,
-    /// Authenticated clients that the snapshot is sent to.
+    /// The number of authenticated clients at this moment.
     pub clients: u64,
-    /// The agent's own CPU, in percent of one core, over the last system interval.
-    /// Source: `utime` + `stime` of the agent in `/proc/<pid>/stat`.
+    /// CPU use of the agent since the previous reading of the host, in percent of one core. Source: `utime` + `stime` of the
+    /// agent in `/proc/<pid>/stat`.
     pub cpu_percent: f64,
-    /// CPU of dockerd, containerd and its shims together, in percent of one core, over the last
-    /// system interval: what the agent causes there is in it, and what others do. Absent where
-    /// they cannot be seen.
+    /// CPU use of dockerd, containerd and its shims together since the previous reading of the host, in percent of one core. It
+    /// includes the work that the agent and all other programs cause in these processes. Absent if the agent cannot see these
+    /// processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_cpu_percent: Option<f64>,
-    /// The agent's resident memory, in bytes: its own, and the pages of its program that are mapped. Source: `/proc/self/statm`.
+    /// Resident memory of the agent, in bytes. It includes the part of the agent's program file that is in memory. Source:
+    /// `/proc/self/statm`.
     pub memory_rss: u64,
-    /// The part of it that no file is behind, in bytes: what the kernel could not drop without swapping. `RssAnon` in
-    /// `/proc/self/status`. Source: `/proc/self/statm`.
+    /// The part of `memory_rss` that does not belong to a file, in bytes. The kernel can free this part only by swapping. It is
+    /// the same figure as `RssAnon` in `/proc/self/status`. Source: `/proc/self/statm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_anon: Option<u64>,
-    /// Connections, to whichever of the agent's sockets, whose peer closed them before it had sent anything, since the agent
-    /// began: health checks do that.
+    /// The number of connections that the peer closed before the peer sent anything, since the start of the agent. Counts the
+    /// connections to all sockets of the agent. Health checks often close a connection in this way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_closed_early: Option<u64>,
-    /// When the certificate that is served expires, or the first of its chain does; absent without TLS. Source: `TLS_CERT_FILE`.
+    /// The earliest time at which a certificate of the agent's TLS chain expires. Absent without TLS. Source: `TLS_CERT_FILE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_expires_at: Option<Timestamp>,
-    /// Snapshots that this client missed since it connected, because it read too slowly.
-    // The last field of the line: see `crate::messages::EncodedSnapshot`.
+    /// The number of skipped snapshots since this client connected. The agent skips snapshots if a client reads too slowly.
+    // The final field of the JSON line: see `crate::published::EncodedSnapshot`.
     pub skipped: u64,
 }
 
-/// A figure as it is published: finite, not negative, with `decimals` places.
+/// Rounds a figure for a snapshot to `decimals` decimal places. The result is finite and not negative.
 ///
-/// NaN and infinities, which JSON cannot say, become 0.
+/// Returns 0 for NaN and infinite values, because JSON has no such values.
 #[must_use]
 pub fn figure(value: f64, decimals: i32) -> f64 {
     let scale = 10_f64.powi(decimals);
@@ -236,7 +238,7 @@ mod tests {
     use super::figure;
 
     #[test]
-    fn figures_are_finite_positive_and_short() {
+    fn figures_are_rounded_finite_and_not_negative() {
         assert_eq!(figure(12.345_678, 2), 12.35);
         assert_eq!(figure(-0.001, 2), 0.0);
         assert!(figure(-0.0, 2).is_sign_positive());

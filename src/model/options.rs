@@ -1,41 +1,41 @@
-//! What a client may ask for after its key: a JSON object, e.g. `{"sections":["system"]}`.
+//! The options of a client. A client can send them after its key as a JSON object, e.g. `{"sections":["system"]}`.
 
 use std::num::NonZeroU32;
 
 use serde_json::{Map, Value};
 
-/// What a client asked for.
+/// The options of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// What its snapshots hold.
+    /// The content and encoding of the client's snapshots.
     pub variant: Variant,
-    /// It is sent every so manieth snapshot.
+    /// The client gets every n-th snapshot, and this field is n. 1 means every snapshot.
     pub every: NonZeroU32,
 }
 
-/// What snapshots hold, and how. Clients that ask for the same share the bytes.
+/// The content and encoding of snapshots. Clients with the same variant share the encoded bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Variant {
-    /// The sections that they hold, beside the envelope.
+    /// The sections of the snapshots. Fields that do not belong to a section are always present.
     pub sections: Sections,
-    /// Which log lines. [`LogMode::Tail`] without the section, where it makes no difference.
+    /// The log lines in the snapshots. The value is always [`LogMode::Tail`] if the section `logs` is left out.
     pub logs: LogMode,
-    /// How they are written.
+    /// How the snapshots are encoded.
     pub encoding: Encoding,
 }
 
-/// A part of the snapshot that a client may do without.
+/// A part of the snapshot that a client can leave out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Section {
-    /// The host's figures.
+    /// The figures of the host.
     System,
-    /// The containers' figures.
+    /// The figures of containers.
     Containers,
-    /// The containers' metadata.
+    /// The metadata of containers.
     DockerMeta,
-    /// The containers' log lines.
+    /// The log lines of containers.
     Logs,
-    /// What happened to containers.
+    /// The events of containers.
     Events,
 }
 
@@ -43,28 +43,28 @@ pub enum Section {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sections(u8);
 
-/// Which log lines a client is sent.
+/// The log lines that a client gets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum LogMode {
-    /// The newest, in every snapshot.
+    /// Every snapshot has the newest log lines.
     #[default]
     Tail,
-    /// The newest at first, then each further one once.
+    /// The first snapshot has the newest log lines. Later snapshots have each new log line once.
     New,
 }
 
-/// How snapshots are written.
+/// How snapshots are encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Encoding {
-    /// As lines of JSON.
+    /// JSON lines.
     #[default]
     Json,
-    /// Each line as a zstd frame of its own.
+    /// JSON lines, each compressed as one zstd frame.
     Zstd,
 }
 
 impl Section {
-    /// All of them, with the names of their fields, in the order of the line.
+    /// All sections with the names of their fields, in the order of the JSON line.
     pub const ALL: [(&'static str, Self); 5] = [
         ("system", Self::System),
         ("containers", Self::Containers),
@@ -77,16 +77,16 @@ impl Section {
 impl Sections {
     /// All sections.
     pub const ALL: Self = Self((1 << Section::ALL.len()) - 1);
-    /// The envelope alone.
+    /// No section. A snapshot then has only the fields that are always present.
     pub const NONE: Self = Self(0);
 
-    /// These sections and one more.
+    /// Returns these sections and one more section.
     #[must_use]
     pub fn with(self, section: Section) -> Self {
         Self(self.0 | 1 << section as u8)
     }
 
-    /// What they are called.
+    /// Returns the names of the sections.
     #[must_use]
     pub fn names(self) -> Vec<&'static str> {
         let names = Section::ALL.into_iter();
@@ -94,7 +94,7 @@ impl Sections {
         names.map(|(name, _)| name).collect()
     }
 
-    /// Whether a section is among them.
+    /// Returns whether the set has a section.
     #[must_use]
     pub fn has(self, section: Section) -> bool {
         self.0 & 1 << section as u8 != 0
@@ -102,7 +102,7 @@ impl Sections {
 }
 
 impl Default for Options {
-    /// What a client gets that asks for nothing.
+    /// The options of a client that sends no options.
     fn default() -> Self {
         Self {
             variant: Variant {
@@ -116,10 +116,10 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reads a client's options.
+    /// Parses a client's options.
     ///
     /// # Errors
-    /// Which option is unknown or malformed, and what is accepted.
+    /// Fails if an option is unknown or invalid. The error names the option and the accepted values.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let asked: Map<String, Value> = serde_json::from_slice(text).map_err(|_| {
             "options: not a JSON object; accepted: e.g. {\"sections\":[\"system\"]}".to_owned()
@@ -143,8 +143,8 @@ impl Options {
                     *encoding = one_of(name, value, &encodings)?;
                 }
                 _ => {
-                    // Whatever it holds, it is one line of a log as well.
-                    let name: String = name.chars().take(LONGEST_NAME).collect();
+                    // The client has chosen the name. The name is escaped, because the log has one line for each error.
+                    let name: String = name.chars().take(MAX_NAME_LENGTH).collect();
                     let name = name.escape_debug();
                     return Err(format!(
                         "{name}: unknown option; accepted: sections, logs, every, encoding"
@@ -159,8 +159,8 @@ impl Options {
     }
 }
 
-/// The most of an unknown option's name that is said.
-const LONGEST_NAME: usize = 40;
+/// Maximum length of an unknown option's name in an error, in characters.
+const MAX_NAME_LENGTH: usize = 40;
 
 fn parse_sections(value: &Value) -> Result<Sections, String> {
     let accepted = || {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_asked_for_is_as_ever() {
+    fn options_that_are_not_sent_have_their_defaults() {
         assert_eq!(parsed("{}"), Ok(Options::default()));
         let all = r#"{"sections":["system","containers","docker_meta","logs","events"],
             "logs":"tail","every":1,"encoding":"json"}"#;
@@ -224,14 +224,14 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_get_the_same_share_a_variant() {
+    fn clients_with_the_same_content_have_equal_variants() {
         let new = parsed(r#"{"sections":["system"],"logs":"new"}"#).unwrap();
         let tail = parsed(r#"{"sections":["system"]}"#).unwrap();
         assert_eq!(new.variant, tail.variant);
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_what_is_accepted() {
+    fn an_error_names_the_option_and_the_accepted_values() {
         for (text, error) in [
             ("", "options: not a JSON object"),
             ("[]", "options: not a JSON object"),

@@ -1,49 +1,49 @@
-//! The host's own figures.
+//! The figures and the description of the host.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// The host's own figures: the `system` section.
+/// The figures of the host: the section `system`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SystemMetrics {
-    /// One number: all cores together, busy percent, 0–100, over the last interval.
-    /// Source: `/proc/stat`; idle and iowait are not busy.
+    /// An array with one number: how busy all cores together were since the previous reading, in percent, 0–100. The kernel's
+    /// times `idle` and `iowait` do not count as busy. Source: `/proc/stat`.
     pub cpu_percent: [f64; 1],
-    /// Each core, busy percent, 0–100, over the last interval, in the order of their numbers.
-    /// Source: `/proc/stat`.
+    /// How busy each core was since the previous reading, in percent, 0–100, in the order of the core numbers. Source:
+    /// `/proc/stat`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cpu_cores: Vec<f64>,
-    /// What all cores together did over the last interval. Source: `/proc/stat`.
+    /// How all cores together used their time since the previous reading. Source: `/proc/stat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_times: Option<CpuTimes>,
     /// Memory in use, in MiB: total − available. Source: `/proc/meminfo`.
     pub memory_used: f64,
-    /// Memory, in MiB. Source: `/proc/meminfo`, `MemTotal`.
+    /// Total memory, in MiB. Source: `/proc/meminfo`, `MemTotal`.
     pub memory_total: f64,
-    /// Memory that programs could still have without swapping, in MiB, as the kernel estimates it.
-    /// Source: `/proc/meminfo`, `MemAvailable`.
+    /// Memory that programs can still get without swapping, in MiB. The kernel estimates this figure. Source: `/proc/meminfo`,
+    /// `MemAvailable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_available: Option<f64>,
-    /// Memory that caches files, in MiB: the `cache` of `free -w`. Source: `/proc/meminfo`, `Cached` +
+    /// Memory that caches files, in MiB, as in the column `cache` of `free -w`. Source: `/proc/meminfo`, `Cached` +
     /// `SReclaimable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_cached: Option<f64>,
-    /// Swap in use, in MiB; absent where the host has no swap. Source: `/proc/meminfo`, `SwapTotal` −
+    /// Swap in use, in MiB. Absent if the host has no swap. Source: `/proc/meminfo`, `SwapTotal` −
     /// `SwapFree`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap_used: Option<f64>,
-    /// Swap, in MiB; absent where the host has none. Source: `/proc/meminfo`, `SwapTotal`.
+    /// Total swap, in MiB. Absent if the host has no swap. Source: `/proc/meminfo`, `SwapTotal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap_total: Option<f64>,
     /// Used space of the root file system, in GiB, as `df` counts it. Source: `statvfs("/")`.
     pub disk_used: f64,
     /// Size of the root file system, in GiB. Source: `statvfs("/")`.
     pub disk_total: f64,
-    /// Every file system that keeps data, by mount point; a device that is mounted twice counts once.
+    /// Every file system with data, sorted by mount point. A file system that is mounted twice is listed once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<Disk>,
-    /// Every block device as a whole, by name, without RAM disks and loop devices. Source:
+    /// Every whole block device. Partitions, RAM disks and loop devices are left out. Source:
     /// `/proc/diskstats`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disk_io: Vec<DiskIo>,
@@ -53,66 +53,67 @@ pub struct SystemMetrics {
     pub load_avg: LoadAverage,
     /// Every network interface. Source: `/proc/net/dev`.
     pub network: Vec<NetworkInterface>,
-    /// How long work waited for CPU, memory and I/O; absent where the kernel does not tell. Source:
+    /// How long work waited for CPU, memory and I/O. Absent if the kernel does not report it. Source:
     /// `/proc/pressure`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pressure: Option<Pressures>,
     /// The host's temperature sensors. Source: `/sys/class/hwmon`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub temperatures: Vec<Temperature>,
-    /// The units of systemd that have failed, by name, 256 at most; absent where systemd does not run or cannot be
-    /// asked. Source: systemd's `ListUnitsFiltered`, by D-Bus.
+    /// The failed units of systemd, sorted by name. The array has at most 256 units. Absent if systemd does not run, does not
+    /// answer, or refuses the agent. Source: systemd's `ListUnitsFiltered`, by D-Bus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_units: Option<Vec<FailedUnit>>,
-    /// NVIDIA's GPUs; absent where their driver's library is not there. Source: NVML.
+    /// NVIDIA GPUs. Absent if the library of the NVIDIA driver is missing or does not answer. Source: NVML.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<Vec<Gpu>>,
-    /// How many processes there are, by state.
+    /// The number of processes, by state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<ProcessCounts>,
     /// Open files of the whole host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_handles: Option<FileHandles>,
-    /// The busiest processes, busiest first.
+    /// The processes with the highest CPU use, highest first.
     pub top_processes: Vec<TopProcess>,
-    /// The processes that have the most resident memory, largest first.
+    /// The processes with the most resident memory, largest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub top_memory: Vec<TopProcess>,
-    /// What others take differences of. Not on the wire.
+    /// Figures that are not rounded, for the output in Prometheus format. Not on the wire.
     #[serde(skip)]
     pub exact: Exact,
 }
 
-/// Figures as the kernel counts them, for those who take differences of their own: not rounded, and since boot.
+/// Figures as the kernel counts them: not rounded, and counted since boot. A monitoring system calculates rates from such
+/// figures.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Exact {
-    /// What each core has done. Source: `/proc/stat`.
+    /// The time of each core. Source: `/proc/stat`.
     pub cpu_seconds: Vec<CpuSeconds>,
-    /// Memory; none where it could not be read in this round.
+    /// Memory. None if it could not be read in this round.
     pub memory: Option<ExactMemory>,
-    /// Load averages; none where they could not be read in this round.
+    /// Load averages. None if they could not be read in this round.
     pub load_avg: Option<LoadAverage>,
-    /// What devices with sensors are called. Source: `/sys/class/hwmon`.
+    /// The names of devices with sensors. Source: `/sys/class/hwmon`.
     pub sensors: Arc<Sensors>,
 }
 
 /// The host's memory, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExactMemory {
-    /// All of it. Source: `/proc/meminfo`, `MemTotal`.
+    /// Total memory. Source: `/proc/meminfo`, `MemTotal`.
     pub total: u64,
-    /// What programs could still have. Source: `/proc/meminfo`, `MemAvailable`.
+    /// Memory that programs can still get without swapping. Source: `/proc/meminfo`, `MemAvailable`.
     pub available: u64,
-    /// What caches files. Source: `/proc/meminfo`, `Cached` + `SReclaimable`.
+    /// Memory that caches files. Source: `/proc/meminfo`, `Cached` + `SReclaimable`.
     pub cached: Option<u64>,
-    /// Swap. Source: `/proc/meminfo`, `SwapTotal`.
+    /// Total swap. Source: `/proc/meminfo`, `SwapTotal`.
     pub swap_total: u64,
     /// Swap in use. Source: `/proc/meminfo`, `SwapTotal` − `SwapFree`.
     pub swap_used: u64,
 }
 
 impl Default for SystemMetrics {
-    /// What is published while the host has not been read even once.
+    /// The figures before the first reading of the host.
     fn default() -> Self {
         Self {
             cpu_percent: [0.0],
@@ -147,91 +148,93 @@ impl Default for SystemMetrics {
 /// Load averages over one, five and fifteen minutes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoadAverage {
-    /// Over one minute.
+    /// The average over one minute.
     #[serde(rename = "1m")]
     pub one: f64,
-    /// Over five minutes.
+    /// The average over five minutes.
     #[serde(rename = "5m")]
     pub five: f64,
-    /// Over fifteen minutes.
+    /// The average over fifteen minutes.
     #[serde(rename = "15m")]
     pub fifteen: f64,
 }
 
-/// Shares of the time that all cores together had, in percent, 0–100; what is missing to 100 was idle.
+/// How all cores together used their time: shares in percent, 0–100. The remaining share is idle time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct CpuTimes {
-    /// Programs, those of low priority and guests of virtual machines included.
+    /// The share of programs, including programs with low priority and virtual machines on this host.
     pub user: f64,
-    /// The kernel, for programs.
+    /// The share of the kernel when it works for programs.
     pub system: f64,
-    /// Idle, while I/O was outstanding.
+    /// The share in which cores were idle while a program waited for I/O.
     pub iowait: f64,
-    /// Taken by the hypervisor for other guests.
+    /// The share in which the hypervisor ran other virtual machines.
     pub steal: f64,
-    /// The kernel, for devices: hard and soft interrupts.
+    /// The share of the kernel when it works for devices: hardware and software interrupts.
     pub irq: f64,
 }
 
-/// What one core has done since boot, in seconds. Source: `/proc/stat`.
+/// The time of one core since boot, in seconds. Source: `/proc/stat`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CpuSeconds {
     /// The core's number.
     pub core: u32,
-    /// By what it was: see [`CpuSeconds::MODES`].
+    /// The time in each mode, in the order of [`CpuSeconds::MODES`].
     pub modes: [f64; 8],
 }
 
 impl CpuSeconds {
-    /// The kernel's names of what a core can do, in the order of its own table. The time of guests of virtual machines is in
-    /// those of users.
+    /// The kernel's names for the kinds of CPU time, in the order of `/proc/stat`. The time of virtual machines on this host
+    /// is part of `user` and `nice`.
     pub const MODES: [&str; 8] = [
         "user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal",
     ];
 }
 
-/// A file system that keeps data: on a block device, of another host, or in a program (FUSE). Not those of
-/// the kernel, in memory, or of containers; the root is always there.
+/// A file system with data. The data is on a block device, on a server in the network, or in a program (FUSE). The agent leaves
+/// out the file systems of the kernel, file systems in memory, and the file systems of containers. The root file system is
+/// always listed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Disk {
-    /// Where it is mounted. Source: `/proc/self/mountinfo`.
+    /// The mount point. Source: `/proc/self/mountinfo`.
     pub mount: String,
-    /// What is mounted there, e.g. `/dev/sda1`. Source: `/proc/self/mountinfo`.
+    /// The device or other source of the mount, e.g. `/dev/sda1`. Source: `/proc/self/mountinfo`.
     pub device: String,
     /// The file system's type, e.g. `ext4`. Source: `/proc/self/mountinfo`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Used space, in GiB, as `df` counts it; absent where it has no figures. Source: `statvfs`.
+    /// Used space, in GiB, as `df` counts it. Absent while the file system has no figures. Source: `statvfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<f64>,
-    /// Its size, in GiB; absent where it has no figures. Source: `statvfs`.
+    /// Size, in GiB. Absent while the file system has no figures. Source: `statvfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<f64>,
-    /// Space that ordinary users may still fill, in GiB; absent where it has no figures. Source: `statvfs`.
+    /// Free space for users other than root, in GiB. Absent while the file system has no figures. Source: `statvfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<f64>,
-    /// Used inodes; absent where it has no figures, and where it does not count them. Source: `statvfs`.
+    /// Used inodes. Absent while the file system has no figures, and if the file system does not count inodes. Source:
+    /// `statvfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inodes_used: Option<u64>,
-    /// Inodes; absent where it has no figures, and where it does not count them. Source: `statvfs`.
+    /// All inodes. Absent while the file system has no figures, and if the file system does not count inodes. Source: `statvfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inodes_total: Option<u64>,
-    /// True while it has not answered for more than a second; absent otherwise.
+    /// True while the file system has not answered for more than 1 s, else absent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stuck: bool,
-    /// Why it has no figures, where it is not stuck: the kernel's answer, such as `Permission denied` where the agent's user may not
-    /// look; absent otherwise. Source: `fstatvfs`.
+    /// Why a file system that is not stuck has no figures. Usually this is the kernel's error, for example `Permission denied`
+    /// if the agent's user has no access. Absent if the file system has figures or is stuck. Source: `fstatvfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// True where the file system as a whole cannot be written to, as the kernel makes it after errors of its device, too; absent
-    /// otherwise. Source: its own options in `/proc/self/mountinfo`.
+    /// True if the whole file system is read-only, else absent. After an error of a device, the kernel can make a file system
+    /// read-only. Source: the file system's options in `/proc/self/mountinfo`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub readonly: bool,
-    /// Whether it cannot be asked: it is stuck, or answers with an error. That the agent may not look at it is no failure. Not on
-    /// the wire.
+    /// Whether the file system is stuck or answers with an error. An error because the agent has no permission does not count.
+    /// Not on the wire.
     #[serde(skip)]
     pub failed: bool,
-    /// Its space as it is counted. Not on the wire.
+    /// The space in bytes. Not on the wire.
     #[serde(skip)]
     pub exact: Option<Space>,
 }
@@ -239,15 +242,16 @@ pub struct Disk {
 /// The space of a file system, in bytes. Source: `statvfs`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Space {
-    /// Its size.
+    /// The size.
     pub size: u64,
-    /// What is free, with what is reserved for root.
+    /// Free space, including the space that is reserved for root.
     pub free: u64,
-    /// What ordinary users may still fill.
+    /// Free space for users other than root.
     pub available: u64,
 }
 
-/// The traffic of one block device: counters since boot, and rates over the last interval.
+/// The traffic of one block device. Counters start at zero when the host boots or the device appears. Rates and `busy_percent`
+/// cover the time since the previous reading.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DiskIo {
     /// The device's name, e.g. `sda`.
@@ -260,7 +264,7 @@ pub struct DiskIo {
     pub read_ops: u64,
     /// Write operations.
     pub write_ops: u64,
-    /// Time in which it had something to do, in milliseconds.
+    /// Time in which the device was busy, in milliseconds.
     #[serde(default)]
     pub busy_ms: u64,
     /// Bytes read per second.
@@ -271,11 +275,12 @@ pub struct DiskIo {
     pub read_ops_per_second: f64,
     /// Write operations per second.
     pub write_ops_per_second: f64,
-    /// The share of time in which it had something to do, in percent, 0–100.
+    /// The share of time in which the device was busy, in percent, 0–100.
     pub busy_percent: f64,
 }
 
-/// One of the host's network interfaces: counters since boot, and rates over the last interval.
+/// A network interface of the host. Counters start at zero when the host boots or the interface appears. Rates cover the time
+/// since the previous reading.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NetworkInterface {
     /// The interface's name.
@@ -303,116 +308,119 @@ pub struct NetworkInterface {
     /// Packets that could not be sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errors_sent: Option<u64>,
-    /// Packets that were received broken.
+    /// Received packets with errors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errors_recv: Option<u64>,
-    /// Packets that were dropped rather than sent.
+    /// Packets that were dropped before they were sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drops_sent: Option<u64>,
-    /// Packets that were received and dropped.
+    /// Received packets that were dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drops_recv: Option<u64>,
-    /// The link's speed, in Mbit/s; absent where it has none, or none at present. Source:
+    /// The speed of the link, in Mbit/s. Absent if the interface has no speed, and while there is no link. Source:
     /// `/sys/class/net/<name>/speed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed: Option<u64>,
-    /// Whether it is up: has a link, or needs none. Absent where the kernel does not tell. Source:
-    /// `/sys/class/net/<name>/operstate`.
+    /// Whether the interface is up. An interface is up if it has a link, or if it is switched on and needs no link. Absent if
+    /// the kernel does not report it. Source: `/sys/class/net/<name>/operstate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up: Option<bool>,
-    /// What it is. Absent where the kernel does not tell. Source: `/sys/class/net/<name>`.
+    /// The kind of interface. `physical`: a network device, including the network device of a virtual machine. `veth`: one end
+    /// of a pair, usually for a container. `virtual`: any other interface without a device, such as a tunnel, VLAN or bond.
+    /// Absent if the kernel does not report it. Source: `/sys/class/net/<name>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<InterfaceKind>,
-    /// Of a veth: the name of the container that has its other end, without the slash. Absent otherwise. Source: netlink,
+    /// Only for a veth: the name of the container that has the other end of the pair, without the slash. Source: netlink,
     /// `IFLA_LINK_NETNSID`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// Of a veth: the number of the network namespace that has its other end. Not on the wire.
+    /// Only for a veth: the number of the network namespace that has the other end of the pair. Not on the wire.
     #[serde(skip)]
     pub peer: Option<i32>,
 }
 
-/// What a network interface is.
+/// The kind of a network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InterfaceKind {
-    /// A device, a virtual machine's included.
+    /// A network device, including the network device of a virtual machine.
     Physical,
-    /// The host's way to itself.
+    /// The loopback interface.
     Loopback,
-    /// A switch for others.
+    /// A bridge, which connects other interfaces.
     Bridge,
-    /// One end of a pair, whose other end is in another network namespace as a rule.
+    /// One end of a pair. The other end is usually in another network namespace.
     Veth,
-    /// Anything else that is no device: tunnels, VLANs, bonds and so on.
+    /// Any other interface without a device, such as a tunnel, VLAN or bond.
     Virtual,
-    /// One that a later version knows.
+    /// A value of a later version.
     #[serde(untagged)]
     Other(String),
 }
 
-/// How long work, of the host or of a container, waited for each resource.
+/// How long work of the host or of a container waited for each resource.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pressures {
-    /// For a CPU.
+    /// How long work waited for a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Pressure>,
-    /// For memory.
+    /// How long work waited for memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Pressure>,
-    /// For I/O.
+    /// How long work waited for I/O.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io: Option<Pressure>,
 }
 
-/// How long work waited for a resource: the kernel's pressure stall information.
+/// How long work waited for a resource: the kernel's pressure stall information (PSI).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pressure {
-    /// While some work waited.
+    /// The time in which some work waited.
     pub some: Stalls,
-    /// While all work waited at once; absent where the kernel does not tell.
+    /// The time in which all work waited. Absent if the kernel does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full: Option<Stalls>,
 }
 
-/// Shares of time in percent, 0–100, and the time itself.
+/// How much of the time work waited: shares in percent, 0–100, and the total time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stalls {
-    /// Of the last 10 seconds.
+    /// The share in the last 10 seconds.
     pub avg10: f64,
-    /// Of the last minute.
+    /// The share in the last minute.
     pub avg60: f64,
-    /// Of the last five minutes.
+    /// The share in the last five minutes.
     pub avg300: f64,
-    /// The time since boot, or since the container's control group was made, in microseconds.
+    /// The total waiting time since boot, or since the creation of the container's control group, in microseconds.
     #[serde(default)]
     pub total_us: u64,
 }
 
-/// What one temperature sensor shows.
+/// The temperature of one sensor.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Temperature {
-    /// The device that has the sensor, e.g. `coretemp`.
+    /// The name of the device with the sensor, e.g. `coretemp`.
     pub device: String,
-    /// Which of its sensors, e.g. `Package id 0`; its number where it has no label, e.g. `temp1`.
+    /// The label of the sensor, e.g. `Package id 0`. For a sensor without a label, this is the kernel's name of the sensor, e.g.
+    /// `temp1`.
     pub sensor: String,
-    /// The device by its place in `/sys/devices`, e.g. `nvme_nvme0`: no two have the same.
+    /// The device's path in `/sys/devices` as a short name, e.g. `nvme_nvme0`. Each device has a different name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub chip: String,
-    /// Which of that device's sensors, by the kernel's name, e.g. `temp1`: no two have the same.
+    /// The kernel's name of the sensor, e.g. `temp1`. Each sensor of a device has a different name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub input: String,
-    /// In degrees Celsius.
+    /// The temperature, in degrees Celsius.
     pub celsius: f64,
-    /// From where on the device itself is in danger, in degrees Celsius; absent where it does not say.
+    /// The temperature above which the device is in danger, in degrees Celsius. Absent if the device does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critical: Option<f64>,
-    /// As the kernel has it, in degrees Celsius. Not on the wire.
+    /// The temperature without rounding, in degrees Celsius. Not on the wire.
     #[serde(skip)]
     pub exact: f64,
 }
 
-/// What devices with sensors, and their sensors, are called. With those that measure something else than temperatures.
+/// The names of devices with sensors, and the names of their sensors. Includes sensors that do not measure temperature.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sensors {
     /// The devices.
@@ -424,34 +432,34 @@ pub struct Sensors {
 /// A device with sensors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SensorChip {
-    /// By its place in `/sys/devices`, e.g. `nvme_nvme0`.
+    /// The device's path in `/sys/devices` as a short name, e.g. `nvme_nvme0`.
     pub chip: String,
-    /// What it calls itself, e.g. `nvme`.
+    /// The device's own name, e.g. `nvme`.
     pub device: String,
 }
 
-/// What a device calls one of its sensors.
+/// The label of one sensor.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SensorLabel {
-    /// The device.
+    /// The device, as in [`SensorChip::chip`].
     pub chip: String,
     /// The kernel's name of the sensor, e.g. `temp1`.
     pub sensor: String,
-    /// The device's.
+    /// The label.
     pub label: String,
 }
 
-/// A unit of systemd that has failed.
+/// A failed unit of systemd.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedUnit {
-    /// Its name, e.g. `nginx.service`.
+    /// The name of the unit, e.g. `nginx.service`.
     pub name: String,
-    /// What it is, in its own words.
+    /// The description in the unit's file.
     pub description: String,
 }
 
 impl NetworkInterface {
-    /// The same interface without its rates, which no longer hold.
+    /// Returns the same interface without its rates. If a new reading has failed, the old rates are out of date.
     #[must_use]
     pub fn without_rates(&self) -> Self {
         Self {
@@ -464,31 +472,31 @@ impl NetworkInterface {
     }
 }
 
-/// One GPU. Figures that it does not know are absent.
+/// One GPU. A figure that the GPU does not report is absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gpu {
-    /// Its number.
+    /// The number of the GPU.
     pub index: u32,
-    /// Its model, e.g. `NVIDIA A100-SXM4-40GB`.
+    /// The model, e.g. `NVIDIA A100-SXM4-40GB`.
     pub name: String,
-    /// The share of time in which it computed something, over its own last sampling period (at most a second), in
-    /// percent, 0–100.
+    /// The share of time in which the GPU was computing, in percent, 0–100. The GPU measures this share over its own sampling
+    /// period of up to 1 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_percent: Option<f64>,
     /// Memory in use, in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_used: Option<f64>,
-    /// Memory, in MiB.
+    /// Total memory, in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_total: Option<f64>,
-    /// In degrees Celsius.
+    /// The temperature, in degrees Celsius.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub celsius: Option<f64>,
-    /// Power that it draws, in watts.
+    /// The power that the GPU uses, in watts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watts: Option<f64>,
-    /// `true` while it sleeps, else absent. The driver is not asked for it then, which would wake it: it has no figures, and its name
-    /// is empty where it has slept since the agent started. Source: `power/runtime_status` of its PCI device.
+    /// `true` while the GPU sleeps, else absent. A sleeping GPU has no figures, because a question to the driver would wake the
+    /// GPU. `name` is empty if the GPU has slept since the start of the agent. Source: `power/runtime_status` of the PCI device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asleep: Option<bool>,
 }
@@ -496,57 +504,57 @@ pub struct Gpu {
 /// Open files of the whole host. Source: `/proc/sys/fs/file-nr`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileHandles {
-    /// How many are open.
+    /// The number of open files.
     pub open: u64,
-    /// How many there may be; 2^63 - 1 where that is not limited.
+    /// The limit of open files. 2^63 - 1 means no limit.
     pub max: u64,
 }
 
-/// How many processes there are, by state. Source: `/proc/<pid>/stat`.
+/// The number of processes, by state. Source: `/proc/<pid>/stat`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessCounts {
-    /// All.
+    /// All processes.
     pub total: u64,
-    /// Running, or waiting for a CPU (`R`).
+    /// Processes that run or wait for a CPU (`R`).
     pub running: u64,
-    /// Waiting for something to happen (`S`), idle threads of the kernel (`I`) included.
+    /// Processes that wait for an event (`S`), including idle kernel threads (`I`).
     pub sleeping: u64,
-    /// Waiting where no signal reaches them, for a disk as a rule (`D`).
+    /// Processes in a wait that no signal interrupts, usually for a disk (`D`).
     pub blocked: u64,
-    /// Stopped by a signal or a debugger (`T`, `t`).
+    /// Processes that a signal or a debugger has stopped (`T`, `t`).
     pub stopped: u64,
-    /// Ended, and not yet taken note of by their parent (`Z`).
+    /// Processes that have ended, but whose parent has not yet read the exit status (`Z`).
     pub zombie: u64,
-    /// Threads of all.
+    /// The threads of all processes.
     pub threads: u64,
 }
 
-/// One of the processes that use most.
+/// A process with a high use of CPU or memory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TopProcess {
-    /// The process's name (`comm`): 15 bytes at most.
+    /// The process's name (`comm`), up to 15 bytes.
     pub name: String,
-    /// CPU in percent of one core, over the last interval, or over the last 400 ms where that is less:
-    /// the kernel counts in ticks of 10 ms. Source: `utime` + `stime` in `/proc/<pid>/stat`.
+    /// CPU use in percent of one core, since the previous reading. Two readings of processes are at least 400 ms apart, because
+    /// the kernel counts CPU time in ticks of 10 ms. Source: `utime` + `stime` in `/proc/<pid>/stat`.
     pub cpu: f64,
-    /// Resident memory, in percent of the host's. Source: `/proc/<pid>/stat`, `rss`.
+    /// Resident memory, in percent of the host's memory. Source: `/proc/<pid>/stat`, `rss`.
     pub mem: f64,
     /// The process's id.
     pub pid: u32,
     /// Resident memory, in bytes. Source: `/proc/<pid>/stat`, `rss`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_rss: Option<u64>,
-    /// The user that it runs as, or the user's number where `/etc/passwd` does not have it. Source: `Uid` in
+    /// The name of the process's user. If `/etc/passwd` does not contain the user, this is the user's number. Source: `Uid` in
     /// `/proc/<pid>/status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The name of the container that it runs in, without the slash; absent outside of one. Source:
+    /// The name of the process's container, without the slash. Absent if the process is not in a container. Source:
     /// `/proc/<pid>/cgroup`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
 }
 
-/// What the host is: the `host` section.
+/// The description of the host: the section `host`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostInfo {
     /// The host's name. Source: `uname(2)`.
@@ -557,8 +565,8 @@ pub struct HostInfo {
     pub kernel: String,
     /// The machine's architecture, e.g. `x86_64`. Source: `uname(2)`.
     pub arch: String,
-    /// Logical CPUs. Source: `/proc/stat`.
+    /// The number of logical CPUs. Source: `/proc/stat`.
     pub cpus: u32,
-    /// When the host booted, in Unix seconds. Source: `/proc/stat`, `btime`.
+    /// The time when the host booted, in Unix seconds. Source: `/proc/stat`, `btime`.
     pub boot_time: u64,
 }

@@ -1,4 +1,4 @@
-//! A moment, as RFC 3339 in UTC with milliseconds.
+//! Times in the format RFC 3339, in UTC, with milliseconds.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -6,12 +6,12 @@ use std::time::SystemTime;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A moment; on the wire RFC 3339, UTC, with `Z`, in milliseconds: `2024-01-01T12:00:00.000Z`.
+/// A time. On the wire, it has the format RFC 3339 in UTC, with milliseconds and `Z`: `2024-01-01T12:00:00.000Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub SystemTime);
 
 impl Timestamp {
-    /// The present, by the wall clock.
+    /// Returns the current time, by the wall clock.
     #[must_use]
     pub fn now() -> Self {
         Self(SystemTime::now())
@@ -20,7 +20,7 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A clock before 1970 or after 9999 is said as 1970 rather than failing every snapshot.
+        // A time before 1970 or after 9999 is written as 1970, so that a wrong clock does not make snapshots fail.
         let year_10000 = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(253_402_300_800);
         let said = if (SystemTime::UNIX_EPOCH..year_10000).contains(&self.0) {
             self.0
@@ -53,7 +53,7 @@ mod tests {
     use super::Timestamp;
 
     #[test]
-    fn round_trips_as_rfc_3339() {
+    fn a_written_time_is_read_back_unchanged() {
         let moment = Timestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(1_704_110_400_250));
         let text = serde_json::to_string(&moment).unwrap();
         assert_eq!(text, "\"2024-01-01T12:00:00.250Z\"");
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_clock_does_not_fail() {
+    fn a_time_out_of_range_is_written_as_1970() {
         let before = Timestamp(SystemTime::UNIX_EPOCH - Duration::from_secs(1));
         let after = Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40));
         for absurd in [before, after] {

@@ -1,11 +1,13 @@
-//! What every figure of the snapshot is called elsewhere: one table, of which each output takes the columns that it needs.
+//! The table of metrics. Each row has the name, unit, labels and help text of a figure of the snapshot.
 //!
-//! Names and units are those of Prometheus' conventions. Where node_exporter or cAdvisor have a series of the same meaning, it has
-//! their name and labels here, so that dashboards and alerts which were made for them work; of cAdvisor's labels `id` is the
-//! container's short id. Everything else begins with `system_agent_`. No label has values without a bound: no processes, and no
-//! veths, which come and go with containers.
+//! Names and units follow the conventions of Prometheus. If node_exporter or cAdvisor has a metric with the same meaning, the
+//! figure has the name and labels of that metric. Dashboards and alerts for these programs then also work with the agent. The
+//! label `id` is different: it is the container's short id. All other names begin with `system_agent_`.
 //!
-//! This file is long: it is a table with a row for each family, in the order in which they are written.
+//! The number of different values of each label is limited. Therefore, the table has no metrics of processes and of veth
+//! interfaces, because new processes and new veth interfaces appear all the time.
+//!
+//! This file is long: it is a table with one row for each family. The metrics are written in the order of the rows.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -17,41 +19,44 @@ use crate::model::{
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
-/// The kernel's default period of a CPU limit, in microseconds, in which docker sets limits, too.
+/// The period of CPU limits, in microseconds. The kernel and Docker use this period by default.
 const CPU_PERIOD: f64 = 100_000.0;
 
-/// Figures of one kind and meaning, told apart by their labels.
+/// A row of the table: a metric family. The samples of a family differ in the values of their labels.
 pub(super) struct FigureFamily {
-    /// In Prometheus; `_total` is added to a counter's name.
+    /// The name in Prometheus. The suffix `_total` is appended to the name of a counter.
     pub(super) name: &'static str,
     pub(super) kind: MetricKind,
-    /// By the Unified Code for Units of Measure.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for outputs that name units"))]
-    pub(super) unit: &'static str,
-    /// The labels that every sample has, in this order.
+    /// The unit, in the notation of the Unified Code for Units of Measure.
     #[cfg_attr(
         not(test),
-        expect(dead_code, reason = "samples are held to it by a test")
+        expect(dead_code, reason = "outputs that publish units need this field")
+    )]
+    pub(super) unit: &'static str,
+    /// The names of the labels that every sample has, in this order.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a test compares the samples with these names")
     )]
     pub(super) labels: &'static [&'static str],
-    /// Where the figures are in the snapshot, as docs/snapshot.md calls it.
+    /// The fields of the snapshot that contain the figures. The names are the names in docs/snapshot.md.
     #[cfg_attr(
         not(test),
-        expect(dead_code, reason = "the table is held complete by a test")
+        expect(dead_code, reason = "a test checks that the table is complete")
     )]
     pub(super) fields: &'static [&'static str],
     pub(super) help: &'static str,
     read: fn(&FigureSource<'_>, &mut Samples<'_>),
 }
 
-/// Whether a figure only ever grows.
+/// The kind of a metric. A counter never decreases. A gauge can decrease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MetricKind {
     Gauge,
     Counter,
 }
 
-/// What the figures are read from.
+/// The snapshot from which the samples are read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FigureSource<'s> {
     pub(super) snapshot: &'s Snapshot,
@@ -59,17 +64,18 @@ pub(super) struct FigureSource<'s> {
     pub(super) interval: Duration,
 }
 
-/// Takes the samples of a family, each with its labels' names and values.
+/// The function that receives each sample of a family. The arguments are the names and values of the sample's labels, and the
+/// sample's value.
 pub(super) type Samples<'f> = dyn FnMut(&[(&str, &str)], f64) + 'f;
 
 impl FigureFamily {
-    /// Hands over every sample that the snapshot has.
+    /// Passes each sample of the family to the function `samples`.
     pub(super) fn samples(&self, source: &FigureSource<'_>, samples: &mut Samples<'_>) {
         (self.read)(source, samples);
     }
 }
 
-/// The whole table.
+/// Returns all rows of the table.
 pub(super) fn families() -> impl Iterator<Item = &'static FigureFamily> {
     [HOST, CONTAINERS, AGENT].into_iter().flatten()
 }
@@ -83,9 +89,9 @@ const CONTAINER: &[&str] = &["id", "image", "name"];
 const INTERFACE: &[&str] = &["id", "image", "name", "interface"];
 const SOURCE: &[&str] = &["source"];
 
-// Name, unit, labels, fields, help, how it is read.
+// The columns are: name, unit, labels, fields, help text, and the function that reads the samples.
 
-/// The host, as node_exporter says it.
+/// The metrics of the host. Most of these metrics have the names that node_exporter uses.
 #[rustfmt::skip]
 static HOST: &[FigureFamily] = &[
     counter("node_cpu_seconds", "s", &["cpu", "mode"], &["system.cpu_percent", "system.cpu_cores", "system.cpu_times"],
@@ -101,29 +107,29 @@ static HOST: &[FigureFamily] = &[
         |source, out| host(source, out, |host| Some(host.exact.load_avg?.fifteen))),
 
     gauge("node_memory_MemTotal_bytes", "By", NONE, &["system.memory_total"],
-        "Memory",
+        "Total memory of the host",
         |source, out| memory(source, out, |memory| Some(memory.total))),
     gauge("node_memory_MemAvailable_bytes", "By", NONE, &["system.memory_available", "system.memory_used"],
-        "Memory that programs could still have without swapping",
+        "Memory that programs can still use without swapping",
         |source, out| memory(source, out, |memory| Some(memory.available))),
     gauge("system_agent_memory_cached_bytes", "By", NONE, &["system.memory_cached"],
-        "Memory that caches files, with what of the kernel can be reclaimed",
+        "Memory that caches files, including reclaimable kernel memory",
         |source, out| memory(source, out, |memory| memory.cached)),
     gauge("node_memory_SwapTotal_bytes", "By", NONE, &["system.swap_total"],
-        "Swap",
+        "Total swap space",
         |source, out| memory(source, out, |memory| Some(memory.swap_total))),
     gauge("node_memory_SwapFree_bytes", "By", NONE, &["system.swap_used"],
-        "Swap not in use",
+        "Free swap space",
         |source, out| memory(source, out, |memory| Some(memory.swap_total.saturating_sub(memory.swap_used)))),
 
     gauge("node_filesystem_size_bytes", "By", FILE_SYSTEM, &["system.disk_total", "system.disks[].total"],
         "Size of the file system",
         |source, out| file_systems(source, out, |disk| Some(disk.exact?.size as f64))),
     gauge("node_filesystem_free_bytes", "By", FILE_SYSTEM, &["system.disk_used", "system.disks[].used"],
-        "Free space of the file system, with what is reserved for root",
+        "Free space of the file system, including space reserved for root",
         |source, out| file_systems(source, out, |disk| Some(disk.exact?.free as f64))),
     gauge("node_filesystem_avail_bytes", "By", FILE_SYSTEM, &["system.disks[].available", "system.disks[].mount", "system.disks[].device", "system.disks[].type"],
-        "Space of the file system that ordinary users may still fill",
+        "Free space of the file system for users other than root",
         |source, out| file_systems(source, out, |disk| Some(disk.exact?.available as f64))),
     gauge("node_filesystem_files", "{inode}", FILE_SYSTEM, &["system.disks[].inodes_total"],
         "Inodes of the file system",
@@ -132,10 +138,10 @@ static HOST: &[FigureFamily] = &[
         "Free inodes of the file system",
         |source, out| file_systems(source, out, |disk| Some((disk.inodes_total? - disk.inodes_used?) as f64))),
     gauge("node_filesystem_device_error", "1", FILE_SYSTEM, &["system.disks[].error"],
-        "Whether the file system cannot be asked: it answers with an error, or not for more than a second. A lack of permission does not count",
+        "Whether the file system cannot be read: it returns an error, or no answer within a second. Missing permission does not count",
         |source, out| file_systems(source, out, |disk| Some(is(disk.failed)))),
     gauge("node_filesystem_readonly", "1", FILE_SYSTEM, &["system.disks[].readonly"],
-        "Whether the file system as a whole cannot be written to",
+        "Whether the whole file system is read-only",
         |source, out| file_systems(source, out, |disk| Some(is(disk.readonly)))),
 
     counter("node_disk_read_bytes", "By", DEVICE, &["system.disk_io[].read_bytes", "system.disk_io[].device"],
@@ -151,7 +157,7 @@ static HOST: &[FigureFamily] = &[
         "Write operations",
         |source, out| block_devices(source, out, |disk| disk.write_ops as f64)),
     counter("node_disk_io_time_seconds", "s", DEVICE, &["system.disk_io[].busy_ms"],
-        "Time in which the device had something to do, in seconds",
+        "Time in which the device was busy, in seconds",
         |source, out| block_devices(source, out, |disk| disk.busy_ms as f64 / 1000.0)),
 
     counter("node_network_receive_bytes", "By", DEVICE, &["system.network[].bytes_recv", "system.network[].name"],
@@ -167,23 +173,23 @@ static HOST: &[FigureFamily] = &[
         "Packets sent",
         |source, out| interfaces(source, out, |one| Some(one.packets_sent as f64))),
     counter("node_network_receive_errs", "{packet}", DEVICE, &["system.network[].errors_recv"],
-        "Packets that were received broken",
+        "Received packets with errors",
         |source, out| interfaces(source, out, |one| Some(one.errors_recv? as f64))),
     counter("node_network_transmit_errs", "{packet}", DEVICE, &["system.network[].errors_sent"],
-        "Packets that could not be sent",
+        "Packets that were not sent because of errors",
         |source, out| interfaces(source, out, |one| Some(one.errors_sent? as f64))),
     counter("node_network_receive_drop", "{packet}", DEVICE, &["system.network[].drops_recv"],
-        "Packets that were received and dropped",
+        "Received packets that were dropped",
         |source, out| interfaces(source, out, |one| Some(one.drops_recv? as f64))),
     counter("node_network_transmit_drop", "{packet}", DEVICE, &["system.network[].drops_sent"],
-        "Packets that were dropped rather than sent",
+        "Packets that were dropped before sending",
         |source, out| interfaces(source, out, |one| Some(one.drops_sent? as f64))),
     gauge("system_agent_network_up", "1", DEVICE, &["system.network[].up"],
-        "Whether the interface is up: has a link, or needs none",
+        "Whether the interface is up: it has a link, or it needs no link",
         |source, out| interfaces(source, out, |one| one.up.map(is))),
     gauge("node_network_speed_bytes", "By/s", DEVICE, &["system.network[].speed"],
-        "The link's speed, in bytes a second",
-        // Megabits.
+        "Speed of the link, in bytes per second",
+        // The field is in megabits per second.
         |source, out| interfaces(source, out, |one| Some(one.speed? as f64 * 1e6 / 8.0))),
 
     counter("node_pressure_cpu_waiting_seconds", "s", NONE, &["system.pressure.cpu.some"], CPU_WAITING,
@@ -200,98 +206,98 @@ static HOST: &[FigureFamily] = &[
         |source, out| host_pressure(source, out, |all| Some(all.io?.full?.total_us))),
 
     gauge("node_hwmon_temp_celsius", "Cel", SENSOR, &["system.temperatures[].celsius", "system.temperatures[].chip", "system.temperatures[].input"],
-        "What the sensor shows",
+        "Temperature at the sensor",
         |source, out| temperatures(source, out, |one| Some(one.exact))),
     gauge("node_hwmon_temp_crit_celsius", "Cel", SENSOR, &["system.temperatures[].critical"],
-        "From where on the device itself is in danger",
+        "Critical temperature of the device at the sensor",
         |source, out| temperatures(source, out, |one| one.critical)),
     gauge("node_hwmon_sensor_label", "1", &["chip", "label", "sensor"], &["system.temperatures[].sensor"],
-        "What the device calls the sensor", sensor_labels),
+        "Name that the device gives to the sensor", sensor_labels),
     gauge("node_hwmon_chip_names", "1", &["chip", "chip_name"], &["system.temperatures[].device"],
-        "What the device is", chip_names),
+        "Name of the device with sensors", chip_names),
 
     gauge("system_agent_gpu_busy_ratio", "1", GPU, &["system.gpus[].busy_percent", "system.gpus[].index", "system.gpus[].name"],
-        "The share of time in which the GPU computed something",
+        "Share of time in which the GPU was busy",
         |source, out| gpus(source, out, |gpu| gpu.busy_percent.map(ratio))),
     gauge("system_agent_gpu_memory_used_bytes", "By", GPU, &["system.gpus[].memory_used"],
-        "Memory of the GPU in use",
+        "Used memory of the GPU",
         |source, out| gpus(source, out, |gpu| gpu.memory_used.map(|mib| mib * MIB))),
     gauge("system_agent_gpu_memory_bytes", "By", GPU, &["system.gpus[].memory_total"],
-        "Memory of the GPU",
+        "Total memory of the GPU",
         |source, out| gpus(source, out, |gpu| gpu.memory_total.map(|mib| mib * MIB))),
     gauge("system_agent_gpu_temperature_celsius", "Cel", GPU, &["system.gpus[].celsius"],
-        "The GPU's temperature",
+        "Temperature of the GPU",
         |source, out| gpus(source, out, |gpu| gpu.celsius)),
     gauge("system_agent_gpu_power_watts", "W", GPU, &["system.gpus[].watts"],
-        "Power that the GPU draws",
+        "Power consumption of the GPU",
         |source, out| gpus(source, out, |gpu| gpu.watts)),
 
     gauge("system_agent_processes", "{process}", &["state"], &["system.processes.running", "system.processes.sleeping", "system.processes.blocked",
             "system.processes.stopped", "system.processes.zombie", "system.processes.total"],
-        "Processes by state", process_states),
+        "Number of processes in each state", process_states),
     gauge("node_processes_threads", "{thread}", NONE, &["system.processes.threads"],
-        "Threads of all processes",
+        "Number of threads of all processes",
         |source, out| host(source, out, |host| Some(host.processes?.threads as f64))),
 
     gauge("node_filefd_allocated", "{file}", NONE, &["system.file_handles.open"],
-        "Open files",
+        "Number of open files on the host",
         |source, out| host(source, out, |host| Some(host.file_handles?.open as f64))),
     gauge("node_filefd_maximum", "{file}", NONE, &["system.file_handles.max"],
-        "The most files that may be open",
+        "Limit on open files on the host",
         |source, out| host(source, out, |host| Some(host.file_handles?.max as f64))),
 
     gauge("node_boot_time_seconds", "s", NONE, &["host.boot_time", "system.uptime"],
-        "When the host booted, in Unix seconds",
+        "Time at which the host booted, in Unix seconds",
         |source, out| host(source, out, |_| {
             let boot_time = source.snapshot.host.boot_time;
             (boot_time > 0).then_some(boot_time as f64)
         })),
     gauge("node_uname_info", "1", &["sysname", "nodename", "release", "machine"], &["host.hostname", "host.kernel", "host.arch"],
-        "What uname says", uname),
+        "Host name, kernel release and architecture, as the command uname shows them", uname),
     gauge("node_os_info", "1", &["pretty_name"], &["host.os"],
-        "The operating system",
+        "Name of the operating system",
         |source, out| if has_host(source) { out(&[("pretty_name", &source.snapshot.host.os)], 1.0) }),
     gauge("node_systemd_unit_state", "1", &["name", "state"], &["system.failed_units[].name"],
-        "The units of systemd that have failed; no others", failed_units),
+        "Failed units of systemd. Other units are not listed", failed_units),
 ];
 
-/// Containers, as cAdvisor says them.
+/// The metrics of containers. Most of these metrics have the names that cAdvisor uses.
 #[rustfmt::skip]
 static CONTAINERS: &[FigureFamily] = &[
     counter("container_cpu_usage_seconds", "s", &["id", "image", "name", "cpu"], &["containers[].cpu_usage_ns", "containers[].cpu_percent"],
         "CPU time that the container has used, in seconds", container_cpu),
     gauge("container_spec_cpu_period", "us", CONTAINER, NONE,
-        "The period of the CPU limit, in microseconds",
+        "Period of the CPU limit, in microseconds",
         |source, out| containers(source, out, |one| one.cpu_limit.map(|_| CPU_PERIOD))),
     gauge("container_spec_cpu_quota", "us", CONTAINER, &["containers[].cpu_limit"],
-        "CPU time that the container may use in each such period, in microseconds",
+        "CPU time that the container may use in each period of the CPU limit, in microseconds",
         |source, out| containers(source, out, |one| one.cpu_limit.map(|cores| cores * CPU_PERIOD))),
     counter("container_cpu_cfs_periods", "{period}", CONTAINER, &["containers[].throttling.periods"],
         "Periods of the CPU limit in which the container ran",
         |source, out| containers(source, out, |one| Some(one.throttling?.periods as f64))),
     counter("container_cpu_cfs_throttled_periods", "{period}", CONTAINER, &["containers[].throttling.throttled_periods"],
-        "Periods of the CPU limit in which the container was held back",
+        "Periods of the CPU limit in which the container was throttled",
         |source, out| containers(source, out, |one| Some(one.throttling?.throttled_periods as f64))),
     counter("container_cpu_cfs_throttled_seconds", "s", CONTAINER, &["containers[].throttling.throttled_ns"],
-        "Time that the CPU limit held the container back, in seconds",
+        "Time in which the CPU limit throttled the container, in seconds",
         |source, out| containers(source, out, |one| Some(one.throttling?.throttled_ns as f64 / 1e9))),
 
     gauge("container_memory_working_set_bytes", "By", CONTAINER, &["containers[].memory_usage", "containers[].memory_percent"],
-        "Memory in use, without inactive file cache",
+        "Used memory, without inactive file cache",
         |source, out| containers(source, out, |one| Some(one.memory_usage? as f64))),
     gauge("container_memory_usage_bytes", "By", CONTAINER, NONE,
-        "Memory in use, with all file cache",
+        "Used memory, with all file cache",
         |source, out| containers(source, out, |one| Some(one.memory_with_cache? as f64))),
     gauge("container_memory_rss", "By", CONTAINER, &["containers[].memory_rss"],
-        "Memory of the container's programs, in bytes: their own, not that of files",
+        "Anonymous memory of the container, in bytes: without file cache",
         |source, out| containers(source, out, |one| Some(one.memory_rss? as f64))),
     gauge("container_memory_cache", "By", CONTAINER, &["containers[].memory_cache"],
         "Memory that caches files, in bytes",
         |source, out| containers(source, out, |one| Some(one.memory_cache? as f64))),
     gauge("container_spec_memory_limit_bytes", "By", CONTAINER, &["containers[].memory_limit"],
-        "The memory limit; 0 where there is none", memory_limits),
+        "Memory limit, or 0 without a limit", memory_limits),
     counter("container_oom_events", "{process}", CONTAINER, &["containers[].oom_kills"],
-        "Processes that the kernel has killed for want of memory",
+        "Processes that the kernel has killed because memory was exhausted",
         |source, out| containers(source, out, |one| Some(one.oom_kills? as f64))),
 
     counter("container_network_receive_bytes", "By", INTERFACE, &["containers[].network.*.rx_bytes"],
@@ -334,93 +340,94 @@ static CONTAINERS: &[FigureFamily] = &[
         |source, out| containers(source, out, |one| seconds(one.pressure.as_ref()?.io?.full?.total_us))),
 
     gauge("container_threads", "{thread}", CONTAINER, &["containers[].pids"],
-        "Processes and threads",
+        "Number of processes and threads",
         |source, out| containers(source, out, |one| Some(one.pids? as f64))),
     gauge("container_threads_max", "{thread}", CONTAINER, &["containers[].pids_limit"],
-        "The most processes and threads that the container may have; 0 where that is not limited",
+        "Limit on processes and threads of the container, or 0 without a limit",
         |source, out| containers(source, out, |one| Some(one.pids_limit.unwrap_or_default() as f64))),
     gauge("container_start_time_seconds", "s", CONTAINER, &["containers[].started_at"],
-        "When the container was started last, in Unix seconds",
+        "Time at which the container was last started, in Unix seconds",
         |source, out| containers(source, out, |one| one.started_at.map(unix))),
     gauge("container_last_seen", "s", CONTAINER, &["sources.docker.collected_at"],
-        "When the container was read last, in Unix seconds",
+        "Time at which the container was last read, in Unix seconds",
         |source, out| containers(source, out, |_| source.snapshot.sources.docker.collected_at.map(unix))),
 
     counter("system_agent_container_restarts", "{restart}", CONTAINER, &["containers[].restart_count"],
-        "How often the container's restart policy has started it anew",
+        "Number of restarts by the container's restart policy",
         |source, out| containers(source, out, |one| Some(one.restart_count? as f64))),
     gauge("system_agent_container_state", "1", &["id", "image", "name", "state"], &["docker_meta[].state"],
-        "What the engine says that the container does: 1 for that, 0 for the others", container_states),
+        "State of the container, as the engine reports it: 1 for the current state, 0 for the other states", container_states),
     gauge("system_agent_container_health", "1", &["id", "image", "name", "status"], &["containers[].health"],
-        "What the container's health check says: 1 for that, 0 for the others", container_health),
+        "Result of the container's health check: 1 for the current status, 0 for the other statuses", container_health),
     gauge("system_agent_container_info", "1",
         &["id", "image", "name", "image_digest", "compose_project", "compose_service", "network_of"],
         &["containers[].id", "containers[].name", "containers[].image", "containers[].image_digest", "containers[].compose.project",
             "containers[].compose.service", "containers[].network_of", "containers[].labels"],
-        "What the container is: its image's digest, what docker compose calls it, and its labels that CONTAINER_LABELS asks for",
+        "Properties of the container: image digest, names in docker compose, and the labels that CONTAINER_LABELS selects",
         container_info),
 ];
 
-/// The agent itself, and how its sources are.
+/// The metrics of the agent and its sources.
 #[rustfmt::skip]
 static AGENT: &[FigureFamily] = &[
     gauge("system_agent_source_up", "1", SOURCE, &["sources.*.status"],
-        "Whether the source is well: the host's figures, the engine's containers, their logs",
+        "Whether the source works. Sources are the host's figures, the engine's containers and their logs",
         |source, out| sources(source, out, |one| Some(is(one.status == SourceStatus::Ok)))),
     gauge("system_agent_source_duration_seconds", "s", SOURCE, &["sources.*.duration_ms"],
-        "How long the source's last round took",
+        "Duration of the source's newest round, in seconds",
         |source, out| sources(source, out, |one| Some(one.duration_ms? as f64 / 1000.0))),
     gauge("system_agent_source_interval_seconds", "s", SOURCE, &["sources.*.interval_ms"],
-        "The time between the source's rounds",
+        "Time between two rounds of the source, in seconds",
         |source, out| sources(source, out, |one| Some(one.interval_ms? as f64 / 1000.0))),
     gauge("system_agent_source_collected_timestamp_seconds", "s", SOURCE, &["sources.*.collected_at"],
-        "When the source's figures were read, in Unix seconds",
+        "Time at which the source's figures were read, in Unix seconds",
         |source, out| sources(source, out, |one| one.collected_at.map(unix))),
     gauge("system_agent_up", "1", NONE, &["status"],
-        "Whether every source that is switched on is well",
+        "Whether all enabled sources work",
         |source, out| out(&[], is(source.snapshot.status == Status::Ok))),
     gauge("system_agent_snapshot_timestamp_seconds", "s", NONE, &["timestamp"],
-        "When the snapshot that these figures are of was composed, in Unix seconds",
+        "Time at which the snapshot with these figures was composed, in Unix seconds",
         |source, out| out(&[], unix(source.snapshot.timestamp))),
     gauge("system_agent_snapshot_interval_seconds", "s", NONE, NONE,
-        "The time between two snapshots",
+        "Time between two snapshots, in seconds",
         |source, out| out(&[], source.interval.as_secs_f64())),
 
     gauge("system_agent_build_info", "1", &["version"], &["agent.version"],
-        "The agent's version",
+        "Version of the agent",
         |source, out| out(&[("version", &source.snapshot.agent.version)], 1.0)),
     counter("system_agent_snapshots", "{snapshot}", NONE, &["agent.seq"],
-        "Snapshots since the agent began",
+        "Number of snapshots since the agent started",
         |source, out| out(&[], source.snapshot.agent.seq as f64)),
     gauge("system_agent_clients", "{client}", NONE, &["agent.clients"],
-        "Clients that are sent snapshots",
+        "Number of clients that receive snapshots",
         |source, out| out(&[], source.snapshot.agent.clients as f64)),
     gauge("system_agent_cpu_ratio", "1", NONE, &["agent.cpu_percent"],
-        "CPU that the agent uses, in cores, over the last interval",
+        "CPU use of the agent over the last interval, in cores",
         |source, out| out(&[], ratio(source.snapshot.agent.cpu_percent))),
     gauge("system_agent_engine_cpu_ratio", "1", NONE, &["agent.engine_cpu_percent"],
-        "CPU that the engine's processes use, in cores, over the last interval",
+        "CPU use of the engine's processes over the last interval, in cores",
         |source, out| if_any(out, source.snapshot.agent.engine_cpu_percent.map(ratio))),
     counter("system_agent_connections_closed_early", "{connection}", NONE, &["agent.connections_closed_early"],
-        "Connections whose peer closed them before it had sent anything, as health checks do",
+        "Number of connections that the peer closed without sending anything, as health checks often do",
         |source, out| if_any(out, source.snapshot.agent.connections_closed_early.map(|count| count as f64))),
     gauge("system_agent_certificate_not_after_seconds", "s", NONE, &["agent.certificate_expires_at"],
-        "When the certificate that is served expires, in Unix seconds",
+        "Time at which the agent's certificate expires, in Unix seconds",
         |source, out| if_any(out, source.snapshot.agent.certificate_expires_at.map(unix))),
     gauge("process_resident_memory_bytes", "By", NONE, &["agent.memory_rss"],
-        "The agent's resident memory",
+        "Resident memory of the agent",
         |source, out| out(&[], source.snapshot.agent.memory_rss as f64)),
     gauge("system_agent_memory_anon_bytes", "By", NONE, &["agent.memory_anon"],
-        "The part of the agent's resident memory that no file is behind",
+        "Anonymous part of the agent's resident memory",
         |source, out| if_any(out, source.snapshot.agent.memory_anon.map(|bytes| bytes as f64))),
 ];
 
-const CPU_WAITING: &str = "Time in which some work waited for a CPU, in seconds";
-const CPU_STALLED: &str = "Time in which all work waited for a CPU at once, in seconds";
-const MEMORY_WAITING: &str = "Time in which some work waited for memory, in seconds";
-const MEMORY_STALLED: &str = "Time in which all work waited for memory at once, in seconds";
-const IO_WAITING: &str = "Time in which some work waited for I/O, in seconds";
-const IO_STALLED: &str = "Time in which all work waited for I/O at once, in seconds";
+const CPU_WAITING: &str = "Time in which at least one task waited for a CPU, in seconds";
+const CPU_STALLED: &str = "Time in which all tasks waited for a CPU at the same time, in seconds";
+const MEMORY_WAITING: &str = "Time in which at least one task waited for memory, in seconds";
+const MEMORY_STALLED: &str =
+    "Time in which all tasks waited for memory at the same time, in seconds";
+const IO_WAITING: &str = "Time in which at least one task waited for I/O, in seconds";
+const IO_STALLED: &str = "Time in which all tasks waited for I/O at the same time, in seconds";
 
 type Read = fn(&FigureSource<'_>, &mut Samples<'_>);
 
@@ -457,7 +464,7 @@ const fn counter(
     }
 }
 
-/// Whether the host has been read even once: before that there is nothing to say of it.
+/// Whether the agent has read the host at least once. Until then, the text has no metrics of the host.
 fn has_host(source: &FigureSource<'_>) -> bool {
     source.snapshot.sources.system.collected_at.is_some()
 }
@@ -466,7 +473,7 @@ fn system<'s>(source: &FigureSource<'s>) -> Option<&'s SystemMetrics> {
     has_host(source).then_some(&*source.snapshot.system)
 }
 
-/// A list of the host's; empty before the host has been read.
+/// Returns a field of the section `system` that is a list. Returns an empty list until the agent has read the host.
 fn list<'s, T>(
     source: &FigureSource<'s>,
     of: impl FnOnce(&'s SystemMetrics) -> &'s [T],
@@ -624,7 +631,7 @@ fn failed_units(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     }
 }
 
-/// cAdvisor's labels of a container.
+/// Returns the labels of a container. cAdvisor uses the same label names.
 fn labels(container: &Container) -> [(&str, &str); 3] {
     [
         ("id", &container.id),
@@ -654,7 +661,10 @@ fn container_cpu(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     }
 }
 
-/// A limit that is none is the host's memory there, rounded in another place, and 0 here: which it is, that memory tells.
+/// Passes the memory limit of each container to `out`, or 0 for a container without a memory limit.
+///
+/// In the snapshot, `memory_limit` of a container without a limit is approximately the host's memory. Therefore, a limit counts
+/// only if it is more than 1 MiB below the host's memory.
 fn memory_limits(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     let host_memory = source.snapshot.system.memory_total * MIB;
     containers(source, out, |one| {
@@ -680,7 +690,8 @@ fn networks(
     }
 }
 
-/// Also of those that have no figures, as they wait for their next start.
+/// Passes the states of all containers in `docker_meta` to `out`. `docker_meta` includes restarting containers, which have no
+/// figures.
 fn container_states(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     for meta in source.snapshot.docker_meta.iter() {
         let name = meta.own_name().unwrap_or_default();
@@ -708,7 +719,8 @@ fn container_health(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     }
 }
 
-/// What is said of a container once, rather than with each of its figures.
+/// Passes the properties of each container to `out`, as labels of one metric. The other metrics of a container do not have these
+/// labels.
 fn container_info(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     for one in source.snapshot.containers.iter() {
         let compose = one.compose.as_ref();
@@ -726,7 +738,7 @@ fn container_info(source: &FigureSource<'_>, out: &mut Samples<'_>) {
             .iter()
             .map(|(name, value)| (label_name(name), value));
         let named: Vec<_> = named.collect();
-        // Two may come to the same name: the first has it.
+        // `label_name` can return the same name for different labels. Of labels with the same name, only the first label is used.
         let mut names = BTreeSet::new();
         let chosen = named.iter().filter(|(name, _)| names.insert(name));
         let chosen = chosen.map(|(name, value)| (&**name, value.as_str()));
@@ -735,7 +747,7 @@ fn container_info(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     }
 }
 
-/// As cAdvisor calls a container's label.
+/// Returns the name that cAdvisor gives to a container's label.
 fn label_name(label: &str) -> String {
     let allowed = |one: char| match one.is_ascii_alphanumeric() {
         true => one,
@@ -786,9 +798,9 @@ mod tests {
     use super::{FigureSource, families};
     use crate::model::Snapshot;
 
-    /// Fields of the snapshot that are no figures, or are none here, with the reason.
+    /// The fields of the snapshot that are not in the table. The text next to a field is the reason.
     #[rustfmt::skip]
-    const NO_FIGURES: &[(&str, &str)] = &[
+    const NOT_IN_TABLE: &[(&str, &str)] = &[
         ("*.*[].read_bytes_per_second", RATE), ("*.*[].write_bytes_per_second", RATE),
         ("*.*[].read_ops_per_second", RATE), ("*.*[].write_ops_per_second", RATE),
         ("*.*[].bytes_recv_per_second", RATE), ("*.*[].bytes_sent_per_second", RATE),
@@ -797,29 +809,30 @@ mod tests {
         ("containers[].block_io.read_bytes_per_second", RATE), ("containers[].block_io.write_bytes_per_second", RATE),
         ("containers[].network.*.rx_bytes_per_second", RATE), ("containers[].network.*.tx_bytes_per_second", RATE),
         ("containers[].throttled_percent", RATE),
-        ("containers[].uptime", "since started_at"), ("containers[].status", TEXT),
-        ("containers[].memory_kernel", "cAdvisor has no series for it"),
-        ("docker_meta", "what is counted of containers has their labels"),
+        ("containers[].uptime", "computed from started_at, which is in the table"), ("containers[].status", TEXT),
+        ("containers[].memory_kernel", "cAdvisor has no metric for this figure"),
+        ("docker_meta", "metrics of containers have these values as labels"),
         ("events", LINES), ("events_dropped", LINES), ("logs", LINES), ("logs_dropped", LINES),
-        ("agent.skipped", "each client has its own"),
-        ("host.cpus", "as many as node_cpu_seconds_total has"),
+        ("agent.skipped", "each client has its own count"),
+        ("host.cpus", "equal to the number of cores in node_cpu_seconds_total"),
         ("sources.*.error", TEXT), ("sources.*.interval_reason", TEXT), ("sources.*.via", TEXT), ("sources.*.via_reason", TEXT),
-        ("system.disks[].stuck", "one of the reasons for an error"),
+        ("system.disks[].stuck", "one of the reasons for node_filesystem_device_error"),
         ("system.failed_units[].description", TEXT),
-        ("system.gpus[].asleep", "its figures are absent then"),
-        ("system.network[].container", "of veths, which are left out"), ("system.network[].kind", TEXT),
+        ("system.gpus[].asleep", "a sleeping GPU has no figures"),
+        ("system.network[].container", "only veth interfaces have this field, and veth interfaces are not in the table"), ("system.network[].kind", TEXT),
         ("system.top_processes", UNBOUND), ("system.top_memory", UNBOUND),
     ];
-    const RATE: &str = "made of counters that are in the table";
-    const TEXT: &str = "a text";
-    const LINES: &str = "lines, no figures";
-    const UNBOUND: &str = "processes come and go without a bound";
+    const RATE: &str = "computed from counters that are in the table";
+    const TEXT: &str = "a text, not a figure";
+    const LINES: &str = "events and log lines, not figures";
+    const UNBOUND: &str = "there is no limit on the number of processes over time";
 
     fn schema() -> Value {
         serde_json::from_str(include_str!("../../config/snapshot.schema.json")).unwrap()
     }
 
-    /// The leaves of a schema, each by its path: `a.b`, `list[].field`, `by_name.*.field`.
+    /// Collects the paths of all fields in a schema that contain no other fields. Examples of paths are `a.b`, `list[].field` and
+    /// `by_name.*.field`.
     fn leaves(schema: &Value, at: &Value, path: &str, found: &mut BTreeSet<String>) {
         if let Some(name) = at["$ref"].as_str() {
             let there = schema.pointer(name.trim_start_matches('#')).unwrap();
@@ -847,7 +860,7 @@ mod tests {
         }
     }
 
-    /// Whether a field that the table names is this leaf, or has it below it.
+    /// Whether `field`, a field in the table, is the field `leaf` of the schema or contains that field.
     fn covers(field: &str, leaf: &str) -> bool {
         let mut leaf = leaf.split('.');
         field.split('.').all(|name| {
@@ -861,7 +874,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_of_the_snapshot_is_in_the_table_or_is_said_to_be_no_figure() {
+    fn every_field_of_the_snapshot_is_in_the_table_or_in_the_list_of_exceptions() {
         let schema = schema();
         let mut found = BTreeSet::new();
         leaves(&schema, &schema, "", &mut found);
@@ -869,22 +882,28 @@ mod tests {
             .flat_map(|family| family.fields)
             .copied()
             .collect();
-        let excused = NO_FIGURES.iter().map(|(field, _)| *field);
+        let excused = NOT_IN_TABLE.iter().map(|(field, _)| *field);
         let all: Vec<&str> = named.iter().copied().chain(excused).collect();
         let missing: Vec<_> = found
             .iter()
             .filter(|leaf| !all.iter().any(|field| covers(field, leaf)))
             .collect();
-        assert!(missing.is_empty(), "not in the table: {missing:#?}");
+        assert!(
+            missing.is_empty(),
+            "fields that are not in the table: {missing:#?}"
+        );
         let unknown: Vec<_> = all
             .iter()
             .filter(|field| !found.iter().any(|leaf| covers(field, leaf)))
             .collect();
-        assert!(unknown.is_empty(), "no field of the snapshot: {unknown:#?}");
+        assert!(
+            unknown.is_empty(),
+            "fields that are not in the snapshot: {unknown:#?}"
+        );
     }
 
     #[test]
-    fn every_sample_has_the_labels_that_the_table_says() {
+    fn every_sample_has_the_labels_in_the_table() {
         let snapshot = Snapshot::recorded();
         let source = FigureSource {
             snapshot: &snapshot,
@@ -892,7 +911,7 @@ mod tests {
         };
         let (mut names, mut without) = (BTreeSet::new(), Vec::new());
         for family in families() {
-            assert!(names.insert(family.name), "{} twice", family.name);
+            assert!(names.insert(family.name), "{} occurs twice", family.name);
             assert!(!family.unit.is_empty() && !family.help.is_empty());
             let mut samples = 0;
             family.samples(&source, &mut |labels, _| {
@@ -910,6 +929,9 @@ mod tests {
                 without.push(family.name);
             }
         }
-        assert!(without.is_empty(), "the snapshot has none: {without:#?}");
+        assert!(
+            without.is_empty(),
+            "the snapshot has no sample for: {without:#?}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! A snapshot's line of JSON, as far as all clients share it.
+//! The encoded JSON line of a snapshot. Clients share all bytes of the line except a short end, which differs between clients.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -7,71 +7,75 @@ use bytes::Bytes;
 
 use crate::model::{Encoding, Positions, Variant};
 
-/// A snapshot's line, encoded once and shared by all sessions that asked for the same.
+/// An encoded variant of a snapshot. A variant is a choice of sections, log mode and encoding. Sessions with the same variant and
+/// the same previous snapshot share the bytes.
 ///
-/// Only `agent.skipped` differs between them. It is the last field of the line, so that each
-/// session ends the shared bytes with its own count.
+/// Only the field `agent.skipped` differs between these sessions. This is the last field of the JSON line, so each session
+/// appends the count of its own client to the shared bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedSnapshot {
     /// The snapshot's number.
     pub seq: u64,
-    /// The number of the snapshot after which its log lines are new; none where it holds the
-    /// newest, whatever was sent before.
+    /// The number of the earlier snapshot after which the log lines begin. None if the line contains the tails of the logs or no
+    /// logs.
     pub follows: Option<u64>,
-    /// The number of the last event before those in it; none where it holds no events.
+    /// The number of events before the first event in the line. None if the line has no section `events`.
     pub events_after: Option<u64>,
-    /// Where the next one may follow on.
+    /// The stream position after this snapshot.
     pub since: StreamPosition,
-    /// What it holds, and how it is written.
+    /// The choice of sections, log mode and encoding.
     pub variant: Variant,
-    /// All of the line up to the value of `skipped`.
+    /// The JSON line up to the value of `skipped`. If the encoding is zstd, all blocks of the frame except the last block.
     pub shared: Bytes,
 }
 
-/// What a snapshot has said of what happens.
+/// A position in the sequence of all events and log lines. A client that has received a snapshot has received all events and log
+/// lines up to the snapshot's position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamPosition {
     /// The snapshot's number.
     pub seq: u64,
-    /// How far the logs in it had been read.
+    /// The number of log lines up to this snapshot, for each container.
     pub positions: Arc<Positions>,
-    /// The number of the last event in it, or before it.
+    /// The number of events up to this snapshot.
     pub events: u64,
 }
 
-/// The end of a line.
+/// The end of a JSON line. The end differs between clients.
 #[derive(Debug, Clone, Copy)]
 pub struct LineEnd {
-    bytes: [u8; Self::LONGEST],
+    bytes: [u8; Self::MAX_LENGTH],
     length: usize,
 }
 
 impl EncodedSnapshot {
-    /// Whether log lines or events are missing for a client that was sent `since` last.
+    /// Whether log lines or events are missing for a client whose previous snapshot has the position `since`.
     #[must_use]
     pub fn lacks_something_after(&self, since: &StreamPosition) -> bool {
         self.follows.is_some_and(|follows| follows != since.seq)
             || self.events_after.is_some_and(|after| after > since.events)
     }
 
-    /// The end of the line for a client that missed `skipped` snapshots.
+    /// Returns the end of the JSON line. `skipped` is the number of snapshots that the client did not get.
     #[must_use]
     pub fn ending(&self, skipped: u64) -> LineEnd {
         let mut ending = LineEnd {
-            bytes: [0; LineEnd::LONGEST],
+            bytes: [0; LineEnd::MAX_LENGTH],
             length: 0,
         };
         if self.variant.encoding == Encoding::Zstd {
-            // The last block of the frame, as it is: its length and two bits for its type, one for last.
+            // The end is an uncompressed block, the last block of the zstd frame. The header of a block has 3 bytes.
             ending.length = 3;
         }
-        // Always fits.
+        // The buffer is large enough for every number.
         let mut room = &mut ending.bytes[ending.length..];
         let _ = writeln!(room, "{skipped}}}}}");
         let left = room.len();
-        let text = LineEnd::LONGEST - ending.length - left;
+        let text = LineEnd::MAX_LENGTH - ending.length - left;
         ending.length += text;
         if self.variant.encoding == Encoding::Zstd {
+            // The bits of the header are the length, two bits with the type 0 (uncompressed), and a bit that marks the last
+            // block.
             ending.bytes[0] = (text as u8) << 3 | 1;
         }
         ending
@@ -79,8 +83,8 @@ impl EncodedSnapshot {
 }
 
 impl LineEnd {
-    /// A block's header, 20 digits, `}}` and the line's end.
-    const LONGEST: usize = 26;
+    /// Limit on the length of the end, in bytes. The end has a zstd block header, up to 20 digits, `}}` and a line feed.
+    const MAX_LENGTH: usize = 26;
 }
 
 impl AsRef<[u8]> for LineEnd {

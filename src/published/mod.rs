@@ -1,6 +1,7 @@
-//! What the aggregator hands to every output: the snapshot of a tick, with its events and log lines as they are in the model.
+//! The snapshot of one tick, with its events and log lines. The aggregator passes the snapshot to every output.
 //!
-//! Outputs read what they need from it. Those that send lines of JSON share them: each is made when it is first asked for.
+//! An output that sends JSON lines calls [`Published::line`]. The first call encodes the JSON line. All outputs and clients share
+//! the encoded line. Outputs that send no JSON lines read the figures from the model's types.
 
 mod encode;
 mod line;
@@ -15,21 +16,24 @@ use encode::Encodings;
 pub use line::{EncodedSnapshot, LineEnd, StreamPosition};
 pub use news::NewLinesByContainer;
 
-/// A snapshot, with what has happened up to then.
+/// A snapshot, with the events and log lines up to its publication.
 #[derive(Debug)]
 pub struct Published {
     snapshot: Arc<Snapshot>,
     logs: LogSample,
     events: Arc<Events>,
-    /// How many events there had been at the snapshot before.
+    /// Number of events up to the previous snapshot.
     events_before: u64,
     at: Instant,
     encodings: Mutex<Encodings>,
 }
 
 impl Published {
-    /// The snapshot of a tick, which comes after `before`. `logs` are those in it, with their positions, `events` those up to
-    /// it, of which the first `events_before` are in the snapshots before; its own `skipped` must be 0. It is published `at`.
+    /// Creates the snapshot of a tick.
+    ///
+    /// `logs` are the log lines in the snapshot, with their positions. `events` are all events so far. The first `events_before`
+    /// events belong to earlier snapshots. `at` is the time of publication. `before` is the previous snapshot, whose encoded
+    /// sections are reused. The field `agent.skipped` of the snapshot must be 0.
     #[must_use]
     pub fn new(
         snapshot: Snapshot,
@@ -49,31 +53,31 @@ impl Published {
         if let Some(before) = before {
             let encodings = before
                 .encodings()
-                .pass_on(&before.snapshot, &published.snapshot);
+                .reuse(&before.snapshot, &published.snapshot);
             published.encodings = Mutex::new(encodings);
         }
         published
     }
 
-    /// Without events: each client is told of those that it has not been sent.
+    /// Returns the snapshot. The field `events` is empty, because each client gets the events that are new for this client.
     #[must_use]
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
 
-    /// The snapshot's number.
+    /// Returns the snapshot's number.
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.snapshot.agent.seq
     }
 
-    /// When it was published, by the monotonic clock.
+    /// Returns the time of publication on the monotonic clock.
     #[must_use]
     pub fn at(&self) -> Instant {
         self.at
     }
 
-    /// How far the logs in it have been read, and how many events there have been.
+    /// Returns the stream position after this snapshot. It tells which log lines and events came up to this snapshot.
     #[must_use]
     pub fn since(&self) -> StreamPosition {
         StreamPosition {
@@ -83,40 +87,42 @@ impl Published {
         }
     }
 
-    /// The events after the first `after`, oldest first, and how many of them are no longer kept. Without a number: after the
-    /// snapshot before.
+    /// Returns the events after the first `after` events, oldest first. Also returns how many of these events were dropped. If
+    /// `after` is None, returns the events after the previous snapshot.
     pub fn events(&self, after: Option<u64>) -> (impl Iterator<Item = &ContainerEvent>, u64) {
         self.events.after(after.unwrap_or(self.events_before))
     }
 
-    /// The log lines after `since`. Without it: the newest that are kept.
+    /// Returns the log lines after the position `since`. If `since` is None, returns the tails of the logs.
     #[must_use]
     pub fn log_lines(&self, since: Option<&StreamPosition>) -> NewLinesByContainer<'_> {
         NewLinesByContainer::of(&self.logs, since)
     }
 
-    /// The line of JSON for a client that was sent `since` last, as far as all clients share it; made now unless it was made
-    /// before. It is kept for others unless it is one of too many for clients that are `behind`.
+    /// Returns the JSON line of a variant, without its end. Encodes the line if it is not cached.
+    ///
+    /// `since` is the stream position of the client's previous snapshot. Clients with an equal `variant` and an equal `since`
+    /// share the line. `lagging` tells whether the client lags. Only a limited number of lines for clients that lag is cached.
     ///
     /// # Errors
-    /// None that could be named: the model's types can all be encoded.
+    /// Fails if the encoder or the compressor fails. This is not expected, because all types of the model can be encoded.
     pub fn line(
         &self,
         variant: Variant,
         since: Option<&StreamPosition>,
-        behind: bool,
+        lagging: bool,
     ) -> io::Result<Arc<EncodedSnapshot>> {
-        self.encodings().line(self, variant, since, behind)
+        self.encodings().line(self, variant, since, lagging)
     }
 
-    /// How many different lines have been made.
+    /// Returns the number of different JSON lines in the cache.
     #[must_use]
     pub fn lines_made(&self) -> usize {
         self.encodings().count()
     }
 
     fn encodings(&self) -> MutexGuard<'_, Encodings> {
-        // A panic ends the process.
+        // A lock is poisoned only by a panic, and a panic ends the process.
         self.encodings
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

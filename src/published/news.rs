@@ -1,4 +1,4 @@
-//! The log lines that somebody has not been sent yet, by container name.
+//! The new log lines of each container: the log lines that a client or the NATS server has not received yet.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use super::StreamPosition;
 use crate::model::{LogLines, LogSample, NewLines};
 
-/// The new log lines of all containers, and how many are no longer there.
+/// The new log lines of all containers, and the number of dropped log lines, by container name.
 #[derive(Debug, Default)]
 pub struct NewLinesByContainer<'l> {
     lines: BTreeMap<&'l str, Vec<NewLines<'l>>>,
@@ -14,14 +14,15 @@ pub struct NewLinesByContainer<'l> {
 }
 
 impl<'l> NewLinesByContainer<'l> {
-    /// Those after `since`; without it the newest that are kept, and none counts as lost.
+    /// Collects the log lines after the position `since`. If `since` is None, collects the tails of the logs, and counts no log
+    /// line as dropped.
     pub(super) fn of(logs: &'l LogSample, since: Option<&StreamPosition>) -> Self {
         let mut news = Self::default();
-        // A container that has ended comes before another one of its name that runs.
+        // If an ended container and a running container have the same name, the log lines of the ended container come first.
         for log in logs.ended.iter() {
             match &log.lines {
                 Some(lines) => news.add(&log.name, lines, since),
-                None => news.add_lost(&log.name, &log.container, log.position, since),
+                None => news.add_dropped(&log.name, &log.container, log.position, since),
             }
         }
         for (name, lines) in logs.logs.iter() {
@@ -30,7 +31,8 @@ impl<'l> NewLinesByContainer<'l> {
         news
     }
 
-    /// The names of the containers of which there are lines, or lines are lost, with how many are lost.
+    /// Returns the names of the containers that have new or dropped log lines. With each name, returns the number of dropped log
+    /// lines.
     pub fn containers(&self) -> impl Iterator<Item = (&'l str, u64)> {
         let mut dropped = self.dropped.clone();
         for name in self.lines.keys() {
@@ -39,13 +41,13 @@ impl<'l> NewLinesByContainer<'l> {
         dropped.into_iter()
     }
 
-    /// A container's lines, oldest first.
+    /// Returns the new log lines of a container, oldest first.
     pub fn lines(&self, container: &str) -> impl Iterator<Item = String> + use<'_, 'l> {
         let lines = self.lines.get(container).into_iter().flatten();
         lines.flat_map(NewLines::texts)
     }
 
-    /// As the fields `logs` and `logs_dropped`, each with a comma before it.
+    /// Returns the JSON text of the fields `logs` and `logs_dropped`. A comma precedes each field.
     pub(super) fn json(&self) -> io::Result<Vec<u8>> {
         let mut json = br#","logs":{"#.to_vec();
         for (place, (name, logs)) in self.lines.iter().enumerate() {
@@ -70,7 +72,7 @@ impl<'l> NewLinesByContainer<'l> {
     fn add(&mut self, name: &'l str, log: &'l LogLines, since: Option<&StreamPosition>) {
         let place = log.place();
         let news = match since {
-            // Of the tail nothing is lost, whatever was before it.
+            // For a new client, the older log lines that are not in the tail do not count as dropped.
             None => {
                 let mut tail = log.after(0);
                 tail.dropped = 0;
@@ -81,14 +83,14 @@ impl<'l> NewLinesByContainer<'l> {
                 log.after(known.unwrap_or(place.origin))
             }
         };
-        self.lose(name, news.dropped);
+        self.count_dropped(name, news.dropped);
         if news.count() > 0 {
             self.lines.entry(name).or_default().push(news);
         }
     }
 
-    /// The lines of this container are there no more.
-    fn add_lost(
+    /// Counts the dropped log lines of a container that has ended. The log lines of this container are no longer stored.
+    fn add_dropped(
         &mut self,
         name: &'l str,
         container: &str,
@@ -96,13 +98,13 @@ impl<'l> NewLinesByContainer<'l> {
         since: Option<&StreamPosition>,
     ) {
         let known = since.and_then(|since| since.positions.get(container));
-        self.lose(
+        self.count_dropped(
             name,
             known.map_or(0, |known| position.saturating_sub(*known)),
         );
     }
 
-    fn lose(&mut self, name: &'l str, lines: u64) {
+    fn count_dropped(&mut self, name: &'l str, lines: u64) {
         if lines > 0 {
             *self.dropped.entry(name).or_default() += lines;
         }

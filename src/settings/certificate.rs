@@ -1,8 +1,8 @@
-//! What the agent reads of an X.509 certificate by itself: how long it is valid, its key, and whom it names.
+//! Reads an X.509 certificate: its dates, its public key, its names and its purposes.
 //!
-//! rustls reads certificates of version 3 only, and tells no dates. A certificate of version 1, as `openssl x509 -req` makes it
-//! without extensions, is served and trusted all the same. No more than the certificate's outline is read, and nothing of it is
-//! verified here: signatures are left to rustls.
+//! rustls reads only certificates of X.509 version 3, and does not return the dates of a certificate. The agent also serves and
+//! trusts certificates of version 1, because `openssl x509 -req` makes such certificates if it gets no extensions. This module
+//! reads only the fields that the agent needs. rustls verifies the signatures.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,37 +10,38 @@ use der::asn1::{AnyRef, GeneralizedTime, UtcTime};
 use der::{Decode as _, Reader as _, SliceReader, Tag, TagNumber, Tagged as _};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-/// The object identifiers of what is looked for, as they are encoded.
+/// Object identifiers in their DER encoding.
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 17];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
 const ANY_USAGE: &[u8] = &[0x55, 0x1d, 37, 0];
 
-/// For what a certificate may be shown.
+/// The side of a connection that a certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// By a server.
+    /// A server's certificate.
     Server,
-    /// By a client.
+    /// A client's certificate.
     Client,
 }
 
-/// A certificate's outline.
+/// The fields of a certificate that the agent needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Certificate<'c> {
-    /// 1, 2 or 3.
+    /// The version of X.509: 1, 2 or 3.
     pub(crate) version: u8,
-    /// From when on, and until when it is valid.
+    /// The first moment at which the certificate is valid.
     pub(crate) not_before: SystemTime,
+    /// The final moment at which the certificate is valid.
     pub(crate) not_after: SystemTime,
-    /// Its `SubjectPublicKeyInfo`.
+    /// The `SubjectPublicKeyInfo`, in DER.
     pub(crate) public_key: &'c [u8],
     subject: &'c [u8],
     extensions: Option<&'c [u8]>,
 }
 
 impl<'c> Certificate<'c> {
-    /// None where it is no certificate.
+    /// Reads a certificate. Returns none if the bytes are not a certificate.
     pub(crate) fn read(der: &'c CertificateDer<'_>) -> Option<Self> {
         let mut whole = contents(der.as_ref(), Tag::Sequence)?;
         let mut fields = contents(whole.tlv_bytes().ok()?, Tag::Sequence)?;
@@ -77,12 +78,12 @@ impl<'c> Certificate<'c> {
         })
     }
 
-    /// Whether it has a `subjectAltName`: then its common name names nobody.
+    /// Whether the certificate has a `subjectAltName`. The common name of such a certificate does not count as a host name.
     pub(crate) fn has_alternative_names(&self) -> bool {
         self.extension(SUBJECT_ALT_NAME).is_some()
     }
 
-    /// Whether its common name is this host's.
+    /// Whether the common name is the host name `host`, or a wildcard (such as `*.example`) that matches the host name.
     pub(crate) fn is_commonly_named(&self, host: &str) -> bool {
         let Some(name) = self.common_name() else {
             return false;
@@ -97,7 +98,7 @@ impl<'c> Certificate<'c> {
         }
     }
 
-    /// Whether it says that it may be used so, or does not say how it may be used.
+    /// Whether the extended key usages allow this purpose. A certificate without extended key usages allows every purpose.
     pub(crate) fn is_for(&self, purpose: Purpose) -> bool {
         let Some(usages) = self.extension(EXTENDED_KEY_USAGE) else {
             return true;
@@ -111,7 +112,7 @@ impl<'c> Certificate<'c> {
         usages.any(|usage| usage.value() == wanted || usage.value() == ANY_USAGE)
     }
 
-    /// The last one, as OpenSSL takes it.
+    /// The common name. If the certificate has several common names, returns the final common name, as OpenSSL does.
     fn common_name(&self) -> Option<&'c str> {
         let attributes = elements(self.subject).flat_map(|set| elements_of(set.value()));
         let named = attributes.filter_map(|attribute| {
@@ -120,36 +121,37 @@ impl<'c> Certificate<'c> {
             is_name.then(|| parts.next()).flatten()
         });
         let name = named.last()?;
-        // Names of hosts are ASCII, which all kinds of text but BMPString and UniversalString say alike.
+        // Host names are ASCII. All string types except BMPString and UniversalString encode ASCII as UTF-8 does.
         std::str::from_utf8(name.value()).ok()
     }
 
-    /// An extension's value.
+    /// The value of the extension with this object identifier.
     fn extension(&self, id: &[u8]) -> Option<&'c [u8]> {
         elements(self.extensions?)
             .find_map(|extension| {
                 let mut parts = elements_of(extension.value());
                 let is_wanted = parts.next()?.value() == id;
-                // Whether it is critical may stand in between.
+                // An extension has an identifier, sometimes the flag `critical`, and the value. So the value is the final
+                // element.
                 is_wanted.then(|| parts.last()).flatten()
             })
             .map(|value| value.value())
     }
 }
 
-/// What is inside of an element of this kind.
+/// Returns a reader of an element's contents. Returns none if the element does not have this tag.
 fn contents(element: &[u8], tag: Tag) -> Option<SliceReader<'_>> {
     let element = AnyRef::from_der(element).ok()?;
     (element.tag() == tag).then(|| SliceReader::new(element.value()).ok())?
 }
 
-/// The elements of a sequence, up to the first that cannot be read.
+/// The elements of a sequence, up to the first element that cannot be read. `sequence` begins with the tag and the length.
 fn elements(sequence: &[u8]) -> impl Iterator<Item = AnyRef<'_>> {
     let inside = AnyRef::from_der(sequence).map(|element| element.value());
     elements_of(inside.unwrap_or_default())
 }
 
-/// The same of what is inside of one.
+/// The elements of a sequence, up to the first element that cannot be read. `inside` has no tag and no length.
 fn elements_of(inside: &[u8]) -> impl Iterator<Item = AnyRef<'_>> {
     let mut reader = SliceReader::new(inside).ok();
     std::iter::from_fn(move || {
@@ -165,7 +167,7 @@ fn context(number: u8) -> Tag {
     }
 }
 
-/// A time before 1970 counts as 1970.
+/// Reads a time. A time before 1970 counts as the start of 1970.
 fn moment(element: &[u8]) -> Option<SystemTime> {
     let element_tag = AnyRef::from_der(element).ok()?;
     let since_1970 = match element_tag.tag() {
@@ -182,12 +184,12 @@ fn moment(element: &[u8]) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(since_1970)
 }
 
-/// Zero, for a time that is well-formed but cannot be told in Unix time.
+/// Returns zero for a valid time before 1970, because `der` cannot read such a time. Returns none for any other text.
 fn before_1970(digits: &[u8]) -> Option<Duration> {
     let (zulu, digits) = digits.split_last()?;
     let is_time = *zulu == b'Z' && digits.iter().all(u8::is_ascii_digit);
     let is_early = match digits.len() {
-        // Two digits of the year: 50 to 99 are of the twentieth century.
+        // UTCTime has only two digits for the year. The digits 50 to 99 mean the years 1950 to 1999.
         12 => (b"50".as_slice()..b"70").contains(&&digits[..2]),
         14 => digits[..4] < *b"1970".as_slice(),
         _ => false,
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_of_both_kinds_and_both_centuries_are_read() {
+    fn dates_before_and_after_2050_are_read_and_dates_before_1970_count_as_1970() {
         let of_years = |from, to| {
             let der = made(|params| {
                 params.not_before = rcgen::date_time_ymd(from, 1, 1);
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_the_common_one_or_the_alternative_ones() {
+    fn a_common_name_matches_its_host_and_alternative_names_are_found() {
         let common = called("Web.example");
         let read = Certificate::read(&common).unwrap();
         assert_eq!(read.version, 3);
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_is_for_is_what_it_says_if_it_does() {
+    fn extended_key_usages_limit_the_purpose_and_no_usages_allow_all() {
         use rcgen::ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
         for (usages, server, client) in [
             (vec![], true, true),

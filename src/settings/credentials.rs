@@ -1,4 +1,7 @@
-//! What lets clients in and shows them who the agent is: all that may be renewed while it runs.
+//! Credentials: the keys of clients, the tokens of the metrics port, and the agent's certificate.
+//!
+//! [`CredentialSources`] has the paths of the files and reads the files, at the start and again while the agent runs.
+//! This module does not decide when to read the files again.
 
 use std::fs;
 use std::iter;
@@ -10,45 +13,46 @@ use super::parse::Reader;
 use super::raw::RawSettings;
 use super::{ApiKeys, KeySource, Problem, Problems, Tls, TlsFiles};
 
-/// Keys and certificates, as they are at one time.
+/// The keys and certificates that the agent has read from its variables and files.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// `API_KEY` or `API_KEY_FILE`: of which a client must send one.
+    /// `API_KEY` or `API_KEY_FILE`: a client must send one of these keys.
     pub keys: ApiKeys,
-    /// `METRICS_BEARER_TOKEN_FILE`: of which a scraper must show one; none: it need not.
+    /// `METRICS_BEARER_TOKEN_FILE`: Prometheus must send one of these tokens to read the figures. None: no token is needed.
     pub metrics_tokens: Option<ApiKeys>,
-    /// The certificate and who may connect with which; none: plain TCP.
+    /// The agent's certificate, and the certificates by which the agent verifies clients. None: plain TCP.
     pub tls: Option<Tls>,
 }
 
 impl Credentials {
-    /// When the certificate expires, where there is one.
+    /// The earliest time at which a certificate of the chain expires. None without TLS.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.tls.as_ref()?.validity().map(|valid| valid.until)
     }
 }
 
-/// Where they come from.
+/// The variables and files from which the credentials come.
 #[derive(Debug, Clone)]
 pub struct CredentialSources {
     /// `API_KEY` or `API_KEY_FILE`.
     pub keys: KeySource,
     /// `METRICS_BEARER_TOKEN_FILE`.
     pub metrics_tokens: Option<PathBuf>,
-    /// `TLS_CERT_FILE`, `TLS_KEY_FILE` and `TLS_CLIENT_CA_FILE`; none where `TLS_ENABLED` is false.
+    /// `TLS_CERT_FILE`, `TLS_KEY_FILE` and `TLS_CLIENT_CA_FILE`. None if `TLS_ENABLED` is false.
     pub tls: Option<TlsFiles>,
 }
 
-/// What tells that a file is another one, or has been written to.
+/// The stamp of a file: device, inode, size and change time (ctime, in seconds and nanoseconds). The stamp changes when the file
+/// is replaced or written to. None if the file cannot be found.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
-/// The state of all files that credentials come from.
+/// The stamps of all files of the credentials, to detect a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamps(Vec<Stamp>);
 
 impl CredentialSources {
-    /// None where the reader took note of a problem.
+    /// Reads the variables, but not the files. Records the problems. Returns none if the variables of keys or of TLS are wrong.
     pub(super) fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
         let keys = KeySource::read(reader, raw);
         let tls = TlsFiles::read(reader, raw).ok();
@@ -56,7 +60,7 @@ impl CredentialSources {
         if metrics_tokens.is_some() && raw.metrics_port.is_none() {
             reader.problem(
                 "METRICS_BEARER_TOKEN_FILE",
-                "set, but METRICS_PORT is not; accepted: only with it",
+                "set, but METRICS_PORT is not; accepted: only together with METRICS_PORT",
             );
         }
         Some(Self {
@@ -66,7 +70,7 @@ impl CredentialSources {
         })
     }
 
-    /// None where the reader took note of a problem.
+    /// Reads the files. Records a problem for each file that cannot be used. Returns none if there is such a file.
     pub(super) fn load_with(&self, reader: &mut Reader) -> Option<Credentials> {
         let keys = self.keys.load(reader);
         let metrics_tokens = match &self.metrics_tokens {
@@ -84,17 +88,17 @@ impl CredentialSources {
         })
     }
 
-    /// Reads them. Blocks for as long as the file system does.
+    /// Reads the files. Blocks the thread until the file system answers.
     ///
     /// # Errors
-    /// Every problem that was found.
+    /// Fails if a file cannot be used. The error has all problems.
     pub fn load(&self) -> Result<Credentials, Problems> {
         let mut reader = Reader::new(iter::empty());
         let credentials = self.load_with(&mut reader);
         credentials.ok_or_else(|| reader.finish())
     }
 
-    /// The files, each with its variable.
+    /// The path of each file, with the name of its variable.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let tls = self.tls.iter().flat_map(|files| {
             let client_ca = files.client_ca.as_deref();
@@ -110,7 +114,7 @@ impl CredentialSources {
         tls.flatten().chain(keys).chain(tokens)
     }
 
-    /// The state of the files. Blocks for as long as the file system does.
+    /// Returns the current stamps of the files. Blocks the thread until the file system answers.
     #[must_use]
     pub fn stamps(&self) -> Stamps {
         let stamp = |(_, path): (_, &Path)| {
@@ -126,14 +130,14 @@ impl CredentialSources {
         Stamps(self.files().map(stamp).collect())
     }
 
-    /// What is amiss with the files' permissions.
+    /// Returns a problem for each file that every user of the host can write, and for each secret that every user can read.
     #[must_use]
     pub fn exposed(&self) -> Vec<Problem> {
         exposed(self.files())
     }
 }
 
-/// What is amiss with the permissions of some files, each with its variable.
+/// Checks the permissions of files. Each path has the name of its variable. Ignores a file that cannot be found.
 pub(super) fn exposed<'p>(files: impl Iterator<Item = (&'static str, &'p Path)>) -> Vec<Problem> {
     let exposed = |(variable, path): (&'static str, &Path)| {
         let mode = fs::metadata(path).ok()?.mode();
@@ -146,7 +150,7 @@ pub(super) fn exposed<'p>(files: impl Iterator<Item = (&'static str, &'p Path)>)
     files.filter_map(exposed).collect()
 }
 
-/// Certificates may be read by everybody.
+/// Whether the file of this variable holds a secret. A file of certificates holds no secret, so every user may read it.
 fn is_secret(variable: &str) -> bool {
     matches!(
         variable,
@@ -161,14 +165,15 @@ fn is_secret(variable: &str) -> bool {
     )
 }
 
-/// What a file's mode lets others do that they should not.
+/// Returns what is wrong with the permissions in a file's mode. `secret` says whether the file holds a secret.
 fn permission_problem(mode: u32, secret: bool) -> Option<&'static str> {
-    // A symbolic link's target is meant, a device or a pipe has no mode to speak of.
+    // `fs::metadata` follows symbolic links, so `mode` is never the mode of a link. Pipes and devices are not checked, because
+    // their mode does not show which users can read the secret.
     let regular = mode & 0o170_000 == 0o100_000;
     match mode & 0o006 {
         _ if !regular => None,
-        0o002 | 0o006 => Some("the file may be written by every user of this host: chmod o-w it"),
-        0o004 if secret => Some("the file may be read by every user of this host: chmod o-r it"),
+        0o002 | 0o006 => Some("every user of this host can write to the file: run `chmod o-w`"),
+        0o004 if secret => Some("every user of this host can read the file: run `chmod o-r`"),
         _ => None,
     }
 }
@@ -178,7 +183,7 @@ mod tests {
     use super::permission_problem;
 
     #[test]
-    fn what_others_may_do_with_a_file_is_told() {
+    fn a_file_that_every_user_can_write_or_a_secret_that_every_user_can_read_is_a_problem() {
         let told = |mode, secret| permission_problem(mode, secret).is_some();
         for (mode, of_a_secret, of_another) in [
             (0o100_600, false, false),
@@ -186,7 +191,7 @@ mod tests {
             (0o100_644, true, false),
             (0o100_646, true, true),
             (0o100_602, true, true),
-            // A pipe, as with `<(…)`.
+            // A pipe, as a shell makes it for `<(…)`.
             (0o010_644, false, false),
         ] {
             assert_eq!(told(mode, true), of_a_secret, "{mode:o}");

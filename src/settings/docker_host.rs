@@ -1,17 +1,17 @@
-//! Where the engine listens.
+//! `DOCKER_HOST`: the address of the engine.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What is accepted as `DOCKER_HOST`.
+/// The accepted forms of `DOCKER_HOST`, for error messages.
 const ACCEPTED: &str = "accepted: unix:///PATH, tcp://HOST[:PORT]";
 
-/// Where the engine listens, as Docker's own clients read `DOCKER_HOST`.
+/// The address of the engine, in the form that Docker's own clients read from `DOCKER_HOST`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DockerHost {
     /// A Unix socket.
     Unix(PathBuf),
-    /// A TCP address, `HOST:PORT`: a socket proxy, or an engine that listens there.
+    /// A TCP address, `HOST:PORT`, of a socket proxy or of an engine that listens on TCP.
     Tcp(String),
 }
 
@@ -22,8 +22,7 @@ impl Default for DockerHost {
 }
 
 impl DockerHost {
-    /// Whether it is the socket of the Docker engine that a package of Docker installs on this host. Whatever listens on
-    /// another socket may be a proxy.
+    /// Whether the address is the default socket of a Docker engine on this host. Any other address can belong to a proxy.
     #[must_use]
     pub fn is_the_hosts_own(&self) -> bool {
         let Self::Unix(path) = self else {
@@ -37,7 +36,7 @@ impl DockerHost {
     /// Reads a value of `DOCKER_HOST`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Fails if the value is not such an address. The error says which forms are accepted.
     pub fn parse(text: &str) -> Result<Self, String> {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(format!("no scheme; {ACCEPTED}"));
@@ -54,7 +53,7 @@ impl DockerHost {
         if rest.contains(['/', '@', '?', '#', ' ']) {
             return Err(format!("more than a host and a port; {ACCEPTED}"));
         }
-        // The colon of a port stands after the bracket of an IPv6 address.
+        // An IPv6 address has colons too. The colon of a port stands after the closing bracket.
         let after_address = rest.rfind(']').map_or(0, |bracket| bracket + 1);
         let (host, port) = match rest[after_address..].split_once(':') {
             Some((between, port)) => (&rest[..after_address + between.len()], port),
@@ -84,7 +83,7 @@ mod tests {
     use super::DockerHost;
 
     #[test]
-    fn reads_what_docker_reads() {
+    fn addresses_that_docker_accepts_are_accepted() {
         for (text, shown) in [
             ("unix:///run/docker.sock", "unix:///run/docker.sock"),
             ("tcp://proxy:2375", "tcp://proxy:2375"),
@@ -97,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest_and_says_what_is_accepted() {
+    fn other_addresses_are_refused_and_the_error_says_what_is_accepted() {
         for text in [
             "/var/run/docker.sock",
             "unix://run/docker.sock",

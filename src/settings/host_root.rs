@@ -1,4 +1,4 @@
-//! Where the host's own files are.
+//! `HOST_ROOT`: the directory below which the agent finds the host's files.
 
 mod resolve;
 
@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The directory in which the host's root is seen: `/`, or where a container has it mounted.
+/// The directory at which the agent sees the host's root: `/`, or the mount point of the host's root in the agent's container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRoot(PathBuf);
 
@@ -18,37 +18,37 @@ impl Default for HostRoot {
 }
 
 impl HostRoot {
-    /// An absolute path.
+    /// Reads an absolute path without `..`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Fails if the path is not absolute, or contains `..`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let path = Path::new(text);
-        // Not whether it is there: what cannot be read there is told with each reading.
+        // The directory is not checked here. If it does not exist, each reading of a file reports an error.
         if !path.is_absolute() || path.components().any(|part| part.as_os_str() == "..") {
-            return Err("not an absolute path; accepted: the directory that the host's root is mounted at, such as /host".to_owned());
+            return Err("not an absolute path, or contains ..; accepted: the directory at which the host's root is mounted, such as /host".to_owned());
         }
         Ok(Self(path.components().collect()))
     }
 
-    /// The directory.
+    /// The directory at which the agent sees the host's root.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.0
     }
 
-    /// Where the file is seen that has this path on the host.
+    /// The path at which the agent sees a file of the host. `path` is the path on the host.
     #[must_use]
     pub fn file(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Opens the regular file that has this path on the host, for reading. Symbolic links are followed as they are on the
-    /// host: an absolute one leads to a file below its root. Does not block.
+    /// Opens a regular file of the host for reading. `path` is the path on the host. Follows symbolic links as the host
+    /// does: an absolute link starts at the host's root. If `path` is a named pipe, fails without waiting for a writer.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Fails if the file cannot be opened, or is not a regular file.
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File> {
         let file: File = resolve::open_below(&self.0, path.as_ref())?.into();
         if !file.metadata()?.is_file() {
@@ -57,20 +57,20 @@ impl HostRoot {
         Ok(file)
     }
 
-    /// The text of such a file, at most so many bytes of it.
+    /// Reads the text of a file of the host, up to `most` bytes. Replaces bytes that are not UTF-8 with a replacement character.
     ///
     /// # Errors
-    /// Why it cannot be read.
+    /// Fails if the file cannot be opened or read, or is not a regular file.
     pub fn read(&self, path: impl AsRef<Path>, most: u64) -> io::Result<String> {
         let mut text = Vec::new();
         self.open(path)?.take(most).read_to_end(&mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Tells whether such a file is still the one, and says the same, that it did.
+    /// Returns the version of a file of the host. The version changes when the file is replaced or written to.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Fails if the file cannot be found, or is not a regular file.
     pub fn version(&self, path: impl AsRef<Path>) -> io::Result<FileVersion> {
         let file = if *self == Self::default() {
             fs::metadata(path)?
@@ -83,7 +83,7 @@ impl HostRoot {
         Ok(FileVersion::of(&file))
     }
 
-    /// The path on the host of what is seen at this one; none where that is not the host's.
+    /// Converts a path that the agent uses into the path on the host. Returns none if `path` is not below the host's root.
     #[must_use]
     pub fn path_on_host(&self, path: &Path) -> Option<PathBuf> {
         let below = path.strip_prefix(&self.0).ok()?;
@@ -91,7 +91,7 @@ impl HostRoot {
     }
 }
 
-/// Differs between two files, and once a file has been written to.
+/// Device, inode, size and times of a file. Different files have different versions. Writing to a file changes the version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileVersion([u64; 3], [i64; 4]);
 
@@ -116,7 +116,7 @@ mod tests {
     use super::HostRoot;
 
     #[test]
-    fn the_hosts_files_are_below_it() {
+    fn paths_on_the_host_are_below_the_hosts_root() {
         let own = HostRoot::default();
         assert_eq!(own.file("/etc/passwd"), Path::new("/etc/passwd"));
         assert_eq!(

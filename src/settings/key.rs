@@ -1,4 +1,7 @@
-//! The keys that let clients in.
+//! Reads API keys from `API_KEY` or from a file, and compares the text that a client sends with the keys.
+//!
+//! The bearer tokens of the metrics port have the same form as keys. This module only says whether a key is correct. The socket
+//! and the HTTP server then decide about access.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,39 +17,39 @@ use super::Problems;
 use super::parse::Reader;
 use super::raw::RawSettings;
 
-/// The shortest key.
-const SHORTEST: usize = 8;
-/// The longest key: with its line's end it fits the 4 KiB that a client may send.
+/// Minimum length of a key, in bytes.
+const MIN_LENGTH: usize = 8;
+/// Maximum length of a key, in bytes.
 pub(crate) const LONGEST: usize = 4096;
-/// Keys shorter than this can be guessed with patience.
-const WEAK: usize = 16;
-/// The longest name of a key.
-const LONGEST_NAME: usize = 64;
-/// How many keys there may be: a client's line is compared with each of them.
-const MOST: usize = 64;
-/// The longest file of keys, in bytes: as many as there may be, as long as they may be.
-const LONGEST_FILE: usize = MOST * (LONGEST + LONGEST_NAME + 3);
+/// Length in bytes below which the agent warns of a key. An attacker can guess a shorter key.
+const WEAK_BELOW: usize = 16;
+/// Maximum length of the name of a key, in bytes.
+const MAX_NAME: usize = 64;
+/// Maximum number of keys. The agent compares a client's key with every key.
+const MAX_KEYS: usize = 64;
+/// Maximum size of a file of keys, in bytes. The longest line has a name, a colon, a key and `\r\n`.
+const MAX_FILE: usize = MAX_KEYS * (LONGEST + MAX_NAME + 3);
 
-/// A client secret. Its `Debug` text does not show it, and its memory is wiped when it is dropped.
+/// A key with its name. The `Debug` text does not show the key. The memory of the key is wiped on drop.
 pub struct ApiKey {
     name: Arc<str>,
     secret: Zeroizing<Box<[u8]>>,
 }
 
 impl ApiKey {
-    /// Checks and keeps a key: 8 to 4096 visible ASCII characters.
+    /// Checks a key, which must have 8 to 4096 visible ASCII characters, and stores it.
     ///
     /// # Errors
-    /// What is wrong with it, without showing it.
+    /// Fails if the key is too short or too long, or contains other characters. The error does not show the key.
     pub fn new(name: &str, text: &str) -> Result<Self, String> {
-        let accepted = format!("accepted: {SHORTEST} to {LONGEST} visible ASCII characters");
+        let accepted = format!("accepted: {MIN_LENGTH} to {LONGEST} visible ASCII characters");
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(format!(
-                "contains white space, a control character or a character that is not ASCII; \
+                "contains white space, a control character or a non-ASCII character; \
                  {accepted}"
             ));
         }
-        if text.len() < SHORTEST {
+        if text.len() < MIN_LENGTH {
             return Err(format!("too short; {accepted}"));
         }
         if text.len() > LONGEST {
@@ -58,32 +61,32 @@ impl ApiKey {
         })
     }
 
-    /// What the log calls it.
+    /// The name that the log shows instead of the key.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// Whether a client's line is this key. Takes the same time for every candidate, whatever
-    /// its length and however much of it is right.
+    /// Whether `candidate`, the text that a peer sent, is this key. The time of the comparison does not depend on the number of
+    /// correct bytes. So a peer cannot guess the key byte by byte.
     #[must_use]
     pub fn matches(&self, candidate: &[u8]) -> bool {
         let mut same = Choice::from(u8::from(candidate.len() == self.secret.len()));
         for (index, byte) in self.secret.iter().enumerate() {
-            // How long it is, the candidate's sender knows.
+            // The time of `get` depends only on the candidate's length, which the peer knows.
             let shown = candidate.get(index).copied().unwrap_or_default();
             same &= byte.ct_eq(&shown);
         }
         same.into()
     }
 
-    /// Whether the key is short enough to be worth a warning.
+    /// Whether the key is so short that the agent must warn the operator.
     #[must_use]
     pub fn is_weak(&self) -> bool {
-        self.secret.len() < WEAK
+        self.secret.len() < WEAK_BELOW
     }
 
-    /// The key itself, to send it to another agent.
+    /// Returns the bytes of the key, for a client that sends the key to an agent.
     #[must_use]
     pub(crate) fn expose(&self) -> &[u8] {
         &self.secret
@@ -96,15 +99,16 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// The keys of which a client must send one; there is at least one.
+/// The keys of an agent, at least one. A client must send one of these keys.
 #[derive(Debug, Clone)]
 pub struct ApiKeys(Arc<[ApiKey]>);
 
 impl ApiKeys {
-    /// Those that a client shows: of `API_KEY`, or of the file in `API_KEY_FILE`; none where neither is set.
+    /// Reads the keys that a client sends, from `API_KEY` or from the file in `API_KEY_FILE`. Returns none if neither variable
+    /// is set.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// Fails if both variables are set, or if a key or the file is wrong. The error has all problems.
     pub fn from_env(
         vars: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Option<Self>, Problems> {
@@ -122,32 +126,34 @@ impl ApiKeys {
         }
     }
 
-    /// Those in the file that `variable` names; none where the reader took note of a problem.
+    /// Reads the keys in the file `path`, which is the value of `variable`. Records a problem and returns none if the file cannot
+    /// be used.
     pub(super) fn load(reader: &mut Reader, variable: &'static str, path: &Path) -> Option<Self> {
-        let keys = match read_secret(path, LONGEST_FILE) {
+        let keys = match read_secret(path, MAX_FILE) {
             Ok(text) => parse_file(&text),
             Err(error) => Err(format!(
-                "cannot be read ({error}); accepted: a file with a key on each line"
+                "the file cannot be read ({error}); accepted: a file with a key on each line"
             )),
         };
         keys.map_err(|problem| reader.problem(variable, problem))
             .ok()
     }
 
-    /// The key of this name; the first where there is none.
+    /// Returns the key with this name, or the first key if no key has this name.
     #[must_use]
     pub fn called(&self, name: &str) -> Option<&ApiKey> {
         let called = self.0.iter().find(|key| *key.name == *name);
         called.or_else(|| self.first())
     }
 
-    /// A single one.
+    /// Makes a list that has only this key.
     #[must_use]
     pub fn one(key: ApiKey) -> Self {
         Self([key].into())
     }
 
-    /// The key that a client's line is, if it is one. Takes the same time for every candidate: no comparison is left out.
+    /// Returns the key that is equal to `candidate`. Returns none if no key is equal. Compares with all keys, even after a match,
+    /// so that the time does not show which key matched.
     #[must_use]
     pub fn find(&self, candidate: &[u8]) -> Option<&ApiKey> {
         let mut found = None;
@@ -159,44 +165,44 @@ impl ApiKeys {
         found
     }
 
-    /// All of them, in the order in which they are given.
+    /// All keys, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &ApiKey> {
         self.0.iter()
     }
 
-    /// These, of which there must be one at least.
+    /// Makes a list of `keys`, which must not be empty.
     #[cfg(test)]
     pub(crate) fn of(keys: Vec<ApiKey>) -> Self {
         Self(keys.into())
     }
 
-    /// One that lets in: the first.
+    /// The first key.
     pub(crate) fn first(&self) -> Option<&ApiKey> {
         self.0.first()
     }
 }
 
-/// Where keys come from.
+/// The source of the keys.
 #[derive(Debug, Clone)]
 pub enum KeySource {
-    /// `API_KEY`: one that stays as long as the agent runs.
+    /// `API_KEY`: a single key, which stays the same while the agent runs.
     Environment(ApiKeys),
-    /// `API_KEY_FILE`: as many as are in it, read anew when it changes.
+    /// `API_KEY_FILE`: all keys of the file. The agent reads the file again when it changes.
     File(PathBuf),
 }
 
 impl KeySource {
-    /// From `API_KEY` or `API_KEY_FILE`; none where the reader took note of a problem.
+    /// Reads `API_KEY` and `API_KEY_FILE`, but not the file. Records a problem and returns none if the variables are wrong.
     pub(super) fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
         match (&raw.api_key, &raw.api_key_file) {
             (Some(_), Some(_)) => {
                 reader.problem(
                     "API_KEY",
-                    "set together with API_KEY_FILE; accepted: one of the two",
+                    "set together with API_KEY_FILE; accepted: only one of the two variables",
                 );
                 None
             }
-            // Not trimmed: white space around a key is an error that the client would not see.
+            // White space around the key is not removed. It is a mistake, and the operator must see an error.
             (Some(text), None) => match ApiKey::new("API_KEY", text) {
                 Ok(key) => Some(Self::Environment(ApiKeys([key].into()))),
                 Err(problem) => {
@@ -209,7 +215,7 @@ impl KeySource {
                 reader.problem(
                     "API_KEY",
                     format!(
-                        "not set, nor is API_KEY_FILE; accepted: {SHORTEST} to {LONGEST} visible \
+                        "not set, and API_KEY_FILE is not set either; accepted: {MIN_LENGTH} to {LONGEST} visible \
                          ASCII characters"
                     ),
                 );
@@ -218,7 +224,8 @@ impl KeySource {
         }
     }
 
-    /// The keys; none where the reader took note of a problem.
+    /// Returns the key of `API_KEY`, or reads the keys in the file. Records a problem and returns none if the file cannot be
+    /// used.
     pub(super) fn load(&self, reader: &mut Reader) -> Option<ApiKeys> {
         match self {
             Self::Environment(keys) => Some(keys.clone()),
@@ -226,7 +233,7 @@ impl KeySource {
         }
     }
 
-    /// The file, if it is one.
+    /// The path in `API_KEY_FILE`. None if the key comes from `API_KEY`.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {
@@ -236,8 +243,8 @@ impl KeySource {
     }
 }
 
-/// A file's text, as far as it is no longer than one byte more than `longest`. It is never moved to a larger buffer, which
-/// would leave a copy behind that is not wiped.
+/// Reads a file into a buffer that is wiped on drop. Reads at most `longest + 1` bytes: if the result is longer than `longest`,
+/// the file is too long. The buffer never grows, because a buffer that grows leaves a copy of the secret that is not wiped.
 pub(crate) fn read_secret(path: &Path, longest: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(vec![0; longest + 1]);
     let mut file = File::open(path)?;
@@ -254,14 +261,17 @@ pub(crate) fn read_secret(path: &Path, longest: usize) -> io::Result<Zeroizing<V
     Ok(text)
 }
 
-/// One key on each line that is not empty, with its name before it, or called by its line's number.
+/// Reads the text of a file of keys. Each line has a key or `NAME:KEY`. Empty lines are ignored. A key without a name gets the
+/// number of its line as its name, such as `line 3`.
 fn parse_file(text: &[u8]) -> Result<ApiKeys, String> {
-    let accepted = format!("accepted: a key on each line, or name:key, {MOST} of them at the most");
-    if text.len() > LONGEST_FILE {
-        return Err(format!("over {LONGEST_FILE} bytes; {accepted}"));
+    let accepted = format!("accepted: 1 to {MAX_KEYS} lines, each with a key or NAME:KEY");
+    if text.len() > MAX_FILE {
+        return Err(format!(
+            "the file is longer than {MAX_FILE} bytes; {accepted}"
+        ));
     }
     let Ok(text) = std::str::from_utf8(text) else {
-        return Err(format!("not text; {accepted}"));
+        return Err(format!("the file is not UTF-8 text; {accepted}"));
     };
     let mut keys = Vec::new();
     for (index, line) in text.split('\n').enumerate() {
@@ -274,38 +284,39 @@ fn parse_file(text: &[u8]) -> Result<ApiKeys, String> {
             Some((name, key)) => ApiKey::new(name, key),
             None => ApiKey::new(&format!("line {number}"), line),
         };
-        let key = key.map_err(|problem| format!("line {number} {problem}"))?;
+        let key = key.map_err(|problem| format!("line {number}: {problem}"))?;
         let repeats = |other: &ApiKey| other.name == key.name || other.matches(&key.secret);
         if keys.iter().any(repeats) {
             return Err(format!(
-                "line {number} repeats a key or a name of another line; {accepted}"
+                "line {number}: repeats the key or the name of an earlier line; {accepted}"
             ));
         }
         keys.push(key);
     }
     match keys.len() {
-        0 => Err(format!("contains no key; {accepted}")),
-        1..=MOST => Ok(ApiKeys(keys.into())),
-        more => Err(format!("contains {more} keys; {accepted}")),
+        0 => Err(format!("the file contains no key; {accepted}")),
+        1..=MAX_KEYS => Ok(ApiKeys(keys.into())),
+        more => Err(format!("the file contains {more} keys; {accepted}")),
     }
 }
 
-/// The name before the first colon, if it may be one, and the key after it.
+/// Splits a line at the first colon into name and key. Returns none if the text in front of the colon cannot be a name. The
+/// whole line is then a key.
 fn split_name(line: &str) -> Option<(&str, &str)> {
     let (name, key) = line.split_once(':')?;
-    let may_be = (1..=LONGEST_NAME).contains(&name.len())
+    let is_name = (1..=MAX_NAME).contains(&name.len())
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
-    may_be.then_some((name, key))
+    is_name.then_some((name, key))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ApiKey, LONGEST, MOST, parse_file};
+    use super::{ApiKey, LONGEST, MAX_KEYS, parse_file};
 
     #[test]
-    fn only_the_key_itself_matches() {
+    fn a_key_matches_only_itself() {
         let key = ApiKey::new("", "correct-horse-battery").unwrap();
         assert!(key.matches(b"correct-horse-battery"));
         for wrong in [
@@ -325,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_never_shown() {
+    fn debug_text_and_errors_do_not_show_the_key() {
         let key = ApiKey::new("API_KEY", "correct-horse-battery").unwrap();
         assert_eq!(format!("{key:?}"), "API_KEY: [redacted]");
         let error = ApiKey::new("API_KEY", "hunter two").unwrap_err();
@@ -341,16 +352,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_a_key_on_each_line_with_a_name_or_without() {
+    fn each_line_of_a_file_is_a_key_with_or_without_a_name() {
         let text = b"phone:0123456789abcdef\r\n\nfedcba9876543210\nold one:secret-1\n";
         let error = parse_file(text).unwrap_err();
-        assert!(error.starts_with("line 4 contains white space"), "{error}");
+        assert!(error.starts_with("line 4: contains white space"), "{error}");
         let keys =
             parse_file(b"phone:0123456789abcdef\r\n\nfedcba9876543210\n::with-colons").unwrap();
         let name = |line: &str| keys.find(line.as_bytes()).map(|key| key.name().to_string());
         assert_eq!(name("0123456789abcdef").as_deref(), Some("phone"));
         assert_eq!(name("fedcba9876543210").as_deref(), Some("line 3"));
-        // What is before the colon is no name.
+        // The text in front of the first colon is empty, and an empty text is not a name.
         assert_eq!(name("::with-colons").as_deref(), Some("line 4"));
         for wrong in ["phone:0123456789abcdef", "phone", "", ":with-colons"] {
             assert_eq!(name(wrong), None, "{wrong:?}");
@@ -358,22 +369,25 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_few_keys_and_one_at_least() {
+    fn a_file_must_have_1_to_64_keys_without_repetition() {
         for none in ["", "\n", "\r\n\r\n"] {
             let error = parse_file(none.as_bytes()).unwrap_err();
-            assert!(error.starts_with("contains no key"), "{error}");
+            assert!(error.starts_with("the file contains no key"), "{error}");
         }
         let keys =
             |count| -> String { (0..count).map(|number| format!("{number:016}\n")).collect() };
         for twice in ["a:0123456789\nb:0123456789", "a:0123456789\na:9876543210"] {
             let error = parse_file(twice.as_bytes()).unwrap_err();
-            assert!(error.starts_with("line 2 repeats"), "{error}");
+            assert!(error.starts_with("line 2: repeats"), "{error}");
         }
         assert_eq!(
-            parse_file(keys(MOST).as_bytes()).unwrap().iter().count(),
-            MOST
+            parse_file(keys(MAX_KEYS).as_bytes())
+                .unwrap()
+                .iter()
+                .count(),
+            MAX_KEYS
         );
-        assert!(parse_file(keys(MOST + 1).as_bytes()).is_err());
+        assert!(parse_file(keys(MAX_KEYS + 1).as_bytes()).is_err());
         assert!(parse_file(&vec![b'k'; 10 << 20]).is_err());
         assert!(parse_file(b"\xff\xfe0123456789").is_err());
     }

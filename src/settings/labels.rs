@@ -1,11 +1,11 @@
-//! Which of the containers' labels are published.
+//! `CONTAINER_LABELS`: the labels of containers that the agent publishes.
 
 use wildmatch::WildMatch;
 
-/// The most patterns.
-const MOST: usize = 64;
+/// Maximum number of patterns.
+const MAX_PATTERNS: usize = 64;
 
-/// Patterns of label names; none matches where there are none.
+/// Patterns of label names. An empty list matches no label.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LabelPatterns(Vec<WildMatch>);
 
@@ -13,32 +13,32 @@ impl LabelPatterns {
     /// Reads a comma-separated list of names, in which `*` stands for any text and `?` for any character.
     ///
     /// # Errors
-    /// Which entry is wrong, by its place in the list.
+    /// Fails if an entry is not a name, or if there are too many entries. The error has the place of the wrong entry in the list.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const ACCEPTED: &str = "accepted: names of labels, separated by commas, in which * stands for any text and ? for any \
-                                character";
+        const ACCEPTED: &str = "accepted: names of labels, separated by commas (in a name, * stands for any text and ? for any \
+                                character)";
         let entries: Vec<&str> = text
             .trim_end_matches([',', ' '])
             .split(',')
             .map(str::trim)
             .collect();
-        if entries.len() > MOST {
-            return Err(format!("more than {MOST} entries; {ACCEPTED}"));
+        if entries.len() > MAX_PATTERNS {
+            return Err(format!("more than {MAX_PATTERNS} entries; {ACCEPTED}"));
         }
         let odd = |entry: &str| entry.is_empty() || entry.contains(char::is_whitespace);
         if let Some(place) = entries.iter().position(|entry| odd(entry)) {
-            return Err(format!("entry {} is no name; {ACCEPTED}", place + 1));
+            return Err(format!("entry {} is not a name; {ACCEPTED}", place + 1));
         }
         Ok(Self(entries.into_iter().map(WildMatch::new).collect()))
     }
 
-    /// How many there are.
+    /// Returns the number of patterns.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether a label of this name is published.
+    /// Whether the agent publishes labels with this name.
     #[must_use]
     pub fn match_name(&self, name: &str) -> bool {
         self.0.iter().any(|pattern| pattern.matches(name))
@@ -50,7 +50,7 @@ mod tests {
     use super::LabelPatterns;
 
     #[test]
-    fn names_are_matched_whole() {
+    fn a_pattern_matches_the_whole_name() {
         let patterns = LabelPatterns::parse("com.example.*, tier ,v?").unwrap();
         for name in ["com.example.", "com.example.team", "tier", "v1"] {
             assert!(patterns.match_name(name), "{name}");
@@ -72,10 +72,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused_by_its_place() {
+    fn an_error_names_the_place_of_the_bad_entry() {
         let error = LabelPatterns::parse("a,,b").unwrap_err();
         assert!(
-            error.starts_with("entry 2 is no name; accepted: "),
+            error.starts_with("entry 2 is not a name; accepted: "),
             "{error}"
         );
         for text in ["", ",", "a b", "a,b c"] {

@@ -1,8 +1,9 @@
 //! Configuration: environment variables → validated [`Settings`].
 //!
-//! `envy` reads the environment into plain text; every value is then checked, and **all**
-//! problems are reported together. A problem names the variable, what was wrong and what is
-//! accepted, never the value: it might be a secret that went into the wrong variable.
+//! `envy` reads the environment as plain text. Then this module checks each value, and reports **all** problems together.
+//! A problem names the variable, what is wrong with the value, and which values are accepted. A problem never shows the value,
+//! because the value can be a secret that is in the wrong variable.
+//! This module reads the files of keys and certificates. It does not decide when to read the files again.
 
 mod certificate;
 mod credentials;
@@ -45,88 +46,90 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use parse::Reader;
 use raw::RawSettings;
 
-/// Everything that the daemon needs to know, checked.
+/// All settings of the daemon, after the check of their values.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// What is measured, and how often.
+    /// What the agent measures, and how often.
     pub collect: CollectSettings,
-    /// `PUBLISH_INTERVAL`: how often a snapshot goes out.
+    /// `PUBLISH_INTERVAL`: the time between two snapshots.
     pub publish_interval: Duration,
-    /// Who is served, and how.
+    /// The agent's TCP ports: addresses, access, limits and timeouts.
     pub serve: ServeSettings,
-    /// Where else snapshots, events and log lines go; none where `NATS_URL` is not set.
+    /// Publishing to NATS. None if `NATS_URL` is not set.
     #[cfg(feature = "nats")]
     pub nats: Option<NatsSettings>,
-    /// Keys and certificates, as they are when the agent begins.
+    /// Keys and certificates, as they were at the start of the agent.
     pub credentials: Credentials,
-    /// Where they are read from when they change.
+    /// The sources from which the agent reads keys and certificates again when they change.
     pub credential_sources: CredentialSources,
-    /// `SHUTDOWN_TIMEOUT`: how long sessions may take to finish their last line.
+    /// `SHUTDOWN_TIMEOUT`: when the agent stops, each session has this time to finish the JSON line that it is sending.
     pub shutdown_timeout: Duration,
-    /// How the agent's own log looks.
+    /// Format and level of the agent's own log.
     pub telemetry: TelemetrySettings,
 }
 
-/// What is measured, and how often.
+/// What the agent measures, and how often.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CollectSettings {
-    /// `SYSTEM_INTERVAL`: between two rounds of the host's figures.
+    /// `SYSTEM_INTERVAL`: the time between two rounds of the system collector.
     pub system_interval: Duration,
-    /// `DOCKER_INTERVAL`: between two rounds of the containers' figures.
+    /// `DOCKER_INTERVAL`: the time between two rounds of the docker collector.
     pub docker_interval: Duration,
-    /// `LOG_INTERVAL`: between two rounds of the containers' logs.
+    /// `LOG_INTERVAL`: the time between two rounds of the logs collector.
     pub log_interval: Duration,
-    /// `LOG_LINES`: lines per container; 0 switches logs off.
+    /// `LOG_LINES`: the number of newest log lines per container. 0 turns the logs off.
     pub log_lines: usize,
-    /// `TOP_PROCESSES`: how many of the busiest processes are listed.
+    /// `TOP_PROCESSES`: the number of processes in `system.top_processes`.
     pub top_processes: usize,
-    /// The engine; none where `DOCKER_ENABLED` is false.
+    /// `DOCKER_HOST`: the engine's address. None if `DOCKER_ENABLED` is false.
     pub docker: Option<DockerHost>,
-    /// `CONTAINER_STATS`: where containers' figures and logs come from.
+    /// `CONTAINER_STATS`: where the figures and logs of containers come from.
     pub container_stats: ContainerStats,
-    /// `CONTAINER_LABELS`: which of their labels are published.
+    /// `CONTAINER_LABELS`: the container labels that the agent publishes.
     pub container_labels: LabelPatterns,
-    /// `LOG_REDACT`: what is taken out of containers' log lines.
+    /// `LOG_REDACT`: the parts of log lines that the agent replaces.
     pub log_redact: Redaction,
-    /// `HOST_ROOT`: where the host's own files are.
+    /// `HOST_ROOT`: the directory below which the agent finds the host's files.
     pub host_root: HostRoot,
 }
 
-/// Where containers' figures and logs come from.
+/// Where the figures and logs of containers come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ContainerStats {
-    /// The kernel's and the engine's files where they can be read, else calls.
+    /// From files of the kernel and of the engine. If the agent cannot read these files, from requests to the engine.
     #[default]
     Auto,
-    /// Figures from the kernel's files and in no other way; logs as with `Auto`.
+    /// Figures only from the kernel's files. The logs come from the same sources as with `Auto`.
     Kernel,
-    /// By calls to the engine.
+    /// Figures and logs only from requests to the engine.
     Engine,
 }
 
-/// Who is served, and how.
+/// The agent's TCP ports: addresses, access, limits and timeouts.
 #[derive(Debug, Clone)]
 pub struct ServeSettings {
-    /// `SOCKET_ADDRESS`; none: all addresses, IPv6 and IPv4.
+    /// `SOCKET_ADDRESS`: the address to listen on. None: the agent listens on all IPv6 and IPv4 addresses.
     pub address: Option<IpAddr>,
-    /// `SOCKET_PORT`; 0 lets the kernel choose.
+    /// `SOCKET_PORT`: the port on which clients receive snapshots. 0: the kernel chooses a free port.
     pub port: u16,
-    /// `WHITELISTED_CLIENTS`: who may connect.
+    /// `WHITELISTED_CLIENTS`: the addresses that may connect.
     pub whitelist: Whitelist,
-    /// `METRICS_PORT`: where Prometheus finds the newest figures; none: nowhere. 0 lets the kernel choose.
+    /// `METRICS_PORT`: the port on which Prometheus reads the figures. None: the agent does not open this port. 0: the kernel
+    /// chooses a free port.
     pub metrics_port: Option<u16>,
-    /// `MAX_CLIENTS`: connections at once.
+    /// `MAX_CLIENTS`: the maximum number of clients at the same time.
     pub max_clients: usize,
-    /// `AUTH_TIMEOUT`: from accept to the key's end of line, TLS handshake included.
+    /// `AUTH_TIMEOUT`: limit on the time from the start of a connection until the peer has sent the whole key. The time includes
+    /// the TLS handshake.
     pub auth_timeout: Duration,
-    /// `WRITE_TIMEOUT`: how long a client may accept nothing.
+    /// `WRITE_TIMEOUT`: the agent disconnects a client that accepts no data for this time.
     pub write_timeout: Duration,
 }
 
-/// How the agent's own log looks.
+/// Format and level of the agent's own log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TelemetrySettings {
-    /// `LOG_FORMAT`.
+    /// `LOG_FORMAT`: the format of the log's entries.
     pub format: LogFormat,
     /// `RUST_LOG`: the level filter.
     pub filter: String,
@@ -146,7 +149,7 @@ impl Settings {
     /// Reads and checks the settings of the daemon.
     ///
     /// # Errors
-    /// Every problem that was found.
+    /// Fails if a setting is wrong. The error has all problems of the configuration.
     pub fn from_env(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, Problems> {
         Self::read(Reader::new(vars))
     }
@@ -165,7 +168,7 @@ impl Settings {
         if raw.nats_url.is_some() {
             reader.problem(
                 "NATS_URL",
-                "this build cannot publish to NATS; accepted: only with the feature `nats`",
+                "set, but this build cannot publish to NATS; accepted: only in a build with the feature `nats`",
             );
         }
         let publish_interval = reader.interval("PUBLISH_INTERVAL", &raw.publish_interval);
@@ -190,10 +193,10 @@ impl Settings {
 }
 
 impl CollectSettings {
-    /// Reads and checks only what is measured: for commands that open no socket.
+    /// Reads and checks only the settings of the collectors, for commands that open no socket.
     ///
     /// # Errors
-    /// Every problem that was found.
+    /// Fails if one of these settings is wrong. The error has all problems.
     pub fn from_env(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, Problems> {
         let mut reader = Reader::new(vars);
         let raw = reader.raw();
@@ -229,7 +232,7 @@ impl CollectSettings {
                     "auto" => Ok(ContainerStats::Auto),
                     "kernel" => Ok(ContainerStats::Kernel),
                     "engine" => Ok(ContainerStats::Engine),
-                    _ => Err("unknown way; accepted: auto, kernel, engine".to_owned()),
+                    _ => Err("unknown value; accepted: auto, kernel, engine".to_owned()),
                 },
             ),
             container_labels: reader.value(
@@ -286,16 +289,16 @@ impl ServeSettings {
     }
 }
 
-/// Another port than the socket's.
+/// Reads `METRICS_PORT`. The two ports must be different, unless both are 0.
 fn metrics_port(text: &str, socket_port: u16) -> Result<u16, String> {
     match text.parse() {
         Ok(port) if port == socket_port && port != 0 => Err(
-            "the same as SOCKET_PORT; accepted: another port, 0 to 65535, 0 for one that the kernel chooses"
+            "the same as SOCKET_PORT; accepted: a different port, 0 to 65535 (0: the kernel chooses a free port)"
                 .to_owned(),
         ),
         Ok(port) => Ok(port),
         Err(_) => Err(
-            "not a port; accepted: 0 to 65535, 0 for one that the kernel chooses".to_owned(),
+            "not a port; accepted: 0 to 65535 (0: the kernel chooses a free port)".to_owned(),
         ),
     }
 }
@@ -327,8 +330,8 @@ impl TelemetrySettings {
     }
 }
 
-/// Whether every directive has a level. A bare word would be taken for a target whose every event
-/// is wanted, so that a misspelt level would silence the rest.
+/// Whether every directive of the filter has a level. `Targets` reads a directive without a level as the name of a target. With
+/// a misspelt level such as `inof`, the log would show no other target.
 fn is_filter(text: &str) -> bool {
     text.split(',').all(|directive| {
         let (_, level) = directive.rsplit_once('=').unwrap_or(("", directive));
@@ -336,16 +339,16 @@ fn is_filter(text: &str) -> bool {
     }) && text.parse::<Targets>().is_ok()
 }
 
-/// One thing wrong with the configuration.
+/// One problem of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The variable.
+    /// The name of the environment variable.
     pub variable: &'static str,
-    /// What was wrong and what is accepted. Never the value.
+    /// What is wrong with the value, and which values are accepted. The text never contains the value.
     pub text: String,
 }
 
-/// Everything wrong with the configuration; displayed one line each.
+/// All problems of the configuration. `Display` writes one line for each problem.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 

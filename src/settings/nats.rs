@@ -1,4 +1,6 @@
-//! The NATS server that snapshots, events and log lines are published to.
+//! The settings for publishing to NATS: servers, login, TLS, and the contents of messages.
+//!
+//! This module checks that the files of secrets and certificates can be used. It does not connect to a server.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -17,61 +19,62 @@ use super::tls::{certified, load, read_certificates, read_key, trusted};
 use super::{Problem, Problems, parse};
 use crate::model::{Encoding, Section, Sections};
 
-/// What is accepted as `NATS_URL`.
+/// The accepted form of `NATS_URL`, for error messages.
 const ACCEPTED: &str =
     "accepted: nats://HOST[:PORT] or tls://HOST[:PORT], several separated by commas";
-/// How many servers may be named.
-const MOST_SERVERS: usize = 64;
-/// The longest file of a secret, in bytes: more than any credentials have.
-const LONGEST_SECRET: usize = 64 * 1024;
-/// `NATS_BUFFER`: by default, at least and at most, in bytes.
+/// Maximum number of servers in `NATS_URL`.
+const MAX_SERVERS: usize = 64;
+/// Maximum size of a file with a secret, in bytes. Real credentials are much shorter.
+const MAX_SECRET_FILE: usize = 64 * 1024;
+/// The default of `NATS_BUFFER`, in bytes.
 const BUFFER: usize = 16 << 20;
+/// The smallest and the largest `NATS_BUFFER`, in bytes.
 const BUFFERS: (usize, usize) = (64 << 10, 1 << 30);
-/// Figures and metadata: log lines and events have subjects of their own.
+/// The default of `NATS_SECTIONS`: figures and metadata. Log lines and events have their own subjects.
 const SECTIONS: [Section; 3] = [Section::System, Section::Containers, Section::DockerMeta];
 
-/// Where to publish, as whom, and what.
+/// The settings for publishing to NATS.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NatsSettings {
-    /// `NATS_URL`: the servers, any one of which will do.
+    /// `NATS_URL`: the servers. The agent connects to one of these servers.
     pub servers: Vec<ServerAddr>,
-    /// How the agent proves who it is; none: not at all, or by its certificate.
+    /// The login at the server. None: the agent logs in with its certificate, or connects without a login.
     pub login: Option<NatsLogin>,
-    /// `NATS_CA_FILE`: who issues servers' certificates; none: whom the system trusts.
+    /// `NATS_CA_FILE`: the certificates by which the agent verifies servers. None: the certificates that the system trusts.
     pub ca: Option<PathBuf>,
-    /// `NATS_CERT_FILE` and `NATS_KEY_FILE`: the certificate that is shown to servers that ask for one.
+    /// `NATS_CERT_FILE` and `NATS_KEY_FILE`: the agent's certificate, for servers that request a certificate.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// `NATS_SECTIONS`: what snapshots hold.
+    /// `NATS_SECTIONS`: the sections of published snapshots.
     pub sections: Sections,
-    /// `NATS_ENCODING`: how they are written.
+    /// `NATS_ENCODING`: the encoding of published snapshots.
     pub encoding: Encoding,
-    /// `NATS_BUFFER`: bytes of log lines and events that are kept while no server takes them.
+    /// `NATS_BUFFER`: limit on the log lines and events that wait while no server accepts them, in bytes.
     pub buffer: usize,
 }
 
-/// How the agent proves to a server who it is. Files are read anew for each connection.
+/// The login at a server. The agent reads the login's file again for each connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NatsLogin {
-    /// `NATS_CREDENTIALS_FILE`: a user's JWT, and the seed of its key.
+    /// `NATS_CREDENTIALS_FILE`: the JWT of a user, and the seed of the user's nkey.
     Credentials(PathBuf),
-    /// `NATS_NKEY_FILE`: the seed of a user's key.
+    /// `NATS_NKEY_FILE`: the seed of a user's nkey.
     Nkey(PathBuf),
     /// `NATS_TOKEN_FILE`: a token.
     Token(PathBuf),
-    /// `NATS_USER` and `NATS_PASSWORD_FILE`.
+    /// `NATS_USER` and `NATS_PASSWORD_FILE`: the name of a user, and a password.
     Password(String, PathBuf),
 }
 
-/// What a login's file holds. Its `Debug` text does not show it, and its memory is wiped when it is dropped.
+/// The secret in the file of a login. The `Debug` text does not show the secret. The memory of the secret is wiped on drop.
 pub enum NatsSecret {
-    /// A user's JWT, and the seed of its key.
+    /// The JWT of a user, and the seed of the user's nkey.
     Credentials {
-        /// Who it is, signed by its account.
+        /// The user's identity, signed by the account.
         jwt: Zeroizing<String>,
-        /// What nonces are signed with.
+        /// The seed of the nkey that signs the server's nonces.
         seed: Zeroizing<String>,
     },
-    /// The seed of a user's key.
+    /// The seed of a user's nkey.
     Seed(Zeroizing<String>),
     /// A token.
     Token(Zeroizing<String>),
@@ -86,14 +89,14 @@ impl fmt::Debug for NatsSecret {
 }
 
 impl NatsSettings {
-    /// None where nothing is to be published, or the reader took note of a problem.
+    /// Reads the variables and checks the files. Returns none if `NATS_URL` is not set.
     pub(super) fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
         if raw.nats_url.is_none() {
-            for (variable, value) in others(raw) {
+            for (variable, value) in only_with_url(raw) {
                 if value.is_some() {
                     reader.problem(
                         variable,
-                        "set, but NATS_URL is not; accepted: only with NATS_URL",
+                        "set, but NATS_URL is not; accepted: only together with NATS_URL",
                     );
                 }
             }
@@ -130,7 +133,8 @@ impl NatsSettings {
         Some(settings)
     }
 
-    /// Takes note of files that cannot be used: later, that would be told in the log alone.
+    /// Reads each file once, and records a problem for each file that cannot be used. Without this check the agent would start,
+    /// and only its log would report the problem.
     fn try_files(&self, reader: &mut Reader) {
         if let Some(Err(problem)) = self.login.as_ref().map(NatsLogin::load) {
             reader.problem(problem.variable, problem.text);
@@ -153,7 +157,8 @@ impl NatsSettings {
         }
     }
 
-    /// Whether every connection must be TLS: where one server is named so, those that it names in turn must be as well.
+    /// Whether every connection must use TLS. A single `tls://` URL requires TLS for all servers, because a server can announce
+    /// other servers, and an announced address has no scheme.
     #[must_use]
     pub fn tls_required(&self) -> bool {
         self.ca.is_some()
@@ -161,7 +166,8 @@ impl NatsSettings {
             || self.servers.iter().any(ServerAddr::tls_required)
     }
 
-    /// Whether what is published may cross a network in the clear.
+    /// Whether messages can cross a network without encryption. This is possible if TLS is not required and a server is not on
+    /// this host.
     #[must_use]
     pub fn in_the_clear(&self) -> bool {
         let is_loopback = |server: &ServerAddr| {
@@ -171,14 +177,14 @@ impl NatsSettings {
         !self.tls_required() && !self.servers.iter().all(is_loopback)
     }
 
-    /// The servers, as they were named.
+    /// The URLs of the servers, separated by commas. The URLs contain no secret.
     #[must_use]
     pub fn urls(&self) -> String {
         let url = |server: &ServerAddr| format!("{}://{}", server.scheme(), address_of(server));
         self.servers.iter().map(url).collect::<Vec<_>>().join(",")
     }
 
-    /// The files, each with its variable.
+    /// The path of each file, with the name of its variable.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let identity = self.identity.iter().flat_map(|(cert, key)| {
             [
@@ -191,14 +197,14 @@ impl NatsSettings {
         identity.chain(ca).chain(login)
     }
 
-    /// What is amiss with the files' permissions.
+    /// Returns a problem for each file that every user of the host can write, and for each secret that every user can read.
     #[must_use]
     pub fn exposed(&self) -> Vec<Problem> {
         exposed(self.files())
     }
 }
 
-/// A server as `HOST:PORT`.
+/// The address of a server as `HOST:PORT`.
 #[must_use]
 pub fn address_of(server: &ServerAddr) -> String {
     let (host, port) = (server.host(), server.port());
@@ -208,8 +214,8 @@ pub fn address_of(server: &ServerAddr) -> String {
     }
 }
 
-/// Every variable that has no meaning without `NATS_URL`.
-fn others(raw: &RawSettings) -> [(&'static str, &Option<String>); 11] {
+/// The variables that are an error without `NATS_URL`, and their values.
+fn only_with_url(raw: &RawSettings) -> [(&'static str, &Option<String>); 11] {
     [
         ("NATS_CREDENTIALS_FILE", &raw.nats_credentials_file),
         ("NATS_NKEY_FILE", &raw.nats_nkey_file),
@@ -225,6 +231,7 @@ fn others(raw: &RawSettings) -> [(&'static str, &Option<String>); 11] {
     ]
 }
 
+/// Reads the paths of the agent's certificate and private key. Records a problem if only one of the two variables is set.
 fn read_identity(reader: &mut Reader, raw: &RawSettings) -> Option<(PathBuf, PathBuf)> {
     let missing = match (&raw.nats_cert_file, &raw.nats_key_file) {
         (Some(cert), Some(key)) => return Some((cert.into(), key.into())),
@@ -234,19 +241,20 @@ fn read_identity(reader: &mut Reader, raw: &RawSettings) -> Option<(PathBuf, Pat
     };
     reader.problem(
         missing,
-        "not set; accepted: NATS_CERT_FILE and NATS_KEY_FILE together, the paths of PEM files",
+        "not set; accepted: NATS_CERT_FILE and NATS_KEY_FILE, both or neither (paths of PEM files)",
     );
     None
 }
 
-/// Servers by their URLs, separated by commas.
+/// Reads the URLs of servers, separated by commas.
 ///
 /// # Errors
-/// What is wrong with one, by its place; none is shown, as a secret might be in it.
+/// Fails if a URL is wrong. The error has the place of the URL in the list, and the reason. The error does not show the URL,
+/// because a URL can contain a secret.
 pub(crate) fn parse_servers(text: &str) -> Result<Vec<ServerAddr>, String> {
     let servers: Vec<_> = text.split(',').map(str::trim).collect();
-    if servers.len() > MOST_SERVERS {
-        return Err(format!("over {MOST_SERVERS} servers; {ACCEPTED}"));
+    if servers.len() > MAX_SERVERS {
+        return Err(format!("more than {MAX_SERVERS} servers; {ACCEPTED}"));
     }
     let numbered = servers.iter().enumerate();
     numbered
@@ -265,15 +273,15 @@ fn parse_server(text: &str) -> Result<ServerAddr, String> {
     }
     if rest.contains('@') {
         return Err(format!(
-            "credentials in the URL; accepted: those in the file that one of NATS_CREDENTIALS_FILE, NATS_NKEY_FILE, \
-             NATS_TOKEN_FILE and NATS_PASSWORD_FILE (with NATS_USER) names; {ACCEPTED}"
+            "credentials in the URL: put them into the file of NATS_CREDENTIALS_FILE, NATS_NKEY_FILE, NATS_TOKEN_FILE, or \
+             NATS_PASSWORD_FILE (with NATS_USER); {ACCEPTED}"
         ));
     }
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains(['/', '?', '#', '\\']) || rest.contains(char::is_whitespace) {
         return Err(format!("more than a host and a port; {ACCEPTED}"));
     }
-    // The colon of a port stands after the bracket of an IPv6 address.
+    // An IPv6 address has colons too. The colon of a port stands after the closing bracket.
     let after_address = rest.rfind(']').map_or(0, |bracket| bracket + 1);
     let port = rest[after_address..].split_once(':').map(|(_, port)| port);
     if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
@@ -292,7 +300,7 @@ fn parse_sections(text: &str) -> Result<Sections, String> {
         let (_, section) = known.ok_or_else(|| {
             let names: Vec<_> = Section::ALL.iter().map(|(name, _)| *name).collect();
             format!(
-                "not sections; accepted: any of {}, separated by commas",
+                "unknown section; accepted: any of {}, separated by commas",
                 names.join(", ")
             )
         })?;
@@ -301,11 +309,11 @@ fn parse_sections(text: &str) -> Result<Sections, String> {
 }
 
 impl NatsLogin {
-    /// That of whoever listens: of `NATS_CREDENTIALS_FILE`, `NATS_NKEY_FILE`, `NATS_TOKEN_FILE`, or `NATS_USER` with
-    /// `NATS_PASSWORD_FILE`; none where none is set. Its file is tried.
+    /// Reads the login of a program that subscribes, such as `watch`, from `NATS_CREDENTIALS_FILE`, `NATS_NKEY_FILE`,
+    /// `NATS_TOKEN_FILE`, or `NATS_USER` with `NATS_PASSWORD_FILE`. Checks the file. Returns none if no variable is set.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// Fails if a variable is wrong or the file cannot be used. The error has all problems.
     pub fn from_env(
         vars: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Option<Self>, Problems> {
@@ -322,7 +330,8 @@ impl NatsLogin {
         }
     }
 
-    /// None where there is none, or the reader took note of a problem.
+    /// Reads the variables of the login. Returns none if no login is set. Records a problem and returns none if the variables do
+    /// not fit together.
     fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
         let password = match (&raw.nats_user, &raw.nats_password_file) {
             (Some(user), Some(file)) => Some(Self::Password(user.trim().to_owned(), file.into())),
@@ -334,7 +343,7 @@ impl NatsLogin {
                 };
                 reader.problem(
                     missing,
-                    "not set; accepted: NATS_USER and NATS_PASSWORD_FILE together",
+                    "not set; accepted: NATS_USER and NATS_PASSWORD_FILE, both or neither",
                 );
                 None
             }
@@ -353,15 +362,15 @@ impl NatsLogin {
         if let Some(second) = second {
             reader.problem(
                 second.file().0,
-                "set together with another one; accepted: one of NATS_CREDENTIALS_FILE, NATS_NKEY_FILE, NATS_TOKEN_FILE, \
-                 and NATS_USER with NATS_PASSWORD_FILE",
+                "set together with another login; accepted: only one of NATS_CREDENTIALS_FILE, NATS_NKEY_FILE, \
+                 NATS_TOKEN_FILE, and NATS_USER with NATS_PASSWORD_FILE",
             );
             return None;
         }
         first
     }
 
-    /// The file that holds the secret, with its variable.
+    /// The path of the file with the secret, and the name of its variable.
     #[must_use]
     pub fn file(&self) -> (&'static str, &Path) {
         match self {
@@ -372,7 +381,7 @@ impl NatsLogin {
         }
     }
 
-    /// The user's name, where it is not in the file.
+    /// The user's name in `NATS_USER`. None for every other kind of login.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         match self {
@@ -381,10 +390,10 @@ impl NatsLogin {
         }
     }
 
-    /// Reads the secret. Blocks for as long as the file system does.
+    /// Reads the secret. Blocks the thread until the file system answers.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// Fails if the file cannot be read, or does not contain a secret of the expected form.
     pub fn load(&self) -> Result<NatsSecret, Problem> {
         let (variable, path) = self.file();
         let secret = match self {
@@ -398,10 +407,10 @@ impl NatsLogin {
         };
         secret.map_err(|problem| {
             let accepted = match self {
-                Self::Credentials(_) => "a file of credentials, as nsc makes it (.creds)",
-                Self::Nkey(_) => "a file with the seed of a user's key (SU…)",
-                Self::Token(_) => "a file with a token on its only line",
-                Self::Password(..) => "a file with a password on its only line",
+                Self::Credentials(_) => "a credentials file that nsc made (.creds)",
+                Self::Nkey(_) => "a file with the seed of a user's nkey (SU…)",
+                Self::Token(_) => "a file with a single line, the token",
+                Self::Password(..) => "a file with a single line, the password",
             };
             Problem {
                 variable,
@@ -411,17 +420,18 @@ impl NatsLogin {
     }
 }
 
+/// Reads a file of text. The error is the end of a sentence that begins with `the file`, such as `is empty`.
 fn read_text(path: &Path) -> Result<Zeroizing<String>, String> {
     let text =
-        read_secret(path, LONGEST_SECRET).map_err(|error| format!("cannot be read ({error})"))?;
-    if text.len() > LONGEST_SECRET {
-        return Err(format!("is over {LONGEST_SECRET} bytes"));
+        read_secret(path, MAX_SECRET_FILE).map_err(|error| format!("cannot be read ({error})"))?;
+    if text.len() > MAX_SECRET_FILE {
+        return Err(format!("is longer than {MAX_SECRET_FILE} bytes"));
     }
-    let text = std::str::from_utf8(&text).map_err(|_| "is not text".to_owned())?;
+    let text = std::str::from_utf8(&text).map_err(|_| "is not UTF-8 text".to_owned())?;
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// The only line of a file.
+/// Reads a file that has a single line. The error is the end of a sentence that begins with `the file`.
 fn read_line(path: &Path) -> Result<Zeroizing<String>, String> {
     let text = read_text(path)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
@@ -430,12 +440,13 @@ fn read_line(path: &Path) -> Result<Zeroizing<String>, String> {
         return Err("is empty".to_owned());
     }
     if line.contains(char::is_control) {
-        return Err("has more than a line, or a control character".to_owned());
+        return Err("has more than one line, or a control character".to_owned());
     }
     Ok(Zeroizing::new(line.to_owned()))
 }
 
-/// What stands between `-----BEGIN NATS USER JWT-----` and its end, and between those of `USER NKEY SEED`.
+/// Reads a credentials file. The JWT is the line after `-----BEGIN NATS USER JWT-----`. The seed is the line after
+/// `-----BEGIN USER NKEY SEED-----`.
 fn parse_credentials(text: &str) -> Result<NatsSecret, String> {
     let block = |name: &str| {
         let begin = format!("BEGIN {name}-");
@@ -453,11 +464,12 @@ fn parse_credentials(text: &str) -> Result<NatsSecret, String> {
     Ok(NatsSecret::Credentials { jwt, seed })
 }
 
+/// Checks that the text is the seed of a user's nkey.
 fn check_seed(seed: &str) -> Result<(), String> {
     match KeyPair::from_seed(seed) {
         Ok(pair) if matches!(pair.key_pair_type(), KeyPairType::User) => Ok(()),
         Ok(_) => Err("has a seed that is not a user's".to_owned()),
-        Err(_) => Err("has a seed that is none".to_owned()),
+        Err(_) => Err("has an invalid seed".to_owned()),
     }
 }
 
@@ -466,11 +478,11 @@ mod tests {
     use super::{NatsSecret, parse_credentials, parse_sections, parse_server, parse_servers};
     use crate::model::{Section, Sections};
 
-    /// Of a user that exists nowhere.
+    /// The seed of an invented user.
     const SEED: &str = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY";
 
     #[test]
-    fn servers_are_hosts_and_ports() {
+    fn urls_of_hosts_with_and_without_ports_are_accepted() {
         for (text, shown) in [
             ("nats://web", "nats://web:4222"),
             ("tls://web:1/", "tls://web:1"),
@@ -488,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_and_not_shown() {
+    fn wrong_urls_are_refused_and_the_error_shows_no_secret() {
         for (text, problem) in [
             ("web:4222", "no scheme"),
             ("http://web", "unsupported scheme"),
@@ -511,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn sections_have_the_names_of_the_options() {
+    fn known_sections_are_accepted_and_unknown_sections_are_refused() {
         let sections = Sections::NONE.with(Section::System).with(Section::Logs);
         assert_eq!(parse_sections("system, logs"), Ok(sections));
         for text in ["", "system,", "systems", "system logs"] {
@@ -520,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_a_jwt_and_a_seed() {
+    fn a_credentials_file_needs_a_jwt_and_a_valid_seed() {
         let text = format!(
             "-----BEGIN NATS USER JWT-----\neyJ0.eyJq.sig\n------END NATS USER JWT------\n\n*** IMPORTANT ***\n\n\
              -----BEGIN USER NKEY SEED-----\r\n{SEED}\r\n------END USER NKEY SEED------\n"
@@ -534,7 +546,7 @@ mod tests {
         for (text, problem) in [
             ("", "no NATS USER JWT"),
             (&text.replace(SEED, ""), "no USER NKEY SEED"),
-            (&text.replace(SEED, "SUACSSL3"), "a seed that is none"),
+            (&text.replace(SEED, "SUACSSL3"), "an invalid seed"),
             (&text.replace("eyJ0.eyJq.sig\n", ""), "no NATS USER JWT"),
         ] {
             let error = parse_credentials(text).unwrap_err();

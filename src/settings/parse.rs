@@ -1,4 +1,7 @@
-//! Checking values one by one, collecting every problem on the way.
+//! Reads and checks the values one by one, and collects all problems.
+//!
+//! [`Reader`] reads the formats that several variables share, such as durations. If only one variable has a format, the module
+//! of the variable's type reads the format.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -6,22 +9,22 @@ use std::time::Duration;
 use super::raw::{RawSettings, VARIABLES};
 use super::{Problem, Problems};
 
-/// The shortest and longest interval of an actor.
+/// The shortest and the longest interval.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
-/// The shortest and longest timeout.
+/// The shortest and the longest timeout.
 const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
-/// Each actor's interval where none is set.
+/// The default of every interval.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Reads values and takes note of what is wrong with them.
+/// Reads values and records the problems with them.
 pub(super) struct Reader {
     vars: Vec<(String, String)>,
     problems: Vec<Problem>,
 }
 
 impl Reader {
-    /// Takes the agent's variables out of an environment. An empty value counts as unset, as it
-    /// does in an `agent.env` where a line was left blank.
+    /// Selects the agent's variables from an environment. A variable with an empty value counts as unset, because `agent.env` has
+    /// lines such as `API_KEY=`.
     pub(super) fn new(vars: impl Iterator<Item = (OsString, OsString)>) -> Self {
         let mut reader = Self {
             vars: Vec::new(),
@@ -35,19 +38,19 @@ impl Reader {
             match value.into_string() {
                 Ok(text) if text.is_empty() => {}
                 Ok(text) => reader.vars.push((variable.to_owned(), text)),
-                Err(_) => reader.problem(variable, "not UTF-8 text"),
+                Err(_) => reader.problem(variable, "not UTF-8 text; accepted: text in UTF-8"),
             }
         }
         reader
     }
 
-    /// The variables as text.
+    /// Returns the variables as text. A second call returns no variables.
     pub(super) fn raw(&mut self) -> RawSettings {
-        // Every field is optional text, which leaves envy nothing to refuse.
+        // Every field is optional text, so envy never fails here.
         envy::from_iter(self.vars.drain(..)).unwrap_or_default()
     }
 
-    /// Takes note of a problem.
+    /// Records a problem.
     pub(super) fn problem(&mut self, variable: &'static str, text: impl Into<String>) {
         self.problems.push(Problem {
             variable,
@@ -55,12 +58,13 @@ impl Reader {
         });
     }
 
-    /// All problems, in the order in which they were found.
+    /// Returns all recorded problems, the oldest first.
     pub(super) fn finish(self) -> Problems {
         Problems(self.problems)
     }
 
-    /// A value that `parse` understands, or nothing where the variable is unset or wrong.
+    /// Reads a value with `parse`. Returns none if the variable is unset. Records a problem and returns none if the value is
+    /// wrong.
     pub(super) fn optional<T>(
         &mut self,
         variable: &'static str,
@@ -77,7 +81,8 @@ impl Reader {
         }
     }
 
-    /// A value that `parse` understands, or the default.
+    /// Reads a value with `parse`. Returns the default if the variable is unset. Records a problem and returns the default if the
+    /// value is wrong.
     pub(super) fn value<T>(
         &mut self,
         variable: &'static str,
@@ -88,7 +93,7 @@ impl Reader {
         self.optional(variable, raw, parse).unwrap_or(default)
     }
 
-    /// `true`, `false`, `1` or `0`.
+    /// Reads a switch: `true`, `false`, `1` or `0`.
     pub(super) fn switch(
         &mut self,
         variable: &'static str,
@@ -98,11 +103,11 @@ impl Reader {
         self.value(variable, raw, default, |text| match text {
             "true" | "1" => Ok(true),
             "false" | "0" => Ok(false),
-            _ => Err("neither on nor off; accepted: true, false, 1, 0".to_owned()),
+            _ => Err("neither true nor false; accepted: true, false, 1, 0".to_owned()),
         })
     }
 
-    /// A whole number within bounds.
+    /// Reads a whole number from `least` to `most`.
     pub(super) fn number(
         &mut self,
         variable: &'static str,
@@ -118,12 +123,12 @@ impl Reader {
         })
     }
 
-    /// An actor's interval.
+    /// Reads an interval.
     pub(super) fn interval(&mut self, variable: &'static str, raw: &Option<String>) -> Duration {
         self.duration(variable, raw, DEFAULT_INTERVAL, INTERVALS)
     }
 
-    /// A timeout, with a default in seconds.
+    /// Reads a timeout. The default is in seconds.
     pub(super) fn timeout(
         &mut self,
         variable: &'static str,
@@ -166,7 +171,8 @@ impl Reader {
     }
 }
 
-/// A size in bytes, between bounds that are whole units.
+/// Reads a size and returns the number of bytes. `least` and `most` must be whole numbers of KiB, MiB or GiB, because the error
+/// shows them in these units.
 #[cfg(feature = "nats")]
 pub(super) fn size(text: &str, (least, most): (usize, usize)) -> Result<usize, String> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
@@ -201,7 +207,7 @@ mod tests {
     use super::size;
 
     #[test]
-    fn a_size_has_a_unit_and_bounds() {
+    fn a_size_needs_a_unit_and_must_be_in_range() {
         let bounds = (64 << 10, 1 << 30);
         assert_eq!(size("64KiB", bounds), Ok(64 << 10));
         assert_eq!(size("16 MiB", bounds), Ok(16 << 20));

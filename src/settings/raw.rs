@@ -1,9 +1,9 @@
-//! The environment as text, by `envy`.
+//! The environment variables of the agent as text. This module does not check the values.
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-/// Every variable that the agent knows, unchecked. `envy` maps `API_KEY` to `api_key`.
+/// The text of every variable that the agent reads. `envy` fills in the fields, for example `api_key` from `API_KEY`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RawSettings {

@@ -1,4 +1,4 @@
-//! What is taken out of containers' log lines before they leave the host.
+//! `LOG_REDACT`: the parts of containers' log lines that the agent replaces before it publishes the lines.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use regex::{Regex, RegexBuilder};
 
-/// The most expressions.
-const MOST: usize = 64;
-/// The most memory that one expression, or its search, may take, in bytes.
-const LARGEST: usize = 1024 * 1024;
-/// The most matches of an expression in a text.
-const MOST_MATCHES: usize = 256;
-/// What stands in place of what was taken out.
+/// Maximum number of expressions.
+const MAX_EXPRESSIONS: usize = 64;
+/// Limit on the memory of one compiled expression, in bytes. A search with this expression has the same limit.
+const MAX_MEMORY: usize = 1024 * 1024;
+/// Maximum number of matches of one expression in one text. All text after these matches is redacted.
+const MAX_MATCHES: usize = 256;
+/// The text that replaces a redacted part.
 const REDACTED: &str = "[redacted]";
-/// The group of an expression which is taken out instead of the whole match.
+/// The name of a group in an expression. If a match contains this group, only the group is redacted, not the whole match.
 const SECRET: &str = "secret";
 
-/// Expressions whose matches are taken out of a text; with none, nothing is. Its `Debug` text does not show them: one may be
-/// a secret itself.
+/// Regular expressions whose matches are redacted. The `Debug` text does not show the expressions, because an expression can
+/// contain a secret.
 #[derive(Clone, Default)]
 pub struct Redaction(Option<Arc<[Regex]>>);
 
@@ -27,13 +27,15 @@ impl Redaction {
     /// Reads expressions in the `regex` crate's syntax, separated by white space.
     ///
     /// # Errors
-    /// Which expression is wrong, by its place in the list, and why.
+    /// Fails if an expression is wrong. The error has the place of the expression in the list, and the reason. It does not show
+    /// the expression.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const ACCEPTED: &str =
-            "accepted: regular expressions, separated by white space, which in one is written \\s";
+        const ACCEPTED: &str = "accepted: regular expressions, separated by white space (write \\s for white space in an expression)";
         let expressions: Vec<&str> = text.split_whitespace().collect();
-        if expressions.len() > MOST {
-            return Err(format!("more than {MOST} expressions; {ACCEPTED}"));
+        if expressions.len() > MAX_EXPRESSIONS {
+            return Err(format!(
+                "more than {MAX_EXPRESSIONS} expressions; {ACCEPTED}"
+            ));
         }
         let compiled: Vec<Regex> = expressions
             .into_iter()
@@ -46,20 +48,20 @@ impl Redaction {
         Ok(Self((!compiled.is_empty()).then(|| compiled.into())))
     }
 
-    /// How many expressions there are.
+    /// The number of expressions.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.as_deref().map_or(0, <[_]>::len)
     }
 
-    /// Whether anything is taken out at all.
+    /// Whether there is at least one expression.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// The text without what matches, whichever expression it is. Takes time that grows with the text's length and with
-    /// nothing else in it.
+    /// Redacts the matches of all expressions in a text. The time is proportional to the length of the text, whatever the text
+    /// contains.
     #[must_use]
     pub fn apply<'t>(&self, text: Cow<'t, str>) -> Cow<'t, str> {
         let mut secrets: Vec<Range<usize>> = Vec::new();
@@ -73,7 +75,7 @@ impl Redaction {
         let mut redacted = String::with_capacity(text.len());
         let mut shown = 0;
         for secret in secrets {
-            // What several expressions match is taken out once.
+            // Matches of several expressions can overlap. Overlapping matches are replaced by a single `[redacted]`.
             if secret.start > shown || redacted.is_empty() {
                 redacted.push_str(&text[shown..secret.start.max(shown)]);
                 redacted.push_str(REDACTED);
@@ -103,15 +105,15 @@ impl PartialEq for Redaction {
 
 fn compile(expression: &str) -> Result<Regex, String> {
     let compiled = RegexBuilder::new(expression)
-        .size_limit(LARGEST)
-        .dfa_size_limit(LARGEST)
+        .size_limit(MAX_MEMORY)
+        .dfa_size_limit(MAX_MEMORY)
         .build();
     match compiled {
-        Ok(compiled) if compiled.is_match("") => Err("matches nothing, so everywhere".to_owned()),
+        Ok(compiled) if compiled.is_match("") => Err("matches an empty text".to_owned()),
         Ok(compiled) => Ok(compiled),
         Err(regex::Error::CompiledTooBig(_)) => Err("is too large".to_owned()),
         Err(error) => {
-            // The last of several lines; those before it quote the expression.
+            // Take only the final line of the error, because the other lines show the expression.
             let text = error.to_string();
             let why = text.lines().last().unwrap_or_default();
             let why = why.strip_prefix("error: ").unwrap_or(why);
@@ -120,15 +122,16 @@ fn compile(expression: &str) -> Result<Regex, String> {
     }
 }
 
-/// Adds what an expression takes out of a text. Of so many matches as nobody expects the rest of the text is taken out as a
-/// whole: each search begins anew, and only a bounded number of them is linear.
+/// Searches a text with one expression, and adds the ranges that must be redacted to `secrets`. After 256 matches all remaining
+/// text is redacted. Without this limit the time could be quadratic, because each search for the next match can read all
+/// remaining text.
 fn find(expression: &Regex, text: &str, secrets: &mut Vec<Range<usize>>) {
     for (number, captures) in expression.captures_iter(text).enumerate() {
-        // One whose group takes no part in the match is a secret as a whole.
+        // If a match does not contain the group `secret`, the whole match is redacted.
         let Some(secret) = captures.name(SECRET).or_else(|| captures.get(0)) else {
             continue;
         };
-        if number == MOST_MATCHES {
+        if number == MAX_MATCHES {
             secrets.push(secret.start()..text.len());
             return;
         }
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matches_is_taken_out() {
+    fn each_match_is_replaced() {
         assert_eq!(
             redacted(r"\d+ x", "a1b22 x"),
             "a[redacted]b[redacted] [redacted]"
@@ -160,14 +163,14 @@ mod tests {
         assert_eq!(redacted("nothing", "as it was"), "as it was");
         assert_eq!(redacted("", "as it was"), "as it was");
         assert_eq!(redacted("é+", "caféé au lait"), "caf[redacted] au lait");
-        // Several expressions see the same text, and what they take out is told once.
+        // All expressions search the original text. Overlapping matches are replaced once.
         assert_eq!(redacted("abc bcd e", "abcd e"), "[redacted] [redacted]");
         assert_eq!(redacted("bc abcd", "abcd"), "[redacted]");
         assert_eq!(redacted("ab cd", "abcd"), "[redacted]");
     }
 
     #[test]
-    fn of_an_expression_with_a_secret_only_that_is_taken_out() {
+    fn only_the_group_secret_is_replaced_if_an_expression_has_one() {
         let password = r"(?i)password=(?P<secret>\S+)";
         assert_eq!(
             redacted(password, "Password=hunter2 password=x, ok"),
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_that_cannot_be_used_is_named_by_its_place() {
+    fn an_error_names_the_place_of_the_bad_expression() {
         for (expressions, problem) in [
             (
                 "fine [",
@@ -188,7 +191,7 @@ mod tests {
             ),
             (r"(?=ahead)", "expression 1 is not valid (look-around"),
             (r"(.)\1", "expression 1 is not valid (backreferences"),
-            ("x*", "expression 1 matches nothing"),
+            ("x*", "expression 1 matches an empty text"),
             (r"fine fine \w{1000}{1000}", "expression 3 is too large"),
         ] {
             let error = Redaction::parse(expressions).unwrap_err();
@@ -202,14 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn no_text_takes_long() {
-        // Exponential for an engine that backtracks.
+    fn every_text_is_redacted_in_a_short_time() {
+        // A search with backtracking would need exponential time.
         let redaction = Redaction::parse(r"(a+)+$ (x|x)*y").unwrap();
         let text = "a".repeat(8 * 1024) + &"x".repeat(8 * 1024);
         let started = Instant::now();
         assert_eq!(redaction.apply(text.as_str().into()), text);
         assert!(started.elapsed() < Duration::from_secs(2));
-        // Quadratic, were each of its matches looked for: what is there after so many is taken out as a whole.
+        // A search for all matches would need quadratic time. After 256 matches all remaining text is redacted.
         let redaction = Redaction::parse(".*[^A-Z]|[A-Z]").unwrap();
         let started = Instant::now();
         let redacted = redaction.apply("A".repeat(16 * 1024).into());
@@ -223,7 +226,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_matches_is_left(text in r"(key=[a-z]{0,8}|[ -~é]{0,4}){0,20}") {
+        fn a_redacted_text_has_no_match(text in r"(key=[a-z]{0,8}|[ -~é]{0,4}){0,20}") {
             let text = redacted("key=[a-z]+", &text);
             let left = regex::Regex::new("key=[a-z]").unwrap();
             prop_assert!(!left.is_match(&text));

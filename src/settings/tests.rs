@@ -1,3 +1,5 @@
+//! Unit tests of the settings: defaults, and how problems are reported.
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
@@ -21,7 +23,7 @@ fn environment(vars: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsStrin
 const KEY: (&str, &str) = ("API_KEY", "0123456789abcdef");
 
 #[test]
-fn a_key_is_all_that_is_needed() {
+fn only_the_key_is_required_and_all_other_variables_have_defaults() {
     let settings = settings(&[KEY, ("HOME", "/root")]).unwrap();
     let five = Duration::from_secs(5);
     assert_eq!(
@@ -49,7 +51,7 @@ fn a_key_is_all_that_is_needed() {
 }
 
 #[test]
-fn every_problem_is_listed_at_once() {
+fn all_problems_are_reported_together() {
     let problems = settings(&[
         ("SOCKET_PORT", "70000"),
         ("PUBLISH_INTERVAL", "5"),
@@ -82,7 +84,7 @@ fn an_empty_value_counts_as_unset() {
 }
 
 #[test]
-fn text_that_is_not_utf_8_is_a_problem_only_in_our_variables() {
+fn invalid_utf_8_is_a_problem_only_in_variables_of_the_agent() {
     let odd = OsString::from_vec(vec![0xff, 0xfe]);
     let vars = vec![
         (OsString::from("API_KEY"), OsString::from(KEY.1)),
@@ -90,17 +92,20 @@ fn text_that_is_not_utf_8_is_a_problem_only_in_our_variables() {
         (OsString::from("LOG_LINES"), odd),
     ];
     let problems = Settings::from_env(vars.into_iter()).unwrap_err();
-    assert_eq!(problems.to_string(), "LOG_LINES: not UTF-8 text");
+    assert_eq!(
+        problems.to_string(),
+        "LOG_LINES: not UTF-8 text; accepted: text in UTF-8"
+    );
 }
 
 #[test]
-fn no_value_is_ever_shown() {
+fn no_problem_shows_the_value() {
     let secret = "sEcReT-in-the-wrong-place!";
     for variable in super::raw::VARIABLES {
         if matches!(variable, "API_KEY" | "API_KEY_FILE") {
             continue;
         }
-        // A secret pasted into any other variable must not end up in a log.
+        // An operator can put a secret into the wrong variable. The secret must not appear in the log.
         if let Err(problems) = settings(&[KEY, ("TLS_ENABLED", "1"), (variable, secret)]) {
             assert!(!problems.to_string().contains(secret), "{problems}");
         }
@@ -108,7 +113,7 @@ fn no_value_is_ever_shown() {
 }
 
 #[test]
-fn a_filter_has_a_level_in_every_directive() {
+fn every_directive_of_the_log_filter_needs_a_level() {
     for filter in [
         "info",
         "OFF",

@@ -1,4 +1,6 @@
-//! What TLS is served with: the certificate, its key, and whose certificates clients must show.
+//! The agent's TLS: reads and checks the certificate, its private key, and the authorities of clients' certificates.
+//!
+//! This module also reads PEM files for the clients in this crate and for NATS. It does not perform TLS handshakes.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,55 +20,57 @@ use super::parse::Reader;
 use super::raw::RawSettings;
 use super::verifier::Trusted;
 
-/// The longest file, in bytes: some hundred certificates.
-const LONGEST_FILE: usize = 1024 * 1024;
+/// Maximum size of a file, in bytes. Several hundred certificates have this size.
+const MAX_FILE: usize = 1024 * 1024;
 
-/// A certificate and key that belong together, ready to serve with.
+/// The agent's certificate and its private key, ready for TLS handshakes.
 #[derive(Clone)]
 pub struct Tls {
-    /// The server's side of TLS 1.2 and 1.3.
+    /// The configuration of the agent as a server of TLS 1.2 and 1.3.
     pub server: Arc<ServerConfig>,
-    /// The certificate chain, the server's own first.
+    /// The certificate chain. The agent's own certificate is the first certificate of the chain.
     pub chain: Vec<CertificateDer<'static>>,
 }
 
-/// From when on, and until when, all certificates of a chain are valid.
+/// The time during which all certificates of a chain are valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
-    /// From when on.
+    /// The first moment at which all certificates are valid.
     pub from: SystemTime,
-    /// Until when.
+    /// The final moment at which all certificates are valid.
     pub until: SystemTime,
-    /// The place in the chain, from 1, of the one that expires first.
+    /// The place of the certificate that expires first. The first certificate of the chain has the place 1.
     pub first_to_expire: usize,
 }
 
-/// What is amiss with a certificate's dates.
+/// A problem with the dates of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Untimely {
-    /// It is not valid yet.
+    /// The certificate is not valid yet.
     #[error(
-        "the certificate is not valid yet: clients refuse it until then, unless this host's clock is wrong"
+        "the certificate is not valid yet, or this host's clock is wrong: clients that verify the certificate refuse the connection"
     )]
     NotYet,
-    /// It is valid no more.
-    #[error("the certificate has expired: clients that verify it refuse it, renew it")]
+    /// The certificate has expired.
+    #[error(
+        "the certificate has expired, and clients that verify it refuse the connection: renew it"
+    )]
     Expired,
-    /// It soon will be: within so many whole days.
+    /// The certificate expires soon, after this number of whole days.
     #[error("the certificate expires in {days} {unit}: renew it", days = .0, unit = if *.0 == 1 { "day" } else { "days" })]
     Soon(u64),
 }
 
 impl Validity {
-    /// How long before its end a certificate is warned of.
+    /// Time before the end of a certificate during which the agent warns that the certificate expires.
     const SOON: Duration = Duration::from_secs(14 * Self::DAY);
     const DAY: u64 = 86_400;
 
-    /// What is amiss at this time.
+    /// Returns the problem with the dates at the time `now`. Returns none if there is no problem.
     #[must_use]
     pub fn untimely(&self, now: SystemTime) -> Option<Untimely> {
         match self.until.duration_since(now) {
-            // It is valid up to and including that second.
+            // `until` is a whole second, and the certificate is valid up to the end of this second.
             Err(past) if past.duration() >= Duration::from_secs(1) => Some(Untimely::Expired),
             _ if now < self.from => Some(Untimely::NotYet),
             Err(_) => Some(Untimely::Soon(0)),
@@ -74,16 +78,16 @@ impl Validity {
         }
     }
 
-    /// Its end, as logs and snapshots show it.
+    /// The end of the validity, in the format of logs and snapshots (RFC 3339).
     #[must_use]
     pub fn end(&self) -> String {
-        // Years of five digits do not come of certificates.
+        // `humantime` panics for a year after 9999. A year in a certificate has at most four digits.
         humantime::format_rfc3339_seconds(self.until).to_string()
     }
 }
 
 impl Tls {
-    /// From when on, and until when, the whole chain is valid; none where no certificate of it tells.
+    /// The time during which the whole chain is valid. None if no certificate of the chain can be read.
     #[must_use]
     pub fn validity(&self) -> Option<Validity> {
         let all = (1..).zip(&self.chain);
@@ -109,23 +113,25 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// The PEM files of TLS.
+/// The paths of the PEM files for TLS.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
     /// `TLS_CERT_FILE`: the certificate chain.
     pub cert: PathBuf,
-    /// `TLS_KEY_FILE`: its private key.
+    /// `TLS_KEY_FILE`: the private key of the certificate.
     pub key: PathBuf,
-    /// `TLS_CLIENT_CA_FILE`: who issues clients' certificates; none: clients need none.
+    /// `TLS_CLIENT_CA_FILE`: the certificates by which the agent verifies clients. None: a client needs no certificate.
     pub client_ca: Option<PathBuf>,
 }
 
 impl TlsFiles {
-    /// From `TLS_ENABLED` and the paths; none where TLS is off. An error where the reader took note of a problem.
+    /// Reads `TLS_ENABLED` and the paths, but not the files. Returns none if TLS is off. Records a problem and returns an error
+    /// if a path is missing, or if a path is set without TLS.
     pub(super) fn read(reader: &mut Reader, raw: &RawSettings) -> Result<Option<Self>, ()> {
         let client_ca = raw.tls_client_ca_file.as_ref().map(PathBuf::from);
         if !reader.switch("TLS_ENABLED", &raw.tls_enabled, false) {
-            // Whoever asks for clients' certificates wants nobody else to be let in.
+            // With this variable the operator wants to admit only clients with a certificate. Without TLS the agent could not
+            // check that.
             if client_ca.is_some() {
                 reader.problem(
                     "TLS_CLIENT_CA_FILE",
@@ -156,7 +162,7 @@ impl TlsFiles {
         }
     }
 
-    /// What the files hold; none where the reader took note of a problem.
+    /// Reads the files. Records a problem for each file that cannot be used. Returns none if there is such a file.
     pub(super) fn load(&self, reader: &mut Reader) -> Option<Tls> {
         let chain = load(reader, "TLS_CERT_FILE", &self.cert, read_certificates);
         let key = load(reader, "TLS_KEY_FILE", &self.key, read_key);
@@ -181,6 +187,7 @@ impl TlsFiles {
     }
 }
 
+/// Reads a file with `load`. Records a problem and returns none if `load` fails.
 pub(super) fn load<T>(
     reader: &mut Reader,
     variable: &'static str,
@@ -188,7 +195,7 @@ pub(super) fn load<T>(
     load: impl FnOnce(&Path) -> Result<T, String>,
 ) -> Option<T> {
     load(path)
-        // Not its path: somebody may have put the key itself where its path belongs.
+        // The text does not show the path, because by mistake the variable can hold the private key itself.
         .map_err(|problem| {
             let text = format!("the file {problem}; accepted: the path of a PEM file");
             reader.problem(variable, text);
@@ -196,7 +203,7 @@ pub(super) fn load<T>(
         .ok()
 }
 
-/// A file's certificates; an error says what is wrong with the file, to follow on its name.
+/// Reads the certificates of a PEM file. The error is the end of a sentence that begins with `the file`, such as `is binary`.
 pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = read_file(path)?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&text)
@@ -208,39 +215,40 @@ pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'stati
     Ok(chain)
 }
 
-/// A file's private key; an error as above.
+/// Reads the first private key of a PEM file. The error is the end of a sentence that begins with `the file`.
 pub(crate) fn read_key(path: &Path) -> Result<Zeroizing<PrivateKeyDer<'static>>, String> {
     let text = read_file(path)?;
     PrivateKeyDer::from_pem_slice(&text)
         .map(Zeroizing::new)
         .map_err(|error| match is_encrypted(&text) {
-            true => "is encrypted, and nobody is there to type its passphrase in: decrypt it with `openssl pkey -in KEY -out NEW`"
+            true => "is encrypted, and the agent cannot ask for a passphrase: decrypt the file with `openssl pkey -in KEY -out NEW`"
                 .to_owned(),
             false => pem_problem(&error, "private key", &text),
         })
 }
 
-/// Whether a key needs a passphrase, as both of OpenSSL's forms say in words.
+/// Whether a private key is encrypted. OpenSSL writes one of these two texts into a PEM file with an encrypted key.
 fn is_encrypted(text: &[u8]) -> bool {
     let says = |words: &[u8]| memchr::memmem::find(text, words).is_some();
     says(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || says(b"Proc-Type: 4,ENCRYPTED")
 }
 
-/// A file without the mark that some editors put before its text.
+/// Reads a file. Removes the byte order mark that some editors write at the start of a file.
 fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    match read_secret(path, LONGEST_FILE) {
-        Ok(text) if text.len() <= LONGEST_FILE => match text.strip_prefix(b"\xef\xbb\xbf") {
+    match read_secret(path, MAX_FILE) {
+        Ok(text) if text.len() <= MAX_FILE => match text.strip_prefix(b"\xef\xbb\xbf") {
             Some(rest) => Ok(Zeroizing::new(rest.to_vec())),
             None => Ok(text),
         },
-        Ok(_) => Err(format!("is over {LONGEST_FILE} bytes")),
+        Ok(_) => Err(format!("is longer than {MAX_FILE} bytes")),
         Err(error) => Err(format!("cannot be read ({error})")),
     }
 }
 
+/// Returns the reason why a PEM file contains no `wanted`, for example no private key.
 fn pem_problem(error: &PemError, wanted: &str, text: &[u8]) -> String {
     match error {
-        // A DER sequence of over 255 bytes.
+        // The first bytes of a DER sequence that is longer than 255 bytes.
         _ if text.starts_with(&[0x30, 0x82]) => {
             "is binary (DER or PKCS #12): convert it to PEM with `openssl x509`, `openssl pkey` or `openssl pkcs12`".to_owned()
         }
@@ -252,22 +260,26 @@ fn pem_problem(error: &PemError, wanted: &str, text: &[u8]) -> String {
     }
 }
 
-/// What a PEM file says that it contains first.
+/// The label of the first item in a PEM file, such as `CERTIFICATE`. None if the text does not look like a label, because it can
+/// then be a secret.
 fn first_label(text: &[u8]) -> Option<&str> {
     const BEGIN: &[u8] = b"-----BEGIN ";
-    const LONGEST: usize = 40;
+    const MAX_LABEL: usize = 40;
     let from = memchr::memmem::find(text, BEGIN)? + BEGIN.len();
     let label = &text[from..];
-    let end = label.iter().take(LONGEST).position(|byte| *byte == b'-')?;
+    let end = label
+        .iter()
+        .take(MAX_LABEL)
+        .position(|byte| *byte == b'-')?;
     let label = std::str::from_utf8(&label[..end]).ok()?;
     let is_label = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b' ';
     label.bytes().all(is_label).then_some(label)
 }
 
-/// Certificates that are trusted; an error says what is wrong with their file.
+/// Makes a list of trusted certificates. The error is the end of a sentence that begins with `the file`.
 pub(super) fn trusted(certificates: Vec<CertificateDer<'static>>) -> Result<Trusted, String> {
     Trusted::of(certificates)
-        .map_err(|error| format!("holds a certificate that cannot be used ({error})"))
+        .map_err(|error| format!("contains a certificate that cannot be used ({error})"))
 }
 
 fn server_config(
@@ -280,58 +292,63 @@ fn server_config(
         certified(chain, key).map_err(|problem| problem.of("TLS_CERT_FILE", "TLS_KEY_FILE"))?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| ("TLS_KEY_FILE", format!("cannot be used ({error})")))?;
+        .map_err(|error| ("TLS_KEY_FILE", format!("TLS cannot be set up ({error})")))?;
     let builder = match client_ca {
         None => builder.with_no_client_auth(),
         Some(trusted) => builder.with_client_cert_verifier(
-            trusted
-                .client_verifier(provider)
-                .map_err(|error| ("TLS_CLIENT_CA_FILE", format!("cannot be used ({error})")))?,
+            trusted.client_verifier(provider).map_err(|error| {
+                (
+                    "TLS_CLIENT_CA_FILE",
+                    format!("the file cannot be used ({error}); accepted: the path of a PEM file"),
+                )
+            })?,
         ),
     };
     Ok(builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity))))
 }
 
-/// What is wrong with a certificate and its key.
+/// Why a certificate and a private key cannot be used together.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityProblem {
-    /// The key's kind is not supported.
+    /// The key is of a kind that rustls does not support.
     #[error(
         "the key cannot be used ({0}); accepted: an RSA (2048 to 4096 bits), ECDSA (P-256 or P-384) or Ed25519 key in PEM"
     )]
     Key(String),
-    /// The file holds something else.
-    #[error("the certificate is none; accepted: X.509 in PEM")]
+    /// The first certificate of the file is not an X.509 certificate.
+    #[error("the certificate cannot be read; accepted: X.509 in PEM")]
     Certificate,
-    /// The key is another certificate's.
+    /// The key belongs to another certificate.
     #[error("the key does not match the certificate")]
     Mismatch,
 }
 
 impl IdentityProblem {
-    /// The variable whose file is wrong, and what is wrong with that.
+    /// Returns the variable whose file is wrong, and the text of the problem.
     pub(super) fn of(self, certificate: &'static str, key: &'static str) -> (&'static str, String) {
         match self {
             Self::Key(_) => (key, self.to_string()),
             Self::Certificate => (
                 certificate,
-                "not a valid certificate; accepted: X.509 in PEM".to_owned(),
+                "the certificate cannot be read; accepted: X.509 in PEM".to_owned(),
             ),
             Self::Mismatch => (
                 key,
                 format!(
-                    "does not match the certificate; accepted: the key that {certificate} was issued for"
+                    "does not match the certificate; accepted: the private key of the certificate in {certificate}"
                 ),
             ),
         }
     }
 }
 
-/// The chain with its key, which is only looked at: rustls would take it and not wipe it. rustls would look at certificates of
-/// version 3 only.
+/// Combines a chain with its private key for rustls.
+///
+/// rustls has a similar function. But the function of rustls takes ownership of the key and does not wipe the key's memory. It
+/// also refuses certificates of version 1 and 2. This function only borrows the key.
 ///
 /// # Errors
-/// Where they cannot be used, or do not belong together.
+/// Fails if the chain or the key cannot be used, or if they do not belong together.
 pub(crate) fn certified(
     chain: Vec<CertificateDer<'static>>,
     key: &PrivateKeyDer<'static>,
@@ -340,7 +357,7 @@ pub(crate) fn certified(
         .map_err(|error| IdentityProblem::Key(error.to_string()))?;
     let own = chain.first().and_then(Certificate::read);
     let own = own.ok_or(IdentityProblem::Certificate)?;
-    // A key that does not tell its public half is taken at its word.
+    // rustls cannot return the public key of some private keys. Such a private key is accepted without this check.
     let is_another = |public: &[u8]| public != own.public_key;
     if key
         .public_key()
@@ -358,7 +375,7 @@ mod tests {
     use super::{Untimely, Validity, first_label};
 
     #[test]
-    fn a_certificate_is_warned_of_before_it_begins_and_from_two_weeks_before_its_end() {
+    fn the_agent_warns_of_a_certificate_that_is_not_valid_yet_and_from_two_weeks_before_its_end() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let days = |days: u64| days * 86_400;
         let validity = Validity {
@@ -382,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_holds_instead_is_said_and_no_more_of_it() {
+    fn an_error_shows_the_label_of_a_pem_file_only_if_it_looks_like_a_label() {
         for (text, label) in [
             (
                 "x\n-----BEGIN TRUSTED CERTIFICATE-----\nAA",

@@ -1,9 +1,13 @@
-//! Verification against a file of trusted certificates: they are trusted as authorities, and as themselves.
+//! Verifies certificates against a list of trusted certificates, from a file or from the system.
 //!
-//! webpki, which rustls verifies with, takes a certificate of the file for an authority only. One that stands for itself, as
-//! `openssl req -x509` makes it, is refused by it, and one of version 1, too, where OpenSSL accepts both. So a certificate that is
-//! in the file, byte for byte, is accepted where it is valid today, meant for that purpose, and names the host. That its holder has
-//! the key is verified in any case.
+//! A peer's certificate is accepted in two cases. In the first case, a certificate in the list issued the peer's certificate. In
+//! the second case, a copy of the peer's certificate is in the list.
+//! webpki, the verifier of rustls, knows only the first case. So webpki refuses a self-signed certificate of
+//! `openssl req -x509`, and every certificate of X.509 version 1. OpenSSL accepts such a certificate if a copy is in its list.
+//!
+//! This module adds the second case. The copy in the list must be equal byte for byte. The certificate must be valid now and
+//! allow the purpose. A server's certificate must also name the host. In both cases the peer must prove that it has the private
+//! key.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,23 +35,23 @@ use webpki::RawPublicKeyEntity;
 
 use super::certificate::{Certificate, Purpose};
 
-/// The certificates of a file, as authorities and as themselves.
+/// A list of trusted certificates, for both cases.
 #[derive(Debug, Clone)]
 pub struct Trusted {
     roots: Arc<RootCertStore>,
     listed: Arc<[CertificateDer<'static>]>,
 }
 
-/// What is wrong with a certificate, and what to do about it.
+/// An error that says what is wrong with a certificate and what the operator can do.
 #[derive(Debug)]
 struct Advice(&'static str);
 
-const MAY_SIGN: &str = "the certificate may sign others (CA:TRUE, as `openssl req -x509` makes it), so it is accepted only where \
-    the file of trusted certificates holds this very one: name a copy of it there, or make one with \
+const MAY_SIGN: &str = "the certificate may sign other certificates (CA:TRUE, the default of `openssl req -x509`), so it is accepted \
+    only if the file of trusted certificates contains a copy of it: add a copy to that file, or make a new certificate with \
     `-addext basicConstraints=critical,CA:FALSE`";
-const VERSION_1: &str = "the certificate is of X.509 version 1, so it is accepted only where the file of trusted certificates holds \
-    this very one: name a copy of it there, or issue one with a subjectAltName (`openssl x509 -req -extfile`)";
-const NO_NAME: &str = "the certificate names no host, as it has no subjectAltName: issue one with, for example, \
+const VERSION_1: &str = "the certificate has X.509 version 1, so it is accepted only if the file of trusted certificates contains \
+    a copy of it: add a copy to that file, or issue a new certificate with a subjectAltName (`openssl x509 -req -extfile`)";
+const NO_NAME: &str = "the certificate has no subjectAltName, so it names no host: issue a new certificate with, for example, \
     `-addext subjectAltName=DNS:web-1,IP:10.0.0.7`";
 
 impl fmt::Display for Advice {
@@ -59,10 +63,10 @@ impl fmt::Display for Advice {
 impl std::error::Error for Advice {}
 
 impl Trusted {
-    /// These certificates.
+    /// Trusts these certificates.
     ///
     /// # Errors
-    /// Where one cannot be an authority's.
+    /// Fails if one of the certificates cannot be used as an authority.
     pub fn of(certificates: Vec<CertificateDer<'static>>) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         for certificate in &certificates {
@@ -74,7 +78,8 @@ impl Trusted {
         })
     }
 
-    /// Those of these certificates that can be an authority's: a system's may be odd.
+    /// Trusts the certificates of the operating system. If a certificate cannot be used as an authority, a peer with the same
+    /// certificate is still accepted.
     pub(crate) fn of_system(certificates: Vec<CertificateDer<'static>>) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(certificates.iter().cloned());
@@ -84,21 +89,22 @@ impl Trusted {
         }
     }
 
+    /// Whether none of the certificates can be used as an authority.
     pub(crate) fn is_empty(&self) -> bool {
         self.roots.is_empty()
     }
 
-    /// Verifies servers.
+    /// Returns a verifier of servers' certificates.
     ///
     /// # Errors
-    /// Where there is no authority.
+    /// Fails if none of the certificates can be used as an authority.
     pub(crate) fn server_verifier(
         &self,
         provider: Arc<CryptoProvider>,
     ) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
         let roots = Arc::clone(&self.roots);
         let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
-        Ok(Arc::new(OfServers {
+        Ok(Arc::new(ServerVerifier {
             inner: inner
                 .build()
                 .map_err(|error| TlsError::General(error.to_string()))?,
@@ -107,17 +113,17 @@ impl Trusted {
         }))
     }
 
-    /// Verifies clients.
+    /// Returns a verifier of clients' certificates.
     ///
     /// # Errors
-    /// Where there is no authority.
+    /// Fails if none of the certificates can be used as an authority.
     pub(crate) fn client_verifier(
         &self,
         provider: Arc<CryptoProvider>,
     ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
         let roots = Arc::clone(&self.roots);
         let inner = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
-        Ok(Arc::new(OfClients {
+        Ok(Arc::new(ClientVerifier {
             inner: inner
                 .build()
                 .map_err(|error| TlsError::General(error.to_string()))?,
@@ -127,7 +133,8 @@ impl Trusted {
     }
 }
 
-/// Verifies that whoever shows a certificate has its key, whatever version the certificate is of.
+/// Verifies the signature by which a peer proves that it has the private key of its certificate. Works with certificates of
+/// every X.509 version.
 #[derive(Debug)]
 pub(crate) struct Signatures(pub(crate) Arc<CryptoProvider>);
 
@@ -148,7 +155,7 @@ impl Signatures {
         for algorithm in possible.flat_map(|(_, algorithms)| *algorithms) {
             match key.verify_signature(*algorithm, message, signed.signature()) {
                 Ok(()) => return Ok(HandshakeSignatureValid::assertion()),
-                // Of another curve, which the scheme leaves open in TLS 1.2.
+                // In TLS 1.2 the scheme does not say which curve the key has. Try the algorithm for the next curve.
                 Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => {}
                 Err(_) => break,
             }
@@ -174,7 +181,7 @@ impl Signatures {
     }
 }
 
-/// The key of a certificate that rustls does not read.
+/// The public key of a certificate of version 1 or 2, because rustls cannot read such a certificate. None for version 3.
 fn key_of_version_1<'c>(
     certificate: &'c CertificateDer<'_>,
 ) -> Option<SubjectPublicKeyInfoDer<'c>> {
@@ -182,7 +189,8 @@ fn key_of_version_1<'c>(
     Some(SubjectPublicKeyInfoDer::from(read.public_key))
 }
 
-/// Verifies a certificate that is trusted as itself, but for its name.
+/// Checks the dates and the purpose of a certificate that is in the list. Does not check the names in the certificate. Returns
+/// the certificate's fields.
 fn verify_listed<'c>(
     shown: &'c CertificateDer<'_>,
     purpose: Purpose,
@@ -205,7 +213,7 @@ fn verify_listed<'c>(
     Ok(read)
 }
 
-/// Says what to do where that is known.
+/// Replaces an error with a text that says what the operator can do. Returns an error without such a text unchanged.
 fn advised(shown: &CertificateDer<'_>, error: TlsError) -> TlsError {
     let advice = match &error {
         TlsError::InvalidCertificate(CertificateError::Other(OtherError(cause)))
@@ -222,14 +230,15 @@ fn advised(shown: &CertificateDer<'_>, error: TlsError) -> TlsError {
     OtherError(Arc::new(Advice(advice))).into()
 }
 
+/// Verifies servers' certificates.
 #[derive(Debug)]
-struct OfServers {
+struct ServerVerifier {
     inner: Arc<WebPkiServerVerifier>,
     listed: Arc<[CertificateDer<'static>]>,
     signatures: Signatures,
 }
 
-impl ServerCertVerifier for OfServers {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         shown: &CertificateDer<'_>,
@@ -245,7 +254,8 @@ impl ServerCertVerifier for OfServers {
             return verified.map_err(|error| advised(shown, error));
         }
         let read = verify_listed(shown, Purpose::Server, now)?;
-        // As OpenSSL does, for want of another name. It is this very certificate that is trusted.
+        // If the certificate has no subjectAltName, its common name can name the host, as in OpenSSL. This is safe, because a
+        // copy of this certificate is in the list.
         if !read.has_alternative_names()
             && let ServerName::DnsName(host) = name
             && read.is_commonly_named(host.as_ref())
@@ -284,14 +294,15 @@ impl ServerCertVerifier for OfServers {
     }
 }
 
+/// Verifies clients' certificates.
 #[derive(Debug)]
-struct OfClients {
+struct ClientVerifier {
     inner: Arc<dyn ClientCertVerifier>,
     listed: Arc<[CertificateDer<'static>]>,
     signatures: Signatures,
 }
 
-impl ClientCertVerifier for OfClients {
+impl ClientCertVerifier for ClientVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.inner.root_hint_subjects()
     }

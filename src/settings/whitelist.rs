@@ -1,11 +1,11 @@
-//! Which addresses may connect.
+//! `WHITELISTED_CLIENTS`: the addresses that may connect.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// The addresses that may connect; an empty list lets all in.
+/// The addresses and CIDR blocks that may connect. An empty list allows every address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Whitelist(Vec<IpNet>);
 
@@ -13,9 +13,9 @@ impl Whitelist {
     /// Reads a comma-separated list of addresses and CIDR blocks.
     ///
     /// # Errors
-    /// Which entry is wrong, by its place in the list.
+    /// Fails if an entry is not an address or a CIDR block. The error has the place of the entry in the list.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // An empty list would let everybody in, which is not what a list that is set wants.
+        // The text `,` is an error. If it were an empty list, every address could connect.
         text.trim_end_matches([',', ' '])
             .split(',')
             .map(str::trim)
@@ -23,7 +23,7 @@ impl Whitelist {
             .map(|(index, entry)| {
                 parse_entry(entry).ok_or_else(|| {
                     format!(
-                        "entry {} is neither an address nor a CIDR block; accepted: IPv4 and \
+                        "entry {} is neither an IP address nor a CIDR block; accepted: IPv4 and \
                          IPv6 addresses and CIDR blocks, separated by commas",
                         index + 1
                     )
@@ -33,13 +33,13 @@ impl Whitelist {
             .map(Self)
     }
 
-    /// Whether every peer may.
+    /// Whether every peer may connect.
     #[must_use]
     pub fn allows_all(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a peer may connect. An IPv4 peer of an IPv6 socket counts as IPv4.
+    /// Whether a peer may connect. An IPv4-mapped IPv6 address counts as its IPv4 address.
     #[must_use]
     pub fn allows(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
@@ -52,7 +52,7 @@ fn parse_entry(entry: &str) -> Option<IpNet> {
         Ok(address) => IpNet::from(address),
         Err(_) => entry.parse::<IpNet>().ok()?,
     };
-    // `::ffff:192.0.2.0/120` means the same peers as `192.0.2.0/24`.
+    // `allows` compares IPv4 addresses, so `::ffff:192.0.2.0/120` must become `192.0.2.0/24`.
     match (net.addr().to_canonical(), net.prefix_len()) {
         (IpAddr::V4(address), length) if net.addr().is_ipv6() && length >= 96 => {
             IpNet::new(IpAddr::V4(address), length - 96).ok()
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn matches_addresses_blocks_and_mapped_peers() {
+    fn addresses_blocks_and_mapped_addresses_match() {
         let all = Whitelist::default();
         assert!(all.allows("203.0.113.9".parse::<IpAddr>().unwrap()));
         assert!(allows("192.0.2.1", "192.0.2.1"));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_malformed_entry() {
+    fn an_error_names_the_place_of_the_malformed_entry() {
         for list in [
             "192.0.2.1,nonsense",
             "192.0.2.1,10.0.0.0/33",

@@ -1,5 +1,5 @@
-//! What is kept of a snapshot of a host among many: what the fleet's table shows. It is read without the rest, which is most of
-//! a snapshot, and costs a fraction of it in time and memory.
+//! The short form of a snapshot: only the figures that the table of hosts shows. Reading only these figures saves most of the
+//! time and memory.
 
 use std::time::Duration;
 
@@ -11,34 +11,40 @@ use crate::model::{
     self, Disk, FailedUnit, LoadAverage, Snapshot, SourceStatus, Sources, SystemMetrics, Timestamp,
 };
 
-/// The most problems of a host that are kept, and the most of each one's text, in characters: names are foreign text.
-const MOST_PROBLEMS: usize = 16;
+/// Maximum number of problems of one host.
+const MAX_PROBLEMS: usize = 16;
+/// Maximum length of the text of a problem, in characters. The text can contain a very long name.
 const LONGEST_PROBLEM: usize = 200;
-/// The longest name of a host, in characters.
+/// Maximum length of the name of a host, in characters.
 const LONGEST_NAME: usize = 255;
 
-/// A host's figures in a row.
+/// The figures of a host in the table of hosts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Brief {
     pub(super) hostname: String,
-    /// When the snapshot was composed, and its number.
+    /// The time at which the agent composed the snapshot.
     pub(super) timestamp: Timestamp,
+    /// The number of the snapshot.
     pub(super) seq: u64,
-    /// When its figures were read, and how often they are.
+    /// The time at which the agent read the host's figures.
     pub(super) collected_at: Option<Timestamp>,
+    /// The interval at which the agent reads the host's figures.
     pub(super) read_every: Option<Duration>,
-    /// In percent.
+    /// CPU in percent.
     pub(super) cpu: f64,
+    /// Memory in use, in percent.
     pub(super) memory: f64,
+    /// Used space of the root file system, in percent.
     pub(super) disk: f64,
-    /// Over one minute.
+    /// The load average over one minute.
     pub(super) load: f64,
+    /// The number of containers.
     pub(super) containers: usize,
-    /// What is not as it should be, the worst first.
+    /// The host's problems, the worst first.
     pub(super) problems: Vec<(Level, String)>,
 }
 
-/// The parts of a snapshot that it is made of.
+/// The fields of a snapshot from which a [`Brief`] is made.
 #[derive(Deserialize)]
 struct Parts {
     timestamp: Timestamp,
@@ -83,10 +89,10 @@ struct AgentParts {
 }
 
 impl Brief {
-    /// Of a snapshot's line.
+    /// Reads a snapshot's JSON line.
     ///
     /// # Errors
-    /// Where it is none.
+    /// Fails if the JSON line is not a snapshot.
     pub(super) fn read(line: &[u8]) -> serde_json::Result<Self> {
         model::read::<Parts>(line).map(Self::from)
     }
@@ -147,12 +153,13 @@ impl From<Parts> for Brief {
     }
 }
 
+/// The problems that a snapshot shows, the worst first.
 fn problems(parts: &Parts) -> Vec<(Level, String)> {
     let system = &parts.system;
     let mut problems = Vec::new();
     for (name, source) in parts.sources.named() {
         if source.status == SourceStatus::Failing {
-            let why = source.error.as_deref().unwrap_or("no reason is given");
+            let why = source.error.as_deref().unwrap_or("no reason given");
             let why = text::plain(why);
             problems.push((Level::Bad, format!("{name} is failing: {why}")));
         }
@@ -186,14 +193,14 @@ fn problems(parts: &Parts) -> Vec<(Level, String)> {
         }
     }
     problems.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
-    problems.truncate(MOST_PROBLEMS);
+    problems.truncate(MAX_PROBLEMS);
     for (_, text) in &mut problems {
         *text = cut(std::mem::take(text), LONGEST_PROBLEM);
     }
     problems
 }
 
-/// So many characters of a text, in no more memory than they take.
+/// Returns the first `longest` characters of a text. A shortened text is a copy, so that the memory of the long text is freed.
 fn cut(text: String, longest: usize) -> String {
     match text.char_indices().nth(longest) {
         Some((end, _)) => text[..end].to_owned(),

@@ -1,15 +1,15 @@
-//! What is listed, column by column.
+//! The columns of every list, and the rows made from snapshots.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Instant, SystemTime};
 
 use crate::model::{Container, EventAction, InterfaceKind, Snapshot, SourceStatus};
-use crate::watch::host::{Heard, Host, Link, container_traffic};
+use crate::watch::host::{Host, Latest, Link, container_traffic};
 use crate::watch::listing::{Head, Row, Value};
 use crate::watch::share::share;
 use crate::watch::text::{self, Level};
 
-/// What is listed of a host.
+/// The lists in the view of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pane {
     Containers,
@@ -38,11 +38,13 @@ impl Pane {
         }
     }
 
+    /// Returns the list that is `by` lists further. The first list follows the final list.
     pub(super) fn step(self, by: usize) -> Self {
         Self::ALL[(self as usize + by) % Self::ALL.len()]
     }
 }
 
+/// A column of a fixed width.
 const fn head(title: &'static str, width: u16, right: bool, weight: u8) -> Head {
     Head {
         title,
@@ -53,6 +55,7 @@ const fn head(title: &'static str, width: u16, right: bool, weight: u8) -> Head 
     }
 }
 
+/// A column that takes the remaining width of the table. `width` is the minimum.
 const fn growing(title: &'static str, width: u16, weight: u8) -> Head {
     Head {
         grows: true,
@@ -153,6 +156,7 @@ pub(super) fn rows_of_pane(pane: Pane, host: &Host) -> Vec<Row> {
     }
 }
 
+/// The rows of the table of hosts.
 pub(super) fn fleet(hosts: &BTreeMap<usize, Host>, now: Instant) -> Vec<Row> {
     let mut called: HashMap<&str, usize> = HashMap::new();
     for host in hosts.values() {
@@ -167,7 +171,7 @@ pub(super) fn fleet(hosts: &BTreeMap<usize, Host>, now: Instant) -> Vec<Row> {
         .collect()
 }
 
-/// Of several that call themselves the same each says where it is, too.
+/// The row of a host. If another host has the same name (`is_alone` is false), the first column also has the host's address.
 fn host_values(host: &Host, is_alone: bool, now: Instant) -> Vec<Value> {
     let name = match is_alone {
         true => text::plain(host.name()),
@@ -186,7 +190,7 @@ fn host_values(host: &Host, is_alone: bool, now: Instant) -> Vec<Value> {
         (None, Link::Connecting) => Value::text("connecting …").level(Level::Dim),
         (None, _) => Value::text(""),
     };
-    let Some(Heard { brief, .. }) = &host.heard else {
+    let Some(Latest { brief, .. }) = &host.latest else {
         let mut values = vec![Value::unknown(); FLEET.len()];
         values[0] = name;
         values[FLEET.len() - 1] = problem;
@@ -268,7 +272,7 @@ fn restarts(container: &Container) -> Value {
     }
 }
 
-/// The busiest, and those with the most memory.
+/// The processes with the most CPU time, and the processes with the most memory. A process in both groups is listed once.
 fn processes(snapshot: &Snapshot) -> Vec<Row> {
     let system = &snapshot.system;
     let busiest = &system.top_processes;
@@ -375,7 +379,7 @@ fn network(snapshot: &Snapshot) -> Vec<Row> {
         .collect()
 }
 
-/// Of one container, or of all.
+/// The events of one container, or of all containers.
 pub(super) fn events(host: &Host, container: Option<&str>) -> Vec<Row> {
     host.events
         .iter()
@@ -424,7 +428,7 @@ pub(super) fn events(host: &Host, container: Option<&str>) -> Vec<Row> {
         .collect()
 }
 
-/// Each source in a word, those that are unwell in red.
+/// The name of each source, coloured by its status.
 pub(super) fn sources(snapshot: &Snapshot) -> Vec<(String, Level)> {
     snapshot
         .sources

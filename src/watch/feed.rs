@@ -1,4 +1,7 @@
-//! A host's snapshots, one connection after the other.
+//! A feed receives snapshots and sends them to the screen as updates. This module has the feed for one host with an agent. This
+//! feed connects to the agent, and connects again after an error.
+//!
+//! This module also defines the updates that all feeds send to the screen.
 
 use std::time::Duration;
 
@@ -9,108 +12,116 @@ use super::brief::Brief;
 use crate::client::{Backoff, Connector, Error};
 use crate::model::{ContainerEvent, Snapshot};
 
-/// How long a first snapshot may take.
-const FIRST_WITHIN: Duration = Duration::from_secs(15);
+/// The timeout for the first snapshot of a connection.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How much is asked for.
+/// The amount of data that the view requests from an agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Detail {
-    /// No logs: they are most of a snapshot.
+    /// Everything except logs, which are the largest part of a snapshot.
     #[default]
     Figures,
-    /// Each log line once, too.
+    /// Everything. The agent sends each log line once.
     Logs,
 }
 
-/// What is wished for.
+/// What the screen needs from the feed of one host.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Wish {
     pub(super) detail: Detail,
-    /// How often the user has asked for hosts that are away to be tried now.
+    /// The number of times that the user has asked to connect now. When the number changes, the feed ends its back-off.
     pub(super) tries: u64,
 }
 
-/// What is looked at.
+/// The host and the container that the user has opened, for the feed of a fleet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct LookedAt {
+    /// The number of the host that is open.
     pub(super) host: Option<usize>,
-    /// The name of the container whose log is followed.
+    /// The name of the container that is open. The feed sends the log of this container.
     pub(super) container: Option<String>,
-    /// How often the user has asked for a connection now.
+    /// The number of times that the user has asked to connect now. When the number changes, the feed ends its back-off.
     pub(super) tries: u64,
 }
 
-/// What a feed tells.
-pub(super) enum News {
-    /// Of a host.
+/// An update that a feed sends to the screen.
+pub(super) enum Update {
+    /// An update of one host.
     Host {
-        /// Which one: a number that no other has had.
+        /// The number of the host. The number of a removed host is never used again.
         host: usize,
-        told: Told,
+        told: HostUpdate,
     },
-    /// Of the server that all hosts are heard of by.
+    /// An update of the connection to the NATS server.
     Server(Server),
 }
 
-/// What a feed tells of a host.
-pub(super) enum Told {
-    /// It is one that was not known, and is called this until its own name is.
+/// An update of one host.
+pub(super) enum HostUpdate {
+    /// A new host of a fleet. The name comes from the subject of the host's messages. The view shows this name and not the name
+    /// in snapshots.
     Appeared { name: String },
-    /// What the fleet's table shows of a snapshot.
+    /// The part of a new snapshot that the table of hosts shows.
     Brief(Box<Brief>),
+    /// A new snapshot.
     Snapshot {
         snapshot: Box<Snapshot>,
-        /// Of its connection.
+        /// Whether the snapshot is the first snapshot of a connection.
         first: bool,
     },
-    /// Why, and after what time it is tried again; not by itself where that would be in vain.
+    /// The connection failed.
     Down {
+        /// The reason.
         why: String,
+        /// The time until the next attempt. None if only the user can start the next attempt.
         again: Option<Duration>,
     },
-    /// The newest snapshot, of which only what the table shows was told.
+    /// The complete newest snapshot of a host, after the user has opened the host. The feed has sent the [`Brief`] of this
+    /// snapshot earlier.
     Opened { snapshot: Box<Snapshot> },
-    /// Something that a snapshot has not told.
+    /// An event of a container, from a NATS message.
     Event(Box<ContainerEvent>),
-    /// New lines of a container's log, and how many before them are lost.
+    /// New lines of a container's log, from a NATS message.
     Lines {
         container: String,
         lines: Vec<String>,
+        /// The number of dropped lines, which are missing in front of `lines`.
         dropped: u64,
     },
-    /// Its snapshots have stopped.
+    /// No snapshot has arrived for several intervals of the host.
     Silent,
-    /// It has been silent for so long that it is no longer listed.
+    /// The feed has removed the host from its list, because no snapshot has arrived for ten minutes.
     Vanished,
 }
 
-/// What a feed tells of the server that it hears of all hosts by.
+/// An update of the connection to the NATS server.
 pub(super) enum Server {
+    /// The feed is connected.
     Connected,
-    /// As [`Told::Down`].
+    /// The connection failed, as in [`HostUpdate::Down`].
     Down {
         why: String,
         again: Option<Duration>,
     },
-    /// What went wrong meanwhile.
+    /// The counts of messages that the view did not show have changed.
     Trouble(Trouble),
 }
 
-/// Messages that were not shown, counted.
+/// Counts of messages that the view did not show.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Trouble {
-    /// That were not understood.
+    /// Messages that are not valid.
     pub(super) bad: u64,
-    /// That came faster than they were taken.
+    /// Messages that arrived faster than the view could read them.
     pub(super) missed: u64,
-    /// Of hosts beyond as many as are listed.
+    /// Messages of new hosts that arrived when the list of hosts was full.
     pub(super) beyond: u64,
-    /// What was wrong last.
+    /// The text of the newest problem.
     pub(super) last: String,
 }
 
 impl Detail {
-    /// What is said after the key.
+    /// The options that the client sends after its key.
     pub(super) fn options(self) -> &'static str {
         match self {
             Self::Figures => r#"{"sections":["system","containers","docker_meta","events"]}"#,
@@ -119,12 +130,12 @@ impl Detail {
     }
 }
 
-/// Tells of an agent's snapshots until nobody listens.
+/// Sends an agent's snapshots as updates until the view ends.
 pub(super) async fn follow(
     host: usize,
     connector: Connector,
     mut wish: watch::Receiver<Wish>,
-    news: mpsc::Sender<News>,
+    news: mpsc::Sender<Update>,
 ) {
     let mut backoff = Backoff::default();
     loop {
@@ -132,21 +143,21 @@ pub(super) async fn follow(
         let connection = one_connection(&connector, detail, &mut backoff, host, &news);
         let outcome = tokio::select! {
             outcome = connection => outcome,
-            // That hosts are to be tried does not concern one that is there.
+            // While there is a connection, a change of `tries` has no effect. A change of `detail` needs a new connection.
             changed = wish.wait_for(|wish| wish.detail != detail) => match changed {
                 Ok(_) => continue,
                 Err(_) => return,
             },
         };
         let Some(error) = outcome else { return };
-        // A wrong key does not become right, and each more keeps this address out for longer.
+        // Another attempt cannot help against these errors. With a wrong key, the agent would even block this address for longer.
         let in_vain = matches!(error, Error::Unauthorized | Error::Answered(_));
         let again = (!in_vain).then(|| backoff.pause());
-        let told = Told::Down {
+        let told = HostUpdate::Down {
             why: error.to_string(),
             again,
         };
-        if news.send(News::Host { host, told }).await.is_err() {
+        if news.send(Update::Host { host, told }).await.is_err() {
             return;
         }
         if pause(again, &mut wish, |wish| wish.tries).await.is_none() {
@@ -155,7 +166,8 @@ pub(super) async fn follow(
     }
 }
 
-/// Waits so long, or until the user asks for another try; for that alone, where trying is in vain. None where nobody listens.
+/// Waits for the time `again`, or until the user requests an attempt. If `again` is none, waits only for the user. Returns none
+/// if the view has ended.
 pub(super) async fn pause<T>(
     again: Option<Duration>,
     wishes: &mut watch::Receiver<T>,
@@ -174,13 +186,13 @@ pub(super) async fn pause<T>(
     }
 }
 
-/// Why it ended; none where nobody listens.
+/// Connects, and sends snapshots as updates until an error occurs. Returns the error, or none if the view has ended.
 async fn one_connection(
     connector: &Connector,
     detail: Detail,
     backoff: &mut Backoff,
     host: usize,
-    news: &mpsc::Sender<News>,
+    news: &mpsc::Sender<Update>,
 ) -> Option<Error> {
     let mut snapshots = match connector.connect_asking(detail.options()).await {
         Ok(snapshots) => snapshots,
@@ -188,21 +200,22 @@ async fn one_connection(
     };
     let mut first = true;
     loop {
-        // An agent sends its newest at once, or its first as soon as there is one.
+        // An agent sends its newest snapshot immediately. An agent that has just started needs a few seconds for its first
+        // snapshot.
         let next = match first {
-            true => timeout(FIRST_WITHIN, snapshots.next())
+            true => timeout(FIRST_TIMEOUT, snapshots.next())
                 .await
-                .unwrap_or(Err(Error::Silent(FIRST_WITHIN))),
+                .unwrap_or(Err(Error::Silent(FIRST_TIMEOUT))),
             false => snapshots.next().await,
         };
         match next {
             Ok(snapshot) => {
                 backoff.reset();
-                let told = Told::Snapshot {
+                let told = HostUpdate::Snapshot {
                     snapshot: Box::new(snapshot),
                     first: std::mem::take(&mut first),
                 };
-                news.send(News::Host { host, told }).await.ok()?;
+                news.send(Update::Host { host, told }).await.ok()?;
             }
             Err(error) => return Some(error),
         }

@@ -1,4 +1,4 @@
-//! What is known of one host: its newest snapshot, and what snapshots have said over time.
+//! The data of one host: its newest snapshot, figures over time, events, and the log of the open container.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -9,58 +9,68 @@ use super::share::share;
 use super::text::{self, Level};
 use crate::model::{Container, ContainerEvent, InterfaceKind, Snapshot, SystemMetrics};
 
-/// The most lines of a log that are kept, and the most of their text, in bytes; the most events.
-const MOST_LINES: usize = 5000;
-const MOST_TEXT: usize = 8 * 1024 * 1024;
-const MOST_EVENTS: usize = 256;
-/// How long figures may be late before that is a problem, beside an interval as long as the last.
+/// Maximum number of stored log lines.
+const MAX_LINES: usize = 5000;
+/// Limit on the text of all stored log lines, in bytes.
+const MAX_TEXT: usize = 8 * 1024 * 1024;
+/// Maximum number of stored events.
+const MAX_EVENTS: usize = 256;
+/// Time in addition to two intervals after which a missing snapshot is a problem.
 const LATE: Duration = Duration::from_secs(10);
 
 /// One host.
 pub(super) struct Host {
-    /// Where it is, as it was asked for.
+    /// The address that the user has given for the host. For a host of a fleet: the name in the subjects of its messages.
     pub(super) address: String,
-    /// Whether that is the name that a server lets its agent publish by.
-    is_vouched_for: bool,
+    /// Whether `address` is the name in the subjects of the host's messages. The permissions of the NATS server ensure that no
+    /// other host uses this name.
+    is_name_verified: bool,
     pub(super) link: Link,
-    pub(super) heard: Option<Heard>,
-    /// The newest snapshot, where all of it is told of.
+    pub(super) latest: Option<Latest>,
+    /// The newest snapshot. None if only its [`Brief`] is known.
     pub(super) snapshot: Option<Box<Snapshot>>,
+    /// CPU of the host, in percent.
     pub(super) cpu: History,
-    /// Each core's.
+    /// CPU of each core, in percent.
     pub(super) cores: Vec<History>,
-    /// In percent.
+    /// Memory in use, in percent.
     pub(super) memory: History,
-    /// Bytes per second: of the network, received and sent; of disks, read and written.
+    /// Bytes per second that the network received.
     pub(super) received: History,
+    /// Bytes per second that the network sent.
     pub(super) sent: History,
+    /// Bytes per second read from disks.
     pub(super) read: History,
+    /// Bytes per second written to disks.
     pub(super) written: History,
-    /// By the container's id.
+    /// Figures over time of each container, by the container's id.
     pub(super) containers: HashMap<String, Trace>,
     pub(super) events: VecDeque<ContainerEvent>,
-    /// Of the container that is looked at.
+    /// The log of the open container.
     pub(super) log: Option<Log>,
 }
 
-/// What the newest snapshot said in short.
-pub(super) struct Heard {
+/// The short form of the newest snapshot, and the time of its arrival.
+pub(super) struct Latest {
     pub(super) brief: Brief,
+    /// The time at which the snapshot arrived.
     pub(super) at: Instant,
-    /// The time since the one before.
+    /// The time between the arrivals of the previous snapshot and of this snapshot. Zero for the first snapshot of a connection.
     interval: Duration,
 }
 
-/// How the connection is.
+/// The state of the connection to a host, or to the NATS server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Link {
     Connecting,
     Live,
-    /// Its snapshots have stopped: nobody knows why, and it comes back by itself if at all.
+    /// Snapshots of this host have stopped for an unknown reason. The view can only wait for the next snapshot.
     Silent,
-    /// Why, and when it is tried again; never by itself where that would be in vain.
+    /// The connection failed.
     Down {
+        /// The reason.
         why: String,
+        /// The time of the next attempt. None if only the user can start the next attempt.
         again: Option<Instant>,
     },
 }
@@ -68,46 +78,50 @@ pub(super) enum Link {
 /// A container's figures over time.
 #[derive(Default)]
 pub(super) struct Trace {
+    /// CPU in percent of one core.
     pub(super) cpu: History,
-    /// In bytes.
+    /// Memory in bytes.
     pub(super) memory: History,
+    /// Bytes received per second.
     pub(super) received: History,
+    /// Bytes sent per second.
     pub(super) sent: History,
 }
 
 /// The log of a container.
 #[derive(Default)]
 pub(super) struct Log {
-    /// Its name, without the slash.
+    /// The container's name, without the slash.
     pub(super) container: String,
     pub(super) lines: VecDeque<String>,
-    /// How many lines have left at the front: a line keeps its number.
+    /// The number of the oldest stored line. Lines are numbered from 0, and a line never changes its number.
     pub(super) first: u64,
-    /// How much text they are, in bytes.
+    /// The size of all lines, in bytes.
     text: usize,
-    /// How many the agent could not tell.
+    /// The number of lines that the agent dropped.
     pub(super) dropped: u64,
-    /// The newest line that was told: who connects again is told the last ones once more.
+    /// The newest line that has arrived. A new connection repeats some older lines, up to this line.
     told: Option<String>,
-    /// Nothing has been told on this connection.
+    /// Whether the next lines are the first lines of a new connection.
     begins: bool,
 }
 
 impl Host {
-    /// One of a fleet, by the name that is in its subjects.
+    /// Makes a host of a fleet. `name` is the name in the subjects of the host's messages.
     pub(super) fn of_fleet(name: String) -> Self {
         Self {
-            is_vouched_for: true,
+            is_name_verified: true,
             ..Self::new(name)
         }
     }
 
+    /// Makes a host of which only the address is known.
     pub(super) fn new(address: String) -> Self {
         Self {
             address,
-            is_vouched_for: false,
+            is_name_verified: false,
             link: Link::Connecting,
-            heard: None,
+            latest: None,
             snapshot: None,
             cpu: History::default(),
             cores: Vec::new(),
@@ -122,13 +136,14 @@ impl Host {
         }
     }
 
-    /// Takes in a snapshot; `first` of a connection.
+    /// Stores a snapshot. `first` is true for the first snapshot of a connection.
     pub(super) fn take(&mut self, snapshot: Box<Snapshot>, first: bool, now: Instant) {
         self.take_brief(Brief::from(&*snapshot), first, now);
         self.take_details(snapshot, first);
     }
 
-    /// Takes in all that the fleet's table does not show; `first` of a connection.
+    /// Stores the parts of a snapshot that the table of hosts does not show. `first` is true for the first snapshot of a
+    /// connection.
     pub(super) fn take_details(&mut self, snapshot: Box<Snapshot>, first: bool) {
         let system = &snapshot.system;
         self.cores
@@ -154,7 +169,7 @@ impl Host {
             trace.take(container);
         }
         for event in &snapshot.events {
-            self.take_event(event.clone(), MOST_EVENTS);
+            self.take_event(event.clone(), MAX_EVENTS);
         }
         if let Some(log) = &mut self.log {
             log.begins |= first;
@@ -163,23 +178,23 @@ impl Host {
         self.snapshot = Some(snapshot);
     }
 
-    /// Takes in what a snapshot said in short; `first` of a connection.
+    /// Stores the parts of a snapshot that the table of hosts shows. `first` is true for the first snapshot of a connection.
     pub(super) fn take_brief(&mut self, brief: Brief, first: bool, now: Instant) {
         self.link = Link::Live;
         self.cpu.push(brief.cpu);
         self.memory.push(brief.memory);
-        let interval = match &self.heard {
+        let interval = match &self.latest {
             Some(before) if !first => now - before.at,
             _ => Duration::ZERO,
         };
-        self.heard = Some(Heard {
+        self.latest = Some(Latest {
             brief,
             at: now,
             interval,
         });
     }
 
-    /// Takes in an event, once; the newest `most` are kept.
+    /// Stores an event, unless the same event is already stored. If there are more than `most` events, removes the oldest events.
     pub(super) fn take_event(&mut self, event: ContainerEvent, most: usize) {
         if !self.events.contains(&event) {
             self.events.push_back(event);
@@ -189,7 +204,7 @@ impl Host {
         }
     }
 
-    /// Takes in new lines of a container's log, if it is the one that is looked at.
+    /// Stores new lines of a container's log, if this container is open.
     pub(super) fn take_lines(&mut self, container: &str, lines: &[String], dropped: u64) {
         if let Some(log) = self.log.as_mut().filter(|log| log.container == container) {
             log.dropped = log.dropped.saturating_add(dropped);
@@ -197,38 +212,39 @@ impl Host {
         }
     }
 
-    /// Forgets what only its own views show.
+    /// Removes the data that only the views of this host show. Does not remove the events and the data for the table of hosts.
     pub(super) fn forget_details(&mut self) {
         let fresh = Self::new(std::mem::take(&mut self.address));
         let all = std::mem::replace(self, fresh);
         self.link = all.link;
-        self.heard = all.heard;
+        self.latest = all.latest;
         self.cpu = all.cpu;
         self.memory = all.memory;
         self.events = all.events;
     }
 
-    /// What it is called: in a fleet as the server lets its agent publish, which nobody else can say; else by its own name,
-    /// where that is known.
+    /// The host's name. For a host of a fleet, it is the name in the subjects of the host's messages, because no other host can
+    /// use this name. For any other host, it is the name in the newest snapshot, or the address before the first snapshot.
     pub(super) fn name(&self) -> &str {
-        if self.is_vouched_for {
+        if self.is_name_verified {
             return &self.address;
         }
-        self.heard
+        self.latest
             .as_ref()
-            .map(|heard| heard.brief.hostname.as_str())
+            .map(|latest| latest.brief.hostname.as_str())
             .filter(|name| !name.is_empty())
             .unwrap_or(&self.address)
     }
 
-    /// How old the host's figures are: by the agent's clock until the snapshot left, by this one's since.
+    /// The age of the host's figures: the sum of two times. The agent's clock measures the time from the reading of the figures
+    /// to the composition of the snapshot. This host's clock measures the time after the snapshot's arrival.
     pub(super) fn age(&self, now: Instant) -> Option<Duration> {
-        let Heard { brief, at, .. } = self.heard.as_ref()?;
+        let Latest { brief, at, .. } = self.latest.as_ref()?;
         let waited = brief.timestamp.0.duration_since(brief.collected_at?.0);
         Some(waited.unwrap_or_default() + (now - *at))
     }
 
-    /// The container of this id, or else of this name.
+    /// Returns the container with this id. If no container has this id, returns the container with this name.
     pub(super) fn container(&self, id: &str, name: &str) -> Option<&Container> {
         let containers = &self.snapshot.as_ref()?.containers;
         let called = |container: &&Container| container.name.trim_start_matches('/') == name;
@@ -236,36 +252,36 @@ impl Host {
         by_id.or_else(|| containers.iter().find(called))
     }
 
-    /// Everything that is not as it should be, the worst first.
+    /// The problems of this host and of the connection to the host, the worst first.
     pub(super) fn problems(&self, now: Instant) -> Vec<(Level, String)> {
         let mut problems = Vec::new();
         if let Link::Down { why, .. } = &self.link {
             problems.push((Level::Bad, text::plain(why)));
         }
-        let Some(heard) = &self.heard else {
+        let Some(latest) = &self.latest else {
             return problems;
         };
-        let late = now - heard.at;
+        let late = now - latest.at;
         if self.link == Link::Silent {
-            let last = text::time_of_day(heard.brief.timestamp.0);
+            let last = text::time_of_day(latest.brief.timestamp.0);
             let late = text::age(late);
-            let silent = format!("away: no snapshot for {late}, the last is of {last}");
+            let silent = format!("away: no snapshot for {late}, the last one at {last}");
             problems.push((Level::Bad, silent));
-        } else if late > heard.interval * 2 + LATE && self.link == Link::Live {
+        } else if late > latest.interval * 2 + LATE && self.link == Link::Live {
             let late = text::age(late);
             problems.push((Level::Bad, format!("no snapshot for {late}")));
         }
-        problems.extend(heard.brief.problems.iter().cloned());
+        problems.extend(latest.brief.problems.iter().cloned());
         problems.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
         problems
     }
 
-    /// Whether it is not to be heard of.
+    /// Whether no snapshots arrive from this host.
     pub(super) fn is_away(&self) -> bool {
         matches!(self.link, Link::Down { .. } | Link::Silent)
     }
 
-    /// Keeps this container's log from now on, and no other's.
+    /// Removes the stored log. If `container` has a name, starts an empty log for the container with this name.
     pub(super) fn follow_log(&mut self, container: Option<&str>) {
         self.log = container.map(|container| Log {
             container: container.to_owned(),
@@ -295,7 +311,7 @@ impl Log {
             return;
         };
         let lines: Vec<String> = serde_json::from_str(told.json()).unwrap_or_default();
-        // A new connection begins with the last lines, some of which are here already.
+        // The first lines of a new connection can be lines that are already stored. These lines are skipped.
         let known = match (std::mem::take(&mut self.begins), &self.told) {
             (true, Some(last)) => lines
                 .iter()
@@ -306,7 +322,7 @@ impl Log {
         self.add(&lines[known..]);
     }
 
-    /// New lines.
+    /// Adds new lines, and removes the oldest lines above the limits.
     fn add(&mut self, lines: &[String]) {
         if let Some(last) = lines.last() {
             self.told = Some(last.clone());
@@ -315,7 +331,7 @@ impl Log {
         self.lines
             .extend(lines.iter().map(|line| text::plain(line)));
         self.text += self.lines.range(before..).map(String::len).sum::<usize>();
-        while self.lines.len() > MOST_LINES || self.text > MOST_TEXT {
+        while self.lines.len() > MAX_LINES || self.text > MAX_TEXT {
             let Some(oldest) = self.lines.pop_front() else {
                 break;
             };
@@ -325,12 +341,13 @@ impl Log {
     }
 }
 
+/// Memory in use, in percent.
 pub(super) fn memory_percent(system: &SystemMetrics) -> f64 {
     share(system.memory_used, system.memory_total)
 }
 
-/// Bytes received and sent per second, by the interfaces that lead out of the host; by all but the host's way to itself and
-/// containers' where there is no device, as in a container.
+/// Bytes received and sent per second by all physical interfaces. If there is no physical interface, for example in a container,
+/// returns the bytes of all virtual and veth interfaces.
 pub(super) fn traffic(system: &SystemMetrics) -> (f64, f64) {
     let sum = |wanted: fn(&InterfaceKind) -> bool| {
         let interfaces = system.network.iter().filter(|interface| {
@@ -353,7 +370,8 @@ pub(super) fn traffic(system: &SystemMetrics) -> (f64, f64) {
     (received, sent)
 }
 
-/// Bytes read and written per second by all disks; not by what is made of disks, which would count twice.
+/// Bytes read and written per second by all disks. Leaves out RAID and device-mapper devices, because their traffic is already
+/// counted at their disks.
 pub(super) fn disk_traffic(system: &SystemMetrics) -> (f64, f64) {
     let made_of_others = |name: &str| name.starts_with("dm-") || name.starts_with("md");
     system

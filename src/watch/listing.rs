@@ -1,5 +1,6 @@
-//! A table of which a row is selected: sorted by any column, filtered, scrolled. The data are made anew for each picture; what
-//! is kept is what the user has chosen.
+//! A table with a selected row. The user can sort the table by any column, filter it and scroll it.
+//!
+//! The rows are made again for each drawing. [`Listing`] stores only what the user has chosen, and where the table was drawn.
 
 use std::cmp::Ordering;
 
@@ -11,21 +12,21 @@ use super::text::Level;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     pub(super) title: &'static str,
-    /// In characters.
+    /// The width in characters. If the column grows, it is the minimum width.
     pub(super) width: u16,
-    /// Whether it takes what is left.
+    /// Whether the column takes the remaining width of the table.
     pub(super) grows: bool,
-    /// Whether it is written to the right, as numbers are.
+    /// Whether the text is aligned to the right, as for numbers.
     pub(super) right: bool,
-    /// Where there is no room for all, those with the lowest are left out first.
+    /// If the screen is too narrow, the columns with the lowest weight are hidden first.
     pub(super) weight: u8,
 }
 
-/// What a row says in a column.
+/// The value of a row in a column.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Value {
     pub(super) text: String,
-    /// What it is sorted by; by its text where there is none.
+    /// The number by which rows are sorted. None: rows are sorted by the text.
     pub(super) number: Option<f64>,
     pub(super) level: Level,
 }
@@ -46,7 +47,7 @@ impl Value {
         }
     }
 
-    /// Nothing is known: the last, however the rest is sorted.
+    /// An unknown value. In both orders, unknown values come after all known values.
     pub(super) fn unknown() -> Self {
         Self {
             text: "-".to_owned(),
@@ -65,39 +66,42 @@ impl Value {
     }
 }
 
-/// A row: `id` stays the same while its place does not.
+/// A row. The `id` stays the same when the row moves to another place.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) id: String,
     pub(super) values: Vec<Value>,
 }
 
-/// What the user has chosen.
+/// What the user has chosen in a table, and where the table was drawn.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Listing {
-    /// The selected row's id, and where it was shown last.
+    /// The id of the selected row. None until the user selects a row.
     selected: Option<String>,
+    /// The place of the selected row. It is the first row until the user selects a row.
     index: usize,
+    /// The place of the first visible row.
     offset: usize,
-    /// The column that it is sorted by: numbers from the highest, text from A.
+    /// The column to sort by. The highest number or the first text in the alphabet comes first.
     pub(super) sort: usize,
     pub(super) reversed: bool,
     pub(super) filter: String,
-    /// Where it was drawn last: the rows, and the columns' titles.
+    /// The area of the rows in the previous drawing.
     rows: Rect,
+    /// The area and the column of each title in the previous drawing.
     heads: Vec<(Rect, usize)>,
-    /// The rows that are shown, by their ids.
+    /// The ids of all rows that match the filter, in order.
     shown: Vec<String>,
 }
 
-/// Where a mouse hit.
+/// The result of a click.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hit {
-    /// A title: it is sorted by that column now.
+    /// The click was on a title. The table is now sorted by this column.
     Sorted,
-    /// A row that was not selected, and is now.
+    /// The click selected another row.
     Selected,
-    /// The selected row.
+    /// The click was on the row that was already selected.
     Again,
 }
 
@@ -109,8 +113,8 @@ impl Listing {
         }
     }
 
-    /// The rows to be shown, in order. The selected one stays selected, wherever it is now; where it is gone, the one in its
-    /// place is.
+    /// Filters and sorts the rows. The selected row stays selected at its new place. If there is no such row any more, the row
+    /// that is now at the same place is selected.
     pub(super) fn arrange(&mut self, mut rows: Vec<Row>) -> Vec<Row> {
         let wanted = self.filter.to_lowercase();
         let fits = |value: &Value| value.text.to_lowercase().contains(&wanted);
@@ -124,7 +128,7 @@ impl Listing {
                 false => compare(this, that),
             };
             let known_first = this.is_unknown().cmp(&that.is_unknown());
-            // Whatever has the same value stays where it is.
+            // Rows with the same value are sorted by their ids, so that their order does not change.
             known_first.then(order).then_with(|| one.id.cmp(&other.id))
         });
         let place = self
@@ -134,7 +138,7 @@ impl Listing {
         self.index = place
             .unwrap_or(self.index)
             .min(rows.len().saturating_sub(1));
-        // Until a row is chosen the first one is, whichever that is.
+        // Until the user selects a row, the first row is always selected, even if another row becomes the first row.
         if self.selected.is_some() {
             self.selected = rows.get(self.index).map(|row| row.id.clone());
         }
@@ -142,7 +146,7 @@ impl Listing {
         rows
     }
 
-    /// Which of the rows are seen in an area, the selected one among them.
+    /// Returns the places of the rows that are visible in an area. The selected row is one of these rows.
     pub(super) fn scroll(&mut self, area: Rect) -> std::ops::Range<usize> {
         self.rows = area;
         let height = usize::from(area.height);
@@ -152,7 +156,7 @@ impl Listing {
         self.offset..(self.offset + height).min(self.shown.len())
     }
 
-    /// The columns that there is room for, and where they are.
+    /// Returns the columns for which there is room, and their areas.
     pub(super) fn columns(&mut self, heads: &[Head], area: Rect) -> Vec<(usize, Rect)> {
         let mut kept: Vec<usize> = (0..heads.len()).collect();
         let needed = |kept: &[usize]| -> u16 {
@@ -180,26 +184,29 @@ impl Listing {
         columns
     }
 
+    /// Whether the row at this place is selected.
     pub(super) fn is_selected(&self, place: usize) -> bool {
         place == self.index
     }
 
+    /// The id of the selected row.
     pub(super) fn selected(&self) -> Option<&str> {
         self.shown.get(self.index).map(String::as_str)
     }
 
-    /// How many rows a page has.
+    /// The number of rows by which a page key moves.
     pub(super) fn page(&self) -> isize {
         isize::try_from(self.rows.height.max(2) - 1).unwrap_or(1)
     }
 
-    /// Selects another row, so many further down.
+    /// Selects the row that is `by` rows further down.
     pub(super) fn go(&mut self, by: isize) {
         let last = self.shown.len().saturating_sub(1);
         self.index = self.index.saturating_add_signed(by).min(last);
         self.selected = self.selected().map(str::to_owned);
     }
 
+    /// Sorts by a column. If the table is already sorted by this column, reverses the order.
     pub(super) fn sort_by(&mut self, column: usize) {
         if self.sort == column {
             self.reversed = !self.reversed;
@@ -208,7 +215,7 @@ impl Listing {
         }
     }
 
-    /// What a click does.
+    /// Handles a click. Returns none if the click is outside of the titles and rows.
     pub(super) fn click(&mut self, at: Position) -> Option<Hit> {
         if let Some(&(_, column)) = self.heads.iter().find(|(head, _)| head.contains(at)) {
             self.sort_by(column);
@@ -227,17 +234,19 @@ impl Listing {
         Some(if again { Hit::Again } else { Hit::Selected })
     }
 
-    /// Not drawn this time: no mouse hits it.
+    /// Removes the stored areas, so that a click cannot reach a table that is not on the screen.
     pub(super) fn hide(&mut self) {
         self.rows = Rect::ZERO;
         self.heads.clear();
     }
 
+    /// Whether this position is in the titles or the rows.
     pub(super) fn contains(&self, at: Position) -> bool {
         self.rows.contains(at) || self.heads.iter().any(|(head, _)| head.contains(at))
     }
 }
 
+/// Compares two values. The highest number or the first text in the alphabet comes first.
 fn compare(one: &Value, other: &Value) -> Ordering {
     match (one.number, other.number) {
         (Some(one), Some(other)) => other.total_cmp(&one),
@@ -306,14 +315,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_comes_last_either_way() {
+    fn unknown_values_come_last_in_both_orders() {
         let mut listing = Listing::sorted_by(1);
         let mut all = rows(&[("a", 1.0), ("b", 3.0), ("c", 2.0)]);
         all[0].values[1] = Value::unknown();
         assert_eq!(ids(&listing.arrange(all.clone())), "bca");
         listing.sort_by(1);
         assert_eq!(ids(&listing.arrange(all.clone())), "cba");
-        // A column that there is not, of a list that is no longer shown.
+        // A column number that is too high is not an error.
         listing.sort = 7;
         assert_eq!(listing.arrange(all).len(), 3);
     }
@@ -323,7 +332,7 @@ mod tests {
         let mut listing = Listing::sorted_by(1);
         listing.arrange(rows(&[("a", 1.0), ("b", 3.0), ("c", 2.0)]));
         assert_eq!(listing.selected(), Some("b"));
-        // Nobody has chosen yet: still the first.
+        // The user has not selected a row, so the first row stays selected.
         listing.arrange(rows(&[("a", 9.0), ("b", 3.0), ("c", 2.0)]));
         assert_eq!(listing.selected(), Some("a"));
         listing.go(1);
@@ -340,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn the_selected_row_is_seen() {
+    fn the_selected_row_is_visible() {
         let mut listing = Listing::default();
         let names: Vec<String> = (0..100).map(|number| format!("{number:02}")).collect();
         let all: Vec<(&str, f64)> = names.iter().map(|name| (name.as_str(), 0.0)).collect();
@@ -375,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_left_out_where_there_is_no_room() {
+    fn columns_without_room_are_hidden() {
         let mut listing = Listing::default();
         let mut kept = |width| -> Vec<usize> {
             let columns = listing.columns(&HEADS, Rect::new(0, 0, width, 5));

@@ -1,4 +1,4 @@
-//! This host's snapshots, without any socket: the daemon's collectors and its aggregator, in this process.
+//! The feed for this host: runs the collectors and the aggregator in this process and opens no socket.
 
 use std::io;
 use std::time::Duration;
@@ -6,33 +6,38 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler};
 use tokio::sync::{mpsc, watch};
 
-use super::feed::{Detail, News, Told, Wish};
+use super::feed::{Detail, HostUpdate, Update, Wish};
 use crate::app::Measuring;
 use crate::messages::{ClientId, Delivery, Subscribe, Unsubscribe};
 use crate::model::Options;
 use crate::settings::CollectSettings;
 use crate::supervisor::Supervisor;
 
-/// How often a snapshot is shown.
-const EVERY: Duration = Duration::from_secs(1);
-/// Snapshots that wait to be shown; further ones are left out.
-const MOST_WAITING: usize = 16;
+/// The time between two snapshots.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum number of snapshots that wait for the screen. Further snapshots are skipped.
+const MAX_WAITING: usize = 16;
 
-/// Tells of this host's snapshots until nobody listens.
+/// Sends this host's snapshots as updates until the view ends.
 ///
 /// # Errors
-/// Where the process is denied threads.
+/// Fails if the process cannot start threads.
 pub(super) async fn follow(
     host: usize,
     settings: CollectSettings,
     mut wish: watch::Receiver<Wish>,
-    news: mpsc::Sender<News>,
+    news: mpsc::Sender<Update>,
 ) -> io::Result<()> {
-    let measuring = Measuring::start(&settings, EVERY, Supervisor::default(), Default::default())?;
+    let measuring = Measuring::start(
+        &settings,
+        PUBLISH_INTERVAL,
+        Supervisor::default(),
+        Default::default(),
+    )?;
     for client in 0.. {
         let detail = wish.borrow_and_update().detail;
         let options = Options::parse(detail.options().as_bytes()).map_err(io::Error::other)?;
-        let (inbox, mut lines) = mpsc::channel(MOST_WAITING);
+        let (inbox, mut lines) = mpsc::channel(MAX_WAITING);
         let inbox = Inbox(inbox).start();
         measuring.aggregator.do_send(Subscribe {
             client,
@@ -49,12 +54,12 @@ pub(super) async fn follow(
     Ok(())
 }
 
-/// Until something else is wished for, or, as it returns, nobody listens.
+/// Sends snapshots to the screen until the screen needs other data, or until the view ends. Returns whether the view has ended.
 async fn pass_on(
     lines: &mut mpsc::Receiver<Vec<u8>>,
     host: usize,
     detail: Detail,
-    news: &mpsc::Sender<News>,
+    news: &mpsc::Sender<Update>,
     wish: &mut watch::Receiver<Wish>,
 ) -> bool {
     let mut first = true;
@@ -65,22 +70,22 @@ async fn pass_on(
         };
         let Some(line) = line else { return true };
         let told = match serde_json::from_slice(&line) {
-            Ok(snapshot) => Told::Snapshot {
+            Ok(snapshot) => HostUpdate::Snapshot {
                 snapshot,
                 first: std::mem::take(&mut first),
             },
-            Err(error) => Told::Down {
+            Err(error) => HostUpdate::Down {
                 why: format!("not a valid snapshot: {error}"),
                 again: None,
             },
         };
-        if news.send(News::Host { host, told }).await.is_err() {
+        if news.send(Update::Host { host, told }).await.is_err() {
             return true;
         }
     }
 }
 
-/// Takes what a session would take.
+/// Receives snapshots from the aggregator, as a session of a client does.
 struct Inbox(mpsc::Sender<Vec<u8>>);
 
 impl Actor for Inbox {
@@ -93,7 +98,7 @@ impl Handler<Delivery> for Inbox {
     fn handle(&mut self, delivery: Delivery, _: &mut Self::Context) {
         if let Delivery::Snapshot(snapshot) = delivery {
             let line = [&snapshot.shared, snapshot.ending(0).as_ref()].concat();
-            // A screen that does not keep up has enough to show.
+            // If the screen lags, this snapshot is skipped.
             let _ = self.0.try_send(line);
         }
     }

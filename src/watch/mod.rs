@@ -1,11 +1,14 @@
-//! `system-agent watch`: hosts in a terminal, each by a client of its agent, or this host without any socket.
+//! `system-agent watch`: shows hosts in a terminal.
 //!
-//! Feeds (`feed`, `local`, `nats`) tell of snapshots; what is known of a host is kept by `host`; `screen` says what is shown and
-//! what keys do; `view` draws it.
+//! The figures come from the agents of the hosts, or from a NATS server. The figures of this host can also come from collectors
+//! in this process. A fleet is all hosts whose agents publish to one NATS server.
+//!
+//! Feeds (`feed`, `local`, `nats`) receive snapshots and send them to the screen as updates. `host` stores the data of one host.
+//! `screen` has the state of the user interface and handles keys and the mouse. `view` draws the screen.
 
 #![cfg_attr(
     not(feature = "nats"),
-    allow(dead_code, reason = "a fleet is heard of by NATS alone")
+    allow(dead_code, reason = "only the NATS feed uses the code for fleets")
 )]
 
 mod brief;
@@ -38,51 +41,52 @@ pub use nats::Fleet;
 
 use crate::client::Connector;
 use crate::settings::CollectSettings;
-use feed::{LookedAt, News, Wish};
+use feed::{LookedAt, Update, Wish};
 use screen::{Outcome, Screen};
 use terminal::Terminal;
 use theme::Theme;
 
-/// How often what is shown grows older.
+/// The interval at which the screen is drawn again even without an update, so that it shows the current age of figures.
 const AGEING: Duration = Duration::from_secs(1);
-/// News that wait to be taken in; a feed whose are further waits with them.
-const MOST_WAITING: usize = 64;
+/// Maximum number of updates that wait for the screen. When this number is reached, a feed waits before it sends the next update.
+const MAX_WAITING: usize = 64;
 
-/// What is to be watched.
+/// The hosts that the view shows.
 pub enum Watched {
-    /// Hosts with an agent, by the names that they are shown by until they have told their own.
+    /// Hosts with an agent. Until the first snapshot arrives with the host's own name, the view shows the name in this list.
     Agents(Vec<(String, Connector)>),
-    /// All whose agents publish to NATS.
+    /// All hosts whose agents publish to a NATS server.
     #[cfg(feature = "nats")]
     Fleet(Fleet),
-    /// This host.
+    /// This host, without an agent.
     Here(CollectSettings),
 }
 
-/// Shows them until the user, or a signal, ends it. `colours` is false where `NO_COLOR` asks for none.
+/// Shows the hosts until the user or a signal ends the view. `colours` is false if `NO_COLOR` is set.
 ///
 /// # Errors
-/// Where there is no terminal, or it is gone.
+/// Fails if there is no terminal, or if the terminal fails.
 pub async fn run(watched: Watched, colours: bool) -> io::Result<()> {
-    let (news, told) = mpsc::channel(MOST_WAITING);
+    let (news, told) = mpsc::channel(MAX_WAITING);
     let (screen, wishes) = feeds(watched, &news, Theme { colours });
     drop(news);
-    // First, so that none comes between.
+    // Handle signals before the terminal changes its mode. Without this, a signal could end the process and the terminal would
+    // not be restored.
     let mut ends = Ends::listen()?;
     let mut terminal = Terminal::take()?;
     show(screen, &mut terminal, told, &wishes, &mut ends).await
 }
 
-/// Where feeds are told what is wished for.
+/// The channels through which the screen tells the feeds which data to send.
 enum Wishes {
-    /// A feed for each host, by its number.
+    /// One feed for each host, by the host's number.
     Each(Vec<watch::Sender<Wish>>),
-    /// One for all.
+    /// One feed for all hosts.
     All(watch::Sender<LookedAt>),
 }
 
 impl Wishes {
-    /// Those that are away are tried now.
+    /// Asks the feeds to end their back-off and to connect now.
     fn retry(&self) {
         match self {
             Self::Each(wishes) => {
@@ -94,7 +98,7 @@ impl Wishes {
         }
     }
 
-    /// As much as is shown.
+    /// Asks the feeds for the data that the screen shows now.
     fn follow(&self, screen: &Screen) {
         match self {
             Self::Each(wishes) => {
@@ -117,8 +121,8 @@ impl Wishes {
     }
 }
 
-/// Starts a feed for each host, or one for all.
-fn feeds(watched: Watched, news: &mpsc::Sender<News>, theme: Theme) -> (Screen, Wishes) {
+/// Starts one feed for each host, or one feed for all hosts.
+fn feeds(watched: Watched, news: &mpsc::Sender<Update>, theme: Theme) -> (Screen, Wishes) {
     match watched {
         Watched::Agents(hosts) => {
             let start = |(host, (address, connector))| {
@@ -138,8 +142,8 @@ fn feeds(watched: Watched, news: &mpsc::Sender<News>, theme: Theme) -> (Screen, 
                 if let Err(error) = nats::follow(fleet, wishes, news.clone()).await {
                     let why = error.to_string();
                     let told = feed::Server::Down { why, again: None };
-                    // Nobody listens where the view has ended.
-                    let _ = news.send(News::Server(told)).await;
+                    // Sending fails if the view has ended.
+                    let _ = news.send(Update::Server(told)).await;
                 }
             });
             (screen, Wishes::All(wish))
@@ -150,12 +154,12 @@ fn feeds(watched: Watched, news: &mpsc::Sender<News>, theme: Theme) -> (Screen, 
             actix_rt::spawn(async move {
                 let followed = local::follow(0, settings, wishes, news.clone()).await;
                 if let Err(error) = followed {
-                    let told = feed::Told::Down {
+                    let told = feed::HostUpdate::Down {
                         why: error.to_string(),
                         again: None,
                     };
-                    // Nobody listens where the view has ended.
-                    let _ = news.send(News::Host { host: 0, told }).await;
+                    // Sending fails if the view has ended.
+                    let _ = news.send(Update::Host { host: 0, told }).await;
                 }
             });
             let screen = Screen::new(vec!["this host".to_owned()], theme);
@@ -164,10 +168,11 @@ fn feeds(watched: Watched, news: &mpsc::Sender<News>, theme: Theme) -> (Screen, 
     }
 }
 
+/// Draws the screen and handles updates, keys, the mouse and signals until the view ends.
 async fn show(
     mut screen: Screen,
     terminal: &mut Terminal,
-    mut told: mpsc::Receiver<News>,
+    mut told: mpsc::Receiver<Update>,
     wishes: &Wishes,
     ends: &mut Ends,
 ) -> io::Result<()> {
@@ -175,11 +180,11 @@ async fn show(
     let mut ageing = interval(AGEING);
     ageing.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut drawn = Instant::now();
-    // What has come since is not on the screen yet.
+    // Whether an update has arrived that the screen does not show yet.
     let mut behind = false;
     loop {
-        let at_most = screen.at_most();
-        let soon = sleep_until((drawn + at_most).into());
+        let draw_interval = screen.draw_interval();
+        let soon = sleep_until((drawn + draw_interval).into());
         let at_once = tokio::select! {
             () = soon, if behind => true,
             event = events.next() => match event {
@@ -196,7 +201,7 @@ async fn show(
                     Outcome::Stay => true,
                     Outcome::Nothing => false,
                 },
-                // The terminal is gone.
+                // The terminal was closed.
                 None => return Ok(()),
             },
             Some(news) = told.recv() => {
@@ -204,7 +209,7 @@ async fn show(
                 while let Ok(news) = told.try_recv() {
                     behind |= screen.take(news, Instant::now());
                 }
-                behind && drawn.elapsed() >= at_most
+                behind && drawn.elapsed() >= draw_interval
             }
             _ = ageing.tick() => true,
             () = ends.next() => return Ok(()),
@@ -217,10 +222,11 @@ async fn show(
     }
 }
 
+/// Handles an event of the terminal.
 fn input(screen: &mut Screen, event: &Event) -> Outcome {
     match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => screen.key(*key),
-        // Each movement of it is told.
+        // The terminal reports each movement of the mouse. Most movements change nothing, so the screen is not drawn again.
         Event::Mouse(mouse) if !screen.mouse(*mouse) => Outcome::Nothing,
         _ => Outcome::Stay,
     }
@@ -239,7 +245,7 @@ impl Ends {
         ]))
     }
 
-    /// Waits for one of them.
+    /// Waits for one of the signals.
     async fn next(&mut self) {
         let [terminate, hangup, interrupt, quit] = &mut self.0;
         tokio::select! {

@@ -1,4 +1,7 @@
-//! What is on the screen, and what keys and the mouse do to it.
+//! The state of the user interface, such as the open host and the selected row. Keys, the mouse and updates change the state. The
+//! module `view` draws the state on the screen.
+//!
+//! This file is long: it has all reactions to keys and the mouse, and they change the same state.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,94 +10,105 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent,
 use ratatui::layout::Position;
 
 use super::columns::{self, Pane};
-use super::feed::{Detail, LookedAt, News, Server, Told, Trouble};
+use super::feed::{Detail, HostUpdate, LookedAt, Server, Trouble, Update};
 use super::host::{Host, Link};
 use super::listing::{Head, Hit, Listing};
 use super::text::{self, Level};
 use super::theme::Theme;
 
-/// How far the mouse's wheel goes, in lines.
+/// Number of lines by which the mouse wheel moves.
 const WHEEL: isize = 3;
-/// How far a log is moved sideways, in columns.
+/// Number of columns by which a key moves a log to the left or right.
 const SIDEWAYS: u16 = 20;
-/// The most events that are kept of one of a fleet's hosts, of which there may be thousands.
-const MOST_EVENTS_OF_MANY: usize = 32;
-/// The least time between two pictures that nobody has pressed a key for; between those of a fleet, in which something is new
-/// all the time, and of which each takes longer.
-const AT_MOST: Duration = Duration::from_millis(100);
-const FLEET_AT_MOST: Duration = Duration::from_millis(500);
+/// Maximum number of stored events of one host in a fleet. The number is low because a fleet can have thousands of hosts.
+const MAX_EVENTS_IN_FLEET: usize = 32;
+/// Minimum time between two drawings while the user presses no key.
+const DRAW_INTERVAL: Duration = Duration::from_millis(100);
+/// Minimum time between two drawings of a fleet's table. The table changes all the time, and takes longer to draw.
+const FLEET_DRAW_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Everything that is shown, or can be.
+/// The state of the whole user interface.
 pub(super) struct Screen {
-    /// By numbers that no other has had.
+    /// The hosts, each with its number. The number of a removed host is never used again.
     pub(super) hosts: BTreeMap<usize, Host>,
-    /// What all of them are heard of by, where hosts come and go by themselves.
+    /// The connection to the NATS server. None if the user gave the addresses of the hosts.
     pub(super) uplink: Option<Uplink>,
     pub(super) view: View,
     pub(super) mode: Mode,
     pub(super) theme: Theme,
+    /// The table of hosts.
     pub(super) fleet: Listing,
+    /// The list that has the focus in the view of a host.
     pub(super) pane: Pane,
-    /// One for each pane.
+    /// The state of each list.
     pub(super) panes: [Listing; Pane::ALL.len()],
     pub(super) log: LogView,
-    /// Which of the two is shown below a container's figures.
+    /// Whether the log or the events are below a container's figures.
     pub(super) tail: Tail,
-    /// A container's events.
+    /// The list of the open container's events.
     pub(super) happened: Listing,
 }
 
-/// The server that a fleet's hosts are heard of by.
+/// The NATS server from which the view gets the snapshots of a fleet.
 pub(super) struct Uplink {
     pub(super) name: String,
     pub(super) link: Link,
     pub(super) trouble: Trouble,
 }
 
+/// The view on the screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum View {
+    /// The table of all hosts.
     Fleet,
+    /// The host with this number.
     Host(usize),
+    /// A container of a host.
     Container {
         host: usize,
         id: String,
-        /// Without the slash.
+        /// The container's name, without the slash.
         name: String,
     },
 }
 
-/// What keys are for at present.
+/// What keys do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
+    /// Keys move the selection, and open the selected row.
     Normal,
+    /// Help is shown. Any key closes the help.
     Help,
-    /// A column is chosen to sort by.
+    /// The user chooses the column to sort by. The number is the marked column.
     Sort(usize),
-    /// A filter, or what is searched for, is typed.
+    /// The user types a filter or a search text.
     Typing,
 }
 
+/// What the screen shows below a container's figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tail {
     Log,
     Events,
 }
 
-/// Which part of a log is seen.
+/// The visible part of a log.
 #[derive(Debug, Default)]
 pub(super) struct LogView {
-    /// The number of the last line that is seen; none while the newest is followed.
+    /// The number of the lowest visible line. None while the view follows the newest line.
     pub(super) bottom: Option<u64>,
-    /// How many columns are left out at the left.
+    /// The number of columns that are hidden at the left.
     pub(super) left: u16,
+    /// The search text.
     pub(super) search: String,
-    /// The number of the line that was found last.
+    /// The number of the line that the search has found.
     pub(super) found: Option<u64>,
-    /// How many lines were seen last.
+    /// The number of lines for which the previous drawing had room.
     pub(super) height: u64,
 }
 
 impl Screen {
+    /// Makes a screen for hosts with these addresses. If there is only one host, its view is open from the start.
     pub(super) fn new(addresses: Vec<String>, theme: Theme) -> Self {
         let view = match addresses.len() {
             1 => View::Host(0),
@@ -115,7 +129,7 @@ impl Screen {
         }
     }
 
-    /// Of the hosts that are heard of by a server of this name.
+    /// Makes a screen for all hosts that publish to the NATS server `name`.
     pub(super) fn of_fleet(name: String, theme: Theme) -> Self {
         Self {
             uplink: Some(Uplink {
@@ -127,21 +141,21 @@ impl Screen {
         }
     }
 
-    /// Takes in what a feed tells; whether that is seen at present.
-    pub(super) fn take(&mut self, news: News, now: Instant) -> bool {
+    /// Handles an update of a feed. Returns whether the update changes the visible view.
+    pub(super) fn take(&mut self, news: Update, now: Instant) -> bool {
         let (number, told) = match news {
-            News::Host { host, told } => (host, told),
-            News::Server(told) => {
+            Update::Host { host, told } => (host, told),
+            Update::Server(told) => {
                 self.take_of_server(told, now);
                 return true;
             }
         };
         match told {
-            Told::Appeared { name } => drop(self.hosts.insert(number, Host::of_fleet(name))),
-            Told::Vanished => self.forget(number),
+            HostUpdate::Appeared { name } => drop(self.hosts.insert(number, Host::of_fleet(name))),
+            HostUpdate::Vanished => self.forget(number),
             told => {
                 let most_events = match self.uplink {
-                    Some(_) => MOST_EVENTS_OF_MANY,
+                    Some(_) => MAX_EVENTS_IN_FLEET,
                     None => usize::MAX,
                 };
                 let Some(host) = self.hosts.get_mut(&number) else {
@@ -169,7 +183,7 @@ impl Screen {
         }
     }
 
-    /// A host that is no longer listed.
+    /// Removes a host. If the view of this host is open, closes the view.
     fn forget(&mut self, number: usize) {
         self.hosts.remove(&number);
         if self.host() == Some(number) {
@@ -177,7 +191,7 @@ impl Screen {
         }
     }
 
-    /// How a host's figures come, or why they do not.
+    /// The state of the connection through which a host's snapshots arrive.
     pub(super) fn link<'l>(&'l self, host: &'l Host) -> &'l Link {
         match &self.uplink {
             Some(uplink) if uplink.link != Link::Live => &uplink.link,
@@ -185,7 +199,7 @@ impl Screen {
         }
     }
 
-    /// Everything that is not as it should be with a host, and with the way to it.
+    /// The problems of a host and of the connection through which the host's snapshots arrive.
     pub(super) fn problems(&self, host: &Host, now: Instant) -> Vec<(Level, String)> {
         let mut problems = host.problems(now);
         if let Some(Uplink {
@@ -198,15 +212,15 @@ impl Screen {
         problems
     }
 
-    /// The least time between two pictures that nobody has pressed a key for.
-    pub(super) fn at_most(&self) -> Duration {
+    /// Minimum time between two drawings while the user presses no key.
+    pub(super) fn draw_interval(&self) -> Duration {
         match (&self.view, &self.uplink) {
-            (View::Fleet, Some(_)) => FLEET_AT_MOST,
-            _ => AT_MOST,
+            (View::Fleet, Some(_)) => FLEET_DRAW_INTERVAL,
+            _ => DRAW_INTERVAL,
         }
     }
 
-    /// What a fleet's feed is to tell more of.
+    /// Returns the open host and container. The feed of a fleet sends all figures of this host, and the log of this container.
     pub(super) fn looked_at(&self, tries: u64) -> LookedAt {
         LookedAt {
             host: self.host(),
@@ -218,7 +232,7 @@ impl Screen {
         }
     }
 
-    /// The host that is looked at, if it is one.
+    /// The number of the open host. None if the fleet's table is shown.
     pub(super) fn host(&self) -> Option<usize> {
         match self.view {
             View::Fleet => None,
@@ -226,7 +240,7 @@ impl Screen {
         }
     }
 
-    /// How much this host is to be asked for.
+    /// The amount of data that the feed of this host must request.
     pub(super) fn detail(&self, host: usize) -> Detail {
         match self.view {
             View::Container { host: shown, .. } if shown == host => Detail::Logs,
@@ -234,7 +248,7 @@ impl Screen {
         }
     }
 
-    /// The list that keys move in, and its columns; none where there is none.
+    /// The list that has the focus, and its columns. None if a log is shown.
     pub(super) fn listing(&mut self) -> Option<(&mut Listing, &'static [Head])> {
         match self.view {
             View::Fleet => Some((&mut self.fleet, columns::FLEET)),
@@ -249,7 +263,7 @@ impl Screen {
         }
     }
 
-    /// What a key does; whether it ends the view, or has a host tried again.
+    /// Handles a key. Returns what the caller must do.
     pub(super) fn key(&mut self, key: KeyEvent) -> Outcome {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return match key.code {
@@ -342,7 +356,7 @@ impl Screen {
             KeyCode::Enter => {
                 self.mode = Mode::Normal;
                 if self.is_log() {
-                    // From the newest line.
+                    // A new search starts at the newest line.
                     self.log.found = None;
                     self.search(false);
                 }
@@ -351,7 +365,7 @@ impl Screen {
         }
     }
 
-    /// What is typed: a list's filter, or what is searched for.
+    /// The text that the user types: the filter of the list, or the search text of the log.
     fn text(&mut self) -> &mut String {
         match self.view {
             View::Fleet => &mut self.fleet.filter,
@@ -363,7 +377,7 @@ impl Screen {
         }
     }
 
-    /// What is typed, or was.
+    /// The filter of the list, or the search text of the log.
     pub(super) fn typed(&self) -> &str {
         match self.view {
             View::Fleet => &self.fleet.filter,
@@ -375,10 +389,13 @@ impl Screen {
         }
     }
 
+    /// Whether a log is shown.
     fn is_log(&self) -> bool {
         matches!(self.view, View::Container { .. }) && self.tail == Tail::Log
     }
 
+    /// Goes to another list. In the view of a host, goes `by` lists further. In the view of a container, changes from the log to
+    /// the events, or from the events to the log.
     fn turn(&mut self, by: usize) {
         match self.view {
             View::Fleet => {}
@@ -392,6 +409,7 @@ impl Screen {
         }
     }
 
+    /// Opens the selected host or container.
     fn open(&mut self) {
         match self.view {
             View::Fleet => {
@@ -420,7 +438,8 @@ impl Screen {
         }
     }
 
-    /// First a filter goes, then the view.
+    /// Clears the filter or the search text. If the user has typed no text, goes back from a container to its host, or from a
+    /// host to the table of hosts.
     fn back(&mut self) {
         if !self.typed().is_empty() {
             self.text().clear();
@@ -451,7 +470,7 @@ impl Screen {
         Outcome::Stay
     }
 
-    /// So many lines, or pages, down.
+    /// Moves down by a number of lines or pages. A negative number moves up.
     fn move_by(&mut self, by: isize, pages: bool) {
         if let Some((listing, _)) = self.listing() {
             let page = if pages { listing.page() } else { 1 };
@@ -467,20 +486,20 @@ impl Screen {
         let Some((first, end)) = self.log_range() else {
             return;
         };
-        // A screen full is always seen, where there is as much.
+        // The user cannot scroll above the first line, so the screen stays full if the log has enough lines.
         let least = (first + self.log.height).saturating_sub(1);
         let bottom = self.log.bottom.unwrap_or(end.saturating_sub(1)).max(least);
         let bottom = bottom.saturating_add_signed(by).max(least);
         self.log.bottom = (bottom + 1 < end).then_some(bottom);
     }
 
-    /// The numbers of the lines that are kept.
+    /// Returns the number of the oldest stored line, and the number of the next line that will arrive.
     fn log_range(&self) -> Option<(u64, u64)> {
         let log = self.hosts.get(&self.host()?)?.log.as_ref()?;
         Some((log.first, log.first + log.lines.len() as u64))
     }
 
-    /// Goes to the next line, or the one before, with what is searched for.
+    /// Goes down to the next line that matches the search text. If `down` is false, goes up to the previous matching line.
     fn search(&mut self, down: bool) {
         let wanted = self.log.search.to_lowercase();
         let host = self.host().and_then(|host| self.hosts.get(&host));
@@ -509,14 +528,14 @@ impl Screen {
         }
     }
 
-    /// What the mouse does; whether anything.
+    /// Handles the mouse. Returns whether the event has an effect.
     pub(super) fn mouse(&mut self, event: MouseEvent) -> bool {
         let at = Position::new(event.column, event.row);
         match event.kind {
             MouseEventKind::ScrollDown => self.move_by(WHEEL, false),
             MouseEventKind::ScrollUp => self.move_by(-WHEEL, false),
             MouseEventKind::Down(MouseButton::Left) if self.mode == Mode::Normal => {
-                // Another pane may be seen beside the one that keys move in.
+                // A large screen shows two lists. A click gives the focus to the list at this position.
                 if let View::Host(_) = self.view
                     && let Some(pane) = Pane::ALL
                         .into_iter()
@@ -538,47 +557,49 @@ impl Screen {
     }
 }
 
-/// Takes in what a feed tells of a host.
-fn take_of_host(host: &mut Host, told: Told, most_events: usize, now: Instant) {
+/// Handles an update of one host.
+fn take_of_host(host: &mut Host, told: HostUpdate, most_events: usize, now: Instant) {
     match told {
-        Told::Snapshot { snapshot, first } => host.take(snapshot, first, now),
-        Told::Brief(brief) => {
+        HostUpdate::Snapshot { snapshot, first } => host.take(snapshot, first, now),
+        HostUpdate::Brief(brief) => {
             let first = host.link != Link::Live;
             host.take_brief(*brief, first, now);
         }
-        Told::Opened { snapshot } => host.take_details(snapshot, true),
-        Told::Event(event) => host.take_event(*event, most_events),
-        Told::Lines {
+        HostUpdate::Opened { snapshot } => host.take_details(snapshot, true),
+        HostUpdate::Event(event) => host.take_event(*event, most_events),
+        HostUpdate::Lines {
             container,
             lines,
             dropped,
         } => host.take_lines(&container, &lines, dropped),
-        Told::Silent => host.link = Link::Silent,
-        Told::Down { why, again } => {
+        HostUpdate::Silent => host.link = Link::Silent,
+        HostUpdate::Down { why, again } => {
             host.link = Link::Down {
                 why,
                 again: again.map(|again| now + again),
             };
         }
-        // What concerns which hosts there are is the screen's.
-        Told::Appeared { .. } | Told::Vanished => {}
+        // `Screen::take` handles these updates.
+        HostUpdate::Appeared { .. } | HostUpdate::Vanished => {}
     }
 }
 
-/// What is to be done beyond the screen.
+/// What the caller must do after a key or another event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
+    /// Draw the screen.
     Stay,
-    /// Nothing has happened.
+    /// Do nothing, because nothing has changed.
     Nothing,
+    /// End the view.
     Quit,
-    /// Hosts that are away are tried now.
+    /// Connect now to hosts that are away.
     Retry,
-    /// The picture is drawn from scratch.
+    /// Clear the screen and draw it completely.
     Clear,
 }
 
-/// What each pane is sorted by at first: containers and processes by CPU, the rest as named.
+/// Makes the lists of a host. Containers and processes are sorted by CPU, all other lists by their first column.
 fn panes() -> [Listing; Pane::ALL.len()] {
     Pane::ALL.map(|pane| match pane {
         Pane::Containers | Pane::Processes => Listing::sorted_by(1),

@@ -1,6 +1,6 @@
-//! Parts of a whole, in percent.
+//! Shares in percent.
 
-/// A part of a whole, in percent; 0 of nothing.
+/// The share of `part` in `whole`, in percent. Returns 0 if `whole` is 0.
 pub(super) fn share(part: f64, whole: f64) -> f64 {
     if whole > 0.0 {
         100.0 * part / whole

@@ -1,4 +1,4 @@
-//! The terminal, which is given back as it was, whatever ends the view.
+//! Sets up the terminal for the view. Restores the terminal when the view ends, even after an error or a panic.
 
 use std::io::{self, IsTerminal, Stdout};
 use std::panic;
@@ -12,41 +12,41 @@ use crossterm::terminal::{
 use ratatui::Frame;
 use ratatui::backend::CrosstermBackend;
 
-/// The terminal, while it is this program's.
+/// The terminal while the view uses it.
 pub(super) struct Terminal {
     screen: ratatui::Terminal<CrosstermBackend<Stdout>>,
-    _back: GiveBack,
+    _restore: Restore,
 }
 
-/// Gives it back when it is dropped.
-struct GiveBack;
+/// Restores the terminal on drop.
+struct Restore;
 
 impl Terminal {
-    /// Takes it: another screen, keys as they are pressed, the mouse.
+    /// Sets up the terminal: the alternate screen, raw mode for single keys, and the mouse.
     ///
     /// # Errors
-    /// Where there is none.
+    /// Fails if stdout is not a terminal, or if the terminal cannot be set up.
     pub(super) fn take() -> io::Result<Self> {
         if !io::stdout().is_terminal() {
             return Err(io::Error::other(
-                "the output is no terminal; `system-agent snapshot` prints figures",
+                "the output is not a terminal; use `system-agent snapshot` to print figures",
             ));
         }
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            give_back();
+            restore();
             before(panic);
         }));
-        let back = GiveBack;
+        let guard = Restore;
         enable_raw_mode()?;
         execute!(io::stdout(), EnterAlternateScreen, EnableMouseCapture)?;
         Ok(Self {
             screen: ratatui::Terminal::new(CrosstermBackend::new(io::stdout()))?,
-            _back: back,
+            _restore: guard,
         })
     }
 
-    /// Draws everything anew the next time.
+    /// Clears the screen. The next drawing then draws the complete screen again.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         self.screen.clear()
     }
@@ -56,14 +56,14 @@ impl Terminal {
     }
 }
 
-impl Drop for GiveBack {
+impl Drop for Restore {
     fn drop(&mut self) {
-        give_back();
+        restore();
     }
 }
 
-/// Each step is tried, whatever came of the one before: the terminal may be gone.
-fn give_back() {
+/// Restores the terminal. Tries every step and ignores errors, because the terminal can already be closed.
+fn restore() {
     let _ = execute!(
         io::stdout(),
         DisableMouseCapture,
@@ -80,18 +80,19 @@ mod tests {
 
     use super::Terminal;
 
-    /// Set for the process that panics.
+    /// The test sets this variable for the process that panics.
     const PANICS: &str = "PANICS_IN_A_TERMINAL";
 
-    /// In a process and a terminal of its own.
+    /// The panic happens in a separate process with its own terminal.
     #[test]
-    fn a_panic_gives_the_terminal_back_before_it_is_told() {
+    fn after_a_panic_the_terminal_is_restored_before_the_message() {
         if env::var_os(PANICS).is_some() {
             let _terminal = Terminal::take().unwrap();
             panic!("on purpose");
         }
         let here = env::current_exe().unwrap();
-        let name = "watch::terminal::tests::a_panic_gives_the_terminal_back_before_it_is_told";
+        let name =
+            "watch::terminal::tests::after_a_panic_the_terminal_is_restored_before_the_message";
         let command = format!("'{}' --exact {name} --nocapture; stty -a", here.display());
         let output = Command::new("script")
             .args(["-qec", &command, "/dev/null"])
@@ -108,7 +109,7 @@ mod tests {
         assert!(enter < leave && leave < told, "{text:?}");
         let mouse = at("\x1b[?1000l");
         assert!(mouse < told && at("\x1b[?25h") < told, "{text:?}");
-        // As a shell needs it.
+        // After the panic the terminal must have the settings that a shell needs.
         let settings = &text[told..];
         assert!(
             settings.contains(" icanon") && settings.contains(" echo "),

@@ -1,8 +1,8 @@
-//! Figures and foreign text, as they are written on a screen.
+//! Formats figures for the screen, and removes control characters from text of hosts and containers.
 
 use std::time::{Duration, SystemTime};
 
-/// How a figure should be taken.
+/// The rating of a figure. The rating decides the colour of the figure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     #[default]
@@ -14,7 +14,7 @@ pub(super) enum Level {
 }
 
 impl Level {
-    /// Of a share of something that may run out, in percent.
+    /// The rating of a share, in percent, of something that can run out.
     pub(super) fn of_share(percent: f64) -> Self {
         match percent {
             90.0.. => Self::Bad,
@@ -24,12 +24,12 @@ impl Level {
     }
 }
 
-/// `1023B`, `1.0K`, `12.3M`: six characters at the most.
+/// Formats bytes as `1023B`, `1.0K` or `12.3M`, with up to six characters.
 pub(super) fn bytes(bytes: f64) -> String {
     const UNITS: [&str; 6] = ["B", "K", "M", "G", "T", "P"];
     let mut value = bytes.max(0.0);
     let mut unit = 0;
-    // What would be rounded up to 1024 is one of the next.
+    // A value that would be rounded up to 1024 gets the next unit.
     while value >= 1023.5 && unit < UNITS.len() - 1 {
         value /= 1024.0;
         unit += 1;
@@ -38,17 +38,17 @@ pub(super) fn bytes(bytes: f64) -> String {
     format!("{value:.decimals$}{}", UNITS[unit])
 }
 
-/// From MiB.
+/// Formats MiB as [`bytes()`] does.
 pub(super) fn mib(mib: f64) -> String {
     bytes(mib * 1024.0 * 1024.0)
 }
 
-/// From GiB.
+/// Formats GiB as [`bytes()`] does.
 pub(super) fn gib(gib: f64) -> String {
     mib(gib * 1024.0)
 }
 
-/// `12s`, `3m`, `4h 05m`, `6d 7h`: the two largest units at the most.
+/// Formats seconds as `12s`, `3m`, `4h 05m` or `6d 7h`, with up to two units.
 pub(super) fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {
@@ -59,7 +59,7 @@ pub(super) fn span(seconds: u64) -> String {
     }
 }
 
-/// `0.4 s`, `12 s`, then as [`span`].
+/// Formats an age as `0.4 s` or `12 s`. An age of a minute or more has the format of [`span`].
 pub(super) fn age(age: Duration) -> String {
     match age.as_secs() {
         0..10 => format!("{:.1} s", age.as_secs_f64()),
@@ -68,7 +68,7 @@ pub(super) fn age(age: Duration) -> String {
     }
 }
 
-/// `12:00:05Z`.
+/// Formats the time of day in UTC, as `12:00:05Z`.
 pub(super) fn time_of_day(moment: SystemTime) -> String {
     let whole = humantime::format_rfc3339_seconds(moment).to_string();
     whole
@@ -76,19 +76,20 @@ pub(super) fn time_of_day(moment: SystemTime) -> String {
         .map_or(String::new(), |(_, time)| time.to_owned())
 }
 
-/// Eight heights of a bar, one for each value, in parts of `highest`.
+/// Returns one bar for each value. A bar has one of eight heights. A value of `highest` or more has the full height.
 pub(super) fn bars(values: impl Iterator<Item = f64>, highest: f64) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     values
         .map(|value| {
             let height = (value / highest.max(f64::MIN_POSITIVE) * 8.0).ceil();
-            // What is not a number, as is a part of what is beyond all, is the lowest.
+            // The result can be NaN, for example infinity divided by infinity. NaN becomes the lowest bar.
             BARS[(height as usize).clamp(1, BARS.len()) - 1]
         })
         .collect()
 }
 
-/// Foreign text without anything that a terminal might obey: escape sequences are left out whole, tabs become spaces.
+/// Removes control characters and escape sequences from a text, because a terminal can take them for commands. Replaces tabs with
+/// spaces.
 pub(super) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
@@ -96,7 +97,7 @@ pub(super) fn plain(text: &str) -> String {
         match character {
             '\u{1b}' => skip_sequence(&mut characters),
             '\t' => plain.push_str("    "),
-            // What turns the direction of text would turn the rest of the line, too.
+            // These characters change the direction of all following text in the line.
             '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' => {}
             control if control.is_control() => {}
             other => plain.push(other),
@@ -105,7 +106,8 @@ pub(super) fn plain(text: &str) -> String {
     plain
 }
 
-/// What follows on an escape: `[`, parameters and a letter, or text up to the bell, or one character.
+/// Skips what follows an escape character: `[` with parameters and a letter, or a text that ends with the bell, or a single
+/// character.
 fn skip_sequence(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     match characters.next() {
         Some('[') => {
@@ -120,7 +122,7 @@ fn skip_sequence(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
                 .is_some_and(|one| !matches!(one, '\u{7}' | '\\' | '\u{9c}'))
             {}
         }
-        // Of `ESC ( B` and its like the last says what.
+        // Sequences such as `ESC ( B` end with the first character outside this range.
         Some(' '..='/') => {
             while characters
                 .next()
@@ -140,7 +142,7 @@ mod tests {
     use super::{age, bars, bytes, plain, span};
 
     #[test]
-    fn figures_are_short() {
+    fn figures_have_a_short_form() {
         let all = [
             0.0,
             1023.0,
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn escape_sequences_are_left_out() {
+    fn escape_sequences_are_removed() {
         assert_eq!(plain("\u{1b}[1;31mred\u{1b}[0m\tx\r\u{7}"), "red    x");
         assert_eq!(plain("\u{1b}]0;title\u{7}rest"), "rest");
         assert_eq!(plain("\u{1b}"), "");
@@ -178,12 +180,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_left_that_a_terminal_obeys(text: String) {
+        fn no_control_character_remains(text: String) {
             prop_assert!(!plain(&text).chars().any(char::is_control));
         }
 
         #[test]
-        fn bytes_fit_their_column(value in 0.0..1e18_f64) {
+        fn bytes_have_up_to_six_characters(value in 0.0..1e18_f64) {
             prop_assert!(bytes(value).len() <= 6, "{}", bytes(value));
         }
     }

@@ -1,4 +1,4 @@
-//! The good client: connects once, sends its key, reads every line and takes note of when it came.
+//! The ordinary client of a trial. The client sends its key, reads every JSON line and records when the line arrived.
 
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -8,35 +8,35 @@ use serde_json::Value;
 
 use crate::support::{Agent, schema, wait};
 
-/// How far from its time a snapshot may come.
+/// Limit of a snapshot's lateness.
 pub(crate) const PUNCTUAL: Duration = Duration::from_millis(250);
 
-/// One line.
+/// A JSON line that the client has received.
 pub(crate) struct Line {
     pub(crate) at: Instant,
     pub(crate) length: usize,
-    /// What is wrong with it.
+    /// The violations of the schema, if there are any.
     pub(crate) invalid: Option<String>,
-    /// Null where it is not JSON.
+    /// `Null` if the line is not JSON.
     pub(crate) snapshot: Value,
 }
 
-/// The client, which reads on a thread of its own for as long as the agent streams.
+/// The client. A thread of its own reads until the stream ends.
 pub(crate) struct Client {
     interval: Duration,
     lines: Arc<Mutex<Vec<Line>>>,
 }
 
-/// What a client missed, and what it should not have got.
+/// The totals of a client: received, lost, late and invalid snapshots.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Account {
+pub(crate) struct Totals {
     pub(crate) received: usize,
-    /// Numbers that did not come.
+    /// The number of missing sequence numbers.
     pub(crate) lost: u64,
-    /// More than [`PUNCTUAL`] after their time.
+    /// Number of snapshots that arrived more than [`PUNCTUAL`] after they were due.
     pub(crate) late: usize,
     pub(crate) latest: Duration,
-    /// Not JSON, or not as the schema says.
+    /// Lines that are not JSON or do not match the schema.
     pub(crate) invalid: usize,
 }
 
@@ -44,19 +44,19 @@ impl Client {
     /// Logs in to an agent that publishes every `interval`.
     pub(crate) fn of(agent: &Agent, interval: Duration) -> Self {
         let mut client = agent.login();
-        // A minute's silence is one of the faults.
+        // The timeout is long, because one of the faults makes the agent silent for a minute.
         Self::reading(interval, move || {
             client.line_within(Duration::from_secs(180))
         })
     }
 
-    /// Of a connection that yields its lines until the end.
+    /// Starts a client that calls `next` for each JSON line, until `next` returns `None`.
     pub(crate) fn reading(
         interval: Duration,
         mut next: impl FnMut() -> Option<String> + Send + 'static,
     ) -> Self {
         let lines = Arc::<Mutex<Vec<Line>>>::default();
-        let heard = Arc::clone(&lines);
+        let received = Arc::clone(&lines);
         thread::spawn(move || {
             while let Some(line) = next() {
                 let at = Instant::now();
@@ -69,7 +69,7 @@ impl Client {
                     Err(error) => (Value::Null, Some(error.to_string())),
                 };
                 let length = line.len();
-                heard.lock().unwrap().push(Line {
+                received.lock().unwrap().push(Line {
                     at,
                     length,
                     invalid,
@@ -80,38 +80,38 @@ impl Client {
         Self { interval, lines }
     }
 
-    /// How many lines have come.
+    /// The number of lines that have arrived.
     pub(crate) fn count(&self) -> usize {
         self.lines.lock().unwrap().len()
     }
 
-    /// Looks at the newest line.
+    /// Calls `look` with the newest line.
     pub(crate) fn newest<T>(&self, look: impl FnOnce(&Line) -> T) -> Option<T> {
         self.lines.lock().unwrap().last().map(look)
     }
 
-    /// Looks at all lines from one on.
+    /// Calls `look` with all lines from number `first` on.
     pub(crate) fn since<T>(&self, first: usize, look: impl FnOnce(&[Line]) -> T) -> T {
         look(&self.lines.lock().unwrap()[first..])
     }
 
-    /// Waits for so many further lines.
+    /// Waits for this number of further lines.
     pub(crate) fn wait_for(&self, lines: usize) {
         let until = self.count() + lines;
-        let patience = self.interval * u32::try_from(lines).unwrap() + Duration::from_secs(30);
-        wait::until("snapshots", patience, || {
+        let timeout = self.interval * u32::try_from(lines).unwrap() + Duration::from_secs(30);
+        wait::until("snapshots", timeout, || {
             (self.count() >= until).then_some(())
         });
     }
 
-    /// Waits for a snapshot that fits; how long that took, none where it did not come in time.
+    /// Waits for a snapshot that fits. Returns the waiting time, or `None` after the timeout.
     pub(crate) fn wait_until(
         &self,
-        patience: Duration,
+        timeout: Duration,
         fits: impl Fn(&Value) -> bool,
     ) -> Option<Duration> {
         let (started, first) = (Instant::now(), self.count());
-        wait::within(patience, || {
+        wait::within(timeout, || {
             self.since(first, |lines| {
                 lines
                     .iter()
@@ -121,8 +121,9 @@ impl Client {
         })
     }
 
-    /// What it missed from one line on. Each snapshot's time follows from the most punctual one of them.
-    pub(crate) fn account(&self, first: usize) -> Account {
+    /// The totals of the JSON lines from number `first` on. The times at which snapshots were due are computed from the most
+    /// punctual snapshot.
+    pub(crate) fn totals(&self, first: usize) -> Totals {
         self.since(first, |lines| {
             let number = |line: &Line| line.snapshot["agent"]["seq"].as_u64().unwrap_or_default();
             let zero = |line: &Line| {
@@ -132,7 +133,7 @@ impl Client {
             let origin = lines.iter().filter_map(zero).min();
             let late = |line: &Line| Some(zero(line)? - origin?);
             let lates: Vec<Duration> = lines.iter().filter_map(late).collect();
-            Account {
+            Totals {
                 received: lines.len(),
                 lost: lines
                     .windows(2)

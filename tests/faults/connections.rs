@@ -1,6 +1,6 @@
-//! Fifty thousand connections that mean no good, in waves that are each more than the agent lets in without a key, of which
-//! its open files are few here: half of the waves from one address, half from many. Meanwhile newcomers with the key come,
-//! one after the other.
+//! Trials with up to fifty thousand hostile connections, in waves. With the agent's limit on open files, a wave has more
+//! connections than the agent accepts without a key. Every second wave comes from one address. Each other wave comes from 200
+//! addresses. During the waves, new clients with the key connect one after another.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -15,20 +15,20 @@ use crate::client::Client;
 use crate::support::{Agent, Authority, Delay, KEY, Launch, OpenSsl, client_hello};
 use crate::trial::{INTERVAL, Report, Trial, Usage, launch};
 
-/// So many of each kind, in waves.
+/// The number of connections of each kind, and the size of a wave.
 const EACH: u32 = 10_000;
 const WAVE: u32 = 2500;
-/// How long a wave stays, unless it is sent away.
+/// How long a wave stays connected, if the agent does not close it.
 const STAY: Duration = Duration::from_secs(3);
-/// How soon a newcomer with the key must have its first snapshot while a wave is there.
+/// A new client with the key must get its first snapshot within this time in seconds, also during a wave.
 const NEWCOMER: f64 = 5.0;
-/// How much more memory they may make the agent take, in MiB.
+/// Limit of the growth of the agent's memory, in MiB.
 const GROWTH: f64 = 32.0;
-/// The time after which the agent has given back what was free.
+/// After this time the agent has returned free memory to the system.
 const AFTER: Duration = Duration::from_secs(70);
 
-/// What one of them does once it is connected.
-type Deed = fn(&mut TcpStream, u32);
+/// Sends the data of a hostile connection.
+type Action = fn(&mut TcpStream, u32);
 
 fn nothing(_: &mut TcpStream, _: u32) {}
 
@@ -42,7 +42,7 @@ fn random(stream: &mut TcpStream, seed: u32) {
     let _ = stream.write_all(&bytes);
 }
 
-/// A TLS ClientHello, as far as it goes.
+/// Sends the beginning of a TLS ClientHello.
 fn half_a_hello(stream: &mut TcpStream, seed: u32) {
     const HELLO: [u8; 48] = [
         0x16, 3, 1, 0, 0xc0, 1, 0, 0, 0xbc, 3, 3, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
@@ -51,15 +51,15 @@ fn half_a_hello(stream: &mut TcpStream, seed: u32) {
     let _ = stream.write_all(&HELLO[..1 + seed as usize % (HELLO.len() - 1)]);
 }
 
-/// As long as a line may be, without its end.
+/// Sends a key of the maximum line length, without a line feed.
 fn endless_key(stream: &mut TcpStream, _: u32) {
     let _ = stream.write_all(&[b'k'; 4096]);
 }
 
-/// A hello that announces more than it ever sends, which is as much as is kept of one.
-fn long_hello(stream: &mut TcpStream, _: u32) {
+/// Sends an unfinished ClientHello of the maximum length that the agent buffers.
+fn longest_hello(stream: &mut TcpStream, _: u32) {
     let mut hello = vec![0; 60 * 1024];
-    // Records of 16 KiB at most, and in them one message of nearly 64 KiB.
+    // The TLS records have up to 16 KiB. Together they are the beginning of one message of nearly 64 KiB.
     for record in hello.chunks_mut(5 + (1 << 14)) {
         let length = record.len() - 5;
         record[..5].copy_from_slice(&[0x16, 3, 1, (length >> 8) as u8, length as u8]);
@@ -74,7 +74,7 @@ fn long_key(stream: &mut TcpStream, _: u32) {
     let _ = stream.write_all(&key);
 }
 
-/// Connects from an address of the wave's own, or from one of two hundred.
+/// Connects from the only address of this wave, or from one of the 200 addresses of this wave.
 fn connect(to: SocketAddr, wave: u32, number: u32) -> TcpStream {
     let host = if wave % 2 == 0 {
         1
@@ -86,39 +86,39 @@ fn connect(to: SocketAddr, wave: u32, number: u32) -> TcpStream {
     socket.bind(&from.into()).unwrap();
     socket
         .connect_timeout(&to.into(), Duration::from_secs(30))
-        .expect("the kernel takes connections");
+        .expect("the kernel did not accept the connection");
     socket.into()
 }
 
-/// All waves of one kind. Yields the longest time that a newcomer had to wait meanwhile.
+/// Runs all waves of one kind. Returns the longest time that a new client waited for its first snapshot.
 fn waves(
     agent: &Agent,
-    deed: Deed,
+    action: Action,
     again: Option<Duration>,
-    newcomer: impl Fn() -> Duration + Sync,
+    new_client: impl Fn() -> Duration + Sync,
 ) -> Duration {
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
-        let newcomers = scope.spawn(|| {
+        let new_clients = scope.spawn(|| {
             let mut longest = Duration::ZERO;
             while !ended.load(Ordering::Relaxed) {
-                longest = longest.max(newcomer());
+                longest = longest.max(new_client());
                 thread::sleep(Duration::from_millis(100));
             }
             longest
         });
-        (0..EACH / WAVE).for_each(|number| wave(agent, number, deed, again));
+        (0..EACH / WAVE).for_each(|number| wave(agent, number, action, again));
         ended.store(true, Ordering::Relaxed);
-        newcomers.join().unwrap()
+        new_clients.join().unwrap()
     })
 }
 
-fn wave(agent: &Agent, wave: u32, deed: Deed, again: Option<Duration>) {
+fn wave(agent: &Agent, wave: u32, action: Action, again: Option<Duration>) {
     let began = Instant::now();
     let mut all: Vec<TcpStream> = (0..WAVE)
         .map(|number| {
             let mut stream = connect(agent.address(), wave, number);
-            deed(&mut stream, number + wave * WAVE);
+            action(&mut stream, number + wave * WAVE);
             stream
         })
         .collect();
@@ -126,23 +126,23 @@ fn wave(agent: &Agent, wave: u32, deed: Deed, again: Option<Duration>) {
         thread::sleep(pause);
         all.iter_mut()
             .zip(0..)
-            .for_each(|(stream, seed)| deed(stream, seed));
+            .for_each(|(stream, seed)| action(stream, seed));
     }
     thread::sleep(STAY.saturating_sub(began.elapsed()));
     for stream in &mut all {
-        // Whatever answer there is.
+        // Reads the agent's answer, if the agent has sent one.
         let _ = stream.set_nonblocking(true);
         let _ = stream.read(&mut [0; 64]);
     }
 }
 
-/// How long a newcomer waits for its first snapshot.
-fn newcomer(agent: &Agent) -> Duration {
+/// Returns how long a new client waits for its first snapshot.
+fn new_client(agent: &Agent) -> Duration {
     let started = Instant::now();
     let mut client = agent.login();
     client
         .line_within(Duration::from_secs(60))
-        .expect("a snapshot");
+        .expect("no snapshot: the stream has ended");
     started.elapsed()
 }
 
@@ -150,9 +150,9 @@ fn judge(mut trial: Trial, longest: Duration) -> Report {
     let refused = trial.agent.events("client refused").len();
     trial.check(
         refused > 0,
-        format!("{refused} refused ones named in the log"),
+        format!("{refused} refusals in the agent's log"),
     );
-    trial.within("a newcomer waited at most", Some(longest), NEWCOMER);
+    trial.within("a new client waited at most", Some(longest), NEWCOMER);
     let growth = trial.peak_growth();
     trial.at_most("memory grew by", growth, GROWTH, "MiB");
     thread::sleep(AFTER);
@@ -160,19 +160,19 @@ fn judge(mut trial: Trial, longest: Duration) -> Report {
     thread::sleep(Duration::from_secs(10));
     let after: Usage = trial.usage();
     trial.at_most(
-        "a minute later it uses",
+        "after 70 s the agent uses",
         (after.cpu - began.cpu) * 10.0,
         5.0,
         "% of a core",
     );
     trial.at_most(
-        "and more memory by",
+        "after 70 s memory is larger by",
         after.rss_mib - trial.before.rss_mib,
         4.0,
         "MiB",
     );
     trial.at_most(
-        "and open files",
+        "after 70 s open files",
         after.files as f64 - trial.before.files as f64,
         4.0,
         "more",
@@ -181,37 +181,40 @@ fn judge(mut trial: Trial, longest: Duration) -> Report {
 }
 
 pub(crate) fn crowd() -> Vec<Report> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     let mut reports = Vec::new();
-    let kinds: [(&str, Deed, Option<Duration>); 5] = [
-        ("10,000 that send nothing", nothing, None),
+    let kinds: [(&str, Action, Option<Duration>); 5] = [
+        ("10,000 connections that send nothing", nothing, None),
         (
-            "10,000 that send a byte a second",
+            "10,000 connections that send a byte a second",
             a_byte,
             Some(Duration::from_secs(1)),
         ),
-        ("10,000 that send random bytes", random, None),
-        ("10,000 with keys of 4 KiB", long_key, None),
+        ("10,000 connections that send random bytes", random, None),
+        ("10,000 connections with keys of 4 KiB", long_key, None),
         (
-            "10,000 with keys of 4 KiB that do not end",
+            "10,000 connections with keys of 4 KiB without a line feed",
             endless_key,
             None,
         ),
     ];
-    for (name, deed, again) in kinds {
+    for (name, action, again) in kinds {
         let trial = Trial::start(name, few_files(launch()));
-        let longest = waves(&trial.agent, deed, again, || newcomer(&trial.agent));
+        let longest = waves(&trial.agent, action, again, || new_client(&trial.agent));
         reports.push(judge(trial, longest));
     }
 
     let authority = Authority::new();
     let identity = authority.issue("agent");
-    let kinds: [(&str, Deed); 2] = [
-        ("10,000 TLS hellos cut short", half_a_hello),
-        ("10,000 TLS hellos of 60 KiB without end", long_hello),
+    let kinds: [(&str, Action); 2] = [
+        ("10,000 unfinished TLS ClientHellos", half_a_hello),
+        (
+            "10,000 unfinished TLS ClientHellos of 60 KiB",
+            longest_hello,
+        ),
     ];
-    for (name, deed) in kinds {
+    for (name, action) in kinds {
         let launch = identity.launch().var("PUBLISH_INTERVAL", "1s");
         let agent = few_files(launch).start();
         let login = |agent: &Agent| {
@@ -222,9 +225,11 @@ pub(crate) fn crowd() -> Vec<Report> {
         let mut good = login(&agent);
         let client = Client::reading(INTERVAL, move || good.line());
         let trial = Trial::with(name, agent, client);
-        let longest = waves(&trial.agent, deed, None, || {
+        let longest = waves(&trial.agent, action, None, || {
             let started = Instant::now();
-            login(&trial.agent).line().expect("a snapshot");
+            login(&trial.agent)
+                .line()
+                .expect("no snapshot: the stream has ended");
             started.elapsed()
         });
         reports.push(judge(trial, longest));
@@ -232,20 +237,21 @@ pub(crate) fn crowd() -> Vec<Report> {
     reports
 }
 
-/// How long everything takes to and from a client by satellite: a round trip takes 800 ms.
-const FAR: Duration = Duration::from_millis(400);
-/// So many hellos are cut short, of each of the four kinds as many.
+/// Delay in each direction for a client behind a satellite link. A round trip takes 800 ms.
+const SLOW_LINK: Duration = Duration::from_millis(400);
+/// The number of interrupted ClientHellos. Each of the four kinds has a quarter of them.
 const CUT_SHORT: usize = 10_000;
-/// So many whole ones are there at once, of which most wait for their turn.
+/// The number of complete ClientHellos at the same time. Most of them wait in the agent's queue.
 const AT_ONCE: usize = 1250;
 
-/// Ten thousand hellos that are cut short in every way, the last of them while most wait for their turn: no turn is lost, and a
-/// client far away comes in.
+/// Sends ten thousand TLS ClientHellos. Their connections close or break at various points, some of them while the ClientHello
+/// waits in the agent's queue. Afterwards a client with a slow link must be able to connect. This shows that the agent has
+/// removed the broken connections from the queue.
 pub(crate) fn cut_short() -> Vec<Report> {
     let authority = Authority::new();
     let identity = authority.issue("agent");
     let agent = identity.launch().var("PUBLISH_INTERVAL", "1s").start();
-    let far = Delay::to(agent.address(), FAR);
+    let slow_link = Delay::to(agent.address(), SLOW_LINK);
     let login = |address: SocketAddr, options: &[&str]| {
         let mut client = OpenSsl::connect(address, options);
         client.send(format!("{KEY}\n"));
@@ -253,7 +259,7 @@ pub(crate) fn cut_short() -> Vec<Report> {
     };
     let mut good = login(agent.address(), &[]);
     let client = Client::reading(INTERVAL, move || good.line());
-    let mut trial = Trial::with("10,000 cut-short hellos", agent, client);
+    let mut trial = Trial::with("10,000 interrupted TLS ClientHellos", agent, client);
     let address = trial.agent.address();
     let hello = client_hello();
     let begun = |number: usize, length: usize| {
@@ -283,14 +289,14 @@ pub(crate) fn cut_short() -> Vec<Report> {
     let mut longest = Duration::ZERO;
     for version in ["-tls1_2", "-tls1_3"] {
         let started = Instant::now();
-        let first = login(far.address(), &[version]).line();
-        trial.check(first.is_some(), format!("{version} from afar"));
+        let first = login(slow_link.address(), &[version]).line();
+        trial.check(first.is_some(), format!("{version} over the slow link"));
         longest = longest.max(started.elapsed());
     }
     vec![judge(trial, longest)]
 }
 
-/// With room for fewer connections than a wave has.
+/// Limits the agent's open files to fewer than the connections of a wave.
 fn few_files(launch: Launch) -> Launch {
-    launch.by(["prlimit", "--nofile=3000:3000"])
+    launch.launched_by(["prlimit", "--nofile=3000:3000"])
 }

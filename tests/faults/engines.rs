@@ -1,4 +1,4 @@
-//! What an engine may do to the agent.
+//! Faults of an engine.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -17,11 +17,12 @@ use crate::docker::stand_in::{Answer, StandIn};
 use crate::support::Launch;
 use crate::trial::{INTERVAL, Report, Trial, launch};
 
-/// How soon an engine that is back must be seen.
+/// After an engine returns, the agent must find the engine within this time, in seconds.
 const RECOVERY: f64 = 15.0;
-/// How much more memory an odd engine may make the agent take, in MiB.
+/// Limit of the growth of the agent's memory with an odd engine, in MiB.
 const GROWTH: f64 = 20.0;
-/// How soon a fault must show: a call's deadline of 5 s, and two rounds.
+/// Snapshots must show a fault within this time, in seconds. The time covers the deadline of a call to the engine (5 s) and two
+/// rounds.
 const NOTICE: f64 = 10.0;
 
 fn with_engine(host: &str) -> Launch {
@@ -45,7 +46,7 @@ fn shows(snapshot: &Value, containers: usize) -> bool {
             .is_some_and(|all| all.len() == containers)
 }
 
-/// An engine with three containers, and an agent that watches it.
+/// Starts a private engine with three containers, and the trial of an agent that measures this engine.
 fn private(name: &str) -> (PrivateEngine, Trial) {
     let mut engine = PrivateEngine::prepare();
     engine.start_with_image();
@@ -71,7 +72,7 @@ fn run_containers(engine: &PrivateEngine) {
     }
 }
 
-/// How long after the engine answers again all of its containers are there.
+/// Returns the time until all containers of the engine are in a snapshot again.
 fn recovery(trial: &Trial) -> Option<Duration> {
     trial
         .client
@@ -85,10 +86,10 @@ pub(crate) fn killed() -> Vec<Report> {
         .client
         .wait_until(Duration::from_secs(30), docker_is_failing);
     trial.within("noticed after", noticed, NOTICE);
-    // Its containers run on.
+    // The containers continue to run after the engine is killed.
     let first = trial.client.count();
     thread::sleep(Duration::from_secs(10));
-    figures_go_on(&mut trial, first, 3);
+    check_fresh(&mut trial, first, 3);
     engine.start();
     let recovered = recovery(&trial);
     trial.within("recovered after", recovered, RECOVERY);
@@ -104,7 +105,7 @@ pub(crate) fn stopped() -> Vec<Report> {
     trial.within("noticed after", noticed, NOTICE);
     let first = trial.client.count();
     thread::sleep(Duration::from_secs(60));
-    figures_go_on(&mut trial, first, 3);
+    check_fresh(&mut trial, first, 3);
     drop(frozen);
     let recovered = recovery(&trial);
     trial.within("recovered after", recovered, RECOVERY);
@@ -113,7 +114,7 @@ pub(crate) fn stopped() -> Vec<Report> {
     vec![trial.end()]
 }
 
-/// How old the figures of a source are at most in snapshots from one on, in seconds.
+/// The maximum age of a source's figures in the snapshots from number `first` on, in seconds.
 fn oldest(trial: &Trial, first: usize, source: &str) -> f64 {
     let moment = |value: &Value| humantime::parse_rfc3339(value.as_str()?).ok();
     let age = |snapshot: &Value| {
@@ -129,16 +130,16 @@ fn oldest(trial: &Trial, first: usize, source: &str) -> f64 {
     })
 }
 
-/// Checks that all snapshots from one on have up-to-date figures and logs of so many containers at least.
-fn figures_go_on(trial: &mut Trial, first: usize, containers: usize) {
+/// Checks that all snapshots from number `first` on have fresh figures and logs of at least this number of containers.
+fn check_fresh(trial: &mut Trial, first: usize, containers: usize) {
     for source in ["docker", "logs"] {
         let oldest = oldest(trial, first, source);
         let limit = 2.0 * INTERVAL.as_secs_f64();
         trial.at_most(
-            &format!("{source}: figures at most"),
+            &format!("{source}: maximum age of the figures"),
             oldest,
             limit,
-            "s old",
+            "s",
         );
     }
     let fewest = trial.client.since(first, |lines| {
@@ -152,14 +153,14 @@ fn figures_go_on(trial: &mut Trial, first: usize, containers: usize) {
     let fewest = fewest.unwrap_or_default();
     trial.check(
         fewest >= containers,
-        format!("{fewest} containers shown at least (of {containers})"),
+        format!("at least {fewest} containers in each snapshot (of {containers})"),
     );
 }
 
-/// How long the engine is frozen.
+/// The time that the engine is frozen.
 fn freeze_time() -> Duration {
     let seconds = std::env::var("FREEZE_SECONDS").map_or(300, |text| {
-        text.parse().expect("FREEZE_SECONDS is a number")
+        text.parse().expect("FREEZE_SECONDS is not a number")
     });
     Duration::from_secs(seconds)
 }
@@ -167,7 +168,7 @@ fn freeze_time() -> Duration {
 pub(crate) fn frozen() -> Vec<Report> {
     const CONTAINERS: usize = 50;
     const KILLED: usize = 5;
-    /// How soon an exit must show that the engine does not tell.
+    /// If a container ends and the engine does not report it, snapshots must show the end within this time, in seconds.
     const EXIT: f64 = 5.0;
     let mut engine = PrivateEngine::prepare();
     engine.start_with_image();
@@ -178,7 +179,7 @@ pub(crate) fn frozen() -> Vec<Report> {
             let container = run();
             let pid = container.inspect()["State"]["Pid"].as_i64();
             container.keep();
-            i32::try_from(pid.expect("a number")).expect("a process id")
+            i32::try_from(pid.expect("expected a number")).expect("the process id is invalid")
         })
         .collect();
     let time = freeze_time();
@@ -199,9 +200,9 @@ pub(crate) fn frozen() -> Vec<Report> {
     trial.within("noticed after", noticed, NOTICE);
     let half = time / 2;
     thread::sleep(half);
-    figures_go_on(&mut trial, first, CONTAINERS);
+    check_fresh(&mut trial, first, CONTAINERS);
     for pid in &pids[..KILLED] {
-        kill(Pid::from_raw(*pid), Signal::SIGKILL).expect("it runs");
+        kill(Pid::from_raw(*pid), Signal::SIGKILL).expect("the process has ended");
     }
     let left = |snapshot: &Value| {
         ["containers", "docker_meta"].iter().all(|section| {
@@ -212,7 +213,7 @@ pub(crate) fn frozen() -> Vec<Report> {
     let exits = trial.client.wait_until(Duration::from_secs(30), left);
     trial.within("exits noticed after", exits, EXIT);
     thread::sleep(half);
-    figures_go_on(&mut trial, first, CONTAINERS - KILLED);
+    check_fresh(&mut trial, first, CONTAINERS - KILLED);
     drop(frozen);
     let recovered = trial
         .client
@@ -245,8 +246,8 @@ pub(crate) fn restarted() -> Vec<Report> {
     vec![trial.end()]
 }
 
-/// An agent whose engine is well at first, then answers everything like this, and is well again.
-fn oddly(name: &str, answer: Answer) -> Report {
+/// Runs a trial with an engine that works, then gives this answer to every request, and then works again.
+fn with_answer(name: &str, answer: Answer) -> Report {
     let folder = TempDir::new().unwrap();
     let socket = folder.path().join("docker.sock");
     let well = StandIn::at(&socket, |_| Answer::Engine);
@@ -254,7 +255,7 @@ fn oddly(name: &str, answer: Answer) -> Report {
     let seen = trial
         .client
         .wait_until(Duration::from_secs(30), docker_is_well);
-    trial.within("well after", seen, 30.0);
+    trial.within("source ok after", seen, 30.0);
     drop(well);
     let unwell = StandIn::at(&socket, move |_| answer.clone());
     let noticed = trial
@@ -291,22 +292,23 @@ pub(crate) fn odd() -> Vec<Report> {
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n[{\"Id\":",
     );
     vec![
-        oddly("engine that answers a byte a second", drip),
-        oddly("engine that never answers", Answer::Silence),
-        oddly(
+        with_answer("engine that answers a byte a second", drip),
+        with_answer("engine that never answers", Answer::Silence),
+        with_answer(
             "engine that answers garbage",
             Answer::Bytes(b"\x16\x03\x01\xff\xfe\0garbage\r\n\r\n\xff"),
         ),
-        oddly("engine whose answers end too early", truncated),
-        oddly(
+        with_answer("engine whose answers end too early", truncated),
+        with_answer(
             "engine that answers with status 500",
             Answer::Json("500 Internal Server Error", r#"{"message":"out of order"}"#),
         ),
-        oddly("engine that answers with 1 GiB", gigabyte),
+        with_answer("engine that answers with 1 GiB", gigabyte),
     ]
 }
 
-/// Every odd value of a list, of an inspection and of statistics, one after the other, beside good containers.
+/// Tries all odd values of the container list, of inspections and of statistics, one after another. The engine also has twenty
+/// good containers.
 pub(crate) fn odd_values() -> Vec<Report> {
     let folder = TempDir::new().unwrap();
     let socket = folder.path().join("docker.sock");
@@ -315,11 +317,11 @@ pub(crate) fn odd_values() -> Vec<Report> {
     let launch = with_engine(&host)
         .var("CONTAINER_STATS", "engine")
         .var("DOCKER_INTERVAL", "200ms");
-    let mut trial = Trial::start("odd values beside 20 good containers", launch);
+    let mut trial = Trial::start("odd values in an engine with 20 good containers", launch);
     let seen = trial
         .client
         .wait_until(Duration::from_secs(30), oddities::shows_all_good);
-    trial.within("seen after", seen, 30.0);
+    trial.within("containers seen after", seen, 30.0);
     let first = trial.client.count();
     let mut wrong = Vec::new();
     let all = [
@@ -332,7 +334,7 @@ pub(crate) fn odd_values() -> Vec<Report> {
         engine.show(oddity);
         oddities::wait_until_listed(&engine, Duration::from_secs(30));
         let id = engine.odd_id();
-        // Before the list is read anew the container before this one is shown.
+        // Until the agent reads the list again, snapshots show the previous odd container.
         let shown = trial
             .client
             .wait_until(Duration::from_secs(10), |snapshot| {
@@ -349,7 +351,7 @@ pub(crate) fn odd_values() -> Vec<Report> {
     });
     trial.check(
         wrong.is_empty(),
-        format!("{} values, not told: {wrong:?}", all.len()),
+        format!("{} values, not shown or not reported: {wrong:?}", all.len()),
     );
     trial.check(
         lacking == 0,
@@ -360,7 +362,7 @@ pub(crate) fn odd_values() -> Vec<Report> {
     vec![trial.end()]
 }
 
-/// The list of containers of these numbers.
+/// The engine's container list, with the containers of these numbers.
 fn list(numbers: impl Iterator<Item = u64>) -> Arc<str> {
     let created = humantime::format_rfc3339(std::time::SystemTime::now()).to_string();
     let list: Vec<Value> = numbers
@@ -380,7 +382,7 @@ fn id(number: u64) -> String {
     format!("{number:064x}")
 }
 
-/// What such an engine says of one of its containers, which has no process here.
+/// The inspection of a container. The container has no process on this host.
 fn inspection(path: &str) -> Arc<str> {
     let id = path.split('/').nth_back(1).unwrap_or_default();
     let inspection = json!({
@@ -429,7 +431,7 @@ pub(crate) fn twenty_thousand() -> Vec<Report> {
     vec![trial.end()]
 }
 
-/// An engine that starts a hundred containers every second and removes those of the second before.
+/// A fake engine that starts a hundred containers every second, and removes the hundred containers of the previous second.
 fn churning(socket: &std::path::Path) -> StandIn {
     const EACH: u64 = 100;
     let began = Instant::now();
@@ -486,7 +488,7 @@ pub(crate) fn churn() -> Vec<Report> {
         "100 containers started and removed each second",
         with_engine(&host),
     );
-    // What there is to be known at any time is known by now.
+    // After this time, the agent's caches do not grow any more.
     thread::sleep(Duration::from_secs(30));
     let before = trial.usage();
     thread::sleep(Duration::from_secs(120));
@@ -498,24 +500,27 @@ pub(crate) fn churn() -> Vec<Report> {
         "MiB",
     );
     trial.at_most(
-        "open files, more than before",
+        "further open files",
         after.files as f64 - before.files as f64,
         8.0,
         "",
     );
     trial.at_most(
-        "threads, more than before",
+        "further threads",
         after.threads as f64 - before.threads as f64,
         1.0,
         "",
     );
-    let told = trial.client.since(0, |lines| {
+    let published = trial.client.since(0, |lines| {
         lines
             .iter()
             .map(|line| line.snapshot["events"].as_array().map_or(0, Vec::len))
             .sum::<usize>()
     });
-    trial.check(told > 1000, format!("{told} events told"));
+    trial.check(
+        published > 1000,
+        format!("{published} events in the snapshots"),
+    );
     let report = trial.end();
     drop(churning);
     vec![report]

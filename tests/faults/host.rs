@@ -1,4 +1,4 @@
-//! What a host may do to the agent.
+//! Faults of a host.
 
 use std::fs;
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ use crate::docker::container::Container;
 use crate::support::{Agent, KEY, Launch, net};
 use crate::trial::{INTERVAL, Report, Trial, launch};
 
-/// Where Debian's libfaketime is.
+/// The path of Debian's libfaketime.
 fn faketime() -> String {
     format!(
         "/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1",
@@ -26,12 +26,12 @@ fn faketime() -> String {
     )
 }
 
-/// Rates that no clock may make absurd: what they are of, and the most that they can be.
-fn absurd(snapshot: &Value) -> Vec<String> {
-    let mut absurd = Vec::new();
-    let mut look = |what: String, value: &Value, most: f64| {
-        if value.as_f64().is_some_and(|value| value > most) {
-            absurd.push(format!("{what} {value}"));
+/// Returns the figures of a snapshot that are impossibly high. A change of the clock must not cause such figures.
+fn impossible(snapshot: &Value) -> Vec<String> {
+    let mut impossible = Vec::new();
+    let mut look = |what: String, value: &Value, max: f64| {
+        if value.as_f64().is_some_and(|value| value > max) {
+            impossible.push(format!("{what} {value}"));
         }
     };
     let cores = snapshot["host"]["cpus"].as_f64().unwrap_or(1.0);
@@ -81,14 +81,14 @@ fn absurd(snapshot: &Value) -> Vec<String> {
             105.0 * cores,
         );
     }
-    absurd
+    impossible
 }
 
 pub(crate) fn clock() -> Vec<Report> {
     let faketime = faketime();
     assert!(
         Path::new(&faketime).exists(),
-        "Debian's libfaketime is missing"
+        "libfaketime is missing (Debian: libfaketime)"
     );
     let folder = TempDir::new().unwrap();
     let offset = folder.path().join("offset");
@@ -110,7 +110,7 @@ pub(crate) fn clock() -> Vec<Report> {
                 .unwrap()
         };
         let before = trial.client.newest(time).unwrap();
-        // At once, so that it is never half written.
+        // Renames the new file into place, so that the agent never reads half of it.
         fs::write(folder.path().join("new"), set).unwrap();
         fs::rename(folder.path().join("new"), &offset).unwrap();
         trial.client.wait_for(10);
@@ -120,50 +120,61 @@ pub(crate) fn clock() -> Vec<Report> {
             .unwrap_or_else(|error| error.duration());
         moved += usize::from(apart > Duration::from_secs(3500));
     }
-    trial.check(moved == 4, format!("clock moved {moved} times of 4"));
-    let absurd: Vec<String> = trial.client.since(1, |lines| {
+    trial.check(moved == 4, format!("the clock moved {moved} of 4 times"));
+    let impossible: Vec<String> = trial.client.since(1, |lines| {
         lines
             .iter()
-            .flat_map(|line| absurd(&line.snapshot))
+            .flat_map(|line| impossible(&line.snapshot))
             .collect()
     });
-    trial.check(absurd.is_empty(), format!("absurd figures: {absurd:?}"));
+    trial.check(
+        impossible.is_empty(),
+        format!("impossible figures: {impossible:?}"),
+    );
     let fresh = trial
         .client
         .newest(|line| !line.snapshot["logs"][container.name()].is_null())
         .unwrap_or_default();
-    trial.check(fresh, "logs are there");
+    trial.check(fresh, "logs present");
     vec![trial.end()]
 }
 
 pub(crate) fn no_descriptors() -> Vec<Report> {
-    let launch = launch().by(["prlimit", "--nofile=64:64"]);
-    let mut trial = Trial::start("64 open files at most", launch);
+    let launch = launch().launched_by(["prlimit", "--nofile=64:64"]);
+    let mut trial = Trial::start("limit of 64 open files", launch);
     let address = trial.agent.address();
     let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(5));
-    let crowd: Vec<_> = (0..200).map(connect).collect();
-    let newcomer = || {
+    let connections: Vec<_> = (0..200).map(connect).collect();
+    let new_client = || {
         let started = std::time::Instant::now();
         let mut client = trial.agent.login();
         client
             .line_within(Duration::from_secs(30))
             .map(|_| started.elapsed())
     };
-    let (meanwhile, most) = (newcomer(), trial.usage().files);
-    drop(crowd);
-    let afterwards = newcomer();
-    trial.at_most("open files", most as f64, 64.0, "");
-    trial.within("a newcomer served meanwhile after", meanwhile, 3.0);
-    trial.within("and afterwards after", afterwards, 3.0);
+    let (during, max) = (new_client(), trial.usage().files);
+    drop(connections);
+    let afterwards = new_client();
+    trial.at_most("open files", max as f64, 64.0, "");
+    trial.within(
+        "a new client during the fault was served after",
+        during,
+        3.0,
+    );
+    trial.within(
+        "a new client after the fault was served after",
+        afterwards,
+        3.0,
+    );
     vec![trial.end()]
 }
 
-/// An agent whose standard error is this.
+/// Runs a trial of an agent whose standard error has this redirection of the shell.
 fn logging_to(name: &str, redirection: &str) -> Report {
     let script = format!("exec \"$0\" \"$@\" {redirection}");
-    let launch = launch().by(["sh", "-c", &script]);
+    let launch = launch().launched_by(["sh", "-c", &script]);
     let mut trial = Trial::of(name, launch.start_on(net::free_port()));
-    // Each of them is a line of the log, or would be.
+    // Each connection adds an entry to the agent's log.
     for _ in 0..2000 {
         drop(trial.agent.connect());
     }
@@ -171,13 +182,13 @@ fn logging_to(name: &str, redirection: &str) -> Report {
         .agent
         .login()
         .line_within(Duration::from_secs(10))
-        .expect("a snapshot");
+        .expect("no snapshot: the stream has ended");
     let growth = trial.peak_growth();
     trial.at_most("memory grew by", growth, 4.0, "MiB");
     trial.end()
 }
 
-/// A file on a file system without room, which is given some later.
+/// Runs a trial of an agent that logs to a file on a full file system. Later the file system gets more space.
 fn full_disk() -> Report {
     let folder = TempDir::new().unwrap();
     let mount = |options: &str| {
@@ -191,11 +202,11 @@ fn full_disk() -> Report {
     let log = folder.path().join("log");
     let script = format!("exec \"$0\" \"$@\" 2>>{}", log.display());
     let mut trial = Trial::of(
-        "disk of the log full",
-        // As much as there is to be said.
+        "full disk of the log",
+        // At the level `trace` the log soon fills the file system.
         launch()
             .var("RUST_LOG", "trace")
-            .by(["sh", "-c", &script])
+            .launched_by(["sh", "-c", &script])
             .start_on(net::free_port()),
     );
     for _ in 0..2000 {
@@ -203,14 +214,17 @@ fn full_disk() -> Report {
     }
     thread::sleep(Duration::from_secs(2));
     let full = fs::metadata(&log).unwrap().len();
-    trial.check(full >= 60 * 1024, format!("log of {} KiB", full / 1024));
+    trial.check(
+        full >= 60 * 1024,
+        format!("the log has {} KiB", full / 1024),
+    );
     mount("size=1m,remount");
     for _ in 0..10 {
         drop(trial.agent.connect());
     }
     thread::sleep(Duration::from_secs(2));
     let after = fs::metadata(&log).unwrap().len();
-    trial.check(after > full, "goes on when there is room again");
+    trial.check(after > full, "the log grows when there is space again");
     let report = trial.end();
     let _ = std::process::Command::new("umount")
         .arg("-l")
@@ -221,13 +235,13 @@ fn full_disk() -> Report {
 
 pub(crate) fn nowhere_to_log() -> Vec<Report> {
     vec![
-        logging_to("standard error closed", "2>&-"),
-        logging_to("standard error a full device", "2>/dev/full"),
+        logging_to("standard error is closed", "2>&-"),
+        logging_to("standard error is a full device", "2>/dev/full"),
         full_disk(),
     ]
 }
 
-/// A control group that allows so much memory. Removed on drop, when nobody is in it any more.
+/// A control group with a limit of memory. Removed on drop. All processes of the group must have ended by then.
 struct MemoryLimit(PathBuf);
 
 impl MemoryLimit {
@@ -238,7 +252,7 @@ impl MemoryLimit {
             _ => (Path::new("/sys/fs/cgroup"), "memory.max"),
         };
         let group = root.join(name);
-        fs::create_dir(&group).expect("only root can limit memory");
+        fs::create_dir(&group).expect("cannot make a control group: only root can limit memory");
         fs::write(group.join(file), bytes.to_string()).unwrap();
         Self(group)
     }
@@ -248,10 +262,10 @@ impl MemoryLimit {
             "echo $$ >{}/cgroup.procs && exec \"$0\" \"$@\"",
             self.0.display()
         );
-        launch.by(["sh", "-c", &script])
+        launch.launched_by(["sh", "-c", &script])
     }
 
-    /// The most that was ever used, in MiB.
+    /// The peak of the group's memory, in MiB.
     fn peak(&self) -> f64 {
         let read = |file: &str| {
             fs::read_to_string(self.0.join(file))
@@ -273,10 +287,10 @@ impl Drop for MemoryLimit {
     }
 }
 
-/// Clients that read and forget, on two threads. Yields how many lines each has had, as it goes.
+/// Starts clients that discard what they read. Returns a counter of JSON lines for each client.
 fn readers(agent: &Agent, count: usize) -> Arc<Vec<AtomicUsize>> {
     let lines: Arc<Vec<AtomicUsize>> = Arc::new((0..count).map(|_| AtomicUsize::new(0)).collect());
-    let (heard, address) = (Arc::clone(&lines), agent.address());
+    let (received, address) = (Arc::clone(&lines), agent.address());
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -286,7 +300,7 @@ fn readers(agent: &Agent, count: usize) -> Arc<Vec<AtomicUsize>> {
         runtime.block_on(async {
             let mut all = tokio::task::JoinSet::new();
             for number in 0..count {
-                let heard = Arc::clone(&heard);
+                let received = Arc::clone(&received);
                 all.spawn(async move {
                     let mut stream = tokio::net::TcpStream::connect(address).await?;
                     stream.write_all(format!("{KEY}\n").as_bytes()).await?;
@@ -297,7 +311,7 @@ fn readers(agent: &Agent, count: usize) -> Arc<Vec<AtomicUsize>> {
                             return std::io::Result::Ok(());
                         }
                         let ends = memchr::memchr_iter(b'\n', &chunk[..read]).count();
-                        heard[number].fetch_add(ends, Ordering::Relaxed);
+                        received[number].fetch_add(ends, Ordering::Relaxed);
                     }
                 });
             }
@@ -322,15 +336,15 @@ pub(crate) fn little_memory() -> Vec<Report> {
         }
     });
     let limit = MemoryLimit::of(32 << 20);
-    // At the default interval.
+    // The agent uses its default intervals.
     let launch = limit.launch(Launch::new().var("DOCKER_ENABLED", "true"));
     let agent = launch.start();
     let client = crate::client::Client::of(&agent, Duration::from_secs(5));
     let mut trial = Trial::with("32 MiB, 100 containers, 1,000 clients", agent, client);
-    let heard = readers(&trial.agent, CLIENTS);
+    let received = readers(&trial.agent, CLIENTS);
     thread::sleep(Duration::from_secs(60));
     let lines = || {
-        heard
+        received
             .iter()
             .map(|lines| lines.load(Ordering::Relaxed))
             .min()
@@ -339,12 +353,15 @@ pub(crate) fn little_memory() -> Vec<Report> {
     let fewest = lines();
     trial.check(
         fewest >= 11,
-        format!("each client had {fewest} snapshots in a minute, or more"),
+        format!("each client had at least {fewest} snapshots in a minute"),
     );
     let rss = trial.usage().rss_mib;
     trial.check(
         true,
-        format!("RSS {rss:.1} MiB, at most {:.1} charged", limit.peak()),
+        format!(
+            "RSS {rss:.1} MiB, peak of the control group {:.1} MiB",
+            limit.peak()
+        ),
     );
     let report = trial.end();
     drop(containers);
@@ -367,14 +384,20 @@ pub(crate) fn suspended() -> Vec<Report> {
     });
     trial.within("first snapshot after", after.first().copied(), 0.5);
     let at_once = after.iter().filter(|after| **after < INTERVAL).count();
-    trial.check(at_once <= 2, format!("{at_once} within the first second"));
-    let absurd: Vec<String> = trial.client.since(before, |lines| {
+    trial.check(
+        at_once <= 2,
+        format!("{at_once} snapshots within the first second afterwards"),
+    );
+    let impossible: Vec<String> = trial.client.since(before, |lines| {
         lines
             .iter()
-            .flat_map(|line| absurd(&line.snapshot))
+            .flat_map(|line| impossible(&line.snapshot))
             .collect()
     });
-    trial.check(absurd.is_empty(), format!("absurd figures: {absurd:?}"));
-    // Its schedule begins anew with the second one.
+    trial.check(
+        impossible.is_empty(),
+        format!("impossible figures: {impossible:?}"),
+    );
+    // After the pause, the schedule starts again with the second snapshot.
     vec![trial.end_since(before + 1)]
 }

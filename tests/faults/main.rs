@@ -1,21 +1,22 @@
-//! The agent under faults: `make faults`, and for half an hour with everything coming and going: `make soak`.
+//! The agent under faults. `make faults` runs the trials. `make soak` runs the agent for half an hour while containers and
+//! clients come and go.
 //!
-//! Each fault has an agent of its own, the real binary, and an ordinary client that reads every line from before the fault
-//! until after it ([`client`]): none may be lost, late or invalid. What else is expected of the agent is said, measured and
-//! judged line by line ([`trial`]). Arguments pick faults by a part of their name; with none, all of them are run. `soak` is
-//! run by its whole name only.
+//! Each fault has its own agent, which is the real binary. An ordinary client reads every JSON line before, during and after the
+//! fault ([`client`]). No snapshot may be lost, late or invalid. Each trial also has checks of its own, and prints their results
+//! ([`trial`]). Arguments select faults by a part of the fault's name. Without arguments all faults run. `soak` runs only by its
+//! full name.
 //!
 //! | variable | default | |
 //! |---|---|---|
-//! | `SOAK_MINUTES` | `30` | how long `soak` runs |
-//! | `FREEZE_SECONDS` | `300` | how long the engine with 50 containers is frozen |
-//! | `FUZZ_SECONDS` | `30` | how long each parser is fuzzed |
+//! | `SOAK_MINUTES` | `30` | how long `soak` runs, in minutes |
+//! | `FREEZE_SECONDS` | `300` | how long the engine with 50 containers is frozen, in seconds |
+//! | `FUZZ_SECONDS` | `30` | how long each parser is fuzzed, in seconds |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "what is shown is the purpose; what cannot be tried fails by panicking"
+    reason = "this program prints its results, and panics when a trial cannot run"
 )]
 
 mod client;
@@ -45,24 +46,33 @@ use std::time::Instant;
 
 use trial::Report;
 
-/// What can be tried, and how.
+/// The name of each fault and the function that runs its trials.
 const FAULTS: [(&str, fn() -> Vec<Report>); 18] = [
     ("engine killed", engines::killed),
     ("engine stopped for a minute", engines::stopped),
     ("engine frozen with 50 containers", engines::frozen),
     ("engine restarted 20 times", engines::restarted),
     ("engine that answers oddly", engines::odd),
-    ("odd values beside 20 good containers", engines::odd_values),
+    (
+        "odd values in an engine with 20 good containers",
+        engines::odd_values,
+    ),
     ("20,000 containers", engines::twenty_thousand),
-    ("containers by the hundred each second", engines::churn),
-    ("text of every kind", texts::of_every_kind),
-    ("a log without measure", texts::flood),
+    (
+        "100 containers started and removed each second",
+        engines::churn,
+    ),
+    ("odd texts of containers and engines", texts::of_every_kind),
+    ("one container that logs as fast as it can", texts::flood),
     ("clock set back and forward", host::clock),
     ("50,000 connections", connections::crowd),
-    ("10,000 cut-short hellos", connections::cut_short),
+    (
+        "10,000 interrupted TLS ClientHellos",
+        connections::cut_short,
+    ),
     ("20 mounts, 10 of them slow", mounts::slow),
-    ("no descriptors left", host::no_descriptors),
-    ("nowhere to log to", host::nowhere_to_log),
+    ("limit of 64 open files", host::no_descriptors),
+    ("standard error closed or full", host::nowhere_to_log),
     ("32 MiB of memory", host::little_memory),
     ("host suspended", host::suspended),
 ];

@@ -1,4 +1,4 @@
-//! What the host's file systems may do to the agent.
+//! Faults of the host's file systems.
 
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -8,14 +8,15 @@ use serde_json::Value;
 use crate::support::fuse::{Fuse, GIB, mounted};
 use crate::trial::{INTERVAL, Report, Trial, launch};
 
-/// How long an answer of each slow file system takes, in seconds.
+/// The time that each slow file system takes for an answer, in seconds.
 const DELAYS: [f64; 10] = [0.2, 0.2, 0.5, 0.5, 0.9, 1.5, 1.5, 3.0, 3.0, 5.0];
 const FAST: usize = 10;
-/// How often each slow one must be measured at least: so many snapshots of a second each.
+/// The agent publishes one snapshot per second. In each window of this number of snapshots, each slow file system must have
+/// figures at least once.
 const WINDOW: usize = 15;
 const WINDOWS: usize = 4;
 
-/// How old the host's figures were when a snapshot was made.
+/// The age of the host's figures at the time of the snapshot.
 fn age(snapshot: &Value) -> Duration {
     let time = |text: &Value| {
         let text = text.as_str().unwrap_or_default();
@@ -26,7 +27,7 @@ fn age(snapshot: &Value) -> Duration {
     made.duration_since(collected).unwrap_or_default()
 }
 
-/// Whether the file system of so many GiB has its figures.
+/// Whether the snapshot has figures of the file system with this size in GiB.
 fn is_measured(snapshot: &Value, gib: usize) -> bool {
     let disks = snapshot["system"]["disks"].as_array();
     let total = |disk: &Value| disk["total"].as_f64() == Some(gib as f64);
@@ -37,7 +38,7 @@ fn is_measured(snapshot: &Value, gib: usize) -> bool {
     })
 }
 
-/// 20 mounts, of which 10 are slow. The slow ones come first.
+/// Runs a trial with twenty mounts. The first ten of them are slow.
 pub(crate) fn slow() -> Vec<Report> {
     let folder = tempfile::tempdir().unwrap();
     let all: Vec<Fuse<'_>> = (0..DELAYS.len() + FAST)
@@ -54,7 +55,10 @@ pub(crate) fn slow() -> Vec<Report> {
         })
         .collect();
     let namespace = mounted(folder.path(), &all, "");
-    let mut trial = Trial::start("20 mounts, 10 of them slow", launch().by(namespace.enter()));
+    let mut trial = Trial::start(
+        "20 mounts, 10 of them slow",
+        launch().launched_by(namespace.enter()),
+    );
     let before = trial.client.count();
     thread::sleep(INTERVAL * (WINDOW * WINDOWS) as u32);
     let snapshots: Vec<Value> = trial.client.since(before, |lines| {
@@ -62,7 +66,7 @@ pub(crate) fn slow() -> Vec<Report> {
     });
     let oldest = snapshots.iter().map(age).max().unwrap_or_default();
     trial.at_most(
-        "oldest figures",
+        "maximum age of the figures",
         oldest.as_secs_f64(),
         2.0 * INTERVAL.as_secs_f64(),
         "s",
@@ -73,7 +77,7 @@ pub(crate) fn slow() -> Vec<Report> {
     trial.check(
         without == 0,
         format!(
-            "{without} of {} snapshots without all fast ones",
+            "{without} of {} snapshots without all fast file systems",
             snapshots.len()
         ),
     );
@@ -84,7 +88,7 @@ pub(crate) fn slow() -> Vec<Report> {
     }
     trial.check(
         starved.is_empty(),
-        format!("slow ones without figures for {WINDOW} s: {starved:?}"),
+        format!("slow file systems without figures for {WINDOW} s: {starved:?}"),
     );
     let threads = std::fs::read_dir(format!("/proc/{}/task", trial.agent.pid()))
         .unwrap()

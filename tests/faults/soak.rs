@@ -1,4 +1,4 @@
-//! Half an hour with everything coming and going: what does the agent keep that it should not?
+//! Runs the agent for half an hour while containers and clients come and go. Checks that memory, files and threads do not grow.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -8,16 +8,16 @@ use crate::docker::container::Container;
 use crate::support::{KEY, wait};
 use crate::trial::{Report, Trial, Usage, launch};
 
-/// Containers that stay.
+/// The number of containers that stay.
 const CONTAINERS: usize = 10;
-/// How often the agent is looked at.
-const LOOK: Duration = Duration::from_secs(10);
-/// How long everything may take to be as it will be.
+/// The interval of the readings.
+const READING_INTERVAL: Duration = Duration::from_secs(10);
+/// The share of the time that is left out of the checks, because the agent's caches still grow.
 const WARM_UP: f64 = 0.25;
-/// The most that memory may grow in a minute, in percent.
-const SLOPE: f64 = 0.1;
+/// Limit of the growth of memory, in percent per minute.
+const MAX_SLOPE: f64 = 0.1;
 
-/// What clients ask for, in turn.
+/// The clients use these options in turn.
 const OPTIONS: [&str; 5] = [
     "",
     r#" {"sections":["system"]}"#,
@@ -28,7 +28,7 @@ const OPTIONS: [&str; 5] = [
 
 pub(crate) fn run() -> Vec<Report> {
     let minutes: f64 = std::env::var("SOAK_MINUTES").map_or(30.0, |minutes| {
-        minutes.parse().expect("SOAK_MINUTES is a number")
+        minutes.parse().expect("SOAK_MINUTES is not a number")
     });
     let script = "while :; do echo a line of a container that stays; sleep 1; done";
     let _stay: Vec<_> = (0..CONTAINERS)
@@ -37,10 +37,10 @@ pub(crate) fn run() -> Vec<Report> {
     let mut trial = Trial::start("soak", launch().var("DOCKER_ENABLED", "true"));
     let ended = AtomicBool::new(false);
     let (containers, clients) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let goes_on = || !ended.load(Ordering::Relaxed);
+    let is_running = || !ended.load(Ordering::Relaxed);
     let readings: Vec<(f64, Usage)> = thread::scope(|scope| {
         scope.spawn(|| {
-            while goes_on() {
+            while is_running() {
                 let container = Container::run("goes", &[], "seq 100; sleep 1000");
                 thread::sleep(Duration::from_secs(1));
                 drop(container);
@@ -49,11 +49,11 @@ pub(crate) fn run() -> Vec<Report> {
         });
         scope.spawn(|| {
             for options in OPTIONS.iter().cycle() {
-                if !goes_on() {
+                if !is_running() {
                     return;
                 }
                 let mut client = trial.agent.connect();
-                // Every now and then one without the key.
+                // Every fiftieth client sends a wrong key.
                 let number = clients.fetch_add(1, Ordering::Relaxed);
                 let key = if number % 50 == 49 {
                     "not-the-key"
@@ -70,7 +70,7 @@ pub(crate) fn run() -> Vec<Report> {
         let began = Instant::now();
         let mut readings = Vec::new();
         while began.elapsed().as_secs_f64() < minutes * 60.0 {
-            thread::sleep(LOOK);
+            thread::sleep(READING_INTERVAL);
             readings.push((began.elapsed().as_secs_f64() / 60.0, trial.usage()));
         }
         ended.store(true, Ordering::Relaxed);
@@ -96,35 +96,35 @@ pub(crate) fn run() -> Vec<Report> {
     let mean = memory.iter().map(|(_, rss)| rss).sum::<f64>() / memory.len() as f64;
     let slope = slope(&memory) / mean * 100.0;
     trial.check(
-        slope <= SLOPE,
-        format!("memory {mean:.1} MiB, {slope:+.3} % a minute (at most {SLOPE})"),
+        slope <= MAX_SLOPE,
+        format!("memory {mean:.1} MiB, {slope:+.3} % a minute (at most {MAX_SLOPE})"),
     );
     for (what, figures) in [
         ("open files", of(|usage| usage.files as f64)),
         ("threads", of(|usage| usage.threads as f64)),
     ] {
         let half = figures.len() / 2;
-        let most = |figures: &[(f64, f64)]| {
+        let max = |figures: &[(f64, f64)]| {
             figures
                 .iter()
                 .map(|(_, figure)| *figure)
                 .fold(0.0, f64::max)
         };
-        let (first, second) = (most(&figures[..half]), most(&figures[half..]));
+        let (first, second) = (max(&figures[..half]), max(&figures[half..]));
         trial.check(
             second <= first * 1.05 + 2.0,
-            format!("{what}: at most {first}, then {second}"),
+            format!("{what}: maximum {first} in the first half, {second} in the second half"),
         );
     }
-    // Those that are still connected leave.
+    // Waits until the clients that are still connected have left.
     let own = trial.before.files + 40;
-    wait::until("the clients' end", Duration::from_secs(30), || {
+    wait::until("the clients to leave", Duration::from_secs(30), || {
         (trial.usage().files < own).then_some(())
     });
     vec![trial.end()]
 }
 
-/// By how much the second figure grows with the first, by least squares.
+/// The growth of the second value per unit of the first value, by the method of least squares.
 fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;

@@ -1,4 +1,4 @@
-//! What containers may say: text of every kind, and more of it than anybody can read.
+//! Odd texts of containers and engines, and a container that logs as fast as it can.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,8 @@ use crate::docker::stand_in::{Answer, StandIn};
 use crate::engines::docker_is_well;
 use crate::trial::{Report, Trial, launch};
 
-/// A piece of every Unicode plane that has characters, every control character, quotes, and what is no text.
+/// Log lines with characters of every used Unicode plane, all control characters, quotes, and bytes that are not UTF-8. Each log
+/// line comes with its expected text in the snapshot.
 fn odd_lines() -> Vec<(Vec<u8>, String)> {
     let mut lines: Vec<(Vec<u8>, String)> = Vec::new();
     for plane in (0..=16_u32).filter(|plane| !(4..=13).contains(plane)) {
@@ -36,7 +37,7 @@ fn odd_lines() -> Vec<(Vec<u8>, String)> {
     lines
 }
 
-/// Log lines of a real container, and its labels.
+/// Runs a trial with odd log lines and an odd label of a real container.
 fn of_a_container() -> Report {
     let folder = TempDir::new().unwrap();
     let lines = odd_lines();
@@ -55,7 +56,7 @@ fn of_a_container() -> Report {
     container.wait_for_line("the end");
 
     let launch = launch().vars(&[("DOCKER_ENABLED", "true"), ("CONTAINER_LABELS", "odd")]);
-    let mut trial = Trial::start("log lines and labels of every kind", launch);
+    let mut trial = Trial::start("odd log lines and labels", launch);
     let name = container.name().to_owned();
     let shown = |snapshot: &Value| -> Vec<String> {
         let lines = snapshot["logs"][&name]
@@ -74,7 +75,7 @@ fn of_a_container() -> Report {
         .wait_until(Duration::from_secs(30), |snapshot| {
             !shown(snapshot).is_empty()
         });
-    trial.within("seen after", seen, 30.0);
+    trial.within("log seen after", seen, 30.0);
     let (shown, label_shown) = trial
         .client
         .newest(|line| {
@@ -100,21 +101,21 @@ fn of_a_container() -> Report {
         .count();
     trial.check(
         right == lines.len(),
-        format!("{right} of {} lines as they were", lines.len()),
+        format!("{right} of {} log lines unchanged", lines.len()),
     );
     let cut = &shown[lines.len()];
     trial.check(
         cut.ends_with("[line cut at 16 KiB]") && cut.len() < 17_000,
-        format!("1 MiB line: {} bytes", cut.len()),
+        format!("log line of 1 MiB: {} bytes in the snapshot", cut.len()),
     );
     let same = label_shown
         .as_str()
         .is_some_and(|shown| label.strip_prefix("odd=") == Some(shown));
-    trial.check(same, "label as it was");
+    trial.check(same, "label unchanged");
     trial.end()
 }
 
-/// Names, images and labels as no engine gives them.
+/// Runs a trial with a fake engine. The engine's containers have odd names, images and labels, which a real engine would refuse.
 fn of_an_engine() -> Report {
     let odd: String = odd_lines().into_iter().map(|(_, text)| text).collect();
     let long = "z".repeat(1 << 20);
@@ -153,7 +154,7 @@ fn of_an_engine() -> Report {
         ("DOCKER_HOST", &host),
         ("CONTAINER_LABELS", "*"),
     ];
-    let mut trial = Trial::start("names and images of every kind", launch().vars(&variables));
+    let mut trial = Trial::start("odd names and images", launch().vars(&variables));
     let listed = trial
         .client
         .wait_until(Duration::from_secs(30), |snapshot| {
@@ -179,7 +180,7 @@ pub(crate) fn of_every_kind() -> Vec<Report> {
     vec![of_a_container(), of_an_engine()]
 }
 
-/// How old the newest line of a container is in a snapshot.
+/// The age of a container's newest log line in a snapshot.
 fn age(snapshot: &Value, name: &str) -> Option<Duration> {
     let time = |text: &str| humantime::parse_rfc3339(text).ok();
     let newest = snapshot["logs"][name]
@@ -192,7 +193,7 @@ fn age(snapshot: &Value, name: &str) -> Option<Duration> {
     Some(composed.duration_since(time(newest)?).unwrap_or_default())
 }
 
-/// What a process has written so far, in bytes.
+/// The bytes that a process has written so far.
 fn written(pid: u64) -> u64 {
     let io =
         fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("io")).unwrap_or_default();
@@ -212,7 +213,7 @@ pub(crate) fn flood() -> Vec<Report> {
         .wait_until(Duration::from_secs(30), |snapshot| {
             age(snapshot, quiet.name()).is_some()
         });
-    trial.within("quiet one seen after", seen, 30.0);
+    trial.within("the quiet container was seen after", seen, 30.0);
     let loud = Container::run("loud", &options, &format!("exec yes {}", "w".repeat(1000)));
     let pid = loud.inspect()["State"]["Pid"].as_u64().unwrap();
     thread::sleep(Duration::from_secs(10));
@@ -226,14 +227,18 @@ pub(crate) fn flood() -> Vec<Report> {
             .filter_map(|line| age(&line.snapshot, quiet.name()))
             .max()
     });
-    trial.check(rate > 0.0, format!("it wrote {rate:.0} MB/s"));
-    trial.within("newest line of the quiet one at most", oldest, 2.5);
+    trial.check(rate > 0.0, format!("the container wrote {rate:.0} MB/s"));
+    trial.within(
+        "maximum age of the quiet container's newest log line",
+        oldest,
+        2.5,
+    );
     trial.at_most("memory grew by", growth, 2.0, "MiB");
     let well = trial
         .client
         .newest(|line| docker_is_well(&line.snapshot))
         .unwrap_or_default();
-    trial.check(well, "sources are well");
+    trial.check(well, "source docker ok");
     drop(loud);
     vec![trial.end()]
 }

@@ -1,43 +1,43 @@
-//! One agent under one fault: what is expected, what was seen, and whether that is good enough.
+//! A trial: one agent under one fault, with the checks and their results.
 
 use std::fs;
 use std::time::Duration;
 
-use crate::client::{Account, Client};
+use crate::client::{Client, Totals};
 use crate::support::{Agent, Launch};
 
-/// How often the agent publishes under every fault.
+/// The interval at which the agent publishes during each trial.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// An agent with its client.
+/// An agent with its client, under a fault.
 pub(crate) struct Trial {
     pub(crate) agent: Agent,
     pub(crate) client: Client,
     report: Report,
-    /// What the agent took before the fault.
+    /// The agent's use of resources before the fault.
     pub(crate) before: Usage,
 }
 
-/// What an agent takes of its host.
+/// An agent's use of resources.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) rss_mib: f64,
     pub(crate) files: usize,
     pub(crate) threads: u64,
-    /// Seconds.
+    /// CPU time in seconds.
     pub(crate) cpu: f64,
 }
 
-/// What came of a fault.
+/// The result of a trial.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
     name: String,
-    account: Account,
+    totals: Totals,
     checks: Vec<(String, bool)>,
 }
 
-/// Every actor at [`INTERVAL`].
+/// A launcher with [`INTERVAL`] for all intervals.
 pub(crate) fn launch() -> Launch {
     Launch::new().vars(&[
         ("PUBLISH_INTERVAL", "1s"),
@@ -48,12 +48,12 @@ pub(crate) fn launch() -> Launch {
 }
 
 impl Trial {
-    /// Starts an agent and its client, and lets them run for a moment.
+    /// Starts an agent and its client, and waits for six snapshots.
     pub(crate) fn start(name: &str, launch: Launch) -> Self {
         Self::of(name, launch.start())
     }
 
-    /// Lets the client of an agent run for a moment.
+    /// Connects a client to a running agent, and waits for six snapshots.
     pub(crate) fn of(name: &str, agent: Agent) -> Self {
         let client = Client::of(&agent, INTERVAL);
         Self::with(name, agent, client)
@@ -65,7 +65,7 @@ impl Trial {
             before: Usage::of(agent.pid()),
             report: Report {
                 name: name.to_owned(),
-                account: Account::default(),
+                totals: Totals::default(),
                 checks: Vec::new(),
             },
             agent,
@@ -77,12 +77,12 @@ impl Trial {
         Usage::of(self.agent.pid())
     }
 
-    /// The most memory that it ever took beyond what it took before, in MiB.
+    /// The growth of the agent's peak memory since the trial began, in MiB.
     pub(crate) fn peak_growth(&self) -> f64 {
         self.agent.peak_rss() as f64 / MIB - self.before.rss_mib
     }
 
-    /// Takes note of what was seen.
+    /// Adds the result of a check to the report.
     pub(crate) fn check(&mut self, met: bool, seen: impl Into<String>) {
         self.report.checks.push((seen.into(), met));
     }
@@ -94,7 +94,7 @@ impl Trial {
         );
     }
 
-    /// That something came about within so many seconds.
+    /// Checks that something happened within `limit` seconds. `None` means that it did not happen.
     pub(crate) fn within(&mut self, what: &str, took: Option<Duration>, limit: f64) {
         match took {
             Some(took) => self.at_most(what, took.as_secs_f64(), limit, "s"),
@@ -102,16 +102,16 @@ impl Trial {
         }
     }
 
-    /// Ends it; every snapshot must have come in time.
+    /// Ends the trial. Every snapshot must have come on time.
     pub(crate) fn end(self) -> Report {
-        // The first is the newest of what was there already, at any time.
+        // The first snapshot can be older than the login, so its arrival does not count.
         self.end_since(1)
     }
 
-    /// As [`Trial::end`], but those before one do not count.
+    /// Does the same as [`Trial::end`], but the snapshots before number `first` do not count.
     pub(crate) fn end_since(mut self, first: usize) -> Report {
         self.client.wait_for(3);
-        let account = self.client.account(first);
+        let totals = self.client.totals(first);
         if let Some(invalid) = self.client.since(first, |lines| {
             lines.iter().find_map(|line| line.invalid.clone())
         }) {
@@ -122,9 +122,16 @@ impl Trial {
             );
         }
         let running = self.agent.is_running();
-        self.check(running, if running { "runs" } else { "ENDED" });
+        self.check(
+            running,
+            if running {
+                "the agent runs"
+            } else {
+                "THE AGENT ENDED"
+            },
+        );
         Report {
-            account,
+            totals,
             ..self.report
         }
     }
@@ -132,16 +139,17 @@ impl Trial {
 
 impl Usage {
     pub(crate) fn of(pid: u32) -> Self {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the agent runs");
+        let status =
+            fs::read_to_string(format!("/proc/{pid}/status")).expect("the agent has ended");
         let number = |field: &str| -> u64 {
             let line = status.lines().find_map(|line| line.strip_prefix(field));
             line.and_then(|line| line.split_whitespace().next()?.parse().ok())
-                .expect("a number")
+                .expect("expected a number")
         };
         Self {
             rss_mib: number("VmRSS:") as f64 / 1024.0,
             files: fs::read_dir(format!("/proc/{pid}/fd"))
-                .expect("the agent runs")
+                .expect("the agent has ended")
                 .count(),
             threads: number("Threads:"),
             cpu: crate::support::kernel::cpu_seconds(pid),
@@ -151,28 +159,28 @@ impl Usage {
 
 impl Report {
     pub(crate) fn passed(&self) -> bool {
-        let Account {
+        let Totals {
             lost,
             late,
             invalid,
             ..
-        } = self.account;
+        } = self.totals;
         (lost, late, invalid) == (0, 0, 0) && self.checks.iter().all(|(_, met)| *met)
     }
 }
 
-/// One table of all.
+/// Prints all reports as one table.
 pub(crate) fn print(reports: &[Report]) {
-    println!("\n| fault | snapshots | lost | late | invalid | latest, ms | seen | |");
+    println!("\n| fault | snapshots | lost | late | invalid | max lateness, ms | checks | |");
     println!("|---|---:|---:|---:|---:|---:|---|---|");
     for report in reports {
-        let Account {
+        let Totals {
             received,
             lost,
             late,
             latest,
             invalid,
-        } = report.account;
+        } = report.totals;
         let seen: Vec<String> = report
             .checks
             .iter()

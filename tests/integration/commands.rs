@@ -1,4 +1,4 @@
-//! The commands beside the daemon.
+//! Tests of the commands other than the daemon: `check`, `snapshot`, help and version.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use serial_test::parallel;
 
 use crate::support::{Agent, Authority, Finished, KEY, Launch, net, schema};
 
-/// What a fake agent answers to a client, given the line that the client sent.
+/// A function that answers a client as a fake agent. The arguments are the connection, the client's line and a snapshot.
 type Answer = fn(&mut TcpStream, &str, &str);
 
 fn run(arguments: &[&str]) -> Finished {
@@ -24,7 +24,7 @@ fn help_names_every_command() {
         assert_eq!(finished.code(), 0, "{finished:?}");
         let help = finished.stdout.join("\n");
         for command in ["run", "check", "snapshot", "--help", "--version"] {
-            assert!(help.contains(command), "no {command} in {help}");
+            assert!(help.contains(command), "the help has no {command}: {help}");
         }
     }
     let finished = run(&["check", "--help"]);
@@ -47,7 +47,7 @@ fn the_version_is_that_of_the_crate() {
 
 #[test]
 #[parallel]
-fn what_it_does_not_know_is_refused() {
+fn unknown_commands_and_options_are_refused() {
     let wrong: [&[&str]; 6] = [
         &["serve"],
         &["--verbose"],
@@ -66,7 +66,7 @@ fn what_it_does_not_know_is_refused() {
 
 #[test]
 #[parallel]
-fn run_is_what_it_does_without_a_command() {
+fn the_command_run_starts_the_daemon() {
     let agent = Launch::new().args(["run"]).start();
     agent.login().snapshot();
 }
@@ -74,12 +74,12 @@ fn run_is_what_it_does_without_a_command() {
 #[test]
 #[parallel]
 fn snapshot_prints_one_line() {
-    // It opens no socket, so it needs no key, and what is wrong with the socket does not matter.
+    // The command opens no socket, so it needs neither a key nor valid settings of the socket.
     let launch = Launch::new().without("API_KEY").without("SOCKET_PORT");
     let finished = launch.args(["snapshot"]).run();
     assert_eq!(finished.code(), 0, "{finished:?}");
     let [line] = finished.stdout.as_slice() else {
-        panic!("not one line: {finished:?}");
+        panic!("not exactly one line: {finished:?}");
     };
     let snapshot = schema::snapshot(line);
     assert_eq!(snapshot["status"], "ok");
@@ -91,7 +91,7 @@ fn snapshot_prints_one_line() {
 
 #[test]
 #[parallel]
-fn snapshot_pretty_is_for_people() {
+fn snapshot_pretty_prints_an_indented_object() {
     let finished = run(&["snapshot", "--pretty"]);
     assert_eq!(finished.code(), 0, "{finished:?}");
     assert!(finished.stdout.len() > 30, "{finished:?}");
@@ -100,7 +100,7 @@ fn snapshot_pretty_is_for_people() {
 
 #[test]
 #[parallel]
-fn snapshot_without_an_engine_says_so() {
+fn snapshot_without_an_engine_has_a_failing_source() {
     let launch = Launch::new()
         .var("DOCKER_ENABLED", "true")
         .var("DOCKER_HOST", "unix:///nonexistent/docker.sock");
@@ -114,7 +114,7 @@ fn snapshot_without_an_engine_says_so() {
 
 #[test]
 #[parallel]
-fn snapshot_refuses_what_it_would_have_to_ignore() {
+fn snapshot_refuses_an_invalid_setting() {
     let finished = Launch::new()
         .var("TOP_PROCESSES", "all")
         .args(["snapshot"])
@@ -126,7 +126,7 @@ fn snapshot_refuses_what_it_would_have_to_ignore() {
     );
 }
 
-/// The one line of `check` about this component, and its verdict.
+/// The verdict of `check` on this component, and the text after the verdict.
 fn verdict<'a>(finished: &'a Finished, component: &str) -> (&'a str, &'a str) {
     let about = |line: &&String| {
         let (_, text) = line.split_once(char::is_whitespace).unwrap_or_default();
@@ -134,12 +134,12 @@ fn verdict<'a>(finished: &'a Finished, component: &str) -> (&'a str, &'a str) {
     };
     let lines: Vec<&String> = finished.stdout.iter().filter(about).collect();
     let [line] = lines.as_slice() else {
-        panic!("not one line for {component}: {finished:#?}");
+        panic!("not exactly one line for {component}: {finished:#?}");
     };
     line.split_once(char::is_whitespace).unwrap()
 }
 
-/// Every line of `check` is a verdict.
+/// Asserts that every line of `check` starts with a verdict.
 fn assert_verdicts(finished: &Finished) {
     for line in &finished.stdout {
         let verdict = line.split_whitespace().next();
@@ -150,14 +150,14 @@ fn assert_verdicts(finished: &Finished) {
 
 #[test]
 #[parallel]
-fn check_tries_every_component() {
+fn check_tests_every_component() {
     let finished = run(&["check"]);
     assert_eq!(finished.code(), 0, "{finished:?}");
     assert_verdicts(&finished);
     assert_eq!(verdict(&finished, "configuration").0, "PASS");
     let (passed, text) = verdict(&finished, "system metrics");
     assert_eq!(passed, "PASS");
-    // It says what it saw and how long it took.
+    // The text contains the memory and the duration.
     assert!(text.contains("MiB") && text.contains("ms"), "{text}");
     for component in ["Docker", "container stats", "container logs", "TLS files"] {
         assert_eq!(verdict(&finished, component).0, "SKIP");
@@ -166,7 +166,7 @@ fn check_tries_every_component() {
 
 #[test]
 #[parallel]
-fn check_looks_at_the_files_of_tls() {
+fn check_reads_the_tls_files() {
     let authority = Authority::new();
     let (agent, other) = (authority.issue("agent"), authority.issue("other"));
     let finished = agent.launch().args(["check"]).run();
@@ -181,13 +181,13 @@ fn check_looks_at_the_files_of_tls() {
         failed == "FAIL" && text.contains("does not match"),
         "{text}"
     );
-    // What can be tried all the same is tried.
+    // `check` still tests the other components.
     assert_eq!(verdict(&finished, "system metrics").0, "PASS");
 }
 
 #[test]
 #[parallel]
-fn check_tells_every_fault_of_the_configuration() {
+fn check_lists_every_error_of_the_configuration() {
     let launch = Launch::new()
         .var("SOCKET_PORT", "http")
         .var("AUTH_TIMEOUT", "5");
@@ -205,7 +205,7 @@ fn check_tells_every_fault_of_the_configuration() {
 
 #[test]
 #[parallel]
-fn check_says_that_there_is_no_engine() {
+fn check_fails_without_an_engine() {
     let launch = Launch::new()
         .var("DOCKER_ENABLED", "true")
         .var("DOCKER_HOST", "unix:///nonexistent/docker.sock");
@@ -241,7 +241,7 @@ fn assert_passes(finished: &Finished) {
     );
 }
 
-/// It fails with one of these words in its reason.
+/// Asserts that `check` fails and that the printed reason contains one of these words.
 fn assert_fails(finished: &Finished, words: &[&str]) {
     assert_eq!(finished.code(), 1, "{finished:#?}");
     assert_verdicts(finished);
@@ -251,8 +251,8 @@ fn assert_fails(finished: &Finished, words: &[&str]) {
         .filter(|line| line.starts_with("FAIL"));
     let failed: Vec<String> = failed.map(|line| line.to_lowercase()).collect();
     assert!(!failed.is_empty(), "{finished:#?}");
-    let told = words.iter().any(|word| failed.concat().contains(word));
-    assert!(told, "none of {words:?}: {finished:#?}");
+    let found = words.iter().any(|word| failed.concat().contains(word));
+    assert!(found, "none of {words:?}: {finished:#?}");
 }
 
 #[test]
@@ -260,13 +260,13 @@ fn assert_fails(finished: &Finished, words: &[&str]) {
 fn check_socket_passes_on_a_healthy_agent() {
     let agent = Agent::start(&[("PUBLISH_INTERVAL", "200ms")]);
     assert_passes(&check_socket(Launch::new(), agent.address()));
-    // Without an address it is the one that the configuration names.
+    // Without an address, `check socket` uses the configured address.
     let port = agent.port().to_string();
     let launch = Launch::new()
         .var("SOCKET_PORT", port)
         .var("PUBLISH_INTERVAL", "200ms");
     assert_passes(&launch.args(["check", "socket"]).run());
-    // The agent saw a wrong key and a right one.
+    // `check socket` sends a wrong key and then the right key.
     agent.event("client refused");
     agent.event("client connected");
 }
@@ -285,7 +285,7 @@ fn check_socket_passes_over_tls() {
     let identity = authority.issue("agent");
     let agent = identity.launch().var("PUBLISH_INTERVAL", "200ms").start();
     assert_passes(&check_socket(identity.launch(), agent.address()));
-    // One of the two speaks TLS and the other does not.
+    // In the first case only the agent uses TLS, and in the second case only `check socket`.
     assert_fails(
         &check_socket(Launch::new(), agent.address()),
         &["closed", "tls", "answer"],
@@ -296,14 +296,14 @@ fn check_socket_passes_over_tls() {
 
 #[test]
 #[parallel]
-fn check_socket_fails_where_nobody_listens() {
+fn check_socket_fails_if_no_socket_listens() {
     let nobody = SocketAddr::from(([127, 0, 0, 1], net::free_port()));
     assert_fails(&check_socket(Launch::new(), nobody), &["refused"]);
 }
 
 #[test]
 #[parallel]
-fn check_socket_fails_with_another_key() {
+fn check_socket_fails_with_a_wrong_key() {
     let agent = Agent::start(&[("PUBLISH_INTERVAL", "200ms")]);
     let launch = Launch::new().var("API_KEY", "Jf5Ys1Hd8Gk3Lc6Pw0Xe");
     assert_fails(
@@ -314,7 +314,7 @@ fn check_socket_fails_with_another_key() {
 
 #[test]
 #[parallel]
-fn check_socket_fails_where_it_is_not_welcome() {
+fn check_socket_fails_if_the_whitelist_refuses_it() {
     let agent = Agent::start(&[("WHITELISTED_CLIENTS", "203.0.113.7")]);
     assert_fails(
         &check_socket(Launch::new(), agent.address()),
@@ -324,7 +324,7 @@ fn check_socket_fails_where_it_is_not_welcome() {
 
 #[test]
 #[parallel]
-fn check_socket_fails_on_a_snapshot_that_is_late() {
+fn check_socket_fails_if_the_second_snapshot_is_late() {
     let agent = Agent::start(&[("PUBLISH_INTERVAL", "1h")]);
     let launch = Launch::new().var("PUBLISH_INTERVAL", "200ms");
     assert_fails(
@@ -333,7 +333,7 @@ fn check_socket_fails_on_a_snapshot_that_is_late() {
     );
 }
 
-/// A server that is not the agent; it serves until the test process ends.
+/// Starts a server that is not an agent. The server runs until the test process ends.
 fn fake(answer: Answer) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -342,7 +342,7 @@ fn fake(answer: Answer) -> SocketAddr {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut line = String::new();
-            // A client that leaves is no concern of a fake.
+            // The fake ignores a client that disconnects.
             let _ = BufReader::new(stream.try_clone().unwrap()).read_line(&mut line);
             answer(&mut stream, &line, &snapshot);
         }
@@ -351,11 +351,11 @@ fn fake(answer: Answer) -> SocketAddr {
 }
 
 fn send(stream: &mut TcpStream, text: &str) {
-    // A client that left is no concern of a fake.
+    // The fake ignores a client that has disconnected.
     let _ = stream.write_all(text.as_bytes());
 }
 
-/// Refuses other keys as an agent does.
+/// Refuses a wrong key as an agent does. Returns whether the key was refused.
 fn refuses(stream: &mut TcpStream, line: &str) -> bool {
     let refused = line.trim_end() != KEY;
     if refused {
@@ -366,7 +366,7 @@ fn refuses(stream: &mut TcpStream, line: &str) -> bool {
 
 #[test]
 #[parallel]
-fn check_socket_fails_on_a_server_that_is_no_agent() {
+fn check_socket_fails_if_the_server_is_not_an_agent() {
     let garbage: Answer = |stream, line, _| {
         if !refuses(stream, line) {
             send(stream, "220 mail.example.com ESMTP\r\n");
@@ -389,7 +389,7 @@ fn check_socket_fails_on_a_server_that_is_no_agent() {
 
 #[test]
 #[parallel]
-fn check_socket_fails_on_a_single_snapshot() {
+fn check_socket_fails_if_the_stream_ends_after_one_snapshot() {
     let single: Answer = |stream, line, snapshot| {
         if !refuses(stream, line) {
             send(stream, &format!("{snapshot}\n"));
@@ -412,7 +412,7 @@ fn check_socket_fails_on_a_single_snapshot() {
 
 #[test]
 #[parallel]
-fn check_socket_fails_where_any_key_is_accepted() {
+fn check_socket_fails_if_the_agent_accepts_any_key() {
     let open: Answer = |stream, _, snapshot| {
         send(stream, &format!("{snapshot}\n{snapshot}\n"));
     };
@@ -421,8 +421,8 @@ fn check_socket_fails_where_any_key_is_accepted() {
 
 #[test]
 #[parallel]
-fn check_socket_fails_on_silence() {
-    // It accepts, by way of the kernel, and never answers.
+fn check_socket_fails_if_the_server_is_silent() {
+    // The kernel accepts the connection, but no program answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
     assert_fails(

@@ -1,4 +1,4 @@
-//! Configuration: every variable's good and bad values, all faults at once, and keys that are never shown.
+//! Tests of the configuration: valid and invalid values of every variable, complete error lists, and no key in any output.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,10 +9,10 @@ use serial_test::parallel;
 
 use crate::support::{Finished, KEY, Launch};
 
-/// Exit status of a configuration that cannot be used (`EX_CONFIG`).
-const UNUSABLE: i32 = 78;
+/// Exit status for an invalid configuration (`EX_CONFIG` of sysexits.h).
+const EX_CONFIG: i32 = 78;
 
-/// Values with which the daemon starts.
+/// Valid values. The daemon starts with each of these values.
 pub(crate) const GOOD: &[(&str, &[&str])] = &[
     (
         "API_KEY",
@@ -61,10 +61,10 @@ pub(crate) const GOOD: &[(&str, &[&str])] = &[
     ("NATS_BUFFER", &["64KiB", "1 GiB"]),
 ];
 
-/// Durations that no variable takes.
-const NO_DURATIONS: [&str; 6] = ["5", "1.5", "fast", "-5s", "5 parsecs", "0s"];
+/// Durations that are invalid for every variable.
+const INVALID_DURATIONS: [&str; 6] = ["5", "1.5", "fast", "-5s", "5 parsecs", "0s"];
 
-/// Values that stop the start.
+/// Invalid values. The daemon refuses to start with any of these values.
 const BAD: &[(&str, &[&str])] = &[
     (
         "API_KEY",
@@ -128,7 +128,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("NATS_BUFFER", &["63KiB", "2GiB", "16", "16MB", "much"]),
 ];
 
-/// A launch in which only this variable is wrong.
+/// Returns a launcher with this value. All other settings are valid.
 fn launch(variable: &str, value: &str) -> Launch {
     match variable {
         "API_KEY_FILE" => Launch::new().without("API_KEY").var(variable, value),
@@ -139,9 +139,9 @@ fn launch(variable: &str, value: &str) -> Launch {
     }
 }
 
-/// The start was refused; one line for each of these variables, in any order, saying what is accepted.
+/// Asserts that the daemon did not start and printed one line for each of these variables, with the accepted values.
 fn assert_refused(finished: &Finished, variables: &[&str]) {
-    assert_eq!(finished.code(), UNUSABLE, "{variables:?}: {finished:?}");
+    assert_eq!(finished.code(), EX_CONFIG, "{variables:?}: {finished:?}");
     assert!(finished.stdout.is_empty(), "{finished:?}");
     let lines = &finished.stderr;
     assert_eq!(lines.len(), variables.len(), "{variables:?}: {finished:?}");
@@ -155,7 +155,7 @@ fn assert_refused(finished: &Finished, variables: &[&str]) {
 
 #[test]
 #[parallel]
-fn good_values_start_the_daemon() {
+fn the_daemon_starts_with_valid_values() {
     for (variable, values) in GOOD {
         for value in *values {
             launch(variable, value).start();
@@ -165,11 +165,11 @@ fn good_values_start_the_daemon() {
 
 #[test]
 #[parallel]
-fn bad_values_stop_the_start_with_a_line_that_names_the_variable() {
+fn the_daemon_refuses_invalid_values_and_names_the_variable() {
     let durations =
         |variable: &str| variable.ends_with("_INTERVAL") || variable.ends_with("_TIMEOUT");
     for (variable, values) in BAD {
-        let more = NO_DURATIONS.iter().filter(|_| durations(variable));
+        let more = INVALID_DURATIONS.iter().filter(|_| durations(variable));
         for value in values.iter().chain(more) {
             let finished = launch(variable, value).run();
             let shown = finished.stderr.concat().contains(&format!("{variable}:"));
@@ -183,7 +183,7 @@ fn bad_values_stop_the_start_with_a_line_that_names_the_variable() {
 #[parallel]
 fn every_variable_is_in_both_tables() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config/agent.env");
-    let example = fs::read_to_string(example).expect("config/agent.env");
+    let example = fs::read_to_string(example).expect("cannot read config/agent.env");
     let assignments = example.lines().filter_map(|line| line.split_once('='));
     let names = assignments.map(|(name, _)| name.trim_start_matches(['#', ' ']));
     let names: Vec<&str> = names
@@ -192,7 +192,7 @@ fn every_variable_is_in_both_tables() {
     for (name, _) in BAD {
         assert!(names.contains(name), "{name} is not in config/agent.env");
     }
-    // These have tests of their own.
+    // Other tests cover these variables.
     let elsewhere = [
         "TLS_CERT_FILE",
         "TLS_KEY_FILE",
@@ -211,7 +211,7 @@ fn every_variable_is_in_both_tables() {
         let tried = BAD.iter().any(|(tried, _)| *tried == name);
         assert!(
             tried || elsewhere.contains(&name),
-            "{name} is not tried here"
+            "no test sets {name} to an invalid value"
         );
     }
 }
@@ -220,7 +220,7 @@ fn every_variable_is_in_both_tables() {
 #[parallel]
 fn an_empty_value_counts_as_unset() {
     let all = BAD.iter().map(|(variable, _)| *variable);
-    // These are what the test itself stands on.
+    // The test itself needs these variables.
     let given = ["API_KEY", "SOCKET_PORT", "SOCKET_ADDRESS", "DOCKER_ENABLED"];
     let launch = all.filter(|variable| !given.contains(variable));
     let launch = launch.fold(Launch::new(), |launch, variable| launch.var(variable, ""));
@@ -230,7 +230,7 @@ fn an_empty_value_counts_as_unset() {
 
 #[test]
 #[parallel]
-fn without_a_key_there_is_no_start() {
+fn without_a_key_the_daemon_does_not_start() {
     let finished = Launch::new().without("API_KEY").run();
     assert_refused(&finished, &["API_KEY"]);
     assert!(finished.stderr[0].contains("not set"), "{finished:?}");
@@ -238,7 +238,7 @@ fn without_a_key_there_is_no_start() {
 
 #[test]
 #[parallel]
-fn all_faults_are_told_at_once() {
+fn all_errors_are_printed_together() {
     let finished = Launch::new()
         .var("SOCKET_PORT", "70000")
         .var("PUBLISH_INTERVAL", "5")
@@ -248,7 +248,7 @@ fn all_faults_are_told_at_once() {
         &finished,
         &["SOCKET_PORT", "PUBLISH_INTERVAL", "WHITELISTED_CLIENTS"],
     );
-    // One fault in every variable that can have one without another.
+    // An invalid value in every variable except `API_KEY_FILE`, which cannot be set together with `API_KEY`.
     let wrong = BAD
         .iter()
         .filter(|(variable, _)| *variable != "API_KEY_FILE");
@@ -268,7 +268,7 @@ fn tls_needs_both_of_its_files() {
 
 #[test]
 #[parallel]
-fn the_key_may_come_from_a_file() {
+fn the_key_can_be_in_a_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {
         let path = directory.path().join(name);
@@ -301,14 +301,14 @@ fn the_key_may_come_from_a_file() {
 
 #[test]
 #[parallel]
-fn a_key_and_a_file_are_one_too_many() {
+fn a_key_and_a_key_file_together_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("key");
     fs::write(&path, KEY).unwrap();
     let finished = Launch::new().var("API_KEY_FILE", path).run();
-    assert_eq!(finished.code(), UNUSABLE);
+    assert_eq!(finished.code(), EX_CONFIG);
     let [line] = finished.stderr.as_slice() else {
-        panic!("not one line: {finished:?}");
+        panic!("not exactly one line: {finished:?}");
     };
     assert!(
         line.contains("API_KEY") && line.contains("API_KEY_FILE"),
@@ -318,12 +318,12 @@ fn a_key_and_a_file_are_one_too_many() {
 
 #[test]
 #[parallel]
-fn what_is_not_text_matters_only_where_it_is_read() {
+fn a_value_that_is_not_utf_8_is_an_error_only_in_the_agents_variables() {
     let odd = OsStr::from_bytes(b"\xff\xfe");
     let agent = Launch::new().var("ELSEWHERE", odd).start();
     agent.login().snapshot();
     let finished = Launch::new().var("TOP_PROCESSES", odd).run();
-    assert_eq!(finished.code(), UNUSABLE);
+    assert_eq!(finished.code(), EX_CONFIG);
     assert!(
         finished.stderr.concat().contains("TOP_PROCESSES:"),
         "{finished:?}"
@@ -332,48 +332,42 @@ fn what_is_not_text_matters_only_where_it_is_read() {
 
 #[test]
 #[parallel]
-fn no_value_is_told_since_it_may_be_a_secret_in_the_wrong_place() {
-    let misplaced = "Hx4Tq8Zw1Vn6";
-    // A path is told, or nobody could find the file.
+fn invalid_values_are_not_printed_because_they_can_be_secrets() {
+    let secret = "Hx4Tq8Zw1Vn6";
+    // Error messages contain paths, because the administrator has to find the file.
     let any_word = ["CONTAINER_LABELS", "LOG_REDACT"];
-    let told_or_good = [&["API_KEY", "API_KEY_FILE"], &any_word[..]].concat();
+    let printed_or_valid = [&["API_KEY", "API_KEY_FILE"], &any_word[..]].concat();
     let variables = BAD.iter().map(|(variable, _)| variable);
-    for variable in variables.filter(|variable| !told_or_good.contains(variable)) {
-        let finished = Launch::new()
-            .var(variable, misplaced)
-            .secret(misplaced)
-            .run();
+    for variable in variables.filter(|variable| !printed_or_valid.contains(variable)) {
+        let finished = Launch::new().var(variable, secret).secret(secret).run();
         assert_refused(&finished, &[variable]);
     }
-    // Any word may be a label's name, or an expression: it is not refused, and not told either.
+    // Any word is a valid label name or regular expression. The agent accepts the value and does not print it.
     for variable in any_word {
-        Launch::new()
-            .var(variable, misplaced)
-            .secret(misplaced)
-            .start();
+        Launch::new().var(variable, secret).secret(secret).start();
     }
-    // Nor is one that is wrong, though why it is.
+    // An invalid expression is not printed either. The message contains only the reason.
     let finished = Launch::new()
-        .var("LOG_REDACT", format!("({misplaced}"))
-        .secret(misplaced)
+        .var("LOG_REDACT", format!("({secret}"))
+        .secret(secret)
         .run();
     assert_refused(&finished, &["LOG_REDACT"]);
 }
 
 #[test]
 #[parallel]
-fn a_port_in_use_is_told_in_one_line() {
+fn a_port_in_use_is_reported_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let finished = Launch::new().var("SOCKET_PORT", &port).run();
     assert_ne!(finished.code(), 0);
-    let told: Vec<&String> = finished
+    let lines: Vec<&String> = finished
         .stderr
         .iter()
         .filter(|line| line.contains(&port))
         .collect();
-    let [line] = told.as_slice() else {
-        panic!("not one line: {finished:?}");
+    let [line] = lines.as_slice() else {
+        panic!("not exactly one line: {finished:?}");
     };
     assert!(line.to_lowercase().contains("in use"), "{line}");
     assert!(
@@ -384,12 +378,12 @@ fn a_port_in_use_is_told_in_one_line() {
 
 #[test]
 #[parallel]
-fn an_address_of_another_host_is_told_in_one_line() {
+fn an_address_of_another_host_is_reported_in_one_line() {
     let finished = Launch::new().var("SOCKET_ADDRESS", "203.0.113.7").run();
     assert_ne!(finished.code(), 0);
-    let told = finished
+    let lines = finished
         .stderr
         .iter()
         .filter(|line| line.contains("203.0.113.7"));
-    assert_eq!(told.count(), 1, "{finished:?}");
+    assert_eq!(lines.count(), 1, "{finished:?}");
 }

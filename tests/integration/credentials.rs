@@ -1,4 +1,4 @@
-//! Keys and certificates: several, renewed while the agent runs, and kept from others on the host.
+//! Tests of keys and certificates: several keys, reloads while the agent runs, and protection from other users of the host.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -8,12 +8,12 @@ use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 use serial_test::parallel;
 
-use crate::support::{Agent, Authority, Client, Identity, KEY, Launch, OpenSsl, PATIENCE, wait};
+use crate::support::{Agent, Authority, Client, DEADLINE, Identity, KEY, Launch, OpenSsl, wait};
 
 const PHONE: &str = "phone-4f1c09be77d2a6";
 const WALL: &str = "wall-90aa3be1f5c8d7";
 
-/// An agent with its keys in a file.
+/// An agent that reads its keys from this file.
 fn with_keys(file: &Path) -> Launch {
     let launch = Launch::new().without("API_KEY").var("API_KEY_FILE", file);
     launch
@@ -33,7 +33,7 @@ fn is_refused(agent: &Agent, key: &str) -> bool {
     login(agent, key).line().as_deref() == Some("Unauthorized")
 }
 
-/// In place of what is there, at once.
+/// Replaces a file in one step.
 fn replace(path: &Path, content: &str) {
     let new = path.with_extension("new");
     fs::write(&new, content).unwrap();
@@ -43,7 +43,7 @@ fn replace(path: &Path, content: &str) {
 
 #[test]
 #[parallel]
-fn each_of_several_keys_lets_in_and_the_log_names_it() {
+fn each_key_in_the_file_is_accepted_and_the_log_shows_its_name() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("keys");
     replace(&file, &format!("phone:{PHONE}\n\n{WALL}\r\n"));
@@ -61,7 +61,7 @@ fn each_of_several_keys_lets_in_and_the_log_names_it() {
 
 #[test]
 #[parallel]
-fn keys_are_renewed_when_their_file_changes_and_nobody_is_cut_off() {
+fn keys_are_reloaded_when_their_file_changes_and_sessions_continue() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("keys");
     replace(&file, &format!("phone:{PHONE}\n"));
@@ -71,24 +71,25 @@ fn keys_are_renewed_when_their_file_changes_and_nobody_is_cut_off() {
     assert!(is_refused(&agent, WALL));
 
     replace(&file, &format!("wall:{WALL}\n"));
-    let renewed = agent.event("credentials read anew");
+    let renewed = agent.event("credentials reloaded");
     assert!(renewed.text("keys").contains("wall"), "{renewed:?}");
     login(&agent, WALL).snapshot();
     assert!(is_refused(&agent, PHONE));
 
-    // What cannot be used changes nothing, and is told.
+    // An invalid file changes nothing and causes a warning.
     replace(&file, "short\n");
-    let kept = agent.event("credentials not read anew: the ones before stay");
+    let kept = agent.event("credentials not reloaded: the previous credentials stay in use");
     assert_eq!(kept.text("variable"), "API_KEY_FILE");
     assert!(
-        kept.text("problem").starts_with("line 1 too short"),
+        kept.text("problem").starts_with("line 1: too short"),
         "{kept:?}"
     );
     login(&agent, WALL).snapshot();
     fs::remove_file(&file).unwrap();
-    agent.event_where("credentials not read anew: the ones before stay", |event| {
-        event.text("problem").starts_with("cannot be read")
-    });
+    agent.event_where(
+        "credentials not reloaded: the previous credentials stay in use",
+        |event| event.text("problem").starts_with("the file cannot be read"),
+    );
     login(&agent, WALL).snapshot();
     for _ in 0..3 {
         session.snapshot();
@@ -97,33 +98,33 @@ fn keys_are_renewed_when_their_file_changes_and_nobody_is_cut_off() {
 
 #[test]
 #[parallel]
-fn a_hangup_renews_at_once() {
+fn sighup_reloads_the_credentials_immediately() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("keys");
     replace(&file, &format!("{PHONE}\n"));
     let agent = with_keys(&file).start();
     agent.signal(Signal::SIGHUP);
-    agent.event("credentials read anew");
+    agent.event("credentials reloaded");
     login(&agent, PHONE).snapshot();
-    // With nothing to renew it is no harm.
+    // If no credentials are in files, the signal changes nothing.
     let agent = Launch::new().start();
     agent.signal(Signal::SIGHUP);
-    agent.event("no credentials to read anew: none are in files");
+    agent.event("no credentials to reload: none are in files");
     agent.login().snapshot();
 }
 
-/// The common name of the certificate that the agent shows.
+/// OpenSSL's line about the agent's certificate, which contains its common name.
 fn shown(agent: &Agent) -> String {
     let mut client = OpenSsl::connect(agent.address(), &[] as &[&str]);
     client.send(format!("{KEY}\n"));
     client.snapshot();
-    // Spaces are as the version of OpenSSL likes them.
+    // The number of spaces depends on the version of OpenSSL.
     client.says("Peer certificate:").replace(' ', "")
 }
 
 #[test]
 #[parallel]
-fn certificates_are_renewed_when_both_files_are_there() {
+fn certificates_are_reloaded_when_certificate_and_key_match() {
     let authority = Authority::new();
     let (old, new) = (authority.issue("old"), authority.issue("new"));
     let agent = old.launch().var("PUBLISH_INTERVAL", "200ms").start();
@@ -136,18 +137,18 @@ fn certificates_are_renewed_when_both_files_are_there() {
         &old.certificate,
         &fs::read_to_string(&new.certificate).unwrap(),
     );
-    let kept = agent.event("credentials not read anew: the ones before stay");
+    let kept = agent.event("credentials not reloaded: the previous credentials stay in use");
     assert!(kept.text("problem").contains("does not match"), "{kept:?}");
     assert!(shown(&agent).contains("CN=old"));
     replace(&old.key, &fs::read_to_string(&new.key).unwrap());
-    agent.event("credentials read anew");
+    agent.event("credentials reloaded");
     assert!(shown(&agent).contains("CN=new"));
     session.snapshot();
 }
 
 #[test]
 #[parallel]
-fn who_must_show_a_certificate_shows_one_of_the_right_issuer() {
+fn a_client_needs_a_certificate_of_the_configured_issuer() {
     let (authority, clients, others) = (Authority::new(), Authority::new(), Authority::new());
     let server = authority.issue("agent");
     let agent = server
@@ -174,7 +175,7 @@ fn who_must_show_a_certificate_shows_one_of_the_right_issuer() {
             assert!(received.is_empty(), "{received:?}");
         }
     }
-    wait::until("the refusals", PATIENCE, || {
+    wait::until("the refusals", DEADLINE, || {
         (agent.events("client refused").len() >= 4).then_some(())
     });
     let refused = agent.events("client refused");
@@ -184,7 +185,7 @@ fn who_must_show_a_certificate_shows_one_of_the_right_issuer() {
             .all(|event| event.text("reason").contains("TLS"))
     );
 
-    // The agent's own test shows one as well.
+    // `check socket` needs a certificate too.
     let check = |options: &[&str]| {
         let address = agent.address().to_string();
         let launch = server
@@ -210,7 +211,7 @@ fn who_must_show_a_certificate_shows_one_of_the_right_issuer() {
 
 #[test]
 #[parallel]
-fn a_client_authority_without_tls_is_a_mistake() {
+fn a_client_ca_file_without_tls_is_refused() {
     let authority = Authority::new();
     let launch = Launch::new().var("TLS_CLIENT_CA_FILE", &authority.certificate);
     let finished = launch.run();
@@ -230,40 +231,40 @@ fn a_client_authority_without_tls_is_a_mistake() {
 
 #[test]
 #[parallel]
-fn what_others_may_read_or_hear_is_told_at_the_start() {
+fn the_start_warns_of_readable_key_files_and_unencrypted_connections() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("keys");
     replace(&file, &format!("{PHONE}\n"));
-    let told = |agent: &Agent, text: &str| {
+    let printed = |agent: &Agent, text: &str| {
         agent.event("listening");
         agent.login();
         let log = agent.log().all();
         log.iter()
             .any(|line| line.contains(text) && line.contains("WARN"))
     };
-    assert!(!told(&with_keys(&file).start(), "chmod"));
+    assert!(!printed(&with_keys(&file).start(), "chmod"));
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
-    assert!(told(&with_keys(&file).start(), "chmod o-r"));
+    assert!(printed(&with_keys(&file).start(), "chmod o-r"));
 
-    let clear = "cross the network in the clear";
-    assert!(!told(&Launch::new().start(), clear));
-    assert!(told(
+    let clear = "cross the network unencrypted";
+    assert!(!printed(&Launch::new().start(), clear));
+    assert!(printed(
         &Launch::new().var("SOCKET_ADDRESS", "0.0.0.0").start(),
         clear
     ));
-    assert!(told(
+    assert!(printed(
         &Launch::new().without("SOCKET_ADDRESS").start(),
         clear
     ));
     let authority = Authority::new();
     let launch = authority.issue("agent").launch();
-    assert!(!told(
+    assert!(!printed(
         &launch.var("SOCKET_ADDRESS", "0.0.0.0").start(),
         clear
     ));
 }
 
-/// How often a text stands in a process's memory, as far as the process may write to it; none where it may not be read.
+/// Counts how often a text is in the writable memory of a process. `None` if this test may not read that memory.
 fn in_memory(pid: u32, text: &str) -> Option<usize> {
     let memory = fs::File::open(format!("/proc/{pid}/mem")).ok()?;
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
@@ -284,7 +285,7 @@ fn in_memory(pid: u32, text: &str) -> Option<usize> {
 
 #[test]
 #[parallel]
-fn a_key_is_in_memory_once_and_a_wrong_one_not_at_all() {
+fn a_key_is_in_memory_once_and_a_wrong_key_is_not() {
     const WRONG: &str = "Xq3-this-is-what-a-guesser-sends-8Zr";
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("keys");
@@ -292,7 +293,7 @@ fn a_key_is_in_memory_once_and_a_wrong_one_not_at_all() {
     for agent in [Launch::new().start(), with_keys(&file).start()] {
         let mut session = agent.login();
         session.snapshot();
-        // As one piece, and as many.
+        // Send the wrong key in one piece and byte by byte.
         assert!(is_refused(&agent, WRONG));
         let mut slow = agent.connect();
         for byte in format!("{WRONG}{}\n", "x".repeat(1000)).as_bytes() {
@@ -305,17 +306,18 @@ fn a_key_is_in_memory_once_and_a_wrong_one_not_at_all() {
         }
         assert_eq!(in_memory(agent.pid(), KEY), Some(1));
         assert_eq!(in_memory(agent.pid(), WRONG), Some(0));
-        // Nor is it twice after a renewal, or there at all when it is replaced.
+        // After a reload of the same file, the key is still in memory once. After the file has another key, the previous key is
+        // not in memory.
         agent.signal(Signal::SIGHUP);
         if agent.events("agent started")[0]
             .0
             .get("api_key_file")
             .is_some_and(|file| !file.is_null())
         {
-            agent.event("credentials read anew");
+            agent.event("credentials reloaded");
             assert_eq!(in_memory(agent.pid(), KEY), Some(1));
             replace(&file, &format!("{WALL}\n"));
-            agent.event_where("credentials read anew", |_| {
+            agent.event_where("credentials reloaded", |_| {
                 in_memory(agent.pid(), WALL) == Some(1)
             });
             assert_eq!(in_memory(agent.pid(), KEY), Some(0));
@@ -328,7 +330,7 @@ fn a_key_is_in_memory_once_and_a_wrong_one_not_at_all() {
 
 #[test]
 #[parallel]
-fn the_memory_is_nobodys_to_read_nor_to_dump() {
+fn other_processes_cannot_read_or_dump_the_memory() {
     let agent = Launch::new().start();
     let limits = fs::read_to_string(format!("/proc/{}/limits", agent.pid())).unwrap();
     let core = limits
@@ -340,8 +342,8 @@ fn the_memory_is_nobodys_to_read_nor_to_dump() {
         assert_eq!(in_memory(agent.pid(), KEY), None);
         return;
     }
-    // As a user of its own: another process of that user may not read it.
-    let launch = Launch::new().by([
+    // The agent runs as another user. Other processes of the same user cannot read its memory.
+    let launch = Launch::new().launched_by([
         "setpriv",
         "--reuid=65534",
         "--regid=65534",
@@ -362,7 +364,7 @@ fn the_memory_is_nobodys_to_read_nor_to_dump() {
             ])
             .output()
             .unwrap();
-        let told = String::from_utf8_lossy(&read.stderr);
-        assert!(told.contains("Permission denied"), "{path}: {told}");
+        let printed = String::from_utf8_lossy(&read.stderr);
+        assert!(printed.contains("Permission denied"), "{path}: {printed}");
     }
 }

@@ -1,5 +1,5 @@
-//! `docs/snapshot.md` is made from the model's own documentation, and the schema has the model's fields: neither can
-//! fall behind. `UPDATE_DOCS=1 cargo test docs` writes the page anew.
+//! Generates `docs/snapshot.md` from the documentation comments in `src/model`, and compares the model with the schema.
+//! A test fails if the page or the schema does not match the model. `make docs` writes the page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -16,14 +16,14 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/snapshot.md");
 const HEAD: &str = "\
 # The snapshot
 
-Each line that the agent sends is one JSON object, a snapshot: everything that is known of the host and its containers at
-one moment. Later versions add fields; none is taken away, nor changes its type or unit. A figure that the host does not
-offer is absent, never zero. `config/snapshot.schema.json` says the same as a JSON Schema.
+Each line that the agent sends is one JSON object, a snapshot. It describes the host and its containers at one moment.
+Later versions can add fields. They do not remove a field, and they do not change its type or unit. If the host does not
+offer a figure, the field is absent. It is never zero instead. `config/snapshot.schema.json` is the JSON Schema of a snapshot.
 
-This page is made from the documentation of `src/model`, by `make docs`.
+`make docs` generates this page from the documentation comments in `src/model`.
 ";
 
-/// The model: what is documented of its types.
+/// The types of the model with their documentation.
 #[derive(Default)]
 struct Model {
     structs: BTreeMap<String, Struct>,
@@ -39,11 +39,11 @@ struct Field {
     name: String,
     docs: String,
     kind: Kind,
-    /// Whether it may be left out.
+    /// Whether a snapshot can omit the field.
     optional: bool,
 }
 
-/// The type of a field, as it is on the wire.
+/// The type of a field in JSON.
 #[derive(Clone)]
 enum Kind {
     Number,
@@ -53,7 +53,7 @@ enum Kind {
     Timestamp,
     OrNull(Box<Kind>),
     Array(Box<Kind>),
-    /// An object with names of the host's or the engine's own.
+    /// An object whose keys are names from the host or the engine.
     Map(Box<Kind>),
     Named(String),
 }
@@ -65,13 +65,13 @@ impl Model {
         for file in fs::read_dir(folder).unwrap() {
             let text = fs::read_to_string(file.unwrap().path()).unwrap();
             for item in syn::parse_file(&text).unwrap().items {
-                model.take_in(&item);
+                model.add(&item);
             }
         }
         model
     }
 
-    fn take_in(&mut self, item: &Item) {
+    fn add(&mut self, item: &Item) {
         match item {
             Item::Struct(one) => {
                 let Fields::Named(named) = &one.fields else {
@@ -100,7 +100,7 @@ impl Model {
             }
             Item::Enum(one) => {
                 let all = serde(&one.attrs, "rename_all");
-                // What later versions may send is read, and never sent.
+                // The untagged variant is for values of later versions. The agent can read such values but never sends them.
                 let sent = |variant: &&syn::Variant| serde(&variant.attrs, "untagged").is_none();
                 let variants = one.variants.iter().filter(sent).map(|variant| {
                     let name = variant.ident.to_string();
@@ -120,25 +120,25 @@ impl Model {
         }
     }
 
-    fn says(&self, kind: &Kind) -> String {
+    fn type_text(&self, kind: &Kind) -> String {
         match kind {
             Kind::Number => "number".to_owned(),
             Kind::Integer => "integer".to_owned(),
             Kind::Text => "string".to_owned(),
             Kind::Boolean => "boolean".to_owned(),
             Kind::Timestamp => "string, RFC 3339".to_owned(),
-            Kind::OrNull(kind) => format!("{}, or null", self.says(kind)),
-            Kind::Array(kind) => format!("array of {}", self.says(kind)),
-            Kind::Map(kind) => format!("object of {} by name", self.says(kind)),
+            Kind::OrNull(kind) => format!("{}, or null", self.type_text(kind)),
+            Kind::Array(kind) => format!("array of {}", self.type_text(kind)),
+            Kind::Map(kind) => format!("object of {} by name", self.type_text(kind)),
             Kind::Named(name) => match self.enums.get(name) {
                 Some(values) => format!("`{}`", values.join("`, `")),
                 None if self.structs.contains_key(name) => format!("[object](#{})", anchor(name)),
-                None => panic!("a type that this test does not know: {name}"),
+                None => panic!("this test does not know the type {name}"),
             },
         }
     }
 
-    /// The structs that a snapshot is made of, in the order in which a reader meets them.
+    /// The structs in a snapshot, in the order of their first use.
     fn reachable(&self) -> Vec<&str> {
         let mut found = vec!["Snapshot"];
         let mut next = 0;
@@ -169,19 +169,19 @@ impl Model {
             .unwrap();
             for field in fields {
                 let absent = if field.optional {
-                    ", may be absent"
+                    ", can be absent"
                 } else {
                     ""
                 };
-                let says = self.says(&field.kind);
+                let type_text = self.type_text(&field.kind);
                 let docs = field.docs.replace('|', "\\|");
-                writeln!(page, "| `{}` | {says}{absent} | {docs} |", field.name).unwrap();
+                writeln!(page, "| `{}` | {type_text}{absent} | {docs} |", field.name).unwrap();
             }
         }
         page
     }
 
-    /// The paths of all fields below a struct.
+    /// Adds the paths of all fields below a struct to `paths`.
     fn paths(&self, name: &str, at: &str, paths: &mut BTreeSet<String>) {
         for field in &self.structs[name].fields {
             let path = format!("{at}/{}", field.name);
@@ -193,7 +193,7 @@ impl Model {
     }
 }
 
-/// `NetworkInterface`: `Network interface`.
+/// Turns `NetworkInterface` into `Network interface`.
 fn title(name: &str) -> String {
     let mut title = String::new();
     for letter in name.chars() {
@@ -220,11 +220,11 @@ fn cased(name: &str, case: Option<&str>) -> String {
             .map(|part| part[..1].to_uppercase() + &part[1..])
             .collect(),
         None => name.to_owned(),
-        Some(other) => panic!("a case that this test does not know: {other}"),
+        Some(other) => panic!("this test does not know the case {other}"),
     }
 }
 
-/// The value of a key in `#[serde(…)]`; empty where it has none.
+/// The value of a key in `#[serde(…)]`. An empty text if the key has no value.
 fn serde(attributes: &[Attribute], wanted: &str) -> Option<String> {
     let mut found = None;
     for attribute in attributes.iter().filter(|one| one.path().is_ident("serde")) {
@@ -239,12 +239,12 @@ fn serde(attributes: &[Attribute], wanted: &str) -> Option<String> {
                 }
                 Ok(())
             })
-            .expect("attributes of serde");
+            .expect("cannot parse the serde attribute");
     }
     found
 }
 
-/// The text of the documentation, in one line, without links to the code.
+/// The documentation comment in one line.
 fn docs(attributes: &[Attribute]) -> String {
     let lines = attributes.iter().filter_map(|attribute| {
         let Meta::NameValue(meta) = &attribute.meta else {
@@ -270,7 +270,7 @@ fn kind(ty: &Type, attributes: &[Attribute]) -> Kind {
             });
             Box::new(types.collect::<Vec<_>>().swap_remove(index))
         }
-        _ => panic!("no arguments"),
+        _ => panic!("the type has no arguments"),
     };
     match ty {
         Type::Array(array) => Kind::Array(Box::new(kind(&array.elem, &[]))),
@@ -293,14 +293,14 @@ fn kind(ty: &Type, attributes: &[Attribute]) -> Kind {
                 name => Kind::Named(name.to_owned()),
             }
         }
-        // Not of a snapshot, or it has no name to be looked up by.
+        // A snapshot contains no such type.
         _ => Kind::Named("a type without a name".to_owned()),
     }
 }
 
 #[test]
 #[parallel]
-fn the_page_says_what_the_model_says() {
+fn the_page_matches_the_model() {
     let page = Model::read().page();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::create_dir_all(Path::new(PAGE).parent().unwrap()).unwrap();
@@ -310,14 +310,15 @@ fn the_page_says_what_the_model_says() {
     let differs = page.lines().zip(written.lines()).find(|(a, b)| a != b);
     assert!(
         page == written,
-        "docs/snapshot.md is not as the model says (make docs writes it): {differs:#?}"
+        "docs/snapshot.md does not match the model (run make docs): {differs:#?}"
     );
 }
 
-/// Whoever reads a figure can tell where it is from: its own documentation says, or that of the object which it is in.
+/// The documentation of each figure names the source of the figure. It is enough if the documentation of the object that contains
+/// the figure names the source.
 #[test]
 #[parallel]
-fn every_figure_has_a_source() {
+fn the_documentation_of_every_figure_names_a_source() {
     let model = Model::read();
     let mut without = Vec::new();
     let mut sourced: BTreeSet<&str> = BTreeSet::from([
@@ -331,23 +332,27 @@ fn every_figure_has_a_source() {
         let described = &model.structs[name];
         let all = sourced.contains(name) || described.docs.contains("Source: ");
         for field in &described.fields {
-            let told = all || field.docs.contains("Source: ");
+            let has_source = all || field.docs.contains("Source: ");
             match model.struct_of(&field.kind) {
-                Some(below) if told => {
+                Some(below) if has_source => {
                     sourced.insert(below);
                 }
                 Some(_) => {}
-                None if told => {}
+                None if has_source => {}
                 None => without.push(format!("{name}.{}", field.name)),
             }
         }
     }
-    assert_eq!(without, Vec::<String>::new(), "no source is told of these");
+    assert_eq!(
+        without,
+        Vec::<String>::new(),
+        "the documentation names no source for these figures"
+    );
 }
 
 #[test]
 #[parallel]
-fn the_schema_has_the_models_fields() {
+fn the_schema_and_the_model_have_the_same_fields() {
     let model = Model::read();
     let mut of_model = BTreeSet::new();
     model.paths("Snapshot", "", &mut of_model);
@@ -360,16 +365,16 @@ fn the_schema_has_the_models_fields() {
     assert_eq!(
         only(&of_model, &of_schema),
         Vec::<String>::new(),
-        "not in the schema"
+        "these fields are not in the schema"
     );
     assert_eq!(
         only(&of_schema, &of_model),
         Vec::<String>::new(),
-        "not in the model"
+        "these fields are not in the model"
     );
 }
 
-/// The paths of all properties below a part of the schema.
+/// Adds the paths of all properties below a part of the schema to `paths`.
 fn properties(schema: &Value, part: &Value, at: &str, paths: &mut BTreeSet<String>) {
     if let Some(pointer) = part["$ref"].as_str() {
         let part = schema.pointer(pointer.trim_start_matches('#')).unwrap();

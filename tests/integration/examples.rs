@@ -1,4 +1,4 @@
-//! The example clients do what they say, in every language, against a real agent.
+//! Tests of the example clients in every language, with a real agent.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,9 +13,9 @@ use nix::unistd::Pid;
 use serde_json::json;
 use serial_test::parallel;
 
-use crate::support::{Agent, Authority, KEY, Launch, Lines, PATIENCE, net, wait};
+use crate::support::{Agent, Authority, DEADLINE, KEY, Launch, Lines, net, wait};
 
-/// An example: its file in `examples/`, and what to start.
+/// An example: its file in `examples/` and the program to start.
 #[derive(Clone, Copy)]
 struct Example {
     file: &'static str,
@@ -45,7 +45,7 @@ const RUST: Example = Example {
         let tests = std::env::current_exe().unwrap();
         let built = tests.parent().and_then(Path::parent).unwrap();
         let client = built.join("examples/client");
-        assert!(client.exists(), "cargo build --examples comes first");
+        assert!(client.exists(), "run cargo build --examples first");
         client
     },
 };
@@ -57,17 +57,20 @@ fn source(file: &str) -> PathBuf {
     folder.join(file)
 }
 
-/// `go run` would keep signals and the exit status for itself.
+/// Builds the client. `go run` would hide signals and the exit status.
 fn build_go() -> PathBuf {
     let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("client-go");
     let mut go = Command::new("go");
     let status = go.arg("build").arg("-o").arg(&built);
-    let status = status.arg(source("client.go")).status().expect("go");
+    let status = status
+        .arg(source("client.go"))
+        .status()
+        .expect("cannot start go");
     assert!(status.success(), "client.go does not compile");
     built
 }
 
-/// A client about to be started.
+/// A client that is not started yet.
 struct Start {
     example: Example,
     address: String,
@@ -75,7 +78,7 @@ struct Start {
 }
 
 impl Start {
-    /// A client of the agent on this port, with its key.
+    /// A client of the agent on this port, with the agent's key.
     fn new(example: Example, port: u16) -> Self {
         Self {
             example,
@@ -112,7 +115,7 @@ impl Start {
     }
 }
 
-/// A running client. Dropping it ends it.
+/// A running client. Ended on drop.
 struct Running {
     child: Child,
     stdout: Lines,
@@ -120,42 +123,42 @@ struct Running {
 }
 
 impl Running {
-    /// The line of this number, from 0.
+    /// The line with this number on standard output, counted from 0.
     fn line(&self, number: usize) -> String {
-        let line = self.stdout.find(number, PATIENCE, |l| Some(l.to_owned()));
+        let line = self.stdout.find(number, DEADLINE, |l| Some(l.to_owned()));
         line.unwrap_or_else(|| panic!("no line {number}: {:#?}", self.stderr.all()))
     }
 
-    /// The waits that it has announced, in seconds, once there are so many.
-    fn waits(&self, count: usize) -> Vec<f64> {
-        let waits = || -> Vec<f64> {
+    /// Waits until the client has announced `count` pauses before a retry. Returns all pauses in seconds.
+    fn pauses(&self, count: usize) -> Vec<f64> {
+        let pauses = || -> Vec<f64> {
             let lines = self.stderr.all();
-            let waits = lines.iter().filter_map(|line| {
-                let (_, wait) = line.split_once("; again in ")?;
+            let pauses = lines.iter().filter_map(|line| {
+                let (_, wait) = line.split_once("; retry in ")?;
                 wait.strip_suffix(" s")?.parse().ok()
             });
-            waits.collect()
+            pauses.collect()
         };
-        let enough = || Some(waits()).filter(|waits| waits.len() >= count);
-        wait::within(PATIENCE, enough)
-            .unwrap_or_else(|| panic!("not {count} waits: {:#?}", self.stderr.all()))
+        let enough = || Some(pauses()).filter(|pauses| pauses.len() >= count);
+        wait::within(DEADLINE, enough)
+            .unwrap_or_else(|| panic!("fewer than {count} pauses: {:#?}", self.stderr.all()))
     }
 
     fn signal(&self, signal: Signal) {
-        kill(pid(&self.child), signal).expect("it still runs");
+        kill(pid(&self.child), signal).expect("the client has ended");
     }
 
-    /// Waits for its end, which leaves nothing of it behind; how it ended and what it said on standard error.
+    /// Waits until the client and its children have ended. Returns the exit status and the lines of standard error.
     fn finish(mut self) -> (Option<i32>, Vec<String>) {
         let status = ended(&mut self.child);
-        assert!(self.stdout.ended(PATIENCE) && self.stderr.ended(PATIENCE));
+        assert!(self.stdout.ended(DEADLINE) && self.stderr.ended(DEADLINE));
         (status.code(), self.stderr.all())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The one in shell has children, which it ends itself.
+        // The shell client has child processes. On SIGTERM it ends its child processes itself.
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             let _ = kill(pid(&self.child), Signal::SIGTERM);
         }
@@ -168,15 +171,15 @@ fn pid(child: &Child) -> Pid {
 }
 
 fn ended(child: &mut Child) -> ExitStatus {
-    wait::until("the client's end", PATIENCE, || child.try_wait().unwrap())
+    wait::until("the client's end", DEADLINE, || child.try_wait().unwrap())
 }
 
-fn often() -> Launch {
+fn fast_agent() -> Launch {
     Launch::new().var("PUBLISH_INTERVAL", "200ms")
 }
 
-/// `web-1  cpu 12.5 %`: of this host, without containers.
-fn assert_of_this_host(line: &str) {
+/// Asserts that a line has the form `web-1  cpu 12.5 %`, with this host's name and without containers.
+fn assert_line_of_this_host(line: &str) {
     let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let cpu = line.strip_prefix(hostname.trim_end());
     let cpu = cpu.and_then(|rest| rest.strip_prefix("  cpu ")?.strip_suffix(" %"));
@@ -189,21 +192,22 @@ fn assert_of_this_host(line: &str) {
 }
 
 fn prints_a_line_for_each_snapshot(example: Example) {
-    let agent = often().start();
+    let agent = fast_agent().start();
     let client = Start::new(example, agent.port()).start();
     for number in 0..3 {
-        assert_of_this_host(&client.line(number));
+        assert_line_of_this_host(&client.line(number));
     }
-    // The key may be in a file.
+    // The key can be in a file.
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(&file, format!("{KEY}\n")).unwrap();
     let start = Start::new(example, agent.port()).var("API_KEY", "");
     let client = start.var("API_KEY_FILE", &file).start();
-    assert_of_this_host(&client.line(0));
+    assert_line_of_this_host(&client.line(0));
 }
 
-/// Longer than any buffer, with containers, in pieces; then nothing.
-fn reads_lines_of_any_length_and_notices_silence(example: Example) {
+/// A server sends a snapshot that is longer than any buffer, in pieces, and then nothing. The client must print the snapshot and
+/// reconnect.
+fn reads_long_lines_and_reconnects_after_silence(example: Example) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let start = Start::new(example, port).var("AGENT_TIMEOUT", "1");
@@ -234,60 +238,60 @@ fn reads_lines_of_any_length_and_notices_silence(example: Example) {
         client.line(0),
         "web-1  cpu 12.5 %  busiest: api 140.2 %, db 31.0 %, cache 2.1 %"
     );
-    client.waits(1);
-    let said = client.stderr.all();
-    assert!(said[0].contains("no snapshot for 1"), "{said:?}");
-    // It has closed the connection, and connects again.
+    client.pauses(1);
+    let messages = client.stderr.all();
+    assert!(messages[0].contains("no snapshot for 1"), "{messages:?}");
+    // The client has closed the connection and connects again.
     listener.accept().unwrap();
 }
 
-fn reconnects(example: Example) {
+fn reconnects_with_a_growing_pause(example: Example) {
     let port = net::free_port();
-    let agent = often().start_on(port);
+    let agent = fast_agent().start_on(port);
     let client = Start::new(example, port).start();
     client.line(0);
     let crash = |agent: Agent| drop(agent);
     crash(agent);
-    let waits = client.waits(2);
+    let pauses = client.pauses(2);
     assert!(
-        waits[0] <= 1.0 && waits[1] > 1.0 && waits[1] <= 2.0,
-        "{waits:?}"
+        pauses[0] <= 1.0 && pauses[1] > 1.0 && pauses[1] <= 2.0,
+        "{pauses:?}"
     );
-    let before = (client.stdout.all().len(), waits.len());
-    let agent = often().start_on(port);
-    assert_of_this_host(&client.line(before.0));
-    // A snapshot came: the next wait is the first again.
-    let before = client.waits(before.1).len();
+    let before = (client.stdout.all().len(), pauses.len());
+    let agent = fast_agent().start_on(port);
+    assert_line_of_this_host(&client.line(before.0));
+    // After a snapshot the back-off starts again.
+    let before = client.pauses(before.1).len();
     crash(agent);
-    let waits = client.waits(before + 1);
-    assert!(waits[before] <= 1.0, "{waits:?}");
+    let pauses = client.pauses(before + 1);
+    assert!(pauses[before] <= 1.0, "{pauses:?}");
 }
 
-fn ends_at_a_wrong_key(example: Example) {
+fn exits_on_a_wrong_key(example: Example) {
     let agent = Launch::new().start();
     let start = Start::new(example, agent.port()).var("API_KEY", "not-the-key-of-this-agent");
     let client = start.start();
     let stdout = client.stdout.clone();
     let (code, stderr) = client.finish();
-    let refused = "the key was refused: it is not one of the agent's";
+    let refused = "the agent refused the API key";
     assert_eq!(stderr, [format!("{}: {refused}", example.file)]);
     assert_eq!((code, stdout.all()), (Some(2), Vec::new()));
 }
 
-fn ends_when_asked_to(example: Example) {
-    let agent = often().start();
+fn exits_on_a_signal_or_a_closed_output(example: Example) {
+    let agent = fast_agent().start();
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let client = Start::new(example, agent.port()).start();
         client.line(0);
         client.signal(signal);
         assert_eq!(client.finish(), (Some(0), Vec::new()), "{signal}");
     }
-    // While it waits to connect again, too.
+    // A signal also ends the client during a back-off.
     let client = Start::new(example, net::free_port()).start();
-    client.waits(1);
+    client.pauses(1);
     client.signal(Signal::SIGTERM);
     assert_eq!(client.finish().0, Some(0));
-    // Nobody reads any more.
+    // The client also exits when no process reads its output any more.
     let mut child = Start::new(example, agent.port()).child();
     let stderr = Lines::collect(child.stderr.take().unwrap());
     let mut line = String::new();
@@ -296,13 +300,13 @@ fn ends_when_asked_to(example: Example) {
     drop(stdout);
     assert_eq!(ended(&mut child).code(), Some(0));
     assert!(
-        stderr.ended(PATIENCE) && stderr.all().is_empty(),
+        stderr.ended(DEADLINE) && stderr.all().is_empty(),
         "{:?}",
         stderr.all()
     );
 }
 
-fn speaks_tls_and_shows_a_certificate(example: Example) {
+fn uses_tls_and_a_client_certificate(example: Example) {
     let (authority, clients) = (Authority::new(), Authority::new());
     let agent = authority.issue("agent").launch();
     let agent = agent
@@ -315,20 +319,20 @@ fn speaks_tls_and_shows_a_certificate(example: Example) {
             .var("AGENT_KEY", &identity.key)
     };
     let client = start().var("AGENT_CERT", &identity.certificate).start();
-    assert_of_this_host(&client.line(0));
+    assert_line_of_this_host(&client.line(0));
     let mut named = start().var("AGENT_CERT", &identity.certificate);
     named.address = format!("localhost:{}", agent.port());
-    assert_of_this_host(&named.start().line(0));
-    // Without one it is not let in, and without mutual TLS it needs none.
+    assert_line_of_this_host(&named.start().line(0));
+    // Without a certificate this agent refuses the client. An agent without mutual TLS needs no certificate.
     let client = start().start();
-    client.waits(1);
+    client.pauses(1);
     assert_eq!(client.stdout.all(), Vec::<String>::new());
     let agent = authority.issue("other").launch().start();
     let start = Start::new(example, agent.port()).var("AGENT_CA", &authority.certificate);
-    assert_of_this_host(&start.start().line(0));
+    assert_line_of_this_host(&start.start().line(0));
 }
 
-fn shows_its_key_to_nobody_else(example: Example) {
+fn sends_its_key_only_to_a_verified_agent(example: Example) {
     let (authority, other) = (Authority::new(), Authority::new());
     let agent = authority.issue("agent").launch().start();
     let strange = Start::new(example, agent.port()).var("AGENT_CA", &other.certificate);
@@ -337,19 +341,19 @@ fn shows_its_key_to_nobody_else(example: Example) {
         .var("AGENT_NAME", "web-1");
     for start in [strange, misnamed] {
         let client = start.start();
-        client.waits(1);
+        client.pauses(1);
         assert_eq!(client.stdout.all(), Vec::<String>::new());
-        let said = client.stderr.all().join(" ");
-        assert!(said.contains("certificate"), "{said}");
+        let messages = client.stderr.all().join(" ");
+        assert!(messages.contains("certificate"), "{messages}");
     }
-    // Nobody has got as far as the key.
-    wait::until("the refusals", PATIENCE, || {
+    // Neither client has sent its key.
+    wait::until("the refusals", DEADLINE, || {
         (agent.events("client refused").len() >= 2).then_some(())
     });
     assert!(agent.events("client connected").is_empty());
 }
 
-/// One test of each behaviour, by the language's name.
+/// Defines a module for each language with one test for each behaviour.
 macro_rules! every_language {
     ($behaviours:tt $($language:ident $example:ident)+) => {
         $(every_language!(@ $language $example $behaviours);)+
@@ -368,15 +372,16 @@ macro_rules! every_language {
     };
 }
 
-// What it reads are whole snapshots, of the library's types, and it is the kernel who tells it of silence.
+// The Rust client has no test of long lines and silence. The client's library reads only whole snapshots, and the kernel detects
+// a silent connection (TCP keepalive).
 every_language! {
     (
         prints_a_line_for_each_snapshot
-        reconnects
-        ends_at_a_wrong_key
-        ends_when_asked_to
-        speaks_tls_and_shows_a_certificate
-        shows_its_key_to_nobody_else
+        reconnects_with_a_growing_pause
+        exits_on_a_wrong_key
+        exits_on_a_signal_or_a_closed_output
+        uses_tls_and_a_client_certificate
+        sends_its_key_only_to_a_verified_agent
     )
     rust RUST
 }
@@ -384,12 +389,12 @@ every_language! {
 every_language! {
     (
         prints_a_line_for_each_snapshot
-        reads_lines_of_any_length_and_notices_silence
-        reconnects
-        ends_at_a_wrong_key
-        ends_when_asked_to
-        speaks_tls_and_shows_a_certificate
-        shows_its_key_to_nobody_else
+        reads_long_lines_and_reconnects_after_silence
+        reconnects_with_a_growing_pause
+        exits_on_a_wrong_key
+        exits_on_a_signal_or_a_closed_output
+        uses_tls_and_a_client_certificate
+        sends_its_key_only_to_a_verified_agent
     )
     python PYTHON
     node NODE

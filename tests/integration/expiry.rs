@@ -1,4 +1,4 @@
-//! The end of the certificate that is served: where it is told, and when it is warned of.
+//! Tests of the expiry of the agent's certificate: where the agent publishes it and when it warns.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,9 +7,9 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use serial_test::parallel;
 
 use crate::support::prometheus::get;
-use crate::support::{Agent, Authority, KEY, MadeByOpenssl, OpenSsl, PATIENCE, wait};
+use crate::support::{Agent, Authority, DEADLINE, KEY, MadeByOpenssl, OpenSsl, wait};
 
-/// A certificate of localhost that is valid so long, and may sign others.
+/// Makes a certificate for localhost that is valid from `from` to `until` and can sign other certificates.
 pub(crate) fn dated(made: &MadeByOpenssl, name: &str, from: SystemTime, until: SystemTime) {
     let names = ["localhost", "127.0.0.1"].map(str::to_owned);
     let mut params = CertificateParams::new(names).unwrap();
@@ -25,7 +25,7 @@ pub(crate) fn dated(made: &MadeByOpenssl, name: &str, from: SystemTime, until: S
 
 #[test]
 #[parallel]
-fn its_end_is_told_and_warned_of() {
+fn the_expiry_of_the_certificate_is_published_and_warned_of() {
     let made = MadeByOpenssl::new();
     let second = |moment: SystemTime| {
         let since = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -96,7 +96,7 @@ fn its_end_is_told_and_warned_of() {
 
 #[test]
 #[parallel]
-fn a_renewed_one_has_another_end_and_without_tls_there_is_none() {
+fn a_reload_changes_the_expiry_and_without_tls_there_is_none() {
     let made = MadeByOpenssl::new();
     let now = SystemTime::now();
     let days = |days: u64| Duration::from_secs(days * 86_400);
@@ -114,7 +114,7 @@ fn a_renewed_one_has_another_end_and_without_tls_there_is_none() {
     agent.signal(Signal::SIGHUP);
     let renewed = agent.event("the certificate expires in 4 days: renew it");
     assert_eq!(renewed.text("variable"), "TLS_CERT_FILE");
-    let after = wait::until("the new end", PATIENCE, || {
+    let after = wait::until("the new expiry", DEADLINE, || {
         let after = client.snapshot()["agent"]["certificate_expires_at"].clone();
         (after != before).then_some(after)
     });
@@ -134,7 +134,7 @@ fn a_renewed_one_has_another_end_and_without_tls_there_is_none() {
 
 #[test]
 #[parallel]
-fn the_first_to_expire_of_a_chain_counts() {
+fn the_earliest_expiry_in_a_chain_counts() {
     let authority = Authority::new();
     let identity = authority.issue("agent");
     let made = MadeByOpenssl::new();

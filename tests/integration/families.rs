@@ -1,4 +1,5 @@
-//! Metric families that cannot be read: each costs its own figures only, and `sources.system` names it.
+//! Tests of metric families that fail. When a family fails, only the figures of this family are missing, and `sources.system`
+//! names the family.
 
 use std::fs;
 use std::path::Path;
@@ -7,10 +8,10 @@ use serde_json::Value;
 use serial_test::parallel;
 
 use crate::support::prometheus::{get, metrics_of};
-use crate::support::{Launch, Namespace, PATIENCE};
+use crate::support::{DEADLINE, Launch, Namespace};
 
-/// A family, the file that it is read from, what the file holds instead (none: nobody may read it), its figures that are absent
-/// then, and a series that is.
+/// One fault of a metric family. `holds` replaces the content of `file`. If `holds` is `None`, the agent may not read the file.
+/// During the fault, the figures in `absent` and the Prometheus series `series` must be missing.
 struct Fault {
     family: &'static str,
     file: &'static str,
@@ -78,14 +79,14 @@ const FAULTS: [Fault; 8] = [
     },
 ];
 
-/// A file that root may not read in a user namespace: there it owns none of the kernel's own.
+/// A file that root may not read in a user namespace, because the files of the kernel belong to the host's root.
 const CLOSED: &str = "/proc/sys/vm/drop_caches";
 const FAST: [(&str, &str); 2] = [("SYSTEM_INTERVAL", "200ms"), ("PUBLISH_INTERVAL", "200ms")];
 
-/// What every snapshot has of families that are well, whichever one is not.
-fn is_well(snapshot: &Value, family: &str, but: &str) -> bool {
+/// Whether the figures of `family` are in the snapshot. Also returns true for the family that is expected to fail.
+fn is_complete(snapshot: &Value, family: &str, failing_family: &str) -> bool {
     let system = &snapshot["system"];
-    family == but
+    family == failing_family
         || match family {
             "memory" => system["memory_available"].as_f64() > Some(0.0),
             "cpu" => system["cpu_times"].is_object(),
@@ -103,13 +104,13 @@ fn is_well(snapshot: &Value, family: &str, but: &str) -> bool {
 
 #[test]
 #[parallel]
-fn a_family_that_cannot_be_read_costs_only_its_own_figures() {
+fn a_failing_family_loses_only_its_own_figures() {
     let folder = tempfile::tempdir().unwrap();
     let odd = folder.path().join("odd");
     for fault in &FAULTS {
         if !Path::new(fault.file).exists() {
-            // A kernel without this file cannot have this fault.
-            println!("not tried: this kernel has no {}", fault.file);
+            // This kernel does not have the file.
+            println!("skipped: this kernel has no {}", fault.file);
             continue;
         }
         let stands_in = match fault.holds {
@@ -122,20 +123,22 @@ fn a_family_that_cannot_be_read_costs_only_its_own_figures() {
         let script = format!("mount --bind {} {}", stands_in.display(), fault.file);
         let namespace = Namespace::start(&["mount"], &script);
         let agent = Launch::new()
-            .by(namespace.enter())
+            .launched_by(namespace.enter())
             .vars(&FAST)
             .var("METRICS_PORT", "0")
             .start();
-        let told = |snapshot: &Value| {
+        let names_family = |snapshot: &Value| {
             let error = snapshot["sources"]["system"]["error"].as_str();
             error.is_some_and(|error| error.contains(&format!("{}: ", fault.family)))
         };
-        let snapshot = agent.login().snapshot_where(fault.family, PATIENCE, told);
+        let snapshot = agent
+            .login()
+            .snapshot_where(fault.family, DEADLINE, names_family);
         let families = ["memory", "cpu", "processes", "network", "uptime", "disks"];
         for family in families {
             assert!(
-                is_well(&snapshot, family, fault.family),
-                "{family} beside {}: {snapshot}",
+                is_complete(&snapshot, family, fault.family),
+                "{family} is missing while {} fails: {snapshot}",
                 fault.family
             );
         }
@@ -156,18 +159,19 @@ fn a_family_that_cannot_be_read_costs_only_its_own_figures() {
     }
 }
 
-/// The last figures of a family stand for a while, its rates are over the whole time, and all is well once it can be read again.
+/// While the families fail, the required figures keep their previous values. After the families have recovered, the first rates
+/// cover the whole time of the fault.
 #[test]
 #[parallel]
-fn a_family_that_can_be_read_again_is_well_again() {
+fn a_family_recovers_when_its_files_are_readable_again() {
     let folder = tempfile::tempdir().unwrap();
     let [meminfo, disks] = ["meminfo", "diskstats"].map(|file| folder.path().join(file));
-    let well = |sectors: u64| {
+    let write_good = |sectors: u64| {
         fs::copy("/proc/meminfo", &meminfo).unwrap();
         let line = format!("8 0 sda 10 0 {sectors} 0 10 0 100 0 0 10 10\n");
         fs::write(&disks, line).unwrap();
     };
-    well(1000);
+    write_good(1000);
     fs::create_dir(folder.path().join("sda")).unwrap();
     let script = format!(
         "mount --bind {} /proc/meminfo
@@ -178,19 +182,22 @@ fn a_family_that_can_be_read_again_is_well_again() {
         folder.path().display()
     );
     let namespace = Namespace::start(&["mount"], &script);
-    let agent = Launch::new().by(namespace.enter()).vars(&FAST).start();
+    let agent = Launch::new()
+        .launched_by(namespace.enter())
+        .vars(&FAST)
+        .start();
     let mut client = agent.login();
     let is_ok = |s: &Value| s["sources"]["system"]["status"] == "ok";
-    let before = client.snapshot_where("all is well", PATIENCE, is_ok);
+    let before = client.snapshot_where("a good snapshot", DEADLINE, is_ok);
     let total = before["system"]["memory_total"].clone();
     fs::write(&meminfo, "odd\n").unwrap();
     fs::write(&disks, "odd\n").unwrap();
-    let failing = client.snapshot_where("a failing family", PATIENCE, |s| !is_ok(s));
+    let failing = client.snapshot_where("a failing family", DEADLINE, |s| !is_ok(s));
     assert_eq!(failing["status"], "degraded");
     assert_eq!(failing["system"]["memory_total"], total);
     assert_eq!(failing["system"].get("memory_available"), None);
-    well(1000);
-    let mut after = client.snapshot_where("all is well again", PATIENCE, is_ok);
+    write_good(1000);
+    let mut after = client.snapshot_where("a good snapshot again", DEADLINE, is_ok);
     for _ in 0..3 {
         assert_eq!(after["system"]["memory_total"], total);
         for disk in after["system"]["disk_io"].as_array().into_iter().flatten() {
@@ -200,10 +207,10 @@ fn a_family_that_can_be_read_again_is_well_again() {
     }
 }
 
-/// With `hidepid` an agent sees only its own process. A total of 1 would be wrong.
+/// With `hidepid`, an agent sees only its own processes. A total of 1 would be wrong.
 #[test]
 #[parallel]
-fn processes_that_are_hidden_are_no_figures() {
+fn with_hidden_processes_there_are_no_process_figures() {
     if !nix::unistd::Uid::effective().is_root() {
         return;
     }
@@ -217,15 +224,15 @@ fn processes_that_are_hidden_are_no_figures() {
             "--clear-groups",
         ];
         let agent = Launch::new()
-            .by(as_root.iter().chain(&as_nobody))
+            .launched_by(as_root.iter().chain(&as_nobody))
             .vars(&FAST)
             .start();
-        let told = |s: &Value| {
+        let names_family = |s: &Value| {
             let error = s["sources"]["system"]["error"].as_str();
             error.is_some_and(|error| error.contains("processes: ") && error.contains("hidepid"))
         };
         let mut client = agent.login();
-        let hidden = client.snapshot_where("hidden processes", PATIENCE, told);
+        let hidden = client.snapshot_where("hidden processes", DEADLINE, names_family);
         assert_eq!(hidden["system"].get("processes"), None);
         assert_eq!(hidden["system"]["top_processes"], serde_json::json!([]));
         assert_eq!(hidden["system"].get("top_memory"), None);
@@ -235,8 +242,8 @@ fn processes_that_are_hidden_are_no_figures() {
             "{hidden}"
         );
         drop(agent);
-        // As root it sees all.
-        let agent = Launch::new().by(as_root).start();
+        // An agent that runs as root sees all processes.
+        let agent = Launch::new().launched_by(as_root).start();
         let all = agent.login().snapshot();
         assert!(
             all["system"]["processes"]["total"].as_u64() > Some(1),

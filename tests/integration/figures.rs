@@ -1,5 +1,5 @@
-//! The host's further figures (cores, file systems, devices, interfaces, pressure, processes), each beside its source.
-//! This file is long: one test for each family.
+//! Compares the host's figures (cores, file systems, devices, interfaces, pressure, processes) with other sources.
+//! This file is long: it has one test for each metric family.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Value, json};
 use serial_test::{parallel, serial};
 
-use crate::support::{Agent, Busy, Client, Launch, Namespace, PATIENCE, Watch, schema};
+use crate::support::{Agent, Busy, Client, DEADLINE, Launch, Namespace, Watch, schema};
 
 fn number(value: &Value) -> f64 {
     value
         .as_f64()
-        .unwrap_or_else(|| panic!("{value} is no number"))
+        .unwrap_or_else(|| panic!("{value} is not a number"))
 }
 
 fn collected_at(snapshot: &Value) -> SystemTime {
@@ -24,10 +24,10 @@ fn collected_at(snapshot: &Value) -> SystemTime {
     humantime::parse_rfc3339(at.unwrap()).unwrap()
 }
 
-/// The next snapshot whose host was read later than in this one.
+/// The next snapshot with a newer round of the system collector.
 fn after(client: &mut Client, earlier: &Value) -> Value {
     let at = collected_at(earlier);
-    client.snapshot_where("a later reading", PATIENCE, |s| collected_at(s) > at)
+    client.snapshot_where("a later round", DEADLINE, |s| collected_at(s) > at)
 }
 
 fn entry<'a>(list: &'a Value, field: &str, value: &str) -> &'a Value {
@@ -50,7 +50,7 @@ fn run(command: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Times of a line of `/proc/stat`, by the line's name.
+/// The CPU times in `/proc/stat`, by the name of the line.
 fn times() -> BTreeMap<String, Vec<f64>> {
     let stat = fs::read_to_string("/proc/stat").unwrap();
     let cpus = stat.lines().filter(|line| line.starts_with("cpu"));
@@ -67,7 +67,7 @@ fn times() -> BTreeMap<String, Vec<f64>> {
 
 #[test]
 #[serial]
-fn cores_and_shares_of_time_are_those_of_stat() {
+fn cores_and_cpu_shares_match_proc_stat() {
     let busy = Busy::start();
     run("taskset", &["-pc", "0", &busy.pid().to_string()]);
     let watch = Watch::start(times);
@@ -85,7 +85,7 @@ fn cores_and_shares_of_time_are_those_of_stat() {
         &readings.iter().min_by_key(distance).unwrap().1
     };
     let (before, now) = (at(collected_at(&earlier)), at(collected_at(&later)));
-    // user nice system idle iowait irq softirq steal
+    // The columns: user nice system idle iowait irq softirq steal.
     let percent = |cpu: &str, parts: &[usize]| {
         let passed = |part: usize| now[cpu][part] - before[cpu][part];
         let all: f64 = (0..8).map(passed).sum();
@@ -113,11 +113,11 @@ fn cores_and_shares_of_time_are_those_of_stat() {
 
 #[test]
 #[serial]
-fn memory_and_swap_are_those_of_free() {
+fn memory_and_swap_match_free() {
     let watch = Watch::start(|| run("free", &["-w", "-k"]));
     let agent = Agent::start(&[]);
     let system = agent.login().snapshot()["system"].clone();
-    // Mem: total used free shared buffers cache available, and Swap: total used free.
+    // The columns of `Mem:` are total used free shared buffers cache available. The columns of `Swap:` are total used free.
     let row = |text: &str, row: usize| -> Vec<f64> {
         let columns = text.lines().nth(row).unwrap().split_whitespace().skip(1);
         columns
@@ -146,13 +146,13 @@ fn memory_and_swap_are_those_of_free() {
 
 #[test]
 #[serial]
-fn file_systems_are_those_of_df() {
+fn file_systems_match_df() {
     let folder = tempfile::tempdir().unwrap();
     let [again, memory] = ["again and again", "memory"].map(|name| folder.path().join(name));
     for point in [&again, &memory] {
         fs::create_dir(point).unwrap();
     }
-    // The root's own file system once more, and one that keeps no data.
+    // Mount the root file system a second time, and a tmpfs, which stores no data.
     let script = format!(
         "mount --bind {folder} '{}'\nmount -t tmpfs none '{}'",
         again.display(),
@@ -160,7 +160,7 @@ fn file_systems_are_those_of_df() {
         folder = folder.path().display(),
     );
     let namespace = Namespace::start(&["mount"], &script);
-    let agent = Launch::new().by(namespace.enter()).start();
+    let agent = Launch::new().launched_by(namespace.enter()).start();
     let system = agent.login().snapshot()["system"].clone();
     let disks = system["disks"].as_array().unwrap();
     let mut devices: Vec<&str> = disks
@@ -170,7 +170,7 @@ fn file_systems_are_those_of_df() {
     let all = devices.len();
     devices.sort_unstable();
     devices.dedup();
-    assert_eq!(devices.len(), all, "one of them twice: {disks:#?}");
+    assert_eq!(devices.len(), all, "a device is listed twice: {disks:#?}");
     assert!(
         disks
             .iter()
@@ -196,10 +196,10 @@ fn file_systems_are_those_of_df() {
     }
 }
 
-/// A file system in a program that never says a word.
+/// A FUSE file system that never answers.
 #[test]
 #[serial]
-fn a_file_system_that_hangs_is_said_to_and_blocks_nothing() {
+fn a_file_system_that_hangs_is_marked_stuck_and_blocks_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let point = folder.path().display();
     let script = format!(
@@ -208,7 +208,7 @@ fn a_file_system_that_hangs_is_said_to_and_blocks_nothing() {
     );
     let mut namespace = Namespace::start(&["mount"], &script);
     let agent = Launch::new()
-        .by(namespace.enter())
+        .launched_by(namespace.enter())
         .vars(&[("SYSTEM_INTERVAL", "500ms"), ("PUBLISH_INTERVAL", "500ms")])
         .start();
     let mut client = agent.login();
@@ -218,13 +218,13 @@ fn a_file_system_that_hangs_is_said_to_and_blocks_nothing() {
         disks.iter().find(|disk| disk["mount"] == point).cloned()
     };
     let stuck = json!({"mount": point, "device": "silent", "type": "fuse.hang", "stuck": true});
-    client.snapshot_where("a stuck one", PATIENCE, |s| {
+    client.snapshot_where("a stuck file system", DEADLINE, |s| {
         disk(s).as_ref() == Some(&stuck)
     });
-    // The thread that asks the others is another one now.
+    // The agent has started a new thread for the other file systems.
     let snapshot = client.snapshot();
     let _ = after(&mut client, &snapshot);
-    // From now on it costs nobody any time, and no further threads.
+    // From now on the stuck file system delays no round and needs no more threads.
     let threads = || {
         fs::read_dir(format!("/proc/{}/task", agent.pid()))
             .unwrap()
@@ -246,18 +246,18 @@ fn a_file_system_that_hangs_is_said_to_and_blocks_nothing() {
         entry(&next["system"]["disks"], "mount", "/");
         last = next;
     }
-    // It would hold up each of them; a busy host may hold up one.
+    // A stuck file system would delay every round. A busy host can delay one or two rounds.
     gaps.sort_unstable();
     assert!(gaps[5] < Duration::from_millis(750), "{gaps:?}");
     assert_eq!(threads(), before);
-    // The program ends: the file system answers, with an error.
+    // When the program ends, the kernel answers with an error.
     namespace.end();
-    client.snapshot_where("an answer", PATIENCE, |s| {
+    client.snapshot_where("an error of the file system", DEADLINE, |s| {
         disk(s).is_some_and(|disk| disk.get("stuck").is_none() && disk.get("used").is_none())
     });
 }
 
-/// Sectors written, of a whole device, in bytes.
+/// Bytes written to a whole device, from its count of sectors.
 fn bytes_written(device: &str) -> u64 {
     let stat = fs::read_to_string(format!("/sys/block/{device}/stat")).unwrap();
     let fields: Vec<u64> = stat
@@ -269,7 +269,7 @@ fn bytes_written(device: &str) -> u64 {
 
 #[test]
 #[serial]
-fn traffic_of_devices_is_that_of_diskstats() {
+fn disk_traffic_matches_the_kernels_counters() {
     const WRITTEN: usize = 32 << 20;
     let agent = Agent::start(&[("SYSTEM_INTERVAL", "1s"), ("PUBLISH_INTERVAL", "200ms")]);
     let mut client = agent.login();
@@ -297,7 +297,8 @@ fn traffic_of_devices_is_that_of_diskstats() {
     names.sort_unstable();
     assert_eq!(names, whole);
 
-    // Of all snapshots up to the one after the writing: together their rates are what was written.
+    // The test adds up rate times duration for all snapshots, up to the first snapshot after the write. The sum must equal the
+    // number of written bytes.
     let mut last = before.clone();
     let mut by_rate: BTreeMap<String, f64> = BTreeMap::new();
     let mut busiest: f64 = 0.0;
@@ -339,7 +340,7 @@ fn traffic_of_devices_is_that_of_diskstats() {
 
 #[test]
 #[serial]
-fn rates_of_interfaces_are_those_of_their_counters() {
+fn network_rates_match_the_counters() {
     let agent = Agent::start(&[("SYSTEM_INTERVAL", "500ms"), ("PUBLISH_INTERVAL", "100ms")]);
     let mut client = agent.login();
     let mut last = client.snapshot();
@@ -367,7 +368,7 @@ fn rates_of_interfaces_are_those_of_their_counters() {
         for counter in ["bytes_sent", "bytes_recv", "packets_sent", "packets_recv"] {
             let difference = number(&now[counter]) - number(&before[counter]);
             let rate = difference / seconds.as_secs_f64();
-            // `collected_at` is the end of a reading, not the moment of this one.
+            // `collected_at` is the end of the round. The agent read the counters a little earlier.
             assert_near(
                 &now[format!("{counter}_per_second")],
                 rate,
@@ -380,10 +381,10 @@ fn rates_of_interfaces_are_those_of_their_counters() {
     traffic.join().unwrap();
 }
 
-/// What each kind of interface looks like. Those of the kernel are in a namespace, where they disturb nobody.
+/// The test makes each kind of interface in a network namespace, so that the host does not change.
 #[test]
 #[parallel]
-fn interfaces_are_what_they_are() {
+fn each_interface_has_its_kind_and_state() {
     let namespace = Namespace::start(
         &["net", "mount"],
         "mount -t sysfs sys /sys
@@ -396,7 +397,10 @@ fn interfaces_are_what_they_are() {
          ip link add vx0 type vxlan id 5 dstport 0
          ip tuntap add tun0 mode tun",
     );
-    let finished = Launch::new().by(namespace.enter()).args(["snapshot"]).run();
+    let finished = Launch::new()
+        .launched_by(namespace.enter())
+        .args(["snapshot"])
+        .run();
     assert_eq!(finished.code(), 0, "{finished:?}");
     let snapshot = schema::snapshot(&finished.stdout[0]);
     let network = &snapshot["system"]["network"];
@@ -458,7 +462,7 @@ fn interfaces_are_what_they_are() {
 
 #[test]
 #[serial]
-fn pressure_is_that_of_the_kernel() {
+fn pressure_matches_the_kernel() {
     let read = |resource: &str| fs::read_to_string(format!("/proc/pressure/{resource}")).ok();
     let _busy = [Busy::start(), Busy::start(), Busy::start()];
     thread::sleep(Duration::from_secs(3));
@@ -466,8 +470,8 @@ fn pressure_is_that_of_the_kernel() {
     let watch = Watch::start(move || resources.map(read));
     let agent = Agent::start(&[("PUBLISH_INTERVAL", "1s")]);
     let mut client = agent.login();
-    // The busy ones leave the agent little: on a host with much to read the first may come without.
-    let snapshot = client.snapshot_where("a reading of the host", PATIENCE, |s| {
+    // The busy processes slow the agent down. On a host with many processes the first snapshot can have no figures yet.
+    let snapshot = client.snapshot_where("a round of the system collector", DEADLINE, |s| {
         !s["sources"]["system"]["collected_at"].is_null()
     });
     let system = snapshot["system"].clone();
@@ -479,7 +483,7 @@ fn pressure_is_that_of_the_kernel() {
     for (place, resource) in resources.into_iter().enumerate() {
         for kind in ["some", "full"] {
             let stalls = &system["pressure"][resource][kind];
-            let said = |text: &Option<String>| {
+            let averages = |text: &Option<String>| {
                 let line = text
                     .as_ref()?
                     .lines()
@@ -491,7 +495,7 @@ fn pressure_is_that_of_the_kernel() {
                 };
                 Some(["avg10=", "avg60=", "avg300="].map(average))
             };
-            let mut kernel = readings.iter().map(|(_, texts)| said(&texts[place]));
+            let mut kernel = readings.iter().map(|(_, texts)| averages(&texts[place]));
             let agents = stalls
                 .is_object()
                 .then(|| ["avg10", "avg60", "avg300"].map(|average| number(&stalls[average])));
@@ -506,8 +510,8 @@ fn pressure_is_that_of_the_kernel() {
 
 #[test]
 #[serial]
-fn processes_are_counted_by_state_as_ps_does() {
-    // One that is stopped, and one that has ended without its parent's taking note.
+fn process_counts_by_state_match_ps() {
+    // Start a stopped process and a zombie.
     let mut stopped = Command::new("sleep").arg("600").spawn().unwrap();
     run("kill", &["-STOP", &stopped.id().to_string()]);
     let mut zombie = Command::new("true").spawn().unwrap();
@@ -536,7 +540,7 @@ fn processes_are_counted_by_state_as_ps_does() {
         let range = least(states) - slack..=most(states) + slack;
         assert!(range.contains(&count), "{count} {field}: {range:?}");
     };
-    // ps counts itself, as running.
+    // ps counts itself as a running process.
     between("total", "RSDTtZI", 5.0);
     between("sleeping", "SI", 5.0);
     between("blocked", "D", 2.0);
@@ -563,7 +567,7 @@ fn processes_are_counted_by_state_as_ps_does() {
 #[serial]
 fn the_largest_processes_are_listed_with_their_users() {
     const SIZE: u64 = 300 << 20;
-    // A string of so many bytes, kept until the input ends.
+    // bash holds a string of this size in memory until its input ends.
     let script = format!("x=$(head -c {SIZE} /dev/zero | tr '\\0' x); echo ready; read line");
     let mut large = Command::new("bash");
     large
@@ -599,7 +603,7 @@ fn the_largest_processes_are_listed_with_their_users() {
             .output()
             .unwrap();
         let user = String::from_utf8(output.stdout).unwrap();
-        // It may have ended meanwhile.
+        // Skip a process that has ended after the snapshot.
         if !user.trim().is_empty() {
             assert_eq!(process["user"], user.trim(), "{process}");
         }
@@ -610,7 +614,7 @@ fn the_largest_processes_are_listed_with_their_users() {
 
 #[test]
 #[parallel]
-fn a_list_of_no_processes_is_empty() {
+fn with_top_processes_zero_the_list_is_empty() {
     let agent = Agent::start(&[("TOP_PROCESSES", "0")]);
     let system = agent.login().snapshot()["system"].clone();
     assert_eq!(system["top_processes"], json!([]));

@@ -1,4 +1,4 @@
-//! `system-agent watch --nats` in a real terminal, with a real NATS server and hosts that are simulated from a real snapshot.
+//! Tests of `system-agent watch --nats` in a real terminal, with a real NATS server and hosts simulated from a real snapshot.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use crate::simulator::{Counts, Host, Template};
-use crate::support::{Authority, Hub, Launch, PATIENCE, Terminal, wait};
+use crate::support::{Authority, DEADLINE, Hub, Launch, Terminal, wait};
 use crate::watching::{LARGE, SMALL, shows};
 
-/// So often hosts tell of themselves.
+/// The interval at which the simulated hosts publish.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// How long a host may say nothing until it is away, and until that is seen.
+/// A host is shown as away within this time after the newest snapshot of the host.
 const AWAY_WITHIN: Duration = Duration::from_secs(40);
 
-/// Hosts that publish. Those that are left end with it.
+/// Simulated hosts that publish. Ended on drop.
 struct Hosts {
     runtime: Runtime,
     server: String,
@@ -59,10 +59,13 @@ impl Hosts {
     }
 
     fn stop(&mut self, name: &str) {
-        self.running.remove(name).expect("a host that runs").abort();
+        self.running
+            .remove(name)
+            .expect("the host is not running")
+            .abort();
     }
 
-    /// Publishes something else.
+    /// Publishes a message with any subject and content.
     fn publish(
         &mut self,
         subject: &str,
@@ -88,7 +91,7 @@ impl Hosts {
     }
 }
 
-/// A snapshot of this host, as an agent publishes it, with a container that is not there.
+/// A real snapshot of this host with a made-up container.
 fn with_a_container() -> String {
     let finished = Launch::new().args(["snapshot"]).run();
     let line = finished.stdout.concat();
@@ -118,7 +121,7 @@ fn at(second: u64) -> String {
 
 #[test]
 #[parallel]
-fn a_template_makes_snapshots_of_others() {
+fn a_template_makes_snapshots_of_other_hosts() {
     let line = with_a_container();
     let made = Template::new(&line).line("web-7", 42, SystemTime::UNIX_EPOCH);
     let (mut real, made): (Value, Value) = (
@@ -139,7 +142,7 @@ fn a_template_makes_snapshots_of_others() {
 
 #[test]
 #[parallel]
-fn hosts_come_and_go() {
+fn hosts_appear_and_are_shown_as_away() {
     let hub = Hub::start("");
     let mut hosts = Hosts::new(&hub);
     for size in [SMALL, LARGE] {
@@ -154,10 +157,10 @@ fn hosts_come_and_go() {
         shows(&terminal, size, &["2 hosts", "web-1", "web-2"]);
         hosts.start("db-1", false);
         shows(&terminal, size, &["3 hosts", "db-1"]);
-        // The first by name.
+        // Stop the host that is first by name.
         hosts.stop("db-1");
         terminal.shows_within(AWAY_WITHIN, &["1 away", "away: no snapshot for"]);
-        // It does not keep the rest from being looked at.
+        // The other hosts can still be opened.
         terminal.press(&["End", "Enter"]);
         shows(
             &terminal,
@@ -177,8 +180,8 @@ fn hosts_come_and_go() {
 
 #[test]
 #[parallel]
-fn a_log_is_followed_while_it_is_looked_at() {
-    // It writes down who subscribes to what.
+fn a_log_is_subscribed_to_while_it_is_on_the_screen() {
+    // With `trace` the server logs each subscription.
     let hub = Hub::start("trace: true\n");
     let mut hosts = Hosts::new(&hub);
     hosts.start("web-1", true);
@@ -188,16 +191,17 @@ fn a_log_is_followed_while_it_is_looked_at() {
         terminal.shows(&["web-1"]);
         terminal.press(&["Enter"]);
         shows(&terminal, size, &["Containers 1", "shop.web"]);
-        let told = |what: &str| hub.log().matches(what).count();
-        let (subscribed, unsubscribed) = (told("SUB agents.web-1.logs."), told("[UNSUB "));
+        let log_count = |what: &str| hub.log().matches(what).count();
+        let (subscribed, unsubscribed) =
+            (log_count("SUB agents.web-1.logs."), log_count("[UNSUB "));
         terminal.press(&["Enter"]);
         shows(
             &terminal,
             size,
             &["Log 0 lines", "registry/shop:1", "following"],
         );
-        wait::until("a subscription", PATIENCE, || {
-            (told(&format!("SUB {subject}")) > subscribed).then_some(())
+        wait::until("a subscription", DEADLINE, || {
+            (log_count(&format!("SUB {subject}")) > subscribed).then_some(())
         });
         hosts.publish(
             subject,
@@ -207,7 +211,7 @@ fn a_log_is_followed_while_it_is_looked_at() {
         shows(&terminal, size, &["line 2", "Log 2 lines"]);
         let dropped = [("System-Agent-Dropped", "7")];
         hosts.publish(subject, &dropped, format!("{} line 10\n", at(10)));
-        shows(&terminal, size, &["line 10", "7 lost", "00:00:10"]);
+        shows(&terminal, size, &["line 10", "7 dropped", "00:00:10"]);
         hosts.publish(
             "agents.web-1.logs.other",
             &[],
@@ -219,20 +223,20 @@ fn a_log_is_followed_while_it_is_looked_at() {
         shows(&terminal, size, &["Events 1", "oom"]);
         terminal.press(&["Tab"]);
         terminal.hides("of another");
-        // Two at once would be another key.
+        // Press the two keys separately. If another key follows immediately, the view reads Escape and that key as a third key.
         terminal.press(&["Escape"]);
         shows(&terminal, size, &["Containers 1"]);
         terminal.press(&["Escape"]);
         shows(&terminal, size, &["1 hosts"]);
-        wait::until("the subscription's end", PATIENCE, || {
-            (told("[UNSUB ") > unsubscribed).then_some(())
+        wait::until("the end of the subscription", DEADLINE, || {
+            (log_count("[UNSUB ") > unsubscribed).then_some(())
         });
     }
 }
 
 #[test]
 #[parallel]
-fn a_log_begins_with_what_is_kept_of_it() {
+fn a_log_begins_with_the_newest_stored_lines() {
     let store = tempfile::tempdir().unwrap();
     let store = store.path().display();
     let hub = Hub::start(&format!("jetstream {{ store_dir: \"{store}\" }}\n"));
@@ -263,7 +267,7 @@ fn a_log_begins_with_what_is_kept_of_it() {
     terminal.press(&["Enter"]);
     terminal.shows(&["shop.web"]);
     terminal.press(&["Enter"]);
-    // The newest piece, and no other container's.
+    // The view shows the newest stored message of this container and of no other container.
     shows(&terminal, SMALL, &["Log 2 lines", "line 3", "line 4"]);
     hosts.publish(
         "agents.web-1.logs.shop%2Eweb",
@@ -275,7 +279,7 @@ fn a_log_begins_with_what_is_kept_of_it() {
 
 #[test]
 #[parallel]
-fn a_server_that_is_killed_is_told_of_and_connected_to_again() {
+fn after_the_server_was_killed_the_view_connects_again() {
     let mut hub = Hub::start("trace: true\n");
     let mut hosts = Hosts::new(&hub);
     hosts.start("web-1", false);
@@ -283,8 +287,8 @@ fn a_server_that_is_killed_is_told_of_and_connected_to_again() {
         let terminal = watch(&hub, size, &[], &[]);
         shows(&terminal, size, &["1 hosts", "connected"]);
         hub.kill();
-        // What was known is still there.
-        shows(&terminal, size, &["! ", "away, again in", "web-1"]);
+        // The newest figures stay on the screen.
+        shows(&terminal, size, &["! ", "away, retry in", "web-1"]);
         hub.run();
         shows(&terminal, size, &["1 hosts", "  connected"]);
         terminal.press(&["Enter"]);
@@ -293,18 +297,18 @@ fn a_server_that_is_killed_is_told_of_and_connected_to_again() {
         shows(
             &terminal,
             size,
-            &["127.0.0.1:", "away, again in", "Containers 1"],
+            &["127.0.0.1:", "away, retry in", "Containers 1"],
         );
         hub.run();
         terminal.hides("away");
-        // What was looked at is told of in whole again, and its log followed.
+        // The open host is shown again, and the view can follow the log.
         terminal.press(&["Enter"]);
         shows(&terminal, size, &["Log 0 lines"]);
         hub.kill();
-        terminal.shows(&["away, again in"]);
+        terminal.shows(&["away, retry in"]);
         hub.run();
         terminal.hides("away");
-        wait::until("a subscription", PATIENCE, || {
+        wait::until("a subscription", DEADLINE, || {
             hub.log()
                 .contains("SUB agents.web-1.logs.shop%2Eweb")
                 .then_some(())
@@ -322,14 +326,14 @@ fn a_server_that_is_killed_is_told_of_and_connected_to_again() {
 
 #[test]
 #[parallel]
-fn a_server_that_is_not_there_is_tried_again_at_once_where_that_is_asked_for() {
+fn the_key_r_ends_the_back_off() {
     let mut hub = Hub::start("");
     hub.kill();
     let terminal = watch(&hub, SMALL, &[], &[]);
     terminal.shows(&["cannot connect"]);
-    wait::until("a wait that is long", AWAY_WITHIN, || {
+    wait::until("a long back-off", AWAY_WITHIN, || {
         let screen = terminal.screen();
-        let (_, wait) = screen.split_once("again in ")?;
+        let (_, wait) = screen.split_once("retry in ")?;
         let seconds: u64 = wait.split(' ').next()?.parse().ok()?;
         (seconds > 5).then_some(())
     });
@@ -342,7 +346,7 @@ fn a_server_that_is_not_there_is_tried_again_at_once_where_that_is_asked_for() {
 
 #[test]
 #[parallel]
-fn messages_that_are_none_are_counted() {
+fn invalid_messages_are_counted() {
     let hub = Hub::start("");
     let mut hosts = Hosts::new(&hub);
     hosts.start("web-1", false);
@@ -357,7 +361,7 @@ fn messages_that_are_none_are_counted() {
     hosts.publish("agents.odd.snapshot", &[("Content-Encoding", "br")], "{}");
     let bomb = zstd::encode_all(&vec![b' '; 64 << 20][..], 3).unwrap();
     hosts.publish("agents.odd.snapshot", &[("Content-Encoding", "zstd")], bomb);
-    // Of which kind the last one is shall be known: each kind comes by itself.
+    // Publish the other kind of message later, because the view shows only the newest error.
     shows(&terminal, LARGE, &["! 4 messages not understood"]);
     hosts.publish("agents.web-1.events", &[], "[]");
     shows(
@@ -368,14 +372,14 @@ fn messages_that_are_none_are_counted() {
             "agents.web-1.events: not JSON",
         ],
     );
-    // The rest goes on.
+    // The view still works.
     terminal.press(&["Enter"]);
     terminal.shows(&["Containers 1"]);
 }
 
 #[test]
 #[parallel]
-fn who_is_not_let_in_is_told_so() {
+fn refused_credentials_and_permissions_are_shown() {
     let hub = Hub::start("authorization { user: viewer, password: correct-horse }\n");
     let right = hub.file("right", "correct-horse\n");
     let wrong = hub.file("wrong", "battery-staple\n");
@@ -389,10 +393,10 @@ fn who_is_not_let_in_is_told_so() {
         )
     };
     let refused = "refused the credentials";
-    with(&wrong).shows(&[refused, "R tries again"]);
+    with(&wrong).shows(&[refused, "press R to retry"]);
     watch(&hub, SMALL, &[], &[]).shows(&[refused]);
     with(&right).shows(&["  connected"]);
-    // May connect, and not listen.
+    // This user may connect but may not subscribe.
     let hub = Hub::start(
         "authorization { users: [{ user: viewer, password: correct-horse, permissions: { subscribe: { deny: \"agents.>\" } } }] }\n",
     );
@@ -412,7 +416,7 @@ fn who_is_not_let_in_is_told_so() {
 
 #[test]
 #[parallel]
-fn tokens_and_seeds_let_in() {
+fn tokens_and_nkey_seeds_are_accepted() {
     let hub = Hub::start("authorization { token: s3cret-token }\n");
     let file = hub
         .file("token", "s3cret-token\n")
@@ -435,7 +439,7 @@ fn tokens_and_seeds_let_in() {
 
 #[test]
 #[parallel]
-fn tls_of_the_server_is_verified_and_a_certificate_shown() {
+fn the_servers_certificate_is_verified_and_a_client_certificate_sent() {
     let authority = Authority::new();
     let (server, client) = (authority.issue("server"), authority.issue("client"));
     let ca = authority.certificate.to_str().unwrap();
@@ -455,7 +459,7 @@ fn tls_of_the_server_is_verified_and_a_certificate_shown() {
         &[],
     )
     .shows(&["  connected"]);
-    // Without a certificate of one's own, and with another authority's word.
+    // The connection fails without a client certificate, and with the certificate of another authority.
     watch(&hub, SMALL, &["--ca", ca], &[]).shows(&["away"]);
     let other = Authority::new();
     let other = other.certificate.to_str().unwrap();
@@ -466,15 +470,15 @@ fn tls_of_the_server_is_verified_and_a_certificate_shown() {
         &[],
     )
     .shows(&["away", "invalid peer certificate"]);
-    // A server without TLS will not do where it is asked for.
+    // If TLS is required, a server without TLS is refused.
     let plain = Hub::start("");
     watch(&plain, SMALL, &["--ca", ca], &[]).shows(&["away"]);
 }
 
 #[test]
 #[parallel]
-fn what_cannot_be_understood_is_said_before_anything_is_shown() {
-    for (arguments, environment, code, said) in [
+fn invalid_arguments_and_settings_are_reported_before_the_view_starts() {
+    for (arguments, environment, code, expected) in [
         (
             vec!["--nats", "nats://viewer:hunter2@hub"],
             vec![],
@@ -508,7 +512,7 @@ fn what_cannot_be_understood_is_said_before_anything_is_shown() {
         let stderr = finished.stderr.concat();
         assert_eq!(finished.code(), code, "{arguments:?}: {stderr}");
         assert!(
-            stderr.contains(said) && !stderr.contains("hunter2"),
+            stderr.contains(expected) && !stderr.contains("hunter2"),
             "{arguments:?}: {stderr}"
         );
     }

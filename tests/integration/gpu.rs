@@ -1,4 +1,4 @@
-//! GPUs, of which there are none where tests run: a library with the driver's functions stands in for the driver.
+//! Tests of GPU figures. The test machine needs no GPU, because a small library replaces the driver's library (NVML).
 
 use std::fs;
 use std::path::Path;
@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use serial_test::parallel;
 use tempfile::TempDir;
 
-use crate::support::{Launch, Namespace, PATIENCE, schema, wait};
+use crate::support::{DEADLINE, Launch, Namespace, schema, wait};
 
-/// A folder with the library.
+/// Compiles the replacement library into a new folder.
 fn driver() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let library = folder.path().join("libnvidia-ml.so.1");
@@ -19,7 +19,7 @@ fn driver() -> TempDir {
         .args(["-shared", "-fPIC", "-o"])
         .args([&library, &source])
         .output();
-    let compiled = compiled.expect("a C compiler");
+    let compiled = compiled.expect("cannot start cc, the C compiler");
     assert!(compiled.status.success(), "{compiled:?}");
     folder
 }
@@ -30,7 +30,7 @@ fn gpus(snapshot: &Value) -> Option<&Value> {
 
 #[test]
 #[parallel]
-fn gpus_are_what_their_driver_says() {
+fn gpu_figures_match_the_driver() {
     let driver = driver();
     let finished = Launch::new()
         .var("LD_LIBRARY_PATH", driver.path())
@@ -48,7 +48,7 @@ fn gpus_are_what_their_driver_says() {
     assert_eq!(gpus(&snapshot), Some(&expected));
 }
 
-/// What the kernel tells of a PCI device of NVIDIA's: whether it may suspend it, and whether it has.
+/// Creates the files in which the kernel describes an NVIDIA PCI device. `control` and `status` are its power state.
 fn pci_gpu(devices: &Path, address: &str, control: &str, status: &str) {
     let folder = devices.join(address);
     fs::create_dir_all(folder.join("power")).unwrap();
@@ -62,10 +62,10 @@ fn pci_gpu(devices: &Path, address: &str, control: &str, status: &str) {
     }
 }
 
-/// The library wakes each GPU that it opens.
+/// NVML wakes suspended GPUs when a program opens NVML. So the agent must not open NVML while the GPUs sleep.
 #[test]
 #[parallel]
-fn a_gpu_that_sleeps_is_not_woken() {
+fn a_sleeping_gpu_is_not_woken() {
     let driver = driver();
     let devices = tempfile::tempdir().unwrap();
     let log = driver.path().join("log");
@@ -78,7 +78,7 @@ fn a_gpu_that_sleeps_is_not_woken() {
     );
     let namespace = Namespace::start(&["mount"], &script);
     let agent = Launch::new()
-        .by(namespace.enter())
+        .launched_by(namespace.enter())
         .var("LD_LIBRARY_PATH", driver.path())
         .var("NVML_LOG", &log)
         .var("PUBLISH_INTERVAL", "200ms")
@@ -87,37 +87,41 @@ fn a_gpu_that_sleeps_is_not_woken() {
     let mut client = agent.login();
     let asleep = |index: u32, name: &str| json!({"index": index, "name": name, "asleep": true});
     let all_asleep = json!([asleep(0, ""), asleep(1, "")]);
-    client.snapshot_where("two that sleep", PATIENCE, |s| gpus(s) == Some(&all_asleep));
+    client.snapshot_where("two sleeping GPUs", DEADLINE, |s| {
+        gpus(s) == Some(&all_asleep)
+    });
     for _ in 0..5 {
         assert_eq!(gpus(&client.snapshot()), Some(&all_asleep));
     }
-    assert!(!log.exists(), "the library was opened");
+    assert!(!log.exists(), "the agent opened the library");
 
-    // One is used. The other one sleeps on.
+    // The second GPU wakes up. The first GPU stays suspended.
     fs::write(
         devices.path().join(second).join("power/runtime_status"),
         "active\n",
     )
     .unwrap();
     let one = |s: &Value| gpus(s).is_some_and(|gpus| gpus[1]["celsius"] == 38.0);
-    let one = client.snapshot_where("one that is awake", PATIENCE, one);
+    let one = client.snapshot_where("one GPU that is awake", DEADLINE, one);
     assert_eq!(gpus(&one).unwrap()[0], asleep(0, ""));
     assert_eq!(gpus(&one).unwrap()[1]["name"], "NVIDIA T400");
-    wait::until("the library's log", PATIENCE, || log.exists().then_some(()));
+    wait::until("the library's log", DEADLINE, || log.exists().then_some(()));
     let opened = fs::read_to_string(&log).unwrap();
     assert!(
         opened.lines().all(|what| what == "none" || what == second),
         "{opened}"
     );
 
-    // It sleeps again: its name is known now.
+    // When this GPU sleeps again, the agent still knows the name of the GPU.
     fs::write(
         devices.path().join(second).join("power/runtime_status"),
         "suspended\n",
     )
     .unwrap();
     let known = json!([asleep(0, ""), asleep(1, "NVIDIA T400")]);
-    client.snapshot_where("it sleeps again", PATIENCE, |s| gpus(s) == Some(&known));
+    client.snapshot_where("two sleeping GPUs again", DEADLINE, |s| {
+        gpus(s) == Some(&known)
+    });
     let before = fs::metadata(&log).unwrap().len();
     for _ in 0..3 {
         client.snapshot();
@@ -127,7 +131,7 @@ fn a_gpu_that_sleeps_is_not_woken() {
 
 #[test]
 #[parallel]
-fn without_a_driver_there_are_none() {
+fn without_a_driver_there_are_no_gpus() {
     let finished = Launch::new().args(["snapshot"]).run();
     let snapshot = schema::snapshot(&finished.stdout[0]);
     assert_eq!(gpus(&snapshot), None);
@@ -136,7 +140,7 @@ fn without_a_driver_there_are_none() {
 
 #[test]
 #[parallel]
-fn a_driver_that_hangs_takes_nothing_but_its_own_figures() {
+fn a_driver_that_hangs_loses_only_the_gpu_figures() {
     let driver = driver();
     let agent = Launch::new()
         .var("LD_LIBRARY_PATH", driver.path())
@@ -145,7 +149,7 @@ fn a_driver_that_hangs_takes_nothing_but_its_own_figures() {
         .var("SYSTEM_INTERVAL", "1s")
         .start();
     let mut client = agent.login();
-    // The first waits for it, for a second.
+    // The first round waits one second for the driver.
     let first = client.snapshot();
     assert_eq!(gpus(&first), None);
     assert_eq!(first["sources"]["system"]["status"], "ok");
@@ -154,7 +158,7 @@ fn a_driver_that_hangs_takes_nothing_but_its_own_figures() {
             .as_u64()
             .unwrap()
     };
-    client.snapshot_where("a reading that does not wait", PATIENCE, |s| took(s) < 700);
+    client.snapshot_where("a round that does not wait", DEADLINE, |s| took(s) < 700);
     for _ in 0..4 {
         let next = client.snapshot();
         assert_eq!(gpus(&next), None);

@@ -1,4 +1,5 @@
-//! Health checks, which connect and close: they are counted, and do not fill the log.
+//! Tests of health checks that connect and immediately close the connection. The agent counts such health checks and logs few
+//! messages.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,12 +8,12 @@ use serde_json::Value;
 use serial_test::parallel;
 use socket2::SockRef;
 
-use crate::support::prometheus::get;
-use crate::support::{Agent, Authority, Client, Launch, OpenSsl, PATIENCE, wait};
+use crate::support::prometheus::{get, metrics_of};
+use crate::support::{Agent, Authority, Client, DEADLINE, Launch, OpenSsl, wait};
 
 const CLOSED: &str = "connections closed by their peers before anything was sent";
 
-/// Connects and closes in good order.
+/// Connects and closes normally.
 fn closes(address: SocketAddr) {
     drop(Client::connect(address));
 }
@@ -22,7 +23,7 @@ fn resets(address: SocketAddr) {
     Client::connect(address).reset();
 }
 
-/// Closes its sending side, and reads what there is to the end.
+/// Connects, closes the sending side and reads to the end.
 fn half_closes(address: SocketAddr) {
     let mut client = Client::connect(address);
     client.half_close();
@@ -36,40 +37,36 @@ fn launch(launch: Launch) -> Agent {
     launch.start()
 }
 
-fn metrics_at(agent: &Agent) -> SocketAddr {
-    let event = agent.event("metrics at /metrics");
-    event.text("address").parse().unwrap()
-}
-
-/// Waits until so many have been counted, and no more.
-fn counted(count: u64, mut snapshot: impl FnMut() -> Value) {
+/// Waits until the agent has counted `count` connections. Fails the test if it counts more.
+fn wait_for_count(count: u64, mut snapshot: impl FnMut() -> Value) {
     let mut last = None;
     let enough = || {
         last = snapshot()["agent"]["connections_closed_early"].as_u64();
         (last >= Some(count)).then_some(())
     };
     assert!(
-        wait::within(PATIENCE, enough).is_some(),
+        wait::within(DEADLINE, enough).is_some(),
         "{count}: {last:?}"
     );
     assert_eq!(last, Some(count));
 }
 
-/// The first at once, and of the others nothing within a minute. Nobody is refused.
-fn told_of(agent: &Agent) {
-    let told = agent.events(CLOSED);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].level(), "INFO");
-    assert_eq!(told[0].number("connections"), 1);
-    assert!(told[0].text("last_peer").starts_with("127.0.0.1:"));
+/// Asserts that only the first connection is logged (the next message comes after a minute) and that no connection is logged as
+/// refused.
+fn assert_logged_once(agent: &Agent) {
+    let logged = agent.events(CLOSED);
+    assert_eq!(logged.len(), 1, "{logged:?}");
+    assert_eq!(logged[0].level(), "INFO");
+    assert_eq!(logged[0].number("connections"), 1);
+    assert!(logged[0].text("last_peer").starts_with("127.0.0.1:"));
     assert!(agent.events("client refused").is_empty());
 }
 
 #[test]
 #[parallel]
-fn they_are_counted_and_told_of_together() {
+fn health_checks_are_counted_and_logged_together() {
     let agent = launch(Launch::new());
-    let metrics = metrics_at(&agent);
+    let metrics = metrics_of(&agent);
     let mut client = agent.login();
     for _ in 0..50 {
         closes(agent.address());
@@ -78,14 +75,14 @@ fn they_are_counted_and_told_of_together() {
         closes(metrics);
         resets(metrics);
     }
-    counted(250, || client.snapshot());
-    told_of(&agent);
+    wait_for_count(250, || client.snapshot());
+    assert_logged_once(&agent);
     let figures = get(metrics, "/metrics", &[]).body;
     assert!(
         figures.contains("\nsystem_agent_connections_closed_early_total 250"),
         "{figures}"
     );
-    // Whoever says something wrong is refused, as before, and one that scraped has done nothing wrong.
+    // A peer that sends a wrong key or an incomplete line is refused. Such a peer is not counted as a health check.
     let mut wrong = agent.connect();
     wrong.send("key\n");
     assert_eq!(wrong.line().as_deref(), Some("Unauthorized"));
@@ -97,15 +94,15 @@ fn they_are_counted_and_told_of_together() {
     agent.event_where("client refused", |event| {
         event.text("reason") == "no complete line"
     });
-    counted(250, || client.snapshot());
+    wait_for_count(250, || client.snapshot());
 }
 
 #[test]
 #[parallel]
-fn so_are_those_of_a_tls_port_before_and_after_the_handshake() {
+fn health_checks_of_a_tls_port_are_counted_before_and_after_the_handshake() {
     let authority = Authority::new();
     let agent = launch(authority.issue("agent").launch());
-    let metrics = metrics_at(&agent);
+    let metrics = metrics_of(&agent);
     let mut client = OpenSsl::connect(agent.address(), &[] as &[&str]);
     client.send(format!("{}\n", crate::support::KEY));
     for _ in 0..20 {
@@ -115,15 +112,15 @@ fn so_are_those_of_a_tls_port_before_and_after_the_handshake() {
             half_closes(address);
         }
     }
-    // As monitoring does that looks at the certificate.
+    // Some monitoring tools read the certificate and close the connection.
     for address in [agent.address(), metrics] {
         let looks = OpenSsl::connect(address, &["-no_ign_eof"]);
         looks.says("CONNECTION ESTABLISHED");
         looks.end();
     }
-    counted(122, || client.snapshot());
-    told_of(&agent);
-    // Half a hello is none.
+    wait_for_count(122, || client.snapshot());
+    assert_logged_once(&agent);
+    // An incomplete ClientHello is refused.
     let mut cut = agent.connect();
     cut.send(b"\x16\x03\x01\x00\xc0\x01");
     cut.half_close();
@@ -134,25 +131,26 @@ fn so_are_those_of_a_tls_port_before_and_after_the_handshake() {
 
 #[test]
 #[parallel]
-fn one_that_waits_before_it_closes_counts_as_well() {
+fn a_health_check_that_waits_before_it_closes_is_counted() {
     let agent = launch(Launch::new());
     let mut client = agent.login();
     let silent: Vec<Client> = (0..10).map(|_| agent.connect()).collect();
-    // They have been accepted by now.
+    // When this snapshot arrives, the agent has accepted the connections.
     client.snapshot_within(Duration::from_secs(5));
     client.snapshot_within(Duration::from_secs(5));
     drop(silent);
-    counted(10, || client.snapshot());
-    told_of(&agent);
+    wait_for_count(10, || client.snapshot());
+    assert_logged_once(&agent);
 }
 
 #[test]
 #[parallel]
-fn a_peer_that_has_gone_before_it_was_accepted_does_no_harm() {
+fn a_connection_that_is_reset_before_it_is_accepted_is_harmless() {
     let agent = launch(Launch::new());
     let mut client = agent.login();
     for _ in 0..200 {
-        // As HAProxy does: a reset in place of the third packet of the handshake, or right after it.
+        // HAProxy's health check resets the connection instead of the third packet of the TCP handshake, or immediately after the
+        // handshake.
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.set_nonblocking(true).unwrap();

@@ -1,4 +1,4 @@
-//! Hellos that are cut short, and a client far away.
+//! Tests of incomplete TLS ClientHellos, and of a client with a slow network.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -8,10 +8,10 @@ use serial_test::serial;
 
 use crate::support::{Agent, Authority, Client, Delay, KEY, OpenSsl, client_hello};
 
-/// How long everything takes to and from the client far away: its round trip is twice as long.
-const FAR: Duration = Duration::from_millis(400);
+/// The delay in each direction for the distant client. A round trip takes twice as long.
+const ONE_WAY_DELAY: Duration = Duration::from_millis(400);
 
-/// Connections that have sent so much of a hello, and then nothing.
+/// Opens `count` connections that send `hello` and then nothing.
 fn silent(agent: &Agent, hello: &[u8], count: usize) -> Vec<TcpStream> {
     let connect = |_| {
         let mut stream = TcpStream::connect(agent.address()).unwrap();
@@ -21,10 +21,10 @@ fn silent(agent: &Agent, hello: &[u8], count: usize) -> Vec<TcpStream> {
     (0..count).map(connect).collect()
 }
 
-/// Lets a client far away in; how long that took.
-fn comes_in(far: &Delay, version: &str) -> Duration {
+/// Logs in as the distant client. Returns how long this takes.
+fn log_in(distant: &Delay, version: &str) -> Duration {
     let started = Instant::now();
-    let mut client = OpenSsl::connect(far.address(), &[version]);
+    let mut client = OpenSsl::connect(distant.address(), &[version]);
     client.send(format!("{KEY}\n"));
     client.snapshot();
     started.elapsed()
@@ -32,11 +32,11 @@ fn comes_in(far: &Delay, version: &str) -> Duration {
 
 #[test]
 #[serial]
-fn a_client_far_away_comes_in_after_thousands_that_were_cut_short_and_beside_hundreds() {
+fn a_distant_client_logs_in_despite_thousands_of_incomplete_handshakes() {
     let authority = Authority::new();
     let identity = authority.issue("agent");
     let agent = identity.launch().var("AUTH_TIMEOUT", "60s").start();
-    let far = Delay::to(agent.address(), FAR);
+    let distant = Delay::to(agent.address(), ONE_WAY_DELAY);
     let hello = client_hello();
     for (number, length) in (0..3000).zip((0..hello.len()).cycle()) {
         let mut client = Client::connect(agent.address());
@@ -45,26 +45,26 @@ fn a_client_far_away_comes_in_after_thousands_that_were_cut_short_and_beside_hun
             client.reset();
         }
     }
-    // Half a hello keeps no turn from others.
+    // An incomplete ClientHello does not count towards the limit of handshakes.
     let halves = silent(&agent, &hello[..hello.len() - 1], 1000);
     for version in ["-tls1_2", "-tls1_3"] {
-        let took = comes_in(&far, version);
+        let took = log_in(&distant, version);
         assert!(took < Duration::from_secs(3), "{version}: {took:?}");
     }
     drop(halves);
-    // As many as may have a turn have one, and many more wait for theirs: the one from afar keeps its own for long enough.
+    // Now the limit of handshakes is reached, and more connections wait. The distant client still has enough time.
     for version in ["-tls1_2", "-tls1_3"] {
         let before = silent(&agent, &hello, 900);
-        let came_in = std::thread::scope(|scope| {
-            let came_in = scope.spawn(|| comes_in(&far, version));
+        let took = std::thread::scope(|scope| {
+            let took = scope.spawn(|| log_in(&distant, version));
             let mut after = Vec::new();
-            while !came_in.is_finished() && after.len() < 4000 {
+            while !took.is_finished() && after.len() < 4000 {
                 after.extend(silent(&agent, &hello, 10));
                 std::thread::sleep(Duration::from_millis(10));
             }
-            came_in.join().unwrap()
+            took.join().unwrap()
         });
-        assert!(came_in < Duration::from_secs(10), "{version}: {came_in:?}");
+        assert!(took < Duration::from_secs(10), "{version}: {took:?}");
         drop(before);
     }
 }

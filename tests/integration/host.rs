@@ -1,4 +1,4 @@
-//! The host's figures, cross-checked against the kernel's own.
+//! Compares the host's figures with the kernel's own.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,15 +8,15 @@ use std::{env, fs, process, thread};
 use serde_json::Value;
 use serial_test::{parallel, serial};
 
-use crate::support::{Agent, Busy, Idle, PATIENCE, Watch, kernel};
+use crate::support::{Agent, Busy, DEADLINE, Idle, Watch, kernel};
 
 fn number(value: &Value) -> f64 {
     value
         .as_f64()
-        .unwrap_or_else(|| panic!("{value} is no number"))
+        .unwrap_or_else(|| panic!("{value} is not a number"))
 }
 
-/// A timestamp of a snapshot.
+/// Parses a timestamp of a snapshot.
 fn time(value: &Value) -> SystemTime {
     humantime::parse_rfc3339(value.as_str().unwrap()).unwrap()
 }
@@ -25,7 +25,7 @@ fn collected_at(snapshot: &Value) -> SystemTime {
     time(&snapshot["sources"]["system"]["collected_at"])
 }
 
-/// Whether a figure lies between the least and the greatest of the readings, give or take.
+/// Asserts that a figure is between the smallest and the largest reading, with a tolerance.
 fn assert_between(figure: f64, readings: impl IntoIterator<Item = f64>, tolerance: f64) {
     let readings: Vec<f64> = readings.into_iter().collect();
     let least = readings.iter().copied().fold(f64::INFINITY, f64::min);
@@ -43,8 +43,8 @@ fn at<T>(readings: &[(SystemTime, T)], moment: SystemTime) -> &(SystemTime, T) {
     readings.iter().min_by_key(distance).unwrap()
 }
 
-/// The entry of a process that keeps a core busy. It is the first, unless others on this machine are as busy: there
-/// is room for one on each of the other cores.
+/// The list entry of a process that keeps a core busy. The process is usually first in the list. On each of the other cores,
+/// another process can be as busy.
 fn first<'a>(snapshot: &'a Value, busy: &Busy) -> &'a Value {
     let processes = snapshot["system"]["top_processes"].as_array().unwrap();
     let place = processes
@@ -62,7 +62,7 @@ fn first<'a>(snapshot: &'a Value, busy: &Busy) -> &'a Value {
 
 #[test]
 #[serial]
-fn memory_is_that_of_meminfo() {
+fn memory_matches_meminfo() {
     let watch = Watch::start(kernel::memory);
     let agent = Agent::start(&[]);
     let snapshot = agent.login().snapshot();
@@ -75,7 +75,7 @@ fn memory_is_that_of_meminfo() {
 
 #[test]
 #[serial]
-fn disk_is_that_of_df() {
+fn disk_matches_df() {
     let (total, before) = kernel::disk();
     let agent = Agent::start(&[]);
     let snapshot = agent.login().snapshot();
@@ -87,7 +87,7 @@ fn disk_is_that_of_df() {
 
 #[test]
 #[serial]
-fn load_averages_are_those_of_loadavg() {
+fn load_averages_match_loadavg() {
     let watch = Watch::start(kernel::load);
     let agent = Agent::start(&[]);
     let snapshot = agent.login().snapshot();
@@ -99,13 +99,13 @@ fn load_averages_are_those_of_loadavg() {
     };
     assert!(
         readings.iter().any(same),
-        "{load:?} never stood in /proc/loadavg"
+        "{load:?} was never in /proc/loadavg"
     );
 }
 
 #[test]
 #[serial]
-fn uptime_and_boot_time_are_the_kernels() {
+fn uptime_and_boot_time_match_the_kernel() {
     let before = kernel::uptime().floor();
     let agent = Agent::start(&[]);
     let snapshot = agent.login().snapshot();
@@ -117,7 +117,7 @@ fn uptime_and_boot_time_are_the_kernels() {
 
 #[test]
 #[serial]
-fn network_counters_are_those_of_the_kernel() {
+fn network_counters_match_the_kernel() {
     let before = kernel::network();
     let agent = Agent::start(&[]);
     let snapshot = agent.login().snapshot();
@@ -127,7 +127,7 @@ fn network_counters_are_those_of_the_kernel() {
         .iter()
         .map(|i| i["name"].as_str().unwrap())
         .collect();
-    // An interface that came or went meanwhile may be in it or not.
+    // An interface that appeared or disappeared during the test does not matter.
     let steady = before.keys().filter(|name| after.contains_key(*name));
     for name in steady {
         assert!(names.contains(&name.as_str()), "{name} is missing");
@@ -157,7 +157,10 @@ fn network_counters_follow_known_traffic() {
     let mut client = agent.login();
     let loopback = |snapshot: &Value| {
         let mut interfaces = snapshot["system"]["network"].as_array().unwrap().iter();
-        let loopback = interfaces.find(|i| i["name"] == "lo").expect("lo").clone();
+        let loopback = interfaces
+            .find(|i| i["name"] == "lo")
+            .expect("there is no interface lo")
+            .clone();
         ["bytes_sent", "bytes_recv"].map(|field| loopback[field].as_u64().unwrap())
     };
     let [sent, received] = loopback(&client.snapshot());
@@ -171,9 +174,9 @@ fn network_counters_follow_known_traffic() {
     sender.write_all(&vec![0; SENT as usize]).unwrap();
     transfer.join().unwrap();
     let done = SystemTime::now();
-    let after = client.snapshot_where("a later reading", PATIENCE, |s| collected_at(s) > done);
+    let after = client.snapshot_where("a later round", DEADLINE, |s| collected_at(s) > done);
     let [sent, received] = [loopback(&after)[0] - sent, loopback(&after)[1] - received];
-    // Headers and the snapshots themselves come on top.
+    // Packet headers and the snapshots themselves add some bytes.
     for bytes in [sent, received] {
         assert!((SENT..SENT * 11 / 10).contains(&bytes), "{bytes} of {SENT}");
     }
@@ -181,7 +184,7 @@ fn network_counters_follow_known_traffic() {
 
 #[test]
 #[serial]
-fn the_first_snapshot_is_already_true() {
+fn the_first_snapshot_has_correct_cpu_figures() {
     let busy = Busy::start();
     let agent = Agent::start(&[("PUBLISH_INTERVAL", "1h"), ("SYSTEM_INTERVAL", "1h")]);
     let snapshot = agent.login().snapshot();
@@ -198,17 +201,17 @@ fn the_first_snapshot_is_already_true() {
 
 #[test]
 #[serial]
-fn the_first_snapshot_is_true_among_many_processes() {
-    // To read them all takes a while, in which the busy one goes on.
+fn the_first_snapshot_has_correct_cpu_figures_with_many_processes() {
+    // The agent needs some time to read all processes. The busy process continues to run during this time.
     let busy = Busy::start();
-    let _crowd = Idle::start(2000);
+    let _idle = Idle::start(2000);
     let agent = Agent::start(&[("PUBLISH_INTERVAL", "1h"), ("SYSTEM_INTERVAL", "1h")]);
     first(&agent.login().snapshot(), &busy);
 }
 
 #[test]
 #[serial]
-fn cpu_is_over_the_last_interval() {
+fn cpu_figures_cover_the_last_interval() {
     let busy = Busy::start();
     let pid = busy.pid();
     let watch = Watch::start(move || (kernel::cpu_times(), kernel::cpu_seconds(pid)));
@@ -218,7 +221,7 @@ fn cpu_is_over_the_last_interval() {
     for _ in 0..3 {
         let last = collected_at(snapshots.last().unwrap());
         let next = |snapshot: &Value| collected_at(snapshot) > last;
-        snapshots.push(client.snapshot_where("a new reading", PATIENCE, next));
+        snapshots.push(client.snapshot_where("a new round", DEADLINE, next));
     }
     let readings = watch.finish();
     for pair in snapshots.windows(2) {
@@ -234,7 +237,7 @@ fn cpu_is_over_the_last_interval() {
 
 #[test]
 #[serial]
-fn a_process_that_ends_is_gone_from_the_list() {
+fn a_process_that_has_ended_is_not_in_the_list() {
     let busy = Busy::start();
     let pid = busy.pid();
     let agent = Agent::start(&[("SYSTEM_INTERVAL", "200ms"), ("PUBLISH_INTERVAL", "100ms")]);
@@ -243,14 +246,14 @@ fn a_process_that_ends_is_gone_from_the_list() {
     drop(busy);
     let ended = SystemTime::now();
     let after = |snapshot: &Value| collected_at(snapshot) > ended + Duration::from_millis(400);
-    let snapshot = client.snapshot_where("a reading after it", PATIENCE, after);
+    let snapshot = client.snapshot_where("a round after its end", DEADLINE, after);
     let processes = snapshot["system"]["top_processes"].as_array().unwrap();
     assert!(processes.iter().all(|process| process["pid"] != pid));
 }
 
 #[test]
 #[serial]
-fn processes_are_all_there_busiest_first() {
+fn all_processes_are_listed_busiest_first() {
     let before = kernel::processes();
     let agent = Agent::start(&[("TOP_PROCESSES", "1000")]);
     let snapshot = agent.login().snapshot();
@@ -273,7 +276,7 @@ fn processes_are_all_there_busiest_first() {
     for pid in steady.take(900) {
         assert!(pids.contains(pid), "process {pid} is missing");
     }
-    // The agent is one process, however many threads it has.
+    // The agent has several threads, but the list shows one process.
     let tasks = fs::read_dir(format!("/proc/{}/task", agent.pid()))
         .unwrap()
         .flatten();
@@ -284,8 +287,8 @@ fn processes_are_all_there_busiest_first() {
 
 #[test]
 #[serial]
-fn a_processs_memory_is_percent_of_the_hosts() {
-    // This very process is the one whose memory is known: it takes 256 MiB.
+fn the_memory_of_a_process_is_a_percentage_of_the_hosts_memory() {
+    // The test process allocates 256 MiB, so its memory is known.
     let ballast = vec![1_u8; 256 << 20];
     let own = || kernel::rss(process::id()) / (1 << 20) as f64;
     let watch = Watch::start(own);
@@ -306,7 +309,7 @@ fn a_processs_memory_is_percent_of_the_hosts() {
 
 #[test]
 #[parallel]
-fn top_processes_is_honoured() {
+fn top_processes_sets_the_length_of_the_list() {
     for count in [0, 1, 7] {
         let agent = Agent::start(&[("TOP_PROCESSES", &count.to_string())]);
         let snapshot = agent.login().snapshot();
@@ -326,7 +329,7 @@ fn top_processes_is_honoured() {
 
 #[test]
 #[parallel]
-fn the_host_is_described() {
+fn the_host_section_matches_the_kernel() {
     let agent = Agent::start(&[]);
     let host = &agent.login().snapshot()["host"];
     assert_eq!(host["hostname"], kernel::sysctl("hostname"));
@@ -342,7 +345,7 @@ fn the_host_is_described() {
 
 #[test]
 #[serial]
-fn the_agent_accounts_for_itself() {
+fn the_agent_publishes_its_own_cpu_and_memory() {
     let settings = [
         ("SYSTEM_INTERVAL", "100ms"),
         ("PUBLISH_INTERVAL", "100ms"),
@@ -352,11 +355,11 @@ fn the_agent_accounts_for_itself() {
     let pid = agent.pid();
     let mut client = agent.login();
     let _other = agent.login();
-    client.snapshot_where("two clients", PATIENCE, |s| s["agent"]["clients"] == 2);
+    client.snapshot_where("two clients", DEADLINE, |s| s["agent"]["clients"] == 2);
     let began = SystemTime::now();
     let watch = Watch::start(move || (kernel::rss(pid), kernel::cpu_seconds(pid)));
-    // What waits to be read is of before; and processes are read every 400 ms, the agent's own figures with them.
-    client.snapshot_where("one of now", PATIENCE, |snapshot| {
+    // Skip snapshots from before the start. The agent reads processes, including itself, every 400 ms.
+    client.snapshot_where("a current snapshot", DEADLINE, |snapshot| {
         collected_at(snapshot) > began + Duration::from_millis(600)
     });
     let snapshots: Vec<Value> = (0..30).map(|_| client.snapshot()).collect();
@@ -383,7 +386,7 @@ fn the_agent_accounts_for_itself() {
 
 #[test]
 #[parallel]
-fn a_snapshot_says_when_it_was_made_and_from_what() {
+fn a_snapshot_has_the_times_of_its_making_and_of_its_round() {
     let before = SystemTime::now();
     let agent = Agent::start(&[("PUBLISH_INTERVAL", "1h")]);
     let snapshot = agent.login().snapshot();
@@ -392,7 +395,7 @@ fn a_snapshot_says_when_it_was_made_and_from_what() {
     let (made, read) = (time(&snapshot["timestamp"]), collected_at(&snapshot));
     assert!(before <= read + millisecond, "{read:?} is before the start");
     assert!(read <= made + millisecond, "{read:?} is after {made:?}");
-    assert!(made <= SystemTime::now(), "{made:?} is to come");
+    assert!(made <= SystemTime::now(), "{made:?} is in the future");
     let system = &snapshot["sources"]["system"];
     assert_eq!(system["status"], "ok");
     assert!(number(&system["duration_ms"]) < 2000.0, "{system}");
@@ -400,8 +403,8 @@ fn a_snapshot_says_when_it_was_made_and_from_what() {
 
 #[test]
 #[parallel]
-fn without_docker_nothing_is_amiss() {
-    // There is no engine at that address: it is never asked.
+fn without_docker_the_status_is_ok() {
+    // No engine is at that address, but the agent does not use it.
     let agent = Agent::start(&[
         ("DOCKER_ENABLED", "false"),
         ("DOCKER_HOST", "unix:///nonexistent/docker.sock"),
@@ -418,6 +421,6 @@ fn without_docker_nothing_is_amiss() {
         assert_eq!(snapshot["logs"], serde_json::json!({}));
     }
     for line in agent.log().all() {
-        assert!(line.contains("\"INFO\""), "a complaint: {line}");
+        assert!(line.contains("\"INFO\""), "unexpected log message: {line}");
     }
 }

@@ -1,4 +1,4 @@
-//! Snapshots of later versions: what this one does not know is data, and no error.
+//! Tests with snapshots of a later version. Unknown fields and values are not errors.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -13,12 +13,12 @@ use system_agent::settings::ApiKey;
 use crate::support::{KEY, Terminal};
 use crate::watching::LARGE;
 
-/// The fields whose values come from a list of words.
-const WORDS: [&str; 7] = ["status", "via", "kind", "action", "Type", "state", "health"];
-/// Objects whose names are the host's own.
+/// Fields with a fixed set of values.
+const ENUM_FIELDS: [&str; 7] = ["status", "via", "kind", "action", "Type", "state", "health"];
+/// Objects whose keys are names from the host.
 const BY_NAME: [&str; 4] = ["logs", "logs_dropped", "labels", "network"];
 
-/// The snapshot of a version that knows other words, and more fields everywhere.
+/// A snapshot of a later version. It has unknown values in [`ENUM_FIELDS`], and more fields in every object.
 fn later() -> Value {
     let text = include_str!("../fixtures/snapshot.json");
     let mut snapshot: Value = serde_json::from_str(text).unwrap();
@@ -36,7 +36,7 @@ fn later() -> Value {
 
 fn make_later(name: &str, value: &mut Value) {
     match value {
-        Value::String(word) if WORDS.contains(&name) => "later".clone_into(word),
+        Value::String(word) if ENUM_FIELDS.contains(&name) => "later".clone_into(word),
         Value::Array(all) => all.iter_mut().for_each(|one| make_later("", one)),
         Value::Object(fields) => {
             for (name, field) in &mut *fields {
@@ -50,7 +50,7 @@ fn make_later(name: &str, value: &mut Value) {
     }
 }
 
-/// An agent of a later version: whoever shows a key is sent this line for ever.
+/// A fake agent of a later version. The fake agent sends this line again and again to every client.
 fn agent(line: String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -74,7 +74,7 @@ fn agent(line: String) -> SocketAddr {
 
 #[test]
 #[parallel]
-fn words_of_later_versions_are_read_and_shown_as_they_are() {
+fn unknown_values_are_read_and_shown_unchanged() {
     let snapshot = later();
     let address = agent(format!("{snapshot}\n"));
     let connector = Connector::new(&address.to_string(), &ApiKey::new("", KEY).unwrap());
@@ -101,14 +101,14 @@ fn words_of_later_versions_are_read_and_shown_as_they_are() {
     assert_eq!(read.events[0].action, EventAction::Other(word()));
     let mut ports = read.docker_meta.iter().flat_map(|meta| &meta.ports);
     assert_eq!(ports.next().unwrap().protocol, PortProtocol::Other(word()));
-    // What was read is said again as it was.
+    // Unknown values are written again unchanged.
     let again = serde_json::to_value(&read).unwrap();
     for (name, field) in ["status", "sources", "events"].map(|name| (name, &again[name])) {
-        let said = field.to_string();
+        let text = field.to_string();
         assert_eq!(
-            said.matches("\"later\"").count(),
+            text.matches("\"later\"").count(),
             snapshot[name].to_string().matches("\"later\"").count(),
-            "{said}"
+            "{text}"
         );
     }
 
@@ -123,7 +123,7 @@ fn words_of_later_versions_are_read_and_shown_as_they_are() {
 
 #[test]
 #[parallel]
-fn times_are_said_to_be_utc_wherever_the_reader_is() {
+fn times_are_shown_in_utc_in_every_time_zone() {
     let mut snapshot = later();
     snapshot["events"][0]["action"] = json!("die");
     let address = agent(format!("{snapshot}\n")).to_string();

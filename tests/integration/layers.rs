@@ -1,6 +1,7 @@
-//! Data flows one way: the stages `collect`, `aggregate` and `publish` share `model`, `messages`, `published`, `settings` and `backoff`, may
-//! tell the `supervisor` how they are, and know nothing of one another. And no modules import one another in a circle. The compiler does
-//! not hold these rules, so this does, by reading the sources.
+//! Checks two rules on imports that the compiler does not check. The tests read the source files.
+//! 1. Data flows one way. The stages `collect`, `aggregate` and `publish` import only the modules in [`SHARED`], and not
+//!    each other.
+//! 2. Modules do not import each other in a cycle.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +10,7 @@ use std::{
 };
 
 const STAGES: [&str; 3] = ["collect", "aggregate", "publish"];
-/// `fuzzing` and `recorded` are there for tests only.
+/// The modules that all stages may import. `fuzzing` and `recorded` exist only for tests.
 const SHARED: [&str; 8] = [
     "model",
     "messages",
@@ -30,7 +31,7 @@ fn stages_import_only_what_all_stages_share() {
         let files = rust_files(&src.join(stage));
         assert!(
             !files.is_empty(),
-            "src/{stage} has no sources: was it renamed?"
+            "src/{stage} has no source files. Was it renamed?"
         );
         for file in files {
             let path = file.strip_prefix(&src).unwrap();
@@ -45,16 +46,16 @@ fn stages_import_only_what_all_stages_share() {
     }
     assert!(
         violations.is_empty(),
-        "a stage reaches outside {SHARED:?}:\n{}",
+        "a stage imports a module that is not in {SHARED:?}:\n{}",
         violations.join("\n")
     );
 }
 
-/// A module and those below it count as one for the modules beside it. What a module and its parent share is no circle.
+/// Imports of submodules count as imports of their module. Imports between a module and its parent are not a cycle.
 #[test]
-fn no_modules_import_one_another_in_a_circle() {
+fn modules_do_not_import_each_other_in_a_cycle() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut circles = Vec::new();
+    let mut cycles = Vec::new();
     for folder in [
         "src",
         "benches/cost",
@@ -68,7 +69,7 @@ fn no_modules_import_one_another_in_a_circle() {
         let mut edges = BTreeSet::new();
         for file in &files {
             let from = module_of(file.strip_prefix(root.join(folder)).unwrap());
-            // Tests may look at everything.
+            // Unit tests may import any module.
             let source = fs::read_to_string(file).unwrap();
             let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
             for to in targets(code, &from, &modules) {
@@ -79,22 +80,22 @@ fn no_modules_import_one_another_in_a_circle() {
                 }
             }
         }
-        circles.extend(
-            circles_in(&edges)
+        cycles.extend(
+            cycles_in(&edges)
                 .into_iter()
-                .map(|circle| format!("{folder}: {circle}")),
+                .map(|cycle| format!("{folder}: {cycle}")),
         );
     }
-    assert!(circles.is_empty(), "{}", circles.join("\n"));
+    assert!(cycles.is_empty(), "{}", cycles.join("\n"));
 }
 
 #[test]
-fn circles_are_found() {
+fn cycles_are_found() {
     let edges = |pairs: &[(&str, &str)]| {
         let pairs = pairs
             .iter()
             .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
-        circles_in(&pairs.collect())
+        cycles_in(&pairs.collect())
     };
     assert_eq!(
         edges(&[("a", "b"), ("b", "c"), ("a", "c")]),
@@ -116,9 +117,9 @@ fn circles_are_found() {
     assert_eq!(found, ["a::c", "d"]);
 }
 
-/// A file that tells two stories is cut; one that tells one story says so in its head.
+/// A long file on two topics must be split. A long file on one topic gives the reason in its head.
 #[test]
-fn a_file_of_over_600_lines_says_why_it_is_long() {
+fn a_file_of_over_600_lines_gives_a_reason_in_its_head() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut silent = Vec::new();
     for file in ["src", "benches", "tests"]
@@ -137,7 +138,7 @@ fn a_file_of_over_600_lines_says_why_it_is_long() {
     assert!(silent.is_empty(), "{silent:#?}");
 }
 
-/// All modules of a crate whose root is in this folder.
+/// All modules of the crate whose root is in this folder.
 fn modules_of(root: &Path) -> BTreeSet<Vec<String>> {
     let files = rust_files(root).into_iter();
     files
@@ -145,7 +146,7 @@ fn modules_of(root: &Path) -> BTreeSet<Vec<String>> {
         .collect()
 }
 
-/// The module that a file is, from its path below the crate's root.
+/// The module of a file. `path` is relative to the crate's root.
 fn module_of(path: &Path) -> Vec<String> {
     let mut module: Vec<_> = path
         .with_extension("")
@@ -161,7 +162,7 @@ fn module_of(path: &Path) -> Vec<String> {
     module
 }
 
-/// The modules, of those there are, that a source names by `crate::` or `super::`.
+/// The existing modules that a source names with `crate::`, `system_agent::` or `super::`.
 fn targets(
     source: &str,
     from: &[String],
@@ -203,12 +204,12 @@ fn targets(
         }
     }
     targets.remove(from);
-    // The crate's root is above all.
+    // Every module may import the crate's root.
     targets.remove(&[] as &[String]);
     targets
 }
 
-/// What a path leads to: one sequence of names for `a::b`, several for `a::{b, c::d}`.
+/// The paths at the start of a text. `a::b` is one path, and `a::{b, c::d}` is several paths.
 fn paths(text: &str) -> Vec<Vec<String>> {
     let text = text.trim_start();
     if let Some(group) = text.strip_prefix('{') {
@@ -252,8 +253,8 @@ fn paths(text: &str) -> Vec<Vec<String>> {
     }
 }
 
-/// The sets of modules each of which leads to all others of its set.
-fn circles_in(edges: &BTreeSet<(String, String)>) -> Vec<String> {
+/// The cycles: sets of modules in which each module reaches every other module of its set.
+fn cycles_in(edges: &BTreeSet<(String, String)>) -> Vec<String> {
     let mut reached = edges.clone();
     loop {
         let further: Vec<_> = reached
@@ -275,14 +276,14 @@ fn circles_in(edges: &BTreeSet<(String, String)>) -> Vec<String> {
             .filter(|(a, b)| a == module && reached.contains(&(b.clone(), a.clone())));
         there.map(|(_, b)| b.clone()).collect()
     };
-    let circles: BTreeSet<BTreeSet<String>> = edges
+    let cycles: BTreeSet<BTreeSet<String>> = edges
         .iter()
         .filter(|(a, b)| a != b)
         .map(|(a, _)| members(a))
-        .filter(|circle| circle.len() > 1)
+        .filter(|cycle| cycle.len() > 1)
         .collect();
-    let text = |circle: &BTreeSet<String>| circle.iter().cloned().collect::<Vec<_>>().join(", ");
-    circles.iter().map(text).collect()
+    let text = |cycle: &BTreeSet<String>| cycle.iter().cloned().collect::<Vec<_>>().join(", ");
+    cycles.iter().map(text).collect()
 }
 
 #[test]
@@ -318,8 +319,8 @@ fn imports_are_found_in_every_form() {
             .collect::<Vec<_>>()
             .join(" ")
     };
-    // What is no module of the crate's stands for the module that it is in. In a/b.rs two `super` lead to the crate's root; in
-    // a/b/c.rs they do not.
+    // A name that is not a module counts as the module that contains it. In a/b.rs two `super` lead to the crate's root. In
+    // a/b/c.rs two `super` lead to the module `a`.
     let absolute = "a a::b aggregate app check messages model publish publish::socket telemetry";
     assert_eq!(found(&["a", "b", "c"]), absolute);
     let relative_too =
@@ -328,7 +329,7 @@ fn imports_are_found_in_every_form() {
 }
 
 #[test]
-fn modules_are_named_by_their_files() {
+fn a_module_has_the_name_of_its_file() {
     let module = |path: &str| module_of(Path::new(path)).join("::");
     assert_eq!(module("publish/mod.rs"), "publish");
     assert_eq!(module("publish/figures.rs"), "publish::figures");

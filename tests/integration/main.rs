@@ -1,12 +1,12 @@
-//! The agent as its users meet it: the real binary, real sockets, real processes.
+//! Integration tests: they start the agent's real binary and talk to it through real sockets.
 //!
-//! Every module is one topic; `support` is the harness they share. Each snapshot that a test reads is validated
-//! against `config/snapshot.schema.json`, and everything an agent prints is searched for its API key.
+//! Each module has the tests of one topic. All modules share the harness in `support`. The harness validates each
+//! snapshot against `config/snapshot.schema.json` and fails a test whose agent prints its API key.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stderr,
-    reason = "a test fails by panicking, and shows what it saw"
+    reason = "a test fails by a panic and prints what it found"
 )]
 
 mod commands;
@@ -32,6 +32,7 @@ mod nats;
 mod nats_examples;
 mod odd_host;
 mod options;
+mod pages;
 mod protocol;
 mod self_signed;
 mod shutdown;

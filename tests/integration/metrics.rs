@@ -1,4 +1,4 @@
-//! What Prometheus gets: the snapshot's figures, in both formats, by TLS and with a token; and who gets nothing.
+//! Tests of the metrics for Prometheus: the figures, both formats, TLS, the bearer token and refused requests.
 
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
@@ -14,7 +14,7 @@ use serial_test::{parallel, serial};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::prometheus::{Prometheus, complaints, get, metrics_of, promtool, request};
-use crate::support::{Agent, Authority, Launch, PATIENCE, wait};
+use crate::support::{Agent, Authority, DEADLINE, Launch, wait};
 
 const TOKEN: &str = "scraper-71c0a9be44f2";
 
@@ -30,27 +30,27 @@ fn scraped(launch: Launch) -> Launch {
     ])
 }
 
-/// Once there is a first snapshot.
+/// Waits until the agent has a first snapshot. Returns the address of the metrics.
 fn ready(agent: &Agent) -> SocketAddr {
     let address = metrics_of(agent);
-    wait::until("a snapshot", PATIENCE, || {
+    wait::until("a snapshot", DEADLINE, || {
         (get(address, "/readyz", &[]).status == 200).then_some(())
     });
     address
 }
 
-/// The value of a series, as it is written.
+/// The value of a series in a scrape.
 fn sample(body: &str, series: &str) -> f64 {
     let line = body
         .lines()
         .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     let value = line.unwrap_or_else(|| panic!("no {series} in {body}"));
-    value.parse().expect("a number")
+    value.parse().expect("the value is not a number")
 }
 
 #[test]
 #[parallel]
-fn off_by_default() {
+fn metrics_are_off_by_default() {
     let agent = Launch::new().start();
     agent.login().snapshot();
     assert!(agent.events("metrics at /metrics").is_empty());
@@ -58,11 +58,11 @@ fn off_by_default() {
 
 #[test]
 #[parallel]
-fn figures_are_those_of_the_snapshot() {
+fn metrics_match_the_snapshot() {
     let agent = launch().var("SYSTEM_INTERVAL", "1h").start();
     let address = ready(&agent);
     let body = get(address, "/metrics", &[]).body;
-    // The same reading of the host.
+    // This snapshot is from the same round of the system collector as the scrape.
     let snapshot = agent.login().snapshot();
     let system = &snapshot["system"];
     let number = |value: &Value| value.as_f64().unwrap();
@@ -86,7 +86,7 @@ fn figures_are_those_of_the_snapshot() {
         let off = (value - expected).abs();
         assert!(off <= rounded, "{series}: {value}, {expected}");
     };
-    // Of the same reading; the snapshot has them to a hundredth of a MiB.
+    // The snapshot rounds this figure to 0.01 MiB.
     near(
         "node_memory_MemAvailable_bytes",
         number(&system["memory_available"]) * mib,
@@ -141,7 +141,7 @@ fn figures_are_those_of_the_snapshot() {
         let device = format!("{{device=\"{}\"}}", interface["name"].as_str().unwrap());
         let series = format!("node_network_receive_bytes_total{device}");
         if interface["kind"] == "veth" {
-            // They come and go with containers.
+            // A veth interface has no series, because it appears and disappears with a container.
             assert!(!body.contains(&series));
         } else {
             close(&series, number(&interface["bytes_recv"]));
@@ -161,7 +161,7 @@ fn figures_are_those_of_the_snapshot() {
     assert!(!body.contains("source=\"docker\""));
 }
 
-/// The size of a file system in bytes, as `stat` has it.
+/// The size of a file system in bytes, from `stat`.
 fn size_by_stat(mount: &str) -> f64 {
     let output = std::process::Command::new("stat")
         .args(["--file-system", "--format", "%b %S", mount])
@@ -174,7 +174,7 @@ fn size_by_stat(mount: &str) -> f64 {
 
 #[test]
 #[parallel]
-fn the_counters_of_cores_are_the_kernels() {
+fn cpu_counters_match_the_kernel() {
     let agent = launch().start();
     let address = ready(&agent);
     let body = get(address, "/metrics", &[]).body;
@@ -182,13 +182,13 @@ fn the_counters_of_cores_are_the_kernels() {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu0 "));
     let user: f64 = line.unwrap().split(' ').next().unwrap().parse().unwrap();
     let ours = sample(&body, "node_cpu_seconds_total{cpu=\"0\",mode=\"user\"}");
-    // A hundred ticks a second; read half a second ago at most, and a little.
+    // A clock tick is 0.01 s. The agent's figure is up to half a second older, or slightly more.
     assert!((ours - user / 100.0).abs() < 2.0, "{ours}, {user}");
 }
 
 #[test]
 #[parallel]
-fn either_format_is_what_its_own_tools_read() {
+fn both_formats_are_valid() {
     let agent = launch().start();
     let address = ready(&agent);
     let classic = get(address, "/metrics", &[]);
@@ -219,7 +219,7 @@ fn either_format_is_what_its_own_tools_read() {
 
 #[test]
 #[parallel]
-fn prometheus_scrapes_by_tls_with_a_certificate_and_a_token() {
+fn prometheus_scrapes_over_tls_with_a_certificate_and_a_token() {
     let authority = Authority::new();
     let (server, scraper) = (authority.issue("server"), authority.issue("scraper"));
     let token = authority.file("token", TOKEN);
@@ -252,7 +252,7 @@ fn prometheus_scrapes_by_tls_with_a_certificate_and_a_token() {
     assert!(prometheus.value(snapshot_age) < 5.0);
     assert_eq!(prometheus.value("system_agent_up"), 1.0);
 
-    // Whoever has no certificate, or another token, gets nothing.
+    // A scraper without a certificate, or with a wrong token, gets nothing.
     let stranger = Prometheus::scraping(address, &how(&token, false));
     stranger.until("up", |up| up.iter().any(|(_, up)| *up == 0.0));
     let why = stranger.targets();
@@ -265,7 +265,7 @@ fn prometheus_scrapes_by_tls_with_a_certificate_and_a_token() {
 
 #[test]
 #[parallel]
-fn without_the_token_there_are_no_figures_but_health() {
+fn without_the_token_only_health_is_answered() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     fs::write(&file, TOKEN).unwrap();
@@ -282,18 +282,18 @@ fn without_the_token_there_are_no_figures_but_health() {
     assert!(asked.head.contains("www-authenticate: bearer"));
     assert!(!asked.body.contains("node_"));
     assert_eq!(status(TOKEN), 200);
-    // The socket's key is none here.
+    // The API key of the socket is not accepted as a token.
     assert_eq!(status(crate::support::KEY), 401);
     assert_eq!(get(address, "/healthz", &[]).status, 200);
 
-    // Another one is taken over, as keys are.
+    // The token is reloaded, like keys.
     fs::write(&file, "scraper-another-5501").unwrap();
     agent.signal(Signal::SIGHUP);
-    agent.event("credentials read anew");
+    agent.event("credentials reloaded");
     assert_eq!(status("scraper-another-5501"), 200);
     assert_eq!(status(TOKEN), 401);
 
-    // Whoever guesses is not listened to; clients of the socket come in all the same. A right one forgives.
+    // Five wrong tokens block the address, but only for metrics. A right token resets the count of wrong tokens.
     for _ in 0..3 {
         status("scraper-guess-0000");
     }
@@ -302,7 +302,7 @@ fn without_the_token_there_are_no_figures_but_health() {
         status("scraper-guess-0000");
     }
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: agent\r\n\r\n");
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -312,10 +312,10 @@ fn without_the_token_there_are_no_figures_but_health() {
 
 #[test]
 #[parallel]
-fn who_is_not_on_the_whitelist_sees_nothing() {
+fn an_address_outside_the_whitelist_gets_no_answer() {
     let agent = launch().var("WHITELISTED_CLIENTS", "192.0.2.7").start();
     let mut stream = TcpStream::connect(metrics_of(&agent)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: agent\r\n\r\n");
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -324,7 +324,7 @@ fn who_is_not_on_the_whitelist_sees_nothing() {
 
 #[test]
 #[parallel]
-fn other_requests_are_told_what_there_is() {
+fn other_requests_get_a_helpful_error() {
     let agent = launch().start();
     let address = ready(&agent);
     let answer = get(address, "/", &[]);
@@ -337,27 +337,27 @@ fn other_requests_are_told_what_there_is() {
     assert!(answer.head.contains("allow: get, head"));
     let head = request(address, "HEAD /metrics", &[]);
     assert_eq!((head.status, head.body.as_str()), (200, ""));
-    // A key of the socket's protocol is no request.
+    // An API key is not an HTTP request.
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.write_all(b"kQ7zX2vLp9Rt4WmB8sNd\n").unwrap();
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
     assert!(!answer.contains("200"), "{answer}");
 }
 
-/// A crowd that says nothing keeps no scraper out, and no client's snapshot waits.
+/// Many silent connections neither keep a scraper out nor delay the snapshots of a client.
 #[test]
 #[serial]
-fn a_silent_crowd_keeps_no_scraper_out() {
+fn many_silent_connections_do_not_keep_scrapers_out() {
     let agent = launch().start();
     let address = ready(&agent);
     let mut client = agent.login();
     client.snapshot();
-    let crowd: Vec<_> = (0..300)
+    let connections: Vec<_> = (0..300)
         .filter_map(|_| TcpStream::connect(address).ok())
         .collect();
-    assert!(crowd.len() > 200);
+    assert!(connections.len() > 200);
     let began = Instant::now();
     let answer = get(address, "/metrics", &[]);
     assert_eq!(answer.status, 200);
@@ -369,10 +369,10 @@ fn a_silent_crowd_keeps_no_scraper_out() {
     client.snapshot();
 }
 
-/// Nor does one that asks for more than it reads, from several addresses.
+/// Connections from two addresses that send many requests and do not read the responses do not keep a scraper out.
 #[test]
 #[serial]
-fn a_crowd_that_reads_little_keeps_no_scraper_out() {
+fn many_connections_that_do_not_read_do_not_keep_scrapers_out() {
     let agent = launch().start();
     let address = ready(&agent);
     let requests = "GET /metrics HTTP/1.1\r\nHost: agent\r\n\r\n".repeat(500);
@@ -383,17 +383,17 @@ fn a_crowd_that_reads_little_keeps_no_scraper_out() {
         socket.connect(&address.into()).unwrap();
         let mut stream = TcpStream::from(socket);
         stream.set_nonblocking(true).unwrap();
-        // As many as the kernel takes.
+        // Write until the kernel's buffer is full.
         while stream.write(requests.as_bytes()).is_ok() {}
         stream
     };
-    let froms = [[127, 0, 0, 2], [127, 0, 0, 3]];
-    let crowd: Vec<_> = froms
+    let sources = [[127, 0, 0, 2], [127, 0, 0, 3]];
+    let connections: Vec<_> = sources
         .iter()
         .flat_map(|&from| std::iter::repeat_n(from, 40))
         .map(greedy)
         .collect();
-    // Until each of them has what it does not read.
+    // Wait until each connection has unread responses.
     thread::sleep(Duration::from_secs(1));
     for _ in 0..3 {
         let began = Instant::now();
@@ -401,17 +401,17 @@ fn a_crowd_that_reads_little_keeps_no_scraper_out() {
         let passed = began.elapsed();
         assert!(passed < Duration::from_secs(2), "{passed:?}");
     }
-    drop(crowd);
+    drop(connections);
 }
 
-/// Prometheus keeps its connection; the agent ends all the same when it is told to.
+/// Prometheus keeps its connection open. The agent must still stop on a signal.
 #[test]
 #[parallel]
-fn a_connection_is_kept_and_ends_with_the_agent() {
+fn a_connection_stays_open_until_the_agent_stops() {
     let mut agent = launch().start();
     let address = ready(&agent);
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     for _ in 0..200 {
         stream
             .write_all(b"GET /healthz HTTP/1.1\r\nHost: agent\r\n\r\n")
@@ -422,35 +422,35 @@ fn a_connection_is_kept_and_ends_with_the_agent() {
     }
     let asked = Instant::now();
     agent.signal(Signal::SIGTERM);
-    // The end, and no error.
+    // The connection ends without an error.
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     assert!(asked.elapsed() < Duration::from_secs(2));
-    assert!(agent.exit(PATIENCE).success());
+    assert!(agent.exit(DEADLINE).success());
 }
 
 #[test]
 #[parallel]
-fn what_is_wrong_with_its_settings_is_told() {
-    let told = |variables: &[(&str, &str)]| {
+fn invalid_settings_are_refused_with_a_reason() {
+    let reported = |variables: &[(&str, &str)]| {
         let finished = Launch::new().vars(variables).run();
         assert_eq!(finished.code(), 78);
         finished.stderr.join("\n")
     };
-    let text = told(&[("METRICS_PORT", "http")]);
+    let text = reported(&[("METRICS_PORT", "http")]);
     assert!(
         text.contains("METRICS_PORT") && text.contains("0 to 65535"),
         "{text}"
     );
-    let text = told(&[("METRICS_PORT", "9000"), ("SOCKET_PORT", "9000")]);
+    let text = reported(&[("METRICS_PORT", "9000"), ("SOCKET_PORT", "9000")]);
     assert!(text.contains("the same as SOCKET_PORT"), "{text}");
-    let text = told(&[("METRICS_BEARER_TOKEN_FILE", "/nonexistent")]);
+    let text = reported(&[("METRICS_BEARER_TOKEN_FILE", "/nonexistent")]);
     assert!(text.contains("METRICS_BEARER_TOKEN_FILE"), "{text}");
     assert!(text.contains("METRICS_PORT is not"), "{text}");
 }
 
 #[test]
 #[parallel]
-fn a_port_in_use_is_told() {
+fn a_port_in_use_is_reported() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let finished = Launch::new().var("METRICS_PORT", port).run();
@@ -461,7 +461,7 @@ fn a_port_in_use_is_told() {
 
 #[test]
 #[parallel]
-fn the_rules_fire_when_they_should_and_not_before() {
+fn the_alert_rules_pass_their_tests() {
     for arguments in [
         ["check", "rules", "config/prometheus-rules.yml"],
         ["test", "rules", "tests/fixtures/prometheus-rules-test.yml"],
@@ -471,39 +471,39 @@ fn the_rules_fire_when_they_should_and_not_before() {
     }
 }
 
-/// A request that is never whole, and one that reads nothing of its answers, end; others are not held up.
+/// The agent closes a connection whose peer does not read the responses. Other requests are not delayed.
 #[test]
 #[parallel]
-fn who_reads_nothing_is_cut_off() {
+fn a_peer_that_does_not_read_is_disconnected() {
     let agent = launch().var("WRITE_TIMEOUT", "1s").start();
     let address = ready(&agent);
     let mut stream = TcpStream::connect(address).unwrap();
-    // More answers than the kernel keeps for somebody who does not read them.
+    // These responses need more space than the kernel's buffers have.
     let requests = "GET /metrics HTTP/1.1\r\nHost: agent\r\n\r\n".repeat(200);
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    let ended = wait::within(PATIENCE, || {
-        // It is reset.
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    let ended = wait::within(DEADLINE, || {
+        // Writing fails after the agent has reset the connection.
         stream.write_all(requests.as_bytes()).is_err().then_some(())
     });
-    assert!(ended.is_some(), "it goes on");
+    assert!(ended.is_some(), "the connection is still open");
     assert_eq!(get(address, "/metrics", &[]).status, 200);
 }
 
 #[test]
 #[parallel]
-fn that_anybody_may_read_them_is_told() {
-    let told = |launch: Launch| {
+fn the_start_warns_of_unprotected_metrics() {
+    let reported = |launch: Launch| {
         let agent = launch.var("SOCKET_ADDRESS", "0.0.0.0").start();
         metrics_of(&agent);
         agent.login().snapshot();
         let log = agent.log().all();
         log.iter()
-            .any(|line| line.contains("whoever reaches METRICS_PORT"))
+            .any(|line| line.contains("everybody who can connect to METRICS_PORT"))
     };
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     fs::write(&file, TOKEN).unwrap();
-    assert!(told(launch()));
-    assert!(!told(launch().var("METRICS_BEARER_TOKEN_FILE", &file)));
-    assert!(!told(launch().var("WHITELISTED_CLIENTS", "127.0.0.1")));
+    assert!(reported(launch()));
+    assert!(!reported(launch().var("METRICS_BEARER_TOKEN_FILE", &file)));
+    assert!(!reported(launch().var("WHITELISTED_CLIENTS", "127.0.0.1")));
 }

@@ -1,4 +1,4 @@
-//! Mounts as odd hosts have them. Programs stand in for file systems, as tests may mount no others without privileges.
+//! Tests of unusual mounts. The tests use FUSE, because without privileges a test can mount only FUSE and tmpfs.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -9,15 +9,15 @@ use serial_test::parallel;
 
 use crate::support::fuse::{Fuse, GIB, mounted};
 use crate::support::prometheus::{get, metrics_of};
-use crate::support::{Launch, Namespace, PATIENCE};
+use crate::support::{DEADLINE, Launch, Namespace};
 
 const FAST: [(&str, &str); 2] = [("SYSTEM_INTERVAL", "300ms"), ("PUBLISH_INTERVAL", "300ms")];
 
 fn agent_in(namespace: &Namespace) -> Launch {
-    Launch::new().by(namespace.enter()).vars(&FAST)
+    Launch::new().launched_by(namespace.enter()).vars(&FAST)
 }
 
-/// The mounts that a scrape says cannot be asked.
+/// The series of a scrape for file systems that do not answer.
 fn failed(scraped: &str) -> Vec<&str> {
     let lines = scraped.lines();
     lines
@@ -30,7 +30,7 @@ fn value(line: &str) -> f64 {
     line.rsplit_once(' ').unwrap().1.parse().unwrap()
 }
 
-/// The file systems whose mount points begin so.
+/// The file systems whose mount points start with `beginning`.
 fn disks(snapshot: &Value, beginning: &Path) -> Vec<Value> {
     let beginning = beginning.to_str().unwrap();
     let all = snapshot["system"]["disks"].as_array().unwrap().iter();
@@ -49,10 +49,10 @@ fn fuse<'f>(folder: &Path, name: &str, source: &'f str, gib: u32) -> Fuse<'f> {
     }
 }
 
-/// Mount points that are not UTF-8, two of which look the same.
+/// Three mount points are not UTF-8. Two of these mount points look the same when invalid bytes are replaced.
 #[test]
 #[parallel]
-fn a_path_that_is_not_utf_8_has_its_figures() {
+fn mount_points_that_are_not_utf_8_have_figures() {
     let folder = tempfile::tempdir().unwrap();
     let all = [
         (r"m/cass\xe9", 1),
@@ -89,10 +89,10 @@ fn a_path_that_is_not_utf_8_has_its_figures() {
     assert_eq!(failed(&scraped), [""; 0]);
 }
 
-/// As `df`: what was mounted over a directory above a mount hides it, also where the directory is there once more.
+/// As in `df`, a mount over a parent directory hides a file system, even if the new mount has the same directory.
 #[test]
 #[parallel]
-fn a_mount_under_another_is_not_listed() {
+fn a_hidden_mount_is_not_listed() {
     let folder = tempfile::tempdir().unwrap();
     let top = folder.path().join("top");
     let all = [
@@ -117,10 +117,10 @@ fn a_mount_under_another_is_not_listed() {
     assert_eq!(snapshot["sources"]["system"]["status"], "ok");
 }
 
-/// A file system that is hidden while the agent runs has no figures until it is visible again.
+/// A file system is not listed while another mount hides it.
 #[test]
 #[parallel]
-fn a_mount_is_never_shown_with_the_figures_of_another() {
+fn a_mount_never_has_the_figures_of_another_mount() {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path().join("home");
     let namespace = mounted(
@@ -147,20 +147,22 @@ fn a_mount_is_never_shown_with_the_figures_of_another() {
     };
     for _ in 0..3 {
         run(&["mount", "-t", "tmpfs", "-o", "size=1m", "protection"]);
-        client.snapshot_where("it is hidden", PATIENCE, |s| {
+        client.snapshot_where("a hidden file system", DEADLINE, |s| {
             let total = total(s);
             assert!(total.is_none() || total == Some(json!(5.0)), "{total:?}");
             total.is_none()
         });
         run(&["umount"]);
-        client.snapshot_where("it is visible", PATIENCE, |s| total(s) == Some(json!(5.0)));
+        client.snapshot_where("a visible file system", DEADLINE, |s| {
+            total(s) == Some(json!(5.0))
+        });
     }
 }
 
-/// Programs give their file systems any name, such as that of the device by which they are served, and need no subtype.
+/// FUSE programs choose the source name freely, for example `/dev/fuse`, and they need no subtype.
 #[test]
 #[parallel]
-fn file_systems_in_programs_are_told_apart() {
+fn fuse_file_systems_are_listed_separately() {
     let folder = tempfile::tempdir().unwrap();
     let of = |name: &str, kind: &'static str, source: &'static str, gib: u32| Fuse {
         kind,
@@ -190,9 +192,9 @@ fn file_systems_in_programs_are_told_apart() {
         json!(6.0),
     ];
     assert_eq!(totals, expected.iter().collect::<Vec<_>>(), "{shown:#?}");
-    // It tells no figures: it has none, which is no alarm.
+    // The file system without figures does not count as an error.
     let silent = &shown[5];
-    assert_eq!(silent["error"], "it tells no figures");
+    assert_eq!(silent["error"], "the file system reports no figures");
     assert!(
         silent.get("used").is_none() && silent.get("stuck").is_none(),
         "{silent}"
@@ -201,10 +203,10 @@ fn file_systems_in_programs_are_told_apart() {
     assert_eq!(failed(&scraped), [""; 0]);
 }
 
-/// A directory that the agent's user may not search, as the engine's own are.
+/// The agent's user may not search the parent directory of the mount. The directories of the engine are like this.
 #[test]
 #[parallel]
-fn what_may_not_be_looked_at_is_no_alarm() {
+fn a_mount_without_permission_does_not_degrade_the_status() {
     if !nix::unistd::Uid::effective().is_root() {
         return;
     }
@@ -214,14 +216,14 @@ fn what_may_not_be_looked_at_is_no_alarm() {
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
     let namespace = mounted(folder.path(), &[fuse(&closed, "volume", "volume", 1)], "");
-    // The mounts of a user namespace, seen by a user of the host's.
+    // The agent enters only the mount namespace, as an unprivileged user of the host.
     let enter = namespace.enter();
     let target = enter
         .iter()
         .find(|word| word.starts_with("--target="))
         .unwrap();
     let agent = Launch::new()
-        .by([
+        .launched_by([
             "nsenter",
             target,
             "--mount",
@@ -255,14 +257,15 @@ fn what_may_not_be_looked_at_is_no_alarm() {
     assert_eq!(failed(&scraped), [""; 0]);
 }
 
-/// Ten that answer at once, and ten that take a while each. One after the other, those would take longer than a reading waits.
+/// Ten file systems answer immediately, and ten need 0.3 s each. One after another, the slow file systems would take longer than
+/// a round waits.
 #[test]
 #[parallel]
-fn many_slow_file_systems_are_measured_at_the_same_time_and_hold_up_no_other() {
+fn many_slow_file_systems_are_measured_in_parallel_and_delay_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let all: Vec<Fuse<'_>> = (0..20)
         .map(|number| Fuse {
-            // The slow ones come first.
+            // The slow file systems come first.
             delay: if number < 10 { 0.3 } else { 0.0 },
             ..fuse(
                 folder.path(),
@@ -280,8 +283,8 @@ fn many_slow_file_systems_are_measured_at_the_same_time_and_hold_up_no_other() {
         let mut wanted = wanted.map(f64::from);
         wanted.all(|gib| shown.iter().any(|disk| disk["total"].as_f64() == Some(gib)))
     };
-    client.snapshot_where("all of them", PATIENCE, |s| measured(s, 1..=20));
-    // From then on the fast ones are in each, and each of the slow ones is measured again and again.
+    client.snapshot_where("all file systems", DEADLINE, |s| measured(s, 1..=20));
+    // From now on every snapshot has the fast file systems, and each slow file system is in some of the snapshots.
     let snapshots: Vec<Value> = (0..10).map(|_| client.snapshot()).collect();
     for snapshot in &snapshots {
         assert!(

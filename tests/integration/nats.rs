@@ -1,6 +1,6 @@
-//! Snapshots, published to a real nats-server: who lets the agent in, what comes, and what happens when the server does not
-//! answer. Events and log lines are in `docker::nats`.
-//! This file is long: its tests share a server and what they know of an agent that publishes there.
+//! Tests of snapshots that the agent publishes to a real NATS server: authentication, TLS, content and outages.
+//! The tests of events and log lines are in `docker::nats`.
+//! This file is long: its tests share the helpers for an agent that publishes to NATS.
 
 use std::fs;
 use std::io::Write as _;
@@ -16,11 +16,11 @@ use serde_json::{Value, json};
 use serial_test::parallel;
 
 use crate::support::nats::{Accounts, NatsServer, Subscription, host, tls};
-use crate::support::{Agent, Authority, Event, KEY, Launch, PATIENCE, schema, unpack, wait};
+use crate::support::{Agent, Authority, DEADLINE, Event, KEY, Launch, schema, unpack, wait};
 
 const PASSWORD: &str = "pW7x-Q2vLkd93hZbM4";
 
-/// An agent that publishes to this server, five times a second.
+/// An agent that publishes to this server five times a second.
 fn publishing(url: &str) -> Launch {
     Launch::new()
         .var("NATS_URL", url)
@@ -31,20 +31,26 @@ fn snapshots_of_host() -> String {
     format!("agents.{}.snapshot", host())
 }
 
-/// The next snapshot, which is valid.
+/// Reads the next snapshot and validates it.
 fn snapshot(subscription: &mut Subscription<'_>) -> Value {
     let message = subscription.next();
     assert_eq!(message.subject.as_str(), snapshots_of_host());
-    let line = std::str::from_utf8(&message.payload).expect("text");
-    valid(line.strip_suffix('\n').expect("a whole line"))
+    let line = std::str::from_utf8(&message.payload).expect("the snapshot is not UTF-8");
+    valid(
+        line.strip_suffix('\n')
+            .expect("the snapshot does not end with a newline"),
+    )
 }
 
-/// A snapshot that would be valid if it had all sections.
+/// Parses and validates a snapshot. Sections that were not requested can be absent.
 fn valid(line: &str) -> Value {
-    let snapshot: Value = serde_json::from_str(line).expect("a snapshot is JSON");
+    let snapshot: Value = serde_json::from_str(line).expect("the snapshot is not JSON");
     let mut filled =
         json!({"system": null, "containers": [], "docker_meta": [], "logs": {}, "events": []});
-    let fields = snapshot.as_object().expect("an object").clone();
+    let fields = snapshot
+        .as_object()
+        .expect("the snapshot is not an object")
+        .clone();
     filled.as_object_mut().unwrap().extend(fields);
     assert_eq!(schema::violations(&filled), Vec::<String>::new());
     snapshot
@@ -54,14 +60,14 @@ fn seq(snapshot: &Value) -> u64 {
     snapshot["agent"]["seq"].as_u64().unwrap()
 }
 
-/// How often the agent says that it could not connect.
+/// The log events about a failed connection.
 fn complaints(agent: &Agent) -> Vec<Event> {
     agent.events("NATS: not connected")
 }
 
 #[test]
 #[parallel]
-fn each_snapshot_is_published_as_clients_get_it() {
+fn each_snapshot_is_published_exactly_as_clients_get_it() {
     let server = NatsServer::start("");
     let client = server.client();
     let mut all = client.subscribe("agents.>");
@@ -84,11 +90,11 @@ fn each_snapshot_is_published_as_clients_get_it() {
             assert!(next.get(section).is_none(), "{section}");
         }
     }
-    // The same bytes, and one client.
+    // A client gets the same bytes. The publisher does not count as a client.
     let line = all.next().payload;
     let published: Value = serde_json::from_slice(&line).unwrap();
     let same = loop {
-        let line = own.line().expect("a snapshot");
+        let line = own.line().expect("no snapshot: the stream has ended");
         if seq(&serde_json::from_str(&line).unwrap()) == seq(&published) {
             break line;
         }
@@ -99,7 +105,7 @@ fn each_snapshot_is_published_as_clients_get_it() {
 
 #[test]
 #[parallel]
-fn snapshots_hold_what_is_asked_for_and_may_be_packed() {
+fn snapshots_have_the_configured_sections_and_encoding() {
     let server = NatsServer::start("");
     let client = server.client();
     let mut all = client.subscribe(&snapshots_of_host());
@@ -109,9 +115,9 @@ fn snapshots_hold_what_is_asked_for_and_may_be_packed() {
     let mut stream = Vec::new();
     for _ in 0..5 {
         let message = all.next();
-        let headers = message.headers.expect("headers");
+        let headers = message.headers.expect("the message has no headers");
         assert_eq!(headers.get("Content-Encoding").unwrap().as_str(), "zstd");
-        // Each is a frame of its own.
+        // Each message is a complete zstd frame.
         assert_eq!(unpack(&message.payload).len(), 1);
         stream.extend_from_slice(&message.payload);
     }
@@ -127,7 +133,7 @@ fn snapshots_hold_what_is_asked_for_and_may_be_packed() {
 
 #[test]
 #[parallel]
-fn every_way_to_prove_who_it_is_is_accepted() {
+fn every_authentication_method_works() {
     let key = KeyPair::new_user();
     let seed = key.seed().unwrap();
     let accounts = Accounts::new();
@@ -168,7 +174,7 @@ fn every_way_to_prove_who_it_is_is_accepted() {
         let server = NatsServer::start(&configuration);
         let client = server.client_with(options);
         let mut all = client.subscribe("agents.>");
-        // At `trace`, too, nothing of it is in the log: the harness looks.
+        // Even at level `trace` the secret must not be in the log. The harness searches the log for it.
         let mut launch = publishing(&server.url())
             .var(variable, server.file("secret", &format!("{content}\n")))
             .var("RUST_LOG", "trace")
@@ -181,20 +187,20 @@ fn every_way_to_prove_who_it_is_is_accepted() {
         agent.event("NATS: connected");
         assert!(complaints(&agent).is_empty(), "{variable}");
         for line in agent.log().all() {
-            let event = Event::parse(&line).expect("an event");
+            let event = Event::parse(&line).expect("the line is not an event");
             assert!(event.text("target").starts_with("system_agent"), "{line}");
         }
-        let told = agent.event("NATS: publishing");
+        let logged = agent.event("NATS: publishing");
         assert!(
-            told.text(&variable.to_lowercase()).ends_with("/secret"),
-            "{told:?}"
+            logged.text(&variable.to_lowercase()).ends_with("/secret"),
+            "{logged:?}"
         );
     }
 }
 
 #[test]
 #[parallel]
-fn who_is_not_let_in_is_told_once_and_tries_again_with_what_is_in_the_file_then() {
+fn a_refused_agent_logs_it_once_and_retries_with_the_current_file() {
     let configuration = format!("authorization {{ token: \"{PASSWORD}\" }}\n");
     let server = NatsServer::start(&configuration);
     let wrong = server.file("token", "wRoNg-8vK2mXq7\n");
@@ -215,7 +221,7 @@ fn who_is_not_let_in_is_told_once_and_tries_again_with_what_is_in_the_file_then(
         server.url().ends_with(refused.text("server")),
         "{refused:?}"
     );
-    // Tried again and again, and told once, while its own clients are served.
+    // The agent retries and logs the failure once. During this time it serves its clients.
     let log = server.log();
     let tries = || {
         log.all()
@@ -223,10 +229,10 @@ fn who_is_not_let_in_is_told_once_and_tries_again_with_what_is_in_the_file_then(
             .filter(|line| line.contains("authentication error"))
             .count()
     };
-    wait::until("three tries", PATIENCE, || (tries() >= 3).then_some(()));
+    wait::until("three tries", DEADLINE, || (tries() >= 3).then_some(()));
     assert_eq!(complaints(&agent).len(), 1);
     own.snapshot();
-    // A file that cannot be used is told as well.
+    // An unusable file is logged too.
     server.file("token", "");
     let unusable = agent.event_where("NATS: not connected", |event| {
         event
@@ -242,7 +248,7 @@ fn who_is_not_let_in_is_told_once_and_tries_again_with_what_is_in_the_file_then(
 
 #[test]
 #[parallel]
-fn tls_is_verified_and_a_certificate_shown() {
+fn the_servers_certificate_is_verified_and_a_client_certificate_sent() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let (of_server, of_agent) = (authority.issue("server"), authority.issue("agent"));
     let ca = &authority.certificate;
@@ -263,7 +269,7 @@ fn tls_is_verified_and_a_certificate_shown() {
     snapshot(&mut all);
     drop(agent);
     while all.next_within(Duration::from_millis(500)).is_some() {}
-    // Where no authorities are named, the system's count.
+    // Without `NATS_CA_FILE` the agent uses the authorities of the system.
     let agent = publishing(&server.tls_url())
         .var("SSL_CERT_FILE", ca)
         .var("NATS_CERT_FILE", &of_agent.certificate)
@@ -272,7 +278,7 @@ fn tls_is_verified_and_a_certificate_shown() {
     snapshot(&mut all);
     drop(agent);
     while all.next_within(Duration::from_millis(500)).is_some() {}
-    // Whose certificate it does not know is refused, and so is whoever shows none: nothing is published.
+    // Nothing is published if the server's certificate is unknown, or if the agent has no certificate.
     let of_stranger = launch(&server.tls_url(), &stranger.certificate)
         .var("NATS_CERT_FILE", &of_agent.certificate)
         .var("NATS_KEY_FILE", &of_agent.key)
@@ -296,7 +302,7 @@ fn tls_is_verified_and_a_certificate_shown() {
         assert_eq!(complaints(&agent).len(), 1, "{:?}", complaints(&agent));
     }
     assert!(all.next_within(Duration::ZERO).is_none());
-    // To a server that does not speak TLS nothing is said in the clear.
+    // The agent does not connect without TLS if `NATS_CA_FILE` is set.
     let plain = NatsServer::start("");
     let agent = launch(&plain.url(), ca).start();
     agent.event("NATS: not connected");
@@ -305,13 +311,13 @@ fn tls_is_verified_and_a_certificate_shown() {
 
 #[test]
 #[parallel]
-fn a_server_that_is_away_is_told_once_and_gets_the_newest_when_it_comes() {
+fn a_missing_server_is_logged_once_and_later_gets_the_newest_snapshot() {
     let mut server = NatsServer::prepare("");
     let agent = publishing(&server.url()).start();
     let away = agent.event("NATS: not connected");
     assert!(away.text("reason").contains("refused"), "{away:?}");
     let mut own = agent.login();
-    let missed = seq(&own.snapshot_where("ten snapshots", PATIENCE, |s| seq(s) >= 10));
+    let missed = seq(&own.snapshot_where("ten snapshots", DEADLINE, |s| seq(s) >= 10));
     assert_eq!(complaints(&agent).len(), 1);
     server.run();
     let client = server.client();
@@ -319,21 +325,21 @@ fn a_server_that_is_away_is_told_once_and_gets_the_newest_when_it_comes() {
     let first = snapshot(&mut all);
     assert!(seq(&first) >= missed, "{} was queued", seq(&first));
     agent.event("NATS: connected");
-    // Nothing is there to keep events and log lines, which is told.
-    let told = agent.event("NATS: no stream: events and log lines are not stored");
-    assert!(told.text("reason").contains("no JetStream"), "{told:?}");
+    // This server has no JetStream to store events and log lines. The agent logs this.
+    let logged = agent.event("NATS: no stream: events and log lines are not stored");
+    assert!(logged.text("reason").contains("no JetStream"), "{logged:?}");
     for _ in 0..2 {
         server.kill();
         agent.event("NATS: connection lost");
-        // The newest, whatever another client has not read yet.
+        // Read the number of the newest snapshot with a new client, because `own` can have unread snapshots.
         let before = seq(&agent.login().snapshot());
-        own.snapshot_where("five more", PATIENCE, |s| seq(s) >= before + 5);
+        own.snapshot_where("five more", DEADLINE, |s| seq(s) >= before + 5);
         server.run();
         let client = server.client();
         let mut again = client.subscribe("agents.>");
         let next = snapshot(&mut again);
         assert!(seq(&next) >= before + 5, "{} was queued", seq(&next));
-        // What was not sent is counted, as for any other that misses some.
+        // The missed snapshots are counted as skipped.
         assert!(
             next["agent"]["skipped"].as_u64().unwrap() >= 4,
             "{}",
@@ -344,7 +350,7 @@ fn a_server_that_is_away_is_told_once_and_gets_the_newest_when_it_comes() {
 
 #[test]
 #[parallel]
-fn any_of_several_servers_will_do() {
+fn the_agent_uses_any_of_several_servers() {
     let (mut one, mut other) = (NatsServer::prepare(""), NatsServer::prepare(""));
     let _agent = publishing(&format!("{},{}", one.url(), other.url())).start();
     for _ in 0..2 {
@@ -358,7 +364,7 @@ fn any_of_several_servers_will_do() {
 
 #[test]
 #[parallel]
-fn a_server_that_hangs_holds_up_nobody_and_gets_the_newest_afterwards() {
+fn a_server_that_hangs_delays_no_client_and_later_gets_the_newest_snapshot() {
     let server = NatsServer::start("");
     let client = server.client();
     let mut all = client.subscribe("agents.>");
@@ -380,7 +386,7 @@ fn a_server_that_hangs_holds_up_nobody_and_gets_the_newest_afterwards() {
     server.signal(Signal::SIGCONT);
     let growth = agent.peak_rss() - before;
     assert!(growth < 4 << 20, "grew by {growth} bytes");
-    // What was under way, and then the newest: those in between were left out, and counted.
+    // First the snapshots in transit arrive, and then the newest one. All other snapshots are skipped and counted.
     let mut late = 0;
     while last < expected {
         let next = snapshot(&mut all);
@@ -394,7 +400,7 @@ fn a_server_that_hangs_holds_up_nobody_and_gets_the_newest_afterwards() {
 
 #[test]
 #[parallel]
-fn an_agent_ends_in_time_whatever_the_server_does() {
+fn the_agent_stops_in_time_whatever_the_server_does() {
     let server = NatsServer::start("");
     let away = NatsServer::prepare("");
     let hangs = NatsServer::start("");
@@ -409,22 +415,27 @@ fn an_agent_ends_in_time_whatever_the_server_does() {
         }
         let asked = Instant::now();
         agent.signal(Signal::SIGTERM);
-        assert_eq!(agent.exit(PATIENCE).code(), Some(0));
+        assert_eq!(agent.exit(DEADLINE).code(), Some(0));
         assert!(
             asked.elapsed() < Duration::from_secs(3),
             "{:?}",
             asked.elapsed()
         );
         agent.event("stopped");
-        assert_eq!(agent.events("NATS: all is published").len(), 1);
+        assert_eq!(
+            agent
+                .events("NATS: stopped, and no log lines or events are waiting")
+                .len(),
+            1
+        );
     }
     hangs.signal(Signal::SIGCONT);
 }
 
 #[test]
 #[parallel]
-fn whoever_may_only_publish_does() {
-    // Neither an inbox nor JetStream: snapshots come all the same, and it is told.
+fn an_agent_that_may_only_publish_publishes_snapshots() {
+    // Without permission for an inbox and JetStream, snapshots are still published. The agent logs that it stores no events.
     let permissions = format!(
         "permissions: {{ publish: \"agents.{}.>\", subscribe: {{ deny: \">\" }} }}",
         host()
@@ -446,13 +457,16 @@ fn whoever_may_only_publish_does() {
         assert!(seq(&next) > last);
         last = seq(&next);
     }
-    let told = agent.event("NATS: no stream: events and log lines are not stored");
-    assert_eq!(told.text("reason"), "no permission");
+    let logged = agent.event("NATS: no stream: events and log lines are not stored");
+    assert_eq!(
+        logged.text("reason"),
+        "no permission to publish requests to JetStream, or to subscribe to the answers (_INBOX.>)"
+    );
 }
 
 #[test]
 #[parallel]
-fn with_the_permissions_that_are_named_nothing_is_complained_of_and_nothing_left_out() {
+fn the_documented_permissions_are_sufficient() {
     let host = host();
     let mut server = NatsServer::with_jetstream(&format!(
         "authorization {{ users: [ {{ user: agent, password: \"{PASSWORD}\", permissions: {{ publish: [ \"agents.{host}.>\", \
@@ -482,14 +496,14 @@ fn with_the_permissions_that_are_named_nothing_is_complained_of_and_nothing_left
     for _ in 0..5 {
         snapshot(&mut all);
     }
-    assert!(agent.events("NATS: the server says").is_empty());
+    assert!(agent.events("NATS: the server reports an error").is_empty());
 }
 
-/// The server slows down whoever publishes to a consumer that does not keep up, until it cuts that one off: meanwhile snapshots are
-/// skipped and counted, and all of them come again afterwards.
+/// While a consumer is too slow, the server slows down the publishers. In the end the server disconnects that consumer. During
+/// this time the agent skips snapshots and counts them. Afterwards it publishes every snapshot again.
 #[test]
 #[parallel]
-fn what_a_consumer_that_does_not_read_makes_the_agent_skip_is_counted() {
+fn snapshots_skipped_because_of_a_slow_consumer_are_counted() {
     let server = NatsServer::start("max_pending: 1MB\nwrite_deadline: \"2s\"\n");
     let client = server.client();
     let mut own = client.subscribe(&snapshots_of_host());
@@ -514,11 +528,11 @@ fn what_a_consumer_that_does_not_read_makes_the_agent_skip_is_counted() {
         let next = snapshot(&mut own);
         assert_eq!(next["agent"]["skipped"], seq(&next) - first - received);
     }
-    let told = |line: &str| line.contains("Slow Consumer").then_some(());
-    assert!(server.log().find(0, PATIENCE, told).is_some());
-    // What was made before that may be on its way yet.
+    let logged = |line: &str| line.contains("Slow Consumer").then_some(());
+    assert!(server.log().find(0, DEADLINE, logged).is_some());
+    // Some older snapshots can still be in transit.
     let mut last = seq(&snapshot(&mut own));
-    wait::until("every snapshot again", PATIENCE, || {
+    wait::until("every snapshot again", DEADLINE, || {
         let before = std::mem::replace(&mut last, seq(&snapshot(&mut own)));
         (last == before + 1).then_some(())
     });
@@ -527,19 +541,19 @@ fn what_a_consumer_that_does_not_read_makes_the_agent_skip_is_counted() {
 
 #[test]
 #[parallel]
-fn a_snapshot_that_the_server_does_not_take_is_told() {
+fn a_snapshot_that_the_server_refuses_is_logged() {
     let server = NatsServer::start("max_payload: 1024\n");
     let agent = publishing(&server.url()).start();
-    let told = agent.event("NATS: snapshot not published");
-    assert!(told.text("reason").contains("max_payload"), "{told:?}");
+    let logged = agent.event("NATS: snapshot not published");
+    assert!(logged.text("reason").contains("max_payload"), "{logged:?}");
     let mut own = agent.login();
-    own.snapshot_where("ten snapshots", PATIENCE, |s| seq(s) >= 10);
+    own.snapshot_where("ten snapshots", DEADLINE, |s| seq(s) >= 10);
     assert_eq!(agent.events("NATS: snapshot not published").len(), 1);
 }
 
 #[test]
 #[parallel]
-fn what_is_exposed_is_told_at_the_start() {
+fn the_start_warns_of_readable_secrets_and_unencrypted_connections() {
     use std::os::unix::fs::PermissionsExt as _;
     let server = NatsServer::start("");
     let file = server.file("token", PASSWORD);
@@ -552,13 +566,13 @@ fn what_is_exposed_is_told_at_the_start() {
         let event = Event::parse(line).filter(|event| event.0["variable"] == "NATS_TOKEN_FILE")?;
         event.message().contains("read by every user").then_some(())
     };
-    assert!(agent.log().find(0, PATIENCE, of_token).is_some());
+    assert!(agent.log().find(0, DEADLINE, of_token).is_some());
     let in_the_clear = |line: &str| {
         let event = Event::parse(line)?;
         (event.level() == "WARN" && event.message().contains("use tls:// in NATS_URL"))
             .then_some(())
     };
-    assert!(agent.log().find(0, PATIENCE, in_the_clear).is_some());
+    assert!(agent.log().find(0, DEADLINE, in_the_clear).is_some());
     let agent = publishing(&server.url()).start();
     agent.event("NATS: connected");
     assert!(
@@ -572,7 +586,7 @@ fn what_is_exposed_is_told_at_the_start() {
 
 #[test]
 #[parallel]
-fn a_stream_that_is_made_for_agents_that_may_not_is_used_soon() {
+fn a_stream_that_another_user_creates_is_used_soon() {
     let server = NatsServer::with_jetstream(&format!(
         "authorization {{ users: [ {{ user: agent, password: \"{PASSWORD}\", permissions: {{ publish: [ \"agents.{}.>\", \
          \"$JS.API.STREAM.INFO.AGENTS\" ], subscribe: \"_INBOX.>\" }} }}, {{ user: maker, password: maker }} ] }}\n",
@@ -583,8 +597,11 @@ fn a_stream_that_is_made_for_agents_that_may_not_is_used_soon() {
         .var("NATS_PASSWORD_FILE", server.file("password", PASSWORD))
         .secret(PASSWORD)
         .start();
-    let told = agent.event("NATS: no stream: events and log lines are not stored");
-    assert_eq!(told.text("reason"), "no permission");
+    let logged = agent.event("NATS: no stream: events and log lines are not stored");
+    assert_eq!(
+        logged.text("reason"),
+        "no permission to publish requests to JetStream, or to subscribe to the answers (_INBOX.>)"
+    );
     let maker = ConnectOptions::with_user_and_password("maker".to_owned(), "maker".to_owned());
     server
         .client_with(maker)
@@ -600,20 +617,21 @@ fn stream_of(subjects: &[&str]) -> stream::Config {
     }
 }
 
-/// The agent finds its stream: it asks at least once a minute, by the same connection.
+/// Asserts that the agent finds its stream within a minute over the same connection. The agent looks for the stream once a
+/// minute.
 fn assert_found_soon(agent: &Agent) {
     let found = |line: &str| {
         let event = Event::parse(line)?;
-        (event.message() == "NATS: events and log lines are stored").then_some(())
+        (event.message() == "NATS: the stream stores events and log lines").then_some(())
     };
-    let soon = Duration::from_secs(60) + PATIENCE;
+    let soon = Duration::from_secs(60) + DEADLINE;
     assert!(agent.log().find(0, soon, found).is_some());
     assert_eq!(agent.events("NATS: connected").len(), 1);
 }
 
 #[test]
 #[parallel]
-fn a_stream_that_is_put_right_is_used_soon() {
+fn a_stream_that_is_corrected_is_used_soon() {
     let server = NatsServer::with_jetstream("");
     let client = server.client();
     client.create_stream(stream_of(&["agents.*.events"]));
@@ -623,21 +641,24 @@ fn a_stream_that_is_put_right_is_used_soon() {
     assert_found_soon(&agent);
 }
 
-/// The start was refused, with one line that has these words.
+/// Asserts that the agent did not start and printed one line with these words.
 fn assert_refused(launch: Launch, words: &[&str]) {
     let finished = launch.run();
     assert_eq!(finished.code(), 78, "{finished:?}");
     let [line] = finished.stderr.as_slice() else {
-        panic!("not one line: {finished:?}");
+        panic!("not exactly one line: {finished:?}");
     };
     for word in words {
-        assert!(line.contains(word), "no {word}: {line}");
+        assert!(
+            line.contains(word),
+            "the line does not contain {word}: {line}"
+        );
     }
 }
 
 #[test]
 #[parallel]
-fn a_bad_configuration_is_told_in_a_line() {
+fn an_invalid_configuration_is_reported_in_one_line() {
     let server = NatsServer::prepare("");
     let file = server.file("secret", &format!("{PASSWORD}\n"));
     let with = |variable: &str, value: &Path| publishing("nats://127.0.0.1").var(variable, value);

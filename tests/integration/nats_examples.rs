@@ -1,4 +1,4 @@
-//! The example configurations of NATS servers in `config/nats`, with real servers: as they are but for ports, paths and keys.
+//! Tests of the example configurations in `config/nats` with real NATS servers. Only ports, paths, keys and a user differ.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -14,16 +14,16 @@ use tokio::sync::mpsc;
 
 use crate::simulator::Template;
 use crate::support::nats::NatsClient;
-use crate::support::{Authority, Hub, Launch, PATIENCE, Terminal, net, wait};
+use crate::support::{Authority, DEADLINE, Hub, Launch, Terminal, net, wait};
 
 const LARGE: (u16, u16) = (200, 50);
 const PASSWORD: &str = "of-site-1";
-/// A user beside those that the example has.
+/// A user who is added to the users of the example.
 const AUDITOR: &str = "{ user: auditor, password: auditor }";
-/// Longer than a message takes on the loopback.
+/// Longer than a message needs on the loopback interface.
 const A_MOMENT: Duration = Duration::from_millis(500);
 
-/// An example, changed: each text that is replaced must be there.
+/// The text of an example configuration with these replacements. Each replaced text must be in the example.
 fn example(name: &str, changes: &[(&str, &str)]) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("config/nats")
@@ -35,13 +35,13 @@ fn example(name: &str, changes: &[(&str, &str)]) -> String {
     })
 }
 
-/// A hub and a leaf node, and who may connect to them.
+/// A hub, which is the central NATS server, a leaf node, which is the NATS server of a site, and the keys of their users.
 pub(crate) struct Fleet {
     runtime: Runtime,
     authority: Authority,
     pub(crate) hub: Hub,
     pub(crate) leaf: Hub,
-    /// The agents of `web-1`, at the hub, and of `db-1`, at the leaf node; who watches.
+    /// The key of the agent of `web-1` at the hub. `db` is the agent of `db-1` at the leaf node, and `viewer` the fleet view.
     web: KeyPair,
     pub(crate) db: KeyPair,
     viewer: KeyPair,
@@ -53,7 +53,7 @@ impl Fleet {
         Self::with_host_at_leaf("db-1")
     }
 
-    /// One where the host at the leaf node is called otherwise, as in subjects.
+    /// Starts the servers with another name for the host at the leaf node. `host` is the token of this host in subjects.
     pub(crate) fn with_host_at_leaf(host: &str) -> Self {
         let authority = Authority::new();
         let server = authority.issue("server");
@@ -108,7 +108,7 @@ impl Fleet {
         }
     }
 
-    /// A client, and what is complained of.
+    /// A client, and the client's events, such as errors of the server.
     fn client(&self, server: &Hub, key: &KeyPair) -> (Client, mpsc::Receiver<Event>) {
         self.client_with(server, ConnectOptions::with_nkey(key.seed().unwrap()))
     }
@@ -118,18 +118,18 @@ impl Fleet {
         server: &Hub,
         options: ConnectOptions,
     ) -> (Client, mpsc::Receiver<Event>) {
-        let (tell, told) = mpsc::channel(64);
+        let (sender, events) = mpsc::channel(64);
         let options = options
             .tls_client_config(self.tls())
             .event_callback(move |event| {
-                let _ = tell.try_send(event);
+                let _ = sender.try_send(event);
                 std::future::ready(())
             });
         let client = self
             .runtime
             .block_on(options.connect(server.url()))
             .unwrap();
-        (client, told)
+        (client, events)
     }
 
     fn tls(&self) -> tokio_rustls::rustls::ClientConfig {
@@ -143,12 +143,12 @@ impl Fleet {
             .with_no_client_auth()
     }
 
-    /// A client of the hub that may do everything: none of those that are in the example.
+    /// A client of the hub with all permissions. The example has no such user.
     pub(crate) fn auditor(&self) -> NatsClient {
         NatsClient::connect(&self.hub.url(), auditor().tls_client_config(self.tls()))
     }
 
-    /// The view, by the hub.
+    /// Starts the fleet view, connected to the hub.
     fn watch(&self) -> Terminal {
         let seed = self.secret("viewer", &self.viewer);
         let ca = self.authority.certificate.to_str().unwrap();
@@ -177,7 +177,7 @@ impl Fleet {
     fn appears(&self, terminal: &Terminal, client: &Client, name: &str) {
         let template = template();
         let mut numbers = 1..;
-        wait::until(name, PATIENCE, || {
+        wait::until(name, DEADLINE, || {
             let line = template.line(name, numbers.next()?, SystemTime::now());
             self.publish(client, &format!("agents.{name}.snapshot"), line);
             std::thread::sleep(Duration::from_millis(200));
@@ -195,12 +195,12 @@ fn template() -> Template {
     Template::new(&finished.stdout.concat())
 }
 
-/// Waits for a complaint of the server's.
-fn refused(runtime: &Runtime, told: &mut mpsc::Receiver<Event>, what: &str) {
+/// Waits for an error of the server that contains `what`.
+fn refused(runtime: &Runtime, events: &mut mpsc::Receiver<Event>, what: &str) {
     let complaint = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, async {
+        tokio::time::timeout(DEADLINE, async {
             loop {
-                match told.recv().await {
+                match events.recv().await {
                     Some(Event::ServerError(error)) => return error.to_string(),
                     Some(_) => {}
                     None => return "none".to_owned(),
@@ -209,7 +209,7 @@ fn refused(runtime: &Runtime, told: &mut mpsc::Receiver<Event>, what: &str) {
         })
         .await
     });
-    let complaint = complaint.unwrap_or_else(|_| panic!("{what} was not refused"));
+    let complaint = complaint.unwrap_or_else(|_| panic!("the server sent no error {what:?}"));
     assert!(
         complaint.to_lowercase().contains(&what.to_lowercase()),
         "{complaint}"
@@ -218,7 +218,7 @@ fn refused(runtime: &Runtime, told: &mut mpsc::Receiver<Event>, what: &str) {
 
 #[test]
 #[parallel]
-fn a_hub_hears_of_its_own_hosts_and_of_a_sites() {
+fn a_hub_gets_the_messages_of_its_own_hosts_and_of_a_site() {
     let mut fleet = Fleet::start();
     let terminal = fleet.watch();
     terminal.shows(&["0 hosts", "  connected"]);
@@ -227,9 +227,9 @@ fn a_hub_hears_of_its_own_hosts_and_of_a_sites() {
     fleet.appears(&terminal, &web, "web-1");
     fleet.appears(&terminal, &db, "db-1");
     terminal.shows(&["2 hosts"]);
-    // A hub that was away hears of both again, without anybody's doing.
+    // After a restart the hub gets messages of both hosts again.
     fleet.hub.kill();
-    terminal.shows(&["away, again in"]);
+    terminal.shows(&["away, retry in"]);
     fleet.hub.run();
     terminal.shows(&["  connected"]);
     terminal.press(&["q"]);
@@ -242,7 +242,7 @@ fn a_hub_hears_of_its_own_hosts_and_of_a_sites() {
 
 #[test]
 #[parallel]
-fn events_of_a_site_are_stored_at_the_hub_once() {
+fn events_of_a_site_are_stored_once_at_the_hub() {
     let fleet = Fleet::start();
     let (db, _) = fleet.client(&fleet.leaf, &fleet.db);
     let (web, _) = fleet.client(&fleet.hub, &fleet.web);
@@ -260,11 +260,11 @@ fn events_of_a_site_are_stored_at_the_hub_once() {
         ..stream::Config::default()
     };
     fleet.runtime.block_on(async {
-        // Each agent may create the stream; whoever is first does.
+        // Each agent may create the stream. The first agent creates it.
         let created = async || at_leaf.create_stream(config.clone()).await;
-        let end = tokio::time::Instant::now() + PATIENCE;
+        let end = tokio::time::Instant::now() + DEADLINE;
         while let Err(error) = created().await {
-            // The leaf node may not be connected yet.
+            // At first the leaf node can be without a connection to the hub.
             assert!(
                 tokio::time::Instant::now() < end,
                 "{error}:\n{}\n{}",
@@ -285,14 +285,14 @@ fn events_of_a_site_are_stored_at_the_hub_once() {
         }
         let stream = at_hub.get_stream("AGENTS").await.unwrap();
         assert_eq!(stream.cached_info().state.messages, 2);
-        // What it has stored an agent may ask for, through the leaf node, too.
+        // An agent may read its own stored messages, also through the leaf node.
         for (context, host) in [(&at_leaf, "db-1"), (&at_hub, "web-1")] {
             let stream = context.get_stream("AGENTS").await.unwrap();
             let subject = format!("agents.{host}.events");
             let last = stream.direct_get_last_for_subject(subject).await.unwrap();
             assert_eq!(&last.payload[..], b"{}");
         }
-        // A site that lets somebody do everything has its leaf node ask for no more than its agents do.
+        // Even a user with all permissions at the site may do no more at the hub than the site's agents.
         let stream = site.get_stream("AGENTS").await.unwrap();
         assert!(stream.get_raw_message(1).await.is_err());
         assert!(site.delete_stream("AGENTS").await.is_err());
@@ -300,10 +300,10 @@ fn events_of_a_site_are_stored_at_the_hub_once() {
     });
 }
 
-/// No permission keeps one host from having JetStream say something in another's name: whoever listens can tell.
+/// Permissions cannot stop a host from making JetStream send a reply to another host's subject. The view detects such a reply.
 #[test]
 #[parallel]
-fn an_answer_of_jetstream_goes_where_the_question_says() {
+fn a_reply_of_jetstream_is_not_taken_for_a_snapshot() {
     let fleet = Fleet::start();
     let (web, _) = fleet.client(&fleet.hub, &fleet.web);
     let (viewer, _) = fleet.client(&fleet.hub, &fleet.viewer);
@@ -311,7 +311,7 @@ fn an_answer_of_jetstream_goes_where_the_question_says() {
     fleet.appears(&terminal, &web, "web-1");
     let forged = template().line("db-1", 1, SystemTime::now());
     let message = fleet.runtime.block_on(async {
-        let mut heard = viewer.subscribe("agents.db-1.snapshot").await.unwrap();
+        let mut messages = viewer.subscribe("agents.db-1.snapshot").await.unwrap();
         viewer.flush().await.unwrap();
         let context = jetstream::new(web.clone());
         let config = stream::Config {
@@ -331,32 +331,36 @@ fn an_answer_of_jetstream_goes_where_the_question_says() {
             .await
             .unwrap();
         web.flush().await.unwrap();
-        tokio::time::timeout(PATIENCE, heard.next()).await
+        tokio::time::timeout(DEADLINE, messages.next()).await
     });
-    let headers = message.unwrap().unwrap().headers.expect("headers");
+    let headers = message
+        .unwrap()
+        .unwrap()
+        .headers
+        .expect("the message has no headers");
     assert_eq!(headers.get("Nats-Stream").unwrap().as_str(), "AGENTS");
     terminal.shows(&[
         "1 hosts",
         "! 1 messages not understood",
-        "agents.db-1.snapshot: from a stream, not from its host",
+        "agents.db-1.snapshot: from a stream, not from the host",
     ]);
 }
 
 #[test]
 #[parallel]
-fn an_agent_speaks_for_its_own_host_and_hears_of_none() {
+fn an_agent_publishes_only_for_its_own_host_and_reads_no_other() {
     let fleet = Fleet::start();
     let listener = fleet.client(&fleet.hub, &fleet.viewer).0;
-    let mut heard = fleet.runtime.block_on(async {
-        let heard = listener.subscribe("agents.*.snapshot").await.unwrap();
+    let mut messages = fleet.runtime.block_on(async {
+        let messages = listener.subscribe("agents.*.snapshot").await.unwrap();
         listener.flush().await.unwrap();
-        heard
+        messages
     });
     for (server, key, own, other) in [
         (&fleet.hub, &fleet.web, "web-1", "db-1"),
         (&fleet.leaf, &fleet.db, "db-1", "web-1"),
     ] {
-        let (client, mut told) = fleet.client(server, key);
+        let (client, mut events) = fleet.client(server, key);
         fleet.publish(
             &client,
             &format!("agents.{other}.snapshot"),
@@ -364,21 +368,21 @@ fn an_agent_speaks_for_its_own_host_and_hears_of_none() {
         );
         refused(
             &fleet.runtime,
-            &mut told,
+            &mut events,
             "permissions violation for publish",
         );
         fleet.publish(&client, &format!("agents.{own}.snapshot"), "own".to_owned());
         let message = fleet
             .runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, heard.next()).await });
+            .block_on(async { tokio::time::timeout(DEADLINE, messages.next()).await });
         let message = message
-            .unwrap_or_else(|_| panic!("nothing of {own}"))
+            .unwrap_or_else(|_| panic!("no message of {own}"))
             .unwrap();
         assert_eq!(
             (message.subject.as_str(), &message.payload[..]),
             (&*format!("agents.{own}.snapshot"), &b"own"[..])
         );
-        // Nor does it read what another has said.
+        // The agent may not read stored messages of another host.
         for asked in [
             "STREAM.MSG.GET.AGENTS".to_owned(),
             format!("DIRECT.GET.AGENTS.agents.{other}.logs.app"),
@@ -386,30 +390,30 @@ fn an_agent_speaks_for_its_own_host_and_hears_of_none() {
         ] {
             fleet.publish(&client, &format!("$JS.API.{asked}"), "{}".to_owned());
             let refusal = format!(".API.{asked}\"");
-            refused(&fleet.runtime, &mut told, &refusal);
+            refused(&fleet.runtime, &mut events, &refusal);
         }
         for subject in ["agents.>", "$JS.>", ">"] {
             let _subscriber = fleet.runtime.block_on(client.subscribe(subject)).unwrap();
             refused(
                 &fleet.runtime,
-                &mut told,
+                &mut events,
                 "permissions violation for subscription",
             );
         }
     }
-    // Who watches says nothing.
-    let (viewer, mut told) = fleet.client(&fleet.hub, &fleet.viewer);
+    // The viewer may not publish.
+    let (viewer, mut events) = fleet.client(&fleet.hub, &fleet.viewer);
     fleet.publish(&viewer, "agents.web-1.snapshot", "forged".to_owned());
     refused(
         &fleet.runtime,
-        &mut told,
+        &mut events,
         "permissions violation for publish",
     );
     let more = fleet
         .runtime
-        .block_on(async { tokio::time::timeout(A_MOMENT, heard.next()).await });
+        .block_on(async { tokio::time::timeout(A_MOMENT, messages.next()).await });
     assert!(more.is_err(), "{more:?}");
-    // A key that is not listed does not get in.
+    // An unknown key is refused.
     let stranger = ConnectOptions::with_nkey(KeyPair::new_user().seed().unwrap())
         .tls_client_config(fleet.tls());
     let error = fleet
@@ -455,7 +459,7 @@ fn two_regions_are_one_fleet() {
     for hub in [&west, &east] {
         let terminal = Terminal::watch(LARGE, &["--nats", &hub.url()], &[]);
         terminal.shows(&["  connected"]);
-        wait::until("the hosts of both", PATIENCE, || {
+        wait::until("the hosts of both regions", DEADLINE, || {
             for (client, name) in &clients {
                 let line = template.line(name, numbers.next()?, SystemTime::now());
                 runtime.block_on(async {

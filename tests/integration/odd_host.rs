@@ -1,4 +1,4 @@
-//! Hosts on which something is called as nobody expects, or changes while the agent runs.
+//! Tests of hosts with unusual names, and of hosts that change while the agent runs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use serial_test::parallel;
 
 use crate::support::prometheus::{get, metrics_of};
-use crate::support::{Agent, Launch, Namespace, PATIENCE, schema};
+use crate::support::{Agent, DEADLINE, Launch, Namespace, schema};
 
 const INTERVALS: [(&str, &str); 2] = [("SYSTEM_INTERVAL", "300ms"), ("PUBLISH_INTERVAL", "300ms")];
 
-/// The series of a scrape, those that begin so.
+/// The series of a scrape that start with `prefix`.
 fn series(agent: &Agent, prefix: &str) -> Vec<String> {
     let text = get(metrics_of(agent), "/metrics", &[]).body;
     let lines = text.lines().filter(|line| line.starts_with(prefix));
@@ -20,10 +20,11 @@ fn series(agent: &Agent, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Three sensors of one parent device, two of one name and label, and one with odd bytes.
+/// Three sensors have the same parent device, two sensors have the same name and label, and one sensor has unusual bytes in its
+/// name.
 #[test]
 #[parallel]
-fn sensors_that_look_the_same_are_told_apart() {
+fn sensors_with_the_same_names_are_listed_separately() {
     let folder = tempfile::tempdir().unwrap();
     let class = folder.path().join("class/hwmon");
     let make = |number: u32, parent: &str, files: &[(&str, &[u8])]| {
@@ -68,7 +69,7 @@ fn sensors_that_look_the_same_are_told_apart() {
     );
     let namespace = Namespace::start(&["mount"], &script);
     let agent = Launch::new()
-        .by(namespace.enter())
+        .launched_by(namespace.enter())
         .vars(&INTERVALS)
         .var("METRICS_PORT", "0")
         .start();
@@ -99,10 +100,10 @@ fn sensors_that_look_the_same_are_told_apart() {
     assert_eq!(series.len(), 6, "{series:#?}");
 }
 
-/// The clock is set, and the host is upgraded, while the agent runs.
+/// The clock is set and the operating system is upgraded while the agent runs.
 #[test]
 #[parallel]
-fn the_boot_time_and_the_version_are_those_of_now() {
+fn the_boot_time_and_the_version_are_current() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let stat = fs::read_to_string("/proc/stat").unwrap();
@@ -127,7 +128,7 @@ fn the_boot_time_and_the_version_are_those_of_now() {
     let script = format!("mount --bind {} /proc/stat", path("stat").display());
     let namespace = Namespace::start(&["mount"], &script);
     let agent = Launch::new()
-        .by(namespace.enter())
+        .launched_by(namespace.enter())
         .vars(&INTERVALS)
         .vars(&[("METRICS_PORT", "0"), ("TOP_PROCESSES", "1000")])
         .var("HOST_ROOT", path("host"))
@@ -151,7 +152,7 @@ fn the_boot_time_and_the_version_are_those_of_now() {
     fs::remove_file(path("host/etc/static/os-release")).unwrap();
     link("/nix/store/new", "host/etc/static/os-release");
     fs::write(path("host/nix/store/passwd"), "admiral:x:0:0:::\n").unwrap();
-    client.snapshot_where("the new boot time, version and user", PATIENCE, |s| {
+    client.snapshot_where("the new boot time, version and user", DEADLINE, |s| {
         host(s) == (json!(1_795_818_000), json!("NixOS 24.05")) && users(s).contains("admiral")
     });
     let text = get(metrics_of(&agent), "/metrics", &[]).body;
@@ -162,10 +163,10 @@ fn the_boot_time_and_the_version_are_those_of_now() {
     assert!(text.contains("pretty_name=\"NixOS 24.05\""), "{text}");
 }
 
-/// What is no pair is no veth, whatever device it stands on, and no two interfaces have the same name.
+/// Only the two ends of a veth pair have the kind `veth`. All interfaces have different names.
 #[test]
 #[parallel]
-fn tunnels_are_no_veths_and_odd_names_are_told_apart() {
+fn tunnels_are_not_veths_and_odd_names_stay_distinct() {
     let namespace = Namespace::start(
         &["net", "mount"],
         "mount -t sysfs sys /sys
@@ -179,11 +180,14 @@ fn tunnels_are_no_veths_and_odd_names_are_told_apart() {
          ip link add mac0 link pair0 type macvlan
          ip link add vx0 type vxlan id 5 dstport 0 dev pair0
          for kind in ipip gre sit vti gretap geneve; do
-             # Not every kernel has them.
+             # Some kernels do not have all of these kinds.
              ip link add $kind-7 type $kind local 192.0.2.1 remote 192.0.2.2 dev pair0 || true
          done 2>/dev/null",
     );
-    let finished = Launch::new().by(namespace.enter()).args(["snapshot"]).run();
+    let finished = Launch::new()
+        .launched_by(namespace.enter())
+        .args(["snapshot"])
+        .run();
     assert_eq!(finished.code(), 0, "{finished:?}");
     let snapshot = schema::snapshot(&finished.stdout[0]);
     let network = snapshot["system"]["network"].as_array().unwrap();

@@ -1,4 +1,4 @@
-//! What a client asks for after its key, and what it gets.
+//! Tests of the options that a client can send after its key.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use serial_test::parallel;
 
-use crate::support::{Agent, Client, Ending, Idle, KEY, PATIENCE, schema, unpack};
+use crate::support::{Agent, Client, DEADLINE, Ending, Idle, KEY, schema, unpack};
 
 /// The fields that every snapshot has.
 const ENVELOPE: [&str; 5] = ["agent", "host", "sources", "status", "timestamp"];
 
-/// A client that has sent its key and asks for something.
+/// A client that has sent its key and these options.
 fn asking(agent: &Agent, options: &str) -> Client {
     let mut client = agent.connect();
     client.send(format!("{KEY} {options}\n"));
@@ -20,8 +20,8 @@ fn asking(agent: &Agent, options: &str) -> Client {
 }
 
 fn next(client: &mut Client) -> Value {
-    let line = client.line().expect("a snapshot, not the end");
-    serde_json::from_str(&line).expect("a snapshot is JSON")
+    let line = client.line().expect("no snapshot: the stream has ended");
+    serde_json::from_str(&line).expect("the snapshot is not JSON")
 }
 
 fn seq(snapshot: &Value) -> u64 {
@@ -68,7 +68,7 @@ fn only_the_sections_that_were_asked_for_are_sent() {
         expected.sort_unstable();
         expected.dedup();
         assert_eq!(fields(&snapshot), expected);
-        // What is there is as it is in the whole.
+        // Together with the other sections, the snapshot is valid.
         let mut filled = whole.clone();
         let parts = snapshot.as_object().unwrap().clone();
         filled.as_object_mut().unwrap().extend(parts);
@@ -78,7 +78,7 @@ fn only_the_sections_that_were_asked_for_are_sent() {
 
 #[test]
 #[parallel]
-fn every_nth_snapshot_is_every_nth() {
+fn with_every_n_each_nth_snapshot_is_sent() {
     let agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms")]);
     for every in [1, 2, 5] {
         let mut client = asking(&agent, &json!({ "every": every }).to_string());
@@ -90,7 +90,7 @@ fn every_nth_snapshot_is_every_nth() {
             last = seq(&snapshot);
         }
     }
-    // The longest wait there is: only the first one comes.
+    // With the maximum of `every`, only the first snapshot arrives.
     let mut client = asking(&agent, r#"{"every":4294967295}"#);
     next(&mut client);
     assert_eq!(client.ends_within(Duration::from_millis(500)), None);
@@ -100,15 +100,15 @@ fn every_nth_snapshot_is_every_nth() {
 
 #[test]
 #[parallel]
-fn a_zstd_stream_unpacks_to_the_plain_one() {
-    let _crowd = Idle::start(50);
+fn a_zstd_stream_decompresses_to_the_plain_stream() {
+    let _idle = Idle::start(50);
     let agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms"), ("TOP_PROCESSES", "1000")]);
     let mut plain = agent.login();
     let mut packed = asking(&agent, r#"{"encoding":"zstd"}"#);
     let mut part = asking(&agent, r#"{"encoding":"zstd","sections":["system"]}"#);
     let by_seq = |lines: &[String]| -> BTreeMap<u64, String> {
         let numbered = lines.iter().map(|line| {
-            let snapshot: Value = serde_json::from_str(line).expect("a snapshot is JSON");
+            let snapshot: Value = serde_json::from_str(line).expect("the snapshot is not JSON");
             (seq(&snapshot), line.clone())
         });
         numbered.collect()
@@ -116,7 +116,7 @@ fn a_zstd_stream_unpacks_to_the_plain_one() {
     let lines: Vec<String> = (0..20).map(|_| plain.line().unwrap()).collect();
     let lines = by_seq(&lines);
     drop(plain);
-    // All of both streams, up to the end that the agent gives them.
+    // Read both streams until the agent ends them.
     agent.signal(Signal::SIGTERM);
     let (stream, ending) = packed.rest();
     assert_eq!(ending, Ending::Eof);
@@ -124,7 +124,7 @@ fn a_zstd_stream_unpacks_to_the_plain_one() {
     let unpacked = by_seq(&unpack(&stream));
     let same = unpacked.iter().filter(|(seq, line)| {
         let plain = lines.get(seq);
-        // How many clients there are is said as well, and the same to all.
+        // The JSON lines of both clients are identical, also in the number of clients that they state.
         plain.is_some_and(|plain| plain == *line)
     });
     assert!(same.count() >= 15, "too few in common");
@@ -167,8 +167,10 @@ fn a_wrong_option_is_named_and_the_connection_closed() {
         let (answer, ending) = client.rest();
         assert_eq!(ending, Ending::Eof, "{options}");
         let answer = String::from_utf8(answer).unwrap();
-        let line = answer.strip_suffix('\n').expect("one line");
-        let answer: Value = serde_json::from_str(line).expect("the answer is JSON");
+        let line = answer
+            .strip_suffix('\n')
+            .expect("the answer is not one line");
+        let answer: Value = serde_json::from_str(line).expect("the answer is not JSON");
         assert_eq!(fields(&answer), ["error"], "{options}");
         let error = answer["error"].as_str().unwrap();
         assert!(
@@ -179,7 +181,7 @@ fn a_wrong_option_is_named_and_the_connection_closed() {
         let event = agent.event_where("client refused", |event| event.text("peer") == peer);
         assert_eq!(event.text("reason"), error);
     }
-    // A line with options has the same bound as any.
+    // The limit for the first line includes the options.
     let long = format!("{{\"sections\":[{}]}}", "\"logs\",".repeat(600));
     let (answer, _) = asking(&agent, &long).rest();
     assert_eq!(answer, b"Unauthorized\n");
@@ -187,7 +189,7 @@ fn a_wrong_option_is_named_and_the_connection_closed() {
 
 #[test]
 #[parallel]
-fn options_are_not_looked_at_without_the_key() {
+fn options_are_ignored_without_the_key() {
     let agent = Agent::start(&[]);
     for line in [
         "wrong-key-of-some-length {}".to_owned(),
@@ -206,14 +208,14 @@ fn options_are_not_looked_at_without_the_key() {
 
 #[test]
 #[parallel]
-fn options_may_arrive_in_pieces_and_end_as_any_line() {
+fn options_can_arrive_in_pieces_and_end_with_cr_lf() {
     let agent = Agent::start(&[]);
     let mut client = agent.connect();
     for piece in [KEY, " ", "{\"sections\"", ":[\"system\"]}", "\r", "\n"] {
         client.send(piece);
         client.wait_until_read();
     }
-    let snapshot = client.line_within(PATIENCE).unwrap();
+    let snapshot = client.line_within(DEADLINE).unwrap();
     let snapshot: Value = serde_json::from_str(&snapshot).unwrap();
     assert!(snapshot.get("containers").is_none(), "{snapshot:#}");
 }

@@ -1,4 +1,4 @@
-//! The key, byte by byte: what lets a client in and what does not.
+//! Tests of authentication: which first lines the agent accepts and which it refuses.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use serial_test::parallel;
 
 use crate::support::{Agent, Client, Ending, KEY, Launch};
 
-/// All that a client with a wrong key ever gets.
+/// The whole answer to a wrong key.
 const REFUSAL: &str = "Unauthorized\n";
 
-/// The agent answers with [`REFUSAL`] and closes in good order.
+/// Asserts that the agent answers with [`REFUSAL`] and closes the connection normally.
 fn assert_refused(client: &mut Client, sent: &str) {
     let (answer, ending) = client.rest();
     assert_eq!(String::from_utf8_lossy(&answer), REFUSAL, "{sent:?}");
@@ -18,7 +18,7 @@ fn assert_refused(client: &mut Client, sent: &str) {
 
 #[test]
 #[parallel]
-fn the_right_key_is_answered_by_nothing_but_snapshots() {
+fn the_right_key_is_answered_with_snapshots_only() {
     let agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms")]);
     for end in ["\n", "\r\n"] {
         let mut client = agent.connect();
@@ -31,7 +31,7 @@ fn the_right_key_is_answered_by_nothing_but_snapshots() {
 
 #[test]
 #[parallel]
-fn the_key_may_arrive_in_single_bytes() {
+fn the_key_can_arrive_byte_by_byte() {
     let agent = Agent::start(&[]);
     let mut client = agent.connect();
     for byte in format!("{KEY}\r\n").into_bytes() {
@@ -58,7 +58,7 @@ fn any_other_line_is_refused() {
     let lower = KEY.to_lowercase();
     let (first, last) = (&KEY[1..], &KEY[..KEY.len() - 1]);
     let lines = [
-        // Nothing, another key, keys of another length, the key but for one character.
+        // Empty lines, other keys, keys of another length, and keys with one wrong character.
         String::new(),
         "\r".to_owned(),
         "wrong-key-of-some-length".to_owned(),
@@ -69,7 +69,7 @@ fn any_other_line_is_refused() {
         last.to_owned(),
         format!("{KEY}x"),
         format!("{KEY}{KEY}"),
-        // The key and something that is not visible.
+        // The key with an invisible character.
         format!(" {KEY}"),
         format!("{KEY}\t"),
         format!("{KEY}\0"),
@@ -77,7 +77,7 @@ fn any_other_line_is_refused() {
         // Another protocol.
         "GET / HTTP/1.1\r".to_owned(),
     ];
-    // Each from elsewhere: who guesses is not listened to for long.
+    // Each connection has another source address, because five wrong keys block an address.
     let mut hosts = 10..;
     let mut connect = || {
         let host = hosts.next().unwrap();
@@ -88,7 +88,7 @@ fn any_other_line_is_refused() {
         client.send(format!("{line}\n"));
         assert_refused(&mut client, &line);
     }
-    // Not text at all.
+    // Bytes that are not text.
     let mut client = connect();
     client.send(b"\xff\xfe\x00\x01\n");
     assert_refused(&mut client, "bytes");
@@ -97,13 +97,13 @@ fn any_other_line_is_refused() {
     client.send(format!("\n{KEY}\n"));
     let (answer, _) = client.rest();
     assert_eq!(String::from_utf8_lossy(&answer), REFUSAL);
-    // All the while the right key was good.
+    // The right key is still accepted.
     agent.login().snapshot();
 }
 
 #[test]
 #[parallel]
-fn a_key_without_newline_is_no_key() {
+fn a_key_without_newline_is_refused() {
     let agent = Agent::start(&[("AUTH_TIMEOUT", "1s")]);
     let mut client = agent.connect();
     client.send(KEY);
@@ -119,7 +119,7 @@ fn a_key_without_newline_is_no_key() {
 
 #[test]
 #[parallel]
-fn a_line_over_4_kib_is_refused_at_once() {
+fn a_line_over_4_kib_is_refused_immediately() {
     let agent = Agent::start(&[("AUTH_TIMEOUT", "1m")]);
     let started = Instant::now();
     let mut client = agent.connect();
@@ -133,20 +133,22 @@ fn a_line_over_4_kib_is_refused_at_once() {
 
 #[test]
 #[parallel]
-fn a_flood_without_newline_costs_nothing() {
+fn a_flood_without_newline_needs_no_memory() {
     let agent = Agent::start(&[]);
     agent.login().snapshot();
     let before = agent.peak_rss();
     for host in 10..18 {
         let mut client = Client::connect_from(&format!("127.0.0.{host}"), agent.address());
         let chunk = vec![b'k'; 1024 * 1024];
-        // The agent need not read it: sending may fail as soon as it has closed.
+        // Sending fails after the agent has closed the connection.
         for _ in 0..16 {
             if client.try_send(&chunk).is_err() {
                 break;
             }
         }
-        client.ends_within(Duration::from_secs(20)).expect("closed");
+        client
+            .ends_within(Duration::from_secs(20))
+            .expect("the connection is still open");
     }
     let growth = agent.peak_rss() - before;
     assert!(growth < 4 << 20, "grew by {growth} bytes");
@@ -155,7 +157,7 @@ fn a_flood_without_newline_costs_nothing() {
 
 #[test]
 #[parallel]
-fn silence_is_refused_after_the_timeout() {
+fn a_silent_peer_is_refused_after_the_timeout() {
     let agent = Agent::start(&[("AUTH_TIMEOUT", "700ms")]);
     let started = Instant::now();
     assert_refused(&mut agent.connect(), "silence");
@@ -166,13 +168,13 @@ fn silence_is_refused_after_the_timeout() {
 
 #[test]
 #[parallel]
-fn a_dripping_client_gains_no_time() {
+fn a_peer_that_sends_slowly_gets_no_extra_time() {
     let agent = Agent::start(&[("AUTH_TIMEOUT", "700ms")]);
     let started = Instant::now();
     let mut client = agent.connect();
     while client.ends_within(Duration::from_millis(50)).is_none() {
         assert!(started.elapsed() < Duration::from_secs(5), "still open");
-        // It may have been closed this very moment.
+        // Sending fails if the agent has just closed the connection.
         let _ = client.try_send("k");
     }
     let (answer, _) = client.rest();
@@ -181,7 +183,7 @@ fn a_dripping_client_gains_no_time() {
 
 #[test]
 #[parallel]
-fn the_timeout_ends_with_the_key() {
+fn after_the_key_the_timeout_does_not_apply() {
     let agent = Agent::start(&[("AUTH_TIMEOUT", "200ms"), ("PUBLISH_INTERVAL", "100ms")]);
     let mut client = agent.login();
     for _ in 0..10 {
@@ -191,10 +193,10 @@ fn the_timeout_ends_with_the_key() {
 
 #[test]
 #[parallel]
-fn leaving_before_or_within_the_key_harms_nobody() {
+fn a_peer_that_disconnects_before_its_key_disturbs_no_client() {
     let agent = Launch::new().var("PUBLISH_INTERVAL", "100ms").start();
-    let mut witness = agent.login();
-    let mut seq = witness.snapshot()["agent"]["seq"].as_u64().unwrap();
+    let mut other = agent.login();
+    let mut seq = other.snapshot()["agent"]["seq"].as_u64().unwrap();
     for sent in ["", "k", &KEY[..10], KEY] {
         let mut client = agent.connect();
         client.send(sent);
@@ -203,6 +205,6 @@ fn leaving_before_or_within_the_key_harms_nobody() {
         client.send(sent);
         drop(client);
         seq += 1;
-        assert_eq!(witness.snapshot()["agent"]["seq"], seq);
+        assert_eq!(other.snapshot()["agent"]["seq"], seq);
     }
 }

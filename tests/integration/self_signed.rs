@@ -1,4 +1,4 @@
-//! Certificates as people make them with openssl: what the agent serves, and what its own clients trust.
+//! Tests of certificates made with `openssl`: which files the agent serves, and which certificates its clients trust.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::watching::SMALL;
 
 const NAMES: &str = "-addext subjectAltName=DNS:localhost,IP:127.0.0.1";
 
-/// A certificate of each kind that stands for itself, and the rest that it takes to try what is refused.
+/// Makes self-signed certificates of each kind, and the other certificates and keys of these tests.
 fn all_kinds() -> MadeByOpenssl {
     let made = MadeByOpenssl::new();
     let named = format!("-days 365 -subj /CN=localhost {NAMES}");
@@ -41,7 +41,7 @@ fn all_kinds() -> MadeByOpenssl {
         "req -x509 -key ec.key -out client.pem {named} -addext extendedKeyUsage=clientAuth"
     ));
     made.run("req -new -key ec.key -subj /CN=localhost -out v1.csr");
-    // Without extensions it is of version 1.
+    // Without extensions the certificate has X.509 version 1.
     made.run("x509 -req -in v1.csr -signkey ec.key -days 100 -out v1.pem");
     made.run("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 365 -subj /CN=authority");
     made.run("x509 -req -in v1.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 100 -out issued-v1.pem");
@@ -58,8 +58,8 @@ fn all_kinds() -> MadeByOpenssl {
     made
 }
 
-/// What a client says that trusts this file, of the host that is called so: nothing where it gets a snapshot.
-fn tried(address: SocketAddr, host: &str, trusted: &Path) -> Result<(), String> {
+/// Connects as a client that trusts this file and expects the name `host`. Returns the error if it gets no snapshot.
+fn try_connect(address: SocketAddr, host: &str, trusted: &Path) -> Result<(), String> {
     let trust = Trust::file(trusted).map_err(|error| error.to_string())?;
     let connector = Connector::new(&address.to_string(), &ApiKey::new("", KEY).unwrap());
     let connector = connector.tls(&trust, None, Some(host)).unwrap();
@@ -75,7 +75,7 @@ fn tried(address: SocketAddr, host: &str, trusted: &Path) -> Result<(), String> 
 
 #[test]
 #[parallel]
-fn one_that_stands_for_itself_is_trusted_as_openssl_trusts_it() {
+fn self_signed_certificates_are_trusted_as_openssl_trusts_them() {
     let made = all_kinds();
     for (certificate, key, host, trusted, refused) in [
         ("self.pem", "self.key", "localhost", "self.pem", None),
@@ -84,7 +84,8 @@ fn one_that_stands_for_itself_is_trusted_as_openssl_trusts_it() {
         ("leaf.pem", "ec.key", "localhost", "leaf.pem", None),
         ("common.pem", "ec.key", "localhost", "common.pem", None),
         ("v1.pem", "ec.key", "localhost", "v1.pem", None),
-        // Its common name does not count for an address, nor for another host, nor beside other names.
+        // The common name does not match an IP address or another host. If the certificate has a subjectAltName, the common name
+        // does not count.
         (
             "common.pem",
             "ec.key",
@@ -120,10 +121,11 @@ fn one_that_stands_for_itself_is_trusted_as_openssl_trusts_it() {
             "client.pem",
             Some("InvalidPurpose"),
         ),
-        // Of the same name and key, but another one.
+        // Another self-signed certificate with the same name.
         ("ec.pem", "ec.key", "localhost", "self.pem", Some("")),
         ("leaf.pem", "ec.key", "localhost", "self.pem", Some("")),
-        // Issued by an authority: what is wrong, and what to do about it, is said.
+        // An authority has issued this certificate. If the file contains only the authority, the error names the problem. If the
+        // file contains the certificate itself, the certificate is accepted.
         (
             "issued-v1.pem",
             "ec.key",
@@ -143,7 +145,7 @@ fn one_that_stands_for_itself_is_trusted_as_openssl_trusts_it() {
             "ec.key",
             "localhost",
             "ca.pem",
-            Some("may sign others (CA:TRUE"),
+            Some("may sign other certificates (CA:TRUE"),
         ),
         (
             "issued-ca.pem",
@@ -168,7 +170,7 @@ fn one_that_stands_for_itself_is_trusted_as_openssl_trusts_it() {
         ),
     ] {
         let agent = made.launch(certificate, key).start();
-        let ours = tried(agent.address(), host, &made.path(trusted));
+        let ours = try_connect(agent.address(), host, &made.path(trusted));
         let case = format!("{certificate} of {host} by {trusted}");
         match (ours, refused) {
             (Ok(()), None) => {}
@@ -176,7 +178,7 @@ fn one_that_stands_for_itself_is_trusted_as_openssl_trusts_it() {
             (ours, _) => panic!("{case}: {ours:?}"),
         }
         if refused.is_none() {
-            // OpenSSL agrees: one that is not an authority's is one by itself for it, too.
+            // OpenSSL accepts the same certificates. `-partial_chain` makes it trust a certificate that is not an authority.
             let verify = if host == "127.0.0.1" {
                 "-verify_ip"
             } else {
@@ -201,7 +203,7 @@ fn one_that_stands_for_itself_is_trusted_as_openssl_trusts_it() {
 
 #[test]
 #[parallel]
-fn one_is_trusted_in_its_time_only() {
+fn a_certificate_is_trusted_only_while_it_is_valid() {
     let made = MadeByOpenssl::new();
     let now = SystemTime::now();
     let days = |days: u64| Duration::from_secs(days * 86_400);
@@ -219,7 +221,7 @@ fn one_is_trusted_in_its_time_only() {
         let agent = made
             .launch(&format!("{name}.pem"), &format!("{name}.key"))
             .start();
-        let ours = tried(
+        let ours = try_connect(
             agent.address(),
             "localhost",
             &made.path(&format!("{name}.pem")),
@@ -231,7 +233,7 @@ fn one_is_trusted_in_its_time_only() {
     }
 }
 
-/// A server that shows a certificate whose key it does not have.
+/// Starts a server with this certificate and this key, which need not match.
 fn impostor(
     certificate: &Path,
     key: &Path,
@@ -253,7 +255,7 @@ fn impostor(
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             let acceptor = TlsAcceptor::from(Arc::new(config));
             while let Ok((stream, _)) = listener.accept().await {
-                // Whoever is convinced stays, and is told nothing.
+                // Keep the connection open and send nothing.
                 let stream = acceptor.accept(stream).await;
                 std::mem::forget(stream);
             }
@@ -264,7 +266,7 @@ fn impostor(
 
 #[test]
 #[parallel]
-fn whoever_shows_it_must_have_its_key() {
+fn a_server_must_have_the_key_of_its_certificate() {
     let made = all_kinds();
     made.run("ecparam -name prime256v1 -genkey -noout -out other.key");
     for version in [&TLS12, &TLS13] {
@@ -287,9 +289,9 @@ fn whoever_shows_it_must_have_its_key() {
 
 #[test]
 #[parallel]
-fn a_client_that_stands_for_itself_is_let_in_by_the_file_that_holds_it() {
+fn a_client_certificate_is_accepted_if_the_file_contains_it() {
     let made = all_kinds();
-    for (shown, listed, is_let_in) in [
+    for (shown, listed, is_accepted) in [
         ("ec.pem", "ec.pem", true),
         ("v1.pem", "v1.pem", true),
         ("client.pem", "client.pem", true),
@@ -304,22 +306,22 @@ fn a_client_that_stands_for_itself_is_let_in_by_the_file_that_holds_it() {
         let connector =
             Connector::new(&agent.address().to_string(), &ApiKey::new("", KEY).unwrap());
         let connector = connector.tls(&trust, Some(&identity), None).unwrap();
-        let came = actix::System::new().block_on(async {
+        let result = actix::System::new().block_on(async {
             let mut snapshots = connector.connect().await?;
             snapshots.next().await
         });
         assert_eq!(
-            came.is_ok(),
-            is_let_in,
+            result.is_ok(),
+            is_accepted,
             "{shown} by {listed}: {:?}",
-            came.err()
+            result.err()
         );
     }
 }
 
 #[test]
 #[parallel]
-fn check_socket_knows_it_by_its_file() {
+fn check_socket_trusts_the_agents_own_certificate_file() {
     let made = all_kinds();
     for certificate in ["v1.pem", "ec.pem", "issued-v1.pem"] {
         let launch = made.launch(certificate, "ec.key");
@@ -336,7 +338,7 @@ fn check_socket_knows_it_by_its_file() {
 
 #[test]
 #[parallel]
-fn watch_and_nats_trust_it_as_well() {
+fn watch_and_nats_trust_self_signed_certificates() {
     let made = all_kinds();
     let agent = made.launch("self.pem", "self.key").start();
     let address = agent.address().to_string();
@@ -346,7 +348,7 @@ fn watch_and_nats_trust_it_as_well() {
     terminal.shows(&["s old"]);
     let terminal = Terminal::watch(SMALL, &[&address, "--ca", &file("ec.pem")], &with_key);
     terminal.shows(&["away"]);
-    // Where the system itself trusts it no file need be named.
+    // No file is needed if the system trusts the certificate.
     let of_system = [with_key[0], ("SSL_CERT_FILE", &file("self.pem"))];
     let terminal = Terminal::watch(SMALL, &[&address, "--tls"], &of_system);
     terminal.shows(&["s old"]);
@@ -374,14 +376,14 @@ fn watch_and_nats_trust_it_as_well() {
             || reason.text("reason").contains("may sign"),
         "{reason:?}"
     );
-    // The file may be renewed meanwhile.
+    // The agent reads the replaced file before its next attempt.
     made.write("ec.pem", made.read("self.pem"));
     agent.event("NATS: connected");
 }
 
 #[test]
 #[parallel]
-fn key_files_of_every_form_are_read_and_served() {
+fn certificate_and_key_files_of_every_form_are_read() {
     let made = all_kinds();
     made.run("pkcs8 -topk8 -nocrypt -in ec.key -out ec8.key");
     made.run("rsa -in self.key -traditional -out rsa1.key");

@@ -1,4 +1,4 @@
-//! Stopping: every line is finished, in time, and a second signal is obeyed at once.
+//! Tests of the shutdown: clients get whole lines, the agent stops in time, and a second signal stops it immediately.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -6,13 +6,17 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serial_test::{parallel, serial};
 
-use crate::support::{Agent, Client, Ending, Idle, KEY, PATIENCE, net, schema, wait};
+use crate::support::{Agent, Client, DEADLINE, Ending, Idle, KEY, net, schema, wait};
 
-/// A stream consists of whole, valid lines, and ended in good order.
+/// Asserts that a stream has only whole, valid JSON lines and ended normally.
 fn assert_whole(stream: (Vec<u8>, Ending)) {
     let (received, ending) = stream;
     assert_eq!(ending, Ending::Eof);
-    assert_eq!(received.last(), Some(&b'\n'), "the last line is cut");
+    assert_eq!(
+        received.last(),
+        Some(&b'\n'),
+        "the last line is not complete"
+    );
     let text = String::from_utf8(received).unwrap();
     let mut last = None;
     for line in text.lines() {
@@ -22,31 +26,31 @@ fn assert_whole(stream: (Vec<u8>, Ending)) {
     }
 }
 
-/// Takes note of a moment, as the end of the shutdown.
+/// Sends a signal and waits until the agent exits. Returns the exit status and the duration.
 fn stop(agent: &mut Agent, signal: Signal) -> (Option<i32>, Duration) {
     let asked = Instant::now();
     agent.signal(signal);
-    let status = agent.exit(PATIENCE);
+    let status = agent.exit(DEADLINE);
     (status.code(), asked.elapsed())
 }
 
 #[test]
 #[serial]
-fn fifty_clients_get_whole_lines_and_then_the_end() {
+fn fifty_clients_get_whole_lines_before_the_stream_ends() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms"), ("TOP_PROCESSES", "1000")]);
         let mut clients: Vec<Client> = (0..50).map(|_| agent.login()).collect();
         for client in &mut clients {
             client.snapshot();
         }
-        // They read on while the agent stops, each in its own time.
+        // The clients continue to read while the agent stops.
         let readers: Vec<_> = clients
             .into_iter()
             .map(|mut client| thread::spawn(move || client.rest()))
             .collect();
-        let mut witness = agent.login();
+        let mut other = agent.login();
         for _ in 0..3 {
-            witness.snapshot();
+            other.snapshot();
         }
         let (code, took) = stop(&mut agent, signal);
         assert_eq!(code, Some(0), "{signal}");
@@ -54,14 +58,14 @@ fn fifty_clients_get_whole_lines_and_then_the_end() {
         for reader in readers {
             assert_whole(reader.join().unwrap());
         }
-        assert_eq!(witness.rest().1, Ending::Eof);
-        assert!(!net::listens(agent.port()), "still listens");
+        assert_eq!(other.rest().1, Ending::Eof);
+        assert!(!net::listens(agent.port()), "the port still listens");
     }
 }
 
 #[test]
 #[parallel]
-fn clients_that_have_not_sent_their_key_do_not_hold_it_up() {
+fn pending_connections_do_not_delay_the_shutdown() {
     let mut agent = Agent::start(&[("AUTH_TIMEOUT", "1m")]);
     let mut silent = agent.connect();
     let mut half = agent.connect();
@@ -76,9 +80,10 @@ fn clients_that_have_not_sent_their_key_do_not_hold_it_up() {
     }
 }
 
-/// An agent one of whose clients reads nothing, so that a line to it cannot be finished; and that client.
+/// Starts an agent with one client that reads nothing, so that the agent cannot finish a JSON line to this client. Returns the
+/// agent and the client.
 fn with_a_stalled_client(timeout: &str) -> (Agent, Client) {
-    let _crowd = Idle::start(100);
+    let _idle = Idle::start(100);
     let settings = [
         ("TOP_PROCESSES", "1000"),
         ("PUBLISH_INTERVAL", "100ms"),
@@ -97,14 +102,14 @@ fn with_a_stalled_client(timeout: &str) -> (Agent, Client) {
 
 #[test]
 #[serial]
-fn a_stalled_client_is_waited_for_no_longer_than_the_timeout() {
+fn the_shutdown_waits_for_a_stalled_client_until_the_timeout() {
     let (mut agent, stalled) = with_a_stalled_client("1s");
     let mut reader = agent.login();
     reader.snapshot();
     let reader = thread::spawn(move || reader.rest());
     let (code, took) = stop(&mut agent, Signal::SIGTERM);
     assert_eq!(code, Some(0));
-    // It is waited for: its line is not finished.
+    // The agent waits, because the line to the stalled client is not complete.
     assert!(took > Duration::from_millis(900), "{took:?}");
     assert!(took < Duration::from_millis(2500), "{took:?}");
     let (received, ending) = reader.join().unwrap();
@@ -115,7 +120,7 @@ fn a_stalled_client_is_waited_for_no_longer_than_the_timeout() {
 
 #[test]
 #[parallel]
-fn a_second_signal_exits_at_once() {
+fn a_second_signal_stops_the_agent_immediately() {
     for (first, second) in [
         (Signal::SIGTERM, Signal::SIGTERM),
         (Signal::SIGINT, Signal::SIGINT),
@@ -125,11 +130,11 @@ fn a_second_signal_exits_at_once() {
         agent.signal(first);
         let port = agent.port();
         let closed = || (!net::listens(port)).then_some(());
-        wait::until("the agent to stop accepting", PATIENCE, closed);
-        assert!(agent.is_running(), "it does not wait for its client");
+        wait::until("the agent to stop accepting", DEADLINE, closed);
+        assert!(agent.is_running(), "the agent does not wait for its client");
         let asked = Instant::now();
         agent.signal(second);
-        agent.exit(PATIENCE);
+        agent.exit(DEADLINE);
         let took = asked.elapsed();
         assert!(took < Duration::from_secs(1), "{second}: {took:?}");
     }
@@ -137,7 +142,7 @@ fn a_second_signal_exits_at_once() {
 
 #[test]
 #[parallel]
-fn a_signal_during_the_first_reading_stops_it_too() {
+fn a_signal_during_the_first_round_stops_the_agent() {
     let mut agent = Agent::start(&[]);
     let (code, took) = stop(&mut agent, Signal::SIGTERM);
     assert_eq!(code, Some(0));

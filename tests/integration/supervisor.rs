@@ -1,4 +1,4 @@
-//! What the agent tells systemd, by sd_notify(3)'s protocol, of which the test is the other side.
+//! Tests of the messages to systemd (sd_notify(3)). In these tests, the test process receives the messages instead of systemd.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serial_test::parallel;
 
-use crate::support::{Agent, Launch, PATIENCE};
+use crate::support::{Agent, DEADLINE, Launch};
 
 /// The next message.
 fn message(socket: &UnixDatagram) -> String {
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut message = [0; 4096];
-    let length = socket.recv(&mut message).expect("a message");
+    let length = socket.recv(&mut message).expect("no message arrived");
     String::from_utf8(message[..length].to_vec()).unwrap()
 }
 
 fn message_where(socket: &UnixDatagram, fits: impl Fn(&str) -> bool) -> String {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + DEADLINE;
     loop {
         let message = message(socket);
         if fits(&message) {
@@ -35,20 +35,20 @@ fn supervised(path: &Path, variables: &[(&str, &str)]) -> Agent {
 
 #[test]
 #[parallel]
-fn the_supervisor_hears_of_every_turn_of_the_agents_life() {
+fn the_supervisor_gets_ready_status_watchdog_and_stopping_messages() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     let variables = [("PUBLISH_INTERVAL", "1s"), ("WATCHDOG_USEC", "400000")];
     let mut agent = supervised(&path, &variables);
-    // Not before there is a snapshot, so that a client that is started after it is not kept waiting.
+    // The agent is ready only after its first snapshot, so that a client does not have to wait.
     message_where(&socket, |message| message == "READY=1");
     let started = Instant::now();
     agent.login().snapshot();
     assert!(started.elapsed() < Duration::from_millis(500));
     let status = message_where(&socket, |message| message.starts_with("STATUS="));
     assert!(status.contains("clients, 0 containers"), "{status}");
-    // Twice as often as would be enough.
+    // The agent sends the message twice in each watchdog interval (400 ms).
     let started = Instant::now();
     for _ in 0..5 {
         message_where(&socket, |message| message == "WATCHDOG=1");
@@ -60,12 +60,12 @@ fn the_supervisor_hears_of_every_turn_of_the_agents_life() {
     );
     agent.signal(Signal::SIGTERM);
     message_where(&socket, |message| message == "STOPPING=1");
-    assert!(agent.exit(PATIENCE).success());
+    assert!(agent.exit(DEADLINE).success());
 }
 
 #[test]
 #[parallel]
-fn a_supervisor_that_does_not_read_holds_nothing_up() {
+fn a_supervisor_that_does_not_read_delays_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -82,7 +82,7 @@ fn a_supervisor_that_does_not_read_holds_nothing_up() {
 
 #[test]
 #[parallel]
-fn a_supervisor_that_is_not_there_is_told_nothing() {
+fn without_a_supervisor_the_agent_runs_normally() {
     let agent = supervised(Path::new("/nowhere/at/all"), &[]);
     agent.login().snapshot();
     let agent = supervised(Path::new(&"x".repeat(200)), &[]);

@@ -1,4 +1,4 @@
-//! The agent's own log: one event for each thing that happens, with fields, and no secrets.
+//! Tests of the agent's own log: events, fields, formats and levels.
 
 use std::os::unix::net::UnixListener;
 
@@ -6,16 +6,16 @@ use nix::sys::signal::Signal;
 use serial_test::parallel;
 
 use crate::configuration::GOOD;
-use crate::support::{Agent, Client, Event, KEY, Launch, PATIENCE, net};
+use crate::support::{Agent, Client, DEADLINE, Event, KEY, Launch, net};
 
 #[test]
 #[parallel]
-fn the_start_tells_the_effective_configuration() {
+fn the_start_event_has_the_effective_configuration() {
     let agent = Agent::start(&[("PUBLISH_INTERVAL", "1500ms"), ("LOG_LINES", "7")]);
     let event = agent.event("agent started");
     assert_eq!(event.level(), "INFO");
     assert_eq!(event.text("version"), env!("CARGO_PKG_VERSION"));
-    // What was set, and what was not.
+    // Both configured values and defaults are logged.
     assert_eq!(event.text("publish_interval"), "1.5s");
     assert_eq!(event.text("system_interval"), "5s");
     assert_eq!(event.number("log_lines"), 7);
@@ -23,21 +23,21 @@ fn the_start_tells_the_effective_configuration() {
     assert_eq!(event.text("api_key"), "[redacted]");
     assert_eq!(event.text("whitelisted_clients"), "all");
     for setting in GOOD.iter().map(|(variable, _)| variable.to_lowercase()) {
-        // There is no engine to name, and nothing is published.
+        // Docker and NATS are not configured in this test.
         let without = [
             "docker_host",
             "nats_encoding",
             "nats_sections",
             "nats_buffer",
         ];
-        let told = event.0.get(&setting).is_some() || without.contains(&setting.as_str());
-        assert!(told, "no {setting} in {}", event.0);
+        let logged = event.0.get(&setting).is_some() || without.contains(&setting.as_str());
+        assert!(logged, "no {setting} in {}", event.0);
     }
 }
 
 #[test]
 #[parallel]
-fn a_connection_is_told_from_its_beginning_to_its_end() {
+fn a_connection_is_logged_at_its_beginning_and_at_its_end() {
     let agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms")]);
     let mut clients = [agent.login(), agent.login()];
     let mut numbers = Vec::new();
@@ -50,12 +50,12 @@ fn a_connection_is_told_from_its_beginning_to_its_end() {
     }
     assert_ne!(numbers[0], numbers[1]);
     for (client, number) in clients.into_iter().zip(numbers) {
-        assert_told(&agent, client, number);
+        assert_logged(&agent, client, number);
     }
 }
 
-/// The end of this connection is told, with an account of it that agrees with what the client saw.
-fn assert_told(agent: &Agent, mut client: Client, number: u64) {
+/// Asserts that the disconnection is logged with the client's number, its snapshots and its duration.
+fn assert_logged(agent: &Agent, mut client: Client, number: u64) {
     for _ in 0..5 {
         client.snapshot();
     }
@@ -75,7 +75,7 @@ fn assert_told(agent: &Agent, mut client: Client, number: u64) {
 
 #[test]
 #[parallel]
-fn a_refusal_is_told_with_its_reason() {
+fn a_refusal_is_logged_with_its_reason() {
     let agent = Agent::start(&[("AUTH_TIMEOUT", "500ms")]);
     let mut reasons = Vec::new();
     for sent in ["wrong-key-of-some-length\n", "", &"k".repeat(5000)] {
@@ -92,20 +92,20 @@ fn a_refusal_is_told_with_its_reason() {
     assert_eq!(
         unique.len(),
         reasons.len(),
-        "the same for different things: {reasons:?}"
+        "different refusals have the same reason: {reasons:?}"
     );
     assert!(agent.events("client connected").is_empty());
 }
 
 #[test]
 #[parallel]
-fn every_line_is_an_event() {
+fn every_line_of_the_log_is_an_event() {
     let mut agent = Agent::start(&[("PUBLISH_INTERVAL", "100ms")]);
     agent.login().snapshot();
     agent.connect().reset();
     agent.signal(Signal::SIGTERM);
-    agent.exit(PATIENCE);
-    assert!(agent.log().ended(PATIENCE));
+    agent.exit(DEADLINE);
+    assert!(agent.log().ended(DEADLINE));
     for line in agent.log().all() {
         let event = Event::parse(&line).unwrap_or_else(|| panic!("not an event: {line:?}"));
         assert!(
@@ -118,29 +118,29 @@ fn every_line_is_an_event() {
     }
     assert!(
         agent.stdout().is_empty(),
-        "the log belongs on standard error"
+        "the log must go to standard error"
     );
 }
 
 #[test]
 #[parallel]
-fn text_is_for_people() {
+fn the_text_format_is_not_json() {
     let port = net::free_port();
     let agent = Launch::new().var("LOG_FORMAT", "text").start_on(port);
     let has = |words: &'static str| move |line: &str| line.contains(words).then(|| line.to_owned());
-    let started = agent.log().find(0, PATIENCE, has("agent started"));
-    let started = started.expect("an event");
+    let started = agent.log().find(0, DEADLINE, has("agent started"));
+    let started = started.expect("no event");
     assert!(Event::parse(&started).is_none(), "JSON: {started}");
     assert!(started.contains("INFO"), "{started}");
     assert!(
         !started.contains('\u{1b}'),
-        "colours in a file: {started:?}"
+        "there are colours although the output is not a terminal: {started:?}"
     );
     let mut client = agent.connect();
     client.send("wrong-key-of-some-length\n");
     client.rest();
-    let refused = agent.log().find(0, PATIENCE, has("client refused"));
-    let refused = refused.expect("an event");
+    let refused = agent.log().find(0, DEADLINE, has("client refused"));
+    let refused = refused.expect("no event");
     let peer = format!("peer={}", client.local_address());
     assert!(refused.contains(&peer), "no {peer} in {refused}");
 }
@@ -149,7 +149,7 @@ fn text_is_for_people() {
 #[parallel]
 fn rust_log_filters_by_level() {
     let port = net::free_port();
-    // A short key is something to warn of; a client that connects is not.
+    // A short key causes a warning. A client that connects causes only an info event.
     let short = "aB3$xY9+";
     let launch = Launch::new().var("RUST_LOG", "warn").var("API_KEY", short);
     let agent = launch.start_on(port);
@@ -158,28 +158,28 @@ fn rust_log_filters_by_level() {
     client.snapshot();
     let lines = agent.log().all();
     let [line] = lines.as_slice() else {
-        panic!("not one event: {lines:#?}");
+        panic!("not exactly one event: {lines:#?}");
     };
-    assert_eq!(Event::parse(line).expect("an event").level(), "WARN");
+    assert_eq!(Event::parse(line).expect("no event").level(), "WARN");
     let port = net::free_port();
     let mut agent = Launch::new().var("RUST_LOG", "off").start_on(port);
     agent.login().snapshot();
     agent.signal(Signal::SIGTERM);
-    agent.exit(PATIENCE);
-    assert!(agent.log().ended(PATIENCE));
+    agent.exit(DEADLINE);
+    assert!(agent.log().ended(DEADLINE));
     assert_eq!(agent.log().all(), Vec::<String>::new());
 }
 
 #[test]
 #[parallel]
-fn a_short_key_is_warned_of() {
+fn a_short_key_causes_a_warning() {
     let short = "aB3$xY9+";
     let agent = Agent::start(&[("API_KEY", short)]);
     let warns = |line: &str| {
         let event = Event::parse(line).filter(|event| event.level() == "WARN")?;
         event.message().to_lowercase().contains("key").then_some(())
     };
-    assert!(agent.log().find(0, PATIENCE, warns).is_some());
+    assert!(agent.log().find(0, DEADLINE, warns).is_some());
     let agent = Agent::start(&[("API_KEY", KEY)]);
     agent.login().snapshot();
     assert!(agent.log().all().iter().all(|line| warns(line).is_none()));
@@ -187,8 +187,8 @@ fn a_short_key_is_warned_of() {
 
 #[test]
 #[parallel]
-fn a_source_that_fails_is_told_once_not_once_per_try() {
-    // It accepts and hangs up: an engine that is unwell.
+fn a_failing_source_is_logged_once_and_not_at_each_retry() {
+    // A faulty engine that accepts each connection and immediately closes it.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("docker.sock");
     let engine = UnixListener::bind(&path).unwrap();
@@ -206,10 +206,13 @@ fn a_source_that_fails_is_told_once_not_once_per_try() {
         let snapshot = client.snapshot();
         assert_eq!(snapshot["status"], "degraded");
         assert_eq!(snapshot["sources"][source]["status"], "failing");
-        let told = agent.events("source failing");
-        let told: Vec<&Event> = told.iter().filter(|e| e.text("source") == source).collect();
-        let [event] = told.as_slice() else {
-            panic!("not once: {told:#?}");
+        let logged = agent.events("source failing");
+        let logged: Vec<&Event> = logged
+            .iter()
+            .filter(|e| e.text("source") == source)
+            .collect();
+        let [event] = logged.as_slice() else {
+            panic!("not exactly one event: {logged:#?}");
         };
         assert_eq!(event.level(), "WARN");
         assert!(!event.text("error").is_empty());

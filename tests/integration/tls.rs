@@ -1,4 +1,4 @@
-//! TLS, with OpenSSL's client on the other side.
+//! Tests of TLS with OpenSSL's client.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serial_test::parallel;
 
-use crate::support::{Agent, Authority, KEY, Launch, OpenSsl, PATIENCE, schema};
+use crate::support::{Agent, Authority, DEADLINE, KEY, Launch, OpenSsl, schema};
 
-/// The options with which openssl's client verifies the agent.
+/// The options that make OpenSSL's client verify the agent.
 fn verifying(authority: &Authority) -> [String; 3] {
     let file = authority.certificate.to_str().unwrap().to_owned();
     [
@@ -20,7 +20,7 @@ fn verifying(authority: &Authority) -> [String; 3] {
 
 #[test]
 #[parallel]
-fn both_versions_of_tls_stream_snapshots() {
+fn snapshots_are_streamed_with_tls_1_2_and_1_3() {
     let authority = Authority::new();
     let identity = authority.issue("agent");
     let agent = identity.launch().var("PUBLISH_INTERVAL", "200ms").start();
@@ -39,7 +39,7 @@ fn both_versions_of_tls_stream_snapshots() {
 
 #[test]
 #[parallel]
-fn the_end_of_the_stream_is_announced() {
+fn the_agent_ends_the_stream_with_close_notify() {
     let authority = Authority::new();
     let identity = authority.issue("agent");
     let mut agent = identity.launch().var("PUBLISH_INTERVAL", "100ms").start();
@@ -47,8 +47,8 @@ fn the_end_of_the_stream_is_announced() {
     client.send(format!("{KEY}\n"));
     client.snapshot();
     agent.signal(Signal::SIGTERM);
-    assert!(agent.exit(PATIENCE).success());
-    // Without the announcement openssl would complain of an unexpected end.
+    assert!(agent.exit(DEADLINE).success());
+    // Without the close_notify message of TLS, openssl reports an unexpected end.
     let (received, status) = client.finish();
     assert!(status.success(), "{status}");
     for line in &received {
@@ -58,10 +58,10 @@ fn the_end_of_the_stream_is_announced() {
 
 #[test]
 #[parallel]
-fn older_versions_are_refused() {
+fn older_versions_of_tls_are_refused() {
     let authority = Authority::new();
     let agent = authority.issue("agent").launch().start();
-    // Without the security level openssl's client would refuse them itself.
+    // At the default security level OpenSSL's client itself refuses these versions.
     let options = ["-tls1_1", "-cipher", "ALL@SECLEVEL=0"];
     let mut client = OpenSsl::connect(agent.address(), &options);
     client.send(format!("{KEY}\n"));
@@ -72,7 +72,7 @@ fn older_versions_are_refused() {
 
 #[test]
 #[parallel]
-fn the_key_counts_within_tls_as_without() {
+fn a_wrong_key_is_refused_with_tls_too() {
     let authority = Authority::new();
     let agent = authority.issue("agent").launch().start();
     for line in ["wrong-key-of-some-length", "", &format!("{KEY}x")] {
@@ -80,14 +80,14 @@ fn the_key_counts_within_tls_as_without() {
         client.send(format!("{line}\n"));
         let (received, status) = client.finish();
         assert_eq!(received, ["Unauthorized"]);
-        // The end is announced: nothing was cut off.
+        // The agent has sent close_notify, so the answer is complete.
         assert!(status.success(), "{status}");
     }
 }
 
 #[test]
 #[parallel]
-fn plaintext_on_a_tls_port_is_closed() {
+fn plaintext_on_a_tls_port_is_refused() {
     let authority = Authority::new();
     let agent = authority.issue("agent").launch().start();
     let started = Instant::now();
@@ -96,7 +96,7 @@ fn plaintext_on_a_tls_port_is_closed() {
         let peer = client.local_address().to_string();
         client.send(plaintext);
         let (answer, _) = client.rest();
-        // Nothing, or a fatal alert: seven bytes, of which the first says so.
+        // The answer is empty or a TLS alert: seven bytes that start with 0x15.
         let alert = answer.len() == 7 && answer[0] == 0x15;
         assert!(answer.is_empty() || alert, "{}", answer.escape_ascii());
         let event = agent.event_where("client refused", |event| event.text("peer") == peer);
@@ -110,7 +110,7 @@ fn plaintext_on_a_tls_port_is_closed() {
 
 #[test]
 #[parallel]
-fn a_handshake_that_does_not_come_is_waited_for_no_longer_than_a_key() {
+fn the_authentication_timeout_includes_the_handshake() {
     let authority = Authority::new();
     let launch = authority.issue("agent").launch();
     let agent = launch.var("AUTH_TIMEOUT", "500ms").start();
@@ -118,7 +118,7 @@ fn a_handshake_that_does_not_come_is_waited_for_no_longer_than_a_key() {
     let (answer, _) = agent.connect().rest();
     assert_eq!(answer, b"");
     assert!(started.elapsed() >= Duration::from_millis(490));
-    // Nor does a handshake win more time for the key.
+    // A handshake does not extend the time for the key.
     let mut client = OpenSsl::connect(agent.address(), &verifying(&authority));
     client.says("CONNECTION ESTABLISHED");
     assert_eq!(client.line().as_deref(), Some("Unauthorized"));
@@ -127,12 +127,12 @@ fn a_handshake_that_does_not_come_is_waited_for_no_longer_than_a_key() {
 
 #[test]
 #[parallel]
-fn a_client_that_verifies_is_not_fooled() {
+fn a_client_that_verifies_refuses_an_unknown_authority() {
     let agent = Authority::new().issue("agent");
     let (authority, other) = (Authority::new(), Authority::new());
     assert!(
         !agent.certificate.exists(),
-        "an authority's files go with it"
+        "dropping an authority must delete its files"
     );
     let agent = authority.issue("agent").launch().start();
     let mut client = OpenSsl::connect(agent.address(), &verifying(&other));
@@ -140,27 +140,33 @@ fn a_client_that_verifies_is_not_fooled() {
     client.says("verify error");
     let (received, status) = client.finish();
     assert!(received.is_empty() && !status.success(), "{received:?}");
-    // The agent takes note, and serves the next.
+    // The agent logs the refusal and serves the next client.
     agent.event("client refused");
     let mut client = OpenSsl::connect(agent.address(), &verifying(&authority));
     client.send(format!("{KEY}\n"));
     client.snapshot();
 }
 
-/// The daemon does not start: status 78 and one line that names the variable and says what is wrong.
+/// Asserts that the daemon exits with status 78 and prints one line with the variable and these words.
 fn assert_fails(launch: Launch, variable: &str, words: &str) {
     let finished = launch.run();
     assert_eq!(finished.code(), 78, "{finished:?}");
     let [line] = finished.stderr.as_slice() else {
-        panic!("not one line: {finished:?}");
+        panic!("not exactly one line: {finished:?}");
     };
-    assert!(line.contains(variable), "no {variable}: {line}");
-    assert!(line.contains(words), "no {words:?}: {line}");
+    assert!(
+        line.contains(variable),
+        "the line does not contain {variable}: {line}"
+    );
+    assert!(
+        line.contains(words),
+        "the line does not contain {words:?}: {line}"
+    );
 }
 
 #[test]
 #[parallel]
-fn a_missing_file_stops_the_start() {
+fn a_missing_file_is_an_error_at_the_start() {
     let authority = Authority::new();
     let launch = || authority.issue("agent").launch();
     for variable in ["TLS_CERT_FILE", "TLS_KEY_FILE"] {
@@ -174,7 +180,7 @@ fn a_missing_file_stops_the_start() {
 
 #[test]
 #[parallel]
-fn a_key_of_another_certificate_stops_the_start() {
+fn a_key_of_another_certificate_is_an_error_at_the_start() {
     let authority = Authority::new();
     let (agent, other) = (authority.issue("agent"), authority.issue("other"));
     let launch = agent.launch().var("TLS_KEY_FILE", &other.key);
@@ -183,7 +189,7 @@ fn a_key_of_another_certificate_stops_the_start() {
 
 #[test]
 #[parallel]
-fn files_that_are_not_pem_stop_the_start() {
+fn files_that_are_not_pem_are_errors_at_the_start() {
     let authority = Authority::new();
     let agent = authority.issue("agent");
     let pem = fs::read_to_string(&agent.certificate).unwrap();
@@ -203,7 +209,7 @@ fn files_that_are_not_pem_stop_the_start() {
         let key = agent.launch().var("TLS_KEY_FILE", &file);
         assert_fails(key, "TLS_KEY_FILE", "accepted");
     }
-    // Each in the other's place.
+    // Certificate and key are swapped.
     let swapped = agent.launch().var("TLS_CERT_FILE", &agent.key);
     assert_fails(swapped, "TLS_CERT_FILE", "contains no certificate");
     let swapped = agent.launch().var("TLS_KEY_FILE", &agent.certificate);
@@ -212,7 +218,7 @@ fn files_that_are_not_pem_stop_the_start() {
 
 #[test]
 #[parallel]
-fn without_tls_the_files_do_not_matter() {
+fn without_tls_the_files_are_ignored() {
     let agent = Agent::start(&[("TLS_CERT_FILE", "/nonexistent/file.pem")]);
     agent.login().snapshot();
 }

@@ -1,5 +1,5 @@
-//! Systemd's failed units. A real message bus; where tests run systemd is not what started the host, so a service with
-//! its name and its methods stands in for it.
+//! Tests of systemd's failed units, with a real message bus. A fake service with systemd's name and methods replaces
+//! systemd, because not every test machine runs systemd.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -12,12 +12,12 @@ use serial_test::parallel;
 use tempfile::TempDir;
 use zbus::OwnedObjectPath;
 
-use crate::support::{Agent, Launch, PATIENCE, schema, wait};
+use crate::support::{Agent, DEADLINE, Launch, schema, wait};
 
-/// A user id that no database of users has.
+/// A user id that is not in any user database.
 const NO_USER: &str = "--reuid=54321";
 
-/// A message bus of a test's own.
+/// A D-Bus message bus for one test.
 struct Bus {
     folder: TempDir,
     daemon: Child,
@@ -45,9 +45,9 @@ impl Bus {
             .arg(arguments)
             .stdin(Stdio::null())
             .spawn()
-            .expect("dbus-daemon");
+            .expect("cannot start dbus-daemon");
         let bus = Self { folder, daemon };
-        wait::until("the bus", PATIENCE, || bus.socket().exists().then_some(()));
+        wait::until("the bus", DEADLINE, || bus.socket().exists().then_some(()));
         bus
     }
 
@@ -59,7 +59,7 @@ impl Bus {
         format!("unix:path={}", self.socket().display())
     }
 
-    /// A snapshot each 200 ms, the units in it each second.
+    /// An agent that uses this bus. The agent publishes every 200 ms and reads the units every second.
     fn launch(&self) -> Launch {
         Launch::new()
             .var("DBUS_SYSTEM_BUS_ADDRESS", self.address())
@@ -67,7 +67,7 @@ impl Bus {
             .var("SYSTEM_INTERVAL", "200ms")
     }
 
-    fn watched(&self) -> Agent {
+    fn agent(&self) -> Agent {
         self.launch().start()
     }
 }
@@ -92,7 +92,7 @@ type Listed = (
     OwnedObjectPath,
 );
 
-/// Its units, by name: their active states.
+/// A fake systemd with these units: their names and active states.
 #[derive(Clone, Default)]
 struct Manager(Arc<Mutex<Vec<(&'static str, &'static str)>>>);
 
@@ -105,7 +105,7 @@ impl Manager {
         u32::try_from(failed.count()).unwrap()
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "as it comes off the bus")]
+    #[expect(clippy::needless_pass_by_value, reason = "the type that zbus passes")]
     fn list_units_filtered(&self, states: Vec<String>) -> Vec<Listed> {
         let object = |path: &str| OwnedObjectPath::try_from(path.to_owned()).unwrap();
         let units = self.0.lock().unwrap();
@@ -132,7 +132,7 @@ impl Manager {
 }
 
 impl Manager {
-    /// Serves on a bus until what is returned is dropped.
+    /// Serves on a bus until the returned value is dropped.
     fn serve(&self, bus: &Bus) -> Serving {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -147,10 +147,11 @@ impl Manager {
     }
 }
 
-/// A connection to the bus, and what runs it: both end with this.
+/// A connection to the bus and the runtime that serves it. On drop both end.
 struct Serving(
-    #[expect(dead_code, reason = "dropped first")] zbus::Connection,
-    #[expect(dead_code, reason = "dropped then")] tokio::runtime::Runtime,
+    #[expect(dead_code, reason = "kept only to be dropped, before the runtime")] zbus::Connection,
+    #[expect(dead_code, reason = "kept only to be dropped, after the connection")]
+    tokio::runtime::Runtime,
 );
 
 fn failed(snapshot: &Value) -> Option<&Value> {
@@ -159,14 +160,14 @@ fn failed(snapshot: &Value) -> Option<&Value> {
 
 #[test]
 #[parallel]
-fn failed_units_are_those_that_systemd_lists() {
+fn failed_units_match_systemds_list() {
     let bus = Bus::start();
     let manager = Manager::default();
     let serving = manager.serve(&bus);
-    let agent = bus.watched();
+    let agent = bus.agent();
     let mut client = agent.login();
     let none = json!([]);
-    client.snapshot_where("no failed units", PATIENCE, |s| failed(s) == Some(&none));
+    client.snapshot_where("no failed units", DEADLINE, |s| failed(s) == Some(&none));
     *manager.0.lock().unwrap() = vec![
         ("web.service", "failed"),
         ("ssh.service", "active"),
@@ -177,24 +178,24 @@ fn failed_units_are_those_that_systemd_lists() {
         { "name": "backup.timer", "description": "What backup.timer is" },
         { "name": "web.service", "description": "What web.service is" }
     ]);
-    client.snapshot_where("failed units", PATIENCE, |s| failed(s) == Some(&expected));
+    client.snapshot_where("failed units", DEADLINE, |s| failed(s) == Some(&expected));
     manager.0.lock().unwrap()[0].1 = "active";
     let expected = json!([{ "name": "backup.timer", "description": "What backup.timer is" }]);
-    client.snapshot_where("one failed unit", PATIENCE, |s| {
+    client.snapshot_where("one failed unit", DEADLINE, |s| {
         failed(s) == Some(&expected)
     });
 
-    // Where it goes nothing is known, and nothing amiss; once it is back, it is asked again.
+    // While systemd is gone, the figure is absent and the status is ok. When systemd is back, the figure is in snapshots again.
     drop(serving);
-    let gone = client.snapshot_where("no answer", PATIENCE, |s| failed(s).is_none());
+    let gone = client.snapshot_where("no answer", DEADLINE, |s| failed(s).is_none());
     assert_eq!(gone["sources"]["system"]["status"], "ok");
     let _serving = manager.serve(&bus);
-    client.snapshot_where("an answer", PATIENCE, |s| failed(s) == Some(&expected));
+    client.snapshot_where("an answer", DEADLINE, |s| failed(s) == Some(&expected));
 }
 
 #[test]
 #[parallel]
-fn without_systemd_or_without_a_bus_nothing_is_amiss() {
+fn without_systemd_or_without_a_bus_the_status_is_ok() {
     let bus = Bus::start();
     for address in [bus.address(), "unix:path=/nonexistent/bus".to_owned()] {
         let finished = Launch::new()
@@ -207,38 +208,40 @@ fn without_systemd_or_without_a_bus_nothing_is_amiss() {
     }
 }
 
-/// `dbus-daemon` refuses a user whom it cannot look up, as one of `DynamicUser=yes`; a bus's policy may refuse any.
+/// `dbus-daemon` refuses a user that it cannot look up, such as a user of `DynamicUser=yes`.
 #[test]
 #[parallel]
-fn a_bus_that_refuses_the_agent_is_named_in_sources() {
+fn a_bus_that_refuses_the_agent_is_an_error_in_sources() {
     let bus = Bus::start();
     let _serving = Manager::default().serve(&bus);
-    // The folder is its owner's alone.
+    // By default only the owner can open the folder.
     std::fs::set_permissions(bus.folder.path(), Permissions::from_mode(0o755)).unwrap();
     let launch = bus.launch();
     let refused = launch
         .clone()
-        .by(["setpriv", NO_USER, "--clear-groups"])
+        .launched_by(["setpriv", NO_USER, "--clear-groups"])
         .start();
-    let told = |snapshot: &Value| {
+    let error_is_reported = |snapshot: &Value| {
         let error = snapshot["sources"]["system"]["error"].as_str();
         error.is_some_and(|error| error.contains("failed_units: "))
     };
-    let snapshot = refused.login().snapshot_where("a refusal", PATIENCE, told);
+    let snapshot = refused
+        .login()
+        .snapshot_where("a refusal", DEADLINE, error_is_reported);
     assert_eq!(failed(&snapshot), None);
     assert!(snapshot["system"]["memory_total"].as_f64() > Some(0.0));
     let agent = launch.start();
-    let listed = |snapshot: &Value| failed(snapshot).is_some() && !told(snapshot);
-    agent.login().snapshot_where("an answer", PATIENCE, listed);
+    let listed = |snapshot: &Value| failed(snapshot).is_some() && !error_is_reported(snapshot);
+    agent.login().snapshot_where("an answer", DEADLINE, listed);
 }
 
 #[test]
 #[parallel]
-fn a_bus_that_hangs_holds_up_nothing() {
+fn a_bus_that_hangs_delays_no_snapshot() {
     let bus = Bus::start();
     let pid = nix::unistd::Pid::from_raw(i32::try_from(bus.daemon.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
-    let agent = bus.watched();
+    let agent = bus.agent();
     let mut client = agent.login();
     let mut late = 0;
     for _ in 0..20 {
@@ -247,6 +250,6 @@ fn a_bus_that_hangs_holds_up_nothing() {
         assert_eq!(snapshot["sources"]["system"]["status"], "ok");
         late += usize::from(snapshot["sources"]["system"]["duration_ms"].as_u64() > Some(400));
     }
-    // In four seconds it is tried at most three times: at once, after one pause and after a longer one.
-    assert!(late <= 14, "{late} of 20 readings were late");
+    // In four seconds the agent tries at most three times: immediately, after a pause, and after a longer pause.
+    assert!(late <= 14, "{late} of 20 rounds were late");
 }

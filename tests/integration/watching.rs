@@ -1,5 +1,5 @@
-//! `system-agent watch` in a real terminal. What each view looks like is tested beside the views; here it is tried: keys, the
-//! mouse, sizes, hosts that go away, and the terminal afterwards.
+//! Tests of `system-agent watch` in a real terminal: keys, the mouse, screen sizes, hosts that disconnect, and the terminal's
+//! settings afterwards. Unit tests in `src/watch` check what each view shows.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serial_test::parallel;
 
-use crate::support::{Agent, Authority, KEY, Launch, PATIENCE, Terminal, net, wait};
+use crate::support::{Agent, Authority, DEADLINE, KEY, Launch, Terminal, net, wait};
 
 pub(crate) const SMALL: (u16, u16) = (80, 24);
 pub(crate) const LARGE: (u16, u16) = (200, 50);
@@ -22,7 +22,7 @@ fn agent() -> Agent {
     Agent::start(&[("PUBLISH_INTERVAL", "200ms"), ("SYSTEM_INTERVAL", "200ms")])
 }
 
-/// Whether no line is longer than the screen is wide, and the borders stand one below the other.
+/// Whether every line fits the screen and the borders are aligned.
 fn is_whole(screen: &str, (width, height): (u16, u16)) -> bool {
     let width = usize::from(width);
     let line_is_whole = |line: &str| {
@@ -35,21 +35,24 @@ fn is_whole(screen: &str, (width, height): (u16, u16)) -> bool {
     screen.lines().count() <= usize::from(height) && screen.lines().all(line_is_whole)
 }
 
-/// Waits until all of these texts are seen on a whole screen.
+/// Waits until all of these texts are on the screen and the screen is drawn completely.
 pub(crate) fn shows(terminal: &Terminal, size: (u16, u16), texts: &[&str]) {
     let seen = || {
         let screen = terminal.screen();
         let all = texts.iter().all(|text| screen.contains(text));
         (all && is_whole(&screen, size)).then_some(())
     };
-    if wait::within(PATIENCE, seen).is_none() {
-        panic!("not {texts:?}, whole, on {size:?}:\n{}", terminal.screen());
+    if wait::within(DEADLINE, seen).is_none() {
+        panic!(
+            "not all of {texts:?} are on a complete screen of {size:?}:\n{}",
+            terminal.screen()
+        );
     }
 }
 
 #[test]
 #[parallel]
-fn this_host_is_watched_without_a_socket() {
+fn the_local_host_is_shown_without_a_socket() {
     for size in [SMALL, LARGE] {
         let terminal = Terminal::watch(size, &[], &[("DOCKER_ENABLED", "false")]);
         let first = ["CPU", "Memory", "s old", "Containers 0", "docker off"];
@@ -73,14 +76,14 @@ fn this_host_is_watched_without_a_socket() {
         terminal.press(&["r"]);
         terminal.shows(&["PID▴"]);
         terminal.press(&["?"]);
-        shows(&terminal, size, &["Keys", "sort the other way round"]);
+        shows(&terminal, size, &["Keys", "reverse the order"]);
         terminal.press(&["Escape"]);
-        terminal.hides("sort the other way round");
+        terminal.hides("reverse the order");
         terminal.press(&["/"]);
         terminal.write("no such process");
-        terminal.shows(&["/no such process", "nothing that matches"]);
+        terminal.shows(&["/no such process", "no matching entries"]);
         terminal.press(&["Escape"]);
-        terminal.hides("nothing that matches");
+        terminal.hides("no matching entries");
         terminal.press(&["q"]);
         terminal.ends(0);
     }
@@ -88,7 +91,7 @@ fn this_host_is_watched_without_a_socket() {
 
 #[test]
 #[parallel]
-fn an_agent_that_goes_away_is_connected_to_again() {
+fn after_a_restart_of_the_agent_the_view_connects_again() {
     let port = net::free_port();
     let launch = || Launch::new().var("PUBLISH_INTERVAL", "200ms");
     let first = launch().start_on(port);
@@ -96,8 +99,8 @@ fn an_agent_that_goes_away_is_connected_to_again() {
     let terminal = Terminal::watch(SMALL, &[&address], &WITH_KEY);
     terminal.shows(&[&hostname(), "s old"]);
     drop(first);
-    // What was known is still there.
-    let texts = ["away, again in", "! ", "load", &hostname()];
+    // The newest figures stay on the screen.
+    let texts = ["away, retry in", "! ", "load", &hostname()];
     shows(&terminal, SMALL, &texts);
     let _second = launch().start_on(port);
     terminal.hides("away");
@@ -108,7 +111,7 @@ fn an_agent_that_goes_away_is_connected_to_again() {
 
 #[test]
 #[parallel]
-fn several_hosts_are_a_fleet() {
+fn several_hosts_are_shown_as_a_fleet() {
     let (one, other) = (agent(), agent());
     let nobody = format!("127.0.0.1:{}", net::free_port());
     let hosts = [
@@ -126,7 +129,7 @@ fn several_hosts_are_a_fleet() {
         terminal.write(&hostname());
         terminal.press(&["Enter", "Enter"]);
         shows(&terminal, size, &["Containers 0", "load"]);
-        // The filter is the fleet's, so it takes two steps back to see all.
+        // The filter applies to the fleet view. The first Escape leaves the host, and the second Escape clears the filter.
         terminal.press(&["Escape"]);
         terminal.shows(&["Fleet"]);
         terminal.press(&["Escape"]);
@@ -138,7 +141,7 @@ fn several_hosts_are_a_fleet() {
 
 #[test]
 #[parallel]
-fn a_fleet_tells_of_a_host_that_goes_away() {
+fn a_fleet_shows_a_host_that_disconnects() {
     let (one, other) = (agent(), agent());
     let hosts = [one.address().to_string(), other.address().to_string()];
     let terminal = Terminal::watch(SMALL, &hosts.each_ref().map(String::as_str), &WITH_KEY);
@@ -150,7 +153,7 @@ fn a_fleet_tells_of_a_host_that_goes_away() {
 
 #[test]
 #[parallel]
-fn a_click_opens_and_a_title_sorts() {
+fn a_click_opens_a_host_and_a_click_on_a_title_sorts() {
     let (one, other) = (agent(), agent());
     let hosts = [one.address().to_string(), other.address().to_string()];
     let terminal = Terminal::watch(LARGE, &hosts.each_ref().map(String::as_str), &WITH_KEY);
@@ -170,7 +173,7 @@ fn a_click_opens_and_a_title_sorts() {
         .unwrap();
     terminal.click(column, row);
     terminal.shows(&["CPU%▾"]);
-    // Back to an order that does not change between two clicks.
+    // Sort by name again, so that the order does not change between the two clicks.
     terminal.click(3, row);
     terminal.shows(&["HOST▾"]);
     terminal.click(3, row + 2);
@@ -180,7 +183,7 @@ fn a_click_opens_and_a_title_sorts() {
 
 #[test]
 #[parallel]
-fn tls_is_verified_and_a_certificate_shown() {
+fn the_agents_certificate_is_verified_and_a_client_certificate_sent() {
     let authority = Authority::new();
     let server = authority.issue("agent");
     let ca = authority.certificate.to_str().unwrap();
@@ -200,14 +203,14 @@ fn tls_is_verified_and_a_certificate_shown() {
     let terminal = Terminal::watch(SMALL, &with, &WITH_KEY);
     terminal.shows(&[&hostname(), "s old"]);
     drop(first);
-    terminal.shows(&["away, again in"]);
+    terminal.shows(&["away, retry in"]);
     let _second = launch().start_on(port);
     terminal.hides("away");
     terminal.shows(&["s old"]);
-    // Without a certificate the agent does not go on.
+    // The agent refuses a client without a certificate.
     let terminal = Terminal::watch(SMALL, &with[..3], &WITH_KEY);
     terminal.shows(&["away"]);
-    // Another authority's word does not count.
+    // The client refuses an agent whose certificate is of another authority.
     let other = Authority::new();
     let other = [&address, "--ca", other.certificate.to_str().unwrap()];
     let terminal = Terminal::watch(SMALL, &other, &WITH_KEY);
@@ -216,7 +219,7 @@ fn tls_is_verified_and_a_certificate_shown() {
 
 #[test]
 #[parallel]
-fn a_key_is_asked_for_and_not_shown() {
+fn a_missing_key_is_requested_and_not_shown() {
     let agent = agent();
     let address = agent.address().to_string();
     let terminal = Terminal::watch(SMALL, &[&address], &[]);
@@ -228,7 +231,7 @@ fn a_key_is_asked_for_and_not_shown() {
 
 #[test]
 #[parallel]
-fn a_wrong_key_is_tried_once() {
+fn a_wrong_key_is_sent_only_once() {
     let agent = agent();
     let address = agent.address().to_string();
     let terminal = Terminal::watch(
@@ -236,31 +239,31 @@ fn a_wrong_key_is_tried_once() {
         &[&address],
         &[("API_KEY", "not-the-key-of-this-agent")],
     );
-    terminal.shows(&["the key was refused", "R tries again"]);
+    terminal.shows(&["the agent refused the API key", "press R to retry"]);
     let refusals = || agent.events("client refused").len();
-    wait::until("a refusal", PATIENCE, || (refusals() == 1).then_some(()));
-    // Longer than the first wait of who would try again by itself.
+    wait::until("a refusal", DEADLINE, || (refusals() == 1).then_some(()));
+    // The test waits for longer than the first pause before an automatic retry.
     let again = wait::within(Duration::from_millis(1500), || {
         (refusals() > 1).then_some(())
     });
-    assert!(again.is_none(), "tried again without being asked to");
+    assert!(again.is_none(), "the client retried by itself");
     terminal.press(&["R"]);
-    wait::until("a second refusal", PATIENCE, || {
+    wait::until("a second refusal", DEADLINE, || {
         (agent.events("client refused").len() == 2).then_some(())
     });
-    terminal.shows(&["R tries again"]);
+    terminal.shows(&["press R to retry"]);
 }
 
 #[test]
 #[parallel]
-fn the_picture_fits_whatever_the_size_becomes() {
+fn the_picture_fits_every_size() {
     let terminal = Terminal::watch(LARGE, &[], &[("DOCKER_ENABLED", "false")]);
     terminal.shows(&["Containers 0", "Processes 1"]);
     for (width, height) in [SMALL, (120, 30), (80, 24), (200, 50), (40, 10)] {
         terminal.resize(width, height);
         shows(&terminal, (width, height), &["Containers 0"]);
-        // Wider than before, it is filled.
-        wait::until("a picture of the new width", PATIENCE, || {
+        // The picture fills the new width.
+        wait::until("a picture of the new width", DEADLINE, || {
             let screen = terminal.screen();
             let longest = screen.lines().map(|line| line.chars().count()).max();
             (longest == Some(usize::from(width))).then_some(())
@@ -272,7 +275,7 @@ fn the_picture_fits_whatever_the_size_becomes() {
 
 #[test]
 #[parallel]
-fn a_signal_ends_it_and_the_terminal_is_as_it_was() {
+fn after_a_signal_the_terminal_has_its_old_settings() {
     for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
         let terminal = Terminal::watch(SMALL, &[], &[("DOCKER_ENABLED", "false")]);
         terminal.shows(&["s old"]);
@@ -283,11 +286,11 @@ fn a_signal_ends_it_and_the_terminal_is_as_it_was() {
 
 #[test]
 #[parallel]
-fn no_color_means_none() {
+fn with_no_color_there_are_no_colours() {
     let coloured = |environment: &[(&str, &str)]| {
         let terminal = Terminal::watch(SMALL, &[], environment);
         terminal.shows(&["s old"]);
-        // 39 and 49 are the terminal's own.
+        // 39 and 49 select the terminal's default colours.
         let screen = terminal.coloured_screen();
         screen.split("\u{1b}[").any(|sequence| {
             let codes = sequence.split('m').next().unwrap_or_default();
@@ -302,11 +305,11 @@ fn no_color_means_none() {
 
 #[test]
 #[parallel]
-fn without_a_terminal_it_says_so() {
+fn without_a_terminal_watch_exits_with_an_error() {
     let finished = Launch::new().args(["watch"]).run();
     assert_eq!(finished.code(), 1);
     assert!(
-        finished.stderr.concat().contains("no terminal"),
+        finished.stderr.concat().contains("not a terminal"),
         "{finished:?}"
     );
 }

@@ -1,28 +1,24 @@
-//! The whitelist: who may connect, and that the others see nothing at all.
-
-use std::sync::Arc;
+//! Tests of the whitelist: listed addresses can connect, and other addresses get no byte.
 
 use serial_test::parallel;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use crate::support::{Agent, Authority, Client, KEY, Launch};
+use crate::support::{Agent, Authority, Client, KEY, Launch, client_hello};
 
-/// The client at this source address gets snapshots.
+/// Asserts that a client at this source address gets snapshots.
 fn assert_allowed(agent: &Agent, source: &str) {
     let mut client = Client::connect_from(source, agent.address());
     client.send(format!("{KEY}\n"));
     client.snapshot();
 }
 
-/// The client at this source address sees no byte, whatever it sends, and the log names it.
+/// Asserts that a client at this source address gets no byte after it sends `sent`, and that the refusal is logged.
 fn assert_refused(agent: &Agent, source: &str, sent: &[u8]) {
     let mut client = Client::connect_from(source, agent.address());
     let peer = client.local_address().to_string();
-    // The connection may be closed already.
+    // Sending fails if the agent has already closed the connection.
     let _ = client.try_send(sent);
     let (answer, _) = client.rest();
-    assert_eq!(answer, b"", "{source} sees {}", answer.escape_ascii());
+    assert_eq!(answer, b"", "{source} received {}", answer.escape_ascii());
     let event = agent.event_where("client refused", |event| event.text("peer") == peer);
     let reason = event.text("reason").to_lowercase();
     assert!(reason.contains("whitelist"), "{event:?}");
@@ -34,7 +30,7 @@ fn key() -> Vec<u8> {
 
 #[test]
 #[parallel]
-fn an_empty_list_lets_all_in() {
+fn an_empty_list_allows_all_addresses() {
     for list in [None, Some("")] {
         let launch = list.into_iter().fold(Launch::new(), |launch, list| {
             launch.var("WHITELISTED_CLIENTS", list)
@@ -65,7 +61,7 @@ fn ipv4_addresses_and_blocks_match() {
 
 #[test]
 #[parallel]
-fn a_refused_client_sees_nothing_even_if_it_is_silent() {
+fn a_refused_client_gets_no_byte_whatever_it_sends() {
     let agent = Agent::start(&[
         ("WHITELISTED_CLIENTS", "203.0.113.7"),
         ("AUTH_TIMEOUT", "1m"),
@@ -97,7 +93,8 @@ fn ipv6_addresses_and_blocks_match() {
 #[test]
 #[parallel]
 fn a_mapped_address_matches_its_ipv4_entry() {
-    // Bound to all addresses there is one socket for both: IPv4 clients appear on it as ::ffff:127.0.0.1.
+    // An agent that listens on all addresses has one socket for IPv4 and IPv6. On this socket, IPv4 clients have addresses such
+    // as ::ffff:127.0.0.1.
     let on_all = |list: &str| {
         let launch = Launch::new().without("SOCKET_ADDRESS");
         launch.var("WHITELISTED_CLIENTS", list).start()
@@ -110,7 +107,7 @@ fn a_mapped_address_matches_its_ipv4_entry() {
     let agent = on_all("127.0.0.2");
     assert_allowed(&agent, "127.0.0.2");
     assert_refused(&agent, "127.0.0.1", &key());
-    // The other family is served too, under its own address.
+    // IPv6 clients are served too, with their own address.
     let loopback = ([0_u16, 0, 0, 0, 0, 0, 0, 1], agent.port()).into();
     let mut client = Client::connect(loopback);
     assert_eq!(client.rest().0, b"");
@@ -120,34 +117,20 @@ fn a_mapped_address_matches_its_ipv4_entry() {
 
 #[test]
 #[parallel]
-fn with_tls_a_refused_client_sees_no_handshake() {
+fn with_tls_a_refused_client_gets_no_handshake() {
     let authority = Authority::new();
     let launch = authority.issue("agent").launch();
     let agent = launch.var("WHITELISTED_CLIENTS", "127.0.0.2").start();
     assert_refused(&agent, "127.0.0.1", &client_hello());
-    // The same bytes from a client on the list are answered by a handshake.
+    // A listed client that sends the same bytes gets a TLS answer.
     let mut client = Client::connect_from("127.0.0.2", agent.address());
     client.send(client_hello());
     client.receive_bytes(100);
 }
 
-/// The first message of a real TLS client.
-fn client_hello() -> Vec<u8> {
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth();
-    let name = "localhost".try_into().unwrap();
-    let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut hello = Vec::new();
-    client.write_tls(&mut hello).unwrap();
-    hello
-}
-
 #[test]
 #[parallel]
-fn a_malformed_entry_stops_the_start() {
+fn an_invalid_entry_is_an_error_at_the_start() {
     let lists = [
         "localhost",
         "127.0.0.1;127.0.0.2",
@@ -161,14 +144,14 @@ fn a_malformed_entry_stops_the_start() {
         ":::1",
         "127.0.0.1:9000",
         "127.0.0.1,10.0.0.0/8,nonsense",
-        // Meant to be a list, and so never to let all in.
+        // An empty list allows all addresses. This value is not empty, so it must be refused.
         ",",
     ];
     for list in lists {
         let finished = Launch::new().var("WHITELISTED_CLIENTS", list).run();
         assert_eq!(finished.code(), 78, "{list:?}: {finished:?}");
         let [line] = finished.stderr.as_slice() else {
-            panic!("{list:?}: not one line: {finished:?}");
+            panic!("{list:?}: not exactly one line: {finished:?}");
         };
         assert!(line.contains("WHITELISTED_CLIENTS"), "{list:?}: {line}");
     }

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Behind `make image`: the image system-agent:latest, of the binary and the libraries that it is linked with. Nothing is fetched
-# but by cargo.
+# `make image`: builds the image of the agent from the binary and its shared libraries. Only cargo uses the network.
 #
-#   agent-image.sh [NAME [BINARY]]     NAME system-agent:latest, BINARY that of a release build
+#   agent-image.sh [NAME [BINARY]]
+#
+# NAME is system-agent:latest by default. BINARY is a release build by default.
 set -euo pipefail
 
 cd "$(dirname "$(realpath "$0")")/../.."
@@ -16,8 +17,8 @@ fi
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 install -D -m 0755 "$binary" "$stage/root/usr/bin/system-agent"
-# `libc.so.6 => /lib/… (0x…)`, or the loader's path alone; each where it is looked for.
-# None of a static one, of which ldd says so and fails.
+# ldd prints `libc.so.6 => /lib/… (0x…)` for a library, and only a path for the loader. Each file keeps its path in the image.
+# A static binary has no libraries, and ldd fails.
 { ldd "$binary" || true; } | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p; s/^\t\(\/[^ ]*\) .*/\1/p' | while read -r library; do
     install -D -m 0755 "$(realpath "$library")" "$stage/root$library"
 done
@@ -25,7 +26,8 @@ cp config/Dockerfile "$stage/"
 DOCKER_BUILDKIT=0 docker build --quiet --tag "$name" "$stage" >/dev/null
 size=$(docker image inspect --format '{{.Size}}' "$name")
 echo "$name: $size bytes"
-# A build for tests has what a debugger needs, and is larger.
+# The limit applies only to the release build. A given BINARY can be a build for tests, which is larger because of its debug
+# information.
 if [[ ! ${2:-} ]] && ((size > 15000000)); then
     echo 'error: the image is larger than 15 MB' >&2
     exit 1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything behind `make bench-fanout`: an engine and the image where they are to be had, then the measurement.
-# benches/fanout/main.rs lists its settings.
+# `make bench-fanout`: starts an engine and makes the test image if that is possible, then runs the benchmark.
+# benches/fanout/main.rs explains the settings.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
@@ -16,16 +16,16 @@ if [[ ${1:-} == with-engine ]]; then
     exec "$here/bench-fanout.sh" measure
 fi
 
-# A copy of what users build: `cargo bench` builds one, too, with features that only tests need.
+# A copy of the normal release build. `cargo bench` also builds a binary, but with features that only tests need.
 mkdir -p "$own"
 cargo build --locked --release
 cp "${CARGO_TARGET_DIR:-target}/release/system-agent" "$own/system-agent"
 cargo bench --locked --bench fanout --no-run
 
-# Without an engine there are no containers, and the rest is measured all the same.
+# Without an engine, the benchmark leaves out the parts that need containers.
 if "$here/packages.sh" dockerd:docker.io 'docker:docker-cli|docker.io' iptables:iptables busybox:busybox-static &&
     "$here/engine.sh" true; then
     exec "$here/engine.sh" "$here/bench-fanout.sh" with-engine
 fi
-echo 'NOTE: there is no Docker engine here: what needs containers is left out'
+echo 'NOTE: there is no Docker engine here: the parts that need containers are left out'
 exec "$here/bench-fanout.sh" measure

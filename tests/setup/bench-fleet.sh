@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything behind `make bench-fleet`: a NATS server, an engine and the image where they are to be had, then the measurement.
-# benches/fleet/main.rs lists its settings.
+# `make bench-fleet`: installs a NATS server, starts an engine and makes the test image if that is possible, then runs the
+# benchmark. benches/fleet/main.rs explains the settings.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
@@ -19,13 +19,13 @@ fi
 "$here/packages.sh" nats-server:nats-server
 "$here/packages.sh" tmux:tmux || echo 'NOTE: the terminal view is not measured'
 
-# A copy of what users build: `cargo bench` builds one, too, with features that only tests need.
+# A copy of the normal release build. `cargo bench` also builds a binary, but with features that only tests need.
 mkdir -p "$own"
 cargo build --locked --release
 cp "${CARGO_TARGET_DIR:-target}/release/system-agent" "$own/system-agent"
 cargo bench --locked --bench fleet --no-run
 
-# Without an engine snapshots have no containers.
+# Without an engine, the snapshots have no containers.
 if [[ ${BENCH_CONTAINERS:-10} != 0 ]] &&
     "$here/packages.sh" dockerd:docker.io 'docker:docker-cli|docker.io' iptables:iptables busybox:busybox-static &&
     "$here/engine.sh" true; then

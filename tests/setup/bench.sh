@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything behind `make bench`: an engine, the image, other agents to compare with, then the measurement.
-# benches/cost/main.rs lists its settings.
+# `make bench`: starts an engine, makes the test image, installs other agents for comparison, then runs the benchmark.
+# benches/cost/main.rs explains the settings.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
@@ -9,12 +9,12 @@ readonly own=target/bench
 
 install_glances() {
     "$here/packages.sh" python3:python3 || return
-    # Debian's Python makes no environments without this package.
+    # On Debian, Python cannot create a virtual environment without the package python3-venv.
     python3 -c 'import ensurepip' || apt-get install -y --no-install-recommends python3-venv || return
     python3 -m venv "$own/glances" && "$own/glances/bin/pip" install --quiet 'glances[web,containers]'
 }
 
-# What cannot be installed here is named in the report.
+# The report names the agents that cannot be installed here.
 install_peers() {
     local peer
     for peer in netdata prometheus-node-exporter cadvisor; do
@@ -28,13 +28,13 @@ install_peers() {
 if [[ ${1:-} == with-engine ]]; then
     "$here/image.sh"
     export BENCH_AGENT=$PWD/$own/system-agent
-    # Last, so that its Python is nobody else's.
+    # The directory of Glances also has a Python. It is at the end of PATH, so that no other program uses this Python.
     export PATH=$PATH:/usr/sbin:$PWD/$own/glances/bin
     exec cargo bench --locked --bench cost
 fi
 
 if ((EUID != 0)); then
-    echo 'error: missing: root (the benchmark starts containers and reads what the engine costs)' >&2
+    echo 'error: missing: root (the benchmark starts containers and measures the engine)' >&2
     exit 1
 fi
 "$here/packages.sh" dockerd:docker.io 'docker:docker-cli|docker.io' iptables:iptables busybox:busybox-static
@@ -43,7 +43,7 @@ mkdir -p "$own"
 "$here/packages.sh" tmux:tmux || echo 'NOTE: the terminal view is not measured'
 [[ ${BENCH_PEERS:-1} == 0 ]] || install_peers
 
-# A copy of what users build: `cargo bench` builds one, too, with features that only tests need.
+# A copy of the normal release build. `cargo bench` also builds a binary, but with features that only tests need.
 cargo build --locked --release
 cp "${CARGO_TARGET_DIR:-target}/release/system-agent" "$own/system-agent"
 cargo bench --locked --bench cost --no-run

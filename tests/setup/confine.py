@@ -1,9 +1,10 @@
 #!/usr/bin/python3
-"""Runs a command that may make no system calls but those given: any other one kills it.
+"""Runs a command with a list of allowed system calls. Any other system call kills the command.
 
     confine.py FILE COMMAND [ARGUMENT...]
 
-FILE has one name on each line. Those that this machine's architecture does not have are passed over, as systemd does."""
+FILE has the name of one system call on each line. Like systemd, this script ignores names that this machine's architecture does
+not have."""
 import os
 import sys
 

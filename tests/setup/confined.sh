@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Everything behind `make test-confined`: every test, with each agent under the unit's SystemCallFilter, where every
-# other system call kills it (under systemd it would get EPERM).
+# `make test-confined`: runs every test with the SystemCallFilter of the systemd unit. Any other system call kills the agent here.
+# Under systemd such a call would fail with EPERM.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 cd "$here/../.."
 readonly unit=config/system-agent.service
 
-# The names in a set of systemd's, or the name itself.
+# Prints the names of the system calls in a set of systemd (@name). If $1 is not a set, prints $1.
 expand() {
     if [[ $1 != @* ]]; then
         echo "$1"
@@ -19,14 +19,15 @@ expand() {
     done
 }
 
-# What the unit allows: its lists one after the other, of which one with a tilde takes away.
+# Writes the system calls that the unit allows to the file $1. Applies the lists of the unit in order. A list that begins with a
+# tilde removes system calls.
 allowed() {
     local list names=() name
     : >"$1"
     while read -r list; do
         mapfile -t names < <(for name in ${list#\~}; do expand "$name"; done)
         if [[ $list == \~* ]]; then
-            # What every program needs is never taken away, as systemd does it.
+            # Like systemd, never remove the system calls in @default, because every program needs them.
             printf '%s\n' "${names[@]}" | sort -u | comm -23 "$1" - >"$1.less"
             { cat "$1.less"; expand @default; } | sort -u >"$1"
             rm "$1.less"
@@ -42,6 +43,6 @@ allowed() {
 mkdir -p target
 export LC_ALL=C
 allowed target/allowed-calls
-echo "each agent may make $(wc -l <target/allowed-calls) system calls and no others"
+echo "each agent is allowed $(wc -l <target/allowed-calls) different system calls"
 export TEST_LAUNCHER="$here/confine.py $PWD/target/allowed-calls"
 exec "$here/test.sh"

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Behind `make deb`: target/debian/system-agent_VERSION_ARCH.deb, of the binary, the unit, the manual page and completions.
+# `make deb`: builds target/debian/system-agent_VERSION_ARCH.deb from the binary, the unit, the manual pages and the completions.
 #
-#   deb.sh [PROFILE [REVISION]]     PROFILE as cargo's: release unless another is named
+#   deb.sh [PROFILE [REVISION]]
+#
+# PROFILE is a profile of cargo, by default release. REVISION is the revision of the Debian package, by default 1.
 set -euo pipefail
 
 cd "$(dirname "$(realpath "$0")")/../.."
@@ -20,6 +22,6 @@ cp "${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}/system-agent" "$stage/"
 cargo run --quiet --locked --example pages -- "$stage"
 gzip -9n "$stage"/*.1
 cp config/debian/postinst config/debian/postrm "$stage/"
-# The same unit as for an installation by hand, but for the place of the binary.
+# The same unit as for an installation by hand. Only the path of the binary is different.
 sed -e '/^#/d' -e 's|/usr/local/bin/|/usr/bin/|' config/system-agent.service >"$stage/system-agent.service"
 cargo deb --quiet --no-build --no-strip --deb-revision "$revision"

@@ -10,5 +10,5 @@ fi
 if cargo deny --log-level off fetch db >/dev/null 2>&1; then
     exec cargo deny --locked check
 fi
-echo 'NOTE: the advisory database cannot be fetched here: ADVISORIES ARE NOT CHECKED; licences, bans and sources are'
+echo 'NOTE: cannot download the advisory database: ADVISORIES ARE NOT CHECKED; licences, bans and sources are checked'
 exec cargo deny --locked check licenses bans sources

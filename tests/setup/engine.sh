@@ -3,7 +3,7 @@
 #
 #   engine.sh COMMAND [ARGUMENT...]
 #
-# Uses the engine that answers, if one does; otherwise starts dockerd, and stops that one, and only that one, afterwards.
+# If no engine answers, starts dockerd, and stops this dockerd at the end.
 set -euo pipefail
 
 readonly START_SECONDS=60
@@ -13,14 +13,14 @@ pid_file=/var/run/docker.pid
 log=
 daemon=
 
-# The machine's own engine is meant, whatever the caller's environment points Docker's clients at.
+# Use this machine's own engine, even if the caller's environment names another engine.
 unset DOCKER_HOST DOCKER_CONTEXT
 
 answers() {
     timeout 10 docker --host "unix://$socket" version >/dev/null 2>&1
 }
 
-# Waits until the engine answers; fails at the deadline, or as soon as the process $1 is gone.
+# Waits until the engine answers. Fails at the deadline, or as soon as the process $1 has ended.
 wait_for_answer() {
     local deadline=$((SECONDS + START_SECONDS))
     until answers; do
@@ -37,7 +37,7 @@ stop_own() {
     kill "$daemon" 2>/dev/null || true
     while kill -0 "$daemon" 2>/dev/null; do
         if ((SECONDS >= deadline)); then
-            echo "warning: dockerd ($daemon) ignored SIGTERM for $STOP_SECONDS s: killed" >&2
+            echo "warning: dockerd ($daemon) did not end within $STOP_SECONDS s of SIGTERM and is killed" >&2
             kill -KILL "$daemon" 2>/dev/null || true
             break
         fi
@@ -59,7 +59,7 @@ ensure() {
         return 1
     fi
 
-    # A service that was just installed, or is just starting: wait for it rather than starting another.
+    # If a dockerd is already starting, for example after its installation, wait for it and do not start another dockerd.
     local running=
     [[ -r $pid_file ]] && running=$(<"$pid_file")
     if [[ $running ]] && kill -0 "$running" 2>/dev/null; then
@@ -68,22 +68,22 @@ ensure() {
         return 1
     fi
 
-    # Where no init system has mounted the control groups, as in a minimal virtual machine.
+    # In a minimal virtual machine no init system has mounted the control groups.
     if ! mountpoint -q /sys/fs/cgroup; then
         mount -t cgroup2 cgroup2 /sys/fs/cgroup
     fi
 
     log=$(mktemp)
-    # A session of its own, so that Ctrl-C reaches the tests first and they can still clean up.
+    # With setsid, Ctrl-C does not end dockerd, because the tests need dockerd to remove their containers.
     PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin setsid dockerd >"$log" 2>&1 </dev/null &
     daemon=$!
     trap stop_own EXIT
     if ! wait_for_answer "$daemon"; then
         tail -n 20 "$log" >&2
-        echo "error: dockerd did not answer at $socket within $START_SECONDS s; the end of its log is above" >&2
+        echo "error: dockerd did not answer at $socket within $START_SECONDS s; the last lines of its log are above" >&2
         return 1
     fi
-    echo "started dockerd ($daemon); it is stopped at the end"
+    echo "started dockerd ($daemon); this script stops it at the end"
 }
 
 ensure

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything behind `make faults` and `make soak`: what they need, an engine, the image, then the trials, and the fuzz tests of
-# the parsers. tests/faults/main.rs says what the arguments are.
+# `make faults` and `make soak`: installs the programs that the trials need, starts an engine, makes the test image, then runs the
+# trials. Without arguments the script also runs the fuzz tests of the parsers. tests/faults/main.rs explains the arguments.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
@@ -13,7 +13,7 @@ if [[ ${1:-} == with-engine ]]; then
 fi
 
 if ((EUID != 0)); then
-    echo 'error: missing: root (engines are killed, memory is limited, disks are filled)' >&2
+    echo 'error: missing: root (the trials kill engines, limit memory and fill disks)' >&2
     exit 1
 fi
 "$here/packages.sh" dockerd:docker.io 'docker:docker-cli|docker.io' iptables:iptables busybox:busybox-static openssl:openssl
@@ -22,7 +22,7 @@ fi
 cargo test --locked --release --test faults --no-run
 "$here/engine.sh" "$here/faults.sh" with-engine "$@"
 if (($# == 0)); then
-    # One after the other, each with a core of its own.
+    # Two fuzz tests run at a time, each on its own core.
     FUZZ_SECONDS=${FUZZ_SECONDS:-30} cargo test --locked --lib -- --nocapture --test-threads=2 fuzz_ |
         grep -E 'inputs in|panic|test result'
 fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the image of the test containers, system-agent-test: a static busybox and nothing else. No registry is involved.
-# Does nothing where the engine (DOCKER_HOST, or the local socket) has it already.
+# Makes the image of the test containers, system-agent-test, from a static busybox. Uses no registry.
+# Does nothing if the engine (DOCKER_HOST, or the local socket) has the image already.
 set -euo pipefail
 
 readonly IMAGE=system-agent-test
@@ -11,7 +11,7 @@ busybox=$(command -v busybox) || {
     echo "error: missing command: busybox (Debian: apt-get install busybox-static)" >&2
     exit 1
 }
-# ldd fails on what is not dynamic; a dynamic busybox could not start in an empty root.
+# ldd fails for a static program. A dynamic busybox cannot start in a root directory without libraries.
 if ldd "$busybox" >/dev/null 2>&1; then
     echo "error: $busybox is not static (Debian: apt-get install busybox-static)" >&2
     exit 1

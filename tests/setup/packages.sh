@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Ensures that commands exist, installing what is missing from Debian's packages.
+# Installs the Debian packages of commands that are missing.
 #
 #   packages.sh COMMAND:PACKAGE[|PACKAGE]...
 #
-# Of several packages the first that this Debian has is taken. Without root or apt it names exactly what is missing, and fails.
+# If a command has several packages, the first one that this Debian offers is installed. Without root or apt-get the script names
+# the missing commands and fails.
 set -euo pipefail
 
-# Daemons live in sbin, which is not on every user's PATH.
+# Daemons are in sbin directories, which are not in every user's PATH.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-# Fills commands and packages with what is missing of the pairs given.
+# Sets the arrays commands and packages to the missing commands and their packages.
 find_missing() {
     local pair
     commands=() packages=()
@@ -25,17 +26,17 @@ find_missing "$@"
 
 why=
 if ! command -v apt-get >/dev/null; then
-    why='there is no apt-get to install them with'
+    why='there is no apt-get to install them'
 elif ((EUID != 0)); then
     why='only root can install them'
 fi
 if [[ $why ]]; then
     echo "error: missing commands: ${commands[*]}; $why" >&2
-    echo "       Debian's packages for them: ${packages[*]//|/ or }" >&2
+    echo "       Debian packages of these commands: ${packages[*]//|/ or }" >&2
     exit 1
 fi
 
-echo "installing Debian's packages for: ${commands[*]}"
+echo "installing the Debian packages of: ${commands[*]}"
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -52,7 +53,7 @@ install() {
 }
 if ! install >"$log" 2>&1 </dev/null; then
     cat "$log" >&2
-    echo "error: apt-get could not install: ${packages[*]}; its output is above" >&2
+    echo "error: apt-get could not install ${packages[*]}; its output is above" >&2
     exit 1
 fi
 find_missing "$@"

@@ -1,5 +1,5 @@
-//! Writes the manual page and the shells' completions into a directory: `cargo run --example pages -- DIRECTORY`.
-#![allow(clippy::expect_used, reason = "it writes files or fails")]
+//! Writes the manual pages and the shell completions into a directory: `cargo run --example pages -- DIRECTORY`.
+#![allow(clippy::expect_used, reason = "this program writes files or fails")]
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,14 +9,16 @@ use clap_complete::{Shell, generate_to};
 use system_agent::command_line::Arguments;
 
 fn main() {
-    let directory = std::env::args_os().nth(1).expect("a directory");
+    let directory = std::env::args_os()
+        .nth(1)
+        .expect("the argument is a directory");
     let directory = PathBuf::from(directory);
     let mut command = Arguments::command();
-    // One for each command, as the first refers to them.
+    // One page for each command. The first page, system-agent.1, refers to the other pages.
     clap_mangen::generate_to(command.clone(), &directory).expect("the pages are written");
-    // What clap knows nothing of.
+    // Sections that clap cannot generate.
     let first = directory.join("system-agent.1");
-    let mut page = fs::read(&first).expect("the first page");
+    let mut page = fs::read(&first).expect("the first page is readable");
     page.extend_from_slice(MORE.as_bytes());
     fs::write(first, page).expect("the first page is written");
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
@@ -29,9 +31,9 @@ const MORE: &str = r#"
 .SH FILES
 .TP
 \fI/etc/system\-agent/agent.env\fR
-Its whole configuration, where it came as a package: every variable with its default and what is accepted. It holds the key that
-clients show.
+The configuration of an agent that was installed as a package: every variable with its default and the accepted values. The file
+contains the API key.
 .SH EXIT STATUS
-0 after SIGTERM or SIGINT; 78 where the configuration is bad: then every problem is said, one line each; 1 where something else
-failed.
+0 after SIGTERM or SIGINT. 78 if the configuration has errors; each error is then printed on its own line. 1 after any other
+failure.
 "#;

@@ -1,8 +1,8 @@
-//! Draws a terminal's screen, as `tmux capture-pane -e` prints it on standard input, as SVG on standard output.
+//! Converts a terminal screen to an SVG picture. Reads the output of `tmux capture-pane -e` from standard input. Prints the SVG.
 #![allow(
     clippy::print_stdout,
     clippy::expect_used,
-    reason = "it prints a picture or fails"
+    reason = "this program prints a picture or fails"
 )]
 
 use std::io::Read;
@@ -11,7 +11,7 @@ fn main() {
     let mut screen = String::new();
     std::io::stdin()
         .read_to_string(&mut screen)
-        .expect("a screen of text");
+        .expect("standard input is text");
     let picture = anstyle_svg::Term::new().render_svg(&screen);
     println!("{picture}");
 }

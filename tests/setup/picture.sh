@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Behind `make picture`: docs/watch.svg, of a real `system-agent watch` over containers that are started for it and removed.
+# `make picture`: draws docs/watch.svg from a real `system-agent watch`. Starts containers for the picture, and removes them
+# afterwards.
 #
-#   picture.sh [PROFILE]     what the binary is built by: release unless another is named
+#   picture.sh [PROFILE]
+#
+# PROFILE is the profile of cargo for the build of the agent, by default release.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
@@ -23,7 +26,7 @@ cleanup() {
 trap cleanup EXIT
 
 "$here/image.sh"
-# start NAME SECONDS-OF-REST OPTION...: works and rests by turns, and logs.
+# start NAME SECONDS OPTION...: starts a container. In a loop, the container uses the CPU, logs a line, and sleeps for SECONDS.
 start() {
     local name=$1 rest=$2
     shift 2
@@ -41,7 +44,7 @@ start shop-worker 1 --health-cmd false --health-interval 1s --health-retries 1
 start backup 5
 tmux -L "$server" -f /dev/null new-session -d -x 110 -y 40 "env SYSTEM_INTERVAL=500ms DOCKER_INTERVAL=500ms NO_COLOR= \
     target/$2/system-agent watch"
-# A screen full of history.
+# Wait until the graphs of the view fill the screen.
 sleep 60
 LC_ALL=C.UTF-8 tmux -L "$server" capture-pane -p -e | target/debug/examples/picture >docs/watch.svg
 echo "docs/watch.svg: $(stat -c %s docs/watch.svg) bytes"

@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
-# Everything behind `make run`: builds the agent, prints how to read its stream, runs it in the foreground.
+# `make run`: builds the agent, prints the command of a client, and runs the agent in the foreground.
 #
 #   run.sh PROFILE
 #
-# BUILD_TARGETS are those of cargo build: the agent alone, unless it is said.
+# BUILD_TARGETS are target options for cargo build. By default only the agent is built.
 set -euo pipefail
 
 profile=$1
 
-# With the profile that is built soonest only the parts that this run needs are built.
+# The profile quick builds only the features that this run needs.
 features=()
 if [[ $profile == quick ]]; then
     features=(--no-default-features)
     [[ ! ${NATS_URL:-} ]] || features+=(--features nats)
 fi
 
-# Builds before anything is printed, so that the command below is the last thing above the agent's own log.
+# The build comes first, so that the client command is printed directly above the agent's own log.
 read -ra targets <<<"${BUILD_TARGETS:-}"
 cargo build --locked --profile "$profile" "${features[@]}" "${targets[@]}"
 
 if [[ ${API_KEY:-} ]]; then
-    # A key of the caller's is not printed: the reader's shell is to put it in.
+    # The printed command has the name of the variable, so that the caller's key is not printed.
     # shellcheck disable=SC2016
     key='"$API_KEY"' note=' (with the same API_KEY exported)'
 elif [[ ${API_KEY_FILE:-} ]]; then
@@ -50,6 +50,6 @@ esac
 echo "read the stream from another terminal$note:"
 echo "    $client"
 
-# For a reader at a terminal; LOG_FORMAT=json gives what a service writes.
+# Text is easier to read at a terminal. With LOG_FORMAT=json the agent logs as it does in a service.
 export LOG_FORMAT=${LOG_FORMAT:-text}
 exec cargo run --quiet --locked --profile "$profile" "${features[@]}"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The promise of `make run`, kept to the letter: it prints a key and a client command, that very command receives a
-# snapshot, and Ctrl-C and SIGTERM end it.
+# Tests `make run`: it prints a key and a client command, this command receives a snapshot, and Ctrl-C and SIGTERM end the agent.
 #
-# It builds the examples, too: with them packages have the features that they have for tests, and are not built again there.
+# The test builds the examples too. With the examples, the dependencies have the same features as for the tests, so cargo does not
+# build the dependencies again.
 set -euo pipefail
 
 cd "$(dirname "$(realpath "$0")")/../.."
-readonly START_SECONDS=600 # builds first
+readonly START_SECONDS=600 # includes the build
 readonly STOP_SECONDS=15
 
 log=$(mktemp)
@@ -24,7 +24,7 @@ fail() {
     exit 1
 }
 
-# A port that nobody listens on.
+# Prints a port that no program listens on.
 free_port() {
     local port
     while read -r port; do
@@ -36,14 +36,15 @@ free_port() {
     return 1
 }
 
-# The client command: the first line after the announcement.
+# Prints the client command: the line after `read the stream from another terminal`.
 client_command() {
     sed -n '/^read the stream from another terminal/{n;s/^ *//p;q}' "$log"
 }
 
-# smoke SIGNAL WHOM: WHOM is the process group, as Ctrl-C does it, or make alone, as a supervisor does it.
+# smoke SIGNAL TARGET: with the target `group`, the whole process group gets the signal, as from Ctrl-C. With the target `make`,
+# only the process make gets the signal, as from a supervisor.
 smoke() {
-    local signal=$1 whom=$2 port client line deadline
+    local signal=$1 target=$2 port client line deadline
     port=$(free_port)
 
     # Job control gives the job a process group and default signals, as a terminal does.
@@ -63,11 +64,11 @@ smoke() {
     client=$(client_command)
     [[ $client ]] || fail 'no client command was printed'
 
-    # head ends the client after one line; its end by SIGPIPE is no fault.
+    # head ends after one line. The client then ends by SIGPIPE. This is not an error.
     line=$(timeout 30 bash -c "$client" 2>/dev/null | head -n 1 || true)
-    [[ $line == \{*\"timestamp\"*\} ]] || fail "the client command received no snapshot, but: ${line:0:200}"
+    [[ $line == \{*\"timestamp\"*\} ]] || fail "the client command received no snapshot; it received: ${line:0:200}"
 
-    if [[ $whom == group ]]; then
+    if [[ $target == group ]]; then
         kill "-$signal" -- "-$group"
     else
         kill "-$signal" "$group"
@@ -80,7 +81,7 @@ smoke() {
     wait "$group" 2>/dev/null || true
     group=
     ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || fail "port $port is still open after SIG$signal"
-    echo "make run: streams to the command that it prints, ends at SIG$signal"
+    echo "make run: the printed command received a snapshot, and SIG$signal ended the agent"
 }
 
 smoke INT group

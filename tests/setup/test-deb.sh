@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Behind `make test-deb`: the package in a clean Debian, made by debootstrap: installed, run, upgraded with the configuration
-# kept, removed, purged.
+# `make test-deb`: makes a clean Debian with debootstrap, and installs, runs, upgrades, removes and purges the package in it.
+# An upgrade must keep the configuration.
 #
-#   test-deb.sh [PROFILE]     what the package's binary is built by: release unless another is named
+#   test-deb.sh [PROFILE]
+#
+# PROFILE is the profile of cargo for the build of the agent, by default release.
 set -euo pipefail
 
 cd "$(dirname "$(realpath "$0")")/../.."
@@ -31,11 +33,11 @@ install_package() {
     in_tree dpkg --install /tmp/agent.deb >/dev/null
 }
 
-# As the unit has it started, on a port that nobody else has; its first line is left in $line.
+# Starts the agent on the port $1 as the unit does, and reads one snapshot into $line.
 run_agent() {
     local port=$1 key
     key=$(sed -n 's/^API_KEY=//p' "$tree$env")
-    # Not by the function: its process would be the shell's.
+    # This command does not use in_tree, because $! would then be the process of a subshell.
     chroot "$tree" setpriv --reuid system-agent --regid system-agent --init-groups --no-new-privs --bounding-set=-all \
         env -i "API_KEY=$key" SOCKET_ADDRESS=127.0.0.1 SOCKET_PORT="$port" DOCKER_ENABLED=false /usr/bin/system-agent run \
         2>"$tree/tmp/agent.log" &
@@ -48,14 +50,14 @@ run_agent() {
     kill "$agent"
     wait "$agent" || true
     agent=
-    [[ $line == '{"timestamp":'*'"status":"ok"'* ]] || fail "no snapshot from the installed agent, but: ${line:0:200}"
+    [[ $line == '{"timestamp":'*'"status":"ok"'* ]] || fail "no snapshot from the installed agent; it sent: ${line:0:200}"
 }
 
-((EUID == 0)) || fail 'missing: root (a tree of its own is made and entered)'
+((EUID == 0)) || fail 'missing: root (the test makes a Debian tree and enters it with chroot)'
 "$PWD/tests/setup/packages.sh" debootstrap:debootstrap setpriv:util-linux
 
 rm -f target/debian/system-agent_*.deb
-# One at a time: cargo-deb keeps no others beside the newest.
+# Copy each package immediately, because cargo-deb deletes it when it builds the next package.
 mkdir -p target/deb-test
 for revision in 1 2; do
     tests/setup/deb.sh "$profile" "$revision"
@@ -68,7 +70,7 @@ mkdir -p "$tree"
 debootstrap --variant=minbase --include=adduser,init-system-helpers stable "$tree" >target/deb-test/debootstrap.log ||
     fail 'debootstrap failed; target/deb-test/debootstrap.log says why'
 mount -t proc proc "$tree/proc"
-# But for the copies that Debian's own tools keep of the files that users are in.
+# Prints the users and the files in /etc. Leaves out the backup files, such as passwd-, that the tools of Debian make.
 listing() {
     in_tree sh -c 'getent passwd | cut -d: -f1 | sort; ls /etc | grep -v -e "-$"'
 }
@@ -79,29 +81,29 @@ for file in /usr/bin/system-agent /lib/systemd/system/system-agent.service /usr/
     /usr/share/bash-completion/completions/system-agent; do
     in_tree test -s "$file" || in_tree test -s "/usr$file" || fail "$file is not installed"
 done
-[[ $(in_tree stat -c '%a %U' "$env") == '600 root' ]] || fail "$env may be read by others"
+[[ $(in_tree stat -c '%a %U' "$env") == '600 root' ]] || fail "other users can read $env"
 key=$(sed -n 's/^API_KEY=//p' "$tree$env")
 [[ $key =~ ^[0-9a-f]{64}$ ]] || fail "$env has no random key"
-grep -q '^SOCKET_ADDRESS=127.0.0.1$' "$tree$env" || fail 'other hosts can connect before anybody has allowed it'
-[[ $(in_tree id -un system-agent) == system-agent ]] || fail 'there is no user'
+grep -q '^SOCKET_ADDRESS=127.0.0.1$' "$tree$env" || fail 'other hosts can connect, although the operator has not allowed it'
+[[ $(in_tree id -un system-agent) == system-agent ]] || fail 'there is no user system-agent'
 in_tree system-agent --version | grep -q '^system-agent ' || fail 'the binary does not run'
 run_agent 29411
 
-# Allowed: an upgrade must not take it back.
+# The operator allows other hosts. An upgrade must not change this setting.
 sed -i 's/^SOCKET_ADDRESS=.*/#SOCKET_ADDRESS=/' "$tree$env"
 echo 'TOP_PROCESSES=3' >>"$tree$env"
 install_package target/deb-test/2.deb
-[[ $(in_tree dpkg --status system-agent | sed -n 's/^Version: //p') == *-2 ]] || fail 'not upgraded'
+[[ $(in_tree dpkg --status system-agent | sed -n 's/^Version: //p') == *-2 ]] || fail 'the package was not upgraded'
 [[ $(sed -n 's/^API_KEY=//p' "$tree$env") == "$key" ]] || fail 'the upgrade changed the key'
 grep -q '^TOP_PROCESSES=3$' "$tree$env" || fail 'the upgrade changed the configuration'
 grep -q '^#SOCKET_ADDRESS=$' "$tree$env" || fail 'the upgrade closed the port'
 run_agent 29412
 
 in_tree dpkg --remove system-agent >/dev/null
-in_tree test -e "$env" || fail 'removing it removed its configuration'
+in_tree test -e "$env" || fail 'the removal of the package removed its configuration'
 install_package target/deb-test/2.deb
-[[ $(sed -n 's/^API_KEY=//p' "$tree$env") == "$key" ]] || fail 'installed again, it has another key'
+[[ $(sed -n 's/^API_KEY=//p' "$tree$env") == "$key" ]] || fail 'the key changed after the package was removed and installed again'
 in_tree dpkg --purge system-agent >/dev/null
 after=$(listing)
-[[ $before == "$after" ]] || fail "purging left something behind: $(diff <(echo "$before") <(echo "$after"))"
-echo 'the package installs, runs, is upgraded with its configuration kept, and is purged'
+[[ $before == "$after" ]] || fail "files or users remain after the purge: $(diff <(echo "$before") <(echo "$after"))"
+echo 'the package was installed, run, upgraded, removed and purged; the upgrade kept the configuration'

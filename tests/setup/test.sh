@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Everything behind `make test`: what the tests need, an engine, the image, then all tests.
+# `make test`: installs the programs that the tests need, starts an engine, makes the test image, then runs all tests.
 #
-# SKIP_DOCKER=1 leaves out the tests that need a Docker engine, and says how many and which.
+# With SKIP_DOCKER=1 the script skips the tests that need a Docker engine, and prints the names of these tests.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 cd "$here/../.."
-# Most of them wait, most of the time.
+# More test threads than cores, because most tests wait most of the time.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 3 / 2))}
 
-# The tests of a module of the integration crate: docker are those that need an engine.
+# Prints the tests of a module of the integration crate. The tests in the module docker need an engine.
 tests_of() {
     cargo test --quiet --locked --test integration -- --list --format terse |
         sed -n "s/^\\($1::.*\\): test\$/\\1/p"
@@ -30,7 +30,7 @@ run_without_docker() {
         skips+=(--skip "$name")
     done
     cargo test --locked --doc || status=$?
-    # --exact: nothing is skipped but what is counted below.
+    # --exact skips only the tests that are counted below.
     cargo test --locked --tests --no-fail-fast -- --exact "${skips[@]}" || status=$?
     printf 'SKIPPED %d tests (SKIP_DOCKER=1):' "${#names[@]}"
     printf ' %s' "${names[@]}"
@@ -46,18 +46,18 @@ run_all() {
         slirp4netns:slirp4netns python3:python3 node:nodejs jq:jq prometheus:prometheus nats-server:nats-server \
         go:golang-go || unmet=1
     if ((EUID != 0)); then
-        echo 'error: missing: root (some Docker tests start an engine of their own)' >&2
+        echo 'error: missing: root (some Docker tests start their own engine)' >&2
         unmet=1
     fi
     if [[ $unmet ]]; then
-        echo 'SKIP_DOCKER=1 runs the tests that need no Docker' >&2
+        echo 'with SKIP_DOCKER=1 only the tests that need no Docker run' >&2
         return 1
     fi
     cargo test --locked --no-run
     "$here/engine.sh" "$here/test.sh" with-engine
 }
 
-# Inside engine.sh. The tests are one command at the end, so that what is printed last is their summary.
+# engine.sh runs this function. All tests run in one command at the end, so that the summary is at the end of the output.
 run_with_engine() {
     local status=0
     "$here/image.sh"

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Starts a virtual machine on an image of image.sh, in QEMU without KVM, and waits for ssh and dockerd.
+# Starts a virtual machine from an image of image.sh, in QEMU without KVM. Waits for ssh and dockerd.
 #
-#   boot.sh SUITE PORT [QEMU-OPTION...]     PORT: where its ssh is, on the loopback
+#   boot.sh SUITE PORT [QEMU-OPTION...]     PORT: port of the machine's ssh on the loopback interface
 #
-# The first start takes 1 to 3 minutes. It keeps the running machine as the snapshot "booted" in run.qcow2; later starts go on
-# from there, in about 7 s, without anything that was done in it since. With COLD=1 it starts from its disk as it was left when
-# it was shut down; APPEND= is then added to the kernel's command line.
+# The first start takes 1 to 3 minutes, and saves the running machine as the snapshot "booted" in run.qcow2. Each later start
+# loads this snapshot in about 7 s, and discards the changes that were made after the snapshot. With COLD=1 the machine boots from
+# its disk with all changes. The text in APPEND is added to the kernel's command line.
 #
-# * thread=multi: without it one thread does the work of both processors.
-# * The emulated processor is 20 to 30 times slower than the host's: a container takes 5 to 8 s to start.
-# * The emulator sometimes runs into a breakpoint that the kernel sets while it patches its own code (int3, in the first
-#   seconds): the kernel panics, and the machine is started again, three times at most.
-# * mitigations=off and tsc=nowatchdog spare it work, and keep the kernel from giving up its clock.
-# * The clock of a machine that goes on is that of its snapshot: it is set.
-# * qemu-utils must be of the same version as qemu-system-x86.
+# * thread=multi gives each emulated processor its own thread.
+# * The emulated processor is 20 to 30 times slower than the host's. A container takes 5 to 8 s to start.
+# * In the first seconds the kernel sometimes panics at a breakpoint (int3) that it sets while it patches its own code. After
+#   such a panic the script starts the machine again, up to three starts in total.
+# * mitigations=off and tsc=nowatchdog save work. Without these options the kernel can also reject its clock.
+# * After a snapshot is loaded, the machine's clock shows the time of the snapshot, so the script sets the clock.
+# * qemu-utils and qemu-system-x86 must have the same version.
 set -euo pipefail
 
 suite=${1:?SUITE}
@@ -46,7 +46,7 @@ starts=1
 start "$@"
 until in_guest true 2>/dev/null; do
     if ! runs && grep -q 'Oops: int3' "$dir/console.log" && ((starts < 3)); then
-        echo "the emulator has broken the kernel of $suite at its start: once more"
+        echo "the kernel of $suite panicked in the emulator at its start: starting again"
         starts=$((starts + 1))
         start "$@"
     elif ! runs || ((SECONDS - begun > 600)); then
@@ -58,7 +58,7 @@ until in_guest true 2>/dev/null; do
 done
 in_guest "date -s @$(date +%s) >/dev/null; until docker version >/dev/null 2>&1; do sleep 1; done"
 if [[ ! ${COLD:-} ]] && ((${#resume[@]} == 0)); then
-    # Not while it is busy with its own start.
+    # Save the snapshot only after the machine has finished its start.
     in_guest 'systemctl is-system-running --wait >/dev/null; sync' || true
     ssh -O exit -o "ControlPath=$vm/ssh-$port" root@127.0.0.1 2>/dev/null || true
     (echo 'savevm booted'; echo 'info snapshots'; sleep 2) |

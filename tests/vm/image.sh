@@ -3,13 +3,13 @@
 #
 #   image.sh SUITE     trixie or forky
 #
-# Leaves root.ext4, vmlinuz, initrd.img and versions in target/vm/SUITE. Does nothing where they are there and as new as this
-# script. Changes nothing else on the host.
+# Writes root.ext4, vmlinuz, initrd.img and versions to target/vm/SUITE. Does nothing if these files are newer than this script.
+# Changes nothing else on the host.
 #
-# * The kernel is started by QEMU itself: there is no boot loader and no partition table.
-# * The initrd has the few modules that this machine needs. The emulated processor takes long to unpack more.
-# * mke2fs copies the tree into the image with its owners, without a loop device and without a mount.
-# * Some mirrors keep an expired Release file of a testing suite: its date is not checked.
+# * QEMU itself starts the kernel, so there is no boot loader and no partition table.
+# * The initrd has only the modules that this machine needs, because the emulated processor unpacks slowly.
+# * mke2fs copies the tree into the image and keeps the owners. It needs no loop device and no mount.
+# * Some mirrors have an expired Release file of a testing suite, so the date is not checked.
 set -euo pipefail
 
 suite=${1:?SUITE}
@@ -24,7 +24,7 @@ mirror=${mirror:-$(sed -n 's/^deb \([^ ]*\) .*/\1/p' /etc/apt/sources.list | hea
 
 [[ -e $out/versions && $out/versions -nt $script ]] && exit 0
 mkdir -p "$out"
-# Whatever was made from an older image is of no use.
+# Files from an older image do not fit the new image.
 rm -rf "$tree" "$out"/{versions,root.ext4,run.qcow2}
 [[ -e $vm/key ]] || ssh-keygen -q -t ed25519 -N '' -C vm -f "$vm/key"
 
@@ -60,14 +60,14 @@ DHCP=ipv4
 IPv6AcceptRA=no
 LinkLocalAddressing=no
 NETWORK
-# The name server of QEMU's own network.
+# The name server of QEMU's user network.
 rm -f "$tree/etc/resolv.conf"
 echo 'nameserver 10.0.2.3' >"$tree/etc/resolv.conf"
 install -d -m 0700 "$tree/root/.ssh"
 install -m 0600 "$vm/key.pub" "$tree/root/.ssh/authorized_keys"
 printf 'UseDNS no\nPermitRootLogin prohibit-password\nMaxSessions 50\n' >"$tree/etc/ssh/sshd_config.d/vm.conf"
 chroot "$tree" systemctl enable systemd-networkd ssh docker containerd >/dev/null 2>&1
-# Timers and the login of the console would take processor time while something is measured.
+# Timers and the console login would use processor time during measurements.
 chroot "$tree" systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
     e2scrub_reap.service fstrim.timer man-db.timer podman-auto-update.timer getty@tty1.service >/dev/null 2>&1 || true
 chroot "$tree" systemctl disable podman.socket podman.service podman-restart.service >/dev/null 2>&1 || true
@@ -78,7 +78,7 @@ newest() { find "$tree/boot" -name "$1-*" | sort -V | tail -1; }
 cp "$(newest vmlinuz)" "$out/vmlinuz"
 cp "$(newest initrd.img)" "$out/initrd.img"
 kernel=$(basename "$(newest vmlinuz)")
-# shellcheck disable=SC2016 # dpkg fills that in
+# shellcheck disable=SC2016 # dpkg-query expands this variable
 version() { chroot "$tree" dpkg-query -W -f '${Version}' "$1"; }
 versions="kernel ${kernel#vmlinuz-}, systemd $(version systemd), Docker $(version docker.io), Podman $(version podman)"
 truncate -s 10G "$out/root.ext4"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Behind `make test-vm`: the package, installed in a virtual machine with a current systemd, cgroup v2, Docker and Podman, and
-# tried against the kernel's and the engines' own figures. Prints one table, and leaves it in target/vm/SUITE/report.md.
+# `make test-vm`: installs the package in a virtual machine with a current systemd, cgroup v2, Docker and Podman. Compares the
+# agent's figures with those of the kernel and the engines. Prints a table and writes it to target/vm/SUITE/report.md.
 #
-#   run.sh [PART...]       the parts are the functions part_… in tests/vm/guest; all of them where none is named
+#   run.sh [PART...]       The parts are the functions part_… in tests/vm/guest. Without arguments all parts run.
 #
-# SUITE=trixie, or forky. VM_PORT=2222: where the machine's ssh is, on the loopback. VM_NICE=0. VM_KEEP_PACKAGE=1 takes the package
-# and the image of the run before.
-# The image is made once (2 to 14 minutes); the parts take about 40 minutes without KVM.
+# Settings: SUITE=trixie or forky. VM_PORT=2222 is the port of the machine's ssh on the loopback interface. VM_NICE=0 is the
+# niceness of the emulator. VM_KEEP_PACKAGE=1 uses the package and the container image of the last run.
+# The machine's image is made once (2 to 14 minutes). The parts take about 40 minutes without KVM.
 set -euo pipefail
 
 cd "$(dirname "$(realpath "$0")")/../.."
@@ -15,9 +15,9 @@ port=${VM_PORT:-2222}
 readonly vm=$PWD/target/vm
 readonly dir=$vm/$suite
 readonly rows=$dir/rows.json
-# Parts that need a machine that was started in another way are last, and after_reboot is where the machine is restarted.
+# Parts that need a restart of the machine come last. The script restarts the machine for after_reboot and no_memory_controller.
 readonly ALL=(package failed_units figures logs events host file_systems processes watchdog proxy minimum containerd live_restore
-    userns data_root drivers compose podman rootless cost by_hand upgrade after_reboot no_memory_controller purge)
+    userns data_root drivers compose podman rootless cost by_hand pages upgrade after_reboot no_memory_controller purge)
 
 fail() {
     echo "error: $1" >&2
@@ -34,17 +34,17 @@ stop_machine() {
 }
 trap stop_machine EXIT
 
-# Starts a machine, and puts everything into it that the parts need.
+# Starts the machine, and copies the files that the parts need to the machine.
 start_machine() {
     stop_machine
     tests/vm/boot.sh "$suite" "$port"
     for file in tests/vm/guest/*.py "$vm"/{1.deb,2.deb,image.tar} target/release/system-agent config/agent.env \
-        config/system-agent.service config/compose.yml; do
+        config/system-agent.service config/compose.yml docs/install.md docs/prometheus.md; do
         put "$file"
     done
 }
 
-# Shuts the machine down, and starts it again from its disk; the arguments are added to the kernel's command line.
+# Shuts the machine down and starts it again from its disk. The arguments are added to the kernel's command line.
 restart_machine() {
     in_guest 'systemctl poweroff' || true
     ssh -O exit -o "ControlPath=$vm/ssh-$port" root@127.0.0.1 2>/dev/null || true
@@ -56,7 +56,7 @@ restart_machine() {
     COLD=1 APPEND="$*" tests/vm/boot.sh "$suite" "$port"
 }
 
-((EUID == 0)) || fail 'missing: root (an image of a whole system is made)'
+((EUID == 0)) || fail 'missing: root (needed to make the image of the machine)'
 tests/setup/packages.sh mmdebstrap:mmdebstrap mke2fs:e2fsprogs ssh-keygen:openssh-client qemu-system-x86_64:qemu-system-x86 \
     qemu-img:qemu-utils socat:socat dockerd:docker.io 'docker:docker-cli|docker.io' \
     iptables:iptables python3:python3
@@ -74,7 +74,7 @@ nice -n "${VM_NICE:-0}" tests/vm/image.sh "$suite"
 parts=("$@")
 ((${#parts[@]})) || parts=("${ALL[@]}")
 start_machine
-# Every part but the first is of an installed service.
+# All parts except package need an installed service.
 [[ ${parts[0]} == package ]] || in_guest 'cd /root && python3 main.py package' >/dev/null
 for part in "${parts[@]}"; do
     case $part in

@@ -1,4 +1,4 @@
-//! One of the crowd: what it notes of what it reads.
+//! A client of the load generator. It reads snapshots and notes when each snapshot arrives.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -18,27 +18,28 @@ use super::frames::{self, Frames};
 use super::notes::{Notes, nanos};
 use super::{Role, Spec};
 
-/// As many clients share an address, far fewer than an address has ports.
+/// Number of clients per source address. An address has far more ports than this.
 const PER_ADDRESS: usize = 1000;
-/// What a thread reads at once, for all of its clients.
+/// Size of a thread's read buffer in bytes. All clients of the thread share it.
 const BUFFER: usize = 256 * 1024;
-/// The room that the kernel keeps for one that does not read: little, so that it is soon behind.
-const SLEEPERS_ROOM: u32 = 16 * 1024;
+/// Receive buffer of a sleeper in bytes. A sleeper is a client that stops reading for a while. The buffer is small, so that the
+/// sleeper soon lags.
+const SLEEPER_BUFFER: u32 = 16 * 1024;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER]);
 }
 
-/// What the clients of a crowd have in common.
+/// The data that all clients of a crowd share.
 pub(super) struct Common {
     pub(super) spec: Spec,
     pub(super) tls: Option<TlsConnector>,
-    /// Whether the sleepers sleep.
+    /// Whether the sleepers sleep now.
     pub(super) asleep: watch::Sender<bool>,
     pub(super) notes: Mutex<Notes>,
 }
 
-/// Connects, and reads until the connection ends.
+/// Connects and reads until the connection ends.
 pub(super) async fn run(index: usize, common: Arc<Common>) {
     let ended = connect(index, &common).await;
     let mut notes = common.notes.lock().unwrap();
@@ -54,7 +55,7 @@ async fn connect(index: usize, common: &Common) -> io::Result<()> {
     let host = u8::try_from(index / PER_ADDRESS % 250).unwrap_or_default();
     let socket = TcpSocket::new_v4()?;
     if role == Role::Sleeper {
-        socket.set_recv_buffer_size(SLEEPERS_ROOM)?;
+        socket.set_recv_buffer_size(SLEEPER_BUFFER)?;
     }
     socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 1, host + 1), 0)))?;
     let stream = socket.connect(common.spec.address).await?;
@@ -72,14 +73,15 @@ struct Client<'c> {
     role: Role,
     common: &'c Common,
     frames: Frames,
-    /// The snapshot that is being read, where it is wanted as a whole.
+    /// The bytes of the current snapshot, if the client needs the whole snapshot.
     whole: Option<Vec<u8>>,
-    /// How much of the snapshot that is being read has come, in bytes.
+    /// Number of bytes of the current snapshot that have arrived.
     length: u64,
-    /// The first snapshot's number.
+    /// The sequence number of the first snapshot.
     first: Option<u64>,
-    /// How many snapshots came, and how many did not.
+    /// Number of snapshots that have arrived.
     delivered: u64,
+    /// Number of skipped snapshots, as the newest snapshot states it.
     skipped: u64,
 }
 
@@ -94,7 +96,8 @@ impl<'c> Client<'c> {
             } else {
                 Frames::of_lines()
             },
-            // A compressed snapshot does not show its number: it is known by the first one's.
+            // The number of a compressed snapshot is not always readable without decompression. The client decompresses only the
+            // first snapshot, and counts the following ones.
             whole: (zstd || role == Role::Witness).then(Vec::new),
             length: 0,
             first: None,
@@ -112,14 +115,14 @@ impl<'c> Client<'c> {
         let mut asleep = self.common.asleep.subscribe();
         loop {
             if self.role == Role::Sleeper {
-                // The crowd outlives its clients.
+                // The wait fails only when the process ends. At that time no client reads any more.
                 let _ = asleep.wait_for(|asleep| !asleep).await;
             }
             let more = future::poll_fn(|cx| {
                 BUFFERS.with_borrow_mut(|buffer| {
                     let mut read = ReadBuf::new(buffer);
                     ready!(Pin::new(&mut stream).poll_read(cx, &mut read))?;
-                    self.hear(read.filled());
+                    self.receive(read.filled());
                     Poll::Ready(io::Result::Ok(!read.filled().is_empty()))
                 })
             });
@@ -129,7 +132,7 @@ impl<'c> Client<'c> {
         }
     }
 
-    fn hear(&mut self, mut bytes: &[u8]) {
+    fn receive(&mut self, mut bytes: &[u8]) {
         let arrived = SystemTime::now();
         while !bytes.is_empty() {
             let (taken, ended) = self.frames.take(bytes);
@@ -144,21 +147,22 @@ impl<'c> Client<'c> {
         }
     }
 
-    /// Takes note of the snapshot that has just ended.
+    /// Notes the snapshot that has just ended.
     fn note(&mut self, arrived: u64) {
         let tail = self.frames.tail();
-        let skipped = frames::skipped(tail).expect("a snapshot ends with what was skipped");
+        let skipped = frames::skipped(tail)
+            .expect("the snapshot does not end with the number of skipped snapshots");
         let shown = frames::seq(tail);
         let whole = self.whole.take().map(|whole| self.read(&whole));
         let seq = shown
             .or_else(|| Some(self.first? + self.delivered + skipped))
             .or_else(|| whole.as_ref().map(|whole| whole.agent.seq))
-            .expect("the first snapshot is read as a whole");
+            .expect("the first snapshot is not stored as a whole");
 
         let mut notes = self.common.notes.lock().unwrap();
         if self.role == Role::Witness {
             self.whole = Some(Vec::new());
-            let whole = whole.expect("a witness reads all as a whole");
+            let whole = whole.expect("the witness has not stored the whole snapshot");
             notes.ticks.insert(seq, nanos(whole.timestamp.0));
         }
         notes.served += usize::from(self.first.is_none());
@@ -178,15 +182,17 @@ impl<'c> Client<'c> {
 
     fn read(&self, snapshot: &[u8]) -> Whole {
         let read = if self.common.spec.zstd {
-            serde_json::from_slice(&zstd::decode_all(snapshot).expect("a zstd frame"))
+            serde_json::from_slice(
+                &zstd::decode_all(snapshot).expect("the snapshot is not a zstd frame"),
+            )
         } else {
             serde_json::from_slice(snapshot)
         };
-        read.expect("a snapshot")
+        read.expect("expected a snapshot")
     }
 }
 
-/// What is looked at of a snapshot that is read as a whole.
+/// The fields that are read from a whole snapshot.
 #[derive(Deserialize)]
 struct Whole {
     timestamp: Timestamp,

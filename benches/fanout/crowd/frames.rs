@@ -1,12 +1,13 @@
-//! Where snapshots end in a client's stream, without keeping them: a crowd has no memory for so many.
+//! Finds the ends of the snapshots that a client receives. Stores only the final bytes of each snapshot, because whole snapshots
+//! of all clients would need too much memory.
 
 use memchr::{memchr, memmem};
 
-/// The most of a snapshot's end that is kept.
+/// Maximum number of final bytes that are stored of a snapshot.
 const KEPT: usize = 512;
 const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
 
-/// Takes a stream apart.
+/// Splits the bytes that a client receives into snapshots.
 pub(super) struct Frames {
     format: Format,
     tail: Vec<u8>,
@@ -18,10 +19,10 @@ enum Format {
     Zstd(Zstd),
 }
 
-/// What of a zstd frame comes next (RFC 8878): a header, and blocks, each with a header of its own.
+/// The state within a zstd frame (RFC 8878). A frame has a header and blocks. Each block has a header and content.
 struct Zstd {
     next: Part,
-    /// The beginning of a header.
+    /// The bytes of the current header that have arrived.
     gathered: Vec<u8>,
 }
 
@@ -52,7 +53,8 @@ impl Frames {
         }
     }
 
-    /// How many of these bytes are of one piece, and whether a snapshot ends with them.
+    /// Reads the first bytes, but not past the end of a snapshot. Returns the number of bytes, and whether a snapshot ends with
+    /// them.
     pub(super) fn take(&mut self, bytes: &[u8]) -> (usize, bool) {
         if std::mem::take(&mut self.ended) {
             self.tail.clear();
@@ -83,14 +85,16 @@ impl Frames {
         self.tail.extend_from_slice(bytes);
     }
 
-    /// The end of the snapshot that has just ended; of a zstd frame its last block, which servers write as it is.
+    /// The final bytes of the snapshot that has just ended. For a zstd frame they are from the final block, which the servers do
+    /// not compress.
     pub(super) fn tail(&self) -> &[u8] {
         &self.tail
     }
 }
 
 impl Zstd {
-    /// How many of these bytes, of which there are some, are of one part; and whether they end a frame.
+    /// Reads the first bytes of `bytes`, which must not be empty. Returns the number of bytes, and whether a frame ends with
+    /// them.
     fn take(&mut self, bytes: &[u8]) -> (usize, bool) {
         if let Part::Content { left, last } = self.next {
             let taken = left.min(bytes.len());
@@ -114,11 +118,15 @@ impl Zstd {
     }
 }
 
-/// What follows a frame's header, once it is whole.
+/// The part after a frame's header. `None` until the header is complete.
 fn after_header(header: &[u8]) -> Option<Part> {
     let descriptor = *header.get(MAGIC.len())?;
     assert!(header.starts_with(&MAGIC), "not a zstd frame");
-    assert_eq!(descriptor & 0b100, 0, "a checksum, which nobody asked for");
+    assert_eq!(
+        descriptor & 0b100,
+        0,
+        "the frame has an unexpected checksum"
+    );
     let single_segment = descriptor & 0b10_0000 != 0;
     let dictionary = [0, 1, 2, 4][usize::from(descriptor & 0b11)];
     let size = [usize::from(single_segment), 2, 4, 8][usize::from(descriptor >> 6)];
@@ -126,7 +134,7 @@ fn after_header(header: &[u8]) -> Option<Part> {
     (header.len() == length).then_some(Part::Block)
 }
 
-/// The block whose header this is, once that is whole.
+/// The content after this block header. `None` until the header is complete.
 fn after_block_header(header: &[u8]) -> Option<Part> {
     let &[low, middle, high] = header else {
         return None;
@@ -139,7 +147,7 @@ fn after_block_header(header: &[u8]) -> Option<Part> {
     })
 }
 
-/// `agent.seq`, where a snapshot's end has it.
+/// The value of `agent.seq`, if the end of the snapshot contains it.
 pub(super) fn seq(tail: &[u8]) -> Option<u64> {
     const NAME: &[u8] = b"\"seq\":";
     let digits = &tail[memmem::rfind(tail, NAME)? + NAME.len()..];
@@ -147,7 +155,7 @@ pub(super) fn seq(tail: &[u8]) -> Option<u64> {
     number(&digits[..end])
 }
 
-/// `agent.skipped`, the last field of a snapshot.
+/// The value of `agent.skipped`, the final field of a snapshot.
 pub(super) fn skipped(tail: &[u8]) -> Option<u64> {
     let line = tail.strip_suffix(b"}}\n")?;
     let begin = line.iter().rposition(|byte| !byte.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! The crowd's own process.
+//! The process of the load generator.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -15,14 +15,15 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::client::{self, Common};
 use super::notes::Notes;
-use super::{Order, Spec, Welcome};
+use super::{Order, Spec, Start};
 
-/// How long all clients may take until they have had a snapshot.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Timeout until all clients have received a snapshot.
+const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Gathers the crowd, says how it was received, and does what it is told until its input ends.
+/// Connects the clients, reports the result, and executes orders until the input ends.
 pub(crate) fn run(spec: &str) {
-    // A client that cannot make sense of what it reads ends them all, rather than be waited for.
+    // A client that cannot parse a snapshot panics. The panic of one client ends the whole process, so that the benchmark does
+    // not wait for that client.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         print(panic);
@@ -40,7 +41,7 @@ pub(crate) fn run(spec: &str) {
         asleep: watch::Sender::new(false),
         notes: Mutex::new(Notes::default()),
     });
-    // The server needs the other cores, where there are any.
+    // Uses half of the cores. The server needs the other half.
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads((cores / 2).max(1))
@@ -51,7 +52,7 @@ pub(crate) fn run(spec: &str) {
     for index in 0..clients {
         runtime.spawn(client::run(index, Arc::clone(&common)));
     }
-    say(&welcome(&common, began));
+    say(&wait_for_start(&common, began));
     for line in io::stdin().lines().map_while(Result::ok) {
         match serde_json::from_str(&line).unwrap() {
             Order::Forget => common.notes.lock().unwrap().forget(),
@@ -63,36 +64,36 @@ pub(crate) fn run(spec: &str) {
             Order::Wake => drop(common.asleep.send_replace(false)),
         }
     }
-    // Without a word to the servers: there are many.
+    // Exits without closing the connections, because there are too many to close them one by one.
     std::process::exit(0);
 }
 
-/// Waits until every client has had a snapshot.
-fn welcome(common: &Common, began: Instant) -> Welcome {
+/// Waits until every client has received a snapshot.
+fn wait_for_start(common: &Common, began: Instant) -> Start {
     let all = common.spec.clients;
     loop {
         thread::sleep(Duration::from_millis(2));
         let notes = common.notes.lock().unwrap();
         let took = if notes.served == all {
             Ok(began.elapsed())
-        } else if notes.lost > 0 || began.elapsed() > PATIENCE {
+        } else if notes.lost > 0 || began.elapsed() > TIMEOUT {
             let why = notes.why_lost.as_deref().unwrap_or("no answer");
             let (served, lost) = (notes.served, notes.lost);
             Err(format!(
-                "of {all} clients {served} had a snapshot, {lost} were lost: {why}"
+                "{served} of {all} clients received a snapshot, {lost} were lost: {why}"
             ))
         } else {
             continue;
         };
         let tick = notes.ticks.values().next_back();
-        return Welcome {
+        return Start {
             took,
             tick: tick.map(|tick| UNIX_EPOCH + Duration::from_nanos(*tick)),
         };
     }
 }
 
-/// Trusts one certificate, and makes a whole handshake each time.
+/// A configuration that trusts only this certificate. Each connection makes a full handshake.
 fn trusting(certificate: CertificateDer<'static>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(certificate).unwrap();

@@ -1,4 +1,4 @@
-//! The load generator: a crowd of clients in a process of its own, told by lines what to do.
+//! The load generator: a process that runs many clients. The benchmark sends orders to this process. Each order is a JSON line.
 
 mod client;
 mod frames;
@@ -19,27 +19,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::Process;
 
-/// Who the clients are, and whose.
+/// Describes the clients and their server.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Spec {
     pub(crate) address: SocketAddr,
     pub(crate) clients: usize,
-    /// How many of them stop reading when they are told to, whose arrivals are not noted.
+    /// The number of clients that stop reading on the order `Sleep`. Arrivals at these clients are not noted.
     pub(crate) sleepers: usize,
-    /// What each of them sends.
+    /// The line that each client sends first.
     pub(crate) login: String,
-    /// Whether they are sent zstd frames.
+    /// Whether the server sends zstd frames.
     pub(crate) zstd: bool,
-    /// The server's certificate, with TLS.
+    /// The server's certificate. `None` without TLS.
     pub(crate) certificate: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// Reads snapshots as a whole, for when they were composed.
+    /// Reads whole snapshots, to note when each snapshot was composed.
     Witness,
     Reader,
-    /// Reads until it is told to stop.
+    /// Stops reading on the order `Sleep`.
     Sleeper,
 }
 
@@ -53,35 +53,35 @@ impl Spec {
     }
 }
 
-/// What a crowd is told.
+/// An order to the load generator.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 enum Order {
-    /// Forget what has come until now.
+    /// Discard the notes of all arrivals until now.
     Forget,
-    /// Say what has come since.
+    /// Print a report of all arrivals since the previous `Forget`.
     Report,
     Sleep,
     Wake,
 }
 
-/// How a crowd was received.
+/// The result of connecting the clients.
 #[derive(Serialize, Deserialize)]
-struct Welcome {
-    /// From the first connection to the last client's first snapshot; or why there was none.
+struct Start {
+    /// The time from the first connection to the last client's first snapshot, or an error.
     took: Result<Duration, String>,
-    /// When the newest snapshot was composed.
+    /// The time at which the newest snapshot was composed.
     tick: Option<SystemTime>,
 }
 
-/// Clients that are connected, each of which has had a snapshot. They leave on drop.
+/// Connected clients that have all received a snapshot. The clients disconnect on drop.
 pub(crate) struct Crowd {
     _process: Process,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
     pub(crate) spec: Spec,
-    /// From the first connection to the last client's first snapshot.
+    /// The time from the first connection to the last client's first snapshot.
     pub(crate) took: Duration,
-    /// When the newest snapshot then was composed.
+    /// The time at which the newest snapshot was composed, when every client had a snapshot.
     pub(crate) tick: SystemTime,
 }
 
@@ -92,21 +92,21 @@ impl Crowd {
             .args(["crowd", &serde_json::to_string(&spec).unwrap()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let mut process = Process::spawn(&mut command).expect("this program starts");
+        let mut process = Process::spawn(&mut command).expect("cannot start this program");
         let orders = process.0.stdin.take().unwrap();
         let mut answers = BufReader::new(process.0.stdout.take().unwrap());
-        let welcome: Welcome = read(&mut answers)?;
+        let start: Start = read(&mut answers)?;
         Ok(Self {
             _process: process,
             orders,
             answers,
             spec,
-            took: welcome.took?,
-            tick: welcome.tick.expect("a witness has had a snapshot"),
+            took: start.took?,
+            tick: start.tick.expect("the witness has received no snapshot"),
         })
     }
 
-    /// How many there are whose snapshots are noted.
+    /// The number of clients whose arrivals are noted.
     pub(crate) fn readers(&self) -> usize {
         self.spec.clients - self.spec.sleepers
     }
@@ -125,12 +125,12 @@ impl Crowd {
 
     pub(crate) fn report(&mut self) -> Report {
         self.order(Order::Report);
-        read(&mut self.answers).expect("the crowd is there")
+        read(&mut self.answers).expect("the load generator has ended")
     }
 
     fn order(&mut self, order: Order) {
         let order = serde_json::to_string(&order).unwrap();
-        writeln!(self.orders, "{order}").expect("the crowd is there");
+        writeln!(self.orders, "{order}").expect("the load generator has ended");
     }
 }
 
@@ -139,5 +139,5 @@ fn read<T: DeserializeOwned>(answers: &mut impl BufRead) -> Result<T, String> {
     answers
         .read_line(&mut answer)
         .map_err(|error| error.to_string())?;
-    serde_json::from_str(&answer).map_err(|_| format!("the crowd has broken up: {answer}"))
+    serde_json::from_str(&answer).map_err(|_| format!("the load generator has ended: {answer}"))
 }

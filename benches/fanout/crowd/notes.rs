@@ -1,54 +1,54 @@
-//! What a crowd of clients has been sent, and when.
+//! Notes about the snapshots that arrive at the clients.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// How long after its tick a snapshot is still on time.
+/// A snapshot is on time if it arrives within this time after its tick.
 pub(crate) const ON_TIME: Duration = Duration::from_millis(250);
 
-/// Notes of all clients together. Moments are nanoseconds since 1970.
+/// The notes about all clients together. Times are in nanoseconds since 1970.
 #[derive(Default)]
 pub(super) struct Notes {
-    /// When each snapshot was composed, by its own account.
+    /// The time at which each snapshot was composed, from the snapshot itself.
     pub(super) ticks: BTreeMap<u64, u64>,
-    /// When its last byte reached each client.
+    /// For each snapshot, the times at which its final byte reached the clients.
     pub(super) arrivals: BTreeMap<u64, Vec<u64>>,
-    /// Snapshots that clients missed, by the server's account.
+    /// Number of snapshots that clients skipped, as the snapshots state it.
     pub(super) skipped: u64,
-    /// What the sleepers missed, ever.
+    /// Number of snapshots that sleepers skipped since the start.
     pub(super) skipped_by_sleepers: u64,
     pub(super) bytes: u64,
-    /// Clients that have had a snapshot, ever.
+    /// Number of clients that have received a snapshot since the start.
     pub(super) served: usize,
-    /// Connections that failed or ended, ever, and why the last of them did.
+    /// Number of connections that failed or ended since the start. `why_lost` is the newest reason.
     pub(super) lost: usize,
     pub(super) why_lost: Option<String>,
 }
 
-/// What has come since the notes were last forgotten.
+/// A report of all arrivals since the previous order to discard the notes.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) snapshots: Vec<Snapshot>,
     pub(crate) skipped: u64,
     pub(crate) skipped_by_sleepers: u64,
-    /// Before TLS.
+    /// Bytes of the snapshots, without the additional bytes of TLS.
     pub(crate) bytes: u64,
     pub(crate) lost: usize,
 }
 
-/// How one snapshot reached the clients.
+/// The delivery of one snapshot to the clients.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Snapshot {
     pub(crate) seq: u64,
-    /// How many have it.
+    /// The number of clients that received the snapshot.
     pub(crate) count: usize,
-    /// From the first of them to the last.
+    /// The time from the first arrival to the last arrival.
     pub(crate) spread: Duration,
-    /// From its tick to the last of them; none where the tick is not known.
+    /// The time from the tick to the last arrival. `None` if the tick is unknown.
     pub(crate) delay: Option<Duration>,
-    /// How many had it on time.
+    /// The number of clients that received the snapshot on time.
     pub(crate) on_time: usize,
 }
 
@@ -94,7 +94,7 @@ impl Report {
         self.snapshots.iter().map(|snapshot| snapshot.on_time).sum()
     }
 
-    /// The longest from a tick to the last client that had its snapshot.
+    /// The longest time from a tick to the last arrival of its snapshot.
     pub(crate) fn longest_delay(&self) -> Duration {
         let delays = self.snapshots.iter().filter_map(|snapshot| snapshot.delay);
         delays.max().unwrap_or(Duration::MAX)
@@ -104,6 +104,6 @@ impl Report {
 pub(crate) fn nanos(moment: SystemTime) -> u64 {
     let since = moment
         .duration_since(UNIX_EPOCH)
-        .expect("a clock after 1970");
-    u64::try_from(since.as_nanos()).expect("a clock before 2554")
+        .expect("the clock is before 1970");
+    u64::try_from(since.as_nanos()).expect("the clock is after 2554")
 }

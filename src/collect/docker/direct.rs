@@ -1,4 +1,5 @@
-//! The direct way: containers measured from the kernel's files.
+//! Measures containers from the kernel's files, without the engine. Stores the open files and the previous reading of each
+//! container. The module `cgroup` finds and reads the files.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,96 +13,96 @@ use tracing::debug;
 use super::cgroup::{ContainerFiles, FILES_PER_CONTAINER, Kernel, KernelError};
 use super::engine::{EngineError, Inspected};
 use super::inventory::{Inspection, Inventory, RunningContainer};
-use super::usage::{ContainerReading, CpuReading, network_lenders};
+use super::usage::{ContainerReading, CpuReading, network_owners};
 
-/// The most files that are kept open, and the share of all that the process may open.
-const MOST_KEPT_FILES: u64 = 4096;
+/// Maximum number of container files that stay open.
+const MAX_KEPT_FILES: u64 = 4096;
+/// Container files use at most this share of the files that the process can open: one quarter.
 const SHARE_OF_FILES: u64 = 4;
 
-/// How many files are kept open, of as many as the process may open.
+/// Returns how many container files can stay open if the process can open `limit` files.
 #[must_use]
 pub fn most_kept_files(limit: u64) -> u64 {
-    (limit / SHARE_OF_FILES).min(MOST_KEPT_FILES)
+    (limit / SHARE_OF_FILES).min(MAX_KEPT_FILES)
 }
 
-/// KeptFiles that containers are measured from.
+/// The files of all containers, with the previous reading of each container.
 pub(super) struct Direct {
     kernel: Result<Kernel, KernelError>,
-    /// By id.
+    /// The containers by id.
     containers: HashMap<String, Container>,
-    /// How many containers' files are kept open; those of further ones are opened for each
-    /// reading.
-    most_kept: usize,
+    /// Number of containers whose files stay open. The files of other containers are opened for each reading.
+    max_kept: usize,
     /// The host's memory in bytes.
     host_memory: u64,
-    /// Room for the texts of files.
+    /// Buffer for the texts of files.
     buffer: Vec<u8>,
 }
 
 /// A running container.
 struct Container {
-    /// Its first process.
+    /// The id of the container's first process.
     pid: u32,
-    files: KeptFiles,
-    /// What the next reading is compared with.
+    files: FileAccess,
+    /// The previous reading. The next reading is compared with it.
     last: Option<ContainerReading>,
 }
 
-/// How a container's files can be read.
-enum KeptFiles {
-    /// They are open.
+/// Whether and how a container's files can be read.
+enum FileAccess {
+    /// The files are open and stay open.
     Kept(ContainerFiles),
-    /// They can be opened.
+    /// The files can be read. They are opened for each reading.
     Located { own_network: bool },
-    /// The kernel's files cannot serve; why.
+    /// The files cannot be read. The text is the reason.
     Refused(String),
-    /// The engine did not say what its first process is.
+    /// The engine did not answer the inspection, so the first process is not known.
     Unanswered(EngineError),
-    /// It has no process: it is about to be restarted.
+    /// The container has no process, because it is about to be restarted.
     Idle,
 }
 
-/// Why the files did not yield a container's figures.
+/// Why a container has no figures from the files.
 #[derive(Debug)]
-pub(super) enum Miss {
-    /// They cannot; why not.
+pub(super) enum Missing {
+    /// The files cannot be read. The text is the reason.
     Refused(String),
-    /// They could before: the container has ended, or was restarted.
+    /// The files could be read earlier. The container has ended or restarted.
     Lost,
     /// The engine does not answer for this container.
     Failed(EngineError),
-    /// There is nothing to be read at present.
+    /// The container has no process now.
     Idle,
 }
 
 /// The figures of one container.
 pub(super) struct Figures {
     pub(super) now: ContainerReading,
-    /// None for its first reading.
+    /// The CPU reading before `now`. None if `now` is the first reading.
     pub(super) before: Option<CpuReading>,
 }
 
-/// What came of reading every container.
-pub(super) struct Figured {
-    /// The containers that run.
+/// The figures of several containers.
+pub(super) struct FigureSet {
+    /// The running containers. Empty if only some containers were read again.
     pub(super) running: Arc<Vec<RunningContainer>>,
-    /// The figures of each of them, in their order.
-    pub(super) figures: Vec<Result<Figures, Miss>>,
-    /// When they were read.
+    /// The figures of each container that was read. The order is that of `running`, or that of the ids that were read again.
+    pub(super) figures: Vec<Result<Figures, Missing>>,
+    /// When the figures were read.
     pub(super) read_at: SystemTime,
-    /// Whether these are all containers, or some that were read again.
+    /// Whether the set has all containers of an inventory. False if only some containers were read again.
     pub(super) is_whole: bool,
 }
 
-/// The host's memory, in bytes.
+/// Returns the host's memory, in bytes.
 fn host_memory() -> u64 {
     let memory = rustix::system::sysinfo();
     u64::from(memory.mem_unit) * memory.totalram as u64
 }
 
 impl Direct {
-    /// Reads the files below `/proc` and the control groups that are mounted. Whether they stay open between readings is
-    /// for the caller to say: an open file keeps the network of a container that has ended.
+    /// Prepares to read the files in `/proc` and in the mounted control groups. With `keeps_open`, files stay open between
+    /// readings. This is only for short intervals, because an open file keeps the network of an ended container alive.
     pub(super) fn new(keeps_open: bool) -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let kept = if keeps_open {
@@ -112,29 +113,30 @@ impl Direct {
         Self {
             kernel: Kernel::new(Path::new("/proc")),
             containers: HashMap::new(),
-            most_kept: usize::try_from(kept).unwrap_or(usize::MAX) / FILES_PER_CONTAINER,
+            max_kept: usize::try_from(kept).unwrap_or(usize::MAX) / FILES_PER_CONTAINER,
             host_memory: host_memory(),
             buffer: Vec::new(),
         }
     }
 
-    /// Reads the figures of all containers of an inventory that still run. Blocks.
-    pub(super) fn read_all(&mut self, inventory: &Inventory) -> Figured {
+    /// Reads the figures of all containers of an inventory that still run. Blocks the thread while it reads the files.
+    pub(super) fn read_all(&mut self, inventory: &Inventory) -> FigureSet {
         if self.kernel.is_err() {
-            // The reason may have been a passing one.
+            // The earlier failure is possibly temporary.
             self.kernel = Kernel::new(Path::new("/proc"));
         }
-        // Memory may be added to a running host.
+        // Memory can be added to a running host.
         self.host_memory = host_memory();
         let running = inventory.running();
         self.update(&running);
-        let lenders = network_lenders(&running);
-        let lends = |one: &RunningContainer| lenders.iter().any(|lender| one.listed.is(lender));
+        let owners = network_owners(&running);
+        let shares_network =
+            |one: &RunningContainer| owners.iter().any(|owner| one.listed.is(owner));
         let figures = running
             .iter()
-            .map(|one| self.read(&one.listed.id, lends(one)))
+            .map(|one| self.read(&one.listed.id, shares_network(one)))
             .collect();
-        Figured {
+        FigureSet {
             running,
             figures,
             read_at: SystemTime::now(),
@@ -142,26 +144,27 @@ impl Direct {
         }
     }
 
-    /// Reads the figures of some containers, those of which there was none before twice, `apart` from each other. First
-    /// takes in an inventory, if there is a newer one. Blocks.
+    /// Waits for `pause`, and then reads the figures of some containers. If a container has no earlier reading, reads it also
+    /// before the pause, so that the second reading has rates. If there is a `newer` inventory, updates the containers first.
+    /// Blocks the thread.
     pub(super) fn read_twice(
         &mut self,
         ids: &[String],
-        anew: Option<&Inventory>,
-        apart: Duration,
-    ) -> Figured {
-        if let Some(inventory) = anew {
+        newer: Option<&Inventory>,
+        pause: Duration,
+    ) -> FigureSet {
+        if let Some(inventory) = newer {
             self.update(&inventory.running());
         }
         for id in ids {
             let known = self.containers.get(id);
             if known.is_some_and(|known| known.last.is_none()) {
-                // What comes of it is what the second reading is compared with.
+                // `read` stores this reading. The second reading is compared with it.
                 let _ = self.read(id, false);
             }
         }
-        thread::sleep(apart);
-        Figured {
+        thread::sleep(pause);
+        FigureSet {
             running: Arc::default(),
             figures: ids.iter().map(|id| self.read(id, false)).collect(),
             read_at: SystemTime::now(),
@@ -169,18 +172,18 @@ impl Direct {
         }
     }
 
-    /// Forgets containers that no longer run, or that run as another process, whose counters begin
-    /// anew. Opens the files of those that are not known yet.
+    /// Opens the files of containers that are not known yet. Removes containers that no longer run. If the first process of a
+    /// container has changed, the container counts as not known, because its counters start at 0 again.
     fn update(&mut self, running: &[RunningContainer]) {
         let mut before =
             std::mem::replace(&mut self.containers, HashMap::with_capacity(running.len()));
-        let mut strangers = Vec::new();
+        let mut unknown = Vec::new();
         for one in running {
             let Some(inspected) = one.inspection.done() else {
                 if let Inspection::Failed { error, .. } = &one.inspection {
                     let unanswered = Container {
                         pid: 0,
-                        files: KeptFiles::Unanswered(error.clone()),
+                        files: FileAccess::Unanswered(error.clone()),
                         last: None,
                     };
                     self.containers.insert(one.listed.id.clone(), unanswered);
@@ -188,42 +191,42 @@ impl Direct {
                 continue;
             };
             match before.remove_entry(&one.listed.id) {
-                // What was refused is tried again: the reason may have been a passing one.
-                Some((id, known)) if known.pid == inspected.pid && known.files.are_there() => {
+                // If the files could not be read, the agent tries again, because the reason is possibly temporary.
+                Some((id, known)) if known.pid == inspected.pid && known.files.are_readable() => {
                     self.containers.insert(id, known);
                 }
-                _ => strangers.push((one, inspected)),
+                _ => unknown.push((one, inspected)),
             }
         }
-        // The files of containers that are gone are closed first.
+        // Closes the files of removed containers before new files are opened.
         drop(before);
-        for (one, inspected) in strangers {
-            self.meet(one, inspected);
+        for (one, inspected) in unknown {
+            self.add(one, inspected);
         }
     }
 
-    fn meet(&mut self, one: &RunningContainer, inspected: &Inspected) {
+    fn add(&mut self, one: &RunningContainer, inspected: &Inspected) {
         let container = &one.listed;
         let Inspected {
             pid, own_network, ..
         } = *inspected;
         let files = match &self.kernel {
-            _ if pid == 0 => KeptFiles::Idle,
-            Err(error) => KeptFiles::Refused(error.to_string()),
+            _ if pid == 0 => FileAccess::Idle,
+            Err(error) => FileAccess::Refused(error.to_string()),
             Ok(kernel) => match kernel.open(&container.id, pid, own_network) {
-                Ok(files) if self.containers.len() < self.most_kept => KeptFiles::Kept(files),
-                Ok(_) => KeptFiles::Located { own_network },
+                Ok(files) if self.containers.len() < self.max_kept => FileAccess::Kept(files),
+                Ok(_) => FileAccess::Located { own_network },
                 Err(refused) => match &one.inspection {
-                    // It may be another process by now.
-                    Inspection::Failed { error, .. } => KeptFiles::Unanswered(error.clone()),
-                    _ => KeptFiles::Refused(refused.to_string()),
+                    // The inspection is old, so another process can have this process id now.
+                    Inspection::Failed { error, .. } => FileAccess::Unanswered(error.clone()),
+                    _ => FileAccess::Refused(refused.to_string()),
                 },
             },
         };
-        if let KeptFiles::Refused(reason) = &files {
+        if let FileAccess::Refused(reason) = &files {
             debug!(
                 container = container.bare_name(),
-                reason, "not measured directly"
+                reason, "the kernel's files of a container cannot be read"
             );
         }
         let last = None;
@@ -231,21 +234,21 @@ impl Direct {
         self.containers.insert(container.id.clone(), known);
     }
 
-    /// Reads a container's figures, with their rates since the last reading; of one that `lends` its network to
-    /// others all of them each time.
-    fn read(&mut self, id: &str, lends: bool) -> Result<Figures, Miss> {
+    /// Reads a container's figures, with the rates since the previous reading. If other containers share the container's network
+    /// (`shares_network`), reads all files each time.
+    fn read(&mut self, id: &str, shares_network: bool) -> Result<Figures, Missing> {
         let (buffer, host_memory) = (&mut self.buffer, self.host_memory);
-        let known = self.containers.get_mut(id).ok_or(Miss::Lost)?;
+        let known = self.containers.get_mut(id).ok_or(Missing::Lost)?;
         let last = known.last.as_ref();
         let read = match (&known.files, &self.kernel) {
-            (KeptFiles::Kept(files), _) => files.read(last, lends, buffer, host_memory),
-            (&KeptFiles::Located { own_network }, Ok(kernel)) => kernel
+            (FileAccess::Kept(files), _) => files.read(last, shares_network, buffer, host_memory),
+            (&FileAccess::Located { own_network }, Ok(kernel)) => kernel
                 .open(id, known.pid, own_network)
-                .and_then(|files| files.read(last, lends, buffer, host_memory)),
-            (KeptFiles::Refused(reason), _) => return Err(Miss::Refused(reason.clone())),
-            (KeptFiles::Unanswered(error), _) => return Err(Miss::Failed(error.clone())),
-            (KeptFiles::Idle, _) => return Err(Miss::Idle),
-            (KeptFiles::Located { .. }, Err(_)) => return Err(Miss::Lost),
+                .and_then(|files| files.read(last, shares_network, buffer, host_memory)),
+            (FileAccess::Refused(reason), _) => return Err(Missing::Refused(reason.clone())),
+            (FileAccess::Unanswered(error), _) => return Err(Missing::Failed(error.clone())),
+            (FileAccess::Idle, _) => return Err(Missing::Idle),
+            (FileAccess::Located { .. }, Err(_)) => return Err(Missing::Lost),
         };
         match read {
             Ok(now) => {
@@ -256,17 +259,17 @@ impl Direct {
                 })
             }
             Err(error) => {
-                debug!(%error, "container lost");
+                debug!(%error, "the kernel's files of a container can no longer be read");
                 self.containers.remove(id);
-                Err(Miss::Lost)
+                Err(Missing::Lost)
             }
         }
     }
 }
 
-impl KeptFiles {
-    /// Whether the container can be read from them.
-    fn are_there(&self) -> bool {
+impl FileAccess {
+    /// Whether the container's files can be read. They are open, or are opened for each reading.
+    fn are_readable(&self) -> bool {
         matches!(self, Self::Kept(_) | Self::Located { .. })
     }
 }

@@ -1,7 +1,7 @@
-//! The engine's calls, each with a deadline and an error that says what to do.
+//! The calls to the engine. Each call has a deadline. If a call fails, its error says which call failed and why.
 //!
-//! What the engine knows of containers is asked for here and read leniently: bollard's models refuse a whole answer for one value
-//! that they do not know. Logs and the ping go through bollard.
+//! This module sends the calls for the container list, inspections, statistics and events itself. It accepts an answer even if it
+//! does not know a value in the answer. bollard's models refuse such an answer. Only logs and the ping use bollard's calls.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -24,16 +24,17 @@ use super::json::Json;
 use super::listing::{ListedContainer, Listing};
 use super::pieces::{Entries, Lines};
 use super::transport::{
-    MOST_OF_A_CONTAINER, MOST_OF_EVENTS, MOST_OF_THE_LIST, MOST_OF_THE_REST, Transport, next_bytes,
+    MAX_CONTAINER_BYTES, MAX_EVENTS_BYTES, MAX_LIST_BYTES, MAX_OTHER_BYTES, Transport, next_bytes,
     whole,
 };
 use crate::collect::causes::with_causes;
 use crate::settings::DockerHost;
 
-/// How long one call may take.
+/// Timeout of one call.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The events that are published, or change which containers run or what is known of one.
+/// The names of the events that the agent requests. Each of these events is published, or makes the container list or an
+/// inspection stale.
 const EVENTS: [&str; 12] = [
     "start",
     "die",
@@ -45,40 +46,40 @@ const EVENTS: [&str; 12] = [
     "update",
     "destroy",
     "health_status",
-    // Podman's words.
+    // Podman's names for `die` and `destroy`.
     "died",
     "remove",
 ];
 
-/// The most that is read of one event. Of one entry of the list it is as much as of an inspection: both have the labels.
-const MOST_OF_AN_EVENT: usize = 1024 * 1024;
+/// Maximum size of one event, in bytes.
+const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
-/// The path of the list of running containers. Podman omits paused containers unless the request names that state.
+/// The path of the list of running containers. Podman omits paused containers unless the request has a filter for them.
 const RUNNING: &str = "/containers/json";
 const RUNNING_OR_PAUSED: &str =
     "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
 
-/// Why the engine did not give what it was asked for.
+/// Why a call to the engine failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum EngineError {
-    /// The container is no longer there.
+    /// The container no longer exists.
     #[error("no such container")]
     Gone,
-    /// The container's logging driver keeps nothing that could be read.
+    /// The container's logging driver does not support reading the log.
     #[error("its logging driver does not support reading")]
     Unreadable,
-    /// No answer in time.
+    /// The engine did not answer before the deadline.
     #[error("{call}: no answer within {} s", DEADLINE.as_secs())]
     Deadline {
-        /// What was asked for.
+        /// The name of the call.
         call: &'static str,
     },
-    /// No connection, or an answer that is none.
+    /// There was no connection, the engine reported an error, or the answer cannot be read.
     #[error("{call}: {reason}")]
     Failed {
-        /// What was asked for.
+        /// The name of the call.
         call: &'static str,
-        /// Why it failed, with all causes.
+        /// Why the call failed, with all causes.
         reason: String,
     },
 }
@@ -92,11 +93,10 @@ impl EngineError {
     }
 }
 
-/// An engine: connects when needed, and anew after [`Engine::disconnect`].
+/// An engine. The agent connects before the first call, and again after [`Engine::disconnect`].
 pub(crate) struct Engine {
     host: DockerHost,
-    /// Speaks the API version negotiated with the engine, which may be another one after an
-    /// outage.
+    /// The handle for calls. It has the negotiated API version, which can change after an outage. None while not connected.
     connected: Option<Call>,
 }
 
@@ -108,35 +108,35 @@ impl Engine {
         }
     }
 
-    /// A handle for calls; settles the API version with a fresh engine first.
+    /// Returns a handle for calls. If the engine is not connected, negotiates the API version before that.
     pub(crate) async fn call(&mut self) -> Result<Call, EngineError> {
         if let Some(call) = &self.connected {
             return Ok(call.clone());
         }
         let call = Call::negotiate(&self.host).await?;
-        debug!(engine = %self.host, api = call.api_version(), "engine connected");
+        debug!(engine = %self.host, api = call.api_version(), "connected to the engine");
         Ok(self.connected.insert(call).clone())
     }
 
-    /// Forgets what was negotiated: the engine may come back as another version.
+    /// Forgets the negotiated API version, because the engine can return with another version.
     pub(crate) fn disconnect(&mut self) {
         self.connected = None;
     }
 }
 
-/// A connected engine.
+/// A handle for calls to a connected engine.
 #[derive(Clone)]
 pub(crate) struct Call {
     client: Docker,
     transport: Transport,
     is_podman: bool,
-    /// What the last list had that could not be read.
+    /// A sentence about the entries of the newest container list that could not be read.
     unreadable: Arc<Mutex<Option<String>>>,
 }
 
 impl Call {
-    /// Settles on the newest API version that both sides know. An engine behind a proxy that
-    /// keeps its version to itself is spoken to in its own.
+    /// Chooses the newest API version that both the agent and the engine know. If a proxy hides the engine's version, requests
+    /// have no version, and the engine uses its own version.
     async fn negotiate(host: &DockerHost) -> Result<Self, EngineError> {
         let transport = Transport::new(host);
         let client = {
@@ -155,7 +155,7 @@ impl Call {
             is_podman: false,
             unreadable: Arc::default(),
         };
-        let (version, is_podman) = within("connect", call.engines_version()).await?;
+        let (version, is_podman) = within("connect", call.engine_version()).await?;
         call.is_podman = is_podman;
         if let Some(version) = version {
             let newest = if version < *API_DEFAULT_VERSION {
@@ -168,12 +168,13 @@ impl Call {
         Ok(call)
     }
 
-    /// The newest API version of the engine, where it tells one, and whether it is Podman.
+    /// Returns the engine's newest API version, and whether the engine is Podman. The version is none if the engine reports no
+    /// version.
     ///
-    /// The answer to a ping has it at once. Podman needs seconds for `/version` on a slow machine.
-    async fn engines_version(&self) -> Result<(Option<ClientVersion>, bool), BollardError> {
+    /// Requests `/_ping` first, because Podman needs seconds for `/version` on a slow machine.
+    async fn engine_version(&self) -> Result<(Option<ClientVersion>, bool), BollardError> {
         let mut is_podman = false;
-        match self.get("/_ping", MOST_OF_THE_REST).await {
+        match self.get("/_ping", MAX_OTHER_BYTES).await {
             Ok(answer) => {
                 let headers = answer.headers();
                 is_podman = headers.contains_key("libpod-api-version");
@@ -181,11 +182,11 @@ impl Call {
                     return Ok((Some(version), is_podman));
                 }
             }
-            // It may tell its version all the same.
+            // The engine or a proxy refuses the ping. The request for `/version` can still succeed.
             Err(BollardError::DockerResponseServerError { .. }) => {}
             Err(error) => return Err(error),
         }
-        match self.get("/version", MOST_OF_THE_REST).await {
+        match self.get("/version", MAX_OTHER_BYTES).await {
             Ok(answer) => {
                 let answer = Json::parse(&whole(answer.into_body()).await?);
                 let text = answer
@@ -201,9 +202,10 @@ impl Call {
         }
     }
 
-    /// Asks for a path. An answer with a status of failure is an error, with the engine's words.
-    async fn get(&self, path: &str, most: usize) -> Result<Response<Incoming>, BollardError> {
-        let answer = self.transport.get(path, most).await?;
+    /// Requests a path. `limit` is the maximum size of the answer in bytes. If the answer has no success status, returns an error
+    /// with the engine's message.
+    async fn get(&self, path: &str, limit: usize) -> Result<Response<Incoming>, BollardError> {
+        let answer = self.transport.get(path, limit).await?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -211,7 +213,7 @@ impl Call {
         let body = whole(answer.into_body()).await?;
         let message = Json::parse(&body)
             .ok()
-            .and_then(|body| body.get("message").words())
+            .and_then(|body| body.get("message").non_empty_text())
             .unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
         Err(BollardError::DockerResponseServerError {
             status_code,
@@ -219,30 +221,29 @@ impl Call {
         })
     }
 
-    /// Asks for a path whose answer is one JSON value.
+    /// Requests a path whose answer is one JSON value.
     async fn get_json(
         &self,
         call: &'static str,
         path: &str,
-        most: usize,
+        limit: usize,
     ) -> Result<Json, EngineError> {
         let body = within(call, async {
-            whole(self.get(path, most).await?.into_body()).await
+            whole(self.get(path, limit).await?.into_body()).await
         });
         Json::parse(&body.await?).map_err(|error| EngineError::failed(call, &error))
     }
 
-    /// The API version that was negotiated.
+    /// Returns the negotiated API version, as a text for people.
     pub(crate) fn api_version(&self) -> String {
         match self.transport.version() {
             Some(version) => format!("{}.{}", version.major_version, version.minor_version),
-            None => "of the engine's choice".to_owned(),
+            None => "chosen by the engine".to_owned(),
         }
     }
 
-    /// The running containers, with their metadata. Never asks for sizes, which make the engine
-    /// walk the containers' disks. Entries that cannot be read are left out: see
-    /// [`Call::unreadable`].
+    /// Returns the running containers, with their metadata. Does not request sizes, because the engine would then read all files
+    /// of the containers. Omits entries that cannot be read. [`Call::unreadable`] describes these entries.
     pub(crate) async fn list(&self) -> Result<Vec<ListedContainer>, EngineError> {
         const CALL: &str = "list containers";
         let path = if self.is_podman {
@@ -252,14 +253,14 @@ impl Call {
         };
         let read = async {
             let failed = |error: BollardError| classify(CALL, &error);
-            let answer = self.get(path, MOST_OF_THE_LIST).await.map_err(failed)?;
+            let answer = self.get(path, MAX_LIST_BYTES).await.map_err(failed)?;
             let mut body = answer.into_body();
-            let mut entries = Entries::new(MOST_OF_A_CONTAINER);
+            let mut entries = Entries::new(MAX_CONTAINER_BYTES);
             let mut listing = Listing::default();
             while !entries.is_complete()
                 && let Some(bytes) = next_bytes(&mut body).await.map_err(failed)?
             {
-                let pushed = entries.push(&bytes, |entry| listing.take_in(entry));
+                let pushed = entries.push(&bytes, |entry| listing.add(entry));
                 pushed.map_err(|error| EngineError::failed(CALL, &error))?;
                 let checked = listing.check();
                 checked.map_err(|error| EngineError::failed(CALL, &error))?;
@@ -278,17 +279,18 @@ impl Call {
         Ok(listed)
     }
 
-    /// A sentence about the entries of the last list that could not be read, if there were any.
+    /// Returns a sentence about the entries of the newest container list that could not be read. None if all entries could be
+    /// read.
     pub(crate) fn unreadable(&self) -> Option<String> {
         let unreadable = self.unreadable.lock();
         unreadable.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it is there.
+    /// Checks that the engine answers.
     pub(crate) async fn ping(&self) -> Result<(), EngineError> {
         let ping = self.client.ping();
         match within("ping", async { Ok(ping.await) }).await? {
-            // A proxy that denies it has answered as well.
+            // A proxy that refuses the ping has also answered.
             Ok(_)
             | Err(BollardError::DockerResponseServerError {
                 status_code: 400..500,
@@ -298,8 +300,8 @@ impl Call {
         }
     }
 
-    /// What happens to containers, from `since` on: whatever changes the list of those that run,
-    /// or what is known of one. Ends with the connection.
+    /// Returns the stream of the container events in [`EVENTS`], from the time `since` on. The stream ends when the connection
+    /// ends.
     pub(crate) fn events(&self, since: SystemTime) -> impl Stream<Item = Message> + Send + use<> {
         let since = since
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -314,38 +316,38 @@ impl Call {
             call: self.clone(),
             path,
             body: None,
-            lines: Lines::new(MOST_OF_AN_EVENT),
+            lines: Lines::new(MAX_EVENT_BYTES),
             read: VecDeque::new(),
         };
         stream::unfold(reader, |mut reader| async {
             match reader.next().await {
                 Ok(message) => Some((message?, reader)),
                 Err(error) => {
-                    debug!(error = with_causes(&error), "events ended");
+                    debug!(error = with_causes(&error), "the event stream has ended");
                     None
                 }
             }
         })
     }
 
-    /// What the kernel's and the engine's own files need to be read.
+    /// Inspects a container.
     pub(crate) async fn inspect(&self, id: &str) -> Result<Inspected, EngineError> {
         let path = format!("/containers/{}/json", encoded(id));
-        let answer = self.get_json("inspect container", &path, MOST_OF_A_CONTAINER);
+        let answer = self.get_json("inspect container", &path, MAX_CONTAINER_BYTES);
         Ok(Inspected::read(&answer.await?))
     }
 
-    /// One container's statistics. With `one_shot` the engine takes one reading; without, it
-    /// takes two and waits a second or two in between.
+    /// Returns the statistics of one container. With `one_shot` the engine takes one reading. Without `one_shot` the engine takes
+    /// two readings, one or two seconds apart.
     pub(crate) async fn stats(&self, id: &str, one_shot: bool) -> Result<Json, EngineError> {
         let id = encoded(id);
         let path = format!("/containers/{id}/stats?stream=false&one-shot={one_shot}");
-        self.get_json("container statistics", &path, MOST_OF_THE_REST)
+        self.get_json("container statistics", &path, MAX_OTHER_BYTES)
             .await
     }
 
-    /// The newest `tail` messages of a container's log, with timestamps; of those since a Unix
-    /// time, if one is given. The caller keeps the [`DEADLINE`].
+    /// Returns the newest `tail` log lines of a container, with timestamps. If `since` is given, in Unix seconds, omits log lines
+    /// from before that time. The caller must stop reading at the [`DEADLINE`].
     pub(crate) fn logs(
         &self,
         id: &str,
@@ -364,19 +366,19 @@ impl Call {
     }
 }
 
-/// Events while they are read.
+/// Reads the event stream.
 struct EventReader {
     call: Call,
     path: String,
-    /// None until they are asked for.
+    /// The answer. None before the request.
     body: Option<Incoming>,
     lines: Lines,
-    /// Read, and not yet given away: those of one chunk.
+    /// Events of the newest chunk that [`EventReader::next`] has not returned yet.
     read: VecDeque<Message>,
 }
 
 impl EventReader {
-    /// None at the end.
+    /// Returns the next event. None at the end of the stream.
     async fn next(&mut self) -> Result<Option<Message>, BollardError> {
         loop {
             if let Some(message) = self.read.pop_front() {
@@ -385,7 +387,7 @@ impl EventReader {
             let body = match &mut self.body {
                 Some(body) => body,
                 None => {
-                    let answer = self.call.get(&self.path, MOST_OF_EVENTS).await?;
+                    let answer = self.call.get(&self.path, MAX_EVENTS_BYTES).await?;
                     self.body.insert(answer.into_body())
                 }
             };
@@ -399,7 +401,7 @@ impl EventReader {
     }
 }
 
-/// A version, as in `1.41`.
+/// Reads an API version such as `1.41`.
 fn version(text: &str) -> Option<ClientVersion> {
     let (major, minor) = text.trim().split_once('.')?;
     Some(ClientVersion {
@@ -419,7 +421,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// As a part of a path or of a query.
+/// Percent-encodes a text for a path or a query.
 fn encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
@@ -431,7 +433,7 @@ fn encoded(text: &str) -> String {
     })
 }
 
-/// Waits for a call until its deadline, and tells errors of interest from the rest.
+/// Waits for the answer to a call until the deadline. Turns an error into an [`EngineError`].
 async fn within<T>(
     call: &'static str,
     answer: impl Future<Output = Result<T, BollardError>>,
@@ -443,14 +445,14 @@ async fn within<T>(
     }
 }
 
-/// The most of an engine's own words that is passed on.
-const LONGEST_REASON: usize = 300;
+/// Maximum length of a reason, in characters. A longer reason is truncated.
+const MAX_REASON_CHARS: usize = 300;
 
-/// Tells errors of interest from the rest.
+/// Turns an error of bollard into an [`EngineError`].
 pub(crate) fn classify(call: &'static str, error: &BollardError) -> EngineError {
     match error {
         BollardError::RequestTimeoutError => EngineError::Deadline { call },
-        // 409: it is being removed.
+        // The status 409 means that the engine is removing the container.
         BollardError::DockerResponseServerError {
             status_code: 404 | 409,
             ..
@@ -467,7 +469,7 @@ pub(crate) fn classify(call: &'static str, error: &BollardError) -> EngineError 
                     "; the agent must run as root or in the group that owns the socket (docker)",
                 );
             }
-            if let Some((cut, _)) = reason.char_indices().nth(LONGEST_REASON) {
+            if let Some((cut, _)) = reason.char_indices().nth(MAX_REASON_CHARS) {
                 reason.truncate(cut);
                 reason.push('…');
             }
@@ -477,7 +479,7 @@ pub(crate) fn classify(call: &'static str, error: &BollardError) -> EngineError 
 }
 
 fn is_denied(error: &BollardError) -> bool {
-    // Such an error hides the one that it is made of from the chain of causes.
+    // For this error, bollard does not return the inner error as the source.
     if let BollardError::IOError { err } = error {
         return err.kind() == io::ErrorKind::PermissionDenied;
     }
@@ -500,20 +502,20 @@ mod tests {
     use super::{EVENTS, classify, encoded, version};
 
     #[test]
-    fn a_socket_that_is_denied_says_what_to_do() {
-        for (kind, told) in [
+    fn an_error_for_a_denied_socket_says_what_to_do() {
+        for (kind, has_advice) in [
             (io::ErrorKind::PermissionDenied, true),
             (io::ErrorKind::NotFound, false),
         ] {
             let error = io::Error::new(kind, "/run/docker.sock: text");
             let reason = classify("connect", &error.into()).to_string();
             assert!(reason.contains("/run/docker.sock"), "{reason}");
-            assert_eq!(reason.contains("docker)"), told, "{reason}");
+            assert_eq!(reason.contains("docker)"), has_advice, "{reason}");
         }
     }
 
     #[test]
-    fn a_version_is_read_or_not() {
+    fn only_a_version_of_two_numbers_is_read() {
         for (text, expected) in [
             ("1.41", Some("1.41")),
             (" 1.53\n", Some("1.53")),
@@ -529,9 +531,9 @@ mod tests {
     }
 
     #[test]
-    fn paths_hold_what_is_put_into_them() {
+    fn a_path_encodes_special_characters() {
         assert_eq!(encoded("../a b\"é"), "..%2Fa%20b%22%C3%A9");
-        // What makes a list of words for the engine is that of Rust, too.
+        // The filter for events is written in Rust's debug format of this list, so that format must be valid JSON.
         assert!(serde_json::from_str::<Vec<String>>(&format!("{EVENTS:?}")).is_ok());
     }
 }

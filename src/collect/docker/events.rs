@@ -1,4 +1,4 @@
-//! What the engine tells of its containers while nobody asks.
+//! Follows the engine's event stream. Stores the events to publish, and collects the ids of the containers with events.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,21 +13,21 @@ use super::listing::{SHORT_ID, id_in};
 use super::pieces::Piece;
 use crate::model::{ContainerEvent, EventAction, Events, Timestamp};
 
-/// The most containers that are told apart of those to which something has happened.
-const MOST_TOUCHED: usize = 1024;
-/// How far back events are asked for: from before the list that they keep up to date.
+/// Maximum number of container ids in one batch of events.
+const MAX_TOUCHED: usize = 1024;
+/// A new event stream starts at least this long ago. So it has the events that happened shortly before the next container list.
 const OVERLAP: Duration = Duration::from_secs(2);
 
-/// What the engine tells.
+/// One message of the event stream.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Message {
     Event(Json),
-    /// Something that cannot be read, with the id of the container that it is about, where that can be seen.
+    /// A message that cannot be read. If the container's id was found in the text, the field is this id.
     Unreadable(Option<String>),
 }
 
 impl Message {
-    /// Reads a line of the stream.
+    /// Reads one line of the event stream.
     pub(super) fn read(line: Piece<'_>) -> Self {
         let text = match line {
             Piece::Whole(text) => match Json::parse(text) {
@@ -46,42 +46,43 @@ impl Message {
     }
 }
 
-/// What has happened to containers, as far as the engine has told.
+/// The newest events of containers. The task that follows the stream and the collectors share them.
 #[derive(Clone, Default)]
 pub(super) struct SharedEvents(Arc<Mutex<Arc<Events>>>);
 
-/// A stream of events that is followed until this is dropped.
+/// Follows an event stream in its own task. The task stops when this value is dropped.
 pub(super) struct Following {
-    told: Arc<Mutex<EventBatch>>,
+    reported: Arc<Mutex<EventBatch>>,
     task: JoinHandle<()>,
 }
 
-/// What was told since it was asked last.
+/// What the event stream has reported after the previous [`Following::take`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct EventBatch {
-    /// The ids of the containers to which something has happened.
+    /// The ids of the containers with events.
     pub(super) touched: HashSet<String>,
-    /// There were more than those.
+    /// Whether more than [`MAX_TOUCHED`] containers had events.
     pub(super) too_many: bool,
-    /// No more is told: the engine was restarted, or dropped a reader that fell behind.
+    /// Whether the stream has ended. The stream ends if the engine restarts, or if the agent reads too slowly.
     pub(super) ended: bool,
 }
 
 impl SharedEvents {
-    /// All that is kept of it.
+    /// Returns the stored events.
     pub(super) fn events(&self) -> Arc<Events> {
         Arc::clone(&lock(&self.0))
     }
 
-    /// From when on events are to be asked for, so that none is missed that the engine still has.
+    /// Returns the start time for a new event stream. This is the time of the newest stored event, but at least [`OVERLAP`] ago.
+    /// The engine then sends every missed event that it still has.
     pub(super) fn since(&self) -> SystemTime {
         let before = SystemTime::now() - OVERLAP;
         let last = self.events().newest().last().map(|event| event.time.0);
         last.map_or(before, |last| before.min(last))
     }
 
-    /// Takes in an event, unless it was told before: each connection begins with the last ones.
-    fn take_in(&self, event: ContainerEvent) {
+    /// Adds an event. Ignores an event that is already stored, because each new stream repeats the newest events.
+    fn add(&self, event: ContainerEvent) {
         let mut events = lock(&self.0);
         if !events.newest().any(|known| *known == event) {
             Arc::make_mut(&mut events).push(event);
@@ -90,43 +91,43 @@ impl SharedEvents {
 }
 
 impl Following {
-    /// Follows a stream of events.
+    /// Starts to follow a stream. Adds the events that are published to `history`.
     pub(super) fn start(
         events: impl Stream<Item = Message> + Send + 'static,
         history: SharedEvents,
     ) -> Self {
-        let told = Arc::new(Mutex::new(EventBatch::default()));
+        let reported = Arc::new(Mutex::new(EventBatch::default()));
         let task = tokio::spawn({
-            let told = Arc::clone(&told);
+            let reported = Arc::clone(&reported);
             async move {
                 let mut events = std::pin::pin!(events);
                 while let Some(message) = events.next().await {
                     let message = match message {
                         Message::Event(message) => message,
                         Message::Unreadable(id) => {
-                            // Something has happened: the list is stale, whatever it was. An id that is
-                            // no container's makes it so.
-                            lock(&told).touch(&id.unwrap_or_default());
+                            // Any id here makes the container list stale. If the container's id is not known, the empty id has
+                            // the same effect.
+                            lock(&reported).touch(&id.unwrap_or_default());
                             continue;
                         }
                     };
                     let Some(id) = id_of(&message) else {
                         continue;
                     };
-                    lock(&told).touch(&id);
+                    lock(&reported).touch(&id);
                     if let Some(event) = event(&message) {
-                        history.take_in(event);
+                        history.add(event);
                     }
                 }
-                lock(&told).ended = true;
+                lock(&reported).ended = true;
             }
         });
-        Self { told, task }
+        Self { reported, task }
     }
 
-    /// What was told since this was called last.
+    /// Returns what the stream has reported after the previous call.
     pub(super) fn take(&self) -> EventBatch {
-        std::mem::take(&mut *lock(&self.told))
+        std::mem::take(&mut *lock(&self.reported))
     }
 }
 
@@ -138,7 +139,7 @@ impl Drop for Following {
 
 impl EventBatch {
     fn touch(&mut self, id: &str) {
-        if self.touched.len() < MOST_TOUCHED {
+        if self.touched.len() < MAX_TOUCHED {
             self.touched.insert(id.to_owned());
         } else {
             self.too_many |= !self.touched.contains(id);
@@ -146,25 +147,25 @@ impl EventBatch {
     }
 }
 
-/// Nothing that holds such a lock can panic.
+/// Locks a mutex. Ignores poisoning, because no code panics while it holds one of these locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn id_of(message: &Json) -> Option<String> {
-    message.get("Actor").get("ID").words()
+    message.get("Actor").get("ID").non_empty_text()
 }
 
-/// What is published of an event; none for those that are not.
+/// Returns the event to publish. None for a message that is not published.
 fn event(message: &Json) -> Option<ContainerEvent> {
-    let told = message.get("Action").text()?;
-    let (action, health) = match told.split_once(':') {
+    let reported = message.get("Action").text()?;
+    let (action, health) = match reported.split_once(':') {
         Some((action, health)) => (action, Some(health.trim())),
-        None => (told.as_str(), None),
+        None => (reported.as_str(), None),
     };
     let action = match action {
         "start" => EventAction::Start,
-        // The other names are Podman's.
+        // `died` and `remove` are Podman's names.
         "die" | "died" => EventAction::Die,
         "oom" => EventAction::Oom,
         "health_status" => EventAction::HealthStatus,
@@ -176,12 +177,12 @@ fn event(message: &Json) -> Option<ContainerEvent> {
         _ => return None,
     };
     let attributes = message.get("Actor").get("Attributes");
-    let attribute = |name: &str| attributes.get(name).words();
+    let attribute = |name: &str| attributes.get(name).non_empty_text();
     let bare = |name: String| {
         let bare = name.trim_start_matches('/');
         (!bare.is_empty()).then(|| bare.to_owned())
     };
-    // As the list has it: an event of something else is not published.
+    // The event gets the same short id as in the container list. A message without a container id is not published.
     let id = id_of(message)?;
     let short = id.get(..SHORT_ID)?.to_ascii_lowercase();
     if !short.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -201,10 +202,11 @@ fn event(message: &Json) -> Option<ContainerEvent> {
             .filter(|_| is_die)
             .and_then(|code| code.parse().ok()),
         health: if is_health {
-            // Without a word of health it is no news of health.
-            let told = health.filter(|health| !health.is_empty());
+            // A health event without a health status is not published.
+            let reported = health.filter(|health| !health.is_empty());
             Some(
-                told.map(str::to_owned)
+                reported
+                    .map(str::to_owned)
                     .or_else(|| attribute("health_status"))?,
             )
         } else {
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn each_action_has_what_belongs_to_it() {
+    fn an_event_has_only_the_fields_of_its_action() {
         let of = |action: &str, attributes: Value| event(&message(action, 5, &attributes)).unwrap();
         let die = of("die", json!({"exitCode": "137"}));
         let exit_code = Some(137);
@@ -284,7 +286,7 @@ mod tests {
                 ..plain(EventAction::Die, 5)
             }
         );
-        // What belongs to another action is left out.
+        // Attributes of another action are ignored.
         assert_eq!(
             of("start", json!({"exitCode": "137"})),
             plain(EventAction::Start, 5)
@@ -308,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_of_a_container_is_left_out() {
+    fn a_message_that_is_not_a_published_event_is_omitted() {
         for action in ["update", "exec_start: sh", ""] {
             assert_eq!(event(&message(action, 5, &json!({}))), None);
         }
@@ -322,13 +324,13 @@ mod tests {
             assert_eq!(
                 event(&message(action, 5, &attributes)),
                 None,
-                "nothing to tell"
+                "{action} without its value"
             );
         }
     }
 
     #[test]
-    fn an_odd_value_costs_itself_alone() {
+    fn an_invalid_value_does_not_affect_other_values() {
         let usual = json!({
             "Action": "die", "timeNano": 2_000_000_000_u64, "time": 2,
             "Actor": {"ID": ID, "Attributes": {"name": "web", "image": "nginx:1", "exitCode": "3"}},
@@ -365,7 +367,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn what_cannot_be_read_is_skipped_and_makes_the_list_stale() {
+    async fn an_unreadable_event_is_not_published_but_makes_the_list_stale() {
         let long = format!(r#"{{"Actor":{{"ID":"{ID}"}},"x":"{}"}}"#, "x".repeat(500));
         let text = format!(
             "{{\"Action\":\"die\",\"Actor\":{{\"ID\":\n{long}\n<html>\n{}\n",
@@ -380,22 +382,29 @@ mod tests {
         let history = SharedEvents::default();
         let following = Following::start(stream::iter(messages), history.clone());
         tokio::task::yield_now().await;
-        let told = following.take();
+        let reported = following.take();
         let touched = ["", ID, "0123456789abcdef"].map(str::to_owned);
-        assert_eq!(told.touched, touched.into());
-        assert_eq!(history.events().end(), 1, "the one that can be read");
+        assert_eq!(reported.touched, touched.into());
+        assert_eq!(
+            history.events().end(),
+            1,
+            "only the readable event is stored"
+        );
     }
 
     #[actix::test]
-    async fn an_event_that_is_told_twice_counts_once() {
+    async fn an_event_that_is_received_twice_is_stored_once() {
         let history = SharedEvents::default();
-        let told = [
+        let reported = [
             message("start", 1, &json!({})),
             message("die", 2, &json!({"exitCode": "3"})),
         ];
         let more = message("start", 2, &json!({}));
-        for (told, end) in [(told.to_vec(), 2), ([&told[..], &[more]].concat(), 3)] {
-            let stream = stream::iter(told.into_iter().map(Message::Event));
+        for (reported, end) in [
+            (reported.to_vec(), 2),
+            ([&reported[..], &[more]].concat(), 3),
+        ] {
+            let stream = stream::iter(reported.into_iter().map(Message::Event));
             let following = Following::start(stream, history.clone());
             tokio::task::yield_now().await;
             let expected = EventBatch {

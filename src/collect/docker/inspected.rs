@@ -1,4 +1,4 @@
-//! What the engine knows of one container.
+//! Reads the engine's answer to the inspection of one container.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,56 +9,56 @@ use time::format_description::well_known::Rfc3339;
 
 use super::json::Json;
 
-/// What the engine knows of a container beside its metadata.
+/// The facts that an inspection reports about a container, in addition to the container's entry in the container list.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Inspected {
-    /// Its first process; 0 where it does not run.
+    /// The id of the container's first process. 0 if the container does not run.
     pub(crate) pid: u32,
-    /// Whether it has a network namespace of its own, or shares another container's: not the
-    /// host's.
+    /// Whether the container does not use the host's network namespace. Such a container has its own namespace, or uses that of
+    /// another container.
     pub(crate) own_network: bool,
-    /// The container whose network namespace it shares, by id; none where it has its own, or the host's.
+    /// The id of the other container whose network namespace the container uses. None if it uses no other container's namespace.
     pub(crate) network_of: Option<String>,
-    /// When it was started last.
+    /// When the container was last started.
     pub(crate) started_at: Option<SystemTime>,
-    /// What its health check says; none where it has none.
+    /// The status of the container's health check. None if the container has no health check.
     pub(crate) health: Option<String>,
-    /// How often its restart policy has started it anew.
+    /// How often the container's restart policy has restarted the container.
     pub(crate) restart_count: Option<u64>,
-    /// The digest of its image's configuration.
+    /// The digest of the configuration of the container's image.
     pub(crate) image_digest: Option<String>,
-    /// The most processes and threads that it may have; none where that is not limited.
+    /// The limit on the number of the container's processes and threads together. None if there is no limit.
     pub(crate) pids_limit: Option<u64>,
-    /// How many cores it may use; none where that is not limited.
+    /// The limit on the container's CPU use, in cores. None if there is no limit.
     pub(crate) cpu_limit: Option<f64>,
     pub(crate) labels: HashMap<String, String>,
-    /// Whether its output is that of a terminal.
+    /// Whether the container's output goes to a terminal (`docker run -t`).
     pub(crate) tty: bool,
-    /// The logging driver.
+    /// The container's logging driver.
     pub(crate) log_driver: String,
-    /// The newest file of its log, where the driver is `json-file`.
+    /// The newest file of the container's log. None if the logging driver is not Docker's `json-file`.
     pub(crate) log_file: Option<PathBuf>,
 }
 
 impl Inspected {
-    /// Reads the engine's answer. A value that cannot be read is as one that is missing.
+    /// Reads the engine's answer. A value that cannot be read counts as missing.
     pub(crate) fn read(container: &Json) -> Self {
         let state = container.get("State");
         let config = container.get("Config");
         let host = container.get("HostConfig");
         let driver = host.get("LogConfig").get("Type").text();
         let network = host.get("NetworkMode").text();
-        // Podman calls its own format by that name, too: only Docker's files are called so.
+        // Podman uses the name `json-file` for another format. Only Docker's log files end with `-json.log`.
         let in_file =
             |path: &String| driver.as_deref() == Some("json-file") && path.ends_with("-json.log");
         Self {
             pid: state.get("Pid").number().unwrap_or_default(),
             started_at: state.get("StartedAt").text().as_deref().and_then(moment),
-            // The engine's word for "it has no check".
+            // `none` means that the container has no health check.
             health: state
                 .get("Health")
                 .get("Status")
-                .words()
+                .non_empty_text()
                 .filter(|status| status != "none"),
             restart_count: container.get("RestartCount").count(),
             image_digest: container
@@ -90,7 +90,7 @@ impl Inspected {
     }
 }
 
-/// A moment that the engine tells; none for its year 1, which stands for "never".
+/// Parses a time from the engine. None for the year 1, which means "never".
 fn moment(text: &str) -> Option<SystemTime> {
     let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     (at.year() > 1).then(|| SystemTime::from(at))
@@ -102,12 +102,12 @@ fn is_digest(text: &str) -> bool {
     digits.len() == 64 && digits.bytes().all(is_digit)
 }
 
-/// As `docker run --cpus`, or its share of each period.
+/// Returns the CPU limit in cores. It comes from `docker run --cpus`, or from a quota of CPU time in each period.
 fn cpu_limit(host: &Json) -> Option<f64> {
-    /// In microseconds.
+    /// The kernel's default period, in microseconds.
     const PERIOD: u64 = 100_000;
-    /// The smallest that is published, which is less than any that Docker sets.
-    const LEAST: f64 = 0.001;
+    /// The smallest limit that is published. Docker sets no smaller limit.
+    const MIN_CORES: f64 = 0.001;
     let positive = |key: &str| host.get(key).count().filter(|value| *value > 0);
     let limit = match positive("NanoCpus") {
         Some(billionths) => billionths as f64 / 1e9,
@@ -116,7 +116,7 @@ fn cpu_limit(host: &Json) -> Option<f64> {
             positive("CpuQuota")? as f64 / period as f64
         }
     };
-    Some(limit.max(LEAST))
+    Some(limit.max(MIN_CORES))
 }
 
 #[cfg(test)]
@@ -130,7 +130,7 @@ mod tests {
         Some(Inspected::read(&Json::parse(bytes).ok()?))
     }
 
-    /// The inspection of a container, with an odd value in a place.
+    /// Returns the inspection of a container in which the value at `place` is replaced.
     fn with(place: &str, value: &Value) -> Inspected {
         let digest = format!("sha256:{}", "0".repeat(64));
         let mut usual = json!({
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_value_costs_itself_alone() {
+    fn an_invalid_value_does_not_affect_other_values() {
         let places = [
             "/Image",
             "/RestartCount",

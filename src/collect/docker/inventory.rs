@@ -1,13 +1,22 @@
-//! Which containers run, and what the engine knows of each.
+//! Knows which containers run, and caches the engine's inspection of each container.
 //!
-//! One task, the [`Follower`], asks the engine, and publishes the answer as an [`Inventory`]. A round of a collector
-//! requests the current inventory and waits for it for a short time only. While the engine is silent, rounds go on with the
-//! last inventory: what the kernel tells of its containers does not depend on the engine.
+//! One task, the [`Follower`], calls the engine. It publishes the result as an [`Inventory`]: the running containers, and whether
+//! the engine answers. A round of a collector requests the current inventory and waits only a short time for it. While the engine
+//! does not answer, rounds use the previous inventory. During this time, a round can still read the containers' files in `/proc`
+//! and in the cgroup file system.
 //!
-//! The list and the inspections are kept. The engine's events say when they are stale. They are taken in without waiting
-//! whenever a round makes a request; any event that matters makes the list stale. So does the end of the events (the engine
-//! was restarted, or dropped a reader that fell behind), and so does time: a minute, as a safety net. In between a request
-//! costs the engine a ping, which shows that it is there.
+//! The engine's list of running containers and the inspections are cached. At each request, the follower processes the engine's
+//! events that have arrived. The follower does not wait for more events. The list becomes stale:
+//!
+//! - after an event of a container,
+//! - at the end of the event stream, which happens if the engine restarts or if the agent reads the stream too slowly,
+//! - after one minute,
+//! - after one second, if a container in the list started less than a minute ago,
+//! - after a failed inspection, when the pause before its retry is over,
+//! - after a failed call to the engine,
+//! - when a collector asks for a new inspection of a container.
+//!
+//! While the list is fresh, a request costs the engine at most one ping. The ping shows that the engine answers.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -28,38 +37,41 @@ use crate::backoff::Backoff;
 use crate::model::{Events, Timestamp};
 use crate::settings::DockerHost;
 
-/// How old a list may be.
-const LIST_ANEW: Duration = Duration::from_secs(60);
-/// How old it may be while it says of a container `Up 3 seconds`.
-const LIST_YOUNG_ANEW: Duration = Duration::from_secs(1);
-/// When a container is inspected again after an inspection without an answer.
-const INSPECT_AGAIN: Duration = Duration::from_secs(15);
-/// For how long an answer shows that the engine is there.
-const ANSWERED: Duration = Duration::from_secs(1);
-/// Containers that are inspected at once.
+/// Maximum age of the container list.
+const MAX_LIST_AGE: Duration = Duration::from_secs(60);
+/// Maximum age of the container list if it has a container that started less than a minute ago. The status of such a container,
+/// for example `Up 3 seconds`, changes every second.
+const MAX_LIST_AGE_WITH_YOUNG: Duration = Duration::from_secs(1);
+/// Pause before the retry of a failed inspection.
+const INSPECTION_RETRY: Duration = Duration::from_secs(15);
+/// Maximum age of the engine's previous answer. If the answer is older, the next request sends a ping.
+const MAX_ANSWER_AGE: Duration = Duration::from_secs(1);
+/// Maximum number of inspections at the same time.
 const INSPECTIONS_AT_ONCE: usize = 16;
-/// Requests that wait for the follower. Each collector has one at a time, and leaves it behind when it stops waiting.
-const MOST_REQUESTS: usize = 64;
-/// The first pause after a failure, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The most that a round waits for an answer, and the share of its interval.
-const MOST_PATIENCE: Duration = Duration::from_secs(2);
-const PATIENCE_SHARE: f64 = 0.8;
-/// How long a round waits for an answer that is overdue: it may be about to come.
-const OVERDUE_PATIENCE: Duration = Duration::from_millis(100);
+/// Maximum number of requests that wait for the follower. Each collector makes one request at a time. If a collector stops
+/// waiting for an answer, its request stays in the queue.
+const MAX_REQUESTS: usize = 64;
+/// Pause after the first failed request to the engine. Later pauses are longer, up to [`MAX_BACKOFF`].
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// Limit on the wait of one request for the inventory, if there is an earlier inventory.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+/// A round waits for the engine for this share of its interval, up to [`MAX_WAIT`].
+const WAIT_SHARE: f64 = 0.8;
+/// Time that a round waits for the engine if the engine's answer is already overdue. The engine can still answer soon.
+const OVERDUE_WAIT: Duration = Duration::from_millis(100);
 
 /// A running container.
 #[derive(Debug, Clone)]
 pub(crate) struct RunningContainer {
     pub(crate) listed: Arc<ListedContainer>,
     pub(crate) inspection: Inspection,
-    /// None where it has no process, or the process cannot be seen here.
+    /// The container's first process. None if the container has no process, or if the agent cannot see the process.
     pub(super) process: Option<FirstProcess>,
 }
 
 impl RunningContainer {
-    /// How long it has run, by the clock of its first process.
+    /// Returns how long the first process has run.
     pub(super) fn uptime(&self) -> Option<Duration> {
         self.process?.uptime()
     }
@@ -68,21 +80,21 @@ impl RunningContainer {
 /// The outcome of an inspection of one container.
 #[derive(Debug, Clone)]
 pub(crate) enum Inspection {
-    /// What the engine knows.
+    /// The engine's answer.
     Done(Arc<Inspected>),
-    /// The container has ended since it was listed.
+    /// The container no longer exists. If the next container list still has the container, it is inspected again.
     Due,
-    /// The engine has not answered.
+    /// The call failed.
     Failed {
         error: EngineError,
         at: Instant,
-        /// Its last answer.
+        /// The engine's previous answer, if there is one.
         before: Option<Arc<Inspected>>,
     },
 }
 
 impl Inspection {
-    /// Inspects a container; `before` is the last answer.
+    /// Inspects a container. `before` is the engine's previous answer.
     async fn of(call: &Call, id: &str, before: Option<Arc<Inspected>>) -> Self {
         match call.inspect(id).await {
             Ok(inspected) => Self::Done(Arc::new(inspected)),
@@ -95,7 +107,7 @@ impl Inspection {
         }
     }
 
-    /// What the engine said last.
+    /// Returns the engine's newest answer. None if there was no answer yet, or if the container no longer exists.
     pub(crate) fn done(&self) -> Option<&Inspected> {
         self.answer().map(|inspected| &**inspected)
     }
@@ -108,25 +120,25 @@ impl Inspection {
         }
     }
 
-    /// Whether it is still good when the list is read anew.
-    fn holds(&self) -> bool {
+    /// Whether the inspection stays valid when the container list is read again.
+    fn is_valid(&self) -> bool {
         match self {
             Self::Done(_) => true,
             Self::Due => false,
-            Self::Failed { at, .. } => at.elapsed() < INSPECT_AGAIN,
+            Self::Failed { at, .. } => at.elapsed() < INSPECTION_RETRY,
         }
     }
 }
 
-/// The running containers, as far as they are known.
+/// The running containers of the newest container list.
 #[derive(Clone)]
 pub(crate) struct Inventory {
     running: Arc<Vec<RunningContainer>>,
-    /// A handle for further calls; none in an outage.
+    /// A handle for more calls to the engine. None in an outage.
     pub(crate) call: Option<Call>,
     /// Set while the engine does not answer.
     pub(crate) outage: Option<Outage>,
-    /// Whether the engine has confirmed it for this round.
+    /// Whether the engine has answered the request of this round. If not, some containers have possibly ended.
     confirmed: bool,
 }
 
@@ -134,7 +146,7 @@ pub(crate) struct Inventory {
 #[derive(Debug, Clone)]
 pub(crate) struct Outage {
     error: EngineError,
-    /// When the list was last known to be right.
+    /// When the engine confirmed the container list for the last time.
     listed: SystemTime,
 }
 
@@ -150,14 +162,15 @@ impl fmt::Display for Outage {
 }
 
 impl Outage {
-    /// As the outcome of a call that was not made because of it.
+    /// Returns the error for a call that was not made because of the outage.
     pub(crate) fn error(&self) -> EngineError {
         self.error.clone()
     }
 }
 
 impl Inventory {
-    /// The containers that run. Where the engine does not say which of them have ended, their processes do. Blocks.
+    /// Returns the containers that still run. If the engine has not confirmed that a container runs, this function checks whether
+    /// the container's first process still exists. Blocks the thread while it reads `/proc`.
     pub(crate) fn running(&self) -> Arc<Vec<RunningContainer>> {
         let has_ended = |one: &RunningContainer| {
             let doubtful = !self.confirmed || matches!(one.inspection, Inspection::Failed { .. });
@@ -178,48 +191,48 @@ impl Inventory {
         Arc::new(left.cloned().collect())
     }
 
-    /// As the engine told them last.
+    /// Returns the containers of the newest container list. Some of these containers have possibly ended.
     pub(crate) fn as_listed(&self) -> &Arc<Vec<RunningContainer>> {
         &self.running
     }
 }
 
-/// How long a round waits for the engine when containers are known already, with rounds at this interval.
+/// Returns how long a round waits for the engine if there is an earlier inventory. `interval` is the time between two rounds.
 pub(crate) fn patience(interval: Duration) -> Duration {
-    interval.mul_f64(PATIENCE_SHARE).min(MOST_PATIENCE)
+    interval.mul_f64(WAIT_SHARE).min(MAX_WAIT)
 }
 
-/// The engine's running containers, for every collector that reads some of them.
+/// The engine's running containers, shared by all collectors.
 #[derive(Clone)]
 pub struct Containers {
     requests: mpsc::Sender<Request>,
     state: watch::Receiver<State>,
     history: SharedEvents,
-    /// None once it runs.
+    /// The follower, until the first request starts it. None after that.
     follower: Arc<Mutex<Option<Follower>>>,
 }
 
-/// What the follower publishes.
+/// The follower's state, as the collectors see it.
 #[derive(Clone, Default)]
 struct State {
-    /// None before the first list.
+    /// None before the first container list.
     inventory: Option<Inventory>,
-    /// When it began to ask, while it waits for the engine.
-    asking: Option<Instant>,
+    /// When the current call to the engine began. None while no call is in progress.
+    asking_since: Option<Instant>,
 }
 
 /// A request for the current inventory.
 struct Request {
-    /// Containers to be inspected again.
+    /// The ids of containers to inspect again.
     due: Vec<String>,
     reply: oneshot::Sender<Result<Inventory, EngineError>>,
 }
 
 impl Containers {
-    /// The containers of the engine at `host`; nothing is asked yet.
+    /// Creates the view of the running containers of the engine at `host`. Makes no call to the engine yet.
     #[must_use]
     pub fn of(host: DockerHost) -> Self {
-        let (requests, received) = mpsc::channel(MOST_REQUESTS);
+        let (requests, received) = mpsc::channel(MAX_REQUESTS);
         let (publish, state) = watch::channel(State::default());
         let history = SharedEvents::default();
         let follower = Follower::new(host, history.clone(), received, publish);
@@ -231,29 +244,30 @@ impl Containers {
         }
     }
 
-    /// What has happened to them, as far as the engine has told.
+    /// Returns the newest events of the containers.
     pub(crate) fn events(&self) -> Arc<Events> {
         self.history.events()
     }
 
-    /// The containers that ran when the engine answered last.
+    /// Returns the containers of the newest container list. Empty before the first list.
     pub(crate) fn known(&self) -> Arc<Vec<RunningContainer>> {
         let state = self.state.borrow();
         let inventory = state.inventory.as_ref();
         inventory.map_or_else(Arc::default, |known| Arc::clone(&known.running))
     }
 
-    /// The running containers. If the engine does not answer within `patience`, returns the last known ones.
+    /// Returns the running containers. If the engine does not answer within `patience`, returns the containers of the previous
+    /// list. If there is no previous list, waits until the calls to the engine end or reach their deadlines.
     ///
     /// # Errors
-    /// The engine has never answered.
+    /// Fails if the engine has never answered.
     pub(crate) async fn now(&self, patience: Duration) -> Result<Inventory, EngineError> {
         self.request(Vec::new(), patience).await
     }
 
-    /// As [`Containers::now`], with the containers of these ids inspected again: their files have
-    /// gone, which the events may not have told yet.
-    pub(crate) async fn anew(
+    /// Works like [`Containers::now`], and also inspects the containers `ids` again. Use it if the files of a container are gone.
+    /// The container has probably restarted or ended, and its event has possibly not arrived yet.
+    pub(crate) async fn inspected_again(
         &self,
         ids: Vec<String>,
         patience: Duration,
@@ -268,18 +282,21 @@ impl Containers {
     ) -> Result<Inventory, EngineError> {
         self.start();
         let (reply, answer) = oneshot::channel();
-        // If too many wait, the engine is being asked already.
+        // If the queue is full, the request is dropped. The follower is already calling the engine.
         let _ = self.requests.try_send(Request { due, reply });
-        let State { inventory, asking } = self.state.borrow().clone();
+        let State {
+            inventory,
+            asking_since,
+        } = self.state.borrow().clone();
         let Some(known) = inventory else {
-            // The deadlines of calls bound this.
+            // There is no previous inventory to return. The deadlines of the calls limit this wait.
             return answer.await.unwrap_or_else(|_| Err(stopping()));
         };
         if known.outage.is_some() {
             return Ok(known);
         }
-        let overdue = asking.is_some_and(|since| since.elapsed() > patience);
-        let patience = if overdue { OVERDUE_PATIENCE } else { patience };
+        let overdue = asking_since.is_some_and(|since| since.elapsed() > patience);
+        let patience = if overdue { OVERDUE_WAIT } else { patience };
         match timeout(patience, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Ok(Inventory {
@@ -289,7 +306,7 @@ impl Containers {
         }
     }
 
-    /// Starts the follower on the thread of the first collector that makes a request.
+    /// Starts the follower if it does not run yet. The follower runs on the thread of the first collector that makes a request.
     fn start(&self) {
         let mut follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(follower) = follower.take() {
@@ -305,23 +322,23 @@ fn stopping() -> EngineError {
     }
 }
 
-/// Asks the engine which containers run.
+/// Calls the engine, and caches the container list and the inspections.
 struct Follower {
     engine: Engine,
     requests: mpsc::Receiver<Request>,
     publish: watch::Sender<State>,
-    /// None until the first list, and after an outage.
+    /// The event stream. None before the first container list, after an outage, and after the end of the stream.
     events: Option<Following>,
     history: SharedEvents,
     running: Arc<Vec<RunningContainer>>,
-    /// Containers to be inspected again with the next list, by id.
+    /// The ids of containers to inspect again when the container list is read again.
     due: HashSet<String>,
-    /// Whether all of them are: anything may have happened to them.
+    /// Whether to inspect all containers again. True if events can be missing, for example after an outage.
     all_due: bool,
-    /// None while the list is stale.
+    /// When the container list was read. None before the first list, and after the list was marked as stale.
     listed_at: Option<Instant>,
     answered_at: Option<Instant>,
-    /// When the engine answered last; none before its first list.
+    /// When the engine confirmed the container list for the last time. None before the first list.
     confirmed_at: Option<SystemTime>,
 }
 
@@ -347,38 +364,40 @@ impl Follower {
         }
     }
 
-    /// Answers requests until the last sender is dropped. Requests that wait are answered together.
+    /// Answers requests until all [`Containers`] are dropped. All requests that wait get the same answer.
     async fn run(mut self) {
-        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut backoff = Backoff::new(FIRST_BACKOFF, MAX_BACKOFF);
         let mut waiting = Vec::new();
-        while self.requests.recv_many(&mut waiting, MOST_REQUESTS).await > 0 {
+        while self.requests.recv_many(&mut waiting, MAX_REQUESTS).await > 0 {
             let due: Vec<String> = waiting
                 .iter_mut()
                 .flat_map(|request| std::mem::take(&mut request.due))
                 .collect();
             if !due.is_empty() {
-                self.forget(due);
+                self.mark_stale(due);
             }
             let began = Instant::now();
-            self.publish.send_modify(|state| state.asking = Some(began));
+            self.publish
+                .send_modify(|state| state.asking_since = Some(began));
             let asked = self.ask().await;
             let failed = asked.is_err();
             if failed {
                 self.disconnect();
-                // They have waited for the engine in vain, too.
+                // Requests that arrived during the failed call get the same error.
                 while let Ok(request) = self.requests.try_recv() {
                     waiting.push(request);
                 }
             }
             let answer = self.answer(asked);
             self.publish.send_modify(|state| {
-                state.asking = None;
+                state.asking_since = None;
                 if let Ok(inventory) = &answer {
                     state.inventory = Some(inventory.clone());
                 }
             });
             for request in waiting.drain(..) {
-                // A caller that no longer waits reads the answer with its next request.
+                // An error here means that the caller no longer waits. The published state has the inventory for its next
+                // request.
                 let _ = request.reply.send(answer.clone());
             }
             if failed {
@@ -405,10 +424,13 @@ impl Follower {
 
     async fn ask(&mut self) -> Result<Call, EngineError> {
         let call = self.engine.call().await?;
-        self.note_events();
+        self.process_events();
         if !self.is_fresh() {
             self.list(&call).await?;
-        } else if self.answered_at.is_none_or(|at| at.elapsed() > ANSWERED) {
+        } else if self
+            .answered_at
+            .is_none_or(|at| at.elapsed() > MAX_ANSWER_AGE)
+        {
             call.ping().await?;
             self.answered_at = Some(Instant::now());
         }
@@ -421,21 +443,21 @@ impl Follower {
             return false;
         };
         let young = |one: &RunningContainer| one.listed.meta.status.contains("second");
-        let most = if self.running.iter().any(young) {
-            LIST_YOUNG_ANEW
+        let max_age = if self.running.iter().any(young) {
+            MAX_LIST_AGE_WITH_YOUNG
         } else {
-            LIST_ANEW
+            MAX_LIST_AGE
         };
         let unanswered = |one: &RunningContainer| match one.inspection {
-            Inspection::Failed { .. } => !one.inspection.holds(),
+            Inspection::Failed { .. } => !one.inspection.is_valid(),
             Inspection::Done(_) | Inspection::Due => false,
         };
-        // Without events there is no telling what has happened since.
-        self.events.is_some() && age < most && !self.running.iter().any(unanswered)
+        // Without the event stream, the agent does not know what has changed after the list was read.
+        self.events.is_some() && age < max_age && !self.running.iter().any(unanswered)
     }
 
-    /// Takes in the events that have come, without waiting for more.
-    fn note_events(&mut self) {
+    /// Processes the events that have arrived. Does not wait for more events.
+    fn process_events(&mut self) {
         let Some(events) = &self.events else {
             return;
         };
@@ -445,22 +467,22 @@ impl Follower {
             ended,
         } = events.take();
         if ended || too_many {
-            // Containers that are not known are inspected when the list is read anew.
+            // The next call of `list` starts a new event stream. That stream repeats the events that were missed.
             self.events = None;
         }
         self.all_due |= too_many;
         if !touched.is_empty() {
-            self.forget(touched);
+            self.mark_stale(touched);
         }
     }
 
-    /// Makes the list stale, and the inspections of these containers.
-    fn forget(&mut self, ids: impl IntoIterator<Item = String>) {
+    /// Marks the container list and the inspections of the containers `ids` as stale.
+    fn mark_stale(&mut self, ids: impl IntoIterator<Item = String>) {
         self.listed_at = None;
         self.due.extend(ids);
     }
 
-    /// Lists anew, and inspects the containers that are not known.
+    /// Reads the container list again. Inspects the containers that have no valid inspection.
     async fn list(&mut self, call: &Call) -> Result<(), EngineError> {
         if self.events.is_none() {
             let events = call.events(self.history.since());
@@ -477,7 +499,9 @@ impl Follower {
             let is_due = self.all_due || self.due.contains(&listed.id);
             async move {
                 let (inspection, process) = match before {
-                    Some(one) if !is_due && one.inspection.holds() => (one.inspection, one.process),
+                    Some(one) if !is_due && one.inspection.is_valid() => {
+                        (one.inspection, one.process)
+                    }
                     before => inspect(call, &listed.id, before).await,
                 };
                 let listed = Arc::new(listed);
@@ -502,7 +526,8 @@ impl Follower {
         Ok(())
     }
 
-    /// After an outage nothing that was known need be true. It stands until the engine says otherwise.
+    /// Closes the connection to the engine. Marks the list and all inspections as stale, because any container can change during
+    /// an outage. The previous list is used until the engine answers.
     fn disconnect(&mut self) {
         self.engine.disconnect();
         self.events = None;
@@ -513,7 +538,7 @@ impl Follower {
     }
 }
 
-/// Inspects a container. Where the engine does not answer, what was known stands.
+/// Inspects a container. If the engine does not answer, returns the previous answer and process.
 async fn inspect(
     call: &Call,
     id: &str,
@@ -522,14 +547,15 @@ async fn inspect(
     let last = before.as_ref().and_then(|one| one.inspection.answer());
     let inspection = Inspection::of(call, id, last.cloned()).await;
     let process = match inspection {
-        // It may have been restarted: its process is looked for again.
+        // The container has possibly restarted, so its first process must be searched again.
         Inspection::Done(_) | Inspection::Due => None,
         Inspection::Failed { .. } => before.and_then(|one| one.process),
     };
     (inspection, process)
 }
 
-/// Finds the first processes of the containers that have new ones.
+/// Finds the first process of each container whose process is not known, for example after an inspection. If the process id of a
+/// container has changed, the known process is discarded.
 async fn find_processes(running: &mut [RunningContainer]) {
     let mut unknown = Vec::new();
     for (index, one) in running.iter_mut().enumerate() {
@@ -549,7 +575,7 @@ async fn find_processes(running: &mut [RunningContainer]) {
             .map(|(index, pid, id)| (index, of(pid, &id)))
             .collect()
     };
-    // Fails only where the runtime ends.
+    // `spawn_blocking` fails only if the runtime stops.
     for (index, process) in spawn_blocking(find).await.unwrap_or_default() {
         running[index].process = process;
     }

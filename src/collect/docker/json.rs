@@ -1,12 +1,13 @@
-//! JSON as an engine writes it, read leniently.
+//! A lenient JSON reader for the engine's answers.
 //!
-//! A strict reader refuses a whole answer for one odd value: a number beyond its type, half of a surrogate pair, a byte that is not
-//! UTF-8. Here the value is replaced or left out, and the rest is read. Only a broken structure is an error.
+//! A strict reader refuses a whole answer because of one invalid value. Examples are a number that is too large for its type,
+//! half of a surrogate pair, or a byte that is not UTF-8. This reader replaces or omits the invalid value, and reads the other
+//! values. Only an invalid structure is an error.
 
-/// Values that are nested deeper are left out: null stands in their place.
-const MOST_DEPTH: usize = 64;
+/// Maximum depth of nesting. A list or object at a greater depth is read as null.
+const MAX_DEPTH: usize = 64;
 
-/// A value.
+/// A JSON value.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Json {
     Null,
@@ -16,17 +17,17 @@ pub(crate) enum Json {
     Float(f64),
     Text(String),
     List(Vec<Json>),
-    /// In the order of the text. Of equal keys the last one counts.
+    /// The members in the order of the text. If two keys are equal, [`Json::get`] returns the value of the second key.
     Object(Vec<(String, Json)>),
 }
 
-/// Where a text stops being JSON.
+/// The position of the first byte at which a text is not valid JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not JSON from byte {0} on")]
+#[error("not valid JSON at byte {0}")]
 pub(crate) struct NotJson(usize);
 
 impl Json {
-    /// Reads one value, and nothing after it.
+    /// Reads a text that has exactly one value.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, NotJson> {
         let mut parser = Parser { text, at: 0 };
         if text.starts_with(b"\xef\xbb\xbf") {
@@ -39,7 +40,7 @@ impl Json {
         }
     }
 
-    /// A member of an object; null where there is none.
+    /// Returns a member of an object. Null if there is no such member.
     pub(crate) fn get(&self, key: &str) -> &Self {
         let mut members = self.members().iter().rev();
         members
@@ -47,7 +48,7 @@ impl Json {
             .map_or(&Self::Null, |(_, value)| value)
     }
 
-    /// The members of an object; none of anything else.
+    /// Returns the members of an object. Empty for any other value.
     pub(crate) fn members(&self) -> &[(String, Self)] {
         match self {
             Self::Object(members) => members,
@@ -55,7 +56,7 @@ impl Json {
         }
     }
 
-    /// The items of a list; none of anything else.
+    /// Returns the items of a list. Empty for any other value.
     pub(crate) fn items(&self) -> &[Self] {
         match self {
             Self::List(items) => items,
@@ -63,7 +64,7 @@ impl Json {
         }
     }
 
-    /// A text, or a number or truth value as text.
+    /// Returns a text. Converts a number or a Boolean value to a text. None for any other value.
     pub(crate) fn text(&self) -> Option<String> {
         match self {
             Self::Text(text) => Some(text.clone()),
@@ -75,8 +76,8 @@ impl Json {
         }
     }
 
-    /// As [`Json::text`], without the texts that are empty.
-    pub(crate) fn words(&self) -> Option<String> {
+    /// Works like [`Json::text`], but returns none for an empty text.
+    pub(crate) fn non_empty_text(&self) -> Option<String> {
         self.text().filter(|text| !text.is_empty())
     }
 
@@ -88,9 +89,9 @@ impl Json {
         }
     }
 
-    /// A whole number, also one that is written as a fraction or in a text.
+    /// Returns an integer. Drops the fraction of a number, and reads a number that is written as a text.
     pub(crate) fn integer(&self) -> Option<i64> {
-        /// 2^63: the first number that is too large.
+        /// 2^63, the smallest number that is too large.
         const END: f64 = 9_223_372_036_854_775_808.0;
         match self {
             Self::Unsigned(number) => i64::try_from(*number).ok(),
@@ -101,9 +102,9 @@ impl Json {
         }
     }
 
-    /// As [`Json::integer`], of a number that is not negative.
+    /// Works like [`Json::integer`], but returns none for a negative number.
     pub(crate) fn count(&self) -> Option<u64> {
-        /// 2^64: the first number that is too large.
+        /// 2^64, the smallest number that is too large.
         const END: f64 = 18_446_744_073_709_551_616.0;
         match self {
             Self::Unsigned(number) => Some(*number),
@@ -113,7 +114,7 @@ impl Json {
         }
     }
 
-    /// As [`Json::count`], of a type with a smaller range.
+    /// Works like [`Json::count`], for a type with a smaller range.
     pub(crate) fn number<T: TryFrom<u64>>(&self) -> Option<T> {
         self.count().and_then(|number| T::try_from(number).ok())
     }
@@ -125,7 +126,7 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    /// The next byte that is no white space.
+    /// Skips white space and returns the next byte.
     fn peek(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.text.get(self.at) {
             self.at += 1;
@@ -145,7 +146,7 @@ impl Parser<'_> {
 
     fn value(&mut self, depth: usize) -> Result<Json, NotJson> {
         match self.peek() {
-            Some(b'{' | b'[') if depth >= MOST_DEPTH => self.skip(),
+            Some(b'{' | b'[') if depth >= MAX_DEPTH => self.skip(),
             Some(b'{') => self.object(depth),
             Some(b'[') => self.list(depth),
             Some(b'"') => self.string().map(Json::Text),
@@ -189,7 +190,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Passes over a list or an object of any depth, without recursion.
+    /// Skips a list or an object of any depth, without recursion.
     fn skip(&mut self) -> Result<Json, NotJson> {
         let mut nesting = Nesting::default();
         while let Some(&byte) = self.text.get(self.at) {
@@ -202,7 +203,7 @@ impl Parser<'_> {
         Err(NotJson(self.at))
     }
 
-    /// What is between the quotes at which it stands.
+    /// Reads the text between quotes. The parser is at the opening quote.
     fn string(&mut self) -> Result<String, NotJson> {
         self.at += 1;
         let mut text = Vec::new();
@@ -226,7 +227,7 @@ impl Parser<'_> {
                 b'r' => '\r',
                 b't' => '\t',
                 b'u' => self.unicode(),
-                // A quote, a slash, or a character that needs no escape.
+                // This is a quote, a slash, a backslash, or a character that needs no escape.
                 other => {
                     text.push(other);
                     continue;
@@ -236,7 +237,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What the digits after `\u` stand for, with those of a second such escape where the two are a pair.
+    /// Reads the digits after `\u`. If the digits are the first half of a surrogate pair, also reads the second half.
     fn unicode(&mut self) -> char {
         let Some(first) = self.hex_digits() else {
             return char::REPLACEMENT_CHARACTER;
@@ -269,7 +270,7 @@ impl Parser<'_> {
         let length = rest.iter().take_while(|byte| is_part(byte)).count();
         let word = str::from_utf8(&rest[..length]).map_err(|_| NotJson(self.at))?;
         let value = match word {
-            // Not of JSON, but of those who write it by other means.
+            // `NaN` and `Infinity` are not JSON, but some programs write them.
             "null" | "NaN" | "Infinity" | "-Infinity" => Json::Null,
             "true" => Json::Boolean(true),
             "false" => Json::Boolean(false),
@@ -291,7 +292,7 @@ fn number(word: &str) -> Option<Json> {
         .ok()
 }
 
-/// How deep inside of lists and objects a place in a text is. Takes any bytes, and needs no stack.
+/// Counts how deeply a place in a text is nested in lists and objects. Accepts any bytes, and uses no recursion.
 #[derive(Debug, Default)]
 pub(super) struct Nesting {
     depth: usize,
@@ -312,7 +313,7 @@ impl Nesting {
         }
     }
 
-    /// Neither in a list or an object nor in a string.
+    /// Whether the place is outside of all lists, objects and strings.
     pub(super) fn is_outside(&self) -> bool {
         self.depth == 0 && !self.in_string
     }
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_read_whatever_they_hold() {
+    fn every_escape_and_byte_in_a_text_is_read() {
         for (json, expected) in [
             (&br#""a\n\"\\\/\u00e9""#[..], "a\n\"\\/é"),
             (br#""\ud83d\ude00""#, "😀"),
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_out_of_range_are_values_without_meaning() {
+    fn a_number_out_of_range_is_not_an_integer() {
         assert_eq!(parse("18446744073709551615").count(), Some(u64::MAX));
         assert_eq!(parse("1.7e9").integer(), Some(1_700_000_000));
         assert_eq!(parse("\" 12 \"").count(), Some(12));
@@ -366,13 +367,13 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_keys_the_last_one_counts() {
+    fn the_second_of_two_equal_keys_counts() {
         assert_eq!(parse(r#"{"a":1,"a":2}"#).get("a").count(), Some(2));
         assert_eq!(parse("[]").get("a"), &Json::Null);
     }
 
     #[test]
-    fn depth_costs_no_stack() {
+    fn deep_nesting_does_not_overflow_the_stack() {
         let deep = format!(
             "{{\"deep\":{}{},\"b\":1}}",
             "[".repeat(400_000),
@@ -424,7 +425,7 @@ mod tests {
         crate::fuzzing::run("lenient_json", &seeds, |bytes| {
             let read = Json::parse(bytes);
             if serde_json::from_slice::<Value>(bytes).is_ok() {
-                assert!(read.is_ok(), "the strict reader takes it");
+                assert!(read.is_ok(), "the strict reader accepts this text");
             }
         });
     }
@@ -472,7 +473,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_strict_is_read_as_the_strict_reader_does(value in values()) {
+        fn valid_json_is_read_as_the_strict_reader_reads_it(value in values()) {
             let text = serde_json::to_vec(&value).unwrap();
             prop_assert!(same(&parse(&text), &value), "{:?}", value);
         }

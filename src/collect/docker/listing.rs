@@ -1,4 +1,4 @@
-//! The engine's list of containers.
+//! Reads the engine's list of running containers, one entry at a time.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,45 +10,45 @@ use super::json::Json;
 use super::pieces::Piece;
 use crate::model::{ContainerMeta, Port, PortProtocol};
 
-/// How much of an id is published, as Docker's own tools do.
+/// Length of a published id, in characters. Docker's own tools show ids of the same length.
 pub(super) const SHORT_ID: usize = 12;
-/// The most containers that are listed. A list of more is an error.
-const MOST_CONTAINERS: usize = 10_000;
-/// The most bytes that are kept of a list. A list that needs more is an error.
-const MOST_KEPT: usize = 16 * 1024 * 1024;
-/// The longest of an entry's texts, in bytes. A longer one is cut.
-const LONGEST_TEXT: usize = 4096;
-/// The most names that are kept of a container.
-const MOST_NAMES: usize = 256;
-/// How much of an id or a name is shown in an error, in characters.
-const SHOWN: usize = 64;
+/// Maximum number of containers. The agent refuses a longer list.
+const MAX_CONTAINERS: usize = 10_000;
+/// Maximum memory for a list, in bytes. The agent refuses a list that needs more memory.
+const MAX_KEPT_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum length of each text in an entry, in bytes. A longer text is truncated.
+const MAX_TEXT_BYTES: usize = 4096;
+/// Maximum number of names per container. More names are ignored.
+const MAX_NAMES: usize = 256;
+/// Maximum length of an id or a name in an error message, in characters.
+const MAX_SHOWN_CHARS: usize = 64;
 
 /// A running container.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ListedContainer {
-    /// The whole id, for calls.
+    /// The full id. Calls to the engine use this id.
     pub(crate) id: String,
-    /// Its name, with the leading `/`.
+    /// The container's name, with a `/` at the beginning.
     pub(crate) name: String,
-    /// What is published of it.
+    /// The metadata that is published.
     pub(crate) meta: Arc<ContainerMeta>,
 }
 
-/// A list while it is read.
+/// Collects the entries of a container list while the list is read.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     containers: Vec<ListedContainer>,
-    /// How many bytes its containers take, about.
+    /// Approximate memory of the containers, in bytes.
     kept: usize,
-    /// How many entries could not be read.
+    /// Number of entries that could not be read.
     unreadable: usize,
-    /// The first of them, and why.
+    /// The first entry that could not be read, and the reason.
     first: Option<String>,
 }
 
 impl Listing {
-    /// Takes an entry in.
-    pub(super) fn take_in(&mut self, entry: Piece<'_>) {
+    /// Adds an entry.
+    pub(super) fn add(&mut self, entry: Piece<'_>) {
         let read = match entry {
             Piece::Whole(text) => match Json::parse(text) {
                 Ok(entry) => ListedContainer::read(&entry),
@@ -70,29 +70,30 @@ impl Listing {
     }
 
     fn is_full(&self) -> bool {
-        self.containers.len() > MOST_CONTAINERS || self.kept > MOST_KEPT
+        self.containers.len() > MAX_CONTAINERS || self.kept > MAX_KEPT_BYTES
     }
 
-    /// Fails where more was listed than can be kept.
+    /// Fails if the list exceeds a limit.
     pub(super) fn check(&self) -> Result<(), String> {
-        if self.containers.len() > MOST_CONTAINERS {
-            return Err(format!("more than {MOST_CONTAINERS} containers"));
+        if self.containers.len() > MAX_CONTAINERS {
+            return Err(format!("more than {MAX_CONTAINERS} containers"));
         }
-        if self.kept > MOST_KEPT {
-            let most = MOST_KEPT >> 20;
-            return Err(format!("names and ports take more than {most} MiB"));
+        if self.kept > MAX_KEPT_BYTES {
+            let limit = MAX_KEPT_BYTES >> 20;
+            return Err(format!("the entries need more than {limit} MiB of memory"));
         }
         Ok(())
     }
 
-    /// The containers, each once and each by a name of its own; and a sentence about the entries that could not be read.
+    /// Returns the containers, and a sentence about the entries that could not be read. The containers have different ids and
+    /// names.
     pub(super) fn finish(mut self) -> (Vec<ListedContainer>, Option<String>) {
         let mut ids = HashSet::new();
         self.containers.retain(|one| ids.insert(one.id.clone()));
         let mut names = HashSet::new();
         for one in &mut self.containers {
             if !names.insert(one.name.clone()) {
-                // Its log and figures would otherwise be mixed with those of another container.
+                // If two containers had the same name, their logs and figures would be mixed.
                 one.name = format!("/{}", one.meta.id);
                 names.insert(one.name.clone());
             }
@@ -108,18 +109,18 @@ impl Listing {
     }
 }
 
-/// A reason, with the id or name that it is about, where one is known.
+/// Returns an error text: the reason, after the container's id or name if it is known.
 fn about(id: Option<String>, reason: &str) -> String {
     match id {
         Some(id) => {
-            let shown: String = id.chars().take(SHOWN).collect();
+            let shown: String = id.chars().take(MAX_SHOWN_CHARS).collect();
             format!("{shown:?}: {reason}")
         }
         None => reason.to_owned(),
     }
 }
 
-/// The id, or else the name, in an entry or a line that cannot be read as a whole.
+/// Finds the id in an entry or event that is too long or is not valid JSON. If there is no id, finds the name.
 pub(super) fn id_in(text: &[u8]) -> Option<String> {
     let after = |key: &str| {
         let start = memchr::memmem::find(text, key.as_bytes())? + key.len();
@@ -137,17 +138,17 @@ pub(super) fn id_in(text: &[u8]) -> Option<String> {
 }
 
 impl ListedContainer {
-    /// Reads an entry of the list. Fails for an entry whose id no call could name.
+    /// Reads an entry of the container list. Fails if the entry has no valid id, because calls to the engine need the id.
     pub(super) fn read(entry: &Json) -> Result<Self, String> {
         let mut names: Vec<String> = entry.get("Names").items().iter().filter_map(name).collect();
-        names.truncate(MOST_NAMES);
-        let id = entry.get("Id").words();
+        names.truncate(MAX_NAMES);
+        let id = entry.get("Id").non_empty_text();
         let id = match id {
             Some(id) if is_id(&id) => id,
-            Some(id) => return Err(about(Some(id), "that is no id")),
+            Some(id) => return Err(about(Some(id), "not a container id")),
             None => return Err(about(names.into_iter().next(), "it has no id")),
         };
-        let text = |key: &str| entry.get(key).text().map(cut).unwrap_or_default();
+        let text = |key: &str| entry.get(key).text().map(truncated).unwrap_or_default();
         let state = text("State");
         let created = entry.get("Created");
         let meta = ContainerMeta {
@@ -167,7 +168,7 @@ impl ListedContainer {
                     let at = OffsetDateTime::parse(&created.text()?, &Rfc3339).ok()?;
                     Some(at.unix_timestamp())
                 })
-                // Year 1 stands for "not known".
+                // The year 1 means "not known". The time of the year 1 is negative and becomes 0.
                 .map_or(0, |created| created.max(0)),
         };
         Ok(Self {
@@ -177,7 +178,7 @@ impl ListedContainer {
         })
     }
 
-    /// How many bytes it takes, about.
+    /// Returns the approximate memory of the container, in bytes.
     fn size(&self) -> usize {
         let texts = [
             &self.meta.image,
@@ -195,51 +196,51 @@ impl ListedContainer {
         size_of::<Self>() + size_of::<ContainerMeta>() + texts + lists
     }
 
-    /// Whether an id or a name, without its slash, is this one's.
+    /// Whether this container has this id, or this name without the `/` at the beginning.
     pub(super) fn is(&self, id_or_name: &str) -> bool {
         self.id == id_or_name || self.bare_name() == id_or_name
     }
 
-    /// The name without its slash, as logs are keyed.
+    /// Returns the name without the `/` at the beginning. Logs use it as their key.
     pub(crate) fn bare_name(&self) -> &str {
         self.name.trim_start_matches('/')
     }
 }
 
-/// Digits that need no escape in a path, and are enough to be told by the published ones.
+/// Whether a text is a container id. An id has only hexadecimal digits, and at least [`SHORT_ID`] of them.
 fn is_id(id: &str) -> bool {
     (SHORT_ID..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn cut(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+fn truncated(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
     text
 }
 
-/// A name, with the leading `/` that some engines leave out; none where nothing else is there.
+/// Reads a name. If the engine omits the `/` at the beginning, adds it. None if the name has no other characters.
 fn name(name: &Json) -> Option<String> {
-    let name = cut(name.words()?);
+    let name = truncated(name.non_empty_text()?);
     let bare = name.trim_start_matches('/');
     (!bare.is_empty()).then(|| format!("/{bare}"))
 }
 
-/// None where the port inside the container cannot be read: there is nothing to tell without it.
+/// Reads a port. None if the number of the port inside the container cannot be read.
 fn port(port: &Json) -> Option<Port> {
     Some(Port {
-        ip: port.get("IP").words().map(cut),
+        ip: port.get("IP").non_empty_text().map(truncated),
         private_port: port.get("PrivatePort").number()?,
         public_port: port.get("PublicPort").number().filter(|port| *port > 0),
         protocol: protocol(&port.get("Type").text().unwrap_or_default()),
     })
 }
 
-/// In small letters; TCP where the engine does not say.
+/// Reads a protocol in lower-case letters. If the engine names no protocol, returns TCP.
 fn protocol(text: &str) -> PortProtocol {
     match text.to_ascii_lowercase().as_str() {
         "" | "tcp" => PortProtocol::Tcp,
         "udp" => PortProtocol::Udp,
         "sctp" => PortProtocol::Sctp,
-        other => PortProtocol::Other(cut(other.to_owned())),
+        other => PortProtocol::Other(truncated(other.to_owned())),
     }
 }
 
@@ -247,7 +248,7 @@ fn protocol(text: &str) -> PortProtocol {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{ListedContainer, Listing, MOST_CONTAINERS};
+    use super::{ListedContainer, Listing, MAX_CONTAINERS};
     use crate::collect::docker::json::Json;
     use crate::collect::docker::pieces::Piece;
 
@@ -257,7 +258,7 @@ mod tests {
         ListedContainer::read(&Json::parse(json.as_bytes()).unwrap()).ok()
     }
 
-    /// A container with one odd value.
+    /// Returns a container with one value of its list entry replaced.
     fn with(key: &str, value: Value) -> ListedContainer {
         let mut entry =
             json!({"Id": ID, "Names": ["/web"], "Image": "i", "State": "running", "Created": 5});
@@ -269,17 +270,17 @@ mod tests {
         let mut listing = Listing::default();
         entries
             .iter()
-            .for_each(|entry| listing.take_in(Piece::Whole(entry.as_bytes())));
+            .for_each(|entry| listing.add(Piece::Whole(entry.as_bytes())));
         listing.check().unwrap();
         listing.finish()
     }
 
     #[test]
-    fn an_odd_value_costs_itself_alone() {
+    fn an_invalid_value_does_not_affect_other_values() {
         for (value, state) in [
             (json!("initialized"), "initialized"),
             (json!("stopped"), "stopped"),
-            (json!("RunningContainer"), "RunningContainer"),
+            (json!("Running"), "Running"),
             (json!(7), "7"),
             (json!(null), "unknown"),
             (json!(""), "unknown"),
@@ -330,20 +331,20 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_cannot_be_read_is_named() {
+    fn an_unreadable_entry_is_named_in_the_error() {
         let good = format!(r#"{{"Id":"{ID}","Names":["/good"]}}"#);
         for (odd, reason) in [
             ("null", "it has no id"),
-            ("", "not JSON from byte 0 on"),
+            ("", "not valid JSON at byte 0"),
             (r#"{"Names":["/odd"]}"#, r#""/odd": it has no id"#),
-            (r#"{"Id":"xyz"}"#, r#""xyz": that is no id"#),
+            (r#"{"Id":"xyz"}"#, r#""xyz": not a container id"#),
             (
                 r#"{"Id":"../../0123456789"}"#,
-                r#""../../0123456789": that is no id"#,
+                r#""../../0123456789": not a container id"#,
             ),
             (
                 r#"{"Id":"f00","Names":["/a"}"#,
-                r#""f00": not JSON from byte 25 on"#,
+                r#""f00": not valid JSON at byte 25"#,
             ),
         ] {
             let (listed, unreadable) = listing(&[odd, &good]);
@@ -365,16 +366,19 @@ mod tests {
         let (listed, unreadable) = listing(&entries.each_ref().map(String::as_str));
         let names: Vec<_> = listed.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, ["/web", "/fedcba987654"]);
-        assert_eq!(listed[1].id, other, "calls name it as the engine does");
+        assert_eq!(
+            listed[1].id, other,
+            "calls use the id as the engine writes it"
+        );
         assert_eq!(unreadable, None);
     }
 
     #[test]
-    fn a_list_has_bounds() {
+    fn a_list_has_limits() {
         let mut listing = Listing::default();
-        for number in 0..=MOST_CONTAINERS {
+        for number in 0..=MAX_CONTAINERS {
             listing.check().unwrap();
-            listing.take_in(Piece::Whole(
+            listing.add(Piece::Whole(
                 format!(r#"{{"Id":"{number:064x}"}}"#).as_bytes(),
             ));
         }
@@ -384,7 +388,7 @@ mod tests {
         let ports = vec![json!({"PrivatePort": 1}); 10_000];
         let wide = json!({"Id": ID, "Image": "x".repeat(100_000), "Ports": ports}).to_string();
         let of_one = (0..1000).take_while(|_| {
-            listing.take_in(Piece::Whole(wide.as_bytes()));
+            listing.add(Piece::Whole(wide.as_bytes()));
             listing.check().is_ok()
         });
         assert!((2..500).contains(&of_one.count()));
@@ -397,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_engines_words() {
+    fn texts_and_ports_are_published_as_the_engine_gives_them() {
         let listed = listed(
             r#"{"Id":"0123456789abcdef0123456789abcdef","Names":["/db/cache","/cache"],
                 "Image":"redis:7","Created":1640995200,"State":"running",
@@ -417,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn does_without_what_is_missing() {
+    fn only_the_id_is_required() {
         assert_eq!(listed("{}"), None);
         let listed = listed(r#"{"Id":"0123456789abcdef"}"#).unwrap();
         assert_eq!(listed.name, "/0123456789ab");

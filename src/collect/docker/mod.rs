@@ -1,4 +1,7 @@
-//! The containers: [`DockerCollector`], the engine's calls and the sums done with its figures.
+//! Measures the running containers, and collects their metadata and events. Does not read logs.
+//!
+//! In each round, [`ContainerSource`] gets the running containers from `inventory`. It reads their figures from the kernel's
+//! files (`direct`) or calls the engine (`engine`, `stats`). `usage` calculates the published figures.
 
 mod cgroup;
 mod direct;
@@ -28,7 +31,7 @@ use crate::messages::DockerSample;
 use crate::model::{Container, ContainerMeta, Via};
 use crate::settings::{CollectSettings, ContainerStats, DockerHost, LabelPatterns};
 pub use direct::most_kept_files;
-use direct::{Direct, Figured, Figures, Miss};
+use direct::{Direct, FigureSet, Figures, Missing};
 use engine::{Engine, EngineError};
 pub use inventory::Containers;
 pub(super) use inventory::{Inspection, Inventory, Outage, RunningContainer, patience};
@@ -36,44 +39,44 @@ pub(super) use listing::ListedContainer;
 use namespaces::Namespaces;
 use usage::{ContainerReading, CpuReading, publish, share_networks};
 
-/// Calls for statistics that are under way at once. Docker 20.10 answers them only at its own
-/// 1 Hz tick, so a round is as short as this is large: all running containers at once, up to a
-/// bound for the descriptors' sake.
+/// Maximum number of calls for statistics at the same time. Docker 20.10 answers such a call only once a second, so a round sends
+/// all its calls at the same time. Each call needs a file descriptor, so there is a limit.
 const CALLS_AT_ONCE: usize = 512;
-/// How long after its first reading a container is read again, so that not even its first figures
-/// have a CPU of 0: the kernel counts CPU time to the nanosecond.
-const FIRST_INTERVAL: Duration = Duration::from_millis(200);
-/// How long a round waits for the kernel's files. If they are slow, it goes on with the list and the events.
-const KERNEL_PATIENCE: Duration = Duration::from_secs(1);
-/// Up to this interval files stay open from one round to the next. An exit is noticed with the next round, and until then
-/// they keep the network and the control group of the container that has ended.
-const KEEPS_OPEN: Duration = Duration::from_secs(15);
+/// Pause between the first and the second reading of a new container. Because of the second reading, the first published figures
+/// already have a CPU percentage. The pause can be short, because the kernel counts CPU time in nanoseconds.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Timeout for reading the kernel's files. After the timeout, the round publishes the container list, the events and the previous
+/// figures.
+const KERNEL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest interval with which the kernel's files stay open between rounds. With a longer interval, the files are closed after
+/// each round. An open file keeps the network and the control group of an ended container alive until the next round.
+const MAX_INTERVAL_KEPT_OPEN: Duration = Duration::from_secs(15);
 
-/// Measures the running containers, round after round.
+/// The actor that measures the running containers at each interval.
 pub type DockerCollector = Collector<ContainerSource>;
 
-/// The engine's running containers as a source.
+/// The source of the figures of the engine's running containers.
 ///
-/// They are measured from the kernel's files, which costs the engine nothing; those whose files
-/// cannot be read here, by calls for the engine's statistics.
+/// The source reads the kernel's files, because they cost the engine no work. If the agent cannot read the files of a container,
+/// the source calls the engine for the statistics of that container.
 pub struct ContainerSource {
     containers: Containers,
-    way: ContainerStats,
+    method: ContainerStats,
     labels: LabelPatterns,
     /// How long a round waits for the engine.
     patience: Duration,
-    /// How long figures are published while no newer ones can be read.
+    /// Maximum age of the previous figures, which are published while no newer figures can be read.
     stand_for: Duration,
     /// Whether the kernel's files stay open between rounds.
     keeps_open: bool,
-    direct: Blocking<Option<Direct>, Figured>,
+    direct: Blocking<Option<Direct>, FigureSet>,
     namespaces: Namespaces,
-    /// The last readings by the engine, by container id: what the next are compared with.
+    /// The previous readings from the engine, by container id. The next readings are compared with them.
     readings: HashMap<String, ContainerReading>,
     last: Option<Last>,
 }
 
-/// The figures that were read last.
+/// The previous figures from the kernel's files.
 struct Last {
     containers: Arc<Vec<Container>>,
     at: Instant,
@@ -81,17 +84,16 @@ struct Last {
 }
 
 impl ContainerSource {
-    /// A source of the figures of `containers`, measured in the way that the settings name, with those of their labels
-    /// that match.
+    /// Creates a source for `containers`. The settings choose the method (kernel or engine) and the labels to publish.
     #[must_use]
     pub fn new(containers: Containers, settings: &CollectSettings) -> Self {
         Self {
             containers,
-            way: settings.container_stats,
+            method: settings.container_stats,
             labels: settings.container_labels.clone(),
             patience: patience(settings.docker_interval),
             stand_for: super::stand_for(settings.docker_interval),
-            keeps_open: settings.docker_interval <= KEEPS_OPEN,
+            keeps_open: settings.docker_interval <= MAX_INTERVAL_KEPT_OPEN,
             direct: Blocking::new("the containers' control groups", None),
             namespaces: Namespaces::default(),
             readings: HashMap::new(),
@@ -99,31 +101,33 @@ impl ContainerSource {
         }
     }
 
-    /// Measures the containers of an inventory. A container that stops meanwhile is left out.
+    /// Measures the containers of an inventory. Omits a container that stops during the measurement. Returns `None` if the files
+    /// are still being read at the timeout.
     ///
     /// # Errors
-    /// The kernel's files hang. None where they have not been read yet.
+    /// Fails if a reading of the kernel's files hangs.
     async fn measure(&mut self, inventory: &Inventory) -> Result<Option<Measured>, String> {
         let mut measured = Measured::default();
-        let mut others = Vec::new();
-        if self.way == ContainerStats::Engine {
+        let mut for_engine = Vec::new();
+        if self.method == ContainerStats::Engine {
             measured.reason = Some("CONTAINER_STATS is engine".to_owned());
             measured.running = Arc::clone(inventory.as_listed());
-            others.extend(0..measured.running.len());
+            for_engine.extend(0..measured.running.len());
         } else {
             let (inventory, keeps_open) = (inventory.clone(), self.keeps_open);
             let read = move |direct: &mut Option<Direct>| {
                 let direct = direct.get_or_insert_with(|| Direct::new(keeps_open));
                 direct.read_all(&inventory)
             };
-            match self.direct.read_within(KERNEL_PATIENCE, read).await? {
-                Some(figured) if figured.is_whole => {
-                    self.take_in(figured, &mut measured, &mut others).await;
+            match self.direct.read_within(KERNEL_TIMEOUT, read).await? {
+                Some(figure_set) if figure_set.is_whole => {
+                    self.add_kernel_figures(figure_set, &mut measured, &mut for_engine)
+                        .await;
                 }
                 _ => return Ok(None),
             }
         }
-        self.ask_engine(inventory, others, &mut measured).await;
+        self.ask_engine(inventory, for_engine, &mut measured).await;
         measured
             .containers
             .sort_unstable_by_key(|(index, _)| *index);
@@ -131,20 +135,20 @@ impl ContainerSource {
         Ok(Some(measured))
     }
 
-    /// Takes in what the kernel's files say. Containers that have none to be read here go to `others`.
-    async fn take_in(
+    /// Adds the figures from the kernel's files. If the files of a container cannot be read, adds the container to `for_engine`.
+    async fn add_kernel_figures(
         &mut self,
-        figured: Figured,
+        figure_set: FigureSet,
         measured: &mut Measured,
-        others: &mut Vec<usize>,
+        for_engine: &mut Vec<usize>,
     ) {
-        measured.running = figured.running;
-        measured.read_at = Some(figured.read_at);
+        measured.running = figure_set.running;
+        measured.read_at = Some(figure_set.read_at);
         let running = Arc::clone(&measured.running);
         let mut lost = Vec::new();
         let mut fresh = Vec::new();
-        for (index, (container, figures)) in running.iter().zip(figured.figures).enumerate() {
-            // Its figures are right. What the engine says of it may be stale.
+        for (index, (container, figures)) in running.iter().zip(figure_set.figures).enumerate() {
+            // The figures are correct, but the engine's information about the container can be stale.
             if let (Ok(_), Inspection::Failed { error, .. }) = (&figures, &container.inspection) {
                 measured.fail(container, error.clone());
             }
@@ -153,17 +157,17 @@ impl ContainerSource {
                     Some(before) => measured.add(index, &self.labels, &now, Some(&before)),
                     None => fresh.push(index),
                 },
-                Err(Miss::Lost) => lost.push(index),
-                Err(Miss::Idle) => {}
-                Err(Miss::Failed(error)) => measured.fail(container, error),
-                Err(Miss::Refused(reason)) if self.way == ContainerStats::Auto => {
+                Err(Missing::Lost) => lost.push(index),
+                Err(Missing::Idle) => {}
+                Err(Missing::Failed(error)) => measured.fail(container, error),
+                Err(Missing::Refused(reason)) if self.method == ContainerStats::Auto => {
                     measured.reason.get_or_insert(reason);
-                    others.push(index);
+                    for_engine.push(index);
                 }
-                Err(Miss::Refused(reason)) => measured.fail(
+                Err(Missing::Refused(reason)) => measured.fail(
                     container,
                     EngineError::Failed {
-                        call: "CONTAINER_STATS is kernel, and",
+                        call: "CONTAINER_STATS is kernel, but the kernel's files cannot be read",
                         reason,
                     },
                 ),
@@ -172,30 +176,34 @@ impl ContainerSource {
         self.read_again(fresh, lost, measured).await;
     }
 
-    /// Reads some containers a second time: new containers, and containers whose files have gone.
+    /// Reads new containers a second time. If the files of a container are gone, inspects the container again and reads its new
+    /// files.
     async fn read_again(&mut self, fresh: Vec<usize>, lost: Vec<usize>, measured: &mut Measured) {
         let id = |index: &usize| measured.running[*index].listed.id.clone();
         let mut ids: Vec<String> = lost.iter().map(id).collect();
-        let anew = if lost.is_empty() {
+        let inspected_again = if lost.is_empty() {
             None
         } else {
-            // Restarted, most likely: other files, and counters that begin anew. One whose files cannot be read
-            // after all is refused in the next round.
-            let anew = self.containers.anew(ids.clone(), self.patience).await;
-            anew.ok()
+            // Most likely these containers have restarted. Their files are new, and their counters start at 0. If the new files
+            // cannot be read, the next round reports the error.
+            let inspected_again = self
+                .containers
+                .inspected_again(ids.clone(), self.patience)
+                .await;
+            inspected_again.ok()
         };
         ids.extend(fresh.iter().map(id));
         if ids.is_empty() {
             return;
         }
-        measured.waited = FIRST_INTERVAL;
+        measured.waited = FIRST_PAUSE;
         let keeps_open = self.keeps_open;
         let read = move |direct: &mut Option<Direct>| {
             let direct = direct.get_or_insert_with(|| Direct::new(keeps_open));
-            direct.read_twice(&ids, anew.as_ref(), FIRST_INTERVAL)
+            direct.read_twice(&ids, inspected_again.as_ref(), FIRST_PAUSE)
         };
-        // If it takes too long, the next round says so.
-        let patience = KERNEL_PATIENCE + FIRST_INTERVAL;
+        // If this reading takes too long, the next round reports the error.
+        let patience = KERNEL_TIMEOUT + FIRST_PAUSE;
         if let Ok(Some(again)) = self.direct.read_within(patience, read).await {
             for (index, figures) in lost.into_iter().chain(fresh).zip(again.figures) {
                 if let Ok(Figures { now, before }) = figures {
@@ -205,11 +213,16 @@ impl ContainerSource {
         }
     }
 
-    /// By calls for statistics, all at once.
-    async fn ask_engine(&self, inventory: &Inventory, others: Vec<usize>, measured: &mut Measured) {
+    /// Calls the engine for the statistics of the containers `for_engine`, for all of them at the same time.
+    async fn ask_engine(
+        &self,
+        inventory: &Inventory,
+        for_engine: Vec<usize>,
+        measured: &mut Measured,
+    ) {
         let running = Arc::clone(&measured.running);
         let Some(call) = &inventory.call else {
-            for index in others {
+            for index in for_engine {
                 let error = inventory.outage.as_ref().map(Outage::error);
                 let error = error.unwrap_or(EngineError::Gone);
                 measured.fail(&running[index], error);
@@ -217,7 +230,7 @@ impl ContainerSource {
             return;
         };
         let (readings, patterns) = (&self.readings, &self.labels);
-        let mut answers = stream::iter(others)
+        let mut answers = stream::iter(for_engine)
             .map(|index| {
                 let id = &running[index].listed.id;
                 let previous = readings.get(id);
@@ -229,8 +242,8 @@ impl ContainerSource {
             .buffer_unordered(CALLS_AT_ONCE);
         while let Some((index, previous, answer)) = answers.next().await {
             let container = &running[index];
-            if answer.as_ref().is_ok_and(stats::are_empty) {
-                let reason = "it has none: a rootless engine without cgroup v2, most likely";
+            if answer.as_ref().is_ok_and(stats::are_unknown) {
+                let reason = "the engine has no figures; a rootless engine needs cgroup v2";
                 let error = EngineError::Failed {
                     call: "statistics",
                     reason: reason.to_owned(),
@@ -247,14 +260,15 @@ impl ContainerSource {
                     let id = container.listed.id.clone();
                     measured.readings.insert(id, reading);
                 }
-                // It stopped between the list and the answer.
+                // The container stopped after the container list was read.
                 Ok(None) | Err(EngineError::Gone) => {}
                 Err(error) => measured.fail(container, error),
             }
         }
     }
 
-    /// The last figures, while the kernel's files yield no newer ones: with their age, and not for ever.
+    /// Returns the previous figures, for a round that gets no newer figures from the kernel's files. `read_at` is the time when
+    /// the figures were read. Omits figures that are older than `stand_for`.
     fn last_figures(
         &self,
         running: &[RunningContainer],
@@ -282,22 +296,23 @@ fn meta(running: &[RunningContainer]) -> Arc<Vec<Arc<ContainerMeta>>> {
     Arc::new(meta.collect())
 }
 
-/// What came of measuring every container.
+/// The results of one round.
 #[derive(Default)]
 struct Measured {
-    /// The list.
+    /// The running containers.
     running: Arc<Vec<RunningContainer>>,
-    /// With each container's place in the list.
+    /// The figures of each measured container, with its index in `running`.
     containers: Vec<(usize, Container)>,
     /// When the kernel's files were read.
     read_at: Option<SystemTime>,
-    /// Those of the engine, by container id.
+    /// The readings from the engine, by container id.
     readings: HashMap<String, ContainerReading>,
     failures: Vec<(String, EngineError)>,
-    /// How many were measured by the engine, and why.
+    /// Number of containers whose figures come from the engine.
     by_engine: usize,
+    /// The first reason in this round for a call to the engine.
     reason: Option<String>,
-    /// Between the two first readings of containers.
+    /// The time between the first and the second reading of new containers.
     waited: Duration,
 }
 
@@ -312,7 +327,7 @@ impl Measured {
         let one = &self.running[index];
         let inspected = one.inspection.done();
         let mut published = publish(&one.listed, inspected, patterns, now, before);
-        // The clock may have been set since the engine noted when it started the container.
+        // The engine's start time is wrong if the host's clock was set after the start. The process's uptime is always right.
         if let Some(uptime) = one.uptime() {
             published.uptime = Some(uptime.as_secs());
         }
@@ -344,13 +359,13 @@ impl Source for ContainerSource {
         };
         let via = Via::of(measured.by_engine, measured.containers.len());
         let error = outage.or_else(|| part_failed("statistics", &measured.failures));
-        // Replaced as a whole, and so pruned: what is no longer listed is forgotten.
+        // Replaces all readings, so the readings of containers that are no longer in the list are removed.
         self.readings = measured.readings;
         let nothing = measured.containers.is_empty() && !measured.failures.is_empty();
         if let Some(error) = error.as_ref().filter(|_| nothing) {
             return Round::failed(error);
         }
-        // The containers that can be read are shown all the same.
+        // Some entries of the container list could not be read. The other containers are published together with this error.
         let error = error.or_else(|| inventory.call.as_ref()?.unreadable());
         let containers = measured
             .containers
@@ -379,7 +394,7 @@ impl Source for ContainerSource {
     }
 }
 
-/// One sentence about the containers that a round could not read.
+/// Returns one sentence about the containers that a round could not read. None if the round could read all containers.
 pub(super) fn part_failed(what: &str, failures: &[(String, EngineError)]) -> Option<String> {
     let (name, error) = failures.first()?;
     let more = match failures.len() - 1 {
@@ -389,10 +404,11 @@ pub(super) fn part_failed(what: &str, failures: &[(String, EngineError)]) -> Opt
     Some(format!("{what} of {name}: {error}{more}"))
 }
 
-/// Reaches the engine at `host` and says what it is.
+/// Connects to the engine at `host`. Returns the engine's address, its API version and the number of running containers as a
+/// text.
 ///
 /// # Errors
-/// Why it cannot be reached.
+/// Fails if the engine cannot be reached. The error says why.
 pub async fn server(host: &DockerHost) -> Result<String, String> {
     let mut engine = Engine::new(host.clone());
     let reached = async {
@@ -407,7 +423,7 @@ pub async fn server(host: &DockerHost) -> Result<String, String> {
                 "{host}, API {api}, {running} containers running{unreadable}"
             ))
         }
-        Err(error @ EngineError::Gone) => Err(format!("{error}: not a Docker engine?")),
+        Err(error @ EngineError::Gone) => Err(format!("{error}: is this a Docker engine?")),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -1,5 +1,8 @@
-//! Which container a network namespace belongs to, by the number that the host's namespace knows it by: what tells whose end
-//! of a pair a veth of the host is. The numbers of interfaces do not, as in every container `eth0` may have the same.
+//! Finds the container of each network namespace. In the host's network namespace, other network namespaces have numbers.
+//!
+//! A veth is a pair of interfaces. One end is on the host, and the other end is in a container. The number of the namespace shows
+//! which container this is. The number of the interface is not enough, because `eth0` can have the same number in every
+//! container.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -14,25 +17,28 @@ use super::inventory::RunningContainer;
 use super::proc_cgroup::is_process_of;
 use crate::collect::links::{Changes, Netlink};
 
-/// How long the kernel may take to tell of the host's interfaces: others may hold its lock.
-const TELLS_WITHIN: Duration = Duration::from_secs(1);
+/// Timeout for the kernel's list of the host's interfaces. The kernel can be slow while another process holds a lock.
+const NETLINK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is known of the containers' namespaces.
+/// The known numbers of the containers' namespaces.
 #[derive(Default)]
 pub(super) struct Namespaces {
-    /// By container, with its first process: the number, none where the kernel has given none.
+    /// For each container id, the id of the container's first process and the number of its namespace. The number is none if the
+    /// kernel has assigned no number.
     known: HashMap<String, (u32, Option<i32>)>,
-    /// Tells when a namespace may have got a number. None before the first round, and where netlink is not allowed.
+    /// Reports changes of interfaces. After such a change, a namespace can have a number. None before the first round, or if
+    /// netlink is not permitted.
     changes: Option<Changes>,
 }
 
 impl Namespaces {
-    /// The names of the containers by the numbers of their namespaces. Takes one system call where nothing has changed.
+    /// Returns the names of the containers by the numbers of their namespaces. Needs only one system call if nothing has changed.
     pub(super) async fn names(
         &mut self,
         running: &[RunningContainer],
     ) -> Arc<BTreeMap<i32, String>> {
-        // A namespace without an interface of the host's at its other end has no number, and gets one with such an interface.
+        // A namespace gets a number only when an interface connects it to the host. Any change of interfaces can be such a
+        // connection.
         let may_have_numbers = match &self.changes {
             Some(changes) => changes.any(),
             None => {
@@ -44,25 +50,26 @@ impl Namespaces {
             let known = self.known.get(&one.listed.id);
             known.is_none_or(|(process, _)| process != pid)
         };
-        let strangers = running.iter().filter_map(own_network).filter(is_new);
-        let strangers: Vec<&str> = strangers.map(|(one, _)| one.listed.id.as_str()).collect();
+        let unknown = running.iter().filter_map(own_network).filter(is_new);
+        let unknown: Vec<&str> = unknown.map(|(one, _)| one.listed.id.as_str()).collect();
         self.look_up(running, may_have_numbers);
-        let unnumbered = strangers.iter().any(|id| {
+        let unnumbered = unknown.iter().any(|id| {
             let known = self.known.get(*id);
             known.is_some_and(|(_, number)| number.is_none())
         });
         if unnumbered {
-            // A namespace has no number before its interfaces' other ends were asked for.
+            // The kernel assigns a number only when a process requests the other ends of the host's interfaces.
             let ask = spawn_blocking(|| Netlink::open().and_then(|mut netlink| netlink.links()));
-            if let Ok(Ok(Ok(_))) = timeout(TELLS_WITHIN, ask).await {
+            if let Ok(Ok(Ok(_))) = timeout(NETLINK_TIMEOUT, ask).await {
                 self.look_up(running, true);
             }
         }
         Arc::new(self.by_number(running))
     }
 
-    /// Asks for the numbers that are not known. Forgets those of other containers. Those of one that the engine has not told
-    /// of yet, as something has happened to it, are still true. Those that have none are asked for again if `may_have_numbers`.
+    /// Looks up the numbers that are not known. Removes the numbers of containers that no longer run. The number of a container
+    /// without an inspection does not change. If `may_have_numbers` is false, does not look up a namespace without a number
+    /// again.
     fn look_up(&mut self, running: &[RunningContainer], may_have_numbers: bool) {
         let mut before = std::mem::take(&mut self.known);
         let mut netlink = None;
@@ -78,7 +85,7 @@ impl Namespaces {
                 }
                 (_, Some((_, pid))) => match number(&mut netlink, id, pid) {
                     Ok(number) => (pid, number),
-                    // Not this container's process, or netlink is not allowed.
+                    // The process does not belong to the container, or netlink is not permitted.
                     Err(_) => (pid, None),
                 },
                 (_, None) => continue,
@@ -87,6 +94,7 @@ impl Namespaces {
         }
     }
 
+    /// Returns the names of the containers by the known numbers of their namespaces.
     pub(super) fn by_number(&self, running: &[RunningContainer]) -> BTreeMap<i32, String> {
         let mut names = BTreeMap::new();
         let mut shared = Vec::new();
@@ -99,7 +107,7 @@ impl Namespaces {
                 shared.push(*number);
             }
         }
-        // That of several containers is none's.
+        // If several containers share a namespace, its traffic does not belong to one of them alone.
         for number in shared {
             names.remove(&number);
         }
@@ -107,14 +115,14 @@ impl Namespaces {
     }
 }
 
-/// A container that has a network namespace of its own, and its first process.
+/// Returns the container and the id of its first process. None if the container has no network namespace of its own.
 fn own_network(one: &RunningContainer) -> Option<(&RunningContainer, u32)> {
     let inspected = one.inspection.done()?;
     let own = inspected.own_network && inspected.network_of.is_none();
     (own && inspected.pid != 0).then_some((one, inspected.pid))
 }
 
-/// The number of the namespace of a container's first process.
+/// Returns the number of the namespace of a container's first process.
 fn number(netlink: &mut Option<Netlink>, id: &str, pid: u32) -> io::Result<Option<i32>> {
     if netlink.is_none() {
         *netlink = Some(Netlink::open()?);
@@ -125,7 +133,7 @@ fn number(netlink: &mut Option<Netlink>, id: &str, pid: u32) -> io::Result<Optio
     let Some(number) = netlink.namespace_of(pid)? else {
         return Ok(None);
     };
-    // Another process may have its id by now, or the engine be on another host.
+    // Another process can have this id now, or the engine can be on another host.
     if is_process_of(Path::new("/proc"), pid, id) {
         Ok(Some(number))
     } else {

@@ -1,59 +1,60 @@
-//! Cuts an answer into the pieces that are read each by itself, while it arrives: entries of a list, or lines.
+//! Splits an answer into pieces while it arrives. A piece is an entry of a JSON list, or a line of the event stream.
 //!
-//! An answer is never whole in memory. A piece beyond its bound is passed over, and the pieces after it are read.
+//! Memory never holds the whole answer. If a piece is longer than its limit, only the beginning of the piece is stored. Later
+//! pieces are read normally.
 
 use super::json::Nesting;
 
-/// Of a piece that is too long this much is kept, so that its id can be told.
-const BEGINNING: usize = 1024;
+/// Number of bytes that are stored of a piece that is too long. The container's id is usually in these bytes.
+const KEPT_BEGINNING: usize = 1024;
 
 /// A piece of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
     Whole(&'a [u8]),
-    /// The beginning of one that is longer than its bound.
+    /// The beginning of a piece that is longer than its limit.
     TooLong(&'a [u8]),
 }
 
-/// Why an answer is no list.
+/// Why an answer is not a complete list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotAList {
     #[error("the answer is not a list")]
     Other,
-    #[error("the answer ends before its list does")]
+    #[error("the answer ends in the middle of the list")]
     TooShort,
 }
 
-/// A piece while it arrives.
+/// The piece that is arriving.
 #[derive(Debug)]
 struct Pending {
     bytes: Vec<u8>,
-    /// How much of it has come, kept or not.
+    /// Number of bytes of the piece that have arrived, including bytes that were not stored.
     length: usize,
-    most: usize,
+    limit: usize,
 }
 
 impl Pending {
-    fn new(most: usize) -> Self {
+    fn new(limit: usize) -> Self {
         Self {
             bytes: Vec::new(),
             length: 0,
-            most,
+            limit,
         }
     }
 
     fn push(&mut self, more: &[u8]) {
-        let room = self.most.saturating_sub(self.length);
+        let room = self.limit.saturating_sub(self.length);
         self.bytes.extend_from_slice(&more[..room.min(more.len())]);
         self.length = self.length.saturating_add(more.len());
     }
 
-    /// Gives away what has come, and begins the next one.
+    /// Passes the piece to `each` and starts the next piece.
     fn take(&mut self, mut each: impl FnMut(Piece<'_>)) {
-        if self.length > self.most {
-            let beginning = BEGINNING.min(self.bytes.len());
+        if self.length > self.limit {
+            let beginning = KEPT_BEGINNING.min(self.bytes.len());
             each(Piece::TooLong(&self.bytes[..beginning]));
-            // One of that size is rare: its memory is not kept.
+            // Such long pieces are rare, so their memory is freed.
             self.bytes = Vec::new();
         } else {
             each(Piece::Whole(self.bytes.trim_ascii()));
@@ -63,47 +64,47 @@ impl Pending {
     }
 }
 
-/// The entries of a JSON list.
+/// Splits a JSON list into its entries.
 #[derive(Debug)]
 pub(super) struct Entries {
     stage: Stage,
     nesting: Nesting,
     pending: Pending,
-    /// Whether there was an entry, or a comma.
+    /// Whether the list had an entry or a comma.
     begun: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Before the list, with how many bytes of white space.
+    /// The list has not begun. The number counts the bytes of white space.
     Before(usize),
-    /// In the word `null`, which some engines write for an empty list, with what is left of it.
+    /// Inside the word `null`, which some engines write for an empty list. The bytes are the expected end of the word.
     Null(&'static [u8]),
     Within,
     After,
 }
 
 impl Entries {
-    /// The most white space before a list.
-    const MOST_SPACE: usize = 1024;
+    /// Maximum number of bytes of white space before a list.
+    const MAX_SPACE: usize = 1024;
 
-    /// Of entries of at most so many bytes each.
-    pub(super) fn new(most: usize) -> Self {
+    /// `limit` is the maximum length of an entry, in bytes.
+    pub(super) fn new(limit: usize) -> Self {
         Self {
             stage: Stage::Before(0),
             nesting: Nesting::default(),
-            pending: Pending::new(most),
+            pending: Pending::new(limit),
             begun: false,
         }
     }
 
-    /// Takes the next bytes, and gives away the entries that end in them.
+    /// Takes the next bytes of the answer. Calls `each` for every entry that ends in these bytes.
     pub(super) fn push(
         &mut self,
         bytes: &[u8],
         mut each: impl FnMut(Piece<'_>),
     ) -> Result<(), NotAList> {
-        // Where the part of the pending entry that is not yet kept begins.
+        // Index of the first byte that is not in `pending` yet.
         let mut from = 0;
         for (at, &byte) in bytes.iter().enumerate() {
             match self.stage {
@@ -127,9 +128,9 @@ impl Entries {
                     self.stage = match byte {
                         b'[' => Stage::Within,
                         b'n' => Stage::Null(b"ull"),
-                        // White space, and the mark that some servers put before a text.
+                        // These bytes are white space, or the byte order mark that some servers write before a text.
                         b' ' | b'\n' | b'\r' | b'\t' | 0xef | 0xbb | 0xbf
-                            if space < Self::MOST_SPACE =>
+                            if space < Self::MAX_SPACE =>
                         {
                             Stage::Before(space + 1)
                         }
@@ -144,7 +145,7 @@ impl Entries {
                         _ => return Err(NotAList::Other),
                     };
                 }
-                // Whatever follows is no part of the list.
+                // Bytes after the list are ignored.
                 Stage::After => break,
             }
         }
@@ -154,12 +155,12 @@ impl Entries {
         Ok(())
     }
 
-    /// Whether nothing that follows matters.
+    /// Whether the list is complete. Bytes after the list are ignored.
     pub(super) fn is_complete(&self) -> bool {
         self.stage == Stage::After
     }
 
-    /// The answer has ended.
+    /// Checks at the end of the answer that the list is complete.
     pub(super) fn end(&self) -> Result<(), NotAList> {
         match self.stage {
             Stage::After => Ok(()),
@@ -169,17 +170,17 @@ impl Entries {
     }
 }
 
-/// The lines of a stream.
+/// Splits a stream into its lines.
 #[derive(Debug)]
 pub(super) struct Lines(Pending);
 
 impl Lines {
-    /// Of at most so many bytes each.
-    pub(super) fn new(most: usize) -> Self {
-        Self(Pending::new(most))
+    /// `limit` is the maximum length of a line, in bytes.
+    pub(super) fn new(limit: usize) -> Self {
+        Self(Pending::new(limit))
     }
 
-    /// Takes the next bytes, and gives away the lines that end in them, but for empty ones.
+    /// Takes the next bytes of the stream. Calls `each` for every line that ends in these bytes, except for empty lines.
     pub(super) fn push(&mut self, bytes: &[u8], mut each: impl FnMut(Piece<'_>)) {
         let mut rest = bytes;
         while let Some(end) = memchr::memchr(b'\n', rest) {
@@ -201,7 +202,7 @@ mod tests {
 
     use super::{Entries, Lines, NotAList, Piece};
 
-    /// The entries, with `…` for one that is too long, of an answer that comes in chunks of this size.
+    /// Splits an answer that arrives in chunks of `chunk` bytes into its entries. `…` stands for an entry that is too long.
     fn entries(answer: &[u8], chunk: usize) -> Result<Vec<String>, NotAList> {
         let mut entries = Entries::new(20);
         let mut found = Vec::new();
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_cut_into_its_entries_wherever_chunks_end() {
+    fn a_list_is_split_into_its_entries_with_chunks_of_any_size() {
         for (answer, expected) in [
             (
                 &br#"[{"a":1},{"b":[2,3]}]"#[..],
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_told_from_one_that_is_cut_short() {
+    fn an_answer_that_is_not_a_list_differs_from_an_incomplete_list() {
         for other in [
             &b"<html>[1]"[..],
             b"",
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_costs_no_other() {
+    fn a_line_that_is_too_long_does_not_affect_other_lines() {
         let text = b"{1}\r\n\n0123456789012345678901234567890123456789\n {2}\nunfinished";
         for chunk in [1, 2, 5, 1000] {
             let mut lines = Lines::new(20);

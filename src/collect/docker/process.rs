@@ -1,4 +1,4 @@
-//! The first process of a container: by it an exit is noticed that the engine does not tell.
+//! The first process of a container. If this process has ended, the container has ended, even if the engine does not answer.
 
 use std::fs;
 use std::io;
@@ -10,15 +10,15 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::proc_cgroup::{names, of_process};
 
-/// A container's first process. The process id alone does not identify it: the kernel reuses ids.
+/// A container's first process. The process id alone does not identify the process, because the kernel reuses ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FirstProcess {
     pid: u32,
-    /// When it started, in clock ticks since boot.
+    /// When the process started, in clock ticks after boot.
     start: u64,
 }
 
-/// The fields of `/proc/<pid>/stat` that are needed here.
+/// The fields that are read from `/proc/<pid>/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     state: u8,
@@ -27,7 +27,8 @@ struct Stat {
 }
 
 impl FirstProcess {
-    /// The process `pid`, if it belongs to the container `id`: the engine may be on another host. Blocks.
+    /// Returns the process `pid` if it belongs to the container `id`. Returns none, for example, if the engine is on another
+    /// host. Blocks the thread while it reads `/proc`.
     pub(super) fn of_container(proc: &Path, pid: u32, id: &str) -> Option<Self> {
         if pid == 0 {
             return None;
@@ -35,21 +36,21 @@ impl FirstProcess {
         let stat = || read(proc, pid).ok().flatten();
         let start = stat()?.start;
         let cgroup = fs::read_to_string(of_process(proc, pid, "cgroup")).ok()?;
-        // If the start time is still the same, the groups are those of this process.
+        // If the start time has not changed, the control groups belong to this process.
         let same = stat().is_some_and(|stat| stat.start == start);
         (same && names(&cgroup, id)).then_some(Self { pid, start })
     }
 
-    /// Whether it has this id.
+    /// Whether the process has the process id `pid`.
     pub(super) fn is(&self, pid: u32) -> bool {
         self.pid == pid
     }
 
-    /// Whether it has ended. Blocks.
+    /// Whether the process has ended. Blocks the thread while it reads `/proc`.
     pub(super) fn has_ended(&self, proc: &Path) -> bool {
         match read(proc, self.pid) {
             Ok(Some(stat)) => stat.start != self.start || stat.has_ended(),
-            // A file that cannot be read, or understood, tells nothing.
+            // A text that cannot be understood does not show that the process has ended.
             Ok(None) => false,
             Err(error) => {
                 error.kind() == io::ErrorKind::NotFound
@@ -58,7 +59,7 @@ impl FirstProcess {
         }
     }
 
-    /// How long it has run. Clock changes do not affect this.
+    /// Returns how long the process has run. Changes of the host's clock do not affect this time.
     pub(super) fn uptime(&self) -> Option<Duration> {
         let now = clock_gettime(ClockId::Boottime);
         let now = Duration::new(
@@ -72,7 +73,7 @@ impl FirstProcess {
 
 impl Stat {
     fn parse(text: &str) -> Option<Self> {
-        // The name of the program, in parentheses, may contain any character.
+        // The program's name is in parentheses, and can contain any character.
         let (_, fields) = text.rsplit_once(") ")?;
         let mut fields = fields.split_ascii_whitespace();
         Some(Self {
@@ -82,7 +83,8 @@ impl Stat {
         })
     }
 
-    /// A zombie has ended. The main thread of a process whose other threads run on looks like one.
+    /// Whether the process has ended. A zombie has ended. If only the main thread has ended, the process has the same state as a
+    /// zombie, but more than one thread.
     fn has_ended(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
     }
@@ -107,7 +109,7 @@ mod tests {
         "4711 (a) (b) Z 1) S 1 4711 4711 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 987654 1 2 3\n";
 
     #[test]
-    fn the_fields_are_found_whatever_the_program_is_called() {
+    fn the_fields_are_found_with_any_program_name() {
         let stat = Stat::parse(STAT).unwrap();
         assert_eq!(
             stat,
@@ -120,7 +122,7 @@ mod tests {
         assert_eq!(Stat::parse("4711 (sh) S 1"), None);
     }
 
-    /// A `/proc` of a test's own, with one process.
+    /// Creates a temporary `/proc` with one process.
     fn proc(stat: &str) -> tempfile::TempDir {
         let proc = tempfile::tempdir().unwrap();
         let folder = proc.path().join("4711");
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_process_in_the_containers_group_is_its_first() {
+    fn only_a_process_in_the_containers_cgroup_is_its_first_process() {
         let proc = proc(STAT);
         let of = |pid, id| FirstProcess::of_container(proc.path(), pid, id);
         assert!(of(4711, "0123abcd").is_some());
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_has_ended_if_it_is_gone_a_zombie_or_another_one() {
+    fn a_process_has_ended_if_it_is_gone_or_a_zombie_or_its_id_is_reused() {
         let folder = proc(STAT);
         let first = FirstProcess::of_container(folder.path(), 4711, "0123abcd").unwrap();
         let ended = |stat: &str| first.has_ended(proc(stat).path());
@@ -149,7 +151,7 @@ mod tests {
         assert!(!ended("garbage"));
         assert!(ended(&STAT.replace("987654", "987655")), "a reused id");
         let zombie = STAT.replace(") S ", ") Z ");
-        assert!(!ended(&zombie), "three threads: some still run");
+        assert!(!ended(&zombie), "some of the three threads still run");
         assert!(ended(&zombie.replace(" 3 0 987654", " 1 0 987654")));
         let empty = tempfile::tempdir().unwrap();
         assert!(first.has_ended(empty.path()));
@@ -163,7 +165,7 @@ mod tests {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        // Every text of a control group contains the empty id.
+        // Every text of control groups contains the empty id.
         let first = FirstProcess::of_container(proc, child.id(), "").unwrap();
         assert!(!first.has_ended(proc));
         let uptime = first.uptime().unwrap();

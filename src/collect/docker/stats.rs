@@ -1,4 +1,4 @@
-//! The engine's answer to a call for statistics, as a container's usage.
+//! Reads a container's usage from the engine's answer to a call for statistics.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,11 +10,14 @@ use super::json::Json;
 use super::usage::{ContainerReading, CpuReading, Usage};
 use crate::model::{BlockIo, InterfaceCounters, Throttling};
 
-/// The engine's own earlier reading of the CPU, if the answer has one, and the present one, with the rates
-/// since `previous`.
+/// Returns the engine's own earlier CPU reading, if the answer has one. Also returns the current reading, with its rates since
+/// `previous`.
 ///
-/// `None` where the container is no longer running: the engine then answers with zeros.
-#[allow(clippy::needless_pass_by_value, reason = "an answer is read once")]
+/// Returns `None` if the container no longer runs. For such a container, the engine answers with zeros.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "each answer is read only once"
+)]
 pub(super) fn read(
     stats: Json,
     previous: Option<&ContainerReading>,
@@ -25,7 +28,7 @@ pub(super) fn read(
     };
     let before = reading(stats.get("precpu_stats"), stats.get("preread"));
     let memory = stats.get("memory_stats");
-    // A container that runs uses some. An engine on a host that does not count memory says 0 of everything.
+    // A running container always uses memory. If the answer says 0, the host does not count memory.
     let used = memory.get("usage").count().filter(|used| *used > 0);
     let of_memory = |keys| used.and_then(|_| of_memory(memory, keys));
     let usage = Usage {
@@ -35,7 +38,7 @@ pub(super) fn read(
         rss: of_memory(["total_rss", "anon"]),
         cache: of_memory(["total_cache", "file"]),
         kernel: of_memory(["kernel"; 2]),
-        // Of OOM kills and pressure it does not tell.
+        // The engine does not report OOM kills and pressure.
         pids: stats.get("pids_stats").get("current").count(),
         block_io: block_io(stats.get("blkio_stats")),
         throttling: throttling(stats.get("cpu_stats").get("throttling_data")),
@@ -51,19 +54,20 @@ pub(super) fn read(
     Some((before, ContainerReading::since(previous, now, usage, None)))
 }
 
-/// Whether an engine that did read says of a running container that it has used no CPU at all: it cannot know.
-pub(super) fn are_empty(stats: &Json) -> bool {
+/// Whether the engine has read the statistics but reports no CPU time. Because a running container always uses CPU time, the
+/// engine does not know the figures.
+pub(super) fn are_unknown(stats: &Json) -> bool {
     let used = stats.get("cpu_stats").get("cpu_usage").get("total_usage");
     used.count().unwrap_or_default() == 0 && moment(stats.get("read")).is_some()
 }
 
-/// None for "never".
+/// Parses a time from the engine. None for the year 1, which means "never".
 fn moment(value: &Json) -> Option<OffsetDateTime> {
     let moment = OffsetDateTime::parse(&value.text()?, &Rfc3339).ok()?;
     (moment.year() > 1).then_some(moment)
 }
 
-/// `None` for the zeros that stand for "never read" and "not running".
+/// Reads the CPU figures. `None` for zeros, which mean "never read" or "not running".
 fn reading(cpu: &Json, read_at: &Json) -> Option<CpuReading> {
     let usage = cpu.get("cpu_usage");
     let usage_ns = usage
@@ -85,13 +89,13 @@ fn reading(cpu: &Json, read_at: &Json) -> Option<CpuReading> {
     })
 }
 
-/// A figure of `memory.stat`, by its key in cgroup v1 or in v2.
+/// Returns a figure of `memory.stat`. `keys` has the figure's key in cgroup v1 and its key in cgroup v2.
 fn of_memory(memory: &Json, keys: [&str; 2]) -> Option<u64> {
     let stats = memory.get("stats");
     keys.iter().find_map(|key| stats.get(key).count())
 }
 
-/// None where something else than counters is told.
+/// Reads the counters of an interface. None if the value is not an object with members.
 fn interface(counters: &Json) -> Option<InterfaceCounters> {
     if counters.members().is_empty() {
         return None;
@@ -106,8 +110,8 @@ fn interface(counters: &Json) -> Option<InterfaceCounters> {
     })
 }
 
-/// Absent where the host has no such controller; a container that has done no I/O has no entries
-/// either, but an empty list. With cgroup v2 the engine does not tell operations.
+/// Reads the block I/O. None if the host has no controller for block I/O. A container without I/O has an empty list, so the
+/// result is 0. With cgroup v2 the engine does not report the numbers of operations.
 fn block_io(stats: &Json) -> Option<BlockIo> {
     let sum = |list: &Json, kind: &str| {
         let Json::List(entries) = list else {
@@ -151,8 +155,7 @@ mod tests {
     use crate::model::{BlockIo, Container};
     use crate::settings::LabelPatterns;
 
-    // V1 is an answer of Docker 20.10 with its inactive file cache edited; V2 is written by hand
-    // after the API's description.
+    // V1 is an answer of Docker 20.10 with an edited inactive file cache. V2 is written by hand from the API's description.
     const V1: &str = include_str!("../../../tests/fixtures/stats-cgroup-v1.json");
     const V2: &str = include_str!("../../../tests/fixtures/stats-cgroup-v2.json");
 
@@ -165,7 +168,7 @@ mod tests {
         ListedContainer::read(&stats(listed)).unwrap()
     }
 
-    /// What is published of a first answer.
+    /// Returns the published figures of a container after the first answer.
     fn published(json: &str) -> Container {
         let (engines_own, now) = read(stats(json), None).unwrap();
         let before = engines_own.as_ref();
@@ -191,10 +194,10 @@ mod tests {
     }
 
     #[test]
-    fn cgroup_v2_names_inactive_file_differently() {
+    fn inactive_file_is_read_by_its_cgroup_v2_name() {
         let container = published(V2);
         assert_eq!(container.memory_usage, Some(50_000_000 - 8_000_000));
-        // Without memory limit nor earlier reading there is no percentage, and no NaN.
+        // Without a memory limit there is no memory percentage. Without an earlier reading, the CPU percentage is 0.
         assert_eq!(container.memory_percent, None);
         assert_eq!(container.cpu_percent, 0.0);
         assert!(container.network.is_empty());
@@ -202,20 +205,20 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_cannot_know_is_told_from_a_container_that_has_stopped() {
-        // Podman's, rootless, with cgroup v1.
+    fn unknown_statistics_differ_from_those_of_a_stopped_container() {
+        // An answer of rootless Podman with cgroup v1.
         let zeros = r#"{"read":"2026-01-01T00:00:00.5Z","cpu_stats":{"cpu_usage":{"total_usage":0}},
             "memory_stats":{"usage":6166548480,"limit":25276514304}}"#;
-        assert!(super::are_empty(&stats(zeros)));
+        assert!(super::are_unknown(&stats(zeros)));
         let stopped =
             r#"{"read":"0001-01-01T00:00:00Z","cpu_stats":{"cpu_usage":{"total_usage":0}}}"#;
         for known in [stopped, "{}", V1, V2] {
-            assert!(!super::are_empty(&stats(known)), "{known}");
+            assert!(!super::are_unknown(&stats(known)), "{known}");
         }
     }
 
     #[test]
-    fn with_cgroup_v2_operations_are_absent() {
+    fn operations_are_absent_with_cgroup_v2() {
         let json = r#"{"cpu_stats":{"cpu_usage":{"total_usage":1}},"blkio_stats":{"io_service_bytes_recursive":
             [{"op":"read","value":4096},{"op":"Write","value":1},{"op":null,"value":7},{"op":"read","value":"4"}, 5],
             "io_serviced_recursive":null}}"#;
@@ -226,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_value_costs_itself_alone() {
+    fn an_invalid_value_does_not_affect_other_values() {
         let odd = [
             json!(null),
             json!([]),
@@ -267,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_container_is_left_out() {
+    fn a_stopped_container_has_no_reading() {
         let zeros = r#"{"read":"0001-01-01T00:00:00Z","preread":"0001-01-01T00:00:00Z",
             "cpu_stats":{"cpu_usage":{"total_usage":0}},"memory_stats":{}}"#;
         assert!(read(stats(zeros), None).is_none());

@@ -1,9 +1,7 @@
-//! The way to the engine: one connection per call, and a bound on every answer.
+//! Connects to the engine. Each call has its own connection, and each answer has a size limit.
 //!
-//! bollard's own transports collect whatever the engine sends; an engine gone mad, or something
-//! else behind its socket, could fill the agent's memory. A call gets a connection of its own, as
-//! with bollard's, whose pool is empty on purpose; here that connection ends where the answer
-//! grows absurd.
+//! bollard's own transports have no size limit. So a faulty engine, or another program that uses its socket, could fill the
+//! agent's memory. In this module, a connection ends with an error when the answer is longer than its limit.
 
 use std::io;
 use std::pin::Pin;
@@ -26,30 +24,28 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::settings::DockerHost;
 
-/// The most that is read of the list: ten thousand containers with 25 KiB each of names and labels. It is read entry by entry, so that
-/// it is never whole in memory.
-pub(super) const MOST_OF_THE_LIST: usize = 256 * 1024 * 1024;
-/// The most that is read of what the engine says of one container.
-pub(super) const MOST_OF_A_CONTAINER: usize = 4 * 1024 * 1024;
-/// The most that is read of events on one connection. They are then asked for on another one.
-pub(super) const MOST_OF_EVENTS: usize = 64 * 1024 * 1024;
-/// The most that is read of a tail of logs: bollard searches what it has for the end of a line
-/// again and again, so that a longer one would cost more than it is worth.
-const MOST_OF_LOGS: usize = 4 * 1024 * 1024;
-/// The most that is read of any other answer.
-pub(super) const MOST_OF_THE_REST: usize = 1024 * 1024;
-/// The pause before another try at an engine whose queue of connections is full.
+/// Maximum size of the container list, in bytes. The limit is enough for 10,000 containers with 25 KiB of names and labels each.
+/// The list is read entry by entry, so memory never holds the whole list.
+pub(super) const MAX_LIST_BYTES: usize = 256 * 1024 * 1024;
+/// Maximum size of an inspection, and of one entry of the container list, in bytes.
+pub(super) const MAX_CONTAINER_BYTES: usize = 4 * 1024 * 1024;
+/// Maximum size of the events on one connection, in bytes. After that, the agent opens a new connection for events.
+pub(super) const MAX_EVENTS_BYTES: usize = 64 * 1024 * 1024;
+/// Maximum size of the tail of a log, in bytes. With each chunk, bollard searches its whole buffer again for the end of a line.
+/// So a longer tail would cost too much CPU time.
+const MAX_LOG_BYTES: usize = 4 * 1024 * 1024;
+/// Maximum size of any other answer, in bytes.
+pub(super) const MAX_OTHER_BYTES: usize = 1024 * 1024;
+/// Pause before the agent tries to connect again, if the queue of the engine's socket is full.
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
-/// How long a connection to another host may be silent before that host is probed, and the time
-/// between probes.
+/// Time without traffic after which TCP probes an engine on another host. It is also the time between two probes.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// Sends bollard's requests to the engine.
+/// Sends requests to the engine, for [`super::engine`] and for bollard.
 #[derive(Clone)]
 pub(super) struct Transport {
     host: Arc<DockerHost>,
-    /// What was negotiated; until then, and where nothing could be, paths carry no version and
-    /// the engine speaks its own.
+    /// The negotiated API version. If there is none, paths have no version, and the engine uses its own version.
     version: Arc<OnceLock<ClientVersion>>,
 }
 
@@ -61,41 +57,41 @@ impl Transport {
         }
     }
 
-    /// Speaks this version from now on.
+    /// Uses this API version for all later requests.
     pub(super) fn speak(&self, version: ClientVersion) {
-        // Negotiated once in the life of a transport.
+        // `set` cannot fail, because each transport negotiates only once.
         let _ = self.version.set(version);
     }
 
-    /// The version that is spoken.
+    /// Returns the negotiated API version.
     pub(super) fn version(&self) -> Option<&ClientVersion> {
         self.version.get()
     }
 
-    /// Sends a request of bollard's.
+    /// Sends a request from bollard.
     pub(super) async fn send(
         self,
         request: BollardRequest,
     ) -> Result<Response<Incoming>, BollardError> {
-        let most = most_of(request.uri().path());
-        self.exchange(request, most).await
+        let limit = limit_for(request.uri().path());
+        self.exchange(request, limit).await
     }
 
-    /// Asks for a path, and for at most so many bytes of an answer.
+    /// Requests a path. `limit` is the maximum size of the answer in bytes.
     pub(super) async fn get(
         &self,
         path: &str,
-        most: usize,
+        limit: usize,
     ) -> Result<Response<Incoming>, BollardError> {
         let request = Request::get(path).body(Empty::<Bytes>::new())?;
-        self.exchange(request, most).await
+        self.exchange(request, limit).await
     }
 
-    /// Sends a request on a connection of its own.
+    /// Sends a request on a new connection.
     async fn exchange<B>(
         &self,
         mut request: Request<B>,
-        most: usize,
+        limit: usize,
     ) -> Result<Response<Incoming>, BollardError>
     where
         B: Body + Send + 'static,
@@ -118,26 +114,26 @@ impl Transport {
             .headers_mut()
             .insert(HOST, HeaderValue::from_static("docker"));
 
-        let stream = Bounded {
+        let stream = Limited {
             stream: connect(&self.host).await?,
-            left: most,
-            most,
+            left: limit,
+            limit,
         };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with the answer, or when its receiver loses interest. Its errors reach the
-        // receiver as well.
+        // This task ends at the end of the answer, or when the answer is dropped. The code that reads the answer gets the task's
+        // errors.
         tokio::spawn(connection);
         Ok(sender.send_request(request).await?)
     }
 }
 
-/// The next bytes of an answer.
+/// Returns the next bytes of an answer. None at the end of the answer.
 pub(super) async fn next_bytes(answer: &mut Incoming) -> Result<Option<Bytes>, BollardError> {
     loop {
         match answer.frame().await {
             None => return Ok(None),
             Some(frame) => {
-                // Trailers tell nothing.
+                // A frame without data is a trailer. Trailers are ignored.
                 if let Ok(bytes) = frame?.into_data() {
                     return Ok(Some(bytes));
                 }
@@ -146,7 +142,7 @@ pub(super) async fn next_bytes(answer: &mut Incoming) -> Result<Option<Bytes>, B
     }
 }
 
-/// A whole answer, which the connection's bound keeps small.
+/// Reads a whole answer into memory. The limit of the connection also limits the size of the answer.
 pub(super) async fn whole(mut answer: Incoming) -> Result<Vec<u8>, BollardError> {
     let mut whole = Vec::new();
     while let Some(bytes) = next_bytes(&mut answer).await? {
@@ -155,12 +151,12 @@ pub(super) async fn whole(mut answer: Incoming) -> Result<Vec<u8>, BollardError>
     Ok(whole)
 }
 
-/// The bound on what bollard asks for.
-fn most_of(path: &str) -> usize {
+/// Returns the limit for the answer to a request from bollard, in bytes.
+fn limit_for(path: &str) -> usize {
     if path.ends_with("/logs") {
-        MOST_OF_LOGS
+        MAX_LOG_BYTES
     } else {
-        MOST_OF_THE_REST
+        MAX_OTHER_BYTES
     }
 }
 
@@ -176,7 +172,7 @@ async fn connect(host: &DockerHost) -> io::Result<Box<dyn Stream>> {
             },
             DockerHost::Tcp(address) => match TcpStream::connect(address).await {
                 Ok(stream) => {
-                    // Events may be silent for days: a host that went away must show all the same.
+                    // The event stream can be silent for days. Probes detect that the engine's host is gone.
                     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
                     let keepalive = keepalive.with_interval(KEEPALIVE);
                     let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
@@ -186,7 +182,7 @@ async fn connect(host: &DockerHost) -> io::Result<Box<dyn Stream>> {
             },
         };
         match stream {
-            // A Unix socket says so instead of making the caller wait.
+            // If the queue of a Unix socket is full, connecting fails immediately with this error.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::time::sleep(QUEUE_PAUSE).await;
             }
@@ -199,22 +195,22 @@ fn about(place: impl std::fmt::Display, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{place}: {error}"))
 }
 
-/// A connection that ends with an error once it has yielded `most` bytes.
-struct Bounded {
+/// A connection that ends with an error after `limit` received bytes.
+struct Limited {
     stream: Box<dyn Stream>,
     left: usize,
-    most: usize,
+    limit: usize,
 }
 
-impl AsyncRead for Bounded {
+impl AsyncRead for Limited {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.left == 0 {
-            let most = self.most >> 20;
-            let text = format!("the engine's answer is longer than {most} MiB");
+            let limit = self.limit >> 20;
+            let text = format!("the engine's answer is longer than {limit} MiB");
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::FileTooLarge, text)));
         }
         let before = buf.filled().len();
@@ -225,7 +221,7 @@ impl AsyncRead for Bounded {
     }
 }
 
-impl AsyncWrite for Bounded {
+impl AsyncWrite for Limited {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -247,17 +243,17 @@ impl AsyncWrite for Bounded {
 mod tests {
     use tokio::io::AsyncReadExt;
 
-    use super::{Bounded, MOST_OF_LOGS, MOST_OF_THE_REST, most_of};
+    use super::{Limited, MAX_LOG_BYTES, MAX_OTHER_BYTES, limit_for};
 
     #[test]
-    fn every_answer_to_bollard_has_a_bound() {
-        assert_eq!(most_of("/containers/0123/logs"), MOST_OF_LOGS);
-        assert_eq!(most_of("/_ping"), MOST_OF_THE_REST);
-        assert_eq!(most_of(""), MOST_OF_THE_REST);
+    fn every_answer_to_bollard_has_a_size_limit() {
+        assert_eq!(limit_for("/containers/0123/logs"), MAX_LOG_BYTES);
+        assert_eq!(limit_for("/_ping"), MAX_OTHER_BYTES);
+        assert_eq!(limit_for(""), MAX_OTHER_BYTES);
     }
 
     #[actix::test]
-    async fn a_connection_ends_at_its_bound() {
+    async fn a_connection_ends_with_an_error_at_its_limit() {
         let (ours, theirs) = tokio::io::duplex(64);
         let endless = actix_rt::spawn(async move {
             let mut theirs = theirs;
@@ -266,19 +262,19 @@ mod tests {
                 .is_ok()
             {}
         });
-        let mut bounded = Bounded {
+        let mut limited = Limited {
             stream: Box::new(ours),
             left: 2 << 20,
-            most: 2 << 20,
+            limit: 2 << 20,
         };
         let mut read = Vec::new();
-        let error = bounded.read_to_end(&mut read).await.unwrap_err();
+        let error = limited.read_to_end(&mut read).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             "the engine's answer is longer than 2 MiB"
         );
         assert!(read.len() >= 2 << 20 && read.len() < (2 << 20) + 64 * 1024);
-        drop(bounded);
+        drop(limited);
         endless.await.unwrap();
     }
 }

@@ -1,4 +1,5 @@
-//! What one container uses, however it was read: from usage to published figures. Pure.
+//! Calculates the published figures of one container from its usage. The usage comes from the kernel's files or from the engine.
+//! This module does no I/O.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,23 +16,24 @@ use crate::model::{
 };
 use crate::settings::LabelPatterns;
 
-/// How far the time between two readings by the engine's clock may be from that by the agent's:
-/// an answer waits for at most two of the engine's 1 Hz ticks.
-const AGENT_SLACK_SECONDS: f64 = 3.0;
-/// How far it may be from the CPU time that the host's CPUs had: a share, and some ticks.
-const HOST_SLACK: f64 = 0.25;
-const HOST_SLACK_SECONDS: f64 = 0.15;
+/// Tolerance between the engine's clock and the agent's clock, for the time between two readings. An answer can be two seconds
+/// late, because the engine reads the figures once a second.
+const AGENT_TOLERANCE_SECONDS: f64 = 3.0;
+/// Tolerance between the engine's clock and the host's CPU time, as a share of the time between two readings. The tolerance also
+/// includes [`HOST_TOLERANCE_SECONDS`].
+const HOST_TOLERANCE: f64 = 0.25;
+const HOST_TOLERANCE_SECONDS: f64 = 0.15;
 
-/// What a container uses, and has used since it started.
+/// What a container uses now, and what it has used since its start.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Usage {
-    /// Memory, in bytes, inactive file cache included; none where the host does not count it.
+    /// Memory in bytes, including the inactive file cache. None if the host does not count memory.
     pub(super) memory: Option<u64>,
-    /// File cache that the kernel could take back at once, in bytes.
+    /// File cache that the kernel can free immediately, in bytes.
     pub(super) inactive_file: u64,
-    /// The memory limit, in bytes; 0 where it is not known.
+    /// The memory limit in bytes. 0 if it is not known.
     pub(super) memory_limit: u64,
-    /// Memory by what it is for, in bytes.
+    /// `rss`, `cache` and `kernel` are memory by type, in bytes.
     pub(super) rss: Option<u64>,
     pub(super) cache: Option<u64>,
     pub(super) kernel: Option<u64>,
@@ -40,41 +42,41 @@ pub(super) struct Usage {
     pub(super) pids: Option<u64>,
     pub(super) block_io: Option<BlockIo>,
     pub(super) throttling: Option<Throttling>,
-    /// Of the periods since the reading before, the share in which it was held back, in percent; none where there
-    /// were none.
+    /// Share of the periods in which the kernel throttled the container, in percent. Counts the periods after the previous
+    /// reading. None if there were no periods.
     pub(super) throttled_percent: Option<f64>,
     pub(super) network: Arc<BTreeMap<String, InterfaceCounters>>,
 }
 
-/// A reading of a container's CPU time: what the next one is compared with.
+/// A reading of a container's CPU time. The next reading is compared with it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct CpuReading {
     /// The container's CPU time so far, in nanoseconds.
     pub(super) usage_ns: u64,
-    /// The CPU time that the host's CPUs together have had, idle included, in nanoseconds.
+    /// The total time of all CPUs of the host, including idle time, in nanoseconds. None if the source does not report this time.
     pub(super) host_ns: Option<u64>,
-    /// The host's CPUs.
+    /// Number of the host's CPUs.
     pub(super) cpus: u32,
-    /// When the engine read it, by its clock.
+    /// When the engine took the reading, on the engine's clock.
     pub(super) read_at: Option<OffsetDateTime>,
-    /// When the agent had it; none for a reading that the engine took before.
+    /// When the agent got the reading. None for the engine's own earlier reading.
     pub(super) received: Option<Instant>,
 }
 
-/// A reading of a container: what the next one is compared with.
+/// A reading of a container. The next reading is compared with it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ContainerReading {
     pub(super) cpu: CpuReading,
-    /// May be that of an earlier reading, where nothing has happened since.
+    /// The usage. If the container is idle, this can be the usage of an earlier reading.
     pub(super) usage: Arc<Usage>,
-    /// When that was read; none where the engine did it.
+    /// When the usage was read. None if the engine read it.
     pub(super) usage_at: Option<Instant>,
-    /// Whether the container had done nothing between that and the reading before.
+    /// Whether the container was idle between the previous reading and `usage_at`.
     pub(super) idle: bool,
 }
 
 impl ContainerReading {
-    /// A reading of everything, with the rates since `before`.
+    /// Creates a complete reading, with the rates since `before`.
     pub(super) fn since(
         before: Option<&Self>,
         cpu: CpuReading,
@@ -86,7 +88,7 @@ impl ContainerReading {
                 Some((before, now)) => Some(now.saturating_duration_since(before).as_secs_f64()),
                 None => seconds_between(&before.cpu, &cpu),
             };
-            usage.compare(&before.usage, seconds);
+            usage.add_rates(&before.usage, seconds);
         }
         Self {
             idle: before.is_some_and(|before| {
@@ -100,8 +102,9 @@ impl ContainerReading {
 }
 
 impl Usage {
-    /// Notes what there is to say of the time since `before`, so many seconds ago.
-    fn compare(&mut self, before: &Self, seconds: Option<f64>) {
+    /// Adds the rates and the share of throttled periods since `before`. `seconds` is the time between the two readings. If
+    /// `seconds` is none, adds no rates.
+    fn add_rates(&mut self, before: &Self, seconds: Option<f64>) {
         self.throttled_percent = before
             .throttling
             .zip(self.throttling)
@@ -121,7 +124,7 @@ impl Usage {
     }
 }
 
-/// The published figures of a container, with what the engine says of it.
+/// Returns the published figures of a container, with the engine's information about the container.
 pub(super) fn publish(
     listed: &ListedContainer,
     inspected: Option<&Inspected>,
@@ -140,7 +143,7 @@ pub(super) fn publish(
         id: listed.meta.id.clone(),
         name: listed.name.clone(),
         image: listed.meta.image.clone(),
-        // One that is about to be restarted may be up again by the time it is measured.
+        // The list can show a container as restarting. The container can already run when it is measured.
         status: match listed.meta.state.as_str() {
             "paused" => "paused",
             _ => "running",
@@ -162,7 +165,7 @@ pub(super) fn publish(
         block_io: usage.block_io,
         throttling: usage.throttling,
         throttled_percent: usage.throttled_percent,
-        // Of the list as a whole: see `share_networks`.
+        // `share_networks` sets this field, because it needs all containers.
         network_of: None,
         pids_limit: inspected.and_then(|inspected| inspected.pids_limit),
         cpu_limit: inspected
@@ -188,7 +191,8 @@ pub(super) fn publish(
     }
 }
 
-/// Of the periods between two readings, the share in which the container was held back; none where there were none.
+/// Returns the share of the periods between two readings in which the container was throttled, in percent. None if there were no
+/// periods.
 fn throttled_percent(before: Throttling, now: Throttling) -> Option<f64> {
     let periods = now.periods.checked_sub(before.periods)?;
     let throttled = now
@@ -197,32 +201,32 @@ fn throttled_percent(before: Throttling, now: Throttling) -> Option<f64> {
     (periods > 0).then(|| figure(throttled as f64 / periods as f64 * 100.0, 2).min(100.0))
 }
 
-/// The ids or names of the containers whose network others share.
-pub(super) fn network_lenders(running: &[RunningContainer]) -> Vec<&str> {
-    running.iter().filter_map(network_lender).collect()
+/// Returns the ids or names of the containers whose network other containers share.
+pub(super) fn network_owners(running: &[RunningContainer]) -> Vec<&str> {
+    running.iter().filter_map(network_owner).collect()
 }
 
-fn network_lender(borrower: &RunningContainer) -> Option<&str> {
-    borrower.inspection.done()?.network_of.as_deref()
+fn network_owner(container: &RunningContainer) -> Option<&str> {
+    container.inspection.done()?.network_of.as_deref()
 }
 
-/// Says of each container that shares another's network whose that is: the counters are the other's. Where that
-/// one does not run, they are its own.
+/// Marks each container that shares the network of another container. Only the other container then has the counters. If the
+/// other container does not run, the container has the counters itself.
 pub(super) fn share_networks(containers: &mut [(usize, Container)], running: &[RunningContainer]) {
     for (index, container) in containers {
-        let lender = running.get(*index).and_then(network_lender);
-        let lender = lender.and_then(|lender| {
+        let owner = running.get(*index).and_then(network_owner);
+        let owner = owner.and_then(|owner| {
             let mut listed = running.iter().map(|one| &one.listed);
-            listed.find(|listed| listed.is(lender))
+            listed.find(|listed| listed.is(owner))
         });
-        if let Some(lender) = lender {
-            container.network_of = Some(lender.bare_name().to_owned());
+        if let Some(owner) = owner {
+            container.network_of = Some(owner.bare_name().to_owned());
             container.network = Arc::default();
         }
     }
 }
 
-/// Memory as `docker stats` shows it: what the kernel could take back at once does not count.
+/// Returns the memory as `docker stats` shows it, without the file cache that the kernel can free immediately.
 fn without_cache(memory: u64, inactive_file: u64) -> u64 {
     if inactive_file < memory {
         memory - inactive_file
@@ -231,8 +235,8 @@ fn without_cache(memory: u64, inactive_file: u64) -> u64 {
     }
 }
 
-/// CPU between two readings, 100 = one core, as `docker stats` shows it: 0 where the counter
-/// went backwards (the container restarted) or no time has passed.
+/// Returns the CPU use between two readings in percent of one core, as `docker stats` shows it. Returns 0 if the counter went
+/// backwards after a restart, or if no time has passed.
 fn cpu_percent(before: &CpuReading, now: &CpuReading) -> f64 {
     let Some(used_ns) = now.usage_ns.checked_sub(before.usage_ns) else {
         return 0.0;
@@ -243,9 +247,12 @@ fn cpu_percent(before: &CpuReading, now: &CpuReading) -> f64 {
     }
 }
 
-/// The time between two readings: by the engine's clock, which notes the moment of a reading to
-/// the nanosecond, unless that clock was set in between. What tells is the CPU time that the
-/// host's CPUs had meanwhile, or else the agent's monotonic clock; either then serves instead.
+/// Returns the time between two readings, in seconds.
+///
+/// The engine's clock is the most exact, because the engine records the time of each reading in nanoseconds. But this clock can
+/// be set between two readings. To detect this, the function compares the engine's clock with the host's CPU time. If the host's
+/// CPU time is not known, it compares the engine's clock with the agent's monotonic clock. If the engine's clock was set, the
+/// function returns the time according to the other source.
 fn seconds_between(before: &CpuReading, now: &CpuReading) -> Option<f64> {
     let by_engine = before
         .read_at
@@ -256,10 +263,12 @@ fn seconds_between(before: &CpuReading, now: &CpuReading) -> Option<f64> {
         Some(now.saturating_duration_since(before).as_secs_f64())
     };
     let reference = by_host(before, now)
-        .map(|seconds| (seconds, seconds * HOST_SLACK + HOST_SLACK_SECONDS))
-        .or_else(|| by_agent().map(|seconds| (seconds, AGENT_SLACK_SECONDS)));
+        .map(|seconds| (seconds, seconds * HOST_TOLERANCE + HOST_TOLERANCE_SECONDS))
+        .or_else(|| by_agent().map(|seconds| (seconds, AGENT_TOLERANCE_SECONDS)));
     match (by_engine, reference) {
-        (Some(engine), Some((seconds, slack))) if (engine - seconds).abs() > slack => Some(seconds),
+        (Some(engine), Some((seconds, tolerance))) if (engine - seconds).abs() > tolerance => {
+            Some(seconds)
+        }
         (Some(engine), _) if engine > 0.0 => Some(engine),
         (_, reference) => reference.map(|(seconds, _)| seconds),
     }
@@ -313,21 +322,21 @@ mod tests {
     }
 
     #[test]
-    fn cpu_is_the_difference_over_the_time_between() {
+    fn cpu_percent_is_the_used_time_divided_by_the_elapsed_time() {
         let before = before();
         let half = after(&before, before.usage_ns + 2_500_000_000, 5);
         assert!((cpu_percent(&before, &half) - 50.0).abs() < 1e-9);
     }
 
     #[test]
-    fn a_counter_that_went_backwards_or_no_time_at_all_yields_0() {
+    fn cpu_percent_is_0_after_a_counter_reset_or_without_elapsed_time() {
         let before = before();
         assert_eq!(cpu_percent(&before, &after(&before, 17, 5)), 0.0);
         assert_eq!(cpu_percent(&before, &before), 0.0);
     }
 
     #[test]
-    fn a_clock_that_was_set_is_not_believed() {
+    fn an_engine_clock_that_was_set_is_ignored() {
         let before = before();
         let honest = after(&before, before.usage_ns + 5_000_000_000, 5);
         for seconds in [-3600, -4, 3600] {
@@ -338,14 +347,14 @@ mod tests {
                 ..honest
             };
             assert!((cpu_percent(&before, &set) - 100.0).abs() < 1e-6);
-            // Where the host's CPU time is not told, the agent's own clock serves.
+            // The host's CPU time is not known, so the agent's own clock is used.
             let (before, set) = (without_host(before), without_host(set));
             assert!((cpu_percent(&before, &set) - 100.0).abs() < 1e-6);
         }
     }
 
     #[test]
-    fn without_clocks_the_hosts_cpu_time_serves() {
+    fn the_hosts_cpu_time_is_used_if_there_are_no_clocks() {
         let before = CpuReading {
             read_at: None,
             received: None,
@@ -356,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_without_inactive_file_cache_and_never_negative() {
+    fn published_memory_excludes_inactive_file_cache_and_is_never_negative() {
         assert_eq!(without_cache(50, 8), 42);
         assert_eq!(without_cache(50, 0), 50);
         assert_eq!(without_cache(50, 60), 50);
@@ -386,9 +395,9 @@ mod tests {
     }
 
     proptest! {
-        /// Counters that go backwards, that jump, and readings at one moment included.
+        /// The readings include counters that go backwards or jump, and two readings at the same time.
         #[test]
-        fn no_figure_is_odd(earlier: [u64; 4], later: [u64; 4], milliseconds in 0..10_000_u64) {
+        fn no_figure_is_negative_or_infinite(earlier: [u64; 4], later: [u64; 4], milliseconds in 0..10_000_u64) {
             let at = Instant::now();
             let before = ContainerReading::since(None, before(), usage(earlier), Some(at));
             prop_assert_eq!(before.usage.network["eth0"].rx_bytes_per_second, None);

@@ -1,7 +1,9 @@
-//! A container's log by calls to the engine, for drivers and files that cannot be read here.
+//! Reads a container's log by calls to the engine. The agent uses calls for a log without a log file, and for a log file that the
+//! agent cannot read.
 //!
-//! After a first tail the engine is asked for few messages, and for more only where those do not follow on what was seen.
-//! An answer is placed by the messages in it and not by their timestamps: a clock may be set back.
+//! The first call requests the newest messages of the log, called the tail. Later calls request only a few messages. If the
+//! answer to such a call has no message that the agent has already read, the next call requests the whole tail again. The code
+//! compares messages and not timestamps, because a clock can be set back.
 
 use std::sync::Arc;
 
@@ -17,50 +19,59 @@ use crate::collect::docker::engine::{Call, DEADLINE, EngineError};
 use crate::model::{EncodedLines, LogLines, Place};
 use crate::settings::Redaction;
 
-/// How often one container's log is asked for in a round, at most.
+/// If an answer is too long after this many calls of one reading, the reading fails.
 const TRIES: u32 = 4;
-/// How much longer the tail is asked for where fragments took the room of whole lines.
-const MORE: usize = 8;
-/// So much is asked for then at most, in bytes: bollard searches what it has for the end of a line again and again.
-const MOST_MORE: usize = 2 * 1024 * 1024;
-/// The messages by which it is seen that nothing is new.
+/// A long line arrives in fragments. If the tail has too few whole lines because of fragments, the agent requests a longer tail.
+/// The request for the longer tail is for up to this many times as many messages.
+const LONGER_FACTOR: usize = 8;
+/// Limit on the expected size of a longer tail, in bytes. Long answers are slow, because bollard searches its whole buffer for
+/// the end of a line again and again.
+const MAX_LONGER_BYTES: usize = 2 * 1024 * 1024;
+/// Number of messages that a request covers in addition to the expected new messages. The agent has already read these messages.
+/// They show where the new messages begin.
 const LAST_SEEN: usize = 4;
-/// The number of the last line before those that the agent saw first: lines before it have a
-/// number, too.
+/// Lines are numbered. At the first reading, the last finished line gets this number. The number is not 0, because older lines
+/// have smaller numbers.
 const ORIGIN: u64 = 1 << 32;
 
-/// One container's log, followed.
+/// The log of one container, read by calls to the engine.
 pub(super) struct CalledLog {
+    /// Number of lines to show.
     wanted: usize,
+    /// Which lines are new at the first reading.
     new: New,
-    /// Whether it has been read: what comes after that is new, also where nothing was there.
+    /// Whether the log has been read. After the first reading all later lines are new, even if the log was empty.
     read: bool,
+    /// The newest messages that were read.
     seen: Seen,
-    follows: Option<Follows>,
+    /// The state for the next reading. None before the first reading and after [`Self::drop_lines`].
+    continuation: Option<Continuation>,
     lines: Arc<LogLines>,
-    /// Its `end` is the number of the last line, which may be unfinished.
+    /// In this field, `end` is the number of the last line, even if that line is unfinished.
     place: Place,
     pace: ReadPace,
 }
 
-/// What the next answer goes on from.
-struct Follows {
+/// The state from which the next answer continues the log.
+struct Continuation {
     tail: TailLines,
-    /// The piece of a terminal's line that the last answer ended with: its length and digest.
+    /// The length and the hash of the unfinished terminal line at the end of the previous answer. None if the answer ended with a
+    /// finished line.
     open: Option<(usize, u64)>,
-    /// The fragment that the last answer ended with: of which channel, and its timestamp.
+    /// The channel and the timestamp of the message at the end of the previous answer, if this message is a fragment or
+    /// unfinished.
     fragment: Option<(Channel, Box<[u8]>)>,
 }
 
 impl CalledLog {
-    /// The newest `wanted` lines of the log of the container `id`; nothing is read yet.
+    /// Prepares to read the newest `wanted` lines of the container `id`. Does not read the log yet.
     pub(super) fn new(id: &str, wanted: usize, new: New) -> Self {
         Self {
             wanted,
             new,
             read: false,
             seen: Seen::new(wanted + 1),
-            follows: None,
+            continuation: None,
             lines: Arc::default(),
             place: Place {
                 container: id.into(),
@@ -71,7 +82,7 @@ impl CalledLog {
         }
     }
 
-    /// As one that was read from its file up to some line.
+    /// Continues a log that was read from its log file.
     pub(super) fn after(self, file: &Handover) -> Self {
         Self {
             read: true,
@@ -85,7 +96,8 @@ impl CalledLog {
         }
     }
 
-    /// What is to be known where it goes on in the file; none before the first reading.
+    /// Returns how far the log was read. If the log file becomes readable, reading continues there. None before the first
+    /// reading.
     pub(super) fn handover(&self) -> Option<Handover> {
         self.read.then(|| Handover {
             position: self.number(),
@@ -94,31 +106,35 @@ impl CalledLog {
         })
     }
 
-    /// How far it has been read, and of which container; none before the first reading.
+    /// Returns the container's id and the number of the last finished line. None before the first reading.
     pub(super) fn position(&self) -> Option<(Arc<str>, u64)> {
         self.read
             .then(|| (Arc::clone(&self.place.container), self.number()))
     }
 
-    /// The number of the last finished line.
+    /// Returns the number of the last finished line.
     fn number(&self) -> u64 {
-        let unfinished = self.follows.as_ref().map_or(0, |it| it.tail.unfinished());
+        let unfinished = self
+            .continuation
+            .as_ref()
+            .map_or(0, |it| it.tail.unfinished());
         self.place.end - unfinished as u64
     }
 
-    /// The newest lines; none while it rests.
+    /// Returns the newest lines. None before the first reading and after [`Self::drop_lines`].
     pub(super) fn lines(&self) -> Option<Arc<LogLines>> {
-        self.follows.as_ref().map(|_| Arc::clone(&self.lines))
+        self.continuation.as_ref().map(|_| Arc::clone(&self.lines))
     }
 
-    /// Keeps no more than the position: its container has ended, and may be started again.
-    pub(super) fn rest(&mut self) {
+    /// Drops the lines and stores only the position, because the container has ended. If the container starts again, reading
+    /// continues at the position.
+    pub(super) fn drop_lines(&mut self) {
         self.place.end = self.number();
-        self.follows = None;
+        self.continuation = None;
         self.lines = Arc::default();
     }
 
-    /// The newest lines, without what is taken out of them, within the deadline of one call.
+    /// Reads the newest lines and redacts them. All calls together must end within [`DEADLINE`].
     pub(super) async fn read(
         &mut self,
         call: &Call,
@@ -127,7 +143,7 @@ impl CalledLog {
     ) -> Result<Arc<LogLines>, EngineError> {
         let deadline = Instant::now() + DEADLINE;
         let mut full = self.wanted + 1;
-        let mut asked = match self.follows {
+        let mut asked = match self.continuation {
             Some(_) => self.pace.messages,
             None => full,
         };
@@ -138,7 +154,7 @@ impl CalledLog {
             let began = Instant::now();
             let mut answer = match fetch(call, id, asked, since, deadline).await {
                 Ok(answer) => answer,
-                // Longer than is read: a shorter tail may be had all the same.
+                // The answer is longer than the limit. A request for fewer messages can succeed.
                 Err(FetchError::CutShort(_, received)) if asked > 1 && tries < TRIES => {
                     full = (received / 2).clamp(1, asked - 1);
                     asked = full;
@@ -147,11 +163,11 @@ impl CalledLog {
                 Err(error) => return Err(error.into()),
             };
             self.pace.note(began, since);
-            if self.take_in(&answer, asked, full) {
+            if self.add_answer(&answer, asked, full) {
                 break;
             }
             if asked < full || since.is_some() {
-                // The answer does not follow: the whole tail may.
+                // The answer does not continue the earlier messages. The whole tail can still continue these messages.
                 (asked, since) = (full, None);
                 continue;
             }
@@ -166,78 +182,80 @@ impl CalledLog {
         Ok(Arc::clone(&self.lines))
     }
 
-    /// Takes in what an answer has beyond what was seen. False where the answer does not follow on that.
-    fn take_in(&mut self, answer: &[Message], asked: usize, full: usize) -> bool {
-        let Some(mut follows) = self.follows.take() else {
+    /// Adds the new messages of an answer. Returns false if the answer does not continue the earlier messages.
+    fn add_answer(&mut self, answer: &[Message], asked: usize, full: usize) -> bool {
+        let Some(mut continuation) = self.continuation.take() else {
             return false;
         };
-        let Some(known) = self.known(&follows, answer, asked, full) else {
-            self.follows = Some(follows);
+        let Some(known) = self.known(&continuation, answer, asked, full) else {
+            self.continuation = Some(continuation);
             return false;
         };
-        let news = &answer[known..];
-        self.pace.messages = (news.len() * 3 / 2 + LAST_SEEN).min(self.wanted + 1);
-        let before = follows.tail.count();
-        if follows.push(news) {
-            self.place.end += (follows.tail.count() - before) as u64;
-            self.remember(news);
-            let lines = follows.tail.show();
-            self.follows = Some(follows);
+        let new_messages = &answer[known..];
+        self.pace.messages = (new_messages.len() * 3 / 2 + LAST_SEEN).min(self.wanted + 1);
+        let before = continuation.tail.count();
+        if continuation.push(new_messages) {
+            self.place.end += (continuation.tail.count() - before) as u64;
+            self.remember(new_messages);
+            let lines = continuation.tail.show();
+            self.continuation = Some(continuation);
             self.show(lines);
         } else {
-            self.follows = Some(follows);
+            self.continuation = Some(continuation);
         }
         true
     }
 
-    /// How many messages of an answer were seen, all of them whole; none where it does not follow.
+    /// Returns how many messages at the beginning of an answer the agent has already read. None if the answer does not continue
+    /// the earlier messages.
     fn known(
         &self,
-        follows: &Follows,
+        continuation: &Continuation,
         answer: &[Message],
         asked: usize,
         full: usize,
     ) -> Option<usize> {
         let whole = whole(answer);
         let identities: Vec<u64> = whole.iter().map(|(_, text)| identity(text)).collect();
-        let goes_on = |known: usize| follows.goes_on(answer.get(known));
-        // No more can be had.
+        let continues = |known: usize| continuation.continues(answer.get(known));
+        // A longer request would not get more messages.
         let complete = answer.len() < asked || asked >= full;
         if let Some(overlap) = self.seen.overlap(&identities) {
-            // Fragments of one line are alike, and it is all the same how many of them there are.
+            // The repeated fragments of one line are equal. It does not matter how many of them are new.
             let alike = || {
                 whole[..overlap.messages]
                     .iter()
                     .all(|(_, text)| is_fragment(text))
             };
             let sure = !overlap.ambiguous || complete || alike();
-            if sure && goes_on(overlap.messages) {
+            if sure && continues(overlap.messages) {
                 return Some(overlap.messages);
             }
         } else {
             let begins_the_log = self.seen.is_empty() && answer.len() < asked;
-            if (begins_the_log || follows.open.is_some()) && goes_on(0) {
+            if (begins_the_log || continuation.open.is_some()) && continues(0) {
                 return Some(0);
             }
         }
-        // More fragments than are asked for, of the line that the last answer ended with.
-        let (channel, began) = follows.fragment.as_ref()?;
+        // If the last line has more fragments than the request covers, the answer has none of the earlier messages. If the first
+        // message of the answer has the same channel and timestamp as the line, the answer still continues the line.
+        let (channel, began) = continuation.fragment.as_ref()?;
         let same = |(of, text): &Message| of == channel && timestamp(text) == Some(&**began);
         (complete && answer.first().is_some_and(same)).then_some(0)
     }
 
-    /// How much more is to be asked for, where fragments took the room of lines.
+    /// Returns how many messages to request if fragments leave too few whole lines. None if the answer is sufficient.
     fn longer(&self, answer: &[Message], asked: usize) -> Option<usize> {
         let mut tail = TailLines::new(self.wanted, asked);
         for (channel, message) in answer {
             tail.push(*channel, message);
         }
         let bytes: usize = answer.iter().map(|(_, message)| message.len()).sum();
-        let more = MORE.min(MOST_MORE / bytes.max(1));
+        let more = LONGER_FACTOR.min(MAX_LONGER_BYTES / bytes.max(1));
         (tail.lacks_lines() && more > 1).then(|| asked * more)
     }
 
-    /// Begins with a tail, which may go on from what was seen before.
+    /// Starts with a whole tail. Some messages of the tail can be messages that the agent has already read.
     fn begin(&mut self, answer: &[Message], asked: usize, redaction: &Redaction) {
         let identities: Vec<u64> = whole(answer)
             .iter()
@@ -247,61 +265,66 @@ impl CalledLog {
             .seen
             .overlap(&identities)
             .map(|overlap| overlap.messages);
-        // They are counted once more below.
-        self.place.end -= match (&self.follows, known) {
-            (Some(follows), None) => follows.tail.unfinished() as u64,
-            (Some(follows), Some(_)) => u64::from(follows.open.is_some()),
+        // The code below counts the unfinished lines again.
+        self.place.end -= match (&self.continuation, known) {
+            (Some(continuation), None) => continuation.tail.unfinished() as u64,
+            (Some(continuation), Some(_)) => u64::from(continuation.open.is_some()),
             (None, _) => 0,
         };
         let mut tail = TailLines::new(self.wanted, asked);
-        let (seen, news) = answer.split_at(known.unwrap_or(0));
+        let (seen, new_messages) = answer.split_at(known.unwrap_or(0));
         for (channel, message) in seen {
             tail.push(*channel, message);
         }
         let before = tail.count();
-        for (channel, message) in news {
+        for (channel, message) in new_messages {
             tail.push(*channel, message);
         }
         let mut new = (tail.count() - before) as u64;
-        // Older lines may be out of reach; so may be the beginning of the oldest that is there.
+        // If the answer has as many messages as requested, the log can have older lines. The beginning of the oldest line can be
+        // missing.
         let full = answer.len() >= asked;
         let headless = tail.headless() > 0;
         let mut tail = tail.continued().redacting(redaction);
         let lines = tail.show();
         let finished = (lines.iter().len() - lines.open()) as u64;
         if self.read {
-            // How many lines were lost is not to be known: one at least, most likely. A line without its beginning is one.
+            // The number of lost lines is unknown, so one lost line is counted. A line whose beginning is missing already counts
+            // as this lost line.
             let follows_nothing = known.is_none() && (full || !self.seen.is_empty());
             new += u64::from(follows_nothing && !headless && finished > 0);
             self.place.end += new;
         } else {
             let shown_headless = headless && tail.count() == 1;
             let new = self.new.of(&lines) as u64;
-            // Where all that is kept is new, more may have been before it.
+            // If all lines of a full answer are new, there were probably more new lines. One lost line is counted for them.
             let all = full && new == finished && !shown_headless;
-            let lost = u64::from(self.new != New::Nothing && all);
+            let lost = u64::from(self.new != New::OnlyKept && all);
             self.place.origin = ORIGIN - new - lost;
             self.place.end = ORIGIN + tail.unfinished() as u64;
         }
         self.read = true;
-        self.remember(news);
-        let mut follows = Follows {
+        self.remember(new_messages);
+        let mut continuation = Continuation {
             tail,
             open: None,
             fragment: None,
         };
-        follows.note_end(answer);
-        self.follows = Some(follows);
+        continuation.note_end(answer);
+        self.continuation = Some(continuation);
         self.pace.messages = LAST_SEEN.min(self.wanted + 1);
         self.show(lines);
     }
 
-    /// Remembers messages that are new.
-    fn remember(&mut self, news: &[Message]) {
-        for (_, message) in whole(news) {
+    /// Remembers new messages, and the time of the newest message.
+    fn remember(&mut self, new_messages: &[Message]) {
+        for (_, message) in whole(new_messages) {
             self.seen.push(identity(message));
         }
-        if let Some(second) = news.last().and_then(|(_, message)| second_of(message)) {
+        if let Some(second) = new_messages
+            .last()
+            .and_then(|(_, message)| second_of(message))
+        {
             self.pace.since_before(second);
         }
     }
@@ -315,9 +338,9 @@ impl CalledLog {
     }
 }
 
-impl Follows {
-    /// Whether an answer goes on with what the last one ended with, where that was a piece of a line.
-    fn goes_on(&self, next: Option<&Message>) -> bool {
+impl Continuation {
+    /// Whether `next` continues the unfinished piece at the end of the previous answer. True if there was no such piece.
+    fn continues(&self, next: Option<&Message>) -> bool {
         match (self.open, next) {
             (None, _) => true,
             (Some(_), None) => false,
@@ -327,22 +350,22 @@ impl Follows {
         }
     }
 
-    /// Takes in messages that are new; the first of them may begin with the piece that the last answer ended with. Whether
-    /// anything was new.
-    fn push(&mut self, news: &[Message]) -> bool {
+    /// Adds new messages. The first message can begin with the unfinished piece at the end of the previous answer. Returns
+    /// whether text was added.
+    fn push(&mut self, new_messages: &[Message]) -> bool {
         let mut changed = false;
         let mut push = |channel, message: &[u8]| {
             self.tail.push(channel, message);
             changed = true;
         };
-        let mut rest = news.iter();
+        let mut rest = new_messages.iter();
         if let Some((length, digest)) = self.open
             && let Some((channel, message)) = rest.next()
         {
             match message.split_at_checked(length) {
                 Some((begun, [])) if identity(begun) == digest => {}
                 Some((begun, more)) if identity(begun) == digest => push(*channel, more),
-                // The middle of a line that is cut anyway.
+                // The message is in the middle of a line that is longer than the limit. The text is not shown.
                 _ if message.ends_with(b"\n") => push(*channel, b"\n"),
                 _ => {}
             }
@@ -350,11 +373,11 @@ impl Follows {
         for (channel, message) in rest {
             push(*channel, message);
         }
-        self.note_end(news);
+        self.note_end(new_messages);
         changed
     }
 
-    /// Notes what an answer ended with that is not the end of a line.
+    /// Records whether an answer ends in the middle of a line.
     fn note_end(&mut self, answer: &[Message]) {
         let Some((channel, message)) = answer.last() else {
             return;

@@ -1,4 +1,5 @@
-//! The entries of a log file: where they end, and what one says.
+//! The entries of a log file. An entry is a JSON object on a line of its own. This module finds entries, counts line ends and
+//! parses single entries. It does not merge the fragments of long lines.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -9,16 +10,16 @@ use serde::Deserialize;
 
 use super::tail::Channel;
 
-/// The most that is parsed of a log at a time, in bytes: the text that is kept of a container, six
-/// times as long where every byte of it is escaped. Of what is before that, only lines are counted.
-pub(super) const MOST_PARSED: u64 = 6 * 1024 * 1024;
-/// How much is read of a log at a time, in bytes.
+/// Limit on the bytes of a log that one reading parses. In older bytes, the reading only counts lines. The limit is six times the
+/// text that the agent stores of a container, because an escaped byte has six bytes in JSON.
+pub(super) const MAX_PARSED_BYTES: u64 = 6 * 1024 * 1024;
+/// Number of bytes that are read from a log at a time.
 pub(super) const CHUNK: usize = 64 * 1024;
-/// The first look at the end of a log, in bytes; later ones are four times as long each.
+/// Number of bytes at the end of a log that the first search covers. Each later search covers four times as many bytes.
 const FIRST_LOOK: u64 = 32 * 1024;
-/// Room for a timestamp and its space in a message, in bytes.
-const TIMESTAMP: usize = 36;
-/// How an entry that ends a line ends: the text's line feed stands before the quote.
+/// Maximum size of a timestamp and the space after it, in bytes.
+const TIMESTAMP_BYTES: usize = 36;
+/// The bytes that show that an entry ends a line: the line feed of the text, the closing quote, and the next key.
 const LINE_END: &[u8] = br#"\n","stream""#;
 
 /// One entry of a log.
@@ -33,12 +34,12 @@ pub(super) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// None where it is no entry.
+    /// Parses an entry. Returns none if the bytes are not an entry.
     pub(super) fn parse(entry: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(entry).ok()
     }
 
-    /// Where it comes from, in a container without a TTY.
+    /// Returns the channel of the entry, for a container without a TTY.
     pub(super) fn channel(&self) -> Channel {
         match &*self.stream {
             "stderr" => Channel::Stderr,
@@ -46,9 +47,9 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// `TIMESTAMP text`, as the engine prints it.
+    /// Returns the entry as a message `TIMESTAMP text`, as the engine prints it.
     pub(super) fn message(&self) -> Vec<u8> {
-        let mut message = Vec::with_capacity(self.log.len() + TIMESTAMP);
+        let mut message = Vec::with_capacity(self.log.len() + TIMESTAMP_BYTES);
         push_timestamp(&mut message, &self.time);
         message.push(b' ');
         message.extend_from_slice(self.log.as_bytes());
@@ -56,7 +57,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The engine prints nine digits of a second's fraction, and writes them without zeros at the end.
+/// Appends a timestamp with nine digits after the point, as the engine prints it. The log file omits zeros at the end.
 fn push_timestamp(message: &mut Vec<u8>, time: &str) {
     let (seconds, zone) = match time.find(['Z', '+']) {
         Some(zone) => time.split_at(zone),
@@ -70,15 +71,15 @@ fn push_timestamp(message: &mut Vec<u8>, time: &str) {
     message.extend_from_slice(zone.as_bytes());
 }
 
-/// Counts the ends of lines in entries that come in pieces.
+/// Counts the line ends in entries that arrive in pieces.
 pub(super) struct LineEnds {
     found: usize,
-    /// The end of what was counted, which may be the beginning of a line's end.
+    /// The last bytes of the previous piece. A line end can begin in these bytes and continue in the next piece.
     last: Vec<u8>,
 }
 
 impl LineEnds {
-    /// Behind an entry's beginning.
+    /// Begins to count after `rest`, which contains the beginning of an entry.
     pub(super) fn after(rest: &[u8]) -> Self {
         let mut ends = Self {
             found: 0,
@@ -88,7 +89,7 @@ impl LineEnds {
         ends
     }
 
-    /// How many there were.
+    /// Returns the number of line ends so far.
     pub(super) fn found(&self) -> usize {
         self.found
     }
@@ -100,6 +101,7 @@ impl LineEnds {
         self.last.drain(..kept);
     }
 
+    /// Counts the line ends up to the end of `entries`.
     pub(super) fn count(&mut self, mut entries: impl Read) -> io::Result<()> {
         let mut piece = Vec::with_capacity(CHUNK);
         while (&mut entries).take(CHUNK as u64).read_to_end(&mut piece)? > 0 {
@@ -109,7 +111,7 @@ impl LineEnds {
         Ok(())
     }
 
-    /// Counts to the end of the entry that has begun; leaves in `rest` what was read beyond it.
+    /// Counts the line ends up to the end of the current entry. Leaves the bytes that were read after that entry in `rest`.
     pub(super) fn count_to_entry(
         &mut self,
         mut entries: impl Read,
@@ -130,13 +132,13 @@ impl LineEnds {
     }
 }
 
-/// How many entries end a line, as far as can be told without parsing them.
+/// Returns how many entries end a line. Searches for [`LINE_END`] and does not parse the entries.
 pub(super) fn line_ends(entries: &[u8]) -> usize {
     memchr::memmem::find_iter(entries, LINE_END).count()
 }
 
-/// The end of a file with whole entries: `wanted` ends of lines, or all that there are, or as
-/// many as fit [`MOST_PARSED`]; and how many it has.
+/// Returns whole entries at the end of a file, and the number of line ends in them. Searches backwards. The search ends when it
+/// has found `wanted` line ends, at the beginning of the file, or at [`MAX_PARSED_BYTES`].
 pub(super) fn last_entries(file: &File, size: u64, wanted: usize) -> io::Result<(Vec<u8>, usize)> {
     let mut look = FIRST_LOOK;
     loop {
@@ -144,19 +146,19 @@ pub(super) fn last_entries(file: &File, size: u64, wanted: usize) -> io::Result<
         let mut chunk = Vec::new();
         read_range(file, from, size, &mut chunk)?;
         if from > 0 {
-            // It begins in the middle of an entry.
+            // The chunk can begin in the middle of an entry. The rest of this entry is removed.
             let begin = chunk.iter().position(|byte| *byte == b'\n');
             chunk.drain(..begin.map_or(chunk.len(), |end| end + 1));
         }
         let ends = line_ends(&chunk);
-        if ends >= wanted || from == 0 || look >= MOST_PARSED {
+        if ends >= wanted || from == 0 || look >= MAX_PARSED_BYTES {
             return Ok((chunk, ends));
         }
-        look = (look * 4).min(MOST_PARSED);
+        look = (look * 4).min(MAX_PARSED_BYTES);
     }
 }
 
-/// Appends the bytes between two offsets; returns how many there were.
+/// Appends the bytes between two offsets to `into`. Returns the number of bytes. If the file ends early, the number is smaller.
 pub(super) fn read_range(file: &File, from: u64, to: u64, into: &mut Vec<u8>) -> io::Result<u64> {
     let before = into.len();
     let wanted = usize::try_from(to - from).unwrap_or(usize::MAX);
@@ -182,7 +184,7 @@ mod tests {
     use super::push_timestamp;
 
     #[test]
-    fn timestamps_have_nine_digits() {
+    fn timestamps_have_nine_digits_after_the_point() {
         for (written, printed) in [
             ("2024-01-01T12:00:00Z", "2024-01-01T12:00:00.000000000Z"),
             ("2024-01-01T12:00:00.5Z", "2024-01-01T12:00:00.500000000Z"),

@@ -1,4 +1,4 @@
-//! The messages of a container's log, as the engine answers.
+//! Requests the messages of a container's log from the engine. It does not merge the fragments of long lines.
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as BollardError;
@@ -11,16 +11,17 @@ use tokio::time::{Instant, timeout_at};
 use super::tail::Channel;
 use crate::collect::docker::engine::{Call, EngineError, classify};
 
-/// What the engine is asked for, in errors.
+/// The name of the call in error messages.
 const CALL: &str = "container logs";
 
-/// `TIMESTAMP text`, and where it comes from.
+/// A message of the engine. The fields are the channel, and the bytes `TIMESTAMP text`.
 pub(super) type Message = (Channel, Bytes);
 
-/// Why an answer was not read to its end.
+/// The reason why an answer was not read to its end.
 pub(super) enum FetchError {
+    /// The deadline passed.
     Late,
-    /// The answer broke off after this many messages. It was probably longer than the limit on what is read.
+    /// The answer ended early, after this many messages. It was probably longer than the limit for an answer.
     CutShort(BollardError, usize),
     Other(EngineError),
 }
@@ -35,7 +36,7 @@ impl From<FetchError> for EngineError {
     }
 }
 
-/// The newest `messages` messages, of those since a Unix time where one is given.
+/// Requests the newest `messages` messages. If `since` is given, in Unix seconds, omits messages from before that time.
 pub(super) async fn fetch(
     call: &Call,
     id: &str,
@@ -78,7 +79,7 @@ pub(super) async fn fetch(
     })
 }
 
-/// The output of a TTY, which comes as one stream without seams: its messages are its lines.
+/// Splits the output of a TTY into messages. The output arrives as one stream without boundaries. Each line becomes a message.
 #[derive(Default)]
 struct Console(BytesMut);
 
@@ -102,8 +103,8 @@ impl Console {
     }
 }
 
-/// What the engine says in a frame of type 3: that it cannot read the log. bollard takes such a
-/// frame for a console's, whose lines begin with the digit of a year.
+/// Returns the engine's error text, if the message is a frame of type 3. The engine sends such a frame if it cannot read the log.
+/// bollard treats the frame as console output. Console output never begins with the byte 3, but with a digit of the year.
 fn engine_error(message: &[u8]) -> Option<String> {
     match message {
         [3, 0, 0, 0, _, _, _, _, text @ ..] => {
@@ -113,7 +114,7 @@ fn engine_error(message: &[u8]) -> Option<String> {
     }
 }
 
-/// The messages that are whole: the last piece of a terminal's stream may not be.
+/// Returns the whole messages of an answer. Omits an unfinished piece of a terminal's stream at the end.
 pub(super) fn whole(answer: &[Message]) -> &[Message] {
     match answer.split_last() {
         Some(((channel, message), whole)) if is_open(*channel, message) => whole,
@@ -121,18 +122,18 @@ pub(super) fn whole(answer: &[Message]) -> &[Message] {
     }
 }
 
-/// Whether more of a message may follow: it is the last piece of a terminal's stream.
+/// Whether a message is an unfinished piece of a terminal's stream.
 pub(super) fn is_open(channel: Channel, message: &[u8]) -> bool {
     channel == Channel::Console && !message.ends_with(b"\n")
 }
 
-/// The timestamp that a message begins with.
+/// Returns the timestamp at the beginning of a message.
 pub(super) fn timestamp(message: &[u8]) -> Option<&[u8]> {
     let end = message.iter().position(|byte| *byte == b' ')?;
     Some(&message[..end])
 }
 
-/// The second that a message begins with.
+/// Returns the time of a message, in Unix seconds.
 pub(super) fn second_of(message: &[u8]) -> Option<i32> {
     let time = std::str::from_utf8(timestamp(message)?).ok()?;
     let time = OffsetDateTime::parse(time, &Rfc3339).ok()?;
@@ -144,7 +145,7 @@ mod tests {
     use super::engine_error;
 
     #[test]
-    fn tells_the_engines_complaint_from_a_console() {
+    fn an_error_of_the_engine_is_not_taken_for_console_output() {
         let complaint = b"\x03\0\0\0\0\0\0\x1dError grabbing logs: EOF\n";
         assert_eq!(
             engine_error(complaint).as_deref(),

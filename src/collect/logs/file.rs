@@ -1,8 +1,13 @@
-//! A container's log where the engine keeps it: the files of its `json-file` driver.
+//! Reads a container's log from the files of the engine's `json-file` driver.
 //!
-//! Read from the last position on, through rotation and compression, so that every line is counted,
-//! also one of which there is too much to be kept. Only where the position is lost (the one file of a
-//! log was emptied, or too many have been rotated away) are the newest lines looked up anew.
+//! Each reading continues at the last position. If the log was rotated after that, the reading also reads the rotated files, even
+//! if they are compressed. So every line is counted, even if there are too many lines to store.
+//!
+//! In these cases, a reading searches backwards from the end of the log for the newest lines:
+//!
+//! - It is the first reading, and the log existed before the agent's first round.
+//! - The position is lost, because the only file of the log was emptied, or because too many files were rotated away.
+//! - The previous reading failed, or a stopped container starts again. The position is still known, so the new lines are counted.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -10,7 +15,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::entries::{CHUNK, Entry, LineEnds, MOST_PARSED, last_entries};
+use super::entries::{CHUNK, Entry, LineEnds, MAX_PARSED_BYTES, last_entries};
 use super::new::New;
 use super::open;
 use super::part::LogPart;
@@ -22,18 +27,22 @@ use super::unpacked::Budget;
 use crate::model::{LogLines, Place};
 use crate::settings::Redaction;
 
-/// The most of which lines are counted at a time, in bytes. Where there is more, it is only known that lines are lost.
-const MOST_COUNTED: u64 = 256 * 1024 * 1024;
-/// The most rotated files that are looked through.
-const MOST_ROTATED: u32 = 100;
-/// The longest beginning of an entry that is kept, in bytes. The engine's fragments are 16 KiB long.
-const LONGEST_ENTRY: usize = 1024 * 1024;
-/// Of so many messages it is known at most how many lines there are with each.
-const MOST_MESSAGES: usize = 4096;
-/// The number of the last line that was there when the agent first met a container: lines before it
-/// have a number, too.
+/// Limit on the bytes of a file that are read only to count lines. If there are more such bytes, their lines are not counted.
+/// Together these lines count as one lost line.
+const MAX_COUNTED_BYTES: u64 = 256 * 1024 * 1024;
+/// Maximum number of rotated files that a reading opens.
+const MAX_ROTATED_FILES: u32 = 100;
+/// Limit on the unfinished entry that is stored, in bytes. A valid entry is much shorter, because the engine splits long lines
+/// into fragments of 16 KiB.
+const MAX_ENTRY_BYTES: usize = 1024 * 1024;
+/// Maximum number of messages that a reading stores. For each message, the reading stores a hash, and the number of lines up to
+/// the message.
+const MAX_MESSAGES: usize = 4096;
+/// Lines are numbered. At the first reading, the last finished line gets this number. With [`New::All`], the first line of the
+/// log gets the next number. The number is not 0, because older lines have smaller numbers.
 const ORIGIN: u64 = 1 << 32;
-/// The log of one container, followed.
+
+/// The log of one container, read from its files.
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
@@ -42,26 +51,27 @@ pub(super) struct LogFile {
     redaction: Redaction,
     place: Place,
     new: New,
+    /// How far the log was read. None before the first reading of the file.
     at: Option<Position>,
-    /// None while the container rests.
+    /// The newest lines. None before the first reading, after an error, and after the container has ended.
     tail: Option<TailLines>,
-    /// The newest messages that were read: by them it goes on where the position is lost.
+    /// The newest messages that were read. They show which lines are new if the position is lost.
     seen: Seen,
-    /// It goes on from what the engine was asked for.
+    /// Whether the log was read by calls to the engine before the agent could read its file.
     handed_over: bool,
 }
 
-/// The newest lines of a log, as they were looked up.
+/// The newest lines of a log, found by a search from the end of the log.
 struct NewestLines {
     tail: TailLines,
-    /// What of an entry is after them.
+    /// The unfinished entry after these lines.
     rest: Vec<u8>,
-    /// The identity of each of their messages, and how many lines there are with it.
+    /// For each message, a hash of the message and the number of lines up to the end of the message.
     messages: Vec<(u64, usize)>,
 }
 
 impl LogFile {
-    /// The newest `wanted` lines of the log at `path`; nothing is read yet.
+    /// Prepares to read the newest `wanted` lines of the log at `path`. Does not read the log yet.
     pub(super) fn new(
         container: Arc<str>,
         path: PathBuf,
@@ -87,7 +97,7 @@ impl LogFile {
         }
     }
 
-    /// As one that was asked of the engine up to some line.
+    /// Continues a log that was read by calls to the engine.
     pub(super) fn after(self, calls: &Handover) -> Self {
         Self {
             place: Place {
@@ -101,7 +111,8 @@ impl LogFile {
         }
     }
 
-    /// What is to be known where the engine is asked from now on; none before the first reading.
+    /// Returns how far the log was read. If the file becomes unreadable, calls to the engine continue there. None before the
+    /// first reading of the file.
     pub(super) fn handover(&self) -> Option<Handover> {
         self.at.as_ref().map(|_| Handover {
             position: self.position(),
@@ -110,7 +121,7 @@ impl LogFile {
         })
     }
 
-    /// As one whose lines are without what is taken out of them.
+    /// Sets the redaction of the lines.
     pub(super) fn redacting(self, redaction: &Redaction) -> Self {
         Self {
             redaction: redaction.clone(),
@@ -122,7 +133,7 @@ impl LogFile {
         TailLines::new(self.wanted, usize::MAX).redacting(&self.redaction)
     }
 
-    /// Reads what is new; whether anything was.
+    /// Reads the new lines. Returns false if the log has not changed.
     pub(super) fn update(&mut self) -> io::Result<bool> {
         let now = open::look_at(&self.path)?;
         if self.tail.is_some() && self.at.as_ref().is_some_and(|at| at.is_at(&now)) {
@@ -134,9 +145,9 @@ impl LogFile {
             Some(at) => Growth::read(at, &file, &now)?,
             None => None,
         };
-        let seam = match &growth {
-            Some(growth) => growth.seam(),
-            None => Position::seam_of(&file, now.len())?,
+        let fingerprint = match &growth {
+            Some(growth) => growth.fingerprint(),
+            None => Position::fingerprint_of(&file, now.len())?,
         };
         let budget = Budget::new();
         let parts = match (&self.at, growth) {
@@ -148,11 +159,11 @@ impl LogFile {
             (Some(at), Some(parts)) => {
                 self.continued(parts, at.rest.clone(), &file, &now, &budget)?
             }
-            (Some(_), None) => self.anew(&file, &now, &budget)?,
-            (None, _) if self.handed_over => self.anew(&file, &now, &budget)?,
+            (Some(_), None) => self.resynchronized(&file, &now, &budget)?,
+            (None, _) if self.handed_over => self.resynchronized(&file, &now, &budget)?,
             (None, _) => self.first(&file, &now, &budget)?,
         };
-        self.at = Some(Position::at_end(&now, seam, rest));
+        self.at = Some(Position::at_end(&now, fingerprint, rest));
         self.tail = Some(tail);
         Ok(true)
     }
@@ -167,24 +178,24 @@ impl LogFile {
         if self.new == New::All {
             let (mut tail, mut rest) = (self.no_lines(), Vec::new());
             let parts = self.all_parts(file, now, budget)?;
-            self.take_in_parts(parts, &mut rest, &mut tail, budget)?;
+            self.add_parts(parts, &mut rest, &mut tail, budget)?;
             self.place.end = ORIGIN + tail.count() as u64;
             return Ok((tail, rest));
         }
         let mut newest = self.newest(file, now.len(), budget)?;
         let lines = newest.tail.show();
         let new = self.new.of(&lines);
-        // Where all that is kept is new, more may have been before it.
+        // If all lines that were found are new, there were probably more new lines. One lost line is counted for them.
         let all = new == lines.iter().len() && new >= self.wanted;
-        let lost = u64::from(self.new != New::Nothing && all);
+        let lost = u64::from(self.new != New::OnlyKept && all);
         (self.place.end, self.place.origin) = (ORIGIN, ORIGIN - new as u64 - lost);
         self.place.end += newest.tail.unfinished() as u64;
         self.remember(&newest.messages);
         Ok((newest.tail, newest.rest))
     }
 
-    /// Reads the newest lines where the position is lost. By what was seen of them it is told how many are new.
-    fn anew(
+    /// Reads the newest lines after the position was lost. The messages of earlier readings show how many lines are new.
+    fn resynchronized(
         &mut self,
         file: &File,
         now: &Metadata,
@@ -200,9 +211,9 @@ impl LogFile {
         let count = tail.count();
         self.place.end += match seen.and_then(|seen| messages.get(seen.messages.checked_sub(1)?)) {
             Some((_, seen)) => (count - seen) as u64,
-            // Nothing had been there, and all that is there is known.
+            // The log was empty at the previous reading, so all its lines are new.
             None if self.seen.is_empty() && count <= self.wanted => count as u64,
-            // How many lines were lost is not to be known: one at least, most likely.
+            // The number of lost lines is unknown, so one lost line is counted.
             None => count as u64 + 1,
         };
         self.remember(&messages[seen.map_or(0, |seen| seen.messages)..]);
@@ -215,7 +226,7 @@ impl LogFile {
         }
     }
 
-    /// Reads on from the last position.
+    /// Reads the log from its position to its end.
     fn continued(
         &mut self,
         parts: Vec<LogPart>,
@@ -224,22 +235,23 @@ impl LogFile {
         now: &Metadata,
         budget: &Budget,
     ) -> io::Result<(TailLines, Vec<u8>)> {
-        // Gone after an error, as if the container had rested: the position is still right.
-        let awake = self.tail.take();
-        let rested = awake.is_none();
-        let mut tail = awake.unwrap_or_else(|| self.no_lines());
+        // `self.tail` is empty while the log is read. If the reading fails, the next reading builds the tail again. The position
+        // stays correct.
+        let kept_tail = self.tail.take();
+        let rebuild = kept_tail.is_none();
+        let mut tail = kept_tail.unwrap_or_else(|| self.no_lines());
         let before = tail.count();
-        self.take_in_parts(parts, &mut rest, &mut tail, budget)?;
+        self.add_parts(parts, &mut rest, &mut tail, budget)?;
         let lines = (tail.count() - before) as u64;
-        if rested {
-            // What was there before it rested is looked up.
+        if rebuild {
+            // This tail has no lines from before the position, so the reading searches for the newest lines again.
             tail = self.newest(file, now.len(), budget)?.tail;
         }
         self.place.end += lines;
         Ok((tail, rest))
     }
 
-    /// The lines as they are now, oldest first.
+    /// Returns the newest lines, oldest first.
     pub(super) fn lines(&mut self) -> LogLines {
         let lines = self.tail.as_mut().map(TailLines::show).unwrap_or_default();
         let place = Place {
@@ -249,7 +261,7 @@ impl LogFile {
         LogLines::new(lines, place)
     }
 
-    /// The number of the last finished line.
+    /// Returns the number of the last finished line.
     pub(super) fn position(&self) -> u64 {
         self.place.end - self.unfinished() as u64
     }
@@ -258,27 +270,29 @@ impl LogFile {
         self.tail.as_ref().map_or(0, TailLines::unfinished)
     }
 
-    /// The id of its container.
+    /// Returns the id of the container.
     pub(super) fn container(&self) -> &Arc<str> {
         &self.place.container
     }
 
-    /// Whether it has been, so that there is a position.
+    /// Whether the log has a position, because it was read from its files or by calls to the engine.
     pub(super) fn has_been_read(&self) -> bool {
         self.at.is_some() || self.handed_over
     }
 
-    /// Keeps no more than the position: its container has ended, and may be started again.
-    pub(super) fn rest(&mut self) {
+    /// Drops the lines and stores only the position, because the container has ended. If the container starts again, reading
+    /// continues at the position.
+    pub(super) fn drop_lines(&mut self) {
         self.tail = None;
     }
 
-    /// Whether there is a file, as the engine removes it with its container.
-    pub(super) fn is_there(&self) -> bool {
+    /// Whether the log file exists. The engine removes the file together with the container. If the agent cannot check the file,
+    /// returns true.
+    pub(super) fn exists(&self) -> bool {
         !matches!(self.path.try_exists(), Ok(false))
     }
 
-    /// What was written since a position, oldest first; none where that is lost.
+    /// Returns the parts of the log after the position `at`, oldest first. None if the position is lost.
     fn parts_since(
         &self,
         at: &Position,
@@ -293,16 +307,16 @@ impl LogFile {
                 to: now.len(),
             })
         };
-        // By its contents: the file may have been replaced by its copy.
+        // `is_in` compares the contents, because a copy can have replaced the file.
         if at.is_in(file, now)? {
             return Ok(Some(vec![newest(at.offset)?]));
         }
         let mut missing = 0;
         let mut parts = vec![newest(0)?];
         let mut seen = vec![now.ino()];
-        for number in 1..=MOST_ROTATED {
+        for number in 1..=MAX_ROTATED_FILES {
             let Some(rotated) = Rotated::open(&self.path, number)? else {
-                // One of them may be on its way to its next name.
+                // While the engine renames the rotated files, one file can be missing for a moment.
                 missing += 1;
                 if missing > 1 {
                     break;
@@ -310,7 +324,7 @@ impl LogFile {
                 continue;
             };
             let inode = rotated.inode();
-            // Rotated once more while this looks: the same file under its next name.
+            // The log was rotated during this search, so a file that was already opened appears again under its next name.
             if seen.contains(&inode) {
                 continue;
             }
@@ -325,7 +339,7 @@ impl LogFile {
         Ok(None)
     }
 
-    /// All of the log, oldest first.
+    /// Returns all parts of the log, oldest first.
     fn all_parts(&self, file: &File, now: &Metadata, budget: &Budget) -> io::Result<Vec<LogPart>> {
         let mut parts = vec![LogPart::Plain {
             file: file.try_clone()?,
@@ -333,7 +347,7 @@ impl LogFile {
             to: now.len(),
         }];
         let mut seen = vec![now.ino()];
-        for number in 1..=MOST_ROTATED {
+        for number in 1..=MAX_ROTATED_FILES {
             let Some(rotated) = Rotated::open(&self.path, number)? else {
                 break;
             };
@@ -346,9 +360,10 @@ impl LogFile {
         Ok(parts)
     }
 
-    /// Takes in parts of the log, of the first of them as much as may be parsed. `rest` is what of
-    /// an entry is before them, and then what of one is after them.
-    fn take_in_parts(
+    /// Adds parts of the log to `tail`. Parses only the newest [`MAX_PARSED_BYTES`] of the parts. In older bytes, only counts the
+    /// lines. `rest` contains the unfinished entry before the parts. Afterwards `rest` contains the unfinished entry at the end
+    /// of the parts.
+    fn add_parts(
         &mut self,
         parts: Vec<LogPart>,
         rest: &mut Vec<u8>,
@@ -359,8 +374,8 @@ impl LogFile {
         let mut after: u64 = parts.iter().map(LogPart::plain_bytes).sum();
         for part in parts {
             after -= part.plain_bytes();
-            let parsed = MOST_PARSED.saturating_sub(after);
-            let counted = part.plain_bytes().saturating_sub(parsed) <= MOST_COUNTED;
+            let parsed = MAX_PARSED_BYTES.saturating_sub(after);
+            let counted = part.plain_bytes().saturating_sub(parsed) <= MAX_COUNTED_BYTES;
             let compressed = matches!(part, LogPart::Compressed { .. });
             let (mut unparsed, mut reader) = part.split(parsed);
             if let Some(unparsed) = &mut unparsed {
@@ -368,13 +383,13 @@ impl LogFile {
                 if counted {
                     ends.count(unparsed)?;
                 }
-                // The next entry that is whole begins after the end of this one.
+                // The parsed bytes can begin inside an entry. This call moves the reader to the next whole entry.
                 ends.count_to_entry(&mut reader, rest)?;
                 tail.skip(ends.found().max(usize::from(!counted)));
             }
-            self.take_in(reader, rest, tail, &mut messages)?;
+            self.add_entries(reader, rest, tail, &mut messages)?;
             if compressed && budget.is_spent() {
-                // How many lines were in the rest of it is not to be known.
+                // The file has more lines, but their number is unknown. So one lost line is counted.
                 rest.clear();
                 tail.skip(1);
             }
@@ -384,7 +399,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// Looks up the newest lines, wherever they are.
+    /// Searches for the newest lines. If the newest file has too few lines, searches the rotated files too.
     fn newest(&self, file: &File, size: u64, budget: &Budget) -> io::Result<NewestLines> {
         let mut newest = NewestLines {
             tail: self.no_lines(),
@@ -394,28 +409,29 @@ impl LogFile {
         for chunk in self.newest_entries(file, size, budget)?.iter().rev() {
             newest.rest.clear();
             let (rest, tail) = (&mut newest.rest, &mut newest.tail);
-            self.take_in(&chunk[..], rest, tail, &mut newest.messages)?;
+            self.add_entries(&chunk[..], rest, tail, &mut newest.messages)?;
         }
         Ok(newest)
     }
 
-    /// The entries of the newest lines, the newest file's first, whose size is given.
+    /// Returns the entries of the newest lines, one chunk per file. The first chunk is from `file`, the newest file. `size` is
+    /// the size of `file` in bytes.
     fn newest_entries(&self, file: &File, size: u64, budget: &Budget) -> io::Result<Vec<Vec<u8>>> {
-        // One more than wanted: what the first of them follows is known to be whole.
+        // Reads one line more than wanted, because the beginning of the oldest line can be missing.
         let mut wanted = self.wanted + 1;
         let (chunk, ends) = last_entries(file, size, wanted)?;
         let mut read = chunk.len() as u64;
         wanted = wanted.saturating_sub(ends);
         let mut chunks = vec![chunk];
         let mut seen = vec![file.metadata()?.ino()];
-        for number in 1..=MOST_ROTATED {
-            if wanted == 0 || read >= MOST_PARSED {
+        for number in 1..=MAX_ROTATED_FILES {
+            if wanted == 0 || read >= MAX_PARSED_BYTES {
                 break;
             }
             let Some(rotated) = Rotated::open(&self.path, number)? else {
                 break;
             };
-            // Rotated while this looks: the same file under its next name.
+            // The log was rotated during this search, so a file that was already opened appears again under its next name.
             if seen.contains(&rotated.inode()) {
                 continue;
             }
@@ -428,9 +444,9 @@ impl LogFile {
         Ok(chunks)
     }
 
-    /// Takes in whole entries, the first of which may begin in `rest`; leaves there what follows
-    /// the last of them.
-    fn take_in(
+    /// Adds the whole entries from `entries` to `tail`. If the first entry is unfinished, its beginning is in `rest`. Afterwards
+    /// `rest` contains the unfinished entry at the end.
+    fn add_entries(
         &self,
         mut entries: impl Read,
         rest: &mut Vec<u8>,
@@ -442,28 +458,30 @@ impl LogFile {
             let read = (&mut entries).take(CHUNK as u64).read_to_end(rest)?;
             let mut begin = 0;
             while let Some(end) = memchr::memchr(b'\n', &rest[searched..]) {
-                self.take_in_entry(&rest[begin..searched + end], tail, messages);
+                self.add_entry(&rest[begin..searched + end], tail, messages);
                 begin = searched + end + 1;
                 searched = begin;
             }
             rest.drain(..begin);
-            if rest.len() > LONGEST_ENTRY {
-                // What comes up to the next end is no entry, and left out as such.
+            if rest.len() > MAX_ENTRY_BYTES {
+                // `rest` is cleared, so the bytes up to the next line feed are not a valid entry. `add_entry` ignores these
+                // bytes.
                 rest.clear();
             }
             searched = rest.len();
-            let surplus = messages.len().saturating_sub(MOST_MESSAGES);
+            let surplus = messages.len().saturating_sub(MAX_MESSAGES);
             messages.drain(..surplus);
             if read == 0 {
-                // It is kept until the next round, of every container's log: the room for a chunk is not.
+                // The agent stores `rest` of every container until the next round. So `rest` must not hold the memory of a whole
+                // chunk.
                 rest.shrink_to_fit();
                 return Ok(());
             }
         }
     }
 
-    /// One that is no entry is left out: the engine that wrote it cannot read it either.
-    fn take_in_entry(&self, entry: &[u8], tail: &mut TailLines, messages: &mut Vec<(u64, usize)>) {
+    /// Adds one entry. Ignores bytes that are not a valid entry, because the engine cannot read them either.
+    fn add_entry(&self, entry: &[u8], tail: &mut TailLines, messages: &mut Vec<(u64, usize)>) {
         let Some(entry) = Entry::parse(entry) else {
             return;
         };

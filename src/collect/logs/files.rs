@@ -1,4 +1,8 @@
-//! The logs that are read from the engine's files, and which those are.
+//! Decides for each container whether the agent can read its log file, and reads the log files. This module makes no calls to the
+//! engine. It only reports which logs must be read by calls to the engine.
+//!
+//! In this module, a position is the number of a log line: the last finished line that was read. The number stays the same if the
+//! log file is rotated.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::file::LogFile;
-use super::new::{Began, New};
+use super::new::{FirstRound, New};
 use super::open;
 use super::seen::Handover;
 use crate::collect::docker::engine::{EngineError, Inspected};
@@ -17,51 +21,54 @@ use crate::messages::EndedLog;
 use crate::model::{LogLines, Positions};
 use crate::settings::{CollectSettings, ContainerStats, HostRoot, Redaction};
 
-/// The most containers that have ended whose position is kept.
-pub(super) const MOST_ENDED: usize = 1024;
-/// The most of them that are removed, and so cannot be started again: what is kept of those is for clients that are behind.
-const MOST_REMOVED: usize = 128;
-/// How long the last lines of a container that has ended are kept.
+/// Maximum number of ended containers whose positions the agent remembers.
+pub(super) const MAX_ENDED: usize = 1024;
+/// Maximum number of removed containers that the agent remembers. A removed container cannot start again. Its position is
+/// only for clients that lag.
+const MAX_REMOVED: usize = 128;
+/// Time for which the agent stores the last lines of an ended container.
 pub(super) const LAST_LINES: Duration = Duration::from_secs(60);
-/// How often it is looked whether it is still there.
-const LOOK_AGAIN: Duration = LAST_LINES;
+/// Time between two checks whether the log file of an ended container still exists. If the file is gone, the container was
+/// removed.
+const CHECK_INTERVAL: Duration = LAST_LINES;
 
-/// After this long in a round the logs that are left stay as they are until the next one: some may
-/// be long, and none keeps the others waiting.
-const ENOUGH: Duration = Duration::from_secs(2);
+/// Limit on the time of a round. After this time, the round does not start to read another log. The next round begins with the
+/// logs that were not read. So a long log does not delay the other logs for long.
+const MAX_ROUND_TIME: Duration = Duration::from_secs(2);
 
-/// The logs of the running containers, as far as their files yield them.
+/// The log files of the running containers, and of containers that have ended.
 pub(super) struct LogFiles {
     lines: usize,
     redaction: Redaction,
-    way: ContainerStats,
+    container_stats: ContainerStats,
     root: HostRoot,
-    /// RunningContainer containers, by id.
+    /// The running containers, by id.
     known: HashMap<String, ReadLog>,
-    /// Containers that have ended, by id: one that is started again goes on where it was.
+    /// The containers that have ended, by id. If such a container starts again, its log continues at the remembered position.
     ended: HashMap<String, Ended>,
-    /// When the first containers were met: what those that started later have written since is new.
-    began: Option<Began>,
-    /// Where the next round begins: at a container that the last one had no time for.
+    /// The time of the first round. None before the first round.
+    first_round: Option<FirstRound>,
+    /// The index of the container at which the next round begins. If a round runs out of time, this is the first container that
+    /// the round did not read.
     first: usize,
 }
 
-/// How a container's log is read, and what was read last.
+/// The way in which a container's log is read, and the result of the newest reading.
 enum ReadLog {
-    /// From its file.
+    /// The log is read from its file.
     File {
         name: String,
         log: Box<LogFile>,
         /// None before the first reading.
         lines: Option<Arc<LogLines>>,
-        /// How often in a row it could not be read.
+        /// Number of failures that were ignored after the newest success: 0 or 1. A second failure is not ignored.
         failed: u32,
-        /// Why it cannot be read now, where that is not the file's fault.
-        trouble: Option<EngineError>,
+        /// The reason why the file cannot be read now, if the agent or the host is the cause.
+        host_error: Option<EngineError>,
     },
-    /// By calls; why, and where to go on.
+    /// The log is read by calls to the engine. The fields are the reason, and the position where the calls continue.
     Engine(String, Option<Handover>),
-    /// The engine does not answer for it.
+    /// The engine did not answer the inspection of the container.
     Unanswered(EngineError),
 }
 
@@ -70,60 +77,63 @@ struct Ended {
     name: String,
     at: Instant,
     log: Box<LogFile>,
-    /// None once they are old.
+    /// The last lines of the log. None after [`LAST_LINES`].
     lines: Option<Arc<LogLines>>,
-    /// When it was looked last whether the container is still there, and whether it was not.
-    looked: Instant,
+    /// The time of the newest check whether the log file exists.
+    checked: Instant,
+    /// Whether the container was removed.
     removed: bool,
 }
 
-/// What came of reading one container's log from its file.
+/// The result of reading one container's log from its file.
 pub(super) enum LogReading {
-    /// Its newest lines.
+    /// The newest lines.
     Lines(Arc<LogLines>),
-    /// Its lines as they were last, and why there are no newer ones.
+    /// The lines of an earlier reading, and the reason why newer lines cannot be read.
     Stale(Arc<LogLines>, EngineError),
-    /// There is no file that could be read: why. The engine is asked, for what comes after the lines that were read, if any were.
+    /// The log must be read by calls to the engine. The fields are the reason, and the position where the calls continue. The
+    /// position is None if the file was never read.
     Engine(String, Option<Handover>),
-    /// The engine did not say where it is.
+    /// There are no lines. The engine did not answer the inspection, or the agent or the host cannot open files now.
     Unanswered(EngineError),
-    /// The container has just ended, or was just restarted.
+    /// There are no lines. The container has just ended or started, or the round had no time for its log.
     Absent,
 }
 
-/// Where logs go on of which the engine was asked last, by container id.
+/// For each container id, how far calls to the engine have read its log.
 pub(super) type Handovers = HashMap<String, Handover>;
 
-/// What came of a round.
+/// The results of a round.
 pub(super) struct Readings {
-    /// Of the running containers, in their order.
+    /// One result for each running container, in the same order.
     pub(super) running: Vec<LogReading>,
-    /// Of those that have ended, in that order.
+    /// The containers that have ended. The container that ended first is first.
     pub(super) ended: Vec<EndedLog>,
-    /// How far all of them have been read, whatever came of this round.
+    /// For each container id, how far its log file was read, in this round or earlier.
     pub(super) positions: Positions,
 }
 
 impl LogFiles {
-    /// The newest lines of each container; no files at all where calls are forced.
+    /// Prepares to read the newest lines of each container. If `CONTAINER_STATS` is `engine`, no log file is read.
     pub(super) fn new(settings: &CollectSettings) -> Self {
         Self {
             lines: settings.log_lines,
             redaction: settings.log_redact.clone(),
-            way: settings.container_stats,
+            container_stats: settings.container_stats,
             root: settings.host_root.clone(),
             known: HashMap::new(),
             ended: HashMap::new(),
-            began: None,
+            first_round: None,
             first: 0,
         }
     }
 
-    /// Reads the files that have grown; `called` are the logs of which the engine was asked last. Blocks.
+    /// Reads the log files that have grown. `called` has the positions up to which calls to the engine have read logs. Blocks the
+    /// thread while it reads the files.
     pub(super) fn read(&mut self, running: &[RunningContainer], called: &Handovers) -> Readings {
-        let end = Instant::now() + ENOUGH;
+        let end = Instant::now() + MAX_ROUND_TIME;
         self.update(running, called);
-        self.began.get_or_insert_with(Began::now);
+        self.first_round.get_or_insert_with(FirstRound::now);
         self.first %= running.len().max(1);
         let (later, earlier) = running.split_at(self.first);
         for (place, container) in earlier.iter().chain(later).enumerate() {
@@ -151,8 +161,7 @@ impl LogFiles {
         }
     }
 
-    /// Settles how containers that are not known yet are read, and lays aside those that no
-    /// longer run.
+    /// Decides how the logs of new containers are read. If a container no longer runs, moves it to `ended`.
     fn update(&mut self, running: &[RunningContainer], called: &Handovers) {
         let mut before = std::mem::replace(&mut self.known, HashMap::with_capacity(running.len()));
         for RunningContainer {
@@ -165,7 +174,7 @@ impl LogFiles {
                         log,
                         lines,
                         failed,
-                        trouble,
+                        host_error,
                         ..
                     }),
                     _,
@@ -174,14 +183,15 @@ impl LogFiles {
                     log,
                     lines,
                     failed,
-                    trouble,
+                    host_error,
                 },
-                // What could not be read is tried again: the reason may have been a passing one.
+                // The log was not read from its file in the previous round. The cause can be temporary, so each round tries the
+                // file again.
                 (_, Inspection::Failed { error, before, .. }) => match before {
-                    Some(inspected) => self.meet(listed, inspected, called),
+                    Some(inspected) => self.start_log(listed, inspected, called),
                     None => ReadLog::Unanswered(error.clone()),
                 },
-                (_, Inspection::Done(inspected)) => self.meet(listed, inspected, called),
+                (_, Inspection::Done(inspected)) => self.start_log(listed, inspected, called),
                 (_, Inspection::Due) => continue,
             };
             self.known.insert(listed.id.clone(), known);
@@ -197,30 +207,31 @@ impl LogFiles {
         self.forget();
     }
 
-    /// Forgets the last lines that are old, and the oldest of too many that have ended.
+    /// Forgets the last lines of containers that ended long ago. If there are too many ended containers, forgets those that ended
+    /// first.
     fn forget(&mut self) {
         for ended in self.ended.values_mut() {
             if ended.at.elapsed() > LAST_LINES {
                 ended.lines = None;
             }
-            if !ended.removed && ended.looked.elapsed() > LOOK_AGAIN {
-                ended.removed = !ended.log.is_there();
-                ended.looked = Instant::now();
+            if !ended.removed && ended.checked.elapsed() > CHECK_INTERVAL {
+                ended.removed = !ended.log.exists();
+                ended.checked = Instant::now();
             }
         }
-        self.keep_newest(MOST_REMOVED, |ended| ended.removed);
-        self.keep_newest(MOST_ENDED, |_| true);
+        self.keep_newest(MAX_REMOVED, |ended| ended.removed);
+        self.keep_newest(MAX_ENDED, |_| true);
     }
 
-    /// Of those that have ended and are of some kind, forgets the oldest beyond so many.
-    fn keep_newest(&mut self, most: usize, of: fn(&Ended) -> bool) {
+    /// Looks at the ended containers for which `of` returns true. Forgets those that ended first, until `limit` of them are left.
+    fn keep_newest(&mut self, limit: usize, of: fn(&Ended) -> bool) {
         let mut moments: Vec<Instant> = self
             .ended
             .values()
             .filter(|ended| of(ended))
             .map(|ended| ended.at)
             .collect();
-        let surplus = moments.len().saturating_sub(most);
+        let surplus = moments.len().saturating_sub(limit);
         if surplus == 0 {
             return;
         }
@@ -229,7 +240,8 @@ impl LogFiles {
         self.ended.retain(|_, ended| !of(ended) || ended.at > last);
     }
 
-    fn meet(
+    /// Decides how a container's log is read. If the log was read earlier, reading continues at its position.
+    fn start_log(
         &mut self,
         listed: &ListedContainer,
         inspected: &Inspected,
@@ -237,7 +249,7 @@ impl LogFiles {
     ) -> ReadLog {
         let by_engine = |reason: String| ReadLog::Engine(reason, None);
         match &inspected.log_file {
-            _ if self.way == ContainerStats::Engine => {
+            _ if self.container_stats == ContainerStats::Engine => {
                 by_engine("CONTAINER_STATS is engine".to_owned())
             }
             Some(path) => {
@@ -249,9 +261,9 @@ impl LogFiles {
                 let ended = ended.filter(|_| calls.is_none());
                 let log = ended.map(|ended| ended.log).unwrap_or_else(|| {
                     let id = Arc::from(listed.id.as_str());
-                    let new = match self.began {
-                        Some(began) => began.new_of(listed.meta.created),
-                        None => New::Nothing,
+                    let new = match self.first_round {
+                        Some(first_round) => first_round.new_of(listed.meta.created),
+                        None => New::OnlyKept,
                     };
                     let log =
                         LogFile::new(id, self.root.file(path), inspected.tty, self.lines, new);
@@ -266,19 +278,20 @@ impl LogFiles {
                     log,
                     lines: None,
                     failed: 0,
-                    trouble: None,
+                    host_error: None,
                 }
             }
             None if inspected.log_driver == "json-file" => {
-                by_engine("the log is in no file of Docker's".to_owned())
+                by_engine("the engine reports no log file".to_owned())
             }
             None => by_engine(format!("the logging driver is {}", inspected.log_driver)),
         }
     }
 }
 
-/// Whether an error is the agent's or the host's, and not the file's: descriptors or memory are short.
-fn is_passing(error: &io::Error) -> bool {
+/// Whether an error is the fault of the agent or the host, and not of the file. Examples are too few file descriptors and too
+/// little memory.
+fn is_temporary(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
         Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN)
@@ -286,13 +299,13 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 impl ReadLog {
-    /// Reads what the file has more than before, if it is one.
+    /// Reads the new lines of a log that is read from its file. Does nothing for other logs.
     fn read(&mut self) {
         let Self::File {
             log,
             lines,
             failed,
-            trouble,
+            host_error,
             ..
         } = self
         else {
@@ -300,34 +313,37 @@ impl ReadLog {
         };
         match log.update() {
             Ok(grown) => {
-                (*failed, *trouble) = (0, None);
+                (*failed, *host_error) = (0, None);
                 if grown {
                     *lines = Some(Arc::new(log.lines()));
                 }
             }
-            // Once may be chance: between the end of a file and the beginning of the next there is
-            // none for a moment.
+            // The first failure is ignored, because there is no file for a moment during a rotation.
             Err(_) if lines.is_some() && *failed == 0 => *failed = 1,
-            // The engine would not be reached either, and its answer would cost more.
-            Err(error) if is_passing(&error) => {
-                *trouble = Some(EngineError::Failed {
+            // A call to the engine would also fail, and costs more than a retry.
+            Err(error) if is_temporary(&error) => {
+                *host_error = Some(EngineError::Failed {
                     call: "log file",
                     reason: error.to_string(),
                 });
             }
-            Err(error) => *self = Self::Engine(format!("its file: {error}"), log.handover()),
+            Err(error) => {
+                *self = Self::Engine(format!("cannot read the log file: {error}"), log.handover());
+            }
         }
     }
 
-    /// What was read last.
+    /// Returns the result of the newest reading.
     fn last(&self) -> LogReading {
         match self {
-            Self::File { lines, trouble, .. } => match (lines, trouble) {
+            Self::File {
+                lines, host_error, ..
+            } => match (lines, host_error) {
                 (Some(lines), None) => LogReading::Lines(Arc::clone(lines)),
-                (Some(lines), Some(trouble)) => {
-                    LogReading::Stale(Arc::clone(lines), trouble.clone())
+                (Some(lines), Some(host_error)) => {
+                    LogReading::Stale(Arc::clone(lines), host_error.clone())
                 }
-                (None, Some(trouble)) => LogReading::Unanswered(trouble.clone()),
+                (None, Some(host_error)) => LogReading::Unanswered(host_error.clone()),
                 (None, None) => LogReading::Absent,
             },
             Self::Engine(reason, handover) => LogReading::Engine(reason.clone(), handover.clone()),
@@ -335,7 +351,7 @@ impl ReadLog {
         }
     }
 
-    /// How far a file has been read.
+    /// Returns the container's id and how far its log file was read. None if the log is not read from its file.
     fn position(&self) -> Option<(Arc<str>, u64)> {
         match self {
             Self::File { log, .. } => {
@@ -348,21 +364,21 @@ impl ReadLog {
 }
 
 impl Ended {
-    /// Reads the last lines, which may be the most interesting, before the log is laid aside.
+    /// Reads the last lines of a container that has just ended. After that, stores only these lines and the position.
     fn of(name: String, mut log: Box<LogFile>, lines: Option<Arc<LogLines>>) -> Self {
         let lines = match log.update() {
             Ok(true) => Some(Arc::new(log.lines())),
-            // Nothing more, or removed with the container.
+            // There are no new lines, or the file was removed with its container.
             Ok(false) | Err(_) => lines,
         };
-        log.rest();
+        log.drop_lines();
         let now = Instant::now();
         Self {
             name,
             at: now,
             lines,
             log,
-            looked: now,
+            checked: now,
             removed: false,
         }
     }
@@ -389,10 +405,10 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::{Ended, LogFile, LogFiles, MOST_REMOVED, New};
+    use super::{Ended, LogFile, LogFiles, MAX_REMOVED, New};
     use crate::settings::CollectSettings;
 
-    /// One that ended so many seconds ago.
+    /// Creates a container that ended `seconds` seconds ago.
     fn ended(path: &Path, seconds: u64) -> Ended {
         let at = Instant::now() - Duration::from_secs(seconds);
         let id = Arc::from(format!("{seconds}"));
@@ -401,20 +417,20 @@ mod tests {
             at,
             log: Box::new(LogFile::new(id, path.to_owned(), false, 50, New::All)),
             lines: None,
-            looked: at,
+            checked: at,
             removed: false,
         }
     }
 
     #[test]
-    fn of_containers_that_are_removed_only_the_newest_are_kept() {
+    fn only_the_newest_removed_containers_are_remembered() {
         let settings = CollectSettings::from_env(std::iter::empty()).unwrap();
         let mut files = LogFiles::new(&settings);
         let folder = tempfile::tempdir().unwrap();
         let there = folder.path().join("there.log");
         fs::write(&there, "").unwrap();
         let gone = folder.path().join("gone.log");
-        let removed = MOST_REMOVED as u64 + 50;
+        let removed = MAX_REMOVED as u64 + 50;
         for seconds in 0..removed {
             let one = ended(&gone, 100 + seconds);
             files.ended.insert(format!("removed-{seconds}"), one);
@@ -425,20 +441,20 @@ mod tests {
         }
         files.forget();
         let kept = |id: String| files.ended.contains_key(&id);
-        assert_eq!(files.ended.len(), MOST_REMOVED + 50);
+        assert_eq!(files.ended.len(), MAX_REMOVED + 50);
         assert!((0..50).all(|number| kept(format!("stopped-{number}"))));
         assert!(kept("removed-0".to_owned()) && !kept(format!("removed-{}", removed - 1)));
     }
 
     #[test]
-    fn who_has_just_ended_is_not_looked_for_yet() {
+    fn a_container_that_has_just_ended_is_not_checked_yet() {
         let settings = CollectSettings::from_env(std::iter::empty()).unwrap();
         let mut files = LogFiles::new(&settings);
-        for number in 0..MOST_REMOVED + 50 {
+        for number in 0..MAX_REMOVED + 50 {
             let one = ended(Path::new("/nonexistent"), 1);
             files.ended.insert(number.to_string(), one);
         }
         files.forget();
-        assert_eq!(files.ended.len(), MOST_REMOVED + 50);
+        assert_eq!(files.ended.len(), MAX_REMOVED + 50);
     }
 }

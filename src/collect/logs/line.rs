@@ -1,62 +1,62 @@
-//! One line of a log: what is kept of it, and how it is shown.
+//! One log line: its stored bytes, and the text that is shown. This module redacts the text.
 
 use std::borrow::Cow;
 
 use crate::settings::Redaction;
 
-/// The longest text of a line, in bytes, without its timestamp. The engine's fragments are as
-/// long (longer, where it has replaced bytes), so that the first one fills a line that is cut.
-pub(super) const LONGEST_LINE: usize = 16 * 1024;
-/// The longest timestamp with its space: `2024-01-01T12:00:00.123456789+01:00 `.
-pub(super) const LONGEST_TIMESTAMP: usize = 36;
-/// What is kept of a line: its timestamp, its text and, of a console's, the timestamp in between
-/// and one byte more, which tell whether there is more text.
-pub(super) const MOST_OF_A_LINE: usize = LONGEST_LINE + 2 * LONGEST_TIMESTAMP + 1;
-/// How much of a line that was cut is left out at most, so that no half of a secret is shown, in bytes.
-const LONGEST_WORD: usize = 4 * 1024;
-/// What a line that was cut ends with.
-pub(super) const CUT: &str = " … [line cut at 16 KiB]";
+/// Limit on the text of a line, in bytes, without the timestamp. The engine's fragments have this length. They are longer if the
+/// engine has replaced invalid bytes. So a truncated line shows only text of its first fragment.
+pub(super) const MAX_LINE_BYTES: usize = 16 * 1024;
+/// Maximum length of a timestamp and the space after it, in bytes: `2024-01-01T12:00:00.123456789+01:00 `.
+pub(super) const MAX_TIMESTAMP_BYTES: usize = 36;
+/// Limit on the stored bytes of a line: its timestamp, its text, a second timestamp, and one byte. The second timestamp is for a
+/// console, which has a timestamp between two fragments. The extra byte shows whether there is more text.
+pub(super) const MAX_RAW_LINE_BYTES: usize = MAX_LINE_BYTES + 2 * MAX_TIMESTAMP_BYTES + 1;
+/// Limit on the incomplete word that is removed from a line, in bytes. The word is removed because it can be half of a secret.
+const MAX_WORD_BYTES: usize = 4 * 1024;
+/// The text at the end of a truncated line.
+pub(super) const TRUNCATED: &str = " … [line cut at 16 KiB]";
 
-/// A line that was not shown yet, or waits for its end.
+/// A line that was not shown yet, or that waits for its end.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    /// `TIMESTAMP text`, without the end of the line.
+    /// `TIMESTAMP text`, without the line feed.
     pub(super) raw: Vec<u8>,
-    /// Whether it had more than is kept.
-    pub(super) cut: bool,
-    /// Whether it is a terminal's, which ends its lines with `\r\n`; the halves may be in two
+    /// Whether the line had more bytes than were stored.
+    pub(super) truncated: bool,
+    /// Whether the line comes from a terminal. A terminal ends its lines with `\r\n`. The `\r` and the `\n` can be in different
     /// messages.
     pub(super) terminal: bool,
-    /// Whether it is a console's, with its fragments' timestamps in between.
+    /// Whether the line comes from a console's stream. In such a stream, there is a timestamp before each fragment.
     pub(super) console: bool,
-    /// Whether its beginning is out of reach.
+    /// Whether the beginning of the line is missing.
     pub(super) headless: bool,
 }
 
 impl Line {
-    /// As it is shown, whether it is `whole` or waits for its end.
+    /// Returns the line as it is shown. `whole` is false if the line waits for its end.
     pub(super) fn finished(&self, redaction: &Redaction, whole: bool) -> Cow<'_, str> {
         let start = self.raw.len() - after_timestamp(&self.raw).len();
-        let end = self.raw.len().min(start + LONGEST_LINE);
+        let end = self.raw.len().min(start + MAX_LINE_BYTES);
         let mut rest = &self.raw[end..];
         if self.console {
-            // The next fragment's timestamp is no text.
+            // The timestamp of the next fragment is not part of the text.
             rest = after_timestamp(rest);
         }
         if self.terminal {
             rest = rest.strip_suffix(b"\r").unwrap_or(rest);
         }
-        let cut = self.cut || !rest.is_empty();
+        let truncated = self.truncated || !rest.is_empty();
         let kept = match &self.raw[..end] {
-            kept if cut => &kept[..kept.len() - unfinished(kept)],
+            kept if truncated => &kept[..kept.len() - unfinished(kept)],
             [kept @ .., b'\r'] if self.terminal => kept,
             kept => kept,
         };
         if !redaction.is_on() {
             let line = String::from_utf8_lossy(kept);
-            return if cut { line + CUT } else { line };
+            return if truncated { line + TRUNCATED } else { line };
         }
-        let kept = if cut || !whole {
+        let kept = if truncated || !whole {
             without_last_word(kept, start)
         } else {
             kept
@@ -68,11 +68,11 @@ impl Line {
             false => String::from_utf8_lossy(kept),
         };
         let line = redacted(kept, redaction);
-        if cut { line + CUT } else { line }
+        if truncated { line + TRUNCATED } else { line }
     }
 }
 
-/// A line without what is taken out of its text.
+/// Redacts the text of a line. Does not change the timestamp.
 fn redacted<'l>(line: Cow<'l, str>, redaction: &Redaction) -> Cow<'l, str> {
     let start = line.len() - after_timestamp(line.as_bytes()).len();
     match redaction.apply(line[start..].into()) {
@@ -81,40 +81,40 @@ fn redacted<'l>(line: Cow<'l, str>, redaction: &Redaction) -> Cow<'l, str> {
     }
 }
 
-/// A line up to its last white space, as far as that is near its end: what follows may be half of what would be taken out as
-/// a whole. `start` is where its text begins.
+/// Returns the line without its last word. If the word is longer than [`MAX_WORD_BYTES`], removes only that many bytes. The word
+/// can be half of a secret, which the redaction would not find. The text begins at `start`.
 fn without_last_word(line: &[u8], start: usize) -> &[u8] {
-    let nearest = line.len().saturating_sub(LONGEST_WORD).max(start);
+    let nearest = line.len().saturating_sub(MAX_WORD_BYTES).max(start);
     let space = line[nearest..].iter().rposition(u8::is_ascii_whitespace);
     let end = nearest + space.unwrap_or(0);
     &line[..end - unfinished(&line[..end])]
 }
 
-/// A line without what its text begins with, up to the first white space as far as that is near: it may be half of what would be
-/// taken out as a whole.
+/// Returns the line without the first word of its text. If the word is longer than [`MAX_WORD_BYTES`], removes only that many
+/// bytes. The word can be half of a secret, which the redaction would not find. The text begins at `start`.
 fn without_first_word(line: &[u8], start: usize) -> Vec<u8> {
     let start = start.min(line.len());
     let text = &line[start..];
-    let near = &text[..text.len().min(LONGEST_WORD)];
+    let near = &text[..text.len().min(MAX_WORD_BYTES)];
     let end = near.iter().position(u8::is_ascii_whitespace);
     [&line[..start], &text[end.unwrap_or(near.len())..]].concat()
 }
 
-/// Whether a message `TIMESTAMP text` is a piece of a line, of which more follows.
+/// Whether a message `TIMESTAMP text` is a fragment of a line, and more fragments follow.
 pub(super) fn is_fragment(message: &[u8]) -> bool {
-    !message.ends_with(b"\n") && after_timestamp(message).len() >= LONGEST_LINE
+    !message.ends_with(b"\n") && after_timestamp(message).len() >= MAX_LINE_BYTES
 }
 
-/// What follows the timestamp and its space; all of it where there is none.
+/// Returns the text after the timestamp and its space. If there is no timestamp, returns the whole message.
 pub(super) fn after_timestamp(message: &[u8]) -> &[u8] {
-    let head = &message[..message.len().min(LONGEST_TIMESTAMP)];
+    let head = &message[..message.len().min(MAX_TIMESTAMP_BYTES)];
     match head.iter().position(|byte| *byte == b' ') {
         Some(space) if head[..space].contains(&b'T') => &message[space + 1..],
         _ => message,
     }
 }
 
-/// How many bytes at the end begin a UTF-8 character without ending it.
+/// Returns the number of bytes at the end that belong to an incomplete UTF-8 character.
 fn unfinished(text: &[u8]) -> usize {
     let back = text.len().min(3);
     let end = &text[text.len() - back..];

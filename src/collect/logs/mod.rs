@@ -1,4 +1,7 @@
-//! The containers' logs: [`LogCollector`], the two ways to them, and the assembly of lines.
+//! The logs source: reads the newest log lines of the running containers, and the last lines of containers that have ended.
+//!
+//! If the agent can read a container's log file, [`LogCollector`] reads the file (`files.rs`). If not, [`LogCollector`] calls the
+//! engine (`calls.rs`). This module does not send log lines to clients.
 
 mod calls;
 mod entries;
@@ -33,53 +36,55 @@ use crate::messages::{EndedLog, LogSample};
 use crate::model::{LogLines, Logs, Positions, Via};
 use crate::settings::{CollectSettings, Redaction};
 use calls::CalledLog;
-use files::{Handovers, LAST_LINES, LogFiles, LogReading, MOST_ENDED, Readings};
-use new::{Began, New};
+use files::{Handovers, LAST_LINES, LogFiles, LogReading, MAX_ENDED, Readings};
+use new::{FirstRound, New};
 use seen::Handover;
 
-/// Containers whose logs are asked for at once: enough that a slow one does not hold up the rest,
-/// few enough that their tails fit in memory.
-const CALLS_AT_ONCE: usize = 16;
+/// Maximum number of calls for logs at the same time. Because several calls run at the same time, a slow answer does not delay
+/// all other logs. The limit bounds the memory for the answers.
+const MAX_PARALLEL_CALLS: usize = 16;
 
-/// Reads the running containers' logs, round after round.
+/// The actor that reads the containers' logs once per round.
 pub type LogCollector = Collector<LogSource>;
 
-/// The running containers' logs as a source.
+/// The containers' logs as a [`Source`].
 ///
-/// They are read from the files that the engine keeps, which costs it nothing; those that are
-/// kept otherwise, or cannot be read here, by calls.
+/// The source reads the engine's log files, because a file costs the engine no work. The source calls the engine only for a log
+/// without a log file, and for a log file that the agent cannot read.
 pub struct LogSource {
     containers: Containers,
+    /// Number of log lines to show for each container.
     lines: usize,
     redaction: Redaction,
-    /// How long a round waits for the engine.
+    /// How long a round waits for the container list.
     patience: Duration,
-    /// Read for the containers that run.
+    /// Reads the log files. A reading returns the running containers and one result for each of them.
     files: Blocking<LogFiles, (Arc<Vec<RunningContainer>>, Readings)>,
-    /// The logs that are read by calls, by container id; also those of containers that have ended.
+    /// The logs that are read by calls to the engine, by container id. Logs of containers that have ended are included.
     called: HashMap<String, Called>,
-    /// When the first containers were met.
-    began: Option<Began>,
+    /// The time of the first round. None before the first round.
+    first_round: Option<FirstRound>,
 }
 
-/// A container whose log is asked of the engine, and where it goes on if it was read from its file before.
+/// A container whose log must be read by a call to the engine.
 struct LogRequest<'r> {
     container: &'r ListedContainer,
+    /// The position at which reading continues, if the log file was read earlier.
     handover: Option<Handover>,
 }
 
-/// A log that is read by calls.
+/// A log that is read by calls to the engine.
 struct Called {
     name: String,
-    /// None where its logging driver keeps nothing that could be read. The log has said so.
+    /// None if the container's logging driver does not support reading. The agent logs this fact only once.
     log: Option<Box<CalledLog>>,
-    /// When its container had ended.
+    /// When the container ended. None while the container runs.
     ended: Option<Instant>,
 }
 
 impl LogSource {
-    /// A source of the newest `log_lines` lines of each of `containers`, without what `log_redact` takes out of them:
-    /// by calls alone, or from files where there are any, as `container_stats` says.
+    /// Creates a source of the newest `log_lines` log lines of each container, redacted by `log_redact`. If `container_stats`
+    /// is `engine`, the source reads no log files.
     #[must_use]
     pub fn new(containers: Containers, settings: &CollectSettings) -> Self {
         Self {
@@ -89,12 +94,12 @@ impl LogSource {
             patience: patience(settings.log_interval),
             files: Blocking::new("log files", LogFiles::new(settings)),
             called: HashMap::new(),
-            began: None,
+            first_round: None,
         }
     }
 
-    /// Reads by calls what has no file to be read, and the last lines of those that have ended since
-    /// the last round.
+    /// Reads the logs in `asked` by calls to the engine. Also reads the last lines of containers that have ended after the
+    /// previous round.
     async fn ask_engine(&mut self, call: &Call, asked: &[LogRequest<'_>], gathered: &mut Gathered) {
         let due = self.due(asked);
         let redaction = &self.redaction;
@@ -106,10 +111,10 @@ impl LogSource {
                 };
                 (id, called, answer)
             })
-            .buffer_unordered(CALLS_AT_ONCE);
+            .buffer_unordered(MAX_PARALLEL_CALLS);
         while let Some((id, mut called, answer)) = answers.next().await {
             match answer {
-                // The last lines are taken from it below.
+                // `record_positions` adds the last lines of a container that has ended.
                 Ok(_) if called.ended.is_some() => {}
                 Ok(lines) => {
                     gathered.by_engine += usize::from(called.log.is_some());
@@ -117,7 +122,10 @@ impl LogSource {
                 }
                 Err(EngineError::Gone) => {}
                 Err(EngineError::Unreadable) => {
-                    info!(container = called.name, "logging driver unreadable");
+                    info!(
+                        container = called.name,
+                        "the container's logging driver does not support reading"
+                    );
                     called.log = None;
                     gathered.add(&called.name, Arc::default());
                 }
@@ -127,11 +135,11 @@ impl LogSource {
             self.called.insert(id, called);
         }
         drop(answers);
-        self.lay_aside(gathered);
+        self.record_positions(gathered);
     }
 
-    /// In an outage, what has no file to be read cannot be read at all. The positions stand.
-    fn go_without_engine(
+    /// If the engine does not answer, reports the containers in `asked` as failed. The positions of their logs do not change.
+    fn report_outage(
         &mut self,
         inventory: &Inventory,
         asked: &[LogRequest<'_>],
@@ -141,10 +149,11 @@ impl LogSource {
             let failure = |asked: &LogRequest<'_>| (asked.container.name.clone(), outage.error());
             gathered.failures.extend(asked.iter().map(failure));
         }
-        self.lay_aside(gathered);
+        self.record_positions(gathered);
     }
 
-    /// The logs that are to be read now.
+    /// Removes the logs for this round from `called`, and returns them. These are the logs in `asked`, and the logs of containers
+    /// that have just ended.
     fn due(&mut self, asked: &[LogRequest<'_>]) -> Vec<(String, Called)> {
         let mut due: Vec<_> = asked
             .iter()
@@ -156,7 +165,7 @@ impl LogSource {
                     let name = container.bare_name().to_owned();
                     let log = match self.called.remove(&container.id) {
                         Some(called) => called.log,
-                        None => Some(Box::new(self.meet(container, handover.as_ref()))),
+                        None => Some(Box::new(self.start_log(container, handover.as_ref()))),
                     };
                     let ended = None;
                     (container.id.clone(), Called { name, log, ended })
@@ -171,10 +180,12 @@ impl LogSource {
         due
     }
 
-    fn meet(&self, container: &ListedContainer, handover: Option<&Handover>) -> CalledLog {
-        let new = match self.began {
-            Some(began) => began.new_of(container.meta.created),
-            None => New::Nothing,
+    /// Prepares to read a log by calls to the engine. If there is a `handover`, reading continues at the position of the
+    /// handover.
+    fn start_log(&self, container: &ListedContainer, handover: Option<&Handover>) -> CalledLog {
+        let new = match self.first_round {
+            Some(first_round) => first_round.new_of(container.meta.created),
+            None => New::OnlyKept,
         };
         let log = CalledLog::new(&container.id, self.lines, new);
         match handover {
@@ -183,7 +194,7 @@ impl LogSource {
         }
     }
 
-    /// Where the logs go on that are read by calls, should there be a file to be read.
+    /// Returns how far calls to the engine have read the logs. If a log file becomes readable, reading continues there.
     fn handovers(&self) -> Handovers {
         let handover = |(id, called): (&String, &Called)| {
             let handover = called.log.as_ref()?.handover()?;
@@ -192,13 +203,13 @@ impl LogSource {
         self.called.iter().filter_map(handover).collect()
     }
 
-    /// Notes how far all have been read. Of those that have ended it keeps the last lines for a
-    /// while, and the positions of so many.
-    fn lay_aside(&mut self, gathered: &mut Gathered) {
+    /// Records how far each log has been read. If a container has ended, stores its last lines for the time [`LAST_LINES`].
+    /// Remembers the positions of the newest [`MAX_ENDED`] ended containers.
+    fn record_positions(&mut self, gathered: &mut Gathered) {
         let ended = |called: &Called| called.ended.filter(|_| called.log.is_some());
         let mut moments: Vec<Instant> = self.called.values().filter_map(ended).collect();
         moments.sort_unstable();
-        let oldest = moments.len().checked_sub(MOST_ENDED);
+        let oldest = moments.len().checked_sub(MAX_ENDED);
         let oldest = oldest.map(|surplus| moments[surplus]);
         self.called.retain(|_, called| match called.ended {
             Some(moment) => called.log.is_some() && oldest.is_none_or(|oldest| moment >= oldest),
@@ -211,7 +222,7 @@ impl LogSource {
             };
             if let Some(moment) = ended {
                 if moment.elapsed() > LAST_LINES {
-                    log.rest();
+                    log.drop_lines();
                 }
                 gathered.ended.push(EndedLog {
                     name: name.clone(),
@@ -225,16 +236,18 @@ impl LogSource {
     }
 }
 
-/// The logs of a round.
+/// The results of a round.
 #[derive(Default)]
 struct Gathered {
     logs: Logs,
     ended: Vec<EndedLog>,
     positions: Positions,
     failures: Vec<(String, EngineError)>,
-    /// How many were read from files, and by calls, and why the first of those was.
+    /// Number of logs that were read from files.
     by_file: usize,
+    /// Number of logs that were read by calls to the engine.
     by_engine: usize,
+    /// The first reason in this round for reading a log by calls to the engine. None if there were no such logs.
     reason: Option<String>,
 }
 
@@ -316,9 +329,9 @@ impl Source for LogSource {
         }
         match &inventory.call {
             Some(call) => self.ask_engine(call, &others, &mut gathered).await,
-            None => self.go_without_engine(&inventory, &others, &mut gathered),
+            None => self.report_outage(&inventory, &others, &mut gathered),
         }
-        self.began.get_or_insert_with(Began::now);
+        self.first_round.get_or_insert_with(FirstRound::now);
         Round {
             retry: inventory.outage.is_some(),
             ..gathered.finish()

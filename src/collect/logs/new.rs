@@ -1,4 +1,4 @@
-//! How much of a log is new when it is read for the first time.
+//! Decides which log lines are new when a log is read for the first time.
 
 use std::time::{Instant, SystemTime};
 
@@ -7,23 +7,26 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::model::EncodedLines;
 
-/// How much of a log is new when it is read first: counts for clients that were there before.
+/// Which lines are new when a log is read for the first time. A client that got no lines of this container gets the new lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum New {
-    Nothing,
-    /// What was written since then.
+    /// The lines that are found. The log existed in the agent's first round, so older lines do not count as lost.
+    OnlyKept,
+    /// The lines that were written after this time.
     Since(SystemTime),
+    /// All lines, because the container was created after the agent's first round.
     All,
 }
 
-/// When the first containers were met, by both clocks: what those that are met later have written since is new.
+/// The time of the agent's first round, on the wall clock and on the monotonic clock. If a container appears later, the lines
+/// that it wrote after this time are new.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Began {
+pub(super) struct FirstRound {
     wall: SystemTime,
     at: Instant,
 }
 
-impl Began {
+impl FirstRound {
     pub(super) fn now() -> Self {
         Self {
             wall: SystemTime::now(),
@@ -31,7 +34,7 @@ impl Began {
         }
     }
 
-    /// How much is new of the log of a container that was created then, in Unix time.
+    /// Decides which lines of a container are new. `created` is the time when the container was created, in Unix seconds.
     pub(super) fn new_of(self, created: i64) -> New {
         let now = SystemTime::now();
         self.new_at(
@@ -40,8 +43,8 @@ impl Began {
         )
     }
 
-    /// The same where `began` is what the clock would have shown at the beginning, had it been set right then: it may have been
-    /// set back since.
+    /// Works like [`Self::new_of`]. `began` is the time of the first round, calculated back from the current wall clock. If the
+    /// clock was set after the first round, `began` differs from `wall`. The earlier of these two times counts.
     fn new_at(self, created: i64, began: SystemTime) -> New {
         let since = self.wall.min(began);
         let seconds = since.duration_since(SystemTime::UNIX_EPOCH);
@@ -55,7 +58,7 @@ impl Began {
 }
 
 impl New {
-    /// How many of a log's newest finished lines are new.
+    /// Returns how many of the finished lines are new.
     pub(super) fn of(self, lines: &EncodedLines) -> usize {
         let finished = lines.iter().len() - lines.open();
         let Self::Since(since) = self else {
@@ -66,7 +69,7 @@ impl New {
     }
 }
 
-/// When a line was written, which is a JSON string.
+/// Returns when a line was written. `line` is a JSON string.
 fn moment(line: &str) -> Option<SystemTime> {
     let (timestamp, _) = line.get(1..)?.split_once(' ')?;
     OffsetDateTime::parse(timestamp, &Rfc3339)
@@ -78,7 +81,7 @@ fn moment(line: &str) -> Option<SystemTime> {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use super::{Began, New};
+    use super::{FirstRound, New};
     use crate::model::EncodedLines;
 
     const NOON: &str = "2024-01-01T12:00:00Z";
@@ -88,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_new_by_their_time_in_whatever_zone() {
+    fn the_time_of_a_line_is_compared_in_any_time_zone() {
         let lines = [
             "2024-01-01T11:59:59.999Z a",
             "2024-01-01T12:30:00+01:00 b",
@@ -99,22 +102,22 @@ mod tests {
         let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &lines, 0);
         assert_eq!(New::Since(at(NOON)).of(&lines), 3);
         assert_eq!(New::All.of(&lines), 5);
-        assert_eq!(New::Nothing.of(&lines), 5);
+        assert_eq!(New::OnlyKept.of(&lines), 5);
     }
 
     #[test]
-    fn a_container_that_starts_after_the_clock_was_set_back_is_new() {
-        let mut began = Began::now();
+    fn a_container_created_after_the_clock_was_set_back_is_new() {
+        let mut began = FirstRound::now();
         began.wall = at(NOON);
         let noon = 1_704_110_400;
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
         assert_eq!(began.new_at(noon + 60, began.wall), New::All);
         assert_eq!(began.new_at(noon - 60, began.wall), New::Since(began.wall));
-        // Two hours back, then a container is created.
+        // The clock is set back by two hours. After that, a container is created.
         let shifted = began.wall - hours(2);
         assert_eq!(began.new_at(noon - 7000, shifted), New::All);
         assert_eq!(began.new_at(noon - 7300, shifted), New::Since(shifted));
-        // Set forward: what was written before that is new all the same.
+        // The clock is set forward. Lines from before that moment are still new.
         let shifted = began.wall + hours(2);
         assert_eq!(began.new_at(noon - 60, shifted), New::Since(began.wall));
     }

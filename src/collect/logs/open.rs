@@ -1,4 +1,5 @@
-//! Opening the files of a log. Their path is the engine's word: nothing else than that container's log is opened.
+//! Opens the files of a container's log. The path comes from the engine, and the agent does not trust the path. The agent opens
+//! only the log files of that container.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
@@ -9,55 +10,57 @@ use std::path::{Component, Path};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// How many hexadecimal digits a container's id has.
+/// Number of hexadecimal digits in a container's id.
 const ID_DIGITS: usize = 64;
 const LOG_SUFFIX: &str = "-json.log";
-const OF_FOLDER: OFlags = OFlags::NOFOLLOW
+const FOLDER_FLAGS: OFlags = OFlags::NOFOLLOW
     .union(OFlags::CLOEXEC)
     .union(OFlags::PATH)
     .union(OFlags::DIRECTORY);
-const OF_FILE: OFlags = OFlags::NOFOLLOW
+const FILE_FLAGS: OFlags = OFlags::NOFOLLOW
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY);
 
-/// Why a path is not that of the log of the container `id`, if it is not.
+/// Checks that `path` is the log of the container `id`. If it is not, returns the reason.
 pub(super) fn refusal(path: &Path, id: &str) -> Option<&'static str> {
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     if id.len() != ID_DIGITS || !id.bytes().all(is_digit) {
-        return Some("the container's id is none of Docker's");
+        return Some("the container's id does not have 64 hexadecimal digits");
     }
     let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
     if !path.is_absolute() || !path.components().all(plain) {
-        return Some("the engine names a log by a path that is not absolute");
+        return Some("the log path from the engine is not absolute or contains `..`");
     }
     let name = path.file_name().and_then(OsStr::to_str);
     let name = name.and_then(|name| name.strip_suffix(LOG_SUFFIX));
     let folder = path.parent().and_then(Path::file_name);
     if name != Some(id) || folder != Some(OsStr::new(id)) {
-        return Some("the engine names a file that is not this container's log");
+        return Some("the log path from the engine does not belong to this container");
     }
     None
 }
 
-/// Opens a file of a log for reading. Neither it nor its folder may be a link, and only a regular file of one name will do.
-/// The way to the folder may have links: a data root may be elsewhere. Never blocks on what is put in the file's place.
+/// Opens a file of a log for reading. The file must be a regular file with one hard link. The file and its folder must not be
+/// symbolic links. Directories above the folder can be links, because Docker's data root can be elsewhere. Does not block the
+/// thread, even if there is a named pipe at the path.
 pub(super) fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let folder = rustix::fs::open(folder, OF_FOLDER, Mode::empty()).map_err(not_followed)?;
-    let file = rustix::fs::openat(&folder, name, OF_FILE, Mode::empty());
-    let file = File::from(file.map_err(not_followed)?);
+    let folder = rustix::fs::open(folder, FOLDER_FLAGS, Mode::empty()).map_err(open_error)?;
+    let file = rustix::fs::openat(&folder, name, FILE_FLAGS, Mode::empty());
+    let file = File::from(file.map_err(open_error)?);
     let metadata = file.metadata()?;
     check(&metadata)?;
     Ok((file, metadata))
 }
 
-/// As [`open`], with fewer system calls where it is still the file of this number: that one was opened before.
+/// Works like [`open`], but needs fewer system calls if the file still has the inode number `inode`. An earlier call has checked
+/// that file.
 pub(super) fn open_again(path: &Path, inode: Option<u64>) -> io::Result<(File, Metadata)> {
     if inode.is_some()
-        && let Ok(file) = rustix::fs::open(path, OF_FILE, Mode::empty())
+        && let Ok(file) = rustix::fs::open(path, FILE_FLAGS, Mode::empty())
     {
         let file = File::from(file);
         let metadata = file.metadata()?;
@@ -68,14 +71,14 @@ pub(super) fn open_again(path: &Path, inode: Option<u64>) -> io::Result<(File, M
     open(path)
 }
 
-/// What is known of a file of a log without opening it.
+/// Returns the metadata of a log file without opening it.
 pub(super) fn look_at(path: &Path) -> io::Result<Metadata> {
     let metadata = std::fs::symlink_metadata(path)?;
     check(&metadata)?;
     Ok(metadata)
 }
 
-/// Whether an error says that there is no file, or none that could be a log: another try would not help.
+/// Whether an error means that the file does not exist, or that the file cannot be a log. A retry does not help.
 pub(super) fn is_no_log(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -83,12 +86,12 @@ pub(super) fn is_no_log(error: &io::Error) -> bool {
     )
 }
 
-fn not_followed(error: Errno) -> io::Error {
-    // A folder that is a link is refused with ENOTDIR, a socket with ENXIO.
+fn open_error(error: Errno) -> io::Error {
+    // The kernel returns ENOTDIR for a folder that is a symbolic link, and ENXIO for a socket.
     let reason = match error {
-        Errno::LOOP => "a symbolic link",
-        Errno::NOTDIR => "its folder is no folder, or a symbolic link",
-        Errno::NXIO | Errno::NODEV => "not a regular file",
+        Errno::LOOP => "it is a symbolic link",
+        Errno::NOTDIR => "its directory is a symbolic link or not a directory",
+        Errno::NXIO | Errno::NODEV => "it is not a regular file",
         _ => return error.into(),
     };
     io::Error::new(io::ErrorKind::InvalidInput, reason)
@@ -96,9 +99,9 @@ fn not_followed(error: Errno) -> io::Error {
 
 fn check(metadata: &Metadata) -> io::Result<()> {
     let reason = if !metadata.is_file() {
-        "not a regular file"
+        "it is not a regular file"
     } else if metadata.nlink() > 1 {
-        "has another name elsewhere"
+        "it has more than one hard link"
     } else {
         return Ok(());
     };
@@ -119,7 +122,7 @@ mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     #[test]
-    fn only_a_path_that_names_the_container_is_accepted() {
+    fn only_the_path_of_the_containers_own_log_is_accepted() {
         let other = ID.replace('0', "f");
         let named = |path: &str| refusal(Path::new(path), ID);
         assert_eq!(
@@ -153,7 +156,7 @@ mod tests {
         }
     }
 
-    /// A folder as the engine has one for each container, and the place of its log.
+    /// Creates a folder like the engine's folder for a container. Returns the root and the path of the log file.
     fn place() -> (tempfile::TempDir, PathBuf) {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join(ID);
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_data_root_may_be_behind_a_link_but_not_the_container() {
+    fn the_data_root_can_be_a_link_but_the_containers_folder_cannot() {
         let (root, path) = place();
         fs::write(&path, "text").unwrap();
         assert!(!refuses(&path) && look_at(&path).is_ok());
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_regular_file_is_opened_and_nothing_blocks() {
+    fn only_a_regular_file_is_opened_and_the_call_does_not_block() {
         let secret = tempfile::NamedTempFile::new().unwrap();
         let with = |make: &dyn Fn(&Path)| {
             let (root, path) = place();

@@ -1,62 +1,65 @@
-//! How much of a log the engine is asked for next.
+//! Decides how many messages the next call requests, and from which start time. `calls.rs` makes the calls.
 
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-/// An engine that takes longer than this unpacks rotated files first, most likely. With a time since when it need not.
+/// Time after which an answer counts as slow. A slow engine probably unpacks rotated files first. A start time in the request
+/// avoids this work.
 const SLOW: Duration = Duration::from_millis(100);
-/// How long it is asked with a time: a clock that was set back without the agent's noticing would hide what follows.
-pub(super) const ANEW: Duration = Duration::from_secs(60);
-/// The agent's clock was set back where it is this much slower than time passes.
+/// Time after which a request has no start time. If a clock was set back and the agent did not notice, a start time would hide
+/// new messages.
+pub(super) const FULL_READ_INTERVAL: Duration = Duration::from_secs(60);
+/// If the wall clock is this much behind the monotonic clock, it counts as set back.
 const SET_BACK: Duration = Duration::from_secs(1);
 
-/// How much is asked for next, and since when.
+/// The size and the start time of the next request.
 pub(super) struct ReadPace {
-    /// How many messages.
+    /// Number of messages to request.
     pub(super) messages: usize,
-    /// The second before that of the last message.
+    /// The start time for slow engines: one second before the newest message, in Unix seconds.
     since: Option<i32>,
-    /// The engine is slow without a time.
+    /// Whether the engine is slow when a request has no start time.
     slow: bool,
-    /// When it was last asked without a time.
-    pub(super) all_asked: Instant,
-    /// The time of the last answer, by both clocks.
+    /// The time of the newest answer to a request without a start time.
+    pub(super) full_read_at: Instant,
+    /// The time of the previous answer, on the monotonic clock and on the wall clock.
     pub(super) answered: (Instant, SystemTime),
 }
 
 impl ReadPace {
-    /// Nothing has been asked yet: the first request is for this many messages, of any time.
+    /// Prepares the first request. It is for `messages` messages and has no start time.
     pub(super) fn new(messages: usize) -> Self {
         let now = Instant::now();
         Self {
             messages,
             since: None,
             slow: false,
-            all_asked: now,
+            full_read_at: now,
             answered: (now, SystemTime::now()),
         }
     }
 
-    /// Notes the second of the last message, in Unix time.
+    /// Records the time of the newest message, in Unix seconds.
     pub(super) fn since_before(&mut self, second: i32) {
         self.since = Some(second.saturating_sub(1));
     }
 
-    /// Since when the engine is to be asked: not at all where it answers fast, or where a clock may have been set back.
+    /// Returns the start time of the next request, in Unix seconds. None if the engine answers fast, if the wall clock was set
+    /// back, or after [`FULL_READ_INTERVAL`].
     pub(super) fn since(&self) -> Option<i32> {
         let (then, wall) = self.answered;
         let expected = wall + then.elapsed();
         let set_back = SystemTime::now() + SET_BACK < expected;
-        let serves = self.slow && !set_back && self.all_asked.elapsed() < ANEW;
+        let serves = self.slow && !set_back && self.full_read_at.elapsed() < FULL_READ_INTERVAL;
         self.since.filter(|_| serves)
     }
 
-    /// Notes when the last answer came, and how long it took.
+    /// Records the time of an answer. `began` is the time when the request began. `since` is the start time in the request.
     pub(super) fn note(&mut self, began: Instant, since: Option<i32>) {
         if since.is_none() {
             self.slow = began.elapsed() > SLOW;
-            self.all_asked = Instant::now();
+            self.full_read_at = Instant::now();
         }
         self.answered = (Instant::now(), SystemTime::now());
     }

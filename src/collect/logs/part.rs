@@ -1,4 +1,4 @@
-//! A part of a log, as it is read.
+//! A part of a log: a range of a plain file, a compressed file, or bytes that were already read.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,15 +7,18 @@ use std::sync::Arc;
 
 use super::unpacked::Unpacked;
 
-/// A part of a log, to its file's end.
+/// A part of a log, up to the end of a file.
 pub(super) enum LogPart {
+    /// The bytes of a plain file between two offsets.
     Plain { file: File, from: u64, to: u64 },
+    /// The unpacked bytes of a compressed file, from an offset to the end.
     Compressed { log: Unpacked, from: u64 },
+    /// Bytes that were already read. The part begins at the cursor.
     Read(io::Cursor<Vec<u8>>),
 }
 
 impl LogPart {
-    /// How many bytes it has, as far as that is known without reading it.
+    /// Returns the number of bytes. Returns 0 for a compressed file, because its unpacked size is not known.
     pub(super) fn plain_bytes(&self) -> u64 {
         match self {
             Self::Plain { from, to, .. } => to.saturating_sub(*from),
@@ -24,8 +27,9 @@ impl LogPart {
         }
     }
 
-    /// What is only counted of it, if anything, and what is parsed: its last bytes. What is
-    /// compressed is counted where nothing may be parsed, and parsed as a whole otherwise.
+    /// Splits the part in two pieces. The second piece has the last `parsed` bytes, which are parsed. The first piece has the
+    /// earlier bytes, in which lines are only counted. If there are no earlier bytes, the first piece is none. A compressed file
+    /// is not split. It is parsed, or, if `parsed` is 0, its lines are only counted.
     pub(super) fn split(self, parsed: u64) -> (Option<Box<dyn Read>>, Box<dyn Read>) {
         match self {
             Self::Plain { file, from, to } => {
@@ -45,14 +49,14 @@ impl LogPart {
                 )
             }
             Self::Compressed { mut log, from } => {
-                // It was read up to there when its position was looked for.
+                // Skips the bytes before the offset. This copy cannot fail, because `Unpacked` returns no errors.
                 let _ = io::copy(&mut (&mut log).take(from), &mut io::sink());
                 if parsed == 0 {
                     return (Some(Box::new(log)), Box::new(io::empty()));
                 }
                 (None, Box::new(log))
             }
-            // Never more than may be parsed.
+            // These bytes are few, so all of them are parsed.
             Self::Read(new) => (None, Box::new(new)),
         }
     }
@@ -68,8 +72,8 @@ struct Range {
 impl Read for Range {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.to.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let most = buffer.len().min(left);
-        let read = self.file.read_at(&mut buffer[..most], self.at)?;
+        let limit = buffer.len().min(left);
+        let read = self.file.read_at(&mut buffer[..limit], self.at)?;
         self.at += read as u64;
         Ok(read)
     }

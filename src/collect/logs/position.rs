@@ -1,4 +1,4 @@
-//! How far the newest file of a log has been read.
+//! Records how far the newest file of a log was read. Detects whether the file has only grown after that.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -7,37 +7,38 @@ use std::os::unix::fs::MetadataExt as _;
 use super::entries::{CHUNK, read_range};
 use super::part::LogPart;
 
-/// How much is kept to tell growth from a file that was emptied and has grown again.
-const SEAM: u64 = 64;
+/// Number of bytes before the position that the agent stores. They show whether a file was emptied and has grown again.
+const FINGERPRINT_BYTES: u64 = 64;
 
-/// How far the newest file has been read. It is opened anew when it has grown: a container that
-/// logs nothing costs one system call a round, and none costs a descriptor.
+/// How far the newest file of a log was read. The agent does not keep the file open, and opens it again when it has grown. So a
+/// container that logs nothing costs one system call per round. No container costs a file descriptor.
 #[derive(Debug)]
 pub(super) struct Position {
     inode: u64,
     pub(super) offset: u64,
-    /// What stands before the offset, and when the file was written to last: a file that was
-    /// emptied and has grown again has other contents there.
-    pub(super) seam: Vec<u8>,
+    /// The bytes before the offset. A file that was emptied and has grown again has other bytes there.
+    pub(super) fingerprint: Vec<u8>,
+    /// When the file was last modified: seconds and nanoseconds.
     written: (i64, i64),
-    /// An entry whose end was not written yet.
+    /// The unfinished entry at the end of the file.
     pub(super) rest: Vec<u8>,
 }
 
-/// What a file has more than before, where that is as little as most often: read at once with the
-/// seam that it follows.
+/// The new bytes of a file. They are read together with the fingerprint before them, to save a system call.
 pub(super) struct Growth {
+    /// The fingerprint, followed by the new bytes.
     bytes: Vec<u8>,
-    seam: usize,
+    /// The length of the fingerprint.
+    fingerprint: usize,
 }
 
 impl Position {
-    /// At the end of a file. `rest` is an entry whose end was not written yet.
-    pub(super) fn at_end(now: &Metadata, seam: Vec<u8>, rest: Vec<u8>) -> Self {
+    /// Returns the position at the end of a file. `rest` is the unfinished entry there.
+    pub(super) fn at_end(now: &Metadata, fingerprint: Vec<u8>, rest: Vec<u8>) -> Self {
         Self {
             inode: now.ino(),
             offset: now.len(),
-            seam,
+            fingerprint,
             written: written(now),
             rest,
         }
@@ -47,50 +48,59 @@ impl Position {
         self.inode
     }
 
-    /// The last bytes before an offset: an entry's end, whose timestamp is like no other's.
-    pub(super) fn seam_of(file: &File, offset: u64) -> io::Result<Vec<u8>> {
-        let mut seam = Vec::with_capacity(SEAM as usize);
-        read_range(file, offset.saturating_sub(SEAM), offset, &mut seam)?;
-        Ok(seam)
+    /// Reads the last bytes before an offset. These bytes are the end of an entry, and usually no other entry has the same bytes.
+    pub(super) fn fingerprint_of(file: &File, offset: u64) -> io::Result<Vec<u8>> {
+        let mut fingerprint = Vec::with_capacity(FINGERPRINT_BYTES as usize);
+        read_range(
+            file,
+            offset.saturating_sub(FINGERPRINT_BYTES),
+            offset,
+            &mut fingerprint,
+        )?;
+        Ok(fingerprint)
     }
 
-    /// Whether a file is as it was when it was read last.
+    /// Whether a file is the same as at the previous reading.
     pub(super) fn is_at(&self, now: &Metadata) -> bool {
         (self.inode, self.offset, self.written) == (now.ino(), now.len(), written(now))
     }
 
-    /// Whether a file has the contents that stand before this position.
+    /// Whether a file has the same bytes before this position. If there are no such bytes, compares the inodes.
     pub(super) fn is_in(&self, file: &File, now: &Metadata) -> io::Result<bool> {
-        if self.seam.is_empty() {
+        if self.fingerprint.is_empty() {
             return Ok(self.inode == now.ino());
         }
-        Ok(self.offset <= now.len() && self.seam == Self::seam_of(file, self.offset)?)
+        Ok(
+            self.offset <= now.len()
+                && self.fingerprint == Self::fingerprint_of(file, self.offset)?,
+        )
     }
 }
 
 impl Growth {
-    /// None where it is much, or where the file is not what it was.
+    /// Reads the new bytes of a file. Returns none if there are more new bytes than [`CHUNK`], or if the file was replaced or
+    /// emptied.
     pub(super) fn read(at: &Position, file: &File, now: &Metadata) -> io::Result<Option<Self>> {
         let new = now.len().checked_sub(at.offset);
         let new = new.filter(|new| *new <= CHUNK as u64 && at.inode == now.ino());
         let Some(new) = new else { return Ok(None) };
-        let seam = at.seam.len();
-        let mut bytes = Vec::with_capacity(seam + new as usize);
-        let from = at.offset - seam as u64;
+        let fingerprint = at.fingerprint.len();
+        let mut bytes = Vec::with_capacity(fingerprint + new as usize);
+        let from = at.offset - fingerprint as u64;
         let read = read_range(file, from, now.len(), &mut bytes)?;
-        let whole = read == seam as u64 + new && bytes.starts_with(&at.seam);
-        Ok(whole.then_some(Self { bytes, seam }))
+        let whole = read == fingerprint as u64 + new && bytes.starts_with(&at.fingerprint);
+        Ok(whole.then_some(Self { bytes, fingerprint }))
     }
 
-    /// What the next growth follows.
-    pub(super) fn seam(&self) -> Vec<u8> {
-        let before = self.bytes.len().saturating_sub(SEAM as usize);
+    /// Returns the fingerprint for the next position.
+    pub(super) fn fingerprint(&self) -> Vec<u8> {
+        let before = self.bytes.len().saturating_sub(FINGERPRINT_BYTES as usize);
         self.bytes[before..].to_vec()
     }
 
     pub(super) fn part(self) -> LogPart {
         let mut new = io::Cursor::new(self.bytes);
-        new.set_position(self.seam as u64);
+        new.set_position(self.fingerprint as u64);
         LogPart::Read(new)
     }
 }

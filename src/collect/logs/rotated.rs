@@ -1,4 +1,4 @@
-//! The older files of a log: `PATH.1` is the youngest of them, and any may be compressed.
+//! The rotated files of a log. `PATH.1` is the newest rotated file. Each rotated file can be compressed, for example `PATH.1.gz`.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use super::part::LogPart;
 use super::position::Position;
 use super::unpacked::{Budget, Unpacked};
 
-/// A rotated file, or its compressed form.
+/// A rotated file, plain or compressed.
 pub(super) struct Rotated {
     file: File,
     metadata: Metadata,
@@ -19,7 +19,7 @@ pub(super) struct Rotated {
 }
 
 impl Rotated {
-    /// None where there is no such file that could be the log's.
+    /// Opens the rotated file with this number. Returns none if the file does not exist, or if the file cannot be a log.
     pub(super) fn open(path: &Path, number: u32) -> io::Result<Option<Self>> {
         for (suffix, compressed) in [("", false), (".gz", true)] {
             let mut name = path.as_os_str().to_owned();
@@ -43,19 +43,21 @@ impl Rotated {
         self.metadata.ino()
     }
 
-    /// Whether a position is in this file: by its contents, as it may be a copy.
+    /// Whether the position `at` is in this file. Compares the contents and not the inode, because the file can be a copy.
     pub(super) fn continues(&self, at: &Position, budget: &Budget) -> io::Result<bool> {
         if !self.compressed {
             return at.is_in(&self.file, &self.metadata);
         }
         let mut log = self.unpacked(budget)?;
-        let before = at.offset - at.seam.len() as u64;
+        let before = at.offset - at.fingerprint.len() as u64;
         let skipped = io::copy(&mut (&mut log).take(before), &mut io::sink())?;
-        let mut seam = Vec::new();
-        log.take(at.seam.len() as u64).read_to_end(&mut seam)?;
-        Ok(skipped == before && !seam.is_empty() && seam == at.seam)
+        let mut fingerprint = Vec::new();
+        log.take(at.fingerprint.len() as u64)
+            .read_to_end(&mut fingerprint)?;
+        Ok(skipped == before && !fingerprint.is_empty() && fingerprint == at.fingerprint)
     }
 
+    /// Returns the contents from the offset `from` to the end of the file.
     pub(super) fn part(self, from: u64, budget: &Budget) -> io::Result<LogPart> {
         if !self.compressed {
             let (file, to) = (self.file, self.metadata.len());
@@ -65,7 +67,7 @@ impl Rotated {
         Ok(LogPart::Compressed { log, from })
     }
 
-    /// Its end with whole entries: see [`last_entries`].
+    /// Returns whole entries at the end of the file, and the number of line ends in them. See [`last_entries`].
     pub(super) fn last_entries(
         &self,
         wanted: usize,
@@ -76,14 +78,14 @@ impl Rotated {
         }
         let entries = self.unpacked(budget)?.newest_entries()?;
         if budget.is_spent() {
-            // Where it ends is not known.
+            // The end of the file was not reached, so these entries are not the last entries of the file.
             return Ok((Vec::new(), 0));
         }
         let ends = line_ends(&entries);
         Ok((entries, ends))
     }
 
-    /// From its beginning.
+    /// Unpacks the file from its beginning.
     fn unpacked(&self, budget: &Budget) -> io::Result<Unpacked> {
         let mut file = self.file.try_clone()?;
         io::Seek::rewind(&mut file)?;
@@ -100,10 +102,10 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::{Budget, Rotated, Unpacked};
-    use crate::collect::logs::unpacked::MOST_UNPACKED;
+    use crate::collect::logs::unpacked::MAX_UNPACKED_BYTES;
 
     #[test]
-    fn a_file_that_unpacks_to_more_than_anybody_needs_is_not_unpacked() {
+    fn a_file_that_unpacks_to_more_than_the_limit_yields_no_entries() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let mut packed = GzEncoder::new(
@@ -111,7 +113,7 @@ mod tests {
             Compression::fast(),
         );
         let zeros = vec![0; 1 << 20];
-        for _ in 0..MOST_UNPACKED / zeros.len() as u64 + 2 {
+        for _ in 0..MAX_UNPACKED_BYTES / zeros.len() as u64 + 2 {
             packed.write_all(&zeros).unwrap();
         }
         packed.finish().unwrap();
@@ -119,14 +121,14 @@ mod tests {
         let budget = Budget::new();
         assert_eq!(rotated.last_entries(10, &budget).unwrap(), (Vec::new(), 0));
         assert!(budget.is_spent());
-        // Nothing more of it, nor of any other.
+        // No more bytes are unpacked, neither from this file nor from another file.
         let mut rest = Vec::new();
         let read = rotated.unpacked(&budget).unwrap().read_to_end(&mut rest);
         assert_eq!(read.unwrap(), 0);
     }
 
     #[test]
-    fn what_is_damaged_ends_there() {
+    fn a_damaged_file_ends_at_the_damage() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.1.gz");
         let mut packed = GzEncoder::new(Vec::new(), Compression::fast());

@@ -1,47 +1,51 @@
-//! Which messages of a log have been seen: where an answer, or a file that is read anew, goes on from there.
+//! Remembers the newest messages of a log. They show which messages are new in an answer, or in a file that is read again.
 //!
-//! The order of arrival decides, never a timestamp: a clock may be set back, and some engines tell whole seconds only.
+//! Only the order of the messages counts, and not their timestamps. A clock can be set back, and the timestamps of some engines
+//! have only whole seconds.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
-/// The most messages of which it is remembered that they were seen.
-const MOST: usize = 256;
-/// What of a message is told apart: so many bytes at its beginning, so many at its end, and its length.
+/// Maximum number of remembered messages.
+const MAX_REMEMBERED: usize = 256;
+/// Two messages count as equal if their lengths, this many bytes at the beginning, and [`END`] bytes at the end are equal.
 const BEGINNING: usize = 128;
+/// See [`BEGINNING`].
 const END: usize = 32;
 
-/// The newest messages of a log that were seen, oldest first.
+/// The hashes of the newest messages, oldest first.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     newest: VecDeque<u64>,
-    most: usize,
+    limit: usize,
 }
 
-/// How far a log has been read, whichever way: the other way goes on from there.
+/// How far a log was read, from its file or by calls to the engine. If the agent changes from the file to calls, or from calls to
+/// the file, reading continues there.
 #[derive(Debug, Clone)]
 pub(super) struct Handover {
     /// The number of the last finished line.
     pub(super) position: u64,
+    /// The origin of the log's [`Place`](crate::model::Place).
     pub(super) origin: u64,
     pub(super) seen: Arc<Seen>,
 }
 
-/// How many of the messages at the beginning of an answer were seen before.
+/// How many messages at the beginning of an answer the agent has already read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Overlap {
     pub(super) messages: usize,
-    /// Fewer would fit as well: the messages repeat themselves.
+    /// Whether a smaller number is also possible, because messages repeat.
     pub(super) ambiguous: bool,
 }
 
 impl Seen {
-    /// None yet. Remembers what is needed to place an answer of so many messages.
+    /// Starts without messages. Remembers enough messages to compare an answer of `messages` messages.
     pub(super) fn new(messages: usize) -> Self {
         Self {
             newest: VecDeque::new(),
-            most: messages.min(MOST),
+            limit: messages.min(MAX_REMEMBERED),
         }
     }
 
@@ -50,16 +54,16 @@ impl Seen {
     }
 
     pub(super) fn push(&mut self, identity: u64) {
-        if self.newest.len() >= self.most {
+        if self.newest.len() >= self.limit {
             self.newest.pop_front();
         }
         self.newest.push_back(identity);
     }
 
-    /// Places the newest messages of a log. None where none of them was seen.
+    /// Returns how many messages at the beginning of `answer` are remembered. None if no message of the answer is remembered.
     pub(super) fn overlap(&self, answer: &[u64]) -> Option<Overlap> {
         let shorter = borders(answer);
-        // The longest beginning of the answer that is the end of what was seen.
+        // Searches for the longest beginning of the answer that is also the end of the remembered messages.
         let mut messages = 0;
         for one in &self.newest {
             while messages > 0 && answer.get(messages) != Some(one) {
@@ -73,7 +77,7 @@ impl Seen {
                 ambiguous: shorter[messages - 1] > 0,
             });
         }
-        // It begins before what is remembered, or is an older state of the log.
+        // The answer begins before the remembered messages, or the answer is an older state of the log.
         let newest: HashSet<u64> = self.newest.iter().copied().collect();
         let last = answer.iter().rposition(|one| newest.contains(one))?;
         Some(Overlap {
@@ -83,7 +87,8 @@ impl Seen {
     }
 }
 
-/// Of each beginning, the length of the longest shorter beginning that it ends with.
+/// Returns a number for each beginning of `answer`: the length of the longest shorter beginning that is also its end. This is the
+/// failure function of the Knuth-Morris-Pratt search.
 fn borders(answer: &[u64]) -> Vec<usize> {
     let mut borders = vec![0; answer.len()];
     let mut length = 0;
@@ -97,7 +102,7 @@ fn borders(answer: &[u64]) -> Vec<usize> {
     borders
 }
 
-/// By what a message `TIMESTAMP text` is told from others.
+/// Returns a hash that identifies a message `TIMESTAMP text`.
 pub(super) fn identity(message: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     let beginning = &message[..message.len().min(BEGINNING)];
@@ -131,27 +136,27 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_placed_by_what_it_begins_with() {
+    fn the_beginning_of_an_answer_shows_how_much_was_seen() {
         assert_eq!(overlap(&[1, 2, 3], &[2, 3, 4]), Some((2, false)));
         assert_eq!(overlap(&[1, 2, 3], &[1, 2, 3]), Some((3, false)));
         assert_eq!(overlap(&[1, 2, 3], &[4, 5]), None);
         assert_eq!(overlap(&[], &[1]), None);
         assert_eq!(overlap(&[1], &[]), None);
-        // It begins before what is remembered.
+        // The answer begins before the remembered messages.
         assert_eq!(overlap(&[3], &[1, 2, 3, 4]), Some((3, false)));
-        // An older state.
+        // The answer is an older state of the log.
         assert_eq!(overlap(&[1, 2, 3, 4], &[2, 3]), Some((2, false)));
     }
 
     #[test]
-    fn messages_that_are_alike_are_counted() {
+    fn equal_messages_are_counted() {
         assert_eq!(overlap(&[1, 7, 7], &[1, 7, 7, 7]), Some((3, false)));
         assert_eq!(overlap(&[1, 7, 7], &[7, 7, 7]), Some((2, true)));
         assert_eq!(overlap(&[1, 2, 1, 2], &[1, 2, 1, 2, 1]), Some((4, true)));
     }
 
     #[test]
-    fn messages_are_told_apart_by_time_text_and_length() {
+    fn messages_differ_by_time_text_or_length() {
         let long = "x".repeat(1000);
         let messages = ["1 a", "2 a", "1 b", &long, &long[1..], &format!("{long}\n")];
         let identities: std::collections::HashSet<_> = messages
@@ -163,9 +168,9 @@ mod tests {
     }
 
     proptest! {
-        /// Of messages that differ, exactly those are new that came after the last answer.
+        /// If all messages differ, exactly the messages after the previous answer are new.
         #[test]
-        fn what_is_new_is_exact_where_messages_differ(before in 1..40_u64, new in 0..10_u64, asked in 1..20_usize) {
+        fn new_messages_are_counted_exactly_if_all_differ(before in 1..40_u64, new in 0..10_u64, asked in 1..20_usize) {
             let mut seen = Seen::new(6);
             (0..before).for_each(|one| seen.push(one));
             let all: Vec<u64> = (0..before + new).collect();

@@ -1,62 +1,69 @@
-//! The newest lines of one container, put together from the engine's messages.
+//! Builds the newest lines of one container from the engine's messages.
 //!
-//! The engine cuts lines into messages of 16 KiB, each with a timestamp. Only the last one of a
-//! line ends with a line feed, and not even that one where the text had none or where the engine
-//! forgets it (20.10 does, with the `local` driver); but only it is shorter than 16 KiB. Messages
-//! of a container without a TTY come one by one; those of a TTY come as one stream without seams.
+//! The engine splits a long line into messages of 16 KiB, called fragments. Each message has a timestamp. Only the last message
+//! of a line ends with a line feed. This line feed is missing if the text had no line feed at its end. It is also missing with
+//! Docker 20.10 and the `local` driver. Even then the code finds the last message of a line, because only that message is shorter
+//! than 16 KiB.
+//!
+//! The messages of a container without a TTY arrive one by one. If a container has a TTY, the answer to a call is one stream
+//! without boundaries between messages. This module calls such a stream a console.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::line::{LONGEST_LINE, LONGEST_TIMESTAMP, Line, MOST_OF_A_LINE, after_timestamp};
+use super::line::{Line, MAX_LINE_BYTES, MAX_RAW_LINE_BYTES, MAX_TIMESTAMP_BYTES, after_timestamp};
 use crate::model::EncodedLines;
 use crate::settings::Redaction;
 
-/// The most text kept of one container, in bytes: the newest lines that fit.
-const MOST_TEXT: usize = 1024 * 1024;
-/// Where a message comes from.
+/// Limit on the text that is stored of one container, in bytes. If the text is longer, the oldest lines are dropped.
+const MAX_TEXT_BYTES: usize = 1024 * 1024;
+
+/// The channel of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Channel {
-    /// Standard output, message by message.
+    /// Standard output, one message at a time.
     Stdout,
-    /// Standard error, message by message.
+    /// Standard error, one message at a time.
     Stderr,
-    /// The output of a TTY, message by message.
+    /// The output of a TTY, read from a log file, one message at a time.
     Terminal,
-    /// The output of a TTY as one stream, in pieces that need not be lines.
+    /// The output of a TTY, read by a call to the engine. It is one stream, in pieces of any length.
     Console,
 }
 
-/// The newest lines that were pushed.
+/// The newest lines of one container.
 #[derive(Debug)]
 pub(super) struct TailLines {
-    /// How many lines are wanted.
+    /// Number of lines to show.
     wanted: usize,
-    /// How many messages were asked for.
+    /// Number of messages that were requested.
     messages_asked: usize,
+    /// Number of messages that arrived.
     messages: usize,
-    /// The lines as they were shown last.
+    /// The lines as they were shown the previous time.
     shown: Arc<EncodedLines>,
-    /// Of the lines shown, from this one on, those that are still there and settled: how much text
-    /// each of them is. They are kept as they were encoded, and not as they came.
+    /// The index in `shown` of the first settled line. A settled line is finished, and was shown. Only its encoded form is
+    /// stored.
     first_settled: usize,
+    /// The length of each settled line, in bytes.
     settled: VecDeque<u32>,
-    /// The lines after those. In all one more than wanted, until it is known whether the oldest is
-    /// whole.
+    /// The lines after the settled lines. One line more than `wanted` is stored, until it is known whether the beginning of the
+    /// oldest line is missing.
     lines: VecDeque<Line>,
+    /// The length of all stored lines, in bytes.
     text: usize,
-    /// The number of lines that have left at the front.
+    /// Number of lines that were dropped at the beginning, or skipped.
     dropped: usize,
-    /// By channel, the number of the line that waits for its end, counting from the first.
+    /// For each channel, the number of the line that waits for its end. The first line has the number 0.
     open: [Option<usize>; 4],
     /// Whether a line came in more than one message.
     fragments: bool,
-    /// What is taken out of lines before they are shown.
+    /// The redaction that is applied before lines are shown.
     redaction: Redaction,
 }
 
 impl TailLines {
-    /// For the newest `wanted` lines out of the newest `messages_asked` messages.
+    /// Creates a tail without lines. The tail will have the newest `wanted` lines of the newest `messages_asked` messages.
     pub(super) fn new(wanted: usize, messages_asked: usize) -> Self {
         Self {
             wanted,
@@ -74,7 +81,7 @@ impl TailLines {
         }
     }
 
-    /// As one that shows its lines without what is taken out of them.
+    /// Sets the redaction of the lines.
     pub(super) fn redacting(self, redaction: &Redaction) -> Self {
         Self {
             redaction: redaction.clone(),
@@ -82,7 +89,7 @@ impl TailLines {
         }
     }
 
-    /// Takes in one message, or a piece of a console's stream.
+    /// Adds one message, or a piece of a console's stream.
     pub(super) fn push(&mut self, channel: Channel, message: &[u8]) {
         if channel == Channel::Console {
             for piece in message.split_inclusive(|byte| *byte == b'\n') {
@@ -95,11 +102,11 @@ impl TailLines {
 
     fn push_piece(&mut self, channel: Channel, piece: &[u8]) {
         let console = channel == Channel::Console;
-        let (text, fed) = match piece {
+        let (text, has_line_feed) = match piece {
             [text @ .., b'\n'] => (text, true),
             text => (text, false),
         };
-        let ended = fed || (!console && after_timestamp(text).len() < LONGEST_LINE);
+        let ended = has_line_feed || (!console && after_timestamp(text).len() < MAX_LINE_BYTES);
         let number = match self.open[channel as usize].take() {
             Some(number) => {
                 // A later message of the same line repeats the timestamp.
@@ -124,24 +131,24 @@ impl TailLines {
         if !ended {
             self.open[channel as usize] = Some(number);
         }
-        self.evict();
+        self.drop_surplus();
     }
 
     fn extend(&mut self, number: usize, text: &[u8]) {
-        // A line that has left already takes its end with it.
+        // The line was dropped, or it was truncated and shown. The rest of the line is not needed.
         let Some(line) = self.line(number) else {
             return;
         };
-        let room = MOST_OF_A_LINE - line.raw.len();
+        let room = MAX_RAW_LINE_BYTES - line.raw.len();
         let taken = text.len().min(room);
         line.raw.extend_from_slice(&text[..taken]);
-        line.cut |= taken < text.len();
-        let long = line.raw.len() > LONGEST_LINE + LONGEST_TIMESTAMP;
+        line.truncated |= taken < text.len();
+        let long = line.raw.len() > MAX_LINE_BYTES + MAX_TIMESTAMP_BYTES;
         self.fragments |= long;
         self.text += taken;
     }
 
-    /// A line by its number; none where it has left already, or is settled.
+    /// Returns the line with this number. None if the line was dropped or is settled.
     fn line(&mut self, number: usize) -> Option<&mut Line> {
         let index = number.checked_sub(self.dropped + self.settled.len())?;
         self.lines.get_mut(index)
@@ -151,8 +158,8 @@ impl TailLines {
         self.settled.len() + self.lines.len()
     }
 
-    fn evict(&mut self) {
-        while self.len() > self.wanted + 1 || (self.text > MOST_TEXT && self.len() > 1) {
+    fn drop_surplus(&mut self) {
+        while self.len() > self.wanted + 1 || (self.text > MAX_TEXT_BYTES && self.len() > 1) {
             self.drop_first();
         }
     }
@@ -171,13 +178,13 @@ impl TailLines {
         }
     }
 
-    /// As a tail to which all further messages will be pushed: what it begins with is settled. Where all that there is belongs
-    /// to one line that is cut, it is shown although its beginning is out of reach.
+    /// Prepares for the messages of later answers. Drops the oldest line if its beginning can be missing. Exception: if this line
+    /// is the only line and is truncated, it stays.
     pub(super) fn continued(mut self) -> Self {
         if self.headless() > 0 {
             let alone = self.count() == 1;
             match self.lines.front_mut() {
-                Some(line) if line.cut && alone => line.headless = true,
+                Some(line) if line.truncated && alone => line.headless = true,
                 _ => self.drop_first(),
             }
         }
@@ -185,7 +192,7 @@ impl TailLines {
         self
     }
 
-    /// Leaves out so many lines: what was there before them is gone as well.
+    /// Drops all lines, and counts `lines` more lines as dropped.
     pub(super) fn skip(&mut self, lines: usize) {
         self.dropped += self.len() + lines;
         self.settled.clear();
@@ -194,44 +201,44 @@ impl TailLines {
         self.open = [None; 4];
     }
 
-    /// How many lines there have been.
+    /// Returns the number of all lines, including dropped lines.
     pub(super) fn count(&self) -> usize {
         self.dropped + self.len()
     }
 
-    /// How many lines at the end wait for their own end, or for that of one before them. One that was
-    /// cut waits for nothing: no more of it will be shown.
+    /// Returns the number of lines at the end that are unfinished, or that come after an unfinished line. A truncated line counts
+    /// as finished, because no more of its text is shown.
     pub(super) fn unfinished(&self) -> usize {
         let waits = |number: &&usize| {
             let index = number.checked_sub(self.dropped + self.settled.len());
             let line = index.and_then(|index| self.lines.get(index));
-            line.is_some_and(|line| !line.cut)
+            line.is_some_and(|line| !line.truncated)
         };
         let first = self.open.iter().flatten().filter(waits).min();
         let unfinished = first.map_or(0, |first| self.count() - first);
         unfinished.min(self.lines.len())
     }
 
-    /// Whether a longer tail would yield more lines: fragments took the room of lines. Those of a
-    /// console cannot be counted.
+    /// Whether a longer tail would have more lines, because this tail has fragments instead of whole lines. For a console the
+    /// answer is a guess, because the code cannot count the fragments of a console.
     pub(super) fn lacks_lines(&self) -> bool {
         let whole = self.count() - usize::from(self.is_full());
         let console = self.lines.iter().any(|line| line.console);
         self.fragments && whole < self.wanted && (self.is_full() || console)
     }
 
-    /// Whether there may be older messages, so that the oldest may be the end of a line only.
+    /// Whether there can be older messages. If there are, the oldest message in this tail can be the end of a line.
     fn is_full(&self) -> bool {
         self.messages >= self.messages_asked
     }
 
-    /// How many lines at the front, one or none, may lack their beginning.
+    /// Returns the number of lines at the beginning whose first part can be missing: 0 or 1.
     pub(super) fn headless(&self) -> usize {
         usize::from(self.dropped == 0 && self.is_full())
     }
 
-    /// The lines, oldest first, each `TIMESTAMP text`: text that is not UTF-8 is replaced, and a
-    /// line that was cut says so. Those that wait for nothing are settled.
+    /// Returns the lines, oldest first, each as `TIMESTAMP text`. Replaces bytes that are not UTF-8, and marks truncated lines.
+    /// Finished lines become settled.
     pub(super) fn show(&mut self) -> Arc<EncodedLines> {
         if self.headless() > 0 {
             self.drop_first();
@@ -254,7 +261,7 @@ impl TailLines {
             unfinished,
         ));
         let settled = self.lines.drain(..self.lines.len() - unfinished);
-        // Never more than MOST_OF_A_LINE.
+        // The length is at most MAX_RAW_LINE_BYTES, so it fits in 32 bits.
         self.settled
             .extend(settled.map(|line| line.raw.len() as u32));
         self.first_settled = 0;
@@ -264,22 +271,22 @@ impl TailLines {
 
 #[cfg(test)]
 mod tests {
-    use super::{Channel, LONGEST_LINE, MOST_TEXT, TailLines};
-    use crate::collect::logs::line::CUT;
+    use super::{Channel, MAX_LINE_BYTES, MAX_TEXT_BYTES, TailLines};
+    use crate::collect::logs::line::TRUNCATED;
 
     const TS: &str = "2024-01-01T12:00:00.123456789Z";
 
     #[test]
-    fn lines_after_an_unfinished_one_wait_for_it() {
+    fn lines_after_an_unfinished_line_wait_for_it() {
         let mut tail = TailLines::new(3, usize::MAX);
         let mut push = |channel, text: &str| {
             tail.push(channel, format!("{TS} {text}").as_bytes());
             (tail.count(), tail.unfinished())
         };
         assert_eq!(push(Channel::Stdout, "a\n"), (1, 0));
-        assert_eq!(push(Channel::Stdout, &"x".repeat(LONGEST_LINE)), (2, 1));
+        assert_eq!(push(Channel::Stdout, &"x".repeat(MAX_LINE_BYTES)), (2, 1));
         assert_eq!(push(Channel::Stderr, "b\n"), (3, 2));
-        assert_eq!(push(Channel::Stdout, &"x".repeat(LONGEST_LINE)), (3, 0));
+        assert_eq!(push(Channel::Stdout, &"x".repeat(MAX_LINE_BYTES)), (3, 0));
         assert_eq!(push(Channel::Stdout, "end\n"), (3, 0));
         tail.skip(7);
         assert_eq!((tail.count(), tail.unfinished()), (10, 0));
@@ -303,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_newest_whole_lines_in_order() {
+    fn the_newest_whole_lines_are_kept_in_order() {
         use Channel::{Stderr, Stdout};
         let lines = framed(
             2,
@@ -319,13 +326,13 @@ mod tests {
         assert_eq!(all, [format!("{TS} a"), format!("{TS} ")]);
     }
 
-    /// A fragment as the engine makes them.
+    /// A fragment as the engine writes it.
     fn fragment(with: char) -> String {
-        with.to_string().repeat(LONGEST_LINE)
+        with.to_string().repeat(MAX_LINE_BYTES)
     }
 
     #[test]
-    fn merges_fragments_by_channel_under_their_first_timestamp() {
+    fn fragments_of_a_channel_are_merged_under_their_first_timestamp() {
         use Channel::{Stderr, Stdout};
         let long = fragment('x');
         let lines = framed(
@@ -344,7 +351,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                format!("{TS} {long}{CUT}"),
+                format!("{TS} {long}{TRUNCATED}"),
                 format!("{TS} other"),
                 format!("{TS} without end"),
                 format!("{TS} another"),
@@ -354,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_line_goes_when_it_may_have_begun_before() {
+    fn the_oldest_line_is_dropped_if_its_beginning_can_be_missing() {
         use Channel::Stdout;
         let lines = framed(
             5,
@@ -369,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn asks_for_more_only_where_fragments_took_the_room() {
+    fn a_tail_lacks_lines_only_if_it_has_fragments() {
         use Channel::{Console, Stdout};
         let mut tail = TailLines::new(2, 3);
         for text in [fragment('x'), fragment('x'), "c\n".to_owned()] {
@@ -386,15 +393,15 @@ mod tests {
     }
 
     #[test]
-    fn a_consoles_fragments_have_their_timestamps_in_between() {
+    fn timestamps_between_a_consoles_fragments_are_not_shown() {
         let long = fragment('x');
         for (end, expected) in [
             (format!("{TS} \r\n"), format!("{TS} {long}")),
             ("\r\n".to_owned(), format!("{TS} {long}")),
-            (format!("{TS} y\r\n"), format!("{TS} {long}{CUT}")),
+            (format!("{TS} y\r\n"), format!("{TS} {long}{TRUNCATED}")),
             (
                 format!("{TS} {long}{TS} y\r\n"),
-                format!("{TS} {long}{CUT}"),
+                format!("{TS} {long}{TRUNCATED}"),
             ),
         ] {
             let mut tail = TailLines::new(1, 2);
@@ -404,29 +411,29 @@ mod tests {
     }
 
     #[test]
-    fn cuts_a_long_line_between_characters_and_says_so() {
+    fn a_long_line_is_truncated_between_characters_and_marked() {
         let mut tail = TailLines::new(1, 100);
-        // 'é' takes two bytes; the line's 16 KiB end between them.
-        let text = format!("x{}", "é".repeat(LONGEST_LINE));
-        for fragment in text.as_bytes().chunks(LONGEST_LINE) {
+        // 'é' has two bytes. The limit of 16 KiB is between these bytes.
+        let text = format!("x{}", "é".repeat(MAX_LINE_BYTES));
+        for fragment in text.as_bytes().chunks(MAX_LINE_BYTES) {
             let mut message = format!("{TS} ").into_bytes();
             message.extend_from_slice(fragment);
             tail.push(Channel::Stdout, &message);
         }
         let lines = shown(&mut tail);
-        let expected = format!("{TS} x{}{CUT}", "é".repeat(LONGEST_LINE / 2 - 1));
+        let expected = format!("{TS} x{}{TRUNCATED}", "é".repeat(MAX_LINE_BYTES / 2 - 1));
         assert_eq!(lines, [expected]);
     }
 
     #[test]
-    fn a_line_of_exactly_16_kib_is_not_cut() {
-        let text = "y".repeat(LONGEST_LINE);
+    fn a_line_of_exactly_16_kib_is_not_truncated() {
+        let text = "y".repeat(MAX_LINE_BYTES);
         let lines = framed(1, 3, &[(Channel::Stdout, &text), (Channel::Stdout, "\n")]);
         assert_eq!(lines, [format!("{TS} {text}")]);
     }
 
     #[test]
-    fn a_console_comes_in_any_pieces() {
+    fn a_consoles_stream_can_arrive_in_pieces_of_any_size() {
         let stream = format!("{TS} first\r\n{TS} se\rcond\r\n{TS} third, no end");
         for size in [1, 7, 1000] {
             let mut tail = TailLines::new(5, 6);
@@ -447,21 +454,21 @@ mod tests {
     }
 
     #[test]
-    fn text_is_bounded_however_many_lines_are_wanted() {
+    fn the_stored_text_is_limited_for_any_number_of_lines() {
         let mut tail = TailLines::new(10_000, 10_001);
-        let text = "z".repeat(LONGEST_LINE - 1);
+        let text = "z".repeat(MAX_LINE_BYTES - 1);
         for _ in 0..200 {
             tail.push(Channel::Stdout, format!("{TS} {text}\n").as_bytes());
         }
-        assert!(tail.text <= MOST_TEXT);
+        assert!(tail.text <= MAX_TEXT_BYTES);
         assert_eq!(
             shown(&mut tail).len(),
-            MOST_TEXT / (LONGEST_LINE + TS.len())
+            MAX_TEXT_BYTES / (MAX_LINE_BYTES + TS.len())
         );
     }
 
     #[test]
-    fn what_is_shown_does_not_depend_on_how_often() {
+    fn the_result_does_not_depend_on_how_often_lines_are_shown() {
         use Channel::{Stderr, Stdout};
         let messages = [
             (Stdout, "a\n".to_owned()),

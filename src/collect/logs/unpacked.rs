@@ -1,4 +1,4 @@
-//! A compressed file of a log, as it is unpacked.
+//! Unpacks a compressed file of a log. Limits how many bytes are unpacked.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -7,16 +7,17 @@ use std::rc::Rc;
 
 use flate2::read::GzDecoder;
 
-use super::entries::MOST_PARSED;
+use super::entries::MAX_PARSED_BYTES;
 
-/// The most that is unpacked of a log at a time, in bytes: whatever a file unpacks to, it delays the other logs no longer than that.
-pub(super) const MOST_UNPACKED: u64 = 256 * 1024 * 1024;
+/// Limit on the bytes that one reading unpacks of a log. Without the limit, a file that unpacks to a huge size would delay the
+/// other logs.
+pub(super) const MAX_UNPACKED_BYTES: u64 = 256 * 1024 * 1024;
 
-/// How much may still be unpacked.
+/// Number of bytes that a reading can still unpack. All compressed files of a log share this number.
 #[derive(Clone)]
 pub(super) struct Budget(Rc<Cell<u64>>);
 
-/// What a compressed file holds, as far as it can be unpacked.
+/// The contents of a compressed file. The contents end where the budget ends, or where the file is damaged.
 pub(super) struct Unpacked {
     log: GzDecoder<File>,
     budget: Budget,
@@ -24,17 +25,17 @@ pub(super) struct Unpacked {
 
 impl Budget {
     pub(super) fn new() -> Self {
-        Self(Rc::new(Cell::new(MOST_UNPACKED)))
+        Self(Rc::new(Cell::new(MAX_UNPACKED_BYTES)))
     }
 
-    /// Whether something was left out for want of it, or because it is damaged.
+    /// Whether contents are missing, because the budget is used up or because a file is damaged.
     pub(super) fn is_spent(&self) -> bool {
         self.0.get() == 0
     }
 }
 
 impl Unpacked {
-    /// What the rest of `file` holds.
+    /// Unpacks `file` from its current offset.
     pub(super) fn of(file: File, budget: &Budget) -> Self {
         Self {
             log: GzDecoder::new(file),
@@ -42,14 +43,15 @@ impl Unpacked {
         }
     }
 
-    /// Its last [`MOST_PARSED`] bytes, from the first whole entry on.
+    /// Returns the last [`MAX_PARSED_BYTES`] bytes of the contents. If bytes before them were dropped, the result begins with the
+    /// first whole entry.
     pub(super) fn newest_entries(mut self) -> io::Result<Vec<u8>> {
-        let most = usize::try_from(MOST_PARSED).unwrap_or(usize::MAX);
+        let limit = usize::try_from(MAX_PARSED_BYTES).unwrap_or(usize::MAX);
         let mut end = Vec::new();
         let mut cut = false;
-        while (&mut self).take(MOST_PARSED).read_to_end(&mut end)? > 0 {
-            if end.len() > most {
-                end.drain(..end.len() - most);
+        while (&mut self).take(MAX_PARSED_BYTES).read_to_end(&mut end)? > 0 {
+            if end.len() > limit {
+                end.drain(..end.len() - limit);
                 cut = true;
             }
         }
@@ -64,9 +66,9 @@ impl Unpacked {
 impl Read for Unpacked {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.budget.0.get()).unwrap_or(usize::MAX);
-        let most = buffer.len().min(left);
-        // What is damaged ends there.
-        let read = self.log.read(&mut buffer[..most]);
+        let limit = buffer.len().min(left);
+        // A damaged file ends at the damage. The damage uses up the budget.
+        let read = self.log.read(&mut buffer[..limit]);
         let spent = match read {
             Ok(read) => read as u64,
             Err(_) => left as u64,

@@ -1,4 +1,4 @@
-//! The agent's own use of the host.
+//! Measures the agent's own use of CPU and memory.
 
 use std::fs;
 use std::io;
@@ -10,15 +10,15 @@ use super::proc_stat::{parse, since_boot};
 use crate::messages::AgentUsage;
 use crate::model::figure;
 
-/// The shortest time that CPU is over, as for all processes.
-const SHORTEST: Duration = Duration::from_millis(400);
+/// Minimum time between two readings of CPU time. It is the same time as for all processes, in `process.rs`.
+const MIN_INTERVAL: Duration = Duration::from_millis(400);
 
-/// The agent's own use of the host, which does not depend on what it sees of other processes.
+/// Reads the agent's own use of CPU and memory, even if the agent cannot see other processes.
 #[derive(Default)]
 pub(super) struct OwnUsage {
-    /// CPU time used so far, in ticks, and when that was read.
+    /// The CPU time at the previous reading, in ticks, and the time of that reading.
     before: Option<(u64, Duration)>,
-    /// What came of the last reading.
+    /// The result of the previous reading.
     last: AgentUsage,
 }
 
@@ -27,16 +27,17 @@ pub(super) struct OwnUsage {
 pub(super) enum AgentError {
     #[error(transparent)]
     Read(#[from] io::Error),
-    #[error("invalid data")]
+    #[error("cannot read /proc/self/stat: invalid data")]
     Parse,
 }
 
 impl OwnUsage {
-    /// Reads it and compares it with the reading before. Source: `/proc/self/stat` and `/proc/self/statm`.
+    /// Reads the usage and compares it with the previous reading. If the previous reading is less than 400 ms old, returns the
+    /// previous result. Source: `/proc/self/stat` and `/proc/self/statm`.
     pub(super) fn read(&mut self) -> Result<AgentUsage, AgentError> {
         let now = since_boot();
         let elapsed = self.before.map(|(_, at)| now.saturating_sub(at));
-        if elapsed.is_some_and(|elapsed| elapsed < SHORTEST) {
+        if elapsed.is_some_and(|elapsed| elapsed < MIN_INTERVAL) {
             return Ok(self.last);
         }
         let text = fs::read("/proc/self/stat")?;
@@ -64,17 +65,19 @@ impl OwnUsage {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct OwnPages {
     resident: u64,
-    /// Anonymous pages: those that are not of a file.
+    /// Pages that do not belong to a file or to shared memory.
     anonymous: u64,
 }
 
-/// The agent's own resident memory, to the page. In `stat` it is what each CPU has added up for itself, which may be a MiB
-/// away: that will do for a list of the largest, and not for the agent's account of itself.
+/// Reads the agent's own resident memory, exact to the page. The figure in `stat` is a sum of counters for each CPU and can be
+/// wrong by 1 MiB. Such an error does not matter for a list of the largest processes, but it matters for the agent, which uses
+/// little memory.
 fn own_pages() -> Option<OwnPages> {
     parse_statm(&fs::read_to_string("/proc/self/statm").ok()?)
 }
 
-/// `statm` has, in pages: size, resident, shared, and others. What it calls shared are pages of files and of shared memory.
+/// Parses `statm`. Its first three fields are numbers of pages: the size, the resident memory, and the part of the resident
+/// memory that belongs to files or is shared.
 fn parse_statm(text: &str) -> Option<OwnPages> {
     let mut fields = text.split_ascii_whitespace().skip(1);
     let mut next = || fields.next()?.parse::<u64>().ok();
@@ -90,7 +93,7 @@ mod tests {
     use super::{OwnPages, own_pages, parse_statm};
 
     #[test]
-    fn of_resident_memory_what_is_not_shared_is_anonymous() {
+    fn anonymous_memory_is_resident_memory_without_shared_memory() {
         let pages = parse_statm("58231 6125 4411 2700 0 8123 0\n");
         let expected = OwnPages {
             resident: 6125,

@@ -1,13 +1,13 @@
-//! Which container something on the host belongs to.
+//! Finds the container that a process belongs to.
 
 use std::sync::Arc;
 
 use crate::collect::docker::RunningContainer;
 
-/// How many hexadecimal digits an id has.
+/// The number of hexadecimal digits in a container's id.
 const ID: usize = 64;
 
-/// The running containers, as they were known last.
+/// The running containers, from the engine's newest container list.
 #[derive(Default)]
 pub(super) struct ContainerNames(Arc<Vec<RunningContainer>>);
 
@@ -16,21 +16,21 @@ impl ContainerNames {
         Self(running)
     }
 
-    /// The name of a container, without the slash.
+    /// Returns the name of a container, without the slash at its start.
     pub(super) fn by_id(&self, id: &str) -> Option<&str> {
         let one = self.0.iter().find(|one| one.listed.id == id);
         one.map(|one| one.listed.bare_name())
     }
 
-    /// The name of the container that a process runs in, by its [`container_ids`].
+    /// Returns the name of the container that a process runs in. `ids` are the [`container_ids`] of the process.
     pub(super) fn by_ids(&self, ids: &[String]) -> Option<&str> {
-        // A container in a container is in the group of both: the engine knows its own.
+        // A process in a nested container has the ids of both containers. The engine knows only its own containers.
         ids.iter().find_map(|id| self.by_id(id))
     }
 }
 
-/// What may be the ids of the containers that a process runs in, by the text of its `/proc/<pid>/cgroup`: its groups are
-/// named after the container, or in a group that is.
+/// Returns the possible ids of the containers that a process runs in. `cgroup` is the text of `/proc/<pid>/cgroup`. The path of
+/// a control group contains the id of its container.
 pub(super) fn container_ids(cgroup: &str) -> Vec<String> {
     let parts = cgroup.split(|character: char| !character.is_ascii_hexdigit());
     let mut ids: Vec<String> = Vec::new();

@@ -1,4 +1,4 @@
-//! The host's CPUs.
+//! Reads the CPU time of the host and of each core.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,55 +8,56 @@ use rustix::param::clock_ticks_per_second;
 use super::family::{MetricFamily, Round};
 use crate::model::{CpuSeconds, CpuTimes, figure};
 
-/// So much less idle time than before, in ticks, is that of a core that was switched on anew: what node_exporter takes for it.
-const ANEW: u64 = 300;
+/// Maximum decrease of a core's idle time between two readings, in ticks. If the idle time falls by more, the core was switched
+/// off and on again. node_exporter uses the same limit.
+const MAX_IDLE_DECREASE: u64 = 300;
 
-/// What is kept of the CPUs between two readings.
+/// The metric family, with the data that it stores between readings.
 #[derive(Default)]
 pub(super) struct Cpus {
     before: Option<CpuTimesReading>,
-    /// What each core has done since boot, none of which becomes less.
+    /// The published times of each core since boot. They never decrease, except after the core was switched off and on again.
     highest: Vec<(u32, Times)>,
-    /// All CPUs together, busy percent, as it was published last.
+    /// The previous published figure: how busy all CPUs together were, in percent.
     last: f64,
-    /// Room for the file, which is long where there are many CPUs and interrupts.
+    /// Buffer for the text of the file, which is long on a host with many CPUs and interrupts.
     text: String,
 }
 
-/// One reading.
+/// One reading of `/proc/stat`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct CpuTimesReading {
-    /// All CPUs together.
+    /// The times of all CPUs together.
     all: Times,
-    /// Each by its number, those that are switched on.
+    /// The times of each core that is switched on, with the number of the core.
     cores: Vec<(u32, Times)>,
 }
 
-/// Time since boot, in ticks: user, nice, system, idle, iowait, irq, softirq, steal. That of guests is
-/// in those of users.
+/// Times since boot, in ticks, in this order: user, nice, system, idle, iowait, irq, softirq, steal. The time of virtual
+/// machines is part of user and nice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Times([u64; 8]);
 
-/// The outcome of a reading.
+/// The result of a reading.
 pub(super) struct CpuFigures {
-    /// What they did since the reading before; none at the first, which is compared with nothing.
-    since: Option<CpuBaseline>,
-    /// Each of them since boot.
+    /// The use of the CPUs since the previous reading. None at the first reading.
+    since: Option<CpuChange>,
+    /// The time of each core since boot.
     seconds: Vec<CpuSeconds>,
-    /// How many there are.
+    /// The number of cores that are switched on.
     cpus: u32,
-    /// When the host booted, in Unix seconds by the clock as it is set now; none where the file does not tell.
+    /// The time when the host booted, in Unix seconds, by the current setting of the clock. None if the file does not have it.
     boot_time: Option<u64>,
 }
 
-/// What the CPUs did between two readings.
+/// The use of the CPUs between two readings.
 #[derive(Debug, Default, PartialEq)]
-struct CpuBaseline {
-    /// All CPUs together, busy percent, 0–100.
+struct CpuChange {
+    /// How busy all CPUs together were, in percent, 0–100.
     percent: f64,
-    /// Each of them.
+    /// How busy each core was, in percent, 0–100.
     cores: Vec<f64>,
-    /// All together.
+    /// How all CPUs together used their time.
     times: CpuTimes,
 }
 
@@ -76,7 +77,7 @@ impl MetricFamily for Cpus {
     type Figures = CpuFigures;
     type Error = CpuError;
 
-    /// Source: `/proc/stat`.
+    /// Reads `/proc/stat`.
     fn read(&mut self, _round: &Round<'_>) -> Result<CpuFigures, CpuError> {
         self.text.clear();
         File::open("/proc/stat")?.read_to_string(&mut self.text)?;
@@ -110,7 +111,8 @@ impl MetricFamily for Cpus {
 }
 
 impl CpuTimesReading {
-    /// `cpu  user nice system idle iowait irq softirq steal guest guest_nice`, then a line per CPU.
+    /// Parses the line `cpu  user nice system idle iowait irq softirq steal guest guest_nice`, and the similar line of each
+    /// core.
     fn parse(stat: &str) -> Option<Self> {
         let mut lines = stat.lines();
         let all = Times::parse(lines.next()?.strip_prefix("cpu ")?)?;
@@ -124,26 +126,28 @@ impl CpuTimesReading {
         })
     }
 
-    fn since(&self, before: &Self) -> CpuBaseline {
+    fn since(&self, before: &Self) -> CpuChange {
         let all = self.all.since(before.all);
-        // One that was switched on in between has nothing to be compared with.
+        // A core that was switched on after the previous reading has nothing to compare with. Its use is 0.
         let core = |(number, now): &(u32, Times)| {
             let before = before.cores.iter().find(|(one, _)| one == number);
             before.map_or(0.0, |(_, before)| now.since(*before).busy_percent())
         };
-        CpuBaseline {
+        CpuChange {
             percent: all.busy_percent(),
             cores: self.cores.iter().map(core).collect(),
             times: all.shares(),
         }
     }
 
-    /// The cores, each time of theirs no less than it was before: iowait may go backwards, and whoever takes differences of
-    /// a counter takes that for a restart. One that was switched off and on again begins anew, as its idle time tells.
+    /// Returns the times of each core. If a time is lower than in `before`, returns the time in `before` instead.
+    ///
+    /// The kernel's iowait can decrease. A program that calculates rates would treat a decrease as a restart of the counter. A
+    /// core that was switched off and on again has much less idle time than in `before`. For such a core, returns the new times.
     fn at_least(&self, before: &[(u32, Times)]) -> Vec<(u32, Times)> {
         let core = |&(number, now): &(u32, Times)| {
             let before = before.iter().find(|(one, _)| *one == number);
-            let kept = before.filter(|(_, before)| now.idle() + ANEW >= before.idle());
+            let kept = before.filter(|(_, before)| now.idle() + MAX_IDLE_DECREASE >= before.idle());
             (
                 number,
                 kept.map_or(now, |(_, before)| now.at_least(*before)),
@@ -153,13 +157,13 @@ impl CpuTimesReading {
     }
 }
 
-/// `btime 1795818000`, behind the interrupts, of which there are many.
+/// Parses the line `btime 1795818000`. Searches from the end, because the line of interrupts, which comes earlier, is long.
 fn boot_time(stat: &str) -> Option<u64> {
     let (_, after) = stat.rsplit_once("\nbtime ")?;
     after.lines().next()?.trim().parse().ok()
 }
 
-/// CpuBaseline boot.
+/// Converts the times of each core to seconds.
 fn seconds(cores: &[(u32, Times)], ticks_per_second: f64) -> Vec<CpuSeconds> {
     let core = |&(core, Times(ticks)): &(u32, Times)| CpuSeconds {
         core,
@@ -173,6 +177,7 @@ impl Times {
         self.0[3]
     }
 
+    /// Returns the larger time of each kind.
     fn at_least(self, before: Self) -> Self {
         let mut times = self.0;
         for (time, before) in times.iter_mut().zip(before.0) {
@@ -190,7 +195,8 @@ impl Times {
         Some(Self(times))
     }
 
-    /// The difference; none of what went backwards, as iowait may.
+    /// Returns the time of each kind since `before`. If a time has decreased, which happens with iowait, returns 0 for that
+    /// kind.
     fn since(self, before: Self) -> Self {
         let mut times = self.0;
         for (time, before) in times.iter_mut().zip(before.0) {
@@ -199,13 +205,13 @@ impl Times {
         Self(times)
     }
 
-    /// Percent of all time that these have; 0 where there was none.
+    /// Returns the share of `parts` in all time, in percent. Returns 0 if no time has passed.
     fn share(self, parts: &[u64]) -> f64 {
         let sum = |parts: &[u64]| parts.iter().map(|&part| part as f64).sum::<f64>();
         figure(sum(parts) / sum(&self.0) * 100.0, 2).min(100.0)
     }
 
-    /// Idle and iowait are not busy.
+    /// Returns the share of all time except idle and iowait, in percent.
     fn busy_percent(self) -> f64 {
         let [user, nice, system, _, _, irq, softirq, steal] = self.0;
         self.share(&[user, nice, system, irq, softirq, steal])
@@ -227,7 +233,7 @@ impl Times {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{CpuBaseline, CpuTimes, CpuTimesReading, Times, seconds};
+    use super::{CpuChange, CpuTimes, CpuTimesReading, Times, seconds};
 
     const STAT: &str = "\
 cpu  100 20 30 1000 50 1 2 3 40 5
@@ -239,7 +245,7 @@ btime 1700000000
 ";
 
     #[test]
-    fn every_core_is_read_and_guests_count_once() {
+    fn every_core_is_read_and_the_time_of_virtual_machines_counts_once() {
         let reading = CpuTimesReading::parse(STAT).unwrap();
         assert_eq!(reading.all, Times([100, 20, 30, 1000, 50, 1, 2, 3]));
         let cores = [
@@ -250,16 +256,16 @@ btime 1700000000
     }
 
     #[test]
-    fn shares_are_of_the_time_between() {
+    fn shares_cover_the_time_between_two_readings() {
         let before =
             CpuTimesReading::parse("cpu  0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0\n").unwrap();
         let now = CpuTimesReading::parse(
             "cpu  10 20 5 40 15 2 3 5\ncpu0 10 20 5 40 15 2 3 5\ncpu3 1 1 1 1 1 1 1 1\n",
         );
         let now = now.unwrap();
-        let expected = CpuBaseline {
+        let expected = CpuChange {
             percent: 45.0,
-            // The second was not there before.
+            // The second core was not in the previous reading.
             cores: vec![45.0, 0.0],
             times: CpuTimes {
                 user: 30.0,
@@ -283,18 +289,18 @@ btime 1700000000
     }
 
     #[test]
-    fn time_since_boot_does_not_go_backwards_but_begins_anew() {
+    fn time_since_boot_decreases_only_when_a_core_is_switched_on_again() {
         let of = |times| CpuTimesReading {
             all: Times::default(),
             cores: vec![(0, Times(times))],
         };
         let first = of([100, 0, 0, 1000, 50, 0, 0, 0]).at_least(&[]);
-        // iowait, and idle a little.
+        // iowait and idle decrease a little.
         let later = of([110, 0, 0, 990, 40, 0, 0, 0]).at_least(&first);
         assert_eq!(later, [(0, Times([110, 0, 0, 1000, 50, 0, 0, 0]))]);
         let anew = of([1, 0, 0, 5, 0, 0, 0, 0]);
         assert_eq!(anew.at_least(&later), anew.cores);
-        // One that is gone is forgotten.
+        // A core that is switched off is removed.
         let none = CpuTimesReading {
             all: Times::default(),
             cores: Vec::new(),
@@ -303,7 +309,7 @@ btime 1700000000
     }
 
     #[test]
-    fn what_goes_backwards_counts_for_nothing() {
+    fn a_time_that_decreases_counts_as_zero() {
         let of = |times| CpuTimesReading {
             all: Times(times),
             cores: Vec::new(),
@@ -311,12 +317,12 @@ btime 1700000000
         let before = of([100, 0, 0, 100, 50, 0, 0, 0]);
         let now = of([110, 0, 0, 110, 40, 0, 0, 0]);
         assert_eq!(now.since(&before).percent, 50.0);
-        assert_eq!(now.since(&now), CpuBaseline::default());
+        assert_eq!(now.since(&now), CpuChange::default());
     }
 
-    /// What a host with 128 cores says, two of which are switched off.
+    /// The text is from a host with 128 cores. Two of them are switched off.
     #[test]
-    fn many_cores_some_of_them_off() {
+    fn cores_that_are_switched_off_are_left_out() {
         let text = include_str!("../../../tests/fixtures/proc-stat-128-cores.txt");
         let reading = CpuTimesReading::parse(text).unwrap();
         assert_eq!(reading.cores.len(), 126);
@@ -325,7 +331,7 @@ btime 1700000000
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_text_is_refused() {
         for text in ["", "cpu", "cpu  1 2 3", "cpu  1 2 3 x", "intr 1"] {
             assert_eq!(CpuTimesReading::parse(text), None);
         }
@@ -338,7 +344,7 @@ btime 1700000000
         }
 
         #[test]
-        fn no_times_yield_odd_figures(before: [u64; 8], now: [u64; 8]) {
+        fn figures_of_any_times_are_between_0_and_100(before: [u64; 8], now: [u64; 8]) {
             let of = |times| CpuTimesReading { all: Times(times), cores: vec![(0, Times(times))] };
             let since = of(now).since(&of(before));
             let CpuTimes { user, system, iowait, steal, irq } = since.times;

@@ -1,4 +1,4 @@
-//! The traffic of the host's block devices.
+//! Reads the traffic of the host's block devices: counters and rates.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,19 +10,21 @@ use super::family::{MetricFamily, Round};
 use crate::collect::rate::per_second;
 use crate::model::{DiskIo, figure};
 
-/// The kernel counts in sectors of so many bytes, whatever the device's own are.
+/// The size of a sector in the kernel's counters, in bytes. It does not depend on the device.
 const SECTOR: u64 = 512;
-/// Devices that are no disks: they are in memory, or files of another one.
+/// Names of devices that are not disks, without the number: devices in memory, files that are used as devices, and floppy
+/// drives.
 const NO_DISKS: [&str; 4] = ["loop", "ram", "zram", "fd"];
 
-/// What is kept of the devices between two readings.
+/// The metric family, with the data that it stores between readings.
 pub(super) struct Devices {
-    /// Where the kernel lists whole devices: `/sys/block`.
+    /// The folder in which the kernel lists whole devices: `/sys/block`.
     block: PathBuf,
+    /// The devices of the previous reading, by name.
     known: HashMap<String, KnownDevice>,
-    /// The number of this reading, by which what is gone is told.
+    /// The number of the current reading. A device that is gone has the number of an earlier reading.
     reading: u64,
-    /// When the counters were read last.
+    /// The time of the previous successful reading of the counters.
     read_at: Instant,
 }
 
@@ -31,13 +33,15 @@ pub(super) struct Devices {
 #[error("cannot read /proc/diskstats")]
 pub(super) struct DiskIoError(#[from] io::Error);
 
+/// The data about a device from the previous reading.
 struct KnownDevice {
+    /// Whether the device is a whole disk.
     whole: bool,
     before: Counters,
     reading: u64,
 }
 
-/// Since boot.
+/// The counters of a device since boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counters {
     reads: u64,
@@ -54,7 +58,7 @@ impl MetricFamily for Devices {
     type Figures = Vec<DiskIo>;
     type Error = DiskIoError;
 
-    /// Rates are over the time since the last reading that succeeded.
+    /// Reads the counters. Rates are averages over the time since the previous successful reading.
     fn read(&mut self, _round: &Round<'_>) -> Result<Vec<DiskIo>, DiskIoError> {
         let now = Instant::now();
         let seconds = (now - self.read_at).as_secs_f64();
@@ -78,8 +82,8 @@ impl Devices {
         }
     }
 
-    /// Every whole device, `seconds` after the last reading. Source: `/proc/diskstats`; none where the kernel
-    /// keeps no such table.
+    /// Reads every whole device. `seconds` is the time since the previous reading. Source: `/proc/diskstats`. If the kernel does
+    /// not have this file, returns an empty list.
     fn table(&mut self, seconds: f64) -> io::Result<Vec<DiskIo>> {
         match fs::read("/proc/diskstats") {
             Ok(table) => Ok(self.take_in(&String::from_utf8_lossy(&table), seconds)),
@@ -88,6 +92,7 @@ impl Devices {
         }
     }
 
+    /// Builds the published devices from the text of `/proc/diskstats`.
     fn take_in(&mut self, table: &str, seconds: f64) -> Vec<DiskIo> {
         self.reading += 1;
         let devices = table
@@ -100,9 +105,11 @@ impl Devices {
         devices
     }
 
+    /// Builds one published device. Returns none if the device is not a whole disk, or if the table has already listed the
+    /// device.
     fn one(&mut self, name: &str, now: Counters, seconds: f64) -> Option<DiskIo> {
         let before = match self.known.get_mut(name) {
-            // The kernel may tell of one twice while others come and go.
+            // While devices are added and removed, the kernel sometimes lists a device twice.
             Some(known) if known.reading == self.reading => return None,
             Some(known) => {
                 known.reading = self.reading;
@@ -124,7 +131,7 @@ impl Devices {
         let rate = |of: fn(&Counters) -> u64| per_second(of(&before), of(&now), seconds);
         let bytes_rate =
             |of: fn(&Counters) -> u64| per_second(bytes(of(&before)), bytes(of(&now)), seconds);
-        // Milliseconds per second, ten of which are a percent.
+        // The rate is in milliseconds per second, and 10 ms per second are 1 %.
         let busy = rate(|counters| counters.busy_ms) / 10.0;
         Some(DiskIo {
             device: name.to_owned(),
@@ -141,15 +148,15 @@ impl Devices {
         })
     }
 
-    /// Whether a device is a disk as a whole: neither a partition nor in memory.
+    /// Returns whether a device is a whole disk, and neither a partition nor one of `NO_DISKS`.
     fn is_whole(&self, name: &str) -> bool {
         let kind = name.trim_end_matches(|last: char| last.is_ascii_digit());
-        // A slash in a device's name (cciss/c0d0) is an exclamation mark there.
+        // In `/sys/block`, an exclamation mark replaces a slash in a device's name (`cciss/c0d0`).
         !NO_DISKS.contains(&kind) && self.block.join(name.replace('/', "!")).exists()
     }
 }
 
-/// `254 0 vda reads merged sectors ms writes merged sectors ms in_flight ms_busy …`
+/// Parses a line `254 0 vda reads merged sectors ms writes merged sectors ms in_flight ms_busy …`.
 fn parse(line: &str) -> Option<(&str, Counters)> {
     let mut fields = line.split_ascii_whitespace().skip(2);
     let name = fields.next()?;
@@ -186,7 +193,7 @@ mod tests {
 ";
 
     #[test]
-    fn whole_devices_have_counters_and_rates() {
+    fn whole_disks_have_counters_and_rates() {
         let block = tempfile::tempdir().unwrap();
         for name in ["vda", "loop0", "cciss!c0d0"] {
             fs::create_dir(block.path().join(name)).unwrap();
@@ -214,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_is_told_of_twice_counts_once() {
+    fn a_device_that_is_listed_twice_counts_once() {
         let block = tempfile::tempdir().unwrap();
         fs::create_dir(block.path().join("vda")).unwrap();
         let mut devices = Devices::new(block.path());
@@ -226,8 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_every_age_are_read() {
-        // Before 4.18, then with discards, then with flushes.
+    fn lines_of_old_and_new_kernels_are_read() {
+        // The three formats: kernels older than 4.18, kernels with discards (4.18), and kernels with flushes (5.5).
         let old = "   8       0 sda 1 2 3 4 5 6 7 8 9 10 11";
         let counters = Counters {
             reads: 1,
@@ -251,7 +258,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_table_panics_or_yields_odd_figures(text in "\\PC*", before: [u64; 11], now: [u64; 11], seconds: f64) {
+        fn figures_of_any_table_are_finite_and_not_negative(text in "\\PC*", before: [u64; 11], now: [u64; 11], seconds: f64) {
             parse(&text);
             let block = tempfile::tempdir().unwrap();
             fs::create_dir(block.path().join("sda")).unwrap();

@@ -1,7 +1,9 @@
-//! The host's file systems: which there are, and how full they are.
+//! Lists the host's file systems, and reads how full each file system is.
 //!
-//! Three things are different: a file system that does not answer, one that the agent's user may not look at, and one that
-//! tells no figures. Only the first is an alarm.
+//! There are three reasons why a file system has no figures:
+//! * The file system does not answer, or it answers with an error. Only this reason sets `failed`, which is meant for alarms.
+//! * The agent's user has no permission.
+//! * The file system does not count its space.
 
 mod ask;
 
@@ -21,12 +23,12 @@ use crate::model::Disk;
 use crate::settings::HostRoot;
 use ask::{Asker, MountPath, StatfsAnswer};
 
-/// File systems of other hosts, and those that keep data on devices which they do not name.
+/// File systems with data, but without a device in the table of mounts. Most of them are network file systems.
 const WITHOUT_DEVICE: [&str; 14] = [
     "9p", "afs", "beegfs", "ceph", "cifs", "fuseblk", "gpfs", "lustre", "nfs", "nfs4", "orangefs",
     "smb3", "virtiofs", "zfs",
 ];
-/// In programs, but no place for data.
+/// FUSE file systems that do not hold data of their own.
 const NO_DATA: [&str; 5] = [
     "fuse.fuse-overlayfs",
     "fuse.gvfsd-fuse",
@@ -34,29 +36,31 @@ const NO_DATA: [&str; 5] = [
     "fuse.portal",
     "fuse.snapfuse",
 ];
-/// On devices, but images that are always full.
+/// File systems that are read-only images on a device. They are left out, because they are always full.
 const IMAGES: [&str; 3] = ["erofs", "iso9660", "squashfs"];
 
-/// What is kept of the file systems between two readings.
+/// The metric family, with the data that it stores between readings.
 pub(super) struct Disks {
     host: HostRoot,
-    /// The table of mounts, once it could be opened. The kernel says when it has changed.
+    /// The open table of mounts. Through this open file, the kernel reports that the table has changed. None before the first
+    /// reading.
     table: Option<File>,
-    /// None until it has been read.
+    /// The file systems in the table. None if the table must be read.
     mounted: Option<Vec<Mounted>>,
     asker: Asker,
 }
 
-/// A file system and where it is mounted.
+/// A file system and its mount point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mounted {
-    /// On the host. A path that is not UTF-8 has its odd bytes replaced.
+    /// The mount point on the host. In a path that is not UTF-8, invalid bytes are replaced.
     point: String,
-    /// By this process.
+    /// The mount point as the agent sees it.
     place: MountPath,
     device: String,
     kind: String,
-    /// As a whole: that it is mounted so for this process, by its unit or in a container, says nothing.
+    /// Whether the whole file system is read-only, and not only its mount. The agent's unit or container can mount a writable
+    /// file system read-only.
     readonly: bool,
 }
 
@@ -90,7 +94,7 @@ impl Disks {
         }
     }
 
-    /// Every file system that keeps data. Sources: `/proc/self/mountinfo` and `fstatvfs`.
+    /// Reads every file system with data. Sources: `/proc/self/mountinfo` and `fstatvfs`.
     pub(super) fn list(&mut self) -> io::Result<Vec<Disk>> {
         let file = match &mut self.table {
             Some(file) => file,
@@ -98,7 +102,7 @@ impl Disks {
         };
         if self.mounted.is_none() || has_changed(file) {
             let mut table = Vec::new();
-            // Should reading fail, the next round reads it again.
+            // If the reading fails, the next round reads the table again.
             self.mounted = None;
             file.rewind()?;
             file.read_to_end(&mut table)?;
@@ -125,7 +129,7 @@ impl Disks {
                     ..disk
                 });
             }
-            // One that has been asked for the first time may answer yet.
+            // Leaves out a file system that has never answered and is not stuck yet.
             match self.asker.answer(place)? {
                 StatfsAnswer::Full(full) => Some(Disk {
                     used: Some(full.used),
@@ -137,7 +141,7 @@ impl Disks {
                     ..disk
                 }),
                 StatfsAnswer::NoFigures => Some(Disk {
-                    error: Some("it tells no figures".to_owned()),
+                    error: Some("the file system reports no figures".to_owned()),
                     ..disk
                 }),
                 StatfsAnswer::Elsewhere => {
@@ -156,40 +160,40 @@ impl Disks {
         });
         let disks = disks.collect();
         if has_moved {
-            // The table was older than what was found.
+            // The table is out of date, so the next round reads it again.
             self.mounted = None;
         }
         Ok(disks)
     }
 }
 
-/// Whether the table of mounts has changed since this was asked last.
+/// Returns whether the table of mounts has changed since the previous call.
 fn has_changed(table: &File) -> bool {
     let mut change = [PollFd::new(table, PollFlags::PRI)];
     let at_once = Timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // If in doubt it is read again.
+    // If `poll` fails, the table is read again, to be safe.
     poll(&mut change, Some(&at_once)).map_or(true, |changed| changed > 0)
 }
 
-/// Those that keep data, each once, by mount point.
+/// Returns the file systems with data, sorted by mount point. A file system with several mounts is listed once.
 fn with_data(mounts: Vec<Mount<'_>>, host: &HostRoot) -> Vec<Mounted> {
     let visible = mountinfo::visible(mounts).into_iter();
     let mut mounts: Vec<(PathBuf, Mount<'_>)> = visible
         .filter_map(|mount| Some((host.path_on_host(&mount.point)?, mount)))
         .filter(|(point, mount)| keeps_data(point, mount))
         .collect();
-    // Prefer the file system's root, then the shortest mount point.
+    // Among the mounts of a file system, prefers a mount of its root, then the shortest mount point.
     mounts.sort_by_key(|(point, mount)| {
         let is_part = mount.root.as_os_str() != "/";
         (is_part, point.as_os_str().len())
     });
     let mut seen = HashSet::new();
     mounts.retain(|(_, mount)| {
-        // The parts of a btrfs have numbers of their own, and one device. Of others the number tells: programs may give
-        // their file systems any device's name.
+        // The subvolumes of a btrfs have different numbers but the same device. Other file systems are compared by number,
+        // because a FUSE program can use the name of any device.
         let device = match &*mount.kind {
             "btrfs" => mount.source.clone(),
             _ => mount.number.clone().into_owned(),
@@ -246,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn file_systems_with_data_are_told_from_the_rest() {
+    fn only_file_systems_with_data_are_listed() {
         let table = include_str!("../../../tests/fixtures/mountinfo-odd.txt");
         let expected = [
             "/",
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_counts_once_where_it_is_whole_and_near() {
+    fn a_device_is_listed_once_by_its_root_and_shortest_mount_point() {
         let table = "\
 1 3 8:1 /docker /var/lib/docker rw - ext4 /dev/sda1 rw
 2 3 8:1 / /mnt/again rw - ext4 /dev/sda1 rw
@@ -276,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn read_only_is_the_file_system_and_not_the_mount() {
+    fn a_read_only_mount_of_a_writable_file_system_is_not_read_only() {
         let table = "\
 1 0 8:1 / / ro - ext4 /dev/sda1 rw,errors=remount-ro
 2 1 8:2 / /broken rw - ext4 /dev/sdb1 ro,errors=remount-ro
@@ -286,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hidden_is_not_there_and_the_root_always_is() {
+    fn a_hidden_file_system_is_left_out_and_the_root_is_always_listed() {
         let table = "\
 1 0 0:30 / / rw - overlay overlay rw
 2 1 8:1 / /mnt rw - ext4 /dev/sda1 rw
@@ -307,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_may_share_a_devices_name_and_need_no_subtype() {
+    fn fuse_file_systems_with_the_same_device_name_are_all_listed() {
         let table = "\
 1 0 8:1 / / rw - ext4 /dev/sda1 rw
 2 1 0:41 / /keybase rw - fuse /dev/fuse rw
@@ -320,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn points_that_are_not_utf_8_are_told_apart() {
+    fn mount_points_that_are_not_utf_8_stay_unique() {
         let table = b"1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /m\xe9 rw - ext4 /dev/b rw\n3 1 8:3 / /m\xe8 rw - ext4 /dev/c rw\n";
         let mounted = with_data(mountinfo::parse(table).collect(), &HostRoot::default());
         let mut points: Vec<_> = mounted.iter().map(|one| &one.point).collect();
@@ -334,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_container_only_the_hosts_count() {
+    fn an_agent_in_a_container_lists_only_file_systems_of_the_host() {
         let table = "\
 1 0 0:30 / / rw - overlay overlay rw
 2 1 8:1 / /host rw - ext4 /dev/sda1 rw
@@ -352,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_is_as_full_as_df_says() {
+    fn figures_of_the_root_are_the_same_as_in_statvfs() {
         let mut disks = Disks::new(HostRoot::default());
         for _ in 0..2 {
             let read = disks.list().unwrap();

@@ -1,9 +1,9 @@
-//! The contract of metric families, and what every family has in common: a family that cannot be read costs its own figures
-//! only.
+//! Defines what a metric family is: code that reads figures of one kind. Runs the families so that a failed family loses only
+//! its own figures.
 //!
-//! A new family takes a file with its [`MetricFamily`], its lines in [`super`], fields of [`SystemMetrics`] and rows in
-//! `src/publish/figures.rs`. Figures that another program is asked for (systemd, the GPU driver) are no families: see
-//! [`super::HostSource`].
+//! To add a family, write a file with its [`MetricFamily`], and add lines in [`super`], fields in [`SystemMetrics`] and rows in
+//! `src/publish/figures.rs`. Figures from other programs (systemd, the GPU driver) are not families. [`super::HostSource`] reads
+//! such figures.
 
 use std::error::Error as StdError;
 use std::time::{Duration, Instant};
@@ -14,58 +14,60 @@ use super::containers::ContainerNames;
 use crate::collect::causes::with_causes;
 use crate::model::SystemMetrics;
 
-/// Figures that are read together, and fail together.
+/// Code that reads figures of one kind. If a reading fails, the round has no new figures of this kind.
 pub(super) trait MetricFamily: Send + 'static {
-    /// Its name in the log and in `sources.system.error`.
+    /// The name of the family in the log and in `sources.system.error`.
     const NAME: &'static str;
 
-    /// Whether its figures compare with the reading before. It is then read once before the first sample.
+    /// Whether the family compares a reading with the previous reading, for example for rates. A family that compares readings
+    /// is read once before the first sample.
     const COMPARES: bool = false;
 
-    /// What a reading yields.
+    /// The result of a reading.
     type Figures;
 
-    /// Why it cannot be read.
+    /// The reason why a reading failed.
     type Error: StdError;
 
-    /// Reads it. Blocks.
+    /// Reads the figures. Blocks the thread while it reads files of the kernel.
     ///
     /// # Errors
-    /// Its source cannot be read or makes no sense. That the host does not offer the figures is no error.
+    /// Fails if the file of the kernel cannot be read or is invalid. If the host does not have the figures, this is no failure.
     fn read(&mut self, round: &Round<'_>) -> Result<Self::Figures, Self::Error>;
 
-    /// Puts the figures of a reading in the round's metrics.
+    /// Writes the figures of a reading to the round's metrics.
     fn publish(&mut self, figures: Self::Figures, round: &mut Round<'_>);
 
-    /// Puts the figures of the last reading in the round's metrics. Called in place of [`MetricFamily::publish`] when the
-    /// family fails, for as long as the last figures stand.
+    /// Writes the figures of the newest successful reading to the round's metrics. If a reading fails and those figures are not
+    /// too old, this method is called instead of [`MetricFamily::publish`].
     fn publish_last(&self, _round: &mut Round<'_>) {}
 }
 
-/// A round in progress. A family finds the figures of the families before it in the list here.
+/// A round that is running. A family can use the figures of families that were read earlier in the round.
 pub(super) struct Round<'r> {
     /// The running containers.
     pub(super) names: &'r ContainerNames,
-    /// The metrics of the last round that was published.
+    /// The metrics of the previous round.
     pub(super) last: &'r SystemMetrics,
-    /// How long the last figures of a family that fails are published.
+    /// Maximum age of the figures that are published for a failed family.
     stand_for: Duration,
     /// The metrics of this round, so far.
     pub(super) metrics: SystemMetrics,
-    /// Families that could not be read.
+    /// The families that failed.
     pub(super) failures: Failures,
-    /// The host's memory, in bytes; from the last reading while memory cannot be read, and 0 if there is none.
+    /// The host's memory, in bytes. If this round cannot read the memory, it is the previous figure, or 0 without a previous
+    /// figure.
     pub(super) memory_total: u64,
-    /// Logical CPUs; none where they could not be read.
+    /// The number of logical CPUs. None if it could not be read.
     pub(super) cpus: Option<u32>,
-    /// When the host booted, in Unix seconds.
+    /// The time when the host booted, in Unix seconds. None if it could not be read.
     pub(super) boot_time: Option<u64>,
-    /// CPU of the engine's processes, in percent of one core.
+    /// CPU use of the engine's processes, in percent of one core. None if it is not known.
     pub(super) engine_cpu_percent: Option<f64>,
 }
 
 impl<'r> Round<'r> {
-    /// A round in which nothing has been read. Figures of families that fail are published for `stand_for`.
+    /// Creates an empty round. `stand_for` is the maximum age of the figures that are published for a failed family.
     pub(super) fn new(
         names: &'r ContainerNames,
         last: &'r SystemMetrics,
@@ -85,24 +87,25 @@ impl<'r> Round<'r> {
     }
 }
 
-/// A [`MetricFamily`] of any figures and errors, for the sampler's list.
+/// A [`MetricFamily`] without the types of its figures and errors. With this trait, the sampler can store all families in one
+/// list.
 pub(super) trait AnyFamily: Send {
-    /// Reads what the first sample is compared with, where the family compares. Failures are ignored: the first
-    /// sample names them.
+    /// Reads the family before the first sample, if the family compares readings. Ignores a failure, because the first sample
+    /// reports the failure.
     fn read_baseline(&mut self, round: &Round<'_>);
 
-    /// Reads the family into the round's metrics, or notes why that failed.
+    /// Reads the family into the round's metrics, or records the failure.
     fn collect(&mut self, round: &mut Round<'_>);
 }
 
-/// A family, and when it was last read.
+/// A family and the time of its newest successful reading.
 struct TimedFamily<F> {
     family: F,
-    /// None once its last figures stand no longer.
+    /// The time of the newest successful reading. None before that reading, and after its figures have become too old.
     read_at: Option<Instant>,
 }
 
-/// An entry for the sampler's list.
+/// Returns an entry for the sampler's list.
 pub(super) fn entry<F: MetricFamily>(family: F) -> Box<dyn AnyFamily> {
     Box::new(TimedFamily {
         family,
@@ -136,7 +139,7 @@ impl<F: MetricFamily> AnyFamily for TimedFamily<F> {
     }
 }
 
-/// Reads something, and logs how long that took.
+/// Calls `read` and logs how long the call took.
 pub(super) fn timed<T>(family: &'static str, read: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let outcome = read();
@@ -148,17 +151,17 @@ pub(super) fn timed<T>(family: &'static str, read: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// The families that could not be read in a round, each with the reason.
+/// The families that failed in a round, each with the reason.
 #[derive(Debug, Default)]
 pub(super) struct Failures(Vec<String>);
 
 impl Failures {
-    /// Notes why a family has no figures.
+    /// Records the reason why a family failed.
     pub(super) fn note(&mut self, family: &str, reason: &str) {
         self.0.push(format!("{family}: {reason}"));
     }
 
-    /// One sentence about all of them; none where every family was read.
+    /// Returns all failures as one text, separated by `; `. Returns none if no family failed.
     pub(super) fn error(&self) -> Option<String> {
         (!self.0.is_empty()).then(|| self.0.join("; "))
     }
@@ -172,7 +175,7 @@ mod tests {
 
     use super::{AnyFamily, ContainerNames, MetricFamily, Round, SystemMetrics, entry};
 
-    /// Yields its outcomes in turn.
+    /// A family whose readings return these outcomes one after another. None means that the reading fails.
     struct Scripted {
         outcomes: VecDeque<Option<u64>>,
         last: u64,
@@ -211,7 +214,7 @@ mod tests {
         })
     }
 
-    /// The figure that is published, and the error.
+    /// Runs one round. Returns the published figure and the error.
     fn collect(family: &mut dyn AnyFamily, stand_for: Duration) -> (u64, Option<String>) {
         let (names, last) = (ContainerNames::default(), SystemMetrics::default());
         let mut round = Round::new(&names, &last, stand_for);
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_that_fails_is_named_with_the_reason() {
+    fn the_error_names_the_failed_family_and_the_reason() {
         let mut family = scripted(&[Some(7), None]);
         let (figure, error) = collect(&mut *family, Duration::ZERO);
         assert_eq!((figure, error.as_deref()), (7, Some("network: odd")));
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_figures_stand_for_a_while() {
+    fn a_failed_family_publishes_its_previous_figures_for_a_limited_time() {
         let mut family = scripted(&[None, Some(1), None, None, None, Some(2)]);
         let minute = Duration::from_secs(60);
         assert_eq!(collect(&mut *family, minute).0, 0);
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_baseline_is_read_and_not_published() {
+    fn a_baseline_is_not_published() {
         let mut family = scripted(&[Some(1), None]);
         let (names, last) = (ContainerNames::default(), SystemMetrics::default());
         family.read_baseline(&Round::new(&names, &last, Duration::ZERO));

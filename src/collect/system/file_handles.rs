@@ -1,4 +1,4 @@
-//! Open files of the whole host.
+//! Reads the number of open files on the whole host.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use super::family::{MetricFamily, Round};
 use crate::model;
 
-/// Source: `/proc/sys/fs/file-nr`.
+/// The metric family. Source: `/proc/sys/fs/file-nr`.
 pub(super) struct FileHandles;
 
 /// Why the number of open files cannot be read.
@@ -34,7 +34,8 @@ impl MetricFamily for FileHandles {
     }
 }
 
-/// `1504 0 9223372036854775807`, with tabs: allocated, free (0 since Linux 2.6) and the most that there may be.
+/// Parses `1504 0 9223372036854775807`, with tabs between the numbers. The numbers are the allocated files, the free files
+/// (always 0 in Linux 2.6 and later), and the limit.
 fn parse(file_nr: &str) -> Option<model::FileHandles> {
     let mut fields = file_nr.split_ascii_whitespace().map(str::parse::<u64>);
     let mut next = || fields.next()?.ok();
@@ -51,7 +52,7 @@ mod tests {
     use crate::model::FileHandles;
 
     #[test]
-    fn open_files_are_those_that_are_allocated_and_not_free() {
+    fn open_files_are_the_allocated_files_without_the_free_files() {
         let handles = |open, max| Some(FileHandles { open, max });
         let unlimited = 9_223_372_036_854_775_807;
         assert_eq!(

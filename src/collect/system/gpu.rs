@@ -1,8 +1,8 @@
-//! NVIDIA's GPUs, by way of the driver's own library (NVML), which is looked for when the agent runs.
+//! Reads NVIDIA GPUs with the library of their driver (NVML). The agent loads the library at run time.
 //!
-//! A GPU with runtime power management sleeps while nothing uses it. The library wakes every GPU that it opens, and keeps it awake
-//! until it closes it. So the kernel is asked first which GPUs sleep. The library is then loaded for the others only, and closed after
-//! each reading.
+//! A GPU with runtime power management sleeps while no program uses it. The library wakes every GPU that the library opens, and
+//! the GPU stays awake until the library is closed. So the agent first asks the kernel which GPUs sleep. If a GPU can sleep, the
+//! agent opens only the GPUs that are awake, and closes the library after each reading.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,45 +20,45 @@ use crate::collect::blocking::Blocking;
 use crate::model::{Gpu, figure};
 
 const MIB: f64 = 1_048_576.0;
-/// How long the driver may take: longer than it does to wake a GPU.
+/// Timeout for the driver. A driver needs less time than this to wake a GPU.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// NVIDIA's number among the makers of PCI devices, as the file `vendor` has it.
+/// NVIDIA's PCI vendor number, as in the file `vendor`.
 const NVIDIA: &str = "0x10de";
-/// How the file `class` of a display controller begins.
+/// The start of the file `class` of a display controller.
 const DISPLAY: &str = "0x03";
 
 /// The GPUs of a host that has the driver.
 pub(super) struct Gpus {
-    /// None once the library has been looked for in vain: a driver comes with a restart.
+    /// The driver. None if the library could not be loaded. If the driver is installed later, the agent must be restarted.
     driver: Option<Blocking<Driver, GpuAnswer>>,
 }
 
-/// An error where there is no library that works.
+/// The answer of the driver. An error means that no working library was found.
 type GpuAnswer = Result<Option<Vec<Gpu>>, NvmlError>;
 
-/// The driver's library, and what is kept between readings.
+/// The driver's library, and the data that is stored between readings.
 struct Driver {
-    /// Where the kernel lists PCI devices: `/sys/bus/pci/devices`.
+    /// The folder in which the kernel lists PCI devices: `/sys/bus/pci/devices`.
     devices: PathBuf,
-    /// Kept open where no GPU can sleep.
+    /// The open library. It stays open only if no GPU can sleep.
     library: Option<Nvml>,
-    /// The models of the GPUs that can sleep, by PCI address. One entry a GPU of the host.
+    /// The model names of GPUs by PCI address, on a host where a GPU can sleep.
     models: HashMap<String, String>,
 }
 
-/// What the kernel tells of a GPU.
+/// The kernel's data about a GPU.
 #[derive(Debug, PartialEq, Eq)]
 struct PciGpu {
-    /// Such as `0000:01:00.0`.
+    /// The PCI address, for example `0000:01:00.0`.
     address: String,
-    /// Whether the kernel suspends it while nothing uses it.
+    /// Whether the kernel suspends the GPU while nothing uses it.
     can_sleep: bool,
     sleeps: bool,
 }
 
 impl Gpus {
-    /// Nothing is looked for yet. The kernel lists PCI devices in the folder `devices`.
+    /// Creates the reader, and does not load the library yet. `devices` is the folder in which the kernel lists PCI devices.
     pub(super) fn new(devices: &Path) -> Self {
         let driver = Driver {
             devices: devices.to_owned(),
@@ -70,17 +70,17 @@ impl Gpus {
         }
     }
 
-    /// All GPUs, by their numbers; none where there is no driver, and while it does not answer.
+    /// Reads all GPUs, in the order of their numbers. Returns none if there is no driver, and while the driver does not answer.
     pub(super) async fn read(&mut self) -> Option<Vec<Gpu>> {
         match self.driver.as_mut()?.read(Driver::read).await {
             Ok(Ok(gpus)) => gpus,
             Ok(Err(error)) => {
-                debug!(%error, "no GPU figures: no driver");
+                debug!(%error, "no GPU figures: no working driver");
                 self.driver = None;
                 None
             }
             Err(late) => {
-                debug!(late, "no GPU figures");
+                debug!(late, "no GPU figures: no answer from the driver");
                 None
             }
         }
@@ -88,7 +88,7 @@ impl Gpus {
 }
 
 impl Driver {
-    /// Blocks.
+    /// Reads all GPUs. Blocks the thread until the driver answers.
     fn read(&mut self) -> GpuAnswer {
         let listed = pci_gpus(&self.devices);
         if listed.iter().any(|gpu| gpu.can_sleep) {
@@ -102,17 +102,18 @@ impl Driver {
         Ok(gpus(self.library.insert(library)))
     }
 
-    /// Asks the library for the GPUs that are awake, and for nothing where none is.
+    /// Asks the library for the GPUs that are awake. Does not load the library if all GPUs sleep.
     fn read_awake(&mut self, listed: &[PciGpu]) -> Result<Vec<Gpu>, NvmlError> {
         self.models
             .retain(|address, _| listed.iter().any(|gpu| gpu.address == *address));
-        // Closed at the end of this function. It opens no GPU of its own accord.
+        // The library is closed at the end of this function. With NO_ATTACH, the library opens only the GPUs that this function
+        // asks for.
         let library = if listed.iter().all(|gpu| gpu.sleeps) {
             None
         } else {
             Some(Nvml::init_with_flags(InitFlags::NO_ATTACH)?)
         };
-        // The driver numbers its GPUs by their addresses.
+        // The driver numbers its GPUs in the order of their addresses.
         Ok((0..)
             .zip(listed)
             .filter_map(
@@ -140,8 +141,8 @@ impl Driver {
     }
 }
 
-/// The host's GPUs of NVIDIA's make, by PCI address, without those that another driver serves. Source: `driver`, `vendor`, `class`, `power/control` and `power/runtime_status` of each
-/// PCI device, none of which wakes it.
+/// Lists the host's NVIDIA GPUs, sorted by PCI address. Leaves out a GPU with another driver. Source: `driver`, `vendor`,
+/// `class`, `power/control` and `power/runtime_status` of each PCI device. Reading these files does not wake the GPU.
 fn pci_gpus(devices: &Path) -> Vec<PciGpu> {
     let entries = fs::read_dir(devices).into_iter().flatten().flatten();
     let mut gpus: Vec<PciGpu> = entries
@@ -173,7 +174,7 @@ fn gpus(nvml: &Nvml) -> Option<Vec<Gpu>> {
     Some(devices.map(|(index, device)| gpu(index, &device)).collect())
 }
 
-/// What a GPU says; some do not know all of it.
+/// Reads the figures of one GPU. A figure that the GPU does not have is none.
 fn gpu(index: u32, device: &Device<'_>) -> Gpu {
     let utilization = device.utilization_rates().ok();
     let memory = device.memory_info().ok();
@@ -201,7 +202,7 @@ mod tests {
     use super::{PciGpu, pci_gpus};
 
     #[test]
-    fn the_kernel_tells_which_gpus_sleep() {
+    fn sleeping_gpus_are_found_without_the_library() {
         let devices = tempfile::tempdir().unwrap();
         let gpu = ["0x10de\n", "0x030200\n"];
         for (address, [vendor, class], control, status) in [
@@ -215,7 +216,7 @@ mod tests {
             ),
             ("0000:03:00.0", gpu, "auto\n", "suspending\n"),
             ("0000:04:00.0", gpu, "auto\n", "resuming\n"),
-            // Its sound, another maker's display, and a device whose files are odd.
+            // The sound device of a GPU, a display of another vendor, and a device with invalid files.
             (
                 "0000:01:00.1",
                 ["0x10de\n", "0x040300\n"],
@@ -237,7 +238,7 @@ mod tests {
             fs::write(folder.join("power/control"), control).unwrap();
             fs::write(folder.join("power/runtime_status"), status).unwrap();
         }
-        // One that a virtual machine has, and one that NVIDIA's driver serves.
+        // A GPU that a virtual machine uses, and a GPU with NVIDIA's driver.
         let driver = |address: &str, driver: &str| {
             let link = devices.path().join(address).join("driver");
             std::os::unix::fs::symlink(format!("../../bus/pci/drivers/{driver}"), link).unwrap();

@@ -1,4 +1,4 @@
-//! What the host is: its name, operating system, kernel and CPUs.
+//! Describes the host: its name, operating system, kernel, number of CPUs and boot time.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use super::os_release::OsRelease;
 use crate::model::HostInfo;
 use crate::settings::HostRoot;
 
-/// The description of the host. All of it may change while the agent runs: the host's name, its CPUs, its version in an
-/// upgrade, and its boot time when its clock is set.
+/// The description of the host. Each part can change while the agent runs. For example, an upgrade changes the version, and
+/// setting the clock changes the boot time.
 pub(super) struct Host {
     info: Arc<HostInfo>,
     os: OsRelease,
@@ -23,8 +23,8 @@ impl Host {
         }
     }
 
-    /// The description as it is now. CPUs and boot time that are not given stay as they were.
-    /// Sources: `uname(2)` and os-release(5).
+    /// Reads the description again. If `cpus` or `boot_time` is none, the previous value stays. Sources: `uname(2)` and
+    /// os-release(5).
     pub(super) fn refresh(&mut self, cpus: Option<u32>, boot_time: Option<u64>) -> Arc<HostInfo> {
         let uname = uname();
         let now = HostInfo {

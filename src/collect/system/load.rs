@@ -1,4 +1,4 @@
-//! The host's load averages.
+//! Reads the host's load averages.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use super::family::{MetricFamily, Round};
 use crate::model::{LoadAverage, figure};
 
-/// Source: `/proc/loadavg`.
+/// The metric family, with its previous figures. Source: `/proc/loadavg`.
 #[derive(Default)]
 pub(super) struct Load {
     last: LoadAverage,
@@ -43,7 +43,7 @@ impl MetricFamily for Load {
     }
 }
 
-/// `0.52 0.58 0.59 1/467 12345`: the averages come first.
+/// Parses `0.52 0.58 0.59 1/467 12345`. The first three fields are the averages.
 fn parse(loadavg: &str) -> Option<LoadAverage> {
     let mut fields = loadavg.split_ascii_whitespace();
     let mut next = || {
@@ -62,7 +62,7 @@ mod tests {
     use super::parse;
 
     #[test]
-    fn load_averages_are_three_numbers_or_none() {
+    fn three_valid_numbers_are_needed() {
         let load = parse("0.52 0.58 1.591 1/467 12345\n").unwrap();
         assert_eq!((load.one, load.five, load.fifteen), (0.52, 0.58, 1.59));
         for text in [

@@ -1,4 +1,4 @@
-//! The host's memory and swap.
+//! Reads the host's memory and swap.
 
 use std::fs;
 use std::io;
@@ -8,20 +8,20 @@ use crate::model::{ExactMemory, figure};
 
 const MIB: f64 = 1_048_576.0;
 
-/// Source: `/proc/meminfo`.
+/// The metric family, with its previous figures. Source: `/proc/meminfo`.
 #[derive(Default)]
 pub(super) struct Memory {
     last: MemInfo,
 }
 
-/// In bytes.
+/// The figures, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct MemInfo {
     total: u64,
     available: u64,
-    /// None where the kernel does not tell.
+    /// Memory that caches files. None if the kernel does not report it.
     cached: Option<u64>,
-    /// Total and used; none where there is none.
+    /// Total and used swap. None if the host has no swap.
     swap: Option<(u64, u64)>,
 }
 
@@ -77,7 +77,7 @@ fn mib(bytes: u64) -> f64 {
     figure(bytes as f64 / MIB, 2)
 }
 
-/// Lines of `Name:   123 kB`.
+/// Parses lines of the form `Name:   123 kB`.
 fn parse(meminfo: &str) -> Option<MemInfo> {
     let of = |name: &str| {
         meminfo.lines().find_map(|line| {
@@ -87,7 +87,7 @@ fn parse(meminfo: &str) -> Option<MemInfo> {
         })
     };
     let total = of("MemTotal").filter(|total| *total > 0)?;
-    // Kernels before 3.14 do not estimate it.
+    // Kernels older than 3.14 do not have `MemAvailable`. The sum of these fields is an estimate.
     let available = of("MemAvailable").or_else(|| {
         let free = [of("MemFree")?, of("Buffers")?, of("Cached")?];
         Some(free.into_iter().fold(0, u64::saturating_add))
@@ -125,7 +125,7 @@ HugePages_Total:       0
 ";
 
     #[test]
-    fn figures_are_those_of_free() {
+    fn figures_are_the_same_as_in_the_command_free() {
         let expected = MemInfo {
             total: 24_684_084 * KIB,
             available: 23_853_196 * KIB,
@@ -136,7 +136,7 @@ HugePages_Total:       0
     }
 
     #[test]
-    fn does_without_what_old_kernels_and_small_hosts_lack() {
+    fn fields_that_old_kernels_lack_and_swap_are_optional() {
         let text = "MemTotal: 1000 kB\nMemFree: 500 kB\nBuffers: 10 kB\nCached: 100 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n";
         let expected = MemInfo {
             total: 1000 * KIB,
@@ -148,7 +148,7 @@ HugePages_Total:       0
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_text_is_refused() {
         for text in [
             "",
             "MemTotal: 0 kB",

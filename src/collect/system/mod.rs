@@ -1,4 +1,5 @@
-//! The host: [`SystemCollector`] and, one file per family, what it reads.
+//! The source "system": [`SystemCollector`] reads the host. A metric family is the code that reads figures of one kind, for
+//! example memory. Each metric family has its own file.
 
 mod agent;
 mod containers;
@@ -44,12 +45,12 @@ use sampler::Sampler;
 use units::Units;
 use users::Users;
 
-/// Every metric family, in the order in which they are read.
+/// Returns all metric families, in the order in which they are read.
 fn families(top_processes: usize, root: &HostRoot) -> Vec<Box<dyn AnyFamily>> {
     vec![
         entry(memory::Memory::default()),
         entry(cpu::Cpus::default()),
-        // After memory: processes are published with their share of it.
+        // Must come after memory, because each process is published with its share of the host's memory.
         entry(process::Processes::new(
             top_processes,
             Users::new(root.clone()),
@@ -66,7 +67,7 @@ fn families(top_processes: usize, root: &HostRoot) -> Vec<Box<dyn AnyFamily>> {
     ]
 }
 
-/// Reads the host, round after round.
+/// The actor that reads the host once a round.
 pub type SystemCollector = Collector<HostSource>;
 
 /// The host as a source.
@@ -74,18 +75,19 @@ pub struct HostSource {
     top_processes: usize,
     root: HostRoot,
     containers: Option<Containers>,
-    /// How long the last figures of a family that fails are published.
+    /// Maximum age of the figures that are published for a failed family.
     stand_for: Duration,
     sampler: Blocking<Option<Sampler>, (SystemSample, Failures)>,
     units: Units,
     gpus: Gpus,
-    /// What was published last.
+    /// The metrics of the previous round.
     last: Arc<SystemMetrics>,
 }
 
 impl HostSource {
-    /// A source that lists the `top_processes` processes that use most, and says which of `containers` they
-    /// run in, as far as those are known. The host's own files are below `root`. It is read every `interval`.
+    /// Creates the source. The source publishes two lists of processes, each with `top_processes` processes: by CPU use and by
+    /// memory. `root` is the directory with the host's own files. `interval` is the time between two rounds. `containers` are
+    /// the known containers. If a process runs in a known container, the lists name the container.
     #[must_use]
     pub fn new(
         top_processes: usize,

@@ -1,4 +1,4 @@
-//! The host's network interfaces.
+//! Reads the host's network interfaces: counters, rates, kind and link state. Does not read the interfaces of containers.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,32 +14,34 @@ use crate::collect::net_dev::{self, Interface};
 use crate::collect::rate::per_second;
 use crate::model::{InterfaceKind, NetworkInterface};
 
-/// `ARPHRD_ETHER` and `ARPHRD_LOOPBACK`.
+/// The hardware type of Ethernet (`ARPHRD_ETHER`).
 const ETHERNET: u16 = 1;
+/// The hardware type of the loopback interface (`ARPHRD_LOOPBACK`).
 const LOOPBACK: u16 = 772;
-/// The bit of `flags` that is set where an interface was switched on.
+/// The bit of `flags` that is set while an interface is switched on.
 const UP: u64 = 1;
-/// What drivers call the interfaces that come in pairs.
+/// The kernel's names for the kinds of interfaces that come in pairs.
 const PAIRS: [&str; 3] = ["veth", "netkit", "vxcan"];
-/// For how long what files say of an interface's link is not looked at again, where rounds come faster.
-const STANDS_FOR: Duration = Duration::from_millis(900);
-/// How often the kernel is asked what interfaces there are, though it has told of no change.
-const LOOK_ANEW: Duration = Duration::from_secs(60);
-/// How often the counters are read anew because interfaces changed meanwhile.
+/// Maximum age of link data (kind, state and speed) from files. Faster rounds use the cached data.
+const MAX_LINK_AGE: Duration = Duration::from_millis(900);
+/// How often the list of interfaces is read again, even if the kernel has reported no change.
+const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
+/// Maximum number of times that a round reads the counters while interfaces change.
 const TRIES: usize = 3;
 
-/// What is kept of the interfaces between two readings.
+/// The metric family, with the data that it stores between readings.
 pub(super) struct Interfaces {
-    /// Where the kernel says more of each: `/sys/class/net`.
+    /// The folder with more files about each interface: `/sys/class/net`.
     class: PathBuf,
-    /// Tells when what is known of links holds no more; none where netlink is not allowed.
+    /// Reports changes of interfaces. After a change, `links` is out of date. None if the agent cannot use netlink.
     changes: Option<Changes>,
-    /// By name.
+    /// The link data of each interface, by name.
     links: HashMap<Vec<u8>, KnownInterface>,
+    /// When `links` was read. None if `links` must be read again.
     looked: Option<Instant>,
-    /// Bytes and packets received, bytes and packets sent, at the last reading.
+    /// The counters of each interface at the previous reading: bytes received, packets received, bytes sent and packets sent.
     before: HashMap<Key, [u64; 4]>,
-    /// When the counters were read last.
+    /// The time of the previous successful reading of the counters.
     read_at: Instant,
 }
 
@@ -48,15 +50,16 @@ pub(super) struct Interfaces {
 #[error("cannot read /proc/net/dev")]
 pub(super) struct NetworkError(#[from] io::Error);
 
-/// What an interface is known by between readings: another one may have its name by then.
+/// Identifies an interface from one reading to the next. The name alone is not enough, because another interface can get the
+/// same name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
     Index(u32),
-    /// Of which nothing else is known.
+    /// The name of an interface whose number is not known.
     Name(Vec<u8>),
 }
 
-/// What is known of an interface's link.
+/// The link data of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct KnownInterface {
     index: u32,
@@ -64,8 +67,9 @@ struct KnownInterface {
     up: Option<bool>,
     /// The network namespace of a veth's other end.
     peer: Option<i32>,
-    /// Of a device, and when it was looked at.
+    /// The speed of a device, in Mbit/s.
     speed: Option<u64>,
+    /// When `speed` was read. None if `speed` must be read again.
     speed_at: Option<Instant>,
 }
 
@@ -76,7 +80,7 @@ impl MetricFamily for Interfaces {
     type Figures = Vec<NetworkInterface>;
     type Error = NetworkError;
 
-    /// Rates are over the time since the last reading that succeeded.
+    /// Reads the counters. Rates are averages over the time since the previous successful reading.
     fn read(&mut self, _round: &Round<'_>) -> Result<Vec<NetworkInterface>, NetworkError> {
         let now = Instant::now();
         let seconds = (now - self.read_at).as_secs_f64();
@@ -89,7 +93,7 @@ impl MetricFamily for Interfaces {
         round.metrics.network = interfaces;
     }
 
-    /// Without rates, which are of a time that has passed.
+    /// Publishes the previous interfaces without their rates, because the rates belong to an earlier time.
     fn publish_last(&self, round: &mut Round<'_>) {
         let last = round.last.network.iter();
         round.metrics.network = last.map(NetworkInterface::without_rates).collect();
@@ -97,7 +101,7 @@ impl MetricFamily for Interfaces {
 }
 
 impl Interfaces {
-    /// Those of this network namespace, of which there are files in a folder.
+    /// Creates the family for the agent's own network namespace. `class` is the folder with the files of the interfaces.
     pub(super) fn new(class: &Path) -> Self {
         Self {
             changes: Changes::follow().ok(),
@@ -105,7 +109,7 @@ impl Interfaces {
         }
     }
 
-    /// Those of which there are files in a folder.
+    /// Creates the family without netlink. The family then reads only the files in `class`.
     fn by_files(class: &Path) -> Self {
         Self {
             class: class.to_owned(),
@@ -117,8 +121,9 @@ impl Interfaces {
         }
     }
 
-    /// Every interface of the agent's network namespace, `seconds` after the last reading. Source of the
-    /// counters: `/proc/net/dev`, one file, where `/sys/class/net` takes ten an interface.
+    /// Reads every interface of the agent's network namespace. `seconds` is the time since the previous reading. Reads the
+    /// counters from `/proc/net/dev`, because it is a single file. `/sys/class/net` has ten files with counters for each
+    /// interface.
     fn list(&mut self, seconds: f64) -> io::Result<Vec<NetworkInterface>> {
         let mut changed = self.have_changed();
         let mut table = Vec::new();
@@ -127,29 +132,30 @@ impl Interfaces {
                 self.ask();
             }
             table = fs::read("/proc/net/dev")?;
-            // One that is renamed in between would have the counters of another.
+            // If an interface was renamed between these two readings, it would get the counters of another interface. Both
+            // readings are then repeated.
             changed = self.have_changed();
             if !changed {
                 break;
             }
         }
         if changed {
-            // Not settled: once more in the next round.
+            // The interfaces still change, so the next round reads `links` again.
             self.looked = None;
         }
         Ok(self.take_in(&table, seconds))
     }
 
-    /// Whether what the kernel told of links holds no more.
+    /// Returns whether `links` is out of date. Always returns false if the agent cannot use netlink.
     fn have_changed(&self) -> bool {
         let Some(changes) = &self.changes else {
             return false;
         };
-        let old = |at: Instant| at.elapsed() >= LOOK_ANEW;
+        let old = |at: Instant| at.elapsed() >= RESCAN_INTERVAL;
         changes.any() || self.looked.is_none_or(old)
     }
 
-    /// Asks the kernel what there is.
+    /// Reads `links` from the kernel with netlink.
     fn ask(&mut self) {
         match Netlink::open().and_then(|mut netlink| netlink.links()) {
             Ok(links) => {
@@ -161,7 +167,7 @@ impl Interfaces {
                 };
                 self.links = links.into_iter().map(of).collect();
             }
-            // Files tell most of it.
+            // From now on the agent uses the files, which have most of the link data.
             Err(_) => {
                 self.changes = None;
                 self.links.clear();
@@ -170,6 +176,7 @@ impl Interfaces {
         self.looked = Some(Instant::now());
     }
 
+    /// Returns the link data of an interface that netlink has listed. `before` is the previous link data of the same interface.
     fn known(&self, link: &NetlinkInterface, before: Option<&KnownInterface>) -> KnownInterface {
         let folder = self.folder(&link.name);
         let there = |entry: &str| folder.join(entry).exists();
@@ -185,7 +192,7 @@ impl Interfaces {
         } else {
             match before {
                 Some(before) => before.kind.clone(),
-                // Kernels before 5.14 do not say that it is a device's.
+                // Kernels older than 5.14 do not report in netlink that an interface belongs to a device.
                 None if link.kind.is_none() && there("device") => InterfaceKind::Physical,
                 None => InterfaceKind::Virtual,
             }
@@ -197,7 +204,7 @@ impl Interfaces {
             peer,
             kind,
             speed: before.and_then(|before| before.speed),
-            // A link that is new may have another speed.
+            // The speed is read again, because a change of the interface can change the speed.
             speed_at: None,
         }
     }
@@ -206,6 +213,7 @@ impl Interfaces {
         self.class.join(OsStr::from_bytes(name))
     }
 
+    /// Builds the published interfaces from the text of `/proc/net/dev`.
     fn take_in(&mut self, table: &[u8], seconds: f64) -> Vec<NetworkInterface> {
         let interfaces = net_dev::parse(table);
         self.look(&interfaces);
@@ -227,10 +235,10 @@ impl Interfaces {
         published
     }
 
-    /// Looks at the files of links, as far as they say what is not known.
+    /// Reads link data from files, if the cached data is old. If the agent can use netlink, reads only the speed of devices.
     fn look(&mut self, interfaces: &[Interface<'_>]) {
         let now = Instant::now();
-        let due = |at: Option<Instant>| at.is_none_or(|at| now - at >= STANDS_FOR);
+        let due = |at: Option<Instant>| at.is_none_or(|at| now - at >= MAX_LINK_AGE);
         if self.changes.is_none() {
             let is_known = |one: &Interface<'_>| self.links.contains_key(one.name);
             if due(self.looked) || !interfaces.iter().all(is_known) {
@@ -285,13 +293,14 @@ fn publish(
         speed: known.and_then(|known| known.speed),
         up: known.and_then(|known| known.up),
         kind: known.map(|known| known.kind.clone()),
-        // Of what is known of containers: see the aggregator.
+        // The aggregator adds the name of the container later.
         container: None,
         peer: known.and_then(|known| known.peer),
     }
 }
 
-/// What files say of an interface, where netlink is not allowed; none where there are none.
+/// Reads the link data of an interface from its files. Only for an agent that cannot use netlink. Returns none if the files do
+/// not exist.
 fn by_files(folder: &Path) -> Option<KnownInterface> {
     let number = |file| number(folder, file);
     let index = u32::try_from(number("ifindex")?).ok()?;
@@ -319,14 +328,14 @@ fn by_files(folder: &Path) -> Option<KnownInterface> {
     })
 }
 
-/// Whether it is one of those that stand on another interface (a VLAN, a macvlan and so on): they say of which
-/// type they are, which a veth does not.
+/// Returns whether an interface is on top of another interface, such as a VLAN or a macvlan. The file `uevent` of such an
+/// interface contains its type. The file `uevent` of a veth does not.
 fn is_stacked(folder: &Path) -> bool {
     let uevent = fs::read_to_string(folder.join("uevent")).unwrap_or_default();
     uevent.lines().any(|line| line.starts_with("DEVTYPE="))
 }
 
-/// What an interface's `operstate` says.
+/// Returns whether an interface is up, from its files `operstate` and `flags`. Returns none if a file cannot be read.
 fn up(folder: &Path) -> Option<bool> {
     match fs::read(folder.join("operstate")).ok()?.trim_ascii() {
         b"up" => Some(true),
@@ -339,7 +348,7 @@ fn up(folder: &Path) -> Option<bool> {
     }
 }
 
-/// The number in a file; none where it says -1, or nothing at present.
+/// Reads the number in a file. Returns none if the file contains -1 or cannot be read.
 fn number(folder: &Path, file: &str) -> Option<u64> {
     let text = fs::read_to_string(folder.join(file)).ok()?;
     text.trim_end().parse().ok()
@@ -351,11 +360,11 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use super::{ETHERNET, Interfaces, KnownInterface, STANDS_FOR};
+    use super::{ETHERNET, Interfaces, KnownInterface, MAX_LINK_AGE};
     use crate::collect::links::NetlinkInterface;
     use crate::model::{InterfaceKind, NetworkInterface};
 
-    /// An interface in a class folder: files with a text, and folders.
+    /// Creates the folder of an interface with `files`. For the text "/", creates a folder instead of a file.
     fn interface(class: &Path, name: &str, files: &[(&str, &str)]) {
         let folder = class.join(name);
         fs::create_dir_all(&folder).unwrap();
@@ -375,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_told_by_what_the_kernel_says_of_each() {
+    fn the_kind_of_an_interface_is_found_from_its_files() {
         let class = tempfile::tempdir().unwrap();
         let make = |name: &str, numbers: [&str; 3], more: &[(&str, &str)]| {
             let [own, link, kind] = numbers;
@@ -403,7 +412,7 @@ mod tests {
             &[vlan, ("operstate", "lowerlayerdown")],
         );
         make("sit0", ["6", "0", "776"], &[]);
-        // Tunnels that were bound to a device.
+        // Tunnels that are bound to a device.
         make("sit1", ["10", "2", "776"], &[]);
         make("gre1", ["11", "2", "778"], &[]);
         make(
@@ -417,7 +426,7 @@ mod tests {
         ];
         let table = table(&names.map(|name| (name, 1)));
         let read = Interfaces::by_files(class.path()).take_in(&table, 1.0);
-        let told: Vec<_> = read
+        let published: Vec<_> = read
             .iter()
             .map(|one| (one.kind.clone(), one.up, one.speed))
             .collect();
@@ -435,11 +444,11 @@ mod tests {
             (Some(Bridge), None, None),
             (None, None, None),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(published, expected);
     }
 
     #[test]
-    fn rates_begin_with_the_second_reading_and_end_with_the_interface() {
+    fn an_interface_has_rates_from_its_second_reading_on() {
         let class = tempfile::tempdir().unwrap();
         let mut interfaces = Interfaces::by_files(class.path());
         let mut rates = |bytes: &[(&str, u64)]| -> Vec<Option<f64>> {
@@ -449,7 +458,7 @@ mod tests {
         };
         assert_eq!(rates(&[("a", 100)]), [None]);
         assert_eq!(rates(&[("a", 150), ("b", 1000)]), [Some(25.0), None]);
-        // It went backwards: another one of the same name.
+        // The counter of `a` is lower, because `a` is now another interface.
         assert_eq!(rates(&[("a", 10), ("b", 1000)]), [Some(0.0), Some(0.0)]);
         assert_eq!(rates(&[("b", 1002)]), [Some(1.0)]);
         assert_eq!(rates(&[("a", 20), ("b", 1002)]), [None, Some(0.0)]);
@@ -457,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_looked_at_again_once_what_was_found_is_old() {
+    fn link_files_are_read_again_when_the_cached_data_are_old() {
         let class = tempfile::tempdir().unwrap();
         let name = "eth0";
         let numbers = [("ifindex", "2"), ("iflink", "2"), ("type", "1")];
@@ -474,11 +483,11 @@ mod tests {
         fs::write(class.path().join(name).join("operstate"), "down\n").unwrap();
         fs::write(class.path().join(name).join("speed"), "-1\n").unwrap();
         assert_eq!(link(Duration::ZERO), (Some(true), Some(100)));
-        assert_eq!(link(STANDS_FOR), (Some(false), None));
+        assert_eq!(link(MAX_LINK_AGE), (Some(false), None));
     }
 
-    /// Links as netlink tells them.
-    fn tell(interfaces: &mut Interfaces, links: &[NetlinkInterface]) {
+    /// Sets the link data to the data that netlink would report.
+    fn set_links(interfaces: &mut Interfaces, links: &[NetlinkInterface]) {
         let known = |link: &NetlinkInterface| (link.name.clone(), interfaces.known(link, None));
         let links: Vec<(Vec<u8>, KnownInterface)> = links.iter().map(known).collect();
         interfaces.links = links.into_iter().collect();
@@ -497,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_comes_in_pairs_is_a_veth() {
+    fn only_an_interface_that_comes_in_pairs_is_a_veth() {
         let class = tempfile::tempdir().unwrap();
         let interfaces = Interfaces::by_files(class.path());
         let kind = |kind| {
@@ -509,7 +518,7 @@ mod tests {
             assert_eq!(kind(Some(pair)), (Veth, Some(7)));
         }
         assert_eq!(kind(Some("bridge")), (Bridge, None));
-        // Each of these may stand on a device, and may be in another namespace than that.
+        // Each of these kinds can be on top of a device that is in another namespace.
         for other in [
             "ipip",
             "gre",
@@ -541,7 +550,7 @@ mod tests {
         let class = tempfile::tempdir().unwrap();
         let mut interfaces = Interfaces::by_files(class.path());
         let mut rates = |links: &[NetlinkInterface], bytes: &[(&str, u64)]| {
-            tell(&mut interfaces, links);
+            set_links(&mut interfaces, links);
             let read = interfaces.take_in(&table(bytes), 1.0);
             let rate = |one: &NetworkInterface| (one.kind.clone(), one.bytes_recv_per_second);
             read.iter().map(rate).collect::<Vec<_>>()
@@ -554,13 +563,13 @@ mod tests {
         let swapped = rates(&[a, b], &[("a", 9005), ("b", 107)]);
         let expected = [(Some(Virtual), Some(5.0)), (Some(Veth), Some(7.0))];
         assert_eq!(swapped, expected);
-        // Another one of the same name has nothing to be compared with.
+        // The first reading of another interface with the same name has no rate.
         let replaced = rates(&[link("a", 5, Some("veth"))], &[("a", 50_000)]);
         assert_eq!(replaced, [(Some(Veth), None)]);
     }
 
     #[test]
-    fn names_that_are_not_utf8_are_told_apart() {
+    fn names_that_are_not_utf8_stay_unique() {
         let class = tempfile::tempdir().unwrap();
         let line = |name: &[u8]| [name, b": 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n"].concat();
         let table = [line(b"x\xe8"), line(b"x\xe9"), line(b"lo")].concat();

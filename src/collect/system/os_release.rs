@@ -1,16 +1,17 @@
-//! The name and version of the host's operating system.
+//! Reads the name and version of the host's operating system from os-release(5).
 
 use crate::settings::{FileVersion, HostRoot};
 
-/// Where os-release(5) is: the first that is there counts.
+/// The paths of os-release(5). The first file that exists is used.
 const PLACES: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
-/// The most of it that is read, in bytes.
-const MOST: u64 = 64 * 1024;
+/// Maximum size of the file, in bytes.
+const MAX_SIZE: u64 = 64 * 1024;
 
-/// What os-release says, read again once it has changed.
+/// The operating system, as os-release(5) describes it. The file is read again only when it has changed.
 pub(super) struct OsRelease {
     root: HostRoot,
-    /// What was read; none before the first time.
+    /// The states of the files at the previous reading. A different state means that a file has changed. None before the first
+    /// reading.
     read: Option<[Option<FileVersion>; 2]>,
     name: String,
 }
@@ -24,7 +25,8 @@ impl OsRelease {
         }
     }
 
-    /// Name and version, as far as they are told.
+    /// Returns the name and the version of the operating system. If the file contains no name, the name is "Linux". If the file
+    /// contains no version, returns only the name.
     pub(super) fn name(&mut self) -> &str {
         let mut found = [None; 2];
         for (version, place) in found.iter_mut().zip(PLACES) {
@@ -34,7 +36,7 @@ impl OsRelease {
             }
         }
         if self.read != Some(found) {
-            let mut texts = PLACES.iter().map(|place| self.root.read(place, MOST));
+            let mut texts = PLACES.iter().map(|place| self.root.read(place, MAX_SIZE));
             let text = texts.find_map(Result::ok).unwrap_or_default();
             self.name = parse(&text);
             self.read = Some(found);
@@ -66,7 +68,7 @@ mod tests {
     use super::{HostRoot, OsRelease};
 
     #[test]
-    fn an_upgrade_is_seen_by_whatever_link_the_file_is_found() {
+    fn an_upgrade_is_noticed_through_symbolic_links() {
         let root = tempfile::tempdir().unwrap();
         let path = |path: &str| root.path().join(path);
         for folder in ["etc/static", "usr/lib", "nix/store"] {
@@ -84,25 +86,25 @@ mod tests {
         symlink("/nix/store/a", path("etc/static/os-release")).unwrap();
         symlink("/etc/static/os-release", path("etc/os-release")).unwrap();
         assert_eq!(os.name(), "NixOS 23.11");
-        // In place.
+        // The file is changed in place.
         fs::write(path("nix/store/a"), "NAME=\"NixOS\"\nVERSION_ID=\"24.5\"\n").unwrap();
         assert_eq!(os.name(), "NixOS 24.5");
-        // Another file, of the same length, by the link in the middle.
+        // The link in the middle points to another file of the same length.
         fs::write(path("nix/store/b"), "NAME=\"NixOS\"\nVERSION_ID=\"25.5\"\n").unwrap();
         fs::remove_file(path("etc/static/os-release")).unwrap();
         symlink("/nix/store/b", path("etc/static/os-release")).unwrap();
         assert_eq!(os.name(), "NixOS 25.5");
-        // A link that leads nowhere is none.
+        // A broken link counts as no file.
         fs::remove_file(path("nix/store/b")).unwrap();
         assert_eq!(os.name(), "Old 1");
-        // Not a file: nothing is waited for.
+        // A directory counts as no file.
         fs::remove_file(path("etc/os-release")).unwrap();
         fs::create_dir(path("etc/os-release")).unwrap();
         assert_eq!(os.name(), "Old 1");
     }
 
     #[test]
-    fn what_is_not_utf8_is_replaced() {
+    fn invalid_utf8_is_replaced() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("etc")).unwrap();
         fs::write(root.path().join("etc/os-release"), b"NAME=\"Caf\xe9\"\n").unwrap();

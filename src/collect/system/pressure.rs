@@ -1,4 +1,4 @@
-//! How long the host's work waited for CPU, memory and I/O.
+//! Reads the host's pressure: how long work waited for CPU, memory and I/O.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use super::family::{MetricFamily, Round};
 use crate::collect::pressure;
 use crate::model::Pressures;
 
-/// Source: `/proc/pressure`.
+/// The metric family. Source: `/proc/pressure`.
 pub(super) struct HostPressure;
 
 /// Why the host's pressure cannot be read.
@@ -19,7 +19,7 @@ pub(super) struct PressureError(#[source] io::Error);
 impl MetricFamily for HostPressure {
     const NAME: &'static str = "pressure";
 
-    /// None where the kernel does not have it, or it is switched off.
+    /// None if the kernel does not have the figures, or if they are switched off.
     type Figures = Option<Pressures>;
     type Error = PressureError;
 
@@ -45,7 +45,7 @@ impl MetricFamily for HostPressure {
     }
 }
 
-/// Whether the kernel does not offer a file at all.
+/// Returns whether the error means that the kernel does not have the figures.
 fn is_not_offered(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,10 +1,10 @@
-//! `/proc/<pid>/stat` and `/proc/<pid>/status`, and the clock of the former.
+//! Parses `/proc/<pid>/stat` and `/proc/<pid>/status`, and reads the clock that `stat` uses.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Time since boot, suspended time included, as the kernel dates the start of processes.
+/// Returns the time since boot, including the time in suspend. The kernel uses the same clock for the start times of processes.
 pub(super) fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(
@@ -13,27 +13,28 @@ pub(super) fn since_boot() -> Duration {
     )
 }
 
-/// What is used of `/proc/<pid>/stat`.
+/// The fields of `/proc/<pid>/stat` that the agent uses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stat<'t> {
     pub(super) name: &'t [u8],
-    /// A letter.
+    /// The letter of the state, for example `S`.
     pub(super) state: u8,
     pub(super) threads: u64,
-    /// `utime` + `stime`, in ticks.
+    /// CPU time used so far (`utime` + `stime`), in clock ticks of the kernel.
     pub(super) used: u64,
-    /// In ticks since boot.
+    /// The start time, in clock ticks since boot.
     pub(super) started: u64,
-    /// In pages.
+    /// Resident memory, in pages.
     pub(super) resident: u64,
 }
 
-/// Fields are separated by spaces; the second, the name, is in parentheses and may hold both.
+/// Parses `/proc/<pid>/stat`. Spaces separate the fields. The second field is the name, in parentheses. The name itself can
+/// contain spaces and parentheses.
 pub(super) fn parse(stat: &[u8]) -> Option<Stat<'_>> {
     let open = stat.iter().position(|byte| *byte == b'(')?;
     let close = stat.iter().rposition(|byte| *byte == b')')?;
     let name = stat.get(open + 1..close)?;
-    // The third field is the first of these.
+    // The first field here is the third field of the file.
     let mut fields = stat[close + 1..].split(|byte| *byte == b' ').skip(1);
     let state = *fields.next()?.first()?;
     let mut field = |skipped: usize| number(fields.nth(skipped)?);
@@ -55,7 +56,7 @@ fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// `Uid:\treal\teffective\tsaved\tfile systems`, in `/proc/<pid>/status`.
+/// Parses the effective user in `/proc/<pid>/status`: `Uid:\treal\teffective\tsaved\tfile systems`.
 pub(super) fn effective_user(status: &[u8]) -> Option<u32> {
     let mut lines = status.split(|byte| *byte == b'\n');
     let users = lines.find_map(|line| line.strip_prefix(b"Uid:"))?;
@@ -73,7 +74,7 @@ mod tests {
         987654 225280000 4096 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
 
     #[test]
-    fn names_may_hold_anything() {
+    fn a_name_can_contain_any_character() {
         let stat = parse(STAT).unwrap();
         assert_eq!(stat.name, b"a) b (c");
         assert_eq!(
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stat_is_left_out() {
+    fn an_invalid_stat_is_refused() {
         for text in [
             &b""[..],
             b"1",
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_effective_user_counts() {
+    fn the_effective_user_is_read() {
         let status = b"Name:\tx\nUmask:\t0022\nUid:\t1000\t33\t33\t33\nGid:\t1\t2\t3\t4\n";
         assert_eq!(effective_user(status), Some(33));
         for text in [

@@ -1,7 +1,10 @@
-//! The processes: how many there are, which use most, and the engine's among them.
+//! Reads the host's processes: their number, the largest users of CPU and memory, and the CPU use of the engine.
 //!
-//! One pass over `/proc`: a process costs one system call and no allocation, as its file is kept open;
-//! one of too many for that costs three. Of those that are listed, two more files are kept open and read.
+//! One reading is one pass over `/proc`. For most processes, a pass needs one system call and no allocation, because the file
+//! `stat` of the process stays open. The number of open files is limited. For a process beyond this limit, a pass needs three
+//! system calls. For each process in the published lists, two more files stay open and are read.
+//!
+//! This file is long: all its figures come from the same pass.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -19,104 +22,114 @@ use rustix::param::{clock_ticks_per_second, page_size};
 
 use super::containers::{ContainerNames, container_ids};
 use super::family::{MetricFamily, Round};
-use super::kept_files::may_keep;
+use super::kept_files::max_kept_files;
 use super::proc_stat::{Stat, effective_user, parse, since_boot};
 use super::users::Users;
 use crate::model::{ProcessCounts, TopProcess, figure};
 
-/// The engine's processes: one each, and a shim per container (`containerd-shim-runc-v2`, of which
-/// the kernel keeps 15 bytes).
+/// The names of the engine's main processes.
 const ENGINE: [&[u8]; 2] = [b"dockerd", b"containerd"];
+/// The start of the name of the engine's shims. A shim is the engine's helper process for one container,
+/// `containerd-shim-runc-v2`. The kernel stores only 15 bytes of a name.
 const SHIM: &[u8] = b"containerd-shim";
-/// Buffers for the text of a process's file: 52 numbers of at most 20 digits and a name in `stat`, and what
-/// matters of the others.
-const TEXT: usize = 2048;
-/// The first process of every PID namespace. A `/proc` in which it cannot be read hides others as well.
-const FIRST: u32 = 1;
-/// The shortest time that figures are over: the kernel counts CPU time in ticks of 10 ms. Where rounds come faster,
-/// some publish the figures of the pass before.
-const SHORTEST: Duration = Duration::from_millis(400);
-/// Size of the buffer for entries of `/proc`. One system call returns as many entries as fit.
-const ENTRIES: usize = 32 * 1024;
+/// Size of the buffer for the text of a process's file, in bytes. The buffer holds all of `stat`, which has 52 numbers of up to
+/// 20 digits and a name. For the other files, it holds the part that the agent needs.
+const TEXT_SIZE: usize = 2048;
+/// The id of the first process of every PID namespace. If this process cannot be read, `/proc` hides other processes too.
+const FIRST_PID: u32 = 1;
+/// Minimum time between two passes, because the kernel counts CPU time in ticks of 10 ms. A round that comes sooner publishes
+/// the figures of the previous pass.
+const MIN_INTERVAL: Duration = Duration::from_millis(400);
+/// Size of the buffer for entries of `/proc`, in bytes. One system call returns all entries that fit.
+const ENTRIES_SIZE: usize = 32 * 1024;
 
-/// What is kept of the processes between two readings.
+/// The metric family, with the data that it stores between readings.
 pub(super) struct Processes {
+    /// The length of each published list.
     listed: usize,
-    /// None until it could be opened.
+    /// The directory `/proc`. None until it has been opened.
     proc: Option<Arc<OwnedFd>>,
+    /// The processes of the previous pass, by process id.
     known: HashMap<u32, KnownProcess>,
-    /// How many files may be kept open, and how many more in this pass.
-    most_kept: u64,
+    /// Maximum number of files that stay open.
+    max_kept: u64,
+    /// How many more files can stay open in this pass.
     room_for_files: u64,
-    /// The number of this pass, by which what has not been seen in it is told.
+    /// The number of the current pass. A process that has ended has the number of an earlier pass.
     pass_number: u64,
-    /// When the pass before began, since boot; none before the first.
+    /// The start of the previous pass, as time since boot. None before the first pass.
     before: Option<Duration>,
     ticks_per_second: f64,
+    /// The size of a page, in bytes.
     page: u64,
     users: Users,
-    /// Buffers for one pass, kept for the next.
-    room: Buffers,
-    /// The figures of the last pass, and when it began.
+    /// Buffers that every pass uses again.
+    buffers: Buffers,
+    /// The figures and the start of the previous pass. None if that pass failed.
     last_pass: Option<(ProcessFigures, Instant)>,
 }
 
-/// What is known of a process from the pass before.
+/// The data about a process from the previous pass.
 #[derive(Debug)]
 struct KnownProcess {
-    /// Its `stat`. It stays its own, whoever gets its id: once it has ended, reading fails.
+    /// The open file `stat`. After the process has ended, reading this file fails, even if another process has the same id.
     file: Option<OwnedFd>,
-    /// Tells a process from a later one with the same id.
+    /// The start time, in ticks since boot. A later process with the same id has a different start time.
     started: u64,
     used: u64,
-    /// When that was read, since boot: among thousands some are read much sooner in a pass than others.
+    /// When `used` was read, as time since boot. In a long pass, this time differs much between processes.
     read_at: Duration,
+    /// The number of the newest pass that found the process.
     pass: u64,
-    /// Only of processes that are listed.
-    whose: Option<Box<Whose>>,
+    /// The user and the containers of the process. Only for a process in a published list.
+    owner: Option<Box<Owner>>,
 }
 
-/// Whose a process is.
+/// The user and the containers that a process belongs to.
 #[derive(Debug)]
-struct Whose {
-    /// The files that say so, as long as it stays listed.
+struct Owner {
+    /// The files `status` and `cgroup`, which stay open while the process is in a published list.
     files: [Option<OwnedFd>; 2],
     user: Option<String>,
-    /// What may be the ids of the containers that it runs in.
+    /// Possible ids of the process's containers.
     containers: Vec<String>,
-    /// When this was read.
+    /// The number of the pass that read this data.
     pass: u64,
 }
 
+/// The data of one pass. The next pass uses the same memory.
 #[derive(Default)]
 struct Buffers {
     entries: Vec<MaybeUninit<u8>>,
     pids: Vec<u32>,
     found: Vec<Found>,
-    /// The names of the processes that were found, one after the other.
+    /// The names of all processes found, one after another.
     names: Vec<u8>,
     counts: ProcessCounts,
 }
 
-/// A process as this pass found it.
+/// A process that this pass has found.
 struct Found {
     pid: u32,
+    /// The range of the name in [`Buffers::names`].
     name: Range<usize>,
-    /// CPU time used since the pass before, in ticks, and the time since then, in seconds.
+    /// CPU time used since the previous pass, in ticks.
     used: u64,
+    /// The time since the previous pass, in seconds.
     elapsed: f64,
     /// Resident memory, in pages.
     resident: u64,
 }
 
-/// The outcome of a pass.
+/// The result of a pass.
 #[derive(Clone)]
 pub(super) struct ProcessFigures {
     counts: ProcessCounts,
-    /// Those that use most CPU, and those that have most memory.
+    /// The processes that use the most CPU.
     busiest: Vec<TopProcess>,
+    /// The processes that use the most memory.
     largest: Vec<TopProcess>,
-    /// CPU of the engine's processes, in percent of one core; none where there are none.
+    /// CPU use of the engine's processes, in percent of one core. None if the engine has no process.
     engine_cpu_percent: Option<f64>,
 }
 
@@ -139,7 +152,7 @@ impl MetricFamily for Processes {
     fn read(&mut self, round: &Round<'_>) -> Result<ProcessFigures, ProcessesError> {
         let now = Instant::now();
         if let Some((figures, at)) = &self.last_pass
-            && now - *at < SHORTEST
+            && now - *at < MIN_INTERVAL
         {
             return Ok(figures.clone());
         }
@@ -163,28 +176,28 @@ impl MetricFamily for Processes {
 }
 
 impl Processes {
-    /// Lists the `listed` busiest and the `listed` largest.
+    /// Creates the family. It publishes two lists of processes, each with `listed` processes: by CPU use and by memory.
     pub(super) fn new(listed: usize, users: Users) -> Self {
         Self {
             listed,
             proc: None,
             known: HashMap::new(),
-            most_kept: may_keep(),
+            max_kept: max_kept_files(),
             room_for_files: 0,
             pass_number: 0,
             before: None,
             ticks_per_second: clock_ticks_per_second() as f64,
             page: page_size() as u64,
             users,
-            room: Buffers::default(),
+            buffers: Buffers::default(),
             last_pass: None,
         }
     }
 
-    /// Reads all processes and compares them with the reading before. `host_memory` is in bytes.
+    /// Reads all processes and compares them with the previous pass. `host_memory` is in bytes.
     ///
     /// # Errors
-    /// `/proc` cannot be read, or hides the processes of other users from the agent.
+    /// Fails if `/proc` cannot be read, or if it hides the processes of other users from the agent.
     fn pass(
         &mut self,
         host_memory: u64,
@@ -193,20 +206,25 @@ impl Processes {
         let began = since_boot();
         let proc = self.find()?;
         self.before = Some(began);
-        if !self.room.found.iter().any(|process| process.pid == FIRST) {
+        if !self
+            .buffers
+            .found
+            .iter()
+            .any(|process| process.pid == FIRST_PID)
+        {
             return Err(ProcessesError::Hidden);
         }
 
         let percent = |process: &Found| {
-            // Before the first reading there is nothing that a difference could be taken of.
+            // The first pass has nothing to compare with.
             if process.elapsed > 0.0 {
                 process.used as f64 / self.ticks_per_second / process.elapsed * 100.0
             } else {
                 0.0
             }
         };
-        let found = &self.room.found;
-        let name = |process: &Found| &self.room.names[process.name.clone()];
+        let found = &self.buffers.found;
+        let name = |process: &Found| &self.buffers.names[process.name.clone()];
         let engine = found
             .iter()
             .filter(|process| is_engine(name(process)))
@@ -219,35 +237,35 @@ impl Processes {
             pass: self.pass_number,
         };
         let Self {
-            room,
+            buffers,
             known,
             room_for_files,
             ..
         } = self;
         let Buffers {
             found, names: text, ..
-        } = room;
+        } = buffers;
         let mut published = |process: &Found| {
             let resident = process.resident * self.page;
             let known = known.get_mut(&process.pid);
-            let whose = known.map(|known| known.whose(&proc, process.pid, room_for_files));
+            let owner = known.map(|known| known.owner(&proc, process.pid, room_for_files));
             TopProcess {
                 name: String::from_utf8_lossy(&text[process.name.clone()]).into_owned(),
                 cpu: figure(percent(process), 2),
                 mem: figure(share(resident, host_memory), 2),
                 pid: process.pid,
                 memory_rss: Some(resident),
-                user: whose.and_then(|whose| whose.user.clone()),
-                container: whose
-                    .and_then(|whose| names.by_ids(&whose.containers))
+                user: owner.and_then(|owner| owner.user.clone()),
+                container: owner
+                    .and_then(|owner| names.by_ids(&owner.containers))
                     .map(str::to_owned),
             }
         };
-        // As it is published.
+        // Sorts by the rounded percentage, because snapshots contain the rounded percentage.
         let by_cpu = |one: &Found| ((percent(one) * 100.0).round() as u64, one.resident);
         let by_memory = |one: &Found| (one.resident, one.used);
         Ok(ProcessFigures {
-            counts: room.counts,
+            counts: buffers.counts,
             busiest: top(found, self.listed, by_cpu)
                 .iter()
                 .map(&mut published)
@@ -260,7 +278,7 @@ impl Processes {
         })
     }
 
-    /// One pass over `/proc`, into `room`.
+    /// Makes one pass over `/proc` and stores the result in `buffers`.
     fn find(&mut self) -> io::Result<Arc<OwnedFd>> {
         let proc = match &self.proc {
             Some(proc) => Arc::clone(proc),
@@ -271,27 +289,27 @@ impl Processes {
             }
         };
         self.pass_number += 1;
-        self.room.found.clear();
-        self.room.names.clear();
-        self.room.counts = ProcessCounts::default();
+        self.buffers.found.clear();
+        self.buffers.names.clear();
+        self.buffers.counts = ProcessCounts::default();
         self.list(&proc)?;
         let kept = self.known.values().map(KnownProcess::kept_files).sum();
-        self.room_for_files = self.most_kept.saturating_sub(kept);
-        let mut pids = std::mem::take(&mut self.room.pids);
+        self.room_for_files = self.max_kept.saturating_sub(kept);
+        let mut pids = std::mem::take(&mut self.buffers.pids);
         for pid in pids.drain(..) {
             self.find_one(&proc, pid)?;
         }
-        self.room.pids = pids;
+        self.buffers.pids = pids;
         let pass = self.pass_number;
         self.known.retain(|_, known| known.pass == pass);
         Ok(proc)
     }
 
-    /// The ids of all processes.
+    /// Lists the ids of all processes in `buffers`.
     fn list(&mut self, proc: &OwnedFd) -> io::Result<()> {
-        let Buffers { pids, entries, .. } = &mut self.room;
+        let Buffers { pids, entries, .. } = &mut self.buffers;
         pids.clear();
-        entries.resize(ENTRIES, MaybeUninit::uninit());
+        entries.resize(ENTRIES_SIZE, MaybeUninit::uninit());
         seek(proc, SeekFrom::Start(0))?;
         let mut directory = RawDir::new(proc, entries);
         while let Some(entry) = directory.next() {
@@ -300,9 +318,9 @@ impl Processes {
         Ok(())
     }
 
-    /// One process; one that has ended meanwhile, or is hidden from the agent, is left out.
+    /// Reads one process into `buffers`. Leaves out a process that has ended or that is hidden from the agent.
     fn find_one(&mut self, proc: &OwnedFd, pid: u32) -> io::Result<()> {
-        let mut text = [0; TEXT];
+        let mut text = [0; TEXT_SIZE];
         let (kept, before) = match self.known.remove(&pid) {
             Some(mut known) => (known.file.take(), Some(known)),
             None => (None, None),
@@ -316,20 +334,20 @@ impl Processes {
             return Ok(());
         };
         let read_at = since_boot();
-        count(&mut self.room.counts, &stat);
+        count(&mut self.buffers.counts, &stat);
         let before = before.filter(|before| before.started == stat.started);
         let base = match &before {
             Some(before) => before.used,
             None if self.is_new(&stat) => 0,
-            // It was there before, but was missed: there is nothing to compare it with.
+            // The process is older than the previous pass, but that pass did not find it. There is nothing to compare with.
             None => stat.used,
         };
         let since = before.as_ref().map(|before| before.read_at).or(self.before);
         let elapsed = since.map_or(0.0, |at| read_at.saturating_sub(at).as_secs_f64());
-        // Those of one that is listed no longer are closed.
-        let whose = before
-            .and_then(|before| before.whose)
-            .filter(|whose| whose.pass + 1 == self.pass_number);
+        // Closes the files of a process that was in no published list in the previous pass.
+        let owner = before
+            .and_then(|before| before.owner)
+            .filter(|owner| owner.pass + 1 == self.pass_number);
         self.known.insert(
             pid,
             KnownProcess {
@@ -338,12 +356,12 @@ impl Processes {
                 used: stat.used,
                 read_at,
                 pass: self.pass_number,
-                whose,
+                owner,
             },
         );
-        let name = self.room.names.len()..self.room.names.len() + stat.name.len();
-        self.room.names.extend_from_slice(stat.name);
-        self.room.found.push(Found {
+        let name = self.buffers.names.len()..self.buffers.names.len() + stat.name.len();
+        self.buffers.names.extend_from_slice(stat.name);
+        self.buffers.found.push(Found {
             pid,
             name,
             used: stat.used.saturating_sub(base),
@@ -353,20 +371,20 @@ impl Processes {
         Ok(())
     }
 
-    /// Reads a process's `stat`; yields its file where that is kept, and how long the text is.
+    /// Reads `stat` of a process into `text`. Returns the open file, if the file can stay open, and the length of the text.
     fn read_stat(
         &mut self,
         proc: &OwnedFd,
         pid: u32,
         kept: Option<OwnedFd>,
-        text: &mut [u8; TEXT],
+        text: &mut [u8; TEXT_SIZE],
     ) -> Result<(Option<OwnedFd>, usize), Errno> {
         if let Some(file) = kept
             && let Ok(length) = retry_on_intr(|| pread(&file, &mut text[..], 0))
         {
             return Ok((Some(file), length));
         }
-        // None was kept, or that process has ended and another one has its id.
+        // Either no file was open, or the process of the open file has ended and another process has the same id.
         let (file, length) = read_file(proc.as_fd(), pid, "stat", text)?;
         if self.room_for_files == 0 {
             return Ok((None, length));
@@ -375,30 +393,30 @@ impl Processes {
         Ok((Some(file), length))
     }
 
-    /// Whether a process has started since the pass before began: it is measured from its start.
+    /// Returns whether a process has started after the start of the previous pass. All CPU time of such a process counts for
+    /// this pass.
     fn is_new(&self, stat: &Stat<'_>) -> bool {
         self.before.is_some_and(|before| {
-            // The kernel counts whole ticks.
+            // The kernel rounds the start time down to whole ticks.
             (stat.started + 1) as f64 / self.ticks_per_second >= before.as_secs_f64()
         })
     }
 }
 
-/// The id that an entry of `/proc` stands for; most of the others have names.
+/// Parses the name of an entry of `/proc`. Returns none if the entry is not a process.
 fn process_id(entry: &CStr) -> Option<u32> {
     std::str::from_utf8(entry.to_bytes()).ok()?.parse().ok()
 }
 
-/// Opens a process's file and reads the beginning of its text, which is all of it but of a long one;
-/// yields how long that is.
+/// Opens a file of a process and reads up to `TEXT_SIZE` bytes. Returns the file and the length of the text.
 fn read_file(
     proc: BorrowedFd<'_>,
     pid: u32,
     file: &str,
-    text: &mut [u8; TEXT],
+    text: &mut [u8; TEXT_SIZE],
 ) -> Result<(OwnedFd, usize), Errno> {
     let mut path = [0; 24];
-    // Ten digits, the longest name and a zero always fit.
+    // The buffer has room for ten digits, the longest name and the final zero.
     let _ = write!(&mut path[..], "{pid}/{file}\0");
     let path = CStr::from_bytes_until_nul(&path).unwrap_or_default();
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -408,41 +426,43 @@ fn read_file(
 }
 
 impl KnownProcess {
+    /// Returns the number of files of this process that are open.
     fn kept_files(&self) -> u64 {
-        let whose = self.whose.iter().flat_map(|whose| &whose.files);
-        let kept = [&self.file].into_iter().chain(whose).flatten();
+        let owner = self.owner.iter().flat_map(|owner| &owner.files);
+        let kept = [&self.file].into_iter().chain(owner).flatten();
         kept.count() as u64
     }
 
-    /// As it is in this pass: a process may drop root, and be moved to another container's group.
-    fn whose(&mut self, proc: &Proc<'_>, pid: u32, room_for_files: &mut u64) -> &Whose {
-        let before = self.whose.take();
-        self.whose.insert(match before {
-            Some(whose) if whose.pass == proc.pass => whose,
+    /// Returns the user and the containers of the process. They are read in each pass, because a process can change its user and
+    /// its control group.
+    fn owner(&mut self, proc: &Proc<'_>, pid: u32, room_for_files: &mut u64) -> &Owner {
+        let before = self.owner.take();
+        self.owner.insert(match before {
+            Some(owner) if owner.pass == proc.pass => owner,
             before => {
                 let files = before.map(|before| before.files).unwrap_or_default();
-                Box::new(Whose::read(proc, pid, files, room_for_files))
+                Box::new(Owner::read(proc, pid, files, room_for_files))
             }
         })
     }
 }
 
-/// What the processes that are listed are looked up in.
+/// The data that are needed to read the owner of a process.
 struct Proc<'p> {
     folder: BorrowedFd<'p>,
     users: &'p Users,
     pass: u64,
 }
 
-impl Whose {
-    /// Nothing of a process that has ended meanwhile.
+impl Owner {
+    /// Reads the owner of a process. The owner is empty if the process has ended.
     fn read(
         proc: &Proc<'_>,
         pid: u32,
         files: [Option<OwnedFd>; 2],
         room_for_files: &mut u64,
     ) -> Self {
-        let mut text = [0; TEXT];
+        let mut text = [0; TEXT_SIZE];
         let mut read = |name, kept: Option<OwnedFd>| {
             if let Some(file) = kept
                 && let Ok(length) = retry_on_intr(|| pread(&file, &mut text[..], 0))
@@ -468,6 +488,7 @@ impl Whose {
     }
 }
 
+/// Adds a process to the counts.
 fn count(counts: &mut ProcessCounts, stat: &Stat<'_>) {
     counts.total += 1;
     counts.threads += stat.threads;
@@ -476,13 +497,13 @@ fn count(counts: &mut ProcessCounts, stat: &Stat<'_>) {
         b'D' => &mut counts.blocked,
         b'T' | b't' => &mut counts.stopped,
         b'Z' | b'X' | b'x' => &mut counts.zombie,
-        // With those of kernel threads: idle, and parked.
+        // Includes the states idle and parked of kernel threads.
         _ => &mut counts.sleeping,
     };
     *state += 1;
 }
 
-/// The `listed` with the largest key, largest first; of equal ones the older process.
+/// Returns the `listed` processes with the largest key, largest first. Processes with equal keys are in the order of their ids.
 fn top<K: Ord>(found: &mut [Found], listed: usize, key: impl Fn(&Found) -> K) -> &[Found] {
     let order =
         |a: &Found, b: &Found| -> Ordering { key(b).cmp(&key(a)).then_with(|| a.pid.cmp(&b.pid)) };
@@ -499,6 +520,7 @@ fn is_engine(name: &[u8]) -> bool {
     ENGINE.contains(&name) || name.starts_with(SHIM)
 }
 
+/// Returns `part` in percent of `whole`. Returns 0 if `whole` is 0.
 fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         0.0
@@ -513,7 +535,7 @@ mod tests {
     use crate::settings::HostRoot;
 
     #[test]
-    fn the_busiest_come_first_then_the_largest_then_the_oldest() {
+    fn processes_are_sorted_by_cpu_then_memory_then_id() {
         let one = |pid, used, resident| Found {
             pid,
             name: 0..0,
@@ -543,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_have_ended_are_forgotten() {
+    fn a_process_that_has_ended_is_removed() {
         let mut processes = Processes::new(5, Users::new(HostRoot::default()));
         let mut child = std::process::Command::new("sleep")
             .arg("100")
@@ -559,10 +581,10 @@ mod tests {
     }
 
     #[test]
-    fn no_more_files_are_kept_than_may_be() {
+    fn the_number_of_open_files_stays_within_its_limit() {
         let mut processes = Processes::new(5, Users::new(HostRoot::default()));
         let mut kept_of_all = |most| {
-            processes.most_kept = most;
+            processes.max_kept = most;
             let read = processes.pass(1, &ContainerNames::default()).unwrap();
             let known = processes.known.values();
             let kept = known.filter(|known| known.file.is_some()).count() as u64;
@@ -571,28 +593,29 @@ mod tests {
         };
         assert_eq!(kept_of_all(1).0, 1);
         assert_eq!(kept_of_all(2).0, 2);
-        // As many as there are, and no more than before once there is no room.
+        // Without a limit, the file of every process stays open. With a limit of 0, no further file stays open.
         let (kept, all) = kept_of_all(u64::MAX);
         assert_eq!(kept, all);
         assert!(kept_of_all(0).0 <= kept);
     }
 
     #[test]
-    fn files_of_what_is_listed_no_longer_are_closed() {
+    fn the_owner_files_of_a_process_that_leaves_the_list_are_closed() {
         let mut processes = Processes::new(1000, Users::new(HostRoot::default()));
-        processes.most_kept = u64::MAX;
-        let mut kept_beside = |listed| {
+        processes.max_kept = u64::MAX;
+        let mut kept_owner_files = |listed| {
             processes.listed = listed;
             let read = processes.pass(1, &ContainerNames::default()).unwrap();
             let known = processes.known.values();
-            let beside = known.map(|known| known.kept_files() - u64::from(known.file.is_some()));
-            (beside.sum::<u64>(), read.busiest.len() as u64)
+            let owner_files =
+                known.map(|known| known.kept_files() - u64::from(known.file.is_some()));
+            (owner_files.sum::<u64>(), read.busiest.len() as u64)
         };
-        let (kept, listed) = kept_beside(1000);
-        // Some may have ended in between.
+        let (kept, listed) = kept_owner_files(1000);
+        // Some processes can end between the pass and the count.
         assert!(kept >= listed && kept <= 2 * listed, "{kept} of {listed}");
-        // In this pass it becomes known that they are not, and in the next they are let go of.
-        kept_beside(0);
-        assert_eq!(kept_beside(0).0, 0);
+        // The first pass finds that the processes are not listed. The second pass closes their files.
+        kept_owner_files(0);
+        assert_eq!(kept_owner_files(0).0, 0);
     }
 }

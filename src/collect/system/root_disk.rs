@@ -1,4 +1,4 @@
-//! The space of the host's root file system.
+//! Reads the space of the host's root file system.
 
 use std::io;
 
@@ -8,8 +8,8 @@ use super::family::{MetricFamily, Round};
 use super::space::Full;
 use crate::settings::HostRoot;
 
-/// Used and total space, in GiB. Source: `statvfs` of the host's `/`, which blocks while the file system does not
-/// answer.
+/// The metric family: used and total space of the host's root file system, in GiB. Source: `statvfs` of the host's `/`. This
+/// system call blocks the thread until the file system answers.
 pub(super) struct RootDisk {
     root: HostRoot,
     last: (f64, f64),

@@ -1,4 +1,4 @@
-//! One reading of the host: every metric family, the host's description and the agent's own usage.
+//! Reads the host once: every metric family, the host's description and the agent's own usage.
 
 use std::sync::Arc;
 use std::thread;
@@ -14,23 +14,24 @@ use crate::messages::{AgentUsage, SystemSample};
 use crate::model::SystemMetrics;
 use crate::settings::HostRoot;
 
-/// Time between the baseline and the first sample: the kernel counts CPU time in ticks of 10 ms, so the first figures
-/// are good to 4 %.
+/// Time between the first reading (the baseline) and the first sample. The kernel counts CPU time in ticks of 10 ms, so the
+/// error of the first figures is up to 4 %.
 const FIRST_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Reads the host; keeps what the next reading compares with.
+/// Reads the host, and stores the data that the next reading needs.
 pub(super) struct Sampler {
     families: Vec<Box<dyn AnyFamily>>,
     host: Host,
     own: OwnUsage,
-    /// How long the last figures of a family that fails are published.
+    /// Maximum age of the figures that are published for a failed family.
     stand_for: Duration,
 }
 
 impl Sampler {
-    /// Reads the baseline of the first sample and lets some time pass, so that even the first sample has rates. Blocks.
+    /// Reads the baseline and waits for a short time, so that even the first sample has rates. Blocks the thread for at least
+    /// [`FIRST_INTERVAL`].
     ///
-    /// The last figures of a family that fails are published for `stand_for`.
+    /// `stand_for` is the maximum age of the figures that are published for a failed family.
     pub(super) fn new(top_processes: usize, root: HostRoot, stand_for: Duration) -> Self {
         let mut sampler = Self {
             families: families(top_processes, &root),
@@ -43,13 +44,14 @@ impl Sampler {
         for family in &mut sampler.families {
             family.read_baseline(&round);
         }
-        // A failure is named in the first sample.
+        // A failure is ignored here, because the first sample reports it.
         let _ = sampler.own.read();
         thread::sleep(FIRST_INTERVAL);
         sampler
     }
 
-    /// Reads every family once, and says which could not be read. `last` are the metrics that were published last. Blocks.
+    /// Reads every family once. Returns the sample and the families that failed. `last` has the metrics of the previous round.
+    /// Blocks the thread while it reads files of the kernel.
     pub(super) fn sample(
         &mut self,
         names: &ContainerNames,
@@ -60,7 +62,7 @@ impl Sampler {
             family.collect(&mut round);
         }
         if round.cpus.is_some() && round.boot_time.is_none() {
-            let missing = "/proc/stat does not tell it";
+            let missing = "/proc/stat does not contain the boot time";
             round.failures.note("boot_time", missing);
         }
         let own = timed("agent", || self.own.read()).unwrap_or_else(|error| {
@@ -86,7 +88,7 @@ mod tests {
     use super::{ContainerNames, HostRoot, Sampler, SystemMetrics};
 
     #[test]
-    fn the_first_reading_is_already_true() {
+    fn the_first_sample_has_all_figures() {
         let mut sampler = Sampler::new(5, HostRoot::default(), Duration::from_secs(30));
         let (sample, failures) =
             sampler.sample(&ContainerNames::default(), &SystemMetrics::default());

@@ -1,4 +1,4 @@
-//! The space of a file system.
+//! Calculates the space of a file system.
 
 use rustix::fs::StatVfs;
 
@@ -6,17 +6,19 @@ use crate::model::{Space, figure};
 
 const GIB: f64 = 1_073_741_824.0;
 
-/// How full a file system is, counted as `df` counts: used = blocks − free blocks, those reserved for root
-/// among the free ones.
+/// How full a file system is, calculated as in the command `df`: used = blocks − free blocks. The blocks that are reserved
+/// for root count as free.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Full {
-    /// In GiB.
+    /// Used space, in GiB.
     pub(super) used: f64,
+    /// Total space, in GiB.
     pub(super) total: f64,
-    /// Without what is reserved for root.
+    /// Free space without the space that is reserved for root, in GiB.
     pub(super) available: f64,
+    /// The size, the free space and the available space, in bytes.
     pub(super) exact: Space,
-    /// Used and all; none where it does not count them.
+    /// Used inodes and all inodes. None if the file system does not count inodes.
     pub(super) inodes: Option<(u64, u64)>,
 }
 

@@ -1,4 +1,5 @@
-//! The host's temperature sensors.
+//! Reads the host's temperature sensors and the names of all sensors. The names are the same as in node_exporter, so that
+//! dashboards for node_exporter work.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -10,16 +11,17 @@ use std::time::{Duration, Instant};
 use super::family::{MetricFamily, Round};
 use crate::model::{SensorChip, SensorLabel, Sensors as Named, Temperature, figure};
 
-/// How often it is looked which sensors there are.
-const LOOK_ANEW: Duration = Duration::from_secs(60);
-/// The most devices and sensors that are read.
-const MOST_CHIPS: usize = 256;
-const MOST: usize = 256;
-/// The most labels that are published, those of sensors that measure something else included.
-const MOST_LABELS: usize = 1024;
-/// What no sensor of a host in use shows, in degrees Celsius: it is not connected, or broken.
+/// How often the list of sensors is read again.
+const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
+/// Maximum number of devices.
+const MAX_CHIPS: usize = 256;
+/// Maximum number of temperature sensors.
+const MAX_SENSORS: usize = 256;
+/// Maximum number of published labels, including labels of sensors that do not measure temperature.
+const MAX_LABELS: usize = 1024;
+/// Plausible temperatures, in degrees Celsius. A sensor with another value is not connected or is broken.
 const PLAUSIBLE: std::ops::RangeInclusive<f64> = -60.0..=250.0;
-/// What the kernel's names of sensors begin with, before their number.
+/// The kernel's names for kinds of sensors. In a file name, the number of the sensor follows such a name, as in `temp1_input`.
 const KINDS: [&str; 14] = [
     "vrm",
     "beep_enable",
@@ -37,12 +39,15 @@ const KINDS: [&str; 14] = [
     "freq",
 ];
 
-/// The sensors that were found.
+/// The metric family, with the sensors that were found.
 pub(super) struct Sensors {
-    /// Where the kernel lists devices with sensors: `/sys/class/hwmon`.
+    /// The folder in which the kernel lists devices with sensors: `/sys/class/hwmon`.
     class: PathBuf,
+    /// The temperature sensors.
     found: Vec<Sensor>,
+    /// The names of all devices and sensors.
     named: Arc<Named>,
+    /// When the list of sensors was read. None before the first reading.
     looked: Option<Instant>,
 }
 
@@ -50,7 +55,7 @@ struct Sensor {
     device: String,
     label: String,
     chip: String,
-    /// Its name for the kernel, e.g. `temp1`.
+    /// The kernel's name of the sensor, e.g. `temp1`.
     name: String,
     input: PathBuf,
     critical: Option<f64>,
@@ -60,10 +65,10 @@ impl MetricFamily for Sensors {
     const NAME: &'static str = "temperatures";
 
     type Figures = Vec<Temperature>;
-    /// A sensor that cannot be read is left out.
+    /// The family never fails: it leaves out a sensor that cannot be read.
     type Error = Infallible;
 
-    /// Source: `/sys/class/hwmon`.
+    /// Reads the sensors in `/sys/class/hwmon`.
     fn read(&mut self, _round: &Round<'_>) -> Result<Vec<Temperature>, Infallible> {
         Ok(self.shown())
     }
@@ -84,9 +89,9 @@ impl Sensors {
         }
     }
 
-    /// What they show now, by device and sensor; one that shows nothing is left out.
+    /// Reads all temperatures, sorted by device and sensor. Leaves out a sensor that cannot be read.
     fn shown(&mut self) -> Vec<Temperature> {
-        if self.looked.is_none_or(|at| at.elapsed() >= LOOK_ANEW) {
+        if self.looked.is_none_or(|at| at.elapsed() >= RESCAN_INTERVAL) {
             let (found, named) = find(&self.class);
             self.found = found;
             self.named = Arc::new(named);
@@ -107,22 +112,22 @@ impl Sensors {
         shown.collect()
     }
 
-    /// What devices and sensors are called, those that measure something else included.
+    /// Returns the names of all devices and sensors, including sensors that do not measure temperature.
     fn named(&self) -> Arc<Named> {
         Arc::clone(&self.named)
     }
 }
 
-/// A folder of the class.
+/// A device with sensors.
 struct Chip {
     folder: PathBuf,
-    /// What the device calls itself.
+    /// The device's own name, from its file `name`.
     device: String,
-    /// What node_exporter calls it: no two have the same.
+    /// The name that node_exporter gives to the device. Each device has a different name.
     name: String,
 }
 
-/// `hwmon*/temp*_input`, with the device's name and the sensor's label beside it.
+/// Finds the files `hwmon*/temp*_input`, and the names of devices and sensors.
 fn find(class: &Path) -> (Vec<Sensor>, Named) {
     let mut found = Vec::new();
     let mut named = Named::default();
@@ -172,16 +177,17 @@ fn find(class: &Path) -> (Vec<Sensor>, Named) {
             ));
         }
     }
-    named.labels.truncate(MOST_LABELS);
+    named.labels.truncate(MAX_LABELS);
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
-    found.truncate(MOST);
+    found.truncate(MAX_SENSORS);
     (found.into_iter().map(|(_, sensor)| sensor).collect(), named)
 }
 
-/// The files of a device's sensors by kind, number and what they say. Old drivers keep them in the device's own folder.
+/// Returns the files of a device's sensors, by kind, number and content (`input`, `label`, `crit` …). Old drivers create these
+/// files in the folder `device`, and not in the hwmon folder.
 fn sensor_files(folder: &Path) -> HashMap<(String, u32, String), PathBuf> {
     let mut files = HashMap::new();
-    // What is beside the name counts where both have it.
+    // If both folders have a file, the file in the hwmon folder counts.
     for folder in [folder.join("device"), folder.to_owned()] {
         for file in entries(&folder) {
             let name = file.file_name().and_then(|name| name.to_str());
@@ -193,7 +199,7 @@ fn sensor_files(folder: &Path) -> HashMap<(String, u32, String), PathBuf> {
     files
 }
 
-/// `temp1_input`: the kind of sensor, its number and what the file says of it.
+/// Splits a file name such as `temp1_input` into the kind of sensor, its number and the file's content.
 fn sensor_file(name: &str) -> Option<(String, u32, String)> {
     let end = name.find(|one: char| one.is_ascii_digit())?;
     let (kind, rest) = name.split_at(end);
@@ -209,12 +215,12 @@ fn sensor_file(name: &str) -> Option<(String, u32, String)> {
     Some((kind.to_owned(), number.parse().ok()?, what.to_owned()))
 }
 
-/// The devices, each with a name of its own. Several may have one parent device, after which they would have the same:
-/// then what they call themselves tells them apart, or else their number, as in node_exporter.
+/// Returns the devices, each with a unique name, as in node_exporter. Devices with the same parent device would have the same
+/// name, so their own name is appended. If the own name does not make the name unique, the hwmon number is appended instead.
 fn chips(class: &Path) -> Vec<Chip> {
     let mut folders = entries(class);
     folders.sort();
-    folders.truncate(MOST_CHIPS);
+    folders.truncate(MAX_CHIPS);
     let mut chips: Vec<Chip> = folders
         .into_iter()
         .map(|folder| {
@@ -246,7 +252,7 @@ fn chips(class: &Path) -> Vec<Chip> {
             format!("{}_{}", chip.name, clean(&file_name(&chip.folder)))
         };
     }
-    // Whatever else they are called.
+    // Appends the hwmon number to any name that is still not unique.
     let mut known = HashMap::<String, usize>::new();
     for chip in &mut chips {
         let mut name = chip.name.clone();
@@ -259,8 +265,8 @@ fn chips(class: &Path) -> Vec<Chip> {
     chips
 }
 
-/// What node_exporter calls the device: by the last two parts of its path, as numbers of hwmon depend on who came first; by
-/// its name where it has no device; else by that number.
+/// Returns the name that node_exporter gives to a device: the final two parts of the device's path. If the device has no path,
+/// the name is the device's own name. Without an own name, it is the hwmon number, which can change with each boot.
 fn chip(folder: &Path, name: &str) -> String {
     let part = |path: Option<&Path>| path.map(|path| clean(&file_name(path)));
     let by_path = fs::canonicalize(folder.join("device")).ok().map(|device| {
@@ -281,7 +287,7 @@ fn file_name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// With nothing but what may be in the name of a metric.
+/// Replaces each character that is not allowed in the name of a metric by `_`.
 fn clean(text: &str) -> String {
     let allowed = |one: char| match one.to_ascii_lowercase() {
         one @ ('a'..='z' | '0'..='9' | ':' | '_') => one,
@@ -296,13 +302,13 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
-/// Thousandths of a degree; none for what cannot be.
+/// Converts a text in thousandths of a degree to degrees. Returns none if the value is not plausible.
 fn celsius(text: &str) -> Option<f64> {
     let degrees = text.parse::<i64>().ok()? as f64 / 1000.0;
     PLAUSIBLE.contains(&degrees).then_some(degrees)
 }
 
-/// As it is published: to a tenth of a degree.
+/// Rounds a temperature to a tenth of a degree.
 fn rounded(degrees: f64) -> f64 {
     figure(degrees.abs(), 1).copysign(degrees) + 0.0
 }
@@ -325,7 +331,7 @@ mod tests {
     use crate::model::{SensorChip, SensorLabel, Temperature};
 
     #[test]
-    fn every_sensor_that_works_is_read() {
+    fn every_working_temperature_sensor_is_read() {
         let class = tempfile::tempdir().unwrap();
         let write = |file: &str, text: &str| {
             let path = class.path().join(file);
@@ -344,7 +350,7 @@ mod tests {
         write("hwmon0/name", "nvme\n");
         write("hwmon0/temp1_input", "-5250\n");
         write("hwmon0/temp1_crit", "0\n");
-        // Another of the same name: where it is tells them apart.
+        // Another device has the same name. The paths of the two devices differ.
         write("devices/pci0/nvme/nvme1/model", "x\n");
         write("hwmon2/name", "nvme\n");
         write("hwmon2/temp1_input", "30000\n");
@@ -382,7 +388,7 @@ mod tests {
         assert!(Sensors::new(&class.path().join("none")).shown().is_empty());
     }
 
-    /// A tree as an archive of node_exporter's fixtures keeps it.
+    /// Unpacks a directory tree from node_exporter's archive of test data.
     fn unpack(archive: &str, into: &Path) {
         let mut lines = archive.lines();
         while let Some(line) = lines.next() {
@@ -404,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_called_as_node_exporter_calls_them() {
+    fn devices_have_the_same_names_as_in_node_exporter() {
         let tree = tempfile::tempdir().unwrap();
         let archive = include_str!("../../../tests/fixtures/node-exporter-hwmon.ttar");
         unpack(archive, tree.path());
@@ -446,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_sensors_look_the_same_whatever_they_are_called() {
+    fn every_sensor_has_a_unique_name() {
         let tree = tempfile::tempdir().unwrap();
         let class = tree.path().join("class");
         let make = |parent: &str, number: u32, name: &[u8]| {
@@ -461,7 +467,7 @@ mod tests {
             fs::create_dir_all(&parent).unwrap();
             symlink(parent, folder.join("device")).unwrap();
         };
-        // Of one parent: two of a name, two that have none, and two whose names are equal once they are clean.
+        // One parent with three pairs of devices: same name, no usable name, and names that are equal after `clean`.
         make("platform/a", 0, b"x");
         make("platform/a", 1, b"x");
         make("platform/a", 2, b"");
@@ -469,7 +475,7 @@ mod tests {
         make("platform/a", 4, b"y\xe8");
         make("platform/a", 5, b"y\xe9");
         make("platform/a", 6, b"own");
-        // Of another, which is called as one of those is then.
+        // Other parents, whose names equal the longer name of a device above.
         make("platform/a_own", 7, b"own");
         make("platform/a-own", 8, b"own");
         let read = Sensors::new(&class).shown();
@@ -482,7 +488,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_a_temperature_that_cannot_be(text in "\\PC*|-?[0-9]{1,20}", thousandths in -70_000..260_000_i64) {
+        fn a_parsed_temperature_is_always_plausible(text in "\\PC*|-?[0-9]{1,20}", thousandths in -70_000..260_000_i64) {
             for text in [text, format!("{thousandths}")] {
                 prop_assert!(celsius(&text).is_none_or(|celsius| PLAUSIBLE.contains(&celsius)));
             }

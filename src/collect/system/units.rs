@@ -1,4 +1,4 @@
-//! Systemd's units that have failed, asked of systemd by way of the system bus.
+//! Lists the failed units of systemd. Asks systemd over the D-Bus system bus.
 
 use std::time::{Duration, Instant};
 
@@ -13,37 +13,37 @@ use crate::backoff::Backoff;
 use crate::model::FailedUnit;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
-/// How a bus says that its policy forbids a call.
+/// The D-Bus error of a call that the policy of the bus forbids.
 const ACCESS_DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
-/// How long the bus and systemd may take together.
+/// Timeout for the bus and systemd together.
 const DEADLINE: Duration = Duration::from_millis(500);
-/// For how long an answer stands where rounds come faster. Shorter than a second, so that an interval of one has it
-/// anew in each round.
-const STANDS_FOR: Duration = Duration::from_millis(900);
-/// Pauses between tries: most hosts without systemd do not get it while they run.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The most units that are told of.
-const MOST: usize = 256;
+/// Maximum age of a cached answer. It is below 1 s, so that with an interval of 1 s each round asks again.
+const MAX_AGE: Duration = Duration::from_millis(900);
+/// The back-off after the first failure.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+/// Maximum back-off. It is long, because a host without systemd rarely gets systemd while the agent runs.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// Maximum number of published units.
+const MAX_UNITS: usize = 256;
 
-/// What systemd's manager is asked.
+/// The D-Bus interface of systemd's manager.
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
     default_service = "org.freedesktop.systemd1",
     default_path = "/org/freedesktop/systemd1"
 )]
 trait Manager {
-    /// How many units have failed.
+    /// The number of failed units.
     #[zbus(property(emits_changed_signal = "false"))]
     fn n_failed_units(&self) -> zbus::Result<u32>;
 
-    /// The units in one of these states.
+    /// Returns the units that are in one of these states.
     #[zbus(no_autostart)]
     fn list_units_filtered(&self, states: &[&str]) -> zbus::Result<Vec<UnitListing>>;
 }
 
-/// Name, description, load state, active state, sub-state, the unit that it follows, its object, and the job that is
-/// queued for it: number, kind and object.
+/// A unit. The fields are its name, description, load state, active state, sub-state, the name of a unit that this unit follows,
+/// and its object path. The final three fields describe the queued job: number, kind and object path.
 type UnitListing = (
     String,
     String,
@@ -57,56 +57,56 @@ type UnitListing = (
     OwnedObjectPath,
 );
 
-/// Systemd, where it runs.
+/// The connection to systemd, and the newest answer of systemd.
 pub(super) struct Units {
     manager: Option<ManagerProxy<'static>>,
-    /// Before then it is not tried again.
+    /// The time of the next retry after a failure. None if the newest request succeeded.
     try_at: Option<Instant>,
     pauses: Backoff,
-    /// The last answer, and when it came.
+    /// The newest answer and its time.
     last: Option<(Instant, Vec<FailedUnit>)>,
-    /// Why the bus or systemd refused the agent at the last try.
+    /// The reason why the bus or systemd refused the previous request. None if neither refused it.
     refused: Option<UnitsError>,
 }
 
-/// Why there are no figures of units.
+/// Why the failed units cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum UnitsError {
-    /// The bus or systemd refuses the agent: its own words.
+    /// The bus or systemd refuses the agent. The text is the error of the bus.
     #[error("cannot use the system bus: {0}")]
     Refused(String),
 }
 
-/// Why systemd's units are not known.
+/// Why systemd has not answered.
 #[derive(Debug)]
 enum Unknown {
-    /// Systemd or its bus does not run here, or has stopped. The host does not offer the figure.
+    /// systemd or the bus does not run. The host does not have this figure.
     Absent(zbus::Error),
-    /// The bus runs and does not serve this user.
+    /// The bus runs and refuses the agent's user.
     Refused(zbus::Error),
 }
 
 impl Units {
-    /// Nobody is asked yet.
+    /// Creates the reader, and does not connect yet.
     pub(super) fn new() -> Self {
         Self {
             manager: None,
             try_at: None,
-            pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            pauses: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
             last: None,
             refused: None,
         }
     }
 
-    /// The units that have failed; none where systemd does not run, or does not answer.
+    /// Returns the failed units, sorted by name. Returns none if systemd does not run or does not answer.
     ///
     /// # Errors
-    /// The bus or systemd refuses the agent. `dbus-daemon` refuses a user whom it cannot look up, such as one that systemd
-    /// allocates (`DynamicUser=yes`) on a host without `libnss-systemd`.
+    /// Fails if the bus or systemd refuses the agent. `dbus-daemon` refuses a user that it cannot look up. An example is a user
+    /// that systemd allocates (`DynamicUser=yes`) on a host without `libnss-systemd`.
     pub(super) async fn read(&mut self) -> Result<Option<Vec<FailedUnit>>, UnitsError> {
         let now = Instant::now();
         if let Some((at, units)) = &self.last
-            && now.saturating_duration_since(*at) < STANDS_FOR
+            && now.saturating_duration_since(*at) < MAX_AGE
         {
             return Ok(Some(units.clone()));
         }
@@ -122,17 +122,18 @@ impl Units {
                 self.last = Some((now, units.clone()));
                 return Ok(Some(units));
             }
-            Ok(Err(Unknown::Absent(error))) => debug!(%error, "systemd not asked for failed units"),
+            Ok(Err(Unknown::Absent(error))) => debug!(%error, "no failed units: no systemd found"),
             Ok(Err(Unknown::Refused(error))) => {
                 self.refused = Some(UnitsError::Refused(error.to_string()));
             }
-            Err(_) => debug!("systemd does not answer"),
+            Err(_) => debug!("no failed units: systemd does not answer"),
         }
         self.manager = None;
         self.try_at = Some(now + self.pauses.pause());
         self.unknown()
     }
 
+    /// Returns the result while there is no answer.
     fn unknown(&self) -> Result<Option<Vec<FailedUnit>>, UnitsError> {
         match &self.refused {
             Some(reason) => Err(reason.clone()),
@@ -140,12 +141,13 @@ impl Units {
         }
     }
 
+    /// Connects to systemd if there is no connection, and asks for the failed units.
     async fn ask(&mut self) -> Result<Vec<FailedUnit>, Unknown> {
         let manager = match &self.manager {
             Some(manager) => manager,
             None => &*self.manager.insert(connect().await?),
         };
-        // Cheap for systemd, which would look through all its units for the list.
+        // Asks for the number first, because systemd knows the number. For the list, systemd must search all its units.
         if manager.n_failed_units().await.map_err(unanswered)? == 0 {
             return Ok(Vec::new());
         }
@@ -156,12 +158,13 @@ impl Units {
             .map(|(name, description, ..)| FailedUnit { name, description })
             .collect();
         units.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        units.truncate(MOST);
+        units.truncate(MAX_UNITS);
         Ok(units)
     }
 }
 
-/// Systemd on the system bus. It is not asked for where nobody has its name: the bus would try to start it.
+/// Connects to systemd. First asks the bus whether systemd is connected, because a call to an absent systemd would make the bus
+/// try to start systemd.
 async fn connect() -> Result<ManagerProxy<'static>, Unknown> {
     let bus = match Builder::system().build().await {
         Ok(bus) => bus,
@@ -176,7 +179,7 @@ async fn connect() -> Result<ManagerProxy<'static>, Unknown> {
     let systemd = SYSTEMD.try_into().map_err(unanswered)?;
     let running = broker.name_has_owner(systemd).await.map_err(Into::into);
     if !running.map_err(unanswered)? {
-        let reason = "it is not on the bus".to_owned();
+        let reason = "systemd is not on the system bus".to_owned();
         return Err(Unknown::Absent(zbus::Error::Failure(reason)));
     }
     ManagerProxy::builder(&bus)
@@ -186,7 +189,7 @@ async fn connect() -> Result<ManagerProxy<'static>, Unknown> {
         .map_err(unanswered)
 }
 
-/// Whether nothing listens at the bus's address.
+/// Returns whether the error means that nothing listens at the address of the bus.
 fn is_absent(error: &zbus::Error) -> bool {
     use std::io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound};
     let (zbus::Error::Connection(error, _) | zbus::Error::InputOutput(error)) = error else {
@@ -195,7 +198,8 @@ fn is_absent(error: &zbus::Error) -> bool {
     matches!(error.kind(), NotFound | NotADirectory | ConnectionRefused)
 }
 
-/// What an error of a call says: a bus that denies access refuses the agent, everything else passes or is no systemd.
+/// Classifies the error of a call. "Access denied" means that the bus refuses the agent. Any other error means that systemd
+/// does not run or will answer later.
 fn unanswered(error: zbus::Error) -> Unknown {
     let denied = match &error {
         zbus::Error::MethodError(name, ..) => name.as_str() == ACCESS_DENIED,

@@ -1,10 +1,10 @@
-//! The time since the host booted.
+//! Reads the time since the host booted.
 
 use sysinfo::System;
 
 use super::family::{MetricFamily, Round};
 
-/// In seconds. Source: `/proc/uptime`, by way of sysinfo.
+/// The metric family: the uptime, in seconds. Source: `/proc/uptime`, read by the library sysinfo.
 #[derive(Default)]
 pub(super) struct Uptime {
     last: u64,

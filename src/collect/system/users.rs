@@ -1,24 +1,24 @@
-//! The names of the host's users.
+//! Finds the names of the host's users in `/etc/passwd`.
 
 use std::collections::HashMap;
 
 use crate::settings::{FileVersion, HostRoot};
 
 const PASSWD: &str = "/etc/passwd";
-/// The most of it that is read, in bytes.
-const MOST: u64 = 16 * 1024 * 1024;
+/// Maximum size of the file, in bytes.
+const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
-/// The users of `/etc/passwd`. Those that only a directory service knows go by their numbers: asking it may take
-/// long, and may load code into this process.
+/// The users of `/etc/passwd`. A user of a directory service (LDAP, for example) is published by number. A request to such a
+/// service can take long, and can load code into the agent.
 pub(super) struct Users {
     root: HostRoot,
     names: HashMap<u32, String>,
-    /// The file that they are from.
+    /// The state of the file when it was read. If the state differs, the file has changed.
     read: Option<FileVersion>,
 }
 
 impl Users {
-    /// Those of the host.
+    /// Creates the list of users, and does not read the file yet. `root` is the directory with the host's own files.
     pub(super) fn new(root: HostRoot) -> Self {
         Self {
             root,
@@ -27,31 +27,32 @@ impl Users {
         }
     }
 
-    /// Reads the file again if it has changed: a user may have been added, renamed or removed.
+    /// Reads the file again if it has changed.
     pub(super) fn refresh(&mut self) {
         let file = self.root.version(PASSWD).ok();
         if self.read != file {
             self.read = file;
-            let text = self.root.read(PASSWD, MOST).unwrap_or_default();
+            let text = self.root.read(PASSWD, MAX_SIZE).unwrap_or_default();
             self.names = parse(&text).collect();
         }
     }
 
-    /// A user's name, or the number.
+    /// Returns the name of a user. If the file does not contain the user, returns the user's number.
     pub(super) fn name(&self, id: u32) -> String {
         let name = self.names.get(&id);
         name.cloned().unwrap_or_else(|| id.to_string())
     }
 }
 
-/// `name:password:number:…`
+/// Parses lines of the form `name:password:number:…`.
 fn parse(passwd: &str) -> impl Iterator<Item = (u32, String)> {
     let user = |line: &str| {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
         Some((fields.nth(1)?.parse().ok()?, name.to_owned()))
     };
-    // Of several names of a number the first counts: they are taken in last.
+    // Goes from the end of the file to the start. If several names have the same number, the first name in the file is then
+    // inserted after the other names and replaces them.
     passwd.lines().rev().filter_map(user)
 }
 
@@ -64,7 +65,7 @@ mod tests {
     use super::{HostRoot, Users, parse};
 
     #[test]
-    fn the_first_name_of_a_number_counts() {
+    fn the_first_of_several_names_for_one_number_is_used() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\n\nnobody:x:65534\n+::::\nodd:x:y\n:x:7\n";
         let users: HashMap<u32, String> = parse(passwd).collect();
         assert_eq!(
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_in_the_file_goes_by_the_number() {
+    fn a_user_that_is_not_in_the_file_is_named_by_number() {
         let mut users = Users::new(HostRoot::default());
         users.refresh();
         assert_eq!(users.name(0), "root");
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn users_that_are_renamed_added_or_removed_are_followed() {
+    fn changes_of_the_user_file_are_noticed() {
         let root = tempfile::tempdir().unwrap();
         let path = |path: &str| root.path().join(path);
         std::fs::create_dir_all(path("etc")).unwrap();
@@ -95,7 +96,7 @@ mod tests {
         std::fs::write(path("passwd"), "ann:x:7:7:::\n").unwrap();
         std::os::unix::fs::symlink("/passwd", path("etc/passwd")).unwrap();
         assert_eq!(names(), ["ann", "8"]);
-        // As `usermod` does it: another file takes the place of the old.
+        // `usermod` replaces the old file with a new file.
         std::fs::write(path("new"), "bob:x:7:7:::\ncat:x:8:8:::\n").unwrap();
         std::fs::rename(path("new"), path("passwd")).unwrap();
         assert_eq!(names(), ["bob", "cat"]);

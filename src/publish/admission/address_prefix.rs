@@ -1,9 +1,9 @@
-//! The part of an address that admission control counts by.
+//! The part of a peer's address by which admission control recognizes a host.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// An IPv4 address, or the /64 of an IPv6 address: a host is usually given all addresses of a /64.
+/// An IPv4 address, or the /64 network of an IPv6 address. One host can usually use all addresses of a /64 network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::publish) struct AddressPrefix(IpAddr);
 

@@ -1,19 +1,22 @@
-//! Rate limit for wrong keys. An address prefix that sends too many is blocked, each time for twice as long.
+//! Rate limit for wrong keys. If an address prefix sends too many wrong keys, the agent blocks the prefix: it refuses connections
+//! from the prefix for some time. Each further block is twice as long as the previous block, up to a limit.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::address_prefix::AddressPrefix;
 
-/// This many wrong keys within the window block their prefix.
+/// Number of wrong keys within [`WINDOW`] after which an address prefix is blocked.
 const MAX_FAILURES: usize = 5;
+/// Time within which [`MAX_FAILURES`] wrong keys block an address prefix.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Length of the first block, and of the longest.
+/// Length of the first block.
 const MIN_BLOCK: Duration = Duration::from_secs(1);
+/// Limit on the length of a block.
 const MAX_BLOCK: Duration = Duration::from_secs(300);
-/// After this long without a wrong key a prefix starts afresh.
+/// After this time without a wrong key, the earlier wrong keys and blocks of a prefix no longer count.
 const EXPIRY: Duration = Duration::from_secs(600);
-/// Limit on the prefixes in the table.
+/// Limit on the number of prefixes in the table.
 const MAX_PREFIXES: usize = 4096;
 
 /// The wrong keys of each address prefix.
@@ -24,9 +27,9 @@ pub(in crate::publish) struct FailedKeys {
 
 #[derive(Debug)]
 struct Failures {
-    /// Times of the latest counted failures, the oldest first.
+    /// Times of the newest wrong keys, oldest first. Wrong keys during a block are not included.
     recent: [Option<Instant>; MAX_FAILURES],
-    /// Time of the latest failure, counted or not.
+    /// Time of the newest wrong key. Wrong keys during a block are included.
     last: Instant,
     /// Number of blocks so far.
     blocks: u32,
@@ -40,7 +43,7 @@ impl FailedKeys {
         failures.is_some_and(|failures| failures.is_blocked(now))
     }
 
-    /// Counts a wrong key. Returns the length of the block that it causes, if it causes one.
+    /// Counts a wrong key. Returns the length of the block if this key causes a block.
     pub(in crate::publish) fn record(
         &mut self,
         prefix: AddressPrefix,
@@ -58,8 +61,8 @@ impl FailedKeys {
         failures.record(now)
     }
 
-    /// Forgets the wrong keys of a prefix that has sent a right one.
-    pub(in crate::publish) fn forgive(&mut self, prefix: AddressPrefix) {
+    /// Clears the wrong keys of a prefix after the prefix has sent a right key.
+    pub(in crate::publish) fn clear(&mut self, prefix: AddressPrefix) {
         self.prefixes.remove(&prefix);
     }
 
@@ -72,7 +75,8 @@ impl FailedKeys {
         if self.prefixes.len() < MAX_PREFIXES {
             return;
         }
-        // A blocked prefix cannot send keys, so its last failure is old. It must not be forgotten for that.
+        // A blocked prefix cannot send keys, so its newest wrong key can be old. Therefore, prefixes that are not blocked are
+        // removed first.
         let age = |failures: &Failures| (failures.is_blocked(now), failures.last);
         let oldest = self
             .prefixes
@@ -98,14 +102,14 @@ impl Failures {
             self.blocks = 0;
         }
         self.last = now;
-        // Connections that were open before the block do not prolong it.
+        // A connection that is older than the block can still send a wrong key. That key does not prolong the block.
         if self.is_blocked(now) {
             return None;
         }
         self.recent.rotate_left(1);
         self.recent[MAX_FAILURES - 1] = Some(now);
         let too_many = self.recent[0].is_some_and(|oldest| now.duration_since(oldest) < WINDOW);
-        // After the first block every wrong key causes another.
+        // After the first block, every wrong key causes another block.
         if !too_many && self.blocks == 0 {
             return None;
         }
@@ -135,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fifth_wrong_key_within_a_minute_blocks() {
+    fn the_fifth_wrong_key_within_a_minute_blocks_the_prefix() {
         let mut keys = FailedKeys::default();
         let start = Instant::now();
         for number in 0..4 {
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_keys_that_are_far_apart_block_nothing() {
+    fn wrong_keys_that_are_far_apart_do_not_block_the_prefix() {
         let mut keys = FailedKeys::default();
         let start = Instant::now();
         for number in 0..100 {
@@ -160,20 +164,20 @@ mod tests {
     }
 
     #[test]
-    fn each_block_is_twice_as_long_as_the_one_before_up_to_five_minutes() {
+    fn each_block_is_twice_as_long_as_the_previous_block_up_to_five_minutes() {
         let mut keys = FailedKeys::default();
         let mut now = Instant::now();
         let mut blocks = Vec::new();
         while blocks.len() < 12 {
             if let Some(block) = keys.record(prefix(1), now) {
                 blocks.push(block.as_secs());
-                // Wrong keys during a block, on connections that were open, change nothing.
+                // A wrong key during a block changes nothing.
                 assert_eq!(keys.record(prefix(1), now), None);
                 now += block;
             }
         }
         assert_eq!(blocks, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
-        // After ten minutes without wrong keys the prefix starts afresh.
+        // After ten minutes without wrong keys, the earlier wrong keys and blocks no longer count.
         now += seconds(601);
         for _ in 0..4 {
             assert_eq!(keys.record(prefix(1), now), None);
@@ -182,24 +186,24 @@ mod tests {
     }
 
     #[test]
-    fn a_right_key_forgives() {
+    fn a_right_key_clears_the_wrong_keys_of_its_prefix() {
         let mut keys = FailedKeys::default();
         let now = Instant::now();
         for _ in 0..5 {
             keys.record(prefix(1), now);
         }
-        keys.forgive(prefix(1));
+        keys.clear(prefix(1));
         assert!(!keys.is_blocked(prefix(1), now));
         assert_eq!(keys.record(prefix(1), now), None);
     }
 
     #[test]
-    fn the_table_is_bounded_and_keeps_the_prefixes_that_guess_now() {
+    fn the_table_is_limited_and_a_prefix_that_still_sends_wrong_keys_stays_in_it() {
         let mut keys = FailedKeys::default();
         let start = Instant::now();
         for number in 0..3 * MAX_PREFIXES as u32 {
             let now = start + Duration::from_millis(u64::from(number));
-            // This one goes on guessing.
+            // Prefix 0 sends wrong keys all the time.
             keys.record(prefix(0), now);
             keys.record(prefix(number + 1), now);
             assert!(keys.prefixes.len() <= MAX_PREFIXES);

@@ -1,5 +1,6 @@
-//! The first input of a connection, which is looked at and left to be read: a connection without input costs no more than its
-//! socket.
+//! Waits for the first input of a connection, without reading it.
+//!
+//! Until the first input arrives, a connection needs no memory except its socket.
 
 use std::io;
 
@@ -8,32 +9,38 @@ use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// The header of a TLS record: its type, a version and a length.
+/// Length of a TLS record's header in bytes: type, version and length.
 const HEADER: usize = 5;
+/// Type of a TLS record that belongs to a handshake.
 const HANDSHAKE: u8 = 22;
-/// The longest record that is not encrypted.
+/// Limit on the length of an unencrypted TLS record, in bytes.
 const MAX_RECORD: usize = 16 * 1024;
 
+/// The first input of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::publish) enum FirstInput {
-    /// There is something to read.
+    /// There are bytes to read.
     Bytes,
-    /// The peer has closed or reset the connection and sent nothing, as health checks do.
+    /// The peer has closed or reset the connection without sending anything. Many health checks do this.
     End,
 }
 
-/// Waits for input, or for the end. With `is_tls` it waits for a whole ClientHello, for other bytes, or for the end: a handshake
-/// that began earlier would hold its memory while it waits. Calls `on_wait` each time that input is missing.
+/// Waits until the peer sends something or closes the connection.
+///
+/// If `is_tls` is true and the first bytes belong to a TLS handshake, also waits until the ClientHello is complete. If the
+/// handshake began earlier, it would use memory while it waits for the missing bytes of the ClientHello.
+///
+/// Calls `on_wait` each time that the function has to wait for input.
 ///
 /// # Errors
-/// When the connection fails after the first byte.
+/// Fails if the connection fails after the first byte.
 pub(in crate::publish) async fn first_input(
     stream: &TcpStream,
     is_tls: bool,
     on_wait: impl Fn(),
 ) -> io::Result<FirstInput> {
     let mut peeked = peek(stream, &mut [0]);
-    // Most peers have sent something by now, which the runtime does not know yet.
+    // Most peers have already sent something, but the runtime does not know that yet. Therefore, look for input before waiting.
     if peeked.as_ref().is_err_and(would_block) {
         on_wait();
         peeked = match stream.readable().await {
@@ -43,7 +50,7 @@ pub(in crate::publish) async fn first_input(
     }
     match peeked {
         Ok(1..) => {}
-        // A false alarm: whoever reads will wait.
+        // The runtime woke this task without input. The code that reads from the connection waits for the input.
         Err(error) if would_block(&error) => {}
         Ok(0) | Err(_) => return Ok(FirstInput::End),
     }
@@ -56,13 +63,13 @@ pub(in crate::publish) async fn first_input(
 async fn client_hello(stream: &TcpStream, on_wait: impl Fn()) -> io::Result<()> {
     loop {
         let ready = stream.ready(Interest::READABLE).await?;
-        // Nothing more will come.
+        // The peer has closed its sending side, so no more input arrives.
         if ready.is_read_closed() {
             return Ok(());
         }
         let looked = stream.try_io(Interest::READABLE, || match is_whole(stream)? {
             true => Ok(()),
-            // Makes the runtime wait for more.
+            // This error makes the runtime wait for more input.
             false => Err(io::ErrorKind::WouldBlock.into()),
         });
         match looked {
@@ -72,7 +79,7 @@ async fn client_hello(stream: &TcpStream, on_wait: impl Fn()) -> io::Result<()> 
     }
 }
 
-/// Whether the first record is complete, or is no handshake.
+/// Whether the first TLS record is complete. Also true if the first bytes are not part of a TLS handshake.
 fn is_whole(stream: &TcpStream) -> io::Result<bool> {
     let mut header = [0; HEADER];
     let count = peek(stream, &mut header)?;

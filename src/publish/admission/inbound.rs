@@ -1,4 +1,4 @@
-//! A listening socket: it is opened, and accepts connections whatever happens.
+//! Opens a listening socket, accepts connections, and continues after errors.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,27 +14,28 @@ use tracing::warn;
 use super::{Admission, PendingConnection};
 use crate::backoff::Backoff;
 
-/// Connections that the kernel keeps until they are accepted (it has a bound of its own, too).
+/// Limit on connections that wait in the kernel until the agent accepts them. The kernel has its own limit in addition.
 const BACKLOG: i32 = 4096;
-/// How much of a line the kernel takes ahead of what the client's side has room for, in bytes.
-/// Much more would be old news by the time that a slow client reads it, and would hide for long
-/// whether it accepts anything.
-const TAKEN_AHEAD: u32 = 64 * 1024;
-/// How long a connection may be silent before its peer is asked whether it is still there.
+/// Limit on bytes in the kernel that are not yet sent to the peer (`TCP_NOTSENT_LOWAT`).
+///
+/// With a much higher limit, a slow client would read old snapshots, and the agent would notice late that a client reads nothing.
+const MAX_UNSENT: u32 = 64 * 1024;
+/// Time without traffic after which the kernel sends the first keep-alive probe.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
-/// The first and the longest pause after an accept that failed for want of resources.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// First pause after the agent could not accept a connection, for example because too many files were open.
+const MIN_BACKOFF: Duration = Duration::from_millis(10);
+/// Limit on the pause after repeated failures to accept a connection.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// Why the socket could not be opened.
+/// The error when a listening socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {}", advice(.source, .variable))]
 pub struct BindError {
-    /// Where.
+    /// The address and port.
     address: SocketAddr,
-    /// The variable that has the port.
+    /// The environment variable that sets the port.
     variable: &'static str,
-    /// Why not.
+    /// The error of the system call.
     #[source]
     source: io::Error,
 }
@@ -43,13 +44,15 @@ fn advice(error: &io::Error, variable: &str) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             format!(
-                "{error}: another program has this port; stop it, or set {variable} to a free one"
+                "{error}: another program uses this port. Stop that program, or set {variable} to a free port"
             )
         }
         io::ErrorKind::AddrNotAvailable => {
-            format!("{error}: this host has no such address; set SOCKET_ADDRESS to one that it has")
+            format!(
+                "{error}: this host does not have this address. Set SOCKET_ADDRESS to an address of this host"
+            )
         }
-        io::ErrorKind::PermissionDenied => format!("{error}: set {variable} to one above 1023"),
+        io::ErrorKind::PermissionDenied => format!("{error}: set {variable} to a port above 1023"),
         _ => error.to_string(),
     }
 }
@@ -61,8 +64,10 @@ pub(in crate::publish) struct Inbound {
 }
 
 impl Inbound {
-    /// Opens it. Without an address it takes IPv6 and IPv4, or IPv4 alone on a host that has no IPv6. The port is what
-    /// `variable` holds.
+    /// Opens the socket. If `address` is None, the socket listens on all IPv6 and IPv4 addresses of the host. If the host has no
+    /// IPv6, the socket listens on all IPv4 addresses.
+    ///
+    /// `variable` is the environment variable that sets the port. The error text contains this variable.
     pub(in crate::publish) fn open(
         address: Option<IpAddr>,
         port: u16,
@@ -89,17 +94,19 @@ impl Inbound {
         };
         Ok(Self {
             socket: socket?,
-            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
         })
     }
 
-    /// Where it listens, with the port that the kernel chose.
+    /// Returns the local address. If the configured port is 0, the address has the port that the kernel chose.
     pub(in crate::publish) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Returns the next connection that is admitted, off the runtime that accepted it: a registered socket cannot move to another
-    /// runtime. Logs those that are refused. Returns none once `stop` is cancelled.
+    /// Returns the next connection that admission control does not refuse. Logs refused connections. Returns None after `stop` is
+    /// cancelled.
+    ///
+    /// The connection is not registered with a runtime, because a registered socket cannot move to another runtime.
     pub(in crate::publish) async fn next(
         &mut self,
         admission: &Arc<Admission>,
@@ -120,8 +127,8 @@ impl Inbound {
         .await
     }
 
-    /// Returns the next connection and its peer, whose IPv4 address is not mapped. Without resources for a connection it waits
-    /// until there are some.
+    /// Returns the next connection and the address of its peer. Converts an IPv4-mapped IPv6 address to an IPv4 address. If a
+    /// resource is missing, for example because too many files are open, waits and retries.
     async fn accept(&mut self) -> (TcpStream, SocketAddr) {
         loop {
             match self.socket.accept().await {
@@ -130,7 +137,7 @@ impl Inbound {
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     return (stream, peer);
                 }
-                // The peer left before it was accepted.
+                // The peer closed the connection before the agent accepted it.
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
                     let pause = self.backoff.pause();
@@ -142,12 +149,12 @@ impl Inbound {
     }
 }
 
-/// A connection as it is to be served, off the runtime that accepted it.
+/// Sets the TCP options of the connection, and removes the connection from the runtime that accepted it.
 fn configured(stream: TcpStream) -> io::Result<std::net::TcpStream> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
-    socket.set_tcp_notsent_lowat(TAKEN_AHEAD)?;
-    // A peer that vanished without a word is noticed between two snapshots, too.
+    socket.set_tcp_notsent_lowat(MAX_UNSENT)?;
+    // Without keep-alive, the agent would not notice that a peer has disappeared while the agent has nothing to send.
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(KEEPALIVE_AFTER)

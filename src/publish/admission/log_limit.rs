@@ -2,20 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-/// This many messages a second are logged, the others are counted: a crowd would fill the disk otherwise.
+/// Number of messages that are logged in each second. Further messages are only counted, so that many peers cannot fill the disk.
 const PER_SECOND: u32 = 20;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Messages of one kind within the current second.
+/// The log messages of one kind in the current second.
 #[derive(Debug, Default)]
 pub(in crate::publish) struct LogLimit {
+    /// Start of the current second. None before the first message.
     since: Option<Instant>,
     logged: u32,
     suppressed: u64,
 }
 
 impl LogLimit {
-    /// Whether the next message is logged, and how many were suppressed before this second.
+    /// Returns whether to log the next message, and a number of suppressed messages. For the first message of a second, this is
+    /// the number of messages that were suppressed earlier. For every other message, it is 0.
     pub(in crate::publish) fn next(&mut self, now: Instant) -> (bool, u64) {
         let mut suppressed = 0;
         if self
@@ -42,7 +44,7 @@ mod tests {
     use super::{LogLimit, PER_SECOND, SECOND};
 
     #[test]
-    fn the_first_of_each_second_are_logged_and_the_others_counted() {
+    fn the_first_messages_of_each_second_are_logged_and_further_messages_are_counted() {
         let mut limit = LogLimit::default();
         let now = Instant::now();
         for _ in 0..PER_SECOND {

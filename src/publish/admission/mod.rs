@@ -1,7 +1,10 @@
-//! Admission control: which connections may stay, before and after they authenticate.
+//! Admission control of a listening socket: decides which connections are accepted, refused or evicted.
 //!
-//! Pending connections are limited in number, by `PendingConnections`, and TLS handshakes by `TlsHandshakes`. Clients need a
-//! permit each. `FailedKeys` blocks addresses that send wrong keys. The log of refused connections is rate-limited.
+//! Connections and wrong keys are counted for each address prefix: an IPv4 address or a /64 network of IPv6.
+//!
+//! `PendingConnections` limits the number of pending connections. `TlsHandshakes` limits concurrent TLS handshakes. `FailedKeys`
+//! blocks addresses that send wrong keys. Each client needs a permit, so the number of clients is limited. Log messages about
+//! refused connections are rate-limited.
 
 mod address_prefix;
 mod failed_keys;
@@ -30,11 +33,13 @@ use pending::{AtLimit, PendingConnections, PendingId};
 pub use pending::{ConnectionLimits, MAX_PENDING};
 use tls_handshakes::TlsHandshakes;
 
-/// Limit on accepted connections whose task has not run yet. Beyond it connections wait in the kernel's queue, where they cost
-/// nothing.
+/// Limit on accepted connections whose task has not run yet. At the limit, new connections wait in the kernel's queue. While a
+/// connection waits there, it needs no memory of the agent.
 const MAX_UNSTARTED: usize = 512;
-/// How often the agent looks for silent connections at the limit. A connection does not tell when it falls silent: it would be
-/// evicted at once, even if its peer were about to send.
+/// Maximum pause between two searches for silent connections at the limit.
+///
+/// No signal reports that a connection becomes silent. With such a signal, the agent would evict a connection immediately, even
+/// if the peer is about to send.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Admission control of one listening socket.
@@ -42,20 +47,23 @@ const EVICTION_INTERVAL: Duration = Duration::from_millis(5);
 pub(in crate::publish) struct Admission {
     settings: Arc<ServeSettings>,
     pending: Mutex<PendingConnections>,
-    /// Notified when a connection is no longer pending.
+    /// Notified each time that a pending connection is closed or authenticated.
     removed: Notify,
+    /// One permit for each of [`MAX_UNSTARTED`] connections.
     unstarted: Arc<Semaphore>,
     max_clients: usize,
-    /// One permit for each client, held until its connection is closed.
+    /// One permit for each possible client. A client holds its permit until its connection is closed.
     clients: Arc<Semaphore>,
     failed_keys: Mutex<FailedKeys>,
     tls_handshakes: TlsHandshakes,
+    /// Rate limit for log messages about refused connections.
     refusals: Mutex<LogLimit>,
+    /// Rate limit for log messages about blocked addresses.
     blocks: Mutex<LogLimit>,
     reports: Arc<Reports>,
 }
 
-/// A connection's place among the pending connections. Dropped when it is closed or authenticated.
+/// A pending connection. Dropping this value removes the connection from the pending connections.
 #[derive(Debug)]
 pub(in crate::publish) struct PendingConnection {
     pub(in crate::publish) admission: Arc<Admission>,
@@ -63,11 +71,12 @@ pub(in crate::publish) struct PendingConnection {
     pub(in crate::publish) prefix: AddressPrefix,
     pub(in crate::publish) state: Arc<PendingState>,
     id: PendingId,
+    /// The connection's permit of `Admission::unstarted`. None after the connection's task has started.
     unstarted: Option<OwnedSemaphorePermit>,
 }
 
 impl PendingConnection {
-    /// Says that the connection's task runs.
+    /// Notes that the connection's task has started. Another connection can then be accepted.
     pub(in crate::publish) fn start(&mut self) {
         self.unstarted = None;
     }
@@ -102,11 +111,10 @@ impl Admission {
         })
     }
 
-    /// Adds an accepted connection to the pending ones. Waits at the limit, until a connection is evicted, or closed for another
-    /// reason.
+    /// Adds an accepted connection to the pending connections. At the overall limit, waits until another connection is removed.
     ///
     /// # Errors
-    /// The reason to refuse the connection.
+    /// Fails with the reason if the connection must be refused.
     pub(in crate::publish) async fn admit(
         self: &Arc<Self>,
         peer: SocketAddr,
@@ -121,7 +129,7 @@ impl Admission {
         if self.clients.available_permits() == 0 {
             return Err("too many clients");
         }
-        // It is never closed.
+        // `acquire_owned` fails only if the semaphore is closed, and the agent never closes it.
         let unstarted = Arc::clone(&self.unstarted).acquire_owned().await.ok();
         loop {
             let clients = self
@@ -139,7 +147,9 @@ impl Admission {
                         unstarted,
                     });
                 }
-                Err(AtLimit::Prefix) => return Err("too many of this address"),
+                Err(AtLimit::Prefix) => {
+                    return Err("too many pending connections from this address");
+                }
                 Err(AtLimit::Overall) => {
                     let _ = timeout(EVICTION_INTERVAL, self.removed.notified()).await;
                 }
@@ -147,27 +157,27 @@ impl Admission {
         }
     }
 
-    /// The limit on TLS handshakes.
+    /// Returns the limit on TLS handshakes.
     pub(in crate::publish) fn tls_handshakes(&self) -> &TlsHandshakes {
         &self.tls_handshakes
     }
 
-    /// The permits of all clients.
+    /// Returns the semaphore with one permit for each possible client.
     pub(in crate::publish) fn client_permits(&self) -> Arc<Semaphore> {
         Arc::clone(&self.clients)
     }
 
-    /// A permit for a client that has authenticated. Returns none at the limit.
+    /// Returns a permit for a client that has authenticated. Returns None if there are already too many clients.
     pub(in crate::publish) fn client_permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.clients).try_acquire_owned().ok()
     }
 
-    /// Whether a prefix is blocked for its wrong keys.
+    /// Whether a prefix is blocked because of wrong keys.
     pub(in crate::publish) fn is_blocked(&self, prefix: AddressPrefix) -> bool {
         lock(&self.failed_keys).is_blocked(prefix, Instant::now())
     }
 
-    /// Counts a wrong key, and logs if that blocks its prefix.
+    /// Counts a wrong key. If this key blocks the prefix, logs a warning, up to a limit of messages a second.
     pub(in crate::publish) fn wrong_key(&self, prefix: AddressPrefix) {
         let Some(block) = lock(&self.failed_keys).record(prefix, Instant::now()) else {
             return;
@@ -176,31 +186,35 @@ impl Admission {
         if suppressed > 0 {
             warn!(
                 addresses = suppressed,
-                "more addresses closed than are named"
+                "further addresses were blocked and not logged"
             );
         }
         if is_logged {
-            warn!(origin = %prefix, closed_for = ?block, "too many wrong keys: closed for a while");
+            warn!(origin = %prefix, closed_for = ?block, "too many wrong keys: address blocked");
         }
     }
 
-    /// Forgets the wrong keys of a prefix.
+    /// Clears the wrong keys of a prefix.
     pub(in crate::publish) fn right_key(&self, prefix: AddressPrefix) {
-        lock(&self.failed_keys).forgive(prefix);
+        lock(&self.failed_keys).clear(prefix);
     }
 
-    /// Logs that a client is refused.
+    /// Logs that a connection is refused, up to a limit of messages a second.
     pub(in crate::publish) fn refused(&self, peer: SocketAddr, reason: &dyn Display) {
         let (is_logged, suppressed) = lock(&self.refusals).next(Instant::now());
         if suppressed > 0 {
-            info!(clients = suppressed, "more clients refused than are named");
+            info!(
+                clients = suppressed,
+                "further clients were refused and not logged"
+            );
         }
         if is_logged {
             info!(%peer, %reason, "client refused");
         }
     }
 
-    /// Counts a connection that its peer closed before it sent anything. Such connections are logged once a minute at most.
+    /// Counts a connection that the peer closed without sending anything. Logs the number of such connections at most once a
+    /// minute.
     pub(in crate::publish) fn closed_early(&self, peer: SocketAddr) {
         if let Some(connections) = self.reports.closed_early(Instant::now()) {
             info!(connections, last_peer = %peer, "connections closed by their peers before anything was sent");
@@ -209,7 +223,7 @@ impl Admission {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic ends the process.
+    // A lock is poisoned only by a panic, and a panic ends the process.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -244,7 +258,7 @@ mod tests {
             all.push(next().await.unwrap());
         }
         assert!(next().await.is_none());
-        // One starts, another is closed.
+        // One connection's task starts, and another connection is closed.
         all[0].start();
         all.pop();
         all.push(next().await.unwrap());

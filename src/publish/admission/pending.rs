@@ -1,7 +1,12 @@
-//! Pending connections: accepted, and not authenticated yet.
+//! The pending connections of a socket. A pending connection is accepted, but not authenticated yet.
 //!
-//! Their number is limited, overall and per address prefix. At a limit the oldest silent connections are evicted. A connection is
-//! silent while the agent waits for its peer. A connection that waits for the agent is never evicted.
+//! An HTTP connection of a scraper stays pending until it is closed.
+//!
+//! The number of pending connections is limited, overall and for each address prefix. An address prefix is an IPv4 address or a
+//! /64 network of IPv6. One prefix can have half of the overall limit. At a limit, the oldest silent connections are evicted.
+//!
+//! A connection is silent while the agent waits for the peer. The agent waits until the peer sends input, or until the peer
+//! accepts bytes. While the agent still has input of a connection to process, it never evicts that connection.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -12,23 +17,28 @@ use tokio_util::sync::CancellationToken;
 
 use super::address_prefix::AddressPrefix;
 
-/// Limit on pending connections where the open files allow it. It exceeds the clients that reconnect at once after an outage of
-/// the network.
+/// Limit on pending connections. If the limit on open files is low, fewer pending connections are possible.
+///
+/// The limit is higher than the default of `MAX_CLIENTS`. All these clients can reconnect at the same time after a network
+/// outage.
 pub const MAX_PENDING: usize = 16 * 1024;
-/// One part in so many of the limit is evicted at once: an evicted connection takes a while to close, and the search for silent
-/// connections passes all those that are not.
-const EVICTED_PART: usize = 64;
+/// One eviction closes at most `limit / 64` connections, or one connection if the limit is below 128.
+///
+/// One connection per eviction would be too slow. An evicted connection takes a while to close. At the overall limit, the next
+/// eviction must wait for it. Each eviction also searches all connections.
+const EVICTION_DIVISOR: usize = 64;
 
 /// Limits on the connections of one socket.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
-    /// Pending connections.
+    /// Limit on pending connections.
     pub pending: usize,
-    /// Pending connections and clients together.
+    /// Limit on pending connections and clients together.
     pub total: usize,
 }
 
-/// The state of a pending connection, shared with its stream.
+/// The state of a pending connection. The TCP stream of the connection shares this state, and sets whether the connection is
+/// silent.
 #[derive(Debug, Default)]
 pub(in crate::publish) struct PendingState {
     is_silent: AtomicBool,
@@ -36,7 +46,7 @@ pub(in crate::publish) struct PendingState {
 }
 
 impl PendingState {
-    /// Says whether the agent waits for the peer.
+    /// Sets whether the agent waits for the peer.
     pub(in crate::publish) fn set_silent(&self, is_silent: bool) {
         self.is_silent.store(is_silent, Ordering::Relaxed);
     }
@@ -47,15 +57,16 @@ impl PendingState {
     }
 }
 
-/// Identifies a pending connection. Ids increase with each connection.
+/// The number of a pending connection. Later connections have higher numbers.
 pub(in crate::publish) type PendingId = u64;
 
-/// Why a connection is not added.
+/// The reason why a connection is not added.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::publish) enum AtLimit {
-    /// The overall limit is reached. Connections are being evicted, or will be when they fall silent.
+    /// The overall limit is reached. Evicted connections are not closed yet, or no connection that can be evicted is silent now.
+    /// If the prefix is at its limit too, only connections of the prefix can be evicted. The caller must try again.
     Overall,
-    /// The limit of the prefix is reached, and none of its connections is silent.
+    /// The limit for the prefix is reached, and no connection of the prefix is silent. The caller must refuse the connection.
     Prefix,
 }
 
@@ -64,11 +75,11 @@ pub(in crate::publish) enum AtLimit {
 pub(in crate::publish) struct PendingConnections {
     limits: ConnectionLimits,
     next_id: PendingId,
-    /// In the order of arrival, without those that were evicted.
+    /// All pending connections that are not evicted, in the order of arrival.
     connections: BTreeMap<PendingId, (AddressPrefix, Arc<PendingState>)>,
-    /// Number of `connections` of each prefix.
+    /// Number of entries in `connections` for each prefix.
     per_prefix: HashMap<AddressPrefix, usize>,
-    /// Connections that were evicted and are not closed yet.
+    /// Number of connections that are evicted but not closed yet.
     closing: usize,
 }
 
@@ -83,10 +94,10 @@ impl PendingConnections {
         }
     }
 
-    /// Adds a connection beside this many clients. At a limit it evicts the oldest silent connections.
+    /// Adds a connection. At a limit, evicts the oldest silent connections. `clients` is the current number of clients.
     ///
     /// # Errors
-    /// When the connection must wait until another is closed, or is refused.
+    /// Fails if the connection must wait until another connection is closed, or if the connection must be refused.
     pub(in crate::publish) fn add(
         &mut self,
         prefix: AddressPrefix,
@@ -101,7 +112,7 @@ impl PendingConnections {
         let of_prefix = self.per_prefix.get(&prefix).copied().unwrap_or_default();
         let is_prefix_full = of_prefix >= limit.div_ceil(2);
         if is_full || is_prefix_full {
-            let evicted = self.evict((limit / EVICTED_PART).max(1), |of| {
+            let evicted = self.evict((limit / EVICTION_DIVISOR).max(1), |of| {
                 !is_prefix_full || of == prefix
             });
             if is_full {
@@ -118,14 +129,14 @@ impl PendingConnections {
         Ok((id, state))
     }
 
-    /// Removes a connection that is closed or authenticated.
+    /// Removes a connection when it is closed or authenticated.
     pub(in crate::publish) fn remove(&mut self, id: PendingId) {
         if self.take(id).is_none() {
             self.closing -= 1;
         }
     }
 
-    /// Evicts up to `count` silent connections of the selected prefixes, the oldest first. Returns their number.
+    /// Evicts up to `count` silent connections of the selected prefixes, oldest first. Returns the number of evicted connections.
     fn evict(&mut self, count: usize, selected: impl Fn(AddressPrefix) -> bool) -> usize {
         let evictable = self.connections.iter().filter(|(_, (prefix, state))| {
             state.is_silent.load(Ordering::Relaxed) && selected(*prefix)
@@ -191,12 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn one_prefix_takes_half() {
+    fn one_prefix_can_have_half_of_all_pending_connections() {
         let mut pending = limited_to(8);
         let crowd: Vec<_> = (0..4).map(|_| silent(&mut pending, 1)).collect();
         let newest = silent(&mut pending, 1);
         assert_eq!(evicted(&crowd), [0]);
-        // No connection of another prefix is evicted for it.
+        // Connections of other prefixes do not cause an eviction, and are not evicted.
         let others: Vec<_> = (2..5).map(|other| silent(&mut pending, other)).collect();
         assert_eq!((evicted(&crowd), evicted(&others)), (vec![0], vec![]));
         assert!(evicted(&[newest]).is_empty());
@@ -207,7 +218,7 @@ mod tests {
         let mut pending = limited_to(4);
         let crowd: Vec<_> = (0..4).map(|number| silent(&mut pending, number)).collect();
         crowd[0].1.set_silent(false);
-        // The new one is added once that connection is closed. No other is evicted meanwhile.
+        // Until the evicted connection is closed, the new connection waits, and no other connection is evicted.
         for _ in 0..3 {
             assert!(is_full(&mut pending, 9));
             assert_eq!(evicted(&crowd), [1]);
@@ -219,11 +230,11 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_waits_for_the_agent_is_not_evicted() {
+    fn a_connection_whose_input_the_agent_processes_is_not_evicted() {
         let mut pending = limited_to(4);
         let crowd: Vec<_> = (0..2).map(|_| busy(&mut pending, 1)).collect();
         assert_eq!(pending.add(prefix(1), 0).unwrap_err(), AtLimit::Prefix);
-        // Other prefixes do not wait for that.
+        // Connections of other prefixes are still added.
         let others: Vec<_> = (2..4).map(|other| busy(&mut pending, other)).collect();
         assert!(is_full(&mut pending, 5));
         assert_eq!((evicted(&crowd), evicted(&others)), (vec![], vec![]));
@@ -232,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_connections_that_were_removed() {
+    fn no_entry_is_left_when_all_connections_are_removed() {
         let mut pending = limited_to(8);
         let mut all = Vec::new();
         for number in 0..60 {
@@ -249,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_leave_less_room_for_pending_connections() {
+    fn clients_reduce_the_limit_on_pending_connections() {
         let limits = ConnectionLimits {
             pending: 100,
             total: 10,
@@ -262,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_large_crowd_is_evicted_at_once() {
+    fn at_a_high_limit_several_connections_are_evicted_at_the_same_time() {
         let mut pending = limited_to(640);
         let crowd: Vec<_> = (0..640)
             .map(|number| silent(&mut pending, number))

@@ -5,12 +5,14 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// So few that each completes soon after it has begun, and that the memory of rustls for them is small.
+/// Limit on concurrent handshakes. The limit is low, so that each handshake completes soon and rustls needs little memory.
 const MAX_HANDSHAKES: usize = 768;
-/// Time for a handshake, from ClientHello to key, while the limit is reached. TLS 1.2 takes two round trips, each of which may take
-/// most of a second by satellite, and one packet may be lost.
+/// Timeout of a handshake while the limit is reached. Here, a handshake includes everything from the ClientHello to the key.
+///
+/// TLS 1.2 takes two round trips. Over a satellite link, each round trip can take almost a second, and one packet can be lost.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Limits concurrent TLS handshakes.
 #[derive(Debug)]
 pub(in crate::publish) struct TlsHandshakes {
     permits: Semaphore,
@@ -25,7 +27,7 @@ impl Default for TlsHandshakes {
 }
 
 impl TlsHandshakes {
-    /// Waits for a permit and runs the handshake. Returns none if it takes too long while the limit is reached.
+    /// Waits for a permit, and then runs the handshake. Returns None if the handshake takes too long while the limit is reached.
     pub(in crate::publish) async fn run<T>(&self, handshake: impl Future<Output = T>) -> Option<T> {
         let _permit = self.permits.acquire().await;
         let mut handshake = std::pin::pin!(handshake);
@@ -33,7 +35,7 @@ impl TlsHandshakes {
             if let Ok(done) = timeout(HANDSHAKE_TIMEOUT, handshake.as_mut()).await {
                 return Some(done);
             }
-            // A released permit goes to a waiting handshake first: there is one to spare only if none waits.
+            // A released permit goes to a waiting handshake first. So a permit is available only if no handshake waits.
             if self.permits.available_permits() == 0 {
                 return None;
             }
@@ -60,7 +62,7 @@ mod tests {
         actix_rt::spawn(async move { handshakes.run(handshake).await })
     }
 
-    /// Lets every task run until it waits: the runtime runs dozens of them between two turns of this one.
+    /// Lets the runtime run all other tasks until each of them waits. Each `yield_now` lets dozens of other tasks run.
     async fn settle() {
         for _ in 0..MAX_HANDSHAKES {
             tokio::task::yield_now().await;
@@ -72,7 +74,7 @@ mod tests {
         tokio::time::pause();
         let handshakes = Arc::<TlsHandshakes>::default();
         for _ in 0..40 {
-            // Half of them wait for a permit.
+            // Half of the handshakes wait for a permit.
             let all: Vec<_> = (0..2 * MAX_HANDSHAKES)
                 .map(|_| begin(&handshakes, future::pending::<()>()))
                 .collect();
@@ -84,7 +86,7 @@ mod tests {
             settle().await;
         }
         assert_eq!(handshakes.permits.available_permits(), MAX_HANDSHAKES);
-        // Below the limit a handshake may take long.
+        // Below the limit, a handshake has no timeout.
         let slow = handshakes.run(sleep(Duration::from_secs(60)));
         assert_eq!(slow.await, Some(()));
     }
@@ -101,7 +103,7 @@ mod tests {
         settle().await;
         let after: Vec<_> = (0..1000).map(silent).collect();
         assert_eq!(slow.await.unwrap(), Some(()));
-        // The silent ones make room for those that wait, and one more ends at most.
+        // Silent handshakes time out so that waiting handshakes can begin. At most one silent handshake times out without need.
         for one in before {
             let ended = timeout(Duration::from_secs(60), one).await;
             assert_eq!(ended.unwrap().unwrap(), None);

@@ -1,4 +1,4 @@
-//! A snapshot as Prometheus reads it.
+//! Writes the figures of a snapshot as text for Prometheus.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -16,17 +16,18 @@ use prometheus_client::registry::Registry;
 use crate::model::Snapshot;
 use crate::publish::figures::{self, FigureFamily, FigureSource, MetricKind};
 
-/// How it is written.
+/// The format of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// Prometheus' own, version 0.0.4.
+    /// The text format of Prometheus, version 0.0.4.
     Classic,
-    /// OpenMetrics, version 1.0.0.
+    /// The format of OpenMetrics, version 1.0.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// What a client accepts, by its `Accept` header: OpenMetrics where it says so, and not that it likes the other better.
+    /// Returns the format for an `Accept` header. Returns OpenMetrics if the scraper accepts OpenMetrics and does not prefer the
+    /// text format of Prometheus.
     pub(super) fn accepted(accept: &str) -> Self {
         let quality = |wanted: &str| {
             let of = |range: &str| {
@@ -55,10 +56,11 @@ impl Format {
     }
 }
 
-/// The snapshot's figures, of which there are new ones every `interval`. `room` is how long they were before.
+/// Writes the figures of a snapshot. `interval` is the time between two snapshots. `room` is the expected length of the text in
+/// bytes.
 ///
 /// # Errors
-/// None that could be named: memory is written to.
+/// Fails if an encoder fails. This is not expected, because the encoders write to memory.
 pub(super) fn write(
     snapshot: Arc<Snapshot>,
     interval: Duration,
@@ -75,15 +77,16 @@ pub(super) fn write(
     Ok(without_repeats(written))
 }
 
-/// Every series once, whatever the names in its labels: of several that came to the same text the first counts. A scrape
-/// with a series that comes twice is refused as a whole.
+/// Removes repeated series. The first of several equal series stays.
+///
+/// Different names in a snapshot can become the same label. Prometheus refuses the whole text if a series occurs twice.
 fn without_repeats(text: String) -> String {
     let mut known = HashSet::new();
     let mut repeats = Vec::new();
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         if line.starts_with('#') {
-            // No series is in two families.
+            // This line begins a family. A series belongs to only one family, so compare only the series of one family.
             known.clear();
         } else if !known.insert(line.rsplit_once(' ').map_or(line, |(series, _)| series)) {
             repeats.push(start..start + line.len());
@@ -113,7 +116,7 @@ impl Collector for Figures {
     }
 }
 
-/// Nothing where there are no samples.
+/// Writes a family and its samples. Writes nothing if the family has no samples.
 fn write_family(
     encoder: &mut DescriptorEncoder<'_>,
     family: &FigureFamily,
@@ -143,7 +146,7 @@ fn write_family(
     written
 }
 
-/// The labels of a sample, by name and value.
+/// The labels of a sample. Each label is a name and a value.
 struct Labels<'l>(&'l [(&'l str, &'l str)]);
 
 impl EncodeLabelSet for Labels<'_> {
@@ -165,7 +168,7 @@ mod tests {
         SensorLabel, Sensors, Snapshot, Space, SystemMetrics, Temperature,
     };
 
-    /// With two of everything that may look the same.
+    /// Returns a snapshot in which different sensors and labels have similar names.
     fn snapshot() -> Snapshot {
         let mut snapshot = Snapshot::recorded();
         let sensor = |chip: &str| Temperature {
@@ -209,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn no_series_comes_twice_and_each_belongs_to_the_family_before_it() {
+    fn no_series_occurs_twice_and_each_series_follows_the_head_of_its_family() {
         for format in [Format::Classic, Format::OpenMetrics] {
             let text = written(snapshot(), format);
             let mut family = String::new();
@@ -218,11 +221,14 @@ mod tests {
             for line in text.lines() {
                 if let Some(kind) = line.strip_prefix("# TYPE ") {
                     family = kind.split(' ').next().unwrap().to_owned();
-                    assert!(families.insert(family.clone()), "{family} twice");
+                    assert!(families.insert(family.clone()), "{family} occurs twice");
                 } else if !line.starts_with('#') {
                     let (series, value) = line.rsplit_once(' ').unwrap();
-                    assert!(series.starts_with(&family), "{series} in {family}");
-                    assert!(seen.insert(series), "{series} twice");
+                    assert!(
+                        series.starts_with(&family),
+                        "{series} is in family {family}"
+                    );
+                    assert!(seen.insert(series), "{series} occurs twice");
                     assert!(value.parse::<f64>().unwrap().is_finite(), "{line}");
                 }
             }
@@ -230,7 +236,7 @@ mod tests {
         }
     }
 
-    /// Everything that has names from outside, twice.
+    /// Returns a snapshot in which every name from the host or from the engine occurs twice.
     fn repeated() -> Snapshot {
         fn twice<T: Clone>(list: &mut Vec<T>) {
             list.extend(list.clone());
@@ -267,14 +273,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_looks_the_same_makes_a_series_come_twice() {
+    fn repeated_names_in_a_snapshot_do_not_repeat_a_series() {
         for format in [Format::Classic, Format::OpenMetrics] {
             let once = written(snapshot(), format);
             let text = written(repeated(), format);
             let mut seen = std::collections::BTreeSet::new();
             for line in text.lines().filter(|line| !line.starts_with('#')) {
                 let (series, _) = line.rsplit_once(' ').unwrap();
-                assert!(seen.insert(series), "{series} twice");
+                assert!(seen.insert(series), "{series} occurs twice");
             }
             for line in once.lines() {
                 assert!(text.lines().any(|one| one == line), "{line} is missing");
@@ -283,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_odd_is_escaped_and_the_first_of_two_labels_is_taken() {
+    fn special_characters_are_escaped_and_the_first_of_two_equal_labels_is_used() {
         let text = written(snapshot(), Format::Classic);
         let info = text
             .lines()
@@ -296,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_waits_for_its_next_start_is_told_of_though_it_has_no_figures() {
+    fn a_restarting_container_has_a_state_but_no_figures() {
         let text = written(snapshot(), Format::Classic);
         let line = |state: &str| {
             let end = format!("state=\"{state}\"}} 1.0");
@@ -308,9 +314,9 @@ mod tests {
         assert!(line("restarting").is_some() && line("running").is_none());
     }
 
-    /// What the build before the one that made a table of the figures wrote for a recorded snapshot. Families may come in between.
+    /// Compares the text for a recorded snapshot with the recorded text. Families that are not in the recorded text are ignored.
     #[test]
-    fn the_figures_are_byte_for_byte_what_they_were() {
+    fn the_metrics_are_byte_for_byte_the_recorded_metrics() {
         for (file, format) in [
             ("wire/metrics.txt", Format::Classic),
             ("wire/openmetrics.txt", Format::OpenMetrics),
@@ -335,13 +341,13 @@ mod tests {
     }
 
     #[test]
-    fn of_what_was_never_read_nothing_is_said() {
+    fn figures_that_were_never_read_are_absent() {
         let mut snapshot = snapshot();
         snapshot.sources.system.collected_at = None;
         snapshot.system = Arc::default();
         let text = written(snapshot, Format::Classic);
         assert!(!text.contains("node_"), "{text}");
-        // Whether it is a limit cannot be told without the host's memory.
+        // If the agent does not know the host's memory, it cannot know whether a container has a memory limit.
         assert!(
             !text.contains("container_spec_memory_limit_bytes"),
             "{text}"

@@ -1,6 +1,8 @@
-//! For Prometheus: the newest snapshot's figures by HTTP, at `METRICS_PORT`. A scrape collects nothing.
+//! The HTTP server for Prometheus, at `METRICS_PORT`. Serves the figures of the newest snapshot. A scrape does not start a round
+//! of a source.
 //!
-//! `/metrics` has the figures, `/healthz` says that the agent is alive, `/readyz` that it has a recent snapshot.
+//! `/metrics` returns the figures. `/healthz` answers 200 if the agent is alive. `/readyz` answers 200 if the agent has a recent
+//! snapshot.
 
 mod exposition;
 mod stream;
@@ -39,45 +41,51 @@ use crate::settings::{ApiKeys, Credentials, ServeSettings};
 use exposition::Format;
 use stream::ScraperStream;
 
-/// Limit on connections: a scraper has one. At the limit the oldest silent one is evicted.
-const MOST_CONNECTIONS: usize = 64;
-/// Limit on connections with those that are evicted and not closed yet.
-pub const MOST_SCRAPERS: usize = 2 * MOST_CONNECTIONS;
-/// The most bytes of a request that are kept: its head.
-const LONGEST_HEAD: usize = 16 * 1024;
-/// How long a connection may be idle, and a request take to arrive: Prometheus keeps one from scrape to scrape.
-const IDLE: Duration = Duration::from_secs(300);
-/// How long the aggregator may take to say what is newest; it is alive if it does.
-const ALIVE_WITHIN: Duration = Duration::from_secs(2);
-/// For how long a snapshot is recent.
+/// Limit on connections that are not evicted. A scraper needs one connection. At the limit, the oldest silent connection is
+/// evicted.
+const MAX_CONNECTIONS: usize = 64;
+/// Limit on connections, including connections that are evicted but not closed yet.
+pub const MOST_SCRAPERS: usize = 2 * MAX_CONNECTIONS;
+/// Limit on the length of a request's head, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+/// Limit on the idle time of a connection, and on the time in which the head of a request must arrive. Prometheus does not close
+/// its connection between two scrapes.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Timeout of the aggregator's answer. The agent is alive if the aggregator answers.
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A snapshot is recent if it is not older than this number of intervals plus [`RECENT_MARGIN`].
 const RECENT_INTERVALS: u32 = 3;
-const RECENT_BEYOND: Duration = Duration::from_secs(3);
+/// See [`RECENT_INTERVALS`].
+const RECENT_MARGIN: Duration = Duration::from_secs(3);
 
 /// The socket for Prometheus.
 pub struct Metrics {
     inbound: Inbound,
-    /// Not the socket's: wrong tokens block no client, and wrong keys no scraper.
+    /// The admission control for scrapers. The socket for clients has its own admission control. Wrong tokens do not block
+    /// clients, and wrong keys do not block scrapers.
     admission: Arc<Admission>,
     shared: Arc<Shared>,
 }
 
-/// What all its connections share.
+/// The state that all connections share.
 struct Shared {
     settings: Arc<ServeSettings>,
     credentials: watch::Receiver<Arc<Credentials>>,
-    /// Between two snapshots.
+    /// The time between two snapshots.
     interval: Duration,
-    /// What was written last in each format, with the number of the snapshot: it is the same for all who scrape.
+    /// For each format, the number of the newest snapshot that was written as text, and that text. All scrapers get the same
+    /// text.
     written: Mutex<[Option<(u64, Bytes)>; 2]>,
 }
 
+/// A response whose body is in memory.
 type HttpResponse = Response<Full<Bytes>>;
 
 impl Metrics {
     /// Opens the socket at `port`, for snapshots every `interval`.
     ///
     /// # Errors
-    /// When the address is not to be had.
+    /// Fails if the address or the port cannot be used.
     pub fn bind(
         port: u16,
         settings: Arc<ServeSettings>,
@@ -85,9 +93,9 @@ impl Metrics {
         interval: Duration,
         reports: Arc<Reports>,
     ) -> Result<Self, BindError> {
-        // A scraper's connection stays pending: a token authenticates one request.
+        // A scraper's connection stays pending, because a token authenticates only one request.
         let limits = ConnectionLimits {
-            pending: MOST_CONNECTIONS,
+            pending: MAX_CONNECTIONS,
             total: usize::MAX,
         };
         Ok(Self {
@@ -102,21 +110,22 @@ impl Metrics {
         })
     }
 
-    /// Where it listens, with the port that the kernel chose.
+    /// Returns the local address. If the configured port is 0, the address has the port that the kernel chose.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// Fails if the kernel does not return the address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inbound.local_addr()
     }
 
-    /// A permit for each connection that there may be: all are back when there is none.
+    /// Returns the semaphore with one permit for each possible connection. All permits are available when there is no connection.
     #[must_use]
     pub fn permits(&self) -> Arc<Semaphore> {
         self.admission.client_permits()
     }
 
-    /// Accepts until `stop`, and serves on another thread than those of clients what `newest` has.
+    /// Accepts connections until `stop` is cancelled. Serves the connections on `thread`, which serves no clients. `newest` is
+    /// the address at which the aggregator returns the newest snapshot.
     pub async fn run(
         mut self,
         newest: Recipient<NewestSnapshot>,
@@ -124,10 +133,11 @@ impl Metrics {
         stop: CancellationToken,
     ) {
         while let Some((stream, mut pending)) = self.inbound.next(&self.admission, &stop).await {
-            // At once: busy connections would reach the limit before their thread runs.
+            // These two calls are not in the connection's task. Otherwise, connections could not be evicted until their tasks
+            // run, and many new connections would reach the limit.
             pending.start();
             pending.state.set_silent(true);
-            // Evicted connections may not be closed yet.
+            // Evicted connections hold their permits until they are closed.
             let Some(permit) = self.admission.client_permit() else {
                 self.admission.refused(pending.peer, &"too many scrapers");
                 continue;
@@ -155,7 +165,7 @@ impl Metrics {
     }
 }
 
-/// One connection.
+/// One connection of a scraper.
 struct Scraper {
     shared: Arc<Shared>,
     newest: Recipient<NewestSnapshot>,
@@ -163,7 +173,8 @@ struct Scraper {
 }
 
 impl Scraper {
-    /// Serves the connection until it ends, is evicted, or the agent stops. An error says why it was refused.
+    /// Serves the connection until the connection ends, the connection is evicted, or the agent stops. The error is the reason
+    /// why the agent refused the connection.
     async fn serve(&self, stream: TcpStream, stop: &CancellationToken) -> Result<(), String> {
         let auth_timeout = self.shared.settings.auth_timeout;
         let admission = &self.pending.admission;
@@ -195,13 +206,13 @@ impl Scraper {
         tokio::select! {
             ended = Box::pin(serving) => ended,
             () = self.pending.state.evicted() => {
-                debug!("connection of a scraper evicted");
+                debug!("scraper's connection evicted");
                 Ok(())
             }
         }
     }
 
-    /// Answers requests, one after the other.
+    /// Answers the requests of a connection one after another.
     async fn converse<S>(&self, stream: S, stop: &CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -214,8 +225,8 @@ impl Scraper {
         let closed_early = stream.closed_early();
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(IDLE)
-            .max_buf_size(LONGEST_HEAD)
+            .header_read_timeout(IDLE_TIMEOUT)
+            .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), answering);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
@@ -228,9 +239,9 @@ impl Scraper {
         if closed_early.load(Ordering::Relaxed) {
             self.pending.admission.closed_early(self.pending.peer);
         }
-        // A scraper may leave between two requests, or be idle for too long.
+        // This is no error of the agent. The scraper has closed its connection, or was idle for too long.
         if let Err(error) = ended {
-            debug!(%error, "connection of a scraper ended");
+            debug!(%error, "scraper's connection ended");
         }
     }
 
@@ -239,11 +250,11 @@ impl Scraper {
         if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
             return text(
                 StatusCode::NOT_FOUND,
-                "there are /metrics, /healthz and /readyz\n",
+                "not found: this server has /metrics, /healthz and /readyz\n",
             );
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD\n");
             let allowed = HeaderValue::from_static("GET, HEAD");
             answer.headers_mut().insert(ALLOW, allowed);
             return answer;
@@ -251,10 +262,13 @@ impl Scraper {
         if path == "/metrics" && !self.is_allowed(request.headers()) {
             return unauthorized();
         }
-        // Of the others a health check needs no token.
-        let newest = timeout(ALIVE_WITHIN, self.newest.send(NewestSnapshot)).await;
+        // `/healthz` and `/readyz` need no token.
+        let newest = timeout(ALIVE_TIMEOUT, self.newest.send(NewestSnapshot)).await;
         let Ok(Ok(newest)) = newest else {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "the agent hangs\n");
+            return text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the agent does not answer\n",
+            );
         };
         match (path, newest) {
             ("/healthz", _) => text(StatusCode::OK, "ok\n"),
@@ -269,7 +283,7 @@ impl Scraper {
         }
     }
 
-    /// Whether a scraper has shown a token, where one is asked for.
+    /// Whether the request has a right token. Also true if no token is required.
     fn is_allowed(&self, headers: &HeaderMap) -> bool {
         let credentials = self.shared.credentials.borrow().clone();
         let Some(tokens) = &credentials.metrics_tokens else {
@@ -281,7 +295,7 @@ impl Scraper {
         let PendingConnection {
             admission, prefix, ..
         } = &self.pending;
-        // The connection may have been open before the block.
+        // The prefix can be blocked after the connection was accepted.
         let is_right = !admission.is_blocked(*prefix) && is_one_of(tokens, shown.as_bytes());
         if is_right {
             admission.right_key(*prefix);
@@ -293,9 +307,9 @@ impl Scraper {
 }
 
 impl Shared {
-    /// A snapshot is that for so many intervals, and a little longer.
+    /// Whether a snapshot is recent, see [`RECENT_INTERVALS`].
     fn is_recent(&self, newest: &Published) -> bool {
-        newest.at().elapsed() <= self.interval * RECENT_INTERVALS + RECENT_BEYOND
+        newest.at().elapsed() <= self.interval * RECENT_INTERVALS + RECENT_MARGIN
     }
 
     fn figures(&self, newest: Option<Arc<Published>>, headers: &HeaderMap) -> HttpResponse {
@@ -310,10 +324,10 @@ impl Shared {
         match self.written(&newest, format) {
             Ok(written) => respond(StatusCode::OK, format.content_type(), written),
             Err(error) => {
-                error!(%error, "metrics not written");
+                error!(%error, "metrics cannot be written");
                 text(
                     StatusCode::INTERNAL_SERVER_ERROR,
-                    "the figures cannot be written\n",
+                    "the metrics cannot be written\n",
                 )
             }
         }
@@ -321,7 +335,7 @@ impl Shared {
 
     fn written(&self, newest: &Published, format: Format) -> Result<Bytes, std::fmt::Error> {
         let seq = newest.seq();
-        // A panic ends the process.
+        // A lock is poisoned only by a panic, and a panic ends the process.
         let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let written = &mut all[usize::from(format == Format::OpenMetrics)];
         if let Some((of, written)) = written
@@ -330,14 +344,15 @@ impl Shared {
             return Ok(written.clone());
         }
         let room = written.as_ref().map_or(0, |(_, before)| before.len());
-        let anew = exposition::write(Arc::clone(newest.snapshot()), self.interval, format, room)?;
-        let anew = Bytes::from(anew);
-        *written = Some((seq, anew.clone()));
-        Ok(anew)
+        let renewed =
+            exposition::write(Arc::clone(newest.snapshot()), self.interval, format, room)?;
+        let renewed = Bytes::from(renewed);
+        *written = Some((seq, renewed.clone()));
+        Ok(renewed)
     }
 }
 
-/// Whether a header is `Bearer`, in any case, and one of the tokens.
+/// Whether a header consists of `Bearer`, in upper or lower case, and one of the tokens.
 fn is_one_of(tokens: &ApiKeys, header: &[u8]) -> bool {
     const SCHEME: &[u8] = b"Bearer ";
     let Some((scheme, token)) = header.split_at_checked(SCHEME.len()) else {
@@ -347,7 +362,7 @@ fn is_one_of(tokens: &ApiKeys, header: &[u8]) -> bool {
 }
 
 fn unauthorized() -> HttpResponse {
-    let mut answer = text(StatusCode::UNAUTHORIZED, "a bearer token is asked for\n");
+    let mut answer = text(StatusCode::UNAUTHORIZED, "a bearer token is required\n");
     let scheme = HeaderValue::from_static("Bearer");
     answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
     answer
@@ -386,9 +401,11 @@ mod tests {
     use crate::published::Published;
     use crate::settings::{ApiKey, ApiKeys, Settings};
 
-    /// An aggregator that has this snapshot, or says nothing at all.
+    /// A fake aggregator.
     enum Aggregator {
+        /// Returns this snapshot as the newest snapshot.
         Has(Option<Arc<Published>>),
+        /// Never answers.
         Hangs,
     }
 
@@ -456,7 +473,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn alive_is_an_aggregator_that_answers_and_ready_one_with_a_recent_snapshot() {
+    async fn the_agent_is_alive_if_the_aggregator_answers_and_ready_if_the_snapshot_is_recent() {
         tokio::time::pause();
         let recent = Aggregator::Has(Some(published(1, 1)));
         assert_eq!(statuses(recent).await, [200, 200, 200]);
@@ -479,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bearer_token_is_shown_in_full() {
+    fn only_a_complete_bearer_token_is_accepted() {
         let keys = ["first-token", "other-token"].map(|key| ApiKey::new("", key).unwrap());
         let tokens = ApiKeys::of(keys.into());
         for (header, is_right) in [
@@ -497,13 +514,13 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_what_the_scraper_likes_best() {
+    fn the_scraper_gets_the_format_that_it_prefers() {
         for (accept, format) in [
             ("", Format::Classic),
             ("*/*", Format::Classic),
             ("text/plain", Format::Classic),
             ("application/openmetrics-text", Format::OpenMetrics),
-            // Prometheus 2.42.
+            // The header of Prometheus 2.42.
             (
                 "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                  text/plain;version=0.0.4;q=0.5,*/*;q=0.1",

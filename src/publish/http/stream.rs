@@ -1,4 +1,4 @@
-//! A scraper's stream, with a write timeout.
+//! The TCP or TLS stream of a scraper's connection, with a write timeout.
 
 use std::io;
 use std::pin::Pin;
@@ -12,14 +12,17 @@ use tokio::time::{Sleep, sleep};
 
 use crate::publish::admission::PendingState;
 
-/// Updates the connection's state, and fails once the peer has accepted nothing for the timeout.
+/// A stream that updates the state of the pending connection. A write fails if the peer accepts no bytes for the length of the
+/// write timeout.
 pub(super) struct ScraperStream<S> {
     stream: S,
     state: Arc<PendingState>,
     write_timeout: Duration,
-    /// Set while the peer accepts nothing.
+    /// The running write timeout. Set while the peer accepts no bytes.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Whether the peer has sent anything.
     received: bool,
+    /// Whether the peer has closed the connection without sending anything.
     closed_early: Arc<AtomicBool>,
 }
 
@@ -35,12 +38,12 @@ impl<S> ScraperStream<S> {
         }
     }
 
-    /// Becomes true if the peer closes the connection before it has sent anything.
+    /// Returns a flag that becomes true if the peer closes the connection without sending anything.
     pub(super) fn closed_early(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.closed_early)
     }
 
-    /// Applies the timeout to the result of a write.
+    /// Starts, continues or ends the write timeout. `result` is the result of a write. Returns an error after the timeout.
     fn written<T>(
         &mut self,
         result: Poll<io::Result<T>>,
@@ -50,7 +53,7 @@ impl<S> ScraperStream<S> {
             self.stalled = None;
             return result;
         }
-        // A peer that reads a little now and then does not time out, but may be evicted.
+        // A peer that reads slowly does not reach the timeout. At the limit on connections, such a peer can be evicted.
         self.state.set_silent(true);
         let timeout = self.write_timeout;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
@@ -122,7 +125,7 @@ mod tests {
     use super::ScraperStream;
 
     #[actix::test]
-    async fn a_peer_that_accepts_nothing_times_out_and_one_that_accepts_a_little_does_not() {
+    async fn a_write_times_out_only_while_the_peer_accepts_no_bytes() {
         tokio::time::pause();
         let (mine, mut peer) = tokio::io::duplex(4);
         let mut mine = ScraperStream::new(mine, Arc::default(), Duration::from_secs(30));

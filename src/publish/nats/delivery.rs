@@ -1,4 +1,5 @@
-//! Publishing one message, until the server has said that it has it.
+//! Publishes one message, and waits until the server confirms the message. Also finds or creates the stream that stores events
+//! and log lines.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -21,95 +22,101 @@ use super::news::{last_of, pieces};
 use super::queue::{MessageKind, QueuedMessage};
 use super::subject::{DROPPED, KEPT, STREAM, Subjects, covers};
 
-/// How long the stream keeps what it is sent, where the agent creates it, and how many bytes.
-const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
-const KEPT_BYTES: i64 = 1 << 30;
-/// How long it knows messages by their ids: an outage that is longer may have a message stored twice.
-const KNOWN_FOR: Duration = Duration::from_secs(600);
-/// How long a server may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// The same where nothing but a connection that is dead would keep it from answering.
-const ECHO_WITHIN: Duration = Duration::from_secs(60);
-/// Of what a server, or the stream, accepts as a message so much is left for headers, in bytes, where there is enough.
-const FOR_HEADERS: usize = 1024;
-/// So much should a message hold: the longest log line, and what belongs to it.
-const ENOUGH: usize = 20 * 1024;
-/// The headers as they are sent, but for the message's id.
+/// Limit on the age of stored messages in a stream that the agent creates.
+const STREAM_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Limit on the total size of stored messages in a stream that the agent creates, in bytes.
+const STREAM_MAX_BYTES: i64 = 1 << 30;
+/// Time for which a stream that the agent creates remembers the ids of messages. After a longer outage, the stream can store a
+/// message twice.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
+/// Timeout for the answer of the server to a request.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for a message that the agent sends to itself through the server. If the message does not arrive in this time,
+/// publishing has failed.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(60);
+/// Number of bytes that are reserved for headers in a message with log lines. If the limit on the length of a message is low,
+/// only the necessary number of bytes is reserved.
+const HEADER_RESERVE: usize = 1024;
+/// Length of a message that can contain the longest log line and all headers, in bytes.
+const SUFFICIENT_LENGTH: usize = 20 * 1024;
+/// Maximum length of the headers in the format in which they are sent, in bytes. The message's id is not included.
 const HEADERS: usize =
     "NATS/1.0\r\nNats-Msg-Id: .4294967295\r\n: 18446744073709551615\r\n\r\n".len() + DROPPED.len();
 
-/// How messages are published.
+/// The connection, and the stream that stores messages.
 #[derive(Debug, Clone)]
 pub(super) struct Route {
     pub(super) client: Client,
-    /// Whether a server has refused to let the agent send itself a message. That is so with the permissions that suffice, and most
-    /// likely again with the next connection.
+    /// Whether a server has refused a message from the agent to itself. The minimum permissions for an agent do not allow such
+    /// messages, so every other server will most likely refuse such messages too.
     pub(super) echo_refused: watch::Receiver<bool>,
-    /// The stream that keeps events and log lines; none where there is none.
+    /// The stream that stores events and log lines. None if there is no stream.
     pub(super) kept: Option<Arc<StreamHandle>>,
 }
 
-/// The stream, and how it is reached.
+/// The stream, and the JetStream context for requests to it.
 #[derive(Debug)]
 pub(super) struct StreamHandle {
     context: Context,
     stream: Stream,
 }
 
-/// What is to be known of a server before anything but snapshots is published.
+/// The result of a search for the stream.
 #[derive(Debug)]
 pub(super) enum Prepared {
-    /// The stream is there. With what is odd about it.
+    /// The stream exists. The text describes how the stream differs from the expected configuration. None if it does not differ.
     Stream(Arc<StreamHandle>, Option<String>),
-    /// There is none that would do: why.
+    /// There is no usable stream. The text is the reason.
     NoStream(String),
-    /// Nobody answers who could have one: why. It may be that the way there is interrupted, as that from a leaf node to its hub.
+    /// JetStream does not answer, or is not enabled. The text is the reason. A possible cause is an interrupted connection to
+    /// JetStream, for example from a leaf node to its hub.
     NoJetStream(String),
-    /// It cannot be told now: why.
+    /// The agent does not know yet whether there is a stream. The text is the reason.
     NotYet(String),
 }
 
-/// Why a message was not published.
+/// The reason why a message was not published.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// Nobody keeps what is published as its subject.
+    /// No stream stores messages of this subject.
     #[error("the stream is gone")]
     NoStream,
-    /// It is longer than the server, or the stream, takes it, whatever was said before.
-    #[error("longer than a message may be")]
+    /// The server or the stream refuses the message as too long, although the message is not longer than the known limit.
+    #[error("the message is too long for the server or the stream")]
     TooLong,
-    /// Something else.
+    /// Another error.
     #[error(transparent)]
     Other(async_nats::Error),
 }
 
-/// What became of a message.
+/// The result of publishing a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PublishOutcome {
-    /// How many lines of it are lost, or were lost before, without a message that says so.
-    pub(super) unsaid: u64,
-    /// How many lines or events were left out, as no message may be so long.
+    /// Number of log lines or events that were dropped and are not reported by a published message. The dropped log lines or
+    /// events belong to this message or came before this message.
+    pub(super) unreported: u64,
+    /// Number of log lines or events that were dropped because they are too long for a message.
     pub(super) too_long: u64,
 }
 
 impl Route {
-    /// The longest message that is taken, with its headers.
+    /// Returns the limit on the length of a message with its headers, in bytes.
     pub(super) fn longest_message(&self) -> usize {
         let of_server = self.client.max_payload();
         let of_stream = self.kept.as_ref().and_then(|kept| kept.longest_message());
         of_stream.map_or(of_server, |of_stream| of_stream.min(of_server))
     }
 
-    /// How long a text of log lines should be at most.
+    /// Returns the limit on the text of a message with log lines, in bytes. `id` is the message's id.
     pub(super) fn longest(&self, id: &str) -> usize {
         let most = self.longest_message();
-        match most > ENOUGH {
-            true => most - FOR_HEADERS,
+        match most > SUFFICIENT_LENGTH {
+            true => most - HEADER_RESERVE,
             false => self.longest_line(id),
         }
     }
 
-    /// The longest text that a message can hold.
+    /// Returns the limit on the length of a single log line or event, in bytes.
     fn longest_line(&self, id: &str) -> usize {
         self.longest_message().saturating_sub(HEADERS + id.len())
     }
@@ -121,11 +128,11 @@ impl Failure {
     }
 }
 
-/// Looks for the stream, and creates it where it is not there.
+/// Looks for the stream. Creates the stream if it does not exist.
 pub(super) async fn prepare(client: Client, subjects: Subjects) -> Prepared {
-    let context = ContextBuilder::new().timeout(ANSWER_WITHIN).build(client);
+    let context = ContextBuilder::new().timeout(ANSWER_TIMEOUT).build(client);
     let error = match context.get_stream(STREAM).await {
-        Ok(stream) => return judge(context, stream, &subjects),
+        Ok(stream) => return check_stream(context, stream, &subjects),
         Err(error) => error,
     };
     match error.kind() {
@@ -155,16 +162,17 @@ async fn create(context: Context) -> Prepared {
         name: STREAM.to_owned(),
         description: Some("Container events and log lines of system agents".to_owned()),
         subjects: KEPT.map(str::to_owned).to_vec(),
-        max_age: KEPT_FOR,
-        max_bytes: KEPT_BYTES,
-        duplicate_window: KNOWN_FOR,
+        max_age: STREAM_MAX_AGE,
+        max_bytes: STREAM_MAX_BYTES,
+        duplicate_window: DUPLICATE_WINDOW,
         allow_direct: true,
         ..Config::default()
     };
     match context.create_stream(config).await {
         Ok(stream) => Prepared::Stream(StreamHandle::new(context, stream), None),
         Err(error) => match error.kind() {
-            // Another agent was faster, or the cluster has no leader at the moment.
+            // The two excluded errors are temporary. Either another agent has just created the stream, or the cluster has no
+            // leader now.
             CreateStreamErrorKind::JetStream(error)
                 if !matches!(
                     error.error_code(),
@@ -178,15 +186,15 @@ async fn create(context: Context) -> Prepared {
     }
 }
 
-/// Whether a stream that was there before will do.
-fn judge(context: Context, stream: Stream, subjects: &Subjects) -> Prepared {
+/// Checks whether an existing stream is usable.
+fn check_stream(context: Context, stream: Stream, subjects: &Subjects) -> Prepared {
     let config = &stream.cached_info().config;
     let keeps = |subject: &str| config.subjects.iter().any(|kept| covers(kept, subject));
     let mut kept = config.subjects.clone();
     kept.sort();
     let listed = kept.join(", ");
     if config.no_ack {
-        return Prepared::NoStream(format!("stream {STREAM} does not acknowledge"));
+        return Prepared::NoStream(format!("stream {STREAM} does not acknowledge messages"));
     }
     if !keeps(&subjects.events()) || !keeps(&subjects.logs("a")) {
         return Prepared::NoStream(format!(
@@ -194,16 +202,16 @@ fn judge(context: Context, stream: Stream, subjects: &Subjects) -> Prepared {
             KEPT.join(", ")
         ));
     }
-    let small = longest_message(config).filter(|&most| most < ENOUGH);
+    let small = longest_message(config).filter(|&most| most < SUFFICIENT_LENGTH);
     let small = small.map(|most| {
         format!(
-            "stream {STREAM} takes messages of at most {most} bytes (max_msg_size): log lines and events that are longer are \
-             left out and counted"
+            "stream {STREAM} accepts messages of at most {most} bytes (max_msg_size): longer log lines and events are \
+             dropped and counted"
         )
     });
     let other = (kept != KEPT).then(|| {
         let too = match keeps(&subjects.snapshot()) {
-            true => ", and so every snapshot, too",
+            true => ", so it also keeps every snapshot",
             false => "",
         };
         format!(
@@ -211,13 +219,13 @@ fn judge(context: Context, stream: Stream, subjects: &Subjects) -> Prepared {
             KEPT.join(", ")
         )
     });
-    let odd: Vec<String> = small.into_iter().chain(other).collect();
-    let odd = (!odd.is_empty()).then(|| odd.join("; "));
-    Prepared::Stream(StreamHandle::new(context, stream), odd)
+    let differences: Vec<String> = small.into_iter().chain(other).collect();
+    let differences = (!differences.is_empty()).then(|| differences.join("; "));
+    Prepared::Stream(StreamHandle::new(context, stream), differences)
 }
 
 fn longest_message(config: &Config) -> Option<usize> {
-    // Where it is not limited that is -1, or 0.
+    // If there is no limit, the server reports -1 or 0.
     let most = usize::try_from(config.max_message_size).ok();
     most.filter(|&most| most > 0)
 }
@@ -227,13 +235,13 @@ impl StreamHandle {
         Arc::new(Self { context, stream })
     }
 
-    /// The longest message that it takes, with its headers; none where that is not limited.
+    /// Returns the stream's limit on the length of a message with its headers, in bytes. Returns None if there is no limit.
     fn longest_message(&self) -> Option<usize> {
         longest_message(&self.stream.cached_info().config)
     }
 }
 
-/// Publishes a snapshot, and waits until the server has it: no other one is on its way until then.
+/// Publishes a snapshot, and waits until the server has received the snapshot.
 pub(super) async fn publish_snapshot(
     route: Route,
     subject: String,
@@ -250,15 +258,17 @@ pub(super) async fn publish_snapshot(
     };
     published.map_err(|error| match error.kind() {
         async_nats::PublishErrorKind::MaxPayloadExceeded => Failure::other(
-            "larger than the server's max_payload: set NATS_ENCODING to zstd, or fewer NATS_SECTIONS, or raise it there",
+            "larger than the server's max_payload: set NATS_ENCODING to zstd, set fewer NATS_SECTIONS, or raise max_payload",
         ),
         _ => Failure::other(error),
     })?;
     confirm(&route).await
 }
 
-/// Publishes an event or log lines, in as many messages as it takes, and waits until the server has them. `id` tells them from
-/// all others. No message has more than `longest` of text, unless it is a single line and not `strict`.
+/// Publishes an event or log lines in one or more messages, and waits until the server has received all of these messages.
+///
+/// `id` is unique, so that the stream can recognize repeated messages. `longest` is the limit on the text of a message, in bytes.
+/// A single log line can be longer than `longest`, up to the server's limit. If `strict` is true, such a log line is dropped.
 pub(super) async fn publish(
     route: Route,
     id: String,
@@ -285,7 +295,7 @@ pub(super) async fn publish(
     let mut too_long = 0;
     for (index, (piece, lines)) in pieces.into_iter().enumerate() {
         if piece.len() > longest_line {
-            // No message can hold it.
+            // No message can hold this log line or event.
             dropped += lines;
             too_long += lines;
             continue;
@@ -317,12 +327,12 @@ pub(super) async fn publish(
         confirm(&route).await?;
     }
     Ok(PublishOutcome {
-        unsaid: dropped,
+        unreported: dropped,
         too_long,
     })
 }
 
-/// Publishes to the stream, and waits until it is stored.
+/// Publishes a message to the stream, and waits until the stream has stored the message.
 async fn store(
     kept: &StreamHandle,
     subject: &str,
@@ -352,14 +362,16 @@ fn is_too_long(error: &PublishError) -> bool {
     })
 }
 
-/// The last line of a log that the stream has, from an agent that ran before.
+/// Returns the newest log line of a subject in the stream. An earlier run of the agent has published this log line. Returns None
+/// if the stream has no log line of the subject.
 pub(super) async fn last_line(
     kept: Arc<StreamHandle>,
     subject: Arc<str>,
 ) -> Result<Option<String>, Failure> {
     let stream = &kept.stream;
     let message = if stream.cached_info().config.allow_direct {
-        // The subject is a part of what is asked for, and so of what an agent may ask for.
+        // The subject of this request contains the subject of the log. Therefore, permissions can restrict the request to one
+        // host.
         match stream.direct_get_last_for_subject(&*subject).await {
             Ok(message) => message,
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(None),
@@ -378,8 +390,10 @@ pub(super) async fn last_line(
     Ok(last_of(&text).map(str::to_owned))
 }
 
-/// Waits until the server has taken in all that was sent to it before: a message to the agent itself comes back after that. Where
-/// the server does not allow that, until all is on its way.
+/// Waits until the server has received all earlier messages.
+///
+/// Sends a message to the agent itself. The server returns this message only after it has received the earlier messages. If the
+/// server does not allow a message to the agent itself, waits only until all messages are written to the connection.
 async fn confirm(route: &Route) -> Result<(), Failure> {
     let client = &route.client;
     let mut refused = route.echo_refused.clone();
@@ -395,9 +409,9 @@ async fn confirm(route: &Route) -> Result<(), Failure> {
             .await
             .map_err(Failure::other)?;
         tokio::select! {
-            echo = timeout(ECHO_WITHIN, echo.next()) => return match echo {
+            echo = timeout(ECHO_TIMEOUT, echo.next()) => return match echo {
                 Ok(Some(_)) => Ok(()),
-                _ => Err(Failure::other("no answer")),
+                _ => Err(Failure::other("no answer from the server")),
             },
             Ok(_) = refused.wait_for(|&refused| refused) => {}
         }

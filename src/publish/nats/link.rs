@@ -1,4 +1,4 @@
-//! The connection to a server: as whom, by which way, and what becomes of it.
+//! The connection to a NATS server. Sets the options, reads the credentials, retries, and sends events to the publisher.
 
 use std::future::ready;
 use std::io;
@@ -13,47 +13,51 @@ use super::tls;
 use crate::backoff::jittered;
 use crate::settings::{NatsLogin, NatsSecret, NatsSettings, address_of};
 
-/// The nominal pause before the second try at a server, which doubles with each further one, and the longest. Every pause lies
-/// between half and the whole of that: agents that lost their server together do not come back together.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(4);
-/// How often a server that is silent is asked whether it is still there; after the second question without an answer it is not.
-const ASK_EVERY: Duration = Duration::from_secs(10);
-/// What waits to be written beside the connection's own buffer, in commands. One of a message stands for its text, which the
-/// queue counts.
-const MOST_COMMANDS: usize = 256;
-/// What is read ahead, in bytes: nothing but acknowledgements comes.
-const READ_AHEAD: u16 = 4096;
+/// The nominal back-off after the first failed attempt to connect. The nominal back-off doubles after each further failure.
+///
+/// The real back-off is random, between half of the nominal back-off and the whole. Agents that lose their server at the same
+/// time then do not reconnect at the same time.
+const MIN_BACKOFF: Duration = Duration::from_millis(250);
+/// Limit on the nominal back-off.
+const MAX_BACKOFF: Duration = Duration::from_secs(4);
+/// Interval of pings to a silent server. The connection counts as lost after two pings without an answer.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Limit on the commands that wait until the NATS library handles them. A command can contain the text of a message. The queue
+/// counts the memory of this text.
+const MAX_COMMANDS: usize = 256;
+/// Size of the read buffer in bytes. The buffer is small, because the server sends only short answers.
+const READ_BUFFER: u16 = 4096;
 
-/// What becomes of the connection.
+/// An event of the connection.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) enum ConnectionEvent {
-    /// It is there, or is gone, or the server says something.
+    /// An event of the NATS library. For example, the connection is established or lost, or the server has sent an error.
     Event(Event),
-    /// A round of tries at all servers is over, and another one begins: with which addresses, and why not.
+    /// The agent could not connect to any server. The value has the address of each server and the reason. The agent tries again.
     Failed(Vec<(String, String)>),
 }
 
-/// Begins to connect, and to connect again whenever the connection is lost, for as long as the client lives.
+/// Starts to connect, and returns a client. The client reconnects each time that the connection is lost. Sends events of the
+/// connection to `observer`.
 ///
 /// # Errors
-/// Where a server's name cannot be one.
+/// Fails if the name of a server is invalid.
 pub(super) async fn connect(
     settings: &NatsSettings,
     subjects: &Subjects,
-    news: Recipient<ConnectionEvent>,
+    observer: Recipient<ConnectionEvent>,
 ) -> io::Result<Client> {
-    let events = news.clone();
+    let events = observer.clone();
     let mut options = options(settings.login.clone())
         .name(format!("system-agent {}", subjects.host()))
         .retry_on_initial_connect()
-        // Whom to trust with credentials is in the configuration.
+        // The agent sends its credentials only to configured servers.
         .ignore_discovered_servers()
         .reconnect_delay_callback(pause)
-        .ping_interval(ASK_EVERY)
-        .client_capacity(MOST_COMMANDS)
-        .read_buffer_capacity(READ_AHEAD)
+        .ping_interval(PING_INTERVAL)
+        .client_capacity(MAX_COMMANDS)
+        .read_buffer_capacity(READ_BUFFER)
         .require_tls(settings.tls_required())
         .event_callback(move |event| {
             events.do_send(ConnectionEvent::Event(event));
@@ -62,9 +66,9 @@ pub(super) async fn connect(
         .reconnect_to_server_callback(move |servers, _| {
             let failed: Vec<_> = servers.into_iter().filter_map(failure).collect();
             if !failed.is_empty() {
-                news.do_send(ConnectionEvent::Failed(failed));
+                observer.do_send(ConnectionEvent::Failed(failed));
             }
-            // Which one is tried next is not ours to say.
+            // The library chooses the next server.
             ready(None)
         });
     if let Some(ca) = &settings.ca {
@@ -73,7 +77,7 @@ pub(super) async fn connect(
     if let Some((cert, key)) = &settings.identity {
         options = options.add_client_certificate(cert.clone(), key.clone());
     }
-    // In place of both.
+    // This configuration replaces the authorities and the client certificate that are set above.
     if let Some(config) = tls::client_config(settings) {
         options = options.tls_client_config(config);
     }
@@ -83,7 +87,7 @@ pub(super) async fn connect(
         .map_err(io::Error::other)
 }
 
-/// How a connection begins: with what proves to a server who one is.
+/// Returns the options of a connection. If `login` is set, the client authenticates with these credentials.
 pub(crate) fn options(login: Option<NatsLogin>) -> ConnectOptions {
     match login {
         Some(login) => {
@@ -93,39 +97,43 @@ pub(crate) fn options(login: Option<NatsLogin>) -> ConnectOptions {
     }
 }
 
+/// Returns the random back-off after a number of failed attempts.
 fn pause(attempts: usize) -> Duration {
     let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
-    let nominal = FIRST_PAUSE
+    let nominal = MIN_BACKOFF
         .saturating_mul(2_u32.saturating_pow(doublings))
-        .min(LONGEST_PAUSE);
+        .min(MAX_BACKOFF);
     jittered(nominal)
 }
 
-/// Why a server could not be connected to, when it was tried last.
+/// Returns the address of a server, and the reason why the newest attempt to connect to the server failed. Returns None if no
+/// attempt has failed.
 fn failure(server: Server) -> Option<(String, String)> {
     let error = server.last_error?;
     Some((address_of(&server.addr), reason(&error).to_owned()))
 }
 
-/// A library's error without what only its makers understand.
+/// Shortens an error text of the library: removes prefixes that mean nothing to an administrator.
 pub(crate) fn reason(error: &str) -> &str {
     let ours = error.strip_prefix("failed signing nonce: AuthError(");
     let ours = ours.and_then(|ours| ours.strip_suffix(')'));
     let error = ours
         .or_else(|| error.strip_prefix("IO error: "))
         .unwrap_or(error);
-    // What this agent itself says of a server's certificate.
+    // The library puts this prefix before the agent's own errors about the certificate of a server.
     error.strip_prefix("other error: ").unwrap_or(error)
 }
 
-/// What proves to a server who one is, from the file as it is now.
+/// Reads the credentials from their file, and returns the answer to the server's authentication request.
 fn answer(login: &NatsLogin, nonce: &[u8]) -> Result<Auth, AuthError> {
     let secret = login
         .load()
         .map_err(|problem| AuthError::new(format!("{}: {}", problem.variable, problem.text)))?;
     let sign = |seed: &str| {
-        let pair = KeyPair::from_seed(seed).map_err(|_| AuthError::new("not a seed"))?;
-        let signature = pair.sign(nonce).map_err(|_| AuthError::new("not signed"))?;
+        let pair = KeyPair::from_seed(seed).map_err(|_| AuthError::new("the seed is invalid"))?;
+        let signature = pair
+            .sign(nonce)
+            .map_err(|_| AuthError::new("the seed cannot sign"))?;
         Ok((pair.public_key(), signature))
     };
     let mut auth = Auth::new();
@@ -153,17 +161,17 @@ fn answer(login: &NatsLogin, nonce: &[u8]) -> Result<Auth, AuthError> {
 mod tests {
     use std::time::Duration;
 
-    use super::{FIRST_PAUSE, LONGEST_PAUSE, pause, reason};
+    use super::{MAX_BACKOFF, MIN_BACKOFF, pause, reason};
 
     #[test]
-    fn pauses_double_up_to_the_longest() {
+    fn the_back_off_doubles_up_to_the_limit() {
         for (attempts, nominal) in [
-            (0, FIRST_PAUSE),
-            (1, FIRST_PAUSE),
-            (2, FIRST_PAUSE * 2),
+            (0, MIN_BACKOFF),
+            (1, MIN_BACKOFF),
+            (2, MIN_BACKOFF * 2),
             (4, Duration::from_secs(2)),
-            (5, LONGEST_PAUSE),
-            (usize::MAX, LONGEST_PAUSE),
+            (5, MAX_BACKOFF),
+            (usize::MAX, MAX_BACKOFF),
         ] {
             let pause = pause(attempts);
             assert!(
@@ -174,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_as_they_were_meant() {
+    fn error_texts_of_the_library_are_shortened() {
         let ours = "failed signing nonce: AuthError(NATS_TOKEN_FILE: the file is empty)";
         assert_eq!(reason(ours), "NATS_TOKEN_FILE: the file is empty");
         assert_eq!(reason("IO error: refused"), "refused");

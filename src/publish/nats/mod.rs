@@ -1,8 +1,10 @@
-//! Snapshots, events and log lines → a NATS server.
+//! Publishes snapshots, events and log lines to a NATS server.
 //!
-//! [`NatsPublisher`] is handed every snapshot by the aggregator: the newest goes out and no other waits; what is new of events and
-//! logs waits in a `queue` until a server has it. `link` is the connection, `delivery` publishes one message, `news` cuts events
-//! and lines into messages, `subject` names what is published.
+//! [`NatsPublisher`] gets every snapshot from the aggregator. It publishes the newest snapshot, and skips a snapshot if a newer
+//! snapshot exists. New events and log lines wait in a `queue` until a server has confirmed them.
+//!
+//! `link` opens the connection, and `tls` reads the certificates for the connection. `delivery` publishes one message. `news`
+//! splits events and log lines into messages. `subject` has the names of the subjects.
 
 mod delivery;
 mod link;
@@ -11,7 +13,10 @@ mod publisher;
 mod queue;
 #[cfg_attr(
     not(feature = "watch"),
-    allow(dead_code, reason = "the terminal view reads what is published")
+    allow(
+        dead_code,
+        reason = "only the terminal view uses all functions of this module"
+    )
 )]
 pub(crate) mod subject;
 mod tls;

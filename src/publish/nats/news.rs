@@ -1,4 +1,7 @@
-//! Events and new log lines, cut into what is published at once.
+//! Splits new events and log lines into batches. A batch is the content of one message.
+//!
+//! Also finds the log lines that no earlier run of the agent has published. To do this, compares the log lines with the newest
+//! log line in the stream.
 
 use std::ops::Range;
 
@@ -7,36 +10,39 @@ use time::{Duration, OffsetDateTime};
 
 use crate::model::ContainerEvent;
 
-/// Clocks of two hosts may differ by this much without one of them having been set back.
-const SET_BACK: Duration = Duration::seconds(60);
+/// Tolerance for the difference between two timestamps. If a timestamp is later than expected by more than this time, the clock
+/// was set back after it.
+const CLOCK_TOLERANCE: Duration = Duration::seconds(60);
 
-/// What is to be published of a container's log, or of the events.
+/// The content of one message. A batch has log lines of one container, or one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Batch {
-    /// Lines with their ends, oldest first; or one event.
+    /// The log lines with their line ends, oldest first, or one event as JSON.
     pub(super) text: String,
-    /// How many that is.
+    /// Number of log lines or events in `text`.
     pub(super) count: u64,
-    /// How many before these are lost.
+    /// Number of log lines or events that were dropped before those in `text`.
     pub(super) dropped: u64,
 }
 
-/// The events, each by itself; of which `lost` before them are no longer kept.
+/// Returns a batch for each event. `lost` is the number of dropped events before the first event.
 pub(super) fn event_batches<'e>(
     events: impl Iterator<Item = &'e ContainerEvent>,
     lost: u64,
 ) -> impl Iterator<Item = Batch> {
     let mut dropped = lost;
     events.map(move |event| Batch {
-        // The model's types can all be said in JSON.
+        // All types of the model can be encoded as JSON.
         text: serde_json::to_string(event).unwrap_or_default(),
         count: 1,
         dropped: std::mem::take(&mut dropped),
     })
 }
 
-/// The log lines of a container, in as many batches as none is longer than `longest` unless a single line is. Where lines are
-/// lost and none are there it is an empty one.
+/// Splits the log lines of a container into batches of at most `longest` bytes. A longer log line has a batch of its own.
+///
+/// `dropped` is the number of dropped log lines before the first log line. If log lines were dropped and there are no new log
+/// lines, returns one empty batch with the number of dropped log lines.
 pub(super) fn line_batches(
     lines: impl Iterator<Item = String>,
     dropped: u64,
@@ -63,8 +69,8 @@ pub(super) fn line_batches(
     batches
 }
 
-/// Where a text is cut into pieces that are no longer than `longest`, at line ends, and how many lines each has. A line that is
-/// longer stands alone.
+/// Splits log lines at line ends into pieces of at most `longest` bytes. Returns the range of each piece and its number of log
+/// lines. A longer log line has a piece of its own.
 pub(super) fn pieces(text: &[u8], longest: usize) -> Vec<(Range<usize>, u64)> {
     let mut pieces: Vec<(Range<usize>, u64)> = Vec::new();
     let mut begin = 0;
@@ -84,14 +90,18 @@ pub(super) fn pieces(text: &[u8], longest: usize) -> Vec<(Range<usize>, u64)> {
     pieces
 }
 
-/// The last of a message's lines. A carriage return is a part of what the container wrote.
+/// Returns the last log line of a message, without the line feed. A carriage return is part of the log line.
 pub(super) fn last_of(text: &str) -> Option<&str> {
     text.split_terminator('\n').next_back()
 }
 
-/// Where in `text`, lines of a log, those begin that come after `last`, one that was published before: behind the same line, or,
-/// where that is gone, at the first that is newer. None where all of them are older. Where timestamps have whole seconds, many
-/// lines have the same: those of that second are rather said twice than never.
+/// Returns the offset in `text`, in bytes, at which the unpublished log lines begin. `last` is the newest published log line.
+///
+/// If `text` contains `last`, the unpublished log lines begin after `last`. If `text` does not contain `last`, they begin with
+/// the first log line that has a newer timestamp. Returns None if all log lines are older.
+///
+/// If timestamps have whole seconds, many log lines have the same timestamp. Some log lines of the second of `last` are then
+/// possibly published twice, because a repeated log line is better than a missing log line.
 pub(super) fn begin_after(text: &str, last: &str) -> Option<usize> {
     let (mut begin, mut same, mut newer) = (0, None, None);
     let then = moment(last);
@@ -104,7 +114,7 @@ pub(super) fn begin_after(text: &str, last: &str) -> Option<usize> {
         if is_same(line, last) && (same.is_none() || !whole_seconds) {
             same = Some(begin + line.len());
         }
-        // A line without a timestamp is rather said twice than never.
+        // A log line without a timestamp counts as newer, because a repeated log line is better than a missing log line.
         let newest = moment(line).is_none_or(|now| then.is_none_or(|then| is_newer(now, then)));
         if newer.is_none() && newest {
             newer = Some(begin);
@@ -114,25 +124,28 @@ pub(super) fn begin_after(text: &str, last: &str) -> Option<usize> {
     same.or(newer)
 }
 
-/// Whether a line that was published before is of no use for telling what is older: it is not in any of these texts, and it was
-/// written later than it is now, so that the clock was set back since.
-pub(super) fn is_of_a_later_time<'t>(
+/// Whether the clock was set back after the log line `last` was written.
+///
+/// The clock was set back if the timestamp of `last` is in the future, and `last` is in none of the texts. In that case, the
+/// timestamp of `last` cannot show which log lines are older.
+pub(super) fn is_from_before_set_back<'t>(
     last: &str,
     now: OffsetDateTime,
     mut texts: impl Iterator<Item = &'t str>,
 ) -> bool {
-    moment(last).is_some_and(|then| then > now + SET_BACK)
+    moment(last).is_some_and(|then| then > now + CLOCK_TOLERANCE)
         && !texts.any(|text| text.split_inclusive('\n').any(|line| is_same(line, last)))
 }
 
-/// Where in a log those lines begin that were written after the clock was set back: all of them, where it was before.
-pub(super) fn begin_after_setting_back(text: &str) -> usize {
+/// Returns the offset in `text`, in bytes, of the first log line that was written after the clock was set back. The timestamp of
+/// this log line is much older than the previous timestamp. Returns 0 if there is no such log line.
+pub(super) fn begin_after_set_back(text: &str) -> usize {
     let (mut begin, mut before) = (0, None);
     for line in text.split_inclusive('\n') {
         let now = moment(line);
         if now
             .zip(before)
-            .is_some_and(|(now, before)| now + SET_BACK < before)
+            .is_some_and(|(now, before)| now + CLOCK_TOLERANCE < before)
         {
             return begin;
         }
@@ -150,7 +163,7 @@ fn in_whole_seconds(line: &str) -> bool {
     line.split(' ').next().is_some_and(|it| !it.contains('.'))
 }
 
-/// When a line was written.
+/// Returns the time at which a log line was written. Returns None if the log line does not begin with a timestamp.
 fn moment(line: &str) -> Option<OffsetDateTime> {
     let (timestamp, _) = line.split_once(' ')?;
     OffsetDateTime::parse(timestamp, &Rfc3339).ok()
@@ -166,7 +179,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::{
-        Batch, begin_after, begin_after_setting_back, event_batches, is_of_a_later_time, last_of,
+        Batch, begin_after, begin_after_set_back, event_batches, is_from_before_set_back, last_of,
         line_batches, pieces,
     };
     use crate::model::{ContainerEvent, EventAction, Timestamp};
@@ -193,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn each_event_stands_alone_and_the_first_says_how_many_were_lost() {
+    fn each_event_has_its_own_batch_and_the_first_batch_counts_the_dropped_events() {
         let events = [EventAction::Start, EventAction::Die].map(event);
         let batches: Vec<_> = event_batches(events.iter(), 3).collect();
         let text = |action| {
@@ -206,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_as_long_as_they_may_be() {
+    fn a_batch_has_as_much_text_as_the_limit_allows() {
         let lines = |lines: &[&str], dropped, longest| {
             let lines: Vec<_> = lines.iter().map(|&line| line.to_owned()).collect();
             line_batches(lines.into_iter(), dropped, longest)
@@ -229,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_published_before_is_found() {
+    fn log_lines_after_the_last_published_log_line_are_found() {
         let text = "2026-01-01T00:00:00.1Z a\n2026-01-01T00:00:00.12Z b\n2026-01-01T00:00:00.12Z b\n2026-01-01T00:00:01Z c\n";
         let after = |last| &text[begin_after(text, last).unwrap_or(text.len())..];
         assert_eq!(after("2026-01-01T00:00:01Z c"), "");
@@ -238,14 +251,14 @@ mod tests {
             "2026-01-01T00:00:01Z c\n"
         );
         assert_eq!(after("2026-01-01T00:00:00.1Z a"), &text[25..]);
-        // Gone from the log: `.1` is older than `.11`, though not as text.
+        // The newest published log line is no longer in the log. The timestamp `.1` is older than `.11`.
         assert_eq!(after("2026-01-01T00:00:00.11Z gone"), &text[25..]);
         assert_eq!(
             after("2026-01-01T00:00:00.12Z other"),
             "2026-01-01T00:00:01Z c\n"
         );
         assert_eq!(after("2025-12-31T00:00:00Z old"), text);
-        // Whole seconds.
+        // In this text, the timestamps have whole seconds.
         let text = "2026-01-01T00:00:00Z a\n2026-01-01T00:00:01Z b\n2026-01-01T00:00:01Z b\n2026-01-01T00:00:02Z c\n";
         let after = |last| &text[begin_after(text, last).unwrap_or(text.len())..];
         assert_eq!(after("2026-01-01T00:00:01Z b"), &text[46..]);
@@ -254,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_was_published_before_all_of_it_begins_or_nothing() {
+    fn if_the_last_published_log_line_is_gone_all_newer_log_lines_are_new() {
         let text = "2026-01-01T00:00:00.1Z a\n2026-01-01T00:00:01Z c\n";
         let after = |last| &text[begin_after(text, last).unwrap_or(text.len())..];
         assert_eq!(after("2026-01-02T00:00:00Z later"), "");
@@ -268,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_is_found_again_whatever_it_ends_with() {
+    fn the_last_log_line_is_found_with_or_without_a_carriage_return() {
         let text = "2026-01-01T00:00:00Z a\n2026-01-01T00:00:01Z b\r\n2026-01-01T00:00:01Z c\n";
         for published in [1, 2, 3] {
             let until = text.match_indices('\n').nth(published - 1).unwrap().0 + 1;
@@ -279,15 +292,15 @@ mod tests {
     }
 
     #[test]
-    fn a_line_from_before_the_clock_was_set_back_tells_nothing_of_what_is_older() {
+    fn a_published_log_line_is_recognized_as_older_than_a_clock_that_was_set_back() {
         let now = |text| OffsetDateTime::parse(text, &Rfc3339).unwrap();
         let last = "2026-01-01T14:00:00Z last";
         let texts = ["2026-01-01T12:00:00.1Z a\n", "2026-01-01T12:00:01.1Z b\n"];
         let later =
-            |now, texts: &[&'static str]| is_of_a_later_time(last, now, texts.iter().copied());
+            |now, texts: &[&'static str]| is_from_before_set_back(last, now, texts.iter().copied());
         let noon = now("2026-01-01T12:01:00Z");
         assert!(later(noon, &texts));
-        // Another host's clock, or the line is still there.
+        // The clock was not set back if the difference is within the tolerance, or if the log line is still in the log.
         assert!(!later(now("2026-01-01T13:59:30Z"), &texts));
         assert!(!later(
             noon,
@@ -296,16 +309,16 @@ mod tests {
                 "2026-01-01T14:00:00Z last\n2026-01-01T12:00:00Z a\n"
             ]
         ));
-        assert_eq!(begin_after_setting_back(texts[0]), 0);
+        assert_eq!(begin_after_set_back(texts[0]), 0);
         let text =
             "2026-01-01T13:59:00.1Z old\n2026-01-01T12:00:00.1Z a\n2026-01-01T12:00:01.1Z b\n";
-        assert_eq!(&text[begin_after_setting_back(text)..], &text[27..]);
-        assert_eq!(begin_after_setting_back(""), 0);
+        assert_eq!(&text[begin_after_set_back(text)..], &text[27..]);
+        assert_eq!(begin_after_set_back(""), 0);
     }
 
     proptest! {
         #[test]
-        fn pieces_are_the_whole_in_order(lines in prop::collection::vec("[^\n]{0,30}", 0..20), longest in 1_usize..60) {
+        fn the_pieces_in_order_are_the_whole_text(lines in prop::collection::vec("[^\n]{0,30}", 0..20), longest in 1_usize..60) {
             let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
             let pieces = pieces(text.as_bytes(), longest);
             let whole: String = pieces.iter().map(|(piece, _)| &text[piece.clone()]).collect();
@@ -319,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn fuzz_lines_published_before() {
+    fn fuzz_log_lines_that_were_already_published() {
         let seeds: [&[u8]; 1] = [b"2026-01-01T00:00:00.1Z a\n2026-01-01T00:00:01Z b\n"];
         crate::fuzzing::run("nats-lines", &seeds, |bytes| {
             let text = String::from_utf8_lossy(bytes);

@@ -1,4 +1,13 @@
-//! What is published when, and what the log says of it.
+//! The actor that decides when snapshots, events and log lines are published to NATS. The actor also writes to the agent's own
+//! log what happens to the connection.
+//!
+//! In this file, the stream is the JetStream stream that stores events and log lines. A message is in flight after
+//! the publisher has taken it from the queue, until the server has confirmed it or until it is put back into the queue.
+//!
+//! A stream position ([`StreamPosition`]) tells which events and log lines belong to a snapshot or to an earlier snapshot. It is
+//! unrelated to JetStream.
+//!
+//! This file is long: it has all reactions of one actor, and they change the same state.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hasher as _};
@@ -26,75 +35,84 @@ use crate::model::{Encoding, LogMode, Variant};
 use crate::published::{Published, StreamPosition};
 use crate::settings::NatsSettings;
 
-/// How many messages are on their way at once, each of another subject.
-const MOST_ON_THEIR_WAY: usize = 16;
-/// The pause before a message that was not taken comes again, or the server is asked for the stream again: about that.
-const PAUSE: Duration = Duration::from_secs(1);
-/// The same where everything is published without a stream meanwhile: somebody may make one.
-const LONG_PAUSE: Duration = Duration::from_secs(60);
-/// Of how many logs it is remembered that they have begun.
-const MOST_BEGUN: usize = 4096;
-/// How many different complaints are told of one connection, or of one time without.
-const MOST_TOLD: usize = 32;
-/// How long the last bytes may take to leave.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Limit on the number of messages in flight. Each message in flight has a different subject.
+const MAX_IN_FLIGHT: usize = 16;
+/// Approximate pause before the agent retries a failed message, and before it looks for the stream again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Approximate pause between two searches for the stream, if there was no stream. The agent searches again because an
+/// administrator can create the stream later.
+const NO_STREAM_PAUSE: Duration = Duration::from_secs(60);
+/// Limit on the number of subjects in the field `begun`.
+const MAX_BEGUN: usize = 4096;
+/// Limit on the number of different warnings. The count starts again when the connection is established or lost.
+const MAX_WARNINGS: usize = 32;
+/// Time that is reserved for sending the remaining bytes when the agent stops.
+const FLUSH_TIME: Duration = Duration::from_millis(500);
 
-/// Publishes to a NATS server: each snapshot once it is there, if the one before has arrived, and every event and log line, each
-/// kept until the server has it.
+/// Publishes snapshots, events and log lines to a NATS server.
+///
+/// Publishes a new snapshot immediately if no earlier snapshot is in flight. If an earlier snapshot is in flight, only the newest
+/// snapshot waits. Events and log lines stay in the buffer until the server has confirmed them. When the buffer is full, the
+/// oldest events and log lines are dropped.
 pub struct NatsPublisher {
     settings: NatsSettings,
-    /// Hands over every snapshot.
+    /// The aggregator, which sends every snapshot to this actor.
     aggregator: Recipient<AddOutput>,
     subjects: Subjects,
-    /// Before the number in a message's id: told from other agents' and from those of this one's earlier lives.
-    life: String,
+    /// The first part of the id of a message with log lines. Each run of each agent has a different first part.
+    run_id: String,
     route: Option<Route>,
     echo_refused: watch::Sender<bool>,
     link: ConnectionState,
-    /// What asks for the stream, now or after a pause.
-    asking: Option<SpawnHandle>,
-    /// There was a stream: where nobody answers who could have one, it is out of reach and not gone.
+    /// The task that looks for the stream, immediately or after a pause. None if no search is planned.
+    looking: Option<SpawnHandle>,
+    /// Whether the agent has already found the stream. If JetStream then does not answer, the agent assumes that the stream still
+    /// exists and is only unreachable.
     had_stream: bool,
-    /// Complaints that the log has of this connection, or of this time without.
-    told: HashSet<String>,
+    /// The warnings that are already logged. The set is cleared when the connection is established or lost.
+    warned: HashSet<String>,
     snapshots: Snapshots,
-    /// Up to where events and log lines have been taken in; none before the first snapshot.
+    /// The events and log lines up to this position were put into the queue. This is not a position in the JetStream stream. None
+    /// before the first snapshot.
     since: Option<StreamPosition>,
-    /// The subjects of logs of which this agent has taken in lines: what comes first of one may have been published by an agent
-    /// before it.
+    /// The subjects of the logs whose log lines this run of the agent has already put into the queue. An earlier
+    /// run can have published the first log lines of every other log. So the agent first asks the stream for the newest published
+    /// line of such a log.
     begun: HashSet<Arc<str>>,
     queue: Queue,
-    /// What is done about messages that were taken out of the queue.
-    on_their_way: HashMap<u64, SpawnHandle>,
-    /// How many lines and events had to go since a server took all there were.
+    /// The tasks for messages that were taken from the queue, by the number of the message.
+    in_flight: HashMap<u64, SpawnHandle>,
+    /// Number of log lines and events that were dropped because the buffer was full. Set to 0 when the queue is empty.
     lost: u64,
-    account: PublishCounts,
-    /// The agent is stopping: as soon as all is out.
+    counts: PublishCounts,
+    /// Whether the agent is stopping. While the agent stops, the publisher ends when everything is published, or when the time
+    /// for stopping is over.
     ending: bool,
-    /// Dropped when the publisher has ended.
+    /// Dropped together with the publisher. The receiver then knows that the publisher has ended.
     _ended: oneshot::Sender<()>,
 }
 
-/// How far the connection is.
+/// The state of the connection to the server.
 enum ConnectionState {
-    /// There is none.
+    /// Not connected.
     Away,
-    /// There is one, and nothing but snapshots is published until it is known whether there is a stream.
+    /// Connected. Only snapshots are published until the agent knows whether there is a stream.
     Preparing,
-    /// Everything can be published.
+    /// Connected. Snapshots, events and log lines are published.
     Ready,
 }
 
-/// Of the snapshots only the newest counts.
+/// The snapshots that are not published yet. At most one snapshot is in flight, and at most one snapshot waits.
 #[derive(Default)]
 struct Snapshots {
+    /// The newest snapshot, which waits. None if the newest snapshot is already in flight or published.
     newest: Option<Arc<Published>>,
-    on_its_way: Option<SpawnHandle>,
-    /// The number of the first that was meant to go out.
+    in_flight: Option<SpawnHandle>,
+    /// The number of the first snapshot that the agent tried to publish.
     first: Option<u64>,
 }
 
-/// What has been published.
+/// Counts of published snapshots and messages.
 #[derive(Debug, Default)]
 struct PublishCounts {
     snapshots: u64,
@@ -102,7 +120,7 @@ struct PublishCounts {
 }
 
 impl NatsPublisher {
-    /// A publisher of the snapshots of a host with this name. `ended` is dropped when it has ended.
+    /// Creates a publisher. `host` is the name of the host. The publisher drops `ended` when the publisher ends.
     #[must_use]
     pub fn new(
         settings: NatsSettings,
@@ -115,7 +133,7 @@ impl NatsPublisher {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         Self {
-            life: format!(
+            run_id: format!(
                 "{}-{:x}-{:x}",
                 subjects.host(),
                 began.as_millis(),
@@ -128,24 +146,24 @@ impl NatsPublisher {
             route: None,
             echo_refused: watch::Sender::new(false),
             link: ConnectionState::Away,
-            asking: None,
+            looking: None,
             had_stream: false,
-            told: HashSet::new(),
+            warned: HashSet::new(),
             snapshots: Snapshots::default(),
             since: None,
             begun: HashSet::new(),
-            on_their_way: HashMap::new(),
+            in_flight: HashMap::new(),
             lost: 0,
-            account: PublishCounts::default(),
+            counts: PublishCounts::default(),
             ending: false,
             _ended: ended,
         }
     }
 
-    /// Warns of something, once for each connection or time without.
-    fn complain(&mut self, about: &str, server: Option<&str>, reason: &str) {
+    /// Logs a warning only once. When the connection is established or lost, the same warning can be logged again.
+    fn warn_once(&mut self, about: &str, server: Option<&str>, reason: &str) {
         let complaint = format!("{about}: {reason}");
-        if self.told.len() < MOST_TOLD && self.told.insert(complaint) {
+        if self.warned.len() < MAX_WARNINGS && self.warned.insert(complaint) {
             warn!(server, reason, "NATS: {about}");
         }
     }
@@ -163,7 +181,7 @@ impl NatsPublisher {
             "NATS: connected"
         );
         route.kept = None;
-        self.told.clear();
+        self.warned.clear();
         self.prepare(ctx);
         self.publish_newest(ctx);
     }
@@ -172,32 +190,32 @@ impl NatsPublisher {
         if !matches!(self.link, ConnectionState::Away) {
             warn!("NATS: connection lost");
         }
-        self.told.clear();
-        self.stop_asking(ctx);
+        self.warned.clear();
+        self.stop_looking(ctx);
         self.link = ConnectionState::Away;
-        self.call_back(ctx);
-        if let Some(snapshot) = self.snapshots.on_its_way.take() {
+        self.requeue(ctx);
+        if let Some(snapshot) = self.snapshots.in_flight.take() {
             ctx.cancel_future(snapshot);
         }
     }
 
-    /// Whatever is on its way may be lost with the connection: it comes again.
-    fn call_back(&mut self, ctx: &mut Context<Self>) {
-        for (number, handle) in self.on_their_way.drain() {
+    /// Puts all messages in flight back into the queue, because the server has possibly not received them.
+    fn requeue(&mut self, ctx: &mut Context<Self>) {
+        for (number, handle) in self.in_flight.drain() {
             ctx.cancel_future(handle);
             self.queue.retry(number);
         }
     }
 
-    /// Holds back events and log lines until it is known whether there is a stream.
+    /// Looks for the stream. Until the agent knows whether there is a stream, events and log lines wait.
     fn prepare(&mut self, ctx: &mut Context<Self>) {
         self.link = ConnectionState::Preparing;
-        self.ask(ctx);
+        self.look_for_stream(ctx);
     }
 
-    /// Asks for the stream.
-    fn ask(&mut self, ctx: &mut Context<Self>) {
-        self.stop_asking(ctx);
+    /// Starts a search for the stream immediately.
+    fn look_for_stream(&mut self, ctx: &mut Context<Self>) {
+        self.stop_looking(ctx);
         let Some(route) = &self.route else {
             return;
         };
@@ -205,22 +223,22 @@ impl NatsPublisher {
         let asked = wrap_future(asked).map(|prepared, publisher: &mut Self, ctx| {
             publisher.prepared(prepared, ctx);
         });
-        self.asking = Some(ctx.spawn(asked));
+        self.looking = Some(ctx.spawn(asked));
     }
 
-    /// Asks for the stream after a pause, which is long where nothing waits for the answer.
-    fn ask_again(&mut self, ctx: &mut Context<Self>) {
-        self.stop_asking(ctx);
+    /// Plans a search for the stream after a pause. The pause is long if messages are published without a stream.
+    fn look_again(&mut self, ctx: &mut Context<Self>) {
+        self.stop_looking(ctx);
         let pause = match self.link {
-            ConnectionState::Ready => LONG_PAUSE,
-            ConnectionState::Away | ConnectionState::Preparing => PAUSE,
+            ConnectionState::Ready => NO_STREAM_PAUSE,
+            ConnectionState::Away | ConnectionState::Preparing => RETRY_PAUSE,
         };
-        self.asking = Some(ctx.run_later(jittered(pause), Self::ask));
+        self.looking = Some(ctx.run_later(jittered(pause), Self::look_for_stream));
     }
 
-    fn stop_asking(&mut self, ctx: &mut Context<Self>) {
-        if let Some(asking) = self.asking.take() {
-            ctx.cancel_future(asking);
+    fn stop_looking(&mut self, ctx: &mut Context<Self>) {
+        if let Some(looking) = self.looking.take() {
+            ctx.cancel_future(looking);
         }
     }
 
@@ -229,38 +247,38 @@ impl NatsPublisher {
             return;
         };
         match prepared {
-            Prepared::Stream(kept, odd) => {
+            Prepared::Stream(kept, differences) => {
                 route.kept = Some(kept);
                 self.had_stream = true;
-                self.asking = None;
-                if let Some(odd) = odd {
-                    self.complain("the stream is not as expected", None, &odd);
+                self.looking = None;
+                if let Some(differences) = differences {
+                    self.warn_once("the stream is not as expected", None, &differences);
                 }
-                debug!("NATS: events and log lines are stored");
+                debug!("NATS: the stream stores events and log lines");
                 self.link = ConnectionState::Ready;
                 self.publish_waiting(ctx);
             }
             Prepared::NoJetStream(reason) if !self.had_stream => {
                 self.go_without_stream(&reason, ctx);
-                self.ask_again(ctx);
+                self.look_again(ctx);
             }
             Prepared::NoStream(reason) => {
                 self.go_without_stream(&reason, ctx);
-                self.ask_again(ctx);
+                self.look_again(ctx);
             }
             Prepared::NoJetStream(reason) | Prepared::NotYet(reason) => {
-                self.complain("the stream cannot be asked for", None, &reason);
-                self.ask_again(ctx);
+                self.warn_once("the stream cannot be looked up", None, &reason);
+                self.look_again(ctx);
             }
         }
     }
 
-    /// Publishes events and log lines to whoever listens.
+    /// Starts to publish events and log lines without a stream. Only current subscribers get them, and no server stores them.
     fn go_without_stream(&mut self, reason: &str, ctx: &mut Context<Self>) {
         if let Some(route) = &mut self.route {
             route.kept = None;
         }
-        self.complain(
+        self.warn_once(
             "no stream: events and log lines are not stored",
             None,
             reason,
@@ -269,32 +287,35 @@ impl NatsPublisher {
         self.publish_waiting(ctx);
     }
 
-    /// The server complains, or has refused something. It does not say so to whom waits for an answer.
-    fn server_says(&mut self, words: &str, ctx: &mut Context<Self>) {
+    /// Handles an error that the server reports on the connection, for example a missing permission.
+    ///
+    /// The server does not answer a refused request. Without this error, the agent would only see a timeout.
+    fn server_error(&mut self, words: &str, ctx: &mut Context<Self>) {
         let refused = words.strip_prefix("Permissions Violation for ");
         if refused.is_some_and(|refused| refused.contains("\"_INBOX.")) {
             self.echo_refused.send_replace(true);
         }
         if refused.is_some_and(|refused| refused.starts_with("Publish to \"_INBOX.")) {
-            // Nobody has to allow that.
-            debug!(words, "NATS: the server says");
+            // The permission to publish to the agent's own inbox is optional. The agent uses it only to confirm that messages
+            // have arrived.
+            debug!(words, "NATS: the server reports an error");
             return;
         }
-        self.complain("the server says", None, words);
+        self.warn_once("the server reports an error", None, words);
         let Some(refused) = refused else {
             return;
         };
-        // A server may pass what JetStream is asked on by another name: `$JS.hub.API.…`.
+        // A server can forward requests to JetStream under another name, for example `$JS.hub.API.…`.
         let asks = |of: &str| refused.contains("\"$JS.") && refused.contains(of);
         if asks(".API.DIRECT.GET.") || asks(".API.STREAM.MSG.GET.") {
-            self.call_back(ctx);
+            // The agent cannot read which log lines the stream already has, so it publishes all log lines that wait.
+            self.requeue(ctx);
             self.queue.resolve_all();
             self.publish_waiting(ctx);
         } else if asks(".API.") || refused.starts_with("Subscription to \"_INBOX") {
-            // Nothing is asked for, or no answer and no acknowledgement will come.
-            self.call_back(ctx);
-            self.go_without_stream("no permission", ctx);
-            self.ask_again(ctx);
+            self.requeue(ctx);
+            self.go_without_stream("no permission to publish requests to JetStream, or to subscribe to the answers (_INBOX.>)", ctx);
+            self.look_again(ctx);
         }
     }
 
@@ -304,7 +325,7 @@ impl NatsPublisher {
         let Some(route) = &self.route else {
             return;
         };
-        if matches!(self.link, ConnectionState::Away) || self.snapshots.on_its_way.is_some() {
+        if matches!(self.link, ConnectionState::Away) || self.snapshots.in_flight.is_some() {
             return;
         }
         let Some(snapshot) = self.snapshots.newest.take() else {
@@ -318,13 +339,13 @@ impl NatsPublisher {
         let encoded = match snapshot.line(variant, None, false) {
             Ok(encoded) => encoded,
             Err(error) => {
-                // The model's types rule it out.
+                // This error is not expected, because all types of the model can be encoded.
                 error!(%error, "NATS: snapshot not encoded");
                 return;
             }
         };
         let first = *self.snapshots.first.get_or_insert(encoded.seq);
-        let skipped = (encoded.seq - first).saturating_sub(self.account.snapshots);
+        let skipped = (encoded.seq - first).saturating_sub(self.counts.snapshots);
         let line = [&encoded.shared[..], encoded.ending(skipped).as_ref()].concat();
         let packed = variant.encoding == Encoding::Zstd;
         let sent = delivery::publish_snapshot(
@@ -334,38 +355,39 @@ impl NatsPublisher {
             packed,
         );
         let sent = wrap_future(sent).map(|sent, publisher: &mut Self, ctx| {
-            publisher.snapshots.on_its_way = None;
+            publisher.snapshots.in_flight = None;
             match sent {
-                Ok(()) => publisher.account.snapshots += 1,
+                Ok(()) => publisher.counts.snapshots += 1,
                 Err(failure) => {
-                    publisher.complain("snapshot not published", None, &failure.to_string());
+                    publisher.warn_once("snapshot not published", None, &failure.to_string());
                 }
             }
             publisher.publish_newest(ctx);
             publisher.end_when_done(ctx);
         });
-        self.snapshots.on_its_way = Some(ctx.spawn(sent));
+        self.snapshots.in_flight = Some(ctx.spawn(sent));
     }
 
     // Events and log lines.
 
-    /// Takes in the events and log lines that came after those that were taken in before.
-    fn take_in(&mut self, published: &Published, ctx: &mut Context<Self>) {
+    /// Puts the events and log lines that are new in this snapshot into the queue, and publishes them.
+    fn enqueue_new(&mut self, published: &Published, ctx: &mut Context<Self>) {
         let since = self.since.replace(published.since());
         self.enqueue(published, since.as_ref());
         self.publish_waiting(ctx);
     }
 
+    /// Puts the events and log lines after the position `since` into the queue.
     fn enqueue(&mut self, published: &Published, since: Option<&StreamPosition>) {
-        let mut gone = 0;
+        let mut dropped_now = 0;
         let subject = self.subjects.events();
         let (events, lost) = published.events(since.map(|since| since.events));
         let mut events = news::event_batches(events, lost).peekable();
         if events.peek().is_none() {
-            self.queue.lose(&subject, lost);
+            self.queue.count_lost(&subject, lost);
         }
         for event in events {
-            gone += self.queue.push(&subject, MessageKind::Event, event);
+            dropped_now += self.queue.push(&subject, MessageKind::Event, event);
         }
         let mut begun = Vec::new();
         let lines = published.log_lines(since);
@@ -376,28 +398,27 @@ impl NatsPublisher {
                     true => MessageKind::Lines,
                     false => MessageKind::Tail,
                 };
-                gone += self.queue.push(&subject, kind, batch);
+                dropped_now += self.queue.push(&subject, kind, batch);
             }
             begun.push(subject);
         }
-        if self.begun.len() + begun.len() > MOST_BEGUN {
-            // They begin anew, which costs a question each and nothing else.
+        if self.begun.len() + begun.len() > MAX_BEGUN {
+            // After this, each log counts as new again. The cost is only one request to the stream for each log.
             self.begun.clear();
         }
         self.begun.extend(begun);
-        if gone > 0 && self.lost == 0 {
+        if dropped_now > 0 && self.lost == 0 {
             warn!(
                 buffer = self.settings.buffer,
-                "NATS: the buffer is full: the oldest log lines and events go"
+                "NATS: the buffer is full: the oldest log lines and events are dropped"
             );
         }
-        self.lost += gone;
+        self.lost += dropped_now;
     }
 
+    /// Publishes messages from the queue, up to the limit of messages in flight.
     fn publish_waiting(&mut self, ctx: &mut Context<Self>) {
-        while matches!(self.link, ConnectionState::Ready)
-            && self.on_their_way.len() < MOST_ON_THEIR_WAY
-        {
+        while matches!(self.link, ConnectionState::Ready) && self.in_flight.len() < MAX_IN_FLIGHT {
             let Some(outgoing) = self.queue.take() else {
                 break;
             };
@@ -407,7 +428,7 @@ impl NatsPublisher {
             let lost = std::mem::take(&mut self.lost);
             warn!(
                 lost,
-                "NATS: all that was kept is out; log lines and events that had to go"
+                "NATS: the buffer is empty again, after log lines and events were dropped"
             );
         }
         self.end_when_done(ctx);
@@ -426,23 +447,24 @@ impl NatsPublisher {
             let asked = delivery::last_line(kept, Arc::clone(&subject));
             let asked = wrap_future(asked).map(move |last, publisher: &mut Self, ctx| match last {
                 Ok(last) => {
-                    publisher.on_their_way.remove(&number);
+                    publisher.in_flight.remove(&number);
                     publisher.queue.resolve(&subject, last.as_deref());
                     publisher.publish_waiting(ctx);
                 }
                 Err(failure) => publisher.failed(number, &failure, ctx),
             });
-            self.on_their_way.insert(number, ctx.spawn(asked));
+            self.in_flight.insert(number, ctx.spawn(asked));
             return;
         }
         let id = match outgoing.kind {
-            // An agent that starts is told of what has just happened, and so was the one before it.
+            // The id depends only on the event. When an agent starts, it reads recent events. An earlier run has possibly
+            // published them already. The stream recognizes a repeated event by its id.
             MessageKind::Event => format!(
                 "{}-event-{:016x}",
                 self.subjects.host(),
                 hash(&outgoing.text)
             ),
-            MessageKind::Lines | MessageKind::Tail => format!("{}-{number}", self.life),
+            MessageKind::Lines | MessageKind::Tail => format!("{}-{number}", self.run_id),
         };
         let most = route.longest_message();
         let longest = self.queue.piece(number, route.longest(&id));
@@ -450,66 +472,69 @@ impl NatsPublisher {
         let sent = delivery::publish(route.clone(), id, outgoing, longest, strict);
         let sent = wrap_future(sent).map(move |sent, publisher: &mut Self, ctx| match sent {
             Ok(published) => {
-                publisher.on_their_way.remove(&number);
-                publisher.account.messages += 1;
+                publisher.in_flight.remove(&number);
+                publisher.counts.messages += 1;
                 if published.too_long > 0 {
-                    publisher.complain(
-                        "log lines or events that are too long for a message are left out and counted",
+                    publisher.warn_once(
+                        "log lines or events that are too long for a message are dropped and counted",
                         None,
-                        &format!("a message may have {most} bytes, with its headers"),
+                        &format!("the limit is {most} bytes, including the headers"),
                     );
                 }
-                publisher.queue.settle(number, published.unsaid);
+                publisher.queue.settle(number, published.unreported);
                 publisher.publish_waiting(ctx);
             }
             Err(failure) => publisher.failed(number, &failure, ctx),
         });
-        self.on_their_way.insert(number, ctx.spawn(sent));
+        self.in_flight.insert(number, ctx.spawn(sent));
     }
 
-    /// A message comes again after a pause, and after the stream has been asked for where it is gone.
+    /// Retries a message after a pause. If the stream is gone, or if the message is too long, looks for the stream first.
     fn failed(&mut self, number: u64, failure: &Failure, ctx: &mut Context<Self>) {
-        self.complain("not published", None, &failure.to_string());
-        let again = ctx.run_later(jittered(PAUSE), move |publisher, ctx| {
-            publisher.on_their_way.remove(&number);
+        self.warn_once("message not published", None, &failure.to_string());
+        let again = ctx.run_later(jittered(RETRY_PAUSE), move |publisher, ctx| {
+            publisher.in_flight.remove(&number);
             publisher.queue.retry(number);
             publisher.publish_waiting(ctx);
         });
-        self.on_their_way.insert(number, again);
+        self.in_flight.insert(number, again);
         if matches!(failure, Failure::TooLong) {
             self.queue.refuse(number);
         }
-        // The stream may be another one by now, or be limited otherwise.
+        // The stream was possibly replaced, or the limits of the stream have changed.
         let other = matches!(failure, Failure::NoStream | Failure::TooLong);
         if other && matches!(self.link, ConnectionState::Ready) {
             self.prepare(ctx);
         }
     }
 
-    // The end.
+    // The end of the publisher.
 
-    /// Ends once nothing is left to be published.
+    /// Ends the publisher if the agent is stopping and everything is published.
     fn end_when_done(&mut self, ctx: &mut Context<Self>) {
-        if self.ending && self.queue.is_empty() && self.snapshots.on_its_way.is_none() {
+        if self.ending && self.queue.is_empty() && self.snapshots.in_flight.is_none() {
             self.end(ctx);
         }
     }
 
     fn end(&mut self, ctx: &mut Context<Self>) {
-        let (left, account) = (self.queue.waiting(), &self.account);
-        let (snapshots, messages) = (account.snapshots, account.messages);
+        let (left, counts) = (self.queue.waiting(), &self.counts);
+        let (snapshots, messages) = (counts.snapshots, counts.messages);
         match left {
-            0 => info!(snapshots, messages, "NATS: all is published"),
+            0 => info!(
+                snapshots,
+                messages, "NATS: stopped, and no log lines or events are waiting"
+            ),
             _ => warn!(
                 snapshots,
-                messages, left, "NATS: log lines and events are left that no server took"
+                messages, left, "NATS: some log lines and events were not published"
             ),
         }
         ctx.stop();
     }
 }
 
-/// The same for the same text, in every agent of this build.
+/// Returns a hash of an event's text. For the same text, all agents of one build compute the same hash.
 fn hash(text: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(text);
@@ -535,7 +560,7 @@ impl Actor for NatsPublisher {
                     publisher.aggregator.do_send(AddOutput { output });
                 }
                 Err(error) => {
-                    error!(%error, "NATS: nothing is published");
+                    error!(%error, "NATS: cannot start, nothing is published");
                     ctx.stop();
                 }
             }),
@@ -552,20 +577,25 @@ impl Handler<ConnectionEvent> for NatsPublisher {
             ConnectionEvent::Event(Event::Disconnected) => self.disconnected(ctx),
             ConnectionEvent::Event(Event::ServerError(error)) => {
                 let words = error.to_string();
-                self.server_says(words.strip_prefix("nats: ").unwrap_or(&words), ctx);
+                self.server_error(words.strip_prefix("nats: ").unwrap_or(&words), ctx);
             }
             ConnectionEvent::Event(Event::ClientError(error)) => {
                 let words = error.to_string();
                 let words = words.strip_prefix("nats: ").unwrap_or(&words);
-                // All others come with the server's name.
+                // Only a DNS error is handled here. The other client errors also arrive as `ConnectionEvent::Failed`, with the
+                // server's name.
                 if words == "DNS error" {
-                    self.complain("not connected", None, "a server's name has no address");
+                    self.warn_once(
+                        "not connected",
+                        None,
+                        "the name of a server cannot be resolved",
+                    );
                 }
             }
             ConnectionEvent::Event(event) => debug!(%event, "NATS"),
             ConnectionEvent::Failed(failed) => {
                 for (server, reason) in failed {
-                    self.complain("not connected", Some(&server), &reason);
+                    self.warn_once("not connected", Some(&server), &reason);
                 }
             }
         }
@@ -581,11 +611,11 @@ impl Handler<Publication> for NatsPublisher {
             Publication::Published(published) => {
                 self.snapshots.newest = Some(Arc::clone(&published));
                 self.publish_newest(ctx);
-                self.take_in(&published, ctx);
+                self.enqueue_new(&published, ctx);
             }
             Publication::End(within) => {
                 self.ending = true;
-                ctx.run_later(within.saturating_sub(LAST_WORDS), Self::end);
+                ctx.run_later(within.saturating_sub(FLUSH_TIME), Self::end);
                 self.end_when_done(ctx);
             }
         }

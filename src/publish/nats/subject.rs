@@ -1,36 +1,40 @@
-//! What messages are called: `agents.<host>.snapshot`, `agents.<host>.events` and `agents.<host>.logs.<container>`.
+//! The subjects of messages. The subjects are `agents.<host>.snapshot`, `agents.<host>.events` and
+//! `agents.<host>.logs.<container>`.
+//!
+//! The dots of a subject separate its tokens. The token of a host or container is its name, with escaped special characters.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// The snapshots, and the events, of all hosts.
+/// The subjects of the snapshots of all hosts.
 pub(crate) const SNAPSHOTS: &str = "agents.*.snapshot";
+/// The subjects of the events of all hosts.
 pub(crate) const EVENTS: &str = "agents.*.events";
 
-/// The stream of all agents' events and log lines.
+/// The name of the stream that stores the events and log lines of all agents.
 pub(crate) const STREAM: &str = "AGENTS";
-/// What they are published as, of every agent: what the stream keeps.
+/// The subjects that the stream stores: the events and log lines of all hosts.
 pub(super) const KEPT: [&str; 2] = [EVENTS, "agents.*.logs.>"];
 
-/// The header that says how many lines, or events, before those in a message are lost.
+/// The name of the header with the number of log lines or events that were dropped before this message.
 pub(crate) const DROPPED: &str = "System-Agent-Dropped";
 
-/// The longest token that is taken for a host's, in bytes: names are shorter, even with each byte escaped.
-const LONGEST_HOST: usize = 1024;
+/// Limit on the length of a host's token, in bytes. The token of a real host name is shorter, even if each byte is escaped.
+const MAX_HOST_LENGTH: usize = 1024;
 
-/// A container's log lines, of one host.
+/// Returns the subject of a container's log lines. `host` is the host's token.
 pub(crate) fn logs(host: &str, container: &str) -> String {
     format!("agents.{host}.logs.{}", token(container))
 }
 
-/// Whose a subject is: the token of its host. None where it is none of a name: servers pass on messages with wildcards in their
-/// subjects, too.
+/// Returns the token of the host in a subject. Returns None if the subject has no valid token of a host. Servers also forward
+/// messages with wildcards in their subjects, and a wildcard is not a valid token.
 pub(crate) fn host(subject: &str) -> Option<&str> {
     let host = subject.strip_prefix("agents.")?.split('.').next()?;
     let is_token = host
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'%'));
-    (is_token && !host.is_empty() && host.len() <= LONGEST_HOST).then_some(host)
+    (is_token && !host.is_empty() && host.len() <= MAX_HOST_LENGTH).then_some(host)
 }
 
 /// The subjects of this host.
@@ -44,7 +48,7 @@ impl Subjects {
         Self { host: token(host) }
     }
 
-    /// The host's name as it is in subjects.
+    /// Returns the token of the host's name.
     pub(super) fn host(&self) -> &str {
         &self.host
     }
@@ -62,8 +66,9 @@ impl Subjects {
     }
 }
 
-/// A name as one token of a subject: every byte but ASCII letters, digits, `-` and `_` as `%XX`, so that no two names are the
-/// same and none has a dot, a wildcard or white space. No name at all is `%`.
+/// Converts a name into one token of a subject. ASCII letters, digits, `-` and `_` stay. Every other byte becomes `%XX`.
+///
+/// Different names have different tokens. No token has a dot, a wildcard or white space. The token of an empty name is `%`.
 fn token(name: &str) -> String {
     if name.is_empty() {
         return "%".to_owned();
@@ -80,7 +85,7 @@ fn token(name: &str) -> String {
     token
 }
 
-/// The name that a token is made of; the token itself where it is made of none.
+/// Returns the name that belongs to a token. Returns the token itself if no name belongs to the token.
 pub(crate) fn name(of: &str) -> String {
     let mut name = Vec::with_capacity(of.len());
     let mut rest = of.bytes();
@@ -98,7 +103,8 @@ pub(crate) fn name(of: &str) -> String {
     String::from_utf8(name).unwrap_or_else(|_| of.to_owned())
 }
 
-/// Whether a pattern with wildcards has this subject, by NATS's rules: `*` is one token, `>` one or more at the end.
+/// Whether a pattern with wildcards matches a subject, by the rules of NATS: `*` is one token, and `>` is one or more tokens at
+/// the end.
 pub(super) fn covers(pattern: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     for part in pattern.split('.') {
@@ -153,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_have_what_nats_says() {
+    fn patterns_match_subjects_by_the_rules_of_nats() {
         for (pattern, subject, expected) in [
             ("a.b", "a.b", true),
             ("a.*", "a.b", true),
@@ -171,7 +177,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_are_told_apart_and_kept(names in prop::collection::hash_set(".*", 1..20)) {
+        fn different_names_have_different_tokens_and_the_stream_stores_their_subjects(names in prop::collection::hash_set(".*", 1..20)) {
             let mut seen = HashMap::new();
             for name in names {
                 let token = token(&name);
@@ -188,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn names_come_back_from_their_tokens() {
+    fn a_token_is_converted_back_to_its_name() {
         for (plain, escaped) in [
             ("web-1", "web-1"),
             ("db_2.example.org", "db_2%2Eexample%2Eorg"),
@@ -198,14 +204,14 @@ mod tests {
             assert_eq!(token(plain), escaped);
             assert_eq!(name(escaped), plain);
         }
-        // What no name becomes stands for itself.
+        // A token that belongs to no name is returned unchanged.
         for odd in ["%", "%2", "%zz", "a%C3", "%é"] {
             assert_eq!(name(odd), odd);
         }
     }
 
     #[test]
-    fn subjects_tell_the_host() {
+    fn a_subject_contains_the_token_of_the_host() {
         assert_eq!(host("agents.web-1.snapshot"), Some("web-1"));
         assert_eq!(host("agents..snapshot"), None);
         assert_eq!(host("other.web-1.snapshot"), None);
@@ -215,14 +221,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_name_comes_back(any in "\\PC{1,40}") {
+        fn any_name_is_converted_to_a_token_and_back(any in "\\PC{1,40}") {
             let escaped = token(&any);
             prop_assert!(escaped.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_%".contains(&byte)));
             prop_assert_eq!(name(&escaped), any);
         }
 
         #[test]
-        fn any_token_has_a_name(any: String) {
+        fn no_text_makes_the_conversion_of_a_token_fail(any: String) {
             name(&any);
         }
     }

@@ -1,5 +1,7 @@
-//! TLS with a server: the files that say whom to trust and who the agent is are read anew for each connection, as they may have been
-//! renewed. Where they cannot be read, what they held before counts.
+//! TLS with a NATS server. Reads the files with certificates and keys again for each connection, because an administrator can
+//! renew the files at any time.
+//!
+//! If a file cannot be read, the agent continues to use the content that it has read earlier.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,13 +20,15 @@ use tokio_rustls::rustls::{
 
 use crate::settings::{NatsSettings, Signatures, Trusted, certified, read_certificates, read_key};
 
-/// What TLS with a server is done with; none where it is not asked for, or a file cannot be used any more: the library then does it,
-/// and says what is wrong.
+/// Returns the TLS configuration for connections to servers. Returns None if TLS is not required, or if a file cannot be used. If
+/// this function returns None, the NATS library makes the configuration, and reports the error in the file.
 pub(super) fn client_config(settings: &NatsSettings) -> Option<ClientConfig> {
     if !settings.tls_required() {
         return None;
     }
-    // The library reads the system's certificates in any case, and fails where one is odd; by itself it would not read them.
+    // If the agent passes a configuration, the library also reads the system's certificates, and fails if a certificate is
+    // invalid. If the agent passes only a CA file, the library does not read the system's certificates. Therefore, the agent
+    // passes only the CA file if a certificate of the system is invalid.
     if settings.ca.is_some() && !rustls_native_certs::load_native_certs().errors.is_empty() {
         return None;
     }
@@ -45,7 +49,7 @@ pub(super) fn client_config(settings: &NatsSettings) -> Option<ClientConfig> {
     })
 }
 
-/// What a file held when it was last read whole.
+/// The content of a file at the newest successful reading.
 struct Replaceable<T: ?Sized>(Mutex<Arc<T>>);
 
 impl<T: ?Sized> Replaceable<T> {
@@ -53,9 +57,9 @@ impl<T: ?Sized> Replaceable<T> {
         Self(Mutex::new(first))
     }
 
-    /// What it holds now, if that is of use.
+    /// Stores the new content `now`, if `now` is not None. Returns the stored content.
     fn renewed(&self, now: Option<Arc<T>>) -> Arc<T> {
-        // A panic ends the process.
+        // A lock is poisoned only by a panic, and a panic ends the process.
         let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(now) = now {
             *newest = now;
@@ -64,14 +68,15 @@ impl<T: ?Sized> Replaceable<T> {
     }
 }
 
-/// Verifies servers by a file of certificates, or by those that the system trusts.
+/// Verifies the certificates of servers with a file of authorities, or with the authorities that the system trusts.
 struct Authorities {
+    /// The file of authorities. None if the authorities of the system are used.
     path: Option<PathBuf>,
     signatures: Signatures,
     newest: Replaceable<dyn ServerCertVerifier>,
 }
 
-/// The agent's own certificate and key, in files.
+/// The agent's own certificate and key. The files of the certificate and the key are read again for each connection.
 struct Identity {
     certificate: PathBuf,
     key: PathBuf,

@@ -1,4 +1,5 @@
-//! A client's connection, plain or TLS: what is read is forgotten, what is written is shared.
+//! The connection of a client, with or without TLS. Writes snapshots without copying them. Ignores the bytes that a client sends
+//! after authentication.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -14,39 +15,43 @@ use crate::publish::admission::PendingState;
 use crate::publish::admission::first_input::{FirstInput, first_input};
 use crate::published::{EncodedSnapshot, LineEnd};
 
-/// A connection that may move from one thread to another.
+/// A connection that can move from one thread to another.
 pub(super) enum Connection {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
 }
 
-/// A socket, which belongs to the runtime that registered it: to move it is bare for a while.
+/// A TCP socket. A socket that is registered with the runtime of one thread cannot move to another thread. Therefore, the socket
+/// is not registered while it moves.
 pub(super) struct Socket {
     stream: Stream,
-    /// How many bytes the kernel has taken.
+    /// Number of bytes that the kernel has accepted for sending.
     written: u64,
-    /// Until the client has authenticated.
+    /// The state of the pending connection. None after the client has authenticated.
     pending: Option<Arc<PendingState>>,
-    /// Bytes received while pending.
+    /// Number of bytes that were received while the connection was pending.
     received: usize,
 }
 
+/// The stream of a [`Socket`].
 enum Stream {
+    /// Registered with this thread's runtime.
     Registered(TcpStream),
-    /// None only where registering it failed.
+    /// Not registered with any runtime. None only after an attempt to register the stream has failed.
     Bare(Option<std::net::TcpStream>),
 }
 
-/// Limit on the bytes that a pending client may send. A ClientHello, certificates and the key fit. rustls buffers as much of an
-/// incomplete message.
+/// Limit on the bytes that a peer can send while its connection is pending. A ClientHello, certificates and the key need less.
+/// This limit also bounds the memory in which rustls buffers an incomplete message.
 const MAX_PENDING_BYTES: usize = 32 * 1024;
-/// How often is read in a row, at most: one that sends without end is written to as well.
+/// Limit on consecutive reads. With no limit, the session of a client that sends without pause would never write.
 const READS: usize = 8;
 
-/// A line on its way.
+/// A JSON line that is being written.
 pub(super) struct Outgoing {
     snapshot: Arc<EncodedSnapshot>,
     ending: LineEnd,
+    /// Number of bytes of the JSON line that are already written.
     written: usize,
 }
 
@@ -62,7 +67,7 @@ impl Outgoing {
 }
 
 impl Connection {
-    /// Why the connection is no more, if it is not.
+    /// Returns and clears the error that the kernel has stored for the socket, if there is an error.
     pub(super) fn take_error(&mut self) -> Option<io::Error> {
         match &self.socket().stream {
             Stream::Registered(stream) => stream.take_error().unwrap_or_else(Some),
@@ -70,17 +75,17 @@ impl Connection {
         }
     }
 
-    /// How many bytes have left for the client.
+    /// Returns the number of bytes that the kernel has accepted for sending.
     pub(super) fn written(&mut self) -> u64 {
         self.socket().written
     }
 
-    /// Takes it off this thread's runtime.
+    /// Removes the connection from this thread's runtime.
     pub(super) fn detach(&mut self) -> io::Result<()> {
         self.socket().detach()
     }
 
-    /// Puts it on this thread's runtime.
+    /// Registers the connection with this thread's runtime.
     pub(super) fn attach(&mut self) -> io::Result<()> {
         self.socket().attach()
     }
@@ -92,8 +97,8 @@ impl Connection {
         }
     }
 
-    /// Reads and forgets whatever comes, until the end. The buffer is on the stack of the poll, so
-    /// that an idle client costs none.
+    /// Reads and ignores the client's input until the client closes its sending side. The buffer is on the stack, so an idle
+    /// client needs no buffer.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut scratch = [0; 2048];
         for _ in 0..READS {
@@ -110,7 +115,7 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Writes what is left of a line, whose two parts are not copied together.
+    /// Writes the remaining bytes of a JSON line. Does not copy the shared part and the end into one buffer.
     pub(super) fn poll_send(
         &mut self,
         line: &mut Outgoing,
@@ -150,7 +155,8 @@ impl Connection {
 }
 
 impl Socket {
-    /// A pending connection's socket, not registered with a runtime yet. Until it is detached it updates the state.
+    /// Creates the socket of a pending connection. The socket is not registered with a runtime yet. The socket updates `pending`
+    /// until `detach` is called.
     pub(super) fn new(stream: std::net::TcpStream, pending: Arc<PendingState>) -> Self {
         Self {
             stream: Stream::Bare(Some(stream)),
@@ -177,7 +183,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Waits for the first input.
+    /// Waits for the first input, but does not read the input.
     pub(super) async fn first_input(&self, is_tls: bool) -> io::Result<FirstInput> {
         let Stream::Registered(stream) = &self.stream else {
             return Err(io::ErrorKind::NotConnected.into());
@@ -209,7 +215,7 @@ impl Socket {
         }
     }
 
-    /// Counts what was written.
+    /// Counts the bytes that the kernel has accepted. Returns `written` unchanged.
     fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(written)) = written {
             self.written += written as u64;
@@ -230,7 +236,7 @@ impl AsyncRead for Socket {
         if self.pending.is_some() {
             self.received += buf.filled().len() - before;
             if self.received > MAX_PENDING_BYTES {
-                return Poll::Ready(Err(io::Error::other("too much before a key")));
+                return Poll::Ready(Err(io::Error::other("too many bytes before a key")));
             }
         }
         read

@@ -1,4 +1,5 @@
-//! From a pending connection to a session: TLS, then the key.
+//! Authenticates a pending connection: does the TLS handshake, and reads the key and the options. After that, starts the client's
+//! session.
 
 use std::io;
 use std::sync::Arc;
@@ -21,19 +22,20 @@ use crate::publish::admission::PendingConnection;
 use crate::publish::admission::first_input::FirstInput;
 use crate::settings::{ApiKeys, Credentials, ServeSettings, Tls};
 
-/// Limit on a client's first line.
-const LONGEST_LINE: usize = 4096;
-/// The answer to a client that is refused.
+/// Limit on the length of the first line that a client sends, in bytes.
+const MAX_LINE: usize = 4096;
+/// The answer to a peer that has not sent a right key.
 const UNAUTHORIZED: &[u8] = b"Unauthorized\n";
-/// How long a refused client may take to read its answer, and how much more it may send: a
-/// connection that is closed with bytes unread is reset, and the answer lost.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 64 * 1024;
-/// How much of a line is encrypted ahead of what the kernel takes, in bytes: two records. More is memory for every client
-/// that reads slowly, fewer are more calls for every client.
+/// Time that a refused client has to read its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Limit on the bytes that a refused client can still send. The agent reads and ignores these bytes. If the agent closed a
+/// connection with unread bytes, the kernel would reset the connection, and the client would lose the answer.
+const MAX_IGNORED_BYTES: usize = 64 * 1024;
+/// Limit on encrypted bytes that the kernel has not accepted yet. The limit is the size of two TLS records. A higher limit needs
+/// more memory for each slow client. A lower limit needs more system calls for each client.
 const ENCRYPTED_AHEAD: usize = 32 * 1024;
 
-/// Authenticates one pending connection.
+/// The data that is needed to authenticate one pending connection.
 pub(super) struct Handshake {
     pub(super) client: ClientId,
     pub(super) stream: std::net::TcpStream,
@@ -41,14 +43,14 @@ pub(super) struct Handshake {
     pub(super) settings: Arc<ServeSettings>,
     pub(super) credentials: watch::Receiver<Arc<Credentials>>,
     pub(super) subscriptions: Subscriptions,
-    /// The thread of the session.
+    /// The thread on which the session will run.
     pub(super) serving: ArbiterHandle,
 }
 
 /// The name of a client's key, and the client's options.
 type Login = (Arc<str>, Options);
 
-/// Why a client is refused.
+/// The reason why a client is refused.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("wrong key")]
@@ -59,9 +61,9 @@ enum Refusal {
     Blocked,
     #[error("too many clients")]
     Full,
-    #[error("no key yet, and others wait")]
+    #[error("no key yet, and other connections wait")]
     Evicted,
-    #[error("line over {LONGEST_LINE} bytes")]
+    #[error("first line is longer than {MAX_LINE} bytes")]
     TooLong,
     #[error("no complete line")]
     Incomplete,
@@ -78,13 +80,13 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// The answer to the client, if it gets one.
+    /// Returns the answer to the client. Returns None if the connection is closed without an answer.
     fn answer(&self) -> Option<Vec<u8>> {
         match self {
             Self::WrongKey | Self::TooLong | Self::Incomplete | Self::Late => {
                 Some(UNAUTHORIZED.to_vec())
             }
-            // It may have closed its sending side only.
+            // If the peer has closed only its sending side, the peer can still read an answer.
             Self::ClosedEarly => Some(UNAUTHORIZED.to_vec()),
             Self::Options(error) => {
                 Some(format!("{}\n", serde_json::json!({ "error": error })).into_bytes())
@@ -100,7 +102,7 @@ impl Refusal {
 }
 
 impl Handshake {
-    /// Authenticates the client, and starts its session on the session's thread.
+    /// Authenticates the client, and starts its session on the session's thread. Stops when `stop` is cancelled.
     pub(super) async fn run(self, stop: CancellationToken) {
         let Self {
             client,
@@ -121,7 +123,7 @@ impl Handshake {
             biased;
             authenticated = authenticator.run(stream) => authenticated,
             () = pending.state.evicted() => Err(Refusal::Evicted),
-            // A pending client was promised nothing.
+            // A pending connection gets no answer when the agent stops.
             () = stop.cancelled() => return,
         };
         let admitted = authenticated.and_then(|authenticated| {
@@ -150,15 +152,16 @@ impl Handshake {
     }
 }
 
+/// Authenticates one connection.
 struct Authenticator<'a> {
     credentials: &'a watch::Receiver<Arc<Credentials>>,
     pending: &'a PendingConnection,
-    /// From accept to the end of the key's line. Waiting for other TLS handshakes does not count.
+    /// Time from the start of the authentication to the end of the first line. Waiting for other TLS handshakes does not count.
     timeout: Duration,
 }
 
 impl Authenticator<'_> {
-    /// The TLS handshake, if TLS is on, and the key.
+    /// Does the TLS handshake, if TLS is on, and reads the key and the options.
     async fn run(&self, stream: std::net::TcpStream) -> Result<(Connection, Login), Refusal> {
         let mut socket = Socket::new(stream, Arc::clone(&self.pending.state));
         socket.attach()?;
@@ -172,7 +175,7 @@ impl Authenticator<'_> {
             Ok(Err(error)) => return Err(Refusal::Lost(error)),
             _ => {}
         }
-        // Boxed, so that a connection without input costs no more than the above.
+        // The futures are boxed, so that a connection without input needs no memory for the following steps.
         let (mut connection, login) = match tls {
             None => Box::pin(self.plain(socket, remaining)).await?,
             Some(tls) => {
@@ -202,7 +205,8 @@ impl Authenticator<'_> {
         socket: Socket,
         remaining: Duration,
     ) -> Result<(Connection, Login), Refusal> {
-        // The peer may have closed while it waited for a permit. The handshake cannot complete, so it is not worth a signature.
+        // The peer can close the connection while the handshake waits for a permit. Computing a signature would then waste CPU
+        // time.
         if socket.is_closed() {
             return Err(Refusal::Tls(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -217,7 +221,7 @@ impl Authenticator<'_> {
         Ok((Connection::Tls(Box::new(stream)), login))
     }
 
-    /// Reads the key and the options. A client that sends no right key by the deadline gets the answer and time to read it.
+    /// Reads the key and the options until the deadline. If the client is refused, sends the answer to the client.
     async fn login<S>(&self, stream: &mut S, deadline: Instant) -> Result<Login, Refusal>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -226,13 +230,13 @@ impl Authenticator<'_> {
             admission, prefix, ..
         } = self.pending;
         let login = match timeout_at(deadline, read_line(stream)).await {
-            // The connection may have been open before the block.
+            // The prefix can be blocked after the connection was accepted.
             Ok(Ok(_)) if admission.is_blocked(*prefix) => Err(Refusal::Blocked),
             Ok(Ok(line)) => verify(&self.credentials.borrow().keys, &line),
             Ok(Err(refusal)) => Err(refusal),
             Err(_) => Err(Refusal::Late),
         };
-        // Before the answer: a guesser need not wait for that.
+        // Count the key before sending the answer, because an attacker can try the next key without reading the answer.
         match &login {
             Ok(_) | Err(Refusal::Options(_)) => admission.right_key(*prefix),
             Err(Refusal::WrongKey | Refusal::TooLong) => admission.wrong_key(*prefix),
@@ -241,15 +245,15 @@ impl Authenticator<'_> {
         if let Err(refusal) = &login
             && let Some(answer) = refusal.answer()
         {
-            let _ = timeout(LINGER, send_answer(stream, &answer)).await;
+            let _ = timeout(ANSWER_TIMEOUT, send_answer(stream, &answer)).await;
         }
         login
     }
 }
 
-/// Finds the key of a client's line, and parses the options after it.
+/// Finds the key at the start of a client's first line, and parses the options after the key.
 fn verify(keys: &ApiKeys, line: &[u8]) -> Result<Login, Refusal> {
-    // A key has no white space in it.
+    // A key has no white space, so the first space ends the key.
     let (candidate, options) = match line.iter().position(|byte| *byte == b' ') {
         Some(space) => (&line[..space], Some(&line[space + 1..])),
         None => (line, None),
@@ -260,18 +264,18 @@ fn verify(keys: &ApiKeys, line: &[u8]) -> Result<Login, Refusal> {
     Ok((Arc::clone(key.name()), options))
 }
 
-/// Reads the client's first line, without its end. The line is wiped when it is dropped. Bytes after it are ignored, as is all
-/// that a client sends later.
+/// Reads the client's first line, and returns the line without its line end. The line contains the key, so the memory of the line
+/// is overwritten when the line is dropped. Bytes after the first line are ignored.
 async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     let mut line = Zeroizing::new(Vec::with_capacity(128));
     let mut searched = 0;
     loop {
-        if line.len() > LONGEST_LINE + 1 {
+        if line.len() > MAX_LINE + 1 {
             return Err(Refusal::TooLong);
         }
         if line.len() == line.capacity() {
-            // By itself it would grow without wiping what it leaves.
-            let larger = (2 * line.len()).min(LONGEST_LINE + 2);
+            // If `Vec` grew by itself, it would free the old memory without overwriting it.
+            let larger = (2 * line.len()).min(MAX_LINE + 2);
             let mut larger = Zeroizing::new(Vec::with_capacity(larger));
             larger.extend_from_slice(&line);
             line = larger;
@@ -289,7 +293,7 @@ async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Zeroizing<Vec
             if line.last() == Some(&b'\r') {
                 line.pop();
             }
-            return if line.len() > LONGEST_LINE {
+            return if line.len() > MAX_LINE {
                 Err(Refusal::TooLong)
             } else {
                 Ok(line)
@@ -299,7 +303,7 @@ async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Zeroizing<Vec
     }
 }
 
-/// Whether the peer has closed the connection: in good order, by a reset, or without the end of TLS.
+/// Whether the error means that the peer has closed the connection by a reset, or without closing TLS first.
 fn is_end(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -307,14 +311,14 @@ fn is_end(error: &io::Error) -> bool {
     )
 }
 
-/// Sends the answer to a refused client, and waits until it has read that.
+/// Sends the answer to a refused client, and waits until the client closes its side.
 async fn send_answer<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     answer: &[u8],
 ) -> io::Result<()> {
     stream.write_all(answer).await?;
     stream.shutdown().await?;
-    let mut left = LINGER_BYTES;
+    let mut left = MAX_IGNORED_BYTES;
     let mut scratch = [0; 1024];
     while left > 0 {
         match stream.read(&mut scratch).await? {
@@ -322,13 +326,13 @@ async fn send_answer<S: AsyncRead + AsyncWrite + Unpin>(
             read => left = left.saturating_sub(read),
         }
     }
-    debug!("refused client has its answer");
+    debug!("answer to the refused client is sent");
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{LONGEST_LINE, Refusal, read_line, verify};
+    use super::{MAX_LINE, Refusal, read_line, verify};
     use crate::settings::{ApiKey, ApiKeys};
 
     async fn line(sent: &[&[u8]]) -> Result<Vec<u8>, Refusal> {
@@ -336,7 +340,7 @@ mod tests {
         read_line(&mut stream).await.map(|line| line.to_vec())
     }
 
-    /// A stream that yields the pieces one by one, then ends.
+    /// Returns a stream that returns one piece for each read, and then ends.
     fn tokio_test_stream(pieces: &[&[u8]]) -> impl tokio::io::AsyncRead + Unpin {
         let pieces: Vec<_> = pieces
             .iter()
@@ -346,7 +350,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn a_line_may_come_in_any_pieces() {
+    async fn the_first_line_can_arrive_in_pieces() {
         assert_eq!(line(&[b"key\n"]).await.unwrap(), b"key");
         assert_eq!(line(&[b"key\r\nmore\n"]).await.unwrap(), b"key");
         assert_eq!(
@@ -357,8 +361,8 @@ mod tests {
     }
 
     #[actix::test]
-    async fn a_line_ends_within_4_kib_or_not_at_all() {
-        let longest = vec![b'k'; LONGEST_LINE];
+    async fn a_first_line_over_4_kib_or_without_an_end_is_refused() {
+        let longest = vec![b'k'; MAX_LINE];
         let ended = [longest.as_slice(), b"\r\n"].concat();
         assert_eq!(line(&[&ended]).await.unwrap(), longest);
         let over = [longest.as_slice(), b"k\n"].concat();
@@ -386,7 +390,7 @@ mod tests {
             b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         ];
         crate::fuzzing::run("first_line", &seeds, |bytes| {
-            // In two pieces.
+            // The input arrives in two pieces.
             let (head, tail) = bytes.split_at(bytes.len() / 2);
             let pieces = [head, tail];
             let line = runtime.block_on(read_line(&mut tokio_test_stream(&pieces)));

@@ -1,4 +1,4 @@
-//! The agent's socket: accepts connections and hands each to a thread.
+//! The agent's listening socket for clients. Accepts connections, and passes each connection to a thread.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,15 +17,15 @@ use crate::publish::admission::ConnectionLimits;
 use crate::publish::admission::inbound::{BindError, Inbound};
 use crate::settings::{Credentials, ServeSettings};
 
-/// The threads over which connections are spread.
+/// The threads that serve connections. Connections are distributed evenly.
 pub struct Threads {
-    /// They authenticate connections: many handshakes delay no snapshot.
+    /// Threads that authenticate connections. These threads do not serve clients, so many handshakes do not delay snapshots.
     pub greeting: Vec<ArbiterHandle>,
-    /// They serve clients. A client stays on its thread.
+    /// Threads that serve clients. A client stays on its thread.
     pub serving: Vec<ArbiterHandle>,
 }
 
-/// The agent's socket.
+/// The agent's listening socket.
 pub struct Listener {
     inbound: Inbound,
     settings: Arc<ServeSettings>,
@@ -35,11 +35,11 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens the socket. Without `SOCKET_ADDRESS` it takes IPv6 and IPv4, or IPv4 alone on a
-    /// host that has no IPv6.
+    /// Opens the socket. If `SOCKET_ADDRESS` is not set, the socket listens on all IPv6 and IPv4 addresses of the host. If the
+    /// host has no IPv6, the socket listens on all IPv4 addresses.
     ///
     /// # Errors
-    /// When the address cannot be bound.
+    /// Fails if the address or the port cannot be used.
     pub fn bind(
         settings: Arc<ServeSettings>,
         credentials: watch::Receiver<Arc<Credentials>>,
@@ -55,21 +55,21 @@ impl Listener {
         })
     }
 
-    /// The bound address, with the port that the kernel chose.
+    /// Returns the local address. If the configured port is 0, the address has the port that the kernel chose.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// Fails if the kernel does not return the address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inbound.local_addr()
     }
 
-    /// One permit for each client. All are available when there is no client.
+    /// Returns the semaphore with one permit for each possible client. All permits are available when there is no client.
     #[must_use]
     pub fn permits(&self) -> Arc<Semaphore> {
         self.admission.client_permits()
     }
 
-    /// Accepts until `stop`.
+    /// Accepts connections until `stop` is cancelled.
     pub async fn run(
         mut self,
         threads: Threads,

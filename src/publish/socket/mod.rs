@@ -1,7 +1,7 @@
-//! The agent's socket: connections → authenticated sessions, each fed by the aggregator.
+//! The agent's TCP socket: authenticates connections and sends snapshots to clients.
 //!
-//! [`Listener`] accepts connections that `admission` lets in. `handshake` authenticates them. From then on [`ClientSession`] is the
-//! only owner of a connection's write side.
+//! [`Listener`] accepts connections. `admission` decides which connections are refused or evicted. `handshake` authenticates a
+//! connection. After that, only [`ClientSession`] writes to the connection. The aggregator sends the snapshots to the session.
 
 mod connection;
 mod handshake;

@@ -1,4 +1,4 @@
-//! One authenticated client: what it is sent, what it missed, and how it ends.
+//! The session of one client. A session sends snapshots, counts skipped snapshots, and closes the connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,21 +18,23 @@ use crate::messages::{CatchUp, ClientId, Delivery, Subscribe, Unsubscribe};
 use crate::model::Options;
 use crate::published::{EncodedSnapshot, StreamPosition};
 
-/// How long a client that was sent the end of the stream may take to close its side.
+/// Time that a client has to close its sending side after the agent has closed the agent's sending side.
 const LINGER: Duration = Duration::from_secs(1);
-/// How often a client that has closed its sending side is looked at: has it closed both?
-const HALF_CLOSED_LOOK: Duration = Duration::from_secs(1);
+/// Interval of checks of a client that has closed its sending side. Each check finds out whether the client has closed the whole
+/// connection.
+const HALF_CLOSED_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a session ends when the agent stops: in good order, or before its line was out.
+/// The reason for the end of a session when the agent stops.
 const STOPPING: &str = "agent stopping";
+/// The reason for the end of a session if the agent stops before the client has read its JSON line.
 const CUT_OFF: &str = "agent stopping, client did not finish reading in time";
 
-/// The aggregator's addresses, for sessions.
+/// The aggregator's addresses for the messages of sessions.
 #[derive(Clone)]
 pub struct Subscriptions {
     /// Adds a session.
     pub subscribe: Recipient<Subscribe>,
-    /// Sends a session what it missed.
+    /// Sends the missing log lines and events to a session.
     pub catch_up: Recipient<CatchUp>,
     /// Removes a session.
     pub unsubscribe: Recipient<Unsubscribe>,
@@ -46,77 +48,86 @@ pub(super) struct Client {
     pub(super) options: Options,
     pub(super) write_timeout: Duration,
     pub(super) subscriptions: Subscriptions,
-    /// Given back when the session is dropped.
+    /// The permit of the client. When the session is dropped, the permit is free for another client.
     pub(super) _permit: OwnedSemaphorePermit,
 }
 
-/// Sends snapshots to one client. The only owner of the connection's write side: one line is
-/// being written, and one newest snapshot waits, at most.
+/// Sends snapshots to one client. Only the session writes to the connection.
+///
+/// At most one JSON line is being written. Only the newest snapshot waits.
 pub struct ClientSession {
     client: Client,
-    /// The line that is being written.
+    /// The JSON line that is being written.
     outgoing: Option<Outgoing>,
-    /// The newest snapshot that came meanwhile.
+    /// The newest snapshot that arrived while `outgoing` was being written.
     pending: Option<Arc<EncodedSnapshot>>,
-    /// While the client accepts nothing: how much it had accepted before, and for how much longer that may go on.
+    /// Set while the client accepts no bytes. The first value is the number of bytes that the client had accepted earlier. The
+    /// second value is the running write timeout.
     stalled: Option<(u64, Pin<Box<Sleep>>)>,
-    /// What the last snapshot that was sent has said of the logs; none before the first.
+    /// The stream position of the newest snapshot that was sent or is being sent. None before the first snapshot.
     since: Option<StreamPosition>,
-    /// Whether a snapshot was asked for that follows on the last one that was sent.
+    /// Whether the session has requested a snapshot that continues at `since`, and waits for that snapshot.
     catching_up: bool,
     incoming: Incoming,
-    /// Set when the agent stops: close after the line that is being written.
+    /// The state of the agent's sending side.
     ending: Ending,
-    account: Account,
+    counts: Counts,
     connected: Instant,
     reason: &'static str,
 }
 
-/// The client's sending side.
+/// The state of the client's sending side.
 enum Incoming {
     Open,
-    /// Closed by the client, which still receives. If it has closed both, it answers the next bytes
-    /// or the kernel's probes by a reset, which reading does not tell; it is looked for at that time.
+    /// The client has closed its sending side, but can possibly still receive.
+    ///
+    /// If the client has closed both sides, it answers the next bytes or the kernel's keep-alive probes with a reset. Reading
+    /// does not report such a reset. Therefore, the session checks the socket's error when this timer ends.
     Closed(Pin<Box<Sleep>>),
 }
 
-/// The agent's sending side.
+/// The state of the agent's sending side.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
+    /// The session sends snapshots.
     NotYet,
-    /// After the line that is being written.
+    /// The agent stops. The session finishes the current JSON line, and then closes its sending side.
     Due,
+    /// The session has closed its sending side.
     Closed,
 }
 
-/// Which snapshots a client got.
+/// Counts of sent and skipped snapshots.
 #[derive(Debug, Default)]
-struct Account {
-    /// The number of the first that was sent.
+struct Counts {
+    /// The number of the first sent snapshot. None before the first snapshot.
     first: Option<u64>,
-    /// How many were sent in whole.
+    /// Number of completely sent snapshots.
     sent: u64,
-    /// How many were missed so far.
+    /// Number of skipped snapshots so far.
     skipped: u64,
 }
 
-impl Account {
-    /// Counts what was missed up to the snapshot that is sent now, before it is sent: every one
-    /// since the first that was meant for the client and was neither sent nor is this one.
+impl Counts {
+    /// Returns the number of skipped snapshots before the snapshot `seq`. The session calls this function before it sends the
+    /// snapshot.
+    ///
+    /// A client with the option `every` gets the first snapshot and then every n-th snapshot. Each of these snapshots that was
+    /// not sent counts as skipped.
     fn begin(&mut self, seq: u64, every: u32) -> u64 {
         let first = *self.first.get_or_insert(seq);
         let meant = seq.saturating_sub(first) / u64::from(every);
-        // Never less than before: one that was caught up with may come between two that were meant.
+        // A requested snapshot (`CatchUp`) can be sent in addition to every n-th snapshot. It must not decrease the count.
         self.skipped = meant.saturating_sub(self.sent).max(self.skipped);
         self.skipped
     }
 }
 
 impl ClientSession {
-    /// Starts the session of an authenticated client on the current arbiter.
+    /// Starts the session of a client on the current thread.
     pub(super) fn begin(mut client: Client) {
         if let Err(error) = client.connection.attach() {
-            info!(client = client.id, peer = %client.peer, reason = %error, "client lost");
+            info!(client = client.id, peer = %client.peer, reason = %error, "client connection lost");
             return;
         }
         Self {
@@ -128,15 +139,17 @@ impl ClientSession {
             catching_up: false,
             incoming: Incoming::Open,
             ending: Ending::NotYet,
-            account: Account::default(),
+            counts: Counts::default(),
             connected: Instant::now(),
             reason: "closed",
         }
         .start();
     }
 
-    /// Sends a snapshot next if nothing is being written, else keeps it as the newest. One whose log
-    /// lines or events follow on a snapshot that was not sent is asked for anew.
+    /// Starts to send a snapshot. If a JSON line is being written, the snapshot waits as the newest snapshot.
+    ///
+    /// If log lines or events between the previous sent snapshot and this snapshot are missing, does not send this snapshot.
+    /// Requests a snapshot that has all of them instead.
     fn send(&mut self, snapshot: Arc<EncodedSnapshot>) {
         if self.outgoing.is_some() {
             self.pending = Some(snapshot);
@@ -156,18 +169,17 @@ impl ClientSession {
         self.catching_up = false;
         self.since = Some(snapshot.since.clone());
         let every = self.client.options.every.get();
-        let skipped = self.account.begin(snapshot.seq, every);
+        let skipped = self.counts.begin(snapshot.seq, every);
         self.outgoing = Some(Outgoing::new(snapshot, skipped));
     }
 
-    /// Reads, writes and closes as far as that is possible now. Yields why the session ends, where
-    /// it does.
+    /// Reads, writes and closes as far as possible now. Returns the reason as an error if the session ends.
     fn drive(
         &mut self,
         ctx: &mut Context<Self>,
         cx: &mut std::task::Context<'_>,
     ) -> Result<(), &'static str> {
-        // First, as one that sends without end would leave no time for it.
+        // Write first, because a client that sends without pause must not prevent writing.
         self.write(cx)?;
         self.read(cx)?;
         if self.ending == Ending::Due && self.outgoing.is_none() {
@@ -176,12 +188,12 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Reads and forgets what the client sends. Only an error ends the session: a client that has
-    /// closed its sending side still receives.
+    /// Reads and ignores the bytes that the client sends. Fails after an error, or when both sides are closed. If only the client
+    /// has closed its sending side, the session continues, because the client can still receive.
     fn read(&mut self, cx: &mut std::task::Context<'_>) -> Result<(), &'static str> {
         let connection = &mut self.client.connection;
-        if let Incoming::Closed(look) = &mut self.incoming {
-            if look.as_mut().poll(cx).is_pending() {
+        if let Incoming::Closed(check) = &mut self.incoming {
+            if check.as_mut().poll(cx).is_pending() {
                 return Ok(());
             }
             if let Some(error) = connection.take_error() {
@@ -195,21 +207,21 @@ impl ClientSession {
                 Poll::Ready(Ok(())) => {}
             }
         }
-        let mut look = Box::pin(sleep(HALF_CLOSED_LOOK));
-        // To be woken by it.
-        let _ = look.as_mut().poll(cx);
-        self.incoming = Incoming::Closed(look);
+        let mut check = Box::pin(sleep(HALF_CLOSED_INTERVAL));
+        // A timer must be polled once. Otherwise, the end of the timer does not wake the session.
+        let _ = check.as_mut().poll(cx);
+        self.incoming = Incoming::Closed(check);
         Ok(())
     }
 
-    /// Writes the line that is due, and those after it.
+    /// Writes the current JSON line, and then the newest snapshot if one waits.
     fn write(&mut self, cx: &mut std::task::Context<'_>) -> Result<(), &'static str> {
         while let Some(line) = &mut self.outgoing {
             match self.client.connection.poll_send(line, cx) {
                 Poll::Pending => return self.stall(cx),
                 Poll::Ready(Err(error)) => return Err(reason_of(&error)),
                 Poll::Ready(Ok(())) => {
-                    self.account.sent += 1;
+                    self.counts.sent += 1;
                     (self.outgoing, self.stalled) = (None, None);
                     if let Some(newest) = self.pending.take() {
                         self.send(newest);
@@ -220,7 +232,7 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Waits for the client to accept more: it has so long for anything at all.
+    /// Starts or continues the write timeout. Fails if the client accepts no bytes for the length of the write timeout.
     fn stall(&mut self, cx: &mut std::task::Context<'_>) -> Result<(), &'static str> {
         let written = self.client.connection.written();
         let timeout = self.client.write_timeout;
@@ -229,8 +241,8 @@ impl ClientSession {
             .get_or_insert_with(|| (written, Box::pin(sleep(timeout))));
         if *accepted != written {
             *accepted = written;
-            let anew = tokio::time::Instant::now() + timeout;
-            end.as_mut().reset(anew);
+            let new_end = tokio::time::Instant::now() + timeout;
+            end.as_mut().reset(new_end);
         }
         match end.as_mut().poll(cx) {
             Poll::Ready(()) => Err("write timeout"),
@@ -238,9 +250,10 @@ impl ClientSession {
         }
     }
 
-    /// Closes the sending side, and waits for the client to close the other: a connection that is
-    /// closed at once is reset, and what the client has not read yet lost, when the client sends
-    /// anything.
+    /// Closes the agent's sending side, and waits until the client closes its sending side.
+    ///
+    /// If the agent closed both sides at the same time, the kernel would reset the connection when the client sends anything. The
+    /// client would then lose the bytes that it has not read yet.
     fn close(
         &mut self,
         ctx: &mut Context<Self>,
@@ -263,8 +276,8 @@ impl ClientSession {
     }
 }
 
-/// Drives a session's connection for as long as the session lives. The context polls it whenever
-/// anything has happened, a delivery as well: a line costs no future of its own.
+/// The future that reads and writes a session's connection until the session ends. The actor's context polls this future after
+/// each event, for example a delivery. Therefore, a JSON line needs no future of its own.
 struct Drive;
 
 impl ActorFuture<ClientSession> for Drive {
@@ -310,8 +323,8 @@ impl Actor for ClientSession {
             peer = %self.client.peer,
             reason = self.reason,
             duration_ms = self.connected.elapsed().as_millis() as u64,
-            snapshots = self.account.sent,
-            skipped = self.account.skipped,
+            snapshots = self.counts.sent,
+            skipped = self.counts.skipped,
             "client disconnected"
         );
         Running::Stop
@@ -347,15 +360,15 @@ fn reason_of(error: &io::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::Account;
+    use super::Counts;
 
     #[test]
-    fn what_was_missed_is_what_was_neither_sent_nor_is_now() {
-        let mut account = Account::default();
+    fn a_snapshot_that_was_not_sent_is_counted_as_skipped() {
+        let mut counts = Counts::default();
         let every = 1;
         let mut sent = |seq| {
-            let skipped = account.begin(seq, every);
-            account.sent += 1;
+            let skipped = counts.begin(seq, every);
+            counts.sent += 1;
             skipped
         };
         assert_eq!(sent(41), 0);
@@ -366,16 +379,16 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_meant_for_a_client_was_not_missed() {
-        let mut account = Account::default();
+    fn a_snapshot_that_was_not_meant_for_the_client_is_not_counted_as_skipped() {
+        let mut counts = Counts::default();
         let mut sent = |seq| {
-            let skipped = account.begin(seq, 3);
-            account.sent += 1;
+            let skipped = counts.begin(seq, 3);
+            counts.sent += 1;
             skipped
         };
         assert_eq!([sent(4), sent(7), sent(10)], [0, 0, 0]);
         assert_eq!(sent(19), 2);
-        // Caught up with in between.
+        // Snapshot 20 is a requested snapshot (`CatchUp`), in addition to every third snapshot.
         assert_eq!([sent(20), sent(22)], [2, 2]);
     }
 }

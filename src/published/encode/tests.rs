@@ -41,7 +41,7 @@ fn value(encoded: &EncodedSnapshot) -> Value {
 }
 
 #[test]
-fn a_session_completes_the_line_with_its_own_count() {
+fn a_session_appends_its_own_count_of_skipped_snapshots() {
     let published = published(LogSample::default());
     let whole = made(&published, "{}", None);
     assert_eq!((whole.seq, whole.follows), (7, None));
@@ -56,7 +56,7 @@ fn a_session_completes_the_line_with_its_own_count() {
 }
 
 #[test]
-fn sections_are_left_out_and_the_envelope_stays() {
+fn sections_that_are_not_selected_are_absent_and_the_other_fields_stay() {
     let published = published(LogSample::default());
     let whole = value(&made(&published, "{}", None));
     let part = value(&made(&published, r#"{"sections":["docker_meta"]}"#, None));
@@ -72,7 +72,7 @@ fn sections_are_left_out_and_the_envelope_stays() {
 }
 
 #[test]
-fn a_variant_is_made_once() {
+fn a_variant_is_encoded_once() {
     let published = published(LogSample::default());
     let one = made(&published, r#"{"encoding":"zstd"}"#, None);
     let other = made(&published, r#"{"encoding":"zstd","every":2}"#, None);
@@ -83,7 +83,7 @@ fn a_variant_is_made_once() {
 }
 
 #[test]
-fn what_was_encoded_serves_while_the_sample_is_the_same() {
+fn an_encoded_section_is_reused_while_its_sample_is_the_same() {
     let before = published(LogSample::default());
     made(&before, "{}", None);
     let meta = |published: &Published| {
@@ -110,7 +110,7 @@ fn what_was_encoded_serves_while_the_sample_is_the_same() {
 }
 
 #[test]
-fn a_frame_is_one_line_whatever_its_end() {
+fn a_zstd_frame_holds_the_whole_json_line_for_every_count_of_skipped_snapshots() {
     let published = published(LogSample::default());
     let plain = made(&published, "{}", None);
     let frame = made(&published, r#"{"encoding":"zstd"}"#, None);
@@ -118,28 +118,28 @@ fn a_frame_is_one_line_whatever_its_end() {
         let unpacked = zstd::decode_all(&bytes(&frame, skipped)[..]).unwrap();
         assert_eq!(unpacked, bytes(&plain, skipped));
     }
-    // Frames follow one another.
+    // Several frames in sequence can be decoded together.
     let stream = [bytes(&frame, 1), bytes(&frame, 2)].concat();
     let unpacked = zstd::decode_all(&stream[..]).unwrap();
     assert_eq!(unpacked, [bytes(&plain, 1), bytes(&plain, 2)].concat());
 }
 
 #[test]
-fn compression_may_be_repeated_with_lines_of_any_length() {
+fn a_compressor_can_be_reused_for_lines_of_any_length() {
     let mut compressor = Compressor::default();
     for length in [1, 200_000, 3, 3_000_000] {
         let line: Vec<u8> = (0..length)
             .map(|i: u32| (i.wrapping_mul(i) % 251) as u8)
             .collect();
         let mut frame = compressor.compress(&[line.as_slice().into()]).unwrap();
-        // An empty last block.
+        // These bytes are an empty last block.
         frame.extend_from_slice(&[1, 0, 0]);
         assert_eq!(zstd::decode_all(&frame[..]).unwrap(), line);
     }
 }
 
 #[test]
-fn events_are_those_after_what_was_told_and_shared_where_they_are_the_same() {
+fn a_client_gets_the_events_that_it_has_not_received_and_equal_clients_share_the_line() {
     let mut events = Events::default();
     for second in 0..5 {
         events.push(ContainerEvent {
@@ -172,24 +172,27 @@ fn events_are_those_after_what_was_told_and_shared_where_they_are_the_same() {
             .map(|event| event["time"].as_str().unwrap()[17..19].to_owned())
             .collect()
     };
-    let newcomers = made(&published, "{}", None);
-    assert_eq!(seconds(&newcomers), ["03", "04"]);
+    let for_new_clients = made(&published, "{}", None);
+    assert_eq!(seconds(&for_new_clients), ["03", "04"]);
     let expected = json!({
         "time": "1970-01-01T00:00:03.000Z", "action": "die", "container": "web", "id": "0123456789ab",
         "image": "nginx", "exit_code": 3
     });
-    assert_eq!(value(&newcomers)["events"][0], expected);
-    let others = made(&published, "{}", Some(&at(3, 6)));
-    assert!(Arc::ptr_eq(&newcomers, &others));
+    assert_eq!(value(&for_new_clients)["events"][0], expected);
+    let for_other_clients = made(&published, "{}", Some(&at(3, 6)));
+    assert!(Arc::ptr_eq(&for_new_clients, &for_other_clients));
     assert_eq!(
-        (newcomers.events_after, newcomers.since.events),
+        (for_new_clients.events_after, for_new_clients.since.events),
         (Some(3), 5)
     );
-    let late = made(&published, "{}", Some(&at(1, 2)));
-    assert_eq!(seconds(&late), ["01", "02", "03", "04"]);
-    assert!(others.lacks_something_after(&at(1, 2)) && !late.lacks_something_after(&at(1, 2)));
-    assert!(!late.lacks_something_after(&at(2, 5)));
-    // Who does not want them shares what others get, whenever that was.
+    let for_lagging_client = made(&published, "{}", Some(&at(1, 2)));
+    assert_eq!(seconds(&for_lagging_client), ["01", "02", "03", "04"]);
+    assert!(
+        for_other_clients.lacks_something_after(&at(1, 2))
+            && !for_lagging_client.lacks_something_after(&at(1, 2))
+    );
+    assert!(!for_lagging_client.lacks_something_after(&at(2, 5)));
+    // Clients without the section `events` share one line, even if their positions differ.
     let without = r#"{"sections":["system"]}"#;
     let [one, other] = [1, 5].map(|events| made(&published, without, Some(&at(events, 2))));
     assert!(Arc::ptr_eq(&one, &other));
@@ -198,7 +201,7 @@ fn events_are_those_after_what_was_told_and_shared_where_they_are_the_same() {
 }
 
 #[test]
-fn events_that_are_no_longer_known_are_counted() {
+fn dropped_events_are_counted() {
     let mut events = Events::default();
     for _ in 0..Events::MOST + 44 {
         events.push(ContainerEvent {
@@ -254,7 +257,7 @@ fn ended(name: &str, id: &str, position: u64, lines: Option<Arc<LogLines>>) -> E
 }
 
 #[test]
-fn new_lines_are_those_after_a_position_and_what_was_lost_is_counted() {
+fn new_log_lines_begin_after_the_clients_position_and_dropped_log_lines_are_counted() {
     let logs = LogSample {
         logs: Arc::new(
             [
@@ -287,7 +290,7 @@ fn new_lines_are_those_after_a_position_and_what_was_lost_is_counted() {
         news["logs"],
         json!({"new": ["n1", "n2"], "web": ["last", "w2", "w3"]})
     );
-    // Of a container that was not known all of its lines count.
+    // The client has no position for the container `new`, so all log lines after the start position of the container are new.
     assert_eq!(news["logs_dropped"], json!({"new": 5}));
 
     let long_before = since(2, &[("0", 3), ("1", 40), ("2", 9), ("4", 12), ("9", 6)]);
@@ -297,9 +300,9 @@ fn new_lines_are_those_after_a_position_and_what_was_lost_is_counted() {
     assert_eq!(published.lines_made(), 3);
 }
 
-/// What the build before the one that moved the outputs into one stage sent for a recorded snapshot.
+/// Compares the JSON lines for a recorded snapshot with the JSON lines that an earlier build sent for the same snapshot.
 #[test]
-fn the_lines_are_byte_for_byte_what_they_were() {
+fn the_json_lines_are_byte_for_byte_the_recorded_json_lines() {
     let recorded = include_str!("../../../tests/fixtures/snapshot.json");
     let mut snapshot: Snapshot = serde_json::from_str(recorded).unwrap();
     let events = std::mem::take(&mut snapshot.events);
@@ -325,11 +328,11 @@ fn the_lines_are_byte_for_byte_what_they_were() {
         ..LogSample::default()
     };
     snapshot.logs = Arc::clone(&logs.logs);
-    let told = newest.end().saturating_sub(1);
+    let published_before = newest.end().saturating_sub(1);
     let published = Published::new(
         snapshot,
         logs,
-        (Arc::new(newest), told),
+        (Arc::new(newest), published_before),
         Instant::now(),
         None,
     );
@@ -356,10 +359,10 @@ fn the_lines_are_byte_for_byte_what_they_were() {
 }
 
 #[test]
-fn what_is_kept_for_those_who_are_behind_is_bounded() {
+fn the_cache_for_clients_that_lag_is_limited() {
     let published = published(LogSample::default());
     for seq in 0..1000 {
         made(&published, r#"{"logs":"new"}"#, Some(&since(seq, &[])));
     }
-    assert_eq!(published.lines_made(), super::MOST_BEHIND);
+    assert_eq!(published.lines_made(), super::MAX_LAGGING);
 }

@@ -1,4 +1,4 @@
-//! Opens files as a process would whose root is another directory.
+//! Opens files below another root directory. Symbolic links and `..` never lead out of that directory, as with `chroot`.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -9,12 +9,13 @@ use std::path::{Component, Path};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
-/// As many links as the kernel follows.
-const MOST_LINKS: usize = 40;
-/// The most directories in a path.
-const MOST_PARTS: usize = 256;
+/// Maximum number of symbolic links in one path. The kernel has the same limit.
+const MAX_LINKS: usize = 40;
+/// Maximum number of directories in a path.
+const MAX_PARTS: usize = 256;
 
-/// Opens a file for reading, by its path in `root`. Neither `..` nor a link leads out of there.
+/// Opens a file for reading. `path` is relative to `root`, even if it begins with `/`. Neither `..` nor a symbolic link leads
+/// out of `root`.
 pub(super) fn open_below(root: &Path, path: &Path) -> Result<OwnedFd, io::Error> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     if root == Path::new("/") {
@@ -24,13 +25,14 @@ pub(super) fn open_below(root: &Path, path: &Path) -> Result<OwnedFd, io::Error>
     let root = open(root, directory, Mode::empty())?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     match openat2(&root, path, flags, Mode::empty(), resolve) {
-        // Kernels before 5.6, filters of system calls that do not know it, and a race that the kernel gives up.
+        // Kernels older than 5.6 do not have `openat2`. Old lists of allowed system calls refuse `openat2` with `EPERM`. It also
+        // fails with `EAGAIN` if another process renames a file at the same time.
         Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => Ok(walk(root.as_fd(), path, flags)?),
         opened => Ok(opened?),
     }
 }
 
-/// The same, part by part.
+/// Opens a file as `openat2` does, for a kernel that does not allow `openat2`. Opens the parts of the path one by one.
 fn walk(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let mut pending: Vec<OsString> = parts(path).collect();
     let mut parents: Vec<OwnedFd> = Vec::new();
@@ -46,7 +48,7 @@ fn walk(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Err
         match FileType::from_raw_mode(fstat(&entry)?.st_mode) {
             FileType::Symlink => {
                 links += 1;
-                if links > MOST_LINKS {
+                if links > MAX_LINKS {
                     return Err(Errno::LOOP);
                 }
                 let target = readlinkat(&entry, OsStr::new(""), Vec::new())?;
@@ -61,14 +63,14 @@ fn walk(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Err
             _ if !pending.is_empty() => return Err(Errno::NOTDIR),
             _ => return openat(parent, &part, flags | OFlags::NOFOLLOW, Mode::empty()),
         }
-        if pending.len() > MOST_PARTS || parents.len() > MOST_PARTS {
+        if pending.len() > MAX_PARTS || parents.len() > MAX_PARTS {
             return Err(Errno::NAMETOOLONG);
         }
     }
     Err(Errno::ISDIR)
 }
 
-/// The parts of a path, the last one first.
+/// The parts of a path in reverse order.
 fn parts(path: &Path) -> impl Iterator<Item = OsString> {
     path.components().rev().filter_map(|part| match part {
         Component::Normal(part) => Some(part.to_owned()),
@@ -91,7 +93,7 @@ mod tests {
     use super::{open_below, walk};
 
     #[test]
-    fn links_lead_where_they_do_on_the_host_by_both_ways() {
+    fn openat2_and_walk_follow_symbolic_links_only_below_the_root() {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("secret"), "outside").unwrap();
         let root = outside.path().join("host");

@@ -1,4 +1,4 @@
-//! What is in a message, if it can be understood. Whoever may publish may send anything.
+//! Reads NATS messages. A message can contain anything, so a message that is too long or has a wrong format is refused.
 
 use async_nats::{HeaderMap, Message};
 use zstd::bulk::Decompressor;
@@ -6,37 +6,36 @@ use zstd::bulk::Decompressor;
 use crate::model::{self, ContainerEvent};
 use crate::publish::nats::subject::DROPPED;
 
-/// The longest snapshot, in bytes, once it is unpacked: sixteen times as much as a server passes on in one message unless it
-/// is set to more.
+/// Maximum size of a snapshot after decompression, in bytes. It is sixteen times the default limit of a NATS message.
 const LONGEST_SNAPSHOT: usize = 16 * 1024 * 1024;
-/// The longest event, in bytes.
+/// Maximum size of an event, in bytes.
 const LONGEST_EVENT: usize = 4 * 1024;
-/// The longest piece of a log, in bytes: twice what an agent sends.
+/// Maximum size of a message with log lines, in bytes. It is twice the limit of an agent.
 const LONGEST_LINES: usize = 1024 * 1024;
 
 /// Why a message is not shown.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Bad {
-    #[error("over {0} bytes")]
+    #[error("longer than {0} bytes")]
     TooLong(usize),
-    #[error("not JSON as expected: {0}")]
+    #[error("not JSON of the expected form: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("not zstd, though it says so")]
+    #[error("not zstd, although the header says so")]
     Zstd,
-    #[error("encoded in a way that is not known")]
+    #[error("unknown encoding")]
     Encoding,
-    #[error("not text")]
+    #[error("not UTF-8 text")]
     Text,
-    #[error("its subject names no host")]
+    #[error("no host name in the subject")]
     Subject,
-    #[error("from a stream, not from its host")]
-    Kept,
+    #[error("from a stream, not from the host")]
+    FromStream,
 }
 
-/// Unpacks snapshots.
+/// Decompresses snapshots.
 pub(super) struct Unpacker {
     zstd: Decompressor<'static>,
-    /// Room for a line.
+    /// The memory for one decompressed JSON line.
     room: Vec<u8>,
 }
 
@@ -48,7 +47,7 @@ impl Unpacker {
         })
     }
 
-    /// A snapshot's line.
+    /// Returns the JSON line of a snapshot. Decompresses it if the message has the header `Content-Encoding`.
     pub(super) fn line<'l>(&'l mut self, message: &'l Message) -> Result<&'l [u8], Bad> {
         self.unpack(header(message, "Content-Encoding"), &message.payload)
     }
@@ -62,7 +61,7 @@ impl Unpacker {
         match encoding {
             None if payload.len() <= LONGEST_SNAPSHOT => Ok(payload),
             Some("zstd") => {
-                // Known before anything is unpacked.
+                // Check the upper bound first, so that a small message cannot use much memory.
                 let longest = Decompressor::upper_bound(payload).ok_or(Bad::Zstd)?;
                 if longest > LONGEST_SNAPSHOT {
                     return Err(too_long);
@@ -80,6 +79,7 @@ impl Unpacker {
     }
 }
 
+/// Reads an event.
 pub(super) fn event(payload: &[u8]) -> Result<ContainerEvent, Bad> {
     if payload.len() > LONGEST_EVENT {
         return Err(Bad::TooLong(LONGEST_EVENT));
@@ -87,13 +87,13 @@ pub(super) fn event(payload: &[u8]) -> Result<ContainerEvent, Bad> {
     Ok(model::read(payload)?)
 }
 
-/// New lines of a log, oldest first.
+/// Reads new lines of a log, the oldest first.
 pub(super) fn lines(payload: &[u8]) -> Result<Vec<String>, Bad> {
     if payload.len() > LONGEST_LINES {
         return Err(Bad::TooLong(LONGEST_LINES));
     }
     let text = std::str::from_utf8(payload).map_err(|_| Bad::Text)?;
-    // A carriage return is a part of what the container wrote.
+    // Only split at `\n`. A carriage return is part of the container's text.
     let lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
     Ok(lines
         .filter(|line| !line.is_empty())
@@ -101,7 +101,7 @@ pub(super) fn lines(payload: &[u8]) -> Result<Vec<String>, Bad> {
         .collect())
 }
 
-/// How many lines before those are lost.
+/// The number of log lines that the agent dropped, which are missing in front of the lines in this message.
 pub(super) fn dropped(message: &Message) -> u64 {
     let count = header(message, DROPPED);
     count
@@ -109,13 +109,14 @@ pub(super) fn dropped(message: &Message) -> u64 {
         .unwrap_or_default()
 }
 
-/// Whether it is the server's answer to whoever asked a stream for it. A server sends answers wherever the one who asks wants
-/// them, also where that one may not publish, but not without these headers.
-pub(super) fn is_kept(message: &Message) -> bool {
+/// Whether the message is the answer of a stream to a request. Every answer of a stream has the header `Nats-Stream`. The sender
+/// of a request chooses the subject of the answer. The server does not check whether the sender may publish with this subject, so
+/// the message need not come from the host.
+pub(super) fn is_from_stream(message: &Message) -> bool {
     header(message, "Nats-Stream").is_some()
 }
 
-/// What tells it from all others.
+/// The id of the message. Different messages have different ids.
 pub(super) fn id(message: &Message) -> Option<&str> {
     header(message, "Nats-Msg-Id")
 }
@@ -135,7 +136,7 @@ mod tests {
     use super::{Bad, LONGEST_EVENT, LONGEST_LINES, LONGEST_SNAPSHOT, Unpacker, event, lines};
 
     #[test]
-    fn a_snapshot_is_unpacked() {
+    fn a_valid_snapshot_is_decompressed() {
         let mut unpacker = Unpacker::new().unwrap();
         let line = "{\"a\":1}\n".repeat(50_000).into_bytes();
         assert_eq!(unpacker.unpack(None, &line).unwrap(), line);
@@ -155,12 +156,12 @@ mod tests {
             unpacker.unpack(Some("gzip"), &packed),
             Err(Bad::Encoding)
         ));
-        // What is good comes through after what is not.
+        // After an invalid message a valid message can still be read.
         assert_eq!(unpacker.unpack(Some("zstd"), &packed).unwrap(), line);
     }
 
     #[test]
-    fn what_would_become_too_long_is_not_unpacked() {
+    fn a_snapshot_that_would_be_too_long_is_refused_before_decompression() {
         let mut unpacker = Unpacker::new().unwrap();
         let long = vec![b' '; LONGEST_SNAPSHOT + 1];
         assert!(matches!(unpacker.unpack(None, &long), Err(Bad::TooLong(_))));
@@ -170,7 +171,7 @@ mod tests {
             unpacker.unpack(Some("zstd"), &bomb),
             Err(Bad::TooLong(_))
         ));
-        // Without its length at the front, too.
+        // A zstd frame can leave out the length of its contents.
         let mut unsaid = zstd::Encoder::new(Vec::new(), 1).unwrap();
         std::io::Write::write_all(&mut unsaid, &long).unwrap();
         let unsaid = unsaid.finish().unwrap();
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn events_and_lines_are_read() {
+    fn valid_events_and_lines_are_read_and_invalid_messages_are_refused() {
         let start = br#"{"time":"2026-01-01T11:59:01.000Z","action":"start","container":"db","id":"0123456789ab","image":"postgres"}"#;
         assert_eq!(event(start).unwrap().container, "db");
         assert!(matches!(event(b"{}"), Err(Bad::Json(_))));
@@ -202,7 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_of_any_kind_ends_it(bytes: Vec<u8>) {
+        fn no_message_causes_a_panic(bytes: Vec<u8>) {
             let mut unpacker = Unpacker::new().unwrap();
             for encoding in [None, Some("zstd")] {
                 if let Ok(line) = unpacker.unpack(encoding, &bytes) {

@@ -1,4 +1,5 @@
-//! All hosts of a fleet, by one connection to NATS: hosts are those whose agents publish there.
+//! The feed for a fleet. A fleet is all hosts whose agents publish to one NATS server. The feed has one connection to this
+//! server, and receives the messages of all agents.
 
 mod log;
 mod message;
@@ -16,41 +17,41 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::rustls::ClientConfig;
 
 use super::brief::Brief;
-use super::feed::{LookedAt, News, Server, Told, Trouble, pause};
+use super::feed::{HostUpdate, LookedAt, Server, Trouble, Update, pause};
 use crate::client::{Backoff, Identity, Trust, TrustError};
 use crate::model;
 use crate::publish::nats::{options, reason, subject};
 use crate::settings::{NatsLogin, address_of, parse_servers};
 use log::Log;
 use message::{Bad, Unpacker};
-use roll::{Change, Heard, Roll};
+use roll::{Change, Recorded, Roll};
 
-/// How long it may take to connect to one server.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// A server that says nothing for this long is asked, and is gone when it has not answered twice.
-const ASKED_EVERY: Duration = Duration::from_secs(10);
-/// Messages of one kind that wait to be taken; further ones are left out, and counted.
-const MOST_WAITING: usize = 1024;
-/// Complaints of the server's that wait to be told.
-const MOST_COMPLAINTS: usize = 16;
-/// How often it is looked at who is silent.
-const EVERY: Duration = Duration::from_secs(1);
+/// The timeout for a connection to one server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time between two pings of the server. After two pings without an answer the connection is closed.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Maximum number of messages of one subscription that wait to be read. Further messages are dropped and counted.
+const MAX_WAITING: usize = 1024;
+/// Maximum number of events of the connection that wait to be handled.
+const MAX_COMPLAINTS: usize = 16;
+/// The interval at which the feed checks which hosts are silent.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where a fleet is heard of, and how it is reached.
+/// The NATS server of a fleet, and how to connect to it.
 pub struct Fleet {
     servers: Vec<ServerAddr>,
     login: Option<NatsLogin>,
     tls: Option<Arc<ClientConfig>>,
-    /// Whether a server without TLS will not do.
+    /// Whether the feed refuses a server without TLS.
     tls_only: bool,
 }
 
 impl Fleet {
-    /// By servers' URLs, separated by commas: `nats://HOST[:PORT]` or `tls://HOST[:PORT]`. Whom to trust, where TLS is asked
-    /// for, and who the view is to a server that asks for a certificate.
+    /// `urls` has the servers' URLs, `nats://HOST[:PORT]` or `tls://HOST[:PORT]`, separated by commas. With `trust` every
+    /// connection must use TLS. `identity` is the view's certificate, for servers that request one.
     ///
     /// # Errors
-    /// What is wrong with them; no URL is shown, as a secret might be in it.
+    /// Fails if a URL is wrong or a TLS file cannot be used. The error does not show a URL, because a URL can contain a secret.
     pub fn new(
         urls: &str,
         login: Option<NatsLogin>,
@@ -59,7 +60,7 @@ impl Fleet {
     ) -> Result<Self, String> {
         let servers = parse_servers(urls)?;
         let tls_only = trust.is_some();
-        // Which server wants TLS is known when it says so; then it is the system's authorities that count.
+        // Even without `trust` a server can require TLS. In this case the feed trusts the system's authorities.
         let system = match trust {
             Some(_) => None,
             None => match Trust::system() {
@@ -82,13 +83,14 @@ impl Fleet {
         })
     }
 
-    /// What it is called on the screen: hosts and ports.
+    /// The name on the screen: the hosts and ports of the servers.
     #[must_use]
     pub fn name(&self) -> String {
         let names = self.servers.iter().map(address_of);
         names.collect::<Vec<_>>().join(", ")
     }
 
+    /// Connects to one of the servers. Tries each server once.
     async fn connect(
         &self,
         complaints: mpsc::Sender<Event>,
@@ -96,17 +98,17 @@ impl Fleet {
     ) -> Result<Client, Failed> {
         let options = options(self.login.clone())
             .name("system-agent watch")
-            .connection_timeout(PATIENCE)
-            .ping_interval(ASKED_EVERY)
-            .subscription_capacity(MOST_WAITING)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .ping_interval(PING_INTERVAL)
+            .subscription_capacity(MAX_WAITING)
             .require_tls(self.tls_only)
-            // Each is tried once: when and whether again is said on the screen, and so is not left to the client.
+            // The library must not try again later. `follow` decides when to try again, so that the screen can show the time.
             .max_reconnects(self.servers.len())
             .event_callback(move |event| {
                 match event {
-                    // There may be thousands, which would leave no room for others.
+                    // There can be thousands of these events. Only their number matters.
                     Event::SlowConsumer(_) => drop(missed.fetch_add(1, Ordering::Relaxed)),
-                    // Those that find no room are like those before them.
+                    // If the channel is full, this event is dropped. The events that wait already report the problem.
                     event => drop(complaints.try_send(event)),
                 }
                 std::future::ready(())
@@ -121,10 +123,10 @@ impl Fleet {
                 let refused = error.kind() == ConnectErrorKind::AuthorizationViolation;
                 let why = match error.kind() {
                     ConnectErrorKind::AuthorizationViolation => {
-                        "the NATS server refused the credentials: are NATS_… set to this fleet's?"
+                        "the NATS server refused the credentials: check the NATS_… variables"
                             .to_owned()
                     }
-                    // The file, which may be another one soon.
+                    // The file of the login cannot be used. The operator can replace the file, so the feed tries again.
                     ConnectErrorKind::Authentication => {
                         let source = error.source().map(ToString::to_string);
                         reason(&source.unwrap_or_else(|| error.to_string())).to_owned()
@@ -139,21 +141,21 @@ impl Fleet {
     }
 }
 
-/// Why there is no connection, or no more.
+/// Why the feed could not connect, or lost its connection.
 struct Failed {
     why: String,
-    /// Whether it would fail again.
+    /// Whether the next attempt would fail too.
     in_vain: bool,
 }
 
-/// Tells of all hosts until nobody listens.
+/// Sends updates of all hosts until the view ends. Connects again after each failure.
 ///
 /// # Errors
-/// Where there is no memory for the unpacking of zstd.
+/// Fails if there is no memory for the decompression of zstd.
 pub(super) async fn follow(
     fleet: Fleet,
     mut looked_at: watch::Receiver<LookedAt>,
-    news: mpsc::Sender<News>,
+    news: mpsc::Sender<Update>,
 ) -> std::io::Result<()> {
     let mut listener = Listener {
         roll: Roll::default(),
@@ -172,7 +174,7 @@ pub(super) async fn follow(
         let again = (!stopped.in_vain).then(|| backoff.pause());
         let why = stopped.why;
         if listener
-            .say(News::Server(Server::Down { why, again }))
+            .say(Update::Server(Server::Down { why, again }))
             .await
             .is_none()
         {
@@ -187,14 +189,14 @@ pub(super) async fn follow(
     }
 }
 
-/// Until it fails, or nobody listens any more.
+/// Connects and handles messages. Returns an error if the connection fails, and no error if the view has ended.
 async fn connection(
     fleet: &Fleet,
     listener: &mut Listener,
     looked_at: &mut watch::Receiver<LookedAt>,
     backoff: &mut Backoff,
 ) -> Result<(), Failed> {
-    let (complaints, mut complained) = mpsc::channel(MOST_COMPLAINTS);
+    let (complaints, mut complained) = mpsc::channel(MAX_COMPLAINTS);
     let missed = Arc::clone(&listener.missed);
     let client = fleet.connect(complaints, missed).await?;
     let lost = || Failed {
@@ -207,7 +209,7 @@ async fn connection(
     backoff.reset();
     listener.roll.resume(Instant::now());
     if listener
-        .say(News::Server(Server::Connected))
+        .say(Update::Server(Server::Connected))
         .await
         .is_none()
     {
@@ -215,9 +217,9 @@ async fn connection(
     }
     let mut log: Option<Log> = None;
     let mut seen = LookedAt::default();
-    // What was looked at before is looked at still.
+    // After a lost connection, handle the open host and container as if the user had just opened them.
     looked_at.mark_changed();
-    let mut ticks = interval(EVERY);
+    let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let done = tokio::select! {
@@ -225,7 +227,8 @@ async fn connection(
             message = events.next() => listener.event(message.ok_or_else(lost)?).await,
             message = of_log(&mut log) => listener.lines(message.ok_or_else(lost)?, &seen).await,
             Some(event) = complained.recv() => match event {
-                // The client would connect again, and not say when.
+                // The library would now connect again, and the screen could not show the time of the attempt. So the feed ends
+                // this connection and makes a new one.
                 Event::Disconnected | Event::Closed => return Err(lost()),
                 event => {
                     listener.complaint(event);
@@ -259,7 +262,7 @@ async fn connection(
     }
 }
 
-/// The next message of a log that is followed.
+/// Returns the next message of the open log. Waits forever if no log is open.
 async fn of_log(log: &mut Option<Log>) -> Option<Message> {
     match log {
         Some(log) => log.next().await,
@@ -267,33 +270,34 @@ async fn of_log(log: &mut Option<Log>) -> Option<Message> {
     }
 }
 
-/// Makes news of messages. Each of its steps yields nothing once nobody listens.
+/// Converts messages to updates and sends the updates. The methods return none if the view has ended.
 struct Listener {
     roll: Roll,
     unpacker: Unpacker,
     trouble: Trouble,
-    /// Messages that came faster than they were taken.
+    /// The number of messages that were dropped because they arrived too fast.
     missed: Arc<AtomicU64>,
-    /// As it was told last.
+    /// The counts that the screen already has.
     told: Trouble,
-    news: mpsc::Sender<News>,
+    news: mpsc::Sender<Update>,
 }
 
 impl Listener {
-    async fn say(&self, news: News) -> Option<()> {
+    async fn say(&self, news: Update) -> Option<()> {
         self.news.send(news).await.ok()
     }
 
-    async fn tell(&self, host: usize, told: Told) -> Option<()> {
-        self.say(News::Host { host, told }).await
+    async fn tell(&self, host: usize, told: HostUpdate) -> Option<()> {
+        self.say(Update::Host { host, told }).await
     }
 
+    /// Handles a message with a snapshot.
     async fn snapshot(&mut self, message: Message, seen: &LookedAt) -> Option<()> {
         let Some(token) = subject::host(&message.subject) else {
             return self.bad(&message, &Bad::Subject);
         };
-        if message::is_kept(&message) {
-            return self.bad(&message, &Bad::Kept);
+        if message::is_from_stream(&message) {
+            return self.bad(&message, &Bad::FromStream);
         }
         let read = self
             .unpacker
@@ -303,21 +307,21 @@ impl Listener {
             Ok(read) => read,
             Err(bad) => return self.bad(&message, &bad),
         };
-        let Some(Heard { number, new }) = self.roll.heard(token, &brief, line, Instant::now())
+        let Some(Recorded { number, new }) = self.roll.record(token, &brief, line, Instant::now())
         else {
             self.trouble.beyond += 1;
             return Some(());
         };
         let told = match seen.host == Some(number) {
-            false => Ok(Told::Brief(Box::new(brief))),
-            true => model::read(line).map(|snapshot| Told::Snapshot {
+            false => Ok(HostUpdate::Brief(Box::new(brief))),
+            true => model::read(line).map(|snapshot| HostUpdate::Snapshot {
                 snapshot,
                 first: false,
             }),
         };
         if new {
             let name = subject::name(token);
-            self.tell(number, Told::Appeared { name }).await?;
+            self.tell(number, HostUpdate::Appeared { name }).await?;
         }
         match told {
             Ok(told) => self.tell(number, told).await,
@@ -325,22 +329,24 @@ impl Listener {
         }
     }
 
+    /// Handles a message with an event.
     async fn event(&mut self, message: Message) -> Option<()> {
-        // Of a host that has not said anything else there is nothing to show.
+        // A host is in the list only after its first snapshot. Earlier events of the host are ignored.
         let Some(number) =
             subject::host(&message.subject).and_then(|token| self.roll.number(token))
         else {
             return Some(());
         };
-        if message::is_kept(&message) {
-            return self.bad(&message, &Bad::Kept);
+        if message::is_from_stream(&message) {
+            return self.bad(&message, &Bad::FromStream);
         }
         match message::event(&message.payload) {
-            Ok(event) => self.tell(number, Told::Event(Box::new(event))).await,
+            Ok(event) => self.tell(number, HostUpdate::Event(Box::new(event))).await,
             Err(bad) => self.bad(&message, &bad),
         }
     }
 
+    /// Handles a message with lines of the log that the screen shows.
     async fn lines(&mut self, message: Message, seen: &LookedAt) -> Option<()> {
         let (Some(host), Some(container)) = (seen.host, seen.container.clone()) else {
             return Some(());
@@ -350,7 +356,7 @@ impl Listener {
                 let dropped = message::dropped(&message);
                 self.tell(
                     host,
-                    Told::Lines {
+                    HostUpdate::Lines {
                         container,
                         lines,
                         dropped,
@@ -362,50 +368,55 @@ impl Listener {
         }
     }
 
-    /// All that is known of a host that has been opened, rather than waiting for its next snapshot.
+    /// Sends the complete newest snapshot of a host that the user has just opened. So the screen need not wait for the next
+    /// snapshot.
     async fn opened(&mut self, host: usize) -> Option<()> {
         let known = self.roll.line(host).map(model::read);
         match known {
-            Some(Ok(snapshot)) => self.tell(host, Told::Opened { snapshot }).await,
-            // That it is not understood in whole is told when the next one comes.
+            Some(Ok(snapshot)) => self.tell(host, HostUpdate::Opened { snapshot }).await,
+            // An invalid snapshot is not counted here. While the host is open, each invalid snapshot is counted when it arrives.
             Some(Err(_)) | None => Some(()),
         }
     }
 
-    /// The subject of the log that is looked at.
+    /// The subject of the log that the screen shows.
     fn log_of(&self, now: &LookedAt) -> Option<String> {
         let (host, container) = (now.host?, now.container.as_ref()?);
         Some(subject::logs(self.roll.token(host)?, container))
     }
 
+    /// Sends which hosts have become silent or have vanished. If the counts of messages that were not shown have changed, sends
+    /// the counts.
     async fn tick(&mut self, seen: &LookedAt) -> Option<()> {
         for change in self.roll.changes(Instant::now(), seen.host) {
             match change {
-                Change::Silent(host) => self.tell(host, Told::Silent).await?,
-                Change::Vanished(host) => self.tell(host, Told::Vanished).await?,
+                Change::Silent(host) => self.tell(host, HostUpdate::Silent).await?,
+                Change::Vanished(host) => self.tell(host, HostUpdate::Vanished).await?,
             }
         }
         self.trouble.missed = self.missed.load(Ordering::Relaxed);
         if self.trouble != self.told {
             self.told = self.trouble.clone();
-            self.say(News::Server(Server::Trouble(self.told.clone())))
+            self.say(Update::Server(Server::Trouble(self.told.clone())))
                 .await?;
         }
         Some(())
     }
 
+    /// Counts a message that is not valid.
     fn bad(&mut self, message: &Message, bad: &Bad) -> Option<()> {
         self.trouble.bad += 1;
         self.trouble.last = format!("{}: {bad}", message.subject);
         Some(())
     }
 
+    /// Stores an error of the server, for the screen.
     fn complaint(&mut self, event: Event) {
-        // The rest shows by itself.
+        // Other events have effects that the screen already shows.
         if let Event::ServerError(error) = event {
             let error = error.to_string();
-            // Who may not ask for what is kept sees what comes.
-            if !error.contains(log::KEPT) {
+            // A viewer without permission to read stored messages still gets new lines, so this error is not shown.
+            if !error.contains(log::DIRECT_GET) {
                 self.trouble.last = error;
             }
         }
@@ -421,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_are_named_by_their_urls() {
+    fn the_name_has_the_hosts_and_ports_of_the_urls() {
         assert_eq!(fleet("nats://hub").unwrap(), "hub:4222");
         assert_eq!(
             fleet("tls://hub:14222, nats://[::1]:4223").unwrap(),

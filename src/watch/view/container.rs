@@ -1,4 +1,4 @@
-//! One container: its figures over time, what it is, its log and its events.
+//! Draws the view of one container: figures over time, details, and its log or its events.
 
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ pub(super) fn draw(
     let Some(host) = screen.hosts.get(&number) else {
         return;
     };
-    // One that was made anew has another id, and the same name.
+    // A container that was created again has another id, but the same name.
     let container = host.container(id, name);
     let [head, graphs, details, body] = Layout::vertical([
         Constraint::Length(height_of_header(screen, host, now)),
@@ -42,7 +42,7 @@ pub(super) fn draw(
     let lines = match container {
         Some(container) => about(container, theme),
         None => vec![Line::styled(
-            "this container does not run",
+            "this container is not running",
             theme.of(Level::Warn),
         )],
     };
@@ -60,6 +60,7 @@ pub(super) fn draw(
     }
 }
 
+/// Draws graphs of CPU, memory and network.
 fn over_time(host: &Host, container: &Container, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     let Some(trace) = host.containers.get(&container.id) else {
         return;
@@ -69,7 +70,7 @@ fn over_time(host: &Host, container: &Container, theme: Theme, frame: &mut Frame
     let places = Layout::horizontal([Constraint::Fill(1); 3]).split(area);
     let count = usize::from(area.width);
     let cpu = format!(" CPU {:.1} % ", last(&trace.cpu));
-    // In parts of a core, or of as many as it takes.
+    // The scale ends at one core. If the container uses more, the scale ends at the next whole number of cores.
     let cores = (trace.cpu.highest(count) / 100.0).ceil().max(1.0) * 100.0;
     let good = theme.of(Level::Good);
     host::graph(frame, places[0], cpu, &trace.cpu, cores, good, theme);
@@ -108,6 +109,7 @@ fn over_time(host: &Host, container: &Container, theme: Theme, frame: &mut Frame
     );
 }
 
+/// Returns three lines of details.
 fn about(container: &Container, theme: Theme) -> Vec<Line<'static>> {
     let mut lines = [Vec::new(), Vec::new(), Vec::new()];
     let mut say = |line: usize, name: &'static str, value: String, level: Level| {
@@ -205,17 +207,17 @@ fn about(container: &Container, theme: Theme) -> Vec<Line<'static>> {
     lines.into_iter().map(Line::from).collect()
 }
 
-/// The newest lines, or those where the user is.
+/// Draws the newest lines of the log, or the lines to which the user has moved.
 fn log(log: Option<&Log>, view: &mut LogView, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     let (all, dropped) = log.map_or((0, 0), |log| (log.lines.len(), log.dropped));
     let mut title = format!(" Log {all} lines ");
     if dropped > 0 {
-        title += &format!("· {dropped} lost ");
+        title += &format!("· {dropped} dropped ");
     }
     let block = table::boxed(title, true, theme);
     let following = match view.bottom {
         None => Line::styled(" following ", theme.of(Level::Good)),
-        Some(_) => Line::styled(" f follows ", theme.of(Level::Warn)),
+        Some(_) => Line::styled(" press f to follow ", theme.of(Level::Warn)),
     };
     let block = block.title(following.right_aligned());
     let inner = block.inner(area);
@@ -225,7 +227,7 @@ fn log(log: Option<&Log>, view: &mut LogView, theme: Theme, frame: &mut Frame<'_
     let end = log.first + log.lines.len() as u64;
     let bottom = view
         .bottom
-        // What has left at the front is not seen any more, however far up one is.
+        // The lines to which the user has moved can have been removed. The view then shows the oldest stored lines.
         .map_or(end, |bottom| {
             (bottom + 1).clamp((log.first + view.height).min(end), end)
         });
@@ -241,7 +243,7 @@ fn log(log: Option<&Log>, view: &mut LogView, theme: Theme, frame: &mut Frame<'_
     frame.render_widget(lines.scroll((0, view.left)), inner);
 }
 
-/// A line whose time is dim, and in which what is searched for is marked.
+/// Returns a log line. The time is dim, and matches of the search text are marked.
 fn marked<'l>(line: &'l str, wanted: &str, theme: Theme) -> Line<'l> {
     let (time, text) = match line.split_once(' ') {
         Some((time, text)) if time.ends_with('Z') && time.contains('T') => (time, text),
@@ -249,13 +251,14 @@ fn marked<'l>(line: &'l str, wanted: &str, theme: Theme) -> Line<'l> {
     };
     let mut spans = Vec::new();
     if !time.is_empty() {
-        // To the millisecond: more does not help, and takes room. It is UTC, and says so.
+        // Milliseconds are enough, and more digits take room. The `Z` says that the time is UTC.
         let end = time.len() - 1;
         let time = time.get(..end.min(23)).unwrap_or_default();
         spans.push(Span::styled(format!("{time}Z "), theme.dim()));
     }
     let lower = text.to_lowercase();
-    // Where letters change their length with their case, places would not be the same.
+    // Some letters have another length in lower case. The places of matches in `lower` would be wrong in `text`, so no match is
+    // marked.
     if wanted.is_empty() || lower.len() != text.len() {
         spans.push(Span::raw(text));
         return Line::from(spans);

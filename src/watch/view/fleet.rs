@@ -1,4 +1,4 @@
-//! Several hosts, a row each.
+//! Draws the table of all hosts, with one row for each host.
 
 use std::time::Instant;
 
@@ -31,7 +31,7 @@ pub(super) fn draw(screen: &mut Screen, frame: &mut Frame<'_>, area: Rect, now: 
     }
     if unwell > 0 {
         spans.push(Span::styled(
-            format!("  {unwell} unwell"),
+            format!("  {unwell} with problems"),
             theme.of(Level::Warn),
         ));
     }
@@ -75,7 +75,8 @@ pub(super) fn draw(screen: &mut Screen, frame: &mut Frame<'_>, area: Rect, now: 
     );
 }
 
-/// What is wrong with the way to the hosts, or with what comes by it.
+/// Returns the problem of the connection to the NATS server. Without such a problem, returns the counts of messages that were not
+/// shown, and the newest problem.
 fn note(uplink: &Uplink) -> Option<(Level, String)> {
     if let Link::Down { why, .. } = &uplink.link {
         return Some((Level::Bad, text::plain(why)));
@@ -83,8 +84,8 @@ fn note(uplink: &Uplink) -> Option<(Level, String)> {
     let trouble = &uplink.trouble;
     let counts = [
         (trouble.bad, "not understood"),
-        (trouble.missed, "missed: they came too fast"),
-        (trouble.beyond, "of more hosts than are listed"),
+        (trouble.missed, "missed because they came too fast"),
+        (trouble.beyond, "from hosts above the limit"),
     ];
     let mut parts: Vec<String> = counts
         .into_iter()

@@ -1,4 +1,4 @@
-//! A figure over time, as dots.
+//! Draws a figure over time with the dots of braille characters.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -7,15 +7,18 @@ use ratatui::widgets::Widget;
 
 use crate::watch::history::History;
 
-/// Rows of dots in a character, and columns.
+/// The rows of dots in a character.
 const ROWS: usize = 4;
+/// The columns of dots in a character.
 const COLUMNS: usize = 2;
-/// The dots of braille: the left column from below, then the right one.
+/// The bits of the dots in the left column, from the bottom.
 const LEFT: [u32; ROWS] = [0x40, 0x04, 0x02, 0x01];
+/// The bits of the dots in the right column, from the bottom.
 const RIGHT: [u32; ROWS] = [0x80, 0x20, 0x10, 0x08];
+/// The braille character without dots.
 const EMPTY: u32 = 0x2800;
 
-/// The newest value at the right, everything below a value filled.
+/// A graph. The newest value is at the right. The area below each value is filled.
 pub(super) struct Graph<'h> {
     pub(super) history: &'h History,
     /// The value that fills the height.
@@ -33,7 +36,7 @@ impl Widget for Graph<'_> {
                 return 0;
             };
             let share = value / self.highest.max(f64::MIN_POSITIVE);
-            // Whatever is known is seen.
+            // A known value has at least one dot.
             ((share * (height * ROWS) as f64).round() as usize).clamp(1, (height * ROWS).max(1))
         };
         for column in 0..width {
@@ -82,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_is_at_the_right() {
+    fn the_newest_value_is_at_the_right() {
         assert_eq!(drawn(&[100.0], 2, 1), Buffer::with_lines([" ⢸"]));
         assert_eq!(
             drawn(&[0.0, 50.0, 100.0, 100.0], 2, 1),

@@ -1,4 +1,4 @@
-//! One host: its figures over time, and lists of what is on it.
+//! Draws the view of one host: figures over time, a summary, and lists of containers, processes, disks, interfaces and events.
 
 use std::time::Instant;
 
@@ -17,12 +17,13 @@ use crate::watch::screen::Screen;
 use crate::watch::share::share;
 use crate::watch::text::{self, Level};
 
-/// The width of a core's number, bars and figure.
-const NARROWEST_CORE: u16 = 12;
-const WIDEST_CORE: u16 = 26;
-/// Of it all but the bars.
+/// Minimum width of the text of one core, which has the core's number, bars and a figure.
+const MIN_CORE_WIDTH: u16 = 12;
+/// Maximum width of the text of one core.
+const MAX_CORE_WIDTH: u16 = 26;
+/// Width of the text of one core without the bars.
 const BESIDE_BARS: usize = 10;
-/// From this height on two lists are seen at once.
+/// Minimum height of a view with two lists, in lines.
 const TALL: u16 = 38;
 
 pub(super) fn draw(
@@ -69,7 +70,7 @@ pub(super) fn draw(
     }
 }
 
-/// CPU, memory, network and disks.
+/// Draws graphs of CPU and memory, and on a wide screen also of network and disks.
 fn over_time(host: &Host, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     let system = host.snapshot.as_ref().map(|snapshot| &snapshot.system);
     let (cpu, memory) = system.map_or((0.0, String::new()), |system| {
@@ -107,16 +108,16 @@ fn over_time(host: &Host, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     }
 }
 
-/// All cores together, and each.
+/// Draws a graph of all cores together, and bars for each core if there is room.
 fn processors(host: &Host, percent: f64, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     let block = table::boxed(format!(" CPU {percent:.1} % "), false, theme);
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let rows = usize::from(inner.height.max(1));
     let columns = u16::try_from(host.cores.len().div_ceil(rows)).unwrap_or(u16::MAX);
-    // For all together a quarter of the room at least.
-    let width = (inner.width / 4 * 3 / columns.max(1)).min(WIDEST_CORE);
-    let cores = match width >= NARROWEST_CORE {
+    // The graph of all cores together gets at least a quarter of the width.
+    let width = (inner.width / 4 * 3 / columns.max(1)).min(MAX_CORE_WIDTH);
+    let cores = match width >= MIN_CORE_WIDTH {
         true => &host.cores[..],
         false => &[],
     };
@@ -149,7 +150,7 @@ fn processors(host: &Host, percent: f64, theme: Theme, frame: &mut Frame<'_>, ar
     }
 }
 
-/// One above the other, each in parts of the highest of both.
+/// Draws two graphs, one above the other, with the same scale.
 fn two(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -177,6 +178,7 @@ fn two(
     }
 }
 
+/// Draws a graph in a box.
 pub(super) fn graph(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -197,7 +199,8 @@ pub(super) fn graph(
     frame.render_widget(graph, inner);
 }
 
-/// Two lines: cores, load, processes and sources; swap, disks, network, pressure and temperatures.
+/// Returns two lines of figures. The first line has cores, load, sources and processes. The second line has the root file system,
+/// swap, network, disks, CPU times, the highest temperature and GPUs.
 fn summary(snapshot: &Snapshot, theme: Theme) -> Vec<Line<'static>> {
     let system = &snapshot.system;
     let mut first = vec![
@@ -268,6 +271,7 @@ fn summary(snapshot: &Snapshot, theme: Theme) -> Vec<Line<'static>> {
     vec![Line::from(first), Line::from(second)]
 }
 
+/// Draws one list of a host.
 fn pane(screen: &mut Screen, pane: Pane, number: usize, frame: &mut Frame<'_>, area: Rect) {
     let theme = screen.theme;
     let focused = pane == screen.pane;
@@ -284,7 +288,7 @@ fn pane(screen: &mut Screen, pane: Pane, number: usize, frame: &mut Frame<'_>, a
     let shown = table::draw(listing, heads, rows, focused, theme, frame, inner);
 
     let mut title = vec![Span::raw(" ")];
-    // The others, too, so that one sees what tab leads to.
+    // The list with the focus shows the titles of all lists, so that the user sees which list Tab opens next.
     let titles: &[Pane] = if focused { &Pane::ALL } else { &[pane] };
     for one in titles {
         let (style, count) = match (*one == pane, shown == all) {

@@ -1,4 +1,4 @@
-//! How it is drawn. Nothing here decides anything; what was drawn where is noted for the mouse.
+//! Draws the screen. Stores the area of each list for mouse clicks and scrolling. Does not change any other state.
 
 mod container;
 mod fleet;
@@ -20,14 +20,14 @@ use super::screen::{Mode, Screen, View};
 use super::text::{self, Level};
 use super::theme::Theme;
 
-/// The smallest screen that anything is drawn on.
-const LEAST: (u16, u16) = (40, 10);
+/// Minimum size of the screen, in columns and rows.
+const MIN_SIZE: (u16, u16) = (40, 10);
 
-/// The whole screen.
+/// Draws the whole screen.
 pub(super) fn draw(screen: &mut Screen, frame: &mut Frame<'_>, now: Instant) {
     let area = frame.area();
-    if area.width < LEAST.0 || area.height < LEAST.1 {
-        let text = format!("needs {} × {}", LEAST.0, LEAST.1);
+    if area.width < MIN_SIZE.0 || area.height < MIN_SIZE.1 {
+        let text = format!("needs {} × {}", MIN_SIZE.0, MIN_SIZE.1);
         frame.render_widget(Paragraph::new(text), area);
         return;
     }
@@ -47,6 +47,7 @@ pub(super) fn draw(screen: &mut Screen, frame: &mut Frame<'_>, now: Instant) {
     }
 }
 
+/// Draws the bottom line of the screen: the most important keys, or the text that the user types.
 fn footer(screen: &Screen, frame: &mut Frame<'_>, area: Rect) {
     let theme = screen.theme;
     let line = match screen.mode {
@@ -109,12 +110,13 @@ fn hints(theme: Theme, keys: &[(&'static str, &'static str)]) -> Line<'static> {
     spans.collect()
 }
 
-/// How many lines the top of a host's views takes.
+/// The height of the header of a host's views, in lines.
 fn height_of_header(screen: &Screen, host: &Host, now: Instant) -> u16 {
     1 + u16::from(!screen.problems(host, now).is_empty())
 }
 
-/// The top of a host's views: what it is, how old what is shown is, and a second line where something is wrong.
+/// Draws the header of a host's views: the host's name and system, and the age of the figures. If there is a problem, a second
+/// line shows it.
 fn header(
     screen: &Screen,
     host: &Host,
@@ -160,7 +162,7 @@ fn header(
     }
 }
 
-/// How the connection is, or how old what is shown is.
+/// The state of the connection, and the age of the figures.
 fn link(link: &Link, host: &Host, theme: Theme, now: Instant) -> Span<'static> {
     match (link, host.age(now)) {
         (Link::Live, Some(age)) => {
@@ -180,12 +182,12 @@ fn link(link: &Link, host: &Host, theme: Theme, now: Instant) -> Span<'static> {
     }
 }
 
-/// When what is away is tried again.
+/// The time until the next attempt to connect.
 fn away(again: Option<Instant>, now: Instant) -> String {
     match again {
         Some(again) if again <= now => "away, connecting …".to_owned(),
-        Some(again) => format!("away, again in {} s", (again - now).as_secs() + 1),
-        None => "away, R tries again".to_owned(),
+        Some(again) => format!("away, retry in {} s", (again - now).as_secs() + 1),
+        None => "away, press R to retry".to_owned(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What lies over the rest: help, and the choice of a column.
+//! Draws boxes over the view: help, and the list of columns to sort by.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -8,25 +8,27 @@ use ratatui::widgets::{Clear, Paragraph};
 use super::table;
 use crate::watch::screen::Screen;
 
+/// The keys and their meanings, for help.
 const KEYS: [(&str, &str); 16] = [
     ("q  F10  ctrl-c", "quit"),
     ("?  h  F1", "this help"),
     ("↑ ↓  j k", "up, down"),
-    ("PgUp PgDn  space", "a page up, down"),
+    ("PgUp PgDn  space", "a page up, a page down"),
     ("g G  Home End", "to the top, to the bottom"),
-    ("enter", "open the host, or the container"),
-    ("esc  backspace", "clear the filter, or back"),
-    ("tab  ← →", "the next list; ← → move a log sideways"),
+    ("enter", "open the host or the container"),
+    ("esc  backspace", "clear the filter, or go back"),
+    ("tab  ← →", "another list; in a log ← → move sideways"),
     ("/  F3  F4", "filter a list; search a log"),
-    ("n N", "the next, the previous line that was searched for"),
+    ("n N", "the next match, the previous match"),
     ("f", "follow the log"),
     ("s  F6", "choose the column to sort by"),
-    ("r", "sort the other way round"),
-    ("R  F5", "connect to hosts that are away, now"),
-    ("click", "select, again to open; on a title to sort"),
+    ("r", "reverse the order"),
+    ("R  F5", "connect now to hosts that are away"),
+    ("click", "select a row, then open it; on a title: sort"),
     ("wheel", "up, down"),
 ];
 
+/// Draws the help.
 pub(super) fn help(screen: &Screen, frame: &mut Frame<'_>, area: Rect) {
     let theme = screen.theme;
     let lines = KEYS.map(|(keys, what)| {
@@ -38,6 +40,7 @@ pub(super) fn help(screen: &Screen, frame: &mut Frame<'_>, area: Rect) {
     over(screen, " Keys ".to_owned(), lines.to_vec(), 72, frame, area);
 }
 
+/// Draws the list of columns to sort by.
 pub(super) fn sort(screen: &mut Screen, chosen: usize, frame: &mut Frame<'_>, area: Rect) {
     let theme = screen.theme;
     let Some((listing, heads)) = screen.listing() else {
@@ -57,6 +60,7 @@ pub(super) fn sort(screen: &mut Screen, chosen: usize, frame: &mut Frame<'_>, ar
     over(screen, " Sort by ".to_owned(), lines, 24, frame, area);
 }
 
+/// Draws lines in a box in the middle of an area, over everything else.
 fn over(
     screen: &Screen,
     title: String,

@@ -1,4 +1,4 @@
-//! A listing, drawn.
+//! Draws a listing as a table.
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Rect};
@@ -9,7 +9,7 @@ use ratatui::widgets::{Block, BorderType, Paragraph};
 use super::Theme;
 use crate::watch::listing::{Head, Listing, Row};
 
-/// A box with a title, in which keys move or not.
+/// A box with a title. The box with the focus has a border in another colour.
 pub(super) fn boxed(title: String, focused: bool, theme: Theme) -> Block<'static> {
     let border = if focused { theme.accent() } else { theme.dim() };
     Block::bordered()
@@ -18,7 +18,7 @@ pub(super) fn boxed(title: String, focused: bool, theme: Theme) -> Block<'static
         .title(Line::styled(title, theme.title()))
 }
 
-/// Titles, rows, and the selected one of them; returns how many rows there are to be seen.
+/// Draws the titles and the rows, and marks the selected row. Returns the number of rows that match the filter.
 pub(super) fn draw(
     listing: &mut Listing,
     heads: &[Head],
@@ -54,9 +54,9 @@ pub(super) fn draw(
     let seen = listing.scroll(body);
     if rows.is_empty() && body.height > 0 {
         let nothing = if listing.filter.is_empty() {
-            "nothing"
+            "no entries"
         } else {
-            "nothing that matches"
+            "no matching entries"
         };
         let line = Rect { height: 1, ..body };
         frame.render_widget(Paragraph::new(nothing).style(theme.dim()), line);
@@ -84,6 +84,7 @@ pub(super) fn draw(
     rows.len()
 }
 
+/// Draws the text of one cell.
 fn write(frame: &mut Frame<'_>, text: String, right: bool, style: Style, area: Rect) {
     let alignment = if right {
         Alignment::Right

@@ -1,5 +1,5 @@
-//! Each view as it is drawn, against what was drawn before: `INSTA_UPDATE=always cargo test --lib watch` takes what is drawn now.
-//! This file is long: every view, at several sizes.
+//! Compares each view with a stored drawing. `INSTA_UPDATE=always cargo test --lib watch` stores the current drawings.
+//! This file is long: it tests every view at several sizes.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use super::{Theme, draw};
 use crate::model::Snapshot;
 use crate::watch::brief::Brief;
 use crate::watch::feed::LookedAt;
-use crate::watch::feed::{Detail, News, Server, Told, Trouble};
+use crate::watch::feed::{Detail, HostUpdate, Server, Trouble, Update};
 use crate::watch::screen::{Outcome, Screen};
 
-/// A screen of one's own.
+/// A screen with a terminal in memory, and its own clock.
 struct Shown {
     screen: Screen,
     terminal: Terminal<TestBackend>,
@@ -33,7 +33,7 @@ impl Shown {
         }
     }
 
-    /// Hosts that are heard of by NATS.
+    /// Makes a screen for hosts that publish to NATS.
     fn of_fleet(width: u16, height: u16) -> Self {
         let screen = Screen::of_fleet("hub:4222".to_owned(), Theme { colours: true });
         let mut shown = Self {
@@ -44,50 +44,52 @@ impl Shown {
         shown
     }
 
-    /// The feed tells of the server.
+    /// Sends an update of the connection to the server.
     fn server(&mut self, told: Server) {
-        self.screen.take(News::Server(told), self.now);
+        self.screen.take(Update::Server(told), self.now);
     }
 
-    /// The feed tells this of a host.
-    fn news(&mut self, host: usize, told: Told) {
-        self.screen.take(News::Host { host, told }, self.now);
+    /// Sends an update of a host.
+    fn news(&mut self, host: usize, told: HostUpdate) {
+        self.screen.take(Update::Host { host, told }, self.now);
     }
 
-    /// The feed tells of a host in short, a second later.
+    /// Moves the clock by a second, and sends the short form of a snapshot.
     fn brief(&mut self, host: usize, snapshot: &Value) {
         self.now += Duration::from_secs(1);
         let brief = Brief::read(snapshot.to_string().as_bytes()).unwrap();
-        self.news(host, Told::Brief(Box::new(brief)));
+        self.news(host, HostUpdate::Brief(Box::new(brief)));
     }
 
-    /// The feed tells of a host for the first time.
+    /// Sends that a host has appeared, and then the short form of its first snapshot.
     fn appears(&mut self, host: usize, snapshot: &Value) {
         let name = snapshot["host"]["hostname"].as_str().unwrap().to_owned();
-        self.news(host, Told::Appeared { name });
+        self.news(host, HostUpdate::Appeared { name });
         self.brief(host, snapshot);
     }
 
-    /// The feed of a host tells this, a second later.
+    /// Moves the clock by a second, and sends a snapshot of a host.
     fn told(&mut self, host: usize, snapshot: Value, first: bool) {
         self.now += Duration::from_secs(1);
         let snapshot: Box<Snapshot> = Box::new(serde_json::from_value(snapshot).unwrap());
-        let told = Told::Snapshot { snapshot, first };
-        self.screen.take(News::Host { host, told }, self.now);
+        let told = HostUpdate::Snapshot { snapshot, first };
+        self.screen.take(Update::Host { host, told }, self.now);
     }
 
+    /// Sends that the connection to a host has failed.
     fn down(&mut self, host: usize, why: &str, again: Option<u64>) {
-        let told = Told::Down {
+        let told = HostUpdate::Down {
             why: why.to_owned(),
             again: again.map(Duration::from_secs),
         };
-        self.screen.take(News::Host { host, told }, self.now);
+        self.screen.take(Update::Host { host, told }, self.now);
     }
 
+    /// Presses keys. Returns the outcome of the final key.
     fn keys(&mut self, keys: &[KeyCode]) -> Outcome {
         let mut outcome = Outcome::Stay;
         for key in keys {
-            // What is drawn is what keys refer to.
+            // Some keys need the sizes that the previous drawing stored.
             self.drawn();
             outcome = self.screen.key(KeyEvent::new(*key, KeyModifiers::NONE));
         }
@@ -104,6 +106,7 @@ impl Shown {
         });
     }
 
+    /// Draws the screen and returns its text.
     fn drawn(&mut self) -> String {
         let (screen, now) = (&mut self.screen, self.now);
         self.terminal
@@ -136,7 +139,7 @@ fn container(name: &str, cpu: f64, health: Option<&str>) -> Value {
     })
 }
 
-/// The `seq`th of a host that does not change otherwise.
+/// The snapshot with the number `seq` of a host. Only its CPU differs from the other snapshots.
 fn snapshot(host: &str, seq: u64) -> Value {
     let source = |status: &str, error: Option<&str>| json!({"status": status, "collected_at": "2026-01-01T12:00:00.000Z", "duration_ms": 3, "error": error});
     json!({
@@ -182,7 +185,7 @@ fn snapshot(host: &str, seq: u64) -> Value {
     })
 }
 
-/// One host after four snapshots.
+/// A screen with one host after four snapshots.
 fn one_host(width: u16, height: u16) -> Shown {
     let mut shown = Shown::new(&["web-1:9000"], width, height);
     for seq in 1..=4 {
@@ -191,6 +194,7 @@ fn one_host(width: u16, height: u16) -> Shown {
     shown
 }
 
+/// A snapshot of a host whose engine does not answer.
 fn failing(host: &str) -> Value {
     let mut failing = snapshot(host, 1);
     failing["sources"]["docker"]["status"] = json!("failing");
@@ -199,13 +203,13 @@ fn failing(host: &str) -> Value {
 }
 
 #[test]
-fn a_host_on_a_small_screen_and_on_a_large_one() {
+fn a_host_is_drawn_on_small_and_large_screens() {
     assert_snapshot!(one_host(80, 24).drawn());
     assert_snapshot!(one_host(200, 50).drawn());
 }
 
 #[test]
-fn before_anything_is_known() {
+fn before_the_first_snapshot_the_connection_is_shown() {
     let mut shown = Shown::new(&["web-1:9000"], 80, 24);
     assert!(shown.shows("connecting …"));
     shown.down(
@@ -214,13 +218,13 @@ fn before_anything_is_known() {
         Some(3),
     );
     assert_snapshot!(shown.drawn());
-    shown.down(0, "the key was refused: it is not one of the agent's", None);
-    assert!(shown.shows("R tries again"));
+    shown.down(0, "the agent refused the API key", None);
+    assert!(shown.shows("press R to retry"));
     assert_eq!(shown.keys(&text("R")), Outcome::Retry);
 }
 
 #[test]
-fn each_list_of_a_host() {
+fn tab_shows_each_list_of_a_host() {
     let mut shown = one_host(80, 24);
     for _ in 0..4 {
         shown.keys(&[KeyCode::Tab]);
@@ -259,7 +263,7 @@ fn lists_are_sorted_and_filtered() {
     assert_eq!(order(&mut shown), "db cache api");
     shown.keys(&text("/A"));
     assert!(shown.shows("/A▏"));
-    // Of any column: one is unhealthy.
+    // The filter applies to every column: `db` is unhealthy.
     assert_eq!(order(&mut shown), "db cache api");
     shown.keys(&text("p"));
     shown.keys(&[KeyCode::Enter]);
@@ -267,11 +271,11 @@ fn lists_are_sorted_and_filtered() {
     shown.keys(&[KeyCode::Esc]);
     assert_eq!(order(&mut shown), "db cache api");
     shown.keys(&text("/nowhere"));
-    assert!(shown.shows("nothing that matches"));
+    assert!(shown.shows("no matching entries"));
 }
 
 #[test]
-fn a_container_and_its_log() {
+fn a_container_is_shown_with_its_log() {
     let mut shown = one_host(80, 24);
     shown.keys(&[KeyCode::Down]);
     assert_eq!(shown.screen.detail(0), Detail::Figures);
@@ -293,14 +297,14 @@ fn a_container_and_its_log() {
     more["logs"] = json!({"db": [line(50), line(51)]});
     more["logs_dropped"] = json!({"db": 9});
     shown.told(0, more, false);
-    assert!(shown.shows("Log 52 lines · 9 lost") && shown.shows("line 51 of the log"));
-    // Whoever connects again is told the last lines once more.
+    assert!(shown.shows("Log 52 lines · 9 dropped") && shown.shows("line 51 of the log"));
+    // A new connection begins with the newest lines, some of which are already shown.
     with_log["logs"] = json!({"db": (10..53).map(line).collect::<Vec<_>>()});
     shown.told(0, with_log, true);
     assert!(shown.shows("Log 53 lines") && shown.shows("following"));
 
     shown.keys(&[KeyCode::PageUp]);
-    assert!(shown.shows("f follows") && !shown.shows("line 52 of"));
+    assert!(shown.shows("press f to follow") && !shown.shows("line 52 of"));
     shown.keys(&text("/LINE 7 "));
     shown.keys(&[KeyCode::Enter]);
     assert!(shown.shows("line 7 of"));
@@ -310,13 +314,13 @@ fn a_container_and_its_log() {
     assert!(shown.shows("line 0 of"));
     shown.keys(&[KeyCode::Tab]);
     assert_snapshot!(shown.drawn());
-    // First what was searched for goes, then the container.
+    // The first key clears the search text, and the second key closes the container.
     shown.keys(&[KeyCode::Esc, KeyCode::Esc]);
     assert!(shown.shows("Containers 3"));
     assert_eq!(shown.screen.detail(0), Detail::Figures);
 }
 
-/// Shows the log of `db`, with so many lines more than are kept.
+/// A screen with the log of `db`, which has this number of lines.
 fn with_a_log(lines: u64) -> Shown {
     let mut shown = one_host(80, 24);
     shown.keys(&[KeyCode::Down, KeyCode::Enter]);
@@ -334,7 +338,7 @@ fn numbered(number: u64) -> String {
 }
 
 #[test]
-fn a_log_is_searched_line_by_line() {
+fn each_search_step_goes_to_the_next_matching_line() {
     let mut shown = with_a_log(40);
     shown.keys(&text("/ of 3"));
     shown.keys(&[KeyCode::Enter]);
@@ -347,7 +351,7 @@ fn a_log_is_searched_line_by_line() {
     }
     shown.keys(&text("n"));
     assert_eq!(found(&shown), Some(24));
-    // None before the first, none after the last.
+    // The search stops at the oldest and at the newest match.
     shown.keys(&text("NNNNNNNNN"));
     assert_eq!(found(&shown), Some(3));
     shown.keys(&text("nnnnnnnnnnnn"));
@@ -359,14 +363,14 @@ fn a_log_is_searched_line_by_line() {
 }
 
 #[test]
-fn a_log_that_grows_stays_in_sight_of_who_reads_its_beginning() {
+fn the_oldest_lines_stay_visible_while_the_log_grows() {
     let mut shown = with_a_log(5000);
     shown.keys(&text("g"));
-    assert!(shown.shows("line 0 of") && shown.shows("f follows"));
+    assert!(shown.shows("line 0 of") && shown.shows("press f to follow"));
     let mut more = snapshot("web-1", 6);
     more["logs"] = json!({"db": (5000..5100).map(numbered).collect::<Vec<_>>()});
     shown.told(0, more, false);
-    // The first hundred have gone.
+    // The first hundred lines were removed.
     assert!(shown.shows("Log 5000 lines") && shown.shows("line 100 of"));
     for (keys, first) in [
         (vec![KeyCode::Char(' ')], 110),
@@ -395,7 +399,7 @@ fn a_log_that_grows_stays_in_sight_of_who_reads_its_beginning() {
 }
 
 #[test]
-fn a_click_beside_a_choice_leaves_it() {
+fn a_right_click_closes_the_list_of_columns() {
     let mut shown = Shown::new(&["web-1", "web-2"], 80, 24);
     shown.told(0, snapshot("web-1", 1), true);
     shown.told(1, snapshot("web-2", 1), true);
@@ -415,17 +419,17 @@ fn a_click_beside_a_choice_leaves_it() {
 }
 
 #[test]
-fn a_container_that_is_made_anew_is_still_the_one() {
+fn a_container_that_is_created_again_stays_open() {
     let mut shown = one_host(80, 24);
     shown.keys(&[KeyCode::Down, KeyCode::Enter]);
     let mut anew = snapshot("web-1", 5);
     anew["containers"][2]["id"] = json!("another");
     shown.told(0, anew, false);
-    assert!(shown.shows("id another") && !shown.shows("does not run"));
+    assert!(shown.shows("id another") && !shown.shows("is not running"));
 }
 
 #[test]
-fn many_cores_have_room() {
+fn cores_are_drawn_only_if_there_is_room() {
     for (cores, width) in [(2, 80), (16, 200), (256, 80), (256, 200)] {
         let mut shown = Shown::new(&["web-1"], width, 40);
         let mut many = snapshot("web-1", 1);
@@ -437,17 +441,17 @@ fn many_cores_have_room() {
 }
 
 #[test]
-fn a_container_that_is_gone_says_so() {
+fn a_stopped_container_is_shown_as_not_running() {
     let mut shown = one_host(80, 24);
     shown.keys(&[KeyCode::Enter]);
     let mut without = snapshot("web-1", 5);
     without["containers"] = json!([]);
     shown.told(0, without, false);
-    assert!(shown.shows("this container does not run"));
+    assert!(shown.shows("this container is not running"));
 }
 
 #[test]
-fn a_fleet_of_hosts() {
+fn the_table_of_hosts_shows_problems_and_hosts_that_are_away() {
     let hosts = ["web-1:9000", "web-2:9000", "db-1:9000"];
     for (width, height) in [(80, 24), (160, 30)] {
         let mut shown = Shown::new(&hosts, width, height);
@@ -463,7 +467,7 @@ fn a_fleet_of_hosts() {
 }
 
 #[test]
-fn a_host_that_goes_away_keeps_what_was_known() {
+fn the_last_figures_of_a_host_that_is_away_stay() {
     let mut shown = one_host(80, 24);
     shown.down(0, "the agent closed the connection", Some(2));
     shown.now += Duration::from_secs(90);
@@ -474,7 +478,7 @@ fn a_host_that_goes_away_keeps_what_was_known() {
 }
 
 #[test]
-fn an_agent_that_falls_silent_is_told_of() {
+fn an_agent_that_sends_no_snapshots_is_a_problem() {
     let mut shown = one_host(80, 24);
     assert!(!shown.shows("no snapshot"));
     shown.now += Duration::from_secs(15);
@@ -491,7 +495,7 @@ fn help_lists_the_keys() {
 }
 
 #[test]
-fn keys_end_it() {
+fn q_f10_and_ctrl_c_end_the_view() {
     for key in [KeyCode::Char('q'), KeyCode::F(10)] {
         assert_eq!(one_host(80, 24).keys(&[key]), Outcome::Quit);
     }
@@ -499,7 +503,7 @@ fn keys_end_it() {
     let mut shown = one_host(80, 24);
     shown.keys(&text("/"));
     assert_eq!(shown.screen.key(control), Outcome::Quit);
-    // While something is typed, letters are letters.
+    // While the user types a filter, `q` is a letter of the filter.
     assert_eq!(shown.keys(&text("q")), Outcome::Stay);
     assert!(shown.shows("/q▏"));
 }
@@ -524,7 +528,7 @@ fn the_mouse_selects_sorts_and_opens() {
     assert!(shown.shows("web-1 › db"));
     shown.mouse(MouseEventKind::Down(MouseButton::Right), 3, 3);
     assert!(shown.shows("Containers 3"));
-    // On a large screen a click goes to another list, too.
+    // On a large screen a click can be in another list.
     let mut shown = one_host(200, 50);
     let java = row(&mut shown, "│java");
     shown.mouse(click, 3, java);
@@ -532,7 +536,7 @@ fn the_mouse_selects_sorts_and_opens() {
 }
 
 #[test]
-fn any_size_is_drawn() {
+fn a_screen_of_any_size_can_be_drawn() {
     for (width, height) in [(1, 1), (39, 24), (40, 10), (80, 11), (300, 12), (40, 100)] {
         let mut shown = Shown::new(&["a", "b"], width, height);
         shown.told(0, snapshot("a", 1), true);
@@ -555,7 +559,7 @@ fn any_size_is_drawn() {
 }
 
 #[test]
-fn without_colours_there_are_none() {
+fn without_colours_no_cell_has_a_colour() {
     let mut shown = one_host(80, 24);
     shown.screen.theme = Theme { colours: false };
     shown.down(0, "why", Some(1));
@@ -574,7 +578,7 @@ fn without_colours_there_are_none() {
 }
 
 #[test]
-fn what_is_read_in_short_is_what_a_whole_snapshot_says() {
+fn the_short_form_has_the_values_of_the_whole_snapshot() {
     let mut odd = failing("web-1");
     odd["system"]["memory_used"] = json!(4000.0);
     odd["system"]["failed_units"] = json!([{"name": "nginx.service", "description": "web"}]);
@@ -588,7 +592,7 @@ fn what_is_read_in_short_is_what_a_whole_snapshot_says() {
     assert!(Brief::read(b"{}").is_err() && Brief::read(b"[").is_err());
 }
 
-/// Of a host that has more of them than are kept, with names that are longer.
+/// The short form of a snapshot with more problems than the limit, and with longer texts than the limit.
 fn brief_of_many_problems() -> Brief {
     let mut many = snapshot("web-1", 1);
     let units = (0..100)
@@ -604,12 +608,12 @@ fn brief_of_many_problems() -> Brief {
     brief
 }
 
-/// It may publish under its own name alone, and could call itself anything in what it publishes.
+/// The server checks only the name in the subject. A snapshot can contain any other name.
 #[test]
-fn a_host_of_a_fleet_is_called_as_it_may_publish() {
+fn a_host_of_a_fleet_has_the_name_in_its_subjects() {
     let mut shown = Shown::of_fleet(80, 24);
     let name = "web-1".to_owned();
-    shown.news(7, Told::Appeared { name });
+    shown.news(7, HostUpdate::Appeared { name });
     shown.brief(7, &snapshot("db-1", 1));
     let drawn = shown.drawn();
     assert!(
@@ -619,36 +623,38 @@ fn a_host_of_a_fleet_is_called_as_it_may_publish() {
 }
 
 #[test]
-fn a_fleet_comes_and_goes_by_itself() {
+fn hosts_of_a_fleet_appear_and_vanish() {
     for (width, height) in [(80, 24), (200, 50)] {
         let mut shown = Shown::of_fleet(width, height);
-        assert!(shown.shows("0 hosts") && shown.shows("nothing"));
+        assert!(shown.shows("0 hosts") && shown.shows("no entries"));
         for (host, name) in [(0, "web-1"), (1, "web-2"), (2, "db-1")] {
             shown.appears(host, &snapshot(name, 1));
         }
-        // By name: db-1, web-1, web-2.
+        // The order is db-1, web-1, web-2. Down selects web-1.
         shown.keys(&[KeyCode::Down]);
-        shown.news(2, Told::Silent);
+        shown.news(2, HostUpdate::Silent);
         shown.now += Duration::from_secs(30);
         shown.appears(3, &failing("cache-1"));
         shown.brief(0, &snapshot("web-1", 2));
         shown.brief(1, &snapshot("web-2", 2));
         assert_snapshot!(shown.drawn());
-        assert!(shown.shows("4 hosts  1 away  3 unwell") && shown.shows("hub:4222  connected"));
-        // The one that was chosen is still the one, whoever has come and gone.
-        shown.news(2, Told::Vanished);
-        shown.news(3, Told::Vanished);
+        assert!(
+            shown.shows("4 hosts  1 away  3 with problems") && shown.shows("hub:4222  connected")
+        );
+        // The selected host stays selected when other hosts appear and vanish.
+        shown.news(2, HostUpdate::Vanished);
+        shown.news(3, HostUpdate::Vanished);
         assert!(shown.shows("2 hosts") && !shown.shows("db-1") && !shown.shows("cache-1"));
         shown.keys(&[KeyCode::Enter]);
         assert_eq!(shown.screen.host(), Some(0));
-        // It vanishes while it is looked at.
-        shown.news(0, Told::Vanished);
+        // The open host vanishes.
+        shown.news(0, HostUpdate::Vanished);
         assert!(shown.shows("1 hosts"));
     }
 }
 
 #[test]
-fn a_host_of_a_fleet_is_opened_whole() {
+fn an_open_host_of_a_fleet_shows_all_its_data() {
     let mut shown = Shown::of_fleet(80, 24);
     shown.appears(0, &snapshot("web-1", 1));
     shown.brief(0, &snapshot("web-1", 2));
@@ -659,17 +665,17 @@ fn a_host_of_a_fleet_is_opened_whole() {
         tries: 7,
     };
     assert_eq!(shown.screen.looked_at(7), looked_at(Some(0), None));
-    // Nothing is known of containers yet.
+    // Before the whole snapshot arrives, no containers are known.
     assert!(shown.shows("Containers 0") && shown.shows("CPU 0.0 %"));
     let opened: Box<Snapshot> = Box::new(serde_json::from_value(snapshot("web-1", 2)).unwrap());
-    shown.news(0, Told::Opened { snapshot: opened });
+    shown.news(0, HostUpdate::Opened { snapshot: opened });
     assert!(shown.shows("Containers 3") && shown.shows("CPU 25.0 %"));
     shown.told(0, snapshot("web-1", 3), false);
     assert!(shown.shows("CPU 37.5 %"));
 
     shown.keys(&[KeyCode::Down, KeyCode::Enter]);
     assert_eq!(shown.screen.looked_at(7), looked_at(Some(0), Some("db")));
-    let lines = |container: &str, numbers: std::ops::Range<u64>, dropped| Told::Lines {
+    let lines = |container: &str, numbers: std::ops::Range<u64>, dropped| HostUpdate::Lines {
         container: container.to_owned(),
         lines: numbers.map(numbered).collect(),
         dropped,
@@ -677,10 +683,10 @@ fn a_host_of_a_fleet_is_opened_whole() {
     shown.news(0, lines("db", 0..3, 0));
     shown.news(0, lines("api", 100..103, 0));
     shown.news(0, lines("db", 3..5, 2));
-    assert!(shown.shows("· 2 lost"));
+    assert!(shown.shows("· 2 dropped"));
     shown.news(0, lines("db", 0..0, u64::MAX));
     assert!(
-        shown.shows("Log 5 lines · 18446744073709551615 lost")
+        shown.shows("Log 5 lines · 18446744073709551615 dropped")
             && shown.shows("line 4 of")
             && !shown.shows("line 100 of")
     );
@@ -689,12 +695,12 @@ fn a_host_of_a_fleet_is_opened_whole() {
     )
     .unwrap();
     for _ in 0..2 {
-        shown.news(0, Told::Event(Box::new(event.clone())));
+        shown.news(0, HostUpdate::Event(Box::new(event.clone())));
     }
     shown.keys(&[KeyCode::Tab]);
     assert!(shown.shows("Events 3") && shown.shows("oom"));
 
-    // What only its own views show goes when they are left; what the table shows stays.
+    // When the user closes the host, only the data for the table of hosts and the events remain.
     shown.keys(&[KeyCode::Esc, KeyCode::Esc]);
     let host = &shown.screen.hosts[&0];
     assert!(host.snapshot.is_none() && host.containers.is_empty() && host.cpu.newest(9).len() == 3);
@@ -703,20 +709,20 @@ fn a_host_of_a_fleet_is_opened_whole() {
 }
 
 #[test]
-fn events_of_a_fleet_are_bounded() {
+fn the_events_of_a_host_in_a_fleet_are_limited() {
     let mut shown = Shown::of_fleet(80, 24);
     shown.appears(0, &snapshot("web-1", 1));
     for minute in 0..60 {
         let event = json!({"time": format!("2026-01-01T12:{minute:02}:00.000Z"), "action": "start", "container": "db", "id": "db",
             "image": "postgres:16"});
         let event = serde_json::from_value(event).unwrap();
-        shown.news(0, Told::Event(Box::new(event)));
+        shown.news(0, HostUpdate::Event(Box::new(event)));
     }
     assert_eq!(shown.screen.hosts[&0].events.len(), 32);
 }
 
 #[test]
-fn what_is_wrong_with_the_way_to_a_fleet_is_told() {
+fn problems_of_the_connection_to_the_server_are_shown() {
     let mut shown = Shown::of_fleet(80, 24);
     shown.appears(0, &snapshot("web-1", 1));
     let down = |why: &str, again| Server::Down {
@@ -731,10 +737,10 @@ fn what_is_wrong_with_the_way_to_a_fleet_is_told() {
     shown.keys(&[KeyCode::Enter]);
     assert!(
         shown.shows("! (+2) the connection to hub:4222 is lost")
-            && shown.shows("away, again in 4 s")
+            && shown.shows("away, retry in 4 s")
     );
     shown.server(down("the NATS server refused the credentials", None));
-    assert!(shown.shows("away, R tries again"));
+    assert!(shown.shows("away, press R to retry"));
     assert_eq!(shown.keys(&text("R")), Outcome::Retry);
     shown.server(Server::Connected);
     assert!(shown.shows("s old") && !shown.shows("away"));
@@ -743,13 +749,13 @@ fn what_is_wrong_with_the_way_to_a_fleet_is_told() {
         bad: 3,
         missed: 0,
         beyond: 12,
-        last: "agents.web-9.snapshot: not JSON as expected".to_owned(),
+        last: "agents.web-9.snapshot: not JSON of the expected form".to_owned(),
     }));
-    assert!(shown.shows("! 3 messages not understood; 12 messages of more hosts than are listed"));
+    assert!(shown.shows("! 3 messages not understood; 12 messages from hosts above the limit"));
 }
 
 #[test]
-fn fuzz_whatever_is_told_is_drawn() {
+fn fuzz_updates_are_drawn() {
     let whole = snapshot("web-1", 3).to_string();
     let odd = failing("web-1").to_string();
     let event = snapshot("web-1", 1)["events"][0].to_string();
@@ -769,16 +775,16 @@ fn fuzz_whatever_is_told_is_drawn() {
     crate::fuzzing::run("watch", &seeds, |input| {
         let told = if let Ok(snapshot) = serde_json::from_slice(input) {
             match random.bool() {
-                true => Told::Opened { snapshot },
-                false => Told::Snapshot {
+                true => HostUpdate::Opened { snapshot },
+                false => HostUpdate::Snapshot {
                     snapshot,
                     first: false,
                 },
             }
         } else if let Ok(brief) = Brief::read(input) {
-            Told::Brief(Box::new(brief))
+            HostUpdate::Brief(Box::new(brief))
         } else if let Ok(event) = serde_json::from_slice(input) {
-            Told::Event(event)
+            HostUpdate::Event(event)
         } else {
             return;
         };

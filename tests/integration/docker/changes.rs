@@ -1,4 +1,4 @@
-//! Containers that come, go and change while the agent streams.
+//! Tests of containers that start, stop, change or are removed while the agent runs.
 
 use std::time::Duration;
 
@@ -8,28 +8,32 @@ use serial_test::{parallel, serial};
 use super::container::Container;
 use super::snapshots::{Snapshots, figure, figures, mentions, metadata, shows};
 use super::{INTERVAL, launch};
-use crate::support::PATIENCE;
+use crate::support::DEADLINE;
 
 #[test]
 #[parallel]
-fn containers_come_stop_come_back_and_go() {
+fn started_stopped_and_removed_containers_are_followed() {
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     snapshots.next();
 
     let container = Container::run("coming", &[], "echo here; sleep 1000");
     let name = container.name();
-    snapshots.until("the started container", PATIENCE, |s| shows(s, name));
+    snapshots.until("the started container", DEADLINE, |s| shows(s, name));
 
     container.docker("stop", &["--time", "0"]);
-    snapshots.until("its absence when stopped", PATIENCE, |s| !mentions(s, name));
+    snapshots.until("a snapshot without the stopped container", DEADLINE, |s| {
+        !mentions(s, name)
+    });
 
     container.docker("start", &[]);
-    snapshots.until("its return", PATIENCE, |s| shows(s, name));
+    snapshots.until("the restarted container", DEADLINE, |s| shows(s, name));
 
     container.docker("rm", &["--force"]);
-    snapshots.until("its absence when removed", PATIENCE, |s| !mentions(s, name));
-    // Gone for good, everywhere.
+    snapshots.until("a snapshot without the removed container", DEADLINE, |s| {
+        !mentions(s, name)
+    });
+    // The following snapshots do not show the container in any section.
     assert!(!snapshots.take(3).iter().any(|s| mentions(s, name)));
 }
 
@@ -40,12 +44,16 @@ fn a_renamed_container_has_its_new_name_everywhere() {
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let old = container.name().to_owned();
-    snapshots.until("the container", PATIENCE, |s| shows(s, &old));
+    snapshots.until("the container", DEADLINE, |s| shows(s, &old));
 
     container.rename("after");
     let new = container.name();
     let renamed = |s: &Value| shows(s, new) && !mentions(s, &old);
-    let snapshot = snapshots.until("the new name, and not the old", PATIENCE, renamed);
+    let snapshot = snapshots.until(
+        "a snapshot with the new name and without the old name",
+        DEADLINE,
+        renamed,
+    );
     assert_eq!(
         metadata(&snapshot, new).unwrap()["id"],
         container.short_id()
@@ -61,32 +69,32 @@ fn a_paused_container_is_shown_paused_and_idle() {
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
     let busy = |s: &Value| figures(s, name).is_some_and(|c| c["cpu_percent"].as_f64() > Some(50.0));
-    snapshots.until("the busy container", PATIENCE, busy);
+    snapshots.until("the busy container", DEADLINE, busy);
 
     container.docker("pause", &[]);
     let idle = |s: &Value| {
-        let meta = metadata(s, name).expect("docker ps lists paused containers too");
+        let meta = metadata(s, name).expect("the snapshot has no metadata of the paused container");
         let status = meta["status"].as_str().unwrap();
         let paused = meta["state"] == "paused" && status.ends_with("(Paused)");
         paused && figures(s, name).is_some() && figure(s, name, "cpu_percent") < 1.0
     };
-    let snapshot = snapshots.until("the paused container", PATIENCE, idle);
+    let snapshot = snapshots.until("the paused container", DEADLINE, idle);
     assert_eq!(snapshot["status"], "ok");
 
     container.docker("unpause", &[]);
-    snapshots.until("the busy container again", PATIENCE, |s| {
+    snapshots.until("the busy container again", DEADLINE, |s| {
         busy(s) && metadata(s, name).unwrap()["state"] == "running"
     });
 }
 
 #[test]
 #[serial]
-fn a_restart_never_yields_a_huge_figure() {
+fn a_restart_never_causes_a_huge_figure() {
     let container = Container::run("restarted", &[], "while :; do :; done");
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    let first = snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    let first = snapshots.until("the container", DEADLINE, |s| shows(s, name));
     let cpus = first["host"]["cpus"].as_f64().unwrap();
     for _ in 0..3 {
         container.docker("restart", &["--time", "0"]);
@@ -98,12 +106,12 @@ fn a_restart_never_yields_a_huge_figure() {
         }
     }
     let busy = |s: &Value| figures(s, name).is_some_and(|c| c["cpu_percent"].as_f64() > Some(50.0));
-    snapshots.until("true figures after it", PATIENCE, busy);
+    snapshots.until("plausible figures after the restarts", DEADLINE, busy);
 }
 
 #[test]
 #[parallel]
-fn many_short_lived_containers_disturb_nothing() {
+fn many_short_lived_containers_cause_no_failure() {
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     for _ in 0..10 {
@@ -113,7 +121,8 @@ fn many_short_lived_containers_disturb_nothing() {
             "echo short",
         ));
     }
-    // What vanishes between the list and its figures is no fault of the engine.
+    // A container can end after the agent has read the container list and before the agent reads its figures. The source must not
+    // fail then.
     let settled = |s: &Value| super::snapshots::healthy(s);
     snapshots.until("healthy sources", Duration::from_secs(10), settled);
     for snapshot in snapshots.take(3) {

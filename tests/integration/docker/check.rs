@@ -1,4 +1,4 @@
-//! `check` and `snapshot`, with Docker.
+//! The commands `check` and `snapshot` with Docker.
 
 use serial_test::parallel;
 use tempfile::TempDir;
@@ -10,7 +10,7 @@ use super::snapshots::{healthy, shows};
 use super::stand_in::{Answer, StandIn};
 use crate::support::{Finished, schema};
 
-/// The line of a component, `VERDICT component: what it saw`, which there must be exactly one of.
+/// The output line of a component, `VERDICT component: details`. Fails unless there is exactly one such line.
 fn line<'f>(finished: &'f Finished, component: &str) -> &'f str {
     let of_component = |line: &&String| {
         let (_verdict, rest) = line.split_once(' ').unwrap_or_default();
@@ -22,7 +22,7 @@ fn line<'f>(finished: &'f Finished, component: &str) -> &'f str {
     lines[0]
 }
 
-/// Fails unless the component's line has this verdict.
+/// Fails unless the component has this verdict.
 fn assert_verdict(finished: &Finished, component: &str, verdict: &str) {
     let line = line(finished, component);
     assert!(
@@ -59,7 +59,7 @@ fn check_says_that_there_is_no_engine() {
     assert_verdict(&finished, "system metrics", "PASS");
     let docker = line(&finished, "Docker");
     assert!(docker.starts_with("FAIL"), "{docker}");
-    assert!(docker.contains(socket), "does not say where: {docker}");
+    assert!(docker.contains(socket), "the socket is not named: {docker}");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn check_says_what_is_wrong_with_the_logs() {
 
 #[test]
 #[parallel]
-fn check_skips_what_is_switched_off() {
+fn check_skips_disabled_sources() {
     let finished = launch()
         .var("DOCKER_ENABLED", "false")
         .args(["check"])
@@ -115,7 +115,7 @@ fn check_skips_what_is_switched_off() {
 
 #[test]
 #[parallel]
-fn snapshot_prints_one_with_the_containers_in_it() {
+fn snapshot_prints_a_snapshot_with_the_containers() {
     let container = Container::run("printed", &[], "echo line; sleep 1000");
     container.wait_for_line("line");
     let finished = launch().args(["snapshot"]).run();
@@ -131,22 +131,23 @@ fn snapshot_prints_one_with_the_containers_in_it() {
     assert!(shows(&snapshot, container.name()), "{snapshot:#}");
 }
 
-/// `check` with an engine that answers by this rule.
+/// Runs `check` against a fake engine. `rule` returns the answer to each request.
 fn check_with(rule: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Finished {
-    // Its image is there before anything is timed.
+    // Makes the test image now, because the timeouts of `check` are too short for this work.
     Engine::local();
-    let folder = TempDir::new().expect("a temporary folder");
+    let folder = TempDir::new().expect("cannot make a temporary folder");
     let socket = folder.path().join("docker.sock");
     let _stand_in = StandIn::at(&socket, rule);
     let host = format!("unix://{}", socket.display());
-    // By calls alone, so that there are calls to be broken.
+    // The agent reads figures only through the engine's API. If it read the kernel's files, it would not send the requests that
+    // `rule` refuses.
     launch()
         .vars(&[("DOCKER_HOST", &host), ("CONTAINER_STATS", "engine")])
         .args(["check"])
         .run()
 }
 
-/// The real engine, but for the calls whose path has this part.
+/// Refuses requests whose path contains `part`. Forwards all other requests to the real engine.
 fn breaking(part: &str, path: &str) -> Answer {
     if path.contains(part) {
         Answer::Json("500 Internal Server Error", r#"{"message":"out of order"}"#)

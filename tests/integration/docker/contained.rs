@@ -1,4 +1,5 @@
-//! The agent in a container, as `config/compose.yml` has it: it tells of the host, not of its container.
+//! Tests the agent in a container that is started with `config/compose.yml`. The agent must measure the host, not its own
+//! container.
 
 use std::process::Command;
 
@@ -6,9 +7,9 @@ use serde_json::Value;
 use serial_test::parallel;
 
 use super::container::Container;
-use crate::support::{Client, KEY, Launch, PATIENCE, net, wait};
+use crate::support::{Client, DEADLINE, KEY, Launch, net, wait};
 
-/// What `docker-compose` started. Taken down on drop.
+/// The containers that `docker-compose` started. Removed on drop.
 struct Composed {
     environment: Vec<(&'static str, String)>,
 }
@@ -38,7 +39,8 @@ impl Composed {
     }
 
     fn compose(&self, arguments: &[&str]) -> std::process::Output {
-        // Debian's is of version 1, which does not know that line, and the engine's default is the same here.
+        // Debian's docker-compose has version 1, which does not accept this line of the file. The line sets the default value of
+        // version 1.
         let file = std::fs::read_to_string("config/compose.yml").unwrap();
         let mut known = file.replace("    cgroup: host\n", "");
         assert_ne!(file, known);
@@ -56,11 +58,12 @@ impl Composed {
             .args(arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .output()
-            .expect("docker-compose")
+            .expect("cannot start docker-compose")
     }
 }
 
-/// Whether mounts below `/` are told to others: systemd has it so.
+/// Whether the mount of `/` is shared. If it is shared, mounts below `/` appear in other namespaces. systemd makes the mount
+/// shared.
 fn is_root_shared() -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let is_root = |line: &&str| line.split(' ').nth(4) == Some("/");
@@ -76,12 +79,12 @@ impl Drop for Composed {
         }
         self.compose(&["down", "--timeout", "5"]);
         let (_, image) = &self.environment[2];
-        // Where this fails the image stays; nothing else depends on it.
+        // If this command fails, the image stays on the machine, which disturbs nothing.
         let _ = Command::new("docker").args(["rmi", image]).output();
     }
 }
 
-/// The sections whose values do not change from one moment to the next.
+/// The values of a snapshot that do not change within a few seconds.
 fn lasting(snapshot: &Value) -> Value {
     let system = &snapshot["system"];
     let each = |list: &Value, fields: &[&str]| -> Vec<Value> {
@@ -100,7 +103,7 @@ fn lasting(snapshot: &Value) -> Value {
 
 #[test]
 #[parallel]
-fn in_a_container_it_tells_of_the_host() {
+fn an_agent_in_a_container_measures_the_host() {
     let busy = Container::run(
         "watched-from-within",
         &["--memory", "64m"],
@@ -115,7 +118,7 @@ fn in_a_container_it_tells_of_the_host() {
     let snapshot_of = |mut client: Client| {
         wait::until(
             "a snapshot with the container and its log",
-            PATIENCE,
+            DEADLINE,
             || {
                 let snapshot = client.snapshot();
                 let busy = |container: &Value| container["cpu_percent"].as_f64() > Some(1.0);
@@ -124,7 +127,7 @@ fn in_a_container_it_tells_of_the_host() {
             },
         )
     };
-    wait::until("the contained agent", PATIENCE, || {
+    wait::until("the agent in the container to listen", DEADLINE, || {
         net::listens(port).then_some(())
     });
     let within = {
@@ -135,7 +138,7 @@ fn in_a_container_it_tells_of_the_host() {
     let outside = snapshot_of(beside.login());
 
     assert_eq!(lasting(&within), lasting(&outside));
-    // Nothing is asked of the engine that the host's files tell.
+    // The agent reads the host's files and sends no requests for figures and logs to the engine.
     for source in ["docker", "logs"] {
         assert_eq!(within["sources"][source]["via"], "kernel", "{within:#}");
         assert_eq!(within["sources"][source]["status"], "ok", "{within:#}");
@@ -166,7 +169,7 @@ fn in_a_container_it_tells_of_the_host() {
     }
     let processes = |snapshot: &Value| snapshot["system"]["processes"]["total"].clone();
     assert!(near(&processes(&within), &processes(&outside), 0.2));
-    // Users and containers of processes have their names.
+    // Processes have the names of their users and containers.
     let busiest = within["system"]["top_processes"].as_array().unwrap();
     assert!(
         busiest

@@ -1,4 +1,4 @@
-//! Containers of a test's own, removed when it lets go of them.
+//! Containers that a test starts. Each container is removed when its Rust value is dropped.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::engine::{Engine, IMAGE, LABEL};
-use crate::support::{PATIENCE, wait};
+use crate::support::{DEADLINE, wait};
 
 /// A container. Removed on drop.
 pub(crate) struct Container<'e> {
@@ -16,18 +16,18 @@ pub(crate) struct Container<'e> {
 }
 
 impl Container<'static> {
-    /// Starts `sh -c script` on the machine's own engine, with these options of `docker run`.
+    /// Starts `sh -c script` on the machine's own engine with these options of `docker run`.
     pub(crate) fn run(topic: &str, options: &[&str], script: &str) -> Self {
         Self::run_on(Engine::local(), topic, options, script)
     }
 
-    /// As [`Container::run`], under a name that another one has had.
+    /// Does the same as [`Container::run`], with a given name, for example the name of a removed container.
     pub(crate) fn run_as(name: &str, script: &str) -> Self {
         let run = ["run", "--detach"];
         Self::make_as(Engine::local(), &run, name.to_owned(), &[], script)
     }
 
-    /// As [`Container::run`], but never started.
+    /// Does the same as [`Container::run`], but creates the container without starting it.
     pub(crate) fn create(topic: &str) -> Self {
         Self::make(Engine::local(), &["create"], topic, &[], "sleep 1000")
     }
@@ -63,23 +63,24 @@ impl<'e> Container<'e> {
         Self { engine, id, name }
     }
 
-    /// Leaves its removal to the end of its engine, a private one, and yields its name.
+    /// Returns the container's name. The container is not removed on drop. The private engine removes its containers when it is
+    /// dropped.
     pub(crate) fn keep(mut self) -> String {
         self.id.clear();
         std::mem::take(&mut self.name)
     }
 
-    /// Its name, without the slash.
+    /// The container's name without the slash.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its id as snapshots show it.
+    /// The container's id as in snapshots.
     pub(crate) fn short_id(&self) -> &str {
         &self.id[..12]
     }
 
-    /// What `docker inspect` says of it.
+    /// The output of `docker inspect` for this container.
     pub(crate) fn inspect(&self) -> Value {
         self.engine.inspect(&self.id)
     }
@@ -92,24 +93,24 @@ impl<'e> Container<'e> {
         self.engine.docker(arguments)
     }
 
-    /// Runs a shell command inside it.
+    /// Runs a shell command inside the container. Returns its output.
     pub(crate) fn exec(&self, script: &str) -> String {
         self.engine.docker(["exec", &self.id, "sh", "-c", script])
     }
 
-    /// Renames it; the new name is as unique as the old one.
+    /// Renames the container. The new name is unique, too.
     pub(crate) fn rename(&mut self, topic: &str) {
         let name = unique_name(topic);
         self.engine.docker(["rename", &self.id, &name]);
         self.name = name;
     }
 
-    /// Waits until it has printed a line that ends with `text`.
+    /// Waits until the container has printed a log line that ends with `text`.
     pub(crate) fn wait_for_line(&self, text: &str) {
         self.wait_for(text, |line| line.ends_with(text));
     }
 
-    /// Waits until it has printed a line with `text` in it.
+    /// Waits until the container has printed a log line that contains `text`.
     pub(crate) fn wait_for_line_with(&self, text: &str) {
         self.wait_for(text, |line| line.contains(text));
     }
@@ -119,11 +120,11 @@ impl<'e> Container<'e> {
             let lines = self.logs();
             lines.iter().any(|line| fits(line)).then_some(())
         };
-        wait::until(&format!("{text:?} in docker logs"), PATIENCE, printed);
+        wait::until(&format!("{text:?} in docker logs"), DEADLINE, printed);
     }
 
-    /// What `docker logs --timestamps` says, as lines `TIMESTAMP text` of both streams in the order of their
-    /// timestamps. Bytes that are not UTF-8 are replaced; a terminal's `\r\n` ends a line as `\n` does elsewhere.
+    /// The output of `docker logs --timestamps`: lines `TIMESTAMP text` of both streams, sorted by timestamp.
+    /// Replaces bytes that are not UTF-8. Removes the carriage return that a terminal writes before each line feed.
     pub(crate) fn logs(&self) -> Vec<String> {
         let terminal = self.inspect()["Config"]["Tty"] == true;
         let output = self.engine.try_docker(["logs", "--timestamps", &self.id]);
@@ -145,19 +146,20 @@ impl<'e> Container<'e> {
         lines
     }
 
-    /// What `docker stats --no-stream` says of it. Takes about two seconds.
+    /// The output of `docker stats --no-stream` for this container. Takes about two seconds.
     pub(crate) fn stats(&self) -> Stats {
         let text = self.docker("stats", &["--no-stream", "--format", "{{json .}}"]);
-        let stats: Value = serde_json::from_str(&text).expect("docker stats prints JSON");
-        let field = |name: &str| stats[name].as_str().expect("a text").to_owned();
+        let stats: Value =
+            serde_json::from_str(&text).expect("the output of docker stats is not JSON");
+        let field = |name: &str| stats[name].as_str().expect("expected a text").to_owned();
         let percent = |name: &str| {
             let text = field(name);
-            let number = text.strip_suffix('%').expect("a percentage");
-            number.parse().expect("a number")
+            let number = text.strip_suffix('%').expect("expected a percentage");
+            number.parse().expect("expected a number")
         };
         let pair = |name: &str| {
             let text = field(name);
-            let (left, right) = text.split_once(" / ").expect("a pair");
+            let (left, right) = text.split_once(" / ").expect("expected a pair");
             (size(left), size(right))
         };
         let (memory_usage, memory_limit) = pair("MemUsage");
@@ -172,7 +174,7 @@ impl<'e> Container<'e> {
         }
     }
 
-    /// Waits for its main process to end.
+    /// Waits until the main process of the container ends.
     pub(crate) fn wait_for_end(&self) {
         let state = || (self.inspect()["State"]["Status"] == "exited").then_some(());
         wait::until("the container's end", Duration::from_secs(30), state);
@@ -182,13 +184,13 @@ impl<'e> Container<'e> {
 impl Drop for Container<'_> {
     fn drop(&mut self) {
         if !self.id.is_empty() {
-            // A test may have removed it already.
+            // A test can have removed the container already.
             let _ = self.engine.try_docker(["rm", "-f", "-v", &self.id]);
         }
     }
 }
 
-/// `docker stats`, in bytes and percent.
+/// The values of `docker stats`, in bytes and percent.
 #[derive(Debug)]
 pub(crate) struct Stats {
     pub(crate) cpu_percent: f64,
@@ -199,7 +201,7 @@ pub(crate) struct Stats {
     pub(crate) sent: f64,
 }
 
-/// A name that no other container has, in this run or in another.
+/// A name that no other container has, in this or any other test run.
 pub(super) fn unique_name(topic: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -212,10 +214,10 @@ fn timestamp(line: &str) -> &str {
         .map_or(line, |(timestamp, _)| timestamp)
 }
 
-/// A size as Docker's client prints it: `40.5MiB`, `8.66MB`, `0B`.
+/// A size in the format of Docker's client, such as `40.5MiB`, `8.66MB` or `0B`.
 fn size(text: &str) -> f64 {
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic());
-    let (number, unit) = text.split_at(unit_at.expect("a unit"));
+    let (number, unit) = text.split_at(unit_at.expect("expected a unit"));
     let factor = match unit {
         "B" => 1.0,
         "kB" => 1e3,
@@ -226,5 +228,5 @@ fn size(text: &str) -> f64 {
         "GiB" => 1024.0 * 1024.0 * 1024.0,
         other => panic!("unknown unit {other:?}"),
     };
-    number.parse::<f64>().expect("a number") * factor
+    number.parse::<f64>().expect("expected a number") * factor
 }

@@ -1,5 +1,5 @@
-//! What the engine knows of a container beside its figures, as `docker inspect` shows it, and what on the host belongs to
-//! which container.
+//! Tests of the details of a container that `docker inspect` shows, except the figures. Other tests here are about the processes
+//! and network interfaces of the host that belong to a container.
 
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -11,22 +11,22 @@ use super::INTERVAL;
 use super::container::Container;
 use super::launch;
 use super::snapshots::{Snapshots, figures, shows};
-use crate::support::{Agent, PATIENCE};
+use crate::support::{Agent, DEADLINE};
 
 fn snapshots(agent: &Agent) -> Snapshots {
     Snapshots::of(agent, INTERVAL)
 }
 
-/// A container's entry as soon as it fits.
+/// Waits for a snapshot in which `fits` accepts the container's entry. Returns this entry.
 fn entry(snapshots: &mut Snapshots, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
     let shown = |snapshot: &Value| figures(snapshot, name).is_some_and(&fits);
-    let snapshot = snapshots.until("the container", PATIENCE, shown);
+    let snapshot = snapshots.until("the container", DEADLINE, shown);
     figures(&snapshot, name).unwrap().clone()
 }
 
 #[test]
 #[parallel]
-fn limits_and_origin_are_those_of_inspect() {
+fn limits_and_origin_match_docker_inspect() {
     let agent = launch()
         .var("CONTAINER_LABELS", "com.example.*, tier")
         .start();
@@ -76,7 +76,7 @@ fn limits_and_origin_are_those_of_inspect() {
     for absent in ["health", "network_of"] {
         assert!(shown.get(absent).is_none(), "{absent}");
     }
-    // Limits that change are seen, too.
+    // The agent notices changed limits.
     container.docker("update", &["--cpus", "0.25", "--pids-limit", "9"]);
     entry(&mut snapshots, container.name(), |shown| {
         shown["cpu_limit"] == 0.25 && shown["pids_limit"] == 9
@@ -85,7 +85,7 @@ fn limits_and_origin_are_those_of_inspect() {
 
 #[test]
 #[parallel]
-fn what_is_not_limited_has_no_limit() {
+fn a_container_without_limits_shows_no_limits() {
     let agent = launch().start();
     let mut snapshots = snapshots(&agent);
     let options = [
@@ -133,7 +133,7 @@ fn health_and_restarts_are_followed() {
     container.exec("rm /well");
     health(&mut snapshots, "unhealthy");
     let before = entry(&mut snapshots, name, |_| true);
-    // An end of its own, after which the engine starts it anew.
+    // The main process exits by itself, and the engine restarts the container.
     container.exec("kill -USR1 1");
     let after = entry(&mut snapshots, name, |shown| shown["restart_count"] == 1);
     assert_ne!(after["started_at"], before["started_at"]);
@@ -143,7 +143,7 @@ fn health_and_restarts_are_followed() {
 
 #[test]
 #[parallel]
-fn of_two_that_share_a_network_one_has_the_counters() {
+fn the_owner_of_a_shared_network_has_the_counters() {
     let agent = launch().start();
     let mut snapshots = snapshots(&agent);
     let owner = Container::run("details-owner", &[], "sleep 1000");
@@ -157,7 +157,7 @@ fn of_two_that_share_a_network_one_has_the_counters() {
     let shown = entry(&mut snapshots, owner.name(), |_| true);
     assert!(shown.get("network_of").is_none());
     assert!(shown["network"]["eth0"].is_object());
-    // The owner ends; the network is there as long as one is in it.
+    // Stops the owner. The network exists as long as another container uses it.
     owner.docker("stop", &["--time", "0"]);
     let alone = entry(&mut snapshots, sharer.name(), |shown| {
         shown.get("network_of").is_none()
@@ -165,16 +165,16 @@ fn of_two_that_share_a_network_one_has_the_counters() {
     assert!(alone["network"].is_object());
 }
 
-/// Processes and veths of the host are told by the container that they belong to.
+/// The agent shows the container's name with the container's processes and with the host's end of its veth.
 #[test]
 #[parallel]
-fn what_belongs_to_a_container_is_told_by_its_name() {
+fn processes_and_veths_have_the_name_of_their_container() {
     let agent = launch().vars(&[("TOP_PROCESSES", "3")]).start();
     let mut snapshots = snapshots(&agent);
     let busy = Container::run("details-busy", &[], "while :; do :; done");
     let name = busy.name();
     let is_busy = |process: &Value| process["container"] == name && process["name"] == "sh";
-    let snapshot = snapshots.until("the busy process", PATIENCE, |s| {
+    let snapshot = snapshots.until("the busy process", DEADLINE, |s| {
         let processes = s["system"]["top_processes"].as_array().unwrap();
         shows(s, name) && processes.iter().any(is_busy)
     });
@@ -191,10 +191,10 @@ fn what_belongs_to_a_container_is_told_by_its_name() {
             .find(|interface| interface["container"] == name)
             .cloned()
     };
-    let snapshot = snapshots.until("its veth", PATIENCE, |s| veth(s).is_some());
+    let snapshot = snapshots.until("its veth", DEADLINE, |s| veth(s).is_some());
     let veth = veth(&snapshot).unwrap();
     assert_eq!((&veth["kind"], &veth["up"]), (&json!("veth"), &json!(true)));
-    // The container has the number of the host's end.
+    // `iflink` in the container is the interface number of the host's end.
     let link = busy.exec("cat /sys/class/net/eth0/iflink");
     let host = veth["name"].as_str().unwrap();
     let index = std::fs::read_to_string(format!("/sys/class/net/{host}/ifindex")).unwrap();

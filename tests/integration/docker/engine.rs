@@ -1,4 +1,4 @@
-//! Docker engines: the machine's own, and private ones that a test may stop.
+//! Docker engines: the machine's own engine, and private engines that a test can stop.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -14,25 +14,25 @@ use tempfile::TempDir;
 
 use crate::support::wait;
 
-/// The label on every container that tests make; its value is the process id of the test that made it.
+/// The label on every container of the tests. The value of the label is the process id of the test that made the container.
 pub(crate) const LABEL: &str = "system-agent-test";
-/// The image of every container here: a static busybox.
+/// The image of every container: a static busybox.
 pub(crate) const IMAGE: &str = "system-agent-test";
 
-/// Where the machine's own engine listens.
+/// The socket of the machine's own engine.
 pub(crate) const LOCAL_SOCKET: &str = "/var/run/docker.sock";
 
-/// How long an engine may take to start or to stop.
-const ENGINE_PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for the start and the stop of an engine.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An engine, by its socket; driven with Docker's own client.
+/// An engine, identified by its socket. Tests control it with Docker's own client.
 #[derive(Clone)]
 pub(crate) struct Engine {
     host: String,
 }
 
 impl Engine {
-    /// The machine's own engine, with [`IMAGE`], and without what killed test runs have left behind.
+    /// Returns the machine's own engine, which has [`IMAGE`]. Removes containers that killed test runs left behind.
     pub(crate) fn local() -> &'static Self {
         static LOCAL: OnceLock<Engine> = OnceLock::new();
         LOCAL.get_or_init(|| {
@@ -48,12 +48,12 @@ impl Engine {
         Self { host }
     }
 
-    /// Its address, as `DOCKER_HOST` takes it.
+    /// The engine's address in the format of `DOCKER_HOST`.
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
-    /// The names of the containers that run, sorted.
+    /// The names of the running containers, sorted.
     pub(crate) fn running(&self) -> Vec<String> {
         let names = self.docker(["ps", "--format", "{{.Names}}"]);
         let mut names: Vec<_> = names.lines().map(str::to_owned).collect();
@@ -61,33 +61,33 @@ impl Engine {
         names
     }
 
-    /// Runs Docker's client; fails the test if that fails. Yields what it printed, without the last newline.
+    /// Runs Docker's client and fails the test if the client fails. Returns the output without the final newline.
     pub(crate) fn docker<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> String {
         let output = self.try_docker(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "docker: {stderr}");
-        let stdout = String::from_utf8(output.stdout).expect("docker prints UTF-8");
+        let stdout = String::from_utf8(output.stdout).expect("the output of docker is not UTF-8");
         stdout.trim_end().to_owned()
     }
 
-    /// Runs Docker's client to its end, whatever that is.
+    /// Runs Docker's client and returns its result, also when the client fails.
     pub(crate) fn try_docker<A: AsRef<OsStr>>(
         &self,
         arguments: impl IntoIterator<Item = A>,
     ) -> Output {
-        // Docker's client waits for ever for an engine that hangs.
+        // Docker's client waits without limit when the engine hangs.
         Command::new("timeout")
-            .arg(ENGINE_PATIENCE.as_secs().to_string())
+            .arg(ENGINE_TIMEOUT.as_secs().to_string())
             .arg("docker")
             .env_remove("DOCKER_CONTEXT")
             .env("DOCKER_HOST", &self.host)
             .args(arguments)
             .stdin(Stdio::null())
             .output()
-            .expect("Docker's client (Debian: docker.io) starts")
+            .expect("cannot start Docker's client (Debian package docker.io)")
     }
 
-    /// What `docker inspect` says of a container.
+    /// The output of `docker inspect` for a container.
     pub(crate) fn inspect(&self, container: &str) -> Value {
         let format = "{{json .}}";
         let text = self.docker([
@@ -98,33 +98,36 @@ impl Engine {
             format,
             container,
         ]);
-        serde_json::from_str(&text).expect("docker inspect prints JSON")
+        serde_json::from_str(&text).expect("the output of docker inspect is not JSON")
     }
 
-    /// Whether it answers.
+    /// Whether the engine answers.
     fn answers(&self) -> bool {
         self.try_docker(["version"]).status.success()
     }
 
-    /// Makes [`IMAGE`] unless it is there.
+    /// Makes [`IMAGE`] if the engine does not have it.
     fn ensure_image(&self) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/setup/image.sh");
         let made = Command::new(script)
             .env_remove("DOCKER_CONTEXT")
             .env("DOCKER_HOST", &self.host)
             .output()
-            .expect("tests/setup/image.sh starts");
+            .expect("cannot start tests/setup/image.sh");
         let stderr = String::from_utf8_lossy(&made.stderr);
-        assert!(made.status.success(), "no test image: {stderr}");
+        assert!(
+            made.status.success(),
+            "the test image cannot be made: {stderr}"
+        );
     }
 
-    /// Removes the containers of test processes that are no more: they would disturb every later measurement.
+    /// Removes the containers of test processes that have ended. Such containers would disturb later measurements.
     fn remove_orphans(&self) {
         let filter = format!("label={LABEL}");
         let format = format!("{{{{.ID}}}} {{{{.Label \"{LABEL}\"}}}}");
         let all = self.docker(["ps", "-a", "--filter", &filter, "--format", &format]);
         for line in all.lines() {
-            let (id, owner) = line.split_once(' ').expect("an id and an owner");
+            let (id, owner) = line.split_once(' ').expect("expected an id and an owner");
             if !Path::new("/proc").join(owner).exists() {
                 self.docker(["rm", "-f", "-v", id]);
             }
@@ -132,7 +135,7 @@ impl Engine {
     }
 }
 
-/// An engine of the test's own, which it may stop, start and freeze. Ends with it, with all that it made.
+/// A private engine that a test can start, stop and freeze. On drop its containers and files are removed, and it stops.
 pub(crate) struct PrivateEngine {
     engine: Engine,
     daemon: Option<Child>,
@@ -142,13 +145,13 @@ pub(crate) struct PrivateEngine {
 }
 
 impl PrivateEngine {
-    /// Prepares one, but does not start it.
+    /// Prepares a private engine but does not start it.
     pub(crate) fn prepare() -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
-            "only root can start an engine: run as root, or leave the Docker tests out with SKIP_DOCKER=1"
+            "only root can start an engine: run the tests as root, or skip the Docker tests with SKIP_DOCKER=1"
         );
-        let folder = TempDir::new().expect("a temporary folder");
+        let folder = TempDir::new().expect("cannot make a temporary folder");
         let engine = Engine::at(&folder.path().join("docker.sock"));
         Self {
             engine,
@@ -158,8 +161,8 @@ impl PrivateEngine {
         }
     }
 
-    /// With another option of dockerd.
-    #[allow(dead_code, reason = "tests/faults does not")]
+    /// Adds an option of dockerd.
+    #[allow(dead_code, reason = "tests/faults does not call it")]
     pub(crate) fn with(mut self, option: &'static str) -> Self {
         self.options.push(option);
         self
@@ -170,27 +173,29 @@ impl PrivateEngine {
         &self.engine
     }
 
-    /// Where it listens.
+    /// The engine's socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.path("docker.sock")
     }
 
-    /// A place for another file, removed with it.
+    /// A path for another file in the engine's folder. The folder is removed with the engine.
     pub(crate) fn place(&self, file: &str) -> PathBuf {
         self.path(file)
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts the engine and waits until it answers.
     pub(crate) fn start(&mut self) {
-        assert!(self.daemon.is_none(), "it runs already");
+        assert!(self.daemon.is_none(), "the engine runs already");
         let log = self.path("dockerd.log");
         let log = File::options().append(true).create(true).open(log).unwrap();
         let option = |name: &str, file: &str| format!("--{name}={}", self.path(file).display());
-        // Debian's daemons are in sbin, which is not on every PATH.
+        // Debian installs the daemons in sbin, which is not on every PATH.
         let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-        // A containerd that already runs on this machine may serve this engine too: its names must not meet others'.
+        // If a containerd already runs on this machine, this engine uses it. Own namespaces in containerd avoid conflicts of
+        // names.
         let namespace = format!("system-agent-test-{}", std::process::id());
-        // In a network namespace of its own, or --bridge=none would remove the bridge of the machine's engine.
+        // dockerd runs in its own network namespace. In the host's network namespace, `--bridge=none` would remove the bridge of
+        // the machine's engine.
         let daemon = Command::new("unshare")
             .args(["--net", "dockerd"])
             .env("PATH", path)
@@ -208,48 +213,57 @@ impl PrivateEngine {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .expect("dockerd (Debian: docker.io) starts");
+            .expect("cannot start dockerd (Debian package docker.io)");
         self.daemon = Some(daemon);
         let answers = || self.engine.answers().then_some(());
-        if wait::within(ENGINE_PATIENCE, answers).is_none() {
+        if wait::within(ENGINE_TIMEOUT, answers).is_none() {
             panic!("the private dockerd does not answer:\n{}", self.log());
         }
     }
 
-    /// Starts it, with [`IMAGE`].
+    /// Starts the engine and makes [`IMAGE`].
     pub(crate) fn start_with_image(&mut self) {
         self.start();
         self.engine.ensure_image();
     }
 
-    /// Stops it, and with it its containers, and waits for its end.
+    /// Stops the engine and its containers. Waits until dockerd has exited.
     pub(crate) fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
-        let mut daemon = self.daemon.take().expect("it runs");
-        let ended = || daemon.try_wait().expect("a child of ours");
-        if wait::within(ENGINE_PATIENCE, ended).is_none() {
+        let mut daemon = self.daemon.take().expect("the engine is not running");
+        let ended = || {
+            daemon
+                .try_wait()
+                .expect("dockerd is not a child of this process")
+        };
+        if wait::within(ENGINE_TIMEOUT, ended).is_none() {
             let _ = daemon.kill();
             let _ = daemon.wait();
             panic!("the private dockerd ignored SIGTERM:\n{}", self.log());
         }
     }
 
-    /// Kills it, which leaves it no time for anything, and waits for its end.
+    /// Kills the engine, so that it cannot clean up. Waits until dockerd has exited.
     pub(crate) fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
-        let _ = self.daemon.take().expect("it runs").wait();
+        let _ = self
+            .daemon
+            .take()
+            .expect("the engine is not running")
+            .wait();
     }
 
-    /// Makes it hang for as long as the guard lives: its socket still takes connections, but nobody answers.
+    /// Freezes the engine until the returned value is dropped. The socket of a frozen engine still accepts connections, but no
+    /// program answers.
     pub(crate) fn freeze(&self) -> Frozen<'_> {
         self.signal(Signal::SIGSTOP);
         Frozen(self)
     }
 
     fn signal(&self, signal: Signal) {
-        let daemon = self.daemon.as_ref().expect("it runs");
-        let pid = i32::try_from(daemon.id()).expect("a process id");
-        kill(Pid::from_raw(pid), signal).expect("it still runs");
+        let daemon = self.daemon.as_ref().expect("the engine is not running");
+        let pid = i32::try_from(daemon.id()).expect("the process id is invalid");
+        kill(Pid::from_raw(pid), signal).expect("the engine has ended");
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -275,7 +289,7 @@ impl Drop for PrivateEngine {
     }
 }
 
-/// An engine that hangs. It wakes up on drop.
+/// A frozen engine. On drop the engine continues.
 pub(crate) struct Frozen<'e>(&'e PrivateEngine);
 
 impl Drop for Frozen<'_> {

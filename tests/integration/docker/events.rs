@@ -1,4 +1,4 @@
-//! What happens to containers, each of it told once and in order.
+//! Events of containers: a client gets each event once and in order.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,20 +9,20 @@ use serial_test::{parallel, serial};
 use super::container::Container;
 use super::engine::PrivateEngine;
 use super::{RECOVERY, launch};
-use crate::support::{Agent, Client, KEY, PATIENCE};
+use crate::support::{Agent, Client, DEADLINE, KEY};
 
-/// The events of some containers, by id, as a client is told of them.
-struct Told {
+/// A client and all events that it has received.
+struct Listener {
     client: Client,
     events: Vec<Value>,
 }
 
-impl Told {
+impl Listener {
     fn listen(agent: &Agent, options: &str) -> Self {
         let mut client = agent.connect();
         client.send(format!("{KEY} {options}\n"));
-        // What was before is in the first.
-        client.line().expect("a snapshot");
+        // The first snapshot has the events from before the login, which the test ignores.
+        client.line().expect("no snapshot: the stream has ended");
         Self {
             client,
             events: Vec::new(),
@@ -30,14 +30,17 @@ impl Told {
     }
 
     fn read(&mut self) {
-        let line = self.client.line().expect("a snapshot, not the end");
-        let snapshot: Value = serde_json::from_str(&line).expect("a snapshot is JSON");
+        let line = self
+            .client
+            .line()
+            .expect("no snapshot: the stream has ended");
+        let snapshot: Value = serde_json::from_str(&line).expect("the snapshot is not JSON");
         assert!(snapshot.get("events_dropped").is_none());
         let events = snapshot["events"].as_array().expect("events").clone();
         self.events.extend(events);
     }
 
-    /// The events of a container.
+    /// The events of a container, by its id.
     fn of(&self, id: &str) -> Vec<&Value> {
         self.events
             .iter()
@@ -45,9 +48,10 @@ impl Told {
             .collect()
     }
 
-    /// The events of a container, without time and image, once there are so many, and a while later.
+    /// Waits until a container has `count` events, then reads three more snapshots.
+    /// Returns the container's events without time and image.
     fn wait_for(&mut self, id: &str, count: usize) -> Vec<Value> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + DEADLINE;
         while self.of(id).len() < count {
             assert!(Instant::now() < end, "{:#?}", self.of(id));
             self.read();
@@ -58,7 +62,7 @@ impl Told {
         self.bare(id)
     }
 
-    /// The events of a container, without time and image.
+    /// The events of a container without time and image.
     fn bare(&self, id: &str) -> Vec<Value> {
         let bare = |event: &&Value| {
             let mut event = (*event).clone();
@@ -71,7 +75,7 @@ impl Told {
     }
 }
 
-/// An event as it is expected.
+/// An expected event. `more` has further fields of the event.
 fn event(container: &Container, action: &str, more: &Value) -> Value {
     let mut event =
         json!({"action": action, "container": container.name(), "id": container.short_id()});
@@ -88,17 +92,17 @@ fn agent() -> Agent {
 
 #[test]
 #[parallel]
-fn a_life_of_300_milliseconds_is_seen() {
+fn a_container_that_lives_300_milliseconds_causes_events() {
     let agent = launch().start();
-    let mut told = Told::listen(&agent, r#"{"sections":["events"]}"#);
+    let mut seen = Listener::listen(&agent, r#"{"sections":["events"]}"#);
     let container = Container::run("short-life", &[], "sleep 0.3; exit 3");
     let id = container.short_id().to_owned();
     let expected = [
         event(&container, "start", &json!({})),
         event(&container, "die", &json!({"exit_code": 3})),
     ];
-    assert_eq!(told.wait_for(&id, 2), expected);
-    let times: Vec<&str> = told
+    assert_eq!(seen.wait_for(&id, 2), expected);
+    let times: Vec<&str> = seen
         .of(&id)
         .iter()
         .map(|e| e["time"].as_str().unwrap())
@@ -113,9 +117,9 @@ fn a_life_of_300_milliseconds_is_seen() {
 
 #[test]
 #[parallel]
-fn everything_that_can_be_done_to_a_container_is_told() {
+fn each_action_on_a_container_causes_an_event() {
     let agent = agent();
-    let mut told = Told::listen(&agent, "{}");
+    let mut seen = Listener::listen(&agent, "{}");
     let mut container = Container::run("handled", &["--stop-timeout", "0"], "exec sleep 1000");
     let id = container.short_id().to_owned();
     let start = event(&container, "start", &json!({}));
@@ -146,41 +150,41 @@ fn everything_that_can_be_done_to_a_container_is_told() {
         killed,
         destroyed,
     ];
-    assert_eq!(told.wait_for(&id, expected.len()), expected);
+    assert_eq!(seen.wait_for(&id, expected.len()), expected);
 }
 
 #[test]
 #[parallel]
-fn a_container_that_is_killed_for_its_memory_is_told() {
+fn a_container_killed_for_its_memory_causes_an_oom_event() {
     let agent = agent();
-    let mut told = Told::listen(&agent, "{}");
-    // Fills its own memory, after a while in which it is seen.
+    let mut seen = Listener::listen(&agent, "{}");
+    // The container sleeps first, so that the agent sees the container. After that, the container fills its memory.
     let options = ["--memory", "16m", "--memory-swap", "16m"];
     let container = Container::run("oom", &options, "sleep 1; exec tail /dev/zero");
     let id = container.short_id().to_owned();
-    let told = told.wait_for(&id, 3);
-    // The kernel's word and that of the end come by different ways.
-    let actions: Vec<&str> = told.iter().map(|e| e["action"].as_str().unwrap()).collect();
+    let seen = seen.wait_for(&id, 3);
+    // The engine gets the `oom` event and the end of the container from different sources, so their order is not fixed.
+    let actions: Vec<&str> = seen.iter().map(|e| e["action"].as_str().unwrap()).collect();
     assert_eq!(actions[0], "start");
     assert_eq!(
         actions.iter().filter(|&&action| action == "oom").count(),
         1,
-        "{told:#?}"
+        "{seen:#?}"
     );
     let died = event(&container, "die", &json!({"exit_code": 137}));
     assert_eq!(
-        told.iter().filter(|&event| *event == died).count(),
+        seen.iter().filter(|&event| *event == died).count(),
         1,
-        "{told:#?}"
+        "{seen:#?}"
     );
-    assert_eq!(told.len(), 3);
+    assert_eq!(seen.len(), 3);
 }
 
 #[test]
 #[parallel]
-fn a_health_check_that_fails_is_told() {
+fn a_failed_health_check_causes_an_event() {
     let agent = agent();
-    let mut told = Told::listen(&agent, "{}");
+    let mut seen = Listener::listen(&agent, "{}");
     let options = [
         "--health-cmd",
         "test -e /well",
@@ -197,39 +201,39 @@ fn a_health_check_that_fails_is_told() {
         health("healthy"),
         health("unhealthy"),
     ];
-    assert_eq!(told.wait_for(&id, 2), expected[..2]);
+    assert_eq!(seen.wait_for(&id, 2), expected[..2]);
     container.exec("rm /well");
-    assert_eq!(told.wait_for(&id, 3), expected);
+    assert_eq!(seen.wait_for(&id, 3), expected);
 }
 
 #[test]
 #[parallel]
-fn a_crash_loop_is_told_in_order() {
+fn the_events_of_a_crash_loop_are_in_order() {
     let agent = agent();
-    let mut told = Told::listen(&agent, "{}");
+    let mut seen = Listener::listen(&agent, "{}");
     let options = ["--restart", "on-failure:4"];
     let container = Container::run("crash-loop", &options, "exit 3");
     let id = container.short_id().to_owned();
     let start = event(&container, "start", &json!({}));
     let die = event(&container, "die", &json!({"exit_code": 3}));
     let expected: Vec<Value> = [start, die].into_iter().cycle().take(10).collect();
-    assert_eq!(told.wait_for(&id, 10), expected);
+    assert_eq!(seen.wait_for(&id, 10), expected);
 }
 
-/// One that wants every fifth snapshot, and one that does not read for a while, miss nothing.
+/// A client that wants every fifth snapshot misses no event. A client that does not read for some seconds also misses no event.
 #[test]
 #[serial]
-fn whoever_is_sent_fewer_snapshots_is_told_as_much() {
+fn clients_with_fewer_snapshots_get_all_events() {
     let agent = agent();
-    let fifth = Told::listen(&agent, r#"{"sections":["events"],"every":5}"#);
+    let fifth = Listener::listen(&agent, r#"{"sections":["events"],"every":5}"#);
     let narrow = Client::connect_narrow(agent.address());
-    let mut slow = Told {
+    let mut slow = Listener {
         client: narrow,
         events: Vec::new(),
     };
     slow.client.send(format!("{KEY}\n"));
     slow.client.snapshot();
-    let steady = Told::listen(&agent, "{}");
+    let steady = Listener::listen(&agent, "{}");
     let mut others = [steady, fifth];
     let containers: Vec<Container> = (0..8)
         .map(|_| {
@@ -244,37 +248,37 @@ fn whoever_is_sent_fewer_snapshots_is_told_as_much() {
     for mut one in others.into_iter().chain([slow]) {
         one.wait_for(containers.last().unwrap().short_id(), 2);
         for container in &containers {
-            let told = one.bare(container.short_id());
-            let actions: Vec<&Value> = told.iter().map(|event| &event["action"]).collect();
+            let seen = one.bare(container.short_id());
+            let actions: Vec<&Value> = seen.iter().map(|event| &event["action"]).collect();
             assert_eq!(actions, ["start", "die"]);
         }
     }
 }
 
-/// The engine is restarted: what it tells again is not told twice.
+/// After a restart, the engine sends past events again. The agent does not publish them again.
 #[test]
 #[parallel]
-fn nothing_is_told_twice_after_an_outage() {
+fn no_event_is_repeated_after_an_outage() {
     let mut engine = PrivateEngine::prepare();
     engine.start_with_image();
     let agent = launch()
         .var("DOCKER_HOST", engine.engine().host())
         .vars(&[("DOCKER_INTERVAL", "300ms"), ("PUBLISH_INTERVAL", "200ms")])
         .start();
-    let mut told = Told::listen(&agent, "{}");
+    let mut seen = Listener::listen(&agent, "{}");
     let before = Container::run_on(engine.engine(), "before", &[], "exit 0");
     let id = before.short_id().to_owned();
     before.keep();
-    assert_eq!(told.wait_for(&id, 2).len(), 2);
+    assert_eq!(seen.wait_for(&id, 2).len(), 2);
     engine.stop();
     engine.start();
     let after = Container::run_on(engine.engine(), "after", &[], "exit 0");
     let id_after = after.short_id().to_owned();
     after.keep();
     let end = Instant::now() + RECOVERY;
-    while told.of(&id_after).len() < 2 && Instant::now() < end {
-        told.read();
+    while seen.of(&id_after).len() < 2 && Instant::now() < end {
+        seen.read();
     }
-    assert_eq!(told.wait_for(&id_after, 2).len(), 2);
-    assert_eq!(told.of(&id).len(), 2);
+    assert_eq!(seen.wait_for(&id_after, 2).len(), 2);
+    assert_eq!(seen.of(&id).len(), 2);
 }

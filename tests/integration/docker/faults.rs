@@ -1,4 +1,4 @@
-//! Faults that a real engine cannot be made to show, shown by a stand-in at its socket.
+//! Tests of faults that a real engine cannot be made to have. A fake engine has these faults.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use super::snapshots::{
 };
 use super::stand_in::{Answer, StandIn};
 use super::{INTERVAL, RECOVERY, launch};
-use crate::support::{Agent, PATIENCE};
+use crate::support::{Agent, DEADLINE};
 
-/// How soon a fault must show: a call's deadline of 5 s, and a round's interval.
+/// Snapshots must show a fault within this time. The time covers the deadline of a call to the engine (5 s) and a round.
 const NOTICE: Duration = Duration::from_secs(10);
 
-/// The agent needs no more memory than this, whatever an engine sends.
+/// Limit of the agent's memory in bytes, for all answers of an engine.
 const MEMORY: u64 = 100 * 1024 * 1024;
 
-/// A folder with the place of a socket.
+/// A temporary folder with the path of a socket.
 struct Place {
     _folder: TempDir,
     socket: PathBuf,
@@ -30,7 +30,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
+        let folder = TempDir::new().expect("cannot make a temporary folder");
         let socket = folder.path().join("docker.sock");
         let _folder = folder;
         Self { _folder, socket }
@@ -42,8 +42,9 @@ impl Place {
     }
 }
 
-/// An engine that is well, then answers everything like this, then is well again.
-fn everything(answer: Answer) {
+/// Fails unless the agent survives a fault of an engine. The engine works, then gives this answer to each request, and then works
+/// again.
+fn assert_survives(answer: Answer) {
     let place = Place::new();
     let script = "while :; do echo line; sleep 0.1; done";
     let container = Container::run("fault", &["--network", "none"], script);
@@ -51,7 +52,7 @@ fn everything(answer: Answer) {
     let agent = place.agent();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let up = |s: &Value| healthy(s) && shows(s, container.name());
-    snapshots.until("the container", PATIENCE, up);
+    snapshots.until("the container", DEADLINE, up);
 
     drop(well);
     let unwell = StandIn::at(&place.socket, move |_| answer.clone());
@@ -59,7 +60,7 @@ fn everything(answer: Answer) {
     let mut newest = Vec::new();
     for snapshot in snapshots.take(4) {
         assert!(docker_is_failing(&snapshot), "{snapshot:#}");
-        // What the kernel tells goes on.
+        // The kernel's figures stay available.
         assert!(shows(&snapshot, container.name()), "{snapshot:#}");
         for source in ["docker", "logs"] {
             assert!(is_fresh(&snapshot, source, INTERVAL), "{snapshot:#}");
@@ -71,44 +72,44 @@ fn everything(answer: Answer) {
     drop(unwell);
     let _well = StandIn::at(&place.socket, |_| Answer::Engine);
     snapshots.until("the recovery", RECOVERY, up);
-    // The log tells each change once, not each try.
-    let told = |message: &str| {
+    // The agent logs each change once, not each attempt.
+    let logged = |message: &str| {
         let events = agent.events(message);
         let docker = events
             .iter()
             .filter(|event| event.text("source") == "docker");
         docker.count()
     };
-    assert_eq!(told("source failing"), 1);
-    assert_eq!(told("source recovered"), 1);
+    assert_eq!(logged("source failing"), 1);
+    assert_eq!(logged("source recovered"), 1);
     let peak = agent.peak_rss();
-    assert!(peak < MEMORY, "{peak} bytes at its peak");
+    assert!(peak < MEMORY, "the agent's memory reached {peak} bytes");
 }
 
 #[test]
 #[parallel]
-fn an_engine_that_never_answers() {
-    everything(Answer::Silence);
+fn the_agent_survives_an_engine_that_never_answers() {
+    assert_survives(Answer::Silence);
 }
 
 #[test]
 #[parallel]
-fn an_engine_that_answers_garbage() {
-    everything(Answer::Bytes(
+fn the_agent_survives_an_engine_that_answers_garbage() {
+    assert_survives(Answer::Bytes(
         b"\x16\x03\x01\x00\xff\xfe garbage \x00\x80\r\n\r\n\xff\xff",
     ));
 }
 
 #[test]
 #[parallel]
-fn an_engine_that_closes_every_connection() {
-    everything(Answer::Bytes(b""));
+fn the_agent_survives_an_engine_that_closes_every_connection() {
+    assert_survives(Answer::Bytes(b""));
 }
 
 #[test]
 #[parallel]
-fn an_engine_that_answers_with_errors() {
-    everything(Answer::Json(
+fn the_agent_survives_an_engine_that_answers_with_errors() {
+    assert_survives(Answer::Json(
         "500 Internal Server Error",
         r#"{"message":"out of order"}"#,
     ));
@@ -116,8 +117,8 @@ fn an_engine_that_answers_with_errors() {
 
 #[test]
 #[parallel]
-fn an_engine_that_answers_with_other_json() {
-    everything(Answer::Json(
+fn the_agent_survives_an_engine_that_answers_with_other_json() {
+    assert_survives(Answer::Json(
         "200 OK",
         r#"{"message":"not what was asked for"}"#,
     ));
@@ -125,13 +126,13 @@ fn an_engine_that_answers_with_other_json() {
 
 #[test]
 #[parallel]
-fn an_engine_that_answers_without_end() {
-    everything(Answer::Endless);
+fn the_agent_survives_an_answer_without_end() {
+    assert_survives(Answer::Endless);
 }
 
 #[test]
 #[parallel]
-fn the_engines_own_words_are_the_reason() {
+fn the_message_of_the_engine_is_in_the_error_of_the_source() {
     let place = Place::new();
     let answer = Answer::Json(
         "500 Internal Server Error",
@@ -149,7 +150,7 @@ fn the_engines_own_words_are_the_reason() {
 
 #[test]
 #[parallel]
-fn a_list_of_odd_containers_is_survived() {
+fn the_agent_survives_a_list_of_odd_containers() {
     const ODD: &str = r#"[{}, {"Id": "", "Names": []}, {"Id": "abc", "Names": null, "Ports": null, "Created": -1},
         {"Id": "0123456789abcdef", "Names": ["no slash"], "Image": null, "State": "running", "Status": "",
          "Ports": [{}, {"PrivatePort": 70000, "Type": "quic"}]}]"#;
@@ -164,7 +165,7 @@ fn a_list_of_odd_containers_is_survived() {
     let stand_in = StandIn::at(&place.socket, odd);
     let agent = place.agent();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    // Each is on time and valid; what there is to make of such a list is the agent's choice.
+    // `take` checks that each snapshot is valid and on time. The test does not check which of these containers the agent shows.
     snapshots.take(4);
 
     drop(stand_in);
@@ -176,7 +177,7 @@ fn a_list_of_odd_containers_is_survived() {
 
 #[test]
 #[parallel]
-fn one_hung_container_does_not_hold_up_the_others() {
+fn a_hung_container_does_not_delay_the_others() {
     let hung = Container::run("hung", &["--network", "none"], "echo hung; sleep 1000");
     let other = Container::run("other", &["--network", "none"], "echo other; sleep 1000");
     let place = Place::new();
@@ -192,10 +193,10 @@ fn one_hung_container_does_not_hold_up_the_others() {
     let _stand_in = StandIn::at(&place.socket, rule);
     let agent = place.agent();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    let told = |s: &Value| docker_and_logs_are_failing(s) && shows(s, other.name());
-    let snapshot = snapshots.until("the other container, and the fault", PATIENCE, told);
+    let logged = |s: &Value| docker_and_logs_are_failing(s) && shows(s, other.name());
+    let snapshot = snapshots.until("the other container and the fault", DEADLINE, logged);
     let first = collected_at(&snapshot, "docker");
-    snapshots.until("newer figures of the other", PATIENCE, |s| {
+    snapshots.until("newer figures of the other container", DEADLINE, |s| {
         shows(s, other.name()) && collected_at(s, "docker") > first
     });
 }

@@ -1,4 +1,4 @@
-//! What a container uses, as `docker stats` shows it.
+//! The figures of a container, compared with `docker stats`.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use serial_test::{parallel, serial};
 use super::container::{Container, Stats};
 use super::snapshots::{Snapshots, figure, figures, shows};
 use super::{INTERVAL, assert_close, launch};
-use crate::support::{PATIENCE, wait};
+use crate::support::{DEADLINE, wait};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -20,9 +20,9 @@ fn half_a_core_is_50_percent() {
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    snapshots.until("the container", DEADLINE, |s| shows(s, name));
 
-    // The quota's period of 100 ms makes both waver: averages over the same seconds.
+    // The period of the CPU quota, 100 ms, makes both values vary. The test compares averages over the same seconds.
     snapshots.fresh();
     let dockers = [(); 3].map(|()| container.stats().cpu_percent);
     let measured = snapshots.arrived();
@@ -43,22 +43,23 @@ fn a_busy_container_is_busy_in_the_first_snapshot_that_shows_it() {
     let agent = launch().var("DOCKER_INTERVAL", "10s").start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    let first = snapshots.until("the container", PATIENCE, |s| figures(s, name).is_some());
+    let first = snapshots.until("the container", DEADLINE, |s| figures(s, name).is_some());
     let percent = figure(&first, name, "cpu_percent");
     assert!(
         (50.0..=110.0).contains(&percent),
-        "{percent} %, but it is busy"
+        "the busy container shows {percent} %"
     );
 }
 
-/// What `docker stats` says, and a snapshot between two of its answers that say the same: the kernel writes pages back, and
-/// takes them away, when it likes, and adds its counters up seconds later.
+/// Returns the values of `docker stats` and a snapshot from a time at which Docker's memory value changes by at most 2 %. At
+/// other times the two cannot be compared, because the kernel frees pages at any time and updates its counters some seconds
+/// later.
 fn while_memory_holds_still(
     container: &Container,
     snapshots: &mut Snapshots,
 ) -> (Stats, serde_json::Value) {
     let mut before = container.stats();
-    wait::until("memory that holds still", PATIENCE, || {
+    wait::until("a memory value that does not change", DEADLINE, || {
         let snapshot = snapshots.fresh();
         let after = container.stats();
         let change = (after.memory_usage - before.memory_usage).abs();
@@ -79,7 +80,7 @@ fn held_memory_is_counted_against_its_limit() {
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    snapshots.until("the container", DEADLINE, |s| shows(s, name));
 
     let (stats, snapshot) = while_memory_holds_still(&container, &mut snapshots);
     let usage = figure(&snapshot, name, "memory_usage");
@@ -115,14 +116,14 @@ fn file_cache_is_not_memory_in_use() {
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    snapshots.until("the container", DEADLINE, |s| shows(s, name));
 
     let (stats, snapshot) = while_memory_holds_still(&container, &mut snapshots);
     let usage = figure(&snapshot, name, "memory_usage");
     assert_close("memory_usage, docker stats", usage, stats.memory_usage);
     assert!(
         usage < 10.0 * MIB,
-        "{usage} bytes: 30 MiB of it are file cache"
+        "memory_usage is {usage} bytes, although 30 MiB are file cache"
     );
 }
 
@@ -133,10 +134,10 @@ fn without_a_limit_the_hosts_memory_is_the_limit() {
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    let snapshot = snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    let snapshot = snapshots.until("the container", DEADLINE, |s| shows(s, name));
     let limit = figure(&snapshot, name, "memory_limit");
     let total = snapshot["system"]["memory_total"].as_f64().unwrap();
-    // Pages and rounded MiB, no more.
+    // The two values differ only by pages and by rounding to MiB.
     assert!(
         (limit / MIB - total).abs() < 1.0,
         "limit {limit}, host {total} MiB"
@@ -158,18 +159,18 @@ fn traffic_is_counted_per_interface_and_direction() {
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    let before = snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    let before = snapshots.until("the container", DEADLINE, |s| shows(s, name));
     assert!(
         counter(&before, name, "rx_bytes") < 100_000.0,
-        "no traffic yet: {before:#}"
+        "traffic before the test: {before:#}"
     );
 
     let address = container.inspect()["NetworkSettings"]["IPAddress"].clone();
     let ip = address
         .as_str()
-        .expect("an address")
+        .expect("the container has no address")
         .parse()
-        .expect("an IP address");
+        .expect("expected an IP address");
     let received = exchange(SocketAddr::new(ip, 5000), TO_CONTAINER);
     assert_eq!(received, FROM_CONTAINER);
 
@@ -177,12 +178,12 @@ fn traffic_is_counted_per_interface_and_direction() {
     let snapshot = snapshots.fresh();
     let figure = |field| counter(&snapshot, name, field);
     assert_close(
-        "rx_bytes, sent to it",
+        "rx_bytes, bytes sent to the container",
         figure("rx_bytes"),
         TO_CONTAINER as f64,
     );
     assert_close(
-        "tx_bytes, sent by it",
+        "tx_bytes, bytes sent by the container",
         figure("tx_bytes"),
         FROM_CONTAINER as f64,
     );
@@ -190,7 +191,7 @@ fn traffic_is_counted_per_interface_and_direction() {
     assert_close("tx_bytes, docker stats", figure("tx_bytes"), stats.sent);
     for field in ["rx_bytes", "tx_bytes", "rx_packets", "tx_packets"] {
         let file = format!("cat /sys/class/net/eth0/statistics/{field}");
-        let kernels: f64 = container.exec(&file).parse().expect("a counter");
+        let kernels: f64 = container.exec(&file).parse().expect("expected a counter");
         assert_close(field, figure(field), kernels);
     }
 }
@@ -202,7 +203,7 @@ fn a_container_without_a_network_has_no_counters() {
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    let snapshot = snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    let snapshot = snapshots.until("the container", DEADLINE, |s| shows(s, name));
     let network = &figures(&snapshot, name).unwrap()["network"];
     assert_eq!(
         network.as_object().map(serde_json::Map::len),
@@ -211,27 +212,27 @@ fn a_container_without_a_network_has_no_counters() {
     );
 }
 
-/// A counter of the container's one interface.
+/// A counter of `eth0`, the container's only interface.
 fn counter(snapshot: &serde_json::Value, name: &str, field: &str) -> f64 {
-    let container = figures(snapshot, name).expect("the container");
+    let container = figures(snapshot, name).expect("the snapshot does not show the container");
     let value = container["network"]["eth0"][field].as_f64();
     value.unwrap_or_else(|| panic!("no eth0 {field} in {container:#}"))
 }
 
-/// Sends so many bytes and counts what comes back until the end.
+/// Sends `bytes` bytes. Returns the number of bytes that come back until the end of the stream.
 fn exchange(peer: SocketAddr, bytes: usize) -> usize {
     let timeout = Duration::from_secs(1);
     let connect = || TcpStream::connect_timeout(&peer, timeout).ok();
-    let mut stream = wait::until("the container listens", PATIENCE, connect);
+    let mut stream = wait::until("the container to listen", DEADLINE, connect);
     stream.write_all(&vec![0; bytes]).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut received = Vec::new();
     stream.read_to_end(&mut received).unwrap();
     received.len()
 }
 
-/// The value of a key in a file of the container's own group, of cgroup v1 or v2.
+/// The value of a key in a file of the container's control group, of cgroup v1 or v2.
 fn group_value(container: &Container, v1: &str, v2: &str, key: &str) -> f64 {
     let text = container.exec(&format!(
         "cat /sys/fs/cgroup/{v1} 2>/dev/null || cat /sys/fs/cgroup/{v2}"
@@ -245,12 +246,12 @@ fn group_value(container: &Container, v1: &str, v2: &str, key: &str) -> f64 {
 
 #[test]
 #[serial]
-fn raw_counters_stand_beside_what_is_made_of_them() {
+fn raw_counters_match_the_percentages() {
     let container = Container::run("raw", &["--cpus", "0.5"], "while :; do :; done");
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    snapshots.until("the container", DEADLINE, |s| shows(s, name));
     let used = || group_value(&container, "cpuacct/cpuacct.usage", "cpu.stat", "");
     let before = used();
     let measured = snapshots.take(5);
@@ -261,17 +262,17 @@ fn raw_counters_stand_beside_what_is_made_of_them() {
         before <= last && first < last && last <= after,
         "{before} {first} {last} {after}"
     );
-    // A second of half a core each: what the percentages say the counters say.
+    // Each snapshot covers one second at half a core. The percentages and the counters must match.
     let percent: f64 = (2..5).map(|at| ours(at, "cpu_percent")).sum();
     assert_close("cpu_usage_ns", (last - first) / 1e9 * 100.0, percent);
-    // It would use all of a core in each period, and may use half.
+    // The container needs a whole core in each period, and the limit is half a core.
     assert!(ours(4, "throttled_percent") > 80.0);
     assert_eq!(ours(4, "cpu_limit"), 0.5);
 }
 
 #[test]
 #[parallel]
-fn memory_is_told_by_what_it_is_for() {
+fn memory_is_split_by_its_use() {
     let container = Container::run(
         "breakdown",
         &["--memory", "96m"],
@@ -282,7 +283,7 @@ fn memory_is_told_by_what_it_is_for() {
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    snapshots.until("the container", DEADLINE, |s| shows(s, name));
     let snapshot = snapshots.fresh();
     let stat = |v1: &str, v2: &str| {
         let text = container.exec(
@@ -299,7 +300,7 @@ fn memory_is_told_by_what_it_is_for() {
         };
         of(v1).or_else(|| of(v2)).unwrap()
     };
-    // The reading takes a process in the container of its own.
+    // The test starts another process in the container to read the kernel's values. This process needs memory itself.
     let slack = 1.5 * MIB;
     for (field, kernel) in [
         ("memory_rss", stat("total_rss", "anon")),
@@ -308,11 +309,10 @@ fn memory_is_told_by_what_it_is_for() {
         let ours = figure(&snapshot, name, field);
         assert!(
             (ours - kernel).abs() <= slack,
-            "{field}: {ours}, the kernel {kernel}"
+            "{field}: {ours}, but the kernel has {kernel}"
         );
     }
-    // The kernel counts in batches of up to 64 pages on each core: what it says may fall short of the 8 MB and the
-    // 24 MiB by that much.
+    // The kernel counts in batches of up to 64 pages on each core. So its values can be slightly lower than 8 MB and 24 MiB.
     assert!(figure(&snapshot, name, "memory_rss") > 4e6);
     assert!(figure(&snapshot, name, "memory_cache") > 20.0 * MIB);
     let kernel = figure(&snapshot, name, "memory_kernel");
@@ -330,7 +330,7 @@ fn processes_that_were_killed_for_memory_are_counted() {
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    let snapshot = snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    let snapshot = snapshots.until("the container", DEADLINE, |s| shows(s, name));
     let kernel = group_value(
         &container,
         "memory/memory.oom_control",
@@ -343,14 +343,14 @@ fn processes_that_were_killed_for_memory_are_counted() {
 
 #[test]
 #[serial]
-fn rates_of_containers_are_those_of_their_counters() {
+fn rates_of_containers_match_their_counters() {
     let script = "gateway=$(ip route | awk '/default/ { print $3 }'); \
                   while :; do ping -c 5 -i 0.1 -s 1000 $gateway >/dev/null; done";
     let container = Container::run("rates", &[], script);
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    snapshots.until("the container", DEADLINE, |s| shows(s, name));
     let measured = snapshots.take(6);
     let time = |at: usize| {
         let text = measured[at]["sources"]["docker"]["collected_at"]
@@ -371,7 +371,7 @@ fn rates_of_containers_are_those_of_their_counters() {
             let by_counter = of(at, counter) - of(at - 1, counter);
             assert!(
                 (by_rate - by_counter).abs() <= by_counter * 0.05 + 50.0,
-                "{counter}: {by_rate} by rate, {by_counter} by counter"
+                "{counter}: {by_rate} bytes by the rate, {by_counter} by the counter"
             );
             sent += by_counter;
         }

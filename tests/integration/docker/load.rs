@@ -1,4 +1,5 @@
-//! Disks and networks under load: both ways to a container's figures count what was really moved.
+//! Tests of disks and networks under load. The kernel's files and the engine's API must both count the bytes that were really
+//! written, read or sent.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,24 +12,26 @@ use super::engine::Engine;
 use super::snapshots::{Snapshots, figures};
 use super::ways::assert_same;
 use super::{INTERVAL, launch};
-use crate::support::{PATIENCE, wait};
+use crate::support::{DEADLINE, wait};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// One number of a container's figures, by its path in them; none while it is not shown.
+/// A figure of a container, by its JSON pointer. `None` if the snapshot does not show the container.
 fn number(snapshot: &Value, container: &Container<'_>, pointer: &str) -> Option<f64> {
     figures(snapshot, container.name())?
         .pointer(pointer)?
         .as_f64()
 }
 
-/// The disk of the engine's data, as `docker run` takes it; none where it is no single one.
+/// The disk that holds the engine's data, as a path for `docker run`. `None` if the data is not on a single disk.
 fn disk() -> Option<String> {
     let root = Engine::local().docker(["info", "--format", "{{.DockerRootDir}}"]);
-    let device = fs::metadata(root).expect("the engine's data").dev();
+    let device = fs::metadata(root)
+        .expect("cannot find the engine's data")
+        .dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let device = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
-    // Limits are a whole disk's.
+    // The engine accepts limits for whole disks only.
     let whole = if device.join("partition").exists() {
         device.parent()?
     } else {
@@ -39,9 +42,10 @@ fn disk() -> Option<String> {
 
 #[test]
 #[serial]
-fn both_ways_count_what_disks_do() {
-    // Past the page cache: v1 would count its writing back for nobody. Some kernels count only for groups with a
-    // limit, so there is one, which also makes the load last.
+fn kernel_and_engine_count_the_same_disk_traffic() {
+    // The test uses direct input and output, which bypass the page cache. The kernel writes the page cache to the disk later, and
+    // cgroup v1 counts this for no container. Some kernels count only for control groups with a limit. The limit also makes the
+    // load last long enough.
     let limits = disk().map(|disk| [format!("{disk}:16mb"), format!("{disk}:16mb")]);
     let mut options = vec!["--volume", "/load"];
     if let Some([read, write]) = &limits {
@@ -61,7 +65,7 @@ fn both_ways_count_what_disks_do() {
         .map(|agent| Snapshots::of(agent, INTERVAL));
     for snapshots in &mut streams {
         let idle = |s: &Value| number(s, &container, "/block_io/write_bytes") == Some(0.0);
-        snapshots.until("the idle container", PATIENCE, idle);
+        snapshots.until("the idle container", DEADLINE, idle);
     }
     container.exec("touch /go");
     for snapshots in &mut streams {
@@ -69,22 +73,22 @@ fn both_ways_count_what_disks_do() {
             let written = number(s, &container, "/block_io/write_bytes");
             written.is_some_and(|bytes| bytes > 0.0 && bytes < 80.0 * MIB)
         };
-        snapshots.until("some of what is written", PATIENCE, part);
+        snapshots.until("some written bytes", DEADLINE, part);
     }
     container.wait_for_line("done");
     let [kernel, engine] = streams.each_mut().map(Snapshots::fresh);
     for (figure, moved) in [("write_bytes", 80.0 * MIB), ("read_bytes", 64.0 * MIB)] {
         let pointer = format!("/block_io/{figure}");
         let [kernel, engine] =
-            [&kernel, &engine].map(|s| number(s, &container, &pointer).expect("a number"));
+            [&kernel, &engine].map(|s| number(s, &container, &pointer).expect("expected a number"));
         assert_same(figure, kernel, engine, 0.0);
-        // The program itself was perhaps read from the disk, too.
+        // The tolerance is for the program file, which the kernel can also have read from the disk.
         assert_same(&format!("{figure}, by dd"), kernel, moved, 4.0 * MIB);
     }
     for figure in ["read_ops", "write_ops"] {
         let pointer = format!("/block_io/{figure}");
         let [kernel, engine] =
-            [&kernel, &engine].map(|s| number(s, &container, &pointer).expect("a number"));
+            [&kernel, &engine].map(|s| number(s, &container, &pointer).expect("expected a number"));
         assert!(kernel >= 60.0, "{figure}: {kernel}");
         assert_same(figure, kernel, engine, 0.0);
     }
@@ -92,7 +96,7 @@ fn both_ways_count_what_disks_do() {
 
 #[test]
 #[serial]
-fn both_ways_count_what_networks_carry() {
+fn kernel_and_engine_count_the_same_network_traffic() {
     let receiver = Container::run(
         "load-receiver",
         &[],
@@ -109,13 +113,13 @@ fn both_ways_count_what_networks_carry() {
         .map(|agent| Snapshots::of(agent, INTERVAL));
     receiver.wait_for_line("received");
 
-    // Neighbours may still say hello, now and then.
+    // Other hosts on the bridge can still send a packet now and then.
     let same = || {
         let [kernel, engine] = streams.each_mut().map(|snapshots| {
             let snapshot = snapshots.fresh();
             let network = |container: &Container<'_>| {
                 let mut network = figures(&snapshot, container.name()).unwrap()["network"].clone();
-                // Rates are of each one's own interval.
+                // Each agent computes its rates over its own interval, so they differ.
                 for counters in network.as_object_mut().unwrap().values_mut() {
                     let counters = counters.as_object_mut().unwrap();
                     counters.retain(|name, _| !name.ends_with("_per_second"));
@@ -127,18 +131,18 @@ fn both_ways_count_what_networks_carry() {
         let own = [&receiver, &sender].map(counters);
         (kernel == engine && kernel == own).then_some(kernel)
     };
-    let [received, sent] = wait::until("the same counters everywhere", PATIENCE, same);
+    let [received, sent] = wait::until("the same counters everywhere", DEADLINE, same);
     for carried in [&received["eth0"]["rx_bytes"], &sent["eth0"]["tx_bytes"]] {
-        // Beside what was sent there is what carried it: headers of packets.
+        // The headers of the packets count in addition to the data.
         let bytes = carried.as_f64().unwrap();
         assert!((300.0 * MIB..320.0 * MIB).contains(&bytes), "{bytes}");
     }
 }
 
-/// The counters of a container's `eth0` by its own account, as they are published.
+/// The counters of `eth0` as the container itself sees them, in the format of a snapshot.
 fn counters(container: &Container<'_>) -> Value {
     let line = container.exec("grep eth0: /proc/net/dev");
-    let (_, counters) = line.split_once(':').expect("a name and counters");
+    let (_, counters) = line.split_once(':').expect("expected a name and counters");
     let counters: Vec<u64> = counters
         .split_ascii_whitespace()
         .map(|counter| counter.parse().unwrap())

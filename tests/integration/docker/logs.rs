@@ -1,4 +1,4 @@
-//! Log lines, as `docker logs --timestamps` shows them.
+//! Log lines, compared with `docker logs --timestamps`.
 
 use std::time::Duration;
 
@@ -7,22 +7,23 @@ use serial_test::parallel;
 use super::container::Container;
 use super::snapshots::{Snapshots, lines, shows};
 use super::{INTERVAL, launch};
-use crate::support::PATIENCE;
+use crate::support::DEADLINE;
 
-/// The longest text of a line; the engine's fragments are as long.
-const LONGEST: usize = 16 * 1024;
+/// Maximum length of a log line's text, in bytes. The engine's fragments have the same length.
+const MAX_TEXT: usize = 16 * 1024;
 
-/// Prints `count` numbered words, `0000000 0000001 …`, of 8 bytes each: any piece of it tells where it belongs.
+/// Shell function that prints `count` numbered words, `0000000 0000001 …`, of 8 bytes each.
+/// Each piece of the output shows its position.
 const NUMBERED: &str =
     "numbered() { awk -v count=$1 'BEGIN { for (i = 0; i < count; i++) printf \"%07d \", i }'; }; ";
 
-/// As [`NUMBERED`] prints it.
+/// The output of [`NUMBERED`].
 fn numbered(count: usize) -> String {
     (0..count).map(|i| format!("{i:07} ")).collect()
 }
 
-/// The container's lines in a snapshot of an agent with this `LOG_LINES`, once its last line ends with `last`: the
-/// same whether they are read from the engine's files or asked of the engine.
+/// Waits until the container's newest log line ends with `last`. Returns the container's log lines in a snapshot of an agent with
+/// this `LOG_LINES`. Fails unless the agent reads the same log lines from the engine's files and through the engine's API.
 fn lines_of(container: &Container<'_>, log_lines: &str, last: &str) -> Vec<String> {
     container.wait_for_line(last);
     let [ours, asked] = ["auto", "engine"].map(|way| {
@@ -30,21 +31,26 @@ fn lines_of(container: &Container<'_>, log_lines: &str, last: &str) -> Vec<Strin
         let agent = launch().vars(&variables).start();
         let mut snapshots = Snapshots::of(&agent, INTERVAL);
         let name = container.name();
-        let snapshot = snapshots.until("the container's logs", PATIENCE, |s| shows(s, name));
+        let snapshot = snapshots.until("the container's logs", DEADLINE, |s| shows(s, name));
         lines(&snapshot, name).unwrap()
     });
-    assert_eq!(ours, asked, "from files, and by calls");
+    assert_eq!(
+        ours, asked,
+        "log lines from files, and through the engine's API"
+    );
     ours
 }
 
-/// The text of a line: what follows its timestamp.
+/// The text of a log line, after its timestamp.
 fn text(line: &str) -> &str {
-    let (timestamp, text) = line.split_once(' ').expect("a timestamp and a text");
-    humantime::parse_rfc3339(timestamp).expect("a timestamp");
+    let (timestamp, text) = line
+        .split_once(' ')
+        .expect("expected a timestamp and a text");
+    humantime::parse_rfc3339(timestamp).expect("expected a timestamp");
     text
 }
 
-/// Lines for a message of a failing test: their beginnings and ends.
+/// Shortens log lines to their first and last characters. A failed assertion would otherwise print very long texts.
 fn brief(lines: &[String]) -> Vec<String> {
     let ends = |line: &String| {
         let characters: Vec<char> = line.chars().collect();
@@ -60,25 +66,34 @@ fn brief(lines: &[String]) -> Vec<String> {
     lines.iter().map(ends).collect()
 }
 
-/// Fails unless `line` shows as much of `whole` as a line may have, and says that it was cut.
-fn assert_cut(line: &str, whole: &str) {
+/// Fails unless `line` holds the beginning of `whole` up to the length limit and says that it was truncated.
+fn assert_truncated(line: &str, whole: &str) {
     let text = text(line);
     let same = text.bytes().zip(whole.bytes()).take_while(|(a, b)| a == b);
     let kept = same.count();
-    let note = text.get(kept..).expect("a cut between characters");
-    assert!(text.len() <= LONGEST + 64, "{} bytes long", text.len());
+    let note = text
+        .get(kept..)
+        .expect("the line is truncated inside a character");
     assert!(
-        kept >= LONGEST - 64,
-        "only the first {kept} bytes are the line's own; then {note:?}"
+        text.len() <= MAX_TEXT + 64,
+        "the line has {} bytes",
+        text.len()
+    );
+    assert!(
+        kept >= MAX_TEXT - 64,
+        "only the first {kept} bytes are from the original line, then follows {note:?}"
     );
     let says_so = ["cut", "truncated"].iter().any(|word| note.contains(word));
-    assert!(says_so, "does not say that it was cut: {note:?}");
+    assert!(
+        says_so,
+        "the note does not say that the line was truncated: {note:?}"
+    );
 }
 
 #[test]
 #[parallel]
 fn both_streams_are_shown_as_docker_logs_shows_them() {
-    // The pauses fix the order in which the engine sees the lines of two streams.
+    // The pauses fix the order of the two streams' lines in the engine.
     let container = Container::run(
         "streams",
         &[],
@@ -98,7 +113,8 @@ fn both_streams_are_shown_as_docker_logs_shows_them() {
 #[test]
 #[parallel]
 fn bytes_that_are_not_utf8_are_replaced() {
-    // json-file replaces them itself; local keeps them for the agent.
+    // The logging driver json-file replaces such bytes itself. The driver local stores them unchanged, so the agent must replace
+    // them.
     for driver in ["json-file", "local"] {
         let container = Container::run(
             "binary",
@@ -117,19 +133,19 @@ fn bytes_that_are_not_utf8_are_replaced() {
 
 #[test]
 #[parallel]
-fn a_long_line_is_one_line_cut_at_16_kib() {
+fn a_long_log_line_is_truncated_at_16_kib() {
     let script = format!("{NUMBERED} echo before; numbered 12800; echo; echo after; sleep 1000");
     let container = Container::run("long", &[], &script);
     let ours = lines_of(&container, "50", "after");
     assert_eq!(ours.len(), 3, "{:?}", brief(&ours));
     assert_eq!(text(&ours[0]), "before");
-    assert_cut(&ours[1], &numbered(12_800));
+    assert_truncated(&ours[1], &numbered(12_800));
     assert_eq!(text(&ours[2]), "after");
 }
 
 #[test]
 #[parallel]
-fn a_line_of_exactly_16_kib_is_whole() {
+fn a_log_line_of_exactly_16_kib_is_not_truncated() {
     let script = format!(
         "{NUMBERED} numbered 2047; echo 1234567; numbered 2048; echo; numbered 2048; echo x; echo after; sleep 1000"
     );
@@ -137,29 +153,29 @@ fn a_line_of_exactly_16_kib_is_whole() {
         let container = Container::run("exact", options, &script);
         let ours = lines_of(&container, "50", "after");
         assert_eq!(ours.len(), 4, "{options:?}: {:?}", brief(&ours));
-        // Not assert_eq!, which would print both.
+        // `assert_eq!` would print both long texts.
         let whole = [numbered(2047) + "1234567", numbered(2048)];
         let same = ours
             .iter()
             .zip(&whole)
             .all(|(line, whole)| text(line) == whole);
         assert!(same, "{options:?}: {:?}", brief(&ours));
-        assert_cut(&ours[2], &(numbered(2048) + "x"));
+        assert_truncated(&ours[2], &(numbered(2048) + "x"));
         assert_eq!(text(&ours[3]), "after", "{options:?}");
     }
 }
 
 #[test]
 #[parallel]
-fn a_line_is_never_cut_inside_a_character() {
-    // 16 KiB is no multiple of the 3 bytes of "€". The local driver keeps the bytes; json-file has broken the
-    // character already.
+fn a_log_line_is_never_truncated_inside_a_character() {
+    // 16 KiB is not a multiple of the 3 bytes of "€". The logging driver local stores the bytes unchanged. The driver json-file
+    // would already have broken the character.
     let script = "yes € | head -n 10000 | tr -d '\\n'; echo; echo after; sleep 1000";
     let container = Container::run("character", &["--log-driver", "local"], script);
     let ours = lines_of(&container, "50", "after");
     assert_eq!(ours.len(), 2, "{:?}", brief(&ours));
-    assert!(!ours[0].contains('\u{fffd}'), "a broken character");
-    assert_cut(&ours[0], &"€".repeat(10_000));
+    assert!(!ours[0].contains('\u{fffd}'), "a character is broken");
+    assert_truncated(&ours[0], &"€".repeat(10_000));
 }
 
 #[test]
@@ -172,8 +188,8 @@ fn log_lines_counts_lines_not_fragments() {
         let container = Container::run("fragments", options, &script);
         let ours = lines_of(&container, "5", "end");
         assert_eq!(ours.len(), 5, "{options:?}: {:?}", brief(&ours));
-        assert_cut(&ours[0], &numbered(12_800));
-        assert_cut(&ours[1], &numbered(12_800));
+        assert_truncated(&ours[0], &numbered(12_800));
+        assert_truncated(&ours[1], &numbered(12_800));
         let texts: Vec<_> = ours[2..].iter().map(|line| text(line)).collect();
         assert_eq!(texts, ["one", "two", "end"], "{options:?}");
     }
@@ -195,20 +211,20 @@ fn a_terminals_lines_are_shown_as_docker_logs_shows_them() {
 
 #[test]
 #[parallel]
-fn a_terminals_long_line_is_one_line() {
+fn a_long_log_line_of_a_terminal_is_one_line() {
     let script = format!("{NUMBERED} echo before; numbered 12800; echo; echo after; sleep 1000");
     let container = Container::run("terminal-long", &["--tty"], &script);
     let ours = lines_of(&container, "50", "after");
     assert_eq!(ours.len(), 3, "{:?}", brief(&ours));
     assert_eq!(text(&ours[0]), "before");
-    assert_cut(&ours[1], &numbered(12_800));
+    assert_truncated(&ours[1], &numbered(12_800));
     assert_eq!(text(&ours[2]), "after");
 }
 
 #[test]
 #[parallel]
-fn text_without_a_final_newline_is_a_line_of_its_own() {
-    // The engine keeps such text when the process ends; what the next start prints is another line.
+fn text_without_a_final_newline_is_a_separate_log_line() {
+    // The engine stores such text when the process ends. The output of the next start is another log line.
     let container = Container::run(
         "no-newline",
         &[],
@@ -224,7 +240,7 @@ fn text_without_a_final_newline_is_a_line_of_its_own() {
 
 #[test]
 #[parallel]
-fn the_newest_lines_are_kept_oldest_first() {
+fn the_newest_log_lines_are_shown_oldest_first() {
     let container = Container::run("many-lines", &[], "seq 20000; sleep 1000");
     let ours = lines_of(&container, "3", " 20000");
     let all = container.logs();
@@ -233,35 +249,35 @@ fn the_newest_lines_are_kept_oldest_first() {
 
 #[test]
 #[parallel]
-fn new_lines_appear_while_it_streams() {
+fn new_log_lines_appear_in_the_stream() {
     let container = Container::run("growing", &[], "seq 3; sleep 1000");
     container.wait_for_line(" 3");
     let agent = launch().var("LOG_LINES", "4").start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    let snapshot = snapshots.until("the first lines", PATIENCE, |s| shows(s, name));
+    let snapshot = snapshots.until("the first lines", DEADLINE, |s| shows(s, name));
     assert_eq!(lines(&snapshot, name).unwrap(), container.logs());
 
-    // The container's own standard output, so that the engine logs it.
+    // Writes to the standard output of the container's main process, so that the engine logs it.
     container.exec("seq 4 6 >/proc/1/fd/1");
     let shows_six = |snapshot: &serde_json::Value| {
         let lines = lines(snapshot, name).unwrap_or_default();
         lines.last().is_some_and(|line| text(line) == "6")
     };
-    let snapshot = snapshots.until("the new lines", PATIENCE, shows_six);
+    let snapshot = snapshots.until("the new lines", DEADLINE, shows_six);
     assert_eq!(lines(&snapshot, name).unwrap(), container.logs()[2..]);
 }
 
 #[test]
 #[parallel]
-fn no_lines_means_no_logs() {
+fn log_lines_0_disables_logs() {
     let container = Container::run("unread", &[], "echo line; sleep 1000");
     container.wait_for_line("line");
     let agent = launch().var("LOG_LINES", "0").start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
     let shown = |s: &serde_json::Value| super::snapshots::figures(s, name).is_some();
-    let snapshot = snapshots.until("the container", PATIENCE, shown);
+    let snapshot = snapshots.until("the container", DEADLINE, shown);
     assert_eq!(snapshot["logs"], serde_json::json!({}));
     assert_eq!(snapshot["sources"]["logs"]["status"], "disabled");
     assert_eq!(snapshot["status"], "ok");
@@ -269,7 +285,7 @@ fn no_lines_means_no_logs() {
 
 #[test]
 #[parallel]
-fn a_logging_driver_that_cannot_be_read_spoils_nothing_else() {
+fn an_unreadable_logging_driver_does_not_affect_other_containers() {
     let unreadable = Container::run(
         "unreadable",
         &["--log-driver", "none"],
@@ -279,7 +295,7 @@ fn a_logging_driver_that_cannot_be_read_spoils_nothing_else() {
     readable.wait_for_line("line");
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    snapshots.until("the readable container", PATIENCE, |s| {
+    snapshots.until("the readable container", DEADLINE, |s| {
         shows(s, readable.name())
     });
     for snapshot in snapshots.take(5) {
@@ -289,30 +305,35 @@ fn a_logging_driver_that_cannot_be_read_spoils_nothing_else() {
     }
     let said = agent.log().all();
     let said = said.iter().filter(|line| line.contains(unreadable.name()));
-    assert_eq!(said.count(), 1, "said once that its logs cannot be read");
+    assert_eq!(
+        said.count(),
+        1,
+        "the agent's own log must name the container exactly once"
+    );
 }
 
 #[test]
 #[parallel]
-fn a_local_drivers_log_is_followed_by_calls() {
-    assert_followed_by_calls(&["--log-driver", "local"]);
+fn a_log_of_the_driver_local_is_followed_through_the_api() {
+    assert_followed_through_the_api(&["--log-driver", "local"]);
 }
 
 #[test]
 #[parallel]
-fn a_terminals_log_is_followed_by_calls() {
-    assert_followed_by_calls(&["--log-driver", "local", "--tty"]);
+fn a_log_of_a_terminal_is_followed_through_the_api() {
+    assert_followed_through_the_api(&["--log-driver", "local", "--tty"]);
 }
 
 #[test]
 #[parallel]
-fn json_files_are_followed_where_calls_are_forced() {
-    assert_followed_by_calls(&["--log-driver", "json-file"]);
+fn a_json_file_log_can_be_followed_through_the_api() {
+    assert_followed_through_the_api(&["--log-driver", "json-file"]);
 }
 
-/// Fails unless every tail that is published while a container logs is the newest part of its log.
-fn assert_followed_by_calls(options: &[&str]) {
-    // Bursts that fit into what is asked for, bursts that do not, and pauses in between.
+/// Fails unless each published tail consists of the newest log lines at that time.
+fn assert_followed_through_the_api(options: &[&str]) {
+    // The script writes bursts of log lines with pauses between the bursts. Some bursts fit into the requested tail, other bursts
+    // are longer.
     let script = "i=0; while [ $i -lt 200 ]; do i=$((i + 1)); echo line $i
          case $i in *3|*7) sleep 0.15;; 50|150) sleep 1.5;; esac; done; echo end; sleep 1000";
     let container = Container::run("followed", options, script);
@@ -323,12 +344,12 @@ fn assert_followed_by_calls(options: &[&str]) {
         .start();
     let mut snapshots = Snapshots::of(&agent, Duration::from_millis(200));
     let mut seen: Vec<Vec<String>> = Vec::new();
-    snapshots.until("the last line", PATIENCE, |s| {
+    snapshots.until("the last line", DEADLINE, |s| {
         seen.extend(lines(s, name));
         let last = seen.last().and_then(|lines| lines.last());
         last.is_some_and(|line| line.ends_with("end"))
     });
-    // A round in which nothing is new.
+    // The rounds of these snapshots find no new log lines.
     let after = snapshots.take(3);
     seen.extend(after.iter().filter_map(|s| lines(s, name)));
 
@@ -341,7 +362,7 @@ fn assert_followed_by_calls(options: &[&str]) {
         assert_eq!(
             lines[..],
             all[end.saturating_sub(20)..end],
-            "{options:?}: not the newest lines"
+            "{options:?}: the tail is not the newest part of the log"
         );
     }
     seen.dedup();
@@ -351,8 +372,8 @@ fn assert_followed_by_calls(options: &[&str]) {
 
 #[test]
 #[parallel]
-fn what_is_to_be_taken_out_does_not_leave_the_host() {
-    // The last line but one is cut in the middle of a secret.
+fn redacted_text_does_not_leave_the_host() {
+    // The second-to-last log line is truncated in the middle of a secret.
     let script = format!(
         "{NUMBERED} echo Authorization: Bearer abc.DEF-123; echo plain; echo AKIA0123456789ABCDEF by mail@example.com; \
          numbered 2046; echo key=0123456789abcdef; echo end; sleep 1000"
@@ -365,7 +386,7 @@ fn what_is_to_be_taken_out_does_not_leave_the_host() {
         let agent = launch().vars(&variables).start();
         let mut snapshots = Snapshots::of(&agent, INTERVAL);
         let name = container.name();
-        let snapshot = snapshots.until("the container's logs", PATIENCE, |s| shows(s, name));
+        let snapshot = snapshots.until("the container's logs", DEADLINE, |s| shows(s, name));
         let lines = lines(&snapshot, name).unwrap();
         let texts: Vec<_> = lines.iter().map(|line| text(line)).collect();
         assert_eq!(
@@ -378,7 +399,7 @@ fn what_is_to_be_taken_out_does_not_leave_the_host() {
         );
         let cut = texts[3]
             .strip_suffix(" … [line cut at 16 KiB]")
-            .expect("a cut line");
+            .expect("the line is not marked as truncated");
         assert!(
             numbered(2046).trim_end().starts_with(cut) && cut.len() > 16_000,
             "{way}"

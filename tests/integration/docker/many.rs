@@ -1,4 +1,4 @@
-//! Many containers at once.
+//! Tests an agent with many containers at the same time.
 
 use std::thread;
 use std::time::Duration;
@@ -8,18 +8,19 @@ use serial_test::serial;
 use super::container::Container;
 use super::snapshots::{Snapshots, collected_at, healthy, lines, shows};
 use super::{INTERVAL, launch};
-use crate::support::PATIENCE;
+use crate::support::DEADLINE;
 
 const CONTAINERS: usize = 50;
-/// Of containers' figures and logs; snapshots come twice as often.
+/// The interval for figures and logs of containers. Snapshots come twice as often.
 const ROUND: Duration = Duration::from_secs(2);
 
 #[test]
 #[serial]
-fn fifty_containers_and_still_a_snapshot_every_interval() {
+fn fifty_containers_delay_no_snapshot() {
     let script = "i=0; while :; do i=$((i + 1)); echo line $i; sleep 1; done";
     let containers = run_many(script);
-    // One that logs as much as it can, which must not delay the others. Its log is bounded, the disk's sake.
+    // This container logs as fast as it can. It must not delay the log lines of the other containers. The size limit of the log
+    // protects the disk.
     let chatty = Container::run(
         "chatty",
         &[
@@ -41,24 +42,27 @@ fn fifty_containers_and_still_a_snapshot_every_interval() {
         let all = names.iter().all(|name| shows(s, name));
         all && shows(s, chatty.name())
     };
-    snapshots.until("every container", PATIENCE, complete);
+    snapshots.until("every container", DEADLINE, complete);
 
     for snapshot in snapshots.take(10) {
-        assert!(complete(&snapshot), "a container is missing: {snapshot:#}");
+        assert!(
+            complete(&snapshot),
+            "a container is not in the snapshot: {snapshot:#}"
+        );
         assert!(healthy(&snapshot), "{:#}", snapshot["sources"]);
         for name in &names {
             let lines = lines(&snapshot, name).unwrap();
             assert!(!lines.is_empty(), "no lines of {name}");
         }
-        // The figures move on as well: at most two rounds old.
+        // The figures are fresh, too: at most two rounds old.
         let at = collected_at(&snapshot, "docker").unwrap();
         let composed = humantime::parse_rfc3339(snapshot["timestamp"].as_str().unwrap()).unwrap();
         let age = composed.duration_since(at).unwrap_or_default();
-        assert!(age <= 2 * ROUND, "figures of {age:?} ago");
+        assert!(age <= 2 * ROUND, "the figures are {age:?} old");
     }
 }
 
-/// Starts them a few at a time.
+/// Starts the containers with five threads.
 fn run_many(script: &str) -> Vec<Container<'static>> {
     let some = |count| {
         move || -> Vec<_> {

@@ -1,4 +1,4 @@
-//! What Docker knows of a container, as `docker ps` and `docker inspect` show it.
+//! The metadata of a container, compared with `docker ps` and `docker inspect`.
 
 use std::collections::BTreeSet;
 use std::time::UNIX_EPOCH;
@@ -10,11 +10,11 @@ use super::container::Container;
 use super::engine::{Engine, IMAGE};
 use super::snapshots::{Snapshots, figures, mentions, metadata, shows};
 use super::{INTERVAL, launch};
-use crate::support::PATIENCE;
+use crate::support::DEADLINE;
 
 #[test]
 #[parallel]
-fn metadata_is_dockers_own() {
+fn metadata_matches_docker_inspect() {
     let container = Container::run(
         "metadata",
         &[
@@ -31,7 +31,7 @@ fn metadata_is_dockers_own() {
     let before = seconds_up(&listed_status(&container));
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    let snapshot = snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    let snapshot = snapshots.until("the container", DEADLINE, |s| shows(s, name));
     let after = seconds_up(&listed_status(&container));
 
     let meta = metadata(&snapshot, name).unwrap();
@@ -48,12 +48,12 @@ fn metadata_is_dockers_own() {
     assert_eq!(listed_ports(&meta["ports"]), published);
     assert!(
         published.len() >= 3,
-        "80, 81 and 53 are there: {published:?}"
+        "expected the ports 80, 81 and 53: {published:?}"
     );
     let up = seconds_up(meta["status"].as_str().unwrap());
     assert!(
         (before..=after).contains(&up),
-        "{up} s up, between {before} and {after}"
+        "the snapshot has {up} s, docker ps had {before} s before and {after} s after it"
     );
 
     let container = figures(&snapshot, name).unwrap();
@@ -74,7 +74,7 @@ fn health_is_part_of_the_status() {
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    snapshots.until("the health in the status", PATIENCE, |snapshot| {
+    snapshots.until("the health in the status", DEADLINE, |snapshot| {
         let status = metadata(snapshot, name).and_then(|meta| meta["status"].as_str());
         status.is_some_and(|status| status.starts_with("Up ") && status.ends_with(" (healthy)"))
     });
@@ -89,13 +89,15 @@ fn only_running_containers_are_shown() {
     let running = Container::run("running", &[], "sleep 1000");
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    let snapshot = snapshots.until("the running one", PATIENCE, |s| shows(s, running.name()));
+    let snapshot = snapshots.until("the running container", DEADLINE, |s| {
+        shows(s, running.name())
+    });
     for container in [created, ended] {
         assert!(!mentions(&snapshot, container.name()), "{snapshot:#}");
     }
 }
 
-/// The status that `docker ps` shows.
+/// The status in `docker ps`.
 fn listed_status(container: &Container<'_>) -> String {
     let filter = format!("id={}", container.short_id());
     Engine::local().docker(["ps", "--filter", &filter, "--format", "{{.Status}}"])
@@ -103,25 +105,27 @@ fn listed_status(container: &Container<'_>) -> String {
 
 /// The seconds in `Up Less than a second`, `Up 1 second`, `Up 5 seconds`.
 fn seconds_up(status: &str) -> u32 {
-    let rest = status.strip_prefix("Up ").expect("it is up");
+    let rest = status
+        .strip_prefix("Up ")
+        .expect("the container does not run");
     if rest == "Less than a second" {
         return 0;
     }
-    let (number, unit) = rest.split_once(' ').expect("a number and a unit");
+    let (number, unit) = rest.split_once(' ').expect("expected a number and a unit");
     assert!(unit.starts_with("second"), "{status:?}");
-    number.parse().expect("a number")
+    number.parse().expect("expected a number")
 }
 
-/// Ports as `address private public protocol`, from `docker inspect`.
+/// Ports in the form `address private public protocol`, from `docker inspect`.
 fn inspected_ports(ports: &Value) -> BTreeSet<String> {
-    let ports = ports.as_object().expect("an object by port");
+    let ports = ports.as_object().expect("expected an object by port");
     let of_port = |(port, bindings): (&String, &Value)| -> Vec<String> {
         let (private, protocol) = port.split_once('/').expect("80/tcp");
         let Some(bindings) = bindings.as_array() else {
             return vec![format!("- {private} - {protocol}")];
         };
         let of_binding = |binding: &Value| {
-            let text = |field: &str| binding[field].as_str().expect("a text").to_owned();
+            let text = |field: &str| binding[field].as_str().expect("expected a text").to_owned();
             format!(
                 "{} {private} {} {protocol}",
                 text("HostIp"),
@@ -133,18 +137,18 @@ fn inspected_ports(ports: &Value) -> BTreeSet<String> {
     ports.iter().flat_map(of_port).collect()
 }
 
-/// Ports as [`inspected_ports`], from a snapshot.
+/// Ports from a snapshot, in the form of [`inspected_ports`].
 fn listed_ports(ports: &Value) -> BTreeSet<String> {
     let of_port = |port: &Value| {
         let ip = port["IP"].as_str().unwrap_or("-");
         let public = port["PublicPort"].as_u64();
         let public = public.map_or_else(|| "-".to_owned(), |port| port.to_string());
-        let protocol = port["Type"].as_str().expect("a protocol");
+        let protocol = port["Type"].as_str().expect("expected a protocol");
         format!("{ip} {} {public} {protocol}", port["PrivatePort"])
     };
     ports
         .as_array()
-        .expect("a list")
+        .expect("expected a list")
         .iter()
         .map(of_port)
         .collect()

@@ -1,7 +1,7 @@
-//! Docker: the real engine and real containers, what they do while the agent streams, and an engine's faults.
+//! Tests with Docker: a real engine, real containers, changes while the agent streams, and faults of an engine.
 //!
-//! Everything here needs a Docker engine at the local socket; what starts an engine of its own needs root too.
-//! `SKIP_DOCKER=1 make test` leaves this module out, by its name.
+//! All tests here need a Docker engine at the local socket. Tests that start a private engine need root as well.
+//! `SKIP_DOCKER=1 make test` skips this module by its name.
 
 mod changes;
 mod check;
@@ -40,13 +40,13 @@ use std::time::Duration;
 
 use crate::support::Launch;
 
-/// The interval of every actor in these tests, unless a test says otherwise.
+/// The interval of every source in these tests, except where a test sets another interval.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How soon after its return the engine must be seen again.
+/// After an engine returns, the agent must find the engine within this time.
 const RECOVERY: Duration = Duration::from_secs(15);
 
-/// The daemon with Docker, at the local socket, every [`INTERVAL`].
+/// An agent that reads the engine at the local socket every [`INTERVAL`].
 fn launch() -> Launch {
     Launch::new().vars(&[
         ("DOCKER_ENABLED", "true"),
@@ -57,8 +57,11 @@ fn launch() -> Launch {
     ])
 }
 
-/// Fails unless `ours` is within 10 % of `theirs`.
+/// Fails unless `ours` differs from `theirs` by at most 10 %.
 fn assert_close(what: &str, ours: f64, theirs: f64) {
     let off = (ours - theirs).abs();
-    assert!(off <= theirs.abs() / 10.0, "{what}: {ours}, but {theirs}");
+    assert!(
+        off <= theirs.abs() / 10.0,
+        "{what}: expected {theirs} ± 10 %, got {ours}"
+    );
 }

@@ -1,4 +1,5 @@
-//! Events and log lines, published to a real nats-server: each of them once and in order, or counted, whatever the server does.
+//! Tests of events and log lines that the agent publishes to a real nats-server. Each event and log line is stored once and in
+//! order, or is counted as dropped. This is also true when the server hangs, is killed or refuses messages.
 //! This file is long: its tests share a stream and containers that write numbered lines.
 
 use std::collections::BTreeMap;
@@ -16,12 +17,12 @@ use super::engine::PrivateEngine;
 use super::launch;
 use crate::nats_examples::Fleet;
 use crate::support::nats::{NatsClient, NatsServer, Stored, dropped, host, token};
-use crate::support::{Agent, KEY, Launch, PATIENCE, wait};
+use crate::support::{Agent, DEADLINE, KEY, Launch, wait};
 
-/// Counts on where it was when it is started again, with a pause after every ten lines.
+/// Writes numbered lines with a pause after every ten lines. After a restart of the container the numbers start again with 1.
 const WRITER: &str = "i=0; while true; do i=$((i + 1)); echo \"line $i $filler\"; case $i in *0) sleep $pause;; esac; done";
 
-/// A container that numbers its lines, of about so many bytes each.
+/// A container that runs [`WRITER`] with lines of about `filler` bytes. Waits for the first log line.
 fn writer(topic: &str, filler: usize, pause: &str) -> Container<'static> {
     let variables = format!("filler={}; pause={pause};", "x".repeat(filler));
     let container = Container::run(topic, &[], &format!("{variables} {WRITER}"));
@@ -29,7 +30,7 @@ fn writer(topic: &str, filler: usize, pause: &str) -> Container<'static> {
     container
 }
 
-/// An agent that reads and publishes five times a second.
+/// An agent that reads logs and publishes five times a second.
 fn publishing(url: &str) -> Launch {
     launch()
         .vars(&[("LOG_INTERVAL", "200ms"), ("PUBLISH_INTERVAL", "200ms")])
@@ -42,8 +43,8 @@ fn logs_of(container: &str) -> String {
 
 /// The number in `TIMESTAMP line NUMBER …`.
 fn number(line: &str) -> u64 {
-    let (timestamp, text) = line.split_once(' ').expect("a timestamp");
-    humantime::parse_rfc3339(timestamp).expect("a timestamp");
+    let (timestamp, text) = line.split_once(' ').expect("expected a timestamp");
+    humantime::parse_rfc3339(timestamp).expect("expected a timestamp");
     let number = text
         .strip_prefix("line ")
         .and_then(|text| text.split(' ').next());
@@ -52,7 +53,7 @@ fn number(line: &str) -> u64 {
         .unwrap_or_else(|| panic!("no number: {line:?}"))
 }
 
-/// An account of a container's numbered lines, as they were stored.
+/// Totals of a container's numbered log lines in the JetStream stream.
 #[derive(Debug, Default)]
 struct Account {
     first: u64,
@@ -64,15 +65,16 @@ struct Account {
 }
 
 impl Account {
-    /// Each message follows on the one before, but for as many lines as it says are lost; each has an id of its own.
+    /// Adds up the container's messages. Fails if log lines between two messages are missing and not counted as dropped.
+    /// Fails also if two messages have the same id.
     fn of(stored: &[Stored], container: &str) -> Self {
         let mut account = Self::default();
         let mut ids: BTreeMap<&str, u64> = BTreeMap::new();
         let subject = logs_of(container);
         for message in stored.iter().filter(|message| message.subject == subject) {
-            let id = message.id.as_deref().expect("an id");
+            let id = message.id.as_deref().expect("expected an id");
             *ids.entry(id).or_default() += 1;
-            assert_eq!(ids[id], 1, "{id} twice");
+            assert_eq!(ids[id], 1, "two messages have the id {id}");
             account.take_in(&message.text, message.dropped);
         }
         account
@@ -96,31 +98,35 @@ impl Account {
     }
 }
 
-/// Waits until the stream has this line of the container.
+/// Waits until the stream holds this log line of the container.
 fn wait_for_stored(client: &NatsClient, container: &str, line: u64) {
-    wait::until(&format!("line {line} to be stored"), PATIENCE * 2, || {
-        thread::sleep(Duration::from_millis(200));
-        (Account::of(&client.stored("AGENTS"), container).last >= line).then_some(())
-    });
+    wait::until(
+        &format!("line {line} to be in the stream"),
+        DEADLINE * 2,
+        || {
+            thread::sleep(Duration::from_millis(200));
+            (Account::of(&client.stored("AGENTS"), container).last >= line).then_some(())
+        },
+    );
 }
 
-/// The last line that the container has written.
+/// The number of the container's newest log line.
 fn written(container: &Container<'_>) -> u64 {
     number(container.logs().last().expect("lines"))
 }
 
 #[test]
 #[serial]
-fn each_line_is_stored_once_while_the_server_is_killed_and_started_again() {
+fn each_log_line_is_stored_once_when_the_server_is_killed_and_restarted() {
     let container = writer("nats-killed", 50, "0.01");
     let mut server = NatsServer::with_jetstream("");
     let agent = publishing(&server.url()).start();
     wait_for_stored(&server.client(), container.name(), 1);
     for round in 0..5 {
         let connected = || (agent.events("NATS: connected").len() > round).then_some(());
-        wait::until("the agent to be connected", PATIENCE, connected);
+        wait::until("the agent to be connected", DEADLINE, connected);
         thread::sleep(Duration::from_millis(700 + round as u64 * 150));
-        // What it is sent from now on it will never have read.
+        // The stopped server never reads the messages that the agent sends from now on.
         server.signal(Signal::SIGSTOP);
         thread::sleep(Duration::from_millis(500));
         server.kill();
@@ -141,11 +147,11 @@ fn each_line_is_stored_once_while_the_server_is_killed_and_started_again() {
 
 #[test]
 #[serial]
-fn each_line_of_a_site_is_stored_once_while_the_hub_is_killed_and_started_again() {
+fn each_log_line_of_a_site_is_stored_once_when_the_hub_is_killed_and_restarted() {
     let container = writer("nats-site", 50, "0.05");
     let mut fleet = Fleet::with_host_at_leaf(&host());
     let seed = fleet.secret("agent", &fleet.db);
-    wait::until("the leaf node to be connected", PATIENCE, || {
+    wait::until("the leaf node to be connected", DEADLINE, || {
         let connected = fleet.leaf.log().contains("Leafnode connection created");
         connected.then_some(())
     });
@@ -158,7 +164,7 @@ fn each_line_of_a_site_is_stored_once_while_the_hub_is_killed_and_started_again(
         wait_for_stored(&fleet.auditor(), container.name(), before);
         fleet.hub.kill();
         restart.docker("start", &[]);
-        wait::until("lines while it is away", PATIENCE, || {
+        wait::until("log lines while the hub is down", DEADLINE, || {
             thread::sleep(Duration::from_millis(200));
             (written(&container) > before + 500).then_some(())
         });
@@ -178,13 +184,13 @@ fn each_line_of_a_site_is_stored_once_while_the_hub_is_killed_and_started_again(
             && message.text.contains("\"start\"")
     });
     assert!(starts.count() >= 2);
-    // Its own server was there all the time.
+    // The agent is connected to the leaf node, which ran all the time.
     assert_eq!(agent.events("NATS: connected").len(), 1);
 }
 
 #[test]
 #[serial]
-fn a_server_that_hangs_delays_nobody_and_has_each_line_once_afterwards() {
+fn a_hung_server_delays_no_snapshot_and_gets_each_log_line_once() {
     let container = writer("nats-hangs", 200, "0.005");
     let server = NatsServer::with_jetstream("");
     let agent = publishing(&server.url()).start();
@@ -192,13 +198,14 @@ fn a_server_that_hangs_delays_nobody_and_has_each_line_once_afterwards() {
     let mut own = agent.connect();
     own.send(format!("{KEY} {{\"sections\":[\"system\"]}}\n"));
     let seq = |line: Option<String>| {
-        let snapshot: Value = serde_json::from_str(&line.expect("a snapshot")).unwrap();
+        let snapshot: Value =
+            serde_json::from_str(&line.expect("no snapshot: the stream has ended")).unwrap();
         snapshot["agent"]["seq"].as_u64().unwrap()
     };
     let mut last = seq(own.line());
     let before = agent.peak_rss();
     server.signal(Signal::SIGSTOP);
-    // Longer than an acknowledgement may take, and than a connection may be silent.
+    // Longer than the timeout of an acknowledgement and the timeout of a silent connection.
     let end = Instant::now() + Duration::from_secs(35);
     let mut latest = Duration::ZERO;
     while Instant::now() < end {
@@ -208,10 +215,16 @@ fn a_server_that_hangs_delays_nobody_and_has_each_line_once_afterwards() {
         latest = latest.max(asked.elapsed());
     }
     server.signal(Signal::SIGCONT);
-    assert!(latest < Duration::from_millis(800), "{latest:?} late");
-    // The buffer, and what the messages under way take besides.
+    assert!(
+        latest < Duration::from_millis(800),
+        "a snapshot took {latest:?}"
+    );
+    // The limit covers the memory for the buffer and for the messages on their way.
     let growth = agent.peak_rss() - before;
-    assert!(growth < 24 << 20, "grew by {growth} bytes");
+    assert!(
+        growth < 24 << 20,
+        "the agent's memory grew by {growth} bytes"
+    );
     container.docker("stop", &["--time", "0"]);
     let last = written(&container);
     let client = server.client();
@@ -223,8 +236,8 @@ fn a_server_that_hangs_delays_nobody_and_has_each_line_once_afterwards() {
 
 #[test]
 #[parallel]
-fn of_more_than_the_buffer_holds_the_oldest_go_and_are_counted() {
-    // On an engine of its own, where no other container fills the buffer.
+fn a_full_buffer_drops_and_counts_its_oldest_entries() {
+    // The test uses a private engine, so that no other container fills the buffer.
     let mut private = PrivateEngine::prepare();
     private.start_with_image();
     let script = format!("filler={}; pause=0.05; {WRITER}", "x".repeat(100));
@@ -238,14 +251,15 @@ fn of_more_than_the_buffer_holds_the_oldest_go_and_are_counted() {
         .start();
     wait_for_stored(&server.client(), container.name(), 1);
     server.kill();
-    let full = agent.event("NATS: the buffer is full: the oldest log lines and events go");
+    let full = agent.event("NATS: the buffer is full: the oldest log lines and events are dropped");
     assert_eq!(full.level(), "WARN");
     let at_first = written(&container);
-    wait::until("more to be lost", PATIENCE, || {
+    wait::until("more to be lost", DEADLINE, || {
         (written(&container) > at_first + 300).then_some(())
     });
     server.run();
-    let out = agent.event("NATS: all that was kept is out; log lines and events that had to go");
+    let out =
+        agent.event("NATS: the buffer is empty again, after log lines and events were dropped");
     container.docker("stop", &["--time", "0"]);
     let last = written(&container);
     let client = server.client();
@@ -254,7 +268,7 @@ fn of_more_than_the_buffer_holds_the_oldest_go_and_are_counted() {
     assert_eq!(account.last, last);
     assert_eq!(account.lines + account.dropped, last - account.first + 1);
     assert!(account.dropped > 200, "{account:?}");
-    // Told once, with their number.
+    // The agent logs the loss once and states the number of lost log lines.
     assert_eq!(account.dropped, out.number("lost"));
     for message in [full.message(), out.message()] {
         assert_eq!(agent.events(message).len(), 1);
@@ -263,20 +277,20 @@ fn of_more_than_the_buffer_holds_the_oldest_go_and_are_counted() {
 
 #[test]
 #[serial]
-fn after_a_restart_of_the_agent_no_line_comes_again_and_none_is_missing() {
+fn a_restart_of_the_agent_repeats_and_loses_no_log_line() {
     let container = writer("nats-again", 50, "0.05");
     let server = NatsServer::with_jetstream("");
     let client = server.client();
     let mut seen = 0;
     for end in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGTERM] {
         let mut agent = publishing(&server.url()).start();
-        wait::until("new lines to be stored", PATIENCE, || {
+        wait::until("new lines to be stored", DEADLINE, || {
             thread::sleep(Duration::from_millis(200));
             let last = Account::of(&client.stored("AGENTS"), container.name()).last;
             (last > seen + 300).then_some(())
         });
         agent.signal(end);
-        agent.exit(PATIENCE);
+        agent.exit(DEADLINE);
         thread::sleep(Duration::from_secs(1));
         seen = Account::of(&client.stored("AGENTS"), container.name()).last;
     }
@@ -288,10 +302,10 @@ fn after_a_restart_of_the_agent_no_line_comes_again_and_none_is_missing() {
 
 #[test]
 #[parallel]
-fn no_line_comes_again_where_the_engine_is_started_after_the_agent() {
+fn no_log_line_is_repeated_when_the_engine_starts_after_the_agent() {
     let mut private = PrivateEngine::prepare();
     private.start_with_image();
-    // It says something once, not each time that it is started.
+    // The container writes its log lines once, not at each start.
     let script =
         "[ -e /said ] || for i in $(seq 1 100); do echo line $i; done; touch /said; sleep 1000";
     let options = ["--network", "none", "--restart", "always"];
@@ -304,16 +318,16 @@ fn no_line_comes_again_where_the_engine_is_started_after_the_agent() {
     let mut agent = launch().start();
     wait_for_stored(&client, container.name(), 100);
     agent.signal(Signal::SIGTERM);
-    agent.exit(PATIENCE);
+    agent.exit(DEADLINE);
     private.stop();
     let agent = launch().start();
-    // Snapshots are published without logs.
+    // The agent publishes snapshots without logs now.
     let mut snapshots = client.subscribe("agents.*.snapshot");
     for _ in 0..3 {
         snapshots.next();
     }
     private.start();
-    wait::until("the container to run again", PATIENCE, || {
+    wait::until("the container to run again", DEADLINE, || {
         (container.inspect()["State"]["Running"] == true).then_some(())
     });
     container.exec("echo line 101 > /proc/1/fd/1");
@@ -323,10 +337,10 @@ fn no_line_comes_again_where_the_engine_is_started_after_the_agent() {
     drop(agent);
 }
 
-/// Whether logs are read from files or by calls.
+/// Tests both ways of reading logs: from files, and through the engine's API.
 #[test]
 #[parallel]
-fn no_line_comes_again_where_a_container_is_started_after_the_agent() {
+fn no_log_line_is_repeated_when_a_container_starts_after_the_agent() {
     let script =
         "[ -e /said ] || for i in $(seq 1 100); do echo line $i; done; touch /said; sleep 1000";
     for way in ["kernel", "engine"] {
@@ -339,7 +353,7 @@ fn no_line_comes_again_where_a_container_is_started_after_the_agent() {
         wait_for_stored(&client, container.name(), 100);
         container.docker("stop", &["--time", "0"]);
         agent.signal(Signal::SIGTERM);
-        agent.exit(PATIENCE);
+        agent.exit(DEADLINE);
         let agent = launch().start();
         let mut snapshots = client.subscribe("agents.*.snapshot");
         for _ in 0..5 {
@@ -359,10 +373,10 @@ fn no_line_comes_again_where_a_container_is_started_after_the_agent() {
     }
 }
 
-/// An agent that starts is told of what has just happened, and so was the one before it.
+/// When an agent starts, it receives recent events from the engine. The previous agent received the same events.
 #[test]
 #[parallel]
-fn an_event_of_which_two_agents_are_told_is_stored_once() {
+fn an_event_that_two_agents_publish_is_stored_once() {
     let server = NatsServer::with_jetstream("");
     let client = server.client();
     let stored = |container: &Container<'_>| {
@@ -373,35 +387,35 @@ fn an_event_of_which_two_agents_are_told_is_stored_once() {
         own.collect::<Vec<_>>()
     };
     let has = |container: &Container<'_>, events: usize| {
-        wait::until("an event to be stored", PATIENCE, || {
+        wait::until("an event to be stored", DEADLINE, || {
             (stored(container).len() >= events).then_some(())
         });
     };
-    // By the time that the second one runs it may be too long ago.
-    let end = Instant::now() + PATIENCE;
+    // If the second agent starts too late, the engine no longer sends the event to that agent. In that case the loop tries again.
+    let end = Instant::now() + DEADLINE;
     let (agent, container) = loop {
         assert!(
             Instant::now() < end,
-            "no agent was told of what was before it"
+            "no agent received an event from before its start"
         );
         let mut agent = publishing(&server.url()).start();
         agent.login().snapshot();
         let container = Container::run("nats-events", &["--network", "none"], "exit 7");
         has(&container, 2);
         agent.signal(Signal::SIGKILL);
-        agent.exit(PATIENCE);
+        agent.exit(DEADLINE);
         let agent = publishing(&server.url()).start();
         let mut own = agent.connect();
         own.send(format!("{KEY} {{\"sections\":[\"events\"]}}\n"));
         if own
             .line()
-            .expect("a snapshot")
+            .expect("no snapshot: the stream has ended")
             .contains(container.short_id())
         {
             break (agent, container);
         }
     };
-    // All that was to be published before is, once this one is.
+    // The agent publishes in order. After these events are stored, all earlier events are stored, too.
     let later = Container::run("nats-events", &["--network", "none"], "exit 7");
     has(&later, 2);
     assert_eq!(stored(&container).len(), 2);
@@ -410,7 +424,7 @@ fn an_event_of_which_two_agents_are_told_is_stored_once() {
 
 #[test]
 #[parallel]
-fn what_waits_is_published_before_the_agent_ends() {
+fn buffered_log_lines_are_published_before_the_agent_exits() {
     let container = writer("nats-end", 50, "0.1");
     let server = NatsServer::with_jetstream("");
     let mut agent = publishing(&server.url())
@@ -421,33 +435,36 @@ fn what_waits_is_published_before_the_agent_ends() {
     server.signal(Signal::SIGSTOP);
     container.docker("stop", &["--time", "0"]);
     let last = written(&container);
-    // Once another client has the last line, the publisher has it, too.
+    // When a client has the final log line, the publisher also has this log line.
     let mut own = agent.connect();
     own.send(format!(
         "{KEY} {{\"sections\":[\"logs\"],\"logs\":\"new\"}}\n"
     ));
     let has_last = |line: &str| line.contains(&format!("line {last} "));
-    while !has_last(&own.line().expect("a snapshot")) {}
-    own.line().expect("the next snapshot");
+    while !has_last(&own.line().expect("no snapshot: the stream has ended")) {}
+    own.line().expect("expected the next snapshot");
     agent.signal(Signal::SIGTERM);
     agent.event("stopping");
     thread::sleep(Duration::from_secs(1));
-    assert!(agent.is_running(), "it has not waited for the server");
+    assert!(
+        agent.is_running(),
+        "the agent exited without waiting for the server"
+    );
     server.signal(Signal::SIGCONT);
-    assert_eq!(agent.exit(PATIENCE).code(), Some(0));
-    agent.event("NATS: all is published");
+    assert_eq!(agent.exit(DEADLINE).code(), Some(0));
+    agent.event("NATS: stopped, and no log lines or events are waiting");
     let account = Account::of(&client.stored("AGENTS"), container.name());
     assert_eq!((account.last, account.dropped), (last, 0));
 }
 
 #[test]
 #[parallel]
-fn messages_are_as_long_as_the_server_takes_them() {
+fn messages_keep_the_size_limits_of_server_and_stream() {
     let script = "for i in $(seq 1 400); do echo \"line $i $filler\"; done; sleep 1000";
     let script = format!("filler={}; {script}", "x".repeat(1000));
     let container = Container::run("nats-long", &[], &script);
     container.wait_for_line_with("line 400 ");
-    // By the server, and by a stream that was made by somebody else.
+    // The three cases are no limit, a limit of the server, and a limit of a stream that another client created.
     for (configuration, of_stream, longest, messages) in [
         ("", None, 512 * 1024, 1),
         ("max_payload: 32KB\n", None, 31 * 1024, 14),
@@ -472,14 +489,14 @@ fn messages_are_as_long_as_the_server_takes_them() {
         assert_eq!((account.first, account.lines, account.dropped), (1, 400, 0));
         assert!(account.longest <= longest, "{account:?}");
         assert_eq!(account.messages, messages, "{account:?}");
-        assert!(agent.events("NATS: not published").is_empty());
+        assert!(agent.events("NATS: message not published").is_empty());
     }
 }
 
 #[test]
 #[parallel]
-fn a_small_stream_has_what_fits_and_the_rest_is_told_once_and_counted() {
-    // Every tenth line is long.
+fn log_lines_too_long_for_the_stream_are_left_out_and_counted() {
+    // Every tenth log line is too long for the stream.
     let script = "i=0; while :; do i=$((i + 1)); case $i in *0) echo line $i $filler;; *) echo line $i;; esac
         case $i in *00) sleep 1;; esac; done";
     let script = format!("filler={}; {script}", "x".repeat(1000));
@@ -498,24 +515,27 @@ fn a_small_stream_has_what_fits_and_the_rest_is_told_once_and_counted() {
     let agent = publishing(&server.url())
         .var("NATS_SECTIONS", "system")
         .start();
-    let told = agent.event("NATS: the stream is not as expected");
-    assert!(told.text("reason").contains("900 bytes"), "{told:?}");
+    let reported = agent.event("NATS: the stream is not as expected");
+    assert!(
+        reported.text("reason").contains("900 bytes"),
+        "{reported:?}"
+    );
     wait_for_stored(&client, container.name(), 199);
-    // Made smaller while it is used: what was cut for it before is cut anew.
+    // The limit of the stream changes while the agent uses it. The agent splits the waiting messages again.
     client.update_stream(stream(400));
     wait_for_stored(&client, container.name(), 599);
     let account = Account::of(&client.stored("AGENTS"), container.name());
     assert!(account.first == 1 && account.longest < 900, "{account:?}");
     assert_eq!(account.dropped, account.last / 10, "{account:?}");
-    let told = agent.events(
-        "NATS: log lines or events that are too long for a message are left out and counted",
+    let reported = agent.events(
+        "NATS: log lines or events that are too long for a message are dropped and counted",
     );
-    assert!((1..=2).contains(&told.len()), "{told:?}");
+    assert!((1..=2).contains(&reported.len()), "{reported:?}");
 }
 
 #[test]
 #[parallel]
-fn the_first_lines_of_a_silent_container_are_published_by_calls_as_well() {
+fn the_first_log_lines_of_a_silent_container_are_published_through_the_api() {
     let server = NatsServer::with_jetstream("");
     let agent = publishing(&server.url())
         .vars(&[("CONTAINER_STATS", "engine"), ("LOG_LINES", "50")])
@@ -526,7 +546,7 @@ fn the_first_lines_of_a_silent_container_are_published_by_calls_as_well() {
         wait_for second; for i in 4 5 6; do echo line $i; done; sleep 1000";
     let container = Container::run("nats-silent", &[], script);
     let mut own = agent.login();
-    own.snapshot_where("its log, with nothing in it", PATIENCE, |snapshot| {
+    own.snapshot_where("the empty log of the container", DEADLINE, |snapshot| {
         snapshot["logs"][container.name()].is_array()
     });
     let client = server.client();
@@ -540,7 +560,7 @@ fn the_first_lines_of_a_silent_container_are_published_by_calls_as_well() {
 
 #[test]
 #[parallel]
-fn a_stream_is_made_and_one_that_is_there_stays_as_it_is() {
+fn a_missing_stream_is_created_and_an_existing_stream_is_not_changed() {
     let container = writer("nats-stream", 10, "0.5");
     let server = NatsServer::with_jetstream("");
     let client = server.client();
@@ -566,7 +586,7 @@ fn a_stream_is_made_and_one_that_is_there_stays_as_it_is() {
             let odd = agent.event("NATS: the stream is not as expected");
             assert!(
                 odd.text("reason")
-                    .contains("agents.>, and so every snapshot"),
+                    .contains("agents.>, so it also keeps every snapshot"),
                 "{odd:?}"
             );
         } else {
@@ -586,7 +606,7 @@ fn a_stream_is_made_and_one_that_is_there_stays_as_it_is() {
 
 #[test]
 #[parallel]
-fn the_permissions_that_are_named_suffice() {
+fn the_documented_permissions_are_sufficient() {
     let container = writer("nats-allowed", 10, "0.5");
     let publish = [
         format!("agents.{}.>", host()),
@@ -594,7 +614,8 @@ fn the_permissions_that_are_named_suffice() {
         format!("$JS.API.DIRECT.GET.AGENTS.agents.{}.>", host()),
         "$JS.API.STREAM.CREATE.AGENTS".to_owned(),
     ];
-    // With all of them; without the last, of a stream that is there; without looking into the stream, too.
+    // The first agent has all permissions. The second agent may not create the stream, which exists already. The third agent may
+    // also not read the newest messages of the stream.
     let server = |allowed: usize| {
         let publish = publish[..allowed]
             .iter()
@@ -631,26 +652,29 @@ fn the_permissions_that_are_named_suffice() {
         wait_for_stored(&client, container.name(), now + 10);
         let account = Account::of(&client.stored("AGENTS"), container.name());
         assert_eq!((account.first, account.dropped), (1, 0), "{allowed}");
-        let told = agent.events("NATS: no stream: events and log lines are not stored");
-        assert!(told.is_empty(), "{told:?}");
-        // What is not allowed is told.
-        let complaints = agent.events("NATS: the server says");
+        let reported = agent.events("NATS: no stream: events and log lines are not stored");
+        assert!(reported.is_empty(), "{reported:?}");
+        // The agent logs each denied request.
+        let complaints = agent.events("NATS: the server reports an error");
         assert_eq!(complaints.is_empty(), allowed > 2, "{complaints:?}");
     }
-    // And without the second there is no stream to be found, which is told.
+    // Without permission for the stream's information, the agent finds no stream and logs that.
     let (server, _client) = server(1);
     let agent = publishing(&server.url())
         .var("NATS_USER", "agent")
         .var("NATS_PASSWORD_FILE", server.file("password", "password"))
         .start();
-    let told = agent.event("NATS: no stream: events and log lines are not stored");
-    assert_eq!(told.text("reason"), "no permission");
+    let reported = agent.event("NATS: no stream: events and log lines are not stored");
+    assert_eq!(
+        reported.text("reason"),
+        "no permission to publish requests to JetStream, or to subscribe to the answers (_INBOX.>)"
+    );
 }
 
 #[test]
 #[parallel]
-fn without_a_stream_events_and_lines_are_published_all_the_same() {
-    // A dot in a name is none in a subject.
+fn events_and_log_lines_are_published_without_a_stream() {
+    // A dot in a container's name must not become a dot in the subject.
     let name = unique_name("nats.dots_");
     let server = NatsServer::start("");
     let client = server.client();
@@ -659,7 +683,7 @@ fn without_a_stream_events_and_lines_are_published_all_the_same() {
     let agent = publishing(&server.url()).start();
     let mut own = agent.connect();
     own.send(format!("{KEY} {{\"sections\":[\"events\"]}}\n"));
-    own.line().expect("a snapshot");
+    own.line().expect("no snapshot: the stream has ended");
     agent.event("NATS: no stream: events and log lines are not stored");
     let container = Container::run_as(
         &name,
@@ -674,9 +698,9 @@ fn without_a_stream_events_and_lines_are_published_all_the_same() {
     assert_eq!((account.first, account.dropped), (1, 0));
     let lines = container.logs();
     assert_eq!(lines.len(), 3);
-    // As clients are told of it.
-    let told: Vec<Value> = told_of(&agent, &mut own, container.short_id());
-    for expected in &told {
+    // The published events are the same as the events in snapshots.
+    let reported: Vec<Value> = first_events(&agent, &mut own, container.short_id());
+    for expected in &reported {
         let published = loop {
             let message = events.next();
             assert_eq!(
@@ -697,23 +721,25 @@ fn without_a_stream_events_and_lines_are_published_all_the_same() {
         };
         assert_eq!(&published, expected);
     }
-    let actions: Vec<_> = told
+    let actions: Vec<_> = reported
         .iter()
         .map(|event| event["action"].as_str().unwrap())
         .collect();
     assert_eq!(actions, ["start", "die"]);
-    assert_eq!(told[1]["exit_code"], 7);
+    assert_eq!(reported[1]["exit_code"], 7);
 }
 
-/// The first two events of a container, as a client is told of them.
-fn told_of(_agent: &Agent, client: &mut crate::support::Client, id: &str) -> Vec<Value> {
-    let end = Instant::now() + PATIENCE;
-    let mut told = Vec::new();
-    while told.len() < 2 {
-        assert!(Instant::now() < end, "{told:?}");
-        let snapshot: Value = serde_json::from_str(&client.line().expect("a snapshot")).unwrap();
+/// The first two events of a container, from a client's snapshots.
+fn first_events(_agent: &Agent, client: &mut crate::support::Client, id: &str) -> Vec<Value> {
+    let end = Instant::now() + DEADLINE;
+    let mut reported = Vec::new();
+    while reported.len() < 2 {
+        assert!(Instant::now() < end, "{reported:?}");
+        let snapshot: Value =
+            serde_json::from_str(&client.line().expect("no snapshot: the stream has ended"))
+                .unwrap();
         let events = snapshot["events"].as_array().expect("events").iter();
-        told.extend(events.filter(|event| event["id"] == id).cloned());
+        reported.extend(events.filter(|event| event["id"] == id).cloned());
     }
-    told
+    reported
 }

@@ -1,4 +1,4 @@
-//! Networks that a container joins, leaves and shares: what is shown is what it has.
+//! Tests of networks that a container joins, leaves and shares. A snapshot shows the current interfaces of the container.
 
 use serde_json::Value;
 use serial_test::parallel;
@@ -7,9 +7,9 @@ use super::container::{Container, unique_name};
 use super::engine::Engine;
 use super::snapshots::{Snapshots, figures};
 use super::{INTERVAL, launch};
-use crate::support::PATIENCE;
+use crate::support::DEADLINE;
 
-/// A network of the machine's own engine. Removed on drop, when no container may be in it any more.
+/// A network of the machine's own engine. Removed on drop. All containers of the network must be removed earlier.
 struct Network(String);
 
 impl Network {
@@ -38,13 +38,13 @@ impl Drop for Network {
     }
 }
 
-/// The interfaces of a container in a snapshot; none while it is not shown.
+/// The names of a container's interfaces in a snapshot. `None` if the snapshot does not show the container.
 fn shown(snapshot: &Value, container: &Container<'_>) -> Option<Vec<String>> {
     let network = figures(snapshot, container.name())?["network"].as_object()?;
     Some(network.keys().cloned().collect())
 }
 
-/// Those that it has by its own account, loopback aside.
+/// The names of the interfaces that the container itself sees, without loopback.
 fn own(container: &Container<'_>) -> Vec<String> {
     let table = container.exec("cat /proc/net/dev");
     let names = table.lines().filter_map(|line| line.split_once(':'));
@@ -56,7 +56,7 @@ fn own(container: &Container<'_>) -> Vec<String> {
 
 #[test]
 #[parallel]
-fn a_container_that_changes_its_networks_shows_those_it_has() {
+fn a_container_shows_its_current_networks() {
     let networks = ["networks-first", "networks-second"].map(Network::create);
     let [first, second] = &networks;
     let container = Container::run("networks-moves", &["--network", &first.0], "sleep 1000");
@@ -66,13 +66,13 @@ fn a_container_that_changes_its_networks_shows_those_it_has() {
         .map(|agent| Snapshots::of(agent, INTERVAL));
 
     let mut follow = |count: usize| {
-        // The engine gives each interface a number of its own: eth0, eth1, and eth2 after a return.
+        // The engine numbers the interfaces: eth0, eth1, and eth2 after the container joins the first network again.
         let expected = own(&container);
         assert_eq!(expected.len(), count, "{expected:?}");
         for snapshots in &mut streams {
             let what = format!("the interfaces {expected:?}");
             let follows = |s: &Value| shown(s, &container).as_ref() == Some(&expected);
-            snapshots.until(&what, PATIENCE, follows);
+            snapshots.until(&what, DEADLINE, follows);
         }
     };
     follow(1);
@@ -84,13 +84,13 @@ fn a_container_that_changes_its_networks_shows_those_it_has() {
     follow(0);
     first.join(&container);
     follow(1);
-    // Before its networks, which cannot be removed as long as it is in them.
+    // A network can only be removed when no container is in it.
     drop(container);
 }
 
 #[test]
 #[parallel]
-fn a_container_that_was_given_none_and_then_a_network_shows_it() {
+fn a_network_that_a_container_joins_later_is_shown() {
     let network = Network::create("networks-late");
     let container = Container::run("networks-none", &["--network", "none"], "sleep 1000");
     let agents = ["kernel", "engine"].map(|way| launch().var("CONTAINER_STATS", way).start());
@@ -100,7 +100,7 @@ fn a_container_that_was_given_none_and_then_a_network_shows_it() {
     let mut until_shown = |what: &str, expected: &[String]| {
         for snapshots in &mut streams {
             let follows = |s: &Value| shown(s, &container).is_some_and(|names| names == expected);
-            snapshots.until(what, PATIENCE, follows);
+            snapshots.until(what, DEADLINE, follows);
         }
     };
     until_shown("no interface", &[]);
@@ -113,16 +113,19 @@ fn a_container_that_was_given_none_and_then_a_network_shows_it() {
 
 #[test]
 #[parallel]
-fn the_hosts_network_is_no_containers_by_whatever_way_it_has_it() {
+fn no_container_shows_the_interfaces_of_the_host() {
     let host = Container::run("networks-host", &["--network", "host"], "sleep 1000");
-    let by_way = format!("container:{}", host.name());
-    let joined = Container::run("networks-joined", &["--network", &by_way], "sleep 1000");
-    assert!(own(&joined).len() > 1, "it has the host's interfaces");
+    let shared = format!("container:{}", host.name());
+    let joined = Container::run("networks-joined", &["--network", &shared], "sleep 1000");
+    assert!(
+        own(&joined).len() > 1,
+        "the container has the host's interfaces"
+    );
     for way in ["kernel", "engine"] {
         let agent = launch().var("CONTAINER_STATS", way).start();
         let mut snapshots = Snapshots::of(&agent, INTERVAL);
         let both = |s: &Value| shown(s, &host).is_some() && shown(s, &joined).is_some();
-        let first = snapshots.until("both containers", PATIENCE, both);
+        let first = snapshots.until("both containers", DEADLINE, both);
         for snapshot in [first].into_iter().chain(snapshots.take(2)) {
             for container in [&host, &joined] {
                 let none = Vec::<String>::new();

@@ -1,4 +1,4 @@
-//! Clients that ask for each log line once: none twice, none left out without a count.
+//! Tests of clients that request only new log lines. Each log line arrives once, or is counted as dropped.
 
 use std::fs::{self, File};
 use std::thread;
@@ -11,17 +11,18 @@ use serial_test::parallel;
 use super::container::Container;
 use super::engine::PrivateEngine;
 use super::launch;
-use crate::support::{Agent, Client, Ending, KEY, PATIENCE, unpack};
+use crate::support::{Agent, Client, DEADLINE, Ending, KEY, unpack};
 
-/// Only the logs, each line once.
-pub(super) const NEWS: &str = r#"{"sections":["logs"],"logs":"new"}"#;
+/// Options of a client that wants only logs, and wants each log line once.
+pub(super) const NEW_LOGS: &str = r#"{"sections":["logs"],"logs":"new"}"#;
 
-/// Counts on where it was when it is started again. A stop comes between two lines.
+/// Writes numbered lines and continues with the next number after a restart. A stop of the container takes effect between two
+/// lines.
 const WRITER: &str = "trap 'stop=1' TERM; i=$(cat /n 2>/dev/null || echo 0)
     while [ -z \"$stop\" ]; do i=$((i + 1)); echo \"line $i $filler\"; echo $i >/n
       case $i in *00) sleep $pause;; esac; done";
 
-/// A container that runs [`WRITER`], with lines of about so many bytes and a pause after every hundred.
+/// A container that runs [`WRITER`] with lines of about `filler` bytes and a pause after every hundred lines.
 pub(super) fn writer(
     topic: &str,
     options: &[&str],
@@ -32,7 +33,7 @@ pub(super) fn writer(
     Container::run(topic, options, &format!("{variables} {WRITER}"))
 }
 
-/// An agent that reads and publishes five times a second.
+/// An agent that reads logs and publishes five times a second.
 fn agent(log_lines: &str) -> Agent {
     launch()
         .vars(&[("LOG_INTERVAL", "200ms"), ("PUBLISH_INTERVAL", "200ms")])
@@ -40,16 +41,16 @@ fn agent(log_lines: &str) -> Agent {
         .start()
 }
 
-/// A client's account of one container's numbered lines.
+/// A client and its totals of one container's numbered log lines.
 pub(super) struct Reader {
     client: Client,
     pub(super) account: Account,
 }
 
-/// Of what was read so far.
+/// Totals of the log lines that a client has read.
 pub(super) struct Account {
     pub(super) name: String,
-    /// The last number that came.
+    /// The number of the newest log line.
     pub(super) last: Option<u64>,
     pub(super) lines: u64,
     pub(super) dropped: u64,
@@ -66,14 +67,17 @@ impl Reader {
         }
     }
 
-    /// Reads the next snapshot.
+    /// Reads the next snapshot and adds it to the totals.
     pub(super) fn read(&mut self) -> String {
-        let line = self.client.line().expect("a snapshot, not the end");
+        let line = self
+            .client
+            .line()
+            .expect("no snapshot: the stream has ended");
         self.account.take_in(&line);
         line
     }
 
-    /// Reads on until a moment.
+    /// Reads snapshots until `end`.
     fn read_until(&mut self, end: Instant) {
         while Instant::now() < end {
             self.read();
@@ -92,9 +96,9 @@ impl Account {
         }
     }
 
-    /// Takes in a snapshot: its lines follow on the last ones, but for as many as it says were dropped.
+    /// Adds a snapshot. Fails if log lines since the previous snapshot are missing and not counted as dropped.
     fn take_in(&mut self, snapshot: &str) {
-        let snapshot: Value = serde_json::from_str(snapshot).expect("a snapshot is JSON");
+        let snapshot: Value = serde_json::from_str(snapshot).expect("the snapshot is not JSON");
         let dropped = snapshot["logs_dropped"][&self.name].as_u64().unwrap_or(0);
         self.dropped += dropped;
         self.skipped = snapshot["agent"]["skipped"].as_u64().unwrap();
@@ -120,13 +124,13 @@ impl Account {
 
 /// The number in `TIMESTAMP line NUMBER …`.
 fn number(line: &str) -> u64 {
-    let number = line.split(' ').nth(2).expect("a number");
-    number.parse().expect("a number")
+    let number = line.split(' ').nth(2).expect("expected a number");
+    number.parse().expect("expected a number")
 }
 
 #[test]
 #[parallel]
-fn each_line_comes_once_through_restarts_rotation_and_pauses_of_the_reader() {
+fn each_log_line_arrives_once_despite_restarts_rotation_and_pauses_of_the_client() {
     let rotation = ["--log-opt", "max-size=1m", "--log-opt", "max-file=3"];
     let container = writer("news", &rotation, 400, "0.4");
     let agent = agent("400");
@@ -135,7 +139,7 @@ fn each_line_comes_once_through_restarts_rotation_and_pauses_of_the_reader() {
     let end = Instant::now() + Duration::from_secs(20);
     thread::scope(|scope| {
         let reader = |options: &str| Reader::new(agent.connect(), options, name);
-        let mut steady = reader(NEWS);
+        let mut steady = reader(NEW_LOGS);
         let steady = scope.spawn(move || {
             steady.read_until(end);
             assert_eq!((steady.account.skipped, steady.account.dropped), (0, 0));
@@ -156,16 +160,19 @@ fn each_line_comes_once_through_restarts_rotation_and_pauses_of_the_reader() {
             );
         });
         let narrow = Client::connect_narrow(agent.address());
-        let mut slow = Reader::new(narrow, NEWS, name);
+        let mut slow = Reader::new(narrow, NEW_LOGS, name);
         let slow = scope.spawn(move || {
             while Instant::now() < end {
                 slow.read_until(Instant::now() + Duration::from_secs(2));
                 thread::sleep(Duration::from_secs(4));
             }
-            assert!(slow.account.skipped > 0, "it was not slow enough");
+            assert!(
+                slow.account.skipped > 0,
+                "the slow client skipped no snapshot"
+            );
             assert!(
                 slow.account.dropped > 0,
-                "it did not miss more than is kept"
+                "the slow client did not pause long enough to lose log lines"
             );
             assert!(
                 slow.account.lines > 500,
@@ -175,7 +182,7 @@ fn each_line_comes_once_through_restarts_rotation_and_pauses_of_the_reader() {
         });
         let killed = scope.spawn(move || {
             while Instant::now() < end {
-                let mut again = reader(NEWS);
+                let mut again = reader(NEW_LOGS);
                 again.read_until(Instant::now() + Duration::from_secs(1));
                 again.client.reset();
             }
@@ -192,7 +199,7 @@ fn each_line_comes_once_through_restarts_rotation_and_pauses_of_the_reader() {
 
 #[test]
 #[parallel]
-fn each_line_comes_once_packed_as_well() {
+fn each_log_line_arrives_once_in_compressed_snapshots() {
     let container = writer("news-packed", &[], 10, "0.3");
     let agent = agent("300");
     container.wait_for_line_with("line 1 ");
@@ -216,12 +223,12 @@ fn each_line_comes_once_packed_as_well() {
 
 #[test]
 #[parallel]
-fn each_line_comes_once_by_calls_as_well() {
+fn each_log_line_arrives_once_through_the_api() {
     let container = writer("news-local", &["--log-driver", "local"], 10, "1.5");
     let agent = agent("300");
     container.wait_for_line_with("line 1 ");
     let end = Instant::now() + Duration::from_secs(12);
-    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
+    let mut reader = Reader::new(agent.connect(), NEW_LOGS, container.name());
     thread::scope(|scope| {
         scope.spawn(|| {
             thread::sleep(Duration::from_secs(4));
@@ -239,36 +246,36 @@ fn each_line_comes_once_by_calls_as_well() {
 
 #[test]
 #[parallel]
-fn the_last_words_of_a_container_are_heard() {
-    assert_last_words_are_heard("json-file");
+fn the_last_log_line_of_a_container_arrives() {
+    assert_last_log_line_arrives("json-file");
 }
 
 #[test]
 #[parallel]
-fn the_last_words_of_a_container_are_heard_by_calls_as_well() {
-    assert_last_words_are_heard("local");
+fn the_last_log_line_of_a_container_arrives_through_the_api() {
+    assert_last_log_line_arrives("local");
 }
 
-fn assert_last_words_are_heard(driver: &str) {
+fn assert_last_log_line_arrives(driver: &str) {
     let agent = agent("50");
     let options = ["--log-driver", driver];
     let script = "echo line 1; sleep 3; echo line 2; exit 1";
     let container = Container::run("news-last", &options, script);
-    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
-    let end = Instant::now() + PATIENCE;
+    let mut reader = Reader::new(agent.connect(), NEW_LOGS, container.name());
+    let end = Instant::now() + DEADLINE;
     while reader.account.last != Some(2) {
         assert!(
             Instant::now() < end,
-            "last heard: {:?}",
+            "the newest log line is {:?}",
             reader.account.last
         );
         reader.read();
     }
-    // And only once, also when it is started again.
+    // The final log line of the first run comes only once, also after the container starts again.
     container.docker("start", &[]);
     reader.account.last = None;
     while reader.account.last.is_none() {
-        assert!(Instant::now() < end, "not heard again");
+        assert!(Instant::now() < end, "no log line after the restart");
         reader.read();
     }
     assert_eq!((reader.account.last, reader.account.dropped), (Some(1), 0));
@@ -276,7 +283,7 @@ fn assert_last_words_are_heard(driver: &str) {
 
 #[test]
 #[parallel]
-fn nothing_comes_twice_after_an_outage_of_the_engine() {
+fn no_log_line_is_repeated_after_an_outage_of_the_engine() {
     let mut private = PrivateEngine::prepare();
     private.start_with_image();
     let script = format!("filler=x; pause=0.5; {WRITER}");
@@ -294,22 +301,25 @@ fn nothing_comes_twice_after_an_outage_of_the_engine() {
         ])
         .start();
     container.wait_for_line_with("line 1 ");
-    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
+    let mut reader = Reader::new(agent.connect(), NEW_LOGS, container.name());
     reader.read_until(Instant::now() + Duration::from_secs(2));
-    let heard = reader.account.last.expect("lines before the outage");
+    let before_outage = reader
+        .account
+        .last
+        .expect("no log line arrived before the outage");
     let hang = private.freeze();
-    // Until what was known of the logs is dropped: three intervals and 15 s.
+    // Long enough for the agent to discard its state of the logs, which it does after three intervals and 15 s.
     reader.read_until(Instant::now() + Duration::from_secs(25));
     drop(hang);
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + DEADLINE;
     let before = reader.account.last;
     while reader.account.last == before {
-        assert!(Instant::now() < end, "nothing after the outage");
+        assert!(Instant::now() < end, "no log line after the outage");
         reader.read();
     }
     reader.read_until(Instant::now() + Duration::from_secs(2));
     assert!(
-        reader.account.last > Some(heard + 1000),
+        reader.account.last > Some(before_outage + 1000),
         "{:?}",
         reader.account.last
     );
@@ -318,14 +328,15 @@ fn nothing_comes_twice_after_an_outage_of_the_engine() {
 
 #[test]
 #[parallel]
-fn a_log_that_was_copied_and_emptied_is_read_on() {
+fn a_log_file_that_is_copied_and_emptied_is_still_followed() {
     let container = writer("news-copied", &[], 10, "2");
     let agent = agent("2000");
     container.wait_for_line_with("line 1 ");
-    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
+    let mut reader = Reader::new(agent.connect(), NEW_LOGS, container.name());
     let path = container.inspect()["LogPath"].as_str().unwrap().to_owned();
     for _ in 0..3 {
-        // As logrotate does it; just after a burst, or it would lose lines itself.
+        // Copies and empties the file as logrotate does. The test does this just after a burst of log lines. At another time, the
+        // copy itself could lose log lines.
         let mut before = reader.account.last;
         while reader.account.last == before
             || reader.account.last.is_some_and(|last| last % 100 > 0)
@@ -353,22 +364,22 @@ fn a_log_that_was_copied_and_emptied_is_read_on() {
 
 #[test]
 #[parallel]
-fn what_a_container_that_was_there_before_writes_when_it_is_started_is_new() {
+fn a_container_that_starts_again_sends_only_its_new_log_lines() {
     let script = "test -e /again && echo line 2 || { echo line 1; touch /again; }; sleep 1000";
     let container = Container::run("news-stopped", &[], script);
     container.wait_for_line("line 1");
     container.docker("stop", &["--time", "0"]);
     let agent = agent("50");
-    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
+    let mut reader = Reader::new(agent.connect(), NEW_LOGS, container.name());
     reader.read_until(Instant::now() + Duration::from_secs(2));
     assert_eq!(reader.account.last, None);
     container.docker("start", &[]);
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + DEADLINE;
     while reader.account.last.is_none() {
-        assert!(Instant::now() < end, "nothing heard");
+        assert!(Instant::now() < end, "no log line");
         reader.read();
     }
-    // Not what it wrote before the agent was there.
+    // The log line from before the agent's start does not come.
     assert_eq!(
         (
             reader.account.last,
@@ -381,26 +392,27 @@ fn what_a_container_that_was_there_before_writes_when_it_is_started_is_new() {
 
 #[test]
 #[parallel]
-fn what_a_container_writes_before_it_is_first_seen_is_counted() {
+fn log_lines_before_the_first_reading_arrive_or_are_counted() {
     let agent = agent("100");
     let before = Container::run("news-new", &[], "echo line 1; sleep 1000");
     let name = before.name().to_owned();
-    let mut reader = Reader::new(agent.connect(), NEWS, &name);
-    let end = Instant::now() + PATIENCE;
+    let mut reader = Reader::new(agent.connect(), NEW_LOGS, &name);
+    let end = Instant::now() + DEADLINE;
     while reader.account.last != Some(1) {
-        assert!(Instant::now() < end, "nothing heard");
+        assert!(Instant::now() < end, "no log line");
         reader.read();
     }
-    // When a container was created is told to the second: this one is to be new beyond doubt.
+    // The engine states the time of creation in whole seconds. After this pause, the next container has a later second.
     reader.read_until(Instant::now() + Duration::from_millis(1200));
-    // Another container under the same name goes on counting, with more at once than is kept.
+    // Another container with the same name continues the numbers. In one burst this container writes more log lines than the
+    // agent stores.
     drop(before);
     let script = "seq -f 'line %.0f' 2 2000 2>/dev/null || for i in $(seq 2 2000); do echo line $i; done; sleep 1000";
     let _again = Container::run_as(&name, script);
     while reader.account.last != Some(2000) {
         assert!(
             Instant::now() < end,
-            "last heard: {:?}",
+            "the newest log line is {:?}",
             reader.account.last
         );
         reader.read();

@@ -1,4 +1,4 @@
-//! What an engine says oddly of one container costs the others nothing.
+//! Tests of odd data about one container in the engine's answers. Such data must not affect the other containers.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -15,7 +15,7 @@ use super::launch;
 use super::oddities::{self, OddEngine, Oddity};
 use super::snapshots::{Snapshots, collected_at, docker_is_failing};
 use super::stand_in::{Answer, StandIn};
-use crate::support::{Agent, PATIENCE};
+use crate::support::{Agent, DEADLINE};
 
 const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -33,41 +33,41 @@ fn agent(folder: &TempDir) -> Agent {
 
 #[test]
 #[parallel]
-fn an_odd_entry_of_the_list_costs_no_other_container() {
-    costs_no_other(&oddities::of_lists());
+fn an_odd_list_entry_affects_no_other_container() {
+    assert_no_other_is_affected(&oddities::of_lists());
 }
 
 #[test]
 #[parallel]
-fn an_odd_inspection_costs_no_other_container() {
-    costs_no_other(&oddities::of_inspections());
+fn an_odd_inspection_affects_no_other_container() {
+    assert_no_other_is_affected(&oddities::of_inspections());
 }
 
 #[test]
 #[parallel]
-fn odd_statistics_cost_no_other_container() {
-    costs_no_other(&oddities::of_statistics());
+fn odd_statistics_affect_no_other_container() {
+    assert_no_other_is_affected(&oddities::of_statistics());
 }
 
-fn costs_no_other(all: &[Oddity]) {
+fn assert_no_other_is_affected(all: &[Oddity]) {
     let folder = TempDir::new().unwrap();
     let engine = OddEngine::at(&folder.path().join("docker.sock"));
     let agent = agent(&folder);
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    snapshots.until("the good containers", PATIENCE, oddities::shows_all_good);
+    snapshots.until("the good containers", DEADLINE, oddities::shows_all_good);
     for oddity in all {
         engine.show(oddity);
-        oddities::wait_until_listed(&engine, PATIENCE);
+        oddities::wait_until_listed(&engine, DEADLINE);
         let since = SystemTime::now();
         let name = &oddity.name;
-        snapshots.until(name, PATIENCE, |snapshot| {
+        snapshots.until(name, DEADLINE, |snapshot| {
             assert!(oddities::shows_all_good(snapshot), "{name}: {snapshot:#}");
             assert!(
                 oddities::is_well_or_names_it(snapshot),
                 "{name}: {:#}",
                 snapshot["sources"]
             );
-            // A round that began before may still show the list of before.
+            // A round that began before the change can still show the previous list.
             let is_later = collected_at(snapshot, "docker").is_some_and(|at| at > since);
             let is_named = snapshot["sources"]["docker"]["error"]
                 .as_str()
@@ -78,7 +78,7 @@ fn costs_no_other(all: &[Oddity]) {
     }
 }
 
-/// An engine with the list of this text, and nothing else.
+/// A fake engine with this container list and minimal answers to other requests.
 fn engine_with(folder: &TempDir, list: impl Fn() -> Answer + Send + Sync + 'static) -> StandIn {
     let socket = folder.path().join("docker.sock");
     StandIn::at(&socket, move |path| {
@@ -101,7 +101,7 @@ fn shows(snapshot: &Value, containers: usize) -> bool {
 
 #[test]
 #[parallel]
-fn a_list_may_be_long_as_long_as_its_entries_are_not() {
+fn a_long_list_with_short_entries_is_read() {
     let folder = TempDir::new().unwrap();
     let label = "x".repeat(20 * 1024);
     let list: Vec<Value> = (0..300)
@@ -114,12 +114,12 @@ fn a_list_may_be_long_as_long_as_its_entries_are_not() {
     let _engine = engine_with(&folder, move || Answer::Body(Arc::clone(&list)));
     let agent = agent(&folder);
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    snapshots.until("all containers", PATIENCE, |snapshot| shows(snapshot, 300));
+    snapshots.until("all containers", DEADLINE, |snapshot| shows(snapshot, 300));
 }
 
 #[test]
 #[parallel]
-fn an_answer_may_arrive_byte_by_byte_and_with_a_mark_before_it() {
+fn an_answer_is_read_byte_by_byte_and_with_a_byte_order_mark() {
     let folder = TempDir::new().unwrap();
     let list = format!(
         "\u{feff} [{{\"Id\":\"{}\"}}, null ,{{\"Id\":\"{}\",\"State\":\"quo\\\"ted,]\"}}]\n",
@@ -131,7 +131,7 @@ fn an_answer_may_arrive_byte_by_byte_and_with_a_mark_before_it() {
         .iter()
         .map(|byte| format!("1\r\n{}\r\n", char::from(*byte)))
         .collect();
-    // Each byte of the text is one of its chunks, also where a character has several.
+    // Each byte of the text is a chunk of its own, also inside a character of several bytes.
     let chunks: Vec<u8> = chunks.chars().map(|byte| u32::from(byte) as u8).collect();
     let _engine = engine_with(&folder, move || {
         let chunks = chunks.clone();
@@ -145,7 +145,7 @@ fn an_answer_may_arrive_byte_by_byte_and_with_a_mark_before_it() {
     });
     let agent = agent(&folder);
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    let seen = snapshots.until("both", PATIENCE, |snapshot| {
+    let seen = snapshots.until("both containers", DEADLINE, |snapshot| {
         snapshot["containers"].as_array().unwrap().len() == 2
     });
     let error = seen["sources"]["docker"]["error"].as_str().unwrap();
@@ -157,7 +157,7 @@ fn an_answer_may_arrive_byte_by_byte_and_with_a_mark_before_it() {
 
 #[test]
 #[parallel]
-fn an_answer_that_is_no_list_is_an_error_and_not_an_empty_list() {
+fn an_answer_that_is_not_a_list_is_an_error() {
     let entry = format!("{{\"Id\":\"{}\"}}", "a".repeat(64));
     let whole = |body: &str| {
         format!(
@@ -187,7 +187,7 @@ fn an_answer_that_is_no_list_is_an_error_and_not_an_empty_list() {
         });
         let agent = agent(&folder);
         let mut snapshots = Snapshots::of(&agent, INTERVAL);
-        let failing = snapshots.until(&shown, PATIENCE, docker_is_failing);
+        let failing = snapshots.until(&shown, DEADLINE, docker_is_failing);
         let error = failing["sources"]["docker"]["error"].as_str().unwrap();
         assert!(error.starts_with("list containers: "), "{shown}: {error}");
     }
@@ -195,7 +195,7 @@ fn an_answer_that_is_no_list_is_an_error_and_not_an_empty_list() {
 
 #[test]
 #[parallel]
-fn an_event_that_cannot_be_read_ends_nothing() {
+fn an_unreadable_event_does_not_end_the_event_stream() {
     let folder = TempDir::new().unwrap();
     let socket = folder.path().join("docker.sock");
     let asked = Arc::new(AtomicUsize::new(0));
@@ -226,7 +226,7 @@ fn an_event_that_cannot_be_read_ends_nothing() {
                         vec![b'x'; 3 << 20],
                     ];
                     for (number, odd) in (0..).zip(odd) {
-                        // Lines end within chunks, and chunks within lines.
+                        // The end of a JSON line falls inside a chunk, and the end of a chunk inside a JSON line.
                         let lines = [
                             &odd[..],
                             b"\n",
@@ -239,7 +239,7 @@ fn an_event_that_cannot_be_read_ends_nothing() {
                         client.flush()?;
                         client.write_all(&lines[half..])?;
                     }
-                    // Until the reader leaves.
+                    // Keeps the connection open until the agent closes it.
                     io::copy(client, &mut io::sink()).map(drop)
                 }))
             }
@@ -249,26 +249,30 @@ fn an_event_that_cannot_be_read_ends_nothing() {
     });
     let agent = agent(&folder);
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    let mut told = Vec::new();
-    snapshots.until("ten events", PATIENCE, |snapshot| {
+    let mut names = Vec::new();
+    snapshots.until("ten events", DEADLINE, |snapshot| {
         for event in snapshot["events"].as_array().unwrap() {
-            told.push(event["container"].as_str().unwrap().to_owned());
+            names.push(event["container"].as_str().unwrap().to_owned());
         }
-        told.len() >= 10
+        names.len() >= 10
     });
     assert_eq!(
-        told,
+        names,
         (0..10)
             .map(|number| format!("c{number}"))
             .collect::<Vec<_>>()
     );
-    assert_eq!(asked.load(Ordering::SeqCst), 1, "by one connection");
+    assert_eq!(
+        asked.load(Ordering::SeqCst),
+        1,
+        "the agent must read all events from one connection"
+    );
 }
 
-/// The agent as a user who may not open the engine's socket.
+/// The agent runs as a user without access to the engine's socket.
 #[test]
 #[parallel]
-fn a_denied_socket_names_the_group() {
+fn the_error_of_a_denied_socket_names_the_group() {
     let folder = TempDir::new().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let binary = folder.path().join("system-agent");
@@ -285,12 +289,15 @@ fn a_denied_socket_names_the_group() {
             "--clear-groups",
         ]
         .map(str::to_owned);
-        launch().var("DOCKER_HOST", host).copy(&binary).by(launcher)
+        launch()
+            .var("DOCKER_HOST", host)
+            .copy(&binary)
+            .launched_by(launcher)
     };
     let hint = "must run as root or in the group that owns the socket (docker)";
     let agent = denied().start();
     let mut snapshots = Snapshots::of(&agent, super::INTERVAL);
-    let failing = snapshots.until("the fault", PATIENCE, docker_is_failing);
+    let failing = snapshots.until("the fault", DEADLINE, docker_is_failing);
     let error = failing["sources"]["docker"]["error"].as_str().unwrap();
     assert!(error.contains(hint), "{error}");
     let checked = denied().args(["check"]).run();
@@ -301,10 +308,11 @@ fn a_denied_socket_names_the_group() {
     assert!(line.is_some_and(|line| line.contains(hint)), "{checked:#?}");
 }
 
-/// Podman needs seconds for `/version` on a slow machine. Docker 29 no longer speaks its oldest versions.
+/// The agent must not request `/version`, because Podman needs seconds for the answer on a slow machine. The agent cannot use a
+/// fixed old version, because Docker 29 no longer accepts the oldest API versions.
 #[test]
 #[parallel]
-fn the_version_is_that_of_the_ping() {
+fn the_api_version_comes_from_the_ping() {
     for (head, expected) in [
         ("Api-Version: 1.41\r\n", "/v1.41/"),
         ("Api-Version: 1.99\r\n", "/v1.53/"),
@@ -333,7 +341,7 @@ fn the_version_is_that_of_the_ping() {
         });
         let agent = agent(&folder);
         let mut snapshots = Snapshots::of(&agent, INTERVAL);
-        snapshots.until("an empty list", PATIENCE, |snapshot| shows(snapshot, 0));
+        snapshots.until("an empty list", DEADLINE, |snapshot| shows(snapshot, 0));
         let asked = lists.lock().unwrap().clone();
         assert!(asked.contains(expected), "{asked}");
     }

@@ -1,4 +1,5 @@
-//! Logs on odd hosts: paths that lead elsewhere, lines without end, and changes of the way to a log while it is read.
+//! Tests of logs on odd hosts: log paths that lead to other files, very long log lines, and changes between the two ways to read
+//! a log.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,18 +14,19 @@ use tempfile::TempDir;
 
 use super::container::Container;
 use super::launch;
-use super::news::{NEWS, Reader, writer};
+use super::news::{NEW_LOGS, Reader, writer};
 use super::snapshots::{Snapshots, lines};
 use super::stand_in::{Answer, StandIn};
-use crate::support::{Agent, Launch, PATIENCE, wait};
+use crate::support::{Agent, DEADLINE, Launch, wait};
 
-/// How often these agents read logs and publish.
+/// The interval at which the agents of these tests read logs and publish.
 const OFTEN: Duration = Duration::from_millis(200);
 
-/// What must never be shown.
+/// A text that no snapshot can contain.
 const SECRET: &str = "the secret of another file";
 
-/// An engine that notes which logs it is asked for, and may say something else of containers than the real one.
+/// A fake engine in front of the real one. The fake engine records the requests for logs, and can replace inspections of
+/// containers.
 struct Watched {
     _engine: StandIn,
     folder: TempDir,
@@ -32,8 +34,8 @@ struct Watched {
 }
 
 impl Watched {
-    /// With what it says of containers, by id.
-    fn saying(inspections: Vec<(String, Arc<str>)>) -> Self {
+    /// Starts the fake engine. For these container ids, `inspections` replaces the inspections of the real engine.
+    fn with_inspections(inspections: Vec<(String, Arc<str>)>) -> Self {
         let folder = TempDir::new().unwrap();
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let noted = Arc::clone(&asked);
@@ -41,12 +43,13 @@ impl Watched {
             if path.contains("/logs?") {
                 noted.lock().unwrap().push(path.to_owned());
             }
-            let said = |(id, said): &(String, Arc<str>)| {
-                path.contains(&format!("/{id}/json")).then(|| said.clone())
+            let replaced = |(id, replaced): &(String, Arc<str>)| {
+                path.contains(&format!("/{id}/json"))
+                    .then(|| replaced.clone())
             };
             inspections
                 .iter()
-                .find_map(said)
+                .find_map(replaced)
                 .map_or(Answer::Engine, Answer::Body)
         });
         Self {
@@ -63,14 +66,20 @@ impl Watched {
             .var("DOCKER_HOST", format!("unix://{}", socket.display()))
     }
 
-    /// How many messages of a container's log were asked for, each time.
+    /// The number of log lines (`tail`) in each request for a container's log.
     fn tails(&self, container: &Container<'_>) -> Vec<usize> {
         let id = id_of(container);
         let asked = self.asked.lock().unwrap();
         let of_it = asked.iter().filter(|path| path.contains(&id));
         let tail = |path: &String| {
-            let (_, tail) = path.split_once("tail=").expect("a bound");
-            tail.split('&').next().unwrap().parse().expect("a number")
+            let (_, tail) = path
+                .split_once("tail=")
+                .expect("expected a tail in the request");
+            tail.split('&')
+                .next()
+                .unwrap()
+                .parse()
+                .expect("expected a number")
         };
         of_it.map(tail).collect()
     }
@@ -80,21 +89,21 @@ fn id_of(container: &Container<'_>) -> String {
     container.inspect()["Id"].as_str().unwrap().to_owned()
 }
 
-/// The file in which the engine keeps the log.
+/// The file that holds the container's log.
 fn file_of(container: &Container<'_>) -> PathBuf {
     container.inspect()["LogPath"].as_str().unwrap().into()
 }
 
-/// Waits until the snapshots of an agent have these lines of a container.
+/// Waits for a snapshot with exactly these log lines of a container.
 fn wait_for_lines(snapshots: &mut Snapshots, name: &str, expected: &[String]) -> Value {
-    snapshots.until("the lines of the container", PATIENCE, |snapshot| {
+    snapshots.until("the lines of the container", DEADLINE, |snapshot| {
         lines(snapshot, name).is_some_and(|lines| lines == expected)
     })
 }
 
 #[test]
 #[parallel]
-fn a_path_that_leads_elsewhere_is_not_read_and_holds_up_no_other_log() {
+fn a_log_path_that_leads_elsewhere_is_not_read_and_delays_no_other_log() {
     let root = TempDir::new().unwrap();
     let secret = root.path().join("secret");
     fs::write(&secret, json_line(SECRET)).unwrap();
@@ -122,7 +131,7 @@ fn a_path_that_leads_elsewhere_is_not_read_and_holds_up_no_other_log() {
         inspections.push((id, at_path(container, &path)));
         paths.push(path);
     }
-    // Of another container, and of none.
+    // A path to another container's file, and a path to a file of no container.
     for (kind, path) in [("foreign", &paths[5]), ("none", &secret)] {
         let container = Container::run("odd-log", &[], &script(kind));
         container.wait_for_line(kind);
@@ -134,7 +143,7 @@ fn a_path_that_leads_elsewhere_is_not_read_and_holds_up_no_other_log() {
         &[],
         "i=0; while :; do i=$((i + 1)); echo line $i; sleep 0.1; done",
     );
-    let watched = Watched::saying(inspections);
+    let watched = Watched::with_inspections(inspections);
     let agent = watched.launch().start();
     let mut snapshots = Snapshots::of(&agent, OFTEN);
     for container in &containers[..5] {
@@ -145,15 +154,15 @@ fn a_path_that_leads_elsewhere_is_not_read_and_holds_up_no_other_log() {
         );
     }
     let swapped = containers[5].name();
-    snapshots.until("the file as it was", PATIENCE, |snapshot| {
+    snapshots.until("the log lines of the first file", DEADLINE, |snapshot| {
         lines(snapshot, swapped).is_some_and(|lines| lines[0].ends_with("as it was"))
     });
     fs::remove_file(&paths[5]).unwrap();
     make_fifo(&paths[5]);
     wait_for_lines(&mut snapshots, swapped, &containers[5].logs());
-    // The other one's lines come all the while.
-    let mut reader = Reader::new(agent.connect(), NEWS, other.name());
-    let end = Instant::now() + PATIENCE;
+    // The log lines of the other container arrive all the time.
+    let mut reader = Reader::new(agent.connect(), NEW_LOGS, other.name());
+    let end = Instant::now() + DEADLINE;
     while reader.account.lines < 20 {
         assert!(Instant::now() < end, "{} lines", reader.account.lines);
         reader.read();
@@ -161,9 +170,9 @@ fn a_path_that_leads_elsewhere_is_not_read_and_holds_up_no_other_log() {
     assert_eq!(reader.account.dropped, 0);
 }
 
-/// An agent whose engine says this of containers shows the log of one of them as the engine has it.
+/// Starts an agent with a fake engine that has these inspections. Fails unless the agent shows the log that the real engine has.
 fn assert_shown_by_the_engine(inspections: &[(String, Arc<str>)], container: &Container<'_>) {
-    let watched = Watched::saying(inspections.to_vec());
+    let watched = Watched::with_inspections(inspections.to_vec());
     let agent = watched.launch().start();
     let mut snapshots = Snapshots::of(&agent, OFTEN);
     wait_for_lines(&mut snapshots, container.name(), &container.logs());
@@ -177,33 +186,33 @@ fn make_fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// What the engine says of a container, with its log at another path.
+/// The engine's inspection of a container, with another path of the log file.
 fn at_path(container: &Container<'_>, path: &Path) -> Arc<str> {
     let mut inspection = container.inspect();
     inspection["LogPath"] = path.to_str().unwrap().into();
     inspection.to_string().into()
 }
 
-/// Waits for a file before it goes on.
+/// Shell function that waits until a file exists.
 const WAIT: &str = "wait_for() { while [ ! -e /$1 ]; do sleep 0.1; done; }; ";
 
 #[test]
 #[parallel]
-fn the_first_lines_of_a_silent_container_come_by_calls_as_well() {
+fn the_first_log_lines_of_a_silent_container_come_through_the_api() {
     let script = format!(
         "{WAIT} wait_for first; for i in 1 2 3; do echo line $i; done
          wait_for second; for i in 4 5 6; do echo line $i; done; sleep 1000"
     );
     for driver in ["json-file", "local"] {
-        let watched = Watched::saying(Vec::new());
+        let watched = Watched::with_inspections(Vec::new());
         let agent = watched.launch().var("CONTAINER_STATS", "engine").start();
-        let mut reader = Reader::new(agent.connect(), NEWS, "");
+        let mut reader = Reader::new(agent.connect(), NEW_LOGS, "");
         reader.read();
         let container = Container::run("odd-silent", &["--log-driver", driver], &script);
         container.name().clone_into(&mut reader.account.name);
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + DEADLINE;
         while watched.tails(&container).len() < 3 {
-            assert!(Instant::now() < end, "its log is not asked for");
+            assert!(Instant::now() < end, "the agent does not request the log");
             reader.read();
         }
         container.exec("touch /first");
@@ -222,55 +231,64 @@ fn the_first_lines_of_a_silent_container_come_by_calls_as_well() {
 
 #[test]
 #[parallel]
-fn a_line_without_end_is_read_once_and_cut() {
+fn a_log_line_of_60_mib_is_read_once_and_truncated() {
     let script = format!(
         "{WAIT} head -c 60m /dev/zero | tr '\\0' x; touch /written; wait_for go; echo; echo line 1; echo line 2; sleep 1000"
     );
     for way in ["engine", "auto"] {
-        let watched = Watched::saying(Vec::new());
+        let watched = Watched::with_inspections(Vec::new());
         let variables = [("CONTAINER_STATS", way), ("LOG_LINES", "400")];
         let agent = watched.launch().vars(&variables).start();
         let container = Container::run("odd-long", &[], &script);
-        let mut other = Reader::new(agent.connect(), NEWS, container.name());
+        let mut other = Reader::new(agent.connect(), NEW_LOGS, container.name());
         other.account.name.clear();
         let beside = writer("odd-beside", &[], 10, "0.5");
         beside.name().clone_into(&mut other.account.name);
         let mut snapshots = Snapshots::of(&agent, OFTEN);
         let is_cut = |line: &String| line.ends_with("[line cut at 16 KiB]");
-        snapshots.until("the line", PATIENCE, |snapshot| {
+        snapshots.until("the truncated log line", DEADLINE, |snapshot| {
             lines(snapshot, container.name())
                 .is_some_and(|lines| lines.len() == 1 && is_cut(&lines[0]))
         });
-        wait::until("all of it", PATIENCE, || {
-            let written = container.exec("[ ! -e /written ] || echo yes");
-            (written == "yes").then_some(())
-        });
-        // From now on little is asked for, if anything.
+        wait::until(
+            "the container to write the whole log line",
+            DEADLINE,
+            || {
+                let written = container.exec("[ ! -e /written ] || echo yes");
+                (written == "yes").then_some(())
+            },
+        );
+        // From now on the agent requests only a few log lines, or no log lines.
         let before = watched.tails(&container).len();
         let mut rounds = 0;
-        snapshots.until("some rounds", PATIENCE, |snapshot| {
-            let lines = lines(snapshot, container.name()).expect("the line");
-            assert!(
-                lines.len() == 1 && is_cut(&lines[0]),
-                "{} lines",
-                lines.len()
-            );
-            assert_eq!(snapshot["sources"]["logs"]["status"], "ok");
-            rounds += 1;
-            rounds >= 15 && (way == "auto" || watched.tails(&container).len() > before + 8)
-        });
+        snapshots.until(
+            "fifteen snapshots with the same log line",
+            DEADLINE,
+            |snapshot| {
+                let lines = lines(snapshot, container.name())
+                    .expect("the snapshot has no log lines of the container");
+                assert!(
+                    lines.len() == 1 && is_cut(&lines[0]),
+                    "{} lines",
+                    lines.len()
+                );
+                assert_eq!(snapshot["sources"]["logs"]["status"], "ok");
+                rounds += 1;
+                rounds >= 15 && (way == "auto" || watched.tails(&container).len() > before + 8)
+            },
+        );
         let asked = watched.tails(&container);
         let late = &asked[(before + 3).min(asked.len())..];
         assert!(late.iter().all(|tail| *tail <= 4), "{asked:?}");
         let mut client = agent.connect();
-        client.send(format!("{} {NEWS}\n", crate::support::KEY));
-        client.line().expect("the tail");
+        client.send(format!("{} {NEW_LOGS}\n", crate::support::KEY));
+        client.line().expect("expected a snapshot with the tail");
         container.exec("touch /go");
         let mut new: Vec<String> = Vec::new();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + DEADLINE;
         while new.len() < 2 {
             assert!(Instant::now() < end, "{new:?}");
-            let line = client.line().expect("a snapshot");
+            let line = client.line().expect("no snapshot: the stream has ended");
             let snapshot: Value = serde_json::from_str(&line).unwrap();
             assert!(
                 snapshot["logs_dropped"][container.name()].is_null(),
@@ -293,15 +311,15 @@ fn a_line_without_end_is_read_once_and_cut() {
 
 #[test]
 #[parallel]
-fn no_line_comes_twice_where_the_way_to_a_log_changes() {
+fn no_log_line_is_repeated_when_the_way_to_read_a_log_changes() {
     let container = writer("odd-ways", &[], 10, "0.4");
     container.wait_for_line_with("line 1 ");
-    let watched = Watched::saying(Vec::new());
+    let watched = Watched::with_inspections(Vec::new());
     let agent = watched.launch().var("LOG_LINES", "400").start();
-    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
+    let mut reader = Reader::new(agent.connect(), NEW_LOGS, container.name());
     let mut read_until = |what: &str, condition: &dyn Fn() -> bool| {
         let begin = reader.account.lines;
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + DEADLINE;
         while !condition() || reader.account.lines < begin + 200 {
             assert!(Instant::now() < end, "{what}");
             reader.read();
@@ -311,39 +329,39 @@ fn no_line_comes_twice_where_the_way_to_a_log_changes() {
     let other_name = file.with_extension("other");
     for _ in 0..2 {
         let before = watched.tails(&container).len();
-        read_until("lines from the file", &|| true);
+        read_until("log lines from the file", &|| true);
         assert_eq!(
             watched.tails(&container).len(),
             before,
-            "it is not asked for"
+            "the agent reads the file and must not request the log"
         );
-        // A file that has another name is not read.
+        // The agent does not read a file that has a second name.
         fs::hard_link(&file, &other_name).unwrap();
-        read_until("lines by calls", &|| {
+        read_until("log lines through the engine's API", &|| {
             watched.tails(&container).len() > before + 2
         });
         fs::remove_file(&other_name).unwrap();
         let mut last = 0;
-        wait::until("the file again", PATIENCE, || {
+        wait::until("the agent to read the file again", DEADLINE, || {
             let now = watched.tails(&container).len();
             let same = std::mem::replace(&mut last, now) == now;
             std::thread::sleep(OFTEN * 4);
             same.then_some(())
         });
     }
-    read_until("lines", &|| true);
+    read_until("log lines", &|| true);
     assert_eq!((reader.account.skipped, reader.account.dropped), (0, 0));
 }
 
 #[test]
 #[parallel]
-fn no_line_comes_twice_or_is_lost_where_descriptors_are_short() {
+fn no_log_line_is_repeated_or_lost_without_file_descriptors() {
     let container = writer("odd-descriptors", &[], 10, "0.4");
     container.wait_for_line_with("line 1 ");
-    let watched = Watched::saying(Vec::new());
+    let watched = Watched::with_inspections(Vec::new());
     let agent = watched.launch().var("LOG_LINES", "1000").start();
-    let mut reader = Reader::new(agent.connect(), NEWS, container.name());
-    let end = Instant::now() + PATIENCE * 2;
+    let mut reader = Reader::new(agent.connect(), NEW_LOGS, container.name());
+    let end = Instant::now() + DEADLINE * 2;
     for _ in 0..2 {
         let begin = reader.account.lines;
         while reader.account.lines < begin + 200 {
@@ -353,7 +371,7 @@ fn no_line_comes_twice_or_is_lost_where_descriptors_are_short() {
         let usual = set_descriptors(&agent, "3");
         let mut failing = 0;
         while failing < 4 {
-            assert!(Instant::now() < end, "nothing fails");
+            assert!(Instant::now() < end, "the source does not fail");
             let snapshot: Value = serde_json::from_str(&reader.read()).unwrap();
             failing += usize::from(snapshot["sources"]["logs"]["status"] == "failing");
         }
@@ -367,7 +385,7 @@ fn no_line_comes_twice_or_is_lost_where_descriptors_are_short() {
     assert_eq!((reader.account.skipped, reader.account.dropped), (0, 0));
 }
 
-/// Lets a running agent have so many descriptors; how many it might have before.
+/// Sets the soft limit of file descriptors of a running agent. Returns the previous soft limit.
 fn set_descriptors(agent: &Agent, soft: &str) -> String {
     let prlimit = |arguments: &[&str]| {
         let pid = agent.pid().to_string();
@@ -375,7 +393,7 @@ fn set_descriptors(agent: &Agent, soft: &str) -> String {
             .args(["--pid", &pid])
             .args(arguments)
             .output();
-        let done = done.expect("prlimit, of util-linux");
+        let done = done.expect("cannot start prlimit (Debian package util-linux)");
         assert!(done.status.success(), "{done:?}");
         String::from_utf8(done.stdout).unwrap().trim().to_owned()
     };

@@ -1,4 +1,5 @@
-//! An engine of twenty good containers and an odd one, whose list, inspection and statistics can be made to hold any odd value.
+//! A fake engine with twenty good containers and an odd container. An oddity is an odd value in the list entry, the inspection or
+//! the statistics of the odd container.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,26 +11,26 @@ use serde_json::{Value, json};
 
 use super::stand_in::{Answer, StandIn};
 
-/// How many good containers there are.
+/// The number of good containers.
 pub(crate) const GOOD: usize = 20;
-/// In the texts of [`Oddity`]: the id of the odd container.
+/// Placeholder for the id of the odd container in the texts of an [`Oddity`].
 const ID: &str = "@ID@";
-/// How long a waiting reader of events sleeps before it looks again.
+/// The pause between two checks, for event streams and for tests that wait.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What is odd, and where.
+/// An odd value and the answer that holds it.
 #[derive(Debug, Clone)]
 pub(crate) struct Oddity {
     pub(crate) name: String,
-    /// The entry of the list.
+    /// The container's entry in the list.
     entry: Vec<u8>,
     inspection: Vec<u8>,
     statistics: Vec<u8>,
-    /// Whether the entry can be read, so that the container is listed.
+    /// Whether the agent can read the list entry. If it can, snapshots show the container.
     pub(crate) is_listed: bool,
 }
 
-/// An engine that has one oddity at a time.
+/// A fake engine with one oddity at a time.
 pub(crate) struct OddEngine {
     state: Arc<Mutex<State>>,
     _stand_in: StandIn,
@@ -37,9 +38,9 @@ pub(crate) struct OddEngine {
 
 struct State {
     oddity: Oddity,
-    /// The number of the oddity: each has a container of its own.
+    /// The number of the oddity. Each number has its own container id.
     number: u64,
-    /// How often the list was asked for since then.
+    /// The number of requests for the list since the oddity changed.
     listed: usize,
 }
 
@@ -122,7 +123,7 @@ impl Oddity {
     }
 }
 
-/// Values that fit nowhere.
+/// Values that are wrong in any field.
 fn misfits() -> [Value; 5] {
     [
         json!(null),
@@ -133,7 +134,7 @@ fn misfits() -> [Value; 5] {
     ]
 }
 
-/// The value with another one in a place.
+/// The value with `odd` at `place`, as JSON text.
 fn with(mut value: Value, place: &str, odd: Value) -> String {
     match value.pointer_mut(place) {
         Some(at) => *at = odd,
@@ -224,7 +225,7 @@ pub(crate) fn of_lists() -> Vec<Oddity> {
             true,
         ));
     }
-    // What no strict writer of JSON writes.
+    // Values that a strict JSON writer never writes.
     let raw = |name: &str, place: &str, odd: &[u8]| {
         let text = with(usual(), place, json!("@ODD@"));
         let (before, after) = text.split_once("\"@ODD@\"").unwrap();
@@ -250,7 +251,7 @@ pub(crate) fn of_lists() -> Vec<Oddity> {
         raw("NaN", "/Created", b"NaN"),
         raw("200,000 levels", "/Labels", deep.as_bytes()),
         raw(
-            "a key twice",
+            "the same key twice",
             "/Status",
             br#""x","Status":null,"Status":"Up""#,
         ),
@@ -280,9 +281,9 @@ pub(crate) fn of_lists() -> Vec<Oddity> {
     let long = json!({"long": "x".repeat(2 << 20)});
     let long = with(usual(), "/Labels", long);
     all.push(Oddity::in_list("2 MiB", long, true));
-    // The list itself is none the worse for an entry that is there twice.
+    // The agent must read the list also if an entry is in the list twice.
     let twice = format!("{},{}", usual(), usual());
-    all.push(Oddity::in_list("the same twice", twice, true));
+    all.push(Oddity::in_list("the same entry twice", twice, true));
     all
 }
 
@@ -366,7 +367,7 @@ pub(crate) fn of_inspections() -> Vec<Oddity> {
     }
     all.push(Oddity::in_inspection("gzip", b"\x1f\x8b\x08\0".to_vec()));
     let marked = [b"\xef\xbb\xbf", usual().to_string().as_bytes()].concat();
-    all.push(Oddity::in_inspection("a mark before it", marked));
+    all.push(Oddity::in_inspection("a byte order mark", marked));
     all
 }
 
@@ -427,7 +428,7 @@ impl OddEngine {
         }
     }
 
-    /// Takes another oddity on, and tells of it by an event.
+    /// Changes to another oddity. After that, the engine's event stream announces the odd container.
     pub(crate) fn show(&self, oddity: &Oddity) {
         let mut state = self.state.lock().unwrap();
         state.oddity = oddity.clone();
@@ -435,12 +436,12 @@ impl OddEngine {
         state.listed = 0;
     }
 
-    /// Whether the list was asked for since the last oddity was shown.
+    /// Whether the agent has requested the list since the oddity changed.
     pub(crate) fn was_listed(&self) -> bool {
         self.state.lock().unwrap().listed > 0
     }
 
-    /// The published id of the odd container.
+    /// The odd container's id as in snapshots.
     pub(crate) fn odd_id(&self) -> String {
         odd_id(self.state.lock().unwrap().number)[..12].to_owned()
     }
@@ -468,13 +469,13 @@ fn answer(path: &str, state: &Arc<Mutex<State>>) -> Answer {
         "version" => body(br#"{"ApiVersion":"1.41","MinAPIVersion":"1.24"}"#),
         "events" => {
             let state = Arc::clone(state);
-            Answer::Stream(Arc::new(move |client| tell_events(client, &state)))
+            Answer::Stream(Arc::new(move |client| send_events(client, &state)))
         }
         "json" if of_container == "containers" => {
             now.listed += 1;
             let good = |number| entry(&good_id(number), &format!("/good-{number}")).to_string();
             let good: Vec<String> = (0..GOOD).map(good).collect();
-            // In the middle, so that there are entries before and after it.
+            // The odd entry is in the middle, so that good entries come before and after it.
             let (before, after) = good.split_at(GOOD / 2);
             let (before, after) = (before.join(","), after.join(","));
             let odd = of_odd(&now.oddity.entry);
@@ -504,27 +505,27 @@ fn replaced(text: &[u8], id: &str) -> Vec<u8> {
     replaced
 }
 
-fn tell_events(
+fn send_events(
     client: &mut std::os::unix::net::UnixStream,
     state: &Mutex<State>,
 ) -> std::io::Result<()> {
     client.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")?;
-    let mut told = None;
+    let mut announced = None;
     loop {
         let number = state.lock().unwrap().number;
-        if told.replace(number) != Some(number) {
+        if announced.replace(number) != Some(number) {
             let event =
                 json!({"Action": "update", "Actor": {"ID": odd_id(number), "Attributes": {}}});
             writeln!(client, "{event}")?;
         } else {
             thread::sleep(PAUSE);
-            // Shows whether the reader is still there.
+            // Fails when the reader has closed the connection.
             client.write_all(b"\n")?;
         }
     }
 }
 
-/// Whether all good containers are there, with their figures.
+/// Whether the snapshot shows all good containers with their figures.
 pub(crate) fn shows_all_good(snapshot: &Value) -> bool {
     let containers = snapshot["containers"]
         .as_array()
@@ -538,7 +539,7 @@ pub(crate) fn shows_all_good(snapshot: &Value) -> bool {
     (0..GOOD).all(shown)
 }
 
-/// Whether the source is well, or names the odd container.
+/// Whether the source is ok, or its error names the odd container.
 pub(crate) fn is_well_or_names_it(snapshot: &Value) -> bool {
     let docker = &snapshot["sources"]["docker"];
     docker["status"] == "ok"
@@ -550,7 +551,7 @@ pub(crate) fn is_well_or_names_it(snapshot: &Value) -> bool {
         })
 }
 
-/// Whether the odd container is listed.
+/// Whether the snapshot lists the odd container.
 pub(crate) fn lists(snapshot: &Value, id: &str) -> bool {
     let listed = snapshot["docker_meta"]
         .as_array()
@@ -562,11 +563,11 @@ pub(crate) fn lists(snapshot: &Value, id: &str) -> bool {
     })
 }
 
-/// Waits until the list was asked for anew.
-pub(crate) fn wait_until_listed(engine: &OddEngine, patience: Duration) {
-    let end = Instant::now() + patience;
+/// Waits until the agent has requested the list again.
+pub(crate) fn wait_until_listed(engine: &OddEngine, timeout: Duration) {
+    let end = Instant::now() + timeout;
     while !engine.was_listed() {
-        assert!(Instant::now() < end, "the list was not asked for");
+        assert!(Instant::now() < end, "the agent did not request the list");
         thread::sleep(PAUSE);
     }
 }

@@ -1,4 +1,4 @@
-//! An engine that is not there yet, hangs, goes and comes back. It is a real one, of the test's own.
+//! A private engine that starts late, hangs, stops and starts again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -17,15 +17,15 @@ use super::snapshots::{
 };
 use super::stand_in::{Answer, StandIn};
 use super::{INTERVAL, RECOVERY, launch};
-use crate::support::{PATIENCE, wait};
+use crate::support::{DEADLINE, wait};
 
-/// How soon an engine's absence must show.
+/// Snapshots must show within this time that the engine is gone.
 const NOTICE: Duration = Duration::from_secs(10);
 
-/// How soon after an engine's return, or after its events have broken off, the list is exact.
+/// The list must be exact within this time after the engine returns or after its event stream breaks.
 const EXACT: Duration = Duration::from_secs(5);
 
-/// Bridges are switched off in a private engine.
+/// A private engine has no bridge network.
 const NO_NETWORK: &[&str] = &["--network", "none"];
 
 #[test]
@@ -60,12 +60,12 @@ fn an_engine_that_stops_and_returns_is_found_again() {
     snapshots.until("the container", RECOVERY, up);
 
     for _ in 0..2 {
-        // Its containers end with it.
+        // The containers stop with the engine.
         private.stop();
         let gone = |s: &_| docker_is_failing(s) && !mentions(s, &container);
         snapshots.until("the engine's absence", NOTICE, gone);
         for snapshot in snapshots.take(4) {
-            // Old figures are not passed off as new ones.
+            // The snapshot must not show old figures as current figures.
             assert!(gone(&snapshot), "{snapshot:#}");
         }
         private.start();
@@ -94,10 +94,11 @@ fn an_engine_that_hangs_and_wakes_is_found_again() {
         assert!(shows(&snapshot, container.name()), "{snapshot:#}");
     }
     drop(hang);
-    snapshots.until("the engine awake", RECOVERY, up);
+    snapshots.until("the engine to answer again", RECOVERY, up);
 }
 
-/// Containers that come and go all the time, the engine permitting: whenever there is one more, an older one goes.
+/// Starts containers all the time while the engine answers. Removes the oldest container when there are more than [`Self::MAX`]
+/// containers.
 struct Churn {
     stopping: Arc<AtomicBool>,
     made: Arc<AtomicU32>,
@@ -105,8 +106,8 @@ struct Churn {
 }
 
 impl Churn {
-    /// The most that run at once.
-    const MOST: usize = 3;
+    /// Maximum number of containers at the same time.
+    const MAX: usize = 3;
 
     fn start(engine: &Engine) -> Self {
         let (stopping, made) = (Arc::new(AtomicBool::new(false)), Arc::default());
@@ -122,18 +123,20 @@ impl Churn {
         }
     }
 
-    /// Waits until it has made another container.
-    fn goes_on(&self) {
+    /// Waits until another container has started.
+    fn wait_for_another(&self) {
         let made = || self.made.load(Ordering::SeqCst);
         let before = made();
         let another = || (made() > before).then_some(());
-        wait::until("another container", PATIENCE, another);
+        wait::until("another container", DEADLINE, another);
     }
 
-    /// Ends with whatever containers there are by then.
+    /// Stops the thread. The containers that exist at that moment stay.
     fn end(self) {
         self.stopping.store(true, Ordering::SeqCst);
-        self.thread.join().expect("the engine's client starts");
+        self.thread
+            .join()
+            .expect("the thread that starts containers has panicked");
     }
 }
 
@@ -146,13 +149,13 @@ fn churn(engine: &Engine, stopping: &AtomicBool, made: &AtomicU32) {
             ids.push(String::from_utf8_lossy(&run.stdout).trim().to_owned());
             made.fetch_add(1, Ordering::SeqCst);
         }
-        if ids.len() > Churn::MOST {
+        if ids.len() > Churn::MAX {
             engine.try_docker(["rm", "--force", &ids.remove(0)]);
         }
     }
 }
 
-/// The names of the containers that a snapshot has metadata of, sorted.
+/// The names of the containers in the metadata of a snapshot, sorted.
 fn listed(snapshot: &Value) -> Vec<String> {
     let containers = snapshot["docker_meta"].as_array().unwrap().iter();
     let name = |container: &Value| container["names"][0].as_str().unwrap()[1..].to_owned();
@@ -161,7 +164,7 @@ fn listed(snapshot: &Value) -> Vec<String> {
     names
 }
 
-/// Whether a snapshot has these containers, and no others, in all sections.
+/// Whether a snapshot has these containers and no others in all sections.
 fn has_exactly(snapshot: &Value, names: &[String]) -> bool {
     let count = |section: &str| snapshot[section].as_array().map(Vec::len);
     healthy(snapshot)
@@ -173,7 +176,7 @@ fn has_exactly(snapshot: &Value, names: &[String]) -> bool {
 
 #[test]
 #[parallel]
-fn the_list_is_exact_soon_after_an_engines_restart_among_containers_that_come_and_go() {
+fn the_list_is_exact_soon_after_the_engine_restarts_while_containers_start_and_stop() {
     let mut private = PrivateEngine::prepare();
     private.start_with_image();
     let options = [NO_NETWORK, &["--restart", "always"]].concat();
@@ -182,15 +185,15 @@ fn the_list_is_exact_soon_after_an_engines_restart_among_containers_that_come_an
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     for _ in 0..2 {
         let churn = Churn::start(private.engine());
-        churn.goes_on();
-        snapshots.until("some of them", PATIENCE, |s| listed(s).len() > 1);
+        churn.wait_for_another();
+        snapshots.until("some of the containers", DEADLINE, |s| listed(s).len() > 1);
         private.stop();
         snapshots.until("the engine's absence", NOTICE, docker_is_failing);
-        // Long enough for the agent to try as rarely as it ever does.
+        // The engine is away for so long that the agent reaches its longest pause between two attempts.
         snapshots.take(9);
         private.start();
         let returned = Instant::now();
-        churn.goes_on();
+        churn.wait_for_another();
         churn.end();
         let running = private.engine().running();
         assert!(running.contains(&stays) && running.len() > 1, "{running:?}");
@@ -205,7 +208,7 @@ fn the_list_is_exact_soon_after_an_engines_restart_among_containers_that_come_an
 
 #[test]
 #[parallel]
-fn the_list_is_exact_soon_after_events_break_off_among_containers_that_come_and_go() {
+fn the_list_is_exact_soon_after_the_event_stream_breaks_while_containers_start_and_stop() {
     let mut private = PrivateEngine::prepare();
     private.start_with_image();
     let engine = private.engine();
@@ -217,15 +220,19 @@ fn the_list_is_exact_soon_after_events_break_off_among_containers_that_come_and_
     let agent = launch().var("DOCKER_HOST", host).start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
 
-    // While a container is so young that its status has seconds, the list is asked for every second whatever the
-    // events say. From then on it is asked for when they say so, and when they have ended.
+    // While a container is younger than a minute, the agent requests the list every second, because the status shows seconds.
+    // After that, the agent requests the list when an event arrives and when the event stream has ended.
     let old = |s: &Value| {
         [&ends, &stays].iter().all(|container| {
             let status = metadata(s, container.name()).map(|one| one["status"].to_string());
             status.is_some_and(|status| status.contains("minute"))
         })
     };
-    snapshots.until("containers of some age", Duration::from_secs(90), old);
+    snapshots.until(
+        "containers older than a minute",
+        Duration::from_secs(90),
+        old,
+    );
     let mut is_exact = |what: &str| {
         let running = engine.running();
         let exact = |s: &Value| has_exactly(s, &running);
@@ -236,17 +243,17 @@ fn the_list_is_exact_soon_after_events_break_off_among_containers_that_come_and_
     };
     assert_eq!(stand_in.cut("/events"), 1);
     drop(ends);
-    is_exact("the end of a container");
+    is_exact("the list without the removed container");
     assert_eq!(stand_in.cut("/events"), 1);
     let begins = Container::run_on(engine, "begins", NO_NETWORK, "sleep 1000");
-    is_exact("the begin of a container");
+    is_exact("the list with the new container");
     drop(begins);
 
     let churn = Churn::start(engine);
     for _ in 0..3 {
-        churn.goes_on();
+        churn.wait_for_another();
         stand_in.cut("/events");
     }
     churn.end();
-    is_exact("what is left of those that came and went");
+    is_exact("the remaining containers");
 }

@@ -1,4 +1,4 @@
-//! Podman instead of Docker, by its own service: rootful and rootless.
+//! Podman instead of Docker, with its own service: rootful and rootless.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,12 +10,13 @@ use serial_test::parallel;
 use tempfile::TempDir;
 
 use super::engine::IMAGE;
-use crate::support::{Agent, Launch, PATIENCE, wait};
+use crate::support::{Agent, DEADLINE, Launch, wait};
 
-/// Podman with a store of its own, and the service that the agent asks. Everything goes on drop.
+/// Podman with its own storage, and the service that the agent reads. On drop the service stops, and all containers and files are
+/// removed.
 struct Podman {
     directory: TempDir,
-    /// Whether it is root's.
+    /// Whether Podman runs as root.
     rootful: bool,
     service: Option<Child>,
 }
@@ -38,7 +39,7 @@ impl Podman {
             rootful,
             service: None,
         };
-        // A shell, and what it calls, in one file.
+        // The image holds only busybox, with links for the shell and `sleep`.
         let (image, root) = (path_of(&podman, "image.tar"), path_of(&podman, "image"));
         let make = "mkdir -p \"$1/bin\" \"$1/tmp\" \"$1/etc\"; cp \"$(command -v busybox)\" \"$1/bin/busybox\"; \
                     for name in sh sleep; do ln -s busybox \"$1/bin/$name\"; done; tar -c -C \"$1\" . > \"$2\"";
@@ -54,10 +55,10 @@ impl Podman {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("podman");
+            .expect("cannot start podman");
         podman.service = Some(service);
         let socket = podman.socket();
-        wait::until("podman's service", PATIENCE, || {
+        wait::until("podman's service", DEADLINE, || {
             socket.exists().then_some(())
         });
         podman
@@ -67,7 +68,7 @@ impl Podman {
         self.directory.path().join("run/podman.sock")
     }
 
-    /// Whatever the host's storage and cgroups are like: those that work everywhere.
+    /// A Podman command. The options work with any file system and any version of control groups.
     fn command(&self, arguments: &[&str]) -> Command {
         let path = |place: &str| self.directory.path().join(place);
         let mut command = match self.rootful {
@@ -100,10 +101,10 @@ impl Podman {
         String::from_utf8(run(&mut self.command(arguments)).stdout).unwrap()
     }
 
-    /// Starts a container that logs numbered lines.
+    /// Starts a container that writes numbered log lines.
     fn container(&self, name: &str) {
         let script = "i=0; while :; do i=$((i+1)); echo \"line $i\"; sleep 0.1; done";
-        // The limits of Podman's own may be higher than those of whoever runs the tests.
+        // Podman's default limits can be higher than the limits of the user who runs the tests.
         let limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"];
         let run = ["run", "--detach", "--network=none", "--name", name];
         let command = [IMAGE, "/bin/sh", "-c", script];
@@ -122,7 +123,7 @@ impl Podman {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        // What fails here has not been started.
+        // This command fails only if the start of Podman has failed.
         let _ = self
             .command(&["rm", "--force", "--all", "--time=0"])
             .output();
@@ -133,7 +134,7 @@ impl Drop for Podman {
             let _ = service.kill();
             let _ = service.wait();
         }
-        // Its files have owners in a namespace of its own.
+        // The owners of the files are users of Podman's user namespace, so only Podman can remove the files.
         if !self.rootful {
             let _ = self.command(&["unshare", "rm", "-rf", "home"]).output();
         }
@@ -158,12 +159,12 @@ fn named<'s>(snapshot: &'s Value, section: &str, name: &str) -> Option<&'s Value
     all.iter().find(is)
 }
 
-/// Each line once, in order, whatever the section's first one is.
-fn follows_its_log(agent: &Agent, name: &str) {
+/// Fails unless forty log lines arrive once and in order. The first of these log lines can have any number.
+fn assert_log_is_followed(agent: &Agent, name: &str) {
     let mut client = agent.connect();
     client.send(format!("{} {{\"logs\":\"new\"}}\n", crate::support::KEY));
     let mut numbers: Vec<u64> = Vec::new();
-    wait::until("forty lines of its log", PATIENCE, || {
+    wait::until("forty log lines of the container", DEADLINE, || {
         let snapshot = client.snapshot();
         assert!(snapshot["logs_dropped"].get(name).is_none(), "{snapshot:#}");
         for line in snapshot["logs"][name].as_array().into_iter().flatten() {
@@ -184,12 +185,12 @@ fn follows_its_log(agent: &Agent, name: &str) {
 
 #[test]
 #[parallel]
-fn rootful_podman_is_watched_as_docker_is() {
+fn rootful_podman_is_measured_like_docker() {
     let podman = Podman::start(true);
     podman.container("first");
     let agent = podman.agent();
     let mut client = agent.login();
-    let snapshot = client.snapshot_where("the container", PATIENCE, |snapshot| {
+    let snapshot = client.snapshot_where("the container", DEADLINE, |snapshot| {
         named(snapshot, "containers", "/first").is_some()
     });
     let container = named(&snapshot, "containers", "/first").unwrap();
@@ -197,7 +198,7 @@ fn rootful_podman_is_watched_as_docker_is() {
         snapshot["sources"]["docker"]["via"], "kernel",
         "{snapshot:#}"
     );
-    // What the kernel says of the same group.
+    // Compares with the control group of the same container.
     let pid = podman.podman(&["inspect", "--format", "{{.State.Pid}}", "first"]);
     let cgroup = fs::read_to_string(Path::new("/proc").join(pid.trim()).join("cgroup")).unwrap();
     let id = container["id"].as_str().unwrap();
@@ -208,16 +209,16 @@ fn rootful_podman_is_watched_as_docker_is() {
     assert!(container["pids"].as_u64().unwrap() >= 1);
     let meta = named(&snapshot, "docker_meta", "/first").unwrap();
     assert_eq!(meta["state"], "running");
-    follows_its_log(&agent, "first");
+    assert_log_is_followed(&agent, "first");
 
-    // One that is paused stays.
+    // A paused container stays in the snapshot.
     podman.podman(&["pause", "first"]);
-    client.snapshot_where("the paused container", PATIENCE, |snapshot| {
+    client.snapshot_where("the paused container", DEADLINE, |snapshot| {
         named(snapshot, "containers", "/first").is_some_and(|one| one["status"] == "paused")
     });
-    // Also in a list that is read anew.
+    // A paused container is also in a newer container list.
     podman.container("beside");
-    client.snapshot_where("both", PATIENCE, |snapshot| {
+    client.snapshot_where("both containers", DEADLINE, |snapshot| {
         named(snapshot, "containers", "/beside").is_some()
     });
     let both = client.snapshot();
@@ -226,17 +227,17 @@ fn rootful_podman_is_watched_as_docker_is() {
     podman.podman(&["unpause", "first"]);
     podman.podman(&["rm", "--force", "--time=0", "beside"]);
 
-    // What happens is told under the same names.
+    // Podman's events have the same names as Docker's.
     podman.container("second");
-    let mut told = Vec::new();
+    let mut actions = Vec::new();
     podman.podman(&["kill", "second"]);
     podman.podman(&["rm", "second"]);
     let wanted = ["start", "die", "destroy"];
-    wait::until("the events", PATIENCE, || {
+    wait::until("the events", DEADLINE, || {
         let snapshot = client.snapshot();
         for event in snapshot["events"].as_array().unwrap() {
             if event["container"] == "second" {
-                told.push(event["action"].as_str().unwrap().to_owned());
+                actions.push(event["action"].as_str().unwrap().to_owned());
                 if event["action"] == "die" {
                     assert_eq!(event["exit_code"], 137, "{event:#}");
                 }
@@ -244,23 +245,24 @@ fn rootful_podman_is_watched_as_docker_is() {
         }
         wanted
             .iter()
-            .all(|one| told.iter().any(|told| told == one))
+            .all(|one| actions.iter().any(|actions| actions == one))
             .then_some(())
     });
-    client.snapshot_where("one container", PATIENCE, |snapshot| {
+    client.snapshot_where("one container", DEADLINE, |snapshot| {
         snapshot["containers"].as_array().unwrap().len() == 1
     });
 }
 
-/// With cgroup v1 nobody counts what a rootless container uses, and the agent says so; with v2 it has figures.
+/// With cgroup v1, the kernel does not count what a rootless container uses. The error of the source states this. With cgroup v2
+/// the container has figures.
 #[test]
 #[parallel]
-fn rootless_podman_is_watched_as_far_as_the_kernel_counts() {
+fn rootless_podman_is_measured_as_far_as_the_kernel_counts() {
     let podman = Podman::start(false);
     podman.container("first");
     let agent = podman.agent();
     let mut client = agent.login();
-    let snapshot = client.snapshot_where("the container", PATIENCE, |snapshot| {
+    let snapshot = client.snapshot_where("the container", DEADLINE, |snapshot| {
         named(snapshot, "docker_meta", "/first").is_some()
             || snapshot["sources"]["docker"]["status"] == "failing"
     });
@@ -271,5 +273,5 @@ fn rootless_podman_is_watched_as_far_as_the_kernel_counts() {
             assert!(error.contains("rootless"), "{error}");
         }
     }
-    follows_its_log(&agent, "first");
+    assert_log_is_followed(&agent, "first");
 }

@@ -1,4 +1,5 @@
-//! Agents that may not see, or cannot see, all that the kernel and the engine keep of containers.
+//! Tests of agents that cannot see all that the kernel and the engine know about containers, for example because of missing
+//! permissions.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -11,12 +12,13 @@ use super::container::Container;
 use super::engine::LOCAL_SOCKET;
 use super::snapshots::{Snapshots, figures, healthy, lines, shows};
 use super::{INTERVAL, launch};
-use crate::support::{Launch, PATIENCE};
+use crate::support::{DEADLINE, Launch};
 
-/// Debian's `nobody`, who owns nothing.
+/// Debian's user `nobody`, who owns no files.
 const NOBODY: &str = "65534";
 
-/// What starts an agent that does not see the host's control groups, and why it cannot use them.
+/// A command that hides the control groups from the agent with another mount and starts the agent, and a part of the reason that
+/// the agent states.
 const COVERED_GROUPS: (&[&str], &str) = (
     &[
         "unshare",
@@ -29,7 +31,7 @@ const COVERED_GROUPS: (&[&str], &str) = (
     "/sys/fs/cgroup/",
 );
 
-/// One to which no control group is mounted.
+/// A command that starts the agent without mounted control groups, and a part of the reason that the agent states.
 const NO_GROUPS: (&[&str], &str) = (
     &[
         "unshare",
@@ -39,26 +41,26 @@ const NO_GROUPS: (&[&str], &str) = (
         "umount --recursive /sys/fs/cgroup && exec \"$@\"",
         "sh",
     ],
-    "its control group is not visible here",
+    "its control group is not visible to the agent",
 );
 
-/// One that sees no processes but its own.
+/// A command that starts the agent so that it sees only its own processes, and a part of the reason that the agent states.
 const NO_PROCESSES: (&[&str], &str) = (
     &["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"],
     "/proc/",
 );
 
-/// Limits of which there are figures.
+/// Options that set limits, so that all figures exist.
 const LIMITED: [&str; 4] = ["--cpus", "1", "--memory", "64m"];
 
-/// The agent as its service runs it: as a user without privileges, but for the group that owns the engine's socket.
-/// The folder holds a binary that this user can reach.
+/// Returns a launcher that starts the agent as the systemd unit does: as an unprivileged user in the group that owns the engine's
+/// socket. The folder holds a copy of the binary, which this user can read.
 fn unprivileged() -> (Launch, TempDir) {
-    let folder = TempDir::new().expect("a temporary folder");
+    let folder = TempDir::new().expect("cannot make a temporary folder");
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let binary = folder.path().join("system-agent");
     fs::copy(env!("CARGO_BIN_EXE_system-agent"), &binary).unwrap();
-    let sockets = fs::metadata(LOCAL_SOCKET).expect("the engine's socket");
+    let sockets = fs::metadata(LOCAL_SOCKET).expect("cannot find the engine's socket");
     let launcher = [
         "setpriv".to_owned(),
         format!("--reuid={NOBODY}"),
@@ -66,12 +68,13 @@ fn unprivileged() -> (Launch, TempDir) {
         format!("--groups={}", sockets.gid()),
         "--no-new-privs".to_owned(),
     ];
-    (launch().copy(&binary).by(launcher), folder)
+    (launch().copy(&binary).launched_by(launcher), folder)
 }
 
-/// Fails unless every figure of the container is there.
+/// Fails unless the container has all figures.
 fn assert_measured(snapshot: &Value, container: &Container<'_>) {
-    let figures = figures(snapshot, container.name()).expect("it is shown");
+    let figures =
+        figures(snapshot, container.name()).expect("the snapshot does not show the container");
     let positive = |figure: &str| figures[figure].as_f64() > Some(0.0);
     for figure in ["memory_usage", "memory_limit", "memory_percent", "pids"] {
         assert!(positive(figure), "{figure} in {figures:#}");
@@ -85,7 +88,7 @@ fn assert_measured(snapshot: &Value, container: &Container<'_>) {
 
 #[test]
 #[parallel]
-fn an_unprivileged_agent_has_all_figures_and_asks_for_the_logs() {
+fn an_unprivileged_agent_reads_all_figures_and_gets_logs_from_the_engine() {
     let container = Container::run("unprivileged", &LIMITED, "echo up; sleep 1000");
     container.wait_for_line("up");
     let (launch, _folder) = unprivileged();
@@ -96,7 +99,7 @@ fn an_unprivileged_agent_has_all_figures_and_asks_for_the_logs() {
 
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let up = |s: &Value| shows(s, container.name());
-    let first = snapshots.until("the container", PATIENCE, up);
+    let first = snapshots.until("the container", DEADLINE, up);
     for snapshot in [first].into_iter().chain(snapshots.take(3)) {
         assert!(healthy(&snapshot), "{snapshot:#}");
         assert_measured(&snapshot, &container);
@@ -105,7 +108,7 @@ fn an_unprivileged_agent_has_all_figures_and_asks_for_the_logs() {
             container.logs()
         );
         let sources = &snapshot["sources"];
-        // Everybody may read what the kernel tells of a container; only root, where the engine keeps its log.
+        // All users can read the kernel's files about a container. Only root can read the engine's log files.
         assert_eq!(sources["docker"]["via"], "kernel");
         assert_eq!(sources["logs"]["via"], "engine");
         let reason = sources["logs"]["via_reason"].as_str().unwrap();
@@ -115,16 +118,16 @@ fn an_unprivileged_agent_has_all_figures_and_asks_for_the_logs() {
 
 #[test]
 #[parallel]
-fn an_unprivileged_agent_takes_the_hosts_network_for_no_containers() {
+fn an_unprivileged_agent_shows_the_hosts_network_for_no_container() {
     let host = Container::run("unprivileged-host", &["--network", "host"], "sleep 1000");
-    let by_way = format!("container:{}", host.name());
-    let options = ["--network", by_way.as_str()];
+    let shared = format!("container:{}", host.name());
+    let options = ["--network", shared.as_str()];
     let joined = Container::run("unprivileged-joined", &options, "sleep 1000");
     let (launch, _folder) = unprivileged();
     let agent = launch.start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let up = |s: &Value| shows(s, host.name()) && shows(s, joined.name());
-    let snapshot = snapshots.until("both containers", PATIENCE, up);
+    let snapshot = snapshots.until("both containers", DEADLINE, up);
     for container in [&host, &joined] {
         let network = &figures(&snapshot, container.name()).unwrap()["network"];
         assert_eq!(*network, serde_json::json!({}), "{}", container.name());
@@ -133,14 +136,14 @@ fn an_unprivileged_agent_takes_the_hosts_network_for_no_containers() {
 
 #[test]
 #[parallel]
-fn an_agent_that_does_not_see_containers_groups_or_processes_asks_the_engine() {
+fn an_agent_that_does_not_see_control_groups_or_processes_asks_the_engine() {
     let container = Container::run("unseen", &LIMITED, "echo up; sleep 1000");
     container.wait_for_line("up");
     for (launcher, cause) in [COVERED_GROUPS, NO_GROUPS, NO_PROCESSES] {
-        let agent = launch().by(launcher).start();
+        let agent = launch().launched_by(launcher).start();
         let mut snapshots = Snapshots::of(&agent, INTERVAL);
         let up = |s: &Value| shows(s, container.name());
-        let first = snapshots.until("the container", PATIENCE, up);
+        let first = snapshots.until("the container", DEADLINE, up);
         for snapshot in [first].into_iter().chain(snapshots.take(2)) {
             assert!(healthy(&snapshot), "{snapshot:#}");
             assert_measured(&snapshot, &container);
@@ -154,14 +157,16 @@ fn an_agent_that_does_not_see_containers_groups_or_processes_asks_the_engine() {
 
 #[test]
 #[parallel]
-fn an_agent_that_may_not_ask_says_why_it_cannot_measure() {
+fn an_agent_limited_to_the_kernel_says_why_it_cannot_measure() {
     let container = Container::run("forced", &[], "sleep 1000");
     for (launcher, cause) in [COVERED_GROUPS, NO_GROUPS, NO_PROCESSES] {
-        let launch = launch().by(launcher).var("CONTAINER_STATS", "kernel");
+        let launch = launch()
+            .launched_by(launcher)
+            .var("CONTAINER_STATS", "kernel");
         let agent = launch.start();
         let mut snapshots = Snapshots::of(&agent, INTERVAL);
         let failing = |s: &Value| s["sources"]["docker"]["status"] == "failing";
-        let first = snapshots.until("the failing source", PATIENCE, failing);
+        let first = snapshots.until("the failing source", DEADLINE, failing);
         for snapshot in [first].into_iter().chain(snapshots.take(3)) {
             assert!(failing(&snapshot), "{snapshot:#}");
             assert_eq!(snapshot["status"], "degraded");
@@ -169,7 +174,7 @@ fn an_agent_that_may_not_ask_says_why_it_cannot_measure() {
             let error = snapshot["sources"]["docker"]["error"].as_str().unwrap();
             assert!(error.contains("CONTAINER_STATS is kernel"), "{error:?}");
             assert!(error.contains(cause), "{error:?}");
-            // Logs have nothing to do with it.
+            // Logs do not depend on the control groups.
             assert_eq!(snapshot["sources"]["logs"]["status"], "ok");
         }
     }

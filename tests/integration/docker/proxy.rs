@@ -1,4 +1,4 @@
-//! An engine behind a real proxy that lets nothing through but reading, by the configuration that users are given.
+//! Tests an engine behind a real proxy that allows only reading. The proxy uses `config/haproxy-docker.cfg`, as users do.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -12,9 +12,9 @@ use tempfile::TempDir;
 use super::container::Container;
 use super::snapshots::{Snapshots, figure, healthy, lines, metadata, shows};
 use super::{INTERVAL, launch};
-use crate::support::{PATIENCE, net, wait};
+use crate::support::{DEADLINE, net, wait};
 
-/// HAProxy with `config/haproxy-docker.cfg`, on a port of its own. Ended on drop.
+/// HAProxy with `config/haproxy-docker.cfg` on a free port. Killed on drop.
 struct Proxy {
     haproxy: Child,
     port: u16,
@@ -45,18 +45,18 @@ impl Proxy {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("haproxy (Debian: haproxy) starts");
+            .expect("cannot start haproxy (Debian package haproxy)");
         let _folder = folder;
         let proxy = Self {
             haproxy,
             port,
             _folder,
         };
-        wait::until("haproxy", PATIENCE, || net::listens(port).then_some(()));
+        wait::until("haproxy", DEADLINE, || net::listens(port).then_some(()));
         proxy
     }
 
-    /// The status of an answer.
+    /// The HTTP status of the answer to a request.
     fn status(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let head = format!(
@@ -78,12 +78,12 @@ impl Drop for Proxy {
 
 #[test]
 #[parallel]
-fn behind_a_door_for_readers_everything_works() {
+fn the_agent_works_behind_a_read_only_proxy() {
     let proxy = Proxy::start();
     let script = "echo up; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.2; done";
     let container = Container::run("door", &["--memory", "64m"], script);
     container.wait_for_line("line 1");
-    // By calls alone, as of a host that is not this one.
+    // The agent reads only through the engine's API, as it does for an engine on another host.
     let variables = [
         ("DOCKER_HOST", format!("tcp://127.0.0.1:{}", proxy.port)),
         ("CONTAINER_STATS", "engine".to_owned()),
@@ -97,18 +97,18 @@ fn behind_a_door_for_readers_everything_works() {
     let up = |s: &Value| {
         healthy(s) && shows(s, name) && lines(s, name).is_some_and(|lines| lines.len() > 2)
     };
-    let snapshot = snapshots.until("the container", PATIENCE, up);
+    let snapshot = snapshots.until("the container", DEADLINE, up);
     assert!(metadata(&snapshot, name).is_some());
     assert_eq!(figure(&snapshot, name, "memory_limit"), f64::from(64 << 20));
-    // Its events come through as well.
+    // Events pass the proxy, too.
     container.docker("restart", &["--time=0"]);
-    let told = |s: &Value| {
+    let restarted = |s: &Value| {
         let events = s["events"].as_array().unwrap().iter();
         events
             .into_iter()
             .any(|event| event["action"] == "restart" && event["container"] == name)
     };
-    snapshots.until("the restart", PATIENCE, told);
+    snapshots.until("the restart", DEADLINE, restarted);
 
     let id = name;
     for (request, status) in [

@@ -1,4 +1,4 @@
-//! An engine behind TCP, as behind a socket proxy: everything as at the local socket.
+//! Tests an engine behind TCP, as behind a socket proxy. The agent shows the same figures as with the local socket.
 
 use serde_json::Value;
 use serial_test::parallel;
@@ -7,11 +7,11 @@ use super::container::Container;
 use super::snapshots::{Snapshots, figure, healthy, lines, metadata, shows};
 use super::stand_in::tcp_pipe_to_engine;
 use super::{INTERVAL, assert_close, launch};
-use crate::support::PATIENCE;
+use crate::support::DEADLINE;
 
 #[test]
 #[parallel]
-fn an_engine_behind_tcp_is_as_good_as_the_local_one() {
+fn an_engine_behind_tcp_gives_the_same_snapshot_as_the_local_socket() {
     let options = ["--memory", "64m", "--tmpfs", "/hold:size=48m"];
     let script = "dd if=/dev/zero of=/hold/40m bs=1M count=40 2>/dev/null; echo held; sleep 1000";
     let plain = Container::run("tcp", &options, script);
@@ -29,7 +29,7 @@ fn an_engine_behind_tcp_is_as_good_as_the_local_one() {
     let both = |s: &Value| healthy(s) && shows(s, plain.name()) && shows(s, terminal.name());
     let [remote, local] = [remote, local].map(|agent| {
         let mut snapshots = Snapshots::of(&agent, INTERVAL);
-        snapshots.until("both containers", PATIENCE, both)
+        snapshots.until("both containers", DEADLINE, both)
     });
 
     for container in [&plain, &terminal] {
@@ -38,7 +38,7 @@ fn an_engine_behind_tcp_is_as_good_as_the_local_one() {
         assert_eq!(lines(&remote, name), lines(&local, name));
         let of = |snapshot| {
             let mut meta = metadata(snapshot, name).unwrap().clone();
-            // The one field that moves on by itself.
+            // Only this field changes with time.
             meta["status"].take();
             meta
         };

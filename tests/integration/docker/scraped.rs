@@ -1,4 +1,4 @@
-//! Containers as Prometheus sees them, and the dashboard that is made of it.
+//! Tests of the figures of containers for Prometheus, and of the dashboard that shows these figures.
 
 use serde_json::Value;
 use serial_test::{parallel, serial};
@@ -7,13 +7,13 @@ use super::container::Container;
 use super::snapshots::{Snapshots, figure, shows};
 use super::{INTERVAL, launch};
 use crate::support::prometheus::{Prometheus, complaints, get, metrics_of};
-use crate::support::{Agent, PATIENCE, wait};
+use crate::support::{Agent, DEADLINE, wait};
 
 fn body(agent: &Agent) -> String {
     get(metrics_of(agent), "/metrics", &[]).body
 }
 
-/// The queries of a panel of the dashboard, for one host.
+/// The queries of a dashboard panel, for one host.
 fn queries(panel: &Value) -> Vec<String> {
     let targets = panel["targets"].as_array().unwrap();
     let expression = |target: &Value| {
@@ -26,7 +26,7 @@ fn queries(panel: &Value) -> Vec<String> {
 
 #[test]
 #[serial]
-fn each_panel_of_the_dashboard_shows_the_snapshots_figures() {
+fn each_panel_of_the_dashboard_shows_the_figures_of_the_snapshot() {
     let text = include_str!("../../../config/grafana-dashboard.json");
     let dashboard: Value = serde_json::from_str(text).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
@@ -38,7 +38,7 @@ fn each_panel_of_the_dashboard_shows_the_snapshots_figures() {
     let agent = launch().var("METRICS_PORT", "0").start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    snapshots.until("the container", PATIENCE, |s| shows(s, name));
+    snapshots.until("the container", DEADLINE, |s| shows(s, name));
     let prometheus = Prometheus::scraping(metrics_of(&agent), &[]);
     prometheus.scraped(8.0);
 
@@ -50,7 +50,7 @@ fn each_panel_of_the_dashboard_shows_the_snapshots_figures() {
         }
     }
 
-    // The same seconds, more or less.
+    // The values of Prometheus and of the snapshot are from about the same seconds.
     let snapshot = snapshots.fresh();
     let system = &snapshot["system"];
     let number = |value: &Value| value.as_f64().unwrap();
@@ -67,7 +67,7 @@ fn each_panel_of_the_dashboard_shows_the_snapshots_figures() {
         let off = (shown - figure).abs();
         assert!(
             off <= tolerance,
-            "{title}: {shown}, the snapshot has {figure}"
+            "{title}: {shown}, but the snapshot has {figure}"
         );
     };
     let sum = |title: &str, nth: usize, of: &dyn Fn(&Value) -> bool| -> f64 {
@@ -101,15 +101,16 @@ fn each_panel_of_the_dashboard_shows_the_snapshots_figures() {
         used,
         1.0,
     );
-    // Rates: over four seconds there, over one here. The order of magnitude is what can be compared.
+    // Prometheus computes rates over four seconds. The agent computes rates over one second. Only the order of magnitude is
+    // comparable.
     for (title, list, fields) in [
         (
-            "Disks: bytes",
+            "Disks: bytes per second",
             "disk_io",
             ["read_bytes_per_second", "write_bytes_per_second"],
         ),
         (
-            "Network: bytes",
+            "Network: bytes per second",
             "network",
             ["bytes_recv_per_second", "bytes_sent_per_second"],
         ),
@@ -124,22 +125,32 @@ fn each_panel_of_the_dashboard_shows_the_snapshots_figures() {
             );
         }
     }
-    let title = "Pressure: time in which work waited";
+    let title = "Pressure: share of time in which work waited";
     for (nth, resource) in ["cpu", "memory", "io"].into_iter().enumerate() {
         let average = number(&system["pressure"][resource]["some"]["avg10"]) / 100.0;
         near(title, sum(title, nth, &all), average, 0.4);
     }
-    // A quota's period of 100 ms makes it waver.
+    // The quota's period of 100 ms makes the figure vary.
     let title = "Containers: CPU (100 = one core)";
     near(title, of_ours(title), 50.0, 5.0);
     let title = "Containers: memory";
     let memory = figure(&snapshot, name, "memory_usage");
     near(title, of_ours(title), memory, memory * 0.1 + mib);
-    near("network", of_ours("Containers: network"), 0.0, 2000.0);
-    let title = "Containers: restarts, as their policy has it";
+    near(
+        "network",
+        of_ours("Containers: network, bytes per second"),
+        0.0,
+        2000.0,
+    );
+    let title = "Containers: restarts by the restart policy";
     near(title, of_ours(title), 0.0, 0.0);
-    // The host, the engine and the logs are all well.
-    near("sources", sum("Sources: 1 is well", 0, &all), 3.0, 0.0);
+    // The three sources `system`, `docker` and `logs` are ok.
+    near(
+        "sources",
+        sum("Sources: 1 = ok, 0 = failing", 0, &all),
+        3.0,
+        0.0,
+    );
     let own = number(&snapshot["agent"]["cpu_percent"]) / 100.0;
     let title = "The agent's own CPU";
     near(title, prometheus.value(&query(title)), own, 0.2);
@@ -158,7 +169,7 @@ fn each_panel_of_the_dashboard_shows_the_snapshots_figures() {
 
 #[test]
 #[parallel]
-fn a_container_that_is_gone_leaves_the_figures_at_once() {
+fn the_metrics_of_a_removed_container_end_with_the_next_snapshot() {
     let container = Container::run(
         "leaves",
         &[
@@ -180,44 +191,48 @@ fn a_container_that_is_gone_leaves_the_figures_at_once() {
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name().to_owned();
     let healthy = format!("name=\"{name}\",status=\"healthy\"}} 1");
-    wait::until("health", PATIENCE, || {
+    wait::until("the healthy container", DEADLINE, || {
         body(&agent).contains(&healthy).then_some(())
     });
-    snapshots.until("the container", PATIENCE, |s| shows(s, &name));
+    snapshots.until("the container", DEADLINE, |s| shows(s, &name));
     let text = body(&agent);
     assert_eq!(complaints(&text), [""; 0]);
     let info = text
         .lines()
         .find(|line| line.starts_with("system_agent_container_info{") && line.contains(&name))
-        .expect("its info");
+        .expect("there is no info metric of the container");
     assert!(info.contains("compose_project=\"shop\""), "{info}");
     assert!(
         info.contains("container_label_com_example_tier=\"back \\\"end\\\"\""),
         "{info}"
     );
-    // No limit is 0, as cAdvisor has it.
+    // As in cAdvisor, 0 means that there is no limit.
     let limit = text.lines().find(|line| {
         line.starts_with("container_spec_memory_limit_bytes{") && line.contains(&name)
     });
     assert!(limit.unwrap().ends_with(" 0.0"), "{limit:?}");
 
     drop(container);
-    snapshots.until("a snapshot without it", PATIENCE, |snapshot| {
-        ["containers", "docker_meta"]
-            .iter()
-            .all(|section| !snapshot[section].to_string().contains(&name))
-    });
+    snapshots.until(
+        "a snapshot without the removed container",
+        DEADLINE,
+        |snapshot| {
+            ["containers", "docker_meta"]
+                .iter()
+                .all(|section| !snapshot[section].to_string().contains(&name))
+        },
+    );
     assert!(!body(&agent).contains(&name));
 }
 
-/// A container that ends as soon as it starts is hardly ever among those with figures: its state tells.
+/// A container in a crash loop runs too briefly to have figures. The metric of the container's state must show the crash loop.
 #[test]
 #[parallel]
-fn a_crash_loop_is_seen() {
+fn the_state_of_a_container_shows_a_crash_loop() {
     let container = Container::run("loops", &["--restart", "always"], "exit 1");
     let agent = launch().var("METRICS_PORT", "0").start();
     let line = format!("name=\"{}\",state=\"restarting\"}} 1", container.name());
-    wait::until("the state", PATIENCE, || {
+    wait::until("the state `restarting`", DEADLINE, || {
         body(&agent).contains(&line).then_some(())
     });
 }

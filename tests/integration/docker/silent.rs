@@ -1,4 +1,5 @@
-//! A silent engine takes away nothing that the kernel tells, and a kernel file that hangs nothing that the engine tells.
+//! Tests of an engine that does not answer, and of a kernel file that hangs. Without answers from the engine, the agent must
+//! still publish the figures from the kernel. If a kernel file hangs, the agent must still publish the data from the engine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,15 +21,15 @@ use super::snapshots::{
 };
 use super::stand_in::{Answer, StandIn};
 use super::{INTERVAL, RECOVERY, launch};
-use crate::support::{Agent, PATIENCE};
+use crate::support::{Agent, DEADLINE};
 
-/// How soon an engine's silence must show.
+/// Snapshots must show within this time that the engine does not answer.
 const NOTICE: Duration = Duration::from_secs(10);
-/// How soon the end of a container must show that the engine does not tell.
+/// When the engine does not report that a container has ended, snapshots must show the end within this time.
 const EXIT: Duration = Duration::from_secs(4);
-/// Bridges are switched off in a private engine.
+/// A private engine has no bridge network.
 const NO_NETWORK: &[&str] = &["--network", "none"];
-/// Prints a line all the time.
+/// A script that writes ten log lines a second.
 const TALKS: &str = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.1; done";
 
 fn first_process(container: &Container<'_>) -> u32 {
@@ -38,10 +39,10 @@ fn first_process(container: &Container<'_>) -> u32 {
 
 fn end(pid: u32) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap());
-    kill(pid, Signal::SIGKILL).expect("it runs");
+    kill(pid, Signal::SIGKILL).expect("the process has ended");
 }
 
-/// What an agent has open of a container.
+/// The open files of an agent whose paths contain one of these texts.
 fn open_files(agent: &Agent, of: &[&str]) -> Vec<PathBuf> {
     let folder = format!("/proc/{}/fd", agent.pid());
     let files = fs::read_dir(folder).unwrap();
@@ -53,9 +54,9 @@ fn open_files(agent: &Agent, of: &[&str]) -> Vec<PathBuf> {
     targets.filter(is_its).collect()
 }
 
-/// Checks that the figures and the logs of a container are up to date. Its log does not grow: it is the engine that writes
-/// the file.
-fn goes_on(snapshots: &mut Snapshots, container: &str) {
+/// Fails unless the container's figures and logs stay fresh. The log does not grow while the engine is silent, because the engine
+/// writes the log file.
+fn assert_stays_fresh(snapshots: &mut Snapshots, container: &str) {
     for snapshot in snapshots.take(6) {
         assert!(docker_is_failing(&snapshot), "{snapshot:#}");
         let health = &snapshot["sources"]["docker"];
@@ -73,7 +74,7 @@ fn goes_on(snapshots: &mut Snapshots, container: &str) {
 
 #[test]
 #[parallel]
-fn without_an_answer_of_the_engine_figures_and_logs_go_on_and_exits_are_noticed() {
+fn figures_logs_and_exits_are_followed_while_the_engine_is_silent() {
     let mut private = PrivateEngine::prepare();
     private.start_with_image();
     let run = |topic: &str| Container::run_on(private.engine(), topic, NO_NETWORK, TALKS);
@@ -98,13 +99,13 @@ fn without_an_answer_of_the_engine_figures_and_logs_go_on_and_exits_are_noticed(
         docker_is_failing(s)
     };
     snapshots.until("the engine's silence", NOTICE, noticed);
-    goes_on(&mut snapshots, stays.name());
+    assert_stays_fresh(&mut snapshots, stays.name());
     end(pid);
     let gone = |s: &Value| !mentions(s, ends.name());
     snapshots.until("the exit", EXIT, gone);
     let open = open_files(&agent, &its);
     assert!(open.is_empty(), "{open:?}");
-    goes_on(&mut snapshots, stays.name());
+    assert_stays_fresh(&mut snapshots, stays.name());
     let snapshot = snapshots.next();
     assert!(
         gone(&snapshot) && shows(&snapshot, paused.name()),
@@ -116,12 +117,12 @@ fn without_an_answer_of_the_engine_figures_and_logs_go_on_and_exits_are_noticed(
         assert!(shows(s, stays.name()), "{s:#}");
         healthy(s) && gone(s)
     };
-    snapshots.until("the engine awake", RECOVERY, back);
+    snapshots.until("the engine to answer again", RECOVERY, back);
 }
 
 #[test]
 #[parallel]
-fn of_a_killed_engine_the_containers_go_on() {
+fn the_containers_of_a_killed_engine_are_still_measured() {
     let mut private = PrivateEngine::prepare();
     private.start_with_image();
     let options = [NO_NETWORK, &["--restart", "always"]].concat();
@@ -133,14 +134,14 @@ fn of_a_killed_engine_the_containers_go_on() {
 
     private.kill();
     snapshots.until("the engine's absence", NOTICE, docker_is_failing);
-    goes_on(&mut snapshots, &name);
+    assert_stays_fresh(&mut snapshots, &name);
     private.start();
     snapshots.until("the engine's return", RECOVERY, up);
 }
 
 #[test]
 #[parallel]
-fn through_a_restart_with_live_restore_no_container_is_ever_missing() {
+fn a_restart_with_live_restore_hides_no_container() {
     let mut private = PrivateEngine::prepare().with("--live-restore");
     private.start_with_image();
     let name = Container::run_on(private.engine(), "restored", NO_NETWORK, TALKS).keep();
@@ -152,11 +153,11 @@ fn through_a_restart_with_live_restore_no_container_is_ever_missing() {
     let mut stays = |s: &Value| {
         assert!(shows(s, &name), "{s:#}");
         assert!(is_fresh(s, "docker", INTERVAL), "{s:#}");
-        assert!(uptime(s) >= before, "it has not been started anew");
+        assert!(uptime(s) >= before, "the container has restarted");
         before = uptime(s);
     };
 
-    // Without live-restore, dockerd ends its containers when it stops.
+    // Without live-restore, dockerd would stop its containers here.
     private.stop();
     snapshots.until("the engine's absence", NOTICE, |s| {
         stays(s);
@@ -173,7 +174,7 @@ fn through_a_restart_with_live_restore_no_container_is_ever_missing() {
 
 #[test]
 #[parallel]
-fn an_inspection_without_an_answer_closes_nothing() {
+fn an_unanswered_inspection_does_not_hide_the_container() {
     let container = Container::run("inspected", &["--network", "none"], TALKS);
     let folder = TempDir::new().unwrap();
     let socket = folder.path().join("docker.sock");
@@ -195,28 +196,28 @@ fn an_inspection_without_an_answer_closes_nothing() {
     let agent = launch().var("DOCKER_HOST", host).start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name();
-    snapshots.until("the container", PATIENCE, |s| healthy(s) && shows(s, name));
+    snapshots.until("the container", DEADLINE, |s| healthy(s) && shows(s, name));
 
     hangs.store(true, Ordering::SeqCst);
     container.docker("update", &["--cpu-shares", "512"]);
-    let told = |s: &Value| {
+    let reports = |s: &Value| {
         assert!(shows(s, name) && is_fresh(s, "docker", INTERVAL), "{s:#}");
         let error = s["sources"]["docker"]["error"].as_str();
         error.is_some_and(|error| error.contains("inspect"))
     };
-    snapshots.until("the inspection without an answer", NOTICE, told);
+    snapshots.until("the inspection without an answer", NOTICE, reports);
     for snapshot in snapshots.take(4) {
-        assert!(told(&snapshot), "{snapshot:#}");
+        assert!(reports(&snapshot), "{snapshot:#}");
     }
     hangs.store(false, Ordering::SeqCst);
     let back = |s: &Value| {
         assert!(shows(s, name), "{s:#}");
         healthy(s)
     };
-    snapshots.until("the next inspection", Duration::from_secs(30), back);
+    snapshots.until("an answered inspection", Duration::from_secs(30), back);
 }
 
-/// The file of a process's control group, of the memory controller with cgroup v1.
+/// The path of a file in a process's control group. With cgroup v1, this is the control group of the memory controller.
 fn control_file(pid: u32, file: &str) -> PathBuf {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let path = |line: &str| line.splitn(3, ':').nth(2).unwrap().to_owned();
@@ -233,7 +234,7 @@ fn control_file(pid: u32, file: &str) -> PathBuf {
 fn a_kernel_file_that_hangs_delays_neither_logs_nor_events() {
     let hung = Container::run("hung-file", &["--network", "none"], "sleep 1000");
     let talks = Container::run("talks", &["--network", "none"], TALKS);
-    // For the agent alone, a file that blocks whoever opens it.
+    // Mounts a FIFO over a kernel file, for the agent only. Opening the FIFO blocks.
     let folder = TempDir::new().unwrap();
     let fifo = folder.path().join("fifo");
     assert!(
@@ -251,13 +252,13 @@ fn a_kernel_file_that_hangs_delays_neither_logs_nor_events() {
     );
     let private = ["unshare", "--mount", "--propagation", "private"];
     let launcher = [&private[..], &["sh", "-c", &mount, "sh"]].concat();
-    let agent = launch().by(launcher).start();
+    let agent = launch().launched_by(launcher).start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    let told = |s: &Value| {
+    let reports = |s: &Value| {
         let error = s["sources"]["docker"]["error"].as_str();
         error.is_some_and(|error| error.contains("takes more than"))
     };
-    snapshots.until("the file that hangs", NOTICE, told);
+    snapshots.until("the file that hangs", NOTICE, reports);
 
     let comes = Container::run("comes", &["--network", "none"], "echo here; sleep 1000");
     let mut events = Vec::new();
@@ -268,17 +269,21 @@ fn a_kernel_file_that_hangs_delays_neither_logs_nor_events() {
             .iter()
             .any(|one| one["container"] == comes.name() && one["action"] == "start")
     };
-    snapshots.until("its start", INTERVAL * 4, its_start);
+    snapshots.until("the start of the new container", INTERVAL * 4, its_start);
     let its_line =
         |s: &Value| metadata(s, comes.name()).is_some() && lines(s, comes.name()).is_some();
-    snapshots.until("its metadata and its log", INTERVAL * 4, its_line);
+    snapshots.until(
+        "the metadata and the log of the new container",
+        INTERVAL * 4,
+        its_line,
+    );
     let mut newest = Vec::new();
     for snapshot in snapshots.take(4) {
         assert!(is_fresh(&snapshot, "logs", INTERVAL), "{snapshot:#}");
         assert_eq!(
             figures(&snapshot, hung.name()),
             None,
-            "nothing was ever read"
+            "a hung container has no figures"
         );
         newest.push(lines(&snapshot, talks.name()).and_then(|mut lines| lines.pop()));
     }

@@ -1,4 +1,5 @@
-//! What stands in the engine's place: a pipe to the real one, or a fault that the real one cannot be made to show.
+//! Fake engines. A fake engine is a proxy in front of the real engine. It can answer a request with a fault that the real engine
+//! cannot be made to have.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -11,57 +12,57 @@ use std::thread::{self, JoinHandle};
 
 use super::engine::LOCAL_SOCKET;
 
-/// How one request is answered.
+/// The answer to one request.
 #[derive(Clone)]
-#[allow(dead_code, reason = "tests/faults gives more of them")]
+#[allow(dead_code, reason = "tests/faults uses more of these answers")]
 pub(crate) enum Answer {
-    /// As the real engine answers it.
+    /// Forwards the request to the real engine.
     Engine,
-    /// Never.
+    /// Never answers.
     Silence,
-    /// With these bytes, HTTP or not, and the end of the connection.
+    /// Sends these bytes, valid HTTP or not, and closes the connection.
     Bytes(&'static [u8]),
-    /// With this status and JSON body.
+    /// Sends this status and JSON body.
     Json(&'static str, &'static str),
-    /// With status 200 and this JSON body.
+    /// Sends status 200 and this JSON body.
     Body(Arc<str>),
-    /// With status 200 and a body without end.
+    /// Sends status 200 and a body without end.
     Endless,
-    /// With whatever this writes, and the end of the connection.
+    /// Calls this function, which writes the answer, and closes the connection.
     Stream(Writes),
 }
 
-/// Writes to a client until it is done, or the client gone.
+/// A function that writes to a client until the answer is complete or the client has disconnected.
 pub(crate) type Writes = Arc<dyn Fn(&mut UnixStream) -> io::Result<()> + Send + Sync>;
 
-/// A connection, and the path that was asked for on it, once one was.
+/// A connection and the path of its request. The path is set when the request arrives.
 struct Connection {
     asked: Arc<OnceLock<String>>,
     stream: UnixStream,
 }
 
-/// A server on a unix socket that answers each request by its path.
+/// A server on a Unix socket that answers each request by its path.
 pub(crate) struct StandIn {
     socket: PathBuf,
     stopping: Arc<AtomicBool>,
-    /// The open connections, so that they end with it, as those of a stopped engine do.
+    /// The open connections. On drop they are closed, as they are when an engine stops.
     connections: Arc<Mutex<Vec<Connection>>>,
     acceptor: Option<JoinHandle<()>>,
 }
 
 impl StandIn {
-    /// Listens at `socket`, where nothing may be yet, before the local engine.
+    /// Starts a fake engine at `socket`, a free path, in front of the local engine.
     pub(crate) fn at(socket: &Path, rule: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
         Self::before(Path::new(LOCAL_SOCKET), socket, rule)
     }
 
-    /// Listens at `socket`, where nothing may be yet, before the engine that listens at `engine`.
+    /// Starts a fake engine at `socket`, a free path, in front of the engine at `engine`.
     pub(crate) fn before(
         engine: &Path,
         socket: &Path,
         rule: impl Fn(&str) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        let listener = UnixListener::bind(socket).expect("a free path");
+        let listener = UnixListener::bind(socket).expect("cannot listen on the socket");
         let stopping = Arc::new(AtomicBool::new(false));
         let connections = Arc::new(Mutex::new(Vec::new()));
         let acceptor = thread::spawn({
@@ -69,22 +70,22 @@ impl StandIn {
             let (rule, engine) = (Arc::new(rule), engine.to_owned());
             move || {
                 for stream in listener.incoming() {
-                    let stream = stream.expect("a connection");
+                    let stream = stream.expect("cannot accept a connection");
                     if stopping.load(Ordering::SeqCst) {
                         break;
                     }
                     let connection = Connection {
                         asked: Arc::default(),
-                        stream: stream.try_clone().expect("a second handle"),
+                        stream: stream.try_clone().expect("cannot duplicate the connection"),
                     };
                     let asked = Arc::clone(&connection.asked);
                     connections.lock().unwrap().push(connection);
                     let connections = Arc::clone(&connections);
                     let (rule, engine) = (Arc::clone(&rule), engine.clone());
                     thread::spawn(move || {
-                        // How one connection fares is the agent's affair: it may leave at any time.
+                        // The agent can close the connection at any time, so an error is not a failure.
                         let _ = serve(stream, &asked, &*rule, &engine);
-                        // The last handle of it: it ends.
+                        // This is the last handle of the connection, so the connection closes.
                         let mut connections = connections.lock().unwrap();
                         connections.retain(|one| !Arc::ptr_eq(&one.asked, &asked));
                     });
@@ -99,14 +100,14 @@ impl StandIn {
         }
     }
 
-    /// Ends the connections on which a path with this text was asked for since it was last called; how many.
+    /// Closes the connections whose request path contains `path`. Returns their number.
     pub(crate) fn cut(&self, path: &str) -> usize {
         let mut connections = self.connections.lock().unwrap();
         let asked =
             |one: &mut Connection| one.asked.get().is_some_and(|asked| asked.contains(path));
         let cut: Vec<_> = connections.extract_if(.., asked).collect();
         for connection in &cut {
-            // Its other end may have ended it.
+            // The other end can have closed the connection already.
             let _ = connection.stream.shutdown(Shutdown::Both);
         }
         cut.len()
@@ -116,7 +117,7 @@ impl StandIn {
 impl Drop for StandIn {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
-        // Wakes the acceptor.
+        // This connection wakes the thread that accepts connections, so that it ends.
         let _ = UnixStream::connect(&self.socket);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -128,7 +129,7 @@ impl Drop for StandIn {
     }
 }
 
-/// Answers one request; the connection ends with it.
+/// Answers one request, then closes the connection.
 fn serve(
     mut client: UnixStream,
     asked: &OnceLock<String>,
@@ -140,7 +141,7 @@ fn serve(
     match rule(asked.get_or_init(|| path.to_owned())) {
         Answer::Engine => {
             let mut engine = UnixStream::connect(engine)?;
-            // One request a connection, so that every request is judged.
+            // One request per connection, so that the rule sees each request.
             let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
             engine.write_all(head.as_bytes())?;
             pipe(client, engine);
@@ -169,7 +170,7 @@ fn answer(client: &mut UnixStream, status: &str, body: &str) -> io::Result<()> {
     client.write_all(body.as_bytes())
 }
 
-/// Reads up to the empty line, and drops the `Connection` header.
+/// Reads the head of a request up to the empty line and removes its `Connection` header.
 fn read_head(client: &mut UnixStream) -> io::Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -184,22 +185,25 @@ fn read_head(client: &mut UnixStream) -> io::Result<String> {
     Ok(kept.collect())
 }
 
-/// A pipe from a port of the loopback interface to the local engine, byte by byte, as a socket proxy is one.
-/// Yields the port; it stays open until the test process ends.
+/// Forwards a port of the loopback interface to the local engine, as a socket proxy does. Returns the port, which stays open
+/// until the test process ends.
 pub(crate) fn tcp_pipe_to_engine() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("cannot listen on a free port");
+    let port = listener
+        .local_addr()
+        .expect("the socket has no address")
+        .port();
     thread::spawn(move || {
         for client in listener.incoming() {
-            let client = client.expect("a connection");
-            let engine = UnixStream::connect(LOCAL_SOCKET).expect("the engine");
+            let client = client.expect("cannot accept a connection");
+            let engine = UnixStream::connect(LOCAL_SOCKET).expect("cannot connect to the engine");
             thread::spawn(move || pipe(client, engine));
         }
     });
     port
 }
 
-/// Copies both ways until both are done.
+/// Copies in both directions until both have ended.
 fn pipe(client: impl Stream, engine: UnixStream) {
     let (from_client, to_engine) = (client.another(), engine.another());
     let upstream = thread::spawn(move || transfer(from_client, to_engine));
@@ -207,7 +211,7 @@ fn pipe(client: impl Stream, engine: UnixStream) {
     let _ = upstream.join();
 }
 
-/// Copies one way until the end, and passes the end on.
+/// Copies in one direction until the end, and forwards the end.
 fn transfer(mut from: impl Stream, mut to: impl Stream) {
     let _ = io::copy(&mut from, &mut to);
     to.end();
@@ -220,7 +224,7 @@ trait Stream: Read + Write + Send + 'static {
 
 impl Stream for UnixStream {
     fn another(&self) -> Self {
-        self.try_clone().expect("a second handle")
+        self.try_clone().expect("cannot duplicate the connection")
     }
 
     fn end(&self) {
@@ -230,7 +234,7 @@ impl Stream for UnixStream {
 
 impl Stream for TcpStream {
     fn another(&self) -> Self {
-        self.try_clone().expect("a second handle")
+        self.try_clone().expect("cannot duplicate the connection")
     }
 
     fn end(&self) {

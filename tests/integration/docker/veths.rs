@@ -1,4 +1,4 @@
-//! Which container has the other end of a veth, and which interfaces are a container's own.
+//! Tests which container is shown for a veth, and which interfaces count as a container's own.
 
 use std::process::Command;
 
@@ -8,16 +8,16 @@ use serial_test::parallel;
 use super::container::Container;
 use super::snapshots::{Snapshots, figures};
 use super::{INTERVAL, launch};
-use crate::support::{PATIENCE, wait};
+use crate::support::{DEADLINE, wait};
 
-/// Runs a command of the host's, as root.
+/// Runs a shell command on the host as root.
 fn host(command: &str) {
     let done = Command::new("sh").args(["-ec", command]).output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{command}: {said}");
 }
 
-/// A container whose network is made by hand: `eth0` has number 2 in each, as with Docker 28 and Podman.
+/// A container whose network is made by the test. The interface in the container has number 2, as with Docker 28 and Podman.
 struct Wired {
     container: Container<'static>,
     veth: String,
@@ -37,7 +37,7 @@ impl Wired {
     }
 }
 
-/// The name of the host's end of the pair that a container of the engine's own has.
+/// The name of the host's end of the veth of a container that the engine connected.
 fn veth_of(container: &Container<'_>) -> String {
     let number = container.exec("cat /sys/class/net/eth0/iflink");
     let ours = std::fs::read_dir("/sys/class/net")
@@ -55,7 +55,8 @@ fn veth<'s>(snapshot: &'s Value, name: &str) -> Option<&'s Value> {
     network.find(|one| one["name"] == name)
 }
 
-/// Whether a snapshot shows both; where it does, the veth has the container's name.
+/// Whether a snapshot shows both the veth and the container. Fails if the snapshot shows both and the veth does not have the
+/// container's name.
 fn names(snapshot: &Value, veth_name: &str, container: &str) -> bool {
     let (Some(veth), Some(_)) = (veth(snapshot, veth_name), figures(snapshot, container)) else {
         return false;
@@ -66,13 +67,13 @@ fn names(snapshot: &Value, veth_name: &str, container: &str) -> bool {
 
 #[test]
 #[parallel]
-fn every_veth_has_its_container_from_the_first_snapshot_with_both() {
+fn every_veth_has_the_name_of_its_container_from_the_first_snapshot() {
     let before =
         ["veths-first", "veths-second"].map(|topic| Container::run(topic, &[], "sleep 1000"));
     let wired = ["veths-wired", "veths-wired-too"].map(|topic| Wired::run(topic, "eth0"));
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
-    // Those that ran before, with nothing that starts.
+    // These containers were started before the agent. No container starts now.
     let mut expected: Vec<(String, String)> = before
         .iter()
         .map(|one| (veth_of(one), one.name().to_owned()))
@@ -89,19 +90,21 @@ fn every_veth_has_its_container_from_the_first_snapshot_with_both() {
             .count()
             == expected.len()
     };
-    snapshots.until("the first four", PATIENCE, |s| all(&expected, s));
-    // The newest.
+    snapshots.until("the first four containers", DEADLINE, |s| all(&expected, s));
+    // A container that starts while the agent runs.
     let newest = Container::run("veths-newest", &[], "sleep 1000");
     expected.push((veth_of(&newest), newest.name().to_owned()));
-    snapshots.until("the newest", PATIENCE, |s| all(&expected, s));
-    // One that is restarted has another.
+    snapshots.until("the newest container", DEADLINE, |s| all(&expected, s));
+    // A restarted container gets another veth.
     newest.docker("restart", &["--time", "0"]);
     expected.pop();
     expected.push((veth_of(&newest), newest.name().to_owned()));
-    snapshots.until("its next", PATIENCE, |s| all(&expected, s));
-    // A paused one keeps it.
+    snapshots.until("the veth of the restarted container", DEADLINE, |s| {
+        all(&expected, s)
+    });
+    // A paused container keeps its veth.
     before[0].docker("pause", &[]);
-    snapshots.until("the paused one", PATIENCE, |s| {
+    snapshots.until("the paused container", DEADLINE, |s| {
         figures(s, before[0].name()).is_some_and(|one| one["status"] == "paused")
             && all(&expected, s)
     });
@@ -118,7 +121,7 @@ fn a_container_in_anothers_network_has_no_veth_of_its_own() {
     let agent = launch().start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let own = veth_of(&owner);
-    let snapshot = snapshots.until("all three", PATIENCE, |s| {
+    let snapshot = snapshots.until("all three containers", DEADLINE, |s| {
         let shown = |one: &Container<'_>| figures(s, one.name()).is_some();
         shown(&sharer) && shown(&on_host) && names(s, &own, owner.name())
     });
@@ -131,8 +134,9 @@ fn a_container_in_anothers_network_has_no_veth_of_its_own() {
 
 #[test]
 #[parallel]
-fn a_containers_interfaces_count_by_what_they_are() {
-    // Only one of a name of its own; and one beside the engine's own, with what carries the same bytes once more.
+fn the_kind_of_an_interface_decides_whether_it_counts() {
+    // The first container has only an interface with an unusual name. The second container has such an interface in addition to
+    // `eth0`. The second container also has interfaces that carry the same bytes again, and these interfaces must not count.
     let alone = Wired::run("veths-alone", "lan0");
     let beside = Container::run("veths-beside", &[], "sleep 1000");
     let pid = beside.inspect()["State"]["Pid"].clone();
@@ -155,24 +159,24 @@ fn a_containers_interfaces_count_by_what_they_are() {
         let network = figures(s, name)?["network"].as_object()?;
         Some(network.keys().cloned().collect())
     };
-    let snapshot = snapshots.until("both", PATIENCE, |s| {
+    let snapshot = snapshots.until("both containers", DEADLINE, |s| {
         shown(s, alone.container.name()).is_some() && shown(s, beside.name()).is_some()
     });
     assert_eq!(shown(&snapshot, alone.container.name()).unwrap(), ["lan0"]);
     assert_eq!(shown(&snapshot, beside.name()).unwrap(), ["eth0", "mesh0"]);
-    // It is given another name while the agent runs.
+    // The interface is renamed while the agent runs.
     host(&format!(
         "nsenter -t {pid} -n sh -ec 'ip link set mesh0 down; ip link set mesh0 name lan7; ip link set lan7 up'"
     ));
-    snapshots.until("its new name", PATIENCE, |s| {
+    snapshots.until("the new name of the interface", DEADLINE, |s| {
         shown(s, beside.name()).is_some_and(|names| names == ["eth0", "lan7"])
     });
 }
 
-/// A process that drops root is its new user's within a round.
+/// After a process has given up the user root, the next round shows the new user of the process.
 #[test]
 #[parallel]
-fn a_process_that_drops_root_is_its_new_users_within_a_round() {
+fn a_process_that_drops_root_shows_its_new_user_within_a_round() {
     let users = "root:x:0:0::/:/bin/sh\\nnobody:x:65534:65534::/:/bin/sh\\n";
     let script = format!(
         "printf '{users}' > /etc/passwd
@@ -190,17 +194,17 @@ fn a_process_that_drops_root_is_its_new_users_within_a_round() {
             .map(|one| one["user"].clone())
     };
     let root = json!("root");
-    snapshots.until("a process of root's", PATIENCE, |s| {
+    snapshots.until("a process of root", DEADLINE, |s| {
         user(s).as_ref() == Some(&root)
     });
     container.exec("touch /tmp/drop");
-    wait::until("the process to drop root", PATIENCE, || {
+    wait::until("the process to drop root", DEADLINE, || {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let mut lines = status.lines();
         lines.find(|line| line.starts_with("Uid:\t") && !line.starts_with("Uid:\t0\t"))?;
         Some(())
     });
-    // Two that may have been on their way.
+    // Two snapshots can have been on their way already.
     snapshots.next();
     snapshots.next();
     let shown = user(&snapshots.next());

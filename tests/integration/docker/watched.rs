@@ -1,4 +1,4 @@
-//! Containers in the terminal view.
+//! Tests of containers in the terminal view.
 
 use serial_test::parallel;
 
@@ -7,7 +7,7 @@ use crate::support::Terminal;
 
 #[test]
 #[parallel]
-fn a_container_is_opened_and_its_log_followed_and_searched() {
+fn the_log_of_a_container_is_followed_and_searched() {
     let script = "i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo \"line $i \u{1b}[31mred\u{1b}[0m\"; done; \
                   while :; do echo tick; sleep 0.2; done";
     let container = Container::run("watched", &["--label", "a=b"], script);
@@ -35,7 +35,7 @@ fn a_container_is_opened_and_its_log_followed_and_searched() {
         terminal.press(&["/"]);
         terminal.write("LINE 17 RED");
         terminal.press(&["Enter"]);
-        terminal.shows(&["line 17 red", "f follows"]);
+        terminal.shows(&["line 17 red", "press f to follow"]);
         terminal.press(&["g"]);
         terminal.shows(&["line 1 red"]);
         terminal.press(&["f"]);
@@ -44,7 +44,8 @@ fn a_container_is_opened_and_its_log_followed_and_searched() {
         terminal.press(&["Tab"]);
         terminal.shows(&["Events"]);
         terminal.press(&["Tab"]);
-        // What was searched for goes first. Two keys at once would be one.
+        // The first Escape ends the search. The test waits between the two keys, because the view would read both together as
+        // another key.
         terminal.press(&["Escape"]);
         terminal.hides("/LINE 17 RED");
         terminal.press(&["Escape"]);

@@ -1,4 +1,4 @@
-//! The two ways to a container's figures: the kernel's files, and calls to the engine.
+//! The two ways to read a container's figures: the kernel's files and the engine's API.
 
 use serde_json::Value;
 use serial_test::{parallel, serial};
@@ -6,9 +6,9 @@ use serial_test::{parallel, serial};
 use super::container::Container;
 use super::snapshots::{Snapshots, figure, figures, shows};
 use super::{INTERVAL, launch};
-use crate::support::PATIENCE;
+use crate::support::DEADLINE;
 
-/// Fails unless the ways agree within 2 %, or to within `slack`.
+/// Fails unless the values of both ways differ by at most 2 % or by at most `slack`.
 pub(super) fn assert_same(what: &str, kernel: f64, engine: f64, slack: f64) {
     let off = (kernel - engine).abs();
     assert!(
@@ -24,7 +24,7 @@ fn mean(snapshots: &[Value], name: &str, field: &str) -> f64 {
 
 #[test]
 #[serial]
-fn both_give_the_same_figures_under_load() {
+fn kernel_and_engine_give_the_same_figures_under_load() {
     let busy = Container::run("ways-busy", &["--cpus", "0.5"], "while :; do :; done");
     let holder = Container::run(
         "ways-memory",
@@ -35,18 +35,18 @@ fn both_give_the_same_figures_under_load() {
         ["kernel", "engine"].map(|way| launch().var("CONTAINER_STATS", way).start());
     let [mut kernel, mut engine] = [&kernel, &engine].map(|agent| Snapshots::of(agent, INTERVAL));
     for snapshots in [&mut kernel, &mut engine] {
-        snapshots.until("both containers", PATIENCE, |s| {
+        snapshots.until("both containers", DEADLINE, |s| {
             shows(s, busy.name()) && shows(s, holder.name())
         });
     }
-    // The same seconds, as both have been running since.
+    // From here on, the snapshots of both agents are from the same seconds.
     engine.arrived();
     kernel.arrived();
     let by_engine = engine.take(8);
     let by_kernel = kernel.arrived();
     assert!(by_kernel.len() >= 6, "{} snapshots", by_kernel.len());
 
-    // The engine's readings come at its own ticks: what counts is the mean.
+    // The engine reads its values at its own times, so only the means are comparable.
     let cpu = |snapshots| mean(snapshots, busy.name(), "cpu_percent");
     assert_same("cpu_percent", cpu(&by_kernel), cpu(&by_engine), 1.0);
     let (kernel, engine) = (by_kernel.last().unwrap(), by_engine.last().unwrap());
@@ -60,7 +60,7 @@ fn both_give_the_same_figures_under_load() {
     let throttled = |snapshot| {
         figures(snapshot, busy.name()).unwrap()["throttling"]["throttled_periods"].as_f64()
     };
-    // Ten periods a second, and the ways' last readings up to two seconds apart.
+    // There are ten periods a second. The newest readings of the two ways can be two seconds apart.
     assert_same(
         "throttled",
         throttled(kernel).unwrap(),
@@ -78,7 +78,7 @@ fn both_give_the_same_figures_under_load() {
 
 #[test]
 #[parallel]
-fn both_know_which_network_a_container_has() {
+fn kernel_and_engine_show_the_same_networks() {
     let own = Container::run("ways-own", &[], "sleep 1000");
     let shared = format!("container:{}", own.name());
     let others = [
@@ -90,7 +90,7 @@ fn both_know_which_network_a_container_has() {
         let agent = launch().var("CONTAINER_STATS", way).start();
         let mut snapshots = Snapshots::of(&agent, INTERVAL);
         let all = |s: &Value| others.iter().all(|one| figures(s, one.name()).is_some());
-        snapshots.until("all containers", PATIENCE, all)
+        snapshots.until("all containers", DEADLINE, all)
     });
     let interfaces = |snapshot: &Value, container: &Container<'_>| -> Vec<String> {
         let network = figures(snapshot, container.name()).unwrap()["network"].clone();
@@ -109,18 +109,18 @@ fn both_know_which_network_a_container_has() {
 
 #[test]
 #[serial]
-fn what_changes_while_a_container_runs_is_followed() {
+fn changes_of_a_running_container_are_followed() {
     let mut container = Container::run("ways-changes", &["--memory", "64m"], "while :; do :; done");
     let agent = launch().var("CONTAINER_STATS", "kernel").start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let name = container.name().to_owned();
-    snapshots.until("the container", PATIENCE, |s| figures(s, &name).is_some());
+    snapshots.until("the container", DEADLINE, |s| figures(s, &name).is_some());
 
     container.docker("update", &["--memory", "96m", "--memory-swap", "192m"]);
     let limit = |s: &Value| figures(s, &name).is_some_and(|f| f["memory_limit"] == 96 << 20);
-    snapshots.until("the new limit", PATIENCE, limit);
+    snapshots.until("the new limit", DEADLINE, limit);
 
-    // Other files, a counter that begins anew, and never an absurd figure.
+    // After a restart the container has other files, and its CPU counter starts again at 0. The CPU figure must stay plausible.
     container.docker("restart", &["--time", "0"]);
     for snapshot in snapshots.take(5) {
         if figures(&snapshot, &name).is_some() {
@@ -130,25 +130,25 @@ fn what_changes_while_a_container_runs_is_followed() {
     }
     let busy =
         |s: &Value| figures(s, &name).is_some_and(|f| f["cpu_percent"].as_f64() > Some(50.0));
-    snapshots.until("it is busy again", PATIENCE, busy);
+    snapshots.until("the busy container after the restart", DEADLINE, busy);
 
     container.docker("pause", &[]);
     let paused = |s: &Value| {
         figures(s, &name).is_some_and(|f| f["status"] == "paused" && f["cpu_percent"] == 0.0)
     };
-    snapshots.until("it is paused", PATIENCE, paused);
+    snapshots.until("the paused container", DEADLINE, paused);
     container.docker("unpause", &[]);
 
     container.rename("ways-renamed");
     let renamed = container.name().to_owned();
-    let snapshot = snapshots.until("its new name", PATIENCE, |s| figures(s, &renamed).is_some());
+    let snapshot = snapshots.until("the new name", DEADLINE, |s| figures(s, &renamed).is_some());
     assert_eq!(snapshot["sources"]["docker"]["via"], "kernel");
 }
 
 #[test]
 #[parallel]
-fn rotation_under_load_loses_no_line() {
-    // Some 40 bytes a line, 100 KiB a file: rotated every 1000 lines or so.
+fn rotation_under_load_loses_no_log_line() {
+    // About 40 bytes per log line and 100 KiB per file. The engine rotates after some 1000 lines.
     let container = Container::run(
         "ways-rotation",
         &["--log-opt", "max-size=100k", "--log-opt", "max-file=3"],
@@ -163,7 +163,7 @@ fn rotation_under_load_loses_no_line() {
         |s: &Value| super::snapshots::lines(s, name).and_then(|lines| lines.last().cloned());
     let complete = |s: &Value| newest(s).is_some_and(|line| line.ends_with("line 20000"));
     loop {
-        let snapshot = snapshots.until("lines", PATIENCE, |s| newest(s).is_some());
+        let snapshot = snapshots.until("log lines", DEADLINE, |s| newest(s).is_some());
         let lines = super::snapshots::lines(&snapshot, name).unwrap();
         let numbers: Vec<u32> = lines
             .iter()

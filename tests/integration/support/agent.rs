@@ -1,5 +1,5 @@
-//! The agent as a child process: started with exactly the environment a test gives it, its output collected,
-//! killed when the test lets go of it. Whatever it printed is then searched for its API key.
+//! The agent as a child process. The agent gets exactly the environment variables that the test sets. The harness collects the
+//! agent's output. On drop it kills the agent and searches the output for the API key.
 
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,15 +12,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{Client, Lines, PATIENCE, net, wait};
+use super::{Client, DEADLINE, Lines, net, wait};
 
-/// The API key of every agent that is not given another.
+/// The API key of every agent, unless the test sets another one.
 pub(crate) const KEY: &str = "kQ7zX2vLp9Rt4WmB8sNd";
 
-/// So many characters of a key in a row, anywhere in the output, are a leak.
+/// If the output contains this number of consecutive characters of a key, the key has leaked.
 const LEAK: usize = 6;
 
-/// An agent about to be started: its arguments and its whole environment.
+/// An agent that is not started yet: its arguments and its whole environment.
 #[derive(Clone)]
 pub(crate) struct Launch {
     launcher: Vec<OsString>,
@@ -31,7 +31,7 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
-    /// The daemon on a free port of 127.0.0.1, without Docker, with [`KEY`]; nothing else but `PATH` is set.
+    /// The daemon on a free port of 127.0.0.1, with Docker disabled and with [`KEY`]. The only other variable is `PATH`.
     pub(crate) fn new() -> Self {
         let launch = Self {
             launcher: Vec::new(),
@@ -48,7 +48,7 @@ impl Launch {
             .var("DOCKER_ENABLED", "false")
     }
 
-    /// Sets one environment variable, in place of an earlier value.
+    /// Sets one environment variable and replaces an earlier value.
     pub(crate) fn var(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self = self.without(name.as_ref());
         let (name, value) = (name.as_ref().to_owned(), value.as_ref().to_owned());
@@ -76,42 +76,48 @@ impl Launch {
         self
     }
 
-    /// Starts a copy of the binary.
+    /// Starts this copy of the binary instead of the built one.
     pub(crate) fn copy(mut self, binary: &Path) -> Self {
         self.binary = binary.into();
         self
     }
 
-    /// Starts it by way of another command, to which the binary's path and its arguments are appended, and which
-    /// must not outlive it.
-    pub(crate) fn by<A: AsRef<OsStr>>(mut self, launcher: impl IntoIterator<Item = A>) -> Self {
+    /// Starts the agent through another command, e.g. `nsenter`. The binary's path and arguments follow that command.
+    /// The command must end when the agent ends.
+    pub(crate) fn launched_by<A: AsRef<OsStr>>(
+        mut self,
+        launcher: impl IntoIterator<Item = A>,
+    ) -> Self {
         let launcher = launcher.into_iter().map(|a| a.as_ref().to_owned());
         self.launcher.extend(launcher);
         self
     }
 
-    /// Names one more text that must never be printed, such as the content of an `API_KEY_FILE`. The value of
-    /// `API_KEY` is one without asking.
+    /// Adds a text that the agent must never print, such as the content of an `API_KEY_FILE`. The value of
+    /// `API_KEY` is always such a text.
     pub(crate) fn secret(mut self, secret: &str) -> Self {
         self.secrets.push(secret.to_owned());
         self
     }
 
-    /// Starts the daemon and waits until its log says where it listens, which takes `LOG_FORMAT=json` and
-    /// `RUST_LOG` at `info` or finer; otherwise use [`Launch::start_on`].
+    /// Starts the daemon and waits until its log contains the address on which it listens. The log must have `LOG_FORMAT=json`,
+    /// and `RUST_LOG` must be `info` or finer. With other settings use [`Launch::start_on`].
     pub(crate) fn start(self) -> Agent {
         let mut agent = self.spawn();
         let listening = agent.event("listening");
-        agent.bound = listening.text("address").parse().expect("an address");
+        agent.bound = listening
+            .text("address")
+            .parse()
+            .expect("the event has no valid address");
         agent
     }
 
-    /// Starts the daemon on `port` and waits until that port listens.
+    /// Starts the daemon on `port` and waits until a socket listens on that port.
     pub(crate) fn start_on(self, port: u16) -> Agent {
         let mut agent = self.var("SOCKET_PORT", port.to_string()).spawn();
         agent.bound.set_port(port);
         let listens = || net::listens(port).then_some(());
-        if wait::within(PATIENCE, listens).is_none() {
+        if wait::within(DEADLINE, listens).is_none() {
             panic!("nothing listens on port {port}:\n{}", agent.output());
         }
         agent
@@ -131,9 +137,9 @@ impl Launch {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the agent's binary starts");
-        let stdout = Lines::collect(child.stdout.take().expect("piped"));
-        let stderr = Lines::collect(child.stderr.take().expect("piped"));
+            .expect("cannot start the agent's binary");
+        let stdout = Lines::collect(child.stdout.take().expect("the output is not piped"));
+        let stderr = Lines::collect(child.stderr.take().expect("the output is not piped"));
         Agent {
             bound: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             secrets: self.all_secrets(),
@@ -143,12 +149,12 @@ impl Launch {
         }
     }
 
-    /// Runs the binary to its end.
+    /// Runs the binary until it exits.
     pub(crate) fn run(self) -> Finished {
-        self.run_within(PATIENCE)
+        self.run_within(DEADLINE)
     }
 
-    /// Runs the binary to its end, which must come before the deadline.
+    /// Runs the binary until it exits, which must happen before the deadline.
     pub(crate) fn run_within(self, deadline: Duration) -> Finished {
         let mut agent = self.spawn();
         let status = agent.exit(deadline);
@@ -160,7 +166,7 @@ impl Launch {
         }
     }
 
-    /// The texts that this agent must not print. A key of fewer characters than [`LEAK`] counts whole.
+    /// The texts that this agent must not print. A key shorter than [`LEAK`] characters is a leak only as a whole.
     fn all_secrets(&self) -> Vec<String> {
         let keys = self
             .environment
@@ -173,32 +179,32 @@ impl Launch {
     }
 }
 
-/// What every agent of this run is started by: see tests/setup/confined.sh.
+/// The command through which this test run starts every agent. See tests/setup/confined.sh.
 fn launcher_of_all() -> Vec<OsString> {
     let launcher = std::env::var("TEST_LAUNCHER").unwrap_or_default();
     launcher.split_whitespace().map(OsString::from).collect()
 }
 
-/// What a command left behind.
+/// The result of a command that has exited.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    /// How it ended.
+    /// The exit status.
     pub(crate) status: ExitStatus,
-    /// The lines of its standard output.
+    /// The lines of standard output.
     pub(crate) stdout: Vec<String>,
-    /// The lines of its standard error.
+    /// The lines of standard error.
     pub(crate) stderr: Vec<String>,
 }
 
 impl Finished {
-    /// The exit status; fails the test if a signal ended the command.
+    /// The exit code. Fails the test if a signal ended the command.
     pub(crate) fn code(&self) -> i32 {
         let code = self.status.code();
-        code.unwrap_or_else(|| panic!("ended by a signal: {self:?}"))
+        code.unwrap_or_else(|| panic!("a signal ended the command: {self:?}"))
     }
 }
 
-/// A running agent. Dropping it kills it.
+/// A running agent. Killed on drop.
 pub(crate) struct Agent {
     child: Child,
     bound: SocketAddr,
@@ -208,7 +214,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Starts [`Launch::new`] with these variables in addition, and waits until it listens.
+    /// Starts [`Launch::new`] with these additional variables and waits until the agent listens.
     pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
         Launch::new().vars(variables).start()
     }
@@ -218,12 +224,12 @@ impl Agent {
         self.child.id()
     }
 
-    /// The port it listens on.
+    /// The port on which the agent listens.
     pub(crate) fn port(&self) -> u16 {
         self.bound.port()
     }
 
-    /// Where to connect to: the address it is bound to, or the loopback address if it is bound to all.
+    /// The address to which clients connect. If the agent listens on all addresses, this is the loopback address.
     pub(crate) fn address(&self) -> SocketAddr {
         let ip = match self.bound.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -250,12 +256,12 @@ impl Agent {
         self.event_where(message, |_| true)
     }
 
-    /// Waits for the first log event with this message that `fits`.
+    /// Waits for the first log event with this message for which `fits` returns true.
     pub(crate) fn event_where(&self, message: &str, fits: impl Fn(&Event) -> bool) -> Event {
         let wanted = |event: &Event| event.message() == message && fits(event);
         self.stderr
-            .find(0, PATIENCE, |line| Event::parse(line).filter(&wanted))
-            .unwrap_or_else(|| panic!("no such event {message:?}:\n{}", self.output()))
+            .find(0, DEADLINE, |line| Event::parse(line).filter(&wanted))
+            .unwrap_or_else(|| panic!("there is no matching event {message:?}:\n{}", self.output()))
     }
 
     /// Every log event so far with this message.
@@ -265,64 +271,79 @@ impl Agent {
         events.filter(|event| event.message() == message).collect()
     }
 
-    /// Every log event so far that has this text in this field.
+    /// Every log event so far whose field has this text.
     pub(crate) fn events_with(&self, field: &str, text: &str) -> Vec<Event> {
         let lines = self.stderr.all();
         let events = lines.iter().filter_map(|line| Event::parse(line));
         events.filter(|event| event.0[field] == text).collect()
     }
 
-    /// The lines of its standard error so far: its log.
+    /// The agent's log: the lines of its standard error so far.
     pub(crate) fn log(&self) -> Lines {
         self.stderr.clone()
     }
 
-    /// The lines of its standard output so far.
+    /// The lines of the agent's standard output so far.
     pub(crate) fn stdout(&self) -> Vec<String> {
         self.stdout.all()
     }
 
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid()).expect("a process id");
-        kill(Pid::from_raw(pid), signal).expect("the agent still runs");
+        let pid = i32::try_from(self.pid()).expect("the process id is too large");
+        kill(Pid::from_raw(pid), signal).expect("the agent has ended");
     }
 
-    /// Waits for its end, which must come before the deadline.
+    /// Waits until the agent exits. Fails the test if the agent does not exit before the deadline.
     pub(crate) fn exit(&mut self, deadline: Duration) -> ExitStatus {
         let child = &mut self.child;
-        let ended = || child.try_wait().expect("a child of ours");
+        let ended = || child.try_wait().expect("cannot wait for the agent");
         match wait::within(deadline, ended) {
             Some(status) => status,
-            None => panic!("still runs after {deadline:?}:\n{}", self.output()),
+            None => panic!(
+                "the agent still runs after {deadline:?}:\n{}",
+                self.output()
+            ),
         }
     }
 
-    /// Whether it still runs.
+    /// Whether the agent still runs.
     pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("a child of ours").is_none()
+        self.child
+            .try_wait()
+            .expect("cannot wait for the agent")
+            .is_none()
     }
 
-    /// The most resident memory it ever had, in bytes (`VmHWM`).
+    /// The peak of the agent's resident memory in bytes (`VmHWM`).
     pub(crate) fn peak_rss(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .expect("the agent has ended");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a size") * 1024
+        kib.and_then(|kib| kib.parse::<u64>().ok())
+            .expect("/proc has no valid VmHWM")
+            * 1024
     }
 
-    /// Everything it printed, for messages of failing tests.
+    /// Everything that the agent printed, for the messages of failing tests.
     fn output(&self) -> String {
         let (stdout, stderr) = (self.stdout.all(), self.stderr.all());
         format!("stdout: {stdout:#?}\nstderr: {stderr:#?}")
     }
 
     fn collect_output(&self) {
-        assert!(self.stdout.ended(PATIENCE), "standard output stays open");
-        assert!(self.stderr.ended(PATIENCE), "standard error stays open");
+        assert!(
+            self.stdout.ended(DEADLINE),
+            "the agent's standard output is still open"
+        );
+        assert!(
+            self.stderr.ended(DEADLINE),
+            "the agent's standard error is still open"
+        );
     }
 
-    /// The first secret, or part of one, that the output shows.
+    /// The first secret, or part of a secret, in the output.
     fn leak(&self) -> Option<String> {
         let printed = [self.stdout.all(), self.stderr.all()].concat().join("\n");
         let parts = |secret: &String| -> Vec<String> {
@@ -337,7 +358,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it must not be left behind.
+        // Killing fails if the agent has already ended, which is not an error here.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
@@ -346,12 +367,15 @@ impl Drop for Agent {
         }
         self.collect_output();
         if let Some(part) = self.leak() {
-            panic!("the agent printed {part:?} of its key:\n{}", self.output());
+            panic!(
+                "the agent printed {part:?}, which is part of a secret:\n{}",
+                self.output()
+            );
         }
     }
 }
 
-/// One event of the agent's log, in JSON: fields beside `timestamp`, `level`, `target` and `message`.
+/// One event of the agent's log: a JSON object with `timestamp`, `level`, `target`, `message` and the event's own fields.
 #[derive(Clone, Debug)]
 pub(crate) struct Event(pub(crate) Value);
 
@@ -362,7 +386,7 @@ impl Event {
         event.is_object().then_some(Self(event))
     }
 
-    /// What happened; empty if the event does not say.
+    /// The message. Empty if the event has no message.
     pub(crate) fn message(&self) -> &str {
         self.0["message"].as_str().unwrap_or_default()
     }
@@ -372,15 +396,15 @@ impl Event {
         self.text("level")
     }
 
-    /// A field that must be there as a string.
+    /// The value of a field that must be a string.
     pub(crate) fn text(&self, field: &str) -> &str {
         let value = self.0[field].as_str();
-        value.unwrap_or_else(|| panic!("no text {field:?} in {}", self.0))
+        value.unwrap_or_else(|| panic!("the event has no text {field:?}: {}", self.0))
     }
 
-    /// A field that must be there as a whole number.
+    /// The value of a field that must be a whole number.
     pub(crate) fn number(&self, field: &str) -> u64 {
         let value = self.0[field].as_u64();
-        value.unwrap_or_else(|| panic!("no number {field:?} in {}", self.0))
+        value.unwrap_or_else(|| panic!("the event has no number {field:?}: {}", self.0))
     }
 }

@@ -1,27 +1,27 @@
-//! Processes whose load is known.
+//! Processes that cause a known load.
 
 use std::process::{Child, Command, Stdio};
 
-use super::{PATIENCE, kernel, wait};
+use super::{DEADLINE, kernel, wait};
 
-/// A process named `sh` that keeps one core busy until it is dropped.
+/// A process named `sh` that keeps one core busy. Ended on drop.
 pub(crate) struct Busy {
     child: Child,
 }
 
 impl Busy {
-    /// Starts it and waits until it has kept a core busy for a moment. It is given precedence where that is
-    /// permitted, so that it gets a whole core on a machine that has more to do.
+    /// Starts the process and waits until it has used 0.1 s of CPU time. `nice` gives the process the highest priority, if the
+    /// user may do that. With this priority the process gets a whole core even on a busy machine.
     pub(crate) fn start() -> Self {
         let child = Command::new("nice")
             .args(["-n", "-20", "sh", "-c", "while :; do :; done"])
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("nice and sh");
+            .expect("cannot start nice and sh");
         let busy = Self { child };
         let warm = || (kernel::cpu_seconds(busy.pid()) > 0.1).then_some(());
-        wait::until("a busy process", PATIENCE, warm);
+        wait::until("a busy process", DEADLINE, warm);
         busy
     }
 
@@ -38,15 +38,20 @@ impl Drop for Busy {
     }
 }
 
-/// Many processes that do nothing: each adds its entry to a long list of processes.
+/// Many idle processes. Each process adds an entry to the list of processes.
 pub(crate) struct Idle {
     children: Vec<Child>,
 }
 
 impl Idle {
-    /// Starts `count` of them.
+    /// Starts `count` processes.
     pub(crate) fn start(count: usize) -> Self {
-        let sleep = || Command::new("sleep").arg("3600").spawn().expect("sleep");
+        let sleep = || {
+            Command::new("sleep")
+                .arg("3600")
+                .spawn()
+                .expect("cannot start sleep")
+        };
         let children = (0..count).map(|_| sleep()).collect();
         Self { children }
     }

@@ -1,4 +1,4 @@
-//! Certificates made for one test.
+//! Certificates that a test makes for itself.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use tempfile::TempDir;
 
 use super::Launch;
 
-/// An authority that issues certificates; its files live as long as it does.
+/// An authority that issues certificates. On drop its files are deleted.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate, for clients that verify.
+    /// The authority's own certificate, for clients that verify the agent.
     pub(crate) certificate: PathBuf,
     directory: TempDir,
 }
@@ -39,7 +39,8 @@ impl Authority {
         }
     }
 
-    /// Issues a certificate for `localhost`, `127.0.0.1` and `::1`. The name tells its files apart.
+    /// Issues a certificate for `localhost`, `127.0.0.1` and `::1`. `name` is the common name of the certificate and the name of
+    /// its files.
     pub(crate) fn issue(&self, name: &str) -> Identity {
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
         let mut params = CertificateParams::new(names).unwrap();
@@ -52,7 +53,7 @@ impl Authority {
         }
     }
 
-    /// Writes a file beside the certificates.
+    /// Writes a file into the directory of the certificates.
     pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
         write(&self.directory, name, content)
     }
@@ -68,7 +69,7 @@ impl Identity {
     }
 }
 
-/// Certificates and keys as people make them: by commands of openssl. They live as long as this.
+/// Certificates and keys that are made with the `openssl` command, as administrators do. On drop the files are deleted.
 pub(crate) struct MadeByOpenssl {
     directory: TempDir,
 }
@@ -79,33 +80,33 @@ impl MadeByOpenssl {
         Self { directory }
     }
 
-    /// Runs a command of openssl where the files are; its arguments contain no white space.
+    /// Runs `openssl` with these arguments in the directory of the files. No argument contains white space.
     pub(crate) fn run(&self, command: &str) {
         let output = Command::new("openssl")
             .args(command.split_whitespace())
             .current_dir(self.directory.path())
             .output()
-            .expect("openssl");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "openssl {command}: {said}");
+            .expect("cannot start openssl");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "openssl {command}: {message}");
     }
 
-    /// One of the files.
+    /// The path of a file.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Writes one of them.
+    /// Writes a file.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(name), content).unwrap();
     }
 
-    /// What one of them holds.
+    /// The content of a file.
     pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap()
     }
 
-    /// An agent that serves TLS with these.
+    /// An agent that serves TLS with these two files.
     pub(crate) fn launch(&self, certificate: &str, key: &str) -> Launch {
         let identity = Identity {
             certificate: self.path(certificate),

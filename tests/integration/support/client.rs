@@ -1,4 +1,4 @@
-//! A client as anyone would write it: a blocking socket, lines, and a deadline for everything.
+//! A simple client: a blocking socket that reads lines, with a deadline for every operation.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,47 +7,50 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{PATIENCE, net, schema, wait};
+use super::{DEADLINE, net, schema, wait};
 
-/// One connection to an agent.
+/// A connection to an agent.
 pub(crate) struct Client {
     stream: TcpStream,
-    /// Received, not yet handed out.
+    /// Bytes that were received but not yet returned to the test.
     received: Vec<u8>,
 }
 
 /// How the agent closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// In good order (FIN).
+    /// The agent closed the connection normally (FIN).
     Eof,
-    /// At once (RST).
+    /// The agent reset the connection (RST).
     Reset,
 }
 
 impl Client {
     /// Connects and sends nothing.
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE);
-        Self::on(stream.unwrap_or_else(|error| panic!("connect to {address}: {error}")))
+        let stream = TcpStream::connect_timeout(&address, DEADLINE);
+        Self::on(stream.unwrap_or_else(|error| panic!("cannot connect to {address}: {error}")))
     }
 
     /// Connects from the given source address, e.g. `127.0.0.2`.
     pub(crate) fn connect_from(source: &str, address: SocketAddr) -> Self {
-        let source: SocketAddr = SocketAddr::new(source.parse().expect("an address"), 0);
+        let source: SocketAddr =
+            SocketAddr::new(source.parse().expect("the source address is invalid"), 0);
         let socket = Self::socket(address);
-        socket.bind(&source.into()).expect("a local address");
-        socket.connect_timeout(&address.into(), PATIENCE).unwrap();
+        socket
+            .bind(&source.into())
+            .expect("cannot bind to the source address");
+        socket.connect_timeout(&address.into(), DEADLINE).unwrap();
         Self::on(socket.into())
     }
 
-    /// Connects with the smallest of buffers, so that the agent soon notices when this client does not read: the
-    /// small segment size keeps the agent's own send buffer from growing to megabytes.
+    /// Connects with a small receive buffer, so that the agent soon notices when this client does not read. The segment size is
+    /// small, because otherwise the agent's send buffer could grow to megabytes.
     pub(crate) fn connect_narrow(address: SocketAddr) -> Self {
         let socket = Self::socket(address);
         socket.set_recv_buffer_size(2048).unwrap();
         socket.set_tcp_mss(536).unwrap();
-        socket.connect_timeout(&address.into(), PATIENCE).unwrap();
+        socket.connect_timeout(&address.into(), DEADLINE).unwrap();
         Self::on(socket.into())
     }
 
@@ -58,28 +61,28 @@ impl Client {
 
     fn on(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
         let received = Vec::new();
         Self { stream, received }
     }
 
-    /// Its own address, as the agent's log names it.
+    /// The client's own address, which is the peer in the agent's log.
     pub(crate) fn local_address(&self) -> SocketAddr {
         self.stream.local_addr().unwrap()
     }
 
-    /// The agent's address as this client connected to it.
+    /// The agent's address to which this client is connected.
     pub(crate) fn peer_address(&self) -> SocketAddr {
         self.stream.peer_addr().unwrap()
     }
 
-    /// Sends bytes as they are.
+    /// Sends these bytes unchanged.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let sent = self.try_send(bytes);
-        sent.unwrap_or_else(|error| panic!("send: {error}"));
+        sent.unwrap_or_else(|error| panic!("cannot send: {error}"));
     }
 
-    /// Sends bytes to an agent that may have closed the connection.
+    /// Sends bytes. Returns an error if the agent has closed the connection.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_ref())
     }
@@ -89,18 +92,18 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Disconnects without a good-bye: the agent gets a reset.
+    /// Resets the connection (RST).
     pub(crate) fn reset(self) {
         let now = Some(Duration::ZERO);
         SockRef::from(&self.stream).set_linger(now).unwrap();
     }
 
-    /// The next line without its newline, or `None` at the end of the stream. Fails on an unfinished last line.
+    /// The next line without its newline, or `None` at the end of the stream. Fails the test if the stream ends within a line.
     pub(crate) fn line(&mut self) -> Option<String> {
-        self.line_within(PATIENCE)
+        self.line_within(DEADLINE)
     }
 
-    /// As [`Client::line`]; it must come before the deadline.
+    /// Does the same as [`Client::line`], but the line must arrive before this deadline.
     pub(crate) fn line_within(&mut self, deadline: Duration) -> Option<String> {
         let end = Instant::now() + deadline;
         let mut searched = 0;
@@ -109,15 +112,15 @@ impl Client {
                 let rest = self.received.split_off(searched + at + 1);
                 let mut line = std::mem::replace(&mut self.received, rest);
                 line.pop();
-                return Some(String::from_utf8(line).expect("lines are UTF-8"));
+                return Some(String::from_utf8(line).expect("the line is not UTF-8"));
             }
             searched = self.received.len();
             match self.receive(end) {
                 Received::Bytes => {}
                 Received::End(_) if self.received.is_empty() => return None,
-                Received::End(_) => panic!("cut line: {}", self.received.escape_ascii()),
+                Received::End(_) => panic!("unfinished line: {}", self.received.escape_ascii()),
                 Received::Nothing => panic!(
-                    "no line within {deadline:?}, only {:?}",
+                    "no whole line within {deadline:?}, only {:?}",
                     self.received.escape_ascii().to_string()
                 ),
             }
@@ -126,16 +129,18 @@ impl Client {
 
     /// The next snapshot, validated against the schema.
     pub(crate) fn snapshot(&mut self) -> Value {
-        self.snapshot_within(PATIENCE)
+        self.snapshot_within(DEADLINE)
     }
 
-    /// As [`Client::snapshot`]; it must come before the deadline.
+    /// Does the same as [`Client::snapshot`], but the snapshot must arrive before this deadline.
     pub(crate) fn snapshot_within(&mut self, deadline: Duration) -> Value {
-        let line = self.line_within(deadline).expect("a snapshot, not the end");
+        let line = self
+            .line_within(deadline)
+            .expect("no snapshot: the stream has ended");
         schema::snapshot(&line)
     }
 
-    /// Reads snapshots until one `fits`; every one is validated.
+    /// Reads and validates snapshots until `fits` returns true. Returns the snapshot that fits.
     pub(crate) fn snapshot_where(
         &mut self,
         what: &str,
@@ -153,22 +158,22 @@ impl Client {
         }
     }
 
-    /// Everything up to the end of the stream, and how it ended.
+    /// Reads to the end of the stream. Returns all bytes and how the stream ended.
     pub(crate) fn rest(&mut self) -> (Vec<u8>, Ending) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + DEADLINE;
         loop {
             match self.receive(end) {
                 Received::Bytes => {}
                 Received::End(ending) => return (std::mem::take(&mut self.received), ending),
                 Received::Nothing => panic!(
-                    "not closed within {PATIENCE:?}; so far {:?}",
+                    "the connection is still open after {DEADLINE:?}; received {:?}",
                     self.received.escape_ascii().to_string()
                 ),
             }
         }
     }
 
-    /// Waits for the end of the stream for so long, keeping what arrives; `None` if it did not end.
+    /// Waits for the end of the stream and stores the received bytes. `None` if the stream is still open after the deadline.
     pub(crate) fn ends_within(&mut self, deadline: Duration) -> Option<Ending> {
         let end = Instant::now() + deadline;
         loop {
@@ -180,28 +185,28 @@ impl Client {
         }
     }
 
-    /// Waits until the agent has read all that this client sent.
+    /// Waits until the agent has read everything that this client sent.
     pub(crate) fn wait_until_read(&self) {
         let (here, there) = (self.local_address(), self.peer_address());
-        wait::until("the agent to read what was sent", PATIENCE, || {
+        wait::until("the agent to read what was sent", DEADLINE, || {
             let sent = net::unread(here, there).is_some();
             (sent && net::unread(there, here) == Some(0)).then_some(())
         });
     }
 
-    /// Receives at least `count` bytes without handing them out.
+    /// Receives until at least `count` bytes are in the buffer.
     pub(crate) fn receive_bytes(&mut self, count: usize) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + DEADLINE;
         while self.received.len() < count {
             let received = self.receive(end);
             assert!(matches!(received, Received::Bytes), "{received:?}");
         }
     }
 
-    /// One read into the buffer.
+    /// Reads once from the connection into the buffer.
     fn receive(&mut self, end: Instant) -> Received {
         let left = end.saturating_duration_since(Instant::now());
-        // A timeout of zero would mean none.
+        // The standard library refuses a timeout of zero.
         let left = left.max(Duration::from_millis(1));
         self.stream.set_read_timeout(Some(left)).unwrap();
         let mut chunk = [0; 64 * 1024];
@@ -215,7 +220,7 @@ impl Client {
                 ErrorKind::WouldBlock | ErrorKind::TimedOut => Received::Nothing,
                 ErrorKind::ConnectionReset => Received::End(Ending::Reset),
                 ErrorKind::Interrupted => Received::Bytes,
-                _ => panic!("receive: {error}"),
+                _ => panic!("cannot receive: {error}"),
             },
         }
     }

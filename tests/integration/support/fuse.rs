@@ -1,26 +1,26 @@
-//! File systems in a program, whose figures a test makes up.
+//! FUSE file systems whose figures a test chooses.
 
 use std::fs;
 use std::path::Path;
 
 use super::Namespace;
 
-/// One of them.
+/// A FUSE file system with chosen figures.
 pub(crate) struct Fuse<'f> {
-    /// With `\xNN` for a byte that is not ASCII.
+    /// The mount point. `\xNN` stands for a byte that is not ASCII.
     pub(crate) point: String,
     pub(crate) kind: &'f str,
     pub(crate) source: &'f str,
-    /// All blocks and free ones, of 4 KiB.
+    /// The number of all blocks and of free blocks. A block has 4 KiB.
     pub(crate) blocks: (u32, u32),
-    /// How long an answer takes, in seconds.
+    /// The delay of each answer in seconds.
     pub(crate) delay: f64,
 }
 
-/// The blocks of one GiB.
+/// The number of blocks in one GiB.
 pub(crate) const GIB: u32 = 262_144;
 
-/// A mount namespace in which these are mounted, after which `script` is run. `folder` is room for files.
+/// Mounts these file systems in a new mount namespace and then runs `script` there. Temporary files go into `folder`.
 pub(crate) fn mounted(folder: &Path, all: &[Fuse<'_>], script: &str) -> Namespace {
     let line = |one: &Fuse<'_>| {
         let Fuse {

@@ -1,11 +1,11 @@
-//! What a TLS client sends first.
+//! The first message of a TLS client.
 
 use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-/// A whole hello, by rustls.
+/// A complete ClientHello, made by rustls.
 pub(crate) fn client_hello() -> Vec<u8> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

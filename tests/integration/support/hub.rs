@@ -1,4 +1,4 @@
-//! A NATS server of a test's own, Debian's, on the loopback.
+//! A NATS server (Debian's `nats-server`) on the loopback interface, for one test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{PATIENCE, net, wait};
+use super::{DEADLINE, net, wait};
 
-/// The server. It is killed on drop, and may be before.
+/// A running server. Killed on drop. A test can kill the server earlier and start it again.
 pub(crate) struct Hub {
     port: u16,
     environment: Vec<(String, String)>,
@@ -17,14 +17,14 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// Starts one with these further lines of configuration.
+    /// Starts a server on a free port with these additional lines of configuration.
     pub(crate) fn start(configuration: &str) -> Self {
         let port = net::free_port();
         let listen = format!("listen: \"127.0.0.1:{port}\"\n");
         Self::configured(port, &format!("{listen}{configuration}"), &[])
     }
 
-    /// Starts one with this configuration, which has it listen on that port, and this environment.
+    /// Starts a server with this whole configuration and this environment. The configuration must name the same port.
     pub(crate) fn configured(port: u16, configuration: &str, environment: &[(&str, &str)]) -> Self {
         let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
         let mut hub = Self {
@@ -38,12 +38,12 @@ impl Hub {
         hub
     }
 
-    /// Starts it again on the same port.
+    /// Starts the server, again on the same port.
     pub(crate) fn run(&mut self) {
         let path = std::env::var("PATH").unwrap_or_default();
         let log = fs::File::create(self.path().join("hub.log")).unwrap();
         let child = Command::new("nats-server")
-            // Daemons live in sbin, which is not on every user's PATH.
+            // nats-server is in sbin, which is not in every user's PATH.
             .env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin"))
             .envs(self.environment.iter().cloned())
             .arg("--config")
@@ -52,15 +52,15 @@ impl Hub {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .expect("nats-server (Debian: nats-server) starts");
+            .expect("cannot start nats-server (Debian package nats-server)");
         self.process = Some(child);
         let listens = || net::listens(self.port).then_some(());
-        if wait::within(PATIENCE, listens).is_none() {
-            panic!("nats-server does not listen:\n{}", self.log());
+        if wait::within(DEADLINE, listens).is_none() {
+            panic!("nats-server does not listen. Its log:\n{}", self.log());
         }
     }
 
-    /// Kills it at once (SIGKILL).
+    /// Kills the server with SIGKILL.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.process.take() {
             child.kill().unwrap();
@@ -72,19 +72,19 @@ impl Hub {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Where its files are.
+    /// The directory of the server's files.
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Writes a file beside its own.
+    /// Writes a file into the directory of the server's files.
     pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.path().join(name);
         fs::write(&path, content).unwrap();
         path
     }
 
-    /// What it has logged since it was started last.
+    /// The server's log since its newest start.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path().join("hub.log")).unwrap()
     }

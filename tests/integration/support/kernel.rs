@@ -1,4 +1,4 @@
-//! The kernel's own figures, read as plainly as possible: what the agent's are compared with.
+//! The kernel's own figures, read in the simplest way. The tests compare the agent's figures with them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,16 +16,16 @@ fn numbers(columns: &str) -> Vec<f64> {
     columns.map_while(|column| column.parse().ok()).collect()
 }
 
-/// `/proc/stat`: busy and total time of all cores together, in ticks. Waiting for a disk is not busy.
+/// `/proc/stat`: busy and total time of all cores together, in clock ticks. I/O wait does not count as busy.
 pub(crate) fn cpu_times() -> (f64, f64) {
     let stat = read("/proc/stat");
     let times = numbers(stat.lines().next().unwrap().strip_prefix("cpu ").unwrap());
-    // user nice system idle iowait irq softirq steal; guest time is part of user time already.
+    // The columns: user nice system idle iowait irq softirq steal. User time includes guest time.
     let total: f64 = times[..8].iter().sum();
     (total - times[3] - times[4], total)
 }
 
-/// How many logical CPUs there are.
+/// The number of logical CPUs.
 pub(crate) fn cpus() -> u64 {
     let stat = read("/proc/stat");
     let names = stat.lines().filter_map(|line| line.split(' ').next());
@@ -33,17 +33,17 @@ pub(crate) fn cpus() -> u64 {
     cpus.count().try_into().unwrap()
 }
 
-/// When the host booted, Unix time in seconds.
+/// The boot time of the host, in seconds since 1970.
 pub(crate) fn boot_time() -> u64 {
     let stat = read("/proc/stat");
     let time = stat.lines().find_map(|line| line.strip_prefix("btime "));
     time.unwrap().parse().unwrap()
 }
 
-/// CPU time that a process has used so far, in seconds; 0 for a process that is gone.
+/// The CPU time of a process so far, in seconds. Returns 0 for a process that has ended.
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name before the last parenthesis may contain anything. utime and stime are fields 14 and 15.
+    // The process name ends at the last parenthesis and can contain any character. utime and stime are fields 14 and 15.
     let Some((_, fields)) = stat.rsplit_once(") ") else {
         return 0.0;
     };
@@ -52,7 +52,7 @@ pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     (ticks(14) + ticks(15)) / TICKS
 }
 
-/// Total and used memory, MiB.
+/// Total and used memory in MiB.
 pub(crate) fn memory() -> (f64, f64) {
     let info = read("/proc/meminfo");
     let field = |name: &str| {
@@ -63,7 +63,7 @@ pub(crate) fn memory() -> (f64, f64) {
     (total, total - field("MemAvailable:"))
 }
 
-/// Resident memory of a process, bytes.
+/// Resident memory of a process in bytes.
 pub(crate) fn rss(pid: u32) -> f64 {
     let status = read(&format!("/proc/{pid}/status"));
     let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -80,9 +80,12 @@ pub(crate) fn uptime() -> f64 {
     numbers(&read("/proc/uptime"))[0]
 }
 
-/// Size and used space of the root file system as `df` shows them, GiB.
+/// Size and used space of the root file system in GiB, from `df`.
 pub(crate) fn disk() -> (f64, f64) {
-    let output = Command::new("df").args(["-B1", "/"]).output().expect("df");
+    let output = Command::new("df")
+        .args(["-B1", "/"])
+        .output()
+        .expect("cannot start df");
     let text = String::from_utf8(output.stdout).unwrap();
     let columns: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
     let gib = |column: &str| column.parse::<f64>().unwrap() / (1 << 30) as f64;
@@ -98,7 +101,7 @@ pub(crate) struct Counters {
     pub(crate) packets_sent: u64,
 }
 
-/// `/proc/net/dev`, by interface.
+/// The counters in `/proc/net/dev`, by interface.
 pub(crate) fn network() -> BTreeMap<String, Counters> {
     let table = read("/proc/net/dev");
     let interface = |line: &str| {
@@ -118,11 +121,11 @@ pub(crate) fn network() -> BTreeMap<String, Counters> {
     table.lines().skip(2).map(interface).collect()
 }
 
-/// The ids of all processes that are not the kernel's own threads.
+/// The ids of all processes, without kernel threads and zombies.
 pub(crate) fn processes() -> Vec<u64> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    // A thread of the kernel has no command line; nor has a zombie.
+    // A kernel thread and a zombie have no command line.
     let has_command = |pid: &u64| {
         let command = fs::read(format!("/proc/{pid}/cmdline"));
         command.is_ok_and(|command| !command.is_empty())
@@ -130,7 +133,7 @@ pub(crate) fn processes() -> Vec<u64> {
     pids.filter(has_command).collect()
 }
 
-/// A line of `/proc/sys/kernel`.
+/// The value of a file in `/proc/sys/kernel`.
 pub(crate) fn sysctl(name: &str) -> String {
     read(&format!("/proc/sys/kernel/{name}")).trim().to_owned()
 }

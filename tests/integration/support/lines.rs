@@ -1,11 +1,11 @@
-//! The lines a child process writes, collected by a thread while the test goes on.
+//! A thread that collects the lines of a child process while the test continues.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A growing list of lines; clones share it.
+/// A growing list of lines. Clones share the same list.
 #[derive(Clone)]
 pub(crate) struct Lines {
     shared: Arc<Shared>,
@@ -23,7 +23,7 @@ struct State {
 }
 
 impl Lines {
-    /// Starts collecting from `source` until its end. Bytes that are not UTF-8 are replaced.
+    /// Collects lines from `source` until its end. Replaces bytes that are not UTF-8.
     pub(crate) fn collect(source: impl Read + Send + 'static) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -56,8 +56,8 @@ impl Lines {
         self.lock().lines.clone()
     }
 
-    /// The first line, from the one numbered `from` on, from which `pick` takes a value. `None` once the deadline has
-    /// passed or the source has ended without such a line.
+    /// Waits for the first line for which `pick` returns a value, and returns that value. Ignores lines before number `from`.
+    /// Returns `None` if the deadline passes or the source ends without such a line.
     pub(crate) fn find<T>(
         &self,
         from: usize,
@@ -82,7 +82,7 @@ impl Lines {
         }
     }
 
-    /// Waits for the end of the source; false once the deadline has passed.
+    /// Waits for the end of the source. Returns false if the deadline passes first.
     pub(crate) fn ended(&self, deadline: Duration) -> bool {
         let state = self.lock();
         let open = |state: &mut State| !state.closed;

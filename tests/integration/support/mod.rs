@@ -1,4 +1,4 @@
-//! What every test stands on: the agent as a child process, clients of it, and waiting with deadlines.
+//! The harness of all tests: the agent as a child process, its clients, and waiting with deadlines.
 
 mod agent;
 mod busy;
@@ -32,6 +32,6 @@ pub(crate) use lines::Lines;
 pub(crate) use namespace::Namespace;
 pub(crate) use openssl::OpenSsl;
 pub(crate) use terminal::Terminal;
-pub(crate) use wait::PATIENCE;
+pub(crate) use wait::DEADLINE;
 pub(crate) use watch::Watch;
 pub(crate) use zstd::unpack;

@@ -1,17 +1,17 @@
-//! Namespaces of the tests' own, in which mounts and interfaces are nobody else's. They take no privilege, where the kernel
-//! gives user namespaces to all.
+//! Linux namespaces, in which a test mounts file systems and creates interfaces without a change to the host. Such namespaces
+//! need no privilege if the kernel allows user namespaces for all users.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// What keeps the namespaces: a process that sleeps in them. Dropping it ends them.
+/// A set of namespaces, which exist as long as a sleeping process in them. On drop this process and the namespaces end.
 pub(crate) struct Namespace {
     holder: Child,
     kinds: Vec<String>,
 }
 
 impl Namespace {
-    /// New ones of these kinds (`mount`, `net`), made ready by a script that is root in them.
+    /// Creates namespaces of these kinds (`mount`, `net`) and runs `script` as root in them.
     pub(crate) fn start(kinds: &[&str], script: &str) -> Self {
         let kinds: Vec<String> = kinds.iter().map(|kind| format!("--{kind}")).collect();
         let mut holder = Command::new("unshare")
@@ -22,15 +22,15 @@ impl Namespace {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("unshare");
-        let mut said = String::new();
-        let mut output = BufReader::new(holder.stdout.take().expect("piped"));
-        output.read_line(&mut said).unwrap();
-        assert_eq!(said, "ready\n", "the script failed");
+            .expect("cannot start unshare");
+        let mut line = String::new();
+        let mut output = BufReader::new(holder.stdout.take().expect("the output is not piped"));
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n", "the script in the namespace failed");
         Self { holder, kinds }
     }
 
-    /// The command that runs another in them.
+    /// The start of a command line that runs a program in these namespaces.
     pub(crate) fn enter(&self) -> Vec<String> {
         let target = format!("--target={}", self.holder.id());
         let fixed = ["nsenter", "--preserve-credentials", "--user", &target];
@@ -38,7 +38,7 @@ impl Namespace {
         fixed.chain(self.kinds.iter().cloned()).collect()
     }
 
-    /// Ends what keeps them: whatever it has open is closed.
+    /// Kills the sleeping process in the namespaces. The kernel closes the files of this process.
     pub(crate) fn end(&mut self) {
         let _ = self.holder.kill();
         let _ = self.holder.wait();

@@ -1,4 +1,4 @@
-//! A real nats-server (Debian: nats-server) of a test's own, and a client of it that is the library's.
+//! A real NATS server (Debian's `nats-server`) for one test, and a client of it (library `async-nats`).
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -16,9 +16,9 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::{Lines, PATIENCE, net, wait};
+use super::{DEADLINE, Lines, net, wait};
 
-/// A server on a port of the loopback interface, which stays the same when it is started again. Dropping it kills it.
+/// A server on the loopback interface. After a restart the server has the same port. Killed on drop.
 pub(crate) struct NatsServer {
     port: u16,
     directory: TempDir,
@@ -26,14 +26,14 @@ pub(crate) struct NatsServer {
 }
 
 impl NatsServer {
-    /// Starts one with this configuration, beside where it listens.
+    /// Starts a server with these additional lines of configuration.
     pub(crate) fn start(configuration: &str) -> Self {
         let mut server = Self::prepare(configuration);
         server.run();
         server
     }
 
-    /// Starts one that has JetStream, and this configuration.
+    /// Starts a server with JetStream and these additional lines of configuration.
     pub(crate) fn with_jetstream(configuration: &str) -> Self {
         let mut server = Self::prepare(configuration);
         let store = server.directory.path().join("store");
@@ -43,7 +43,7 @@ impl NatsServer {
         server
     }
 
-    /// One that is to be started.
+    /// A server that is configured but not started.
     pub(crate) fn prepare(configuration: &str) -> Self {
         let server = Self {
             port: net::free_port(),
@@ -66,9 +66,9 @@ impl NatsServer {
         self.directory.path().join("nats.conf")
     }
 
-    /// Starts it, as it was configured, and waits until it answers.
+    /// Starts the server and waits until it answers.
     pub(crate) fn run(&mut self) {
-        // Daemons live in sbin, which is not on every user's PATH.
+        // nats-server is in sbin, which is not in every user's PATH.
         let path = std::env::var("PATH").unwrap_or_default();
         let mut child = Command::new("nats-server")
             .env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin"))
@@ -78,22 +78,22 @@ impl NatsServer {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("nats-server (Debian: nats-server) starts");
-        let log = Lines::collect(child.stderr.take().expect("piped"));
+            .expect("cannot start nats-server (Debian package nats-server)");
+        let log = Lines::collect(child.stderr.take().expect("the output is not piped"));
         self.running = Some((child, log));
         let answers = || {
             let stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
             let mut line = String::new();
             BufReader::new(stream).read_line(&mut line).ok()?;
             line.starts_with("INFO ").then_some(())
         };
-        if wait::within(PATIENCE, answers).is_none() {
+        if wait::within(DEADLINE, answers).is_none() {
             panic!("nats-server does not answer: {:#?}", self.log().all());
         }
     }
 
-    /// Kills it, at once (SIGKILL).
+    /// Kills the server with SIGKILL.
     pub(crate) fn kill(&mut self) {
         if let Some((mut child, _)) = self.running.take() {
             child.kill().unwrap();
@@ -101,29 +101,33 @@ impl NatsServer {
         }
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the server.
     pub(crate) fn signal(&self, signal: Signal) {
-        let (child, _) = self.running.as_ref().expect("it runs");
-        let pid = i32::try_from(child.id()).expect("a process id");
+        let (child, _) = self.running.as_ref().expect("the server is not running");
+        let pid = i32::try_from(child.id()).expect("the process id is too large");
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
-    /// What it has logged since it was started last.
+    /// The server's log since its newest start.
     pub(crate) fn log(&self) -> Lines {
-        self.running.as_ref().expect("it runs").1.clone()
+        self.running
+            .as_ref()
+            .expect("the server is not running")
+            .1
+            .clone()
     }
 
-    /// Where it listens, as `NATS_URL`.
+    /// The server's address, in the form of `NATS_URL`.
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// The same, by TLS.
+    /// The server's address with the scheme for TLS.
     pub(crate) fn tls_url(&self) -> String {
         format!("tls://127.0.0.1:{}", self.port)
     }
 
-    /// Writes a file beside its own, that nobody else may read.
+    /// Writes a file into the server's directory. Only the owner may read the file. Replaces an older file in one step.
     pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt as _;
         let path = self.directory.path().join(name);
@@ -134,7 +138,7 @@ impl NatsServer {
         path
     }
 
-    /// A client that shows nothing.
+    /// A client without credentials.
     pub(crate) fn client(&self) -> NatsClient {
         self.client_with(ConnectOptions::new())
     }
@@ -154,20 +158,20 @@ impl Drop for NatsServer {
     }
 }
 
-/// A client, with a thread of its own.
+/// A client that runs in its own thread.
 pub(crate) struct NatsClient {
     runtime: Runtime,
     client: Client,
 }
 
-/// What a client has subscribed to.
+/// A subscription of a client.
 pub(crate) struct Subscription<'c> {
     runtime: &'c Runtime,
     subscriber: Subscriber,
 }
 
 impl NatsClient {
-    /// A client of the server there.
+    /// Connects to the server at this URL.
     pub(crate) fn connect(url: &str, options: ConnectOptions) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -176,16 +180,16 @@ impl NatsClient {
             .unwrap();
         let client = runtime
             .block_on(options.connect(url))
-            .expect("a server that lets in");
+            .expect("cannot connect to the NATS server");
         Self { runtime, client }
     }
 
-    /// Subscribes, and waits until the server knows.
+    /// Subscribes and waits until the server has processed the subscription.
     pub(crate) fn subscribe(&self, subject: &str) -> Subscription<'_> {
         let subject = subject.to_owned();
         let subscriber = self.runtime.block_on(async {
             let subscriber = self.client.subscribe(subject).await.unwrap();
-            // An answer to something that comes after it.
+            // The server processes requests in order. So the answer to this later message shows that the subscription is active.
             let mut echo = self.client.subscribe("tests.echo").await.unwrap();
             self.client.publish("tests.echo", "".into()).await.unwrap();
             echo.next().await.unwrap();
@@ -197,10 +201,10 @@ impl NatsClient {
         }
     }
 
-    /// The stream of this name, once it is there.
+    /// Waits until the stream of this name exists, and returns it.
     pub(crate) fn stream(&self, name: &str) -> Stream {
         let context = self.context();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + DEADLINE;
         self.runtime.block_on(async {
             loop {
                 match context.get_stream(name).await {
@@ -233,7 +237,7 @@ impl NatsClient {
         async_nats::jetstream::new(self.client.clone())
     }
 
-    /// Everything that the stream has, in order.
+    /// All messages of the stream, in order.
     pub(crate) fn stored(&self, name: &str) -> Vec<Stored> {
         let mut stream = self.stream(name);
         self.runtime.block_on(async {
@@ -259,17 +263,17 @@ pub(crate) struct Stored {
     pub(crate) subject: String,
     pub(crate) text: String,
     pub(crate) id: Option<String>,
-    /// How many lines, or events, before it are said to be lost.
+    /// The number of dropped log lines or events before this message, according to its header.
     pub(crate) dropped: u64,
 }
 
 impl Subscription<'_> {
     /// The next message.
     pub(crate) fn next(&mut self) -> Message {
-        self.next_within(PATIENCE).expect("a message")
+        self.next_within(DEADLINE).expect("no message arrived")
     }
 
-    /// The next message, if it comes within that time.
+    /// The next message, or `None` if no message arrives before the deadline.
     pub(crate) fn next_within(&mut self, deadline: Duration) -> Option<Message> {
         let Self {
             runtime,
@@ -278,18 +282,20 @@ impl Subscription<'_> {
         runtime.block_on(async {
             let next = tokio::time::timeout(deadline, subscriber.next()).await;
             next.ok()
-                .map(|message| message.expect("the client is connected"))
+                .map(|message| message.expect("the client is not connected"))
         })
     }
 }
 
-/// How many lines, or events, are said to be lost.
+/// The number of dropped log lines or events, according to the header `System-Agent-Dropped`.
 pub(crate) fn dropped(headers: &async_nats::HeaderMap) -> u64 {
-    let said = headers.get("System-Agent-Dropped");
-    said.map_or(0, |said| said.as_str().parse().expect("a number"))
+    let header = headers.get("System-Agent-Dropped");
+    header.map_or(0, |header| {
+        header.as_str().parse().expect("the header is not a number")
+    })
 }
 
-/// A name as a token of a subject, by the rule that is published: other than in the agent's own code.
+/// Encodes a name as a token of a subject by the published rule. The agent has its own code for it.
 pub(crate) fn token(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let written = |byte: u8| match plain(byte) {
@@ -302,24 +308,24 @@ pub(crate) fn token(name: &str) -> String {
     }
 }
 
-/// This host's name, as a token.
+/// The name of this host as a token of a subject.
 pub(crate) fn host() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     token(name.trim_end())
 }
 
-/// Who may connect where there are accounts: JSON web tokens, signed by keys made for one test.
+/// The accounts of a NATS server: JSON web tokens, signed by keys that are made for one test.
 pub(crate) struct Accounts {
-    /// The server's part of its configuration.
+    /// The server's lines of configuration for these accounts.
     pub(crate) configuration: String,
-    /// A user's file of credentials.
+    /// The content of a user's credentials file.
     pub(crate) credentials: String,
-    /// The user's seed in it.
+    /// The user's seed in that file.
     pub(crate) seed: String,
 }
 
 impl Accounts {
-    /// One operator, one account, one user.
+    /// Makes one operator, one account and one user.
     pub(crate) fn new() -> Self {
         use nkeys::KeyPair;
         let (operator, account, user) = (
@@ -379,7 +385,7 @@ fn base64url(bytes: &[u8]) -> String {
     text
 }
 
-/// The file of a CA, a server's certificate and key, as the server's configuration has them.
+/// The lines of configuration for TLS. With `verify`, a client must show a certificate.
 pub(crate) fn tls(ca: &Path, certificate: &Path, key: &Path, verify: bool) -> String {
     format!(
         "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\", verify: {verify} }}\n",

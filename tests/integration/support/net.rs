@@ -1,9 +1,9 @@
-//! What the kernel knows of sockets, from `/proc/net/tcp` and `/proc/net/tcp6`.
+//! The kernel's list of TCP sockets, from `/proc/net/tcp` and `/proc/net/tcp6`.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 
-/// A port of the loopback interface that was free a moment ago.
+/// A port of the loopback interface that is free now. Another process can use this port before the test does.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
@@ -14,13 +14,13 @@ pub(crate) fn listens(port: u16) -> bool {
     sockets().any(|socket| socket.state == "0A" && socket.local == port)
 }
 
-/// How many bytes the owner of the socket at `local`, connected to `remote`, has yet to read. `None` if there is
-/// no such socket.
+/// The number of bytes that the owner of a socket has not read yet. The socket is at `local` and connected to `remote`.
+/// `None` if there is no such socket.
 pub(crate) fn unread(local: SocketAddr, remote: SocketAddr) -> Option<u64> {
     connection(local, remote).map(|socket| socket.unread)
 }
 
-/// How many bytes the owner of this socket has sent that have not arrived: those that the kernel keeps.
+/// The number of bytes that the owner of a socket has sent and the other end has not acknowledged. The kernel stores these bytes.
 pub(crate) fn unacknowledged(local: SocketAddr, remote: SocketAddr) -> Option<u64> {
     connection(local, remote).map(|socket| socket.unacknowledged)
 }
@@ -44,7 +44,7 @@ fn sockets() -> impl Iterator<Item = Entry> {
     tables.into_iter().flatten().flat_map(lines)
 }
 
-/// `sl local_address rem_address st tx_queue:rx_queue …`, all in hexadecimal.
+/// Parses one row: `sl local_address rem_address st tx_queue:rx_queue …`, all in hexadecimal.
 fn entry(line: &str) -> Entry {
     let columns: Vec<&str> = line.split_whitespace().collect();
     let port = |column: &str| u16::from_str_radix(column.split(':').nth(1).unwrap(), 16).unwrap();

@@ -1,4 +1,4 @@
-//! OpenSSL's own client: a TLS implementation that is not the agent's.
+//! OpenSSL's command line client. Tests use it because OpenSSL is another implementation of TLS than the agent's own (rustls).
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -7,9 +7,9 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 
-use super::{Lines, PATIENCE, schema, wait};
+use super::{DEADLINE, Lines, schema, wait};
 
-/// A running `openssl s_client`. Dropping it kills it.
+/// A running `openssl s_client`. Killed on drop.
 pub(crate) struct OpenSsl {
     child: Child,
     stdin: ChildStdin,
@@ -19,7 +19,7 @@ pub(crate) struct OpenSsl {
 }
 
 impl OpenSsl {
-    /// Connects, with further options of `s_client`.
+    /// Connects with these additional options of `s_client`.
     pub(crate) fn connect(address: SocketAddr, options: &[impl AsRef<OsStr>]) -> Self {
         let mut child = Command::new("openssl")
             .args(["s_client", "-brief", "-ign_eof", "-connect"])
@@ -29,26 +29,26 @@ impl OpenSsl {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("openssl");
+            .expect("cannot start openssl");
         Self {
-            stdin: child.stdin.take().expect("piped"),
-            received: Lines::collect(child.stdout.take().expect("piped")),
-            log: Lines::collect(child.stderr.take().expect("piped")),
+            stdin: child.stdin.take().expect("the output is not piped"),
+            received: Lines::collect(child.stdout.take().expect("the output is not piped")),
+            log: Lines::collect(child.stderr.take().expect("the output is not piped")),
             read: 0,
             child,
         }
     }
 
-    /// Sends bytes through the tunnel once it stands; they are lost if it never does.
+    /// Sends bytes after the TLS handshake. The bytes are lost if the handshake fails.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stdin.write_all(bytes.as_ref());
     }
 
-    /// The next line received, or `None` at the end.
+    /// The next line from the agent, or `None` at the end.
     pub(crate) fn line(&mut self) -> Option<String> {
         let line = self
             .received
-            .find(self.read, PATIENCE, |line| Some(line.to_owned()));
+            .find(self.read, DEADLINE, |line| Some(line.to_owned()));
         self.read += 1;
         line
     }
@@ -56,30 +56,32 @@ impl OpenSsl {
     /// The next snapshot, validated against the schema.
     pub(crate) fn snapshot(&mut self) -> Value {
         let line = self.line();
-        schema::snapshot(&line.unwrap_or_else(|| panic!("no snapshot: {:#?}", self.log.all())))
+        schema::snapshot(
+            &line.unwrap_or_else(|| panic!("no snapshot; openssl says: {:#?}", self.log.all())),
+        )
     }
 
-    /// Waits until openssl says this on its standard error; yields the whole line.
+    /// Waits for a line with this text on openssl's standard error. Returns the whole line.
     pub(crate) fn says(&self, text: &str) -> String {
-        let said = |line: &str| line.contains(text).then(|| line.to_owned());
-        let said = self.log.find(0, PATIENCE, said);
-        said.unwrap_or_else(|| panic!("not {text:?}: {:#?}", self.log.all()))
+        let found = |line: &str| line.contains(text).then(|| line.to_owned());
+        let found = self.log.find(0, DEADLINE, found);
+        found.unwrap_or_else(|| panic!("no line with {text:?}: {:#?}", self.log.all()))
     }
 
-    /// Has it say good-bye and end, which it does where `-no_ign_eof` was given.
+    /// Makes openssl close the connection and exit. This works only with the option `-no_ign_eof`.
     pub(crate) fn end(mut self) {
         self.send("Q\n");
         let child = &mut self.child;
-        let ended = || child.try_wait().expect("a child of ours");
-        wait::until("the end of openssl", PATIENCE, ended);
+        let ended = || child.try_wait().expect("cannot wait for openssl");
+        wait::until("the end of openssl", DEADLINE, ended);
     }
 
-    /// Waits for its end; what it received, and its exit status.
+    /// Waits until openssl exits. Returns the lines from the agent and the exit status.
     pub(crate) fn finish(mut self) -> (Vec<String>, ExitStatus) {
         let child = &mut self.child;
-        let ended = || child.try_wait().expect("a child of ours");
-        let status = wait::until("the end of openssl", PATIENCE, ended);
-        assert!(self.received.ended(PATIENCE));
+        let ended = || child.try_wait().expect("cannot wait for openssl");
+        let status = wait::until("the end of openssl", DEADLINE, ended);
+        assert!(self.received.ended(DEADLINE));
         (self.received.all(), status)
     }
 }

@@ -1,4 +1,4 @@
-//! The real Prometheus, scraping one agent.
+//! A real Prometheus server that scrapes one agent, and a minimal HTTP client.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -9,9 +9,9 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Agent, PATIENCE, net, wait};
+use super::{Agent, DEADLINE, net, wait};
 
-/// An answer by HTTP.
+/// An HTTP response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -20,39 +20,41 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// What a request without TLS is answered.
+/// Sends a request without TLS and returns the response.
 pub(crate) fn request(address: SocketAddr, request_line: &str, headers: &[&str]) -> Answer {
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = TcpStream::connect(address).expect("cannot connect");
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let headers: String = headers.iter().map(|one| format!("{one}\r\n")).collect();
     let head =
         format!("{request_line} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n{headers}\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .expect("the response has no header");
     Answer {
-        status: head[9..12].parse().expect("a status"),
+        status: head[9..12].parse().expect("the response has no status"),
         head: head.to_ascii_lowercase(),
         body: body.to_owned(),
     }
 }
 
-/// `GET`, likewise.
+/// Sends a `GET` request without TLS and returns the response.
 pub(crate) fn get(address: SocketAddr, path: &str, headers: &[&str]) -> Answer {
     request(address, &format!("GET {path}"), headers)
 }
 
-/// A Prometheus of its own that scrapes one target every second, as job `system-agent`; ended on drop.
+/// A Prometheus server that scrapes one target every second, as job `system-agent`. Ended on drop.
 pub(crate) struct Prometheus {
     process: Child,
     address: SocketAddr,
-    /// Its configuration and its data.
+    /// The directory of the server's configuration and data.
     _folder: TempDir,
 }
 
 impl Prometheus {
-    /// Scrapes `target`; `how` is the rest of the job's configuration, each line of it.
+    /// Starts a server that scrapes `target`. `how` has the other lines of the job's configuration.
     pub(crate) fn scraping(target: SocketAddr, how: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let how: String = how.iter().map(|line| format!("    {line}\n")).collect();
@@ -74,46 +76,53 @@ impl Prometheus {
             .stdout(Stdio::null())
             .stderr(fs::File::create(folder.path().join("log")).unwrap())
             .spawn()
-            .expect("prometheus (Debian: prometheus) starts");
+            .expect("cannot start prometheus (Debian package prometheus)");
         let prometheus = Self {
             process,
             address,
             _folder: folder,
         };
-        wait::until("prometheus", PATIENCE, || {
+        wait::until("prometheus", DEADLINE, || {
             let listens = net::listens(address.port());
             (listens && get(address, "/-/ready", &[]).status == 200).then_some(())
         });
         prometheus
     }
 
-    /// What an instant query yields: the labels and the value of each series.
+    /// Runs an instant query. Returns the labels and the value of each series.
     pub(crate) fn query(&self, query: &str) -> Vec<(Value, f64)> {
         let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let path = format!("/api/v1/query?query={encoded}");
         let answer = get(self.address, &path, &[]);
         let body = unchunked(&answer);
-        let answer: Value = serde_json::from_str(&body).expect("JSON");
+        let answer: Value = serde_json::from_str(&body).expect("the response is not JSON");
         assert_eq!(answer["status"], "success", "{query}: {answer}");
-        let series = answer["data"]["result"].as_array().expect("a vector");
+        let series = answer["data"]["result"]
+            .as_array()
+            .expect("the result is not a vector");
         let value = |one: &Value| one["value"][1].as_str()?.parse().ok();
         series
             .iter()
-            .map(|one| (one["metric"].clone(), value(one).expect("a number")))
+            .map(|one| {
+                (
+                    one["metric"].clone(),
+                    value(one).expect("the value is not a number"),
+                )
+            })
             .collect()
     }
 
-    /// The same, of a single series.
+    /// Runs an instant query that must return one series. Returns its value.
     pub(crate) fn value(&self, query: &str) -> f64 {
         let all = self.query(query);
         assert_eq!(all.len(), 1, "{query}: {all:?}");
         all[0].1
     }
 
-    /// Waits until a query yields what fits.
+    /// Repeats a query until `fits` returns true for its result.
     pub(crate) fn until(&self, query: &str, fits: impl Fn(&[(Value, f64)]) -> bool) {
         let fitting = || fits(&self.query(query)).then_some(());
-        if wait::within(PATIENCE, fitting).is_none() {
+        if wait::within(DEADLINE, fitting).is_none() {
             panic!(
                 "{query}: {:?}; targets: {}",
                 self.query(query),
@@ -122,27 +131,27 @@ impl Prometheus {
         }
     }
 
-    /// Waits until it has scraped the agent so often.
+    /// Waits until Prometheus has scraped the agent `times` times.
     pub(crate) fn scraped(&self, times: f64) {
         self.until("sum_over_time(up[1h])", |up| {
             up.iter().any(|(_, count)| *count >= times)
         });
     }
 
-    /// What it says of its target.
+    /// The report of Prometheus on its target, in JSON.
     pub(crate) fn targets(&self) -> String {
         unchunked(&get(self.address, "/api/v1/targets", &[]))
     }
 }
 
-/// A body that may have come in one chunk.
+/// The body of a response, joined if the server sent it in chunks.
 fn unchunked(answer: &Answer) -> String {
     if !answer.head.contains("transfer-encoding: chunked") {
         return answer.body.clone();
     }
     let (mut whole, mut rest) = (String::new(), answer.body.as_str());
     while let Some((length, after)) = rest.split_once("\r\n") {
-        let length = usize::from_str_radix(length, 16).expect("a chunk's length");
+        let length = usize::from_str_radix(length, 16).expect("the chunk has no length");
         if length == 0 {
             break;
         }
@@ -159,13 +168,16 @@ impl Drop for Prometheus {
     }
 }
 
-/// Where an agent's metrics are.
+/// The address on which an agent serves its metrics.
 pub(crate) fn metrics_of(agent: &Agent) -> SocketAddr {
     let event = agent.event("metrics at /metrics");
-    event.text("address").parse().expect("an address")
+    event
+        .text("address")
+        .parse()
+        .expect("the event has no address")
 }
 
-/// What Prometheus' own tool has against figures; not that names are in camel case, as some of node_exporter's are.
+/// The complaints of `promtool` about metrics. Allows camel case in `node_memory_…`, because node_exporter uses it too.
 pub(crate) fn complaints(figures: &str) -> Vec<String> {
     let checked = promtool(&["check", "metrics"], figures);
     let complaints = String::from_utf8_lossy(&checked.stderr).into_owned();
@@ -173,7 +185,7 @@ pub(crate) fn complaints(figures: &str) -> Vec<String> {
     complaints.lines().filter(ours).map(str::to_owned).collect()
 }
 
-/// Runs Prometheus' own tool on a text.
+/// Runs `promtool` with this text as its input.
 pub(crate) fn promtool(arguments: &[&str], input: &str) -> Output {
     let mut tool = Command::new("promtool")
         .args(arguments)
@@ -182,12 +194,12 @@ pub(crate) fn promtool(arguments: &[&str], input: &str) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("promtool (Debian: prometheus) starts");
+        .expect("cannot start promtool (Debian package prometheus)");
     let mut stdin = tool.stdin.take().unwrap();
     let input = input.to_owned();
     let written = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = tool.wait_with_output().unwrap();
-    // It may not read anything.
+    // Writing fails if promtool ends before it has read all of its input, which is not an error.
     let _ = written.join();
     output
 }

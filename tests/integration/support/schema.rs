@@ -1,26 +1,26 @@
-//! The published schema of the snapshot, closed: a field that it does not document fails the test.
+//! Validates snapshots against the published schema. A field that the schema does not document fails the test.
 
 use std::sync::OnceLock;
 
 use jsonschema::Validator;
 use serde_json::Value;
 
-/// The schema as it is published.
+/// The published schema.
 pub(crate) const PUBLISHED: &str = include_str!("../../../config/snapshot.schema.json");
 
-/// Parses one line as a snapshot and validates it; fails the test with every violation.
+/// Parses one JSON line as a snapshot and validates it. Fails the test with a list of all violations.
 pub(crate) fn snapshot(line: &str) -> Value {
     let snapshot =
         serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {line:?}"));
     let violations = violations(&snapshot);
     assert!(
         violations.is_empty(),
-        "not a snapshot: {violations:#?}\n{snapshot:#}"
+        "not a valid snapshot: {violations:#?}\n{snapshot:#}"
     );
     snapshot
 }
 
-/// What is wrong with a snapshot: one line each, with the place.
+/// The violations of the schema, one text each, with the path of the value.
 pub(crate) fn violations(snapshot: &Value) -> Vec<String> {
     let errors = validator().iter_errors(snapshot);
     errors
@@ -31,24 +31,26 @@ pub(crate) fn violations(snapshot: &Value) -> Vec<String> {
 fn validator() -> &'static Validator {
     static VALIDATOR: OnceLock<Validator> = OnceLock::new();
     VALIDATOR.get_or_init(|| {
-        let mut schema: Value = serde_json::from_str(PUBLISHED).expect("the schema is JSON");
-        close(&mut schema);
-        jsonschema::validator_for(&schema).expect("the schema is a schema")
+        let mut schema: Value = serde_json::from_str(PUBLISHED).expect("the schema is not JSON");
+        forbid_undocumented_properties(&mut schema);
+        jsonschema::validator_for(&schema).expect("the schema is not a valid schema")
     })
 }
 
-/// Forbids, in every object that lists its properties, all others. Conditions (`if`, `then`) name only the
-/// properties that they are about, and no type.
-fn close(schema: &mut Value) {
+/// Forbids undocumented properties in every object that lists its properties. Parts without `"type": "object"` are not changed,
+/// because the conditions (`if`, `then`) list only some of the properties.
+fn forbid_undocumented_properties(schema: &mut Value) {
     match schema {
         Value::Object(keywords) => {
-            keywords.values_mut().for_each(close);
+            keywords
+                .values_mut()
+                .for_each(forbid_undocumented_properties);
             let object = keywords.get("type").is_some_and(|kind| kind == "object");
             if object && keywords.get("properties").is_some_and(Value::is_object) {
                 keywords.insert("additionalProperties".to_owned(), Value::Bool(false));
             }
         }
-        Value::Array(schemas) => schemas.iter_mut().for_each(close),
+        Value::Array(schemas) => schemas.iter_mut().for_each(forbid_undocumented_properties),
         _ => {}
     }
 }
@@ -59,7 +61,7 @@ mod tests {
 
     use super::{PUBLISHED, violations};
 
-    /// The smallest snapshot: a host without Docker, in its first second.
+    /// A minimal snapshot of a host without Docker.
     fn snapshot() -> serde_json::Value {
         let at = "2026-01-31T23:59:59.123Z";
         let off =
@@ -82,7 +84,7 @@ mod tests {
 
     #[test]
     #[parallel]
-    fn the_published_schema_is_one() {
+    fn the_published_schema_is_valid() {
         let schema = serde_json::from_str(PUBLISHED).unwrap();
         assert!(jsonschema::meta::is_valid(&schema));
         assert_eq!(violations(&snapshot()), Vec::<String>::new());
@@ -90,7 +92,7 @@ mod tests {
 
     #[test]
     #[parallel]
-    fn it_refuses_what_is_not_documented_or_not_possible() {
+    fn undocumented_fields_and_impossible_values_are_violations() {
         let figure = |pointer: &str, value: serde_json::Value| {
             let mut snapshot = snapshot();
             *snapshot.pointer_mut(pointer).unwrap() = value;
@@ -114,11 +116,11 @@ mod tests {
             0
         );
         assert_ne!(figure("/logs", json!({"web": ["text"]})), 0);
-        let mut news = snapshot();
-        news["logs_dropped"] = json!({"web": 3});
-        assert_eq!(violations(&news), Vec::<String>::new());
-        news["logs_dropped"] = json!({"web": 0});
-        assert_eq!(violations(&news).len(), 1);
+        let mut with_dropped = snapshot();
+        with_dropped["logs_dropped"] = json!({"web": 3});
+        assert_eq!(violations(&with_dropped), Vec::<String>::new());
+        with_dropped["logs_dropped"] = json!({"web": 0});
+        assert_eq!(violations(&with_dropped).len(), 1);
         let mut undocumented = snapshot();
         undocumented["system"]["surprise"] = json!(1);
         assert_eq!(violations(&undocumented).len(), 1);

@@ -1,13 +1,13 @@
-//! A terminal, by tmux: what is typed into it, and what is seen on it.
+//! A terminal in tmux. Tests type keys into it and read its screen.
 
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::{KEY, PATIENCE, wait};
+use super::{DEADLINE, KEY, wait};
 
-/// What is seen before and after the program.
+/// A text that the screen shows before the program starts and after it has ended.
 const BEFORE: &str = "before the program";
 
 /// A terminal in which the agent's binary runs. Ended on drop.
@@ -37,7 +37,7 @@ impl Terminal {
             ])
             .chain(arguments)
             .collect();
-        // How the terminal is set afterwards is seen, too.
+        // The script prints the terminal's settings after the program has ended.
         let script = format!(
             "echo '{BEFORE}'; env -i PATH=\"$PATH\" TERM=\"$TERM\" {}; echo \"ended $?\"; stty -a | tr ' ;' '\\n\\n' | \
              grep -x -e '-*icanon' -e '-*echo' | sort | tr '\\n' ' '; exec cat",
@@ -61,7 +61,7 @@ impl Terminal {
         terminal
     }
 
-    /// Presses these keys, by tmux's names for them.
+    /// Presses keys. `keys` are the names that tmux has for the keys.
     pub(crate) fn press(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys"], keys].concat());
     }
@@ -71,22 +71,22 @@ impl Terminal {
         self.tmux(&["send-keys", "-l", text]);
     }
 
-    /// What is seen.
+    /// The text on the screen.
     pub(crate) fn screen(&self) -> String {
         self.tmux(&["capture-pane", "-p"])
     }
 
-    /// With colours, as escape sequences.
+    /// The text on the screen with its colours as escape sequences.
     pub(crate) fn coloured_screen(&self) -> String {
         self.tmux(&["capture-pane", "-p", "-e"])
     }
 
-    /// Waits until all of these texts are seen; returns the screen.
+    /// Waits until the screen shows all of these texts. Returns the screen.
     pub(crate) fn shows(&self, texts: &[&str]) -> String {
-        self.shows_within(PATIENCE, texts)
+        self.shows_within(DEADLINE, texts)
     }
 
-    /// The same, where it may take longer.
+    /// Does the same as [`Terminal::shows`], with another deadline.
     pub(crate) fn shows_within(&self, deadline: Duration, texts: &[&str]) -> String {
         let seen = || {
             let screen = self.screen();
@@ -96,18 +96,18 @@ impl Terminal {
                 .then_some(screen)
         };
         wait::within(deadline, seen)
-            .unwrap_or_else(|| panic!("not all of {texts:?} on:\n{}", self.screen()))
+            .unwrap_or_else(|| panic!("not all of {texts:?} are on the screen:\n{}", self.screen()))
     }
 
-    /// Waits until this text is seen no more.
+    /// Waits until the screen does not show this text.
     pub(crate) fn hides(&self, text: &str) {
         let hidden = || (!self.screen().contains(text)).then_some(());
-        if wait::within(PATIENCE, hidden).is_none() {
-            panic!("still {text:?} on:\n{}", self.screen());
+        if wait::within(DEADLINE, hidden).is_none() {
+            panic!("{text:?} is still on the screen:\n{}", self.screen());
         }
     }
 
-    /// Waits until the program has ended, and the terminal is as it was.
+    /// Waits until the program has ended with this status and the terminal has its old settings.
     pub(crate) fn ends(&self, status: i32) -> String {
         let ended = format!("ended {status}");
         self.shows(&[BEFORE, &ended, "echo icanon"])
@@ -118,7 +118,7 @@ impl Terminal {
         self.tmux(&["resize-window", "-x", &width, "-y", &height]);
     }
 
-    /// A click of the left button, as the terminal reports it to the program.
+    /// A click of the left mouse button. `column` and `row` count from 0.
     pub(crate) fn click(&self, column: usize, row: usize) {
         for end in ["M", "m"] {
             self.write(&format!("\u{1b}[<0;{};{}{end}", column + 1, row + 1));
@@ -129,7 +129,7 @@ impl Terminal {
     pub(crate) fn pid(&self) -> i32 {
         let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"]);
         let children = format!("/proc/{0}/task/{0}/children", shell.trim());
-        wait::until("the program", PATIENCE, || {
+        wait::until("the program", DEADLINE, || {
             let children = std::fs::read_to_string(Path::new(&children)).ok()?;
             children.split_whitespace().next()?.parse().ok()
         })
@@ -142,21 +142,21 @@ impl Terminal {
             .env_remove("TMUX")
             .env("LC_ALL", "C.UTF-8")
             .output()
-            .expect("tmux");
+            .expect("cannot start tmux");
         assert!(
             output.status.success(),
             "tmux {arguments:?}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(!text.contains(KEY), "the key is on the screen:\n{text}");
+        assert!(!text.contains(KEY), "the API key is on the screen:\n{text}");
         text
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // tmux can already have ended.
         let _ = Command::new("tmux")
             .args(["-L", &self.server, "kill-server"])
             .output();

@@ -1,20 +1,21 @@
-//! Waiting for conditions. No test sleeps for a time and hopes.
+//! Waits for conditions with a deadline, so that tests need no fixed pauses.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what should happen at once: generous, because it is spent only on failures.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The usual deadline. The deadline is long, because only a failing test waits until it passes.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// How often a condition is looked at.
+/// The pause between two checks of a condition.
 const STEP: Duration = Duration::from_millis(10);
 
-/// Polls until `condition` yields a value; fails the test, naming `what`, once `deadline` has passed.
+/// Polls until `condition` returns a value. Fails the test with `what` if the deadline passes.
 pub(crate) fn until<T>(what: &str, deadline: Duration, condition: impl FnMut() -> Option<T>) -> T {
-    within(deadline, condition).unwrap_or_else(|| panic!("waited {deadline:?} in vain for {what}"))
+    within(deadline, condition)
+        .unwrap_or_else(|| panic!("waited {deadline:?} without success for {what}"))
 }
 
-/// Polls until `condition` yields a value; `None` once `deadline` has passed.
+/// Polls until `condition` returns a value. `None` if the deadline passes.
 pub(crate) fn within<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + deadline;
     loop {

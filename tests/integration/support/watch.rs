@@ -1,18 +1,18 @@
-//! A figure watched all the while a test runs: what the agent read at some moment in between must be in there.
+//! Reads a figure of the kernel repeatedly during a test. A value that the agent publishes must be near one of the readings.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-/// A thread that reads a figure every few milliseconds.
+/// A thread that reads a figure every 20 ms.
 pub(crate) struct Watch<T> {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Vec<(SystemTime, T)>>,
 }
 
 impl<T: Send + 'static> Watch<T> {
-    /// Starts with a first reading.
+    /// Takes a first reading and starts the thread.
     pub(crate) fn start(read: impl Fn() -> T + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -27,9 +27,9 @@ impl<T: Send + 'static> Watch<T> {
         Self { stop, thread }
     }
 
-    /// Ends with a last reading; all of them, oldest first.
+    /// Takes a final reading and ends the thread. Returns all readings, oldest first.
     pub(crate) fn finish(self) -> Vec<(SystemTime, T)> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the readings succeed")
+        self.thread.join().expect("a reading failed")
     }
 }

@@ -1,17 +1,17 @@
-//! What the `zstd` command makes of a stream: a decoder that is not the agent's library.
+//! The `zstd` command as a decoder that is independent of the agent's library.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread;
 
-/// What `zstd -dc` makes of a stream, as lines.
+/// Decompresses a stream with `zstd -dc` and returns its lines.
 pub(crate) fn unpack(stream: &[u8]) -> Vec<String> {
     let mut zstd = Command::new("zstd")
         .arg("-dc")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("zstd (Debian: zstd) starts");
+        .expect("cannot start zstd (Debian package zstd)");
     let mut input = zstd.stdin.take().unwrap();
     let stream = stream.to_vec();
     let writer = thread::spawn(move || input.write_all(&stream).unwrap());

@@ -1,4 +1,4 @@
-"""What the installed agent adds to the engine's work."""
+"""The CPU time that the installed agent adds to the engine."""
 import statistics
 import time
 
@@ -8,7 +8,7 @@ WINDOW = 30
 
 
 def engine_seconds():
-    """CPU time of dockerd, containerd and the shims, by their control groups."""
+    """CPU time of dockerd, containerd and the shims in seconds, from their control groups."""
     total = 0
     for unit in ('docker', 'containerd'):
         with open(f'/sys/fs/cgroup/system.slice/{unit}.service/cpu.stat') as file:
@@ -22,9 +22,9 @@ def window():
     return engine_seconds() - before
 
 
-def added(what, most):
-    """A row: the engine's CPU with the installed agent and a client beside that without, by turns. `most` is in seconds of the
-    emulated processor, which is some 25 times slower than a real one."""
+def added(what, limit):
+    """Measures the engine's CPU time with the installed agent and a client, and without both, in turns. Adds a row that compares
+    the two times. `limit` is in seconds of the emulated processor, which is about 25 times slower than a real processor."""
     with_agent, without = [], []
     for _ in range(3):
         run('systemctl', 'stop', UNIT)
@@ -38,8 +38,8 @@ def added(what, most):
             with_agent.append(window())
     noise = max(without) - min(without)
     difference = statistics.median(with_agent) - statistics.median(without)
-    row(what, difference <= max(most, noise), f"{difference:+.2f} s ({statistics.median(with_agent):.2f} beside "
-        f"{statistics.median(without):.2f} in {WINDOW} s; without the agent they differ by {noise:.2f})")
+    row(what, difference <= max(limit, noise), f"{difference:+.2f} s ({statistics.median(with_agent):.2f} with the agent, "
+        f"{statistics.median(without):.2f} without, in {WINDOW} s; windows without the agent differ by {noise:.2f})")
 
 
 def part_cost():
@@ -47,12 +47,12 @@ def part_cost():
     for number in range(20):
         start(f'quiet-{number}', command='echo the only line; sleep infinity')
     time.sleep(60)
-    added('20 quiet containers: engine CPU that the installed agent adds, within noise', 0.3)
+    added('20 quiet containers: the installed agent adds no engine CPU beyond noise', 0.3)
     remove_all()
     start('long', command='head -c 60m /dev/zero | tr "\\0" x; sleep infinity')
-    wait('the whole line', lambda: int(run('bash', '-c', 'cat /var/lib/docker/containers/*/*-json.log | wc -c')) > 60 << 20, 180, 5)
+    wait('the log line', lambda: int(run('bash', '-c', 'cat /var/lib/docker/containers/*/*-json.log | wc -c')) > 60 << 20, 180, 5)
     time.sleep(10)
-    added('one unfinished line of 60 MB: engine CPU that the installed agent adds, within noise', 0.3)
+    added('one unfinished log line of 60 MB: the installed agent adds no engine CPU beyond noise', 0.3)
     seen = snapshot(2)
-    row('that line is cut', len(str(seen['logs'])) < 40000, f"{len(str(seen['logs']))} bytes of logs")
+    row('the log line of 60 MB is truncated', len(str(seen['logs'])) < 40000, f"{len(str(seen['logs']))} bytes of logs")
     remove_all()

@@ -1,4 +1,4 @@
-"""Engines of other kinds and in other states."""
+"""Engines with other settings and in other states."""
 import os
 import time
 
@@ -8,7 +8,7 @@ from vm import HAND_KEY, daemon, image, note, read, remove_all, row, run, shell,
 
 
 def ready(names):
-    """A snapshot with these containers' figures and logs."""
+    """Waits for a snapshot with figures and logs of these containers."""
     def complete():
         seen = snapshot(2)
         found = {one['name'].lstrip('/') for one in seen['containers']}
@@ -17,18 +17,18 @@ def ready(names):
 
 
 def part_minimum():
-    """An engine that refuses clients of old versions, as Docker 29 does."""
+    """An engine that refuses clients with an old API version, as Docker 29 does."""
     daemon(environment={'DOCKER_MIN_API_VERSION': '1.44'})
     image()
     start('one', command=NUMBERED)
     seen = ready(['one'])
-    row('an engine that takes API 1.44 and later only (as Docker 29)', seen['status'] == 'ok', told(seen, 'docker'))
+    row('an engine that accepts only API 1.44 and later, as Docker 29 does, has status ok', seen['status'] == 'ok', told(seen, 'docker'))
     remove_all()
     daemon()
 
 
 def part_containerd():
-    """Images in containerd's own store."""
+    """Images in containerd's image store."""
     daemon({'features': {'containerd-snapshotter': True}})
     image()
     start('one', command=NUMBERED)
@@ -40,7 +40,7 @@ def part_containerd():
 
 
 def part_live_restore():
-    """Containers that run on while dockerd is down. What they print meanwhile waits in their pipes."""
+    """Containers that run while dockerd is down. The output of these containers waits in their pipes until dockerd runs again."""
     daemon({'live-restore': True})
     image()
     start('one', command=NUMBERED)
@@ -49,21 +49,21 @@ def part_live_restore():
     time.sleep(12)
     before, after = snapshot(1), snapshot(3)
     usage = lambda seen: next((one['cpu_usage_ns'] for one in seen['containers'] if one['name'] == '/one'), None)
-    row('live-restore: figures go on while dockerd is down, and sources says so',
+    row('live-restore: figures stay fresh while dockerd is down, and sources reports the failure',
         usage(before) and usage(after) > usage(before) and after['logs'].get('one') and after['status'] == 'degraded',
         after['sources']['docker']['error'])
     run('systemctl', 'start', 'docker')
     wait('status ok', lambda: snapshot(1)['status'] == 'ok', 60)
     last = after['logs']['one'][-1]
     seen = wait('later lines', lambda: (seen := snapshot(1)) and seen['logs']['one'][-1] != last and seen, 60)
-    row('live-restore: when it is back the list is confirmed, and log lines come again',
+    row('live-restore: after dockerd returns the list is the same and new log lines arrive',
         [one['name'] for one in seen['containers']] == ['/one'], seen['logs']['one'][-1])
     remove_all()
     daemon()
 
 
 def part_userns():
-    """Containers whose root is not the host's."""
+    """Containers whose root user is not root of the host."""
     shell('grep -q dockremap /etc/subuid || { useradd --system dockremap; echo dockremap:200000:65536 >>/etc/subuid; '
           'echo dockremap:200000:65536 >>/etc/subgid; }')
     daemon({'userns-remap': 'dockremap'})
@@ -77,7 +77,7 @@ def part_userns():
 
 
 def part_data_root():
-    """Another data root than Docker's own."""
+    """A data root that is not Docker's default."""
     daemon({'data-root': '/srv/docker'})
     image()
     start('one', command=NUMBERED)
@@ -88,7 +88,7 @@ def part_data_root():
 
 
 def part_no_memory_controller():
-    """A kernel that was started with cgroup_disable=memory."""
+    """A kernel with the option cgroup_disable=memory."""
     assert 'cgroup_disable=memory' in read('/proc/cmdline')
     image()
     start('one', command=NUMBERED)
@@ -96,14 +96,14 @@ def part_no_memory_controller():
     one = seen['containers'][0]
     figures = ('memory_usage', 'memory_percent', 'memory_rss', 'memory_cache', 'memory_kernel', 'oom_kills')
     present = {name: one[name] for name in figures if name in one}
-    row('without the memory controller its figures are absent', not present, present or '')
-    row('without the memory controller the others come from the kernel',
+    row('without the memory controller the memory figures are absent', not present, present or '')
+    row('without the memory controller the other figures come from the kernel',
         seen['sources']['docker']['via'] == 'kernel' and one['cpu_usage_ns'] > 0 and one['pids'] >= 1, told(seen, 'docker'))
     remove_all()
 
 
 def part_compose():
-    """The image of `make image`, by config/compose.yml."""
+    """The image of `make image`, started with config/compose.yml."""
     run('docker', 'load', '--input', '/root/image.tar')
     image()
     start('one', command=NUMBERED)
@@ -113,15 +113,16 @@ def part_compose():
         seen = snapshot(2, port=9001, secret=HAND_KEY)
         return seen if len(seen['containers']) == 2 and seen['logs'].get('one') else None
     try:
-        seen = wait('its snapshot', complete, 90)
+        seen = wait('a complete snapshot of the composed agent', complete, 90)
     except RuntimeError:
         note(run('docker', 'logs', 'system-agent', check=False))
         raise
     own = snapshot(2)
-    row('the image by compose.yml: figures and logs without calls', seen['sources']['docker']['via'] == 'kernel'
+    row('the image with compose.yml: figures and logs come from the kernel and from files',
+        seen['sources']['docker']['via'] == 'kernel'
         and seen['sources']['logs']['via'] == 'kernel', told(seen, 'docker', 'logs'))
     same = all(seen['host'][name] == own['host'][name] for name in ('hostname', 'os', 'kernel', 'boot_time'))
-    row("the image by compose.yml: the host's name, system and boot time", same, seen['host'])
+    row("the image with compose.yml: the host's name, system and boot time are right", same, seen['host'])
     mounts = lambda of: sorted(one['mount'] for one in of['system']['disks'])
-    row("the image by compose.yml: the host's file systems", mounts(seen) == mounts(own), mounts(seen))
+    row("the image with compose.yml: the host's file systems are listed", mounts(seen) == mounts(own), mounts(seen))
     remove_all()

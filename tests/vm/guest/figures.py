@@ -1,5 +1,5 @@
-"""The figures of containers, each beside its source: the files of its control group and of its processes, what `inspect` says,
-and what `docker stats` shows."""
+"""The figures of containers, compared with their sources: the files of the control group and of the processes, the inspection,
+and `docker stats`."""
 import re
 import json
 import time
@@ -7,12 +7,12 @@ import time
 from vm import daemon, group_of, image, inspect, keyed, loop, note, read, remove_all, row, run, shell, snapshot, start, wait
 
 MIB = 1 << 20
-# In seconds: a round that began before may end later.
-LONGEST_ROUND = 1
+# Maximum time of a round, in seconds. After the first reading, a round that has already begun ends within this time.
+MAX_ROUND = 1
 
 
 def scene():
-    """Containers of every kind, under load."""
+    """Starts containers of many kinds, some of them under load."""
     image()
     run('docker', 'network', 'create', 'other')
     start('idle', '--label', 'com.docker.compose.project=shop', '--label', 'com.docker.compose.service=web')
@@ -23,7 +23,7 @@ def scene():
     start('disk', '-v', '/data', command='dd if=/dev/zero of=/data/file bs=1M count=16 conv=fsync; '
           'echo 3 >/proc/sys/vm/drop_caches; sleep infinity')
     start('oom', '--memory', '24m', '--memory-swap', '24m', command=
-          # The kernel is to kill that process, not the shell that the container ends with.
+          # The kernel must kill this process and not the shell, because the container would end with the shell.
           'head -c 200m /dev/zero | (echo 1000 >/proc/self/oom_score_adj; exec tail) >/dev/null; sleep infinity')
     start('checked', '--health-cmd', 'test -e /tmp/ok', '--health-interval', '5s', '--health-retries', '1',
           command='sleep 25; touch /tmp/ok; sleep infinity')
@@ -43,7 +43,7 @@ def scene():
 
 
 def sources(one):
-    """What the kernel and the engine say of a container."""
+    """The values of a container in the files of the kernel."""
     group = group_of(one['State']['Pid'], one['Id'])
     file = lambda name: read(f'{group}/{name}', '')
     blocks = [0, 0, 0, 0]
@@ -72,7 +72,7 @@ def sources(one):
 
 
 def within(seen, low, high, slack):
-    """Whether a figure, read between two readings of its source, lies between them, or as near."""
+    """Whether a figure lies between two readings of its source. The figure can be lower or higher by up to `slack`."""
     if seen is None:
         return False
     low, high = min(low, high), max(low, high)
@@ -80,7 +80,8 @@ def within(seen, low, high, slack):
 
 
 def compare(seen, one, before, after):
-    """The figures that differ from their source, which was read before and after them."""
+    """Returns the figures that differ from their source. `before` and `after` are two readings of the source, one before and one
+    after the snapshot."""
     wrong = []
 
     def expect(what, figure, holds):
@@ -135,18 +136,18 @@ def compare(seen, one, before, after):
 
 
 def readings():
-    """A snapshot with, for each container, the source's figures before and after it."""
-    # The one that fails may restart between two readings.
+    """A snapshot, and for each container the readings of its source before and after the snapshot."""
+    # The container `failing` is left out, because it can restart between two readings.
     known = {name: one for name, one in inspect().items() if name != 'failing'}
     before = {name: sources(one) for name, one in known.items()}
-    seen = snapshot(2, measured_after=time.time() + LONGEST_ROUND)
+    seen = snapshot(2, measured_after=time.time() + MAX_ROUND)
     after = {name: sources(one) for name, one in known.items()}
     found = {one['name'].lstrip('/'): one for one in seen['containers']}
     return seen, known, found, before, after
 
 
 def check_sources(what):
-    """A row: every container's figures, by the kernel's files, equal to their sources."""
+    """Adds a row: all containers have figures from the kernel that match their sources."""
     seen, known, found, before, after = readings()
     wrong = [f'{name}: {text}' for name, one in known.items() if name in found
              for text in compare(found[name], one, before[name], after[name])]
@@ -159,7 +160,7 @@ def check_sources(what):
 
 
 def docker_stats():
-    """A row for each figure that `docker stats` shows, too."""
+    """Adds a row for each figure that `docker stats` also shows."""
     unit = {'B': 1, 'KIB': 1 << 10, 'MIB': 1 << 20, 'GIB': 1 << 30, 'KB': 1e3, 'MB': 1e6, 'GB': 1e9}
     def size(text):
         number, name = re.fullmatch(r'([\d.]+)\s*([A-Za-z]+)', text.strip()).groups()
@@ -167,25 +168,26 @@ def docker_stats():
     lines = run('docker', 'stats', '--no-stream', '--format', '{{json .}}').splitlines()
     shown = {one['Name']: one for one in map(json.loads, lines)}
     found = {one['name'].lstrip('/'): one for one in snapshot(3)['containers']}
-    # Of those two a process may be there at one reading and gone at the next: a restart, a health check.
+    # The processes of the containers `failing` and `checked` can change between two readings, so they are left out.
     both = [name for name in shown if name in found and name not in ('failing', 'checked', 'paused')]
-    memory = [f"{name}: {found[name]['memory_usage']} beside {shown[name]['MemUsage']}" for name in both
+    memory = [f"{name}: {found[name]['memory_usage']}, docker stats {shown[name]['MemUsage']}" for name in both
               if abs(size(shown[name]['MemUsage'].split('/')[0]) - found[name]['memory_usage']) > max(2 * MIB, 0.05 * found[name]['memory_usage'])]
-    row('memory as docker stats shows it', not memory, '; '.join(memory) or f'{len(both)} containers')
+    row('memory agrees with docker stats', not memory, '; '.join(memory) or f'{len(both)} containers')
     pids = [name for name in both if abs(int(shown[name]['PIDs']) - found[name]['pids']) > 1]
-    row('processes as docker stats shows them', not pids, '; '.join(pids) or f'{len(both)} containers')
+    row('numbers of processes agree with docker stats', not pids, '; '.join(pids) or f'{len(both)} containers')
     blocks = []
     for name in both:
         read_bytes, written = map(size, shown[name]['BlockIO'].split('/'))
         own = found[name]['block_io']
-        # It shows three digits.
+        # docker stats shows three digits.
         if abs(own['read_bytes'] - read_bytes) > 0.01 * read_bytes + 5e4 or abs(own['write_bytes'] - written) > 0.01 * written + 5e4:
-            blocks.append(f"{name}: {own['read_bytes']}/{own['write_bytes']} beside {shown[name]['BlockIO']}")
-    row('block I/O as docker stats shows it', not blocks, '; '.join(blocks) or f'{len(both)} containers')
-    # Docker's own interval is a second; a limit of 0.3 cores holds in both.
+            blocks.append(f"{name}: {own['read_bytes']}/{own['write_bytes']}, docker stats {shown[name]['BlockIO']}")
+    row('block I/O agrees with docker stats', not blocks, '; '.join(blocks) or f'{len(both)} containers')
+    # docker stats measures over another second than the agent. The limit of 0.3 cores applies in both.
     busy = float(shown['busy']['CPUPerc'].rstrip('%')), found['busy']['cpu_percent']
-    row('CPU of one with a limit of 0.3 cores, as docker stats shows it', all(15 <= one <= 40 for one in busy),
-        f'{busy[1]:.1f} % beside {busy[0]:.1f} %')
+    row('CPU of a container with a limit of 0.3 cores is about 30 % in the snapshot and in docker stats',
+        all(15 <= one <= 40 for one in busy),
+        f'agent {busy[1]:.1f} %, docker stats {busy[0]:.1f} %')
 
 
 def part_figures():
@@ -194,19 +196,20 @@ def part_figures():
     wait('the health check', lambda: inspect()['checked']['State']['Health']['Status'] == 'healthy', 120)
     time.sleep(10)
     _, found = check_sources('every figure of 14 kinds of containers lies between two readings of its source')
-    row('CPU limit: periods in which it was held back', found['busy'].get('throttled_percent', 0) > 50,
+    row('CPU limit: the throttled periods are counted', found['busy'].get('throttled_percent', 0) > 50,
         f"{found['busy'].get('throttled_percent')} %")
-    row('out of memory: kills counted', found['oom'].get('oom_kills', 0) >= 1, found['oom'].get('oom_kills'))
+    row('out of memory: the kills are counted', found['oom'].get('oom_kills', 0) >= 1, found['oom'].get('oom_kills'))
     row('pressure: a busy container with a limit has waited for the CPU',
         found['busy']['pressure']['cpu']['some']['total_us'] > 0, found['busy']['pressure']['cpu']['some'])
-    row('health check', found['checked'].get('health') == 'healthy', found['checked'].get('health'))
+    row('the result of a health check is shown', found['checked'].get('health') == 'healthy', found['checked'].get('health'))
     row('a paused container is listed', found['paused']['status'] == 'paused', found['paused']['status'])
-    row('one that shares a network names whose', found['shares'].get('network_of') == 'idle', found['shares'].get('network_of'))
-    row('compose project and service', found['idle'].get('compose') is not None, found['idle'].get('compose'))
+    row('a container that shares a network names the owner of the network',
+        found['shares'].get('network_of') == 'idle', found['shares'].get('network_of'))
+    row('the compose project and service are shown', found['idle'].get('compose') is not None, found['idle'].get('compose'))
     restarts = wait('a restart by policy', lambda: inspect().get('failing', {}).get('RestartCount'), 120)
-    seen = wait('its count', lambda: [one['restart_count'] for one in snapshot(2)['containers']
+    seen = wait('the number of restarts in a snapshot', lambda: [one['restart_count'] for one in snapshot(2)['containers']
                                       if one['name'] == '/failing' and one['restart_count'] >= restarts], 60)
-    row('restarts by policy are counted', True, f'{seen[0]}, the engine said {restarts}')
+    row('restarts by policy are counted', True, f'{seen[0]}, the engine counted {restarts}')
     docker_stats()
     run('docker', 'update', '--memory', '64m', '--memory-swap', '64m', '--cpus', '0.5', '--pids-limit', '33', 'idle')
     def updated():
@@ -214,7 +217,7 @@ def part_figures():
         return (one['memory_limit'], one.get('cpu_limit'), one.get('pids_limit')) == (64 * MIB, 0.5, 33)
     started = time.monotonic()
     wait('the limits of docker update', updated, 60)
-    row('limits of docker update', True, f'after {time.monotonic() - started:.0f} s')
+    row('limits that docker update sets are shown', True, f'after {time.monotonic() - started:.0f} s')
     network = {one['name']: one for one in snapshot(2)['system']['network']}
     owners = sorted(one['container'] for one in network.values() if one.get('container'))
     wanted = [name for name in inspect() if name not in ('hostnet', 'none', 'shares', 'failing')]
@@ -225,7 +228,7 @@ def part_figures():
 
 
 def part_drivers():
-    """Cgroups by dockerd itself instead of systemd, and a parent group."""
+    """Control groups that dockerd itself makes instead of systemd, and a parent group."""
     daemon({'exec-opts': ['native.cgroupdriver=cgroupfs']})
     image()
     start('plain', command=loop(':', 1))

@@ -1,4 +1,4 @@
-"""The host's own figures, by the installed service."""
+"""The host's figures in snapshots of the installed service."""
 import os
 import re
 import time
@@ -6,7 +6,7 @@ import time
 from vm import image, read, remove_all, row, run, shell, snapshot, start, wait
 
 GIB = 1 << 30
-# Sizes in MiB have two decimals.
+# Tolerance for sizes in MiB with two decimals, in KiB.
 ROUNDED_KIB = 11
 
 
@@ -15,11 +15,12 @@ def part_host():
         modprobe zram && { grep -q [1-9] /sys/block/zram0/disksize || echo 64M >/sys/block/zram0/disksize; } && mkswap -q /dev/zram0 && swapon /dev/zram0''')
     seen = snapshot(2)['system']
     memory = {name: int(kb) for name, kb in re.findall(r'^(\w+): *(\d+)', read('/proc/meminfo'), re.M)}
-    row('swap: a file and zram', abs(seen['swap_total'] * 1024 - memory['SwapTotal']) < ROUNDED_KIB, f"{seen['swap_total']} MiB")
-    row('memory', abs(seen['memory_total'] * 1024 - memory['MemTotal']) < ROUNDED_KIB
+    row('swap of a file and of zram is counted',
+        abs(seen['swap_total'] * 1024 - memory['SwapTotal']) < ROUNDED_KIB, f"{seen['swap_total']} MiB")
+    row('total and available memory are as in /proc/meminfo', abs(seen['memory_total'] * 1024 - memory['MemTotal']) < ROUNDED_KIB
         and abs(seen['memory_available'] * 1024 - memory['MemAvailable']) < 30 * 1024, f"{seen['memory_available']} MiB available")
-    row('pressure', seen['pressure']['cpu']['some']['total_us'] > 0, seen['pressure']['cpu']['some'])
-    row('cores', len(seen['cpu_cores']) == os.cpu_count(), seen['cpu_cores'])
+    row('the pressure of the CPU is counted', seen['pressure']['cpu']['some']['total_us'] > 0, seen['pressure']['cpu']['some'])
+    row('each core has a figure', len(seen['cpu_cores']) == os.cpu_count(), seen['cpu_cores'])
     shell('swapoff /dev/zram0; swapoff /swapfile; rm /swapfile')
 
 
@@ -28,7 +29,7 @@ def file_systems(seen):
 
 
 def part_file_systems():
-    """File systems that the unit's hardening touches, there before the service starts and mounted while it runs."""
+    """File systems at paths that the unit's hardening affects, mounted before the service starts and while it runs."""
     def mount(place, size='48M'):
         name = place.strip('/').replace('/', '-')
         shell(f'''mkdir -p {place}; truncate -s {size} /var/{name}.img; mkfs.ext4 -q /var/{name}.img
@@ -37,7 +38,7 @@ def part_file_systems():
     after = ('/home/later', '/opt/later', '/root/later')
     for place in before:
         mount(place)
-    # Nobody but root may look below these.
+    # Only root can read below these directories.
     shell('chmod 700 /root; mkdir -p /srv/private/disk; chmod 700 /srv/private')
     mount('/srv/private/disk')
     shell('mkdir -p /mnt/lower /mnt/upper /mnt/work /mnt/overlay; mount --bind /srv /mnt/bind 2>/dev/null; '
@@ -56,10 +57,10 @@ def part_file_systems():
             wrong.append(f"{place}: {(one or {}).get('error', 'absent')}")
         elif abs(one['used'] * GIB - used) > (2 << 20 if place != '/' else 64 << 20) or abs(one['total'] * GIB - size) > 1 << 20:
             wrong.append(f"{place}: {one['used'] * GIB:.0f} of {one['total'] * GIB:.0f}, df {used} of {size}")
-    row('each file system has the figures of df: at and below /home, /root, /srv, /var/tmp, mounted before and after the start',
+    row('file systems at and below /home, /root, /srv and /var/tmp, mounted before and after the start, have the figures of df',
         not wrong, '; '.join(wrong) or f'{len(before) + len(after) + 2} file systems')
     extra = set(seen) - {*before, *after, '/srv/private/disk', '/'}
-    row('and no others are listed', not extra, extra)
+    row('no other file systems are listed', not extra, extra)
     shell('umount /mnt/overlay')
     for place in (*reversed(after), '/srv/private/disk', *reversed(before)):
         shell(f'umount {place}')
@@ -76,5 +77,5 @@ def part_processes():
         found = {one['container']: one['user'] for one in top if one.get('container')}
         return found if len(found) == 2 else None
     found = wait('both processes', of_containers)
-    row('the busiest processes, with user and container', found == {'root': 'root', 'dropped': 'user'}, found)
+    row('the busiest processes have their user and container', found == {'root': 'root', 'dropped': 'user'}, found)
     remove_all()

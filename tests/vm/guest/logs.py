@@ -1,4 +1,4 @@
-"""Logs of each driver, and events."""
+"""Logs of each logging driver, and events."""
 import collections
 import re
 import time
@@ -9,8 +9,8 @@ NUMBERED = loop('echo "line $i of the log, padded padded padded padded padded"',
 
 
 def numbers(count):
-    """The numbers of the lines of each container in so many snapshots of a client that wants each line once, and the lines
-    that were reported as dropped."""
+    """Reads `count` snapshots as a client that gets each log line once. Returns the numbers in each container's log lines, the
+    number of dropped log lines of each container, and the newest snapshot."""
     lines, dropped = collections.defaultdict(list), collections.Counter()
     with Stream({'sections': ['logs'], 'logs': 'new'}) as stream:
         for _ in range(count):
@@ -38,18 +38,19 @@ def part_logs():
         gaps = [(one, next_one) for one, next_one in zip(got, got[1:]) if next_one != one + 1]
         driver = inspect()[name]['HostConfig']['LogConfig']
         what = driver['Type'] + ''.join(f' {key}={value}' for key, value in driver['Config'].items())
-        row(f"logs of {what}{' with a terminal' if name == 'terminal' else ''}: each line once, none lost",
+        row(f"logs of {what}{' with a terminal' if name == 'terminal' else ''}: each log line arrives once, none is lost",
             len(got) > 20 and not gaps and not dropped[name], gaps[:3] or f'{len(got)} lines')
-    row('logs of driver none: an empty list, and no error', not lines['unlogged'] and seen['sources']['logs']['error'] is None,
+    row('logs of driver none: the list is empty and there is no error',
+        not lines['unlogged'] and seen['sources']['logs']['error'] is None,
         told(seen, 'logs'))
     remove_all()
-    # Only json-file, with a file that was there before the agent, and one that comes after it.
+    # Only containers with the driver json-file. The container `first` is older than the agent, and `second` is newer.
     start('first', command=NUMBERED)
     run('systemctl', 'restart', 'system-agent')
-    wait('the first', lambda: snapshot(2)['logs'].get('first'))
+    wait('the log of the first container', lambda: snapshot(2)['logs'].get('first'))
     start('second', command=NUMBERED)
-    seen = wait('the second', lambda: (seen := snapshot(2))['logs'].get('second') and seen)
-    row('as installed, logs of json-file are read from their files', seen['sources']['logs']['via'] == 'kernel',
+    seen = wait('the log of the second container', lambda: (seen := snapshot(2))['logs'].get('second') and seen)
+    row('the installed service reads logs of json-file from their files', seen['sources']['logs']['via'] == 'kernel',
         told(seen, 'logs'))
     remove_all()
 
@@ -61,7 +62,7 @@ def part_events():
     with Stream({'sections': ['events']}) as stream:
         stream.next()
         start('short', '--health-cmd', 'true', '--health-interval', '3s', command='sleep infinity')
-        wait('its health', lambda: inspect()['short']['State']['Health']['Status'] == 'healthy', 60)
+        wait('the healthy container', lambda: inspect()['short']['State']['Health']['Status'] == 'healthy', 60)
         run('docker', 'pause', 'short')
         run('docker', 'unpause', 'short')
         run('docker', 'rename', 'short', 'renamed')
@@ -77,7 +78,7 @@ def part_events():
               ('restart', 'renamed'): 1, ('start', 'renamed'): 1, ('die', 'renamed'): 2, ('destroy', 'renamed'): 1,
               ('start', 'fails'): 1, ('die', 'fails'): 1, ('destroy', 'fails'): 1}
     wrong = {what: counts[what] for what, times in wanted.items() if counts[what] != times}
-    row('events: each action once', not wrong, wrong or f'{len(got)} events')
-    row('events: the exit code', ('die', 'fails', 7, None) in got, [one for one in got if one[1] == 'fails'])
-    row('events: health', ('health_status', 'short', None, 'healthy') in got)
+    row('events: each action is one event', not wrong, wrong or f'{len(got)} events')
+    row('events: the exit code is shown', ('die', 'fails', 7, None) in got, [one for one in got if one[1] == 'fails'])
+    row('events: a change of health is shown', ('health_status', 'short', None, 'healthy') in got)
     remove_all()

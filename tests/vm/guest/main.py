@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs parts of the trial in the virtual machine: main.py PART...; each row of the report is a JSON line."""
+"""Runs parts of the test inside the virtual machine: main.py PART... Prints each row of the report as a JSON line."""
 import sys
 import time
 import traceback
@@ -9,11 +9,12 @@ import engines
 import figures
 import host
 import logs
+import pages
 import podman
 import units
 import vm
 
-PARTS = {name[5:]: function for module in (units, figures, logs, host, engines, podman, cost)
+PARTS = {name[5:]: function for module in (units, figures, logs, host, engines, podman, cost, pages)
          for name, function in vars(module).items() if name.startswith('part_') and function.__module__ == module.__name__}
 
 for name in sys.argv[1:]:
@@ -22,10 +23,10 @@ for name in sys.argv[1:]:
     try:
         PARTS[name]()
     except Exception:
-        # What could not be tried has not passed.
+        # A part that ends with an exception has not passed.
         traceback.print_exc()
         vm.row('the part ends without an error', False, traceback.format_exc().strip().splitlines()[-1])
-        # The next part begins with an engine without containers.
+        # The next part must begin without containers.
         for engine in ('docker', 'podman'):
             try:
                 vm.remove_all(engine)

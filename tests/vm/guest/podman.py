@@ -1,9 +1,9 @@
-"""Podman: of root, of a user, with pods."""
+"""Podman of root and of a user, with pods."""
 import collections
 import subprocess
 import time
 
-from figures import LONGEST_ROUND, compare, sources
+from figures import MAX_ROUND, compare, sources
 from logs import NUMBERED
 from vm import ByHand, HAND_KEY, Stream, image, inspect, note, remove_all, row, run, shell, start, told, wait
 
@@ -11,17 +11,17 @@ from vm import ByHand, HAND_KEY, Stream, image, inspect, note, remove_all, row, 
 def check_figures(what, agent):
     known = inspect('podman')
     for one in known.values():
-        # Podman's own names for what the comparison needs.
+        # Podman leaves out fields that the comparison needs.
         one['HostConfig']['NetworkMode'] = one['HostConfig'].get('NetworkMode', '')
         one['HostConfig']['NanoCpus'] = one['HostConfig'].get('NanoCpus', 0)
         one['HostConfig']['PidsLimit'] = one['HostConfig'].get('PidsLimit', 0)
         if not isinstance(one['State'].get('Health'), dict) or not one['State']['Health'].get('Status'):
             one['State']['Health'] = None
     before = {name: sources(one) for name, one in known.items()}
-    seen = agent.snapshot(2, measured_after=time.time() + LONGEST_ROUND)
+    seen = agent.snapshot(2, measured_after=time.time() + MAX_ROUND)
     after = {name: sources(one) for name, one in known.items()}
     found = {one['name'].lstrip('/'): one for one in seen['containers']}
-    # Told in other words by Podman: whole seconds, a limit of processes that is always there, the image without its digest.
+    # Podman reports these fields in another form than Docker, so they are not compared.
     skip = ('started_at', 'pids_limit', 'image_digest', 'status')
     wrong = [f'{name}: {text}' for name, one in known.items() if name in found
              for text in compare(found[name], one, before[name], after[name]) if not text.startswith(skip)]
@@ -44,14 +44,14 @@ def part_podman():
     start('paused', engine='podman')
     run('podman', 'pause', 'paused')
     with ByHand(DOCKER_HOST='unix:///run/podman/podman.sock') as agent:
-        wait('its containers', lambda: len(agent.snapshot(2)['containers']) >= 7, 90)
+        wait('the containers of Podman', lambda: len(agent.snapshot(2)['containers']) >= 7, 90)
         seen, found = check_figures('Podman of root: every figure lies between two readings of its source', agent)
         row('Podman of root: a paused container stays listed', found.get('paused', {}).get('status') == 'paused')
-        row('Podman of root: pods', 'inpod' in found, sorted(found))
+        row('Podman of root: the container of a pod is listed', 'inpod' in found, sorted(found))
         owners = sorted(one['container'] for one in seen['system']['network'] if one.get('container'))
         row('Podman of root: every veth has the name of its container', {'idle', 'limited', 'logs', 'paused'} <= set(owners), owners)
         lines = wait('logs', lambda: agent.snapshot(2)['logs'].get('logs'))
-        row('Podman of root: logs', lines, lines[-1])
+        row('Podman of root: logs are read', lines, lines[-1])
         with Stream({'sections': ['events']}, agent.port, HAND_KEY) as stream:
             stream.next()
             run('podman', 'restart', '--time', '0', 'logs')
@@ -62,7 +62,7 @@ def part_podman():
         counts = collections.Counter(got)
         wrong = [(what, counts[what]) for what in (('die', 'logs'), ('start', 'logs'), ('die', 'hostnet'), ('destroy', 'hostnet'))
                  if counts[what] != 1]
-        row('Podman of root: events, each action once', not wrong, wrong or got)
+        row('Podman of root: each action is one event', not wrong, wrong or got)
     remove_all('podman')
     shell('systemctl stop podman.socket podman.service; systemctl start docker')
 
@@ -92,13 +92,13 @@ def part_rootless():
             seen = agent.snapshot(3)
             return seen if len(seen['containers']) == 3 and seen['logs'].get('logs') else None
         try:
-            seen = wait('its containers', complete, 120)
+            seen = wait('the containers of Podman', complete, 120)
         except (RuntimeError, OSError):
             note(open('/root/by-hand.log').read()[-1500:])
             raise
         found = {one['name'].lstrip('/'): one for one in seen['containers']}
-        row('Podman of a user: containers, limits and logs', found['limited']['memory_limit'] == 64 << 20,
+        row('Podman of a user: containers, limits and logs are shown', found['limited']['memory_limit'] == 64 << 20,
             {name: (one['memory_usage'], one.get('pids')) for name, one in found.items()})
-        row('Podman of a user: figures from the kernel', seen['sources']['docker']['via'] == 'kernel', told(seen, 'docker'))
+        row('Podman of a user: figures come from the kernel', seen['sources']['docker']['via'] == 'kernel', told(seen, 'docker'))
     shell("runuser -u user -- env XDG_RUNTIME_DIR=/run/user/1000 podman rm --force --all --time 0", check=False)
     run('loginctl', 'disable-linger', 'user')

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Prints the files of a container's control group and network, as tests/fixtures/cgroup-v2.txt has them:
+"""Prints the files of a container's control group and network, in the format of tests/fixtures/cgroup-v2.txt:
 
     tests/vm/in.sh PORT 'cd /root && python3 record.py' >tests/fixtures/cgroup-v2.txt
 
-The container has limits that have held it back, has read and written a disk, has lost a process for want of memory, and has two
-networks."""
+The container is throttled by its CPU limit, has read from and written to a disk, has lost a process because of its memory
+limit, and has two networks."""
 import os
 import time
 
@@ -23,8 +23,8 @@ while :; do cat /data/file >/dev/null; done''')
 run('docker', 'network', 'connect', 'other', 'recorded')
 one = inspect()['recorded']
 group, process = group_of(one['State']['Pid'], one['Id']), one['State']['Pid']
-wait('a process is killed for want of memory', lambda: keyed(read(os.path.join(group, 'memory.events')))['oom_kill'], 600)
-# What is read comes from the disk then.
+wait('a process killed by the kernel', lambda: keyed(read(os.path.join(group, 'memory.events')))['oom_kill'], 600)
+# Drops the page cache, so that later reads come from the disk.
 write('/proc/sys/vm/drop_caches', '3')
 time.sleep(60)
 for name in FILES:

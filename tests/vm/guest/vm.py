@@ -1,4 +1,4 @@
-"""What the parts of the trial share: commands, containers, the agent's stream, and the rows of the report."""
+"""Functions that all parts share: commands, containers, the agent's stream, and the rows of the report."""
 import datetime
 import json
 import os
@@ -14,7 +14,7 @@ part = '?'
 
 
 def row(what, passed, seen=''):
-    """A row of the report: one JSON line on standard output."""
+    """Prints a row of the report: one JSON line on standard output."""
     print(json.dumps({'part': part, 'what': what, 'passed': bool(passed), 'seen': str(seen)[:300]}), flush=True)
 
 
@@ -23,7 +23,7 @@ def note(text):
 
 
 def run(*command, check=True, **options):
-    """The standard output of a command."""
+    """Runs a command and returns its standard output."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
     if check and done.returncode != 0:
         raise RuntimeError(f'{" ".join(command)}: status {done.returncode}: {(done.stdout + done.stderr)[-500:]}')
@@ -39,14 +39,14 @@ def shell(script, check=True):
 
 
 def wait(what, condition, seconds=90, pause=1):
-    """Waits until a condition holds; returns its value. Fails after so many seconds."""
+    """Waits until a condition holds and returns its value. Fails after `seconds`."""
     end = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
-            raise RuntimeError(f'{seconds} s have passed without: {what}')
+            raise RuntimeError(f'waited {seconds} s for {what}')
         time.sleep(pause)
 
 
@@ -67,7 +67,7 @@ def write(path, text):
 
 
 def keyed(text):
-    """Lines of a name and a number."""
+    """Parses lines of a name and a number."""
     return {line.split()[0]: int(line.split()[1]) for line in text.splitlines()}
 
 
@@ -84,7 +84,7 @@ def key():
 
 
 def configure(**variables):
-    """Sets variables in the agent's environment file; None takes one out."""
+    """Sets variables in the agent's environment file. None removes a variable."""
     lines = [line for line in read(ENV).splitlines() if line.split('=')[0] not in variables]
     lines += [f'{name}={value}' for name, value in variables.items() if value is not None]
     with open(ENV, 'w') as file:
@@ -121,8 +121,9 @@ class Stream:
 
 
 def snapshot(count=2, options=None, port=9000, secret=None, measured_after=None):
-    """The last of so many snapshots, of which those after the first have rates. With `measured_after`, in Unix seconds, it
-    goes on until the containers were measured later than that: a busy host measures them less often."""
+    """Reads `count` snapshots and returns the newest snapshot. An agent's first snapshot has no rates. `measured_after` is in
+    Unix seconds. If it is set, reads further snapshots until the containers were measured after this time. On a busy host this
+    needs several snapshots, because the agent measures the containers less often."""
     def connect():
         try:
             return Stream(options, port, secret)
@@ -139,12 +140,12 @@ def snapshot(count=2, options=None, port=9000, secret=None, measured_after=None)
 
 
 def seconds(timestamp):
-    """A timestamp of a snapshot, in Unix seconds."""
+    """Converts a timestamp of a snapshot to Unix seconds."""
     return datetime.datetime.fromisoformat(timestamp.replace('Z', '+00:00')).timestamp()
 
 
 class ByHand:
-    """An agent that root, or another user, starts by hand, on a port of its own."""
+    """An agent that root or another user starts by hand, on its own port."""
 
     def __init__(self, port=9001, user=None, **variables):
         self.port = port
@@ -168,7 +169,7 @@ class ByHand:
 
 
 def told(seen, *sources):
-    """What a snapshot tells of these sources, in a few words."""
+    """A short description of the state of these sources in a snapshot."""
     def one(name):
         health = seen['sources'][name]
         reason = health['error'] or health.get('via_reason')
@@ -179,12 +180,12 @@ def told(seen, *sources):
 # --- engines and containers ------------------------------------------------------------------------------------------
 
 def loop(command, pause):
-    """A shell script for containers that runs a command every so many seconds, without starting a process to wait."""
+    """A shell script for containers that runs a command every `pause` seconds. The script starts no other process to wait."""
     return f'mkfifo /tmp/wait; exec 3<>/tmp/wait; i=0; while :; do i=$((i+1)); {command}; read -t {pause} x <&3; done'
 
 
 def image(engine='docker'):
-    """Makes the image `bb`, of busybox, unless it is there."""
+    """Makes the busybox image `bb` if the engine does not have it."""
     script = f'''d=$(mktemp -d); cd $d; mkdir -p bin tmp proc sys etc data root; cp /bin/busybox bin/
 for a in $(/bin/busybox --list); do [ $a = busybox ] || ln -s busybox bin/$a; done
 echo root:x:0:0:root:/root:/bin/sh >etc/passwd
@@ -194,7 +195,7 @@ tar -c . | {engine} import --change 'CMD ["sleep","infinity"]' - bb; cd /; rm -r
 
 
 def start(name, *options, command=None, engine='docker'):
-    """Starts a container with these options and this script of its shell."""
+    """Starts a container with these options and this shell script."""
     script = ['sh', '-c', command] if command else []
     own = 'bb' if engine == 'docker' else 'localhost/bb'
     return run(engine, 'run', '--detach', '--name', name, *options, own, *script)
@@ -211,7 +212,7 @@ def remove_all(engine='docker'):
 
 
 def inspect(engine='docker'):
-    """What the engine knows of each running container, by name."""
+    """The inspection of each running container, by name."""
     ids = run(engine, 'ps', '--quiet', '--no-trunc').split()
     known = json.loads(run(engine, 'inspect', *ids)) if ids else []
     return {one['Name'].lstrip('/'): one for one in known}
@@ -236,7 +237,7 @@ def daemon(settings=None, environment=None):
 def group_of(process, id):
     """The directory of a container's control group."""
     path = read(f'/proc/{process}/cgroup').strip().split('::', 1)[1]
-    # A container may have groups of its own below.
+    # The process can be in a control group below the container's control group, so go up to the container's control group.
     parts = path.split('/')
     while len(parts) > 1 and id not in parts[-1]:
         parts.pop()

@@ -1,37 +1,36 @@
-//! Where a container's control group is, from what the kernel says of its first process.
+//! Finds a container's control group from `/proc/<pid>/cgroup` of the container's first process.
 //!
-//! Nothing is guessed from names: cgroupfs and systemd drivers, rootless engines, custom
-//! parents and nested engines all put their groups elsewhere, and all are found.
+//! This module does not guess a path from the container's name. Therefore it works with the cgroupfs and systemd drivers,
+//! rootless engines, custom parent groups and nested engines. All of these have their control groups in different places.
 
 use std::path::PathBuf;
 
 use crate::collect::mountinfo;
 
-/// The control-group file systems that are mounted, from `/proc/self/mountinfo`.
+/// The mounted file systems with control groups, from `/proc/self/mountinfo`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Mounts(Vec<Mount>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mount {
-    /// The v1 controllers; none for v2.
+    /// The controllers of a v1 hierarchy. None for v2.
     controllers: Option<Vec<String>>,
-    /// Which group of the hierarchy is at the mount point: `/`, but for bind mounts.
+    /// The group of the hierarchy that is visible at the mount point. It is `/`, except for bind mounts.
     root: String,
     point: PathBuf,
 }
 
 impl Mounts {
-    /// Reads the text of `mountinfo`; what is no control group is left out.
+    /// Parses the text of `mountinfo`. Ignores other file systems.
     pub(crate) fn parse(mountinfo: &str) -> Self {
         Self(
             mountinfo::parse(mountinfo.as_bytes())
-                .filter_map(|mount| cgroups(&mount))
+                .filter_map(|mount| cgroup_mount(&mount))
                 .collect(),
         )
     }
 
-    /// The directory of the group that `path` names in the hierarchy of a v1 controller, or of
-    /// v2 for none.
+    /// Returns the directory of the group `path` in the hierarchy of a v1 controller. `controller` is none for v2.
     fn directory(&self, controller: Option<&str>, path: &str) -> Option<PathBuf> {
         self.0
             .iter()
@@ -50,7 +49,7 @@ impl Mounts {
     }
 }
 
-fn cgroups(mount: &mountinfo::Mount<'_>) -> Option<Mount> {
+fn cgroup_mount(mount: &mountinfo::Mount<'_>) -> Option<Mount> {
     let controllers = match &*mount.kind {
         "cgroup2" => None,
         "cgroup" => Some(mount.options.split(',').map(str::to_owned).collect()),
@@ -63,29 +62,28 @@ fn cgroups(mount: &mountinfo::Mount<'_>) -> Option<Mount> {
     })
 }
 
-/// Which interface of the kernel a container's figures come from.
+/// The directories of a container's control groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Groups {
-    /// A directory per controller.
+    /// Cgroup v1 has a directory for each controller.
     V1 {
         cpuacct: PathBuf,
         memory: PathBuf,
-        /// Not every host has these.
+        /// Some hosts do not have the controllers `cpu`, `pids` and `blkio`.
         cpu: Option<PathBuf>,
         pids: Option<PathBuf>,
         blkio: Option<PathBuf>,
     },
-    /// One directory.
+    /// Cgroup v2 has one directory.
     V2(PathBuf),
 }
 
-/// Finds the group of the container `id` from the text of its first process's
-/// `/proc/<pid>/cgroup`. `None` where its figures cannot be read here: no such controllers, or
-/// groups outside of what is mounted.
+/// Finds the group of the container `id`. `cgroup` is the text of `/proc/<pid>/cgroup` of the container's first process. Returns
+/// `None` if the host does not have the controllers, or if the group is not below a mount point.
 pub(crate) fn locate(mounts: &Mounts, cgroup: &str, id: &str) -> Option<Groups> {
     let v1 = |controller: &str| {
         let path = path_of(cgroup, Some(controller))?;
-        mounts.directory(Some(controller), &own_group(path, id)?)
+        mounts.directory(Some(controller), &container_group(path, id)?)
     };
     if let (Some(cpuacct), Some(memory)) = (v1("cpuacct"), v1("memory")) {
         return Some(Groups::V1 {
@@ -98,12 +96,12 @@ pub(crate) fn locate(mounts: &Mounts, cgroup: &str, id: &str) -> Option<Groups> 
     }
     let path = path_of(cgroup, None)?;
     mounts
-        .directory(None, &own_group(path, id)?)
+        .directory(None, &container_group(path, id)?)
         .map(Groups::V2)
 }
 
-/// The path in the hierarchy of a v1 controller, or of v2 for none, from lines such as
-/// `4:cpu,cpuacct:/docker/0123` and `0::/docker/0123`.
+/// Returns the path of a process in the hierarchy of a v1 controller. `controller` is none for v2. The text has lines such as
+/// `4:cpu,cpuacct:/docker/0123` (v1) and `0::/docker/0123` (v2).
 fn path_of<'a>(cgroup: &'a str, controller: Option<&str>) -> Option<&'a str> {
     cgroup.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
@@ -116,11 +114,11 @@ fn path_of<'a>(cgroup: &'a str, controller: Option<&str>) -> Option<&'a str> {
     })
 }
 
-/// The group of the container itself: its first process may have moved into a group below
-/// (systemd in a container does), whose figures would be a part only.
+/// Returns the path of the container's own group. The first process can be in a group below it, for example if the container runs
+/// systemd. The figures of the lower group are only a part of the container's figures.
 ///
-/// `None` for the root and for paths that lead out of what this process can see.
-fn own_group(path: &str, id: &str) -> Option<String> {
+/// Returns `None` for the root, and for paths with `..`. These paths are outside of the groups that the agent can see.
+fn container_group(path: &str, id: &str) -> Option<String> {
     if path == "/" || path.split('/').any(|part| part == "..") {
         return None;
     }
@@ -161,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_controllers_of_v1_wherever_they_are_mounted() {
+    fn the_controllers_of_v1_are_found_at_any_mount_point() {
         let cgroup = format!(
             "9:name=systemd:/docker/{ID}\n4:memory:/docker/{ID}\n2:cpu,cpuacct:/docker/{ID}\n0::/docker/{ID}\n"
         );
@@ -173,7 +171,7 @@ mod tests {
             blkio,
         }) = locate(&Mounts::parse(V1), &cgroup, ID)
         else {
-            panic!("not found");
+            panic!("the groups of v1 are not found");
         };
         let own = |mount: &str| PathBuf::from(format!("/sys/fs/cgroup/{mount}/docker/{ID}"));
         assert_eq!(cpuacct, own("cpu,cpuacct"));
@@ -183,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_v2_under_every_driver_and_parent() {
+    fn the_group_of_v2_is_found_with_every_driver_and_parent() {
         for path in [
             format!("/docker/{ID}"),
             format!("/system.slice/docker-{ID}.scope"),
@@ -210,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bind_mount_shows_a_part_of_the_hierarchy() {
+    fn a_group_is_found_below_a_bind_mount_of_a_part_of_the_hierarchy() {
         let mounts = Mounts::parse("35 24 0:30 /docker /host/cgroup rw - cgroup2 cgroup2 rw\n");
         let found = locate(&mounts, &format!("0::/docker/{ID}\n"), ID);
         assert_eq!(
@@ -221,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_is_not_found() {
+    fn a_group_that_is_not_visible_is_not_found() {
         assert_eq!(v2("/"), None);
         assert_eq!(v2(&format!("/../../docker/{ID}")), None);
         assert_eq!(

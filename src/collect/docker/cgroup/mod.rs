@@ -1,5 +1,5 @@
-//! A container's figures where the kernel keeps them: the files of its control group, and the
-//! interfaces of its first process. The engine has no part in it.
+//! Reads a container's figures from the kernel. The figures are in the files of the container's control group, and in the table
+//! of network interfaces of its first process. This module makes no call to the engine.
 
 mod locate;
 mod network;
@@ -20,14 +20,14 @@ use super::usage::{ContainerReading, CpuReading, Usage};
 use crate::collect::pressure;
 use crate::model::{BlockIo, Throttling};
 
-/// What the kernel makes of a file's text at a time, in bytes.
+/// Size of the parts in which the kernel returns the text of a file, in bytes.
 const PAGE: usize = 4096;
-/// The most files that are kept open for one container.
+/// Maximum number of open files for one container.
 pub(super) const FILES_PER_CONTAINER: usize = 11;
-/// For how long the figures of a container that does nothing stand.
-const STANDS_FOR: Duration = Duration::from_secs(1);
+/// Maximum age of the figures of an idle container.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(1);
 
-/// Where the kernel's files are.
+/// The location of the kernel's files: the directory `/proc`, and the mounted control groups.
 #[derive(Debug, Clone)]
 pub(super) struct Kernel {
     proc: PathBuf,
@@ -37,27 +37,26 @@ pub(super) struct Kernel {
 /// Why a container's figures cannot be read from the kernel.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KernelError {
-    /// A file that cannot be opened or read.
+    /// A file cannot be opened or read.
     #[error("{}: {source}", .path.display())]
     File {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    /// The group is outside of what this process sees.
-    #[error("its control group is not visible here")]
-    Invisible,
-    /// The process is not, or no longer, the container's: the id of one that ended was given to
-    /// another, or the engine is on another host.
-    #[error("its first process is not visible here")]
-    Ended,
-    /// A file without the number that it should have.
+    /// The agent cannot see the container's control group.
+    #[error("its control group is not visible to the agent")]
+    GroupNotVisible,
+    /// The process with this id does not belong to the container. The kernel has reused the id, or the engine is on another host.
+    #[error("its first process is not visible to the agent")]
+    ProcessNotVisible,
+    /// A file does not have the expected number.
     #[error("its {0} cannot be read")]
     Malformed(&'static str),
 }
 
 impl Kernel {
-    /// The kernel's files below `proc`, and the control groups that it says are mounted.
+    /// Finds the mounted control groups in the file `self/mountinfo` below `proc`.
     pub(super) fn new(proc: &Path) -> Result<Self, KernelError> {
         let path = proc.join("self/mountinfo");
         let mounts = Mounts::parse(&read_text(&path)?);
@@ -67,7 +66,7 @@ impl Kernel {
         })
     }
 
-    /// Opens the files of the container `id`, whose first process is `pid`.
+    /// Opens the files of the container `id`. The id of its first process is `pid`.
     pub(super) fn open(
         &self,
         id: &str,
@@ -76,26 +75,27 @@ impl Kernel {
     ) -> Result<ContainerFiles, KernelError> {
         let cgroup = of_process(&self.proc, pid, "cgroup");
         let text = read_text(&cgroup)?;
-        let groups = locate(&self.mounts, &text, id).ok_or(KernelError::Invisible)?;
+        let groups = locate(&self.mounts, &text, id).ok_or(KernelError::GroupNotVisible)?;
         let network = own_network
             .then(|| open(&of_process(&self.proc, pid, "net/dev")))
             .transpose()?
             .filter(|table| !self.is_our_network(table))
             .map(|table| Network::new(table, &self.proc, pid));
         let files = ContainerFiles::open(&groups, network)?;
-        // The id of a process that ends is given to another one: what was opened is the
-        // container's only if the process is so still.
+        // The kernel reuses process ids. The opened files belong to the container only if the process is still in the container's
+        // group.
         if read_text(&cgroup).ok().as_ref() != Some(&text) || !names(&text, id) {
-            return Err(KernelError::Ended);
+            return Err(KernelError::ProcessNotVisible);
         }
         Ok(files)
     }
 }
 
 impl Kernel {
-    /// Whether a process's interfaces are the agent's, the host's: by way of another container, for
-    /// instance. Each network has its own file of them, which everybody may look at: the links in
-    /// `ns`, which would say the same, are for the privileged only.
+    /// Whether a process has the same network as the agent, which is the host's network. One example is a container that shares
+    /// the network of another container, if that network is the host's. Each network has its own file `net/dev`, so equal inodes
+    /// mean the same network. The links in `/proc/<pid>/ns` would show the same, but only a privileged process can read these
+    /// links.
     fn is_our_network(&self, table: &File) -> bool {
         let file = |metadata: Metadata| (metadata.dev(), metadata.ino());
         let theirs = table.metadata().ok().map(file);
@@ -104,9 +104,8 @@ impl Kernel {
     }
 }
 
-/// The open files of one container. They stay its own for as long as they are open, whoever gets
-/// the id of its first process: a group that is gone answers with an error, never with another's
-/// numbers.
+/// The open files of one container. They stay the container's files even if the kernel reuses the id of its first process. When
+/// the group is gone, reading fails. Reading never returns the numbers of another container.
 #[derive(Debug)]
 pub(super) struct ContainerFiles {
     files: GroupFiles,
@@ -120,7 +119,7 @@ enum GroupFiles {
     V2(V2Files),
 }
 
-/// A directory per controller; not every host has all of them.
+/// The files of cgroup v1. An optional file is none if the host does not have the file's controller.
 #[derive(Debug)]
 struct V1Files {
     cpu_usage: File,
@@ -135,15 +134,16 @@ struct V1Files {
     io_ops: Option<File>,
 }
 
+/// The files of cgroup v2.
 #[derive(Debug)]
 struct V2Files {
     cpu_stat: File,
-    /// None where the group has no memory controller.
+    /// None if the group has no memory controller.
     memory: Option<V2Memory>,
     memory_events: Option<File>,
     pids: Option<File>,
     io_stat: Option<File>,
-    /// Of CPU, memory and I/O; not every kernel has them.
+    /// The pressure files of CPU, memory and I/O. Some kernels do not have these files.
     pressure: [(&'static str, Option<File>); 3],
 }
 
@@ -209,17 +209,18 @@ impl ContainerFiles {
         Ok(Self { files, network })
     }
 
-    /// Reads all figures once, with their rates since `before`. `buffer` is room for the texts, kept by the caller
-    /// between readings; `host_memory`, in bytes, is the limit of a container that has none.
+    /// Reads all figures once, with their rates since `before`. `buffer` receives the texts of files, and the caller reuses it.
+    /// `host_memory`, in bytes, is the memory limit of a container without its own limit.
     ///
-    /// Most containers do nothing most of the time. Of one that has neither run nor used other memory, most files
-    /// say what they said. They are read all the same, once to see that nothing moves any more, and again before
-    /// what they said is [`STANDS_FOR`] old: others may have sent it something. Where it `lends` its network to
-    /// others, who may be busy, they are read each time.
+    /// Most containers are idle most of the time. If the CPU time and the memory of a container have not changed, most of its
+    /// files have not changed either. The first idle reading still reads all files. Later idle readings reuse the figures of the
+    /// first idle reading while these figures are younger than [`MAX_IDLE_AGE`]. Older figures are not reused, because an idle
+    /// container can still receive network traffic. If other containers share its network (`shares_network`), each reading reads
+    /// all files, because the other containers can be busy.
     pub(super) fn read(
         &self,
         before: Option<&ContainerReading>,
-        lends: bool,
+        shares_network: bool,
         buffer: &mut Vec<u8>,
         host_memory: u64,
     ) -> Result<ContainerReading, KernelError> {
@@ -233,11 +234,11 @@ impl ContainerFiles {
             received: Some(received),
         };
         if let Some(before) = before
-            && !lends
+            && !shares_network
             && before.idle
             && before.cpu.usage_ns == usage_ns
             && before.usage.memory == begun.memory
-            && stands(before, received)
+            && is_valid_until_next(before, received)
         {
             return Ok(ContainerReading {
                 cpu,
@@ -245,7 +246,7 @@ impl ContainerFiles {
             });
         }
         let mut usage = self.complete(begun, buffer)?;
-        // As the engine does: a limit above the host's memory is none.
+        // A limit above the host's memory counts as no limit. The engine does the same.
         usage.memory_limit = usage.memory_limit.min(host_memory);
         if let Some(network) = &self.network {
             let table = need("network counters", bytes(&network.table, buffer))?;
@@ -254,7 +255,7 @@ impl ContainerFiles {
         Ok(ContainerReading::since(before, cpu, usage, Some(received)))
     }
 
-    /// CPU time in nanoseconds and memory, which tell whether there is more to be read.
+    /// Reads the CPU time in nanoseconds, and the memory. These figures show whether the container was idle.
     fn begin(&self, buffer: &mut Vec<u8>) -> Result<(u64, Usage), KernelError> {
         match &self.files {
             GroupFiles::V1(files) => files.begin(buffer),
@@ -262,7 +263,7 @@ impl ContainerFiles {
         }
     }
 
-    /// Everything else that the group's files say.
+    /// Reads all other files of the group.
     fn complete(&self, begun: Usage, buffer: &mut Vec<u8>) -> Result<Usage, KernelError> {
         match &self.files {
             GroupFiles::V1(files) => files.complete(begun, buffer),
@@ -271,13 +272,14 @@ impl ContainerFiles {
     }
 }
 
-/// Whether what was read still stands when the next reading comes, if that takes as long as this one did.
-fn stands(before: &ContainerReading, now: Instant) -> bool {
+/// Whether the previous figures stay fresh until the next reading. Assumes that the next interval is as long as the previous
+/// interval.
+fn is_valid_until_next(before: &ContainerReading, now: Instant) -> bool {
     let (Some(read_at), Some(last)) = (before.usage_at, before.cpu.received) else {
         return false;
     };
     let since = |at| now.saturating_duration_since(at);
-    since(read_at) + since(last) < STANDS_FOR
+    since(read_at) + since(last) < MAX_IDLE_AGE
 }
 
 impl V1Files {
@@ -347,7 +349,7 @@ impl V2Files {
 
     fn complete(&self, begun: Usage, buffer: &mut Vec<u8>) -> Result<Usage, KernelError> {
         let keys = ["inactive_file", "anon", "file", "kernel"];
-        // Where memory is not counted, none of it is inactive cache.
+        // If the kernel does not count memory, the inactive file cache is 0.
         let (mut stat, mut limit) = ([Some(0), None, None, None], None);
         if let Some(memory) = &self.memory {
             let text_of_stat = text(&memory.stat, buffer);
@@ -375,7 +377,7 @@ impl V2Files {
     }
 }
 
-/// From `cpu.stat`, whose throttled time is in nanoseconds (v1) or microseconds (v2).
+/// Reads the throttling figures from `cpu.stat`. `nanoseconds` is the unit of the throttled time: 1 for v1, and 1000 for v2.
 fn throttling(stat: &str, time_key: &str, nanoseconds: u64) -> Option<Throttling> {
     Some(Throttling {
         periods: parse::keyed(stat, "nr_periods")?,
@@ -395,7 +397,7 @@ fn open_optional(directory: Option<&Path>, file: &str) -> Option<File> {
     File::open(directory?.join(file)).ok()
 }
 
-/// What `parse` makes of a file that not every host has.
+/// Reads an optional file and parses it with `parse`. None if the host does not have the file.
 fn optional<T>(
     file: &Option<File>,
     buffer: &mut Vec<u8>,
@@ -415,12 +417,12 @@ fn need<T>(what: &'static str, value: Option<T>) -> Result<T, KernelError> {
     value.ok_or(KernelError::Malformed(what))
 }
 
-/// All of a file as it is now, read from its beginning into `buffer`.
+/// Reads the current text of a file into `buffer`. None if the file cannot be read, or if the text is not UTF-8.
 fn text<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
     std::str::from_utf8(bytes(file, buffer)?).ok()
 }
 
-/// The same, of one that need not be text.
+/// Reads the current bytes of a file into `buffer`. None if the file cannot be read.
 fn bytes<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
     if buffer.is_empty() {
         buffer.resize(4 * PAGE, 0);
@@ -431,8 +433,8 @@ fn bytes<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
             Ok(0) => break,
             Ok(read) => {
                 length += read;
-                // The kernel hands out such files by pages, none of them less than filled but
-                // for a line: a short answer is the last, and saves asking once more.
+                // The kernel returns a file in pages. It fills each page except for at most one line. So a much shorter answer is
+                // the end of the file, and one system call is saved.
                 if read < PAGE * 3 / 4 && length < buffer.len() {
                     break;
                 }

@@ -1,5 +1,6 @@
-//! Which of the interfaces in a container's network namespace are the container's: those that the engine gave it. What
-//! else there is (loopback, tunnels, bridges, VLANs) carries the same bytes once more, and `docker stats` leaves it out.
+//! Chooses the network interfaces of a container whose traffic counts. These are the interfaces that the engine created. The
+//! traffic of other interfaces (loopback, tunnels, bridges, VLANs) would count the same bytes twice. `docker stats` also omits
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -12,26 +13,26 @@ use crate::collect::links::Netlink;
 use crate::collect::net_dev::{self, Interface};
 use crate::model::InterfaceCounters;
 
-/// What the kernel calls the tunnels that it makes by itself.
-const KERNELS: [&str; 9] = [
+/// Names, without their numbers, of the tunnels that the kernel creates automatically.
+const KERNEL_TUNNELS: [&str; 9] = [
     "tunl", "sit", "gre", "gretap", "erspan", "ip6tnl", "ip6gre", "ip_vti", "ip6_vti",
 ];
-/// What common programs call what is no way out of its own.
-const PROGRAMS: [&str; 9] = [
+/// Names, without their numbers, that common programs give to interfaces on top of another interface.
+const SECONDARY_NAMES: [&str; 9] = [
     "tun", "tap", "wg", "docker", "br", "virbr", "cni", "dummy", "ifb",
 ];
 
-/// The table of a container's interfaces.
+/// The network interfaces of a container.
 #[derive(Debug)]
 pub(super) struct Network {
     pub(super) table: File,
-    /// The folder of the container's first process.
+    /// The directory of the container's first process below `/proc`.
     process: PathBuf,
     pid: u32,
     chosen: Mutex<Chosen>,
 }
 
-/// Which of the interfaces of these names count.
+/// The interfaces that count, for a list of names. The choice is cached until the names change.
 #[derive(Debug, Default)]
 struct Chosen {
     names: Vec<Vec<u8>>,
@@ -39,7 +40,7 @@ struct Chosen {
 }
 
 impl Network {
-    /// That of a process.
+    /// Creates the network of the process `pid`. `table` is the file `net/dev` of this process.
     pub(super) fn new(table: File, proc: &Path, pid: u32) -> Self {
         Self {
             table,
@@ -49,13 +50,13 @@ impl Network {
         }
     }
 
-    /// The container's interfaces, from the text of the table.
+    /// Returns the counters of the container's interfaces, from the text of the table.
     pub(super) fn interfaces(&self, table: &[u8]) -> BTreeMap<String, InterfaceCounters> {
         let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
         let all = net_dev::parse(table);
         if !all.iter().map(|one| one.name).eq(chosen.names.iter()) {
             let names: Vec<&[u8]> = all.iter().map(|one| one.name).collect();
-            let count = choose(&names, || self.given(&names));
+            let count = choose(&names, || self.paired(&names));
             *chosen = Chosen {
                 names: names.into_iter().map(<[u8]>::to_vec).collect(),
                 count,
@@ -65,11 +66,12 @@ impl Network {
         published(counts.map(|(one, _)| one).collect())
     }
 
-    /// Which of them are the other ends of pairs that the host has an end of; none where that cannot be told.
-    fn given(&self, names: &[&[u8]]) -> BTreeSet<Vec<u8>> {
+    /// Returns the names of the interfaces whose other end is on the host, for example the end of a veth pair. Empty if the other
+    /// ends are not known.
+    fn paired(&self, names: &[&[u8]]) -> BTreeSet<Vec<u8>> {
         let ends = || -> std::io::Result<BTreeSet<u32>> {
             let mut netlink = Netlink::open()?;
-            // First: a namespace has no number before.
+            // This call must be first, because in this call the kernel assigns a number to the namespace.
             let links = netlink.links()?;
             let Some(own) = netlink.namespace_of(self.pid)? else {
                 return Ok(BTreeSet::new());
@@ -79,28 +81,28 @@ impl Network {
         };
         let ends = ends().unwrap_or_default();
         let index = |name: &[u8]| index(&self.process, name);
-        let given = names
+        let paired = names
             .iter()
             .filter(|name| index(name).is_some_and(|index| ends.contains(&index)));
-        given.map(|name| name.to_vec()).collect()
+        paired.map(|name| name.to_vec()).collect()
     }
 }
 
-/// Which of the interfaces of these names are the container's. Whether others are the ends of pairs is asked for only if
-/// there are names that the engine does not choose by itself.
-fn choose(names: &[&[u8]], given: impl FnOnce() -> BTreeSet<Vec<u8>>) -> Vec<bool> {
-    let is_other = |name: &[u8]| name != b"lo" && !is_engines(name);
+/// Chooses the interfaces that count, by their names. Calls `paired` only if a name is not one of the engine's default names.
+fn choose(names: &[&[u8]], paired: impl FnOnce() -> BTreeSet<Vec<u8>>) -> Vec<bool> {
+    let is_other = |name: &[u8]| name != b"lo" && !is_engine_name(name);
     if !names.iter().any(|name| is_other(name)) {
-        return names.iter().map(|name| is_engines(name)).collect();
+        return names.iter().map(|name| is_engine_name(name)).collect();
     }
-    let given = given();
-    let counts = |name: &[u8]| is_engines(name) || given.contains(name);
+    let paired = paired();
+    let counts = |name: &[u8]| is_engine_name(name) || paired.contains(name);
     if names.iter().any(|name| counts(name)) {
         return names.iter().map(|name| counts(name)).collect();
     }
-    // A macvlan by a name of the user's own, or an engine that has other names: slirp4netns calls the only one `tap0`.
+    // The engine's default names are missing. The interface can be a macvlan with a name from the user, or an interface of
+    // another engine. slirp4netns names its only interface `tap0`.
     let rank = |name: &[u8]| {
-        if !is_other(name) || is_kernels(name) {
+        if !is_other(name) || is_kernel_tunnel(name) {
             None
         } else if !is_secondary(name, names) {
             Some(0)
@@ -115,48 +117,53 @@ fn choose(names: &[&[u8]], given: impl FnOnce() -> BTreeSet<Vec<u8>>) -> Vec<boo
         .collect()
 }
 
-/// Whether the engine calls an interface so, where it is not told otherwise: `eth0` and so on.
-fn is_engines(name: &[u8]) -> bool {
+/// Whether a name is a default name of the engine, such as `eth0`.
+fn is_engine_name(name: &[u8]) -> bool {
     let number = name
         .strip_prefix(b"eth")
         .filter(|number| !number.is_empty());
     number.is_some_and(|number| number.iter().all(u8::is_ascii_digit))
 }
 
-/// Whether the name is that of an interface that stands on another.
+/// Whether the name shows that the interface is on top of another interface.
 fn is_secondary(name: &[u8], all: &[&[u8]]) -> bool {
     let below = |mark: u8| {
         let at = name.iter().rposition(|byte| *byte == mark)?;
         Some(all.contains(&&name[..at]))
     };
-    // A VLAN, or an alias.
+    // The name is that of a VLAN or an alias.
     [b'.', b':', b'@']
         .into_iter()
         .any(|mark| below(mark) == Some(true))
-        || PROGRAMS.iter().any(|kind| kind.as_bytes() == stem(name))
+        || SECONDARY_NAMES
+            .iter()
+            .any(|kind| kind.as_bytes() == stem(name))
         || name.starts_with(b"br-")
         || name.starts_with(b"veth")
 }
 
-/// Whether the kernel makes such an interface by itself in every namespace, once its module is there.
-fn is_kernels(name: &[u8]) -> bool {
-    KERNELS.iter().any(|kind| kind.as_bytes() == stem(name))
+/// Whether the name is that of a kernel tunnel. When the tunnel's module is loaded, the kernel creates such a tunnel in every
+/// namespace.
+fn is_kernel_tunnel(name: &[u8]) -> bool {
+    KERNEL_TUNNELS
+        .iter()
+        .any(|kind| kind.as_bytes() == stem(name))
 }
 
-/// A name without its number.
+/// Returns a name without its number.
 fn stem(name: &[u8]) -> &[u8] {
     let end = name.iter().rposition(|byte| !byte.is_ascii_digit());
     &name[..end.map_or(0, |end| end + 1)]
 }
 
-/// The number of an interface in the namespace of a process. Everybody may read these files.
+/// Returns the number of an interface in the network namespace of a process. Any user can read these files.
 fn index(process: &Path, name: &[u8]) -> Option<u32> {
     let by_ipv6 = process.join("net/dev_snmp6").join(OsStr::from_bytes(name));
     if let Ok(text) = fs::read_to_string(by_ipv6) {
         let number = text.lines().next()?.strip_prefix("ifIndex")?;
         return number.trim().parse().ok();
     }
-    // `17   eth0            1     0     01005e000001`
+    // A line of the file: `17   eth0            1     0     01005e000001`
     let table = fs::read(process.join("net/dev_mcast")).ok()?;
     table.split(|byte| *byte == b'\n').find_map(|line| {
         let mut fields = line
@@ -167,7 +174,7 @@ fn index(process: &Path, name: &[u8]) -> Option<u32> {
     })
 }
 
-/// Their counters, by name.
+/// Returns the counters of interfaces, by name.
 fn published(interfaces: Vec<&Interface<'_>>) -> BTreeMap<String, InterfaceCounters> {
     let names = net_dev::published_names(interfaces.iter().map(|one| one.name));
     let counters = |interface: &Interface<'_>| InterfaceCounters {
@@ -190,21 +197,22 @@ mod tests {
 
     use super::{choose, index};
 
-    fn chosen<'n>(names: &[&'n str], given: &[&str]) -> Vec<&'n str> {
-        let given: BTreeSet<Vec<u8>> = given.iter().map(|name| name.as_bytes().to_vec()).collect();
+    fn chosen<'n>(names: &[&'n str], paired: &[&str]) -> Vec<&'n str> {
+        let paired: BTreeSet<Vec<u8>> =
+            paired.iter().map(|name| name.as_bytes().to_vec()).collect();
         let bytes: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
-        let counts = choose(&bytes, || given);
+        let counts = choose(&bytes, || paired);
         let chosen = names.iter().zip(counts).filter(|(_, counts)| *counts);
         chosen.map(|(name, _)| *name).collect()
     }
 
     #[test]
-    fn the_engines_interfaces_count_whatever_they_are_called() {
+    fn interfaces_from_the_engine_count_with_any_name() {
         assert_eq!(chosen(&["lo", "eth0", "eth1"], &[]), ["eth0", "eth1"]);
-        // A name of the user's own, beside the engine's and alone.
+        // The user chose the name `lan0` or `tun7`. In the first case there are also default names.
         assert_eq!(chosen(&["lo", "eth0", "lan0"], &["lan0"]), ["eth0", "lan0"]);
         assert_eq!(chosen(&["lo", "tunl0", "tun7"], &["tun7"]), ["tun7"]);
-        // What carries the same bytes once more.
+        // All interfaces except `eth0` carry the same bytes a second time.
         let more = [
             "lo", "eth0", "eth0.100", "ethernet", "tun0", "wg0", "docker0", "br-4f", "veth1a",
             "sit0",
@@ -214,21 +222,21 @@ mod tests {
     }
 
     #[test]
-    fn where_it_cannot_be_told_tunnels_and_the_like_are_left_out() {
+    fn tunnels_and_bridges_are_omitted_if_no_pair_is_known() {
         let names = [
             "lo", "lan0", "lan0.5", "tunl0", "ip6tnl0", "wg0", "tun1", "br-1", "vethx", "gre0",
             "docker0",
         ];
         assert_eq!(chosen(&names, &[]), ["lan0"]);
         assert_eq!(chosen(&["lo", "tap12", "mac.5"], &[]), ["mac.5"]);
-        // That of a rootless engine, with a VPN or without.
+        // The interface of a rootless engine, alone and together with a VPN.
         assert_eq!(chosen(&["lo", "tap0", "tunl0"], &[]), ["tap0"]);
         assert_eq!(chosen(&["lo", "tap0", "tun0"], &[]), ["tap0"]);
         assert_eq!(chosen(&["lo", "wg0", "sit0"], &[]), ["wg0"]);
     }
 
     #[test]
-    fn an_interfaces_number_is_in_either_file() {
+    fn the_number_of_an_interface_is_found_in_either_file() {
         let process = tempfile::tempdir().unwrap();
         let net = process.path().join("net");
         fs::create_dir_all(net.join("dev_snmp6")).unwrap();

@@ -1,13 +1,13 @@
-//! The texts of control-group files, as numbers. Pure; every text yields numbers or nothing.
+//! Parses numbers from the texts of control-group files. Does no I/O. If a text cannot be parsed, the result is none or zeros.
 
 use crate::model::BlockIo;
 
-/// A file with one number; `max`, for no limit, is none.
+/// Parses a file with one number. None for `max`, which means no limit.
 pub(super) fn number(text: &str) -> Option<u64> {
     text.trim_end().parse().ok()
 }
 
-/// The value of `key` in lines of `key value`.
+/// Returns the value of `key` in a text with lines of the form `key value`.
 pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let (name, value) = line.split_once(' ')?;
@@ -15,7 +15,7 @@ pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
     })
 }
 
-/// The values of several keys, in one pass.
+/// Returns the values of several keys. Goes through the text only once.
 pub(super) fn keyed_all<const N: usize>(text: &str, keys: [&str; N]) -> [Option<u64>; N] {
     let mut values = [None; N];
     for (name, value) in text.lines().filter_map(|line| line.split_once(' ')) {
@@ -26,8 +26,8 @@ pub(super) fn keyed_all<const N: usize>(text: &str, keys: [&str; N]) -> [Option<
     values
 }
 
-/// `blkio.*.io_service_bytes_recursive` and `io_serviced_recursive`: lines of
-/// `MAJOR:MINOR Read 4096`, summed over devices: read and written.
+/// Returns the sums over all devices: the read figure, and then the written figure. Parses the files
+/// `blkio.*.io_service_bytes_recursive` and `io_serviced_recursive`, with lines such as `MAJOR:MINOR Read 4096`.
 pub(super) fn blkio(text: &str) -> (u64, u64) {
     let mut sums = (0_u64, 0_u64);
     for line in text.lines() {
@@ -44,8 +44,7 @@ pub(super) fn blkio(text: &str) -> (u64, u64) {
     sums
 }
 
-/// `io.stat` of v2: lines of `MAJOR:MINOR rbytes=1 wbytes=2 rios=3 wios=4 …`, summed over
-/// devices.
+/// Returns the sums over all devices in `io.stat` of v2. Its lines are such as `MAJOR:MINOR rbytes=1 wbytes=2 rios=3 wios=4 …`.
 pub(super) fn io_stat(text: &str) -> BlockIo {
     let mut sums = BlockIo {
         read_ops: Some(0),
@@ -77,7 +76,7 @@ mod tests {
     use crate::model::BlockIo;
 
     #[test]
-    fn numbers_and_keys() {
+    fn numbers_and_the_values_of_keys_are_read() {
         assert_eq!(number("26462367\n"), Some(26_462_367));
         assert_eq!(number("max\n"), None);
         assert_eq!(number("18446744073709551616\n"), None);

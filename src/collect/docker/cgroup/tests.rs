@@ -1,8 +1,8 @@
-//! The reader on whole trees of files: everything below `/proc` and the control groups' mount
-//! points that it asks for, from a container's first process to its figures. This file is long: it has whole trees, of both versions.
+//! Tests of the reader with complete trees of files: `/proc` and the mount points of the control groups. This file is long: it
+//! has complete trees of both cgroup versions.
 //!
-//! The files of v1 were recorded from a container on a real kernel (6.18), those of v2 on another (6.12, Docker 26, in the
-//! virtual machine of `make test-vm`, by tests/vm/guest/record.py).
+//! The files of cgroup v1 were recorded from a container on a real kernel (6.18). The files of cgroup v2 were recorded by
+//! tests/vm/guest/record.py on kernel 6.12 with Docker 26, in the virtual machine of `make test-vm`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +24,7 @@ const OTHER: &str = "f578d361bfcaff9f0290622db5df2766338472ecfb9b4602a60c37cc8dc
 const PID: u32 = 4242;
 const HOST_MEMORY: u64 = 8 << 30;
 
-/// As `mountinfo` shows what is mounted: `FOLDER` stands for the tree's own.
+/// Lines of `mountinfo`. `FOLDER` stands for the directory of the tree.
 const MOUNTS_V1: &str = "\
 31 23 0:28 / FOLDER/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 35 31 0:32 / FOLDER/cgroup/memory rw,relatime - cgroup cgroup rw,memory
@@ -36,17 +36,17 @@ const MOUNTS_OF_CPU: &str = "\
 32 31 0:29 / FOLDER/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
 33 31 0:30 / FOLDER/cgroup/cpuacct rw,relatime - cgroup cgroup rw,cpuacct
 ";
-/// As systemd mounts them: one hierarchy of both.
+/// systemd mounts the two controllers as one hierarchy.
 const MOUNT_OF_CPU: &str =
     "32 31 0:29 / FOLDER/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n";
 const MOUNT_UNIFIED: &str = "41 31 0:38 / FOLDER/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
 const MOUNT_V2: &str = "35 24 0:30 / FOLDER/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n";
 
-/// A `proc` and a `cgroup` of a test's own, in a temporary folder.
+/// A temporary directory with the directories `proc` and `cgroup`.
 struct Tree(TempDir);
 
 impl Tree {
-    /// With these file systems mounted, and nothing in them.
+    /// Creates a tree with these mounted file systems. The file systems are empty.
     fn mounted(mounts: &str) -> Self {
         let tree = Self(tempfile::tempdir().unwrap());
         let folder = tree.0.path().to_str().unwrap();
@@ -54,7 +54,7 @@ impl Tree {
         tree
     }
 
-    /// With v2 mounted, and a group that has all files, whose processes are in `path`.
+    /// Creates a tree with v2 mounted, and a `group` that has all files. The container's first process is in the group `path`.
     fn v2(group: &str, path: &str) -> Self {
         let tree = Self::mounted(MOUNT_V2);
         tree.group(V2, &format!("cgroup{group}"));
@@ -62,7 +62,7 @@ impl Tree {
         tree
     }
 
-    /// With v1 mounted, and the group `/docker/ID` in each hierarchy.
+    /// Creates a tree with v1 mounted, and the group `/docker/ID` in each hierarchy.
     fn v1() -> Self {
         let tree = Self::mounted(&[MOUNTS_OF_CPU, MOUNTS_V1].concat());
         tree.groups_of_v1(|controller| controller);
@@ -70,7 +70,7 @@ impl Tree {
         tree
     }
 
-    /// A group in each hierarchy of v1, where `mounted` says.
+    /// Writes the group `/docker/ID` in each hierarchy of v1. `mounted` returns the directory of a controller.
     fn groups_of_v1(&self, mounted: fn(&str) -> &str) {
         for (name, text) in files(V1).filter(|(name, _)| *name != "net/dev") {
             let (controller, file) = name.split_once('/').unwrap();
@@ -79,14 +79,14 @@ impl Tree {
         }
     }
 
-    /// A group of v2 with the files of a fixture.
+    /// Writes a group of v2 with the files of a fixture.
     fn group(&self, fixture: &str, directory: &str) {
         for (name, text) in files(fixture).filter(|(name, _)| *name != "net/dev") {
             self.write(&format!("{directory}/{name}"), text);
         }
     }
 
-    /// A process in these groups, with the network of a fixture.
+    /// Writes a process that is in these groups, with the network of a fixture.
     fn process(&self, pid: u32, cgroup: &str, fixture: &str) {
         self.write(&format!("proc/{pid}/cgroup"), cgroup);
         self.write(&format!("proc/{pid}/net/dev"), file(fixture, "net/dev"));
@@ -110,7 +110,7 @@ impl Tree {
         Kernel::new(&self.path("proc"))?.open(id, PID, own_network)
     }
 
-    /// The CPU time and the figures of the container `id`.
+    /// Returns the CPU time and the figures of the container `id`.
     fn read(&self, id: &str) -> (u64, Usage) {
         read(&self.open(id, true).unwrap())
     }
@@ -127,7 +127,7 @@ fn read_since(files: &ContainerFiles, before: Option<&ContainerReading>) -> Cont
     files.read(before, false, &mut buffer, HOST_MEMORY).unwrap()
 }
 
-/// As if a reading had been taken so much earlier.
+/// Returns the same reading, with its times moved back by `by`.
 fn earlier(reading: ContainerReading, by: Duration) -> ContainerReading {
     let before = |at: Option<Instant>| at.and_then(|at| at.checked_sub(by));
     ContainerReading {
@@ -140,7 +140,7 @@ fn earlier(reading: ContainerReading, by: Duration) -> ContainerReading {
     }
 }
 
-/// The files of a fixture, which has them as `tail -n +1 FILE…` prints them: name and text.
+/// Returns the names and texts of the files in a fixture. The fixture has the format of `tail -n +1 FILE…`.
 fn files(fixture: &str) -> impl Iterator<Item = (&str, &str)> {
     let files = fixture.split("==> ").skip(1);
     files.map(|file| file.split_once(" <==\n").unwrap())
@@ -150,7 +150,7 @@ fn file<'a>(fixture: &'a str, name: &str) -> &'a str {
     files(fixture).find(|(one, _)| *one == name).unwrap().1
 }
 
-/// `/proc/PID/cgroup` on a host with v1, v2 beside it, as recorded.
+/// Returns `/proc/PID/cgroup` as recorded on a host with v1 and v2.
 fn in_v1(path: &str) -> String {
     let controllers = "9:name=systemd 8:pids 7:blkio 6:freezer 5:devices 4:memory 3:cpuset \
                        2:cpuacct 1:cpu 0:";
@@ -274,8 +274,8 @@ fn v2_is_read_under_every_driver_and_parent() {
 }
 
 #[test]
-fn a_container_whose_process_is_in_a_group_below_is_measured_as_a_whole() {
-    // A container that runs systemd, and podman, which keeps its own process beside it.
+fn a_container_whose_process_is_in_a_subgroup_is_measured_as_a_whole() {
+    // Two containers that run systemd, and a container of Podman.
     for (group, below) in [
         (format!("/system.slice/docker-{ID}.scope"), "/init.scope"),
         (format!("/docker/{ID}"), "/system.slice/cron.service"),
@@ -283,7 +283,7 @@ fn a_container_whose_process_is_in_a_group_below_is_measured_as_a_whole() {
     ] {
         let path = format!("{group}{below}");
         let tree = Tree::v2(&group, &path);
-        // A part of the whole, which has the same files.
+        // The subgroup has the same files, with smaller figures.
         tree.group(V2, &format!("cgroup{path}"));
         tree.write(&format!("cgroup{path}/memory.current"), "4096\n");
         tree.write(&format!("cgroup{path}/cpu.stat"), "usage_usec 1\n");
@@ -299,17 +299,17 @@ fn a_container_of_an_engine_in_a_container_has_its_own_figures() {
     tree.group(V2, &format!("cgroup{outer}"));
     tree.write(&format!("cgroup{outer}/memory.current"), "99999744\n");
     assert_eq!(tree.read(ID), usage_v2());
-    // The outer one's includes it, wherever its first process has gone.
+    // The outer container's figures include the inner container, even if the first process is in the inner group.
     assert_eq!(tree.read(OTHER).1.memory, Some(99_999_744));
 }
 
 #[test]
-fn v1_is_read_from_a_directory_per_controller() {
+fn v1_is_read_with_a_directory_per_controller() {
     assert_eq!(Tree::v1().read(ID), usage_v1());
 }
 
 #[test]
-fn v1_is_read_where_controllers_share_a_directory() {
+fn v1_is_read_if_controllers_share_a_directory() {
     let tree = Tree::mounted(&[MOUNT_OF_CPU, MOUNTS_V1].concat());
     tree.groups_of_v1(|controller| match controller {
         "cpu" | "cpuacct" => "cpu,cpuacct",
@@ -317,31 +317,31 @@ fn v1_is_read_where_controllers_share_a_directory() {
     });
     let cgroup = in_v1(&format!("/docker/{ID}"));
     let shared = format!("1:cpu,cpuacct:/docker/{ID}\n");
-    let apart = format!("2:cpuacct:/docker/{ID}\n1:cpu:/docker/{ID}\n");
-    assert!(cgroup.contains(&apart));
-    tree.process(PID, &cgroup.replace(&apart, &shared), V1);
+    let separate = format!("2:cpuacct:/docker/{ID}\n1:cpu:/docker/{ID}\n");
+    assert!(cgroup.contains(&separate));
+    tree.process(PID, &cgroup.replace(&separate, &shared), V1);
     assert_eq!(tree.read(ID), usage_v1());
 }
 
 #[test]
-fn v1_is_preferred_to_a_v2_beside_it() {
+fn v1_is_preferred_if_both_versions_are_mounted() {
     let tree = Tree::mounted(&[MOUNT_UNIFIED, MOUNTS_OF_CPU, MOUNTS_V1].concat());
     tree.groups_of_v1(|controller| controller);
     tree.process(PID, &in_v1(&format!("/docker/{ID}")), V1);
-    // Recorded: without controllers a group of v2 has little else.
+    // As in the recording: a group of v2 without controllers has only a few files.
     let unified = format!("cgroup/unified/docker/{ID}");
     let cpu_stat = "usage_usec 295045\nuser_usec 263572\nsystem_usec 31473\nnice_usec 0\n";
     tree.write(&format!("{unified}/cpu.stat"), cpu_stat);
     tree.write(&format!("{unified}/cgroup.controllers"), "");
     assert_eq!(tree.read(ID), usage_v1());
-    // Not even one that has more.
+    // v1 is preferred even if the group of v2 has all files.
     tree.group(V2, &unified);
     assert_eq!(tree.read(ID), usage_v1());
 }
 
 #[test]
-fn controllers_that_are_not_there_leave_their_figures_out() {
-    // A rootless engine is often given the controllers of memory and nothing else.
+fn the_figures_of_absent_controllers_are_omitted() {
+    // A rootless engine often has only the memory controller.
     let group =
         format!("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{ID}.scope");
     let tree = Tree::v2(&group, &group);
@@ -357,7 +357,7 @@ fn controllers_that_are_not_there_leave_their_figures_out() {
     tree.write(&format!("cgroup{group}/cpu.stat"), cpu_stat);
     assert_eq!(tree.read(ID), (usage_v2().0, absent));
 
-    // A kernel that was started with cgroup_disable=memory.
+    // The kernel was started with cgroup_disable=memory.
     let tree = Tree::v2(&group, &group);
     for file in ["current", "stat", "max", "events", "pressure"] {
         tree.remove(&format!("cgroup{group}/memory.{file}"));
@@ -393,7 +393,7 @@ fn controllers_that_are_not_there_leave_their_figures_out() {
 }
 
 #[test]
-fn without_cpu_time_or_with_a_part_of_the_memory_a_container_cannot_be_measured() {
+fn a_container_without_cpu_time_or_with_incomplete_memory_files_is_refused() {
     let group = format!("/docker/{ID}");
     for needed in ["cpu.stat", "memory.stat", "memory.max"] {
         let tree = Tree::v2(&group, &group);
@@ -405,7 +405,7 @@ fn without_cpu_time_or_with_a_part_of_the_memory_a_container_cannot_be_measured(
 }
 
 #[test]
-fn a_container_without_a_limit_may_have_the_hosts_memory() {
+fn the_limit_of_a_container_without_a_limit_is_the_hosts_memory() {
     let group = format!("/docker/{ID}");
     let tree = Tree::v2(&group, &group);
     tree.write(&format!("cgroup{group}/memory.max"), "max\n");
@@ -413,13 +413,13 @@ fn a_container_without_a_limit_may_have_the_hosts_memory() {
 
     let tree = Tree::v1();
     let limit = format!("cgroup/memory/docker/{ID}/memory.limit_in_bytes");
-    // What the kernel has for no limit: as many bytes as there can be pages.
+    // This number is the kernel's value for no limit: the largest number of bytes in whole pages.
     tree.write(&limit, "9223372036854771712\n");
     assert_eq!(tree.read(ID).1.memory_limit, HOST_MEMORY);
 }
 
 #[test]
-fn no_io_yet_is_0_and_not_absent() {
+fn a_container_without_io_has_0_bytes_and_not_an_absent_figure() {
     let nothing = BlockIo {
         read_ops: Some(0),
         write_ops: Some(0),
@@ -438,7 +438,7 @@ fn no_io_yet_is_0_and_not_absent() {
 }
 
 #[test]
-fn texts_of_any_length_are_read_whole() {
+fn a_text_of_any_length_is_read_completely() {
     let group = format!("/docker/{ID}");
     let tree = Tree::v2(&group, &group);
     let devices = 0..1000_u64;
@@ -458,7 +458,7 @@ fn texts_of_any_length_are_read_whole() {
 }
 
 #[test]
-fn what_is_read_is_as_it_is_now() {
+fn each_reading_has_the_current_text() {
     let group = format!("/docker/{ID}");
     let tree = Tree::v2(&group, &group);
     let files = tree.open(ID, true).unwrap();
@@ -470,50 +470,56 @@ fn what_is_read_is_as_it_is_now() {
         usage.memory
     };
     assert_eq!(memory("99999744\n"), Some(99_999_744));
-    // Nothing of a longer text before it is left.
+    // No bytes of the previous, longer text remain.
     assert_eq!(memory("8192\n"), Some(8192));
 }
 
 #[test]
-fn an_agent_that_sees_a_part_of_the_hierarchy_reads_what_is_in_it() {
+fn an_agent_that_sees_a_part_of_the_hierarchy_reads_the_groups_in_it() {
     let mounts = MOUNT_V2.replace("0:30 / FOLDER", "0:30 /docker FOLDER");
     let tree = Tree::mounted(&mounts);
     tree.group(V2, &format!("cgroup/{ID}"));
     tree.process(PID, &format!("0::/docker/{ID}\n"), V2);
     assert_eq!(tree.read(ID), usage_v2());
 
-    for elsewhere in [
+    for other_group in [
         format!("0::/other/{ID}\n"),
-        // As an agent in a control-group namespace of its own sees another's group.
+        // If the agent has its own cgroup namespace, the path of another container's group begins like this.
         format!("0::/../../docker/{ID}\n"),
-        // As a container in a namespace of its own would see itself.
+        // If a container has its own cgroup namespace, the container sees its own group like this.
         "0::/\n".to_owned(),
     ] {
-        tree.process(PID, &elsewhere, V2);
+        tree.process(PID, &other_group, V2);
         let refused = tree.open(ID, true).unwrap_err();
-        assert!(matches!(refused, KernelError::Invisible), "{refused}");
+        assert!(matches!(refused, KernelError::GroupNotVisible), "{refused}");
     }
 }
 
 #[test]
-fn another_process_with_the_same_id_is_refused() {
-    // One that has taken the id over, in another container; or the engine is on another host,
-    // where the container's first process happens to have the id of one of this host's.
+fn a_process_of_another_container_with_the_same_id_is_refused() {
+    // The kernel has reused the process id for another container. Or the engine is on another host, and a process on this host
+    // has the same id by chance.
     let other = format!("/docker/{OTHER}");
     for path in [&other, "/user.slice/user-0.slice/session-1.scope"] {
         let tree = Tree::v2(path, path);
         let refused = tree.open(ID, true).unwrap_err();
-        assert!(matches!(refused, KernelError::Ended), "{path}: {refused}");
-        // The same files serve whoever they belong to.
+        assert!(
+            matches!(refused, KernelError::ProcessNotVisible),
+            "{path}: {refused}"
+        );
+        // The files can be opened for the container to which they belong.
         assert!(path != other || tree.open(OTHER, true).is_ok());
     }
     let tree = Tree::v1();
     let refused = tree.open(OTHER, true).unwrap_err();
-    assert!(matches!(refused, KernelError::Ended), "{refused}");
+    assert!(
+        matches!(refused, KernelError::ProcessNotVisible),
+        "{refused}"
+    );
 }
 
 #[test]
-fn a_process_or_a_host_without_files_is_refused_with_the_missing_file() {
+fn the_error_for_a_missing_file_names_the_file() {
     let group = format!("/docker/{ID}");
     let tree = Tree::v2(&group, &group);
     fs::remove_dir_all(tree.path(&format!("proc/{PID}"))).unwrap();
@@ -528,16 +534,16 @@ fn a_process_or_a_host_without_files_is_refused_with_the_missing_file() {
 }
 
 #[test]
-fn only_a_network_of_its_own_is_a_containers() {
+fn only_a_containers_own_network_is_counted() {
     let group = format!("/docker/{ID}");
     let tree = Tree::v2(&group, &group);
     let networks = |own_network| read(&tree.open(ID, own_network).unwrap()).1.network.len();
-    // Where networks cannot be told apart, what the engine says counts.
+    // If the networks cannot be compared, the engine's information counts.
     assert_eq!((networks(true), networks(false)), (2, 0));
-    // The agent's own has the same interfaces, and is another one.
+    // The agent's own network has interfaces with the same names, but it is a different network.
     tree.write("proc/self/net/dev", file(V2, "net/dev"));
     assert_eq!((networks(true), networks(false)), (2, 0));
-    // By way of another container it may have the host's.
+    // If a container shares another container's network, this network can be the host's network.
     let theirs = format!("proc/{PID}/net/dev");
     tree.remove(&theirs);
     fs::hard_link(tree.path("proc/self/net/dev"), tree.path(&theirs)).unwrap();
@@ -545,7 +551,7 @@ fn only_a_network_of_its_own_is_a_containers() {
 }
 
 #[test]
-fn interfaces_of_other_names_count_where_there_is_none_of_the_engines() {
+fn interfaces_with_other_names_count_if_no_interface_has_a_default_name() {
     let group = format!("/docker/{ID}");
     let tree = Tree::v2(&group, &group);
     let table = file(V2, "net/dev");
@@ -554,34 +560,38 @@ fn interfaces_of_other_names_count_where_there_is_none_of_the_engines() {
         tree.read(ID).1.network.keys().cloned().collect()
     };
     assert_eq!(names(&table.replace("eth1", "tun0")), ["eth0"]);
-    let others = table.replace("eth0", " en0").replace("eth1", " en1");
-    assert_eq!(names(&others), ["en0", "en1"]);
-    // A tunnel carries the same bytes once more.
-    let others = table.replace("eth0", " en0").replace("eth1", "tun0");
-    assert_eq!(names(&others), ["en0"]);
+    let changed = table.replace("eth0", " en0").replace("eth1", " en1");
+    assert_eq!(names(&changed), ["en0", "en1"]);
+    // A tunnel carries the same bytes a second time.
+    let changed = table.replace("eth0", " en0").replace("eth1", "tun0");
+    assert_eq!(names(&changed), ["en0"]);
 }
 
-/// What there is to a second reading that comes so long after the first, with this CPU time and memory, where there
-/// were 7 processes by the first and are 8 since.
+/// A second reading of a container. The number of processes changes from 4 to 5 between the two readings.
 struct Second {
+    /// The time between the two readings.
     after: Duration,
+    /// The CPU time at the second reading, as a line of `cpu.stat`.
     cpu: &'static str,
+    /// The text of `memory.current` at the second reading.
     memory: &'static str,
-    /// Whether the container had done nothing before the first either.
+    /// Whether the container was also idle before the first reading.
     idle: bool,
-    lends: bool,
+    shares_network: bool,
 }
 
-/// Of a container that does nothing, at intervals of 100 ms.
-const QUIET: Second = Second {
+/// The second reading of an idle container, with an interval of 100 ms.
+const IDLE: Second = Second {
     after: Duration::from_millis(100),
     cpu: "usage_usec 30038098",
     memory: "18018304\n",
     idle: true,
-    lends: false,
+    shares_network: false,
 };
 
 impl Second {
+    /// Returns the number of processes in the second reading. It is 4 if the second reading reuses the old figures, and 5 if it
+    /// reads the files.
     fn pids(&self) -> Option<u64> {
         let group = format!("/docker/{ID}");
         let tree = Tree::v2(&group, &group);
@@ -592,11 +602,16 @@ impl Second {
         }
         assert_eq!((before.usage.pids, before.idle), (Some(4), self.idle));
         let before = earlier(before, self.after);
-        let stat = file(V2, "cpu.stat").replace(QUIET.cpu, self.cpu);
+        let stat = file(V2, "cpu.stat").replace(IDLE.cpu, self.cpu);
         tree.write(&format!("cgroup{group}/cpu.stat"), &stat);
         tree.write(&format!("cgroup{group}/memory.current"), self.memory);
         tree.write(&format!("cgroup{group}/pids.current"), "5\n");
-        let now = files.read(Some(&before), self.lends, &mut Vec::new(), HOST_MEMORY);
+        let now = files.read(
+            Some(&before),
+            self.shares_network,
+            &mut Vec::new(),
+            HOST_MEMORY,
+        );
         let now = now.unwrap();
         assert!(now.cpu.received > before.cpu.received);
         now.usage.pids
@@ -604,42 +619,42 @@ impl Second {
 }
 
 #[test]
-fn who_does_nothing_is_asked_for_less() {
-    assert_eq!(QUIET.pids(), Some(4));
-    let others = [
+fn most_files_of_an_idle_container_are_not_read_again() {
+    assert_eq!(IDLE.pids(), Some(4));
+    let changed = [
         Second {
             idle: false,
-            ..QUIET
+            ..IDLE
         },
         Second {
-            lends: true,
-            ..QUIET
+            shares_network: true,
+            ..IDLE
         },
         Second {
             cpu: "usage_usec 30038099",
-            ..QUIET
+            ..IDLE
         },
         Second {
             memory: "18022400\n",
-            ..QUIET
+            ..IDLE
         },
-        // By the next reading it would be more than a second old.
+        // At the next reading, the figures would be older than one second.
         Second {
             after: Duration::from_millis(500),
-            ..QUIET
+            ..IDLE
         },
         Second {
             after: Duration::from_millis(850),
-            ..QUIET
+            ..IDLE
         },
     ];
-    for second in others {
+    for second in changed {
         assert_eq!(second.pids(), Some(5));
     }
 }
 
 #[test]
-fn rates_are_over_the_time_between_what_was_read() {
+fn rates_use_the_time_between_two_readings_of_the_files() {
     let tree = Tree::v1();
     let files = tree.open(ID, true).unwrap();
     let first = earlier(read_since(&files, None), Duration::from_secs(200));
@@ -669,7 +684,7 @@ fn rates_are_over_the_time_between_what_was_read() {
     assert_eq!((io(&first), io(&second)), (None, Some(0.0)));
     assert!(second.idle);
 
-    // Once nothing moves, all is read once more, and then stands.
+    // The first idle reading reads all files again. Later idle readings reuse the figures of the first idle reading.
     let second = earlier(second, Duration::from_millis(100));
     let third = read_since(
         &files,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use super::{Handover, LogFile, MOST_PARSED, New, ORIGIN, Seen};
+use super::{Handover, LogFile, MAX_PARSED_BYTES, New, ORIGIN, Seen};
 use crate::model::Place;
 
 /// An entry as the engine writes it.
@@ -28,7 +28,7 @@ fn numbered(numbers: std::ops::Range<u32>) -> String {
         .collect()
 }
 
-/// The texts of the lines, without their timestamp.
+/// Returns the texts of the lines, without their timestamps.
 fn texts(log: &mut LogFile) -> Vec<String> {
     let lines = shown(log);
     let text = |line: &String| {
@@ -44,7 +44,7 @@ fn shown(log: &mut LogFile) -> Vec<String> {
 }
 
 fn log_at(path: &Path, wanted: usize) -> LogFile {
-    LogFile::new("0123".into(), path.to_owned(), false, wanted, New::Nothing)
+    LogFile::new("0123".into(), path.to_owned(), false, wanted, New::OnlyKept)
 }
 
 fn expected(numbers: std::ops::Range<u32>) -> Vec<String> {
@@ -52,7 +52,7 @@ fn expected(numbers: std::ops::Range<u32>) -> Vec<String> {
 }
 
 #[test]
-fn reads_the_newest_lines_then_only_what_is_new() {
+fn the_first_reading_returns_the_newest_lines_and_later_readings_add_new_lines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("0123-json.log");
     append(&path, numbered(0..10_000));
@@ -65,8 +65,7 @@ fn reads_the_newest_lines_then_only_what_is_new() {
     assert_eq!(texts(&mut log), expected(9953..10_003));
 }
 
-/// How many lines were numbered since the log was first read, and the number before those that
-/// count for a client that has been sent none.
+/// Returns two numbers: the lines counted after the first reading, and the earlier lines that are new for a client without lines.
 fn numbers(log: &mut LogFile) -> (u64, u64) {
     let lines = log.lines();
     let Place { end, origin, .. } = lines.place();
@@ -79,7 +78,7 @@ fn compress(path: &Path) {
 }
 
 #[test]
-fn no_room_is_kept_between_rounds() {
+fn no_buffer_stays_allocated_between_rounds() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("0123-json.log");
     let mut log = log_at(&path, 50);
@@ -95,7 +94,7 @@ fn no_room_is_kept_between_rounds() {
 }
 
 #[test]
-fn every_line_has_a_number_however_it_is_reached() {
+fn every_line_is_counted_through_rotation_and_compression() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let [first, second, third] =
@@ -107,7 +106,7 @@ fn every_line_has_a_number_however_it_is_reached() {
     append(&path, numbered(30..45));
     log.update().unwrap();
     assert_eq!(numbers(&mut log), (15, 10));
-    // Rotated twice, the older one compressed in the middle of a line's news.
+    // The log is rotated twice, and the older file is compressed. The last position is in the older file.
     append(&path, numbered(45..50));
     fs::rename(&path, &second).unwrap();
     compress(&second);
@@ -116,8 +115,8 @@ fn every_line_has_a_number_however_it_is_reached() {
     log.update().unwrap();
     assert_eq!(numbers(&mut log), (50, 10));
     assert_eq!(texts(&mut log), expected(70..80));
-    // While the container rests, and is rotated.
-    log.rest();
+    // The log is rotated while the container is stopped.
+    log.drop_lines();
     fs::remove_file(folder.path().join("log.2.gz")).unwrap();
     fs::rename(&first, &second).unwrap();
     append(&path, numbered(80..90));
@@ -126,7 +125,7 @@ fn every_line_has_a_number_however_it_is_reached() {
     log.update().unwrap();
     assert_eq!(numbers(&mut log), (61, 10));
     assert_eq!(texts(&mut log), expected(81..91));
-    // Rotated away: that lines were lost is all that is known.
+    // The position was in a file that was rotated away. The number of lost lines is unknown, so one lost line is counted.
     for file in [&first, &second, &third] {
         let _ = fs::remove_file(file);
     }
@@ -137,7 +136,7 @@ fn every_line_has_a_number_however_it_is_reached() {
 }
 
 #[test]
-fn what_is_too_much_to_be_parsed_is_counted() {
+fn lines_beyond_the_parsing_limit_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let (path, first) = (folder.path().join("log"), folder.path().join("log.1"));
     append(&path, numbered(0..3));
@@ -147,8 +146,8 @@ fn what_is_too_much_to_be_parsed_is_counted() {
     append(&path, (3..9_000).map(long).collect::<String>());
     fs::rename(&path, &first).unwrap();
     append(&path, (9_000..13_000).map(long).collect::<String>());
-    assert!(fs::metadata(&path).unwrap().len() < MOST_PARSED);
-    assert!(fs::metadata(&first).unwrap().len() > MOST_PARSED);
+    assert!(fs::metadata(&path).unwrap().len() < MAX_PARSED_BYTES);
+    assert!(fs::metadata(&first).unwrap().len() > MAX_PARSED_BYTES);
     log.update().unwrap();
     assert_eq!(numbers(&mut log), (12_997, 3));
     append(&path, (13_000..33_000).map(long).collect::<String>());
@@ -158,7 +157,7 @@ fn what_is_too_much_to_be_parsed_is_counted() {
 }
 
 #[test]
-fn a_log_that_is_new_as_a_whole_is_counted_from_its_beginning() {
+fn all_lines_of_a_new_container_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     append(&path, numbered(40..100));
@@ -169,7 +168,7 @@ fn a_log_that_is_new_as_a_whole_is_counted_from_its_beginning() {
     assert_eq!(texts(&mut log), expected(90..100));
 }
 
-/// Puts a copy of a file in its place, or of its first bytes.
+/// Replaces a file by a copy of its first `bytes` bytes.
 fn replace_by_copy(path: &Path, bytes: usize) {
     let copy = path.with_extension("copy");
     let content = fs::read(path).unwrap();
@@ -178,7 +177,7 @@ fn replace_by_copy(path: &Path, bytes: usize) {
 }
 
 #[test]
-fn a_file_that_is_replaced_by_its_copy_is_read_on() {
+fn reading_continues_after_a_file_is_replaced_by_its_copy() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     append(&path, numbered(0..30));
@@ -192,14 +191,14 @@ fn a_file_that_is_replaced_by_its_copy_is_read_on() {
     log.update().unwrap();
     assert_eq!(numbers(&mut log), (2, 10));
     assert_eq!(texts(&mut log), expected(22..32));
-    // By less than all of it: what is there was seen, and what comes then is new.
+    // The copy is shorter than the file. All its lines were read earlier, and later lines are new.
     replace_by_copy(&path, numbered(0..28).len());
     log.update().unwrap();
     assert_eq!(numbers(&mut log), (2, 10));
     append(&path, numbered(40..43));
     log.update().unwrap();
     assert_eq!(numbers(&mut log), (5, 10));
-    // While nothing was in it.
+    // An empty file is replaced by its copy.
     let path = folder.path().join("empty");
     append(&path, "");
     let mut log = log_at(&path, 10);
@@ -211,7 +210,7 @@ fn a_file_that_is_replaced_by_its_copy_is_read_on() {
 }
 
 #[test]
-fn a_log_goes_on_where_the_engine_was_asked_last() {
+fn a_log_file_continues_where_the_calls_ended() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     append(&path, numbered(0..30));
@@ -228,12 +227,12 @@ fn a_log_goes_on_where_the_engine_was_asked_last() {
     append(&path, numbered(37..38));
     next.update().unwrap();
     assert_eq!(numbers(&mut next), (8, 10));
-    // Of more than are kept it is known that some are lost.
+    // There are more new lines than the agent stores, so some are lost.
     append(&path, numbered(38..90));
     let mut next = log_at(&path, 10).after(&handover);
     next.update().unwrap();
     assert!(numbers(&mut next).0 > 3 + 10);
-    // Nothing had been there.
+    // The log was empty when the calls ended.
     let none = log_at(&path, 10).after(&Handover {
         position: ORIGIN,
         origin: ORIGIN,
@@ -247,7 +246,7 @@ fn a_log_goes_on_where_the_engine_was_asked_last() {
 }
 
 #[test]
-fn what_is_no_longer_a_file_is_not_read_and_blocks_nothing() {
+fn a_named_pipe_is_not_read_and_does_not_block() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     append(&path, numbered(0..3));
@@ -263,7 +262,7 @@ fn what_is_no_longer_a_file_is_not_read_and_blocks_nothing() {
     );
     assert!(log.update().is_err());
     fs::remove_file(&path).unwrap();
-    // Nor is a rotated one.
+    // A rotated file that is a named pipe is not read either.
     let first = folder.path().join("log.1");
     assert!(
         Command::new("mkfifo")
@@ -278,7 +277,7 @@ fn what_is_no_longer_a_file_is_not_read_and_blocks_nothing() {
 }
 
 #[test]
-fn an_entry_without_end_is_left_out() {
+fn an_entry_that_is_too_long_is_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     append(&path, numbered(0..3));
@@ -292,7 +291,7 @@ fn an_entry_without_end_is_left_out() {
 }
 
 #[test]
-fn an_entry_may_be_written_in_two_pieces() {
+fn an_entry_can_be_written_in_two_pieces() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let entry = entry("one line\n");
@@ -306,14 +305,14 @@ fn an_entry_may_be_written_in_two_pieces() {
 }
 
 #[test]
-fn follows_through_rotation_truncation_and_compressed_files() {
+fn reading_continues_through_rotation_emptied_files_and_compression() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let (first, second) = (folder.path().join("log.1"), folder.path().join("log.2"));
     append(&path, numbered(0..30));
     let mut log = log_at(&path, 50);
     log.update().unwrap();
-    // Written, rotated, written, rotated, between two readings.
+    // Between two readings, lines are written and the log is rotated, twice.
     append(&path, numbered(30..40));
     fs::rename(&path, &second).unwrap();
     append(&first, numbered(40..60));
@@ -323,14 +322,14 @@ fn follows_through_rotation_truncation_and_compressed_files() {
     compress(&second);
     fs::rename(&first, folder.path().join("log.1.tmp")).unwrap();
     fs::rename(folder.path().join("log.1.tmp"), &first).unwrap();
-    let mut anew = log_at(&path, 50);
-    anew.update().unwrap();
-    assert_eq!(texts(&mut anew), expected(15..65));
-    // Emptied and grown beyond where it was, between two readings.
+    let mut again = log_at(&path, 50);
+    again.update().unwrap();
+    assert_eq!(texts(&mut again), expected(15..65));
+    // Between two readings, the file is emptied and grows beyond the last position.
     fs::write(&path, numbered(100..200)).unwrap();
     log.update().unwrap();
     assert_eq!(texts(&mut log), expected(150..200));
-    // A single file is emptied instead of being rotated.
+    // A log with only one file is emptied instead of rotated.
     fs::write(&path, numbered(65..66)).unwrap();
     fs::remove_file(&first).unwrap();
     fs::remove_file(folder.path().join("log.2.gz")).unwrap();
@@ -339,7 +338,7 @@ fn follows_through_rotation_truncation_and_compressed_files() {
 }
 
 #[test]
-fn fragments_make_one_line_also_across_the_first_look() {
+fn fragments_make_one_line_even_if_the_first_search_is_too_short() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     for _ in 0..5 {
@@ -359,7 +358,7 @@ fn fragments_make_one_line_also_across_the_first_look() {
 }
 
 #[test]
-fn a_terminals_line_ends_are_no_text() {
+fn a_terminals_line_ends_are_not_part_of_the_text() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     append(&path, entry("a\r\n"));
@@ -367,7 +366,7 @@ fn a_terminals_line_ends_are_no_text() {
     append(&path, entry(&format!("{long}\r")));
     append(&path, entry("\n"));
     for (tty, text) in [(true, "a"), (false, "a\r")] {
-        let mut log = LogFile::new("0123".into(), path.clone(), tty, 5, New::Nothing);
+        let mut log = LogFile::new("0123".into(), path.clone(), tty, 5, New::OnlyKept);
         log.update().unwrap();
         assert_eq!(texts(&mut log)[0], text);
         assert_eq!(
@@ -378,7 +377,7 @@ fn a_terminals_line_ends_are_no_text() {
 }
 
 #[test]
-fn a_log_that_is_none_yields_nothing_and_breaks_nothing() {
+fn a_file_without_valid_entries_yields_no_lines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let mut log = log_at(&path, 5);
@@ -405,7 +404,7 @@ fn fuzz_log_files() {
         &[seed.as_bytes(), entries[0].as_bytes()],
         |bytes| {
             fs::write(&path, bytes).unwrap();
-            // One that is read for the first time, and one that goes on from wherever it was.
+            // One log is read for the first time. The other log continues at its last position.
             let mut first = LogFile::new(
                 "0123".into(),
                 path.clone(),

@@ -1,7 +1,7 @@
-//! Asking file systems how full they are, none of which keeps another waiting.
+//! Asks file systems how full they are. A file system that does not answer does not delay the other file systems.
 //!
-//! Asking may take for ever (a network's file system, whose server is gone; one in a program that hangs), so threads ask. One
-//! thread asks those that answer at once, one after the other. A slow one has a thread of its own.
+//! The system call `fstatvfs` can block forever, for example if the server of a network file system is gone. So separate threads
+//! make this call. One thread asks all fast file systems, one after another. Each slow file system has its own thread.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -14,53 +14,56 @@ use rustix::io::Errno;
 
 use crate::collect::system::space::Full;
 
-/// How long a file system may take to answer before it counts as stuck; also the longest time that a reading takes.
+/// A file system that has not answered for this time counts as stuck. A reading of all file systems also takes at most this
+/// time.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
-/// How long a reading waits for one file system. One that takes longer is slow.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// Maximum time that a reading waits for one file system. A file system that takes longer counts as slow.
+const SLOW_AFTER: Duration = Duration::from_millis(100);
 /// Maximum number of threads that wait for slow file systems.
 const MAX_WAITING: usize = 64;
 
-/// A mount, and the path that leads to it.
+/// A mount and its mount point.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct MountPath {
-    /// Its number in the table of mounts.
+    /// The number of the mount in the table of mounts.
     pub(super) mount: u64,
     pub(super) path: PathBuf,
 }
 
-/// What came of asking.
+/// The answer of a file system.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum StatfsAnswer {
     Full(Full),
-    /// It does not count its space.
+    /// The file system does not count its space.
     NoFigures,
-    /// The path leads to another mount by now.
+    /// Another mount is now at the path.
     Elsewhere,
     Failed(Errno),
 }
 
-/// Asks file systems, and keeps their last answers.
+/// Asks file systems, and stores their newest answers.
 #[derive(Default)]
 pub(super) struct Asker {
-    /// The last answers, and how long each took.
+    /// The newest answer of each file system, and how long the answer took.
     known: HashMap<MountPath, (StatfsAnswer, Duration)>,
-    /// None before the first question, and where it was left to a slow file system.
+    /// The thread for fast file systems. None before the first question, and while the thread waits for a slow file system.
     thread: Option<Thread>,
-    /// The questions that wait for an answer, with the moment of each.
+    /// The questions that have no answer yet, each with its start time and its thread.
     waiting: HashMap<MountPath, (Instant, Thread)>,
-    /// Where the next reading begins: at a place that this one had no thread for.
+    /// The index of the file system that the next reading asks first. If a reading runs out of threads, this is the first file
+    /// system that the reading did not ask.
     first: usize,
 }
 
-/// A thread that asks one file system after the other.
+/// A thread that asks one file system after another.
 struct Thread {
     places: Sender<MountPath>,
     answers: Receiver<(StatfsAnswer, Duration)>,
 }
 
 impl Asker {
-    /// Asks each of these, and forgets all others. Answers that take long are noted by a later call.
+    /// Asks each file system in `places`, and forgets the answers of all other file systems. If an answer takes long, a later
+    /// call records it.
     pub(super) fn ask(&mut self, places: &[&MountPath]) {
         let end = Instant::now() + STUCK_AFTER;
         self.collect();
@@ -74,8 +77,8 @@ impl Asker {
             }
             let left = u32::try_from(places.len() - number).unwrap_or(u32::MAX);
             let share = end.saturating_duration_since(Instant::now()) / left.max(1);
-            if !self.ask_one(place, share.min(PATIENCE)) {
-                // No thread is left. The next reading begins here.
+            if !self.ask_one(place, share.min(SLOW_AFTER)) {
+                // No thread is available. The next reading begins with this file system.
                 self.first += number;
                 break;
             }
@@ -83,12 +86,13 @@ impl Asker {
         self.wait_for_new_ones(&there, end);
     }
 
-    /// Asks one, and waits for its answer for a while unless it is known to be slow. False where there is no thread to ask it.
-    fn ask_one(&mut self, place: &MountPath, patience: Duration) -> bool {
+    /// Asks one file system. Waits at most `wait` for the answer. Does not wait for a slow file system. Returns false if no
+    /// thread is available.
+    fn ask_one(&mut self, place: &MountPath, wait: Duration) -> bool {
         let slow = self
             .known
             .get(place)
-            .is_some_and(|(_, took)| *took >= PATIENCE);
+            .is_some_and(|(_, took)| *took >= SLOW_AFTER);
         if self.waiting.len() >= MAX_WAITING {
             return false;
         }
@@ -100,8 +104,8 @@ impl Asker {
         if thread.places.send(place.clone()).is_err() {
             return true;
         }
-        let patience = if slow { Duration::ZERO } else { patience };
-        match thread.answers.recv_timeout(patience) {
+        let wait = if slow { Duration::ZERO } else { wait };
+        match thread.answers.recv_timeout(wait) {
             Ok(answer) => {
                 self.known.insert(place.clone(), answer);
                 self.thread = Some(thread);
@@ -114,7 +118,7 @@ impl Asker {
         true
     }
 
-    /// Notes the answers that have come.
+    /// Records the answers that have arrived.
     fn collect(&mut self) {
         let (known, spare) = (&mut self.known, &mut self.thread);
         let answered =
@@ -131,7 +135,8 @@ impl Asker {
         }
     }
 
-    /// Waits until those have answered that never did before, so that a first reading has them.
+    /// Waits for file systems that have never answered, so that the first reading has their figures. Waits at most until `end`,
+    /// and at most 1 s for each file system.
     fn wait_for_new_ones(&mut self, there: &HashSet<&MountPath>, end: Instant) {
         loop {
             let is_new = |(place, (asked, _)): (&MountPath, &(Instant, Thread))| {
@@ -148,12 +153,12 @@ impl Asker {
         }
     }
 
-    /// The last answer of a place; none where it has never answered.
+    /// Returns the newest answer of a file system. Returns none if the file system has never answered.
     pub(super) fn answer(&self, place: &MountPath) -> Option<&StatfsAnswer> {
         self.known.get(place).map(|(answer, _)| answer)
     }
 
-    /// Whether a file system has not answered for so long that it counts as stuck.
+    /// Returns whether a file system is stuck: it has not answered for 1 s.
     pub(super) fn is_stuck(&self, place: &MountPath) -> bool {
         let asked = self.waiting.get(place);
         asked.is_some_and(|(asked, _)| asked.elapsed() >= STUCK_AFTER)
@@ -166,7 +171,7 @@ impl Asker {
 }
 
 impl Thread {
-    /// None where the system has no more threads to give.
+    /// Starts a thread. Returns none if the system refuses to start another thread.
     fn start() -> Option<Self> {
         let (places, asked) = channel::<MountPath>();
         let (answer, answers) = channel();
@@ -187,12 +192,13 @@ impl Thread {
     }
 }
 
-/// Asks one. The path is opened first, so that the mount that is looked at is the one that is asked.
+/// Asks one file system. Opens the path first, so that the check of the mount's number and the call of `fstatvfs` use the same
+/// mount.
 fn ask(place: &MountPath) -> Result<StatfsAnswer, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let file = open(&place.path, flags, Mode::empty())?;
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    // Kernels before 5.8 do not say which mount it is: there the table of mounts counts.
+    // Kernels older than 5.8 do not return the number of the mount. With such a kernel, the number is not checked.
     if let Ok(stat) = statx(&file, c"", flags, StatxFlags::MNT_ID)
         && StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID)
         && stat.stx_mnt_id != place.mount

@@ -34,7 +34,7 @@ fn taken(queue: &mut Queue) -> Vec<(String, u64)> {
 }
 
 #[test]
-fn one_of_each_subject_is_on_its_way_in_order() {
+fn only_one_message_of_each_subject_is_in_flight_and_the_order_does_not_change() {
     let mut queue = Queue::new(1 << 20);
     for (name, text) in [("a", "1"), ("a", "2"), ("b", "3")] {
         push(&mut queue, name, MessageKind::Event, text);
@@ -46,7 +46,7 @@ fn one_of_each_subject_is_on_its_way_in_order() {
     queue.retry(first.number);
     assert_eq!(queue.take(), Some(first.clone()));
     queue.settle(first.number, 0);
-    // What was settled is not tried again.
+    // The publisher does not get a confirmed message again.
     queue.retry(first.number);
     assert_eq!(&queue.take().unwrap().text[..], b"2");
     assert_eq!(queue.take(), None);
@@ -55,7 +55,7 @@ fn one_of_each_subject_is_on_its_way_in_order() {
 }
 
 #[test]
-fn lines_that_wait_are_put_together_but_not_with_those_on_their_way() {
+fn new_log_lines_are_added_to_a_waiting_message_and_not_to_a_message_in_flight() {
     let mut queue = Queue::new(1 << 20);
     push(&mut queue, "a", MessageKind::Tail, "0\n");
     push(&mut queue, "a", MessageKind::Lines, "1\n");
@@ -74,7 +74,7 @@ fn lines_that_wait_are_put_together_but_not_with_those_on_their_way() {
 }
 
 #[test]
-fn a_message_that_comes_again_is_cut_as_before_or_smaller() {
+fn a_retried_message_has_the_same_pieces_or_shorter_pieces() {
     let mut queue = Queue::new(1 << 20);
     push(&mut queue, "a", MessageKind::Lines, "1\n");
     let first = queue.take().unwrap().number;
@@ -91,7 +91,7 @@ fn a_message_that_comes_again_is_cut_as_before_or_smaller() {
 }
 
 #[test]
-fn a_message_that_is_refused_again_and_again_is_cut_smaller() {
+fn a_message_that_is_refused_repeatedly_is_cut_into_shorter_pieces() {
     let mut queue = Queue::new(1 << 20);
     push(&mut queue, "a", MessageKind::Lines, "1\n");
     let number = queue.take().unwrap().number;
@@ -103,7 +103,7 @@ fn a_message_that_is_refused_again_and_again_is_cut_smaller() {
 }
 
 #[test]
-fn a_tail_is_published_where_the_clock_was_set_back() {
+fn a_tail_is_published_if_the_clock_was_set_back() {
     let left = |last: &str| {
         let mut queue = Queue::new(1 << 20);
         push(
@@ -131,14 +131,14 @@ fn a_tail_is_published_where_the_clock_was_set_back() {
 }
 
 #[test]
-fn the_oldest_go_and_the_next_says_how_many() {
+fn the_oldest_messages_are_dropped_and_the_next_message_reports_their_number() {
     let size = OVERHEAD + 2;
     let mut queue = Queue::new(3 * size);
     for text in ["1", "2", "3"] {
         assert_eq!(push(&mut queue, "a", MessageKind::Event, text), 0);
     }
     assert_eq!(push(&mut queue, "a", MessageKind::Event, "4"), 1);
-    // On its way: it stays, and those behind it go.
+    // A message in flight stays in the queue. Newer messages, which are not in flight, are dropped.
     let sent = queue.take().unwrap();
     assert_eq!((&sent.text[..], sent.dropped), (&b"2"[..], 1));
     assert_eq!(push(&mut queue, "a", MessageKind::Event, "5"), 1);
@@ -147,7 +147,7 @@ fn the_oldest_go_and_the_next_says_how_many() {
     let rest = [("5".to_owned(), 2), ("6".to_owned(), 0)];
     assert_eq!(taken(&mut queue), rest);
     assert!(queue.is_empty() && queue.taken == 0 && queue.lanes.is_empty());
-    // Of one subject all may go for another's.
+    // All messages of a subject can be dropped to make space for another subject.
     push(&mut queue, "a", MessageKind::Event, "7");
     for text in ["8", "9", "10"] {
         push(&mut queue, "b", MessageKind::Event, text);
@@ -162,7 +162,7 @@ fn the_oldest_go_and_the_next_says_how_many() {
 }
 
 #[test]
-fn what_was_lost_before_is_said_with_what_comes_next() {
+fn dropped_log_lines_are_reported_by_the_next_message_of_the_subject() {
     let mut queue = Queue::new(1 << 20);
     let batch = |text: &str, dropped| Batch {
         text: text.to_owned(),
@@ -175,12 +175,12 @@ fn what_was_lost_before_is_said_with_what_comes_next() {
     queue.push(&a, MessageKind::Lines, batch("1\n", 4));
     queue.push(&a, MessageKind::Lines, batch("2\n", 0));
     queue.push(&a, MessageKind::Lines, batch("3\n", 5));
-    let said = [("1\n2\n".to_owned(), 7), ("3\n".to_owned(), 5)];
-    assert_eq!(taken(&mut queue), said);
+    let reported = [("1\n2\n".to_owned(), 7), ("3\n".to_owned(), 5)];
+    assert_eq!(taken(&mut queue), reported);
 }
 
 #[test]
-fn of_a_tail_remains_what_was_not_published_before() {
+fn only_the_unpublished_log_lines_of_a_tail_remain() {
     let lines = ["1Z a\n2Z b\n", "3Z c\n4Z d\n", "4Z e\n"];
     let lines = lines.map(|lines| {
         let dated = lines
@@ -224,7 +224,7 @@ fn of_a_tail_remains_what_was_not_published_before() {
     assert_eq!(left(Some("0Z gone")), "a b c d e new");
     assert_eq!(left(Some("1Z a")), "b c d e new");
     assert_eq!(left(Some("2Z b")), "c d e new");
-    // Another of the same moment follows it in the next batch.
+    // The next batch has a log line with the same timestamp.
     assert_eq!(left(Some("4Z d")), "e new");
     assert_eq!(left(Some("4Z e")), "new");
     assert_eq!(left(Some("9Z later")), "new");
@@ -248,13 +248,14 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens, each line of a subject is said once and in order, or counted as lost just before the next.
+    /// Each log line of a subject is published once and in order, or the next message counts the log line as dropped. This is
+    /// true for every sequence of steps.
     #[test]
-    fn every_line_is_said_once_or_counted(steps in prop::collection::vec(step(), 1..200)) {
+    fn every_log_line_is_published_once_or_counted_as_dropped(steps in prop::collection::vec(step(), 1..200)) {
         let mut queue = Queue::new(3000);
         let mut pushed: HashMap<Arc<str>, u64> = HashMap::new();
-        let mut said: HashMap<Arc<str>, u64> = HashMap::new();
-        let mut away: Vec<QueuedMessage> = Vec::new();
+        let mut reported: HashMap<Arc<str>, u64> = HashMap::new();
+        let mut pending: Vec<QueuedMessage> = Vec::new();
         for step in steps.into_iter().chain((0..400).map(|i| if i % 2 == 0 { Step::Take } else { Step::Settle })) {
             match step {
                 Step::Push(name, length) => {
@@ -264,13 +265,13 @@ proptest! {
                     let text = format!("{number} {}\n", "x".repeat(length));
                     queue.push(&name, MessageKind::Lines, Batch { text, count: 1, dropped: 0 });
                 }
-                Step::Take => away.extend(queue.take()),
-                Step::Retry => if let Some(message) = away.pop() {
+                Step::Take => pending.extend(queue.take()),
+                Step::Retry => if let Some(message) = pending.pop() {
                     queue.retry(message.number);
                 },
-                Step::Settle => if let Some(message) = away.pop() {
+                Step::Settle => if let Some(message) = pending.pop() {
                     queue.settle(message.number, 0);
-                    let last = said.entry(Arc::clone(&message.subject)).or_default();
+                    let last = reported.entry(Arc::clone(&message.subject)).or_default();
                     *last += message.dropped;
                     for line in std::str::from_utf8(&message.text).unwrap().lines() {
                         *last += 1;
@@ -278,13 +279,13 @@ proptest! {
                     }
                 },
             }
-            let on_their_way: usize = queue.messages.values().filter(|m| m.sent).map(super::Message::size).sum();
-            prop_assert!(queue.taken <= 3000.max(on_their_way));
+            let in_flight: usize = queue.messages.values().filter(|m| m.sent).map(super::Message::size).sum();
+            prop_assert!(queue.taken <= 3000.max(in_flight));
         }
         prop_assert!(queue.is_empty() && queue.taken == 0 && queue.lanes.is_empty());
         for (name, pushed) in pushed {
             let lost = queue.lost.get(&name).copied().unwrap_or_default();
-            prop_assert_eq!(said.get(&name).copied().unwrap_or_default() + lost, pushed);
+            prop_assert_eq!(reported.get(&name).copied().unwrap_or_default() + lost, pushed);
         }
     }
 }
