@@ -216,6 +216,7 @@ impl Host {
     pub(super) fn forget_details(&mut self) {
         let fresh = Self::new(std::mem::take(&mut self.address));
         let all = std::mem::replace(self, fresh);
+        self.is_name_verified = all.is_name_verified;
         self.link = all.link;
         self.latest = all.latest;
         self.cpu = all.cpu;
@@ -397,4 +398,17 @@ pub(super) fn container_traffic(container: &Container) -> (f64, f64) {
                 sent + interface.tx_bytes_per_second.unwrap_or_default(),
             )
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Host;
+
+    #[test]
+    fn a_host_of_a_fleet_keeps_its_verified_name_after_it_was_closed() {
+        let mut host = Host::of_fleet("web-1".to_owned());
+        host.forget_details();
+        assert!(host.is_name_verified);
+        assert_eq!(host.name(), "web-1");
+    }
 }

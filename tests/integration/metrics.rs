@@ -456,7 +456,7 @@ fn a_port_in_use_is_reported() {
     let finished = Launch::new().var("METRICS_PORT", port).run();
     assert_ne!(finished.code(), 0);
     let text = finished.stderr.join("\n");
-    assert!(text.contains("set METRICS_PORT to a free one"), "{text}");
+    assert!(text.contains("set METRICS_PORT to a free port"), "{text}");
 }
 
 #[test]

@@ -423,7 +423,7 @@ pub async fn server(host: &DockerHost) -> Result<String, String> {
                 "{host}, API {api}, {running} containers running{unreadable}"
             ))
         }
-        Err(error @ EngineError::Gone) => Err(format!("{error}: is this a Docker engine?")),
+        Err(EngineError::Gone) => Err("no container list: is this a Docker engine?".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -1,7 +1,6 @@
 //! Tests of the details of a container that `docker inspect` shows, except the figures. Other tests here are about the processes
 //! and network interfaces of the host that belong to a container.
 
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -199,7 +198,6 @@ fn processes_and_veths_have_the_name_of_their_container() {
     let host = veth["name"].as_str().unwrap();
     let index = std::fs::read_to_string(format!("/sys/class/net/{host}/ifindex")).unwrap();
     assert_eq!(link.trim(), index.trim());
-    thread::sleep(INTERVAL);
     let processes = snapshot["system"]["top_processes"].as_array().unwrap();
     let agents = processes
         .iter()

@@ -17,7 +17,7 @@ use super::engine::PrivateEngine;
 use super::launch;
 use crate::nats_examples::Fleet;
 use crate::support::nats::{NatsClient, NatsServer, Stored, dropped, host, token};
-use crate::support::{Agent, DEADLINE, KEY, Launch, wait};
+use crate::support::{DEADLINE, KEY, Launch, wait};
 
 /// Writes numbered lines with a pause after every ten lines. After a restart of the container the numbers start again with 1.
 const WRITER: &str = "i=0; while true; do i=$((i + 1)); echo \"line $i $filler\"; case $i in *0) sleep $pause;; esac; done";
@@ -699,7 +699,7 @@ fn events_and_log_lines_are_published_without_a_stream() {
     let lines = container.logs();
     assert_eq!(lines.len(), 3);
     // The published events are the same as the events in snapshots.
-    let reported: Vec<Value> = first_events(&agent, &mut own, container.short_id());
+    let reported: Vec<Value> = first_events(&mut own, container.short_id());
     for expected in &reported {
         let published = loop {
             let message = events.next();
@@ -730,7 +730,7 @@ fn events_and_log_lines_are_published_without_a_stream() {
 }
 
 /// The first two events of a container, from a client's snapshots.
-fn first_events(_agent: &Agent, client: &mut crate::support::Client, id: &str) -> Vec<Value> {
+fn first_events(client: &mut crate::support::Client, id: &str) -> Vec<Value> {
     let end = Instant::now() + DEADLINE;
     let mut reported = Vec::new();
     while reported.len() < 2 {
