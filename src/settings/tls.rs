@@ -20,7 +20,7 @@ use super::parse::Reader;
 use super::raw::RawSettings;
 use super::verifier::Trusted;
 
-/// Maximum size of a file, in bytes. Several hundred certificates have this size.
+/// Maximum size of a file, in bytes. A file of this size has space for several hundred certificates.
 const MAX_FILE: usize = 1024 * 1024;
 
 /// The agent's certificate and its private key, ready for TLS handshakes.

@@ -238,7 +238,7 @@ impl Host {
     }
 
     /// The age of the host's figures: the sum of two times. The agent's clock measures the time from the reading of the figures
-    /// to the composition of the snapshot. This host's clock measures the time after the snapshot's arrival.
+    /// to the composition of the snapshot. The clock of the computer that runs the view measures the time after the arrival.
     pub(super) fn age(&self, now: Instant) -> Option<Duration> {
         let Latest { brief, at, .. } = self.latest.as_ref()?;
         let waited = brief.timestamp.0.duration_since(brief.collected_at?.0);
@@ -405,7 +405,7 @@ mod tests {
     use super::Host;
 
     #[test]
-    fn a_host_of_a_fleet_keeps_its_verified_name_after_it_was_closed() {
+    fn a_host_of_a_fleet_keeps_its_verified_name_after_its_details_were_forgotten() {
         let mut host = Host::of_fleet("web-1".to_owned());
         host.forget_details();
         assert!(host.is_name_verified);

@@ -564,7 +564,10 @@ fn the_start_warns_of_readable_secrets_and_unencrypted_connections() {
         .start();
     let of_token = |line: &str| {
         let event = Event::parse(line).filter(|event| event.0["variable"] == "NATS_TOKEN_FILE")?;
-        event.message().contains("every user of this host can read the file").then_some(())
+        event
+            .message()
+            .contains("every user of this host can read the file")
+            .then_some(())
     };
     assert!(agent.log().find(0, DEADLINE, of_token).is_some());
     let in_the_clear = |line: &str| {

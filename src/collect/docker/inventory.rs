@@ -56,7 +56,7 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// Limit on the wait of one request for the inventory, if there is an earlier inventory.
 const MAX_WAIT: Duration = Duration::from_secs(2);
-/// A round waits for the engine for this share of its interval, up to [`MAX_WAIT`].
+/// A round waits at most this share of the collector's interval for the engine, and never longer than [`MAX_WAIT`].
 const WAIT_SHARE: f64 = 0.8;
 /// Time that a round waits for the engine if the engine's answer is already overdue. The engine can still answer soon.
 const OVERDUE_WAIT: Duration = Duration::from_millis(100);
@@ -467,7 +467,7 @@ impl Follower {
             ended,
         } = events.take();
         if ended || too_many {
-            // The next call of `list` starts a new event stream. That stream repeats the events that were missed.
+            // The next call of `list` starts a new event stream. That stream begins early enough to have the missing events.
             self.events = None;
         }
         self.all_due |= too_many;

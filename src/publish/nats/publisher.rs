@@ -273,7 +273,7 @@ impl NatsPublisher {
         }
     }
 
-    /// Starts to publish events and log lines without a stream. Only current subscribers get them, and no server stores them.
+    /// Starts to publish events and log lines without a stream. The agent does not know whether they are stored.
     fn go_without_stream(&mut self, reason: &str, ctx: &mut Context<Self>) {
         if let Some(route) = &mut self.route {
             route.kept = None;

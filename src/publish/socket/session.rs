@@ -277,7 +277,7 @@ impl ClientSession {
 }
 
 /// The future that reads and writes a session's connection until the session ends. The actor's context polls this future after
-/// each event, for example a delivery. Therefore, a JSON line needs no future of its own.
+/// each event, for example a delivery. So the session does not start a future for each JSON line that it writes.
 struct Drive;
 
 impl ActorFuture<ClientSession> for Drive {
