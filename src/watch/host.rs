@@ -115,7 +115,7 @@ impl Host {
         }
     }
 
-    /// Makes a host of which only the address is known.
+    /// Makes a host. Only the address of the host is known.
     pub(super) fn new(address: String) -> Self {
         Self {
             address,

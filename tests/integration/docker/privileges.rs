@@ -14,7 +14,7 @@ use super::snapshots::{Snapshots, figures, healthy, lines, shows};
 use super::{INTERVAL, launch};
 use crate::support::{DEADLINE, Launch};
 
-/// Debian's user `nobody`, who owns no files.
+/// Debian's user `nobody`. This user owns no files.
 const NOBODY: &str = "65534";
 
 /// A command that hides the control groups from the agent with another mount and starts the agent, and a part of the reason that
