@@ -151,10 +151,13 @@ impl Running {
         for collector in &measuring.collectors {
             collector.do_send(StopCollecting);
         }
-        measuring.aggregator.do_send(StopPublishing {
+        let publishing_stopped = measuring.aggregator.send(StopPublishing {
             within: within.mul_f64(SESSION_SHARE),
         });
         let closed = async {
+            // Without this wait, an agent without clients could exit before the aggregator notifies the supervisor. An error
+            // means that the aggregator has ended already.
+            let _ = publishing_stopped.await;
             all_released(&serving.permits, serving.max_clients).await;
             if let Some(scraping) = scraping {
                 all_released(&scraping.permits, MOST_SCRAPERS).await;
