@@ -237,8 +237,8 @@ fn encode(part: Part, snapshot: &Snapshot) -> io::Result<Vec<u8>> {
             field(&mut json, b',', "sources", &snapshot.sources)?;
             field(&mut json, b',', "host", &snapshot.host)?;
             field(&mut json, b',', "agent", &snapshot.agent)?;
-            // `skipped` is the last field of the model, so the text ends with `"skipped":0}`. `0}` is cut off here. Each session
-            // appends the count for its own client.
+            // `skipped` is the last field of the model, so the text ends with `"skipped":0}`. `0}` is cut off here. Each output
+            // appends its own count. The socket has a count for each client.
             json.truncate(json.len() - "0}".len());
         }
     }
@@ -251,7 +251,7 @@ fn field(json: &mut Vec<u8>, before: u8, name: &str, value: &impl Serialize) -> 
     Ok(serde_json::to_writer(json, value)?)
 }
 
-/// Compresses the shared part of each JSON line into a zstd frame without its last block. Each session appends the last block.
+/// Compresses the shared part of each JSON line into a zstd frame without its last block. Each output appends the last block.
 #[derive(Default)]
 struct Compressor(Option<Encoder<'static>>);
 
@@ -273,7 +273,7 @@ impl Compressor {
                 append(&mut frame, |out| encoder.run(&mut input, out))?;
             }
         }
-        // `flush` ends the block, but not the frame. Each session appends the last block of the frame.
+        // `flush` ends the block, but not the frame. Each output appends the last block of the frame.
         while append(&mut frame, |out| encoder.flush(out))? > 0 {}
         frame.shrink_to_fit();
         Ok(frame)

@@ -1,4 +1,4 @@
-//! The encoded JSON line of a snapshot. Clients share all bytes of the line except a short end, which differs between clients.
+//! The encoded JSON line of a snapshot. All outputs and clients share the bytes of the line, except a short end.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use bytes::Bytes;
 
 use crate::model::{Encoding, Positions, Variant};
 
-/// An encoded variant of a snapshot. A variant is a choice of sections, log mode and encoding. Sessions with the same variant and
-/// the same previous snapshot share the bytes.
+/// An encoded variant of a snapshot. A variant is a choice of sections, log mode and encoding. All outputs and clients with the
+/// same variant and the same previous snapshot share the bytes.
 ///
-/// Only the field `agent.skipped` differs between these sessions. This is the last field of the JSON line, so each session
-/// appends the count of its own client to the shared bytes.
+/// Only the field `agent.skipped` differs. This is the last field of the JSON line, so each output appends its own count to the
+/// shared bytes. The socket has a count for each client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedSnapshot {
     /// The snapshot's number.
@@ -41,7 +41,7 @@ pub struct StreamPosition {
     pub events: u64,
 }
 
-/// The end of a JSON line. The end differs between clients.
+/// The end of a JSON line. The end differs between outputs, and between the clients of the socket.
 #[derive(Debug, Clone, Copy)]
 pub struct LineEnd {
     bytes: [u8; Self::MAX_LENGTH],

@@ -62,7 +62,7 @@ pub enum Untimely {
 }
 
 impl Validity {
-    /// Time before the end of a certificate during which the agent warns that the certificate expires.
+    /// The agent warns of a certificate that expires within this time.
     const SOON: Duration = Duration::from_secs(14 * Self::DAY);
     const DAY: u64 = 86_400;
 
@@ -87,7 +87,8 @@ impl Validity {
 }
 
 impl Tls {
-    /// The time during which the whole chain is valid. None if no certificate of the chain can be read.
+    /// Returns the time during which all certificates of the chain are valid. Ignores a certificate that cannot be read. None
+    /// if no certificate can be read.
     #[must_use]
     pub fn validity(&self) -> Option<Validity> {
         let all = (1..).zip(&self.chain);
@@ -125,13 +126,14 @@ pub struct TlsFiles {
 }
 
 impl TlsFiles {
-    /// Reads `TLS_ENABLED` and the paths, but not the files. Returns none if TLS is off. Records a problem and returns an error
-    /// if a path is missing, or if a path is set without TLS.
+    /// Reads `TLS_ENABLED` and the paths, but not the files. Returns none if TLS is off.
+    ///
+    /// If TLS is on and `TLS_CERT_FILE` or `TLS_KEY_FILE` is not set, records a problem and returns an error. If TLS is off and
+    /// `TLS_CLIENT_CA_FILE` is set, does the same. If TLS is off, ignores the other two paths.
     pub(super) fn read(reader: &mut Reader, raw: &RawSettings) -> Result<Option<Self>, ()> {
         let client_ca = raw.tls_client_ca_file.as_ref().map(PathBuf::from);
         if !reader.switch("TLS_ENABLED", &raw.tls_enabled, false) {
-            // With this variable the operator wants to admit only clients with a certificate. Without TLS the agent could not
-            // check that.
+            // This variable means that every client needs a certificate. Without TLS, the agent cannot check certificates.
             if client_ca.is_some() {
                 reader.problem(
                     "TLS_CLIENT_CA_FILE",
@@ -162,7 +164,7 @@ impl TlsFiles {
         }
     }
 
-    /// Reads the files. Records a problem for each file that cannot be used. Returns none if there is such a file.
+    /// Reads the files and creates the configuration. If a file cannot be used, records a problem and returns none.
     pub(super) fn load(&self, reader: &mut Reader) -> Option<Tls> {
         let chain = load(reader, "TLS_CERT_FILE", &self.cert, read_certificates);
         let key = load(reader, "TLS_KEY_FILE", &self.key, read_key);
@@ -203,7 +205,7 @@ pub(super) fn load<T>(
         .ok()
 }
 
-/// Reads the certificates of a PEM file. The error is the end of a sentence that begins with `the file`, such as `is binary`.
+/// Reads the certificates of a PEM file. The text of the error continues the words `the file`, for example `is not valid PEM`.
 pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = read_file(path)?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&text)
@@ -215,7 +217,7 @@ pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'stati
     Ok(chain)
 }
 
-/// Reads the first private key of a PEM file. The error is the end of a sentence that begins with `the file`.
+/// Reads the first private key of a PEM file. The text of the error continues the words `the file`.
 pub(crate) fn read_key(path: &Path) -> Result<Zeroizing<PrivateKeyDer<'static>>, String> {
     let text = read_file(path)?;
     PrivateKeyDer::from_pem_slice(&text)
@@ -227,7 +229,7 @@ pub(crate) fn read_key(path: &Path) -> Result<Zeroizing<PrivateKeyDer<'static>>,
         })
 }
 
-/// Whether a private key is encrypted. OpenSSL writes one of these two texts into a PEM file with an encrypted key.
+/// Whether a PEM file contains an encrypted private key. OpenSSL writes one of these two texts into such a file.
 fn is_encrypted(text: &[u8]) -> bool {
     let says = |words: &[u8]| memchr::memmem::find(text, words).is_some();
     says(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || says(b"Proc-Type: 4,ENCRYPTED")
@@ -245,10 +247,10 @@ fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     }
 }
 
-/// Returns the reason why a PEM file contains no `wanted`, for example no private key.
+/// Returns the reason why a PEM file cannot be used. `wanted` is `certificate` or `private key`.
 fn pem_problem(error: &PemError, wanted: &str, text: &[u8]) -> String {
     match error {
-        // The first bytes of a DER sequence that is longer than 255 bytes.
+        // A DER sequence that is longer than 255 bytes begins with these two bytes.
         _ if text.starts_with(&[0x30, 0x82]) => {
             "is binary (DER or PKCS #12): convert it to PEM with `openssl x509`, `openssl pkey` or `openssl pkcs12`".to_owned()
         }
@@ -260,8 +262,8 @@ fn pem_problem(error: &PemError, wanted: &str, text: &[u8]) -> String {
     }
 }
 
-/// The label of the first item in a PEM file, such as `CERTIFICATE`. None if the text does not look like a label, because it can
-/// then be a secret.
+/// Returns the label of the first item in a PEM file, such as `CERTIFICATE`. None if the text does not look like a label. Such
+/// a text can be a secret, so it must not be shown.
 fn first_label(text: &[u8]) -> Option<&str> {
     const BEGIN: &[u8] = b"-----BEGIN ";
     const MAX_LABEL: usize = 40;
@@ -276,7 +278,7 @@ fn first_label(text: &[u8]) -> Option<&str> {
     label.bytes().all(is_label).then_some(label)
 }
 
-/// Makes a list of trusted certificates. The error is the end of a sentence that begins with `the file`.
+/// Makes a list of trusted certificates. The text of the error continues the words `the file`.
 pub(super) fn trusted(certificates: Vec<CertificateDer<'static>>) -> Result<Trusted, String> {
     Trusted::of(certificates)
         .map_err(|error| format!("contains a certificate that cannot be used ({error})"))
@@ -324,7 +326,8 @@ pub enum IdentityProblem {
 }
 
 impl IdentityProblem {
-    /// Returns the variable whose file is wrong, and the text of the problem.
+    /// Returns the variable whose file is wrong, and the text of the problem. `certificate` and `key` are the names of the two
+    /// variables.
     pub(super) fn of(self, certificate: &'static str, key: &'static str) -> (&'static str, String) {
         match self {
             Self::Key(_) => (key, self.to_string()),
@@ -344,8 +347,8 @@ impl IdentityProblem {
 
 /// Combines a chain with its private key for rustls.
 ///
-/// rustls has a similar function. But the function of rustls takes ownership of the key and does not wipe the key's memory. It
-/// also refuses certificates of version 1 and 2. This function only borrows the key.
+/// This function only borrows the key. A similar function in rustls takes ownership of the key, and does not wipe the key's
+/// memory. It also refuses X.509 certificates of version 1 and 2.
 ///
 /// # Errors
 /// Fails if the chain or the key cannot be used, or if they do not belong together.
@@ -357,7 +360,7 @@ pub(crate) fn certified(
         .map_err(|error| IdentityProblem::Key(error.to_string()))?;
     let own = chain.first().and_then(Certificate::read);
     let own = own.ok_or(IdentityProblem::Certificate)?;
-    // rustls cannot return the public key of some private keys. Such a private key is accepted without this check.
+    // For some private keys, rustls cannot return the public key. Such a private key is accepted without this check.
     let is_another = |public: &[u8]| public != own.public_key;
     if key
         .public_key()

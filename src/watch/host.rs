@@ -15,23 +15,24 @@ const MAX_LINES: usize = 5000;
 const MAX_TEXT: usize = 8 * 1024 * 1024;
 /// Maximum number of stored events.
 const MAX_EVENTS: usize = 256;
-/// Time in addition to two intervals after which a missing snapshot is a problem.
+/// A missing snapshot is a problem after two intervals plus this time.
 const LATE: Duration = Duration::from_secs(10);
 
 /// One host.
 pub(super) struct Host {
-    /// The address that the user has given for the host. For a host of a fleet: the name in the subjects of its messages.
+    /// The address that the user has given for the host. A host of a fleet has no address. Its name in the subjects of messages
+    /// is stored instead.
     pub(super) address: String,
-    /// Whether `address` is the name in the subjects of the host's messages. The permissions of the NATS server ensure that no
-    /// other host uses this name.
+    /// Whether `address` is the name in the subjects of the host's messages. The NATS server can verify this name by its
+    /// permissions. It cannot verify the name in a snapshot.
     is_name_verified: bool,
     pub(super) link: Link,
     pub(super) latest: Option<Latest>,
-    /// The newest snapshot. None if only its [`Brief`] is known.
+    /// The newest snapshot. None before the first snapshot, and while only the [`Brief`] of the newest snapshot is known.
     pub(super) snapshot: Option<Box<Snapshot>>,
-    /// CPU of the host, in percent.
+    /// CPU use of the host, in percent.
     pub(super) cpu: History,
-    /// CPU of each core, in percent.
+    /// CPU use of each core, in percent.
     pub(super) cores: Vec<History>,
     /// Memory in use, in percent.
     pub(super) memory: History,
@@ -43,10 +44,11 @@ pub(super) struct Host {
     pub(super) read: History,
     /// Bytes per second written to disks.
     pub(super) written: History,
-    /// Figures over time of each container, by the container's id.
+    /// The figures of each container over time, by the container's id.
     pub(super) containers: HashMap<String, Trace>,
+    /// The newest events, in the order of their arrival.
     pub(super) events: VecDeque<ContainerEvent>,
-    /// The log of the open container.
+    /// The log of the container that the user has opened. None if no container is open.
     pub(super) log: Option<Log>,
 }
 
@@ -55,7 +57,8 @@ pub(super) struct Latest {
     pub(super) brief: Brief,
     /// The time at which the snapshot arrived.
     pub(super) at: Instant,
-    /// The time between the arrivals of the previous snapshot and of this snapshot. Zero for the first snapshot of a connection.
+    /// The time from the arrival of the previous snapshot to `at`. Zero for the first snapshot of a connection or after a
+    /// silence.
     interval: Duration,
 }
 
@@ -64,13 +67,13 @@ pub(super) struct Latest {
 pub(super) enum Link {
     Connecting,
     Live,
-    /// Snapshots of this host have stopped for an unknown reason. The view can only wait for the next snapshot.
+    /// A host of a fleet has stopped sending snapshots. The view does not know the reason, and waits for the next snapshot.
     Silent,
     /// The connection failed.
     Down {
         /// The reason.
         why: String,
-        /// The time of the next attempt. None if only the user can start the next attempt.
+        /// The time of the next attempt to connect. None if only the user can start the next attempt.
         again: Option<Instant>,
     },
 }
@@ -78,9 +81,9 @@ pub(super) enum Link {
 /// A container's figures over time.
 #[derive(Default)]
 pub(super) struct Trace {
-    /// CPU in percent of one core.
+    /// CPU use, in percent of one core.
     pub(super) cpu: History,
-    /// Memory in bytes.
+    /// Memory in use, in bytes.
     pub(super) memory: History,
     /// Bytes received per second.
     pub(super) received: History,
@@ -96,18 +99,18 @@ pub(super) struct Log {
     pub(super) lines: VecDeque<String>,
     /// The number of the oldest stored line. Lines are numbered from 0, and a line never changes its number.
     pub(super) first: u64,
-    /// The size of all lines, in bytes.
+    /// The size of all stored lines, in bytes.
     text: usize,
-    /// The number of lines that the agent dropped.
+    /// The number of lines that the agent reported as dropped.
     pub(super) dropped: u64,
-    /// The newest line that has arrived. A new connection repeats some older lines, up to this line.
+    /// The newest line that has arrived. The first lines of a new connection can include this line and older lines.
     told: Option<String>,
-    /// Whether the next lines are the first lines of a new connection.
+    /// Whether the next lines that arrive are the first lines of a new connection.
     begins: bool,
 }
 
 impl Host {
-    /// Makes a host of a fleet. `name` is the name in the subjects of the host's messages.
+    /// Creates a host of a fleet. `name` is the name in the subjects of the host's messages.
     pub(super) fn of_fleet(name: String) -> Self {
         Self {
             is_name_verified: true,
@@ -115,7 +118,7 @@ impl Host {
         }
     }
 
-    /// Makes a host. Only the address of the host is known.
+    /// Creates a host with an address and no data.
     pub(super) fn new(address: String) -> Self {
         Self {
             address,
@@ -178,7 +181,8 @@ impl Host {
         self.snapshot = Some(snapshot);
     }
 
-    /// Stores the parts of a snapshot that the table of hosts shows. `first` is true for the first snapshot of a connection.
+    /// Stores the parts of a snapshot that the table of hosts shows. `first` is true for the first snapshot of a connection or
+    /// after a silence.
     pub(super) fn take_brief(&mut self, brief: Brief, first: bool, now: Instant) {
         self.link = Link::Live;
         self.cpu.push(brief.cpu);
@@ -212,7 +216,7 @@ impl Host {
         }
     }
 
-    /// Removes the data that only the views of this host show. Does not remove the events and the data for the table of hosts.
+    /// Removes the data that the table of hosts does not show. Does not remove the events.
     pub(super) fn forget_details(&mut self) {
         let fresh = Self::new(std::mem::take(&mut self.address));
         let all = std::mem::replace(self, fresh);
@@ -224,8 +228,8 @@ impl Host {
         self.events = all.events;
     }
 
-    /// The host's name. For a host of a fleet, it is the name in the subjects of the host's messages, because no other host can
-    /// use this name. For any other host, it is the name in the newest snapshot, or the address before the first snapshot.
+    /// The host's name. For a host of a fleet, it is the name in the subjects of the host's messages. For any other host, it is
+    /// the name in the newest snapshot. Without such a name, it is the address.
     pub(super) fn name(&self) -> &str {
         if self.is_name_verified {
             return &self.address;
@@ -237,8 +241,9 @@ impl Host {
             .unwrap_or(&self.address)
     }
 
-    /// The age of the host's figures: the sum of two times. The agent's clock measures the time from the reading of the figures
-    /// to the composition of the snapshot. The clock of the computer that runs the view measures the time after the arrival.
+    /// The age of the host's figures: their age in the newest snapshot, plus the time since its arrival. The agent's clock
+    /// measures the first time. The clock of the computer that runs the view measures the second time. None if there is no
+    /// snapshot, or if the snapshot does not tell when the figures were read.
     pub(super) fn age(&self, now: Instant) -> Option<Duration> {
         let Latest { brief, at, .. } = self.latest.as_ref()?;
         let waited = brief.timestamp.0.duration_since(brief.collected_at?.0);
@@ -282,7 +287,7 @@ impl Host {
         matches!(self.link, Link::Down { .. } | Link::Silent)
     }
 
-    /// Removes the stored log. If `container` has a name, starts an empty log for the container with this name.
+    /// Removes the stored log. If `container` is the name of a container, starts an empty log for it.
     pub(super) fn follow_log(&mut self, container: Option<&str>) {
         self.log = container.map(|container| Log {
             container: container.to_owned(),
@@ -312,7 +317,7 @@ impl Log {
             return;
         };
         let lines: Vec<String> = serde_json::from_str(told.json()).unwrap_or_default();
-        // The first lines of a new connection can be lines that are already stored. These lines are skipped.
+        // The first lines of a new connection can include lines that have already arrived. These lines are skipped.
         let known = match (std::mem::take(&mut self.begins), &self.told) {
             (true, Some(last)) => lines
                 .iter()
@@ -347,8 +352,8 @@ pub(super) fn memory_percent(system: &SystemMetrics) -> f64 {
     share(system.memory_used, system.memory_total)
 }
 
-/// Bytes received and sent per second by all physical interfaces. If there is no physical interface, for example in a container,
-/// returns the bytes of all virtual and veth interfaces.
+/// Bytes received and sent per second by all physical interfaces. An interface of unknown kind counts as physical. If there is
+/// no physical interface, for example in a container, returns the bytes of all virtual and veth interfaces.
 pub(super) fn traffic(system: &SystemMetrics) -> (f64, f64) {
     let sum = |wanted: fn(&InterfaceKind) -> bool| {
         let interfaces = system.network.iter().filter(|interface| {
@@ -371,8 +376,8 @@ pub(super) fn traffic(system: &SystemMetrics) -> (f64, f64) {
     (received, sent)
 }
 
-/// Bytes read and written per second by all disks. Leaves out RAID and device-mapper devices, because their traffic is already
-/// counted at their disks.
+/// Bytes read and written per second by all disks. Omits RAID and device-mapper devices, because the disks below them already
+/// count the same bytes.
 pub(super) fn disk_traffic(system: &SystemMetrics) -> (f64, f64) {
     let made_of_others = |name: &str| name.starts_with("dm-") || name.starts_with("md");
     system

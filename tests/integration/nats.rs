@@ -326,7 +326,7 @@ fn a_missing_server_is_logged_once_and_later_gets_the_newest_snapshot() {
     assert!(seq(&first) >= missed, "{} was queued", seq(&first));
     agent.event("NATS: connected");
     // This server has no JetStream to store events and log lines. The agent logs this.
-    let logged = agent.event("NATS: no stream: events and log lines are not stored");
+    let logged = agent.event("NATS: no usable stream for events and log lines");
     assert!(logged.text("reason").contains("no JetStream"), "{logged:?}");
     for _ in 0..2 {
         server.kill();
@@ -424,7 +424,7 @@ fn the_agent_stops_in_time_whatever_the_server_does() {
         agent.event("stopped");
         assert_eq!(
             agent
-                .events("NATS: stopped, and no log lines or events are waiting")
+                .events("NATS: stopped, and no log lines or events are left in the buffer")
                 .len(),
             1
         );
@@ -435,7 +435,7 @@ fn the_agent_stops_in_time_whatever_the_server_does() {
 #[test]
 #[parallel]
 fn an_agent_that_may_only_publish_publishes_snapshots() {
-    // Without permission for an inbox and JetStream, snapshots are still published. The agent logs that it stores no events.
+    // Without permission for an inbox and JetStream, snapshots are still published. The agent logs that no stream is usable.
     let permissions = format!(
         "permissions: {{ publish: \"agents.{}.>\", subscribe: {{ deny: \">\" }} }}",
         host()
@@ -457,7 +457,7 @@ fn an_agent_that_may_only_publish_publishes_snapshots() {
         assert!(seq(&next) > last);
         last = seq(&next);
     }
-    let logged = agent.event("NATS: no stream: events and log lines are not stored");
+    let logged = agent.event("NATS: no usable stream for events and log lines");
     assert_eq!(
         logged.text("reason"),
         "no permission to publish requests to JetStream, or to subscribe to the answers (_INBOX.>)"
@@ -600,7 +600,7 @@ fn a_stream_that_another_user_creates_is_used_soon() {
         .var("NATS_PASSWORD_FILE", server.file("password", PASSWORD))
         .secret(PASSWORD)
         .start();
-    let logged = agent.event("NATS: no stream: events and log lines are not stored");
+    let logged = agent.event("NATS: no usable stream for events and log lines");
     assert_eq!(
         logged.text("reason"),
         "no permission to publish requests to JetStream, or to subscribe to the answers (_INBOX.>)"
@@ -639,7 +639,7 @@ fn a_stream_that_is_corrected_is_used_soon() {
     let client = server.client();
     client.create_stream(stream_of(&["agents.*.events"]));
     let agent = publishing(&server.url()).var("RUST_LOG", "debug").start();
-    agent.event("NATS: no stream: events and log lines are not stored");
+    agent.event("NATS: no usable stream for events and log lines");
     client.update_stream(stream_of(&["agents.*.events", "agents.*.logs.>"]));
     assert_found_soon(&agent);
 }

@@ -253,12 +253,8 @@ fn events_of_a_site_are_stored_once_at_the_hub() {
     let (at_leaf, at_hub) = (context(&db), context(&web));
     let (site, _) = fleet.client_with(&fleet.leaf, auditor());
     let site = context(&site);
-    let config = stream::Config {
-        name: "AGENTS".to_owned(),
-        subjects: vec!["agents.*.events".to_owned(), "agents.*.logs.>".to_owned()],
-        allow_direct: true,
-        ..stream::Config::default()
-    };
+    let config = example("stream.json", &[]);
+    let config: stream::Config = serde_json::from_str(&config).unwrap();
     fleet.runtime.block_on(async {
         // Each agent may create the stream. The first agent creates it.
         let created = async || at_leaf.create_stream(config.clone()).await;

@@ -1,9 +1,9 @@
 //! Knows which containers run, and caches the engine's inspection of each container.
 //!
-//! One task, the [`Follower`], calls the engine. It publishes the result as an [`Inventory`]: the running containers, and whether
-//! the engine answers. A round of a collector requests the current inventory and waits only a short time for it. While the engine
-//! does not answer, rounds use the previous inventory. During this time, a round can still read the containers' files in `/proc`
-//! and in the cgroup file system.
+//! One task, the [`Follower`], makes all calls of this module to the engine. It publishes the result as an [`Inventory`]: the
+//! running containers, and whether the engine answers. A round of a collector requests the current inventory. If there is an
+//! earlier inventory, the round waits only a short time. While the engine does not answer, rounds use the previous inventory.
+//! During this time, a round can still read the containers' files in `/proc` and in the cgroup file system.
 //!
 //! The engine's list of running containers and the inspections are cached. At each request, the follower processes the engine's
 //! events that have arrived. The follower does not wait for more events. The list becomes stale:
@@ -138,7 +138,8 @@ pub(crate) struct Inventory {
     pub(crate) call: Option<Call>,
     /// Set while the engine does not answer.
     pub(crate) outage: Option<Outage>,
-    /// Whether the engine has answered the request of this round. If not, some containers have possibly ended.
+    /// False in an outage, and if the follower has not answered the request of this round in time. Some containers have then
+    /// possibly ended.
     confirmed: bool,
 }
 
@@ -169,8 +170,9 @@ impl Outage {
 }
 
 impl Inventory {
-    /// Returns the containers that still run. If the engine has not confirmed that a container runs, this function checks whether
-    /// the container's first process still exists. Blocks the thread while it reads `/proc`.
+    /// Returns the containers that still run. If the engine has not confirmed that a container runs, this function checks
+    /// whether the container's first process still exists. A container whose first process is not known counts as running.
+    /// Blocks the thread while it reads `/proc`.
     pub(crate) fn running(&self) -> Arc<Vec<RunningContainer>> {
         let has_ended = |one: &RunningContainer| {
             let doubtful = !self.confirmed || matches!(one.inspection, Inspection::Failed { .. });
@@ -217,7 +219,7 @@ pub struct Containers {
 struct State {
     /// None before the first container list.
     inventory: Option<Inventory>,
-    /// When the current call to the engine began. None while no call is in progress.
+    /// When the follower began to process the current requests. None while it processes no requests.
     asking_since: Option<Instant>,
 }
 
@@ -256,17 +258,18 @@ impl Containers {
         inventory.map_or_else(Arc::default, |known| Arc::clone(&known.running))
     }
 
-    /// Returns the running containers. If the engine does not answer within `patience`, returns the containers of the previous
-    /// list. If there is no previous list, waits until the calls to the engine end or reach their deadlines.
+    /// Returns the running containers. If there is no answer within `patience`, returns the containers of the previous list. In
+    /// an outage, returns the containers of the previous list immediately. If there is no previous list, waits until the calls
+    /// to the engine end or reach their deadlines.
     ///
     /// # Errors
-    /// Fails if the engine has never answered.
+    /// Fails if there is no previous list and the engine returns none. Also fails if the agent stops before the first list.
     pub(crate) async fn now(&self, patience: Duration) -> Result<Inventory, EngineError> {
         self.request(Vec::new(), patience).await
     }
 
-    /// Works like [`Containers::now`], and also inspects the containers `ids` again. Use it if the files of a container are gone.
-    /// The container has probably restarted or ended, and its event has possibly not arrived yet.
+    /// Works like [`Containers::now`], and also requests a new inspection of the containers `ids`. Use it if the files of a
+    /// container are gone. The container has probably restarted or ended, and its event has possibly not arrived yet.
     pub(crate) async fn inspected_again(
         &self,
         ids: Vec<String>,
@@ -282,7 +285,7 @@ impl Containers {
     ) -> Result<Inventory, EngineError> {
         self.start();
         let (reply, answer) = oneshot::channel();
-        // If the queue is full, the request is dropped. The follower is already calling the engine.
+        // If the queue is full, this request is dropped. The round then uses the previous inventory.
         let _ = self.requests.try_send(Request { due, reply });
         let State {
             inventory,
@@ -327,13 +330,15 @@ struct Follower {
     engine: Engine,
     requests: mpsc::Receiver<Request>,
     publish: watch::Sender<State>,
-    /// The event stream. None before the first container list, after an outage, and after the end of the stream.
+    /// The event stream. [`Self::list`] starts it before it reads the container list. None if the stream was not started yet,
+    /// has ended or had events of too many containers, and after a failed call to the engine.
     events: Option<Following>,
     history: SharedEvents,
     running: Arc<Vec<RunningContainer>>,
     /// The ids of containers to inspect again when the container list is read again.
     due: HashSet<String>,
-    /// Whether to inspect all containers again. True if events can be missing, for example after an outage.
+    /// Whether to inspect all containers again when the container list is read again. True if the ids of some containers with
+    /// events are not known, for example after an outage.
     all_due: bool,
     /// When the container list was read. None before the first list, and after the list was marked as stale.
     listed_at: Option<Instant>,
@@ -383,7 +388,7 @@ impl Follower {
             let failed = asked.is_err();
             if failed {
                 self.disconnect();
-                // Requests that arrived during the failed call get the same error.
+                // Requests that arrived during the failed call get the same answer.
                 while let Ok(request) = self.requests.try_recv() {
                     waiting.push(request);
                 }
@@ -482,7 +487,7 @@ impl Follower {
         self.due.extend(ids);
     }
 
-    /// Reads the container list again. Inspects the containers that have no valid inspection.
+    /// Reads the container list again. Inspects the containers that are due or have no valid inspection.
     async fn list(&mut self, call: &Call) -> Result<(), EngineError> {
         if self.events.is_none() {
             let events = call.events(self.history.since());
@@ -526,8 +531,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Closes the connection to the engine. Marks the list and all inspections as stale, because any container can change during
-    /// an outage. The previous list is used until the engine answers.
+    /// Drops the handle for calls, and ends the event stream. Marks the list and all inspections as stale, because any
+    /// container can change during an outage. The previous list stays in use until the engine returns a new list.
     fn disconnect(&mut self) {
         self.engine.disconnect();
         self.events = None;
@@ -538,7 +543,7 @@ impl Follower {
     }
 }
 
-/// Inspects a container. If the engine does not answer, returns the previous answer and process.
+/// Inspects a container. The second value is the previous process if the inspection failed, and none if not.
 async fn inspect(
     call: &Call,
     id: &str,

@@ -1,12 +1,13 @@
 //! Builds the newest lines of one container from the engine's messages.
 //!
-//! The engine splits a long line into messages of 16 KiB, called fragments. Each message has a timestamp. Only the last message
-//! of a line ends with a line feed. This line feed is missing if the text had no line feed at its end. It is also missing with
-//! Docker 20.10 and the `local` driver. Even then the code finds the last message of a line, because only that message is shorter
-//! than 16 KiB.
+//! The engine splits a long line into messages of 16 KiB, called fragments. Each message has a timestamp. Normally, the last
+//! message of a line ends with a line feed, and the other messages do not. The line feed is missing in two cases: the container
+//! wrote no line feed, or Docker 20.10 uses the `local` driver. In these cases, the code recognizes the last message by its
+//! length: it is shorter than 16 KiB.
 //!
-//! The messages of a container without a TTY arrive one by one. If a container has a TTY, the answer to a call is one stream
-//! without boundaries between messages. This module calls such a stream a console.
+//! The entries of a log file are messages that are read one by one. In the answer to a call, the messages of a container
+//! without a TTY also arrive one by one. If the container has a TTY, the answer is one stream without boundaries between
+//! messages. This module calls such a stream a console.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,34 +37,34 @@ pub(super) enum Channel {
 pub(super) struct TailLines {
     /// Number of lines to show.
     wanted: usize,
-    /// Number of messages that were requested.
+    /// Number of messages that were requested. `usize::MAX` for a log file, and after [`Self::continued`].
     messages_asked: usize,
-    /// Number of messages that arrived.
+    /// Number of messages that arrived. Each line of a console counts as one message, even if it has several fragments.
     messages: usize,
-    /// The lines as they were shown the previous time.
+    /// The result of the previous call of [`Self::show`].
     shown: Arc<EncodedLines>,
     /// The index in `shown` of the first settled line. A settled line is finished, and was shown. Only its encoded form is
     /// stored.
     first_settled: usize,
-    /// The length of each settled line, in bytes.
+    /// The length that each settled line had in `lines`, in bytes.
     settled: VecDeque<u32>,
-    /// The lines after the settled lines. One line more than `wanted` is stored, until it is known whether the beginning of the
-    /// oldest line is missing.
+    /// The lines after the settled lines. There are at most `wanted + 1` lines, including the settled lines. The additional
+    /// line is needed, because [`Self::show`] drops the oldest line if its beginning can be missing.
     lines: VecDeque<Line>,
-    /// The length of all stored lines, in bytes.
+    /// The sum of the lengths in `settled` and of the lines in `lines`, in bytes.
     text: usize,
-    /// Number of lines that were dropped at the beginning, or skipped.
+    /// Number of lines before the oldest stored line. These lines were dropped or skipped.
     dropped: usize,
     /// For each channel, the number of the line that waits for its end. The first line has the number 0.
     open: [Option<usize>; 4],
-    /// Whether a line came in more than one message.
+    /// Whether a line came in more than one message. For a console: whether a line is longer than one fragment.
     fragments: bool,
-    /// The redaction that is applied before lines are shown.
+    /// The redaction that [`Self::show`] applies.
     redaction: Redaction,
 }
 
 impl TailLines {
-    /// Creates a tail without lines. The tail will have the newest `wanted` lines of the newest `messages_asked` messages.
+    /// Creates a tail without lines, for the newest `wanted` lines of the newest `messages_asked` messages.
     pub(super) fn new(wanted: usize, messages_asked: usize) -> Self {
         Self {
             wanted,
@@ -109,7 +110,7 @@ impl TailLines {
         let ended = has_line_feed || (!console && after_timestamp(text).len() < MAX_LINE_BYTES);
         let number = match self.open[channel as usize].take() {
             Some(number) => {
-                // A later message of the same line repeats the timestamp.
+                // Each message of the line has a timestamp. The line needs only the first one.
                 let text = if console { text } else { after_timestamp(text) };
                 self.messages += usize::from(!console);
                 self.fragments |= !console;
@@ -135,7 +136,7 @@ impl TailLines {
     }
 
     fn extend(&mut self, number: usize, text: &[u8]) {
-        // The line was dropped, or it was truncated and shown. The rest of the line is not needed.
+        // The rest of the line is not needed if the line was dropped, or if it was truncated and is already settled.
         let Some(line) = self.line(number) else {
             return;
         };
@@ -178,8 +179,8 @@ impl TailLines {
         }
     }
 
-    /// Prepares for the messages of later answers. Drops the oldest line if its beginning can be missing. Exception: if this line
-    /// is the only line and is truncated, it stays.
+    /// Prepares for the messages of later answers. Drops the oldest line if its beginning can be missing. The line stays if it
+    /// is the only line and is truncated.
     pub(super) fn continued(mut self) -> Self {
         if self.headless() > 0 {
             let alone = self.count() == 1;
@@ -201,13 +202,13 @@ impl TailLines {
         self.open = [None; 4];
     }
 
-    /// Returns the number of all lines, including dropped lines.
+    /// Returns the number of all lines, including dropped and skipped lines.
     pub(super) fn count(&self) -> usize {
         self.dropped + self.len()
     }
 
-    /// Returns the number of lines at the end that are unfinished, or that come after an unfinished line. A truncated line counts
-    /// as finished, because no more of its text is shown.
+    /// Returns the number of lines from the first unfinished line to the end. A truncated line counts as finished, because no
+    /// more of its text is shown.
     pub(super) fn unfinished(&self) -> usize {
         let waits = |number: &&usize| {
             let index = number.checked_sub(self.dropped + self.settled.len());
@@ -219,26 +220,29 @@ impl TailLines {
         unfinished.min(self.lines.len())
     }
 
-    /// Whether a longer tail would have more lines, because this tail has fragments instead of whole lines. For a console the
-    /// answer is a guess, because the code cannot count the fragments of a console.
+    /// Whether a request for more messages can return more lines. This is so if fragments leave too few whole lines in this
+    /// tail. For a console the result is a guess, because the code cannot count the fragments of a console.
     pub(super) fn lacks_lines(&self) -> bool {
         let whole = self.count() - usize::from(self.is_full());
         let console = self.lines.iter().any(|line| line.console);
         self.fragments && whole < self.wanted && (self.is_full() || console)
     }
 
-    /// Whether there can be older messages. If there are, the oldest message in this tail can be the end of a line.
+    /// Whether all requested messages have arrived. The log can then have older messages, and the oldest message in this tail
+    /// can be the end of a line.
     fn is_full(&self) -> bool {
         self.messages >= self.messages_asked
     }
 
-    /// Returns the number of lines at the beginning whose first part can be missing: 0 or 1.
+    /// Returns 1 if the beginning of the oldest line can be missing. Returns 0 if not.
     pub(super) fn headless(&self) -> usize {
         usize::from(self.dropped == 0 && self.is_full())
     }
 
-    /// Returns the lines, oldest first, each as `TIMESTAMP text`. Replaces bytes that are not UTF-8, and marks truncated lines.
-    /// Finished lines become settled.
+    /// Returns the newest lines, at most `wanted`, oldest first, each as `TIMESTAMP text`. Drops the oldest line if its
+    /// beginning can be missing. Redacts the text, replaces bytes that are not UTF-8, and marks truncated lines.
+    ///
+    /// The lines before the first unfinished line become settled. The other lines are also returned, but stay in `lines`.
     pub(super) fn show(&mut self) -> Arc<EncodedLines> {
         if self.headless() > 0 {
             self.drop_first();
@@ -326,7 +330,7 @@ mod tests {
         assert_eq!(all, [format!("{TS} a"), format!("{TS} ")]);
     }
 
-    /// A fragment as the engine writes it.
+    /// Returns the text of a fragment. It has the length of the engine's fragments.
     fn fragment(with: char) -> String {
         with.to_string().repeat(MAX_LINE_BYTES)
     }
@@ -413,7 +417,7 @@ mod tests {
     #[test]
     fn a_long_line_is_truncated_between_characters_and_marked() {
         let mut tail = TailLines::new(1, 100);
-        // 'é' has two bytes. The limit of 16 KiB is between these bytes.
+        // 'é' has two bytes. One 'é' begins before the limit of 16 KiB, and ends after the limit.
         let text = format!("x{}", "é".repeat(MAX_LINE_BYTES));
         for fragment in text.as_bytes().chunks(MAX_LINE_BYTES) {
             let mut message = format!("{TS} ").into_bytes();

@@ -1,4 +1,5 @@
-//! Reads the host's network interfaces: counters, rates, kind and link state. Does not read the interfaces of containers.
+//! Reads the network interfaces of the agent's network namespace, usually the namespace of the host: counters, rates, kind and
+//! link state. Does not read the interfaces inside containers.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -22,16 +23,16 @@ const LOOPBACK: u16 = 772;
 const UP: u64 = 1;
 /// The kernel's names for the kinds of interfaces that come in pairs.
 const PAIRS: [&str; 3] = ["veth", "netkit", "vxcan"];
-/// Maximum age of link data (kind, state and speed) from files. Faster rounds use the cached data.
+/// Maximum age of link data (kind, state and speed) from files. If the interval is shorter, several rounds use the same data.
 const MAX_LINK_AGE: Duration = Duration::from_millis(900);
-/// How often the list of interfaces is read again, even if the kernel has reported no change.
+/// Maximum age of link data from netlink. Older data is read again, even if the kernel has reported no change.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
-/// Maximum number of times that a round reads the counters while interfaces change.
+/// Maximum number of readings of the counters in one round. A reading is repeated if an interface changed meanwhile.
 const TRIES: usize = 3;
 
-/// The metric family, with the data that it stores between readings.
+/// The metric family `network`, with the data that it stores between readings.
 pub(super) struct Interfaces {
-    /// The folder with more files about each interface: `/sys/class/net`.
+    /// The folder `/sys/class/net`. It has a folder with files for each interface.
     class: PathBuf,
     /// Reports changes of interfaces. After a change, `links` is out of date. None if the agent cannot use netlink.
     changes: Option<Changes>,
@@ -50,12 +51,12 @@ pub(super) struct Interfaces {
 #[error("cannot read /proc/net/dev")]
 pub(super) struct NetworkError(#[from] io::Error);
 
-/// Identifies an interface from one reading to the next. The name alone is not enough, because another interface can get the
-/// same name.
+/// Identifies an interface in two successive readings. The name is not enough, because another interface can get the same name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
+    /// The number of the interface.
     Index(u32),
-    /// The name of an interface whose number is not known.
+    /// The name of the interface, if its number is not known.
     Name(Vec<u8>),
 }
 
@@ -65,9 +66,9 @@ struct KnownInterface {
     index: u32,
     kind: InterfaceKind,
     up: Option<bool>,
-    /// The network namespace of a veth's other end.
+    /// The number of the network namespace of a veth's other end. None if this is the agent's namespace, or if it is not known.
     peer: Option<i32>,
-    /// The speed of a device, in Mbit/s.
+    /// The speed of a physical interface, in Mbit/s.
     speed: Option<u64>,
     /// When `speed` was read. None if `speed` must be read again.
     speed_at: Option<Instant>,
@@ -93,7 +94,7 @@ impl MetricFamily for Interfaces {
         round.metrics.network = interfaces;
     }
 
-    /// Publishes the previous interfaces without their rates, because the rates belong to an earlier time.
+    /// Publishes the interfaces of the previous snapshot, without their rates. The rates belong to an earlier time.
     fn publish_last(&self, round: &mut Round<'_>) {
         let last = round.last.network.iter();
         round.metrics.network = last.map(NetworkInterface::without_rates).collect();
@@ -101,7 +102,7 @@ impl MetricFamily for Interfaces {
 }
 
 impl Interfaces {
-    /// Creates the family for the agent's own network namespace. `class` is the folder with the files of the interfaces.
+    /// Creates the family. `class` is the folder `/sys/class/net`.
     pub(super) fn new(class: &Path) -> Self {
         Self {
             changes: Changes::follow().ok(),
@@ -109,7 +110,7 @@ impl Interfaces {
         }
     }
 
-    /// Creates the family without netlink. The family then reads only the files in `class`.
+    /// Creates the family without netlink. The family then reads all link data from the files in `class`.
     fn by_files(class: &Path) -> Self {
         Self {
             class: class.to_owned(),
@@ -121,9 +122,10 @@ impl Interfaces {
         }
     }
 
-    /// Reads every interface of the agent's network namespace. `seconds` is the time since the previous reading. Reads the
-    /// counters from `/proc/net/dev`, because it is a single file. `/sys/class/net` has ten files with counters for each
-    /// interface.
+    /// Reads every interface of the agent's network namespace. `seconds` is the time since the previous successful reading.
+    ///
+    /// Reads the counters from `/proc/net/dev`, because this file has all counters of all interfaces. In `/sys/class/net`, each
+    /// counter of each interface is a separate file.
     fn list(&mut self, seconds: f64) -> io::Result<Vec<NetworkInterface>> {
         let mut changed = self.have_changed();
         let mut table = Vec::new();
@@ -132,21 +134,21 @@ impl Interfaces {
                 self.ask();
             }
             table = fs::read("/proc/net/dev")?;
-            // If an interface was renamed between these two readings, it would get the counters of another interface. Both
-            // readings are then repeated.
+            // The name connects an interface in `links` with its counters in `table`. If an interface was renamed between the
+            // two readings, a name can mean two different interfaces. In this case, both are read again.
             changed = self.have_changed();
             if !changed {
                 break;
             }
         }
         if changed {
-            // The interfaces still change, so the next round reads `links` again.
+            // The interfaces have changed again. The next round reads `links` again.
             self.looked = None;
         }
         Ok(self.take_in(&table, seconds))
     }
 
-    /// Returns whether `links` is out of date. Always returns false if the agent cannot use netlink.
+    /// Returns whether `links` must be read again with netlink. Always returns false if the agent cannot use netlink.
     fn have_changed(&self) -> bool {
         let Some(changes) = &self.changes else {
             return false;
@@ -155,7 +157,7 @@ impl Interfaces {
         changes.any() || self.looked.is_none_or(old)
     }
 
-    /// Reads `links` from the kernel with netlink.
+    /// Reads `links` from the kernel with netlink. If this fails, the family uses only files from then on.
     fn ask(&mut self) {
         match Netlink::open().and_then(|mut netlink| netlink.links()) {
             Ok(links) => {
@@ -167,7 +169,7 @@ impl Interfaces {
                 };
                 self.links = links.into_iter().map(of).collect();
             }
-            // From now on the agent uses the files, which have most of the link data.
+            // The files have most of the link data. They lack the namespaces of the other ends of veths.
             Err(_) => {
                 self.changes = None;
                 self.links.clear();
@@ -192,7 +194,7 @@ impl Interfaces {
         } else {
             match before {
                 Some(before) => before.kind.clone(),
-                // Kernels older than 5.14 do not report in netlink that an interface belongs to a device.
+                // Before version 5.14, the kernel does not report by netlink whether an interface belongs to a device.
                 None if link.kind.is_none() && there("device") => InterfaceKind::Physical,
                 None => InterfaceKind::Virtual,
             }
@@ -204,7 +206,7 @@ impl Interfaces {
             peer,
             kind,
             speed: before.and_then(|before| before.speed),
-            // The speed is read again, because a change of the interface can change the speed.
+            // The interface has possibly changed, and its speed too. So the speed must be read again.
             speed_at: None,
         }
     }
@@ -213,7 +215,7 @@ impl Interfaces {
         self.class.join(OsStr::from_bytes(name))
     }
 
-    /// Builds the published interfaces from the text of `/proc/net/dev`.
+    /// Builds the published interfaces from `table`, the content of `/proc/net/dev`.
     fn take_in(&mut self, table: &[u8], seconds: f64) -> Vec<NetworkInterface> {
         let interfaces = net_dev::parse(table);
         self.look(&interfaces);
@@ -235,7 +237,8 @@ impl Interfaces {
         published
     }
 
-    /// Reads link data from files, if the cached data is old. If the agent can use netlink, reads only the speed of devices.
+    /// Reads link data from files. Reads the speed of a physical interface again if it is old. If the agent cannot use netlink,
+    /// also reads all other link data again if it is old or lacks an interface.
     fn look(&mut self, interfaces: &[Interface<'_>]) {
         let now = Instant::now();
         let due = |at: Option<Instant>| at.is_none_or(|at| now - at >= MAX_LINK_AGE);
@@ -299,8 +302,8 @@ fn publish(
     }
 }
 
-/// Reads the link data of an interface from its files. Only for an agent that cannot use netlink. Returns none if the files do
-/// not exist.
+/// Reads the link data of an interface, except its speed, from its files. The agent uses this function only if it cannot use
+/// netlink. Returns none if the number of the interface cannot be read.
 fn by_files(folder: &Path) -> Option<KnownInterface> {
     let number = |file| number(folder, file);
     let index = u32::try_from(number("ifindex")?).ok()?;
@@ -328,14 +331,15 @@ fn by_files(folder: &Path) -> Option<KnownInterface> {
     })
 }
 
-/// Returns whether an interface is on top of another interface, such as a VLAN or a macvlan. The file `uevent` of such an
-/// interface contains its type. The file `uevent` of a veth does not.
+/// Returns whether the file `uevent` of an interface contains a device type. An interface on top of another interface, such as
+/// a VLAN or a macvlan, has a device type. A veth has none.
 fn is_stacked(folder: &Path) -> bool {
     let uevent = fs::read_to_string(folder.join("uevent")).unwrap_or_default();
     uevent.lines().any(|line| line.starts_with("DEVTYPE="))
 }
 
-/// Returns whether an interface is up, from its files `operstate` and `flags`. Returns none if a file cannot be read.
+/// Returns whether an interface is up. Reads the files `operstate` and, if necessary, `flags`. Returns none if a file cannot be
+/// read.
 fn up(folder: &Path) -> Option<bool> {
     match fs::read(folder.join("operstate")).ok()?.trim_ascii() {
         b"up" => Some(true),
@@ -348,7 +352,7 @@ fn up(folder: &Path) -> Option<bool> {
     }
 }
 
-/// Reads the number in a file. Returns none if the file contains -1 or cannot be read.
+/// Reads the number in a file. Returns none if the file cannot be read, or contains no such number, for example -1.
 fn number(folder: &Path, file: &str) -> Option<u64> {
     let text = fs::read_to_string(folder.join(file)).ok()?;
     text.trim_end().parse().ok()
@@ -364,7 +368,7 @@ mod tests {
     use crate::collect::links::NetlinkInterface;
     use crate::model::{InterfaceKind, NetworkInterface};
 
-    /// Creates the folder of an interface with `files`. For the text "/", creates a folder instead of a file.
+    /// Creates the folder of an interface with `files`. If the text of a file is "/", creates a folder with its name instead.
     fn interface(class: &Path, name: &str, files: &[(&str, &str)]) {
         let folder = class.join(name);
         fs::create_dir_all(&folder).unwrap();
@@ -458,7 +462,7 @@ mod tests {
         };
         assert_eq!(rates(&[("a", 100)]), [None]);
         assert_eq!(rates(&[("a", 150), ("b", 1000)]), [Some(25.0), None]);
-        // The counter of `a` is lower, because `a` is now another interface.
+        // The counter of `a` is lower than before, for example because another interface now has this name.
         assert_eq!(rates(&[("a", 10), ("b", 1000)]), [Some(0.0), Some(0.0)]);
         assert_eq!(rates(&[("b", 1002)]), [Some(1.0)]);
         assert_eq!(rates(&[("a", 20), ("b", 1002)]), [None, Some(0.0)]);
@@ -518,7 +522,8 @@ mod tests {
             assert_eq!(kind(Some(pair)), (Veth, Some(7)));
         }
         assert_eq!(kind(Some("bridge")), (Bridge, None));
-        // Each of these kinds can be on top of a device that is in another namespace.
+        // Interfaces of these kinds do not come in pairs. If netlink reports another namespace for such an interface, it is not
+        // the namespace of an other end.
         for other in [
             "ipip",
             "gre",

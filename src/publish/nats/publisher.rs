@@ -85,8 +85,8 @@ pub struct NatsPublisher {
     /// Number of log lines and events that were dropped because the buffer was full. Set to 0 when the queue is empty.
     lost: u64,
     counts: PublishCounts,
-    /// Whether the agent is stopping. While the agent stops, the publisher ends when everything is published, or when the time
-    /// for stopping is over.
+    /// Whether the agent is stopping. The publisher then ends when the queue is empty and no snapshot is in flight, or when the
+    /// time for stopping is over.
     ending: bool,
     /// Dropped together with the publisher. The receiver then knows that the publisher has ended.
     _ended: oneshot::Sender<()>,
@@ -278,11 +278,7 @@ impl NatsPublisher {
         if let Some(route) = &mut self.route {
             route.kept = None;
         }
-        self.warn_once(
-            "no stream: events and log lines are not stored",
-            None,
-            reason,
-        );
+        self.warn_once("no usable stream for events and log lines", None, reason);
         self.link = ConnectionState::Ready;
         self.publish_waiting(ctx);
     }
@@ -510,7 +506,8 @@ impl NatsPublisher {
 
     // The end of the publisher.
 
-    /// Ends the publisher if the agent is stopping and everything is published.
+    /// Ends the publisher if the agent is stopping, the queue is empty and no snapshot is in flight. Without a connection, the
+    /// newest snapshot can still wait. It is then not published.
     fn end_when_done(&mut self, ctx: &mut Context<Self>) {
         if self.ending && self.queue.is_empty() && self.snapshots.in_flight.is_none() {
             self.end(ctx);
@@ -523,11 +520,11 @@ impl NatsPublisher {
         match left {
             0 => info!(
                 snapshots,
-                messages, "NATS: stopped, and no log lines or events are waiting"
+                messages, "NATS: stopped, and no log lines or events are left in the buffer"
             ),
             _ => warn!(
                 snapshots,
-                messages, left, "NATS: some log lines and events were not published"
+                messages, left, "NATS: stopped, but log lines or events are left in the buffer"
             ),
         }
         ctx.stop();

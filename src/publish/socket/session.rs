@@ -18,15 +18,15 @@ use crate::messages::{CatchUp, ClientId, Delivery, Subscribe, Unsubscribe};
 use crate::model::Options;
 use crate::published::{EncodedSnapshot, StreamPosition};
 
-/// Time that a client has to close its sending side after the agent has closed the agent's sending side.
+/// Time that a client has to close its sending side, after the session has closed its own sending side.
 const LINGER: Duration = Duration::from_secs(1);
-/// Interval of checks of a client that has closed its sending side. Each check finds out whether the client has closed the whole
+/// After a client has closed its sending side, the session checks at this interval whether the client has closed the whole
 /// connection.
 const HALF_CLOSED_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The reason for the end of a session when the agent stops.
+/// The reason in the log if a session ends because the agent stops.
 const STOPPING: &str = "agent stopping";
-/// The reason for the end of a session if the agent stops before the client has read its JSON line.
+/// The reason in the log if the time for stopping ends before the session has ended.
 const CUT_OFF: &str = "agent stopping, client did not finish reading in time";
 
 /// The aggregator's addresses for the messages of sessions.
@@ -34,7 +34,7 @@ const CUT_OFF: &str = "agent stopping, client did not finish reading in time";
 pub struct Subscriptions {
     /// Adds a session.
     pub subscribe: Recipient<Subscribe>,
-    /// Sends the missing log lines and events to a session.
+    /// Sends a session a snapshot with the log lines and events that the session lacks.
     pub catch_up: Recipient<CatchUp>,
     /// Removes a session.
     pub unsubscribe: Recipient<Unsubscribe>,
@@ -48,21 +48,22 @@ pub(super) struct Client {
     pub(super) options: Options,
     pub(super) write_timeout: Duration,
     pub(super) subscriptions: Subscriptions,
-    /// The permit of the client. When the session is dropped, the permit is free for another client.
+    /// The permit of the client. When the session ends, another client can get this permit.
     pub(super) _permit: OwnedSemaphorePermit,
 }
 
 /// Sends snapshots to one client. Only the session writes to the connection.
 ///
-/// At most one JSON line is being written. Only the newest snapshot waits.
+/// The session writes one JSON line at a time. Meanwhile only the newest snapshot waits.
 pub struct ClientSession {
     client: Client,
     /// The JSON line that is being written.
     outgoing: Option<Outgoing>,
     /// The newest snapshot that arrived while `outgoing` was being written.
     pending: Option<Arc<EncodedSnapshot>>,
-    /// Set while the client accepts no bytes. The first value is the number of bytes that the client had accepted earlier. The
-    /// second value is the running write timeout.
+    /// Set when a write of the current JSON line blocks. Cleared when the line is written. The first value is the number of
+    /// bytes that the kernel had accepted on this connection when the write timeout started. The second value is the write
+    /// timeout.
     stalled: Option<(u64, Pin<Box<Sleep>>)>,
     /// The stream position of the newest snapshot that was sent or is being sent. None before the first snapshot.
     since: Option<StreamPosition>,
@@ -81,8 +82,8 @@ enum Incoming {
     Open,
     /// The client has closed its sending side, but can possibly still receive.
     ///
-    /// If the client has closed both sides, it answers the next bytes or the kernel's keep-alive probes with a reset. Reading
-    /// does not report such a reset. Therefore, the session checks the socket's error when this timer ends.
+    /// A client that has closed the whole connection answers the next bytes, or the next keep-alive probe, with a reset.
+    /// Reading does not report this reset. Therefore, the session checks the socket's error each time that this timer ends.
     Closed(Pin<Box<Sleep>>),
 }
 
@@ -112,12 +113,12 @@ impl Counts {
     /// Returns the number of skipped snapshots before the snapshot `seq`. The session calls this function before it sends the
     /// snapshot.
     ///
-    /// A client with the option `every` gets the first snapshot and then every n-th snapshot. Each of these snapshots that was
-    /// not sent counts as skipped.
+    /// The first snapshot and every n-th snapshot after it are due, where n is the client's option `every`. A snapshot that was
+    /// due and was not sent counts as skipped.
     fn begin(&mut self, seq: u64, every: u32) -> u64 {
         let first = *self.first.get_or_insert(seq);
         let meant = seq.saturating_sub(first) / u64::from(every);
-        // A requested snapshot (`CatchUp`) can be sent in addition to every n-th snapshot. It must not decrease the count.
+        // A snapshot that was requested with `CatchUp` can be sent without being due. It must not decrease the count.
         self.skipped = meant.saturating_sub(self.sent).max(self.skipped);
         self.skipped
     }
@@ -146,10 +147,10 @@ impl ClientSession {
         .start();
     }
 
-    /// Starts to send a snapshot. If a JSON line is being written, the snapshot waits as the newest snapshot.
+    /// Starts to send a snapshot. If a JSON line is being written, the snapshot waits, and replaces an older one that waits.
     ///
-    /// If log lines or events between the previous sent snapshot and this snapshot are missing, does not send this snapshot.
-    /// Requests a snapshot that has all of them instead.
+    /// Does not send the snapshot if it lacks log lines or events that came after the previously sent snapshot. In this case,
+    /// requests a snapshot that has all of them.
     fn send(&mut self, snapshot: Arc<EncodedSnapshot>) {
         if self.outgoing.is_some() {
             self.pending = Some(snapshot);
@@ -173,13 +174,13 @@ impl ClientSession {
         self.outgoing = Some(Outgoing::new(snapshot, skipped));
     }
 
-    /// Reads, writes and closes as far as possible now. Returns the reason as an error if the session ends.
+    /// Writes, reads and closes as far as possible without waiting. If the session must end, returns the reason as an error.
     fn drive(
         &mut self,
         ctx: &mut Context<Self>,
         cx: &mut std::task::Context<'_>,
     ) -> Result<(), &'static str> {
-        // Write first, because a client that sends without pause must not prevent writing.
+        // Writing comes first, so that a client that sends without pause cannot prevent it.
         self.write(cx)?;
         self.read(cx)?;
         if self.ending == Ending::Due && self.outgoing.is_none() {
@@ -188,8 +189,8 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Reads and ignores the bytes that the client sends. Fails after an error, or when both sides are closed. If only the client
-    /// has closed its sending side, the session continues, because the client can still receive.
+    /// Reads and ignores the bytes that the client sends. Fails after an error, or when both sides are closed. If only the
+    /// client's sending side is closed, the session continues, because the client can still receive.
     fn read(&mut self, cx: &mut std::task::Context<'_>) -> Result<(), &'static str> {
         let connection = &mut self.client.connection;
         if let Incoming::Closed(check) = &mut self.incoming {
@@ -208,7 +209,7 @@ impl ClientSession {
             }
         }
         let mut check = Box::pin(sleep(HALF_CLOSED_INTERVAL));
-        // A timer must be polled once. Otherwise, the end of the timer does not wake the session.
+        // A timer wakes the session only if it was polled at least once.
         let _ = check.as_mut().poll(cx);
         self.incoming = Incoming::Closed(check);
         Ok(())
@@ -232,7 +233,8 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Starts or continues the write timeout. Fails if the client accepts no bytes for the length of the write timeout.
+    /// Starts the write timeout if it is not running. Starts it again if the kernel has accepted bytes since its start. Fails
+    /// when the write timeout ends.
     fn stall(&mut self, cx: &mut std::task::Context<'_>) -> Result<(), &'static str> {
         let written = self.client.connection.written();
         let timeout = self.client.write_timeout;
@@ -250,10 +252,10 @@ impl ClientSession {
         }
     }
 
-    /// Closes the agent's sending side, and waits until the client closes its sending side.
+    /// Closes the agent's sending side. The session ends when the client has closed its sending side too, or after [`LINGER`].
     ///
-    /// If the agent closed both sides at the same time, the kernel would reset the connection when the client sends anything. The
-    /// client would then lose the bytes that it has not read yet.
+    /// If the agent closed both sides at once, and the client then sent anything, the kernel would reset the connection. The
+    /// client would lose the bytes that it has not read yet.
     fn close(
         &mut self,
         ctx: &mut Context<Self>,
@@ -276,8 +278,8 @@ impl ClientSession {
     }
 }
 
-/// The future that reads and writes a session's connection until the session ends. The actor's context polls this future after
-/// each event, for example a delivery. So the session does not start a future for each JSON line that it writes.
+/// The future that reads and writes a session's connection until the session ends. The actor's context also polls this future
+/// after each message to the actor, for example a delivery. So the session needs no new future for each JSON line.
 struct Drive;
 
 impl ActorFuture<ClientSession> for Drive {
@@ -388,7 +390,7 @@ mod tests {
         };
         assert_eq!([sent(4), sent(7), sent(10)], [0, 0, 0]);
         assert_eq!(sent(19), 2);
-        // Snapshot 20 is a requested snapshot (`CatchUp`), in addition to every third snapshot.
+        // Snapshot 20 is not due. It was requested with `CatchUp`.
         assert_eq!([sent(20), sent(22)], [2, 2]);
     }
 }

@@ -452,7 +452,7 @@ fn buffered_log_lines_are_published_before_the_agent_exits() {
     );
     server.signal(Signal::SIGCONT);
     assert_eq!(agent.exit(DEADLINE).code(), Some(0));
-    agent.event("NATS: stopped, and no log lines or events are waiting");
+    agent.event("NATS: stopped, and no log lines or events are left in the buffer");
     let account = Account::of(&client.stored("AGENTS"), container.name());
     assert_eq!((account.last, account.dropped), (last, 0));
 }
@@ -590,7 +590,7 @@ fn a_missing_stream_is_created_and_an_existing_stream_is_not_changed() {
                 "{odd:?}"
             );
         } else {
-            let none = agent.event("NATS: no stream: events and log lines are not stored");
+            let none = agent.event("NATS: no usable stream for events and log lines");
             assert!(
                 none.text("reason")
                     .contains("not agents.*.events, agents.*.logs.>"),
@@ -652,7 +652,7 @@ fn the_documented_permissions_are_sufficient() {
         wait_for_stored(&client, container.name(), now + 10);
         let account = Account::of(&client.stored("AGENTS"), container.name());
         assert_eq!((account.first, account.dropped), (1, 0), "{allowed}");
-        let reported = agent.events("NATS: no stream: events and log lines are not stored");
+        let reported = agent.events("NATS: no usable stream for events and log lines");
         assert!(reported.is_empty(), "{reported:?}");
         // The agent logs each denied request.
         let complaints = agent.events("NATS: the server reports an error");
@@ -664,7 +664,7 @@ fn the_documented_permissions_are_sufficient() {
         .var("NATS_USER", "agent")
         .var("NATS_PASSWORD_FILE", server.file("password", "password"))
         .start();
-    let reported = agent.event("NATS: no stream: events and log lines are not stored");
+    let reported = agent.event("NATS: no usable stream for events and log lines");
     assert_eq!(
         reported.text("reason"),
         "no permission to publish requests to JetStream, or to subscribe to the answers (_INBOX.>)"
@@ -684,7 +684,7 @@ fn events_and_log_lines_are_published_without_a_stream() {
     let mut own = agent.connect();
     own.send(format!("{KEY} {{\"sections\":[\"events\"]}}\n"));
     own.line().expect("no snapshot: the stream has ended");
-    agent.event("NATS: no stream: events and log lines are not stored");
+    agent.event("NATS: no usable stream for events and log lines");
     let container = Container::run_as(
         &name,
         "for i in 1 2 3; do echo line $i; sleep 0.5; done; exit 7",
