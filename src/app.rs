@@ -26,6 +26,7 @@ use crate::collect::docker::{self, ContainerSource, Containers, DockerCollector}
 use crate::collect::logs::{LogCollector, LogSource};
 use crate::collect::system::{self, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
+use crate::memory;
 use crate::messages::{Reports, StopCollecting, StopPublishing};
 use crate::publish::admission::{ConnectionLimits, MAX_PENDING};
 use crate::publish::http::{MOST_SCRAPERS, Metrics};
@@ -106,6 +107,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let publishing = nats
         .map(|nats| Publishing::start(nats, aggregator))
         .transpose()?;
+
+    actix_rt::spawn(memory::return_freed());
 
     let signal = signals.until_end(&renewal).await;
     info!(signal, "stopping");

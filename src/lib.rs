@@ -44,6 +44,7 @@ pub mod collect;
 pub mod command_line;
 #[cfg(test)]
 mod fuzzing;
+mod memory;
 pub mod messages;
 pub mod model;
 pub mod privileges;
