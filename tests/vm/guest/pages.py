@@ -19,6 +19,7 @@ FOLLOWED = (
     ('docs/install.md', 'Change the configuration'),
     ('docs/install.md', 'Let other hosts connect by TLS'),
     ('docs/install.md', 'Watch it from another host'),
+    ('docs/install.md', 'Require client certificates'),
     ('docs/install.md', 'Install by hand'),
     ('docs/install.md', 'Install in a container'),
     ('docs/install.md', 'Use it with Podman of root'),
@@ -135,6 +136,12 @@ def part_pages():
     row('install.md: watch over TLS shows the host from a second machine', 'web-1' in printed.split('Verification: OK')[-1]
         and 'web' in printed.split('Verification: OK')[-1])
 
+    printed = follow('docs/install.md', 'Require client certificates', SECOND)
+    row('install.md: watch with a client certificate shows the host from a second machine', 'web-1' in printed)
+    row('install.md: without a client certificate no key is accepted', not snapshot_line())
+    shell(f"sed -i '/^TLS_CLIENT_CA_FILE=/d' {ENV}; systemctl restart system-agent")
+    wait('the unit', is_active)
+
     run('systemctl', 'stop', 'system-agent')
     run('docker', 'load', '--quiet', '--input', '/root/image.tar')
     printed = follow('docs/install.md', 'Install in a container')
@@ -181,6 +188,11 @@ def part_pages():
 
 def snapshot_tls():
     """The newest snapshot of an agent that serves TLS."""
+    return json.loads(snapshot_line())
+
+
+def snapshot_line():
+    """The first line that an agent with TLS sends to a client with the right key and without a certificate."""
     done = subprocess.run(['bash', '-c', '(echo "$KEY"; sleep 3) | openssl s_client -quiet -connect 127.0.0.1:9000 2>/dev/null | head -n 1'],
                           env={**os.environ, 'KEY': key()}, stdout=subprocess.PIPE)
-    return json.loads(done.stdout)
+    return done.stdout
