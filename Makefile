@@ -4,7 +4,7 @@
 
 PROFILE ?= quick
 
-.PHONY: help run test test-features test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet docs lint build deb image picture
+.PHONY: help run test test-features test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs docs lint build deb image picture
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ bench-fanout: ## measure the agent with 10,000 clients, and a minimal server for
 # A short run: make bench-fleet BENCH_SECONDS=5 BENCH_STEPS= BENCH_CONTAINERS=0
 bench-fleet: ## measure one NATS server with 500 hosts, and then with more; takes about 6 minutes in addition to the build
 	@tests/setup/bench-fleet.sh
+
+# Settings and their defaults, explained in benches/logs/main.rs: BENCH_CONTAINERS=100, BENCH_SECONDS=60 (each window),
+# BENCH_SLOW_SECONDS=300, BENCH_PARTS=many,fast,slow, BENCH_STRICT=0.
+# A short run: make bench-logs BENCH_CONTAINERS=10 BENCH_SECONDS=5 BENCH_SLOW_SECONDS=20
+bench-logs: ## as root: measure the delivery of log lines, and `docker logs --follow` for comparison; takes 12 minutes
+	@tests/setup/bench-logs.sh
 
 docs: ## write docs/snapshot.md and docs/metrics.md from the code
 	UPDATE_DOCS=1 cargo test --locked --lib metrics_page

@@ -32,7 +32,7 @@ import (
 )
 
 // This client needs only two sections of a snapshot, so it does not request the other sections.
-const options = `{"sections":["system","containers"]}`
+var options = map[string]any{"sections": []string{"system", "containers"}}
 const maxWait = 30 * time.Second
 
 // If the agent's host loses power, nothing closes the connection, so the client needs a timeout. 90 s is many times the
@@ -41,6 +41,7 @@ var silence = 90 * time.Second
 
 type snapshot struct {
 	Error  string
+	Agent  struct{ Cursor string }
 	Host   struct{ Hostname string }
 	System struct {
 		CPUPercent [1]float64 `json:"cpu_percent"`
@@ -122,7 +123,11 @@ func stream(address, key string, config *tls.Config, seen func()) error {
 	}
 	defer connection.Close()
 	connection.SetDeadline(time.Now().Add(silence))
-	if _, err := fmt.Fprintf(connection, "%s %s\n", key, options); err != nil {
+	asked, err := json.Marshal(options)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(connection, "%s %s\n", key, asked); err != nil {
 		return err
 	}
 	// A Scanner would limit the length of a line.
@@ -150,6 +155,10 @@ func stream(address, key string, config *tls.Config, seen func()) error {
 			os.Exit(0) // The program that reads this output has ended.
 		} else if err != nil {
 			fail(1, err)
+		}
+		// With "logs": "new" or the section events, the next connection continues after this snapshot.
+		if s.Agent.Cursor != "" {
+			options["resume"] = s.Agent.Cursor
 		}
 		seen()
 		connection.SetDeadline(time.Now().Add(silence))

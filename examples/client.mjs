@@ -19,7 +19,7 @@ import tls from "node:tls";
 
 const env = process.env;
 // This client needs only two sections of a snapshot, so it does not request the other sections.
-const OPTIONS = JSON.stringify({ sections: ["system", "containers"] });
+const OPTIONS = { sections: ["system", "containers"] };
 const MAX_WAIT = 30; // seconds
 // If the agent's host loses power, nothing closes the connection, so the client needs a timeout. 90 s is many times the
 // agent's default PUBLISH_INTERVAL of 5 s. If the agent has a much longer interval, set AGENT_TIMEOUT.
@@ -57,16 +57,19 @@ async function* lines(socket) {
 
 // Yields one snapshot after the other, without end. Connects again whenever the connection is lost.
 async function* snapshots(host, port, key, identity) {
+  let resume; // JSON.stringify leaves out a field that is undefined.
   for (let wait = 1; ; wait = Math.min(2 * wait, MAX_WAIT)) {
     let why = "the agent closed the connection";
     try {
       const socket = await connect(host, port, identity);
-      socket.write(`${key} ${OPTIONS}\n`);
+      socket.write(`${key} ${JSON.stringify({ ...OPTIONS, resume })}\n`);
       for await (const line of lines(socket)) {
         if (line === "Unauthorized") fail("the agent refused the API key", 2);
         const snapshot = JSON.parse(line);
         if (snapshot.error) fail(snapshot.error);
         yield snapshot;
+        // With `logs: "new"` or the section events, the next connection continues after this snapshot.
+        resume = snapshot.agent?.cursor;
         wait = 1;
       }
     } catch (error) {

@@ -22,7 +22,7 @@ import sys
 import time
 
 # This client needs only two sections of a snapshot, so it does not request the other sections.
-OPTIONS = json.dumps({"sections": ["system", "containers"]})
+OPTIONS = {"sections": ["system", "containers"]}
 MAX_WAIT = 30  # seconds
 # If the agent's host loses power, nothing closes the connection, so the client needs a timeout. 90 s is many times the
 # agent's default PUBLISH_INTERVAL of 5 s. If the agent has a much longer interval, set AGENT_TIMEOUT.
@@ -59,12 +59,12 @@ def connect(host, port, tls):
 
 def snapshots(host, port, key, tls):
     """Yields one snapshot after the other, without end. Connects again whenever the connection is lost."""
-    wait = 1
+    wait, options = 1, OPTIONS
     while True:
         why = "the agent closed the connection"
         try:
             with connect(host, port, tls) as stream, stream.makefile("rb") as lines:
-                stream.sendall(f"{key} {OPTIONS}\n".encode())
+                stream.sendall(f"{key} {json.dumps(options)}\n".encode())
                 for line in lines:
                     if line == b"Unauthorized\n":
                         fail("the agent refused the API key", 2)
@@ -74,7 +74,9 @@ def snapshots(host, port, key, tls):
                     if "error" in snapshot:
                         fail(snapshot["error"])
                     yield snapshot
-                    wait = 1
+                    # With `"logs": "new"` or the section events, the next connection continues after this snapshot.
+                    cursor = snapshot.get("agent", {}).get("cursor")
+                    wait, options = 1, {**OPTIONS, "resume": cursor} if cursor else OPTIONS
         except socket.timeout:
             why = f"no answer within 10 s, or no snapshot for {SILENCE:g} s"
         except (OSError, ValueError) as error:

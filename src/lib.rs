@@ -44,6 +44,7 @@ pub mod collect;
 pub mod command_line;
 #[cfg(test)]
 mod fuzzing;
+mod hash;
 mod memory;
 pub mod messages;
 pub mod model;

@@ -20,6 +20,8 @@ pub struct NewestSamples {
     pub logs: SourceState<LogSample>,
     /// The figures of the agent's own sockets and certificate.
     pub reports: Arc<Reports>,
+    /// Identifies the run of the agent: 16 hexadecimal digits.
+    pub run: String,
 }
 
 impl NewestSamples {
@@ -40,6 +42,7 @@ impl NewestSamples {
                 SourceState::disabled("logs")
             },
             reports: Arc::default(),
+            run: format!("{:016x}", fastrand::u64(..)),
         }
     }
 
@@ -90,6 +93,9 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
         host: system.host,
         agent: AgentInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            run: newest.run.clone(),
+            cursor: None,
+            resume: None,
             seq,
             clients: clients as u64,
             cpu_percent: system.agent.cpu_percent,

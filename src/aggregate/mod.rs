@@ -15,8 +15,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::dev::SendError;
-use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler};
+use actix::fut::wrap_future;
+use actix::{
+    Actor, ActorFutureExt as _, AsyncContext, Context, Handler, Recipient, SpawnHandle,
+    StreamHandler,
+};
 use futures_util::stream;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, error};
 
@@ -25,13 +31,15 @@ use crate::messages::{
     StopPublishing, Subscribe, SystemSample, Unsubscribe,
 };
 use crate::model::{Events, Positions};
-use crate::published::Published;
+use crate::published::{PIECE_BYTES, Published, Unread};
 use crate::supervisor::Supervisor;
-use subscribers::Subscribers;
+use subscribers::{Reading, Subscribers};
 
 /// Maximum time that the first snapshot waits for the first round of every source. Docker 20.10 needs up to two seconds for the
 /// first statistics of a container.
 const FIRST_SNAPSHOT_WITHIN: Duration = Duration::from_secs(3);
+/// Maximum number of readings of log files at the same time. It bounds the memory for log lines that are being read.
+const MAX_PARALLEL_READINGS: usize = 2;
 
 /// Composes a snapshot every interval from the newest sample of each source. Delivers the snapshot to every session and output.
 pub struct Aggregator {
@@ -48,6 +56,8 @@ pub struct Aggregator {
     events: Arc<Events>,
     subscribers: Subscribers,
     publishing: PublishState,
+    /// The permits for readings of log files.
+    readings: Arc<Semaphore>,
     supervisor: Supervisor,
 }
 
@@ -79,6 +89,7 @@ impl Aggregator {
             events: Arc::default(),
             subscribers: Subscribers::default(),
             publishing: PublishState::Awaiting,
+            readings: Arc::new(Semaphore::new(MAX_PARALLEL_READINGS)),
             supervisor,
         }
     }
@@ -88,26 +99,34 @@ impl Aggregator {
         if !matches!(self.publishing, PublishState::Awaiting) {
             return;
         }
-        self.publish();
+        self.publish(ctx);
         self.publishing = PublishState::Ticking(ctx.add_stream(ticks(self.interval)));
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self, ctx: &mut Context<Self>) {
         let started = Instant::now();
         self.newest.note_silence(started);
         self.seq += 1;
         let snapshot = compose(&self.newest, self.seq, self.subscribers.count());
         self.supervisor.status(|| snapshot.summary());
         let logs = self.newest_logs();
-        let already_published = self.events.end();
+        let before = self.events.end();
         if let Some(sample) = self.newest.docker.sample() {
             self.events = Arc::clone(&sample.events);
         }
+        let already_published = before.max(self.events.old());
         let events = (Arc::clone(&self.events), already_published);
         let published = Published::new(snapshot, logs, events, started, self.published.as_deref());
         let published = Arc::new(published);
         // Sessions get the snapshot first, because an output that encodes its own JSON line would delay all clients.
-        let delivered = self.subscribers.publish(&published);
+        match self.subscribers.publish(&published) {
+            Ok(readings) => {
+                for (reading, unread) in readings {
+                    self.read(reading, unread, ctx);
+                }
+            }
+            Err(error) => note(&error),
+        }
         // An output whose mailbox is full skips this snapshot and gets a later one.
         let publication = Publication::Published(Arc::clone(&published));
         self.outputs.retain(|output| {
@@ -123,9 +142,38 @@ impl Aggregator {
             duration_us = started.elapsed().as_micros() as u64,
             "snapshot published"
         );
-        note(delivered);
         self.published = Some(published);
         self.supervisor.ready();
+    }
+
+    fn read_if_needed(
+        &mut self,
+        reading: io::Result<Option<(Reading, Unread)>>,
+        ctx: &mut Context<Self>,
+    ) {
+        match reading {
+            Ok(Some((reading, unread))) => self.read(reading, unread, ctx),
+            Ok(None) => {}
+            Err(error) => note(&error),
+        }
+    }
+
+    /// Reads log lines from log files, and then delivers them to the sessions that wait for them.
+    fn read(&mut self, reading: Reading, unread: Unread, ctx: &mut Context<Self>) {
+        let readings = Arc::clone(&self.readings);
+        let read = async move {
+            // The semaphore is never closed, and a reading does not panic. So both errors only mean that the agent is stopping.
+            let _permit = readings.acquire_owned().await.ok()?;
+            spawn_blocking(move || unread.read(PIECE_BYTES)).await.ok()
+        };
+        ctx.spawn(
+            wrap_future(read).map(move |piece, aggregator: &mut Self, _| {
+                let Some(piece) = piece else { return };
+                if let Err(error) = aggregator.subscribers.deliver(&reading, &piece) {
+                    note(&error);
+                }
+            }),
+        );
     }
 
     /// Returns the newest sample of the logs.
@@ -154,10 +202,8 @@ impl Aggregator {
 
 /// Logs an encoding error. Such an error is not expected, because all types of the model can be encoded. A session whose variant
 /// cannot be encoded gets no snapshot at this tick.
-fn note(encoded: io::Result<()>) {
-    if let Err(error) = encoded {
-        error!(%error, "snapshot not encoded");
-    }
+fn note(error: &io::Error) {
+    error!(%error, "snapshot not encoded");
 }
 
 /// Returns a stream that ticks every `interval`. The first tick comes after one interval. A missed tick is not repeated later.
@@ -183,8 +229,8 @@ impl Actor for Aggregator {
 }
 
 impl StreamHandler<Tick> for Aggregator {
-    fn handle(&mut self, Tick: Tick, _: &mut Self::Context) {
-        self.publish();
+    fn handle(&mut self, Tick: Tick, ctx: &mut Self::Context) {
+        self.publish(ctx);
     }
 
     fn finished(&mut self, _: &mut Self::Context) {}
@@ -220,25 +266,27 @@ impl Handler<Collected<LogSample>> for Aggregator {
 impl Handler<Subscribe> for Aggregator {
     type Result = ();
 
-    fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) {
+    fn handle(&mut self, subscribe: Subscribe, ctx: &mut Self::Context) {
         if let PublishState::Stopped(within) = self.publishing {
             subscribe.deliveries.do_send(Delivery::End(within));
-        } else {
-            note(
-                self.subscribers
-                    .subscribe(subscribe, self.published.as_deref()),
-            );
+            return;
         }
+        let reading = self
+            .subscribers
+            .subscribe(subscribe, self.published.as_ref());
+        self.read_if_needed(reading, ctx);
     }
 }
 
 impl Handler<CatchUp> for Aggregator {
     type Result = ();
 
-    fn handle(&mut self, behind: CatchUp, _: &mut Self::Context) {
-        if let Some(newest) = &self.published {
-            note(self.subscribers.catch_up(&behind, newest));
-        }
+    fn handle(&mut self, behind: CatchUp, ctx: &mut Self::Context) {
+        let Some(newest) = &self.published else {
+            return;
+        };
+        let reading = self.subscribers.catch_up(&behind, newest);
+        self.read_if_needed(reading, ctx);
     }
 }
 

@@ -1,7 +1,9 @@
 //! The sessions that get snapshots. Decides which session gets which snapshot, and in which variant.
 //!
-//! A stream position tells which events and log lines a session has received. Each snapshot has a stream position.
+//! A stream position tells which events and log lines a session has received. If a session needs more log lines than a snapshot
+//! has, its JSON line waits until they are read from the log files. This module does not read files: it returns a [`Reading`].
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -10,8 +12,8 @@ use actix::Recipient;
 use actix::dev::SendError;
 
 use crate::messages::{CatchUp, ClientId, Delivery, Subscribe};
-use crate::model::{LogMode, Options, Section};
-use crate::published::{EncodedSnapshot, Published, StreamPosition};
+use crate::model::{LogMode, Options, ResumeOutcome, Section};
+use crate::published::{EncodedSnapshot, LineRequest, LogPiece, Published, StreamPosition, Unread};
 
 /// Limit on the number of stored stream positions. If the previous snapshot of a session is older, the session requests the
 /// missing events and log lines with [`CatchUp`].
@@ -24,6 +26,26 @@ pub(super) struct Subscribers {
     /// The stream positions of the newest snapshots, oldest first. The next snapshot of a session contains the events and log
     /// lines after one of these positions.
     history: VecDeque<StreamPosition>,
+    /// The sessions that wait for log lines from the log files, by the id of their position. Each entry is a [`Reading`] that has
+    /// not ended.
+    waiting: HashMap<u64, Vec<Waiting>>,
+}
+
+/// A session that waits for log lines from the log files.
+struct Waiting {
+    client: ClientId,
+    /// Whether the session has requested the log lines with [`CatchUp`].
+    requested: bool,
+}
+
+/// Log lines that sessions wait for, and that must be read from the log files.
+pub(super) struct Reading {
+    /// The snapshot that the sessions get together with the log lines.
+    pub(super) published: Arc<Published>,
+    /// The position of the sessions.
+    pub(super) since: StreamPosition,
+    /// What became of the cursor of the session, if this is its first snapshot and it has sent a cursor.
+    resume: Option<ResumeOutcome>,
 }
 
 struct Session {
@@ -31,6 +53,9 @@ struct Session {
     deliveries: Recipient<Delivery>,
     /// The number of the first snapshot that was delivered to this session. None before the first snapshot.
     first: Option<u64>,
+    /// Whether the JSON line that was delivered last has not all log lines up to its snapshot. The session then requests more as
+    /// soon as it has sent this JSON line, and until then gets no other.
+    has_more: bool,
 }
 
 impl Subscribers {
@@ -39,12 +64,13 @@ impl Subscribers {
         self.sessions.len()
     }
 
-    /// Adds a session, and delivers the newest snapshot to it if there is one.
+    /// Adds a session, and delivers the newest snapshot to it if there is one. If log lines must be read from files first, returns
+    /// a reading as [`Self::publish`] does.
     pub(super) fn subscribe(
         &mut self,
         subscribe: Subscribe,
-        newest: Option<&Published>,
-    ) -> io::Result<()> {
+        newest: Option<&Arc<Published>>,
+    ) -> io::Result<Option<(Reading, Unread)>> {
         let Subscribe {
             client,
             options,
@@ -54,17 +80,18 @@ impl Subscribers {
             options,
             deliveries,
             first: None,
+            has_more: false,
         };
+        let mut reading = None;
         if let Some(newest) = newest {
-            let snapshot = newest.line(options.variant, None, false)?;
-            session.first = Some(newest.seq());
-            // The mailbox of a new session is empty, so `deliver` fails only if the session has ended.
-            if session.deliver(snapshot).is_err() {
-                return Ok(());
+            let (is_alive, first) = session.begin(client, newest, &mut self.waiting)?;
+            if !is_alive {
+                return Ok(None);
             }
+            reading = first;
         }
         self.sessions.insert(client, session);
-        Ok(())
+        Ok(reading)
     }
 
     pub(super) fn unsubscribe(&mut self, client: ClientId) {
@@ -73,25 +100,70 @@ impl Subscribers {
 
     /// Delivers a new snapshot to every session for which a snapshot is due. If the mailbox of a session is full, the session
     /// lags. A session that lags skips this snapshot and gets a later snapshot.
-    pub(super) fn publish(&mut self, newest: &Published) -> io::Result<()> {
-        let Self { sessions, history } = self;
+    ///
+    /// Returns the readings that other sessions wait for, with the log lines to read. [`Self::deliver`] ends a reading.
+    pub(super) fn publish(
+        &mut self,
+        newest: &Arc<Published>,
+    ) -> io::Result<Vec<(Reading, Unread)>> {
+        let Self {
+            sessions,
+            history,
+            waiting,
+        } = self;
         let seq = newest.seq();
         let mut failed = Ok(());
         let mut reach = 1;
-        sessions.retain(|_, session| {
+        // Whether log lines after a position must be read from files, by the id of the position.
+        let mut needs_reading: HashMap<u64, bool> = HashMap::new();
+        let mut readings = Vec::new();
+        sessions.retain(|client, session| {
             reach = reach.max(session.reach());
-            let since = match session.first {
-                Some(first) => {
-                    let every = u64::from(session.options.every.get());
-                    if !(seq - first).is_multiple_of(every) {
-                        return true;
+            if session.has_more {
+                return true;
+            }
+            let Some(first) = session.first else {
+                return match session.begin(*client, newest, waiting) {
+                    Ok((is_alive, reading)) => {
+                        readings.extend(reading);
+                        is_alive
                     }
-                    since(history, seq - every)
-                }
-                None => None,
+                    Err(error) => {
+                        failed = Err(error);
+                        true
+                    }
+                };
             };
-            session.first.get_or_insert(seq);
-            match newest.line(session.options.variant, since, false) {
+            let every = u64::from(session.options.every.get());
+            if !(seq - first).is_multiple_of(every) {
+                return true;
+            }
+            let since = since(history, seq - every);
+            let variant = session.options.variant;
+            if let Some(since) = since.filter(|_| variant.logs == LogMode::New) {
+                let needs_reading = needs_reading.entry(since.id).or_insert_with(|| {
+                    let Some(unread) = newest.unread(since) else {
+                        return false;
+                    };
+                    // Another session at this position can already wait for its log lines.
+                    if !waiting.contains_key(&since.id) {
+                        readings.push((Reading::new(newest, since, None), unread));
+                    }
+                    true
+                });
+                if *needs_reading {
+                    waiting.entry(since.id).or_default().push(Waiting {
+                        client: *client,
+                        requested: false,
+                    });
+                    return true;
+                }
+            }
+            let request = LineRequest {
+                since,
+                ..LineRequest::first(variant)
+            };
+            match newest.line(request) {
                 Ok(snapshot) => session.deliver(snapshot).is_ok(),
                 Err(error) => {
                     failed = Err(error);
@@ -99,23 +171,63 @@ impl Subscribers {
                 }
             }
         });
-        history.push_back(newest.since());
+        history.push_back(newest.since().clone());
         let surplus = history.len().saturating_sub(reach.min(MAX_HISTORY));
         history.drain(..surplus);
-        failed
+        failed.map(|()| readings)
     }
 
-    /// Delivers the newest snapshot again to a session that lags. This time, the snapshot contains all events and log lines after
-    /// the session's previous snapshot.
-    pub(super) fn catch_up(&mut self, behind: &CatchUp, newest: &Published) -> io::Result<()> {
-        if let Some(session) = self.sessions.get(&behind.client) {
-            let variant = session.options.variant;
-            let since = Some(&behind.since);
-            let snapshot = newest.line(variant, since, true)?;
-            // `do_send` ignores the limit of the mailbox. This is safe, because a session sends one request and then waits.
-            session.deliveries.do_send(Delivery::Snapshot(snapshot));
+    /// Delivers the newest snapshot again to a session that lags. This time, the snapshot contains the events and log lines after
+    /// the session's position. If log lines must be read from files first, returns a reading as [`Self::publish`] does.
+    pub(super) fn catch_up(
+        &mut self,
+        behind: &CatchUp,
+        newest: &Arc<Published>,
+    ) -> io::Result<Option<(Reading, Unread)>> {
+        let Some(session) = self.sessions.get_mut(&behind.client) else {
+            return Ok(None);
+        };
+        let since = &behind.since;
+        let waits = Waiting {
+            client: behind.client,
+            requested: true,
+        };
+        if session.options.variant.logs == LogMode::New {
+            match self.waiting.entry(since.id) {
+                Entry::Occupied(mut waiting) => {
+                    waiting.get_mut().push(waits);
+                    return Ok(None);
+                }
+                Entry::Vacant(waiting) => {
+                    if let Some(unread) = newest.unread(since) {
+                        waiting.insert(vec![waits]);
+                        return Ok(Some((Reading::new(newest, since, None), unread)));
+                    }
+                }
+            }
         }
-        Ok(())
+        session.requested(&Reading::new(newest, since, None), None)?;
+        Ok(None)
+    }
+
+    /// Ends a reading: delivers its snapshot, with the log lines of `piece`, to the sessions that wait for it.
+    pub(super) fn deliver(&mut self, reading: &Reading, piece: &LogPiece) -> io::Result<()> {
+        let mut delivered = Ok(());
+        let waiting = self.waiting.remove(&reading.since.id);
+        for Waiting { client, requested } in waiting.unwrap_or_default() {
+            let Some(session) = self.sessions.get_mut(&client) else {
+                continue;
+            };
+            let done = if requested {
+                session.requested(reading, Some(piece))
+            } else {
+                session.due(reading, piece)
+            };
+            if done.is_err() {
+                delivered = done;
+            }
+        }
+        delivered
     }
 
     /// Sends the final delivery to every session.
@@ -127,12 +239,26 @@ impl Subscribers {
     }
 }
 
+impl Reading {
+    fn new(
+        published: &Arc<Published>,
+        since: &StreamPosition,
+        resume: Option<ResumeOutcome>,
+    ) -> Self {
+        Self {
+            published: Arc::clone(published),
+            since: since.clone(),
+            resume,
+        }
+    }
+}
+
 impl Session {
     /// Returns the number of stream positions that must be stored for this session. This number is the client's option `every`,
     /// because the client gets only every n-th snapshot. Returns 0 if the client asked for neither events nor new log lines,
     /// because its snapshots then need no stream position.
     fn reach(&self) -> usize {
-        let Options { variant, every } = self.options;
+        let Options { variant, every, .. } = &self.options;
         if variant.logs == LogMode::New || variant.sections.has(Section::Events) {
             usize::try_from(every.get()).unwrap_or(usize::MAX)
         } else {
@@ -140,10 +266,74 @@ impl Session {
         }
     }
 
+    /// Delivers the first snapshot. Returns whether the session is alive, and a reading if the session must wait for it.
+    fn begin(
+        &mut self,
+        client: ClientId,
+        newest: &Arc<Published>,
+        waiting: &mut HashMap<u64, Vec<Waiting>>,
+    ) -> io::Result<(bool, Option<(Reading, Unread)>)> {
+        self.first = Some(newest.seq());
+        let mut request = LineRequest::first(self.options.variant);
+        let resumed = self.options.resume.take();
+        let resumed = resumed.map(|cursor| newest.resume(&cursor));
+        if let Some((since, outcome)) = &resumed {
+            request.since = since.as_ref();
+            request.resume = Some(*outcome);
+        }
+        if let Some(since) = request.since
+            && request.variant.logs == LogMode::New
+            && !since.begins_logs
+            && let Some(unread) = newest.unread(since)
+        {
+            let requested = true;
+            waiting.insert(since.id, vec![Waiting { client, requested }]);
+            let reading = Reading::new(newest, since, request.resume);
+            return Ok((true, Some((reading, unread))));
+        }
+        let snapshot = newest.line(request)?;
+        // The mailbox of a new session is empty, so `deliver` fails only if the session has ended.
+        Ok((self.deliver(snapshot).is_ok(), None))
+    }
+
+    /// Delivers a snapshot that the session has requested, or its first snapshot.
+    fn requested(&mut self, reading: &Reading, piece: Option<&LogPiece>) -> io::Result<()> {
+        let snapshot = reading.published.line(LineRequest {
+            variant: self.options.variant,
+            since: Some(&reading.since),
+            piece,
+            resume: reading.resume,
+            lagging: true,
+        })?;
+        self.has_more = snapshot.more;
+        // `do_send` ignores the limit of the mailbox. This is safe, because a session sends one request and then waits.
+        self.deliveries.do_send(Delivery::Snapshot(snapshot));
+        Ok(())
+    }
+
+    /// Delivers a snapshot that is due, after its log lines were read.
+    fn due(&mut self, reading: &Reading, piece: &LogPiece) -> io::Result<()> {
+        let snapshot = reading.published.line(LineRequest {
+            variant: self.options.variant,
+            since: Some(&reading.since),
+            piece: Some(piece),
+            resume: None,
+            lagging: false,
+        })?;
+        // If the session has ended, it unsubscribes itself.
+        let _ = self.deliver(snapshot);
+        Ok(())
+    }
+
     /// Delivers a snapshot. Fails if the session has ended. Does not fail if the mailbox is full.
-    fn deliver(&self, snapshot: Arc<EncodedSnapshot>) -> Result<(), ()> {
+    fn deliver(&mut self, snapshot: Arc<EncodedSnapshot>) -> Result<(), ()> {
+        let more = snapshot.more;
         match self.deliveries.try_send(Delivery::Snapshot(snapshot)) {
-            Ok(()) | Err(SendError::Full(_)) => Ok(()),
+            Ok(()) => {
+                self.has_more = more;
+                Ok(())
+            }
+            Err(SendError::Full(_)) => Ok(()),
             Err(SendError::Closed(_)) => Err(()),
         }
     }

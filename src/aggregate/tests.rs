@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -83,6 +84,7 @@ fn aggregator() -> Addr<Aggregator> {
         docker: SourceState::disabled("docker"),
         logs: SourceState::disabled("logs"),
         reports: Arc::default(),
+        run: "0123456789abcdef".to_owned(),
     };
     Aggregator::new(INTERVAL, newest, Supervisor::default()).start()
 }
@@ -234,12 +236,17 @@ fn new_lines(every: u32) -> Options {
 }
 
 /// Returns the numbers of the next `count` snapshots. With each number, returns the number of the snapshot after which the log
-/// lines begin.
-async fn followed(kept: &mut Kept, count: usize) -> Vec<(u64, Option<u64>)> {
+/// lines begin. `known` has the numbers of snapshots by the ids of their positions.
+async fn followed(
+    kept: &mut Kept,
+    count: usize,
+    known: &mut HashMap<u64, u64>,
+) -> Vec<(u64, Option<u64>)> {
     let mut followed = Vec::new();
     for _ in 0..count {
         let snapshot = snapshot(kept).await;
-        followed.push((snapshot.seq, snapshot.follows));
+        known.insert(snapshot.since.id, snapshot.seq);
+        followed.push((snapshot.seq, snapshot.follows.map(|id| known[&id])));
     }
     followed
 }
@@ -248,21 +255,22 @@ async fn followed(kept: &mut Kept, count: usize) -> Vec<(u64, Option<u64>)> {
 async fn new_log_lines_begin_after_the_previous_snapshot_of_the_session() {
     tokio::time::pause();
     let aggregator = aggregator();
+    let mut known = HashMap::new();
     let mut first = keep(&aggregator, 1, new_lines(1));
     let mut third = keep(&aggregator, 2, new_lines(3));
     aggregator.do_send(sample());
     assert_eq!(
-        followed(&mut first, 4).await,
+        followed(&mut first, 4, &mut known).await,
         [(1, None), (2, Some(1)), (3, Some(2)), (4, Some(3))]
     );
     // This session subscribes later, and gets only every fifth snapshot.
     let mut fifth = keep(&aggregator, 3, new_lines(5));
     assert_eq!(
-        followed(&mut fifth, 3).await,
+        followed(&mut fifth, 3, &mut known).await,
         [(4, None), (9, Some(4)), (14, Some(9))]
     );
     assert_eq!(
-        followed(&mut third, 4).await,
+        followed(&mut third, 4, &mut known).await,
         [(1, None), (4, Some(1)), (7, Some(4)), (10, Some(7))]
     );
 }
@@ -272,21 +280,22 @@ async fn a_session_that_asks_to_catch_up_gets_all_new_log_lines() {
     tokio::time::pause();
     let aggregator = aggregator();
     let mut kept = keep(&aggregator, 1, new_lines(100));
+    let mut each = keep(&aggregator, 3, new_lines(1));
     aggregator.do_send(sample());
     let first = snapshot(&mut kept).await;
     assert_eq!((first.seq, first.follows), (1, None));
     // The position of snapshot 1 is no longer stored, so the log lines begin after the oldest stored position.
     let late = snapshot(&mut kept).await;
-    assert_eq!(
-        (late.seq, late.follows),
-        (101, Some(101 - MAX_HISTORY as u64))
-    );
+    let mut known = HashMap::new();
+    followed(&mut each, 101, &mut known).await;
+    let follows = late.follows.map(|id| known[&id]);
+    assert_eq!((late.seq, follows), (101, Some(101 - MAX_HISTORY as u64)));
     aggregator.do_send(CatchUp {
         client: 1,
         since: first.since.clone(),
     });
     let whole = snapshot(&mut kept).await;
-    assert_eq!((whole.seq, whole.follows), (101, Some(1)));
+    assert_eq!((whole.seq, whole.follows), (101, Some(first.since.id)));
     // The second request gets the same encoded variant. An unknown client gets nothing.
     for client in [1, 2] {
         aggregator.do_send(CatchUp {

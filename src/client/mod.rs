@@ -29,7 +29,7 @@ pub use tls::{Identity, Trust, TrustError};
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -113,6 +113,8 @@ pub struct Connector {
     key: Zeroizing<Vec<u8>>,
     options: String,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// The newest cursor that was received on a connection of this connector.
+    cursor: Arc<Mutex<Option<String>>>,
 }
 
 /// A byte stream in both directions: TCP or TLS.
@@ -129,6 +131,7 @@ impl Connector {
             key: Zeroizing::new(key.expose().to_vec()),
             options: String::new(),
             tls: None,
+            cursor: Arc::default(),
         }
     }
 
@@ -136,6 +139,14 @@ impl Connector {
     #[must_use]
     pub fn options(mut self, options: &str) -> Self {
         options.clone_into(&mut self.options);
+        self
+    }
+
+    /// Sets the position after which the first connection continues: the field `agent.cursor` of a snapshot that was processed
+    /// earlier. Later connections continue after the newest snapshot that they have received.
+    #[must_use]
+    pub fn resume(self, cursor: &str) -> Self {
+        *lock(&self.cursor) = Some(cursor.to_owned());
         self
     }
 
@@ -166,18 +177,27 @@ impl Connector {
     /// Connects and sends the key. Does not wait for the agent's answer. If the key is wrong, [`Snapshots::next`] returns the
     /// error.
     ///
+    /// Events and new log lines continue after the newest snapshot that this connector has received. No event and no log line is
+    /// missing or repeated, unless the snapshot counts it as dropped. This needs options with `"logs":"new"` or with the section
+    /// `events`.
+    ///
     /// # Errors
     /// Fails if the agent cannot be reached, the TLS handshake fails, or the key cannot be sent. See [`Error`].
     pub async fn connect(&self) -> Result<Snapshots, Error> {
         self.connect_asking(&self.options).await
     }
 
-    /// Connects and sends the key, with `options` in place of the connector's own options.
+    /// Works like [`Self::connect`], but sends `options` in place of the connector's own options.
     ///
     /// # Errors
     /// Fails if the agent cannot be reached, the TLS handshake fails, or the key cannot be sent. See [`Error`].
     pub async fn connect_asking(&self, options: &str) -> Result<Snapshots, Error> {
         let mut stream = self.open().await?;
+        let cursor = lock(&self.cursor).clone();
+        let options = cursor.map_or_else(
+            || options.to_owned(),
+            |cursor| with_resume(options, &cursor),
+        );
         let mut line = Zeroizing::new(Vec::with_capacity(self.key.len() + options.len() + 2));
         line.extend_from_slice(&self.key);
         if !options.is_empty() {
@@ -190,6 +210,7 @@ impl Connector {
             stream: BufReader::with_capacity(BUFFER, stream),
             line: Vec::new(),
             seen: false,
+            cursor: Arc::clone(&self.cursor),
         })
     }
 
@@ -231,6 +252,8 @@ pub struct Snapshots {
     line: Vec<u8>,
     /// Whether a snapshot has arrived on this connection.
     seen: bool,
+    /// The cursor of the connector.
+    cursor: Arc<Mutex<Option<String>>>,
 }
 
 impl Snapshots {
@@ -245,9 +268,12 @@ impl Snapshots {
         limited.read_until(b'\n', &mut self.line).await?;
         match self.line.as_slice() {
             b"Unauthorized\n" if !self.seen => Err(Error::Unauthorized),
-            line if line.last() == Some(&b'\n') => match model::read(line) {
+            line if line.last() == Some(&b'\n') => match model::read::<Snapshot>(line) {
                 Ok(snapshot) => {
                     self.seen = true;
+                    if let Some(cursor) = &snapshot.agent.cursor {
+                        *lock(&self.cursor) = Some(cursor.clone());
+                    }
                     Ok(snapshot)
                 }
                 Err(error) if self.seen => Err(error.into()),
@@ -267,6 +293,23 @@ impl Snapshots {
 #[derive(serde::Deserialize)]
 struct Answer {
     error: String,
+}
+
+/// Adds the option `resume` to options. If the options are not a JSON object, returns them unchanged, and the agent reports them.
+fn with_resume(options: &str, cursor: &str) -> String {
+    let mut asked = match serde_json::from_str(options) {
+        Ok(serde_json::Value::Object(asked)) => asked,
+        _ if options.is_empty() => serde_json::Map::new(),
+        _ => return options.to_owned(),
+    };
+    let cursor = serde_json::Value::from(cursor);
+    asked.entry("resume").or_insert(cursor);
+    serde_json::Value::Object(asked).to_string()
+}
+
+/// Locks a mutex. Ignores poisoning, because no code panics while it holds the lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn send(stream: &mut Box<dyn Stream>, line: &[u8]) -> io::Result<()> {

@@ -63,19 +63,29 @@ pub enum EventAction {
 pub struct Events {
     newest: VecDeque<ContainerEvent>,
     end: u64,
+    old: u64,
 }
 
 impl Events {
     /// Maximum number of events that are stored.
     pub const MOST: usize = 256;
 
-    /// Adds an event. If [`Events::MOST`] events are already stored, drops the oldest event.
-    pub fn push(&mut self, event: ContainerEvent) {
+    /// Adds an event. If [`Events::MOST`] events are already stored, drops the oldest event. `is_old` tells whether the event
+    /// happened before the agent started.
+    pub fn push(&mut self, event: ContainerEvent, is_old: bool) {
         if self.newest.len() == Self::MOST {
             self.newest.pop_front();
         }
         self.newest.push_back(event);
         self.end += 1;
+        self.old += u64::from(is_old);
+    }
+
+    /// Returns the number of events that happened before the agent started. They are the first events. Only clients that resume an
+    /// earlier connection get them.
+    #[must_use]
+    pub fn old(&self) -> u64 {
+        self.old
     }
 
     /// Returns the number of all events so far, including dropped events.
@@ -85,8 +95,15 @@ impl Events {
     }
 
     /// Returns the stored events, oldest first.
-    pub fn newest(&self) -> impl Iterator<Item = &ContainerEvent> {
+    pub fn newest(&self) -> impl DoubleEndedIterator<Item = &ContainerEvent> + ExactSizeIterator {
         self.newest.iter()
+    }
+
+    /// Returns the last of the first `position` events. None if it is no longer stored.
+    #[must_use]
+    pub fn before(&self, position: u64) -> Option<&ContainerEvent> {
+        let from_end = usize::try_from(self.end.checked_sub(position)?).ok()?;
+        self.newest.iter().rev().nth(from_end)
     }
 
     /// Returns the events after the first `position` events: the events that are still stored, oldest first, and the number of
@@ -128,7 +145,7 @@ mod tests {
         };
         assert_eq!(after(&events, 0), (vec![], 0));
         for second in 0..300 {
-            events.push(event(second));
+            events.push(event(second), false);
         }
         assert_eq!(events.end(), 300);
         assert_eq!(after(&events, 298), (vec![event(298), event(299)], 0));

@@ -1,7 +1,10 @@
-//! The log lines of containers. Each log line is encoded once, when it is read. Log lines are numbered. So the position of a
-//! client in a container's log is a single number: the number of the newest log line that the client has received or missed.
+//! The log lines of containers. Each log line is encoded once, when it is read. Log lines are numbered. The position of a client
+//! in a container's log is the number of the newest log line that the client has received or missed, and a place in the log's
+//! files.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,8 +17,105 @@ use super::Via;
 /// The newest log lines by container name, without the slash.
 pub type Logs = BTreeMap<String, Arc<LogLines>>;
 
-/// The position in each container's log, by container id. A position is the number of log lines read so far.
-pub type Positions = HashMap<Arc<str>, u64>;
+/// The position in each container's log, by container id.
+pub type Positions = HashMap<Arc<str>, LogPosition>;
+
+/// A position in a container's log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    /// The number of the newest finished log line before the position.
+    pub line: u64,
+    /// A place in the log's files at or shortly before the position. Reading the files begins there. None if the log is not read
+    /// from files, or if the place is not known.
+    pub place: Option<Arc<FilePlace>>,
+}
+
+impl LogPosition {
+    /// Returns the position before the first log line that the log's files have.
+    #[must_use]
+    pub fn beginning() -> Self {
+        Self {
+            line: 0,
+            place: Some(Arc::new(FilePlace::default())),
+        }
+    }
+}
+
+/// A place in a log's files where no log line is unfinished.
+///
+/// Lines have numbers only in one run of the agent. If another run has recorded the place, `line` is 0. [`LogPosition::line`] is
+/// then the number of log lines between the place and the position.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FilePlace {
+    /// The file and the offset in it.
+    pub at: FileOffset,
+    /// The number of the newest log line before the place.
+    pub line: u64,
+}
+
+/// An offset in a file that can be renamed, copied or compressed later. The default value is the beginning of the log, whichever
+/// file that is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FileOffset {
+    /// The inode number of the file.
+    pub inode: u64,
+    /// The offset in bytes. If the file is compressed, the offset in its unpacked contents.
+    pub offset: u64,
+    /// A hash of the bytes before the offset, 64 at most. It identifies the file after it was copied or compressed, and shows
+    /// whether a file was emptied and has grown again. At offset 0, it is a hash of the time when the file was created.
+    pub fingerprint: u32,
+}
+
+/// A container's log that can be read from its files.
+#[derive(Clone)]
+pub struct FileLog(pub Arc<dyn ReadLog>);
+
+/// Reads the log lines between two positions from the files of a container's log.
+pub trait ReadLog: Send + Sync {
+    /// Reads log lines after the position `after`, up to the place `to`, oldest first. Stops early after about `most` bytes. Blocks
+    /// the thread.
+    ///
+    /// # Errors
+    /// Fails with [`io::ErrorKind::NotFound`] if the log's files were removed, and with another error if they cannot be read now.
+    fn read(&self, after: &LogPosition, to: &FilePlace, most: usize) -> io::Result<ReadLines>;
+}
+
+/// Log lines that were read from the files of a container's log.
+#[derive(Debug, Clone)]
+pub struct ReadLines {
+    /// The read log lines. Only those in the range `new` come after the position.
+    pub lines: Arc<EncodedLines>,
+    /// The range of new log lines in `lines`.
+    pub new: Range<usize>,
+    /// The number of log lines after the position that the engine has deleted. They are older than the new log lines.
+    pub dropped: u64,
+    /// The position after the new log lines.
+    pub end: LogPosition,
+}
+
+impl ReadLines {
+    /// Returns the new log lines.
+    #[must_use]
+    pub fn new_lines(&self) -> NewLines<'_> {
+        NewLines {
+            lines: &self.lines,
+            new: self.new.clone(),
+            dropped: self.dropped,
+        }
+    }
+}
+
+impl fmt::Debug for FileLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FileLog")
+    }
+}
+
+impl PartialEq for FileLog {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
 
 /// One reading of the running containers' logs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,6 +126,8 @@ pub struct LogSample {
     pub ended: Arc<Vec<EndedLog>>,
     /// The positions in the logs of running and ended containers.
     pub positions: Arc<Positions>,
+    /// The logs that can be read from files, by container id.
+    pub files: Arc<HashMap<Arc<str>, FileLog>>,
     /// Where the log lines come from.
     pub via: Via,
     /// Why not all log lines come from the engine's log files. None if all log lines come from these files.
@@ -66,6 +168,75 @@ pub struct EncodedLines {
     open: usize,
 }
 
+/// Builds [`EncodedLines`] line by line.
+#[derive(Debug)]
+pub struct LinesBuilder {
+    json: String,
+    begins: Vec<u32>,
+}
+
+impl Default for LinesBuilder {
+    fn default() -> Self {
+        Self {
+            json: "[".to_owned(),
+            begins: vec![1],
+        }
+    }
+}
+
+impl LinesBuilder {
+    /// Adds a log line that has no character that JSON must escape: not `"`, `\\` or a control character. The log line is the
+    /// concatenation of `parts`.
+    pub fn push_plain(&mut self, parts: [&str; 3]) {
+        self.json.push('"');
+        for part in parts {
+            self.json.push_str(part);
+        }
+        self.json.push('"');
+        self.end_line();
+    }
+
+    /// Adds log lines that are already encoded.
+    pub fn extend(&mut self, lines: &EncodedLines) {
+        for line in lines.iter() {
+            self.json.push_str(line);
+            self.end_line();
+        }
+    }
+
+    /// Returns the number of log lines.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.begins.len() - 1
+    }
+
+    /// Returns the number of bytes of all log lines.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.json.len()
+    }
+
+    /// Finishes the log lines. The last `open` log lines are not finished yet.
+    #[must_use]
+    pub fn finish(mut self, open: usize) -> EncodedLines {
+        if self.count() > 0 {
+            self.json.pop();
+        }
+        self.json.push(']');
+        EncodedLines {
+            json: self.json.into(),
+            begins: self.begins.into(),
+            open,
+        }
+    }
+
+    fn end_line(&mut self) {
+        self.json.push(',');
+        self.begins
+            .push(u32::try_from(self.json.len()).unwrap_or(u32::MAX));
+    }
+}
+
 /// The position of log lines in their container's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -74,7 +245,7 @@ pub struct Place {
     /// The number of the newest finished log line.
     pub end: u64,
     /// The position at which a client starts that has not received a log line of this container yet.
-    pub origin: u64,
+    pub origin: LogPosition,
 }
 
 /// The log lines of a container that a client has not received yet.
@@ -215,11 +386,17 @@ impl LogLines {
         &self.lines.json
     }
 
+    /// Returns the number of finished log lines.
+    #[must_use]
+    pub fn finished(&self) -> usize {
+        self.count().saturating_sub(self.lines.open)
+    }
+
     /// Returns the finished log lines after a position in the container's log.
     #[must_use]
     pub fn after(&self, position: u64) -> NewLines<'_> {
         let new = self.place.end.saturating_sub(position);
-        let finished = self.count().saturating_sub(self.lines.open);
+        let finished = self.finished();
         let sent = usize::try_from(new).map_or(finished, |new| new.min(finished));
         NewLines {
             lines: &self.lines,
@@ -241,7 +418,7 @@ impl From<Vec<String>> for LogLines {
         let place = Place {
             container: Arc::from(""),
             end: lines.len() as u64,
-            origin: 0,
+            origin: LogPosition::default(),
         };
         let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &lines, 0);
         Self::new(Arc::new(lines), place)
@@ -264,7 +441,7 @@ impl PartialEq for LogLines {
 mod tests {
     use std::sync::Arc;
 
-    use super::{EncodedLines, LogLines, Place};
+    use super::{EncodedLines, LinesBuilder, LogLines, LogPosition, Place};
 
     fn encoded(texts: &[&str], open: usize) -> EncodedLines {
         EncodedLines::following(&EncodedLines::default(), 0..0, texts, open)
@@ -274,7 +451,7 @@ mod tests {
         let place = Place {
             container: Arc::from("0123"),
             end,
-            origin: 0,
+            origin: LogPosition::default(),
         };
         LogLines::new(Arc::new(encoded(texts, open)), place)
     }
@@ -314,6 +491,17 @@ mod tests {
         assert_eq!(json(lines(&[], 0, 0)), "[]");
         let read: LogLines = serde_json::from_str(r#"["a", "b"]"#).unwrap();
         assert_eq!((read.count(), json(read)), (2, r#"["a","b"]"#.to_owned()));
+    }
+
+    #[test]
+    fn built_log_lines_equal_encoded_log_lines() {
+        let mut builder = LinesBuilder::default();
+        assert_eq!(LinesBuilder::default().finish(0), EncodedLines::default());
+        builder.push_plain(["a", " ", "b"]);
+        builder.extend(&encoded(&["\"c\n", "ä"], 0));
+        builder.push_plain(["", "", ""]);
+        assert_eq!(builder.count(), 4);
+        assert_eq!(builder.finish(1), encoded(&["a b", "\"c\n", "ä", ""], 1));
     }
 
     #[test]

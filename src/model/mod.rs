@@ -5,6 +5,7 @@
 //!
 //! Large parts of a snapshot are in an [`Arc`], so that composing a snapshot copies only pointers.
 
+mod cursor;
 mod docker;
 mod events;
 mod health;
@@ -14,13 +15,17 @@ mod options;
 mod system;
 mod timestamp;
 
+pub use cursor::{Cursor, CursorOwner, NotACursor, ResumeOutcome, Resumed};
 pub use docker::{
     BlockIo, Compose, Container, ContainerMeta, InterfaceCounters, Port, PortProtocol, Throttling,
 };
 pub use events::{ContainerEvent, EventAction, Events};
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub(crate) use lenient::read;
-pub use logs::{EncodedLines, EndedLog, LogLines, LogSample, Logs, NewLines, Place, Positions};
+pub use logs::{
+    EncodedLines, EndedLog, FileLog, FileOffset, FilePlace, LinesBuilder, LogLines, LogPosition,
+    LogSample, Logs, NewLines, Place, Positions, ReadLines, ReadLog,
+};
 pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
 pub use system::{
     CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FailedUnit, FileHandles, Gpu, HostInfo,
@@ -187,6 +192,19 @@ impl Snapshot {
 pub struct AgentInfo {
     /// The agent's version.
     pub version: String,
+    /// Identifies the run of the agent. A restart of the agent begins another run, with `seq` 1. Absent with agents of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub run: String,
+    /// The position of the client after this snapshot, as text of the letters `A` to `Z`, `a` to `z`, `0` to `9`, `-` and `_`. A
+    /// client can connect again with the option `resume` and this text. Absent unless the client asked for each log line once
+    /// (`"logs":"new"`), or sent `sections` with `events`, or sent `resume`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Only in the first snapshot after the option `resume`. `continued`: log lines and events continue after the cursor.
+    /// `other_host`: the cursor is from another host, so the snapshot is that of a client without a cursor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
     /// The number of the snapshot. The first snapshot after the agent's start has number 1, and each next snapshot has the next
     /// number.
     pub seq: u64,

@@ -1,16 +1,21 @@
 //! The options of a client. A client can send them after its key as a JSON object, e.g. `{"sections":["system"]}`.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::Cursor;
+
 /// The options of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// The content and encoding of the client's snapshots.
     pub variant: Variant,
     /// The client gets every n-th snapshot, and this field is n. 1 means every snapshot.
     pub every: NonZeroU32,
+    /// The position after which events and new log lines begin. None for a client that begins now.
+    pub resume: Option<Arc<Cursor>>,
 }
 
 /// The content and encoding of snapshots. Clients with the same variant share the encoded bytes.
@@ -22,6 +27,8 @@ pub struct Variant {
     pub logs: LogMode,
     /// How the snapshots are encoded.
     pub encoding: Encoding,
+    /// Whether the snapshots have a cursor.
+    pub has_cursor: bool,
 }
 
 /// A part of the snapshot that a client can leave out.
@@ -109,8 +116,10 @@ impl Default for Options {
                 sections: Sections::ALL,
                 logs: LogMode::Tail,
                 encoding: Encoding::Json,
+                has_cursor: false,
             },
             every: NonZeroU32::MIN,
+            resume: None,
         }
     }
 }
@@ -129,15 +138,20 @@ impl Options {
             sections,
             logs,
             encoding,
+            has_cursor,
         } = &mut options.variant;
         for (name, value) in &asked {
             match name.as_str() {
-                "sections" => *sections = parse_sections(value)?,
+                "sections" => {
+                    *sections = parse_sections(value)?;
+                    *has_cursor |= sections.has(Section::Events);
+                }
                 "logs" => {
                     let modes = [("tail", LogMode::Tail), ("new", LogMode::New)];
                     *logs = one_of(name, value, &modes)?;
                 }
                 "every" => options.every = parse_every(value)?,
+                "resume" => options.resume = Some(Arc::new(parse_cursor(value)?)),
                 "encoding" => {
                     let encodings = [("json", Encoding::Json), ("zstd", Encoding::Zstd)];
                     *encoding = one_of(name, value, &encodings)?;
@@ -147,7 +161,7 @@ impl Options {
                     let name: String = name.chars().take(MAX_NAME_LENGTH).collect();
                     let name = name.escape_debug();
                     return Err(format!(
-                        "{name}: unknown option; accepted: sections, logs, every, encoding"
+                        "{name}: unknown option; accepted: sections, logs, every, encoding, resume"
                     ));
                 }
             }
@@ -155,6 +169,7 @@ impl Options {
         if !sections.has(Section::Logs) {
             *logs = LogMode::Tail;
         }
+        *has_cursor |= *logs == LogMode::New || options.resume.is_some();
         Ok(options)
     }
 }
@@ -185,6 +200,11 @@ fn parse_every(value: &Value) -> Result<NonZeroU32, String> {
         .ok_or_else(|| format!("every: accepted: an integer from 1 to {}", u32::MAX))
 }
 
+fn parse_cursor(value: &Value) -> Result<Cursor, String> {
+    let cursor = value.as_str().and_then(|text| Cursor::parse(text).ok());
+    cursor.ok_or_else(|| "resume: accepted: the value of agent.cursor".to_owned())
+}
+
 fn one_of<T: Copy>(option: &str, value: &Value, accepted: &[(&str, T)]) -> Result<T, String> {
     let found = accepted.iter().find(|(name, _)| value == name);
     found.map(|(_, choice)| *choice).ok_or_else(|| {
@@ -209,7 +229,30 @@ mod tests {
         assert_eq!(parsed("{}"), Ok(Options::default()));
         let all = r#"{"sections":["system","containers","docker_meta","logs","events"],
             "logs":"tail","every":1,"encoding":"json"}"#;
-        assert_eq!(parsed(all), Ok(Options::default()));
+        let mut expected = Options::default();
+        expected.variant.has_cursor = true;
+        assert_eq!(parsed(all), Ok(expected));
+    }
+
+    #[test]
+    fn snapshots_have_a_cursor_if_the_client_can_use_it() {
+        for (text, has_cursor) in [
+            ("{}", false),
+            (r#"{"logs":"new"}"#, true),
+            (r#"{"sections":["system"]}"#, false),
+            (r#"{"sections":["events"]}"#, true),
+            (r#"{"sections":["system"],"logs":"new"}"#, false),
+            (
+                r#"{"sections":["system"],"resume":"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#,
+                true,
+            ),
+        ] {
+            assert_eq!(
+                parsed(text).unwrap().variant.has_cursor,
+                has_cursor,
+                "{text}"
+            );
+        }
     }
 
     #[test]
@@ -238,7 +281,7 @@ mod tests {
             (r#"{"sections":["system"]"#, "options: not a JSON object"),
             (
                 r#"{"section":["system"]}"#,
-                "section: unknown option; accepted: sections, logs, every, encoding",
+                "section: unknown option; accepted: sections, logs, every, encoding, resume",
             ),
             (
                 r#"{"sections":"system"}"#,

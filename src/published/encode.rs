@@ -15,12 +15,12 @@ use serde::Serialize;
 use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::ParamSwitch;
 
-use super::{EncodedSnapshot, Published, StreamPosition};
-use crate::model::{Encoding, LogMode, Logs, Section, Snapshot, Variant};
+use super::{EncodedSnapshot, LogPiece, Published, StreamPosition};
+use crate::model::{Encoding, LogMode, Logs, ResumeOutcome, Section, Snapshot, Variant};
 
-/// Limit on the number of cached JSON lines for clients that lag. Clients with the same variant and the same previous snapshot
-/// share one cached line.
-const MAX_LAGGING: usize = 64;
+/// Limit on the cached JSON lines for clients that lag, in bytes. Clients with the same variant and the same position share one
+/// cached line.
+const MAX_LAGGING_BYTES: usize = 4 * 1024 * 1024;
 /// The compression level of zstd. Level 1 with [`PARAMETERS`] is faster than zstd's default level 3.
 ///
 /// Compared with level 3, compression takes 11 to 24 % less time. The section `containers` and the logs of web servers become 3
@@ -44,13 +44,54 @@ const MIN_SPACE: usize = 4096;
 #[derive(Default)]
 pub(super) struct Encodings {
     sections: HashMap<Part, Vec<u8>>,
-    /// The cached JSON lines. The key has three parts. The first part is the variant. The second part is the number of the
-    /// client's previous snapshot. It is None if the line has the tails of the logs. The third part is the number of events
-    /// before the first event of the line. It is None if the line has no field `events`.
-    lines: HashMap<(Variant, Option<u64>, Option<u64>), Arc<EncodedSnapshot>>,
-    /// Number of cached JSON lines in `lines` that are for clients that lag.
+    /// The cached JSON lines.
+    lines: HashMap<Key, Arc<EncodedSnapshot>>,
+    /// Number of bytes of the JSON lines in `lines` that are for clients that lag.
     lagging: usize,
     compressor: Compressor,
+}
+
+/// A JSON line that a client needs.
+#[derive(Debug, Clone, Copy)]
+pub struct LineRequest<'r> {
+    /// The content and encoding of the line.
+    pub variant: Variant,
+    /// The client's position. The line has the events after it. None for the events after the previous snapshot.
+    ///
+    /// For [`LogMode::New`], the line has the log lines after the position. For [`LogMode::Tail`] or without a position, the line
+    /// has the tails of the logs.
+    pub since: Option<&'r StreamPosition>,
+    /// The log lines of [`Published::unread`], if there are any.
+    pub piece: Option<&'r LogPiece>,
+    /// What became of the client's cursor. Only for the first line to a client that has sent a cursor.
+    pub resume: Option<ResumeOutcome>,
+    /// Whether the client lags. Only a limited number of lines for clients that lag is cached.
+    pub lagging: bool,
+}
+
+impl LineRequest<'_> {
+    /// Returns the request of a client that has no position.
+    #[must_use]
+    pub fn first(variant: Variant) -> Self {
+        Self {
+            variant,
+            since: None,
+            piece: None,
+            resume: None,
+            lagging: false,
+        }
+    }
+}
+
+/// What a cached JSON line depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    variant: Variant,
+    /// The id of the client's position. None if the line has the tails of the logs.
+    since: Option<u64>,
+    /// The number of events before the first event of the line. None if the line has no field `events`.
+    events_after: Option<u64>,
+    resume: Option<ResumeOutcome>,
 }
 
 /// A part of a JSON line.
@@ -58,7 +99,10 @@ pub(super) struct Encodings {
 enum Part {
     Head,
     Section(Section),
+    /// The fields after the sections, up to the beginning of the field `agent`.
     Foot,
+    /// The rest of the field `agent`.
+    Agent,
 }
 
 impl fmt::Debug for Encodings {
@@ -75,34 +119,38 @@ impl Encodings {
         self.lines.len()
     }
 
-    /// Returns the JSON line of a variant. Encodes the line if it is not cached.
+    /// Returns the requested JSON line. Encodes the line if it is not cached.
     ///
-    /// `since` is the stream position of the client's previous snapshot. The line has the events after `since`. If `since` is
-    /// None, the line has the events after the previous tick.
-    ///
-    /// For [`LogMode::New`], the line has the log lines after `since`. If `since` is None, or for [`LogMode::Tail`], the line has
-    /// the tails of the logs.
-    ///
-    /// Caches the line for other clients. `lagging` tells whether the client lags. Caches at most [`MAX_LAGGING`] lines for
-    /// clients that lag.
+    /// Caches the line for other clients. Caches at most [`MAX_LAGGING_BYTES`] for clients that lag.
     pub(super) fn line(
         &mut self,
         published: &Published,
-        variant: Variant,
-        since: Option<&StreamPosition>,
-        lagging: bool,
+        request: LineRequest<'_>,
     ) -> io::Result<Arc<EncodedSnapshot>> {
+        let LineRequest {
+            variant,
+            since: position,
+            piece,
+            resume,
+            lagging,
+        } = request;
         let events_after = variant
             .sections
             .has(Section::Events)
-            .then(|| since.map_or(published.events_before, |since| since.events));
-        let since = since.filter(|_| variant.logs == LogMode::New);
-        let key = (variant, since.map(|since| since.seq), events_after);
+            .then(|| position.map_or(published.events_before, |since| since.events));
+        let since = position.filter(|since| variant.logs == LogMode::New && !since.begins_logs);
+        let piece = piece.filter(|_| since.is_some());
+        let key = Key {
+            variant,
+            since: since.map(|since| since.id),
+            events_after,
+            resume,
+        };
         if let Some(made) = self.lines.get(&key) {
             return Ok(Arc::clone(made));
         }
         let mut news = match variant.logs {
-            LogMode::New => published.log_lines(since).json()?,
+            LogMode::New => published.log_lines(since, piece).json()?,
             LogMode::Tail => Vec::new(),
         };
         if events_after.is_some() {
@@ -112,21 +160,44 @@ impl Encodings {
                 field(&mut news, b',', "events_dropped", &dropped)?;
             }
         }
-        let pieces = pieces(&mut self.sections, variant, &published.snapshot, &news)?;
+        let after = match (piece, position) {
+            (Some(piece), _) => piece.position().clone(),
+            (None, Some(since)) => published.position_after(since),
+            (None, None) => published.since().clone(),
+        };
+        let mut stream = Vec::new();
+        if variant.has_cursor {
+            write!(
+                stream,
+                "\"cursor\":\"{}\",",
+                published.cursor(&after, variant.logs == LogMode::New)
+            )?;
+        }
+        if let Some(outcome) = resume {
+            write!(stream, "\"resume\":\"{}\",", outcome.text())?;
+        }
+        let pieces = pieces(
+            &mut self.sections,
+            variant,
+            &published.snapshot,
+            &news,
+            &stream,
+        )?;
         let shared = match variant.encoding {
             Encoding::Json => pieces.concat(),
             Encoding::Zstd => self.compressor.compress(&pieces)?,
         };
         let made = Arc::new(EncodedSnapshot {
             seq: published.seq(),
-            follows: since.map(|since| since.seq),
+            follows: since.map(|since| since.id),
             events_after,
-            since: published.since(),
+            since: after,
+            more: piece.is_some_and(LogPiece::has_more),
             variant,
             shared: Bytes::from(shared),
         });
-        if !lagging || self.lagging < MAX_LAGGING {
-            self.lagging += usize::from(lagging);
+        if !lagging || self.lagging + made.shared.len() <= MAX_LAGGING_BYTES {
+            self.lagging += if lagging { made.shared.len() } else { 0 };
             self.lines.insert(key, Arc::clone(&made));
         }
         Ok(made)
@@ -161,13 +232,14 @@ impl Encodings {
 
 /// Returns the JSON line in pieces, without its end. The end begins with the value of `skipped`, which differs between clients.
 ///
-/// `news` is the JSON text of the new events and log lines. The function puts `news` before the last piece. It also encodes the
-/// parts that are not encoded yet.
+/// `news` is the JSON text of the new events and log lines. The function puts `news` before the fields after the sections.
+/// `stream` is the JSON text of the first fields of `agent`. The function also encodes the parts that are not encoded yet.
 fn pieces<'p>(
     sections: &'p mut HashMap<Part, Vec<u8>>,
     variant: Variant,
     snapshot: &'p Snapshot,
     news: &'p [u8],
+    stream: &'p [u8],
 ) -> io::Result<Vec<Cow<'p, [u8]>>> {
     let shared = |section: &Section| {
         let of_its_own = match section {
@@ -181,7 +253,7 @@ fn pieces<'p>(
     let parts: Vec<Part> = [Part::Head]
         .into_iter()
         .chain(all.filter(shared).map(Part::Section))
-        .chain([Part::Foot])
+        .chain([Part::Foot, Part::Agent])
         .collect();
     for part in &parts {
         if !sections.contains_key(part) {
@@ -193,6 +265,7 @@ fn pieces<'p>(
         match part {
             Part::Section(Section::Logs) => tails(&snapshot.logs, &mut pieces)?,
             Part::Foot => pieces.push(news.into()),
+            Part::Agent => pieces.push(stream.into()),
             Part::Head | Part::Section(_) => {}
         }
         let encoded = sections.get(part);
@@ -236,7 +309,11 @@ fn encode(part: Part, snapshot: &Snapshot) -> io::Result<Vec<u8>> {
         Part::Foot => {
             field(&mut json, b',', "sources", &snapshot.sources)?;
             field(&mut json, b',', "host", &snapshot.host)?;
-            field(&mut json, b',', "agent", &snapshot.agent)?;
+            json.extend_from_slice(br#","agent":{"#);
+        }
+        Part::Agent => {
+            serde_json::to_writer(&mut json, &snapshot.agent)?;
+            json.remove(0);
             // `skipped` is the last field of the model, so the text ends with `"skipped":0}`. `0}` is cut off here. Each output
             // appends its own count. The socket has a count for each client.
             json.truncate(json.len() - "0}".len());

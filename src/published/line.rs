@@ -2,10 +2,11 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use crate::model::{Encoding, Positions, Variant};
+use crate::model::{Encoding, LogPosition, Positions, Resumed, Variant};
 
 /// An encoded variant of a snapshot. A variant is a choice of sections, log mode and encoding. All outputs and clients with the
 /// same variant and the same previous snapshot share the bytes.
@@ -16,29 +17,52 @@ use crate::model::{Encoding, Positions, Variant};
 pub struct EncodedSnapshot {
     /// The snapshot's number.
     pub seq: u64,
-    /// The number of the earlier snapshot after which the log lines begin. None if the line contains the tails of the logs or no
-    /// logs.
+    /// The id of the position after which the log lines begin. None if the line contains the tails of the logs or no logs.
     pub follows: Option<u64>,
     /// The number of events before the first event in the line. None if the line has no section `events`.
     pub events_after: Option<u64>,
-    /// The stream position after this snapshot.
+    /// The stream position after this JSON line.
     pub since: StreamPosition,
+    /// Whether there are more log lines up to this snapshot than this JSON line has. They can be requested immediately.
+    pub more: bool,
     /// The choice of sections, log mode and encoding.
     pub variant: Variant,
     /// The JSON line up to the value of `skipped`. If the encoding is zstd, all blocks of the frame except the last block.
     pub shared: Bytes,
 }
 
-/// A position in the sequence of all events and log lines. A client that has received a snapshot has received all events and log
-/// lines up to the snapshot's position.
+/// A position in the sequence of all events and log lines. A client that has received a JSON line has received all events and log
+/// lines up to the position of the JSON line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamPosition {
-    /// The snapshot's number.
+    /// Identifies the position in this run of the agent.
+    pub id: u64,
+    /// The number of the snapshot of the JSON line.
     pub seq: u64,
-    /// The number of log lines up to this snapshot, for each container.
+    /// The position in the log of each container.
     pub positions: Arc<Positions>,
-    /// The number of events up to this snapshot.
+    /// The number of events up to the position.
     pub events: u64,
+    /// The cursor that the client has sent. It has the positions of the logs that are not in `positions`. None for a client without
+    /// a cursor, and after the positions of all logs are known.
+    pub resumed: Option<Arc<Resumed>>,
+    /// Whether the client has no positions in logs, because its cursor is from a connection without them. It gets the tails.
+    pub begins_logs: bool,
+}
+
+impl StreamPosition {
+    /// Returns the position in a container's log. None if the client has received nothing of this log.
+    #[must_use]
+    pub fn log(&self, container: &str) -> Option<LogPosition> {
+        let known = self.positions.get(container).cloned();
+        known.or_else(|| self.resumed.as_ref()?.position(container))
+    }
+}
+
+/// Returns an id for a new position.
+pub(super) fn next_position_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The end of a JSON line. The end differs between outputs, and between the clients of the socket.
@@ -49,10 +73,10 @@ pub struct LineEnd {
 }
 
 impl EncodedSnapshot {
-    /// Whether log lines or events are missing for a client whose previous snapshot has the position `since`.
+    /// Whether log lines or events are missing for a client that is at the position `since`.
     #[must_use]
     pub fn lacks_something_after(&self, since: &StreamPosition) -> bool {
-        self.follows.is_some_and(|follows| follows != since.seq)
+        self.follows.is_some_and(|follows| follows != since.id)
             || self.events_after.is_some_and(|after| after > since.events)
     }
 

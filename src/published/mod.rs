@@ -6,15 +6,21 @@
 mod encode;
 mod line;
 mod news;
+mod unread;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
-use crate::model::{ContainerEvent, Events, LogSample, Snapshot, Variant};
+use crate::model::{
+    ContainerEvent, Cursor, CursorOwner, Events, LogSample, ResumeOutcome, Snapshot, SourceStatus,
+};
 use encode::Encodings;
+pub use encode::LineRequest;
+use line::next_position_id;
 pub use line::{EncodedSnapshot, LineEnd, StreamPosition};
 pub use news::NewLinesByContainer;
+pub use unread::{LogPiece, PIECE_BYTES, Unread};
 
 /// A snapshot, with the events and log lines up to its publication.
 #[derive(Debug)]
@@ -24,6 +30,8 @@ pub struct Published {
     events: Arc<Events>,
     /// Number of events up to the previous snapshot.
     events_before: u64,
+    /// The position after this snapshot.
+    end: StreamPosition,
     at: Instant,
     encodings: Mutex<Encodings>,
 }
@@ -42,8 +50,17 @@ impl Published {
         at: Instant,
         before: Option<&Self>,
     ) -> Self {
+        let end = StreamPosition {
+            id: next_position_id(),
+            seq: snapshot.agent.seq,
+            positions: Arc::clone(&logs.positions),
+            events: events.end(),
+            resumed: None,
+            begins_logs: false,
+        };
         let mut published = Self {
             snapshot: Arc::new(snapshot),
+            end,
             logs,
             events,
             events_before,
@@ -79,11 +96,80 @@ impl Published {
 
     /// Returns the stream position after this snapshot. It tells which log lines and events came up to this snapshot.
     #[must_use]
-    pub fn since(&self) -> StreamPosition {
+    pub fn since(&self) -> &StreamPosition {
+        &self.end
+    }
+
+    /// Returns the logs of which a client at the position `since` needs more log lines than this snapshot has. None if there are
+    /// no such logs.
+    #[must_use]
+    pub fn unread(&self, since: &StreamPosition) -> Option<Unread> {
+        Unread::of(&self.logs, since, self.position_after(since))
+    }
+
+    /// Whether all log lines wait in log files until they are read. Otherwise, log lines that are not read in time are lost.
+    #[must_use]
+    pub fn has_only_file_logs(&self) -> bool {
+        let mut containers = self.logs.positions.keys();
+        containers.all(|container| self.logs.files.contains_key(container))
+    }
+
+    /// Returns the position of a client that was at `since` and gets this snapshot with all log lines.
+    fn position_after(&self, since: &StreamPosition) -> StreamPosition {
+        let logs = &self.snapshot.sources.logs;
+        // While the position of a log can be missing in this snapshot, the client's cursor is still needed.
+        let resumed = since
+            .resumed
+            .clone()
+            .filter(|_| logs.status == SourceStatus::Failing || logs.collected_at.is_none());
+        let id = match resumed {
+            Some(_) => next_position_id(),
+            None => self.end.id,
+        };
         StreamPosition {
-            seq: self.seq(),
-            positions: Arc::clone(&self.logs.positions),
-            events: self.events.end(),
+            id,
+            resumed,
+            ..self.end.clone()
+        }
+    }
+
+    /// Returns the position of a client that has sent a cursor, and what became of the cursor. The position is none if the cursor
+    /// is from another host.
+    #[must_use]
+    pub fn resume(&self, cursor: &Arc<Cursor>) -> (Option<StreamPosition>, ResumeOutcome) {
+        let owner = self.owner();
+        if cursor.is_of_other_host(&owner) {
+            return (None, ResumeOutcome::OtherHost);
+        }
+        let resumed = cursor.resumed(&owner).map(Arc::new);
+        let position = StreamPosition {
+            id: next_position_id(),
+            seq: 0,
+            positions: Arc::default(),
+            events: cursor.events_in(&self.events, &owner),
+            begins_logs: resumed.is_none(),
+            resumed,
+        };
+        (Some(position), ResumeOutcome::Continued)
+    }
+
+    /// Returns the cursor of a position as text. `with_logs` tells whether it has the positions in the logs.
+    fn cursor(&self, position: &StreamPosition, with_logs: bool) -> String {
+        let now = self.snapshot.timestamp.0.duration_since(UNIX_EPOCH);
+        let now = u64::try_from(now.unwrap_or_default().as_nanos()).unwrap_or_default();
+        let cursor = Cursor::of_events(&self.owner(), position.events, &self.events, now);
+        if !with_logs {
+            return cursor.to_text();
+        }
+        cursor
+            .with_logs(&position.positions, position.resumed.as_deref())
+            .to_text()
+    }
+
+    fn owner(&self) -> CursorOwner {
+        CursorOwner {
+            host: self.snapshot.host.hostname.clone(),
+            run: u64::from_str_radix(&self.snapshot.agent.run, 16).unwrap_or_default(),
         }
     }
 
@@ -93,26 +179,23 @@ impl Published {
         self.events.after(after.unwrap_or(self.events_before))
     }
 
-    /// Returns the log lines after the position `since`. If `since` is None, returns the tails of the logs.
+    /// Returns the log lines after the position `since`. If `since` is None, returns the tails of the logs. `piece` has the log
+    /// lines that are not in this snapshot, if there are any.
     #[must_use]
-    pub fn log_lines(&self, since: Option<&StreamPosition>) -> NewLinesByContainer<'_> {
-        NewLinesByContainer::of(&self.logs, since)
+    pub fn log_lines<'l>(
+        &'l self,
+        since: Option<&StreamPosition>,
+        piece: Option<&'l LogPiece>,
+    ) -> NewLinesByContainer<'l> {
+        NewLinesByContainer::of(&self.logs, since, piece)
     }
 
-    /// Returns the JSON line of a variant, without its end. Encodes the line if it is not cached.
-    ///
-    /// `since` is the stream position of the client's previous snapshot. Clients with an equal `variant` and an equal `since`
-    /// share the line. `lagging` tells whether the client lags. Only a limited number of lines for clients that lag is cached.
+    /// Returns the requested JSON line, without its end. Encodes the line if it is not cached.
     ///
     /// # Errors
     /// Fails if the encoder or the compressor fails. This is not expected, because all types of the model can be encoded.
-    pub fn line(
-        &self,
-        variant: Variant,
-        since: Option<&StreamPosition>,
-        lagging: bool,
-    ) -> io::Result<Arc<EncodedSnapshot>> {
-        self.encodings().line(self, variant, since, lagging)
+    pub fn line(&self, request: LineRequest<'_>) -> io::Result<Arc<EncodedSnapshot>> {
+        self.encodings().line(self, request)
     }
 
     /// Returns the number of different JSON lines in the cache.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::StreamPosition;
-use crate::model::{LogLines, LogSample, NewLines};
+use super::{LogPiece, StreamPosition};
+use crate::model::{LogLines, LogPosition, LogSample, NewLines};
 
 /// The new log lines of all containers, and the number of dropped log lines, by container name.
 #[derive(Debug, Default)]
@@ -15,18 +15,30 @@ pub struct NewLinesByContainer<'l> {
 
 impl<'l> NewLinesByContainer<'l> {
     /// Collects the log lines after the position `since`. If `since` is None, collects the tails of the logs, and counts no log
-    /// line as dropped.
-    pub(super) fn of(logs: &'l LogSample, since: Option<&StreamPosition>) -> Self {
+    /// line as dropped. For the containers in `piece`, collects the log lines of the piece.
+    pub(super) fn of(
+        logs: &'l LogSample,
+        since: Option<&StreamPosition>,
+        piece: Option<&'l LogPiece>,
+    ) -> Self {
         let mut news = Self::default();
         // If an ended container and a running container have the same name, the log lines of the ended container come first.
         for log in logs.ended.iter() {
-            match &log.lines {
-                Some(lines) => news.add(&log.name, lines, since),
-                None => news.add_dropped(&log.name, &log.container, log.position, since),
+            let read = piece.and_then(|piece| piece.of(&log.container));
+            match (read, &log.lines) {
+                (Some(read), _) => news.push(&log.name, read.new_lines()),
+                (None, Some(lines)) => news.add(&log.name, lines, since),
+                (None, None) => {
+                    news.add_dropped(&log.name, &log.container, log.position, since);
+                }
             }
         }
         for (name, lines) in logs.logs.iter() {
-            news.add(name, lines, since);
+            let read = piece.and_then(|piece| piece.of(&lines.place().container));
+            match read {
+                Some(read) => news.push(name, read.new_lines()),
+                None => news.add(name, lines, since),
+            }
         }
         news
     }
@@ -73,16 +85,20 @@ impl<'l> NewLinesByContainer<'l> {
         let place = log.place();
         let news = match since {
             // For a new client, the older log lines that are not in the tail do not count as dropped.
-            None => {
-                let mut tail = log.after(0);
-                tail.dropped = 0;
-                tail
-            }
+            None => whole_tail(log),
             Some(since) => {
-                let known = since.positions.get(&place.container).copied();
-                log.after(known.unwrap_or(place.origin))
+                match since.log(&place.container) {
+                    None => log.after(place.origin.line),
+                    // Another run of the agent has read this log, and not from its files. It is not known which lines are new.
+                    Some(LogPosition { line: 0, .. }) => whole_tail(log),
+                    Some(position) => log.after(position.line),
+                }
             }
         };
+        self.push(name, news);
+    }
+
+    fn push(&mut self, name: &'l str, news: NewLines<'l>) {
         self.count_dropped(name, news.dropped);
         if news.count() > 0 {
             self.lines.entry(name).or_default().push(news);
@@ -97,10 +113,11 @@ impl<'l> NewLinesByContainer<'l> {
         position: u64,
         since: Option<&StreamPosition>,
     ) {
-        let known = since.and_then(|since| since.positions.get(container));
+        let known = since.and_then(|since| since.log(container));
+        let known = known.filter(|known| known.line > 0);
         self.count_dropped(
             name,
-            known.map_or(0, |known| position.saturating_sub(*known)),
+            known.map_or(0, |known| position.saturating_sub(known.line)),
         );
     }
 
@@ -109,4 +126,11 @@ impl<'l> NewLinesByContainer<'l> {
             *self.dropped.entry(name).or_default() += lines;
         }
     }
+}
+
+/// Returns all log lines that are stored. No log line counts as dropped.
+fn whole_tail(log: &LogLines) -> NewLines<'_> {
+    let mut tail = log.after(0);
+    tail.dropped = 0;
+    tail
 }

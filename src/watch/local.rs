@@ -3,12 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, Context, Handler, Recipient};
 use tokio::sync::{mpsc, watch};
 
 use super::feed::{Detail, HostUpdate, Update, Wish};
 use crate::app::Measuring;
-use crate::messages::{ClientId, Delivery, Subscribe, Unsubscribe};
+use crate::messages::{CatchUp, ClientId, Delivery, Subscribe, Unsubscribe};
 use crate::model::Options;
 use crate::settings::CollectSettings;
 use crate::supervisor::Supervisor;
@@ -38,7 +38,13 @@ pub(super) async fn follow(
         let detail = wish.borrow_and_update().detail;
         let options = Options::parse(detail.options().as_bytes()).map_err(io::Error::other)?;
         let (inbox, mut lines) = mpsc::channel(MAX_WAITING);
-        let inbox = Inbox(inbox).start();
+        let catch_up = measuring.aggregator.clone().recipient();
+        let inbox = Inbox {
+            client,
+            lines: inbox,
+            catch_up,
+        }
+        .start();
         measuring.aggregator.do_send(Subscribe {
             client,
             options,
@@ -86,7 +92,11 @@ async fn pass_on(
 }
 
 /// Receives snapshots from the aggregator, as a session of a client does.
-struct Inbox(mpsc::Sender<Vec<u8>>);
+struct Inbox {
+    client: ClientId,
+    lines: mpsc::Sender<Vec<u8>>,
+    catch_up: Recipient<CatchUp>,
+}
 
 impl Actor for Inbox {
     type Context = Context<Self>;
@@ -99,7 +109,13 @@ impl Handler<Delivery> for Inbox {
         if let Delivery::Snapshot(snapshot) = delivery {
             let line = [&snapshot.shared, snapshot.ending(0).as_ref()].concat();
             // If the screen lags, this snapshot is skipped.
-            let _ = self.0.try_send(line);
+            let _ = self.lines.try_send(line);
+            if snapshot.more {
+                self.catch_up.do_send(CatchUp {
+                    client: self.client,
+                    since: snapshot.since.clone(),
+                });
+            }
         }
     }
 }

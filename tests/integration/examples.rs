@@ -94,7 +94,11 @@ impl Start {
     }
 
     fn child(&self) -> Child {
-        let mut command = Command::new((self.example.program)());
+        // A shell that runs the tests in the background ignores SIGINT, and a script cannot catch a signal that was ignored when
+        // the script started. So `env` restores the default action.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT");
+        command.arg((self.example.program)());
         command.arg(&self.address).env_remove("API_KEY_FILE");
         command
             .envs(&self.environment)

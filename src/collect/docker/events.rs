@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{Stream, StreamExt};
 use tokio::task::JoinHandle;
@@ -17,6 +17,11 @@ use crate::model::{ContainerEvent, EventAction, Events, Timestamp};
 const MAX_TOUCHED: usize = 1024;
 /// A new event stream starts at least this long ago. So it has the events that happened shortly before the next container list.
 const OVERLAP: Duration = Duration::from_secs(2);
+/// While no event is stored, a new event stream starts this long ago. A client that connected to an earlier run of the agent can
+/// then get the events that happened while no agent ran, if the engine still has them.
+const PAST: Duration = Duration::from_secs(3600);
+/// Maximum time after the start of the first event stream in which the engine sends old events.
+const MAX_REPLAY: Duration = Duration::from_secs(60);
 
 /// One message of the event stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,16 +81,17 @@ impl SharedEvents {
     /// Returns the start time for a new event stream. This is the time of the newest stored event, but at least [`OVERLAP`] ago.
     /// The engine then sends every missed event that it still has.
     pub(super) fn since(&self) -> SystemTime {
-        let before = SystemTime::now() - OVERLAP;
+        let now = SystemTime::now();
         let last = self.events().newest().last().map(|event| event.time.0);
-        last.map_or(before, |last| before.min(last))
+        last.map_or(now - PAST, |last| last.min(now - OVERLAP))
     }
 
-    /// Adds an event. Ignores an event that is already stored, because each new stream repeats the newest events.
-    fn add(&self, event: ContainerEvent) {
+    /// Adds an event. Ignores an event that is already stored, because each new stream repeats the newest events. `is_old` tells
+    /// whether the event happened before the agent started.
+    fn add(&self, event: ContainerEvent, is_old: bool) {
         let mut events = lock(&self.0);
         if !events.newest().any(|known| *known == event) {
-            Arc::make_mut(&mut events).push(event);
+            Arc::make_mut(&mut events).push(event, is_old);
         }
     }
 }
@@ -97,6 +103,7 @@ impl Following {
         history: SharedEvents,
     ) -> Self {
         let reported = Arc::new(Mutex::new(EventBatch::default()));
+        let replay = Replay::begin(&history);
         let task = tokio::spawn({
             let reported = Arc::clone(&reported);
             async move {
@@ -114,9 +121,13 @@ impl Following {
                     let Some(id) = id_of(&message) else {
                         continue;
                     };
-                    lock(&reported).touch(&id);
+                    let is_old = replay.is_old(&message);
+                    // The container list is newer than an old event.
+                    if !is_old {
+                        lock(&reported).touch(&id);
+                    }
                     if let Some(event) = event(&message) {
-                        history.add(event);
+                        history.add(event, is_old);
                     }
                 }
                 lock(&reported).ended = true;
@@ -128,6 +139,31 @@ impl Following {
     /// Returns what the stream has reported after the previous call.
     pub(super) fn take(&self) -> EventBatch {
         std::mem::take(&mut *lock(&self.reported))
+    }
+}
+
+/// Recognizes the old events that the engine sends at the beginning of the first event stream. They happened before the agent
+/// started.
+struct Replay {
+    /// Events from before this time are old. None if this is not the first stream.
+    before: Option<SystemTime>,
+    began: Instant,
+}
+
+impl Replay {
+    fn begin(history: &SharedEvents) -> Self {
+        let is_first = history.events().end() == 0;
+        Self {
+            before: is_first.then(|| SystemTime::now() - OVERLAP),
+            began: Instant::now(),
+        }
+    }
+
+    /// Whether a message is an old event. After [`MAX_REPLAY`] no event is old: if the clock is set back then, new events can have
+    /// the time of old events.
+    fn is_old(&self, message: &Json) -> bool {
+        let is_before = |before| moment(message).is_some_and(|moment| moment < before);
+        self.began.elapsed() < MAX_REPLAY && self.before.is_some_and(is_before)
     }
 }
 
@@ -244,6 +280,9 @@ mod tests {
     use crate::model::{ContainerEvent, EventAction};
 
     const ID: &str = "f578d361bfcaff9f0290622db5df2766338472ecfb9b4602a60c37cc8dc0d8d8";
+
+    /// A time in the year 2200, in nanoseconds since 1970. Events of this time are not old.
+    const FUTURE: u64 = 7_258_118_400_000_000_000;
 
     fn read(message: &Value) -> Json {
         Json::parse(message.to_string().as_bytes()).unwrap()
@@ -371,7 +410,7 @@ mod tests {
         let long = format!(r#"{{"Actor":{{"ID":"{ID}"}},"x":"{}"}}"#, "x".repeat(500));
         let text = format!(
             "{{\"Action\":\"die\",\"Actor\":{{\"ID\":\n{long}\n<html>\n{}\n",
-            json!({"Action": "start", "timeNano": 5, "Actor": {"ID": "0123456789abcdef"}})
+            json!({"Action": "start", "timeNano": FUTURE + 5, "Actor": {"ID": "0123456789abcdef"}})
         );
         let mut lines = Lines::new(400);
         let mut messages = Vec::new();
@@ -396,10 +435,10 @@ mod tests {
     async fn an_event_that_is_received_twice_is_stored_once() {
         let history = SharedEvents::default();
         let reported = [
-            message("start", 1, &json!({})),
-            message("die", 2, &json!({"exitCode": "3"})),
+            message("start", FUTURE + 1, &json!({})),
+            message("die", FUTURE + 2, &json!({"exitCode": "3"})),
         ];
-        let more = message("start", 2, &json!({}));
+        let more = message("start", FUTURE + 2, &json!({}));
         for (reported, end) in [
             (reported.to_vec(), 2),
             ([&reported[..], &[more]].concat(), 3),
@@ -416,6 +455,25 @@ mod tests {
             assert_eq!(following.take(), EventBatch::default());
             assert_eq!(history.events().end(), end);
         }
+    }
+
+    #[actix::test]
+    async fn only_the_first_stream_has_old_events() {
+        let history = SharedEvents::default();
+        for (times, touched, old) in [(vec![1, 2, FUTURE], true, 2), (vec![3], true, 2)] {
+            let reported = times.iter().map(|time| message("start", *time, &json!({})));
+            let stream = stream::iter(reported.map(Message::Event).collect::<Vec<_>>());
+            let following = Following::start(stream, history.clone());
+            tokio::task::yield_now().await;
+            assert_eq!(!following.take().touched.is_empty(), touched);
+            assert_eq!(history.events().old(), old);
+        }
+        assert_eq!(history.events().end(), 4);
+        let history = SharedEvents::default();
+        let stream = stream::iter([Message::Event(message("start", 1, &json!({})))]);
+        let following = Following::start(stream, history.clone());
+        tokio::task::yield_now().await;
+        assert!(following.take().touched.is_empty() && history.events().old() == 1);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::pace::ReadPace;
 use super::seen::{Handover, Seen, identity};
 use super::tail::{Channel, TailLines};
 use crate::collect::docker::engine::{Call, DEADLINE, EngineError};
-use crate::model::{EncodedLines, LogLines, Place};
+use crate::model::{EncodedLines, LogLines, LogPosition, Place};
 use crate::settings::Redaction;
 
 /// If an answer is too long after this many calls of one reading, the reading fails.
@@ -76,7 +76,10 @@ impl CalledLog {
             place: Place {
                 container: id.into(),
                 end: ORIGIN,
-                origin: ORIGIN,
+                origin: LogPosition {
+                    line: ORIGIN,
+                    place: None,
+                },
             },
             pace: ReadPace::new(wanted + 1),
         }
@@ -90,7 +93,10 @@ impl CalledLog {
             place: Place {
                 container: self.place.container,
                 end: file.position,
-                origin: file.origin,
+                origin: LogPosition {
+                    line: file.origin,
+                    place: None,
+                },
             },
             ..self
         }
@@ -101,7 +107,7 @@ impl CalledLog {
     pub(super) fn handover(&self) -> Option<Handover> {
         self.read.then(|| Handover {
             position: self.number(),
-            origin: self.place.origin,
+            origin: self.place.origin.line,
             seen: Arc::new(self.seen.clone()),
         })
     }
@@ -300,7 +306,7 @@ impl CalledLog {
             // If all lines of a full answer are new, there were probably more new lines. One lost line is counted for them.
             let all = full && new == finished && !shown_headless;
             let lost = u64::from(self.new != New::OnlyKept && all);
-            self.place.origin = ORIGIN - new - lost;
+            self.place.origin.line = ORIGIN - new - lost;
             self.place.end = ORIGIN + tail.unfinished() as u64;
         }
         self.read = true;

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 
 use serde::Deserialize;
 
+use super::line::MAX_LINE_BYTES;
 use super::tail::Channel;
 
 /// Limit on the bytes of a log that one reading parses. In older bytes, the reading only counts lines. The limit is six times the
@@ -21,6 +22,8 @@ const FIRST_LOOK: u64 = 32 * 1024;
 const TIMESTAMP_BYTES: usize = 36;
 /// The bytes that show that an entry ends a line: the line feed of the text, the closing quote, and the next key.
 const LINE_END: &[u8] = br#"\n","stream""#;
+/// The bytes before the timestamp.
+const TIME: &[u8] = br#"","time":""#;
 
 /// One entry of a log.
 #[derive(Deserialize)]
@@ -39,9 +42,10 @@ impl<'a> Entry<'a> {
         serde_json::from_slice(entry).ok()
     }
 
-    /// Returns the channel of the entry, for a container without a TTY.
-    pub(super) fn channel(&self) -> Channel {
+    /// Returns the channel of the entry. `tty` tells whether the container has a TTY.
+    pub(super) fn channel_of(&self, tty: bool) -> Channel {
         match &*self.stream {
+            _ if tty => Channel::Terminal,
             "stderr" => Channel::Stderr,
             _ => Channel::Stdout,
         }
@@ -54,6 +58,45 @@ impl<'a> Entry<'a> {
         message.push(b' ');
         message.extend_from_slice(self.log.as_bytes());
         message
+    }
+}
+
+/// The text and the timestamp of an entry that is a whole line, and whose text has no escape sequence except the line feed at its
+/// end. Most entries are of this kind. Their text is the same in the log file and in the JSON of a snapshot, so it is only copied.
+pub(super) struct PlainEntry<'a> {
+    pub(super) text: &'a str,
+    time: &'a str,
+}
+
+impl<'a> PlainEntry<'a> {
+    /// Reads an entry as the engine writes it. Returns none if the entry is of another kind.
+    pub(super) fn parse(entry: &'a [u8]) -> Option<Self> {
+        let entry = entry.strip_prefix(br#"{"log":""#)?.strip_suffix(br#""}"#)?;
+        // The timestamp is the last field.
+        let near = entry.len().saturating_sub(TIME.len() + TIMESTAMP_BYTES);
+        let end = near + memchr::memmem::rfind(&entry[near..], TIME)?;
+        let (entry, time) = (&entry[..end], &entry[end + TIME.len()..]);
+        let text = [br#"\n","stream":"stdout"#, br#"\n","stream":"stderr"#]
+            .iter()
+            .find_map(|end| entry.strip_suffix(*end))?;
+        let is_escaped = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+        let is_time =
+            |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b':' | b'.' | b'T' | b'Z');
+        let is_plain =
+            text.len() < MAX_LINE_BYTES && !text.iter().any(is_escaped) && time.iter().all(is_time);
+        Some(Self {
+            text: std::str::from_utf8(text).ok().filter(|_| is_plain)?,
+            time: std::str::from_utf8(time).ok()?,
+        })
+    }
+
+    /// Returns the timestamp as the engine prints it, and a space.
+    pub(super) fn timestamp(&self) -> String {
+        let mut timestamp = Vec::with_capacity(TIMESTAMP_BYTES);
+        push_timestamp(&mut timestamp, self.time);
+        timestamp.push(b' ');
+        // The bytes are those of text.
+        String::from_utf8(timestamp).unwrap_or_default()
     }
 }
 
@@ -181,7 +224,56 @@ pub(super) fn read_range(file: &File, from: u64, to: u64, into: &mut Vec<u8>) ->
 
 #[cfg(test)]
 mod tests {
-    use super::push_timestamp;
+    use proptest::prelude::*;
+
+    use super::{Entry, PlainEntry, push_timestamp};
+
+    fn as_plain(entry: &str) -> Option<String> {
+        let plain = PlainEntry::parse(entry.as_bytes())?;
+        Some(plain.timestamp() + plain.text)
+    }
+
+    #[test]
+    fn only_whole_lines_without_escape_sequences_are_plain() {
+        let entry = |log: &str, rest: &str| format!("{{\"log\":\"{log}\",{rest}}}");
+        let usual = r#""stream":"stderr","time":"2024-01-01T12:00:00.5Z""#;
+        let text = "2024-01-01T12:00:00.500000000Z ä <b>".to_owned();
+        assert_eq!(as_plain(&entry("ä <b>\\n", usual)), Some(text));
+        for log in [
+            "no end",
+            "a\\tb\\n",
+            "a\\\\n",
+            "\\u003c\\n",
+            "a\"b\\n",
+            "tty\\r\\n",
+            "a\u{1}\\n",
+        ] {
+            assert_eq!(as_plain(&entry(log, usual)), None, "{log}");
+        }
+        for rest in [
+            r#""stream":"stdout","attrs":{"a":"b"},"time":"2024-01-01T12:00:00Z""#,
+            r#""time":"2024-01-01T12:00:00Z""#,
+            r#""stream":"stdout","time":"x\"y""#,
+            r#""stream":"stdout""#,
+        ] {
+            assert_eq!(as_plain(&entry("a\\n", rest)), None, "{rest}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_entry_is_read_as_by_the_json_parser(text in "[ -~äß\\t\"\\\\]{0,40}", digits in 0..10_usize) {
+            let log = serde_json::to_string(&format!("{text}\n")).unwrap();
+            let fraction = format!(".{}", "123456789".get(..digits).unwrap_or("5"));
+            let entry = format!(r#"{{"log":{log},"stream":"stdout","time":"2024-01-01T12:00:00{fraction}Z"}}"#);
+            if let Some(plain) = as_plain(&entry) {
+                let message = Entry::parse(entry.as_bytes()).unwrap().message();
+                prop_assert_eq!(plain + "\n", String::from_utf8(message).unwrap());
+            } else {
+                prop_assert!(text.contains(['\t', '"', '\\']));
+            }
+        }
+    }
 
     #[test]
     fn timestamps_have_nine_digits_after_the_point() {

@@ -17,21 +17,22 @@ use std::sync::Arc;
 
 use super::entries::{CHUNK, Entry, LineEnds, MAX_PARSED_BYTES, last_entries};
 use super::new::New;
+use super::offset::fingerprint_of;
 use super::open;
 use super::part::LogPart;
+use super::parts::{self, MAX_ROTATED_FILES};
 use super::position::{Growth, Position};
+use super::reader::LogReader;
 use super::rotated::Rotated;
 use super::seen::{Handover, Seen, identity};
-use super::tail::{Channel, TailLines};
+use super::tail::TailLines;
 use super::unpacked::Budget;
-use crate::model::{LogLines, Place};
+use crate::model::{FileLog, FileOffset, FilePlace, LogLines, LogPosition, Place};
 use crate::settings::Redaction;
 
 /// Limit on the bytes of a file that are read only to count lines. If there are more such bytes, their lines are not counted.
 /// Together these lines count as one lost line.
 const MAX_COUNTED_BYTES: u64 = 256 * 1024 * 1024;
-/// Maximum number of rotated files that a reading opens.
-const MAX_ROTATED_FILES: u32 = 100;
 /// Limit on the unfinished entry that is stored, in bytes. A valid entry is much shorter, because the engine splits long lines
 /// into fragments of 16 KiB.
 const MAX_ENTRY_BYTES: usize = 1024 * 1024;
@@ -49,10 +50,14 @@ pub(super) struct LogFile {
     tty: bool,
     wanted: usize,
     redaction: Redaction,
+    /// Reads the log's files again, for clients that need more lines than the tail has.
+    reader: FileLog,
     place: Place,
     new: New,
     /// How far the log was read. None before the first reading of the file.
     at: Option<Position>,
+    /// The newest place at which no line was unfinished. None before the first reading of the file.
+    settled: Option<Arc<FilePlace>>,
     /// The newest lines. None before the first reading, after an error, and after the container has ended.
     tail: Option<TailLines>,
     /// The newest messages that were read. They show which lines are new if the position is lost.
@@ -79,18 +84,24 @@ impl LogFile {
         wanted: usize,
         new: New,
     ) -> Self {
+        let redaction = Redaction::default();
         Self {
+            reader: FileLog(Arc::new(LogReader::new(path.clone(), tty, &redaction))),
             path,
             tty,
             wanted,
-            redaction: Redaction::default(),
+            redaction,
             place: Place {
                 container,
                 end: ORIGIN,
-                origin: ORIGIN,
+                origin: LogPosition {
+                    line: ORIGIN,
+                    place: None,
+                },
             },
             new,
             at: None,
+            settled: None,
             tail: None,
             seen: Seen::new(wanted + 1),
             handed_over: false,
@@ -103,7 +114,10 @@ impl LogFile {
             place: Place {
                 container: self.place.container,
                 end: calls.position,
-                origin: calls.origin,
+                origin: LogPosition {
+                    line: calls.origin,
+                    place: None,
+                },
             },
             seen: (*calls.seen).clone(),
             handed_over: true,
@@ -116,7 +130,7 @@ impl LogFile {
     pub(super) fn handover(&self) -> Option<Handover> {
         self.at.as_ref().map(|_| Handover {
             position: self.position(),
-            origin: self.place.origin,
+            origin: self.place.origin.line,
             seen: Arc::new(self.seen.clone()),
         })
     }
@@ -124,9 +138,19 @@ impl LogFile {
     /// Sets the redaction of the lines.
     pub(super) fn redacting(self, redaction: &Redaction) -> Self {
         Self {
+            reader: FileLog(Arc::new(LogReader::new(
+                self.path.clone(),
+                self.tty,
+                redaction,
+            ))),
             redaction: redaction.clone(),
             ..self
         }
+    }
+
+    /// Returns what reads the log's files for clients that need more lines than the tail has.
+    pub(super) fn reader(&self) -> &FileLog {
+        &self.reader
     }
 
     fn no_lines(&self) -> TailLines {
@@ -139,7 +163,7 @@ impl LogFile {
         if self.tail.is_some() && self.at.as_ref().is_some_and(|at| at.is_at(&now)) {
             return Ok(false);
         }
-        let inode = self.at.as_ref().map(Position::inode);
+        let inode = self.at.as_ref().map(|position| position.at.inode);
         let (file, now) = open::open_again(&self.path, inode)?;
         let growth = match &self.at {
             Some(at) => Growth::read(at, &file, &now)?,
@@ -147,12 +171,12 @@ impl LogFile {
         };
         let fingerprint = match &growth {
             Some(growth) => growth.fingerprint(),
-            None => Position::fingerprint_of(&file, now.len())?,
+            None => fingerprint_of(&file, &now, now.len())?,
         };
         let budget = Budget::new();
         let parts = match (&self.at, growth) {
             (_, Some(growth)) => Some(vec![growth.part()]),
-            (Some(at), None) => self.parts_since(at, &file, &now, &budget)?,
+            (Some(position), None) => parts::since(&self.path, &position.at, &file, &now, &budget)?,
             (None, None) => None,
         };
         let (tail, rest) = match (&self.at, parts) {
@@ -163,6 +187,16 @@ impl LogFile {
             (None, _) if self.handed_over => self.resynchronized(&file, &now, &budget)?,
             (None, _) => self.first(&file, &now, &budget)?,
         };
+        if rest.is_empty() && !tail.is_open() {
+            self.settled = Some(Arc::new(FilePlace {
+                at: FileOffset {
+                    inode: now.ino(),
+                    offset: now.len(),
+                    fingerprint,
+                },
+                line: self.place.end,
+            }));
+        }
         self.at = Some(Position::at_end(&now, fingerprint, rest));
         self.tail = Some(tail);
         Ok(true)
@@ -177,7 +211,11 @@ impl LogFile {
     ) -> io::Result<(TailLines, Vec<u8>)> {
         if self.new == New::All {
             let (mut tail, mut rest) = (self.no_lines(), Vec::new());
-            let parts = self.all_parts(file, now, budget)?;
+            let (parts, _) = parts::all(&self.path, file, now, budget)?;
+            self.place.origin.place = Some(Arc::new(FilePlace {
+                at: FileOffset::default(),
+                line: ORIGIN,
+            }));
             self.add_parts(parts, &mut rest, &mut tail, budget)?;
             self.place.end = ORIGIN + tail.count() as u64;
             return Ok((tail, rest));
@@ -188,7 +226,7 @@ impl LogFile {
         // If all lines that were found are new, there were probably more new lines. One lost line is counted for them.
         let all = new == lines.iter().len() && new >= self.wanted;
         let lost = u64::from(self.new != New::OnlyKept && all);
-        (self.place.end, self.place.origin) = (ORIGIN, ORIGIN - new as u64 - lost);
+        (self.place.end, self.place.origin.line) = (ORIGIN, ORIGIN - new as u64 - lost);
         self.place.end += newest.tail.unfinished() as u64;
         self.remember(&newest.messages);
         Ok((newest.tail, newest.rest))
@@ -261,6 +299,14 @@ impl LogFile {
         LogLines::new(lines, place)
     }
 
+    /// Returns the number of the last finished line, and a place in the files at or before its end.
+    pub(super) fn log_position(&self) -> LogPosition {
+        LogPosition {
+            line: self.position(),
+            place: self.settled.clone(),
+        }
+    }
+
     /// Returns the number of the last finished line.
     pub(super) fn position(&self) -> u64 {
         self.place.end - self.unfinished() as u64
@@ -290,74 +336,6 @@ impl LogFile {
     /// returns true.
     pub(super) fn exists(&self) -> bool {
         !matches!(self.path.try_exists(), Ok(false))
-    }
-
-    /// Returns the parts of the log after the position `at`, oldest first. None if the position is lost.
-    fn parts_since(
-        &self,
-        at: &Position,
-        file: &File,
-        now: &Metadata,
-        budget: &Budget,
-    ) -> io::Result<Option<Vec<LogPart>>> {
-        let newest = |from| -> io::Result<LogPart> {
-            Ok(LogPart::Plain {
-                file: file.try_clone()?,
-                from,
-                to: now.len(),
-            })
-        };
-        // `is_in` compares the contents, because a copy can have replaced the file.
-        if at.is_in(file, now)? {
-            return Ok(Some(vec![newest(at.offset)?]));
-        }
-        let mut missing = 0;
-        let mut parts = vec![newest(0)?];
-        let mut seen = vec![now.ino()];
-        for number in 1..=MAX_ROTATED_FILES {
-            let Some(rotated) = Rotated::open(&self.path, number)? else {
-                // While the engine renames the rotated files, one file can be missing for a moment.
-                missing += 1;
-                if missing > 1 {
-                    break;
-                }
-                continue;
-            };
-            let inode = rotated.inode();
-            // The log was rotated during this search, so a file that was already opened appears again under its next name.
-            if seen.contains(&inode) {
-                continue;
-            }
-            seen.push(inode);
-            let found = rotated.continues(at, budget)?;
-            parts.push(rotated.part(if found { at.offset } else { 0 }, budget)?);
-            if found {
-                parts.reverse();
-                return Ok(Some(parts));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Returns all parts of the log, oldest first.
-    fn all_parts(&self, file: &File, now: &Metadata, budget: &Budget) -> io::Result<Vec<LogPart>> {
-        let mut parts = vec![LogPart::Plain {
-            file: file.try_clone()?,
-            from: 0,
-            to: now.len(),
-        }];
-        let mut seen = vec![now.ino()];
-        for number in 1..=MAX_ROTATED_FILES {
-            let Some(rotated) = Rotated::open(&self.path, number)? else {
-                break;
-            };
-            if !seen.contains(&rotated.inode()) {
-                seen.push(rotated.inode());
-                parts.push(rotated.part(0, budget)?);
-            }
-        }
-        parts.reverse();
-        Ok(parts)
     }
 
     /// Adds parts of the log to `tail`. Parses only the newest [`MAX_PARSED_BYTES`] of the parts. In older bytes, only counts the
@@ -485,10 +463,7 @@ impl LogFile {
         let Some(entry) = Entry::parse(entry) else {
             return;
         };
-        let channel = match self.tty {
-            true => Channel::Terminal,
-            false => entry.channel(),
-        };
+        let channel = entry.channel_of(self.tty);
         let message = entry.message();
         tail.push(channel, &message);
         messages.push((identity(&message), tail.count()));

@@ -18,7 +18,7 @@ use super::seen::Handover;
 use crate::collect::docker::engine::{EngineError, Inspected};
 use crate::collect::docker::{Inspection, ListedContainer, RunningContainer};
 use crate::messages::EndedLog;
-use crate::model::{LogLines, Positions};
+use crate::model::{FileLog, LogLines, Positions};
 use crate::settings::{CollectSettings, ContainerStats, HostRoot, Redaction};
 
 /// Maximum number of ended containers whose positions the agent remembers.
@@ -111,6 +111,8 @@ pub(super) struct Readings {
     pub(super) ended: Vec<EndedLog>,
     /// For each container id, how far its log file was read, in this round or earlier.
     pub(super) positions: Positions,
+    /// For each container id, what reads its log file again.
+    pub(super) files: HashMap<Arc<str>, FileLog>,
 }
 
 impl LogFiles {
@@ -145,9 +147,13 @@ impl LogFiles {
                 known.read();
             }
         }
-        let known = self.known.values().filter_map(ReadLog::position);
-        let ended = self.ended.values().map(Ended::position);
-        let positions = known.chain(ended).collect();
+        let known = self.known.values().filter_map(ReadLog::log_file);
+        let ended = self.ended.values().map(|ended| &*ended.log);
+        let (mut positions, mut files) = (Positions::new(), HashMap::new());
+        for log in known.chain(ended) {
+            positions.insert(Arc::clone(log.container()), log.log_position());
+            files.insert(Arc::clone(log.container()), log.reader().clone());
+        }
         let last = |container: &RunningContainer| match self.known.get(&container.listed.id) {
             Some(known) => known.last(),
             None => LogReading::Absent,
@@ -158,6 +164,7 @@ impl LogFiles {
             running: running.iter().map(last).collect(),
             ended: ended.into_iter().map(Ended::log).collect(),
             positions,
+            files,
         }
     }
 
@@ -351,13 +358,10 @@ impl ReadLog {
         }
     }
 
-    /// Returns the container's id and how far its log file was read. None if the log is not read from its file.
-    fn position(&self) -> Option<(Arc<str>, u64)> {
+    /// Returns the log, if it is read from its file and has been read.
+    fn log_file(&self) -> Option<&LogFile> {
         match self {
-            Self::File { log, .. } => {
-                let read = log.has_been_read();
-                read.then(|| (Arc::clone(log.container()), log.position()))
-            }
+            Self::File { log, .. } => log.has_been_read().then_some(&**log),
             Self::Engine(..) | Self::Unanswered(_) => None,
         }
     }
@@ -383,16 +387,11 @@ impl Ended {
         }
     }
 
-    fn position(&self) -> (Arc<str>, u64) {
-        (Arc::clone(self.log.container()), self.log.position())
-    }
-
     fn log(&self) -> EndedLog {
-        let (container, position) = self.position();
         EndedLog {
             name: self.name.clone(),
-            container,
-            position,
+            container: Arc::clone(self.log.container()),
+            position: self.log.position(),
             lines: self.lines.clone(),
         }
     }

@@ -10,14 +10,20 @@ mod file;
 mod files;
 mod line;
 mod new;
+mod offset;
 mod open;
 mod pace;
 mod part;
+mod parts;
 mod position;
+mod reader;
 mod rotated;
 mod seen;
 mod tail;
 mod unpacked;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,7 +39,7 @@ use super::docker::{
 };
 use super::{Collector, Round, Source};
 use crate::messages::{EndedLog, LogSample};
-use crate::model::{LogLines, Logs, Positions, Via};
+use crate::model::{FileLog, LogLines, LogPosition, Logs, Positions, Via};
 use crate::settings::{CollectSettings, Redaction};
 use calls::CalledLog;
 use files::{Handovers, LAST_LINES, LogFiles, LogReading, MAX_ENDED, Readings};
@@ -231,7 +237,14 @@ impl LogSource {
                     lines: log.lines(),
                 });
             }
-            gathered.positions.insert(container, position);
+            let place = None;
+            gathered.positions.insert(
+                container,
+                LogPosition {
+                    line: position,
+                    place,
+                },
+            );
         }
     }
 }
@@ -242,6 +255,8 @@ struct Gathered {
     logs: Logs,
     ended: Vec<EndedLog>,
     positions: Positions,
+    /// The logs that can be read from files, by container id.
+    files: HashMap<Arc<str>, FileLog>,
     failures: Vec<(String, EngineError)>,
     /// Number of logs that were read from files.
     by_file: usize,
@@ -270,6 +285,7 @@ impl Gathered {
                 logs: Arc::new(self.logs),
                 ended: Arc::new(self.ended),
                 positions: Arc::new(self.positions),
+                files: Arc::new(self.files),
             })
         }
     }
@@ -299,6 +315,7 @@ impl Source for LogSource {
         let mut gathered = Gathered {
             ended: readings.ended,
             positions: readings.positions,
+            files: readings.files,
             ..Gathered::default()
         };
         let mut others = Vec::new();

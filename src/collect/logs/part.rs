@@ -2,17 +2,23 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::Arc;
 
+use super::offset::is_in;
 use super::unpacked::Unpacked;
+use crate::model::FileOffset;
 
 /// A part of a log, up to the end of a file.
 pub(super) enum LogPart {
     /// The bytes of a plain file between two offsets.
     Plain { file: File, from: u64, to: u64 },
     /// The unpacked bytes of a compressed file, from an offset to the end.
-    Compressed { log: Unpacked, from: u64 },
+    Compressed {
+        log: Unpacked,
+        from: u64,
+        inode: u64,
+    },
     /// Bytes that were already read. The part begins at the cursor.
     Read(io::Cursor<Vec<u8>>),
 }
@@ -25,6 +31,53 @@ impl LogPart {
             Self::Compressed { .. } => 0,
             Self::Read(new) => new.get_ref().len() as u64 - new.position(),
         }
+    }
+
+    /// Returns the inode number of the part's file. Returns 0 for bytes that were already read.
+    pub(super) fn inode(&self) -> io::Result<u64> {
+        match self {
+            Self::Plain { file, .. } => Ok(file.metadata()?.ino()),
+            Self::Compressed { inode, .. } => Ok(*inode),
+            Self::Read(_) => Ok(0),
+        }
+    }
+
+    /// Whether the offset `at` is in the part's file. Compares the inode number and the fingerprint, because a new file can have the
+    /// inode number of a deleted file.
+    pub(super) fn has(&self, at: &FileOffset) -> io::Result<bool> {
+        let Self::Plain { file, .. } = self else {
+            return Ok(false);
+        };
+        let now = file.metadata()?;
+        Ok(now.ino() == at.inode && is_in(at, file, &now)?)
+    }
+
+    /// Returns the offset in the file at which the part begins. Returns 0 for bytes that were already read.
+    pub(super) fn offset(&self) -> u64 {
+        match self {
+            Self::Plain { from, .. } | Self::Compressed { from, .. } => *from,
+            Self::Read(_) => 0,
+        }
+    }
+
+    /// Reads the part, and before it the last `before` bytes of the file before the part.
+    pub(super) fn reader(self, before: usize) -> Box<dyn Read> {
+        let before = before as u64;
+        let begins_earlier = match self {
+            Self::Plain { file, from, to } => {
+                let from = from - before;
+                Self::Plain { file, from, to }
+            }
+            Self::Compressed { log, from, inode } => {
+                let from = from - before;
+                Self::Compressed { log, from, inode }
+            }
+            Self::Read(mut new) => {
+                new.set_position(new.position() - before);
+                Self::Read(new)
+            }
+        };
+        begins_earlier.split(u64::MAX).1
     }
 
     /// Splits the part in two pieces. The second piece has the last `parsed` bytes, which are parsed. The first piece has the
@@ -48,7 +101,7 @@ impl LogPart {
                     Box::new(range(middle, to)),
                 )
             }
-            Self::Compressed { mut log, from } => {
+            Self::Compressed { mut log, from, .. } => {
                 // Skips the bytes before the offset. This copy cannot fail, because `Unpacked` returns no errors.
                 let _ = io::copy(&mut (&mut log).take(from), &mut io::sink());
                 if parsed == 0 {

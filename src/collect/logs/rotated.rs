@@ -6,10 +6,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::entries::{last_entries, line_ends};
+use super::offset::{beginning_of, bytes_before, fingerprint, is_in};
 use super::open;
 use super::part::LogPart;
-use super::position::Position;
 use super::unpacked::{Budget, Unpacked};
+use crate::model::FileOffset;
 
 /// A rotated file, plain or compressed.
 pub(super) struct Rotated {
@@ -43,18 +44,23 @@ impl Rotated {
         self.metadata.ino()
     }
 
+    /// Returns the beginning of the file.
+    pub(super) fn beginning(&self) -> FileOffset {
+        beginning_of(&self.metadata)
+    }
+
     /// Whether the position `at` is in this file. Compares the contents and not the inode, because the file can be a copy.
-    pub(super) fn continues(&self, at: &Position, budget: &Budget) -> io::Result<bool> {
+    pub(super) fn continues(&self, at: &FileOffset, budget: &Budget) -> io::Result<bool> {
         if !self.compressed {
-            return at.is_in(&self.file, &self.metadata);
+            return is_in(at, &self.file, &self.metadata);
         }
         let mut log = self.unpacked(budget)?;
-        let before = at.offset - at.fingerprint.len() as u64;
-        let skipped = io::copy(&mut (&mut log).take(before), &mut io::sink())?;
-        let mut fingerprint = Vec::new();
-        log.take(at.fingerprint.len() as u64)
-            .read_to_end(&mut fingerprint)?;
-        Ok(skipped == before && !fingerprint.is_empty() && fingerprint == at.fingerprint)
+        let wanted = bytes_before(at.offset) as u64;
+        let skipped = io::copy(&mut (&mut log).take(at.offset - wanted), &mut io::sink())?;
+        let mut before = Vec::new();
+        log.take(wanted).read_to_end(&mut before)?;
+        let found = skipped + before.len() as u64;
+        Ok(at.offset > 0 && found == at.offset && fingerprint(&before) == at.fingerprint)
     }
 
     /// Returns the contents from the offset `from` to the end of the file.
@@ -63,8 +69,8 @@ impl Rotated {
             let (file, to) = (self.file, self.metadata.len());
             return Ok(LogPart::Plain { file, from, to });
         }
-        let log = self.unpacked(budget)?;
-        Ok(LogPart::Compressed { log, from })
+        let (log, inode) = (self.unpacked(budget)?, self.inode());
+        Ok(LogPart::Compressed { log, from, inode })
     }
 
     /// Returns whole entries at the end of the file, and the number of line ends in them. See [`last_entries`].

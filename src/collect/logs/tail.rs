@@ -155,6 +155,16 @@ impl TailLines {
         self.lines.get_mut(index)
     }
 
+    /// Whether a line waits for its end, even if the line is no longer stored.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.iter().any(Option::is_some)
+    }
+
+    /// Returns the length of all stored lines, in bytes.
+    pub(super) fn text(&self) -> usize {
+        self.text
+    }
+
     fn len(&self) -> usize {
         self.settled.len() + self.lines.len()
     }

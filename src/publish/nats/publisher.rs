@@ -22,6 +22,7 @@ use actix::{
 use async_nats::Event;
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_blocking;
 use tracing::{debug, error, info, warn};
 
 use super::delivery::{self, Failure, Prepared, Route};
@@ -32,7 +33,7 @@ use super::subject::Subjects;
 use crate::backoff::jittered;
 use crate::messages::{AddOutput, Publication};
 use crate::model::{Encoding, LogMode, Variant};
-use crate::published::{Published, StreamPosition};
+use crate::published::{LineRequest, LogPiece, PIECE_BYTES, Published, StreamPosition};
 use crate::settings::NatsSettings;
 
 /// Limit on the number of messages in flight. Each message in flight has a different subject.
@@ -72,9 +73,15 @@ pub struct NatsPublisher {
     /// The warnings that are already logged. The set is cleared when the connection is established or lost.
     warned: HashSet<String>,
     snapshots: Snapshots,
-    /// The events and log lines up to this position were put into the queue. This is not a position in the JetStream stream. None
-    /// before the first snapshot.
+    /// The log lines up to this position were put into the queue. This is not a position in the JetStream stream. None before the
+    /// first snapshot.
     since: Option<StreamPosition>,
+    /// The number of events that were put into the queue or dropped. None before the first snapshot.
+    events: Option<u64>,
+    /// The newest snapshot whose log lines are not in the queue yet. They wait in the log files.
+    waiting: Option<Arc<Published>>,
+    /// Whether log lines are being read from log files.
+    reading: bool,
     /// The subjects of the logs whose log lines this run of the agent has already put into the queue. An earlier
     /// run can have published the first log lines of every other log. So the agent first asks the stream for the newest published
     /// line of such a log.
@@ -151,6 +158,9 @@ impl NatsPublisher {
             warned: HashSet::new(),
             snapshots: Snapshots::default(),
             since: None,
+            events: None,
+            waiting: None,
+            reading: false,
             begun: HashSet::new(),
             in_flight: HashMap::new(),
             lost: 0,
@@ -331,8 +341,9 @@ impl NatsPublisher {
             sections: self.settings.sections,
             logs: LogMode::Tail,
             encoding: self.settings.encoding,
+            has_cursor: false,
         };
-        let encoded = match snapshot.line(variant, None, false) {
+        let encoded = match snapshot.line(LineRequest::first(variant)) {
             Ok(encoded) => encoded,
             Err(error) => {
                 // This error is not expected, because all types of the model can be encoded.
@@ -367,17 +378,52 @@ impl NatsPublisher {
     // Events and log lines.
 
     /// Puts the events and log lines that are new in this snapshot into the queue, and publishes them.
-    fn enqueue_new(&mut self, published: &Published, ctx: &mut Context<Self>) {
-        let since = self.since.replace(published.since());
-        self.enqueue(published, since.as_ref());
+    ///
+    /// If the queue is half full, only the events go into the queue, and the log lines wait in the log files. If some logs are read
+    /// by calls to the engine, all log lines go into the queue, because they would be lost otherwise.
+    fn enqueue_new(&mut self, published: Arc<Published>, ctx: &mut Context<Self>) {
+        self.enqueue_events(&published);
+        self.waiting = Some(published);
         self.publish_waiting(ctx);
     }
 
-    /// Puts the events and log lines after the position `since` into the queue.
-    fn enqueue(&mut self, published: &Published, since: Option<&StreamPosition>) {
+    /// Puts the log lines of the waiting snapshot into the queue, if there is space. If the snapshot has not all of them, first
+    /// reads the others from the log files.
+    fn enqueue_lines(&mut self, ctx: &mut Context<Self>) {
+        if self.reading {
+            return;
+        }
+        let is_full = self.queue.is_half_full();
+        let is_due = |published: &mut Arc<Published>| !is_full || !published.has_only_file_logs();
+        let Some(published) = self.waiting.take_if(is_due) else {
+            return;
+        };
+        let since = self.since.as_ref();
+        let Some(unread) = since.and_then(|since| published.unread(since)) else {
+            self.enqueue(&published, None);
+            return;
+        };
+        self.reading = true;
+        let most = self.queue.longest().min(PIECE_BYTES);
+        let read = wrap_future(spawn_blocking(move || unread.read(most)));
+        ctx.spawn(read.map(move |piece, publisher: &mut Self, ctx| {
+            publisher.reading = false;
+            // An error means that the agent is stopping.
+            let Ok(piece) = piece else { return };
+            publisher.enqueue(&published, Some(&piece));
+            if piece.has_more() {
+                publisher.waiting.get_or_insert(published);
+            }
+            publisher.publish_waiting(ctx);
+        }));
+    }
+
+    /// Puts the events that are new in this snapshot into the queue.
+    fn enqueue_events(&mut self, published: &Published) {
         let mut dropped_now = 0;
         let subject = self.subjects.events();
-        let (events, lost) = published.events(since.map(|since| since.events));
+        let after = self.events.replace(published.since().events);
+        let (events, lost) = published.events(after);
         let mut events = news::event_batches(events, lost).peekable();
         if events.peek().is_none() {
             self.queue.count_lost(&subject, lost);
@@ -385,8 +431,16 @@ impl NatsPublisher {
         for event in events {
             dropped_now += self.queue.push(&subject, MessageKind::Event, event);
         }
+        self.count_dropped(dropped_now);
+    }
+
+    /// Puts the log lines after the publisher's position into the queue. `piece` has the log lines that are not in the snapshot.
+    fn enqueue(&mut self, published: &Published, piece: Option<&LogPiece>) {
+        let position = piece.map_or(published.since(), LogPiece::position);
+        let since = self.since.replace(position.clone());
+        let mut dropped_now = 0;
         let mut begun = Vec::new();
-        let lines = published.log_lines(since);
+        let lines = published.log_lines(since.as_ref(), piece);
         for (container, dropped) in lines.containers() {
             let subject = self.subjects.logs(container);
             for batch in news::line_batches(lines.lines(container), dropped, self.queue.longest()) {
@@ -403,6 +457,11 @@ impl NatsPublisher {
             self.begun.clear();
         }
         self.begun.extend(begun);
+        self.count_dropped(dropped_now);
+    }
+
+    /// Counts log lines and events that were dropped because the buffer was full.
+    fn count_dropped(&mut self, dropped_now: u64) {
         if dropped_now > 0 && self.lost == 0 {
             warn!(
                 buffer = self.settings.buffer,
@@ -414,6 +473,7 @@ impl NatsPublisher {
 
     /// Publishes messages from the queue, up to the limit of messages in flight.
     fn publish_waiting(&mut self, ctx: &mut Context<Self>) {
+        self.enqueue_lines(ctx);
         while matches!(self.link, ConnectionState::Ready) && self.in_flight.len() < MAX_IN_FLIGHT {
             let Some(outgoing) = self.queue.take() else {
                 break;
@@ -509,7 +569,8 @@ impl NatsPublisher {
     /// Ends the publisher if the agent is stopping, the queue is empty and no snapshot is in flight. Without a connection, the
     /// newest snapshot can still wait. It is then not published.
     fn end_when_done(&mut self, ctx: &mut Context<Self>) {
-        if self.ending && self.queue.is_empty() && self.snapshots.in_flight.is_none() {
+        let all_read = self.waiting.is_none() && !self.reading;
+        if self.ending && all_read && self.queue.is_empty() && self.snapshots.in_flight.is_none() {
             self.end(ctx);
         }
     }
@@ -608,7 +669,7 @@ impl Handler<Publication> for NatsPublisher {
             Publication::Published(published) => {
                 self.snapshots.newest = Some(Arc::clone(&published));
                 self.publish_newest(ctx);
-                self.enqueue_new(&published, ctx);
+                self.enqueue_new(published, ctx);
             }
             Publication::End(within) => {
                 self.ending = true;

@@ -101,6 +101,11 @@ impl Queue {
         MAX_TEXT.min(self.room / 4)
     }
 
+    /// Whether the messages take more than half of the limit.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.taken > self.room / 2
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }

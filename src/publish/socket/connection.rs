@@ -43,7 +43,7 @@ enum Stream {
 
 /// Limit on the bytes that a peer can send while its connection is pending. A ClientHello, certificates and the key need less.
 /// This limit also bounds the memory in which rustls buffers an incomplete message.
-const MAX_PENDING_BYTES: usize = 32 * 1024;
+const MAX_PENDING_BYTES: usize = 128 * 1024;
 /// Limit on consecutive reads. With no limit, the session of a client that sends without pause would never write.
 const READS: usize = 8;
 

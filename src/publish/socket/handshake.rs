@@ -22,8 +22,10 @@ use crate::publish::admission::PendingConnection;
 use crate::publish::admission::first_input::FirstInput;
 use crate::settings::{ApiKeys, Credentials, ServeSettings, Tls};
 
-/// Limit on the length of the first line that a client sends, in bytes.
+/// Limit on the length of the first line that a client sends, in bytes. Only a line with a right key can be longer.
 const MAX_LINE: usize = 4096;
+/// Limit on the length of a first line with a right key, in bytes. A cursor can be long.
+const MAX_LINE_WITH_KEY: usize = 96 * 1024;
 /// The answer to a peer that has not sent a right key.
 const UNAUTHORIZED: &[u8] = b"Unauthorized\n";
 /// Time that a refused client has to read its answer.
@@ -229,7 +231,9 @@ impl Authenticator<'_> {
         let PendingConnection {
             admission, prefix, ..
         } = self.pending;
-        let login = match timeout_at(deadline, read_line(stream)).await {
+        let credentials = self.credentials;
+        let has_key = |line: &[u8]| credentials.borrow().keys.find(key_in(line)).is_some();
+        let login = match timeout_at(deadline, read_line(stream, has_key)).await {
             // The prefix can be blocked after the connection was accepted.
             Ok(Ok(_)) if admission.is_blocked(*prefix) => Err(Refusal::Blocked),
             Ok(Ok(line)) => verify(&self.credentials.borrow().keys, &line),
@@ -253,29 +257,41 @@ impl Authenticator<'_> {
 
 /// Finds the key at the start of a client's first line, and parses the options after the key.
 fn verify(keys: &ApiKeys, line: &[u8]) -> Result<Login, Refusal> {
-    // A key has no white space, so the first space ends the key.
-    let (candidate, options) = match line.iter().position(|byte| *byte == b' ') {
-        Some(space) => (&line[..space], Some(&line[space + 1..])),
-        None => (line, None),
-    };
+    let candidate = key_in(line);
+    let options = line.get(candidate.len() + 1..);
     let key = keys.find(candidate).ok_or(Refusal::WrongKey)?;
     let parsed = options.map(Options::parse).transpose();
     let options = parsed.map_err(Refusal::Options)?.unwrap_or_default();
     Ok((Arc::clone(key.name()), options))
 }
 
+/// Returns the part of a first line that is the key. A key has no white space, so the first space ends the key.
+fn key_in(line: &[u8]) -> &[u8] {
+    let end = line.iter().position(|byte| *byte == b' ');
+    &line[..end.unwrap_or(line.len())]
+}
+
 /// Reads the client's first line, and returns the line without its line end. The line contains the key, so the memory of the line
 /// is overwritten when the line is dropped. Bytes after the first line are ignored.
-async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+///
+/// `has_key` tells whether a line begins with a right key. Only such a line can be longer than [`MAX_LINE`].
+async fn read_line<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    has_key: impl Fn(&[u8]) -> bool,
+) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     let mut line = Zeroizing::new(Vec::with_capacity(128));
     let mut searched = 0;
+    let mut limit = MAX_LINE;
     loop {
-        if line.len() > MAX_LINE + 1 {
+        if line.len() > limit + 1 && limit == MAX_LINE && has_key(&line) {
+            limit = MAX_LINE_WITH_KEY;
+        }
+        if line.len() > limit + 1 {
             return Err(Refusal::TooLong);
         }
         if line.len() == line.capacity() {
             // If `Vec` grew by itself, it would free the old memory without overwriting it.
-            let larger = (2 * line.len()).min(MAX_LINE + 2);
+            let larger = (2 * line.len()).min(limit + 2);
             let mut larger = Zeroizing::new(Vec::with_capacity(larger));
             larger.extend_from_slice(&line);
             line = larger;
@@ -293,7 +309,7 @@ async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Zeroizing<Vec
             if line.last() == Some(&b'\r') {
                 line.pop();
             }
-            return if line.len() > MAX_LINE {
+            return if line.len() > limit && !(limit == MAX_LINE && has_key(&line)) {
                 Err(Refusal::TooLong)
             } else {
                 Ok(line)
@@ -332,12 +348,13 @@ async fn send_answer<S: AsyncRead + AsyncWrite + Unpin>(
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_LINE, Refusal, read_line, verify};
+    use super::{MAX_LINE, MAX_LINE_WITH_KEY, Refusal, read_line, verify};
     use crate::settings::{ApiKey, ApiKeys};
 
     async fn line(sent: &[&[u8]]) -> Result<Vec<u8>, Refusal> {
         let mut stream = tokio_test_stream(sent);
-        read_line(&mut stream).await.map(|line| line.to_vec())
+        let line = read_line(&mut stream, |line| line.starts_with(b"right ")).await;
+        line.map(|line| line.to_vec())
     }
 
     /// Returns a stream that returns one piece for each read, and then ends.
@@ -367,6 +384,13 @@ mod tests {
         assert_eq!(line(&[&ended]).await.unwrap(), longest);
         let over = [longest.as_slice(), b"k\n"].concat();
         assert!(matches!(line(&[&over]).await, Err(Refusal::TooLong)));
+        let with_key = [b"right ".as_slice(), &vec![b'x'; 5 * 1024], b"\n"].concat();
+        assert_eq!(
+            line(&[&with_key]).await.unwrap(),
+            &with_key[..with_key.len() - 1]
+        );
+        let over = [b"right ".as_slice(), &vec![b'x'; MAX_LINE_WITH_KEY], b"\n"].concat();
+        assert!(matches!(line(&[&over]).await, Err(Refusal::TooLong)));
         let endless = vec![b'k'; 5 * 1024];
         assert!(matches!(
             line(&[&endless, b"k"]).await,
@@ -393,7 +417,7 @@ mod tests {
             // The input arrives in two pieces.
             let (head, tail) = bytes.split_at(bytes.len() / 2);
             let pieces = [head, tail];
-            let line = runtime.block_on(read_line(&mut tokio_test_stream(&pieces)));
+            let line = runtime.block_on(read_line(&mut tokio_test_stream(&pieces), |_| false));
             if let Ok(line) = line
                 && verify(&keys, &line).is_ok()
             {

@@ -59,6 +59,8 @@ pub struct ClientSession {
     client: Client,
     /// The JSON line that is being written.
     outgoing: Option<Outgoing>,
+    /// Whether there are more log lines up to the snapshot that is being written than this JSON line has.
+    has_more: bool,
     /// The newest snapshot that arrived while `outgoing` was being written.
     pending: Option<Arc<EncodedSnapshot>>,
     /// Set when a write of the current JSON line blocks. Cleared when the line is written. The first value is the number of
@@ -103,7 +105,11 @@ enum Ending {
 struct Counts {
     /// The number of the first sent snapshot. None before the first snapshot.
     first: Option<u64>,
-    /// Number of completely sent snapshots.
+    /// The number of the newest sent snapshot. None before the first snapshot.
+    newest: Option<u64>,
+    /// Number of different snapshots that were sent or are being sent.
+    different: u64,
+    /// Number of completely sent JSON lines.
     sent: u64,
     /// Number of skipped snapshots so far.
     skipped: u64,
@@ -119,7 +125,10 @@ impl Counts {
         let first = *self.first.get_or_insert(seq);
         let meant = seq.saturating_sub(first) / u64::from(every);
         // A snapshot that was requested with `CatchUp` can be sent without being due. It must not decrease the count.
-        self.skipped = meant.saturating_sub(self.sent).max(self.skipped);
+        self.skipped = meant.saturating_sub(self.different).max(self.skipped);
+        // The same snapshot is sent again if there were too many log lines for one JSON line.
+        self.different += u64::from(self.newest != Some(seq));
+        self.newest = Some(seq);
         self.skipped
     }
 }
@@ -134,6 +143,7 @@ impl ClientSession {
         Self {
             client,
             outgoing: None,
+            has_more: false,
             pending: None,
             stalled: None,
             since: None,
@@ -159,19 +169,27 @@ impl ClientSession {
         if let Some(since) = &self.since
             && snapshot.lacks_something_after(since)
         {
-            if !std::mem::replace(&mut self.catching_up, true) {
-                self.client.subscriptions.catch_up.do_send(CatchUp {
-                    client: self.client.id,
-                    since: since.clone(),
-                });
-            }
+            self.catch_up();
             return;
         }
         self.catching_up = false;
+        self.has_more = snapshot.more;
         self.since = Some(snapshot.since.clone());
         let every = self.client.options.every.get();
         let skipped = self.counts.begin(snapshot.seq, every);
         self.outgoing = Some(Outgoing::new(snapshot, skipped));
+    }
+
+    /// Requests a snapshot that continues at the client's position. Does nothing if such a request is not answered yet.
+    fn catch_up(&mut self) {
+        if let Some(since) = &self.since
+            && !std::mem::replace(&mut self.catching_up, true)
+        {
+            self.client.subscriptions.catch_up.do_send(CatchUp {
+                client: self.client.id,
+                since: since.clone(),
+            });
+        }
     }
 
     /// Writes, reads and closes as far as possible without waiting. If the session must end, returns the reason as an error.
@@ -224,7 +242,10 @@ impl ClientSession {
                 Poll::Ready(Ok(())) => {
                     self.counts.sent += 1;
                     (self.outgoing, self.stalled) = (None, None);
-                    if let Some(newest) = self.pending.take() {
+                    if std::mem::take(&mut self.has_more) && self.ending == Ending::NotYet {
+                        self.pending = None;
+                        self.catch_up();
+                    } else if let Some(newest) = self.pending.take() {
                         self.send(newest);
                     }
                 }
@@ -308,7 +329,7 @@ impl Actor for ClientSession {
         ctx.spawn(Drive);
         let subscribe = Subscribe {
             client: self.client.id,
-            options: self.client.options,
+            options: self.client.options.clone(),
             deliveries: ctx.address().recipient(),
         };
         self.client.subscriptions.subscribe.do_send(subscribe);
@@ -368,14 +389,11 @@ mod tests {
     fn a_snapshot_that_was_not_sent_is_counted_as_skipped() {
         let mut counts = Counts::default();
         let every = 1;
-        let mut sent = |seq| {
-            let skipped = counts.begin(seq, every);
-            counts.sent += 1;
-            skipped
-        };
+        let mut sent = |seq| counts.begin(seq, every);
         assert_eq!(sent(41), 0);
         assert_eq!(sent(42), 0);
         assert_eq!(sent(45), 2);
+        assert_eq!(sent(46), 2);
         assert_eq!(sent(46), 2);
         assert_eq!(sent(50), 5);
     }
@@ -383,11 +401,7 @@ mod tests {
     #[test]
     fn a_snapshot_that_was_not_meant_for_the_client_is_not_counted_as_skipped() {
         let mut counts = Counts::default();
-        let mut sent = |seq| {
-            let skipped = counts.begin(seq, 3);
-            counts.sent += 1;
-            skipped
-        };
+        let mut sent = |seq| counts.begin(seq, 3);
         assert_eq!([sent(4), sent(7), sent(10)], [0, 0, 0]);
         assert_eq!(sent(19), 2);
         // Snapshot 20 is not due. It was requested with `CatchUp`.

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::{Compressor, Part};
 use crate::model::{
-    ContainerEvent, EncodedLines, EndedLog, EventAction, Events, LogLines, LogSample, Options,
-    Place, Positions, Section, Snapshot, SystemMetrics, Timestamp,
+    ContainerEvent, EncodedLines, EndedLog, EventAction, Events, LogLines, LogPosition, LogSample,
+    Options, Place, Positions, Section, Snapshot, SystemMetrics, Timestamp,
 };
-use crate::published::{EncodedSnapshot, Published, StreamPosition};
+use crate::published::{EncodedSnapshot, LineRequest, Published, StreamPosition};
 
 fn snapshot() -> Snapshot {
     let recorded = include_str!("../../../tests/fixtures/snapshot.json");
@@ -29,7 +29,12 @@ fn made(
     since: Option<&StreamPosition>,
 ) -> Arc<EncodedSnapshot> {
     let variant = Options::parse(options.as_bytes()).unwrap().variant;
-    published.line(variant, since, true).unwrap()
+    let request = LineRequest {
+        since,
+        lagging: true,
+        ..LineRequest::first(variant)
+    };
+    published.line(request).unwrap()
 }
 
 fn bytes(encoded: &EncodedSnapshot, skipped: u64) -> Vec<u8> {
@@ -142,16 +147,19 @@ fn a_compressor_can_be_reused_for_lines_of_any_length() {
 fn a_client_gets_the_events_that_it_has_not_received_and_equal_clients_share_the_line() {
     let mut events = Events::default();
     for second in 0..5 {
-        events.push(ContainerEvent {
-            time: Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(second)),
-            action: EventAction::Die,
-            container: "web".to_owned(),
-            id: "0123456789ab".to_owned(),
-            image: "nginx".to_owned(),
-            exit_code: Some(3),
-            health: None,
-            renamed_from: None,
-        });
+        events.push(
+            ContainerEvent {
+                time: Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(second)),
+                action: EventAction::Die,
+                container: "web".to_owned(),
+                id: "0123456789ab".to_owned(),
+                image: "nginx".to_owned(),
+                exit_code: Some(3),
+                health: None,
+                renamed_from: None,
+            },
+            false,
+        );
     }
     let published = Published::new(
         snapshot(),
@@ -204,16 +212,19 @@ fn a_client_gets_the_events_that_it_has_not_received_and_equal_clients_share_the
 fn dropped_events_are_counted() {
     let mut events = Events::default();
     for _ in 0..Events::MOST + 44 {
-        events.push(ContainerEvent {
-            time: Timestamp(SystemTime::UNIX_EPOCH),
-            action: EventAction::Start,
-            container: "web".to_owned(),
-            id: "0123456789ab".to_owned(),
-            image: "nginx".to_owned(),
-            exit_code: None,
-            health: None,
-            renamed_from: None,
-        });
+        events.push(
+            ContainerEvent {
+                time: Timestamp(SystemTime::UNIX_EPOCH),
+                action: EventAction::Start,
+                container: "web".to_owned(),
+                id: "0123456789ab".to_owned(),
+                image: "nginx".to_owned(),
+                exit_code: None,
+                health: None,
+                renamed_from: None,
+            },
+            false,
+        );
     }
     let published = Published::new(
         snapshot(),
@@ -232,15 +243,25 @@ fn log(container: &str, texts: &[&str], end: u64, origin: u64) -> Arc<LogLines> 
     let place = Place {
         container: Arc::from(container),
         end,
-        origin,
+        origin: at_line(origin),
     };
     let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &texts, 0);
     Arc::new(LogLines::new(Arc::new(lines), place))
 }
 
+fn at_line(line: u64) -> LogPosition {
+    LogPosition { line, place: None }
+}
+
 fn since(seq: u64, positions: &[(&str, u64)]) -> StreamPosition {
-    let positions = positions.iter().map(|&(id, end)| (Arc::from(id), end));
+    let positions = positions
+        .iter()
+        .map(|&(id, end)| (Arc::from(id), at_line(end)));
     StreamPosition {
+        // Different from the ids that the agent gives.
+        id: seq + (1 << 62),
+        resumed: None,
+        begins_logs: false,
         seq,
         positions: Arc::new(positions.collect::<Positions>()),
         events: 0,
@@ -284,7 +305,7 @@ fn new_log_lines_begin_after_the_clients_position_and_dropped_log_lines_are_coun
 
     let before = since(6, &[("0", 2), ("1", 98), ("2", 9), ("9", 8)]);
     let news = made(&published, options, Some(&before));
-    assert_eq!(news.follows, Some(6));
+    assert_eq!(news.follows, Some(before.id));
     let news = value(&news);
     assert_eq!(
         news["logs"],
@@ -307,7 +328,9 @@ fn the_json_lines_are_byte_for_byte_the_recorded_json_lines() {
     let mut snapshot: Snapshot = serde_json::from_str(recorded).unwrap();
     let events = std::mem::take(&mut snapshot.events);
     let mut newest = Events::default();
-    events.into_iter().for_each(|event| newest.push(event));
+    events
+        .into_iter()
+        .for_each(|event| newest.push(event, false));
     let odd = [
         "2026-01-01T00:00:00Z a",
         "2026-01-01T00:00:01Z \u{1b}[31m\"ä\u{fffd}\t\\",
@@ -355,14 +378,27 @@ fn the_json_lines_are_byte_for_byte_the_recorded_json_lines() {
             String::from_utf8(bytes(&line, 17)).unwrap()
         );
     }
-    crate::recorded::compare("wire/lines.txt", &lines);
+    // The earlier build sent no cursors.
+    crate::recorded::compare("wire/lines.txt", &without_cursors(&lines));
+}
+
+fn without_cursors(lines: &str) -> String {
+    let mut parts = lines.split(r#""cursor":""#);
+    let first = parts.next().unwrap_or_default().to_owned();
+    let rest: Vec<&str> = parts
+        .map(|part| part.split_once("\",").expect("the end of a cursor").1)
+        .collect();
+    assert_eq!(rest.len(), 3, "lines with a cursor");
+    first + &rest.concat()
 }
 
 #[test]
 fn the_cache_for_clients_that_lag_is_limited() {
     let published = published(LogSample::default());
-    for seq in 0..1000 {
-        made(&published, r#"{"logs":"new"}"#, Some(&since(seq, &[])));
+    let line = |seq| made(&published, r#"{"logs":"new"}"#, Some(&since(seq, &[])));
+    let length = line(0).shared.len();
+    for seq in 1..3000 {
+        line(seq);
     }
-    assert_eq!(published.lines_made(), super::MAX_LAGGING);
+    assert_eq!(published.lines_made(), super::MAX_LAGGING_BYTES / length);
 }

@@ -28,6 +28,7 @@ mod podman;
 mod privileges;
 mod proxy;
 mod remote;
+mod resume;
 mod scraped;
 mod silent;
 mod snapshots;

@@ -236,12 +236,48 @@ fn a_hung_server_delays_no_snapshot_and_gets_each_log_line_once() {
 
 #[test]
 #[parallel]
+fn log_lines_wait_in_the_log_files_while_the_buffer_is_full() {
+    let mut private = PrivateEngine::prepare();
+    private.start_with_image();
+    let script = format!("filler={}; pause=0.05; {WRITER}", "x".repeat(100));
+    let offline = ["--network", "none"];
+    let container = Container::run_on(private.engine(), "nats-files", &offline, &script);
+    container.wait_for_line_with("line 1 ");
+    let mut server = NatsServer::with_jetstream("");
+    let agent = publishing(&server.url())
+        .vars(&[("DOCKER_HOST", private.engine().host())])
+        .vars(&[("NATS_BUFFER", "64KiB"), ("LOG_LINES", "10")])
+        .start();
+    wait_for_stored(&server.client(), container.name(), 1);
+    server.kill();
+    let at_first = written(&container);
+    wait::until("more lines than the buffer holds", DEADLINE, || {
+        (written(&container) > at_first + 2000).then_some(())
+    });
+    server.run();
+    container.docker("stop", &["--time", "0"]);
+    let last = written(&container);
+    let client = server.client();
+    wait_for_stored(&client, container.name(), last);
+    let account = Account::of(&client.stored("AGENTS"), container.name());
+    assert_eq!((account.last, account.dropped), (last, 0));
+    assert_eq!(account.lines, last - account.first + 1);
+    assert!(
+        agent
+            .events("NATS: the buffer is full: the oldest log lines and events are dropped")
+            .is_empty()
+    );
+}
+
+#[test]
+#[parallel]
 fn a_full_buffer_drops_and_counts_its_oldest_entries() {
     // The test uses a private engine, so that no other container fills the buffer.
     let mut private = PrivateEngine::prepare();
     private.start_with_image();
     let script = format!("filler={}; pause=0.05; {WRITER}", "x".repeat(100));
-    let offline = ["--network", "none"];
+    // The agent reads this log by calls to the engine, so its lines cannot wait in log files.
+    let offline = ["--network", "none", "--log-driver", "local"];
     let container = Container::run_on(private.engine(), "nats-small", &offline, &script);
     container.wait_for_line_with("line 1 ");
     let mut server = NatsServer::with_jetstream("");

@@ -170,10 +170,8 @@ fn each_log_line_arrives_once_despite_restarts_rotation_and_pauses_of_the_client
                 slow.account.skipped > 0,
                 "the slow client skipped no snapshot"
             );
-            assert!(
-                slow.account.dropped > 0,
-                "the slow client did not pause long enough to lose log lines"
-            );
+            // The log lines wait in the log files.
+            assert_eq!(slow.account.dropped, 0);
             assert!(
                 slow.account.lines > 500,
                 "only {} lines",
@@ -392,7 +390,7 @@ fn a_container_that_starts_again_sends_only_its_new_log_lines() {
 
 #[test]
 #[parallel]
-fn log_lines_before_the_first_reading_arrive_or_are_counted() {
+fn log_lines_before_the_first_reading_arrive() {
     let agent = agent("100");
     let before = Container::run("news-new", &[], "echo line 1; sleep 1000");
     let name = before.name().to_owned();
@@ -417,10 +415,5 @@ fn log_lines_before_the_first_reading_arrive_or_are_counted() {
         );
         reader.read();
     }
-    assert!(
-        reader.account.dropped >= 1899 - 100,
-        "{} dropped",
-        reader.account.dropped
-    );
-    assert_eq!(reader.account.lines + reader.account.dropped, 2000);
+    assert_eq!((reader.account.lines, reader.account.dropped), (2000, 0));
 }

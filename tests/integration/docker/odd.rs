@@ -208,7 +208,8 @@ fn an_unreadable_event_does_not_end_the_event_stream() {
                     client
                         .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")?;
                     let start = |number: u64| {
-                        let time = 1_700_000_000_000_000_000 + number;
+                        // A time in the year 2200. Events of the past are not published.
+                        let time = 7_258_118_400_000_000_000 + number;
                         let name = format!("c{number}");
                         json!({"Action": "start", "timeNano": time, "Actor": {"ID": "a".repeat(64), "Attributes": {"name": name}}})
                     };

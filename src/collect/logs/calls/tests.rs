@@ -96,7 +96,7 @@ impl TestEngineLog {
         let redaction = Redaction::default();
         let reading = self.log.read(&self.call, "0123", &redaction);
         let lines = self.runtime.block_on(reading).unwrap();
-        let new_lines = lines.after(before.unwrap_or(lines.place().origin));
+        let new_lines = lines.after(before.unwrap_or(lines.place().origin.line));
         let texts = |json: &str| -> Vec<String> {
             let lines: Vec<String> = serde_json::from_str(json).unwrap();
             let text = |line: String| line.split_once(' ').unwrap().1.to_owned();

@@ -69,7 +69,7 @@ fn the_first_reading_returns_the_newest_lines_and_later_readings_add_new_lines()
 fn numbers(log: &mut LogFile) -> (u64, u64) {
     let lines = log.lines();
     let Place { end, origin, .. } = lines.place();
-    (end - ORIGIN, ORIGIN - origin)
+    (end - ORIGIN, ORIGIN - origin.line)
 }
 
 fn compress(path: &Path) {

@@ -1,0 +1,308 @@
+//! Measures how the agent delivers log lines: completeness, CPU time and memory. `docker logs --follow` reads the same logs in the
+//! same run, for comparison.
+//!
+//! Settings: `BENCH_AGENT` (the binary), `BENCH_CONTAINERS` (100), `BENCH_SECONDS` (60, each window), `BENCH_SLOW_SECONDS` (300),
+//! `BENCH_PARTS` (many,fast,slow), `BENCH_STRICT` (1: the exit status is 1 if a bar is missed).
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark prints its results, and ends at the first error"
+)]
+
+#[path = "../common/mod.rs"]
+#[allow(dead_code, reason = "each benchmark uses a part of the common code")]
+mod common;
+mod reader;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::bars::Bars;
+use common::engine::{answers, docker, label, remove_containers, start_containers};
+use common::load::{Load, anonymous_mib, engine_processes, tree};
+use common::process::{Process, clean_up_at_signals};
+use common::{agent, variables};
+use reader::{Reader, Speed, Tally};
+
+/// The length of the text of each log line, in bytes.
+const LINE: usize = 100;
+/// Time in which the agent and the engine become steady.
+const WARM_UP: Duration = Duration::from_secs(15);
+/// Time after the end of the writing in which the last log lines must arrive.
+const DRAIN: Duration = Duration::from_secs(20);
+
+struct Plan {
+    agent: PathBuf,
+    containers: usize,
+    window: Duration,
+    slow: Duration,
+}
+
+/// The containers of one part. Removed on drop.
+struct Writers;
+
+impl Writers {
+    fn start(count: usize, options: &[&str], script: &str) -> Self {
+        let writers = Self;
+        start_containers(count, options, script);
+        writers
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        remove_containers();
+    }
+}
+
+fn main() -> ExitCode {
+    assert!(answers(), "no Docker engine answers");
+    clean_up_at_signals();
+    let plan = Plan {
+        agent: variables::text("BENCH_AGENT", "target/release/system-agent").into(),
+        containers: variables::number("BENCH_CONTAINERS", "100") as usize,
+        window: Duration::from_secs(variables::number("BENCH_SECONDS", "60")),
+        slow: Duration::from_secs(variables::number("BENCH_SLOW_SECONDS", "300")),
+    };
+    let parts = variables::text("BENCH_PARTS", "many,fast,slow");
+    let mut bars = Bars::default();
+    for part in parts.split(',') {
+        match part {
+            "many" => many(&plan, &mut bars),
+            "fast" => fast(&plan, &mut bars),
+            "slow" => slow(&plan, &mut bars),
+            other => panic!("BENCH_PARTS: unknown part {other}"),
+        }
+    }
+    bars.print();
+    let strict = variables::text("BENCH_STRICT", "0") == "1";
+    if strict && bars.missed() {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// The containers of this run: ids without the rest.
+fn ids() -> Vec<String> {
+    let filter = format!("label={}", label());
+    let ids = docker(&["ps", "--quiet", "--no-trunc", "--filter", &filter]);
+    ids.lines().map(str::to_owned).collect()
+}
+
+/// Many containers that write 100 log lines a second, in bursts.
+fn many(plan: &Plan, bars: &mut Bars) {
+    let count = plan.containers;
+    println!("\n## {count} containers with 100 lines a second of {LINE} bytes\n");
+    let filler = "x".repeat(LINE - 8);
+    let script = format!(
+        "i=0; while :; do n=100; while [ $n -gt 0 ]; do echo \"$i {filler}\"; i=$((i+1)); n=$((n-1)); done; sleep 1; done"
+    );
+    let _writers = Writers::start(count, &["--network", "none"], &script);
+    thread::sleep(WARM_UP);
+    let idle = Load::over(plan.window, engine_processes).per_minute(plan.window);
+
+    let (process, first) = agent::start(&plan.agent, &[]);
+    thread::sleep(WARM_UP);
+    let memory_before = anonymous_mib(&[process.pid()]);
+    let reader = Reader::start(first, Speed::Full);
+    thread::sleep(WARM_UP);
+    let own_before = Load::now(&[process.pid()]);
+    let engine_before = Load::now(&engine_processes());
+    let bytes_before = reader.bytes();
+    let mut memory = memory_before;
+    let began = Instant::now();
+    while began.elapsed() < plan.window {
+        thread::sleep(Duration::from_millis(200));
+        memory = anonymous_mib(&[process.pid()]).max(memory);
+    }
+    let window = began.elapsed();
+    let own = Load::now(&[process.pid()])
+        .since(&own_before)
+        .per_minute(window);
+    let engine = Load::now(&engine_processes())
+        .since(&engine_before)
+        .per_minute(window)
+        - idle;
+    let delivered = (reader.bytes() - bytes_before) as f64 / 1e6;
+    let Tally {
+        lines,
+        lost,
+        repeated,
+        dropped,
+        ..
+    } = reader.finish();
+    drop(process);
+
+    let followers: Vec<Process> = ids().iter().map(|id| follow(id)).collect();
+    thread::sleep(WARM_UP);
+    let clients = || {
+        followers
+            .iter()
+            .flat_map(|one| tree(one.pid()))
+            .collect::<Vec<_>>()
+    };
+    let clients_before = Load::now(&clients());
+    let engine_before = Load::now(&engine_processes());
+    thread::sleep(plan.window);
+    let of_clients = Load::now(&clients())
+        .since(&clients_before)
+        .per_minute(plan.window);
+    let of_engine = Load::now(&engine_processes())
+        .since(&engine_before)
+        .per_minute(plan.window)
+        - idle;
+    drop(followers);
+
+    let per_mb = |cpu: f64| cpu / (delivered * 60.0 / window.as_secs_f64()) * 1000.0;
+    println!("| reader | own CPU, s/min | engine CPU added, s/min | ms of CPU per MB |");
+    println!("|---|---:|---:|---:|");
+    println!(
+        "| System Agent | {own:.2} | {engine:.2} | {:.1} |",
+        per_mb(own + engine.max(0.0))
+    );
+    println!(
+        "| `docker logs --follow` | {of_clients:.2} | {of_engine:.2} | {:.1} |",
+        per_mb(of_clients + of_engine)
+    );
+    println!(
+        "\n{lines} lines, {lost} lost, {repeated} repeated, {dropped} counted as dropped; anonymous memory {memory_before:.1} to {memory:.1} MiB"
+    );
+    println!("engine without readers: {idle:.2} s/min; delivered {delivered:.1} MB of lines");
+    bars.at_most(
+        "many: lost or repeated",
+        (lost + repeated + dropped) as f64,
+        0.0,
+        "lines",
+    );
+    bars.at_most(
+        "many: CPU of the agent",
+        own / 60.0 * 100.0,
+        5.0,
+        "% of a core",
+    );
+    bars.at_most(
+        "many: anonymous memory added",
+        memory - memory_before,
+        8.0,
+        "MiB",
+    );
+    let ratio = (own + engine.max(0.0)) / (of_clients + of_engine);
+    bars.at_most("many: CPU over `docker logs --follow`", ratio, 0.25, "×");
+}
+
+/// Follows a log with Docker's client. Reads no earlier lines.
+fn follow(id: &str) -> Process {
+    let mut client = Command::new("docker");
+    client.args(["logs", "--follow", "--tail", "0", id]);
+    client.stdout(Stdio::null()).stderr(Stdio::null());
+    Process::start(&mut client).expect("cannot start Docker's client")
+}
+
+/// A container that writes as fast as the engine takes it, for 10 s.
+fn fast(plan: &Plan, bars: &mut Bars) {
+    println!("\n## One container that writes as fast as it can for 10 s\n");
+    let (process, first) = agent::start(&plan.agent, &[]);
+    let reader = Reader::start(first, Speed::Full);
+    thread::sleep(Duration::from_secs(6));
+    let options = [
+        "--network",
+        "none",
+        "--log-opt",
+        "max-size=100m",
+        "--log-opt",
+        "max-file=3",
+    ];
+    let script = format!(
+        "sleep 1; timeout 10 seq -f '%.0f {}' 0 1000000000; sleep 1000",
+        "x".repeat(LINE - 8)
+    );
+    let script = format!("{script} || true");
+    let _writers = Writers::start(1, &options, &script);
+    thread::sleep(Duration::from_secs(12) + DRAIN);
+    let written = docker(&["logs", "--tail", "1", &ids()[0]]);
+    let newest: u64 = written
+        .split(' ')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .expect("a number");
+    let memory = anonymous_mib(&[process.pid()]);
+    let tally = reader.finish();
+    let missing = (newest + 1).abs_diff(tally.lines + tally.dropped);
+    println!(
+        "{} lines written, {} received, {} counted as dropped, {} repeated, {missing} neither received nor counted; anonymous memory at the end {memory:.1} MiB",
+        newest + 1,
+        tally.lines,
+        tally.dropped,
+        tally.repeated
+    );
+    bars.at_most(
+        "fast: neither received nor counted",
+        missing as f64,
+        0.0,
+        "lines",
+    );
+    bars.at_most("fast: repeated", tally.repeated as f64, 0.0, "lines");
+}
+
+/// A client that reads 10 KB/s beside a fast one. The container writes 5 MB/s.
+fn slow(plan: &Plan, bars: &mut Bars) {
+    println!(
+        "\n## A client that reads 10 KB/s beside a fast client, for {} s\n",
+        plan.slow.as_secs()
+    );
+    let options = [
+        "--network",
+        "none",
+        "--log-opt",
+        "max-size=20m",
+        "--log-opt",
+        "max-file=3",
+    ];
+    let script = format!(
+        "n=0; while :; do seq -f '%.0f {}' $n $((n+4999)); n=$((n+5000)); usleep 80000; done",
+        "x".repeat(LINE - 8)
+    );
+    let (process, first) = agent::start(&plan.agent, &[]);
+    let address = first.peer_addr().unwrap();
+    let _writers = Writers::start(1, &options, &script);
+    let fast = Reader::start(first, Speed::Full);
+    let slow = Reader::start(reader::narrow(address), Speed::BytesPerSecond(10_000));
+    thread::sleep(plan.slow / 5);
+    let before = anonymous_mib(&[process.pid()]);
+    thread::sleep(plan.slow * 4 / 5);
+    let after = anonymous_mib(&[process.pid()]);
+    let (slow, fast) = (slow.finish(), fast.finish());
+    println!("| client | lines | dropped | lost | repeated |");
+    println!("|---|---:|---:|---:|---:|");
+    for (name, tally) in [("fast", &fast), ("slow", &slow)] {
+        println!(
+            "| {name} | {} | {} | {} | {} |",
+            tally.lines, tally.dropped, tally.lost, tally.repeated
+        );
+    }
+    println!("\nanonymous memory {before:.1}, later {after:.1} MiB");
+    bars.at_most(
+        "slow: lines that the fast client lost",
+        (fast.lost + fast.dropped) as f64,
+        0.0,
+        "lines",
+    );
+    bars.at_most(
+        "slow: lines not counted exactly",
+        slow.lost as f64,
+        0.0,
+        "lines",
+    );
+    bars.at_most(
+        "slow: change of the agent's memory",
+        (after - before).abs() / before * 100.0,
+        5.0,
+        "%",
+    );
+}

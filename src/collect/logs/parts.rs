@@ -1,0 +1,92 @@
+//! Finds the parts of a log that come after an offset, in the log's newest file and in its rotated files.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::offset::{beginning_of, is_in};
+use super::part::LogPart;
+use super::rotated::Rotated;
+use super::unpacked::Budget;
+use crate::model::FileOffset;
+
+/// Maximum number of rotated files that a reading opens.
+pub(super) const MAX_ROTATED_FILES: u32 = 100;
+
+/// Returns the parts of the log after the offset `at`, oldest first. None if no file of the log has this offset. `file` is the
+/// newest file of the log, and `now` its metadata.
+pub(super) fn since(
+    path: &Path,
+    at: &FileOffset,
+    file: &File,
+    now: &Metadata,
+    budget: &Budget,
+) -> io::Result<Option<Vec<LogPart>>> {
+    let newest = |from| -> io::Result<LogPart> {
+        Ok(LogPart::Plain {
+            file: file.try_clone()?,
+            from,
+            to: now.len(),
+        })
+    };
+    // `is_in` compares the contents, because a copy can have replaced the file.
+    if is_in(at, file, now)? {
+        return Ok(Some(vec![newest(at.offset)?]));
+    }
+    let mut missing = 0;
+    let mut parts = vec![newest(0)?];
+    let mut seen = vec![now.ino()];
+    for number in 1..=MAX_ROTATED_FILES {
+        let Some(rotated) = Rotated::open(path, number)? else {
+            // While the engine renames the rotated files, one file can be missing for a moment.
+            missing += 1;
+            if missing > 1 {
+                break;
+            }
+            continue;
+        };
+        let inode = rotated.inode();
+        // The log was rotated during this search, so a file that was already opened appears again under its next name.
+        if seen.contains(&inode) {
+            continue;
+        }
+        seen.push(inode);
+        let found = rotated.continues(at, budget)?;
+        parts.push(rotated.part(if found { at.offset } else { 0 }, budget)?);
+        if found {
+            parts.reverse();
+            return Ok(Some(parts));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns all parts of the log, oldest first, and the beginning of the oldest file. `file` is the newest file of the log, and
+/// `now` its metadata.
+pub(super) fn all(
+    path: &Path,
+    file: &File,
+    now: &Metadata,
+    budget: &Budget,
+) -> io::Result<(Vec<LogPart>, FileOffset)> {
+    let mut parts = vec![LogPart::Plain {
+        file: file.try_clone()?,
+        from: 0,
+        to: now.len(),
+    }];
+    let mut seen = vec![now.ino()];
+    let mut oldest = beginning_of(now);
+    for number in 1..=MAX_ROTATED_FILES {
+        let Some(rotated) = Rotated::open(path, number)? else {
+            break;
+        };
+        if !seen.contains(&rotated.inode()) {
+            seen.push(rotated.inode());
+            oldest = rotated.beginning();
+            parts.push(rotated.part(0, budget)?);
+        }
+    }
+    parts.reverse();
+    Ok((parts, oldest))
+}

@@ -1,0 +1,297 @@
+//! Reads lines of a log again from its files, for clients that need more lines than the tail has. A reading begins at a position
+//! and ends after a limited number of bytes. It has no state: the position after it tells where the next reading begins.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use super::entries::{CHUNK, Entry, LineEnds, PlainEntry};
+use super::offset::{FINGERPRINT_BYTES, bytes_before, fingerprint};
+use super::part::LogPart;
+use super::tail::TailLines;
+use super::unpacked::Budget;
+use super::{open, parts};
+use crate::model::{FileOffset, FilePlace, LinesBuilder, LogPosition, ReadLines, ReadLog};
+use crate::settings::Redaction;
+
+/// Limit on the lines of one reading. The limit on bytes is reached first.
+const MAX_LINES: usize = 1 << 30;
+/// If a line is unfinished after enough bytes, the reading continues for up to this many bytes, to find the end of the line.
+const MAX_OPEN_BYTES: usize = 256 * 1024;
+/// Limit on an unfinished entry, in bytes. A valid entry is much shorter.
+const MAX_ENTRY_BYTES: usize = 1024 * 1024;
+
+/// The files of one container's log.
+#[derive(Debug)]
+pub(super) struct LogReader {
+    path: PathBuf,
+    tty: bool,
+    redaction: Redaction,
+}
+
+impl LogReader {
+    /// Prepares to read the log at `path`.
+    pub(super) fn new(path: PathBuf, tty: bool, redaction: &Redaction) -> Self {
+        Self {
+            path,
+            tty,
+            redaction: redaction.clone(),
+        }
+    }
+}
+
+impl ReadLog for LogReader {
+    fn read(&self, after: &LogPosition, to: &FilePlace, most: usize) -> io::Result<ReadLines> {
+        let (file, now) = open::open(&self.path)?;
+        let budget = Budget::new();
+        let Some(place) = after.place.as_deref() else {
+            return Err(io::Error::other("no place to begin at"));
+        };
+        let since = |budget: &Budget| parts::since(&self.path, &place.at, &file, &now, budget);
+        let all = |budget: &Budget| parts::all(&self.path, &file, &now, budget);
+        let place = *place;
+        let is_beginning = place.at == FileOffset::default();
+        let found = match is_beginning {
+            true => None,
+            false => since(&budget)?,
+        };
+        // `start` is where the reading begins, and `after` the number of the newest line before the client's position.
+        let (parts, start, after) = match found {
+            Some(parts) if place.line > 0 => (parts, place, after.line),
+            Some(parts) => {
+                // Another run of the agent has recorded the place, so its line is numbered by counting.
+                let line = number_before(parts, to)?;
+                let start = FilePlace { line, ..place };
+                (
+                    since(&budget)?.unwrap_or_default(),
+                    start,
+                    line + after.line,
+                )
+            }
+            None => {
+                let counted = Budget::new();
+                let (parts, at) = all(&counted)?;
+                let line = number_before(parts, to)?;
+                let start = FilePlace { at, line };
+                let after = match place.line {
+                    0 if is_beginning => start.line,
+                    // The number of lost lines is unknown, so one lost line is counted.
+                    0 => start.line.saturating_sub(1),
+                    _ => after.line,
+                };
+                (all(&budget)?.0, start, after)
+            }
+        };
+        let mut walk = Walk {
+            tty: self.tty,
+            skipped: after.saturating_sub(start.line),
+            most,
+            redaction: self.redaction.clone(),
+            not_stored: 0,
+            lines: LinesBuilder::default(),
+            tail: new_tail(&self.redaction),
+            first: start.line,
+            settled: start,
+        };
+        let dropped = walk.first.saturating_sub(after);
+        let mut reached = false;
+        for part in parts {
+            match walk.read(part, to)? {
+                End::OfPart => {}
+                End::OfPiece => break,
+                End::AtPlace => {
+                    reached = true;
+                    break;
+                }
+            }
+        }
+        Ok(walk.finish(dropped, reached.then_some(to)))
+    }
+}
+
+/// Returns the number of the newest line before `parts`. Counts the lines in `parts` up to `to`, whose number is known.
+///
+/// # Errors
+/// Fails if `to` is in none of the parts. The files have changed since `to` was read, and a later reading can succeed.
+fn number_before(parts: Vec<LogPart>, to: &FilePlace) -> io::Result<u64> {
+    let mut ends = LineEnds::after(&[]);
+    for part in parts {
+        let is_last = part.has(&to.at)?;
+        let length = to.at.offset.saturating_sub(part.offset());
+        let reader = part.reader(0);
+        if is_last {
+            ends.count(reader.take(length))?;
+            return Ok(to.line.saturating_sub(ends.found() as u64));
+        }
+        ends.count(reader)?;
+    }
+    Err(io::Error::other("the log was rotated while it was read"))
+}
+
+fn new_tail(redaction: &Redaction) -> TailLines {
+    TailLines::new(MAX_LINES, usize::MAX).redacting(redaction)
+}
+
+/// Where the reading of a part ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// At the end of the part.
+    OfPart,
+    /// After enough bytes.
+    OfPiece,
+    /// At the place where the reading should end.
+    AtPlace,
+}
+
+/// A reading.
+struct Walk {
+    tty: bool,
+    /// Number of lines at the beginning that come before the position of the client.
+    skipped: u64,
+    /// Approximate limit on the text of the reading, in bytes.
+    most: usize,
+    redaction: Redaction,
+    /// Number of lines before the client's position that were counted and are not stored.
+    not_stored: u64,
+    /// The lines that were read.
+    lines: LinesBuilder,
+    /// The lines after `lines`. They need more work than a copy.
+    tail: TailLines,
+    /// The number of the newest line before the reading.
+    first: u64,
+    /// The newest place at which no line was unfinished.
+    settled: FilePlace,
+}
+
+impl Walk {
+    /// Reads a part of the log, up to the place `to`, or until there are enough bytes.
+    fn read(&mut self, part: LogPart, to: &FilePlace) -> io::Result<End> {
+        let inode = part.inode()?;
+        let mut offset = part.offset();
+        let stop = part.has(&to.at)?.then_some(to.at.offset);
+        if stop.is_some_and(|stop| offset >= stop) {
+            return Ok(End::AtPlace);
+        }
+        let before = bytes_before(offset);
+        let mut reader = part.reader(before);
+        // The last bytes that were parsed, for the fingerprint, and then the bytes that are not parsed yet.
+        let mut bytes = Vec::new();
+        (&mut reader).take(before as u64).read_to_end(&mut bytes)?;
+        let (mut begin, mut searched) = (bytes.len(), bytes.len());
+        let chunk = (self.most * 2).clamp(8 * 1024, CHUNK) as u64;
+        loop {
+            let unread = stop.map_or(u64::MAX, |stop| {
+                stop.saturating_sub(offset + (bytes.len() - begin) as u64)
+            });
+            let read = (&mut reader)
+                .take(chunk.min(unread))
+                .read_to_end(&mut bytes)?;
+            let mut settled = None;
+            let mut enough = false;
+            while let Some(end) = memchr::memchr(b'\n', &bytes[searched..]) {
+                let end = searched + end;
+                self.add(&bytes[begin..end]);
+                offset += (end + 1 - begin) as u64;
+                (begin, searched) = (end + 1, end + 1);
+                let is_open = self.tail.is_open();
+                if !is_open {
+                    settled = Some((begin, offset, self.first + self.count()));
+                    if self.count() <= self.skipped {
+                        self.skip();
+                    }
+                }
+                let limit = if is_open {
+                    self.most + MAX_OPEN_BYTES
+                } else {
+                    self.most
+                };
+                enough = self.lines.bytes() + self.tail.text() >= limit;
+                if enough {
+                    break;
+                }
+            }
+            if let Some((end, offset, line)) = settled {
+                let at = FileOffset {
+                    inode,
+                    offset,
+                    fingerprint: fingerprint(&bytes[..end]),
+                };
+                self.settled = FilePlace { at, line };
+            }
+            if stop.is_some_and(|stop| offset >= stop) {
+                return Ok(End::AtPlace);
+            }
+            if enough {
+                return Ok(End::OfPiece);
+            }
+            if read == 0 {
+                return Ok(End::OfPart);
+            }
+            if bytes.len() - begin > MAX_ENTRY_BYTES {
+                // This is not a valid entry. `add` ignores its end.
+                offset += (bytes.len() - begin) as u64;
+                begin = bytes.len();
+            }
+            let parsed = begin.saturating_sub(FINGERPRINT_BYTES);
+            bytes.drain(..parsed);
+            begin -= parsed;
+            searched = bytes.len();
+        }
+    }
+
+    /// Returns the number of lines that were read, including unfinished lines.
+    fn count(&self) -> u64 {
+        self.not_stored + (self.lines.count() + self.tail.count()) as u64
+    }
+
+    /// Drops the stored lines, because they come before the client's position.
+    fn skip(&mut self) {
+        self.not_stored = self.count();
+        self.lines = LinesBuilder::default();
+        self.tail = new_tail(&self.redaction);
+    }
+
+    fn add(&mut self, entry: &[u8]) {
+        if !self.tty
+            && !self.redaction.is_on()
+            && !self.tail.is_open()
+            && let Some(plain) = PlainEntry::parse(entry)
+        {
+            if self.tail.count() > 0 {
+                self.lines.extend(&self.tail.show());
+                self.tail = new_tail(&self.redaction);
+            }
+            self.lines.push_plain([&plain.timestamp(), plain.text, ""]);
+            return;
+        }
+        if let Some(entry) = Entry::parse(entry) {
+            self.tail.push(entry.channel_of(self.tty), &entry.message());
+        }
+    }
+
+    /// Returns the lines. `to` is the place at which the reading should end, if the reading has reached it.
+    fn finish(mut self, dropped: u64, to: Option<&FilePlace>) -> ReadLines {
+        let count = self.count();
+        let last = self.tail.show();
+        self.lines.extend(&last);
+        let lines = self.lines.finish(last.open());
+        let finished = lines.iter().len() - lines.open();
+        let new = self.skipped.saturating_sub(self.not_stored);
+        let new = usize::try_from(new).unwrap_or(finished);
+        let newest = self.first + count - lines.open() as u64;
+        let (line, place, lost) = match to {
+            // The number at the place is right, because all earlier lines were counted before they were deleted. If the reading has
+            // found fewer lines, a file is damaged.
+            Some(to) => (to.line, *to, to.line.saturating_sub(newest)),
+            None => (newest, self.settled, 0),
+        };
+        ReadLines {
+            new: new.min(finished)..finished,
+            lines: lines.into(),
+            dropped: dropped + lost,
+            end: LogPosition {
+                line,
+                place: Some(place.into()),
+            },
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The new log lines that are not in a snapshot, because the snapshot has only the newest log lines of each container. They are
+//! read from the log files in pieces of limited size.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use super::StreamPosition;
+use super::line::next_position_id;
+use crate::model::{FileLog, FilePlace, LogLines, LogPosition, LogSample, ReadLines};
+
+/// Approximate limit on the text of a piece for a client, in bytes.
+pub const PIECE_BYTES: usize = 512 * 1024;
+/// Minimum share of one container in a piece, in bytes.
+const MIN_SHARE: usize = 4 * 1024;
+
+/// The logs of which a client needs more log lines than the snapshot has.
+#[derive(Debug)]
+pub struct Unread {
+    logs: Vec<UnreadLog>,
+    /// The client's position after the snapshot.
+    end: StreamPosition,
+}
+
+/// The unread log lines of one container.
+#[derive(Debug)]
+struct UnreadLog {
+    container: Arc<str>,
+    file: FileLog,
+    after: LogPosition,
+    to: Arc<FilePlace>,
+}
+
+/// Log lines that were read from log files, for a client that needs more log lines than the snapshot has.
+#[derive(Debug)]
+pub struct LogPiece {
+    logs: HashMap<Arc<str>, ReadLines>,
+    /// The position after the log lines of this piece, and after the log lines of the snapshot for all other containers.
+    position: StreamPosition,
+    /// Whether more log lines up to the snapshot can be read after this piece.
+    more: bool,
+}
+
+impl Unread {
+    /// Returns the logs of which more log lines are new after `since` than `logs` has. None if there are no such logs. `end` is
+    /// the client's position after `logs`.
+    pub(super) fn of(
+        logs: &LogSample,
+        since: &StreamPosition,
+        end: StreamPosition,
+    ) -> Option<Self> {
+        let mut unread = Vec::new();
+        let mut add = |container: &Arc<str>, newest: Option<&LogLines>| {
+            let Some(position) = end.positions.get(container) else {
+                return;
+            };
+            let origin = || newest.map(|lines| lines.place().origin.clone());
+            let Some(after) = since.log(container).or_else(origin) else {
+                return;
+            };
+            let shown = newest.map_or(0, LogLines::finished) as u64;
+            if position.line.saturating_sub(after.line) <= shown || after.place.is_none() {
+                return;
+            }
+            if let (Some(file), Some(to)) = (logs.files.get(container), &position.place) {
+                unread.push(UnreadLog {
+                    container: Arc::clone(container),
+                    file: file.clone(),
+                    after,
+                    to: Arc::clone(to),
+                });
+            }
+        };
+        for log in logs.ended.iter() {
+            add(&log.container, log.lines.as_deref());
+        }
+        for lines in logs.logs.values() {
+            add(&lines.place().container, Some(lines));
+        }
+        (!unread.is_empty()).then(|| Self { logs: unread, end })
+    }
+
+    /// Reads the next log lines of each log, about `most` bytes together. Blocks the thread.
+    #[must_use]
+    pub fn read(self, most: usize) -> LogPiece {
+        let share = (most / self.logs.len()).max(MIN_SHARE);
+        let mut piece = LogPiece {
+            logs: HashMap::with_capacity(self.logs.len()),
+            position: self.end,
+            more: false,
+        };
+        let mut positions = (*piece.position.positions).clone();
+        for UnreadLog {
+            container,
+            file,
+            after,
+            to,
+        } in self.logs
+        {
+            let read = match file.0.read(&after, &to, share) {
+                Ok(read) => read,
+                // The log was removed together with its container. The snapshot's newest log lines are all that is left.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // The log cannot be read now. The client stays at its position, and a later snapshot tries again.
+                Err(_) => ReadLines {
+                    lines: Arc::default(),
+                    new: 0..0,
+                    dropped: 0,
+                    end: after.clone(),
+                },
+            };
+            piece.more |= read.end.line < to.line && read.end != after;
+            positions.insert(Arc::clone(&container), read.end.clone());
+            piece.logs.insert(container, read);
+        }
+        piece.position.id = next_position_id();
+        piece.position.positions = Arc::new(positions);
+        piece
+    }
+}
+
+impl LogPiece {
+    /// Returns the position after this piece.
+    #[must_use]
+    pub fn position(&self) -> &StreamPosition {
+        &self.position
+    }
+
+    /// Returns whether more log lines up to the snapshot can be read after this piece.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.more
+    }
+
+    /// Returns the log lines of a container. None if the snapshot has all its new log lines.
+    pub(super) fn of(&self, container: &str) -> Option<&ReadLines> {
+        self.logs.get(container)
+    }
+}
