@@ -119,13 +119,12 @@ impl Aggregator {
         let published = Published::new(snapshot, logs, events, started, self.published.as_deref());
         let published = Arc::new(published);
         // Sessions get the snapshot first, because an output that encodes its own JSON line would delay all clients.
-        match self.subscribers.publish(&published) {
-            Ok(readings) => {
-                for (reading, unread) in readings {
-                    self.read(reading, unread, ctx);
-                }
-            }
-            Err(error) => note(&error),
+        let (readings, delivered) = self.subscribers.publish(&published);
+        for (reading, unread) in readings {
+            self.read(reading, unread, ctx);
+        }
+        if let Err(error) = delivered {
+            note(&error);
         }
         // An output whose mailbox is full skips this snapshot and gets a later one.
         let publication = Publication::Published(Arc::clone(&published));

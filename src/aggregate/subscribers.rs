@@ -101,11 +101,12 @@ impl Subscribers {
     /// Delivers a new snapshot to every session for which a snapshot is due. If the mailbox of a session is full, the session
     /// lags. A session that lags skips this snapshot and gets a later snapshot.
     ///
-    /// Returns the readings that other sessions wait for, with the log lines to read. [`Self::deliver`] ends a reading.
+    /// Returns the readings that other sessions wait for, with the log lines to read. [`Self::deliver`] ends a reading. Also returns
+    /// the last error.
     pub(super) fn publish(
         &mut self,
         newest: &Arc<Published>,
-    ) -> io::Result<Vec<(Reading, Unread)>> {
+    ) -> (Vec<(Reading, Unread)>, io::Result<()>) {
         let Self {
             sessions,
             history,
@@ -174,7 +175,7 @@ impl Subscribers {
         history.push_back(newest.since().clone());
         let surplus = history.len().saturating_sub(reach.min(MAX_HISTORY));
         history.drain(..surplus);
-        failed.map(|()| readings)
+        (readings, failed)
     }
 
     /// Delivers the newest snapshot again to a session that lags. This time, the snapshot contains the events and log lines after
