@@ -23,7 +23,7 @@ use actix::{
 use futures_util::stream;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{debug, error};
 
 use crate::messages::{
@@ -40,6 +40,9 @@ use subscribers::{Reading, Subscribers};
 const FIRST_SNAPSHOT_WITHIN: Duration = Duration::from_secs(3);
 /// Maximum number of readings of log files at the same time. It bounds the memory for log lines that are being read.
 const MAX_PARALLEL_READINGS: usize = 2;
+/// Time after which a session gets its snapshot without the log lines that it waits for, for example because a file system hangs. A
+/// later snapshot has them.
+const READING_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Composes a snapshot every interval from the newest sample of each source. Delivers the snapshot to every session and output.
 pub struct Aggregator {
@@ -160,13 +163,21 @@ impl Aggregator {
     /// Reads log lines from log files, and then delivers them to the sessions that wait for them.
     fn read(&mut self, reading: Reading, unread: Unread, ctx: &mut Context<Self>) {
         let readings = Arc::clone(&self.readings);
+        let later = unread.clone();
         let read = async move {
             // The semaphore is never closed, and a reading does not panic. So both errors only mean that the agent is stopping.
-            let _permit = readings.acquire_owned().await.ok()?;
-            spawn_blocking(move || unread.read(PIECE_BYTES)).await.ok()
+            let permit = readings.acquire_owned().await.ok()?;
+            let read = spawn_blocking(move || {
+                // A reading that hangs keeps its permit. So the number of threads that hang is limited.
+                let _permit = permit;
+                unread.read(PIECE_BYTES)
+            });
+            read.await.ok()
         };
+        let read = timeout(READING_DEADLINE, read);
         ctx.spawn(
             wrap_future(read).map(move |piece, aggregator: &mut Self, _| {
+                let piece = piece.unwrap_or_else(|_| Some(later.postponed()));
                 let Some(piece) = piece else { return };
                 if let Err(error) = aggregator.subscribers.deliver(&reading, &piece) {
                     note(&error);

@@ -34,7 +34,7 @@ pub(super) struct Subscribers {
 /// A session that waits for log lines from the log files.
 struct Waiting {
     client: ClientId,
-    /// Whether the session has requested the log lines with [`CatchUp`].
+    /// Whether the session has requested the log lines with [`CatchUp`], or has sent a cursor.
     requested: bool,
 }
 
@@ -56,6 +56,9 @@ struct Session {
     /// Whether the JSON line that was delivered last has not all log lines up to its snapshot. The session then requests more as
     /// soon as it has sent this JSON line, and until then gets no other.
     has_more: bool,
+    /// Whether the session waits for a reading. Until then it gets no other snapshot, so that the order of its log lines does not
+    /// change.
+    is_waiting: bool,
 }
 
 impl Subscribers {
@@ -81,6 +84,7 @@ impl Subscribers {
             deliveries,
             first: None,
             has_more: false,
+            is_waiting: false,
         };
         let mut reading = None;
         if let Some(newest) = newest {
@@ -120,7 +124,7 @@ impl Subscribers {
         let mut readings = Vec::new();
         sessions.retain(|client, session| {
             reach = reach.max(session.reach());
-            if session.has_more {
+            if session.has_more || session.is_waiting {
                 return true;
             }
             let Some(first) = session.first else {
@@ -153,6 +157,7 @@ impl Subscribers {
                     true
                 });
                 if *needs_reading {
+                    session.is_waiting = true;
                     waiting.entry(since.id).or_default().push(Waiting {
                         client: *client,
                         requested: false,
@@ -196,11 +201,13 @@ impl Subscribers {
         if session.options.variant.logs == LogMode::New {
             match self.waiting.entry(since.id) {
                 Entry::Occupied(mut waiting) => {
+                    session.is_waiting = true;
                     waiting.get_mut().push(waits);
                     return Ok(None);
                 }
                 Entry::Vacant(waiting) => {
                     if let Some(unread) = newest.unread(since) {
+                        session.is_waiting = true;
                         waiting.insert(vec![waits]);
                         return Ok(Some((Reading::new(newest, since, None), unread)));
                     }
@@ -219,6 +226,7 @@ impl Subscribers {
             let Some(session) = self.sessions.get_mut(&client) else {
                 continue;
             };
+            session.is_waiting = false;
             let done = if requested {
                 session.requested(reading, Some(piece))
             } else {
@@ -281,6 +289,8 @@ impl Session {
         if let Some((since, outcome)) = &resumed {
             request.since = since.as_ref();
             request.resume = Some(*outcome);
+            // Other clients hardly ever have the same cursor.
+            request.lagging = true;
         }
         if let Some(since) = request.since
             && request.variant.logs == LogMode::New
@@ -288,6 +298,7 @@ impl Session {
             && let Some(unread) = newest.unread(since)
         {
             let requested = true;
+            self.is_waiting = true;
             waiting.insert(since.id, vec![Waiting { client, requested }]);
             let reading = Reading::new(newest, since, request.resume);
             return Ok((true, Some((reading, unread))));

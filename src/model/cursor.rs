@@ -255,12 +255,15 @@ impl Cursor {
 }
 
 impl Resumed {
-    /// Returns the position of the client in a container's log. If the log is not in a complete cursor, the container was created
-    /// later, and this is the beginning of the log. None if the position is not known.
+    /// Returns the position of the client in a container's log. If the log is not in a complete cursor, and the container was created
+    /// later, this is the beginning of the log. None if the position is not known. `created` is the time when the container was
+    /// created, in Unix seconds.
     #[must_use]
-    pub fn position(&self, container: &str) -> Option<LogPosition> {
+    pub fn position(&self, container: &str, created: i64) -> Option<LogPosition> {
         let known = short(container).and_then(|id| self.position_of(id));
-        known.or_else(|| self.cursor.is_complete.then(LogPosition::beginning))
+        let is_new =
+            u64::try_from(created).is_ok_and(|created| created >= self.cursor.time / 1_000_000_000);
+        known.or_else(|| (is_new && self.cursor.is_complete).then(LogPosition::beginning))
     }
 
     fn position_of(&self, id: ShortId) -> Option<LogPosition> {
@@ -393,16 +396,18 @@ mod tests {
         let cursor = Cursor::of_events(&owner(5), 0, &none, 77).with_logs(&positions, None);
         let cursor = Arc::new(Cursor::parse(&cursor.to_text()).unwrap());
         let same = cursor.resumed(&owner(5)).unwrap();
-        assert_eq!(same.position(&id(1)), Some(known));
-        assert_eq!(same.position(&id(2)), Some(by_calls));
-        assert_eq!(same.position(&id(3)), Some(LogPosition::beginning()));
+        assert_eq!(same.position(&id(1), 0), Some(known));
+        assert_eq!(same.position(&id(2), 0), Some(by_calls));
+        assert_eq!(same.position(&id(3), 0), Some(LogPosition::beginning()));
+        // A container that was created before the cursor, and did not run then.
+        assert_eq!(same.position(&id(3), -1), None);
         let other = cursor.resumed(&owner(6)).unwrap();
         let without_number = LogPosition {
             line: 5,
             place: Some(place(0, 9000).into()),
         };
-        assert_eq!(other.position(&id(1)), Some(without_number.clone()));
-        assert_eq!(other.position(&id(2)), Some(LogPosition::default()));
+        assert_eq!(other.position(&id(1), 0), Some(without_number.clone()));
+        assert_eq!(other.position(&id(2), 0), Some(LogPosition::default()));
         // A cursor that is made while the positions are not known yet has the positions of the earlier cursor.
         let newest = (
             id(2),
@@ -415,8 +420,8 @@ mod tests {
         let again = again.with_logs(&Positions::from([newest.clone()]), Some(&other));
         let again = Arc::new(Cursor::parse(&again.to_text()).unwrap());
         let again = again.resumed(&owner(6)).unwrap();
-        assert_eq!(again.position(&id(1)), Some(without_number));
-        assert_eq!(again.position(&id(2)), Some(newest.1));
+        assert_eq!(again.position(&id(1), 0), Some(without_number));
+        assert_eq!(again.position(&id(2), 0), Some(newest.1));
     }
 
     #[test]
@@ -454,7 +459,7 @@ mod tests {
             let text = cursor.with_logs(&many(count), None).to_text();
             let cursor = Arc::new(Cursor::parse(&text).unwrap());
             assert_eq!(
-                cursor.resumed(&owner(5)).unwrap().position(&id(9999)),
+                cursor.resumed(&owner(5)).unwrap().position(&id(9999), 1),
                 absent
             );
         }

@@ -246,6 +246,8 @@ pub struct Place {
     pub end: u64,
     /// The position at which a client starts that has not received a log line of this container yet.
     pub origin: LogPosition,
+    /// When the container was created, in Unix seconds.
+    pub created: i64,
 }
 
 /// The log lines of a container that a client has not received yet.
@@ -419,6 +421,7 @@ impl From<Vec<String>> for LogLines {
             container: Arc::from(""),
             end: lines.len() as u64,
             origin: LogPosition::default(),
+            created: 0,
         };
         let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &lines, 0);
         Self::new(Arc::new(lines), place)
@@ -452,6 +455,7 @@ mod tests {
             container: Arc::from("0123"),
             end,
             origin: LogPosition::default(),
+            created: 0,
         };
         LogLines::new(Arc::new(encoded(texts, open)), place)
     }

@@ -134,10 +134,16 @@ impl Encodings {
             resume,
             lagging,
         } = request;
-        let events_after = variant
-            .sections
-            .has(Section::Events)
-            .then(|| position.map_or(published.events_before, |since| since.events));
+        let events_after =
+            variant
+                .sections
+                .has(Section::Events)
+                .then(|| match (position, resume) {
+                    (None, _) => published.events_before,
+                    (Some(since), Some(_)) => since.events,
+                    // Only a client that resumes gets events from before the agent's start.
+                    (Some(since), None) => since.events.max(published.events.old()),
+                });
         let since = position.filter(|since| variant.logs == LogMode::New && !since.begins_logs);
         let piece = piece.filter(|_| since.is_some());
         let key = Key {

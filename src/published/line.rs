@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use crate::model::{Encoding, LogPosition, Positions, Resumed, Variant};
+use crate::model::{Encoding, LogPosition, Place, Positions, Resumed, Variant};
 
 /// An encoded variant of a snapshot. A variant is a choice of sections, log mode and encoding. All outputs and clients with the
 /// same variant and the same previous snapshot share the bytes.
@@ -51,11 +51,13 @@ pub struct StreamPosition {
 }
 
 impl StreamPosition {
-    /// Returns the position in a container's log. None if the client has received nothing of this log.
+    /// Returns the position in a container's log. None if the client has received nothing of this log. `place` is the place of the
+    /// log's newest lines, if the log has some.
     #[must_use]
-    pub fn log(&self, container: &str) -> Option<LogPosition> {
+    pub fn log(&self, container: &str, place: Option<&Place>) -> Option<LogPosition> {
         let known = self.positions.get(container).cloned();
-        known.or_else(|| self.resumed.as_ref()?.position(container))
+        let created = place.map_or(0, |place| place.created);
+        known.or_else(|| self.resumed.as_ref()?.position(container, created))
     }
 }
 

@@ -110,13 +110,25 @@ impl Published {
     /// Whether all log lines wait in log files until they are read. Otherwise, log lines that are not read in time are lost.
     #[must_use]
     pub fn has_only_file_logs(&self) -> bool {
+        let is_missing = self.snapshot.sources.logs.collected_at.is_none();
         let mut containers = self.logs.positions.keys();
-        containers.all(|container| self.logs.files.contains_key(container))
+        is_missing || containers.all(|container| self.logs.files.contains_key(container))
     }
 
     /// Returns the position of a client that was at `since` and gets this snapshot with all log lines.
-    fn position_after(&self, since: &StreamPosition) -> StreamPosition {
+    #[must_use]
+    pub fn position_after(&self, since: &StreamPosition) -> StreamPosition {
         let logs = &self.snapshot.sources.logs;
+        let is_behind = !Arc::ptr_eq(&since.positions, &self.end.positions);
+        if logs.status == SourceStatus::Failing && logs.collected_at.is_none() && is_behind {
+            // There is no newest reading of the logs, so the client stays at its positions.
+            return StreamPosition {
+                id: next_position_id(),
+                seq: self.end.seq,
+                events: self.end.events,
+                ..since.clone()
+            };
+        }
         // While the position of a log can be missing in this snapshot, the client's cursor is still needed.
         let resumed = since
             .resumed

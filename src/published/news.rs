@@ -87,7 +87,7 @@ impl<'l> NewLinesByContainer<'l> {
             // For a new client, the older log lines that are not in the tail do not count as dropped.
             None => whole_tail(log),
             Some(since) => {
-                match since.log(&place.container) {
+                match since.log(&place.container, Some(place)) {
                     None => log.after(place.origin.line),
                     // Another run of the agent has read this log, and not from its files. It is not known which lines are new.
                     Some(LogPosition { line: 0, .. }) => whole_tail(log),
@@ -113,7 +113,7 @@ impl<'l> NewLinesByContainer<'l> {
         position: u64,
         since: Option<&StreamPosition>,
     ) {
-        let known = since.and_then(|since| since.log(container));
+        let known = since.and_then(|since| since.log(container, None));
         let known = known.filter(|known| known.line > 0);
         self.count_dropped(
             name,

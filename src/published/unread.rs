@@ -15,7 +15,7 @@ pub const PIECE_BYTES: usize = 512 * 1024;
 const MIN_SHARE: usize = 4 * 1024;
 
 /// The logs of which a client needs more log lines than the snapshot has.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Unread {
     logs: Vec<UnreadLog>,
     /// The client's position after the snapshot.
@@ -23,9 +23,11 @@ pub struct Unread {
 }
 
 /// The unread log lines of one container.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct UnreadLog {
     container: Arc<str>,
+    /// Whether the container has ended. The engine deletes the files only after that.
+    has_ended: bool,
     file: FileLog,
     after: LogPosition,
     to: Arc<FilePlace>,
@@ -50,12 +52,13 @@ impl Unread {
         end: StreamPosition,
     ) -> Option<Self> {
         let mut unread = Vec::new();
-        let mut add = |container: &Arc<str>, newest: Option<&LogLines>| {
+        let mut add = |container: &Arc<str>, newest: Option<&LogLines>, has_ended| {
             let Some(position) = end.positions.get(container) else {
                 return;
             };
             let origin = || newest.map(|lines| lines.place().origin.clone());
-            let Some(after) = since.log(container).or_else(origin) else {
+            let place = newest.map(LogLines::place);
+            let Some(after) = since.log(container, place).or_else(origin) else {
                 return;
             };
             let shown = newest.map_or(0, LogLines::finished) as u64;
@@ -65,6 +68,7 @@ impl Unread {
             if let (Some(file), Some(to)) = (logs.files.get(container), &position.place) {
                 unread.push(UnreadLog {
                     container: Arc::clone(container),
+                    has_ended,
                     file: file.clone(),
                     after,
                     to: Arc::clone(to),
@@ -72,10 +76,10 @@ impl Unread {
             }
         };
         for log in logs.ended.iter() {
-            add(&log.container, log.lines.as_deref());
+            add(&log.container, log.lines.as_deref(), true);
         }
         for lines in logs.logs.values() {
-            add(&lines.place().container, Some(lines));
+            add(&lines.place().container, Some(lines), false);
         }
         (!unread.is_empty()).then(|| Self { logs: unread, end })
     }
@@ -84,38 +88,56 @@ impl Unread {
     #[must_use]
     pub fn read(self, most: usize) -> LogPiece {
         let share = (most / self.logs.len()).max(MIN_SHARE);
+        self.read_by(|log| {
+            let has_number = log.after.place.as_ref().is_some_and(|place| place.line > 0);
+            if has_number && log.to.line <= log.after.line {
+                // The lines after the position belong to a line that is not finished yet.
+                return Ok(log.none());
+            }
+            log.file.0.read(&log.after, &log.to, share)
+        })
+    }
+
+    /// Returns a piece without log lines. The client stays at its position in all logs that must be read.
+    #[must_use]
+    pub fn postponed(self) -> LogPiece {
+        self.read_by(|log| Ok(log.none()))
+    }
+
+    fn read_by(self, mut read: impl FnMut(&UnreadLog) -> io::Result<ReadLines>) -> LogPiece {
         let mut piece = LogPiece {
             logs: HashMap::with_capacity(self.logs.len()),
             position: self.end,
             more: false,
         };
         let mut positions = (*piece.position.positions).clone();
-        for UnreadLog {
-            container,
-            file,
-            after,
-            to,
-        } in self.logs
-        {
-            let read = match file.0.read(&after, &to, share) {
+        for log in self.logs {
+            let read = match read(&log) {
                 Ok(read) => read,
                 // The log was removed together with its container. The snapshot's newest log lines are all that is left.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if log.has_ended && error.kind() == io::ErrorKind::NotFound => continue,
                 // The log cannot be read now. The client stays at its position, and a later snapshot tries again.
-                Err(_) => ReadLines {
-                    lines: Arc::default(),
-                    new: 0..0,
-                    dropped: 0,
-                    end: after.clone(),
-                },
+                Err(_) => log.none(),
             };
-            piece.more |= read.end.line < to.line && read.end != after;
-            positions.insert(Arc::clone(&container), read.end.clone());
-            piece.logs.insert(container, read);
+            piece.more |= read.end.line < log.to.line && read.end != log.after;
+            positions.insert(Arc::clone(&log.container), read.end.clone());
+            piece.logs.insert(log.container, read);
         }
         piece.position.id = next_position_id();
         piece.position.positions = Arc::new(positions);
         piece
+    }
+}
+
+impl UnreadLog {
+    /// Returns no log lines. The client stays at its position.
+    fn none(&self) -> ReadLines {
+        ReadLines {
+            lines: Arc::default(),
+            new: 0..0,
+            dropped: 0,
+            end: self.after.clone(),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::feed::{Detail, HostUpdate, Update, Wish};
 use crate::app::Measuring;
 use crate::messages::{CatchUp, ClientId, Delivery, Subscribe, Unsubscribe};
 use crate::model::Options;
+use crate::published::StreamPosition;
 use crate::settings::CollectSettings;
 use crate::supervisor::Supervisor;
 
@@ -43,6 +44,7 @@ pub(super) async fn follow(
             client,
             lines: inbox,
             catch_up,
+            since: None,
         }
         .start();
         measuring.aggregator.do_send(Subscribe {
@@ -96,6 +98,8 @@ struct Inbox {
     client: ClientId,
     lines: mpsc::Sender<Vec<u8>>,
     catch_up: Recipient<CatchUp>,
+    /// The position of the screen. None before the first snapshot.
+    since: Option<StreamPosition>,
 }
 
 impl Actor for Inbox {
@@ -107,13 +111,21 @@ impl Handler<Delivery> for Inbox {
 
     fn handle(&mut self, delivery: Delivery, _: &mut Self::Context) {
         if let Delivery::Snapshot(snapshot) = delivery {
-            let line = [&snapshot.shared, snapshot.ending(0).as_ref()].concat();
-            // If the screen lags, this snapshot is skipped.
-            let _ = self.lines.try_send(line);
-            if snapshot.more {
+            let since = self.since.as_ref();
+            let lacks_something = since.is_some_and(|since| snapshot.lacks_something_after(since));
+            if !lacks_something {
+                let line = [&snapshot.shared, snapshot.ending(0).as_ref()].concat();
+                // If the screen lags, this snapshot is skipped, and a later one has its log lines.
+                if self.lines.try_send(line).is_ok() {
+                    self.since = Some(snapshot.since.clone());
+                }
+            }
+            if let Some(since) = &self.since
+                && (lacks_something || snapshot.more)
+            {
                 self.catch_up.do_send(CatchUp {
                     client: self.client,
-                    since: snapshot.since.clone(),
+                    since: since.clone(),
                 });
             }
         }

@@ -52,8 +52,21 @@ impl Message {
 }
 
 /// The newest events of containers. The task that follows the stream and the collectors share them.
-#[derive(Clone, Default)]
-pub(super) struct SharedEvents(Arc<Mutex<Arc<Events>>>);
+#[derive(Clone)]
+pub(super) struct SharedEvents {
+    events: Arc<Mutex<Arc<Events>>>,
+    /// Events from before this time are old: they happened before the agent started.
+    began: SystemTime,
+}
+
+impl Default for SharedEvents {
+    fn default() -> Self {
+        Self {
+            events: Arc::default(),
+            began: SystemTime::now() - OVERLAP,
+        }
+    }
+}
 
 /// Follows an event stream in its own task. The task stops when this value is dropped.
 pub(super) struct Following {
@@ -75,7 +88,7 @@ pub(super) struct EventBatch {
 impl SharedEvents {
     /// Returns the stored events.
     pub(super) fn events(&self) -> Arc<Events> {
-        Arc::clone(&lock(&self.0))
+        Arc::clone(&lock(&self.events))
     }
 
     /// Returns the start time for a new event stream. This is the time of the newest stored event, but at least [`OVERLAP`] ago.
@@ -89,7 +102,7 @@ impl SharedEvents {
     /// Adds an event. Ignores an event that is already stored, because each new stream repeats the newest events. `is_old` tells
     /// whether the event happened before the agent started.
     fn add(&self, event: ContainerEvent, is_old: bool) {
-        let mut events = lock(&self.0);
+        let mut events = lock(&self.events);
         if !events.newest().any(|known| *known == event) {
             Arc::make_mut(&mut events).push(event, is_old);
         }
@@ -142,8 +155,8 @@ impl Following {
     }
 }
 
-/// Recognizes the old events that the engine sends at the beginning of the first event stream. They happened before the agent
-/// started.
+/// Recognizes the old events that the engine sends at the beginning of the first event stream that has events. They happened before
+/// the agent started.
 struct Replay {
     /// Events from before this time are old. None if this is not the first stream.
     before: Option<SystemTime>,
@@ -154,7 +167,7 @@ impl Replay {
     fn begin(history: &SharedEvents) -> Self {
         let is_first = history.events().end() == 0;
         Self {
-            before: is_first.then(|| SystemTime::now() - OVERLAP),
+            before: is_first.then_some(history.began),
             began: Instant::now(),
         }
     }

@@ -80,6 +80,7 @@ impl CalledLog {
                     line: ORIGIN,
                     place: None,
                 },
+                created: 0,
             },
             pace: ReadPace::new(wanted + 1),
         }
@@ -97,6 +98,7 @@ impl CalledLog {
                     line: file.origin,
                     place: None,
                 },
+                created: self.place.created,
             },
             ..self
         }

@@ -98,6 +98,7 @@ impl LogFile {
                     line: ORIGIN,
                     place: None,
                 },
+                created: 0,
             },
             new,
             at: None,
@@ -113,6 +114,7 @@ impl LogFile {
         Self {
             place: Place {
                 container: self.place.container,
+                created: self.place.created,
                 end: calls.position,
                 origin: LogPosition {
                     line: calls.origin,
@@ -146,6 +148,12 @@ impl LogFile {
             redaction: redaction.clone(),
             ..self
         }
+    }
+
+    /// Sets the time when the container was created, in Unix seconds.
+    pub(super) fn created(mut self, created: i64) -> Self {
+        self.place.created = created;
+        self
     }
 
     /// Returns what reads the log's files for clients that need more lines than the tail has.

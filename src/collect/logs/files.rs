@@ -274,7 +274,7 @@ impl LogFiles {
                     };
                     let log =
                         LogFile::new(id, self.root.file(path), inspected.tty, self.lines, new);
-                    let log = log.redacting(&self.redaction);
+                    let log = log.redacting(&self.redaction).created(listed.meta.created);
                     Box::new(match calls {
                         Some(calls) => log.after(calls),
                         None => log,

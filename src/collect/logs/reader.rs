@@ -61,11 +61,8 @@ impl ReadLog for LogReader {
                 // Another run of the agent has recorded the place, so its line is numbered by counting.
                 let line = number_before(parts, to)?;
                 let start = FilePlace { line, ..place };
-                (
-                    since(&budget)?.unwrap_or_default(),
-                    start,
-                    line + after.line,
-                )
+                let again = since(&Budget::new())?;
+                (again.unwrap_or_default(), start, line + after.line)
             }
             None => {
                 let counted = Budget::new();
@@ -104,7 +101,11 @@ impl ReadLog for LogReader {
                 }
             }
         }
-        Ok(walk.finish(dropped, reached.then_some(to)))
+        let read = walk.finish(dropped, reached.then_some(to));
+        if !reached && read.end.line > to.line {
+            return Err(rotated_meanwhile());
+        }
+        Ok(read)
     }
 }
 
@@ -124,7 +125,11 @@ fn number_before(parts: Vec<LogPart>, to: &FilePlace) -> io::Result<u64> {
         }
         ends.count(reader)?;
     }
-    Err(io::Error::other("the log was rotated while it was read"))
+    Err(rotated_meanwhile())
+}
+
+fn rotated_meanwhile() -> io::Error {
+    io::Error::other("the log was rotated while it was read")
 }
 
 fn new_tail(redaction: &Redaction) -> TailLines {
@@ -204,7 +209,9 @@ impl Walk {
                 } else {
                     self.most
                 };
-                enough = self.lines.bytes() + self.tail.text() >= limit;
+                // The lines before the client's position do not count.
+                let text = self.lines.bytes() + self.tail.text();
+                enough = self.count() > self.skipped && text >= limit;
                 if enough {
                     break;
                 }
@@ -272,10 +279,16 @@ impl Walk {
     fn finish(mut self, dropped: u64, to: Option<&FilePlace>) -> ReadLines {
         let count = self.count();
         let last = self.tail.show();
+        if self.tail.count() > last.iter().len() {
+            // There was too much text after a line that is not finished yet.
+            self.lines = LinesBuilder::default();
+            self.not_stored = count - last.iter().len() as u64;
+        }
         self.lines.extend(&last);
         let lines = self.lines.finish(last.open());
         let finished = lines.iter().len() - lines.open();
         let new = self.skipped.saturating_sub(self.not_stored);
+        let dropped = dropped + self.not_stored.saturating_sub(self.skipped);
         let new = usize::try_from(new).unwrap_or(finished);
         let newest = self.first + count - lines.open() as u64;
         let (line, place, lost) = match to {

@@ -194,7 +194,7 @@ impl Client {
         let cursor = Cursor::of_events(&owner(1), 0, &Events::default(), 0);
         let text = cursor.with_logs(&positions, None).to_text();
         let cursor = Arc::new(Cursor::parse(&text).unwrap());
-        self.at = cursor.resumed(&owner(2)).unwrap().position(ID).unwrap();
+        self.at = cursor.resumed(&owner(2)).unwrap().position(ID, 0).unwrap();
         self.log = LogFile::new(ID.into(), engine.path(), false, 5, New::OnlyKept);
         self.log.update().unwrap();
     }

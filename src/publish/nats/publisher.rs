@@ -436,8 +436,12 @@ impl NatsPublisher {
 
     /// Puts the log lines after the publisher's position into the queue. `piece` has the log lines that are not in the snapshot.
     fn enqueue(&mut self, published: &Published, piece: Option<&LogPiece>) {
-        let position = piece.map_or(published.since(), LogPiece::position);
-        let since = self.since.replace(position.clone());
+        let position = match (piece, &self.since) {
+            (Some(piece), _) => piece.position().clone(),
+            (None, Some(since)) => published.position_after(since),
+            (None, None) => published.since().clone(),
+        };
+        let since = self.since.replace(position);
         let mut dropped_now = 0;
         let mut begun = Vec::new();
         let lines = published.log_lines(since.as_ref(), piece);

@@ -65,7 +65,7 @@ enum Refusal {
     Full,
     #[error("no key yet, and other connections wait")]
     Evicted,
-    #[error("first line is longer than {MAX_LINE} bytes")]
+    #[error("first line is too long")]
     TooLong,
     #[error("no complete line")]
     Incomplete,

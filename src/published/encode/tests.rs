@@ -244,6 +244,7 @@ fn log(container: &str, texts: &[&str], end: u64, origin: u64) -> Arc<LogLines> 
         container: Arc::from(container),
         end,
         origin: at_line(origin),
+        created: 0,
     };
     let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &texts, 0);
     Arc::new(LogLines::new(Arc::new(lines), place))
