@@ -40,9 +40,9 @@ use subscribers::{Reading, Subscribers};
 const FIRST_SNAPSHOT_WITHIN: Duration = Duration::from_secs(3);
 /// Maximum number of readings of log files at the same time. It bounds the memory for log lines that are being read.
 const MAX_PARALLEL_READINGS: usize = 2;
-/// Time after which a session gets its snapshot without the log lines that it waits for, for example because a file system hangs. A
-/// later snapshot has them.
-const READING_DEADLINE: Duration = Duration::from_secs(5);
+/// Time after which a session gets its snapshot without the log lines that it waits for, because a file system hangs. A later
+/// snapshot has them. The longest readings of a working file system count the lines of a whole log.
+const READING_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Composes a snapshot every interval from the newest sample of each source. Delivers the snapshot to every session and output.
 pub struct Aggregator {

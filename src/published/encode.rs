@@ -197,6 +197,7 @@ impl Encodings {
             seq: published.seq(),
             follows: since.map(|since| since.id),
             events_after,
+            old_events: published.events.old(),
             since: after,
             more: piece.is_some_and(LogPiece::has_more),
             variant,

@@ -21,6 +21,8 @@ pub struct EncodedSnapshot {
     pub follows: Option<u64>,
     /// The number of events before the first event in the line. None if the line has no section `events`.
     pub events_after: Option<u64>,
+    /// The number of events from before the agent's start. Only a client that resumes gets them.
+    pub old_events: u64,
     /// The stream position after this JSON line.
     pub since: StreamPosition,
     /// Whether there are more log lines up to this snapshot than this JSON line has. They can be requested immediately.
@@ -79,7 +81,9 @@ impl EncodedSnapshot {
     #[must_use]
     pub fn lacks_something_after(&self, since: &StreamPosition) -> bool {
         self.follows.is_some_and(|follows| follows != since.id)
-            || self.events_after.is_some_and(|after| after > since.events)
+            || self
+                .events_after
+                .is_some_and(|after| after > since.events.max(self.old_events))
     }
 
     /// Returns the end of the JSON line. `skipped` is the number of snapshots that the client did not get.

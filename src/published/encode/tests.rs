@@ -209,6 +209,35 @@ fn a_client_gets_the_events_that_it_has_not_received_and_equal_clients_share_the
 }
 
 #[test]
+fn a_client_that_came_before_the_old_events_lacks_nothing() {
+    let mut events = Events::default();
+    for (second, is_old) in [(1, true), (2, true), (3, false)] {
+        let event = ContainerEvent {
+            time: Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(second)),
+            action: EventAction::Start,
+            container: "web".to_owned(),
+            id: "0123456789ab".to_owned(),
+            image: "nginx".to_owned(),
+            exit_code: None,
+            health: None,
+            renamed_from: None,
+        };
+        events.push(event, is_old);
+    }
+    let published = Published::new(
+        snapshot(),
+        LogSample::default(),
+        (Arc::new(events), 2),
+        Instant::now(),
+        None,
+    );
+    let early = since(6, &[]);
+    let line = made(&published, "{}", Some(&early));
+    assert_eq!(value(&line)["events"].as_array().unwrap().len(), 1);
+    assert!(!line.lacks_something_after(&early));
+}
+
+#[test]
 fn dropped_events_are_counted() {
     let mut events = Events::default();
     for _ in 0..Events::MOST + 44 {
