@@ -142,7 +142,7 @@ impl Encodings {
                     (None, _) => published.events_before,
                     (Some(since), Some(_)) => since.events,
                     // Only a client that resumes gets events from before the agent's start.
-                    (Some(since), None) => since.events.max(published.events.old()),
+                    (Some(since), None) => since.events.max(published.old_events()),
                 });
         let since = position.filter(|since| variant.logs == LogMode::New && !since.begins_logs);
         let piece = piece.filter(|_| since.is_some());
@@ -197,7 +197,7 @@ impl Encodings {
             seq: published.seq(),
             follows: since.map(|since| since.id),
             events_after,
-            old_events: published.events.old(),
+            old_events: published.old_events(),
             since: after,
             more: piece.is_some_and(LogPiece::has_more),
             variant,

@@ -100,8 +100,8 @@ impl Published {
         &self.end
     }
 
-    /// Returns the logs of which a client at the position `since` needs more log lines than this snapshot has. None if there are
-    /// no such logs.
+    /// A snapshot has only the newest log lines of each container. Returns the logs with further log lines after the position
+    /// `since`. None if this snapshot has all log lines after `since`.
     #[must_use]
     pub fn unread(&self, since: &StreamPosition) -> Option<Unread> {
         Unread::of(&self.logs, since, self.position_after(since))
@@ -183,6 +183,12 @@ impl Published {
             host: self.snapshot.host.hostname.clone(),
             run: u64::from_str_radix(&self.snapshot.agent.run, 16).unwrap_or_default(),
         }
+    }
+
+    /// Returns the number of events from before the agent's start. They come first, and only clients that resume get them.
+    #[must_use]
+    pub fn old_events(&self) -> u64 {
+        self.events.old()
     }
 
     /// Returns the events after the first `after` events, oldest first. Also returns how many of these events were dropped. If

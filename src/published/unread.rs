@@ -14,7 +14,7 @@ pub const PIECE_BYTES: usize = 512 * 1024;
 /// Minimum share of one container in a piece, in bytes.
 const MIN_SHARE: usize = 4 * 1024;
 
-/// The logs of which a client needs more log lines than the snapshot has.
+/// The logs with log lines that a client has not received and that are not in the snapshot.
 #[derive(Debug, Clone)]
 pub struct Unread {
     logs: Vec<UnreadLog>,
@@ -44,8 +44,8 @@ pub struct LogPiece {
 }
 
 impl Unread {
-    /// Returns the logs of which more log lines are new after `since` than `logs` has. None if there are no such logs. `end` is
-    /// the client's position after `logs`.
+    /// `logs` has only the newest log lines of each container. Returns the logs with further log lines after the position `since`.
+    /// None if `logs` has all log lines after `since`. `end` is the client's position after `logs`.
     pub(super) fn of(
         logs: &LogSample,
         since: &StreamPosition,

@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::entries::{CHUNK, Entry, LineEnds, MAX_PARSED_BYTES, last_entries};
+use super::entries::{CHUNK, Entry, LineEnds, MAX_ENTRY_BYTES, MAX_PARSED_BYTES, last_entries};
 use super::new::New;
 use super::offset::fingerprint_of;
 use super::open;
@@ -33,9 +33,6 @@ use crate::settings::Redaction;
 /// Limit on the bytes of a file that are read only to count lines. If there are more such bytes, their lines are not counted.
 /// Together these lines count as one lost line.
 const MAX_COUNTED_BYTES: u64 = 256 * 1024 * 1024;
-/// Limit on the unfinished entry that is stored, in bytes. A valid entry is much shorter, because the engine splits long lines
-/// into fragments of 16 KiB.
-const MAX_ENTRY_BYTES: usize = 1024 * 1024;
 /// Maximum number of messages that a reading stores. For each message, the reading stores a hash, and the number of lines up to
 /// the message.
 const MAX_MESSAGES: usize = 4096;

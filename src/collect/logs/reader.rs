@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use super::entries::{CHUNK, Entry, LineEnds, PlainEntry};
+use super::entries::{CHUNK, Entry, LineEnds, MAX_ENTRY_BYTES, PlainEntry};
 use super::offset::{FINGERPRINT_BYTES, bytes_before, fingerprint};
 use super::part::LogPart;
 use super::tail::TailLines;
@@ -17,8 +17,6 @@ use crate::settings::Redaction;
 const MAX_LINES: usize = 1 << 30;
 /// If a line is unfinished after enough bytes, the reading continues for up to this many bytes, to find the end of the line.
 const MAX_OPEN_BYTES: usize = 256 * 1024;
-/// Limit on an unfinished entry, in bytes. A valid entry is much shorter.
-const MAX_ENTRY_BYTES: usize = 1024 * 1024;
 
 /// The files of one container's log.
 #[derive(Debug)]

@@ -423,6 +423,8 @@ impl NatsPublisher {
         let mut dropped_now = 0;
         let subject = self.subjects.events();
         let after = self.events.replace(published.since().events);
+        // The engine can send events from before the agent's start after the first snapshot.
+        let after = after.map(|after| after.max(published.old_events()));
         let (events, lost) = published.events(after);
         let mut events = news::event_batches(events, lost).peekable();
         if events.peek().is_none() {

@@ -208,21 +208,25 @@ fn a_client_gets_the_events_that_it_has_not_received_and_equal_clients_share_the
     assert!(!one.lacks_something_after(&at(1, 2)));
 }
 
+/// A start of the container `web`, at a time in Unix seconds.
+fn start_at(second: u64) -> ContainerEvent {
+    ContainerEvent {
+        time: Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(second)),
+        action: EventAction::Start,
+        container: "web".to_owned(),
+        id: "0123456789ab".to_owned(),
+        image: "nginx".to_owned(),
+        exit_code: None,
+        health: None,
+        renamed_from: None,
+    }
+}
+
 #[test]
 fn a_client_that_came_before_the_old_events_lacks_nothing() {
     let mut events = Events::default();
     for (second, is_old) in [(1, true), (2, true), (3, false)] {
-        let event = ContainerEvent {
-            time: Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(second)),
-            action: EventAction::Start,
-            container: "web".to_owned(),
-            id: "0123456789ab".to_owned(),
-            image: "nginx".to_owned(),
-            exit_code: None,
-            health: None,
-            renamed_from: None,
-        };
-        events.push(event, is_old);
+        events.push(start_at(second), is_old);
     }
     let published = Published::new(
         snapshot(),
@@ -241,19 +245,7 @@ fn a_client_that_came_before_the_old_events_lacks_nothing() {
 fn dropped_events_are_counted() {
     let mut events = Events::default();
     for _ in 0..Events::MOST + 44 {
-        events.push(
-            ContainerEvent {
-                time: Timestamp(SystemTime::UNIX_EPOCH),
-                action: EventAction::Start,
-                container: "web".to_owned(),
-                id: "0123456789ab".to_owned(),
-                image: "nginx".to_owned(),
-                exit_code: None,
-                health: None,
-                renamed_from: None,
-            },
-            false,
-        );
+        events.push(start_at(0), false);
     }
     let published = Published::new(
         snapshot(),
