@@ -228,10 +228,17 @@ impl Call {
         path: &str,
         limit: usize,
     ) -> Result<Json, EngineError> {
-        let body = within(call, async {
-            whole(self.get(path, limit).await?.into_body()).await
-        });
-        Json::parse(&body.await?).map_err(|error| EngineError::failed(call, &error))
+        parse(call, &self.get_body(call, path, limit).await?)
+    }
+
+    async fn get_body(
+        &self,
+        call: &'static str,
+        path: &str,
+        limit: usize,
+    ) -> Result<Vec<u8>, EngineError> {
+        let body = async { whole(self.get(path, limit).await?.into_body()).await };
+        within(call, body).await
     }
 
     /// Returns the negotiated API version, as a text for people.
@@ -342,8 +349,13 @@ impl Call {
     pub(crate) async fn stats(&self, id: &str, one_shot: bool) -> Result<Json, EngineError> {
         let id = encoded(id);
         let path = format!("/containers/{id}/stats?stream=false&one-shot={one_shot}");
-        self.get_json("container statistics", &path, MAX_OTHER_BYTES)
-            .await
+        let call = "container statistics";
+        let body = self.get_body(call, &path, MAX_OTHER_BYTES).await?;
+        // Docker answers with the status 200 and an empty body if the container is removed during the call.
+        if body.is_empty() {
+            return Err(EngineError::Gone);
+        }
+        parse(call, &body)
     }
 
     /// Returns the newest `tail` log lines of a container, with timestamps. If `since` is given, in Unix seconds, omits log lines
@@ -399,6 +411,10 @@ impl EventReader {
                 .push(&bytes, |line| read.push_back(Message::read(line)));
         }
     }
+}
+
+fn parse(call: &'static str, body: &[u8]) -> Result<Json, EngineError> {
+    Json::parse(body).map_err(|error| EngineError::failed(call, &error))
 }
 
 /// Reads an API version such as `1.41`.

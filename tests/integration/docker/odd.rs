@@ -78,6 +78,9 @@ fn assert_no_other_is_affected(all: &[Oddity]) {
     }
 }
 
+/// The container that is removed while the engine reads its statistics.
+const REMOVED: &str = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
+
 /// A fake engine with this container list and minimal answers to other requests.
 fn engine_with(folder: &TempDir, list: impl Fn() -> Answer + Send + Sync + 'static) -> StandIn {
     let socket = folder.path().join("docker.sock");
@@ -86,6 +89,9 @@ fn engine_with(folder: &TempDir, list: impl Fn() -> Answer + Send + Sync + 'stat
         match path.split('?').next().unwrap_or_default() {
             path if path.ends_with("/containers/json") => list(),
             path if path.ends_with("/events") => Answer::Silence,
+            path if path.ends_with("/stats") && path.contains(REMOVED) => {
+                Answer::Json("200 OK", "")
+            }
             path if path.ends_with("/stats") => Answer::Json("200 OK", stats),
             path if path.ends_with("/json") => Answer::Json("200 OK", "{}"),
             path if path.ends_with("/logs") => Answer::Json("200 OK", ""),
@@ -115,6 +121,24 @@ fn a_long_list_with_short_entries_is_read() {
     let agent = agent(&folder);
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     snapshots.until("all containers", DEADLINE, |snapshot| shows(snapshot, 300));
+}
+
+#[test]
+#[parallel]
+fn a_container_that_is_removed_during_the_call_for_its_statistics_is_no_failure() {
+    let folder = TempDir::new().unwrap();
+    let _engine = engine_with(&folder, || {
+        let list = json!([{"Id": "a".repeat(64)}, {"Id": REMOVED}]);
+        Answer::Body(list.to_string().into())
+    });
+    let agent = agent(&folder);
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    snapshots.until("the other container", DEADLINE, |snapshot| {
+        shows(snapshot, 1)
+    });
+    for snapshot in snapshots.take(3) {
+        assert!(shows(&snapshot, 1), "{snapshot:#}");
+    }
 }
 
 #[test]
