@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use crate::aggregate::{Aggregator, NewestSamples};
 use crate::announcement::announce;
 use crate::collect::docker::{self, ContainerSource, Containers, DockerCollector};
-use crate::collect::logs::{LogCollector, LogSource};
+use crate::collect::logs::{self, LogCollector, LogSource};
 use crate::collect::system::{self, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
 use crate::memory;
@@ -210,11 +210,12 @@ impl Measuring {
             reports,
             ..NewestSamples::for_settings(settings)
         };
+        let (follows_logs, has_live) = watch::channel(false);
         let aggregator = Aggregator::start_in_arbiter(&aggregating.handle(), move |_| {
-            Aggregator::new(interval, newest, supervisor)
+            Aggregator::new(interval, newest, supervisor).with_live(follows_logs)
         });
         Ok(Self {
-            collectors: start_collectors(settings, &aggregator, collecting),
+            collectors: start_collectors(settings, &aggregator, has_live, collecting),
             aggregator,
             _threads: threads,
         })
@@ -339,7 +340,7 @@ fn limits_within(files: Option<u64>, settings: &Settings) -> (ConnectionLimits, 
         Some(files) => {
             let kept = system::most_kept_files(files);
             let of_containers = if by_files {
-                docker::most_kept_files(files)
+                docker::most_kept_files(files) + logs::most_kept_files(files)
             } else {
                 0
             };
@@ -391,6 +392,7 @@ fn arbiters(count: usize) -> io::Result<Vec<Arbiter>> {
 fn start_collectors(
     settings: &CollectSettings,
     aggregator: &Addr<Aggregator>,
+    has_live: watch::Receiver<bool>,
     arbiter: &Arbiter,
 ) -> Vec<Recipient<StopCollecting>> {
     let containers = settings.docker.clone().map(Containers::of);
@@ -412,14 +414,16 @@ fn start_collectors(
         ContainerSource::new(containers.clone(), settings),
         settings.docker_interval,
         aggregator.clone().recipient(),
-    );
+    )
+    .with_news(aggregator.clone().recipient());
     collectors.push(start(docker, arbiter));
     if settings.log_lines > 0 {
         let logs = LogCollector::new(
-            LogSource::new(containers, settings),
+            LogSource::new(containers, settings).with_live(has_live),
             settings.log_interval,
             aggregator.clone().recipient(),
-        );
+        )
+        .with_news(aggregator.clone().recipient());
         collectors.push(start(logs, arbiter));
     }
     collectors

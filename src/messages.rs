@@ -128,6 +128,12 @@ impl Reports {
     }
 }
 
+/// From a collector to the aggregator: what has changed since the source's newest round. Only live clients get it before the next
+/// snapshot.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct News<T>(pub T);
+
 /// From the app to a collector: stop, and publish no further round.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
@@ -160,6 +166,8 @@ pub struct CatchUp {
     pub client: ClientId,
     /// The position up to which the client has received events and log lines.
     pub since: StreamPosition,
+    /// Whether the client needs only the events and log lines. If false, it also needs the figures.
+    pub is_news: bool,
 }
 
 /// From a session to the aggregator: send no more snapshots.

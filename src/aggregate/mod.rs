@@ -21,14 +21,14 @@ use actix::{
     StreamHandler,
 };
 use futures_util::stream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{debug, error};
 
 use crate::messages::{
-    AddOutput, CatchUp, Collected, Delivery, DockerSample, LogSample, NewestSnapshot, Publication,
-    StopPublishing, Subscribe, SystemSample, Unsubscribe,
+    AddOutput, CatchUp, Collected, Delivery, DockerSample, LogSample, NewestSnapshot, News,
+    Publication, StopPublishing, Subscribe, SystemSample, Unsubscribe,
 };
 use crate::model::{Events, Positions};
 use crate::published::{PIECE_BYTES, Published, Unread};
@@ -51,12 +51,18 @@ pub struct Aggregator {
     seq: u64,
     /// The newest snapshot.
     published: Option<Arc<Published>>,
+    /// The newest snapshot, with the log lines and events that came after it. None if none came, and without live sessions.
+    news: Option<Arc<Published>>,
+    /// Whether there are live sessions that get log lines.
+    follows_logs: watch::Sender<bool>,
     /// The outputs other than the socket. Each output gets every snapshot, unless the output's mailbox is full.
     outputs: Vec<Recipient<Publication>>,
     /// The positions in the logs after the newest round of the logs source.
     positions: Arc<Positions>,
-    /// The container events up to the newest round of the docker source.
+    /// The container events up to the newest snapshot.
     events: Arc<Events>,
+    /// All container events.
+    newest_events: Arc<Events>,
     subscribers: Subscribers,
     publishing: PublishState,
     /// The permits for readings of log files.
@@ -87,13 +93,25 @@ impl Aggregator {
             newest,
             seq: 0,
             published: None,
+            news: None,
+            follows_logs: watch::Sender::new(false),
             outputs: Vec::new(),
             positions: Arc::default(),
             events: Arc::default(),
+            newest_events: Arc::default(),
             subscribers: Subscribers::default(),
             publishing: PublishState::Awaiting,
             readings: Arc::new(Semaphore::new(MAX_PARALLEL_READINGS)),
             supervisor,
+        }
+    }
+
+    /// Reports through `follows_logs` whether there are live sessions that get log lines.
+    #[must_use]
+    pub fn with_live(self, follows_logs: watch::Sender<bool>) -> Self {
+        Self {
+            follows_logs,
+            ..self
         }
     }
 
@@ -115,7 +133,7 @@ impl Aggregator {
         let logs = self.newest_logs();
         let before = self.events.end();
         if let Some(sample) = self.newest.docker.sample() {
-            self.events = Arc::clone(&sample.events);
+            self.events = newer(&sample.events, &self.newest_events);
         }
         let already_published = before.max(self.events.old());
         let events = (Arc::clone(&self.events), already_published);
@@ -145,7 +163,33 @@ impl Aggregator {
             "snapshot published"
         );
         self.published = Some(published);
+        self.news = None;
         self.supervisor.ready();
+    }
+
+    /// Delivers the log lines and events that came after the newest snapshot to the live sessions.
+    fn publish_news(&mut self, ctx: &mut Context<Self>) {
+        let is_stopped = matches!(self.publishing, PublishState::Stopped(_));
+        let Some(published) = self.published.as_ref().filter(|_| !is_stopped) else {
+            return;
+        };
+        let published = Arc::clone(published);
+        let events = newer(&self.events, &self.newest_events);
+        let news = Arc::new(published.with_news(self.newest_logs(), events));
+        let (readings, delivered) = self.subscribers.publish_news(&news);
+        self.news = Some(news);
+        for (reading, unread) in readings {
+            self.read(reading, unread, ctx);
+        }
+        if let Err(error) = delivered {
+            note(&error);
+        }
+    }
+
+    fn note_live_sessions(&self) {
+        let follows = self.subscribers.follow_logs();
+        self.follows_logs
+            .send_if_modified(|before| std::mem::replace(before, follows) != follows);
     }
 
     fn read_if_needed(
@@ -208,6 +252,16 @@ impl Aggregator {
             self.begin(ctx);
         }
     }
+}
+
+/// Returns the events that contain the other events.
+fn newer(first: &Arc<Events>, second: &Arc<Events>) -> Arc<Events> {
+    let newer = if first.end() >= second.end() {
+        first
+    } else {
+        second
+    };
+    Arc::clone(newer)
 }
 
 /// Logs an encoding error. Such an error is not expected, because all types of the model can be encoded. A session whose variant
@@ -273,6 +327,26 @@ impl Handler<Collected<LogSample>> for Aggregator {
     }
 }
 
+impl Handler<News<LogSample>> for Aggregator {
+    type Result = ();
+
+    fn handle(&mut self, News(sample): News<LogSample>, ctx: &mut Self::Context) {
+        self.newest.logs.replace_sample(sample);
+        self.publish_news(ctx);
+    }
+}
+
+impl Handler<News<Arc<Events>>> for Aggregator {
+    type Result = ();
+
+    fn handle(&mut self, News(events): News<Arc<Events>>, ctx: &mut Self::Context) {
+        self.newest_events = events;
+        if self.subscribers.have_live() {
+            self.publish_news(ctx);
+        }
+    }
+}
+
 impl Handler<Subscribe> for Aggregator {
     type Result = ();
 
@@ -281,9 +355,12 @@ impl Handler<Subscribe> for Aggregator {
             subscribe.deliveries.do_send(Delivery::End(within));
             return;
         }
-        let reading = self
-            .subscribers
-            .subscribe(subscribe, self.published.as_ref());
+        // The cursor of a live client can be newer than the newest snapshot.
+        let news = self.news.as_ref();
+        let news = news.filter(|_| subscribe.options.resume.is_some());
+        let newest = news.or(self.published.as_ref());
+        let reading = self.subscribers.subscribe(subscribe, newest);
+        self.note_live_sessions();
         self.read_if_needed(reading, ctx);
     }
 }
@@ -292,7 +369,9 @@ impl Handler<CatchUp> for Aggregator {
     type Result = ();
 
     fn handle(&mut self, behind: CatchUp, ctx: &mut Self::Context) {
-        let Some(newest) = &self.published else {
+        let is_live = self.subscribers.is_live(behind.client);
+        let news = self.news.as_ref().filter(|_| is_live);
+        let Some(newest) = news.or(self.published.as_ref()) else {
             return;
         };
         let reading = self.subscribers.catch_up(&behind, newest);
@@ -328,6 +407,7 @@ impl Handler<Unsubscribe> for Aggregator {
 
     fn handle(&mut self, unsubscribe: Unsubscribe, _: &mut Self::Context) {
         self.subscribers.unsubscribe(unsubscribe.client);
+        self.note_live_sessions();
     }
 }
 

@@ -76,6 +76,13 @@ impl<T> SourceState<T> {
         }
     }
 
+    /// Replaces the newest sample between two rounds. Does nothing if there is none.
+    pub(super) fn replace_sample(&mut self, sample: T) {
+        if self.sample.is_some() {
+            self.sample = Some(sample);
+        }
+    }
+
     /// Marks the source as failing if no round has ended for too long. Removes the sample if it is too old.
     pub(super) fn note_silence(&mut self, now: Instant) {
         let Some(max_silence) = self.max_silence() else {

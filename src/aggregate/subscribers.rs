@@ -26,9 +26,17 @@ pub(super) struct Subscribers {
     /// The stream positions of the newest snapshots, oldest first. The next snapshot of a session contains the events and log
     /// lines after one of these positions.
     history: VecDeque<StreamPosition>,
-    /// The sessions that wait for log lines from the log files, by the id of their position. Each entry is a [`Reading`] that has
-    /// not ended.
-    waiting: HashMap<u64, Vec<Waiting>>,
+    /// The sessions that wait for log lines from the log files. Each entry is a [`Reading`] that has not ended.
+    waiting: HashMap<ReadingKey, Vec<Waiting>>,
+}
+
+/// Identifies a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct ReadingKey {
+    /// The id of the sessions' position.
+    since: u64,
+    /// Whether the sessions get only the log lines and events, or a whole snapshot.
+    is_news: bool,
 }
 
 /// A session that waits for log lines from the log files.
@@ -44,6 +52,8 @@ pub(super) struct Reading {
     pub(super) published: Arc<Published>,
     /// The position of the sessions.
     pub(super) since: StreamPosition,
+    /// Whether the sessions get only the log lines and events, or a whole snapshot.
+    is_news: bool,
     /// What became of the cursor of the session, if this is its first snapshot and it has sent a cursor.
     resume: Option<ResumeOutcome>,
 }
@@ -59,9 +69,29 @@ struct Session {
     /// Whether the session waits for a reading. Until then it gets no other snapshot, so that the order of its log lines does not
     /// change.
     is_waiting: bool,
+    /// The position after the JSON line that was delivered last. Only for live sessions, because they get JSON lines between two
+    /// snapshots. Other sessions are at the position of a snapshot.
+    position: Option<StreamPosition>,
 }
 
 impl Subscribers {
+    /// Returns whether a session gets new log lines between two snapshots.
+    pub(super) fn follow_logs(&self) -> bool {
+        let follows =
+            |session: &Session| session.is_live() && session.options.variant.logs == LogMode::New;
+        self.sessions.values().any(follows)
+    }
+
+    /// Returns whether there are live sessions.
+    pub(super) fn have_live(&self) -> bool {
+        self.sessions.values().any(Session::is_live)
+    }
+
+    /// Returns whether the session of a client gets events and log lines between two snapshots.
+    pub(super) fn is_live(&self, client: ClientId) -> bool {
+        self.sessions.get(&client).is_some_and(Session::is_live)
+    }
+
     /// Returns the number of sessions.
     pub(super) fn count(&self) -> usize {
         self.sessions.len()
@@ -85,6 +115,7 @@ impl Subscribers {
             first: None,
             has_more: false,
             is_waiting: false,
+            position: None,
         };
         let mut reading = None;
         if let Some(newest) = newest {
@@ -119,18 +150,16 @@ impl Subscribers {
         let seq = newest.seq();
         let mut failed = Ok(());
         let mut reach = 1;
-        // Whether log lines after a position must be read from files, by the id of the position.
-        let mut needs_reading: HashMap<u64, bool> = HashMap::new();
-        let mut readings = Vec::new();
+        let mut due = DueLines::new(newest, false, waiting);
         sessions.retain(|client, session| {
             reach = reach.max(session.reach());
             if session.has_more || session.is_waiting {
                 return true;
             }
             let Some(first) = session.first else {
-                return match session.begin(*client, newest, waiting) {
+                return match session.begin(*client, newest, due.waiting) {
                     Ok((is_alive, reading)) => {
-                        readings.extend(reading);
+                        due.readings.extend(reading);
                         is_alive
                     }
                     Err(error) => {
@@ -143,44 +172,43 @@ impl Subscribers {
             if !(seq - first).is_multiple_of(every) {
                 return true;
             }
-            let since = since(history, seq - every);
-            let variant = session.options.variant;
-            if let Some(since) = since.filter(|_| variant.logs == LogMode::New) {
-                let needs_reading = needs_reading.entry(since.id).or_insert_with(|| {
-                    let Some(unread) = newest.unread(since) else {
-                        return false;
-                    };
-                    // Another session at this position can already wait for its log lines.
-                    if !waiting.contains_key(&since.id) {
-                        readings.push((Reading::new(newest, since, None), unread));
-                    }
-                    true
-                });
-                if *needs_reading {
-                    session.is_waiting = true;
-                    waiting.entry(since.id).or_default().push(Waiting {
-                        client: *client,
-                        requested: false,
-                    });
-                    return true;
-                }
-            }
-            let request = LineRequest {
-                since,
-                ..LineRequest::first(variant)
-            };
-            match newest.line(request) {
-                Ok(snapshot) => session.deliver(snapshot).is_ok(),
-                Err(error) => {
-                    failed = Err(error);
-                    true
-                }
-            }
+            let own = session.position.clone().filter(|_| session.is_live());
+            let since = own.as_ref().or_else(|| since(history, seq - every));
+            let due = due.line_of(*client, session, since);
+            due.unwrap_or_else(|error| {
+                failed = Err(error);
+                true
+            })
         });
+        let readings = due.readings;
         history.push_back(newest.since().clone());
         let surplus = history.len().saturating_sub(reach.min(MAX_HISTORY));
         history.drain(..surplus);
         (readings, failed)
+    }
+
+    /// Delivers the events and log lines after the newest snapshot to every live session. Returns readings as [`Self::publish`] does.
+    pub(super) fn publish_news(
+        &mut self,
+        newest: &Arc<Published>,
+    ) -> (Vec<(Reading, Unread)>, io::Result<()>) {
+        let Self {
+            sessions, waiting, ..
+        } = self;
+        let mut failed = Ok(());
+        let mut due = DueLines::new(newest, true, waiting);
+        sessions.retain(|client, session| {
+            let is_due = session.is_live() && !session.has_more && !session.is_waiting;
+            let Some(since) = session.position.clone().filter(|_| is_due) else {
+                return true;
+            };
+            let due = due.line_of(*client, session, Some(&since));
+            due.unwrap_or_else(|error| {
+                failed = Err(error);
+                true
+            })
+        });
+        (due.readings, failed)
     }
 
     /// Delivers the newest snapshot again to a session that lags. This time, the snapshot contains the events and log lines after
@@ -193,13 +221,18 @@ impl Subscribers {
         let Some(session) = self.sessions.get_mut(&behind.client) else {
             return Ok(None);
         };
-        let since = &behind.since;
+        let CatchUp { since, is_news, .. } = behind;
+        let is_news = *is_news && session.is_live();
+        let key = ReadingKey {
+            since: since.id,
+            is_news,
+        };
         let waits = Waiting {
             client: behind.client,
             requested: true,
         };
         if session.options.variant.logs == LogMode::New {
-            match self.waiting.entry(since.id) {
+            match self.waiting.entry(key) {
                 Entry::Occupied(mut waiting) => {
                     session.is_waiting = true;
                     waiting.get_mut().push(waits);
@@ -209,19 +242,19 @@ impl Subscribers {
                     if let Some(unread) = newest.unread(since) {
                         session.is_waiting = true;
                         waiting.insert(vec![waits]);
-                        return Ok(Some((Reading::new(newest, since, None), unread)));
+                        return Ok(Some((Reading::new(newest, since, is_news), unread)));
                     }
                 }
             }
         }
-        session.requested(&Reading::new(newest, since, None), None)?;
+        session.requested(&Reading::new(newest, since, is_news), None)?;
         Ok(None)
     }
 
     /// Ends a reading: delivers its snapshot, with the log lines of `piece`, to the sessions that wait for it.
     pub(super) fn deliver(&mut self, reading: &Reading, piece: &LogPiece) -> io::Result<()> {
         let mut delivered = Ok(());
-        let waiting = self.waiting.remove(&reading.since.id);
+        let waiting = self.waiting.remove(&reading.key());
         for Waiting { client, requested } in waiting.unwrap_or_default() {
             let Some(session) = self.sessions.get_mut(&client) else {
                 continue;
@@ -248,21 +281,95 @@ impl Subscribers {
     }
 }
 
-impl Reading {
+/// Delivers one publication to many sessions, and collects the readings that other sessions wait for.
+struct DueLines<'s> {
+    published: &'s Arc<Published>,
+    is_news: bool,
+    waiting: &'s mut HashMap<ReadingKey, Vec<Waiting>>,
+    /// Whether log lines after a position must be read from files, by the id of the position.
+    needs_reading: HashMap<u64, bool>,
+    readings: Vec<(Reading, Unread)>,
+}
+
+impl<'s> DueLines<'s> {
     fn new(
-        published: &Arc<Published>,
-        since: &StreamPosition,
-        resume: Option<ResumeOutcome>,
+        published: &'s Arc<Published>,
+        is_news: bool,
+        waiting: &'s mut HashMap<ReadingKey, Vec<Waiting>>,
     ) -> Self {
+        Self {
+            published,
+            is_news,
+            waiting,
+            needs_reading: HashMap::new(),
+            readings: Vec::new(),
+        }
+    }
+
+    /// Delivers the JSON line after the position `since` to a session. If log lines must be read from files first, the session
+    /// waits. Returns whether the session is alive.
+    fn line_of(
+        &mut self,
+        client: ClientId,
+        session: &mut Session,
+        since: Option<&StreamPosition>,
+    ) -> io::Result<bool> {
+        let (published, is_news) = (self.published, self.is_news);
+        let variant = session.options.variant;
+        if let Some(since) = since.filter(|_| variant.logs == LogMode::New) {
+            let reading = Reading::new(published, since, is_news);
+            let key = reading.key();
+            let (readings, waiting) = (&mut self.readings, &mut *self.waiting);
+            let needs_reading = self.needs_reading.entry(since.id).or_insert_with(|| {
+                let Some(unread) = published.unread(since) else {
+                    return false;
+                };
+                // Another session at this position can already wait for its log lines.
+                if !waiting.contains_key(&key) {
+                    readings.push((reading, unread));
+                }
+                true
+            });
+            if *needs_reading {
+                session.is_waiting = true;
+                let requested = false;
+                let waits = Waiting { client, requested };
+                waiting.entry(key).or_default().push(waits);
+                return Ok(true);
+            }
+        }
+        let line = published.line(LineRequest {
+            since,
+            is_news,
+            ..LineRequest::first(variant)
+        })?;
+        Ok((is_news && line.is_empty) || session.deliver(line).is_ok())
+    }
+}
+
+impl Reading {
+    fn new(published: &Arc<Published>, since: &StreamPosition, is_news: bool) -> Self {
         Self {
             published: Arc::clone(published),
             since: since.clone(),
-            resume,
+            is_news,
+            resume: None,
+        }
+    }
+
+    fn key(&self) -> ReadingKey {
+        ReadingKey {
+            since: self.since.id,
+            is_news: self.is_news,
         }
     }
 }
 
 impl Session {
+    fn is_live(&self) -> bool {
+        self.options.live
+    }
+
     /// Returns the number of stream positions that must be stored for this session. This number is the client's option `every`,
     /// because the client gets only every n-th snapshot. Returns 0 if the client asked for neither events nor new log lines,
     /// because its snapshots then need no stream position.
@@ -280,7 +387,7 @@ impl Session {
         &mut self,
         client: ClientId,
         newest: &Arc<Published>,
-        waiting: &mut HashMap<u64, Vec<Waiting>>,
+        waiting: &mut HashMap<ReadingKey, Vec<Waiting>>,
     ) -> io::Result<(bool, Option<(Reading, Unread)>)> {
         self.first = Some(newest.seq());
         let mut request = LineRequest::first(self.options.variant);
@@ -299,8 +406,9 @@ impl Session {
         {
             let requested = true;
             self.is_waiting = true;
-            waiting.insert(since.id, vec![Waiting { client, requested }]);
-            let reading = Reading::new(newest, since, request.resume);
+            let mut reading = Reading::new(newest, since, false);
+            reading.resume = request.resume;
+            waiting.insert(reading.key(), vec![Waiting { client, requested }]);
             return Ok((true, Some((reading, unread))));
         }
         let snapshot = newest.line(request)?;
@@ -312,12 +420,14 @@ impl Session {
     fn requested(&mut self, reading: &Reading, piece: Option<&LogPiece>) -> io::Result<()> {
         let snapshot = reading.published.line(LineRequest {
             variant: self.options.variant,
+            is_news: reading.is_news,
             since: Some(&reading.since),
             piece,
             resume: reading.resume,
             lagging: true,
         })?;
         self.has_more = snapshot.more;
+        self.position = Some(snapshot.since.clone());
         // `do_send` ignores the limit of the mailbox. This is safe, because a session sends one request and then waits.
         self.deliveries.do_send(Delivery::Snapshot(snapshot));
         Ok(())
@@ -327,6 +437,7 @@ impl Session {
     fn due(&mut self, reading: &Reading, piece: &LogPiece) -> io::Result<()> {
         let snapshot = reading.published.line(LineRequest {
             variant: self.options.variant,
+            is_news: reading.is_news,
             since: Some(&reading.since),
             piece: Some(piece),
             resume: None,
@@ -339,10 +450,11 @@ impl Session {
 
     /// Delivers a snapshot. Fails if the session has ended. Does not fail if the mailbox is full.
     fn deliver(&mut self, snapshot: Arc<EncodedSnapshot>) -> Result<(), ()> {
-        let more = snapshot.more;
+        let (more, position) = (snapshot.more, snapshot.since.clone());
         match self.deliveries.try_send(Delivery::Snapshot(snapshot)) {
             Ok(()) => {
                 self.has_more = more;
+                self.position = Some(position);
                 Ok(())
             }
             Err(SendError::Full(_)) => Ok(()),

@@ -293,6 +293,7 @@ async fn a_session_that_asks_to_catch_up_gets_all_new_log_lines() {
     aggregator.do_send(CatchUp {
         client: 1,
         since: first.since.clone(),
+        is_news: false,
     });
     let whole = snapshot(&mut kept).await;
     assert_eq!((whole.seq, whole.follows), (101, Some(first.since.id)));
@@ -301,6 +302,7 @@ async fn a_session_that_asks_to_catch_up_gets_all_new_log_lines() {
         aggregator.do_send(CatchUp {
             client,
             since: first.since.clone(),
+            is_news: false,
         });
     }
     assert!(Arc::ptr_eq(&snapshot(&mut kept).await, &whole));

@@ -23,7 +23,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use tracing::{Instrument, info_span};
 
-use crate::messages::{Collected, StopCollecting};
+use crate::messages::{Collected, News, StopCollecting};
 
 /// Reads one source at the source's own interval, and publishes the result of each round.
 pub struct Collector<S: Source> {
@@ -31,6 +31,8 @@ pub struct Collector<S: Source> {
     source: Option<S>,
     interval: Duration,
     sink: Recipient<Collected<S::Sample>>,
+    /// The recipient of what changes between two rounds. None if nobody needs it.
+    news: Option<Recipient<News<S::News>>>,
 }
 
 impl<S: Source> Collector<S> {
@@ -41,6 +43,16 @@ impl<S: Source> Collector<S> {
             source: Some(source),
             interval,
             sink,
+            news: None,
+        }
+    }
+
+    /// Also publishes what changes between two rounds, to `news`.
+    #[must_use]
+    pub fn with_news(self, news: Recipient<News<S::News>>) -> Self {
+        Self {
+            news: Some(news),
+            ..self
         }
     }
 }
@@ -50,7 +62,8 @@ impl<S: Source + Unpin> Actor for Collector<S> {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         if let Some(source) = self.source.take() {
-            let rounds = schedule::run(source, self.interval, self.sink.clone());
+            let (sink, news) = (self.sink.clone(), self.news.take());
+            let rounds = schedule::run(source, self.interval, sink, news);
             let span = info_span!("collect", source = S::NAME);
             ctx.spawn(rounds.instrument(span).into_actor(self));
         }

@@ -1,21 +1,23 @@
 //! Decides when the rounds of one source start. While the source works, rounds start at its interval. While the source fails,
 //! rounds start after a back-off.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::time::{Duration, SystemTime};
 
 use actix::Recipient;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::debug;
 
 use crate::backoff::Backoff;
-use crate::messages::Collected;
+use crate::messages::{Collected, News};
 
 /// Back-off after the first failure.
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 /// Maximum back-off. With this limit, the agent notices within 5 s that an engine has restarted. If the engine hung, the agent
 /// notices within 15 s, because the timeout of a call is added.
 const MAX_BACKOFF: Duration = Duration::from_secs(3);
+/// Minimum time between two messages with news of a source. Many changes in this time come in one message.
+const NEWS_INTERVAL: Duration = Duration::from_millis(40);
 
 /// A source of figures, which is read once in each round.
 pub trait Source: 'static {
@@ -25,8 +27,21 @@ pub trait Source: 'static {
     /// The result of a round.
     type Sample: Send + 'static;
 
+    /// What live clients get between two rounds.
+    type News: Send + 'static;
+
     /// Reads the source once. Every wait in this function has a deadline.
     fn collect(&mut self) -> impl Future<Output = Round<Self::Sample>>;
+
+    /// Waits until there can be news. The caller can drop this future at any time and wait again later.
+    fn wait_for_news(&mut self) -> impl Future<Output = ()> {
+        pending()
+    }
+
+    /// Reads what has changed since the newest round. None if nothing has changed that a live client gets.
+    fn read_news(&mut self) -> impl Future<Output = Option<Self::News>> {
+        async { None }
+    }
 }
 
 /// The outcome of one round.
@@ -106,10 +121,13 @@ async fn time<S: Source>(source: &mut S) -> TimedRound<S::Sample> {
 /// the run skips that tick. If rounds take longer than half of the interval, a round starts only at every second or third tick,
 /// or even less often. After a round that failed completely, the next round starts after a back-off. After a round with
 /// [`Round::retry`], the next round starts after a back-off or at the next tick. The earlier of the two counts.
+///
+/// Between two rounds, publishes the news of the source to `news`.
 pub(super) async fn run<S: Source>(
     mut source: S,
     interval: Duration,
     sink: Recipient<Collected<S::Sample>>,
+    news: Option<Recipient<News<S::News>>>,
 ) {
     let mut pace = RoundPace::new(interval, Instant::now());
     let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
@@ -138,12 +156,32 @@ pub(super) async fn run<S: Source>(
         if now >= pace.due {
             pace.advance(now);
         }
-        if round.retry {
-            sleep_until(pace.due.min(now + backoff.pause())).await;
+        let next = if round.retry {
+            pace.due.min(now + backoff.pause())
         } else {
             backoff.reset();
-            sleep_until(pace.due).await;
+            pace.due
+        };
+        match &news {
+            Some(news) => publish_news(&mut source, news, next).await,
+            None => sleep_until(next).await,
         }
+    }
+}
+
+/// Publishes the news of a source until the time `end`. Sends the first news immediately, and then at most one message in
+/// [`NEWS_INTERVAL`].
+async fn publish_news<S: Source>(source: &mut S, sink: &Recipient<News<S::News>>, end: Instant) {
+    while Instant::now() < end {
+        if timeout_at(end, source.wait_for_news()).await.is_err() {
+            return;
+        }
+        let began = Instant::now();
+        if let Some(news) = source.read_news().await {
+            // The next news contain these news too. If the mailbox is closed, the agent is stopping.
+            sink.do_send(News(news));
+        }
+        sleep_until(end.min(began + NEWS_INTERVAL)).await;
     }
 }
 
@@ -259,6 +297,8 @@ mod tests {
 
         type Sample = u32;
 
+        type News = ();
+
         async fn collect(&mut self) -> Round<u32> {
             let takes = self.takes.get(self.round as usize).copied();
             tokio::time::sleep(Duration::from_millis(takes.unwrap_or_default())).await;
@@ -281,7 +321,7 @@ mod tests {
     ) -> Vec<(f64, Option<u32>)> {
         let (notes, mut noted) = mpsc::unbounded_channel();
         let sink = Notes(notes, Instant::now()).start().recipient();
-        let collector = actix_rt::spawn(run(source, interval, sink));
+        let collector = actix_rt::spawn(run(source, interval, sink, None));
         let mut seen = Vec::new();
         while seen.len() < rounds {
             let (at, sample) = noted.recv().await.unwrap();

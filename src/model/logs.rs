@@ -94,6 +94,17 @@ pub struct ReadLines {
 }
 
 impl ReadLines {
+    /// Returns no log lines. The client stays at the position `end`.
+    #[must_use]
+    pub fn none(end: LogPosition) -> Self {
+        Self {
+            lines: Arc::default(),
+            new: 0..0,
+            dropped: 0,
+            end,
+        }
+    }
+
     /// Returns the new log lines.
     #[must_use]
     pub fn new_lines(&self) -> NewLines<'_> {

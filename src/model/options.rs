@@ -14,6 +14,8 @@ pub struct Options {
     pub variant: Variant,
     /// The client gets every n-th snapshot, and this field is n. 1 means every snapshot.
     pub every: NonZeroU32,
+    /// Whether the client gets events and new log lines as they happen, in JSON lines of their own.
+    pub live: bool,
     /// The position after which events and new log lines begin. None for a client that begins now.
     pub resume: Option<Arc<Cursor>>,
 }
@@ -119,6 +121,7 @@ impl Default for Options {
                 has_cursor: false,
             },
             every: NonZeroU32::MIN,
+            live: false,
             resume: None,
         }
     }
@@ -151,6 +154,11 @@ impl Options {
                     *logs = one_of(name, value, &modes)?;
                 }
                 "every" => options.every = parse_every(value)?,
+                "live" => {
+                    options.live = value
+                        .as_bool()
+                        .ok_or_else(|| "live: accepted: true or false".to_owned())?;
+                }
                 "resume" => options.resume = Some(Arc::new(parse_cursor(value)?)),
                 "encoding" => {
                     let encodings = [("json", Encoding::Json), ("zstd", Encoding::Zstd)];
@@ -161,7 +169,7 @@ impl Options {
                     let name: String = name.chars().take(MAX_NAME_LENGTH).collect();
                     let name = name.escape_debug();
                     return Err(format!(
-                        "{name}: unknown option; accepted: sections, logs, every, encoding, resume"
+                        "{name}: unknown option; accepted: sections, logs, live, every, encoding, resume"
                     ));
                 }
             }
@@ -257,13 +265,15 @@ mod tests {
 
     #[test]
     fn every_option_is_read() {
-        let options =
-            parsed(r#"{"sections":["logs","logs"],"logs":"new","every":12,"encoding":"zstd"}"#);
+        let options = parsed(
+            r#"{"sections":["logs","logs"],"logs":"new","every":12,"encoding":"zstd","live":true}"#,
+        );
         let options = options.unwrap();
         assert_eq!(options.variant.sections, Sections::NONE.with(Section::Logs));
         assert_eq!(options.variant.logs, LogMode::New);
         assert_eq!(options.variant.encoding, Encoding::Zstd);
         assert_eq!(options.every.get(), 12);
+        assert!(options.live);
     }
 
     #[test]
@@ -281,7 +291,7 @@ mod tests {
             (r#"{"sections":["system"]"#, "options: not a JSON object"),
             (
                 r#"{"section":["system"]}"#,
-                "section: unknown option; accepted: sections, logs, every, encoding, resume",
+                "section: unknown option; accepted: sections, logs, live, every, encoding, resume",
             ),
             (
                 r#"{"sections":"system"}"#,
@@ -291,6 +301,7 @@ mod tests {
             (r#"{"sections":[1]}"#, "sections: accepted"),
             (r#"{"logs":"all"}"#, r#"logs: accepted: "tail" or "new""#),
             (r#"{"logs":null}"#, "logs: accepted"),
+            (r#"{"live":1}"#, "live: accepted: true or false"),
             (
                 r#"{"every":0}"#,
                 "every: accepted: an integer from 1 to 4294967295",

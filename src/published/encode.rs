@@ -56,6 +56,8 @@ pub(super) struct Encodings {
 pub struct LineRequest<'r> {
     /// The content and encoding of the line.
     pub variant: Variant,
+    /// Whether the line has only the events and log lines after the position `since`, and not the other sections.
+    pub is_news: bool,
     /// The client's position. The line has the events after it. None for the events after the previous snapshot.
     ///
     /// For [`LogMode::New`], the line has the log lines after the position. For [`LogMode::Tail`] or without a position, the line
@@ -75,6 +77,7 @@ impl LineRequest<'_> {
     pub fn first(variant: Variant) -> Self {
         Self {
             variant,
+            is_news: false,
             since: None,
             piece: None,
             resume: None,
@@ -87,6 +90,7 @@ impl LineRequest<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     variant: Variant,
+    is_news: bool,
     /// The id of the client's position. None if the line has the tails of the logs.
     since: Option<u64>,
     /// The number of events before the first event of the line. None if the line has no field `events`.
@@ -129,6 +133,7 @@ impl Encodings {
     ) -> io::Result<Arc<EncodedSnapshot>> {
         let LineRequest {
             variant,
+            is_news,
             since: position,
             piece,
             resume,
@@ -148,6 +153,7 @@ impl Encodings {
         let piece = piece.filter(|_| since.is_some());
         let key = Key {
             variant,
+            is_news,
             since: since.map(|since| since.id),
             events_after,
             resume,
@@ -155,13 +161,18 @@ impl Encodings {
         if let Some(made) = self.lines.get(&key) {
             return Ok(Arc::clone(made));
         }
-        let mut news = match variant.logs {
-            LogMode::New => published.log_lines(since, piece).json()?,
-            LogMode::Tail => Vec::new(),
-        };
+        let mut is_empty = true;
+        let mut news = Vec::new();
+        if variant.logs == LogMode::New {
+            let lines = published.log_lines(since, piece);
+            is_empty &= lines.is_empty();
+            news = lines.json()?;
+        }
         if events_after.is_some() {
             let (events, dropped) = published.events(events_after);
-            field(&mut news, b',', "events", &events.collect::<Vec<_>>())?;
+            let events: Vec<_> = events.collect();
+            is_empty &= events.is_empty() && dropped == 0;
+            field(&mut news, b',', "events", &events)?;
             if dropped > 0 {
                 field(&mut news, b',', "events_dropped", &dropped)?;
             }
@@ -182,13 +193,17 @@ impl Encodings {
         if let Some(outcome) = resume {
             write!(stream, "\"resume\":\"{}\",", outcome.text())?;
         }
-        let pieces = pieces(
-            &mut self.sections,
-            variant,
-            &published.snapshot,
-            &news,
-            &stream,
-        )?;
+        let pieces = if is_news {
+            news_line(published, news, &stream)?
+        } else {
+            pieces(
+                &mut self.sections,
+                variant,
+                &published.snapshot,
+                &news,
+                &stream,
+            )?
+        };
         let shared = match variant.encoding {
             Encoding::Json => pieces.concat(),
             Encoding::Zstd => self.compressor.compress(&pieces)?,
@@ -199,6 +214,8 @@ impl Encodings {
             events_after,
             old_events: published.old_events(),
             since: after,
+            is_news,
+            is_empty,
             more: piece.is_some_and(LogPiece::has_more),
             variant,
             shared: Bytes::from(shared),
@@ -235,6 +252,30 @@ impl Encodings {
             ..Self::default()
         }
     }
+}
+
+/// Returns a JSON line with only events and log lines, without its end. `news` is the JSON text of the events and log lines, and
+/// `stream` the JSON text of the first fields of `agent`.
+fn news_line(
+    published: &Published,
+    news: Vec<u8>,
+    stream: &[u8],
+) -> io::Result<Vec<Cow<'static, [u8]>>> {
+    let Snapshot {
+        timestamp, agent, ..
+    } = &**published.snapshot();
+    let mut head = Vec::new();
+    let timestamp = published.changed_at.as_ref().unwrap_or(timestamp);
+    field(&mut head, b'{', "timestamp", timestamp)?;
+    field(&mut head, b',', "live", &true)?;
+    let mut foot = br#","agent":{"#.to_vec();
+    foot.extend_from_slice(stream);
+    write!(
+        foot,
+        "\"run\":\"{}\",\"seq\":{},\"skipped\":",
+        agent.run, agent.seq
+    )?;
+    Ok(vec![head.into(), news.into(), foot.into()])
 }
 
 /// Returns the JSON line in pieces, without its end. The end begins with the value of `skipped`, which differs between clients.

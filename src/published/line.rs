@@ -25,6 +25,10 @@ pub struct EncodedSnapshot {
     pub old_events: u64,
     /// The stream position after this JSON line.
     pub since: StreamPosition,
+    /// Whether the line has only new events and log lines. Such a line is not a snapshot.
+    pub is_news: bool,
+    /// Whether the line has no events and no log lines.
+    pub is_empty: bool,
     /// Whether there are more log lines up to this snapshot than this JSON line has. They can be requested immediately.
     pub more: bool,
     /// The choice of sections, log mode and encoding.

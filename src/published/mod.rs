@@ -14,6 +14,7 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use crate::model::{
     ContainerEvent, Cursor, CursorOwner, Events, LogSample, ResumeOutcome, Snapshot, SourceStatus,
+    Timestamp,
 };
 use encode::Encodings;
 pub use encode::LineRequest;
@@ -32,6 +33,8 @@ pub struct Published {
     events_before: u64,
     /// The position after this snapshot.
     end: StreamPosition,
+    /// When `logs` or `events` changed after the snapshot was made. None if they have not changed.
+    changed_at: Option<Timestamp>,
     at: Instant,
     encodings: Mutex<Encodings>,
 }
@@ -64,6 +67,7 @@ impl Published {
             logs,
             events,
             events_before,
+            changed_at: None,
             at,
             encodings: Mutex::default(),
         };
@@ -74,6 +78,27 @@ impl Published {
             published.encodings = Mutex::new(encodings);
         }
         published
+    }
+
+    /// Returns the same snapshot with newer log lines and events.
+    #[must_use]
+    pub fn with_news(&self, logs: LogSample, events: Arc<Events>) -> Self {
+        let encodings = self.encodings().reuse(&self.snapshot, &self.snapshot);
+        Self {
+            snapshot: Arc::clone(&self.snapshot),
+            end: StreamPosition {
+                id: next_position_id(),
+                positions: Arc::clone(&logs.positions),
+                events: events.end(),
+                ..self.end.clone()
+            },
+            logs,
+            events,
+            events_before: self.events_before,
+            changed_at: Some(Timestamp::now()),
+            at: self.at,
+            encodings: Mutex::new(encodings),
+        }
     }
 
     /// Returns the snapshot. The field `events` is empty, because each client gets the events that are new for this client.

@@ -53,6 +53,11 @@ impl<'l> NewLinesByContainer<'l> {
         dropped.into_iter()
     }
 
+    /// Whether there are neither new nor dropped log lines.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.dropped.is_empty()
+    }
+
     /// Returns the new log lines of a container, oldest first.
     pub fn lines(&self, container: &str) -> impl Iterator<Item = String> + use<'_, 'l> {
         let lines = self.lines.get(container).into_iter().flatten();

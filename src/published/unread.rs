@@ -132,12 +132,7 @@ impl Unread {
 impl UnreadLog {
     /// Returns no log lines. The client stays at its position.
     fn none(&self) -> ReadLines {
-        ReadLines {
-            lines: Arc::default(),
-            new: 0..0,
-            dropped: 0,
-            end: self.after.clone(),
-        }
+        ReadLines::none(self.after.clone())
     }
 }
 

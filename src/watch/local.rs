@@ -126,6 +126,7 @@ impl Handler<Delivery> for Inbox {
                 self.catch_up.do_send(CatchUp {
                     client: self.client,
                     since: since.clone(),
+                    is_news: false,
                 });
             }
         }

@@ -31,7 +31,7 @@ rm -rf "$tree" "$out"/{versions,root.ext4,run.qcow2}
 packages=(
     linux-image-amd64 initramfs-tools zstd
     systemd systemd-sysv dbus dbus-user-session libpam-systemd udev kmod
-    openssh-server iproute2 iptables nftables procps
+    openssh-server openssh-client iproute2 iptables nftables procps
     docker.io docker-cli ca-certificates
     podman catatonit crun uidmap slirp4netns passt fuse-overlayfs netavark aardvark-dns
     busybox-static python3-minimal libpython3-stdlib curl socat docker-compose

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{Stream, StreamExt};
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
@@ -22,6 +23,19 @@ const OVERLAP: Duration = Duration::from_secs(2);
 const PAST: Duration = Duration::from_secs(3600);
 /// Maximum time after the start of the first event stream in which the engine sends old events.
 const MAX_REPLAY: Duration = Duration::from_secs(60);
+
+/// Maximum number of starts of containers that wait for the logs source. If there are more, the oldest are dropped. Their logs are
+/// then opened when the container list has the containers.
+const MAX_STARTS: usize = 1024;
+
+/// A container that has just started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StartedContainer {
+    pub(crate) id: String,
+    /// The name without the slash.
+    pub(crate) name: String,
+    pub(crate) at: SystemTime,
+}
 
 /// One message of the event stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +69,9 @@ impl Message {
 #[derive(Clone)]
 pub(super) struct SharedEvents {
     events: Arc<Mutex<Arc<Events>>>,
+    /// Notifies of every added event.
+    changed: watch::Sender<()>,
+    starts: broadcast::Sender<StartedContainer>,
     /// Events from before this time are old: they happened before the agent started.
     began: SystemTime,
 }
@@ -63,6 +80,8 @@ impl Default for SharedEvents {
     fn default() -> Self {
         Self {
             events: Arc::default(),
+            changed: watch::Sender::new(()),
+            starts: broadcast::Sender::new(MAX_STARTS),
             began: SystemTime::now() - OVERLAP,
         }
     }
@@ -100,12 +119,26 @@ impl SharedEvents {
     }
 
     /// Adds an event. Ignores an event that is already stored, because each new stream repeats the newest events. `is_old` tells
-    /// whether the event happened before the agent started.
-    fn add(&self, event: ContainerEvent, is_old: bool) {
+    /// whether the event happened before the agent started. Returns whether the event was added.
+    fn add(&self, event: ContainerEvent, is_old: bool) -> bool {
         let mut events = lock(&self.events);
-        if !events.newest().any(|known| *known == event) {
-            Arc::make_mut(&mut events).push(event, is_old);
+        if events.newest().any(|known| *known == event) {
+            return false;
         }
+        Arc::make_mut(&mut events).push(event, is_old);
+        drop(events);
+        self.changed.send_replace(());
+        true
+    }
+
+    /// Returns a receiver that is notified of every added event.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Returns a receiver of all containers that start from now on.
+    pub(super) fn starts(&self) -> broadcast::Receiver<StartedContainer> {
+        self.starts.subscribe()
     }
 }
 
@@ -140,7 +173,15 @@ impl Following {
                         lock(&reported).touch(&id);
                     }
                     if let Some(event) = event(&message) {
-                        history.add(event, is_old);
+                        let started = (event.action == EventAction::Start).then(|| {
+                            let (name, at) = (event.container.clone(), event.time.0);
+                            StartedContainer { id, name, at }
+                        });
+                        let is_new = history.add(event, is_old);
+                        if let Some(started) = started.filter(|_| is_new) {
+                            // An error only means that nobody reads logs.
+                            let _ = history.starts.send(started);
+                        }
                     }
                 }
                 lock(&reported).ended = true;

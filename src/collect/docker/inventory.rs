@@ -25,12 +25,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{StreamExt, stream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::engine::{Call, Engine, EngineError, Inspected};
-use super::events::{EventBatch, Following, SharedEvents};
+use super::events::{EventBatch, Following, SharedEvents, StartedContainer};
 use super::listing::ListedContainer;
 use super::process::FirstProcess;
 use crate::backoff::Backoff;
@@ -249,6 +249,16 @@ impl Containers {
     /// Returns the newest events of the containers.
     pub(crate) fn events(&self) -> Arc<Events> {
         self.history.events()
+    }
+
+    /// Returns a receiver that is notified of every new event.
+    pub(crate) fn event_changes(&self) -> watch::Receiver<()> {
+        self.history.changes()
+    }
+
+    /// Returns a receiver of all containers that start from now on.
+    pub(crate) fn starts(&self) -> broadcast::Receiver<StartedContainer> {
+        self.history.starts()
     }
 
     /// Returns the containers of the newest container list. Empty before the first list.

@@ -20,19 +20,22 @@ mod transport;
 mod usage;
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{StreamExt, stream};
+use tokio::sync::watch;
 
 use super::blocking::Blocking;
 use super::{Collector, Round, Source};
 use crate::messages::DockerSample;
-use crate::model::{Container, ContainerMeta, Via};
+use crate::model::{Container, ContainerMeta, Events, Via};
 use crate::settings::{CollectSettings, ContainerStats, DockerHost, LabelPatterns};
 pub use direct::most_kept_files;
 use direct::{Direct, FigureSet, Figures, Missing};
 use engine::{Engine, EngineError};
+pub(super) use events::StartedContainer;
 pub use inventory::Containers;
 pub(super) use inventory::{Inspection, Inventory, Outage, RunningContainer, patience};
 pub(super) use listing::ListedContainer;
@@ -61,6 +64,8 @@ pub type DockerCollector = Collector<ContainerSource>;
 /// the source calls the engine for the statistics of that container.
 pub struct ContainerSource {
     containers: Containers,
+    /// Is notified of every new event.
+    event_changes: watch::Receiver<()>,
     method: ContainerStats,
     labels: LabelPatterns,
     /// How long a round waits for the engine.
@@ -88,6 +93,7 @@ impl ContainerSource {
     #[must_use]
     pub fn new(containers: Containers, settings: &CollectSettings) -> Self {
         Self {
+            event_changes: containers.event_changes(),
             containers,
             method: settings.container_stats,
             labels: settings.container_labels.clone(),
@@ -343,6 +349,19 @@ impl Source for ContainerSource {
     const NAME: &'static str = "docker";
 
     type Sample = DockerSample;
+
+    type News = Arc<Events>;
+
+    async fn wait_for_news(&mut self) {
+        if self.event_changes.changed().await.is_err() {
+            // The agent is stopping.
+            pending::<()>().await;
+        }
+    }
+
+    async fn read_news(&mut self) -> Option<Arc<Events>> {
+        Some(self.containers.events())
+    }
 
     async fn collect(&mut self) -> Round<DockerSample> {
         let inventory = match self.containers.now(self.patience).await {

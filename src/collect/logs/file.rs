@@ -12,10 +12,11 @@
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entries::{CHUNK, Entry, LineEnds, MAX_ENTRY_BYTES, MAX_PARSED_BYTES, last_entries};
+use super::kept::{KeptFile, KeptFiles};
 use super::new::New;
 use super::offset::fingerprint_of;
 use super::open;
@@ -49,6 +50,9 @@ pub(super) struct LogFile {
     redaction: Redaction,
     /// Reads the log's files again, for clients that need more lines than the tail has.
     reader: FileLog,
+    /// The newest file, if it stays open.
+    kept: Arc<KeptFile>,
+    all_kept: KeptFiles,
     place: Place,
     new: New,
     /// How far the log was read. None before the first reading of the file.
@@ -82,8 +86,11 @@ impl LogFile {
         new: New,
     ) -> Self {
         let redaction = Redaction::default();
+        let reader = LogReader::new(path.clone(), tty, &redaction);
         Self {
-            reader: FileLog(Arc::new(LogReader::new(path.clone(), tty, &redaction))),
+            kept: Arc::clone(&reader.kept),
+            all_kept: KeptFiles::default(),
+            reader: FileLog(Arc::new(reader)),
             path,
             tty,
             wanted,
@@ -136,14 +143,63 @@ impl LogFile {
 
     /// Sets the redaction of the lines.
     pub(super) fn redacting(self, redaction: &Redaction) -> Self {
+        let redaction = redaction.clone();
+        Self { redaction, ..self }.with_new_reader()
+    }
+
+    /// Sets whether the container has a TTY.
+    pub(super) fn of_terminal(self, tty: bool) -> Self {
+        if self.tty == tty {
+            return self;
+        }
+        Self { tty, ..self }.with_new_reader()
+    }
+
+    /// Keeps the newest file open if not too many files are open. `all` counts them.
+    pub(super) fn keeping(self, all: &KeptFiles) -> Self {
+        let all_kept = all.clone();
+        Self { all_kept, ..self }
+    }
+
+    fn with_new_reader(self) -> Self {
+        let mut reader = LogReader::new(self.path.clone(), self.tty, &self.redaction);
+        reader.kept = Arc::clone(&self.kept);
         Self {
-            reader: FileLog(Arc::new(LogReader::new(
-                self.path.clone(),
-                self.tty,
-                redaction,
-            ))),
-            redaction: redaction.clone(),
+            reader: FileLog(Arc::new(reader)),
             ..self
+        }
+    }
+
+    /// Returns the path of the newest file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the newest file is kept open.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.get().is_some()
+    }
+
+    /// Closes the file that was kept open.
+    pub(super) fn close(&self) {
+        self.kept.close();
+    }
+
+    /// Looks at the newest file, and returns the file too if it is kept open. If the file was deleted together with its container,
+    /// looks at the file that is kept open.
+    fn look(&self) -> io::Result<(Metadata, Option<Arc<File>>)> {
+        let kept = self.kept.get();
+        match open::look_at(&self.path) {
+            Ok(now) => {
+                let is_newest = |(_, inode): &(_, u64)| *inode == now.ino();
+                let kept = kept.filter(is_newest).map(|(file, _)| file);
+                Ok((now, kept))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (file, _) = kept.ok_or(error)?;
+                Ok((file.metadata()?, Some(file)))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -164,12 +220,23 @@ impl LogFile {
 
     /// Reads the new lines. Returns false if the log has not changed.
     pub(super) fn update(&mut self) -> io::Result<bool> {
-        let now = open::look_at(&self.path)?;
+        let (now, kept) = self.look()?;
         if self.tail.is_some() && self.at.as_ref().is_some_and(|at| at.is_at(&now)) {
             return Ok(false);
         }
-        let inode = self.at.as_ref().map(|position| position.at.inode);
-        let (file, now) = open::open_again(&self.path, inode)?;
+        let (file, now) = match kept {
+            Some(file) => {
+                let now = file.metadata()?;
+                (file, now)
+            }
+            None => {
+                let inode = self.at.as_ref().map(|position| position.at.inode);
+                let (file, now) = open::open_again(&self.path, inode)?;
+                let file = Arc::new(file);
+                self.kept.keep(&file, &now, &self.all_kept);
+                (file, now)
+            }
+        };
         let growth = match &self.at {
             Some(at) => Growth::read(at, &file, &now)?,
             None => None,
@@ -210,7 +277,7 @@ impl LogFile {
     /// Reads the log for the first time.
     fn first(
         &mut self,
-        file: &File,
+        file: &Arc<File>,
         now: &Metadata,
         budget: &Budget,
     ) -> io::Result<(TailLines, Vec<u8>)> {

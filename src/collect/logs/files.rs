@@ -6,35 +6,34 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
 
+use super::ended::EndedLogs;
 use super::file::LogFile;
+use super::kept::KeptFiles;
 use super::new::{FirstRound, New};
 use super::open;
 use super::seen::Handover;
+use super::watches::Watches;
 use crate::collect::docker::engine::{EngineError, Inspected};
-use crate::collect::docker::{Inspection, ListedContainer, RunningContainer};
+use crate::collect::docker::{Inspection, ListedContainer, RunningContainer, StartedContainer};
 use crate::messages::EndedLog;
 use crate::model::{FileLog, LogLines, Positions};
 use crate::settings::{CollectSettings, ContainerStats, HostRoot, Redaction};
 
-/// Maximum number of ended containers whose positions the agent remembers.
-pub(super) const MAX_ENDED: usize = 1024;
-/// Maximum number of removed containers that the agent remembers. A removed container cannot start again. Its position is
-/// only for clients that lag.
-const MAX_REMOVED: usize = 128;
-/// Time for which the agent stores the last lines of an ended container.
-pub(super) const LAST_LINES: Duration = Duration::from_secs(60);
-/// Time between two checks whether the log file of an ended container still exists. If the file is gone, the container was
-/// removed.
-const CHECK_INTERVAL: Duration = LAST_LINES;
-
 /// Limit on the time of a round. After this time, the round does not start to read another log. The next round begins with the
 /// logs that were not read. So a long log does not delay the other logs for long.
 const MAX_ROUND_TIME: Duration = Duration::from_secs(2);
+
+/// The folder with a folder for each container, if the engine has its default data root.
+const DEFAULT_FOLDER: &str = "/var/lib/docker/containers";
+/// Number of attempts to watch a log again after it has changed. While the engine rotates a log, its file is missing for a moment.
+const WATCH_ATTEMPTS: u8 = 5;
 
 /// The log files of the running containers, and of containers that have ended.
 pub(super) struct LogFiles {
@@ -44,8 +43,16 @@ pub(super) struct LogFiles {
     root: HostRoot,
     /// The running containers, by id.
     known: HashMap<String, ReadLog>,
-    /// The containers that have ended, by id. If such a container starts again, its log continues at the remembered position.
-    ended: HashMap<String, Ended>,
+    /// The containers that have ended, by id. If such a container starts again, its log continues at the remembered position. Also
+    /// the containers that have just started and are not in the container list yet.
+    ended: EndedLogs,
+    /// The folder in which the engine has a folder for each container.
+    folder: PathBuf,
+    kept: KeptFiles,
+    /// The watched logs. None while there are no live clients.
+    watches: Option<Watches>,
+    /// The logs that could not be watched again after a change, with the number of attempts.
+    unwatched: HashMap<Arc<str>, u8>,
     /// The time of the first round. None before the first round.
     first_round: Option<FirstRound>,
     /// The index of the container at which the next round begins. If a round runs out of time, this is the first container that
@@ -72,19 +79,6 @@ enum ReadLog {
     Unanswered(EngineError),
 }
 
-/// The log of a container that has ended.
-struct Ended {
-    name: String,
-    at: Instant,
-    log: Box<LogFile>,
-    /// The last lines of the log. None after [`LAST_LINES`].
-    lines: Option<Arc<LogLines>>,
-    /// The time of the newest check whether the log file exists.
-    checked: Instant,
-    /// Whether the container was removed.
-    removed: bool,
-}
-
 /// The result of reading one container's log from its file.
 pub(super) enum LogReading {
     /// The newest lines.
@@ -98,6 +92,18 @@ pub(super) enum LogReading {
     Unanswered(EngineError),
     /// There are no lines. The container has just ended or started, or the round had no time for its log.
     Absent,
+}
+
+/// What has changed since the newest round.
+pub(super) struct LogNews {
+    /// The newest lines of each running container, by name.
+    pub(super) lines: Vec<(String, Arc<LogLines>)>,
+    /// See [`Readings::ended`].
+    pub(super) ended: Vec<EndedLog>,
+    /// See [`Readings::positions`].
+    pub(super) positions: Positions,
+    /// See [`Readings::files`].
+    pub(super) files: HashMap<Arc<str>, FileLog>,
 }
 
 /// For each container id, how far calls to the engine have read its log.
@@ -124,7 +130,11 @@ impl LogFiles {
             container_stats: settings.container_stats,
             root: settings.host_root.clone(),
             known: HashMap::new(),
-            ended: HashMap::new(),
+            ended: EndedLogs::default(),
+            folder: settings.host_root.file(Path::new(DEFAULT_FOLDER)),
+            kept: KeptFiles::within_limit(),
+            watches: None,
+            unwatched: HashMap::new(),
             first_round: None,
             first: 0,
         }
@@ -144,28 +154,136 @@ impl LogFiles {
                 break;
             }
             if let Some(known) = self.known.get_mut(&container.listed.id) {
+                if let (Some(watches), Some(log)) = (&mut self.watches, known.log_file()) {
+                    watches.watch(log.container(), log.path());
+                }
                 known.read();
             }
         }
-        let known = self.known.values().filter_map(ReadLog::log_file);
-        let ended = self.ended.values().map(|ended| &*ended.log);
-        let (mut positions, mut files) = (Positions::new(), HashMap::new());
-        for log in known.chain(ended) {
-            positions.insert(Arc::clone(log.container()), log.log_position());
-            files.insert(Arc::clone(log.container()), log.reader().clone());
-        }
+        self.ended.read();
         let last = |container: &RunningContainer| match self.known.get(&container.listed.id) {
             Some(known) => known.last(),
             None => LogReading::Absent,
         };
-        let mut ended: Vec<&Ended> = self.ended.values().collect();
-        ended.sort_unstable_by_key(|ended| ended.at);
+        let (positions, files) = self.positions();
         Readings {
             running: running.iter().map(last).collect(),
-            ended: ended.into_iter().map(Ended::log).collect(),
+            ended: self.ended.logs(),
             positions,
             files,
         }
+    }
+
+    /// Reads the logs that have changed, and opens the logs of containers that have just started. Returns none if there is nothing
+    /// new, or if `inotify` is none because there are no live clients. `inotify` is the queue for the kernel's reports of changes.
+    /// Blocks the thread while it reads the files.
+    pub(super) fn read_news(
+        &mut self,
+        started: Vec<StartedContainer>,
+        inotify: Option<Arc<OwnedFd>>,
+    ) -> Option<LogNews> {
+        let started: Vec<_> = started
+            .into_iter()
+            .filter_map(|container| self.open_started(container))
+            .collect();
+        let Some(inotify) = inotify else {
+            self.watches = None;
+            return None;
+        };
+        let watches = self.watches.take_if(|watches| watches.report_to(&inotify));
+        let is_first = watches.is_none();
+        let mut watches = watches.unwrap_or_else(|| Watches::new(inotify));
+        let mut changed = watches.changed();
+        if is_first {
+            let known = self.known.values().filter_map(ReadLog::log_file);
+            changed.extend(known.map(|log| Arc::clone(log.container())));
+            self.unwatched.clear();
+        }
+        let mut is_new = !started.is_empty();
+        changed.extend(started);
+        let retried = std::mem::take(&mut self.unwatched);
+        let first = changed.into_iter().map(|container| (container, 0));
+        for (container, attempts) in retried.into_iter().chain(first) {
+            is_new |= self.read_changed(&mut watches, container, attempts);
+        }
+        self.watches = Some(watches);
+        let (positions, files) = self.positions();
+        let lines = self.known.values().filter_map(ReadLog::named_lines);
+        is_new.then(|| LogNews {
+            lines: lines.collect(),
+            ended: self.ended.logs(),
+            positions,
+            files,
+        })
+    }
+
+    /// Whether a log has changed and could not be watched again yet.
+    pub(super) fn must_retry(&self) -> bool {
+        !self.unwatched.is_empty()
+    }
+
+    /// Watches and reads a log that has changed. Returns whether it has new lines.
+    fn read_changed(&mut self, watches: &mut Watches, container: Arc<str>, attempts: u8) -> bool {
+        // The log is watched before it is read, so that no change is missed.
+        if let Some(ended) = self.ended.get_mut(&container) {
+            watches.watch(&container, ended.file().path());
+            return ended.read();
+        }
+        let Some(known) = self.known.get_mut(&*container) else {
+            return false;
+        };
+        if let Some(log) = known.log_file()
+            && !watches.watch(&container, log.path())
+            && attempts < WATCH_ATTEMPTS
+        {
+            self.unwatched.insert(container, attempts + 1);
+        }
+        known.read_changed()
+    }
+
+    /// Opens the log of a container that has just started, before the container can be removed. Returns the container's id. None if
+    /// there is no such log.
+    fn open_started(&mut self, container: StartedContainer) -> Option<Arc<str>> {
+        let StartedContainer { id, name, at } = container;
+        if let Some(ended) = self.ended.get_mut(&id) {
+            ended.start_again(name);
+            return Some(Arc::clone(ended.file().container()));
+        }
+        // A container that started before the first round is in the container list, or has ended before that round.
+        let first_round = self.first_round.filter(|first| first.is_before(at))?;
+        let folder = self.folder.join(&id);
+        let path = folder.join(format!("{id}-json.log"));
+        let is_known = self.container_stats == ContainerStats::Engine
+            || self.known.contains_key(&id)
+            || open::refusal(&path, &id).is_some();
+        if is_known {
+            return None;
+        }
+        // If this fails, the container has another logging driver, or was removed already.
+        let now = open::look_at(&path).ok()?;
+        let created = now.created().ok();
+        let created = created.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let created = created.map_or(0, |since| since.as_secs() as i64);
+        let tty = open::has_terminal(&folder);
+        let new = first_round.new_of(created);
+        let container = Arc::from(id.as_str());
+        let log = LogFile::new(Arc::clone(&container), path, tty, self.lines, new);
+        let log = log.redacting(&self.redaction).created(created);
+        let log = Box::new(log.keeping(&self.kept));
+        self.ended.insert(id, name, log, None);
+        Some(container)
+    }
+
+    /// Returns how far each log was read, and what reads it again.
+    fn positions(&self) -> (Positions, HashMap<Arc<str>, FileLog>) {
+        let known = self.known.values().filter_map(ReadLog::log_file);
+        let ended = self.ended.files();
+        let (mut positions, mut files) = (Positions::new(), HashMap::new());
+        for log in known.chain(ended).filter(|log| log.has_been_read()) {
+            positions.insert(Arc::clone(log.container()), log.log_position());
+            files.insert(Arc::clone(log.container()), log.reader().clone());
+        }
+        (positions, files)
     }
 
     /// Decides how the logs of new containers are read. If a container no longer runs, moves it to `ended`.
@@ -208,43 +326,10 @@ impl LogFiles {
                 name, log, lines, ..
             } = known
             {
-                self.ended.insert(id, Ended::of(name, log, lines));
+                self.ended.insert(id, name, log, lines);
             }
         }
-        self.forget();
-    }
-
-    /// Forgets the last lines of containers that ended long ago. If there are too many ended containers, forgets those that ended
-    /// first.
-    fn forget(&mut self) {
-        for ended in self.ended.values_mut() {
-            if ended.at.elapsed() > LAST_LINES {
-                ended.lines = None;
-            }
-            if !ended.removed && ended.checked.elapsed() > CHECK_INTERVAL {
-                ended.removed = !ended.log.exists();
-                ended.checked = Instant::now();
-            }
-        }
-        self.keep_newest(MAX_REMOVED, |ended| ended.removed);
-        self.keep_newest(MAX_ENDED, |_| true);
-    }
-
-    /// Looks at the ended containers for which `of` returns true. Forgets those that ended first, until `limit` of them are left.
-    fn keep_newest(&mut self, limit: usize, of: fn(&Ended) -> bool) {
-        let mut moments: Vec<Instant> = self
-            .ended
-            .values()
-            .filter(|ended| of(ended))
-            .map(|ended| ended.at)
-            .collect();
-        let surplus = moments.len().saturating_sub(limit);
-        if surplus == 0 {
-            return;
-        }
-        let (_, last, _) = moments.select_nth_unstable(surplus - 1);
-        let last = *last;
-        self.ended.retain(|_, ended| !of(ended) || ended.at > last);
+        self.ended.forget();
     }
 
     /// Decides how a container's log is read. If the log was read earlier, reading continues at its position.
@@ -263,27 +348,34 @@ impl LogFiles {
                 if let Some(reason) = open::refusal(path, &listed.id) {
                     return by_engine(reason.to_owned());
                 }
+                let path = self.root.file(path);
+                if let Some(folder) = path.parent().and_then(Path::parent) {
+                    self.folder = folder.to_owned();
+                }
                 let calls = called.get(&listed.id);
-                let ended = self.ended.remove(&listed.id);
+                let ended = self.ended.take(&listed.id);
                 let ended = ended.filter(|_| calls.is_none());
-                let log = ended.map(|ended| ended.log).unwrap_or_else(|| {
+                let ended =
+                    ended.map(|(log, lines)| (Box::new(log.of_terminal(inspected.tty)), lines));
+                let (log, lines) = ended.unwrap_or_else(|| {
                     let id = Arc::from(listed.id.as_str());
                     let new = match self.first_round {
                         Some(first_round) => first_round.new_of(listed.meta.created),
                         None => New::OnlyKept,
                     };
-                    let log =
-                        LogFile::new(id, self.root.file(path), inspected.tty, self.lines, new);
+                    let log = LogFile::new(id, path, inspected.tty, self.lines, new);
                     let log = log.redacting(&self.redaction).created(listed.meta.created);
-                    Box::new(match calls {
+                    let log = log.keeping(&self.kept);
+                    let log = match calls {
                         Some(calls) => log.after(calls),
                         None => log,
-                    })
+                    };
+                    (Box::new(log), None)
                 });
                 ReadLog::File {
                     name: listed.bare_name().to_owned(),
                     log,
-                    lines: None,
+                    lines,
                     failed: 0,
                     host_error: None,
                 }
@@ -340,6 +432,27 @@ impl ReadLog {
         }
     }
 
+    /// Reads the new lines of a log that is read from its file, after a change. Returns whether there are new lines. Ignores errors,
+    /// because the next round reads the log again.
+    fn read_changed(&mut self) -> bool {
+        let Self::File { log, lines, .. } = self else {
+            return false;
+        };
+        let has_grown = log.update().is_ok_and(|has_grown| has_grown);
+        if has_grown {
+            *lines = Some(Arc::new(log.lines()));
+        }
+        has_grown
+    }
+
+    /// Returns the name of the container and the newest lines, if the log is read from its file and has been read.
+    fn named_lines(&self) -> Option<(String, Arc<LogLines>)> {
+        match self {
+            Self::File { name, lines, .. } => Some((name.clone(), Arc::clone(lines.as_ref()?))),
+            Self::Engine(..) | Self::Unanswered(_) => None,
+        }
+    }
+
     /// Returns the result of the newest reading.
     fn last(&self) -> LogReading {
         match self {
@@ -358,102 +471,11 @@ impl ReadLog {
         }
     }
 
-    /// Returns the log, if it is read from its file and has been read.
+    /// Returns the log, if it is read from its file.
     fn log_file(&self) -> Option<&LogFile> {
         match self {
-            Self::File { log, .. } => log.has_been_read().then_some(&**log),
+            Self::File { log, .. } => Some(log),
             Self::Engine(..) | Self::Unanswered(_) => None,
         }
-    }
-}
-
-impl Ended {
-    /// Reads the last lines of a container that has just ended. After that, stores only these lines and the position.
-    fn of(name: String, mut log: Box<LogFile>, lines: Option<Arc<LogLines>>) -> Self {
-        let lines = match log.update() {
-            Ok(true) => Some(Arc::new(log.lines())),
-            // There are no new lines, or the file was removed with its container.
-            Ok(false) | Err(_) => lines,
-        };
-        log.drop_lines();
-        let now = Instant::now();
-        Self {
-            name,
-            at: now,
-            lines,
-            log,
-            checked: now,
-            removed: false,
-        }
-    }
-
-    fn log(&self) -> EndedLog {
-        EndedLog {
-            name: self.name.clone(),
-            container: Arc::clone(self.log.container()),
-            position: self.log.position(),
-            lines: self.lines.clone(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
-    use std::sync::Arc;
-    use std::time::{Duration, Instant};
-
-    use super::{Ended, LogFile, LogFiles, MAX_REMOVED, New};
-    use crate::settings::CollectSettings;
-
-    /// Creates a container that ended `seconds` seconds ago.
-    fn ended(path: &Path, seconds: u64) -> Ended {
-        let at = Instant::now() - Duration::from_secs(seconds);
-        let id = Arc::from(format!("{seconds}"));
-        Ended {
-            name: "web".to_owned(),
-            at,
-            log: Box::new(LogFile::new(id, path.to_owned(), false, 50, New::All)),
-            lines: None,
-            checked: at,
-            removed: false,
-        }
-    }
-
-    #[test]
-    fn only_the_newest_removed_containers_are_remembered() {
-        let settings = CollectSettings::from_env(std::iter::empty()).unwrap();
-        let mut files = LogFiles::new(&settings);
-        let folder = tempfile::tempdir().unwrap();
-        let there = folder.path().join("there.log");
-        fs::write(&there, "").unwrap();
-        let gone = folder.path().join("gone.log");
-        let removed = MAX_REMOVED as u64 + 50;
-        for seconds in 0..removed {
-            let one = ended(&gone, 100 + seconds);
-            files.ended.insert(format!("removed-{seconds}"), one);
-        }
-        for seconds in 0..50 {
-            let one = ended(&there, 1000 + seconds);
-            files.ended.insert(format!("stopped-{seconds}"), one);
-        }
-        files.forget();
-        let kept = |id: String| files.ended.contains_key(&id);
-        assert_eq!(files.ended.len(), MAX_REMOVED + 50);
-        assert!((0..50).all(|number| kept(format!("stopped-{number}"))));
-        assert!(kept("removed-0".to_owned()) && !kept(format!("removed-{}", removed - 1)));
-    }
-
-    #[test]
-    fn a_container_that_has_just_ended_is_not_checked_yet() {
-        let settings = CollectSettings::from_env(std::iter::empty()).unwrap();
-        let mut files = LogFiles::new(&settings);
-        for number in 0..MAX_REMOVED + 50 {
-            let one = ended(Path::new("/nonexistent"), 1);
-            files.ended.insert(number.to_string(), one);
-        }
-        files.forget();
-        assert_eq!(files.ended.len(), MAX_REMOVED + 50);
     }
 }

@@ -4,10 +4,12 @@
 //! engine (`calls.rs`). This module does not send log lines to clients.
 
 mod calls;
+mod ended;
 mod entries;
 mod fetch;
 mod file;
 mod files;
+mod kept;
 mod line;
 mod new;
 mod offset;
@@ -21,28 +23,38 @@ mod rotated;
 mod seen;
 mod tail;
 mod unpacked;
+mod watches;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::future::pending;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use tracing::info;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{info, warn};
 
 use super::blocking::Blocking;
 use super::docker::engine::{Call, EngineError};
 use super::docker::{
-    Containers, Inventory, ListedContainer, RunningContainer, part_failed, patience,
+    Containers, Inventory, ListedContainer, RunningContainer, StartedContainer, part_failed,
+    patience,
 };
 use super::{Collector, Round, Source};
 use crate::messages::{EndedLog, LogSample};
 use crate::model::{FileLog, LogLines, LogPosition, Logs, Positions, Via};
 use crate::settings::{CollectSettings, Redaction};
 use calls::CalledLog;
-use files::{Handovers, LAST_LINES, LogFiles, LogReading, MAX_ENDED, Readings};
+use ended::{LAST_LINES, MAX_ENDED};
+use files::{Handovers, LogFiles, LogNews, LogReading, Readings};
+pub use kept::most_kept_files;
 use new::{FirstRound, New};
 use seen::Handover;
 
@@ -50,7 +62,10 @@ use seen::Handover;
 /// all other logs. The limit bounds the memory for the answers.
 const MAX_PARALLEL_CALLS: usize = 16;
 
-/// The actor that reads the containers' logs once per round.
+/// Pause before the next attempt to watch a log file that is missing.
+const WATCH_RETRY: Duration = Duration::from_millis(20);
+
+/// The actor that reads the containers' logs once per round, and more often while there are live clients.
 pub type LogCollector = Collector<LogSource>;
 
 /// The containers' logs as a [`Source`].
@@ -64,12 +79,31 @@ pub struct LogSource {
     redaction: Redaction,
     /// How long a round waits for the container list.
     patience: Duration,
-    /// Reads the log files. A reading returns the running containers and one result for each of them.
-    files: Blocking<LogFiles, (Arc<Vec<RunningContainer>>, Readings)>,
+    /// Reads the log files.
+    files: Blocking<LogFiles, FilesRead>,
+    /// Whether there are live clients.
+    has_live: watch::Receiver<bool>,
+    /// The queue for the kernel's reports of changed log files. None while there are no live clients.
+    inotify: Option<AsyncFd<Arc<OwnedFd>>>,
+    /// Whether a changed log file must be watched again.
+    must_retry: bool,
+    starts: broadcast::Receiver<StartedContainer>,
+    /// The containers whose start was received after the newest reading.
+    started: Vec<StartedContainer>,
+    /// How the newest round read the logs, and the reason if it is not from files alone.
+    via: (Via, Option<String>),
     /// The logs that are read by calls to the engine, by container id. Logs of containers that have ended are included.
     called: HashMap<String, Called>,
     /// The time of the first round. None before the first round.
     first_round: Option<FirstRound>,
+}
+
+/// The result of reading log files.
+enum FilesRead {
+    /// The running containers and one result for each of them.
+    Round(Arc<Vec<RunningContainer>>, Readings),
+    /// What has changed, and whether a log must be watched again.
+    News(Option<LogNews>, bool),
 }
 
 /// A container whose log must be read by a call to the engine.
@@ -94,6 +128,12 @@ impl LogSource {
     #[must_use]
     pub fn new(containers: Containers, settings: &CollectSettings) -> Self {
         Self {
+            starts: containers.starts(),
+            started: Vec::new(),
+            has_live: watch::channel(false).1,
+            inotify: None,
+            must_retry: false,
+            via: (Via::Kernel, None),
             containers,
             lines: settings.log_lines,
             redaction: settings.log_redact.clone(),
@@ -102,6 +142,31 @@ impl LogSource {
             called: HashMap::new(),
             first_round: None,
         }
+    }
+
+    /// Reads log files as soon as they change, while `has_live` is true.
+    #[must_use]
+    pub fn with_live(self, has_live: watch::Receiver<bool>) -> Self {
+        Self { has_live, ..self }
+    }
+
+    /// Starts or stops to watch log files. Returns whether it has started.
+    fn follow_live_clients(&mut self) -> bool {
+        let has_live = *self.has_live.borrow_and_update();
+        if has_live == self.inotify.is_some() {
+            return false;
+        }
+        self.inotify = None;
+        if has_live {
+            let queue = watches::queue().and_then(watches::readable);
+            match queue {
+                Ok(queue) => self.inotify = Some(queue),
+                Err(error) => {
+                    warn!(%error, "cannot watch log files: live clients get log lines with each snapshot");
+                }
+            }
+        }
+        self.inotify.is_some()
     }
 
     /// Reads the logs in `asked` by calls to the engine. Also reads the last lines of containers that have ended after the
@@ -277,16 +342,21 @@ impl Gathered {
             return Round::failed(error);
         }
         let via = Via::of(self.by_engine, self.by_file + self.by_engine);
+        let reason = self.reason.clone().filter(|_| via != Via::Kernel);
         Round {
             error,
-            ..Round::whole(LogSample {
-                via: via.clone(),
-                via_reason: self.reason.filter(|_| via != Via::Kernel),
-                logs: Arc::new(self.logs),
-                ended: Arc::new(self.ended),
-                positions: Arc::new(self.positions),
-                files: Arc::new(self.files),
-            })
+            ..Round::whole(self.sample(via, reason))
+        }
+    }
+
+    fn sample(self, via: Via, via_reason: Option<String>) -> LogSample {
+        LogSample {
+            via,
+            via_reason,
+            logs: Arc::new(self.logs),
+            ended: Arc::new(self.ended),
+            positions: Arc::new(self.positions),
+            files: Arc::new(self.files),
         }
     }
 }
@@ -306,10 +376,11 @@ impl Source for LogSource {
         let read = move |files: &mut LogFiles| {
             let running = known.running();
             let readings = files.read(&running, &called);
-            (running, readings)
+            FilesRead::Round(running, readings)
         };
         let (running, readings) = match self.files.read(read).await {
-            Ok(read) => read,
+            Ok(FilesRead::Round(running, readings)) => (running, readings),
+            Ok(FilesRead::News(..)) => return Round::failed("the log files were not read"),
             Err(late) => return Round::failed(late),
         };
         let mut gathered = Gathered {
@@ -349,9 +420,89 @@ impl Source for LogSource {
             None => self.report_outage(&inventory, &others, &mut gathered),
         }
         self.first_round.get_or_insert_with(FirstRound::now);
+        let round = gathered.finish();
+        if let Some(sample) = &round.sample {
+            self.via = (sample.via.clone(), sample.via_reason.clone());
+        }
         Round {
             retry: inventory.outage.is_some(),
-            ..gathered.finish()
+            ..round
         }
+    }
+
+    type News = LogSample;
+
+    async fn wait_for_news(&mut self) {
+        loop {
+            if self.follow_live_clients() {
+                return;
+            }
+            let changed = async {
+                match &self.inotify {
+                    Some(queue) => {
+                        if let Ok(mut ready) = queue.readable().await {
+                            // `read_news` reads all reports.
+                            ready.clear_ready();
+                        }
+                    }
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                started = self.starts.recv() => match started {
+                    Ok(started) => {
+                        self.started.push(started);
+                        return;
+                    }
+                    Err(RecvError::Lagged(_)) => {}
+                    // The agent is stopping.
+                    Err(RecvError::Closed) => pending().await,
+                },
+                changed = self.has_live.changed() => if changed.is_err() {
+                    // The agent is stopping.
+                    pending::<()>().await;
+                },
+                () = changed => return,
+                () = sleep(WATCH_RETRY), if self.must_retry => return,
+            }
+        }
+    }
+
+    async fn read_news(&mut self) -> Option<LogSample> {
+        while let Ok(started) = self.starts.try_recv() {
+            self.started.push(started);
+        }
+        let started = std::mem::take(&mut self.started);
+        let inotify = self
+            .inotify
+            .as_ref()
+            .map(|queue| Arc::clone(queue.get_ref()));
+        let read = move |files: &mut LogFiles| {
+            let news = files.read_news(started, inotify);
+            FilesRead::News(news, files.must_retry())
+        };
+        let Ok(FilesRead::News(news, must_retry)) = self.files.read(read).await else {
+            // The next round tries again, and reports an error.
+            return None;
+        };
+        self.must_retry = must_retry;
+        let news = news?;
+        let mut gathered = Gathered {
+            ended: news.ended,
+            positions: news.positions,
+            files: news.files,
+            ..Gathered::default()
+        };
+        for (name, lines) in news.lines {
+            gathered.add(&name, lines);
+        }
+        for called in self.called.values().filter(|called| called.ended.is_none()) {
+            if let Some(lines) = called.log.as_ref().and_then(|log| log.lines()) {
+                gathered.add(&called.name, lines);
+            }
+        }
+        self.record_positions(&mut gathered);
+        let (via, via_reason) = self.via.clone();
+        Some(gathered.sample(via, via_reason))
     }
 }

@@ -3,12 +3,13 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use serde::Deserialize;
 
 /// Number of hexadecimal digits in a container's id.
 const ID_DIGITS: usize = 64;
@@ -76,6 +77,30 @@ pub(super) fn look_at(path: &Path) -> io::Result<Metadata> {
     let metadata = std::fs::symlink_metadata(path)?;
     check(&metadata)?;
     Ok(metadata)
+}
+
+/// Limit on the bytes of a container's configuration.
+const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
+
+/// Whether a container has a TTY, from the configuration that Docker stores in the container's folder. False if it cannot be read.
+pub(super) fn has_terminal(folder: &Path) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Stored {
+        config: Config,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Config {
+        tty: bool,
+    }
+    let read = || {
+        let (file, _) = open(&folder.join("config.v2.json")).ok()?;
+        let mut text = Vec::new();
+        file.take(MAX_CONFIG_BYTES).read_to_end(&mut text).ok()?;
+        serde_json::from_slice::<Stored>(&text).ok()
+    };
+    read().is_some_and(|stored| stored.config.tty)
 }
 
 /// Whether an error means that the file does not exist, or that the file cannot be a log. A retry does not help.

@@ -12,7 +12,7 @@ use crate::model::FileOffset;
 /// A part of a log, up to the end of a file.
 pub(super) enum LogPart {
     /// The bytes of a plain file between two offsets.
-    Plain { file: File, from: u64, to: u64 },
+    Plain { file: Arc<File>, from: u64, to: u64 },
     /// The unpacked bytes of a compressed file, from an offset to the end.
     Compressed {
         log: Unpacked,
@@ -86,7 +86,6 @@ impl LogPart {
     pub(super) fn split(self, parsed: u64) -> (Option<Box<dyn Read>>, Box<dyn Read>) {
         match self {
             Self::Plain { file, from, to } => {
-                let file = Arc::new(file);
                 let range = |at, to| Range {
                     file: Arc::clone(&file),
                     at,

@@ -4,6 +4,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::offset::{beginning_of, is_in};
 use super::part::LogPart;
@@ -19,23 +20,21 @@ pub(super) const MAX_ROTATED_FILES: u32 = 100;
 pub(super) fn since(
     path: &Path,
     at: &FileOffset,
-    file: &File,
+    file: &Arc<File>,
     now: &Metadata,
     budget: &Budget,
 ) -> io::Result<Option<Vec<LogPart>>> {
-    let newest = |from| -> io::Result<LogPart> {
-        Ok(LogPart::Plain {
-            file: file.try_clone()?,
-            from,
-            to: now.len(),
-        })
+    let newest = |from| LogPart::Plain {
+        file: Arc::clone(file),
+        from,
+        to: now.len(),
     };
     // `is_in` compares the contents, because a copy can have replaced the file.
     if is_in(at, file, now)? {
-        return Ok(Some(vec![newest(at.offset)?]));
+        return Ok(Some(vec![newest(at.offset)]));
     }
     let mut missing = 0;
-    let mut parts = vec![newest(0)?];
+    let mut parts = vec![newest(0)];
     let mut seen = vec![now.ino()];
     for number in 1..=MAX_ROTATED_FILES {
         let Some(rotated) = Rotated::open(path, number)? else {
@@ -66,12 +65,12 @@ pub(super) fn since(
 /// `now` its metadata.
 pub(super) fn all(
     path: &Path,
-    file: &File,
+    file: &Arc<File>,
     now: &Metadata,
     budget: &Budget,
 ) -> io::Result<(Vec<LogPart>, FileOffset)> {
     let mut parts = vec![LogPart::Plain {
-        file: file.try_clone()?,
+        file: Arc::clone(file),
         from: 0,
         to: now.len(),
     }];

@@ -9,8 +9,8 @@ use super::offset::{beginning_of, bytes_before, fingerprint};
 use super::part::LogPart;
 use crate::model::FileOffset;
 
-/// How far the newest file of a log was read. The agent does not keep the file open, and opens it again when it has grown. So a
-/// container that logs nothing costs one system call per round. No container costs a file descriptor.
+/// How far the newest file of a log was read. The agent looks at the file without opening it. So a container that
+/// logs nothing costs one system call per round.
 #[derive(Debug)]
 pub(super) struct Position {
     pub(super) at: FileOffset,

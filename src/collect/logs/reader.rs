@@ -1,10 +1,13 @@
 //! Reads lines of a log again from its files, for clients that need more lines than the tail has. A reading begins at a position
 //! and ends after a limited number of bytes. It has no state: the position after it tells where the next reading begins.
 
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::entries::{CHUNK, Entry, LineEnds, MAX_ENTRY_BYTES, PlainEntry};
+use super::kept::KeptFile;
 use super::offset::{FINGERPRINT_BYTES, bytes_before, fingerprint};
 use super::part::LogPart;
 use super::tail::TailLines;
@@ -24,6 +27,8 @@ pub(super) struct LogReader {
     path: PathBuf,
     tty: bool,
     redaction: Redaction,
+    /// The newest file, if it stays open.
+    pub(super) kept: Arc<KeptFile>,
 }
 
 impl LogReader {
@@ -33,13 +38,27 @@ impl LogReader {
             path,
             tty,
             redaction: redaction.clone(),
+            kept: Arc::default(),
+        }
+    }
+
+    /// Opens the newest file. If it was deleted together with its container, returns the file that was kept open.
+    fn open(&self) -> io::Result<(Arc<File>, Metadata)> {
+        match open::open(&self.path) {
+            Ok((file, now)) => Ok((Arc::new(file), now)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (file, _) = self.kept.get().ok_or(error)?;
+                let now = file.metadata()?;
+                Ok((file, now))
+            }
+            Err(error) => Err(error),
         }
     }
 }
 
 impl ReadLog for LogReader {
     fn read(&self, after: &LogPosition, to: &FilePlace, most: usize) -> io::Result<ReadLines> {
-        let (file, now) = open::open(&self.path)?;
+        let (file, now) = self.open()?;
         let budget = Budget::new();
         let Some(place) = after.place.as_deref() else {
             return Err(io::Error::other("no place to begin at"));
@@ -52,6 +71,13 @@ impl ReadLog for LogReader {
             true => None,
             false => since(&budget)?,
         };
+        if let Some(part) = found.as_ref().and_then(|parts| parts.first())
+            && part.has(&to.at)?
+            && part.offset() > to.at.offset
+        {
+            // The client has received these lines already.
+            return Ok(ReadLines::none(after.clone()));
+        }
         // `start` is where the reading begins, and `after` the number of the newest line before the client's position.
         let (parts, start, after) = match found {
             Some(parts) if place.line > 0 => (parts, place, after.line),

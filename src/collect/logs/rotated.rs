@@ -4,6 +4,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::entries::{last_entries, line_ends};
 use super::offset::{beginning_of, bytes_before, fingerprint, is_in};
@@ -66,7 +67,7 @@ impl Rotated {
     /// Returns the contents from the offset `from` to the end of the file.
     pub(super) fn part(self, from: u64, budget: &Budget) -> io::Result<LogPart> {
         if !self.compressed {
-            let (file, to) = (self.file, self.metadata.len());
+            let (file, to) = (Arc::new(self.file), self.metadata.len());
             return Ok(LogPart::Plain { file, from, to });
         }
         let (log, inode) = (self.unpacked(budget)?, self.inode());

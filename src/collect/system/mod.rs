@@ -113,6 +113,8 @@ impl Source for HostSource {
 
     type Sample = SystemSample;
 
+    type News = ();
+
     async fn collect(&mut self) -> Round<SystemSample> {
         let (top_processes, root) = (self.top_processes, self.root.clone());
         let containers = self.containers.clone();

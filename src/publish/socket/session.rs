@@ -61,6 +61,10 @@ pub struct ClientSession {
     outgoing: Option<Outgoing>,
     /// Whether there are more log lines up to the snapshot that is being written than this JSON line has.
     has_more: bool,
+    /// Whether `outgoing` has only events and log lines, and is no snapshot.
+    is_news: bool,
+    /// Whether a JSON line with events and log lines was dropped, because a snapshot waits.
+    has_missed_news: bool,
     /// The newest snapshot that arrived while `outgoing` was being written.
     pending: Option<Arc<EncodedSnapshot>>,
     /// Set when a write of the current JSON line blocks. Cleared when the line is written. The first value is the number of
@@ -116,8 +120,8 @@ struct Counts {
 }
 
 impl Counts {
-    /// Returns the number of skipped snapshots before the snapshot `seq`. The session calls this function before it sends the
-    /// snapshot.
+    /// Updates the number of skipped snapshots before the snapshot `seq`. Returns this number. The session calls this function
+    /// before it sends the snapshot.
     ///
     /// The first snapshot and every n-th snapshot after it are due, where n is the client's option `every`. A snapshot that was
     /// due and was not sent counts as skipped.
@@ -144,6 +148,8 @@ impl ClientSession {
             client,
             outgoing: None,
             has_more: false,
+            is_news: false,
+            has_missed_news: false,
             pending: None,
             stalled: None,
             since: None,
@@ -163,31 +169,42 @@ impl ClientSession {
     /// requests a snapshot that has all of them.
     fn send(&mut self, snapshot: Arc<EncodedSnapshot>) {
         if self.outgoing.is_some() {
-            self.pending = Some(snapshot);
+            let is_snapshot = |line: &Arc<EncodedSnapshot>| !line.is_news;
+            if snapshot.is_news && self.pending.as_ref().is_some_and(is_snapshot) {
+                self.has_missed_news = true;
+            } else {
+                self.pending = Some(snapshot);
+            }
             return;
         }
         if let Some(since) = &self.since
             && snapshot.lacks_something_after(since)
         {
-            self.catch_up();
+            self.catch_up(snapshot.is_news);
             return;
         }
         self.catching_up = false;
         self.has_more = snapshot.more;
+        self.is_news = snapshot.is_news;
         self.since = Some(snapshot.since.clone());
-        let every = self.client.options.every.get();
-        let skipped = self.counts.begin(snapshot.seq, every);
+        if !snapshot.is_news {
+            let every = self.client.options.every.get();
+            self.counts.begin(snapshot.seq, every);
+        }
+        let skipped = self.counts.skipped;
         self.outgoing = Some(Outgoing::new(snapshot, skipped));
     }
 
-    /// Requests a snapshot that continues at the client's position. Does nothing if such a request is not answered yet.
-    fn catch_up(&mut self) {
+    /// Requests a snapshot that continues at the client's position, or, if `is_news`, only the events and log lines after that
+    /// position. Does nothing if such a request is not answered yet.
+    fn catch_up(&mut self, is_news: bool) {
         if let Some(since) = &self.since
             && !std::mem::replace(&mut self.catching_up, true)
         {
             self.client.subscriptions.catch_up.do_send(CatchUp {
                 client: self.client.id,
                 since: since.clone(),
+                is_news,
             });
         }
     }
@@ -240,13 +257,15 @@ impl ClientSession {
                 Poll::Pending => return self.stall(cx),
                 Poll::Ready(Err(error)) => return Err(reason_of(&error)),
                 Poll::Ready(Ok(())) => {
-                    self.counts.sent += 1;
+                    self.counts.sent += u64::from(!self.is_news);
                     (self.outgoing, self.stalled) = (None, None);
                     if std::mem::take(&mut self.has_more) && self.ending == Ending::NotYet {
                         self.pending = None;
-                        self.catch_up();
+                        self.catch_up(self.client.options.live);
                     } else if let Some(newest) = self.pending.take() {
                         self.send(newest);
+                    } else if std::mem::take(&mut self.has_missed_news) {
+                        self.catch_up(true);
                     }
                 }
             }

@@ -12,6 +12,7 @@ mod engine;
 mod events;
 mod faults;
 mod figures;
+mod live;
 mod load;
 mod logs;
 mod many;

@@ -27,21 +27,24 @@ fn start() -> Agent {
 }
 
 /// A client that stores its cursor, and everything that it has received.
-struct Shipper {
+pub(super) struct Shipper {
     container: String,
+    /// The options that it sends besides the cursor.
+    options: Value,
     cursor: Option<String>,
     /// The numbers of the log lines.
-    lines: Vec<u64>,
-    dropped: u64,
+    pub(super) lines: Vec<u64>,
+    pub(super) dropped: u64,
     /// The actions of the container's events.
-    events: Vec<String>,
+    pub(super) events: Vec<String>,
     runs: Vec<String>,
 }
 
 impl Shipper {
-    fn new(container: &str) -> Self {
+    pub(super) fn new(container: &str) -> Self {
         Self {
             container: container.to_owned(),
+            options: json!({"sections": ["logs", "events"], "logs": "new"}),
             cursor: None,
             lines: Vec::new(),
             dropped: 0,
@@ -50,8 +53,15 @@ impl Shipper {
         }
     }
 
+    /// A client that gets log lines and events as they happen.
+    pub(super) fn live(container: &str) -> Self {
+        let mut shipper = Self::new(container);
+        shipper.options["live"] = json!(true);
+        shipper
+    }
+
     /// Connects and reads for some time. Returns the value of `agent.resume` in the first snapshot.
-    fn read_for(&mut self, agent: &Agent, time: Duration) -> Option<String> {
+    pub(super) fn read_for(&mut self, agent: &Agent, time: Duration) -> Option<String> {
         let mut client = self.connect(agent);
         let outcome = self.read(&mut client)["agent"]["resume"].clone();
         let end = Instant::now() + time;
@@ -62,8 +72,8 @@ impl Shipper {
         outcome.as_str().map(str::to_owned)
     }
 
-    fn connect(&self, agent: &Agent) -> Client {
-        let mut options = json!({"sections": ["logs", "events"], "logs": "new"});
+    pub(super) fn connect(&self, agent: &Agent) -> Client {
+        let mut options = self.options.clone();
         if let Some(cursor) = &self.cursor {
             options["resume"] = json!(cursor);
         }
@@ -73,7 +83,7 @@ impl Shipper {
     }
 
     /// Reads a snapshot, stores what it has, and then its cursor.
-    fn read(&mut self, client: &mut Client) -> Value {
+    pub(super) fn read(&mut self, client: &mut Client) -> Value {
         let line = client.line().expect("no snapshot: the stream has ended");
         let snapshot: Value = serde_json::from_str(&line).expect("the snapshot is not JSON");
         self.take(&snapshot);
@@ -103,7 +113,7 @@ impl Shipper {
     }
 
     /// Reads until the log line with this number.
-    fn read_until_line(&mut self, agent: &Agent, number: u64) {
+    pub(super) fn read_until_line(&mut self, agent: &Agent, number: u64) {
         let mut client = self.connect(agent);
         let end = Instant::now() + DEADLINE;
         while self.lines.last() != Some(&number) {
@@ -117,7 +127,7 @@ impl Shipper {
     }
 
     /// Checks that each line up to the newest has arrived once, and none was dropped.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         let first = *self.lines.first().expect("no log line");
         let last = *self.lines.last().unwrap();
         let expected: Vec<u64> = (first..=last).collect();

@@ -1,0 +1,75 @@
+//! Keeps the newest file of a log open. The last lines of a container can then be read after the engine has deleted the file.
+
+use std::fs::{File, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::process::{Resource, getrlimit};
+
+/// Maximum number of log files that stay open. The files of other logs are opened for each reading.
+const MAX_KEPT_FILES: u64 = 1024;
+/// Log files use at most this share of the agent's limit of open files.
+const SHARE_OF_FILES: u64 = 8;
+
+/// Returns the maximum number of log files that stay open. `limit` is the agent's limit of open files.
+#[must_use]
+pub fn most_kept_files(limit: u64) -> u64 {
+    (limit / SHARE_OF_FILES).min(MAX_KEPT_FILES)
+}
+
+/// Counts the log files that stay open.
+#[derive(Debug, Clone, Default)]
+pub(super) struct KeptFiles {
+    /// Each open file has a clone.
+    count: Arc<()>,
+    most: usize,
+}
+
+/// The newest file of one log, if it stays open.
+#[derive(Debug, Default)]
+pub(super) struct KeptFile(Mutex<Option<OpenFile>>);
+
+#[derive(Debug)]
+struct OpenFile {
+    file: Arc<File>,
+    inode: u64,
+    _counted: Arc<()>,
+}
+
+impl KeptFiles {
+    pub(super) fn within_limit() -> Self {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Self {
+            count: Arc::default(),
+            most: usize::try_from(most_kept_files(limit)).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl KeptFile {
+    /// Keeps a file open instead of the previous one. If too many files are open, closes the previous one and keeps none.
+    pub(super) fn keep(&self, file: &Arc<File>, now: &Metadata, all: &KeptFiles) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = None;
+        // `all` itself has one clone.
+        if Arc::strong_count(&all.count) <= all.most {
+            *kept = Some(OpenFile {
+                file: Arc::clone(file),
+                inode: now.ino(),
+                _counted: Arc::clone(&all.count),
+            });
+        }
+    }
+
+    /// Returns the open file and its inode number.
+    pub(super) fn get(&self) -> Option<(Arc<File>, u64)> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.as_ref()?;
+        Some((Arc::clone(&kept.file), kept.inode))
+    }
+
+    /// Closes the file.
+    pub(super) fn close(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
