@@ -41,7 +41,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
-use crate::model::{self, Snapshot};
+use crate::model::{Snapshot, StreamLine};
 use crate::settings::ApiKey;
 
 /// The default port of agents (`SOCKET_PORT`).
@@ -257,24 +257,42 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Reads the next snapshot. If the future is dropped before it completes, the part of the JSON line that was read is lost.
+    /// Reads the next snapshot. With the option `live`, use [`Self::next_line`]: this function drops the events and log lines that
+    /// come between two snapshots.
     ///
     /// # Errors
-    /// Fails if the agent refuses the client, if the connection ends, or if the JSON line is not a snapshot. See
-    /// [`Error`]. After an error, connect again.
+    /// Fails as [`Self::next_line`] does.
     pub async fn next(&mut self) -> Result<Snapshot, Error> {
+        loop {
+            if let StreamLine::Snapshot(snapshot) = self.next_line().await? {
+                return Ok(*snapshot);
+            }
+        }
+    }
+
+    /// Reads the next JSON line: a snapshot, or, with the option `live`, the events and log lines between two snapshots. If the
+    /// future is dropped before it completes, the part of the JSON line that was read is lost.
+    ///
+    /// # Errors
+    /// Fails if the agent refuses the client, if the connection ends, or if the JSON line cannot be read. See [`Error`]. After an
+    /// error, connect again.
+    pub async fn next_line(&mut self) -> Result<StreamLine, Error> {
         self.line.clear();
         let mut limited = (&mut self.stream).take(MAX_LINE);
         limited.read_until(b'\n', &mut self.line).await?;
         match self.line.as_slice() {
             b"Unauthorized\n" if !self.seen => Err(Error::Unauthorized),
-            line if line.last() == Some(&b'\n') => match model::read::<Snapshot>(line) {
-                Ok(snapshot) => {
+            line if line.last() == Some(&b'\n') => match StreamLine::read(line) {
+                Ok(line) => {
                     self.seen = true;
-                    if let Some(cursor) = &snapshot.agent.cursor {
+                    let cursor = match &line {
+                        StreamLine::Snapshot(snapshot) => &snapshot.agent.cursor,
+                        StreamLine::News(news) => &news.agent.cursor,
+                    };
+                    if let Some(cursor) = cursor {
                         *lock(&self.cursor) = Some(cursor.clone());
                     }
-                    Ok(snapshot)
+                    Ok(line)
                 }
                 Err(error) if self.seen => Err(error.into()),
                 Err(error) => match serde_json::from_slice(line) {

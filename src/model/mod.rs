@@ -80,6 +80,66 @@ pub struct Snapshot {
     pub agent: AgentInfo,
 }
 
+/// The events and log lines that a live client gets between two snapshots. On the wire, they are one JSON line.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct News {
+    /// The time when the agent had read these log lines and events.
+    pub timestamp: Timestamp,
+    /// The new log lines of each container.
+    #[serde(default)]
+    pub logs: BTreeMap<String, Vec<String>>,
+    /// The number of dropped log lines of each container. They are older than the lines in `logs`.
+    #[serde(default)]
+    pub logs_dropped: BTreeMap<String, u64>,
+    /// The new events of containers.
+    #[serde(default)]
+    pub events: Vec<ContainerEvent>,
+    /// The number of dropped events. They are older than the events in `events`.
+    #[serde(default)]
+    pub events_dropped: Option<u64>,
+    /// Data about the agent itself.
+    pub agent: NewsAgent,
+}
+
+/// Data about the agent, in a line between two snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct NewsAgent {
+    /// See [`AgentInfo::run`].
+    #[serde(default)]
+    pub run: String,
+    /// See [`AgentInfo::cursor`].
+    #[serde(default)]
+    pub cursor: Option<String>,
+    /// The number of the newest snapshot.
+    pub seq: u64,
+}
+
+/// One JSON line of an agent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StreamLine {
+    /// A complete snapshot.
+    Snapshot(Box<Snapshot>),
+    /// The events and log lines between two snapshots. Only clients with the option `live` get such lines.
+    News(Box<News>),
+}
+
+impl StreamLine {
+    /// Reads a JSON line.
+    ///
+    /// # Errors
+    /// Fails if the line is neither a snapshot nor the news between two snapshots.
+    pub fn read(line: &[u8]) -> serde_json::Result<Self> {
+        // The field `live` comes directly after the timestamp.
+        let beginning = &line[..line.len().min(64)];
+        let mark = br#"Z","live":true,"#;
+        if beginning.windows(mark.len()).any(|text| text == mark) {
+            read(line).map(Self::News)
+        } else {
+            read(line).map(Self::Snapshot)
+        }
+    }
+}
+
 impl Snapshot {
     /// Returns one line of text for people: the numbers of clients and containers, and the sources that are failing.
     #[must_use]

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::brief::Brief;
 use crate::client::{Backoff, Connector, Error};
-use crate::model::{ContainerEvent, Snapshot};
+use crate::model::{ContainerEvent, Snapshot, StreamLine};
 
 /// The timeout for the first snapshot of a connection.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -21,7 +21,7 @@ pub(super) enum Detail {
     /// Everything except logs, which are the largest part of a snapshot.
     #[default]
     Figures,
-    /// Everything. The agent sends each log line once.
+    /// Everything. The agent sends each log line once, as soon as it is written.
     Logs,
 }
 
@@ -79,9 +79,9 @@ pub(super) enum HostUpdate {
     /// The complete newest snapshot of a host, after the user has opened the host. The feed has sent the [`Brief`] of this
     /// snapshot earlier.
     Opened { snapshot: Box<Snapshot> },
-    /// An event of a container, from a NATS message.
+    /// An event of a container, from a NATS message or between two snapshots.
     Event(Box<ContainerEvent>),
-    /// New lines of a container's log, from a NATS message.
+    /// New lines of a container's log, from a NATS message or between two snapshots.
     Lines {
         container: String,
         lines: Vec<String>,
@@ -125,7 +125,7 @@ impl Detail {
     pub(super) fn options(self) -> &'static str {
         match self {
             Self::Figures => r#"{"sections":["system","containers","docker_meta","events"]}"#,
-            Self::Logs => r#"{"logs":"new"}"#,
+            Self::Logs => r#"{"logs":"new","live":true}"#,
         }
     }
 }
@@ -186,6 +186,32 @@ pub(super) async fn pause<T>(
     }
 }
 
+/// Returns the updates of one JSON line. `is_first` tells whether it is the first one of its connection, and is false afterwards.
+pub(super) fn updates_of(line: StreamLine, is_first: &mut bool) -> Vec<HostUpdate> {
+    let news = match line {
+        StreamLine::Snapshot(snapshot) => {
+            let first = std::mem::take(is_first);
+            return vec![HostUpdate::Snapshot { snapshot, first }];
+        }
+        StreamLine::News(news) => *news,
+    };
+    let mut dropped = news.logs_dropped;
+    let mut logs = news.logs;
+    for container in dropped.keys() {
+        logs.entry(container.clone()).or_default();
+    }
+    let events = news.events.into_iter().map(Box::new).map(HostUpdate::Event);
+    let lines = logs.into_iter().map(|(container, lines)| {
+        let dropped = dropped.remove(&container).unwrap_or_default();
+        HostUpdate::Lines {
+            container,
+            lines,
+            dropped,
+        }
+    });
+    events.chain(lines).collect()
+}
+
 /// Connects, and sends snapshots as updates until an error occurs. Returns the error, or none if the view has ended.
 async fn one_connection(
     connector: &Connector,
@@ -203,19 +229,17 @@ async fn one_connection(
         // An agent sends its newest snapshot immediately. An agent that has just started needs a few seconds for its first
         // snapshot.
         let next = match first {
-            true => timeout(FIRST_TIMEOUT, snapshots.next())
+            true => timeout(FIRST_TIMEOUT, snapshots.next_line())
                 .await
                 .unwrap_or(Err(Error::Silent(FIRST_TIMEOUT))),
-            false => snapshots.next().await,
+            false => snapshots.next_line().await,
         };
         match next {
-            Ok(snapshot) => {
+            Ok(line) => {
                 backoff.reset();
-                let told = HostUpdate::Snapshot {
-                    snapshot: Box::new(snapshot),
-                    first: std::mem::take(&mut first),
-                };
-                news.send(Update::Host { host, told }).await.ok()?;
+                for told in updates_of(line, &mut first) {
+                    news.send(Update::Host { host, told }).await.ok()?;
+                }
             }
             Err(error) => return Some(error),
         }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler, Recipient};
 use tokio::sync::{mpsc, watch};
 
-use super::feed::{Detail, HostUpdate, Update, Wish};
+use super::feed::{Detail, HostUpdate, Update, Wish, updates_of};
 use crate::app::Measuring;
 use crate::messages::{CatchUp, ClientId, Delivery, Subscribe, Unsubscribe};
-use crate::model::Options;
+use crate::model::{Options, StreamLine};
 use crate::published::StreamPosition;
 use crate::settings::CollectSettings;
 use crate::supervisor::Supervisor;
@@ -77,18 +77,17 @@ async fn pass_on(
             changed = wish.wait_for(|wish| wish.detail != detail) => return changed.is_err(),
         };
         let Some(line) = line else { return true };
-        let told = match serde_json::from_slice(&line) {
-            Ok(snapshot) => HostUpdate::Snapshot {
-                snapshot,
-                first: std::mem::take(&mut first),
-            },
-            Err(error) => HostUpdate::Down {
+        let updates = match StreamLine::read(&line) {
+            Ok(line) => updates_of(line, &mut first),
+            Err(error) => vec![HostUpdate::Down {
                 why: format!("not a valid snapshot: {error}"),
                 again: None,
-            },
+            }],
         };
-        if news.send(Update::Host { host, told }).await.is_err() {
-            return true;
+        for told in updates {
+            if news.send(Update::Host { host, told }).await.is_err() {
+                return true;
+            }
         }
     }
 }
@@ -126,7 +125,7 @@ impl Handler<Delivery> for Inbox {
                 self.catch_up.do_send(CatchUp {
                     client: self.client,
                     since: since.clone(),
-                    is_news: false,
+                    is_news: snapshot.is_news || snapshot.more,
                 });
             }
         }
