@@ -37,6 +37,8 @@ struct ReadingKey {
     since: u64,
     /// Whether the sessions get only the log lines and events, or a whole snapshot.
     is_news: bool,
+    /// Limit on the text of a line, in bytes.
+    max_line: u32,
 }
 
 /// A session that waits for log lines from the log files.
@@ -54,6 +56,8 @@ pub(super) struct Reading {
     pub(super) since: StreamPosition,
     /// Whether the sessions get only the log lines and events, or a whole snapshot.
     is_news: bool,
+    /// Limit on the text of a line, in bytes.
+    max_line: u32,
     /// What became of the cursor of the session, if this is its first snapshot and it has sent a cursor.
     resume: Option<ResumeOutcome>,
 }
@@ -223,31 +227,29 @@ impl Subscribers {
         };
         let CatchUp { since, is_news, .. } = behind;
         let is_news = *is_news && session.is_live();
-        let key = ReadingKey {
-            since: since.id,
-            is_news,
-        };
+        let max_line = session.options.variant.max_line;
+        let reading = Reading::new(newest, since, is_news, max_line);
         let waits = Waiting {
             client: behind.client,
             requested: true,
         };
         if session.options.variant.logs == LogMode::New {
-            match self.waiting.entry(key) {
+            match self.waiting.entry(reading.key()) {
                 Entry::Occupied(mut waiting) => {
                     session.is_waiting = true;
                     waiting.get_mut().push(waits);
                     return Ok(None);
                 }
                 Entry::Vacant(waiting) => {
-                    if let Some(unread) = newest.unread(since) {
+                    if let Some(unread) = newest.unread(since, max_line) {
                         session.is_waiting = true;
                         waiting.insert(vec![waits]);
-                        return Ok(Some((Reading::new(newest, since, is_news), unread)));
+                        return Ok(Some((reading, unread)));
                     }
                 }
             }
         }
-        session.requested(&Reading::new(newest, since, is_news), None)?;
+        session.requested(&reading, None)?;
         Ok(None)
     }
 
@@ -286,8 +288,8 @@ struct DueLines<'s> {
     published: &'s Arc<Published>,
     is_news: bool,
     waiting: &'s mut HashMap<ReadingKey, Vec<Waiting>>,
-    /// Whether log lines after a position must be read from files, by the id of the position.
-    needs_reading: HashMap<u64, bool>,
+    /// Whether log lines must be read from files.
+    needs_reading: HashMap<ReadingKey, bool>,
     readings: Vec<(Reading, Unread)>,
 }
 
@@ -317,11 +319,11 @@ impl<'s> DueLines<'s> {
         let (published, is_news) = (self.published, self.is_news);
         let variant = session.options.variant;
         if let Some(since) = since.filter(|_| variant.logs == LogMode::New) {
-            let reading = Reading::new(published, since, is_news);
+            let reading = Reading::new(published, since, is_news, variant.max_line);
             let key = reading.key();
             let (readings, waiting) = (&mut self.readings, &mut *self.waiting);
-            let needs_reading = self.needs_reading.entry(since.id).or_insert_with(|| {
-                let Some(unread) = published.unread(since) else {
+            let needs_reading = self.needs_reading.entry(key).or_insert_with(|| {
+                let Some(unread) = published.unread(since, key.max_line) else {
                     return false;
                 };
                 // Another session at this position can already wait for its log lines.
@@ -348,11 +350,17 @@ impl<'s> DueLines<'s> {
 }
 
 impl Reading {
-    fn new(published: &Arc<Published>, since: &StreamPosition, is_news: bool) -> Self {
+    fn new(
+        published: &Arc<Published>,
+        since: &StreamPosition,
+        is_news: bool,
+        max_line: u32,
+    ) -> Self {
         Self {
             published: Arc::clone(published),
             since: since.clone(),
             is_news,
+            max_line,
             resume: None,
         }
     }
@@ -361,6 +369,7 @@ impl Reading {
         ReadingKey {
             since: self.since.id,
             is_news: self.is_news,
+            max_line: self.max_line,
         }
     }
 }
@@ -402,11 +411,11 @@ impl Session {
         if let Some(since) = request.since
             && request.variant.logs == LogMode::New
             && !since.begins_logs
-            && let Some(unread) = newest.unread(since)
+            && let Some(unread) = newest.unread(since, request.variant.max_line)
         {
             let requested = true;
             self.is_waiting = true;
-            let mut reading = Reading::new(newest, since, false);
+            let mut reading = Reading::new(newest, since, false, request.variant.max_line);
             reading.resume = request.resume;
             waiting.insert(reading.key(), vec![Waiting { client, requested }]);
             return Ok((true, Some((reading, unread))));

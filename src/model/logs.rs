@@ -14,6 +14,9 @@ use serde_json::value::RawValue;
 
 use super::Via;
 
+/// The text at the end of a log line that was cut at [`super::DEFAULT_MAX_LINE`] bytes.
+pub const CUT_LINE: &str = " … [line cut at 16 KiB]";
+
 /// The newest log lines by container name, without the slash.
 pub type Logs = BTreeMap<String, Arc<LogLines>>;
 
@@ -77,7 +80,21 @@ pub trait ReadLog: Send + Sync {
     ///
     /// # Errors
     /// Fails with [`io::ErrorKind::NotFound`] if the log's files were removed, and with another error if they cannot be read now.
-    fn read(&self, after: &LogPosition, to: &FilePlace, most: usize) -> io::Result<ReadLines>;
+    fn read(
+        &self,
+        after: &LogPosition,
+        to: &FilePlace,
+        limits: ReadLimits,
+    ) -> io::Result<ReadLines>;
+}
+
+/// The limits of one reading of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimits {
+    /// Approximate limit on the text, in bytes.
+    pub text: usize,
+    /// Limit on the text of a line, in bytes.
+    pub line: usize,
 }
 
 /// Log lines that were read from the files of a container's log.
@@ -403,6 +420,17 @@ impl LogLines {
     #[must_use]
     pub fn finished(&self) -> usize {
         self.count().saturating_sub(self.lines.open)
+    }
+
+    /// Whether a finished log line after a position was cut, so that the log has more of its text.
+    #[must_use]
+    pub fn has_cut_line_after(&self, position: u64) -> bool {
+        let NewLines { new, lines, .. } = self.after(position);
+        let mut lines = new.map(|line| lines.text(line..line + 1));
+        lines.any(|line| {
+            line.strip_suffix('"')
+                .is_some_and(|line| line.ends_with(CUT_LINE))
+        })
     }
 
     /// Returns the finished log lines after a position in the container's log.

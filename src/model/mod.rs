@@ -23,10 +23,12 @@ pub use events::{ContainerEvent, EventAction, Events};
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub(crate) use lenient::read;
 pub use logs::{
-    EncodedLines, EndedLog, FileLog, FileOffset, FilePlace, LinesBuilder, LogLines, LogPosition,
-    LogSample, Logs, NewLines, Place, Positions, ReadLines, ReadLog,
+    CUT_LINE, EncodedLines, EndedLog, FileLog, FileOffset, FilePlace, LinesBuilder, LogLines,
+    LogPosition, LogSample, Logs, NewLines, Place, Positions, ReadLimits, ReadLines, ReadLog,
 };
-pub use options::{Encoding, LogMode, Options, Section, Sections, Variant};
+pub use options::{
+    DEFAULT_MAX_LINE, Encoding, LogMode, MOST_MAX_LINE, Options, Section, Sections, Variant,
+};
 pub use system::{
     CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FailedUnit, FileHandles, Gpu, HostInfo,
     InterfaceKind, LoadAverage, NetworkInterface, Pressure, Pressures, ProcessCounts, SensorChip,

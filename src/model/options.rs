@@ -7,6 +7,11 @@ use serde_json::{Map, Value};
 
 use super::Cursor;
 
+/// The text of a log line is cut at this length, in bytes, unless the client asks for more.
+pub const DEFAULT_MAX_LINE: u32 = 16 * 1024;
+/// The longest log line that a client can ask for, in bytes.
+pub const MOST_MAX_LINE: u32 = 1024 * 1024;
+
 /// The options of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -31,6 +36,9 @@ pub struct Variant {
     pub encoding: Encoding,
     /// Whether the snapshots have a cursor.
     pub has_cursor: bool,
+    /// Limit on the text of a new log line, in bytes. A longer line is cut. In tails, lines are always cut at
+    /// [`DEFAULT_MAX_LINE`].
+    pub max_line: u32,
 }
 
 /// A part of the snapshot that a client can leave out.
@@ -119,6 +127,7 @@ impl Default for Options {
                 logs: LogMode::Tail,
                 encoding: Encoding::Json,
                 has_cursor: false,
+                max_line: DEFAULT_MAX_LINE,
             },
             every: NonZeroU32::MIN,
             live: false,
@@ -142,6 +151,7 @@ impl Options {
             logs,
             encoding,
             has_cursor,
+            max_line,
         } = &mut options.variant;
         for (name, value) in &asked {
             match name.as_str() {
@@ -159,6 +169,7 @@ impl Options {
                         .as_bool()
                         .ok_or_else(|| "live: accepted: true or false".to_owned())?;
                 }
+                "max_line" => *max_line = parse_max_line(value)?,
                 "resume" => options.resume = Some(Arc::new(parse_cursor(value)?)),
                 "encoding" => {
                     let encodings = [("json", Encoding::Json), ("zstd", Encoding::Zstd)];
@@ -169,13 +180,17 @@ impl Options {
                     let name: String = name.chars().take(MAX_NAME_LENGTH).collect();
                     let name = name.escape_debug();
                     return Err(format!(
-                        "{name}: unknown option; accepted: sections, logs, live, every, encoding, resume"
+                        "{name}: unknown option; accepted: sections, logs, live, max_line, every, encoding, resume"
                     ));
                 }
             }
         }
         if !sections.has(Section::Logs) {
             *logs = LogMode::Tail;
+        }
+        if *logs == LogMode::Tail {
+            // Clients with the same content share the encoded bytes.
+            *max_line = DEFAULT_MAX_LINE;
         }
         *has_cursor |= *logs == LogMode::New || options.resume.is_some();
         Ok(options)
@@ -206,6 +221,14 @@ fn parse_every(value: &Value) -> Result<NonZeroU32, String> {
     every
         .and_then(NonZeroU32::new)
         .ok_or_else(|| format!("every: accepted: an integer from 1 to {}", u32::MAX))
+}
+
+fn parse_max_line(value: &Value) -> Result<u32, String> {
+    let bytes = value.as_u64().and_then(|bytes| u32::try_from(bytes).ok());
+    let accepted = DEFAULT_MAX_LINE..=MOST_MAX_LINE;
+    bytes.filter(|bytes| accepted.contains(bytes)).ok_or_else(|| {
+        format!("max_line: accepted: an integer from {DEFAULT_MAX_LINE} to {MOST_MAX_LINE}, in bytes")
+    })
 }
 
 fn parse_cursor(value: &Value) -> Result<Cursor, String> {
@@ -291,7 +314,7 @@ mod tests {
             (r#"{"sections":["system"]"#, "options: not a JSON object"),
             (
                 r#"{"section":["system"]}"#,
-                "section: unknown option; accepted: sections, logs, live, every, encoding, resume",
+                "section: unknown option; accepted: sections, logs, live, max_line, every, encoding, resume",
             ),
             (
                 r#"{"sections":"system"}"#,
@@ -301,6 +324,11 @@ mod tests {
             (r#"{"sections":[1]}"#, "sections: accepted"),
             (r#"{"logs":"all"}"#, r#"logs: accepted: "tail" or "new""#),
             (r#"{"logs":null}"#, "logs: accepted"),
+            (
+                r#"{"logs":"new","max_line":1048577}"#,
+                "max_line: accepted: an integer from 16384 to 1048576",
+            ),
+            (r#"{"max_line":"20000"}"#, "max_line: accepted"),
             (r#"{"live":1}"#, "live: accepted: true or false"),
             (
                 r#"{"every":0}"#,
@@ -319,7 +347,7 @@ mod tests {
             assert!(said.starts_with(error), "{text}: {said}");
         }
         let long = format!(r#"{{"{}":1}}"#, "x".repeat(1000));
-        assert!(parsed(&long).unwrap_err().len() < 120);
+        assert!(parsed(&long).unwrap_err().len() < 140);
     }
 
     #[test]

@@ -126,10 +126,11 @@ impl Published {
     }
 
     /// A snapshot has only the newest log lines of each container. Returns the logs with further log lines after the position
-    /// `since`. None if this snapshot has all log lines after `since`.
+    /// `since`. None if this snapshot has all log lines after `since`. If `max_line` is more than [`DEFAULT_MAX_LINE`], cut log
+    /// lines are also unread.
     #[must_use]
-    pub fn unread(&self, since: &StreamPosition) -> Option<Unread> {
-        Unread::of(&self.logs, since, self.position_after(since))
+    pub fn unread(&self, since: &StreamPosition, max_line: u32) -> Option<Unread> {
+        Unread::of(&self.logs, since, self.position_after(since), max_line)
     }
 
     /// Whether all log lines wait in log files until they are read. Otherwise, log lines that are not read in time are lost.

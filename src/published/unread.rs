@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::StreamPosition;
 use super::line::next_position_id;
-use crate::model::{FileLog, FilePlace, LogLines, LogPosition, LogSample, ReadLines};
+use crate::model::{
+    DEFAULT_MAX_LINE, FileLog, FilePlace, LogLines, LogPosition, LogSample, ReadLimits, ReadLines,
+};
 
 /// Approximate limit on the text of a piece for a client, in bytes.
 pub const PIECE_BYTES: usize = 512 * 1024;
@@ -20,6 +22,8 @@ pub struct Unread {
     logs: Vec<UnreadLog>,
     /// The client's position after the snapshot.
     end: StreamPosition,
+    /// Limit on the text of a line, in bytes.
+    max_line: u32,
 }
 
 /// The unread log lines of one container.
@@ -45,11 +49,13 @@ pub struct LogPiece {
 
 impl Unread {
     /// `logs` has only the newest log lines of each container. Returns the logs with further log lines after the position `since`.
-    /// None if `logs` has all log lines after `since`. `end` is the client's position after `logs`.
+    /// None if `logs` has all log lines after `since`. `end` is the client's position after `logs`. The client gets log lines of up
+    /// to `max_line` bytes.
     pub(super) fn of(
         logs: &LogSample,
         since: &StreamPosition,
         end: StreamPosition,
+        max_line: u32,
     ) -> Option<Self> {
         let mut unread = Vec::new();
         let mut add = |container: &Arc<str>, newest: Option<&LogLines>, has_ended| {
@@ -62,7 +68,10 @@ impl Unread {
                 return;
             };
             let shown = newest.map_or(0, LogLines::finished) as u64;
-            if position.line.saturating_sub(after.line) <= shown || after.place.is_none() {
+            let is_cut = || newest.is_some_and(|lines| lines.has_cut_line_after(after.line));
+            let is_complete = position.line.saturating_sub(after.line) <= shown
+                && !(max_line > DEFAULT_MAX_LINE && is_cut());
+            if is_complete || after.place.is_none() {
                 return;
             }
             if let (Some(file), Some(to)) = (logs.files.get(container), &position.place) {
@@ -81,20 +90,27 @@ impl Unread {
         for lines in logs.logs.values() {
             add(&lines.place().container, Some(lines), false);
         }
-        (!unread.is_empty()).then(|| Self { logs: unread, end })
+        (!unread.is_empty()).then_some(Self {
+            logs: unread,
+            end,
+            max_line,
+        })
     }
 
     /// Reads the next log lines of each log, about `most` bytes together. Blocks the thread.
     #[must_use]
     pub fn read(self, most: usize) -> LogPiece {
-        let share = (most / self.logs.len()).max(MIN_SHARE);
+        let limits = ReadLimits {
+            text: (most / self.logs.len()).max(MIN_SHARE),
+            line: self.max_line as usize,
+        };
         self.read_by(|log| {
             let has_number = log.after.place.as_ref().is_some_and(|place| place.line > 0);
             if has_number && log.to.line <= log.after.line {
                 // The lines after the position belong to a line that is not finished yet.
                 return Ok(log.none());
             }
-            log.file.0.read(&log.after, &log.to, share)
+            log.file.0.read(&log.after, &log.to, limits)
         })
     }
 

@@ -292,6 +292,13 @@ impl LogFile {
             self.place.end = ORIGIN + tail.count() as u64;
             return Ok((tail, rest));
         }
+        if let New::Since(since) = self.new
+            && let Some((parts, at)) = parts::after_time(&self.path, since, file, now)?
+        {
+            self.place.end = ORIGIN;
+            self.place.origin.place = Some(Arc::new(FilePlace { at, line: ORIGIN }));
+            return self.continued(parts, Vec::new(), file, now, budget);
+        }
         let mut newest = self.newest(file, now.len(), budget)?;
         let lines = newest.tail.show();
         let new = self.new.of(&lines);

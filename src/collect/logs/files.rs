@@ -53,6 +53,8 @@ pub(super) struct LogFiles {
     watches: Option<Watches>,
     /// The logs that could not be watched again after a change, with the number of attempts.
     unwatched: HashMap<Arc<str>, u8>,
+    /// When the agent started. A container that started earlier is in the first container list, or has ended before it.
+    began: SystemTime,
     /// The time of the first round. None before the first round.
     first_round: Option<FirstRound>,
     /// The index of the container at which the next round begins. If a round runs out of time, this is the first container that
@@ -135,6 +137,7 @@ impl LogFiles {
             kept: KeptFiles::within_limit(),
             watches: None,
             unwatched: HashMap::new(),
+            began: SystemTime::now(),
             first_round: None,
             first: 0,
         }
@@ -196,7 +199,8 @@ impl LogFiles {
         let mut changed = watches.changed();
         if is_first {
             let known = self.known.values().filter_map(ReadLog::log_file);
-            changed.extend(known.map(|log| Arc::clone(log.container())));
+            let started = self.ended.files().filter(|log| log.is_kept());
+            changed.extend(known.chain(started).map(|log| Arc::clone(log.container())));
             self.unwatched.clear();
         }
         let mut is_new = !started.is_empty();
@@ -249,8 +253,7 @@ impl LogFiles {
             ended.start_again(name);
             return Some(Arc::clone(ended.file().container()));
         }
-        // A container that started before the first round is in the container list, or has ended before that round.
-        let first_round = self.first_round.filter(|first| first.is_before(at))?;
+        let first_round = self.first_round.filter(|_| at > self.began)?;
         let folder = self.folder.join(&id);
         let path = folder.join(format!("{id}-json.log"));
         let is_known = self.container_stats == ContainerStats::Engine

@@ -2,20 +2,32 @@
 
 use std::borrow::Cow;
 
+use crate::model::DEFAULT_MAX_LINE;
 use crate::settings::Redaction;
 
-/// Limit on the text of a line, in bytes, without the timestamp. The engine's fragments have this length. They are longer if the
-/// engine has replaced invalid bytes. So a truncated line shows only text of its first fragment.
-pub(super) const MAX_LINE_BYTES: usize = 16 * 1024;
+/// Limit on the text of a line, in bytes, without the timestamp, unless a client asks for more. The engine's fragments have this
+/// length. They are longer if the engine has replaced invalid bytes. So a truncated line shows only text of its first fragment.
+pub(super) const MAX_LINE_BYTES: usize = DEFAULT_MAX_LINE as usize;
 /// Maximum length of a timestamp and the space after it, in bytes: `2024-01-01T12:00:00.123456789+01:00 `.
 pub(super) const MAX_TIMESTAMP_BYTES: usize = 36;
-/// Limit on the stored bytes of a line: its timestamp, its text, a second timestamp, and one byte. The second timestamp is for a
-/// console, which has a timestamp between two fragments. The extra byte shows whether there is more text.
-pub(super) const MAX_RAW_LINE_BYTES: usize = MAX_LINE_BYTES + 2 * MAX_TIMESTAMP_BYTES + 1;
 /// Limit on the incomplete word that is removed from a line, in bytes. The word is removed because it can be half of a secret.
 const MAX_WORD_BYTES: usize = 4 * 1024;
-/// The text at the end of a truncated line.
-pub(super) const TRUNCATED: &str = " … [line cut at 16 KiB]";
+/// The text at the end of a line that was truncated at [`MAX_LINE_BYTES`].
+pub(super) const TRUNCATED: &str = crate::model::CUT_LINE;
+
+/// Returns the limit on the stored bytes of a line: its timestamp, its text, a second timestamp, and one byte. The second timestamp
+/// is for a console, which has a timestamp between two fragments. The extra byte shows whether there is more text.
+pub(super) fn max_raw_bytes(max_line: usize) -> usize {
+    max_line + 2 * MAX_TIMESTAMP_BYTES + 1
+}
+
+/// Returns the text at the end of a line that was truncated at `max_line` bytes.
+fn cut_mark(max_line: usize) -> Cow<'static, str> {
+    match max_line {
+        MAX_LINE_BYTES => TRUNCATED.into(),
+        _ => format!(" … [line cut at {max_line} bytes]").into(),
+    }
+}
 
 /// A line that was not shown yet, or that waits for its end.
 #[derive(Debug, Default)]
@@ -34,10 +46,15 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Returns the line as it is shown. `whole` is false if the line waits for its end.
-    pub(super) fn finished(&self, redaction: &Redaction, whole: bool) -> Cow<'_, str> {
+    /// Returns the line as it is shown, cut at `max_line` bytes. `whole` is false if the line waits for its end.
+    pub(super) fn finished(
+        &self,
+        redaction: &Redaction,
+        whole: bool,
+        max_line: usize,
+    ) -> Cow<'_, str> {
         let start = self.raw.len() - after_timestamp(&self.raw).len();
-        let end = self.raw.len().min(start + MAX_LINE_BYTES);
+        let end = self.raw.len().min(start + max_line);
         let mut rest = &self.raw[end..];
         if self.console {
             // The timestamp of the next fragment is not part of the text.
@@ -54,7 +71,11 @@ impl Line {
         };
         if !redaction.is_on() {
             let line = String::from_utf8_lossy(kept);
-            return if truncated { line + TRUNCATED } else { line };
+            return if truncated {
+                Cow::from(line.into_owned() + &cut_mark(max_line))
+            } else {
+                line
+            };
         }
         let kept = if truncated || !whole {
             without_last_word(kept, start)
@@ -68,7 +89,11 @@ impl Line {
             false => String::from_utf8_lossy(kept),
         };
         let line = redacted(kept, redaction);
-        if truncated { line + TRUNCATED } else { line }
+        if truncated {
+            Cow::from(line.into_owned() + &cut_mark(max_line))
+        } else {
+            line
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod parts;
 mod position;
 mod reader;
 mod rotated;
+mod search;
 mod seen;
 mod tail;
 mod unpacked;

@@ -34,11 +34,6 @@ impl FirstRound {
         }
     }
 
-    /// Whether the first round was before a time of the wall clock.
-    pub(super) fn is_before(self, at: SystemTime) -> bool {
-        self.wall < at
-    }
-
     /// Decides which lines of a container are new. `created` is the time when the container was created, in Unix seconds.
     pub(super) fn new_of(self, created: i64) -> New {
         let now = SystemTime::now();

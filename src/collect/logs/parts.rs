@@ -5,10 +5,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use super::offset::{beginning_of, is_in};
+use super::offset::{beginning_of, fingerprint_of, is_in};
 use super::part::LogPart;
 use super::rotated::Rotated;
+use super::search::offset_of;
 use super::unpacked::Budget;
 use crate::model::FileOffset;
 
@@ -56,6 +58,47 @@ pub(super) fn since(
         if found {
             parts.reverse();
             return Ok(Some(parts));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the parts of the log that were written at or after a time, oldest first, and the place at which they begin. None if they
+/// begin in a compressed file, which cannot be searched. `file` is the newest file of the log, and `now` its metadata.
+pub(super) fn after_time(
+    path: &Path,
+    time: SystemTime,
+    file: &Arc<File>,
+    now: &Metadata,
+) -> io::Result<Option<(Vec<LogPart>, FileOffset)>> {
+    let (mut file, mut now) = (Arc::clone(file), now.clone());
+    let mut parts = Vec::new();
+    let mut seen = Vec::new();
+    for number in 1..=MAX_ROTATED_FILES {
+        let offset = offset_of(&file, now.len(), time)?;
+        seen.push(now.ino());
+        parts.push(LogPart::Plain {
+            file: Arc::clone(&file),
+            from: offset,
+            to: now.len(),
+        });
+        let older = match Rotated::open(path, number)? {
+            // The log was rotated during this search, so a file that was already opened appears again under its next name.
+            Some(older) if seen.contains(&older.inode()) => continue,
+            older => older,
+        };
+        let (true, Some(older)) = (offset == 0, older) else {
+            let at = FileOffset {
+                inode: now.ino(),
+                offset,
+                fingerprint: fingerprint_of(&file, &now, offset)?,
+            };
+            parts.reverse();
+            return Ok(Some((parts, at)));
+        };
+        match older.plain() {
+            Some((plain, metadata)) => (file, now) = (Arc::new(plain), metadata),
+            None => return Ok(None),
         }
     }
     Ok(None)

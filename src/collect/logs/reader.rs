@@ -13,7 +13,9 @@ use super::part::LogPart;
 use super::tail::TailLines;
 use super::unpacked::Budget;
 use super::{open, parts};
-use crate::model::{FileOffset, FilePlace, LinesBuilder, LogPosition, ReadLines, ReadLog};
+use crate::model::{
+    FileOffset, FilePlace, LinesBuilder, LogPosition, ReadLimits, ReadLines, ReadLog,
+};
 use crate::settings::Redaction;
 
 /// Limit on the lines of one reading. The limit on bytes is reached first.
@@ -57,7 +59,12 @@ impl LogReader {
 }
 
 impl ReadLog for LogReader {
-    fn read(&self, after: &LogPosition, to: &FilePlace, most: usize) -> io::Result<ReadLines> {
+    fn read(
+        &self,
+        after: &LogPosition,
+        to: &FilePlace,
+        limits: ReadLimits,
+    ) -> io::Result<ReadLines> {
         let (file, now) = self.open()?;
         let budget = Budget::new();
         let Some(place) = after.place.as_deref() else {
@@ -105,11 +112,11 @@ impl ReadLog for LogReader {
         let mut walk = Walk {
             tty: self.tty,
             skipped: after.saturating_sub(start.line),
-            most,
+            limits,
             redaction: self.redaction.clone(),
             not_stored: 0,
             lines: LinesBuilder::default(),
-            tail: new_tail(&self.redaction),
+            tail: new_tail(&self.redaction, limits),
             first: start.line,
             settled: start,
         };
@@ -156,8 +163,10 @@ fn rotated_meanwhile() -> io::Error {
     io::Error::other("the log was rotated while it was read")
 }
 
-fn new_tail(redaction: &Redaction) -> TailLines {
-    TailLines::new(MAX_LINES, usize::MAX).redacting(redaction)
+fn new_tail(redaction: &Redaction, limits: ReadLimits) -> TailLines {
+    TailLines::new(MAX_LINES, usize::MAX)
+        .redacting(redaction)
+        .cutting_at(limits.line)
 }
 
 /// Where the reading of a part ended.
@@ -176,8 +185,7 @@ struct Walk {
     tty: bool,
     /// Number of lines at the beginning that come before the position of the client.
     skipped: u64,
-    /// Approximate limit on the text of the reading, in bytes.
-    most: usize,
+    limits: ReadLimits,
     redaction: Redaction,
     /// Number of lines before the client's position that were counted and are not stored.
     not_stored: u64,
@@ -206,7 +214,7 @@ impl Walk {
         let mut bytes = Vec::new();
         (&mut reader).take(before as u64).read_to_end(&mut bytes)?;
         let (mut begin, mut searched) = (bytes.len(), bytes.len());
-        let chunk = (self.most * 2).clamp(8 * 1024, CHUNK) as u64;
+        let chunk = (self.limits.text * 2).clamp(8 * 1024, CHUNK) as u64;
         loop {
             let unread = stop.map_or(u64::MAX, |stop| {
                 stop.saturating_sub(offset + (bytes.len() - begin) as u64)
@@ -229,9 +237,9 @@ impl Walk {
                     }
                 }
                 let limit = if is_open {
-                    self.most + MAX_OPEN_BYTES
+                    self.limits.text + MAX_OPEN_BYTES.max(2 * self.limits.line)
                 } else {
-                    self.most
+                    self.limits.text
                 };
                 // The lines before the client's position do not count.
                 let text = self.lines.bytes() + self.tail.text();
@@ -278,7 +286,7 @@ impl Walk {
     fn skip(&mut self) {
         self.not_stored = self.count();
         self.lines = LinesBuilder::default();
-        self.tail = new_tail(&self.redaction);
+        self.tail = new_tail(&self.redaction, self.limits);
     }
 
     fn add(&mut self, entry: &[u8]) {
@@ -289,7 +297,7 @@ impl Walk {
         {
             if self.tail.count() > 0 {
                 self.lines.extend(&self.tail.show());
-                self.tail = new_tail(&self.redaction);
+                self.tail = new_tail(&self.redaction, self.limits);
             }
             self.lines.push_plain([&plain.timestamp(), plain.text, ""]);
             return;

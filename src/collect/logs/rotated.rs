@@ -45,6 +45,11 @@ impl Rotated {
         self.metadata.ino()
     }
 
+    /// Returns the file and its metadata. None if it is compressed.
+    pub(super) fn plain(self) -> Option<(File, Metadata)> {
+        (!self.compressed).then_some((self.file, self.metadata))
+    }
+
     /// Returns the beginning of the file.
     pub(super) fn beginning(&self) -> FileOffset {
         beginning_of(&self.metadata)

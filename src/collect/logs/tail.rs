@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::line::{Line, MAX_LINE_BYTES, MAX_RAW_LINE_BYTES, MAX_TIMESTAMP_BYTES, after_timestamp};
+use super::line::{Line, MAX_LINE_BYTES, MAX_TIMESTAMP_BYTES, after_timestamp, max_raw_bytes};
 use crate::model::EncodedLines;
 use crate::settings::Redaction;
 
@@ -37,6 +37,8 @@ pub(super) enum Channel {
 pub(super) struct TailLines {
     /// Number of lines to show.
     wanted: usize,
+    /// Limit on the text of a line, in bytes.
+    max_line: usize,
     /// Number of messages that were requested. `usize::MAX` for a log file, and after [`Self::continued`].
     messages_asked: usize,
     /// Number of messages that arrived. Each line of a console counts as one message, even if it has several fragments.
@@ -68,6 +70,7 @@ impl TailLines {
     pub(super) fn new(wanted: usize, messages_asked: usize) -> Self {
         Self {
             wanted,
+            max_line: MAX_LINE_BYTES,
             messages_asked,
             messages: 0,
             shown: Arc::default(),
@@ -88,6 +91,11 @@ impl TailLines {
             redaction: redaction.clone(),
             ..self
         }
+    }
+
+    /// Sets another limit on the text of a line, in bytes.
+    pub(super) fn cutting_at(self, max_line: usize) -> Self {
+        Self { max_line, ..self }
     }
 
     /// Adds one message, or a piece of a console's stream.
@@ -137,10 +145,11 @@ impl TailLines {
 
     fn extend(&mut self, number: usize, text: &[u8]) {
         // The rest of the line is not needed if the line was dropped, or if it was truncated and is already settled.
+        let most = max_raw_bytes(self.max_line);
         let Some(line) = self.line(number) else {
             return;
         };
-        let room = MAX_RAW_LINE_BYTES - line.raw.len();
+        let room = most - line.raw.len();
         let taken = text.len().min(room);
         line.raw.extend_from_slice(&text[..taken]);
         line.truncated |= taken < text.len();
@@ -170,7 +179,9 @@ impl TailLines {
     }
 
     fn drop_surplus(&mut self) {
-        while self.len() > self.wanted + 1 || (self.text > MAX_TEXT_BYTES && self.len() > 1) {
+        // A few lines always fit.
+        let most = MAX_TEXT_BYTES.max(4 * self.max_line);
+        while self.len() > self.wanted + 1 || (self.text > most && self.len() > 1) {
             self.drop_first();
         }
     }
@@ -266,7 +277,7 @@ impl TailLines {
         let waits = |place: usize| self.open.contains(&Some(first + place));
         let lines = self.lines.iter().enumerate();
         let lines: Vec<_> = lines
-            .map(|(place, line)| line.finished(&self.redaction, !waits(place)))
+            .map(|(place, line)| line.finished(&self.redaction, !waits(place), self.max_line))
             .collect();
         self.shown = Arc::new(EncodedLines::following(
             &self.shown,
@@ -275,7 +286,7 @@ impl TailLines {
             unfinished,
         ));
         let settled = self.lines.drain(..self.lines.len() - unfinished);
-        // The length is at most MAX_RAW_LINE_BYTES, so it fits in 32 bits.
+        // The length is limited, so it fits in 32 bits.
         self.settled
             .extend(settled.map(|line| line.raw.len() as u32));
         self.first_settled = 0;

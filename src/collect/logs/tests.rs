@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::file::LogFile;
 use super::new::New;
-use crate::model::{Cursor, CursorOwner, Events, FileOffset, LogPosition, Positions};
+use crate::model::{Cursor, CursorOwner, Events, FileOffset, LogPosition, Positions, ReadLimits};
 
 const ID: &str = "0123456789abcdef";
 /// The engine splits a line into fragments of this many bytes.
@@ -158,7 +158,11 @@ impl Client {
         if self.at.line >= to.line {
             return true;
         }
-        let read = match self.log.reader().0.read(&self.at, to, most) {
+        let limits = ReadLimits {
+            text: most,
+            line: FRAGMENT,
+        };
+        let read = match self.log.reader().0.read(&self.at, to, limits) {
             Ok(read) => read,
             // The log was rotated after the agent's newest reading, so the agent has to read it again first.
             Err(error) => {

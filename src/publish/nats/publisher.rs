@@ -32,7 +32,7 @@ use super::queue::{MessageKind, Queue, QueuedMessage};
 use super::subject::Subjects;
 use crate::backoff::jittered;
 use crate::messages::{AddOutput, Publication};
-use crate::model::{Encoding, LogMode, Variant};
+use crate::model::{DEFAULT_MAX_LINE, Encoding, LogMode, Variant};
 use crate::published::{LineRequest, LogPiece, PIECE_BYTES, Published, StreamPosition};
 use crate::settings::NatsSettings;
 
@@ -342,6 +342,7 @@ impl NatsPublisher {
             logs: LogMode::Tail,
             encoding: self.settings.encoding,
             has_cursor: false,
+            max_line: DEFAULT_MAX_LINE,
         };
         let encoded = match snapshot.line(LineRequest::first(variant)) {
             Ok(encoded) => encoded,
@@ -399,7 +400,7 @@ impl NatsPublisher {
             return;
         };
         let since = self.since.as_ref();
-        let Some(unread) = since.and_then(|since| published.unread(since)) else {
+        let Some(unread) = since.and_then(|since| published.unread(since, DEFAULT_MAX_LINE)) else {
             self.enqueue(&published, None);
             return;
         };

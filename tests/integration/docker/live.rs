@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use serial_test::parallel;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -14,7 +14,7 @@ use super::engine::{Engine, IMAGE, LABEL};
 use super::launch;
 use super::news::writer;
 use super::resume::Shipper;
-use crate::support::{Agent, DEADLINE};
+use crate::support::{Agent, DEADLINE, KEY};
 
 /// An agent with long intervals, so that everything that comes soon comes between two snapshots.
 fn agent_with_long_intervals() -> Agent {
@@ -81,6 +81,47 @@ fn a_live_client_gets_every_line_of_a_fast_writer_once() {
         "only {} lines",
         shipper.lines.len()
     );
+}
+
+#[test]
+#[parallel]
+fn a_client_can_get_long_lines_whole() {
+    let agent = launch().var("PUBLISH_INTERVAL", "500ms").start();
+    let numbers = "while ! test -e /go; do sleep 0.1; done; \
+        seq -s ' ' 1 5000; echo short; seq -s ' ' 1 170000; echo end; sleep 1000";
+    let container = Container::run("live-long", &[], numbers);
+    let options = [(64 * 1024, false), (1024 * 1024, true)];
+    let mut clients = options.map(|(max_line, is_live)| {
+        let mut client = agent.connect();
+        let options =
+            json!({"logs": "new", "sections": ["logs"], "max_line": max_line, "live": is_live});
+        client.send(format!("{KEY} {options}\n"));
+        client.line().unwrap();
+        client
+    });
+    let expected = |last: u32| {
+        let numbers: Vec<_> = (1..=last).map(|number| number.to_string()).collect();
+        numbers.join(" ")
+    };
+    container.exec("touch /go");
+    for (client, (max_line, _)) in clients.iter_mut().zip(options) {
+        let mut texts = Vec::new();
+        while texts.last().is_none_or(|last| last != "end") {
+            let line: Value = serde_json::from_str(&client.line().unwrap()).unwrap();
+            let lines = line["logs"][container.name()].as_array();
+            for line in lines.into_iter().flatten() {
+                let (_, text) = line.as_str().unwrap().split_once(' ').unwrap();
+                texts.push(text.to_owned());
+            }
+        }
+        let long = expected(170_000);
+        assert!(long.len() > 1024 * 1024);
+        let cut = format!("{} … [line cut at {max_line} bytes]", &long[..max_line]);
+        assert_eq!(texts.len(), 4, "{max_line}");
+        assert!(texts[0] == expected(5000), "{max_line}: {}", texts[0].len());
+        assert_eq!(texts[1], "short");
+        assert!(texts[2] == cut, "{max_line}: {}", texts[2].len());
+    }
 }
 
 #[test]
