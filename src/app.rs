@@ -32,7 +32,7 @@ use crate::publish::admission::{ConnectionLimits, MAX_PENDING};
 use crate::publish::http::{MOST_SCRAPERS, Metrics};
 #[cfg(feature = "nats")]
 use crate::publish::nats::NatsPublisher;
-use crate::publish::socket::{Listener, Subscriptions, Threads};
+use crate::publish::socket::{Listener, RANGE_READINGS, Subscriptions, Threads};
 use crate::renewal::Renewal;
 #[cfg(feature = "nats")]
 use crate::settings::NatsSettings;
@@ -247,6 +247,8 @@ impl Serving {
             subscribe: aggregator.clone().recipient(),
             catch_up: aggregator.clone().recipient(),
             unsubscribe: aggregator.clone().recipient(),
+            find_log: aggregator.clone().recipient(),
+            readings: Arc::new(Semaphore::new(RANGE_READINGS)),
         };
         let permits = listener.permits();
         actix_rt::spawn(listener.run(threads, subscriptions, accepting));

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "watch")]
+use crate::model::MOST_RANGE_LINES;
+
 /// Streams snapshots of this host and its Docker containers to authenticated TCP clients.
 ///
 /// Environment variables are the only configuration. config/agent.env lists all variables. API_KEY (or API_KEY_FILE) is the only
@@ -48,6 +51,54 @@ pub enum Command {
     /// commands. Set NO_COLOR for a view without colours.
     #[cfg(feature = "watch")]
     Watch(Watch),
+    /// Print the log of a container, from the agent on its host
+    ///
+    /// Prints all log lines that the engine still has, also those in rotated and compressed files, as `docker logs` does. The agent
+    /// must be able to read the log files.
+    ///
+    /// The API key comes from API_KEY or API_KEY_FILE, as for `watch`.
+    #[cfg(feature = "watch")]
+    Logs(LogsArguments),
+}
+
+/// The arguments of `logs`.
+#[cfg(feature = "watch")]
+#[derive(Args)]
+pub struct LogsArguments {
+    /// The address of the agent: HOST, HOST:PORT or an IPv6 address [default port: 9000]
+    #[arg(value_name = "HOST[:PORT]", group = "reached")]
+    pub host: String,
+    /// The name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+    /// Print only log lines from this time on: 2026-01-02T03:04:05Z, or a time ago: 90s, 10m, 2h, 7d
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Print only log lines before this time, in the same forms
+    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
+    pub until: Option<String>,
+    /// Print only the newest N of these log lines, 1 to 10000
+    #[arg(long, value_name = "N", value_parser = tail)]
+    pub tail: Option<usize>,
+    /// Print only log lines that match this regular expression
+    #[arg(long, value_name = "REGEX")]
+    pub grep: Option<String>,
+    /// Continue with new log lines as they are written
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Print the timestamp before each log line
+    #[arg(long, short)]
+    pub timestamps: bool,
+    /// How to connect with TLS.
+    #[command(flatten)]
+    pub tls: TlsArguments,
+}
+
+#[cfg(feature = "watch")]
+fn tail(text: &str) -> Result<usize, String> {
+    let lines = text.parse().ok();
+    let lines = lines.filter(|lines| (1..=MOST_RANGE_LINES).contains(lines));
+    lines.ok_or_else(|| format!("accepted: 1 to {MOST_RANGE_LINES}"))
 }
 
 /// The arguments of `watch`: the hosts, and how to connect to their agents.
@@ -62,6 +113,15 @@ pub struct Watch {
     #[cfg(feature = "nats")]
     #[arg(long, value_name = "URL[,URL]", group = "reached")]
     pub nats: Option<String>,
+    /// How to connect with TLS.
+    #[command(flatten)]
+    pub tls: TlsArguments,
+}
+
+/// How a command connects to an agent with TLS.
+#[cfg(feature = "watch")]
+#[derive(Args)]
+pub struct TlsArguments {
     /// Use TLS, and trust the certificate authorities that this system trusts
     #[arg(long, requires = "reached")]
     pub tls: bool,

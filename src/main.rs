@@ -1,6 +1,8 @@
 //! The program `system-agent`: parses the command line, runs the command and returns its exit status.
 
 #[cfg(feature = "watch")]
+mod logs_command;
+#[cfg(feature = "watch")]
 mod watch_command;
 
 use std::env;
@@ -27,6 +29,8 @@ fn main() {
         Some(Command::Snapshot { pretty }) => print_snapshot(pretty),
         #[cfg(feature = "watch")]
         Some(Command::Watch(arguments)) => watch_command::run(&arguments),
+        #[cfg(feature = "watch")]
+        Some(Command::Logs(arguments)) => logs_command::run(&arguments),
     };
     process::exit(status);
 }

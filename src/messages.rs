@@ -8,7 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Message, Recipient};
 
-use crate::model::{Container, ContainerMeta, Events, HostInfo, Options, SystemMetrics, Via};
+use crate::model::{
+    Container, ContainerMeta, Events, FileLog, HostInfo, Options, SystemMetrics, Via,
+};
 pub use crate::model::{EndedLog, LogSample};
 use crate::published::{EncodedSnapshot, Published, StreamPosition};
 
@@ -176,6 +178,15 @@ pub struct CatchUp {
 pub struct Unsubscribe {
     /// The client of the session.
     pub client: ClientId,
+}
+
+/// From a client's connection to the aggregator: asks what reads the log files of a container. The answer is an error for the client
+/// if there is no such log.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<FileLog, String>")]
+pub struct FindLog {
+    /// The name of the container, or its id with at least 12 digits.
+    pub container: String,
 }
 
 /// From an output to the aggregator: asks for the newest snapshot. The answer is none before the first snapshot.

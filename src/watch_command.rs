@@ -1,9 +1,9 @@
 //! `system-agent watch`: turns the arguments and the environment into the hosts to watch, and runs the view.
 
-use std::env;
+use std::{env, process};
 
 use system_agent::client::{Connector, Identity, Trust, TrustError, host_name};
-use system_agent::command_line::Watch;
+use system_agent::command_line::{TlsArguments, Watch};
 #[cfg(feature = "nats")]
 use system_agent::settings::NatsLogin;
 use system_agent::settings::{ApiKey, ApiKeys, CollectSettings};
@@ -75,30 +75,46 @@ fn agents(arguments: &Watch, keys: Option<ApiKeys>) -> Result<Vec<(String, Conne
         Some(keys) => keys,
         None => ask_for_key()?,
     };
-    let (trust, identity) = tls(arguments)?;
-    let connector = |host: &String| {
-        let key = keys.called(&host_name(host)).ok_or("no API key is set")?;
-        let connector = Connector::new(host, key);
-        let connector = match &trust {
-            Some(trust) => connector
-                .tls(trust, identity.as_ref(), None)
-                .map_err(|error| format!("{host}: {error}"))?,
-            None => connector,
-        };
-        Ok((host.clone(), connector))
-    };
-    arguments.hosts.iter().map(connector).collect()
+    let hosts = arguments.hosts.iter();
+    hosts
+        .map(|host| Ok((host.clone(), connector(host, &arguments.tls, &keys)?)))
+        .collect()
+}
+
+/// Returns the keys of the environment. If it has none, prompts for a key.
+pub(super) fn keys() -> Result<ApiKeys, String> {
+    match ApiKeys::from_env(variables().into_iter()) {
+        Ok(Some(keys)) => Ok(keys),
+        Ok(None) => ask_for_key(),
+        Err(problems) => process::exit(refuse(&problems)),
+    }
+}
+
+/// Returns a connector for the agent of a host.
+pub(super) fn connector(
+    host: &str,
+    arguments: &TlsArguments,
+    keys: &ApiKeys,
+) -> Result<Connector, String> {
+    let key = keys.called(&host_name(host)).ok_or("no API key is set")?;
+    let connector = Connector::new(host, key);
+    match tls(arguments)? {
+        (Some(trust), identity) => connector
+            .tls(&trust, identity.as_ref(), None)
+            .map_err(|error| format!("{host}: {error}")),
+        (None, _) => Ok(connector),
+    }
 }
 
 /// Prepares the connection to the NATS server of a fleet. Does not connect yet.
 #[cfg(feature = "nats")]
 fn fleet(arguments: &Watch, urls: &str, login: Option<NatsLogin>) -> Result<Fleet, String> {
-    let (trust, identity) = tls(arguments)?;
+    let (trust, identity) = tls(&arguments.tls)?;
     Fleet::new(urls, login, trust.as_ref(), identity.as_ref())
 }
 
 /// Reads the TLS options. Returns the trusted authorities and the client certificate. Without a TLS option, both are none.
-fn tls(arguments: &Watch) -> Result<(Option<Trust>, Option<Identity>), String> {
+fn tls(arguments: &TlsArguments) -> Result<(Option<Trust>, Option<Identity>), String> {
     let text = |error: TrustError| error.to_string();
     let identity = match (&arguments.cert, &arguments.key) {
         (Some(cert), Some(key)) => Some(Identity::files(cert, key).map_err(text)?),

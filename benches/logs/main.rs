@@ -2,7 +2,7 @@
 //! same run, for comparison.
 //!
 //! Settings: `BENCH_AGENT` (the binary), `BENCH_CONTAINERS` (100), `BENCH_SECONDS` (60, each window), `BENCH_SLOW_SECONDS` (300),
-//! `BENCH_PARTS` (many,fast,slow), `BENCH_STRICT` (1: the exit status is 1 if a bar is missed).
+//! `BENCH_PARTS` (many,fast,slow,live,quiet,short), `BENCH_SHORT` (1000, containers of the part short), `BENCH_STRICT` (1: the exit status is 1 if a bar is missed).
 
 #![allow(
     clippy::expect_used,
@@ -18,6 +18,7 @@
 mod common;
 mod reader;
 
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
@@ -70,13 +71,16 @@ fn main() -> ExitCode {
         window: Duration::from_secs(variables::number("BENCH_SECONDS", "60")),
         slow: Duration::from_secs(variables::number("BENCH_SLOW_SECONDS", "300")),
     };
-    let parts = variables::text("BENCH_PARTS", "many,fast,slow");
+    let parts = variables::text("BENCH_PARTS", "many,fast,slow,live,quiet,short");
     let mut bars = Bars::default();
     for part in parts.split(',') {
         match part {
             "many" => many(&plan, &mut bars),
             "fast" => fast(&plan, &mut bars),
             "slow" => slow(&plan, &mut bars),
+            "live" => live(&plan, &mut bars),
+            "quiet" => quiet(&plan, &mut bars),
+            "short" => short(&plan, &mut bars),
             other => panic!("BENCH_PARTS: unknown part {other}"),
         }
     }
@@ -248,6 +252,116 @@ fn fast(plan: &Plan, bars: &mut Bars) {
         "lines",
     );
     bars.at_most("fast: repeated", tally.repeated as f64, 0.0, "lines");
+}
+
+/// A live client of many containers that write 10 log lines a second.
+fn live(plan: &Plan, bars: &mut Bars) {
+    let count = plan.containers;
+    println!("\n## A live client of {count} containers with 10 lines a second\n");
+    let script = format!(
+        "i=0; while :; do echo \"$i {}\"; i=$((i+1)); usleep 100000; done",
+        "x".repeat(LINE - 8)
+    );
+    let _writers = Writers::start(count, &["--network", "none"], &script);
+    let (process, first) = agent::start(&plan.agent, &[]);
+    thread::sleep(WARM_UP);
+    let reader = Reader::start_live(first);
+    thread::sleep(WARM_UP);
+    let before = Load::now(&[process.pid()]);
+    thread::sleep(plan.window);
+    let own = Load::now(&[process.pid()]).since(&before);
+    let own = own.per_minute(plan.window);
+    let mut tally = reader.finish();
+    tally.delays.sort_unstable();
+    let part = |share: f64| {
+        let place = (tally.delays.len() as f64 * share) as usize;
+        tally.delays[place].as_secs_f64() * 1000.0
+    };
+    let (median, tail) = (part(0.5), part(0.99));
+    println!(
+        "{} lines, {} lost, {} repeated, {} dropped; {} of them between two snapshots",
+        tally.lines,
+        tally.lost,
+        tally.repeated,
+        tally.dropped,
+        tally.delays.len()
+    );
+    println!("from the engine's timestamp to the receipt: p50 {median:.1} ms, p99 {tail:.1} ms");
+    println!("CPU of the agent: {own:.2} s/min");
+    bars.at_most("live: p50", median, 30.0, "ms");
+    bars.at_most("live: p99", tail, 100.0, "ms");
+    let wrong = tally.lost + tally.repeated + tally.dropped;
+    bars.at_most("live: lost or repeated", wrong as f64, 0.0, "lines");
+}
+
+/// A live client and another client of many containers that write nothing, one after the other, twice.
+fn quiet(plan: &Plan, bars: &mut Bars) {
+    let count = plan.containers;
+    println!("\n## A live client of {count} containers that write nothing\n");
+    let _writers = Writers::start(count, &["--network", "none"], "sleep 100000");
+    let (process, first) = agent::start(&plan.agent, &[]);
+    let address = first.peer_addr().unwrap();
+    thread::sleep(WARM_UP);
+    let mut used = [0.0; 2];
+    for round in 0..4 {
+        let is_live = round % 2;
+        let stream = TcpStream::connect(address).expect("the agent does not listen");
+        let reader = match is_live {
+            0 => Reader::start(stream, Speed::Full),
+            _ => Reader::start_live(stream),
+        };
+        thread::sleep(Duration::from_secs(3));
+        let before = Load::now(&[process.pid()]);
+        thread::sleep(plan.window / 2);
+        let own = Load::now(&[process.pid()]).since(&before);
+        used[is_live] += own.per_minute(plan.window);
+        reader.finish();
+    }
+    let [without, with] = used;
+    println!("CPU of the agent: {without:.3} s/min without `live`, {with:.3} s/min with it");
+    bars.at_most(
+        "quiet: CPU with live over without",
+        with / without,
+        1.05,
+        "×",
+    );
+}
+
+/// Containers that run for 300 ms. The engine removes half of them when they end.
+fn short(plan: &Plan, bars: &mut Bars) {
+    let count = variables::number("BENCH_SHORT", "1000") as usize;
+    println!("\n## {count} containers of 300 ms, half with `--rm`\n");
+    let (process, first) = agent::start(&plan.agent, &[]);
+    let reader = Reader::start(first, Speed::Full);
+    thread::sleep(Duration::from_secs(6));
+    let script = "for i in 0 1 2 3 4; do echo $i; done; sleep 0.3; echo 5";
+    let began = Instant::now();
+    for _ in 0..count.div_ceil(20) {
+        let _writers = Writers::start(10, &["--network", "none"], script);
+        start_containers(10, &["--network", "none", "--rm"], script);
+        thread::sleep(Duration::from_millis(500));
+    }
+    thread::sleep(DRAIN);
+    let took = began.elapsed() - DRAIN;
+    drop(process);
+    let tally = reader.finish();
+    let whole = tally.next.values().filter(|next| **next == 6).count();
+    println!(
+        "{} containers in {:.0} s; {whole} with all six lines; {} lines, {} dropped and counted, {} repeated",
+        count.div_ceil(20) * 20,
+        took.as_secs_f64(),
+        tally.lines,
+        tally.dropped,
+        tally.repeated
+    );
+    let all = count.div_ceil(20) as u64 * 20 * 6;
+    let missing = all.abs_diff(tally.lines + tally.dropped);
+    bars.at_most(
+        "short: neither received nor counted",
+        missing as f64,
+        0.0,
+        "lines",
+    );
 }
 
 /// A client that reads 10 KB/s beside a fast one. The container writes 5 MB/s.

@@ -6,10 +6,12 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 use socket2::{Domain, Protocol, Socket, Type};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::common::agent::KEY;
 
@@ -30,8 +32,10 @@ pub(crate) struct Tally {
     pub(crate) repeated: u64,
     /// Lines that were counted as dropped.
     pub(crate) dropped: u64,
+    /// The time from the timestamp of each line in a live line to its receipt.
+    pub(crate) delays: Vec<Duration>,
     /// The number of the next line of each container.
-    next: HashMap<String, u64>,
+    pub(crate) next: HashMap<String, u64>,
 }
 
 /// A client on its own thread.
@@ -47,11 +51,26 @@ struct Snapshot<'s> {
     logs: HashMap<&'s str, Vec<&'s str>>,
     #[serde(borrow)]
     logs_dropped: HashMap<&'s str, u64>,
+    #[serde(default)]
+    live: bool,
 }
 
 impl Reader {
-    pub(crate) fn start(mut stream: TcpStream, speed: Speed) -> Self {
-        writeln!(stream, "{KEY} {{\"logs\":\"new\",\"sections\":[\"logs\"]}}").unwrap();
+    pub(crate) fn start(stream: TcpStream, speed: Speed) -> Self {
+        Self::start_as(stream, speed, false)
+    }
+
+    /// Starts a client that gets log lines as they happen.
+    pub(crate) fn start_live(stream: TcpStream) -> Self {
+        Self::start_as(stream, Speed::Full, true)
+    }
+
+    fn start_as(mut stream: TcpStream, speed: Speed, is_live: bool) -> Self {
+        writeln!(
+            stream,
+            "{KEY} {{\"logs\":\"new\",\"sections\":[\"logs\"],\"live\":{is_live}}}"
+        )
+        .unwrap();
         let bytes = Arc::new(AtomicU64::new(0));
         let (counted, own) = (Arc::clone(&bytes), stream.try_clone().unwrap());
         let thread = thread::spawn(move || {
@@ -96,7 +115,7 @@ impl Tally {
                 *next += dropped;
             }
         }
-        let mut bytes = 0;
+        let (mut bytes, now) = (0, SystemTime::now());
         for (container, lines) in &snapshot.logs {
             for line in lines {
                 bytes += line.len() as u64 + 1;
@@ -106,6 +125,12 @@ impl Tally {
                     .and_then(|it| it.parse().ok())
                     .expect("a number");
                 self.lines += 1;
+                if snapshot.live {
+                    let written = line.split(' ').next().unwrap_or_default();
+                    let written = OffsetDateTime::parse(written, &Rfc3339).expect("a time");
+                    let delay = now.duration_since(written.into());
+                    self.delays.push(delay.unwrap_or_default());
+                }
                 match self.next.get_mut(*container) {
                     Some(next) => {
                         self.lost += number.saturating_sub(*next);

@@ -27,10 +27,10 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{debug, error};
 
 use crate::messages::{
-    AddOutput, CatchUp, Collected, Delivery, DockerSample, LogSample, NewestSnapshot, News,
-    Publication, StopPublishing, Subscribe, SystemSample, Unsubscribe,
+    AddOutput, CatchUp, Collected, Delivery, DockerSample, FindLog, LogSample, NewestSnapshot,
+    News, Publication, StopPublishing, Subscribe, SystemSample, Unsubscribe,
 };
-use crate::model::{Events, Positions};
+use crate::model::{Events, FileLog, Positions};
 use crate::published::{PIECE_BYTES, Published, Unread};
 use crate::supervisor::Supervisor;
 use subscribers::{Reading, Subscribers};
@@ -376,6 +376,16 @@ impl Handler<CatchUp> for Aggregator {
         };
         let reading = self.subscribers.catch_up(&behind, newest);
         self.read_if_needed(reading, ctx);
+    }
+}
+
+impl Handler<FindLog> for Aggregator {
+    type Result = Result<FileLog, String>;
+
+    fn handle(&mut self, find: FindLog, _: &mut Self::Context) -> Self::Result {
+        let logs = self.newest.logs.sample();
+        let logs = logs.ok_or("logs: the agent has not read any")?;
+        logs.file_of(&find.container)
     }
 }
 

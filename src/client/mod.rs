@@ -1,6 +1,8 @@
 //! A client library for agents. The library connects, sends the key and the options, and reads snapshots. The commands `watch`
 //! and `check socket` use this library. Other programs in Rust can use it too.
 //!
+//! [`Connector::older_lines`] asks for older log lines of one container.
+//!
 //! The library does not reconnect. After an error, the caller connects again, and uses [`Backoff`] for the pauses.
 //!
 //! ```no_run
@@ -22,9 +24,11 @@
 //! # }
 //! ```
 
+mod range;
 mod tls;
 
 pub use crate::backoff::Backoff;
+pub use range::OlderLines;
 pub use tls::{Identity, Trust, TrustError};
 
 use std::io;
@@ -198,6 +202,17 @@ impl Connector {
             || options.to_owned(),
             |cursor| with_resume(options, &cursor),
         );
+        self.send_key(&mut stream, &options).await?;
+        Ok(Snapshots {
+            stream: BufReader::with_capacity(BUFFER, stream),
+            line: Vec::new(),
+            seen: false,
+            cursor: Arc::clone(&self.cursor),
+        })
+    }
+
+    /// Sends the key and the options.
+    async fn send_key(&self, stream: &mut Box<dyn Stream>, options: &str) -> io::Result<()> {
         let mut line = Zeroizing::new(Vec::with_capacity(self.key.len() + options.len() + 2));
         line.extend_from_slice(&self.key);
         if !options.is_empty() {
@@ -205,13 +220,7 @@ impl Connector {
             line.extend_from_slice(options.as_bytes());
         }
         line.push(b'\n');
-        within(send(&mut stream, &line)).await?;
-        Ok(Snapshots {
-            stream: BufReader::with_capacity(BUFFER, stream),
-            line: Vec::new(),
-            seen: false,
-            cursor: Arc::clone(&self.cursor),
-        })
+        within(send(stream, &line)).await
     }
 
     /// Opens a connection, with TLS if it is set. Sends no key.

@@ -12,10 +12,13 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::Via;
+use super::{LogRange, RangeLines, Via};
 
 /// The text at the end of a log line that was cut at [`super::DEFAULT_MAX_LINE`] bytes.
 pub const CUT_LINE: &str = " … [line cut at 16 KiB]";
+
+/// Minimum number of digits of a container's id that identify the container.
+const MIN_ID_DIGITS: usize = 12;
 
 /// The newest log lines by container name, without the slash.
 pub type Logs = BTreeMap<String, Arc<LogLines>>;
@@ -86,6 +89,12 @@ pub trait ReadLog: Send + Sync {
         to: &FilePlace,
         limits: ReadLimits,
     ) -> io::Result<ReadLines>;
+
+    /// Reads the log lines of a range. Blocks the thread.
+    ///
+    /// # Errors
+    /// Fails if the log's files were removed or cannot be read.
+    fn range(&self, range: &LogRange) -> io::Result<RangeLines>;
 }
 
 /// The limits of one reading of a log.
@@ -160,6 +169,27 @@ pub struct LogSample {
     pub via: Via,
     /// Why not all log lines come from the engine's log files. None if all log lines come from these files.
     pub via_reason: Option<String>,
+}
+
+impl LogSample {
+    /// Returns what reads the log files of a container. `container` is its name, or its id with at least 12 digits.
+    ///
+    /// # Errors
+    /// Fails if no such container is known, or if its log is not read from files.
+    pub fn file_of(&self, container: &str) -> Result<FileLog, String> {
+        let running = self.logs.get(container);
+        let running = running.map(|lines| &lines.place().container);
+        let ended = || self.ended.iter().rev().find(|log| log.name == container);
+        let by_name = running.or_else(|| ended().map(|log| &log.container));
+        let by_id = || {
+            let is_id = container.len() >= MIN_ID_DIGITS;
+            let mut ids = self.positions.keys().filter(|_| is_id);
+            ids.find(|id| id.starts_with(container))
+        };
+        let id = by_name.or_else(by_id).ok_or("container: no such log")?;
+        let file = self.files.get(id).cloned();
+        file.ok_or_else(|| "container: its log is not read from files".to_owned())
+    }
 }
 
 /// The log of a container that has ended. The agent remembers this log, because the container can be started again.

@@ -10,6 +10,7 @@ mod docker;
 mod events;
 mod health;
 mod lenient;
+mod log_range;
 mod logs;
 mod options;
 mod system;
@@ -22,6 +23,9 @@ pub use docker::{
 pub use events::{ContainerEvent, EventAction, Events};
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub(crate) use lenient::read;
+pub use log_range::{
+    DEFAULT_RANGE_LINES, LogRange, MOST_RANGE_LINES, RangeEnd, RangeLines, text_of, time_of,
+};
 pub use logs::{
     CUT_LINE, EncodedLines, EndedLog, FileLog, FileOffset, FilePlace, LinesBuilder, LogLines,
     LogPosition, LogSample, Logs, NewLines, Place, Positions, ReadLimits, ReadLines, ReadLog,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::Cursor;
+use super::{Cursor, LogRange};
 
 /// The text of a log line is cut at this length, in bytes, unless the client asks for more.
 pub const DEFAULT_MAX_LINE: u32 = 16 * 1024;
@@ -21,6 +21,8 @@ pub struct Options {
     pub every: NonZeroU32,
     /// Whether the client gets events and new log lines as they happen, in JSON lines of their own.
     pub live: bool,
+    /// The older log lines that the client asks for. None for a client that gets snapshots.
+    pub range: Option<Arc<LogRange>>,
     /// The position after which events and new log lines begin. None for a client that begins now.
     pub resume: Option<Arc<Cursor>>,
 }
@@ -131,6 +133,7 @@ impl Default for Options {
             },
             every: NonZeroU32::MIN,
             live: false,
+            range: None,
             resume: None,
         }
     }
@@ -146,6 +149,10 @@ impl Options {
             "options: not a JSON object; accepted: e.g. {\"sections\":[\"system\"]}".to_owned()
         })?;
         let mut options = Self::default();
+        if asked.get("logs").is_some_and(|mode| mode == "range") {
+            options.range = Some(Arc::new(LogRange::parse(&asked)?));
+            return Ok(options);
+        }
         let Variant {
             sections,
             logs,
@@ -176,11 +183,9 @@ impl Options {
                     *encoding = one_of(name, value, &encodings)?;
                 }
                 _ => {
-                    // The client has chosen the name. The name is escaped, because the log has one line for each error.
-                    let name: String = name.chars().take(MAX_NAME_LENGTH).collect();
-                    let name = name.escape_debug();
                     return Err(format!(
-                        "{name}: unknown option; accepted: sections, logs, live, max_line, every, encoding, resume"
+                        "{}: unknown option; accepted: sections, logs, live, max_line, every, encoding, resume",
+                        shown(name)
                     ));
                 }
             }
@@ -199,6 +204,13 @@ impl Options {
 
 /// Maximum length of an unknown option's name in an error, in characters.
 const MAX_NAME_LENGTH: usize = 40;
+
+/// Returns the name of an unknown option, for an error. The client has chosen the name. The name is escaped, because the log has
+/// one line for each error.
+pub(super) fn shown(name: &str) -> String {
+    let name: String = name.chars().take(MAX_NAME_LENGTH).collect();
+    name.escape_debug().to_string()
+}
 
 fn parse_sections(value: &Value) -> Result<Sections, String> {
     let accepted = || {
@@ -223,7 +235,7 @@ fn parse_every(value: &Value) -> Result<NonZeroU32, String> {
         .ok_or_else(|| format!("every: accepted: an integer from 1 to {}", u32::MAX))
 }
 
-fn parse_max_line(value: &Value) -> Result<u32, String> {
+pub(super) fn parse_max_line(value: &Value) -> Result<u32, String> {
     let bytes = value.as_u64().and_then(|bytes| u32::try_from(bytes).ok());
     let accepted = DEFAULT_MAX_LINE..=MOST_MAX_LINE;
     bytes.filter(|bytes| accepted.contains(bytes)).ok_or_else(|| {

@@ -423,19 +423,29 @@ pub(super) fn part_failed(what: &str, failures: &[(String, EngineError)]) -> Opt
     Some(format!("{what} of {name}: {error}{more}"))
 }
 
-/// Connects to the engine at `host`. Returns the engine's address, its API version and the number of running containers as a
+/// Number of attempts of [`server`] to reach an engine that does not answer in time.
+const ATTEMPTS: u32 = 3;
+
+/// Connects to the engine at `host`. Tries again if the engine does not answer in time, because a connection to a socket of systemd
+/// can start the engine first. Returns the engine's address, its API version and the number of running containers as a
 /// text.
 ///
 /// # Errors
 /// Fails if the engine cannot be reached. The error says why.
 pub async fn server(host: &DockerHost) -> Result<String, String> {
     let mut engine = Engine::new(host.clone());
-    let reached = async {
+    let reached = async |engine: &mut Engine| {
         let call = engine.call().await?;
         let listed = call.list().await?;
         Ok((call.api_version(), listed.len(), call.unreadable()))
     };
-    match reached.await {
+    let mut outcome = reached(&mut engine).await;
+    for _ in 1..ATTEMPTS {
+        if matches!(outcome, Err(EngineError::Deadline { .. })) {
+            outcome = reached(&mut engine).await;
+        }
+    }
+    match outcome {
         Ok((api, running, unreadable)) => {
             let unreadable = unreadable.map_or_else(String::new, |reason| format!("; {reason}"));
             Ok(format!(

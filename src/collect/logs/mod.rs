@@ -18,6 +18,7 @@ mod pace;
 mod part;
 mod parts;
 mod position;
+mod range;
 mod reader;
 mod rotated;
 mod search;

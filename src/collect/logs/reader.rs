@@ -12,9 +12,10 @@ use super::offset::{FINGERPRINT_BYTES, bytes_before, fingerprint};
 use super::part::LogPart;
 use super::tail::TailLines;
 use super::unpacked::Budget;
-use super::{open, parts};
+use super::{open, parts, range};
 use crate::model::{
-    FileOffset, FilePlace, LinesBuilder, LogPosition, ReadLimits, ReadLines, ReadLog,
+    FileOffset, FilePlace, LinesBuilder, LogPosition, LogRange, RangeLines, ReadLimits, ReadLines,
+    ReadLog,
 };
 use crate::settings::Redaction;
 
@@ -137,6 +138,10 @@ impl ReadLog for LogReader {
             return Err(rotated_meanwhile());
         }
         Ok(read)
+    }
+
+    fn range(&self, range: &LogRange) -> io::Result<RangeLines> {
+        range::read(&self.path, self.tty, &self.redaction, self.open()?, range)
     }
 }
 

@@ -50,6 +50,17 @@ impl Rotated {
         (!self.compressed).then_some((self.file, self.metadata))
     }
 
+    /// Returns the file and its metadata, or, if it is compressed, its unpacked contents.
+    pub(super) fn plain_or_unpacked(
+        self,
+        budget: &Budget,
+    ) -> io::Result<Result<(File, Metadata), Unpacked>> {
+        if self.compressed {
+            return Ok(Err(self.unpacked(budget)?));
+        }
+        Ok(Ok((self.file, self.metadata)))
+    }
+
     /// Returns the beginning of the file.
     pub(super) fn beginning(&self) -> FileOffset {
         beginning_of(&self.metadata)

@@ -39,6 +39,8 @@ pub(super) struct TailLines {
     wanted: usize,
     /// Limit on the text of a line, in bytes.
     max_line: usize,
+    /// Limit on the text of all lines, in bytes.
+    max_text: usize,
     /// Number of messages that were requested. `usize::MAX` for a log file, and after [`Self::continued`].
     messages_asked: usize,
     /// Number of messages that arrived. Each line of a console counts as one message, even if it has several fragments.
@@ -71,6 +73,7 @@ impl TailLines {
         Self {
             wanted,
             max_line: MAX_LINE_BYTES,
+            max_text: MAX_TEXT_BYTES,
             messages_asked,
             messages: 0,
             shown: Arc::default(),
@@ -95,7 +98,21 @@ impl TailLines {
 
     /// Sets another limit on the text of a line, in bytes.
     pub(super) fn cutting_at(self, max_line: usize) -> Self {
-        Self { max_line, ..self }
+        Self {
+            max_line,
+            // A few lines always fit.
+            max_text: self.max_text.max(4 * max_line),
+            ..self
+        }
+    }
+
+    /// Stores all lines. The caller limits the messages.
+    pub(super) fn keeping_all(self) -> Self {
+        Self {
+            wanted: usize::MAX - 1,
+            max_text: usize::MAX,
+            ..self
+        }
     }
 
     /// Adds one message, or a piece of a console's stream.
@@ -179,9 +196,7 @@ impl TailLines {
     }
 
     fn drop_surplus(&mut self) {
-        // A few lines always fit.
-        let most = MAX_TEXT_BYTES.max(4 * self.max_line);
-        while self.len() > self.wanted + 1 || (self.text > most && self.len() > 1) {
+        while self.len() > self.wanted + 1 || (self.text > self.max_text && self.len() > 1) {
             self.drop_first();
         }
     }

@@ -66,6 +66,10 @@ impl Outgoing {
     }
 }
 
+/// A byte stream in both directions.
+pub(super) trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
+
 impl Connection {
     /// Returns and clears the error that the kernel has stored for the socket, if there is an error.
     pub(super) fn take_error(&mut self) -> Option<io::Error> {
@@ -88,6 +92,15 @@ impl Connection {
     /// Registers the connection with this thread's runtime.
     pub(super) fn attach(&mut self) -> io::Result<()> {
         self.socket().attach()
+    }
+
+    /// Registers the connection with this thread's runtime, and returns its byte stream.
+    pub(super) fn attached(mut self) -> io::Result<Box<dyn ByteStream>> {
+        self.attach()?;
+        Ok(match self {
+            Self::Plain(socket) => Box::new(socket),
+            Self::Tls(stream) => stream,
+        })
     }
 
     fn socket(&mut self) -> &mut Socket {

@@ -15,6 +15,7 @@ use tracing::{debug, info};
 use zeroize::Zeroizing;
 
 use super::connection::{Connection, Socket};
+use super::range;
 use super::session::{Client, ClientSession, Subscriptions};
 use crate::messages::ClientId;
 use crate::model::Options;
@@ -146,7 +147,10 @@ impl Handshake {
                     subscriptions,
                     _permit: permit,
                 };
-                serving.spawn(async { ClientSession::begin(client) });
+                match client.options.range.clone() {
+                    Some(range) => serving.spawn(range::answer(client, range)),
+                    None => serving.spawn(async { ClientSession::begin(client) }),
+                };
             }
             Err(Refusal::ClosedEarly) => pending.admission.closed_early(peer),
             Err(refusal) => pending.admission.refused(peer, &refusal),
@@ -333,6 +337,13 @@ async fn send_answer<S: AsyncRead + AsyncWrite + Unpin>(
     answer: &[u8],
 ) -> io::Result<()> {
     stream.write_all(answer).await?;
+    finish(stream).await?;
+    debug!("answer to the refused client is sent");
+    Ok(())
+}
+
+/// Closes the agent's sending side, and waits until the client closes its side.
+pub(super) async fn finish<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     stream.shutdown().await?;
     let mut left = MAX_IGNORED_BYTES;
     let mut scratch = [0; 1024];
@@ -342,7 +353,6 @@ async fn send_answer<S: AsyncRead + AsyncWrite + Unpin>(
             read => left = left.saturating_sub(read),
         }
     }
-    debug!("answer to the refused client is sent");
     Ok(())
 }
 

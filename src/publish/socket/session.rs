@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, Running};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tracing::info;
 
 use super::connection::{Connection, Outgoing};
-use crate::messages::{CatchUp, ClientId, Delivery, Subscribe, Unsubscribe};
+use crate::messages::{CatchUp, ClientId, Delivery, FindLog, Subscribe, Unsubscribe};
 use crate::model::Options;
 use crate::published::{EncodedSnapshot, StreamPosition};
 
@@ -38,6 +38,10 @@ pub struct Subscriptions {
     pub catch_up: Recipient<CatchUp>,
     /// Removes a session.
     pub unsubscribe: Recipient<Unsubscribe>,
+    /// Finds the log files of a container.
+    pub find_log: Recipient<FindLog>,
+    /// The permits for readings of log files, for clients that ask for older log lines.
+    pub readings: Arc<Semaphore>,
 }
 
 /// A client that has authenticated, and its options.

@@ -28,6 +28,7 @@ mod pace;
 mod podman;
 mod privileges;
 mod proxy;
+mod ranges;
 mod remote;
 mod resume;
 mod scraped;

@@ -1,0 +1,385 @@
+//! Reads older log lines of one container for a request with `"logs":"range"`: from its newest file and from its rotated files,
+//! compressed ones too. The work of one request is limited.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::entries::{CHUNK, Entry, MAX_ENTRY_BYTES, line_ends, read_range};
+use super::parts::MAX_ROTATED_FILES;
+use super::rotated::Rotated;
+use super::search::offset_of;
+use super::tail::TailLines;
+use super::unpacked::{Budget, Unpacked};
+use crate::model::{LogRange, RangeEnd, RangeLines, time_of};
+use crate::settings::Redaction;
+
+/// Limit on the bytes of log files that one request examines.
+const MAX_EXAMINED_BYTES: u64 = 128 * 1024 * 1024;
+/// Limit on the text of an answer, in bytes.
+const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// The entries of a log are not exactly in the order of their times: Docker takes the time of an entry, and then waits until the
+/// other stream of the container is written. This is the largest difference that a reading expects.
+const DISORDER: Duration = Duration::from_secs(1);
+/// Number of bytes of a file that are examined together.
+const BLOCK_BYTES: u64 = 1024 * 1024;
+/// Limit on the bytes that are examined together, if a line is longer than [`BLOCK_BYTES`].
+const MAX_BLOCK_BYTES: u64 = 16 * BLOCK_BYTES;
+
+/// Reads the log lines of a range. `file` is the newest file of the log, and `now` its metadata. Blocks the thread.
+pub(super) fn read(
+    path: &Path,
+    tty: bool,
+    redaction: &Redaction,
+    (file, now): (Arc<File>, Metadata),
+    range: &LogRange,
+) -> io::Result<RangeLines> {
+    let reading = Reading {
+        tty,
+        redaction,
+        range,
+        regex: range.regex(),
+        found: Vec::new(),
+        examined: 0,
+        edge: None,
+        has_more: false,
+    };
+    let mut files = vec![LogPiece::Plain(file, now.len())];
+    let budget = Budget::new();
+    let mut seen = vec![std::os::unix::fs::MetadataExt::ino(&now)];
+    for number in 1..=MAX_ROTATED_FILES {
+        let Some(rotated) = Rotated::open(path, number)? else {
+            break;
+        };
+        // The log was rotated during this search, so a file that was already opened appears again under its next name.
+        if seen.contains(&rotated.inode()) {
+            continue;
+        }
+        seen.push(rotated.inode());
+        files.push(match rotated.plain_or_unpacked(&budget)? {
+            Ok((file, metadata)) => LogPiece::Plain(Arc::new(file), metadata.len()),
+            Err(unpacked) => LogPiece::Compressed(unpacked),
+        });
+    }
+    match range.from {
+        RangeEnd::Newest => reading.newest_of(files),
+        RangeEnd::Oldest => {
+            files.reverse();
+            reading.oldest_of(files)
+        }
+    }
+}
+
+/// One file of a log.
+enum LogPiece {
+    /// A plain file and its size in bytes.
+    Plain(Arc<File>, u64),
+    Compressed(Unpacked),
+}
+
+struct Reading<'r> {
+    tty: bool,
+    redaction: &'r Redaction,
+    range: &'r LogRange,
+    regex: Option<regex::Regex>,
+    /// The matching lines as JSON strings, with their times.
+    found: Vec<FoundLine>,
+    /// Number of bytes that were examined.
+    examined: u64,
+    /// The time of the outermost line of the newest block: the oldest line if the answer has the newest lines, else the newest line.
+    edge: Option<SystemTime>,
+    /// Whether the log can have more matching lines.
+    has_more: bool,
+}
+
+type FoundLine = (SystemTime, Box<str>);
+
+impl Reading<'_> {
+    /// Reads the newest matching lines. The newest file is the first of `files`.
+    fn newest_of(mut self, files: Vec<LogPiece>) -> io::Result<RangeLines> {
+        for file in files {
+            match file {
+                LogPiece::Plain(file, size) => {
+                    let before = self.range.before.and_then(|at| at.checked_add(DISORDER));
+                    let mut end = match before {
+                        Some(before) => offset_of(&file, size, before)?,
+                        None => size,
+                    };
+                    while end > 0 && !self.is_done() {
+                        let begin = block_begin(&file, end)?;
+                        self.read_block(&file, begin, end)?;
+                        end = begin;
+                    }
+                }
+                LogPiece::Compressed(log) => {
+                    if !self.is_done() {
+                        self.read_unpacked(log)?;
+                    }
+                }
+            }
+        }
+        Ok(self.finish())
+    }
+
+    /// Reads the oldest matching lines. The oldest file is the first of `files`.
+    fn oldest_of(mut self, files: Vec<LogPiece>) -> io::Result<RangeLines> {
+        for file in files {
+            match file {
+                LogPiece::Plain(file, size) => {
+                    let after = self.range.after.and_then(|at| at.checked_sub(DISORDER));
+                    let mut begin = match after {
+                        Some(after) => offset_of(&file, size, after)?,
+                        None => 0,
+                    };
+                    while begin < size && !self.is_done() {
+                        let near = size.min(begin + BLOCK_BYTES);
+                        let end = match near < size {
+                            true => line_begin(&file, near, size)?,
+                            false => size,
+                        };
+                        self.read_block(&file, begin, end)?;
+                        begin = end;
+                    }
+                }
+                LogPiece::Compressed(log) => {
+                    if !self.is_done() {
+                        self.read_unpacked(log)?;
+                    }
+                }
+            }
+        }
+        Ok(self.finish())
+    }
+
+    /// Whether no further line of the log can be in the answer, or the reading has done enough work.
+    fn is_done(&mut self) -> bool {
+        if self.has_more && self.examined >= MAX_EXAMINED_BYTES {
+            return true;
+        }
+        let Some(edge) = self.edge else { return false };
+        let cut = self.cut();
+        let is_beyond = |limit: Option<SystemTime>| match self.range.from {
+            RangeEnd::Newest => limit
+                .and_then(|limit| limit.checked_sub(DISORDER))
+                .is_some_and(|limit| edge < limit),
+            RangeEnd::Oldest => limit
+                .and_then(|limit| limit.checked_add(DISORDER))
+                .is_some_and(|limit| edge > limit),
+        };
+        let end_of_range = match self.range.from {
+            RangeEnd::Newest => self.range.after,
+            RangeEnd::Oldest => self.range.before,
+        };
+        if is_beyond(end_of_range) {
+            return true;
+        }
+        let is_enough = is_beyond(cut) || self.examined >= MAX_EXAMINED_BYTES;
+        self.has_more |= is_enough;
+        is_enough
+    }
+
+    fn read_block(&mut self, file: &File, begin: u64, end: u64) -> io::Result<()> {
+        let mut block = Vec::new();
+        self.examined += read_range(file, begin, end, &mut block)?;
+        let mut lines = self.tail();
+        self.push(&mut lines, &block);
+        self.edge = None;
+        self.take(lines);
+        Ok(())
+    }
+
+    /// Reads a compressed file.
+    fn read_unpacked(&mut self, mut log: Unpacked) -> io::Result<()> {
+        let mut rest = Vec::new();
+        let mut lines = self.tail();
+        self.edge = None;
+        loop {
+            let read = (&mut log).take(BLOCK_BYTES).read_to_end(&mut rest)?;
+            self.examined += read as u64;
+            let whole = memchr::memrchr(b'\n', &rest).map_or(0, |end| end + 1);
+            self.push(&mut lines, &rest[..whole]);
+            rest.drain(..whole);
+            if rest.len() > MAX_ENTRY_BYTES {
+                rest.clear();
+            }
+            if !lines.is_open() || read == 0 {
+                let done = std::mem::replace(&mut lines, self.tail());
+                self.take(done);
+                self.cut();
+            }
+            // The newest lines of this file come last.
+            if read == 0 || (self.range.from == RangeEnd::Oldest && self.is_done()) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tail(&self) -> TailLines {
+        TailLines::new(0, usize::MAX)
+            .redacting(self.redaction)
+            .cutting_at(self.range.max_line as usize)
+            .keeping_all()
+    }
+
+    /// Adds entries to `lines`.
+    fn push(&self, lines: &mut TailLines, entries: &[u8]) {
+        for entry in entries.split(|byte| *byte == b'\n') {
+            if let Some(entry) = Entry::parse(entry) {
+                lines.push(entry.channel_of(self.tty), &entry.message());
+            }
+        }
+    }
+
+    /// Adds the matching lines to `found`, and moves `edge`.
+    fn take(&mut self, mut lines: TailLines) {
+        let lines = lines.show();
+        let finished = lines.iter().len() - lines.open();
+        for line in lines.iter().take(finished) {
+            let time = line.get(1..).and_then(|line| line.split_once(' '));
+            let Some(at) = time.and_then(|(time, _)| time_of(time)) else {
+                continue;
+            };
+            self.edge = Some(match (self.edge, self.range.from) {
+                (None, _) => at,
+                (Some(edge), RangeEnd::Newest) => edge.min(at),
+                (Some(edge), RangeEnd::Oldest) => edge.max(at),
+            });
+            let is_in = self.range.after.is_none_or(|after| at > after)
+                && self.range.before.is_none_or(|before| at < before);
+            if is_in && self.regex.as_ref().is_none_or(|regex| matches(regex, line)) {
+                self.found.push((at, line.into()));
+            }
+        }
+    }
+
+    /// Sorts the lines. If there are enough lines, removes those that are too many, and returns the time of the outermost line that
+    /// stays. Lines of the same time stay together, because a further request continues at a time.
+    fn cut(&mut self) -> Option<SystemTime> {
+        self.found.sort_by_key(|(at, _)| *at);
+        let mut text = 0;
+        let mut is_within = |(_, line): &&FoundLine| {
+            text += line.len();
+            text <= MAX_ANSWER_BYTES
+        };
+        let most = self.range.lines;
+        let count = match self.range.from {
+            RangeEnd::Newest => self
+                .found
+                .iter()
+                .rev()
+                .take(most)
+                .take_while(&mut is_within)
+                .count(),
+            RangeEnd::Oldest => self
+                .found
+                .iter()
+                .take(most)
+                .take_while(&mut is_within)
+                .count(),
+        };
+        let count = count.max(1);
+        if self.found.len() < most.min(count + 1) {
+            return None;
+        }
+        let before = self.found.len();
+        let cut;
+        match self.range.from {
+            RangeEnd::Newest => {
+                cut = self.found[before - count].0;
+                let surplus = self.found.partition_point(|(at, _)| *at < cut);
+                self.found.drain(..surplus);
+            }
+            RangeEnd::Oldest => {
+                cut = self.found[count - 1].0;
+                let kept = self.found.partition_point(|(at, _)| *at <= cut);
+                self.found.truncate(kept);
+            }
+        }
+        self.has_more |= self.found.len() < before;
+        Some(cut)
+    }
+
+    fn finish(mut self) -> RangeLines {
+        let cut = self.cut();
+        let edge = self.edge.filter(|_| self.has_more);
+        // If the work was limited before there were enough lines, lines near the edge can be missing.
+        let complete = edge
+            .filter(|_| cut.is_none())
+            .map(|edge| match self.range.from {
+                RangeEnd::Newest => edge
+                    .checked_add(DISORDER)
+                    .filter(|at| Some(*at) < self.range.before)
+                    .unwrap_or(edge),
+                RangeEnd::Oldest => edge
+                    .checked_sub(DISORDER)
+                    .filter(|at| Some(*at) > self.range.after)
+                    .unwrap_or(edge),
+            });
+        if let Some(complete) = complete {
+            let from = self.range.from;
+            self.found.retain(|(at, _)| match from {
+                RangeEnd::Newest => *at >= complete,
+                RangeEnd::Oldest => *at <= complete,
+            });
+        }
+        RangeLines {
+            reached: cut.or(complete).filter(|_| self.has_more),
+            lines: self.found.into_iter().map(|(_, line)| line).collect(),
+        }
+    }
+}
+
+/// Whether the text of a line, which is a JSON string `"TIMESTAMP text"`, matches.
+fn matches(regex: &regex::Regex, line: &str) -> bool {
+    let line: String = serde_json::from_str(line).unwrap_or_default();
+    let text = line.split_once(' ').map_or("", |(_, text)| text);
+    regex.is_match(text)
+}
+
+/// Returns the offset of the first line that begins at or after `near`. It is at most `end`. A long line has several entries, and
+/// only the last of them ends with a line feed.
+fn line_begin(file: &File, near: u64, end: u64) -> io::Result<u64> {
+    if near == 0 {
+        return Ok(0);
+    }
+    // The entry before the line is needed too, to see whether it ends a line.
+    let from = near.saturating_sub(CHUNK as u64);
+    let (mut bytes, mut at) = (Vec::new(), from);
+    while at < end {
+        let next = end.min(at + 2 * CHUNK as u64);
+        read_range(file, at, next, &mut bytes)?;
+        at = next;
+        let mut begin = 0;
+        for feed in memchr::memchr_iter(b'\n', &bytes) {
+            let is_line_end = line_ends(&bytes[begin..feed]) > 0;
+            begin = feed + 1;
+            if is_line_end && from + begin as u64 >= near {
+                return Ok(from + begin as u64);
+            }
+        }
+        if bytes.len() > 4 * MAX_ENTRY_BYTES {
+            break;
+        }
+    }
+    // The line is too long.
+    Ok(at.min(end))
+}
+
+/// Returns the offset at which the block of lines before `end` begins.
+fn block_begin(file: &File, end: u64) -> io::Result<u64> {
+    let mut length = BLOCK_BYTES;
+    loop {
+        let near = end.saturating_sub(length);
+        let begin = line_begin(file, near, end)?;
+        if begin < end {
+            return Ok(begin);
+        }
+        if length >= MAX_BLOCK_BYTES {
+            // The line is too long. Its end is not shown.
+            return Ok(near);
+        }
+        length *= 4;
+    }
+}

@@ -1,0 +1,291 @@
+//! Tests of older log lines on request: the option `"logs":"range"` and the command `logs`.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use serde_json::{Value, json};
+use serial_test::parallel;
+
+use super::container::Container;
+use super::launch;
+use crate::support::{Agent, DEADLINE, KEY, wait};
+
+/// A container with rotated and compressed log files. It has written its last line.
+fn rotated(topic: &str) -> Container<'static> {
+    let rotation = [
+        "--log-opt",
+        "max-size=200k",
+        "--log-opt",
+        "max-file=4",
+        "--log-opt",
+        "compress=true",
+    ];
+    // Both streams, and pauses so that the files are rotated one after the other.
+    let script = "for i in $(seq 1 6000); do echo line $i; echo error $i >&2; \
+        test $((i % 500)) = 0 && sleep 0.3; done; echo end; sleep 1000";
+    let container = Container::run(topic, &rotation, script);
+    container.wait_for_line_with("end");
+    container
+}
+
+/// Asks for a range. Returns the answer.
+fn ask(agent: &Agent, container: &str, options: &Value) -> Value {
+    let mut asked = json!({"logs": "range", "container": container});
+    asked
+        .as_object_mut()
+        .unwrap()
+        .extend(options.as_object().unwrap().clone());
+    let mut client = agent.connect();
+    client.send(format!("{KEY} {asked}\n"));
+    let answer = client.line().expect("no answer");
+    assert_eq!(client.line(), None, "the connection stays open");
+    serde_json::from_str(&answer).unwrap()
+}
+
+fn lines(answer: &Value, container: &str) -> Vec<String> {
+    let lines = answer["logs"][container].as_array();
+    let lines = lines.unwrap_or_else(|| panic!("{answer:#}"));
+    lines
+        .iter()
+        .map(|line| line.as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// The timestamp of a log line.
+fn time(line: &str) -> &str {
+    line.split_once(' ').unwrap().0
+}
+
+/// Waits until the agent knows the container.
+fn wait_until_known(agent: &Agent, container: &str) {
+    wait::until("the log", DEADLINE, || {
+        let answer = ask(agent, container, &json!({"lines": 1}));
+        answer["logs"].is_object().then_some(())
+    });
+}
+
+/// The lines of `docker logs`, each cut as the agent cuts it.
+fn expected(container: &Container<'_>, max_line: usize) -> Vec<String> {
+    let cut = |line: String| {
+        let (time, text) = line.split_once(' ').unwrap();
+        match text.len() > max_line {
+            true => format!("{time} {} … [line cut at 16 KiB]", &text[..max_line]),
+            false => line,
+        }
+    };
+    container.logs().into_iter().map(cut).collect()
+}
+
+#[test]
+#[parallel]
+fn all_older_lines_can_be_read_in_pages() {
+    let container = rotated("ranges-pages");
+    let agent = launch().start();
+    wait_until_known(&agent, container.name());
+    let name = container.name();
+    let all = expected(&container, 16 * 1024);
+    assert!(all.len() > 1000, "{} lines", all.len());
+
+    for (from, limit) in [("newest", "before"), ("oldest", "after")] {
+        let mut options = json!({"lines": 200, "from": from});
+        let mut read: Vec<String> = Vec::new();
+        loop {
+            let answer = ask(&agent, name, &options);
+            let page = lines(&answer, name);
+            assert!(page.len() <= 210, "{}", page.len());
+            match from {
+                "newest" => read.splice(0..0, page).for_each(drop),
+                _ => read.extend(page),
+            }
+            match answer.get("reached") {
+                Some(reached) => options[limit] = reached.clone(),
+                None => break,
+            }
+        }
+        let wrong = read.iter().zip(&all).find(|(read, due)| read != due);
+        assert_eq!((wrong, read.len()), (None, all.len()), "{from}");
+    }
+}
+
+#[test]
+#[parallel]
+fn a_range_is_limited_by_times_and_by_a_regular_expression() {
+    let container = rotated("ranges-limits");
+    let agent = launch().start();
+    wait_until_known(&agent, container.name());
+    let name = container.name();
+    let all = expected(&container, 16 * 1024);
+    let (first, last) = (all.len() / 3, all.len() / 2);
+    let options = json!({"after": time(&all[first]), "before": time(&all[last]), "lines": 10_000});
+    assert_eq!(
+        lines(&ask(&agent, name, &options), name),
+        all[first + 1..last]
+    );
+
+    let matching: Vec<_> = all
+        .iter()
+        .filter(|line| line.ends_with("00"))
+        .filter(|line| line.contains(" error "))
+        .cloned()
+        .collect();
+    assert!(matching.len() > 3);
+    let options = json!({"grep": "^error [0-9]+00$", "lines": 10_000});
+    assert_eq!(lines(&ask(&agent, name, &options), name), matching);
+    // Timestamps are not part of the text.
+    let answer = ask(&agent, name, &json!({"grep": "Z"}));
+    assert!(lines(&answer, name).is_empty(), "{answer:#}");
+
+    // The id finds the container too.
+    let by_id = ask(&agent, container.short_id(), &json!({"lines": 1}));
+    assert_eq!(lines(&by_id, container.short_id()).len(), 1);
+}
+
+#[test]
+#[parallel]
+fn long_lines_are_read_whole_at_any_place() {
+    let script =
+        "for i in 1 2 3 4; do seq -s ' ' 1 90000; echo short $i; done; echo end; sleep 1000";
+    let container = Container::run("ranges-long", &[], script);
+    container.wait_for_line("end");
+    let agent = launch().start();
+    wait_until_known(&agent, container.name());
+    let name = container.name();
+    let numbers: Vec<_> = (1..=90_000).map(|number| number.to_string()).collect();
+    let long = numbers.join(" ");
+    for from in ["newest", "oldest"] {
+        let options = json!({"max_line": 1_048_576, "from": from});
+        let read = lines(&ask(&agent, name, &options), name);
+        let texts: Vec<_> = read
+            .iter()
+            .map(|line| line.split_once(' ').unwrap().1)
+            .collect();
+        assert_eq!(texts.len(), 9, "{from}");
+        assert!(
+            texts.iter().step_by(2).take(4).all(|text| *text == long),
+            "{from}"
+        );
+        assert_eq!(
+            [texts[1], texts[7], texts[8]],
+            ["short 1", "short 4", "end"]
+        );
+    }
+}
+
+#[test]
+#[parallel]
+fn a_range_that_cannot_be_read_gets_an_error() {
+    let agent = launch().start();
+    let container = Container::run("ranges-none", &["--log-driver", "none"], "sleep 1000");
+    for (name, options, error) in [
+        ("ranges-unknown", json!({}), "container: no such log"),
+        ("", json!({}), "container: needed with"),
+        (
+            "web",
+            json!({"lines": 0}),
+            "lines: accepted: an integer from 1 to 10000",
+        ),
+        (
+            "web",
+            json!({"before": "yesterday"}),
+            "before: accepted: a time such as",
+        ),
+        (
+            "web",
+            json!({"grep": "("}),
+            "grep: accepted: a regular expression",
+        ),
+        (
+            "web",
+            json!({"grep": "(a{1000}){1000}"}),
+            "grep: accepted: a regular expression",
+        ),
+        ("web", json!({"live": true}), "live: not accepted with"),
+        (
+            "web",
+            json!({"from": "middle"}),
+            "from: accepted: \"newest\" or \"oldest\"",
+        ),
+        (container.name(), json!({}), "container: "),
+    ] {
+        let answer = ask(&agent, name, &options);
+        let said = answer["error"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{answer:#}"));
+        assert!(said.starts_with(error), "{said}");
+    }
+}
+
+fn logs(agent: &Agent, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_system-agent"));
+    let address = agent.address().to_string();
+    command
+        .args(["logs", &address])
+        .args(arguments)
+        .env("API_KEY", KEY);
+    command
+}
+
+fn printed(agent: &Agent, arguments: &[&str]) -> Vec<String> {
+    let output = logs(agent, arguments).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+#[parallel]
+fn the_command_logs_prints_what_docker_logs_prints() {
+    let container = rotated("ranges-command");
+    let agent = launch().start();
+    wait_until_known(&agent, container.name());
+    let name = container.name();
+    let all = expected(&container, 16 * 1024);
+    assert_eq!(printed(&agent, &[name, "--timestamps"]), all);
+    let newest = &all[all.len() - 20..];
+    assert_eq!(printed(&agent, &[name, "-t", "--tail", "20"]), newest);
+    let since = time(&newest[0]);
+    assert_eq!(printed(&agent, &[name, "-t", "--since", since]), newest);
+    let until = [name, "-t", "--since", since, "--until", time(&newest[5])];
+    assert_eq!(printed(&agent, &until), newest[..5]);
+    assert_eq!(
+        printed(&agent, &[name, "--grep", "^line 5999$"]),
+        ["line 5999"]
+    );
+    let unknown = logs(&agent, &["ranges-unknown"]).output().unwrap();
+    let errors = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(
+        !unknown.status.success() && errors.contains("container: no such log"),
+        "{errors}"
+    );
+}
+
+#[test]
+#[parallel]
+fn the_command_logs_follows_a_log() {
+    let agent = launch().start();
+    let script = "i=0; while true; do i=$((i + 1)); echo line $i; sleep 0.02; done";
+    let container = Container::run("ranges-follow", &[], script);
+    container.wait_for_line("line 150");
+    wait_until_known(&agent, container.name());
+    let mut followed = logs(&agent, &[container.name(), "--follow"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = BufReader::new(followed.stdout.take().unwrap());
+    let (sender, printed) = mpsc::channel();
+    thread::spawn(move || {
+        output
+            .lines()
+            .map_while(Result::ok)
+            .try_for_each(|line| sender.send(line))
+    });
+    for number in 1..=500 {
+        let line = printed.recv_timeout(DEADLINE).expect("no further line");
+        assert_eq!(line, format!("line {number}"));
+    }
+    followed.kill().unwrap();
+    followed.wait().unwrap();
+}
