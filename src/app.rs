@@ -52,6 +52,7 @@ const OTHER_OPEN_FILES: u64 = 600;
 /// Fails if the socket cannot be opened, if a thread or signal handler cannot be set up, or if a second signal comes while the
 /// agent stops.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    memory::return_large_buffers();
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let files = raise_file_limit();
     let (limits, max_clients) = limits_within(files, &settings);

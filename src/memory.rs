@@ -1,7 +1,7 @@
 //! Returns freed memory to the kernel.
 //!
 //! The allocator of glibc keeps freed memory for later. After 10,000 connections that never authenticated, it would keep 15 MiB for
-//! as long as the agent runs.
+//! as long as the agent runs. After a large buffer was freed for the first time, it would also keep later buffers of this size.
 
 use std::time::Duration;
 
@@ -10,6 +10,19 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// Time between two returns.
 const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Buffers of at least this size, in bytes, are returned to the kernel as soon as they are freed.
+const LARGE: i32 = 128 * 1024;
+
+/// Makes the allocator return large buffers as soon as they are freed. Has no effect with other allocators than that of glibc.
+pub(crate) fn return_large_buffers() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "the standard library has no such function")]
+    // SAFETY: the function only changes a setting of the allocator, and can be called from any thread.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+    }
+}
 
 /// Returns freed memory to the kernel once a minute, as long as the agent runs.
 pub(crate) async fn return_freed() {

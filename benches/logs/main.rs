@@ -18,7 +18,7 @@
 mod common;
 mod reader;
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
@@ -99,6 +99,16 @@ fn ids() -> Vec<String> {
     ids.lines().map(str::to_owned).collect()
 }
 
+/// Starts the agent. Returns its address.
+fn start(plan: &Plan) -> (Process, SocketAddr) {
+    let (process, first) = agent::start(&plan.agent, &[]);
+    (process, first.peer_addr().unwrap())
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    TcpStream::connect(address).expect("the agent does not listen")
+}
+
 /// Many containers that write 100 log lines a second, in bursts.
 fn many(plan: &Plan, bars: &mut Bars) {
     let count = plan.containers;
@@ -111,10 +121,10 @@ fn many(plan: &Plan, bars: &mut Bars) {
     thread::sleep(WARM_UP);
     let idle = Load::over(plan.window, engine_processes).per_minute(plan.window);
 
-    let (process, first) = agent::start(&plan.agent, &[]);
+    let (process, address) = start(plan);
     thread::sleep(WARM_UP);
     let memory_before = anonymous_mib(&[process.pid()]);
-    let reader = Reader::start(first, Speed::Full);
+    let reader = Reader::start(connect(address), Speed::Full);
     thread::sleep(WARM_UP);
     let own_before = Load::now(&[process.pid()]);
     let engine_before = Load::now(&engine_processes());
@@ -222,11 +232,11 @@ fn fast(plan: &Plan, bars: &mut Bars) {
         "--log-opt",
         "max-file=3",
     ];
+    // `awk` writes whole buffers, and ends by itself so that its last line is complete.
     let script = format!(
-        "sleep 1; timeout 10 seq -f '%.0f {}' 0 1000000000; sleep 1000",
+        "sleep 1; awk 'BEGIN {{ end = systime() + 10; for (i = 0; i % 1000 || systime() < end; i++) print i \" {}\" }}'; sleep 1000",
         "x".repeat(LINE - 8)
     );
-    let script = format!("{script} || true");
     let _writers = Writers::start(1, &options, &script);
     thread::sleep(Duration::from_secs(12) + DRAIN);
     let written = docker(&["logs", "--tail", "1", &ids()[0]]);
@@ -263,19 +273,26 @@ fn live(plan: &Plan, bars: &mut Bars) {
         "x".repeat(LINE - 8)
     );
     let _writers = Writers::start(count, &["--network", "none"], &script);
-    let (process, first) = agent::start(&plan.agent, &[]);
+    let (process, address) = start(plan);
     thread::sleep(WARM_UP);
-    let reader = Reader::start_live(first);
+    let reader = Reader::start_live(connect(address));
     thread::sleep(WARM_UP);
     let before = Load::now(&[process.pid()]);
+    // Lines from before the client connected come at its start, so they do not count.
+    let begin = Instant::now();
     thread::sleep(plan.window);
     let own = Load::now(&[process.pid()]).since(&before);
     let own = own.per_minute(plan.window);
-    let mut tally = reader.finish();
-    tally.delays.sort_unstable();
+    let tally = reader.finish();
+    let received = tally.delays.iter();
+    let mut delays: Vec<_> = received
+        .filter(|(at, _)| *at >= begin)
+        .map(|(_, delay)| *delay)
+        .collect();
+    delays.sort_unstable();
     let part = |share: f64| {
-        let place = (tally.delays.len() as f64 * share) as usize;
-        tally.delays[place].as_secs_f64() * 1000.0
+        let place = (delays.len() as f64 * share) as usize;
+        delays[place].as_secs_f64() * 1000.0
     };
     let (median, tail) = (part(0.5), part(0.99));
     println!(
@@ -299,16 +316,14 @@ fn quiet(plan: &Plan, bars: &mut Bars) {
     let count = plan.containers;
     println!("\n## A live client of {count} containers that write nothing\n");
     let _writers = Writers::start(count, &["--network", "none"], "sleep 100000");
-    let (process, first) = agent::start(&plan.agent, &[]);
-    let address = first.peer_addr().unwrap();
+    let (process, address) = start(plan);
     thread::sleep(WARM_UP);
     let mut used = [0.0; 2];
     for round in 0..4 {
         let is_live = round % 2;
-        let stream = TcpStream::connect(address).expect("the agent does not listen");
         let reader = match is_live {
-            0 => Reader::start(stream, Speed::Full),
-            _ => Reader::start_live(stream),
+            0 => Reader::start(connect(address), Speed::Full),
+            _ => Reader::start_live(connect(address)),
         };
         thread::sleep(Duration::from_secs(3));
         let before = Load::now(&[process.pid()]);
@@ -379,7 +394,7 @@ fn slow(plan: &Plan, bars: &mut Bars) {
         "max-file=3",
     ];
     let script = format!(
-        "n=0; while :; do seq -f '%.0f {}' $n $((n+4999)); n=$((n+5000)); usleep 80000; done",
+        "n=0; while :; do awk \"BEGIN {{ for (i = $n; i < $n + 5000; i++) print i \\\" {}\\\" }}\"; n=$((n+5000)); usleep 80000; done",
         "x".repeat(LINE - 8)
     );
     let (process, first) = agent::start(&plan.agent, &[]);

@@ -33,7 +33,7 @@ pub(crate) struct Tally {
     /// Lines that were counted as dropped.
     pub(crate) dropped: u64,
     /// The time from the timestamp of each line in a live line to its receipt.
-    pub(crate) delays: Vec<Duration>,
+    pub(crate) delays: Vec<(Instant, Duration)>,
     /// The number of the next line of each container.
     pub(crate) next: HashMap<String, u64>,
 }
@@ -129,7 +129,8 @@ impl Tally {
                     let written = line.split(' ').next().unwrap_or_default();
                     let written = OffsetDateTime::parse(written, &Rfc3339).expect("a time");
                     let delay = now.duration_since(written.into());
-                    self.delays.push(delay.unwrap_or_default());
+                    self.delays
+                        .push((Instant::now(), delay.unwrap_or_default()));
                 }
                 match self.next.get_mut(*container) {
                     Some(next) => {

@@ -137,7 +137,8 @@ impl Aggregator {
         }
         let already_published = before.max(self.events.old());
         let events = (Arc::clone(&self.events), already_published);
-        let published = Published::new(snapshot, logs, events, started, self.published.as_deref());
+        let newest = self.news.as_deref().or(self.published.as_deref());
+        let published = Published::new(snapshot, logs, events, started, newest);
         let published = Arc::new(published);
         // Sessions get the snapshot first, because an output that encodes its own JSON line would delay all clients.
         let (readings, delivered) = self.subscribers.publish(&published);
@@ -170,10 +171,11 @@ impl Aggregator {
     /// Delivers the log lines and events that came after the newest snapshot to the live sessions.
     fn publish_news(&mut self, ctx: &mut Context<Self>) {
         let is_stopped = matches!(self.publishing, PublishState::Stopped(_));
-        let Some(published) = self.published.as_ref().filter(|_| !is_stopped) else {
+        // The newest publication has the compressor and the encoded sections.
+        let newest = self.news.as_ref().or(self.published.as_ref());
+        let Some(published) = newest.filter(|_| !is_stopped).cloned() else {
             return;
         };
-        let published = Arc::clone(published);
         let events = newer(&self.events, &self.newest_events);
         let news = Arc::new(published.with_news(self.newest_logs(), events));
         let (readings, delivered) = self.subscribers.publish_news(&news);

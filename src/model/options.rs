@@ -364,7 +364,9 @@ mod tests {
 
     #[test]
     fn fuzz_options() {
-        let seeds: [&[u8]; 4] = [
+        let seeds: [&[u8]; 6] = [
+            br#"{"logs":"range","container":"web","before":"2026-01-02T03:04:05Z","lines":5,"grep":"a+","from":"oldest"}"#,
+            br#"{"logs":"new","live":true,"max_line":20000}"#,
             br#"{"sections":["system","containers","docker_meta","logs","events"],"logs":"new","every":3,"encoding":"zstd"}"#,
             br#"{"every":1,"logs":"tail"}"#,
             b"{}",

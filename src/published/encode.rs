@@ -5,7 +5,7 @@
 //! different JSON lines of one variant. If the cache for clients that lag is full, a JSON line is encoded again for each of them.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::model::{Encoding, LogMode, Logs, ResumeOutcome, Section, Snapshot, Va
 
 /// Limit on the cached JSON lines for clients that lag, in bytes. Clients with the same variant and the same position share one
 /// cached line.
-const MAX_LAGGING_BYTES: usize = 4 * 1024 * 1024;
+const MAX_LAGGING_BYTES: usize = 2 * 1024 * 1024;
 /// The compression level of zstd. Level 1 with [`PARAMETERS`] is faster than zstd's default level 3.
 ///
 /// Compared with level 3, compression takes 11 to 24 % less time. The section `containers` and the logs of web servers become 3
@@ -46,8 +46,10 @@ pub(super) struct Encodings {
     sections: HashMap<Part, Vec<u8>>,
     /// The cached JSON lines.
     lines: HashMap<Key, Arc<EncodedSnapshot>>,
-    /// Number of bytes of the JSON lines in `lines` that are for clients that lag.
-    lagging: usize,
+    /// The JSON lines in `lines` that are for clients that lag, oldest first.
+    lagging: VecDeque<Key>,
+    /// Number of bytes of these JSON lines.
+    lagging_bytes: usize,
     compressor: Compressor,
 }
 
@@ -125,7 +127,8 @@ impl Encodings {
 
     /// Returns the requested JSON line. Encodes the line if it is not cached.
     ///
-    /// Caches the line for other clients. Caches at most [`MAX_LAGGING_BYTES`] for clients that lag.
+    /// Caches the line for other clients. Caches at most [`MAX_LAGGING_BYTES`] for clients that lag: their newest lines, because
+    /// clients at the same position ask for the same line at about the same time.
     pub(super) fn line(
         &mut self,
         published: &Published,
@@ -220,11 +223,23 @@ impl Encodings {
             variant,
             shared: Bytes::from(shared),
         });
-        if !lagging || self.lagging + made.shared.len() <= MAX_LAGGING_BYTES {
-            self.lagging += if lagging { made.shared.len() } else { 0 };
-            self.lines.insert(key, Arc::clone(&made));
+        self.lines.insert(key, Arc::clone(&made));
+        if lagging {
+            self.lagging.push_back(key);
+            self.lagging_bytes += made.shared.len();
+            self.drop_surplus();
         }
         Ok(made)
+    }
+
+    /// Drops the oldest cached JSON lines for clients that lag, until the others are within the limit.
+    fn drop_surplus(&mut self) {
+        while self.lagging_bytes > MAX_LAGGING_BYTES
+            && let Some(oldest) = self.lagging.pop_front()
+        {
+            let line = self.lines.remove(&oldest);
+            self.lagging_bytes -= line.map_or(0, |line| line.shared.len());
+        }
     }
 
     /// Returns the encodings for the snapshot `now`. Takes over every encoded section that has not changed since the snapshot

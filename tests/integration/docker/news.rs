@@ -18,7 +18,7 @@ pub(super) const NEW_LOGS: &str = r#"{"sections":["logs"],"logs":"new"}"#;
 
 /// Writes numbered lines and continues with the next number after a restart. A stop of the container takes effect between two
 /// lines.
-const WRITER: &str = "trap 'stop=1' TERM; i=$(cat /n 2>/dev/null || echo 0)
+pub(super) const WRITER: &str = "trap 'stop=1' TERM; i=$(cat /n 2>/dev/null || echo 0)
     while [ -z \"$stop\" ]; do i=$((i + 1)); echo \"line $i $filler\"; echo $i >/n
       case $i in *00) sleep $pause;; esac; done";
 

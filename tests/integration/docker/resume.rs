@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use serial_test::parallel;
 
 use super::container::Container;
+use super::engine::PrivateEngine;
 use super::launch;
-use super::news::writer;
+use super::news::{WRITER, writer};
 use crate::support::{Agent, Client, DEADLINE, KEY};
 
 /// An agent that stores only five log lines of each container.
@@ -295,4 +296,38 @@ fn a_cursor_of_another_host_is_reported_and_other_text_is_refused() {
             r#"{"error":"resume: accepted: the value of agent.cursor"}"#
         );
     }
+}
+
+#[test]
+#[parallel]
+fn a_client_continues_after_the_engine_was_killed() {
+    let mut private = PrivateEngine::prepare().with("--live-restore");
+    private.start_with_image();
+    let script = format!("filler=x; pause=0.2; {WRITER}");
+    let network = ["--network", "none"];
+    let container = Container::run_on(private.engine(), "resume-killed", &network, &script).keep();
+    let newest = |private: &PrivateEngine| -> u64 {
+        let newest = private.engine().docker(["logs", "--tail", "1", &container]);
+        newest.split(' ').nth(1).unwrap().trim().parse().unwrap()
+    };
+    let agent = launch()
+        .vars(&[("LOG_INTERVAL", "500ms"), ("PUBLISH_INTERVAL", "500ms")])
+        .var("DOCKER_HOST", private.engine().host())
+        .var("LOG_LINES", "5")
+        .start();
+    let mut shipper = Shipper::live(&container);
+    for _ in 0..3 {
+        shipper.read_for(&agent, Duration::from_secs(2));
+        private.kill();
+        shipper.read_for(&agent, Duration::from_secs(1));
+        private.start();
+    }
+    shipper.read_for(&agent, Duration::from_secs(3));
+    private
+        .engine()
+        .docker(["kill", "--signal", "STOP", &container]);
+    shipper.read_until_line(&agent, newest(&private));
+    shipper.check();
+    assert!(shipper.lines.len() > 1000, "only {}", shipper.lines.len());
+    private.engine().docker(["kill", &container]);
 }
