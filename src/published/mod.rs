@@ -126,7 +126,7 @@ impl Published {
     }
 
     /// A snapshot has only the newest log lines of each container. Returns the logs with further log lines after the position
-    /// `since`. None if this snapshot has all log lines after `since`. If `max_line` is more than [`DEFAULT_MAX_LINE`], cut log
+    /// `since`. None if this snapshot has all log lines after `since`. If `max_line` is more than the default, cut log
     /// lines are also unread.
     #[must_use]
     pub fn unread(&self, since: &StreamPosition, max_line: u32) -> Option<Unread> {
