@@ -1,12 +1,13 @@
 //! `system-agent logs`: prints the log of a container, from the agent on its host.
 
+use std::collections::HashSet;
 use std::io::{self, Write as _};
 use std::process;
 use std::time::{Duration, SystemTime};
 
 use system_agent::client::{Backoff, Connector, Error};
 use system_agent::command_line::LogsArguments;
-use system_agent::model::{LogRange, MOST_RANGE_LINES, RangeEnd, StreamLine};
+use system_agent::model::{LogRange, MOST_RANGE_LINES, RangeEnd, StreamLine, time_of};
 use tokio::time::sleep;
 
 use super::watch_command::{connector, keys};
@@ -54,7 +55,7 @@ fn range_of(arguments: &LogsArguments, now: SystemTime) -> Result<LogRange, Stri
 fn moment(option: &str, text: Option<&str>, now: SystemTime) -> Result<Option<SystemTime>, String> {
     let Some(text) = text else { return Ok(None) };
     let ago = || now.checked_sub(duration(text)?);
-    let time = system_agent::model::time_of(text).or_else(ago);
+    let time = time_of(text).or_else(ago);
     time.map(Some).ok_or_else(|| {
         format!(
             "{option}: not a time: {text:?}; accepted: 2026-01-02T03:04:05Z, or a time ago: 90s, 10m, 2h, 7d"
@@ -84,26 +85,33 @@ async fn print(
     if !arguments.follow {
         return print_range(connector, range, arguments).await.map_err(text);
     }
-    // The stream begins with the newest lines. The range ends before the first of them, so no line is missing or printed twice.
+    // The stream begins with the newest lines. The range ends with the last of them, and the lines that are in both are printed once.
     let mut stream = connector.connect_asking(FOLLOW).await.map_err(text)?;
     let first = stream.next_line().await.map_err(text)?;
-    let oldest = lines_of(first.clone(), &arguments.container)
-        .0
-        .first()
-        .and_then(|line| system_agent::model::time_of(line.split_once(' ')?.0));
-    range.before = oldest;
-    let filter = Filter::of(&range);
-    let tail = lines_of(first, &arguments.container).0;
-    if let Some(wanted) = arguments.tail {
-        range.lines = wanted.saturating_sub(tail.len());
+    let name = &arguments.container;
+    if let StreamLine::Snapshot(snapshot) = &first
+        && !snapshot.logs.contains_key(name)
+    {
+        return Err(format!("no running container has the name {name:?}"));
     }
-    if range.lines > 0 {
-        print_range(connector, range, arguments)
+    let (tail, _) = lines_of(first, name);
+    let filter = Filter::of(&range);
+    let mut earlier = Vec::new();
+    if let Some(newest) = tail
+        .last()
+        .and_then(|line| time_of(line.split_once(' ')?.0))
+    {
+        range.before = newest.checked_add(Duration::from_nanos(1));
+        if arguments.tail.is_some() {
+            range.lines = MOST_RANGE_LINES.min(range.lines + tail.len());
+        }
+        earlier = read_range(connector, range, &tail, arguments)
             .await
             .map_err(text)?;
     }
-    let surplus = tail.len() - arguments.tail.unwrap_or(tail.len()).min(tail.len());
-    filter.print(&tail[surplus..], arguments);
+    earlier.extend(tail.into_iter().filter(|line| filter.wants(line)));
+    let surplus = earlier.len() - arguments.tail.unwrap_or(earlier.len()).min(earlier.len());
+    print_lines(earlier[surplus..].iter().map(String::as_str), arguments);
     let mut backoff = Backoff::default();
     loop {
         match stream.next_line().await {
@@ -113,7 +121,8 @@ async fn print(
                 if dropped > 0 {
                     complain(format_args!("{dropped} lines were dropped"));
                 }
-                filter.print(&lines, arguments);
+                let wanted = lines.iter().filter(|line| filter.wants(line));
+                print_lines(wanted.map(String::as_str), arguments);
             }
             Err(error @ (Error::Unauthorized | Error::Answered(_))) => return Err(text(error)),
             Err(error) => {
@@ -133,18 +142,36 @@ async fn print(
 /// Prints all log lines of a range.
 async fn print_range(
     connector: &Connector,
-    mut range: LogRange,
+    range: LogRange,
     arguments: &LogsArguments,
 ) -> Result<(), Error> {
+    let last = read_range(connector, range, &[], arguments).await?;
+    print_lines(last.iter().map(String::as_str), arguments);
+    Ok(())
+}
+
+/// Reads a range without the lines `known`. If it begins with the oldest lines, prints them. Otherwise returns them.
+async fn read_range(
+    connector: &Connector,
+    mut range: LogRange,
+    known: &[String],
+    arguments: &LogsArguments,
+) -> Result<Vec<String>, Error> {
+    let known: HashSet<&str> = known.iter().map(String::as_str).collect();
     loop {
         let older = connector.older_lines(&range).await?;
-        print_lines(older.lines.iter().map(String::as_str), arguments);
-        let reached = older.reached;
-        let is_done = range.from == RangeEnd::Newest || reached.is_none() || reached <= range.after;
-        if is_done {
-            return Ok(());
+        let lines = older.lines.into_iter();
+        let lines: Vec<_> = lines
+            .filter(|line| !known.contains(line.as_str()))
+            .collect();
+        if range.from == RangeEnd::Newest {
+            return Ok(lines);
         }
-        range.after = reached;
+        print_lines(lines.iter().map(String::as_str), arguments);
+        if older.reached.is_none() {
+            return Ok(Vec::new());
+        }
+        range.after = older.reached;
     }
 }
 
@@ -179,18 +206,12 @@ impl Filter {
         }
     }
 
-    fn print(&self, lines: &[String], arguments: &LogsArguments) {
-        let is_wanted = |line: &&str| {
-            let (time, text) = line.split_once(' ').unwrap_or(("", line));
-            let at = system_agent::model::time_of(time);
-            self.after
-                .is_none_or(|after| at.is_none_or(|at| at > after))
-                && self.regex.as_ref().is_none_or(|regex| regex.is_match(text))
-        };
-        print_lines(
-            lines.iter().map(String::as_str).filter(is_wanted),
-            arguments,
-        );
+    fn wants(&self, line: &str) -> bool {
+        let (time, text) = line.split_once(' ').unwrap_or(("", line));
+        let at = time_of(time);
+        self.after
+            .is_none_or(|after| at.is_none_or(|at| at > after))
+            && self.regex.as_ref().is_none_or(|regex| regex.is_match(text))
     }
 }
 

@@ -177,7 +177,11 @@ impl Aggregator {
             return;
         };
         let events = newer(&self.events, &self.newest_events);
-        let news = Arc::new(published.with_news(self.newest_logs(), events));
+        let logs = self.newest.logs.sample().cloned();
+        if let Some(logs) = &logs {
+            self.positions = Arc::clone(&logs.positions);
+        }
+        let news = Arc::new(published.with_news(logs, events));
         let (readings, delivered) = self.subscribers.publish_news(&news);
         self.news = Some(news);
         for (reading, unread) in readings {
@@ -371,8 +375,8 @@ impl Handler<CatchUp> for Aggregator {
     type Result = ();
 
     fn handle(&mut self, behind: CatchUp, ctx: &mut Self::Context) {
-        let is_live = self.subscribers.is_live(behind.client);
-        let news = self.news.as_ref().filter(|_| is_live);
+        let is_between = self.subscribers.is_between_snapshots(behind.client);
+        let news = self.news.as_ref().filter(|_| is_between);
         let Some(newest) = news.or(self.published.as_ref()) else {
             return;
         };

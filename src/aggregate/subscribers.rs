@@ -73,9 +73,10 @@ struct Session {
     /// Whether the session waits for a reading. Until then it gets no other snapshot, so that the order of its log lines does not
     /// change.
     is_waiting: bool,
-    /// The position after the JSON line that was delivered last. Only for live sessions, because they get JSON lines between two
-    /// snapshots. Other sessions are at the position of a snapshot.
+    /// The position after the JSON line that was delivered last.
     position: Option<StreamPosition>,
+    /// Whether this position is newer than the snapshot of the JSON line. Otherwise, it is the position of that snapshot.
+    is_between: bool,
 }
 
 impl Subscribers {
@@ -91,9 +92,10 @@ impl Subscribers {
         self.sessions.values().any(Session::is_live)
     }
 
-    /// Returns whether the session of a client gets events and log lines between two snapshots.
-    pub(super) fn is_live(&self, client: ClientId) -> bool {
-        self.sessions.get(&client).is_some_and(Session::is_live)
+    /// Returns whether the session of a client can have events and log lines that came after the newest snapshot.
+    pub(super) fn is_between_snapshots(&self, client: ClientId) -> bool {
+        let session = self.sessions.get(&client);
+        session.is_some_and(|session| session.is_live() || session.is_between)
     }
 
     /// Returns the number of sessions.
@@ -120,6 +122,7 @@ impl Subscribers {
             has_more: false,
             is_waiting: false,
             position: None,
+            is_between: false,
         };
         let mut reading = None;
         if let Some(newest) = newest {
@@ -176,7 +179,8 @@ impl Subscribers {
             if !(seq - first).is_multiple_of(every) {
                 return true;
             }
-            let own = session.position.clone().filter(|_| session.is_live());
+            let own = session.position.clone();
+            let own = own.filter(|_| session.is_live() || session.is_between);
             let since = own.as_ref().or_else(|| since(history, seq - every));
             let due = due.line_of(*client, session, since);
             due.unwrap_or_else(|error| {
@@ -345,7 +349,7 @@ impl<'s> DueLines<'s> {
             is_news,
             ..LineRequest::first(variant)
         })?;
-        Ok((is_news && line.is_empty) || session.deliver(line).is_ok())
+        Ok((is_news && line.is_empty) || session.deliver(line, published).is_ok())
     }
 }
 
@@ -422,7 +426,7 @@ impl Session {
         }
         let snapshot = newest.line(request)?;
         // The mailbox of a new session is empty, so `deliver` fails only if the session has ended.
-        Ok((self.deliver(snapshot).is_ok(), None))
+        Ok((self.deliver(snapshot, newest).is_ok(), None))
     }
 
     /// Delivers a snapshot that the session has requested, or its first snapshot.
@@ -437,6 +441,7 @@ impl Session {
         })?;
         self.has_more = snapshot.more;
         self.position = Some(snapshot.since.clone());
+        self.is_between = reading.published.has_news();
         // `do_send` ignores the limit of the mailbox. This is safe, because a session sends one request and then waits.
         self.deliveries.do_send(Delivery::Snapshot(snapshot));
         Ok(())
@@ -452,18 +457,21 @@ impl Session {
             resume: None,
             lagging: false,
         })?;
-        // If the session has ended, it unsubscribes itself.
-        let _ = self.deliver(snapshot);
+        if !(snapshot.is_news && snapshot.is_empty && !snapshot.more) {
+            // If the session has ended, it unsubscribes itself.
+            let _ = self.deliver(snapshot, &reading.published);
+        }
         Ok(())
     }
 
     /// Delivers a snapshot. Fails if the session has ended. Does not fail if the mailbox is full.
-    fn deliver(&mut self, snapshot: Arc<EncodedSnapshot>) -> Result<(), ()> {
+    fn deliver(&mut self, snapshot: Arc<EncodedSnapshot>, of: &Published) -> Result<(), ()> {
         let (more, position) = (snapshot.more, snapshot.since.clone());
         match self.deliveries.try_send(Delivery::Snapshot(snapshot)) {
             Ok(()) => {
                 self.has_more = more;
                 self.position = Some(position);
+                self.is_between = of.has_news();
                 Ok(())
             }
             Err(SendError::Full(_)) => Ok(()),

@@ -78,7 +78,7 @@ pub struct FileLog(pub Arc<dyn ReadLog>);
 
 /// Reads the log lines between two positions from the files of a container's log.
 pub trait ReadLog: Send + Sync {
-    /// Reads log lines after the position `after`, up to the place `to`, oldest first. Stops early after about `most` bytes. Blocks
+    /// Reads log lines after the position `after`, up to the place `to`, oldest first. Stops early after about `limits.text` bytes. Blocks
     /// the thread.
     ///
     /// # Errors

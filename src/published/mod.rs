@@ -31,6 +31,8 @@ pub struct Published {
     events: Arc<Events>,
     /// Number of events up to the previous snapshot.
     events_before: u64,
+    /// Whether `logs` is a reading. If not, it has only the positions of an earlier reading.
+    has_logs: bool,
     /// The position after this snapshot.
     end: StreamPosition,
     /// When `logs` or `events` changed after the snapshot was made. None if they have not changed.
@@ -61,7 +63,9 @@ impl Published {
             resumed: None,
             begins_logs: false,
         };
+        let has_logs = snapshot.sources.logs.collected_at.is_some();
         let mut published = Self {
+            has_logs,
             snapshot: Arc::new(snapshot),
             end,
             logs,
@@ -80,11 +84,14 @@ impl Published {
         published
     }
 
-    /// Returns the same snapshot with newer log lines and events.
+    /// Returns the same snapshot with newer log lines and events. If `logs` is none, the log lines stay the same.
     #[must_use]
-    pub fn with_news(&self, logs: LogSample, events: Arc<Events>) -> Self {
+    pub fn with_news(&self, logs: Option<LogSample>, events: Arc<Events>) -> Self {
         let encodings = self.encodings().reuse(&self.snapshot, &self.snapshot);
+        let has_logs = self.has_logs || logs.is_some();
+        let logs = logs.unwrap_or_else(|| self.logs.clone());
         Self {
+            has_logs,
             snapshot: Arc::clone(&self.snapshot),
             end: StreamPosition {
                 id: next_position_id(),
@@ -105,6 +112,12 @@ impl Published {
     #[must_use]
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
+    }
+
+    /// Whether the log lines or events are newer than the snapshot.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.changed_at.is_some()
     }
 
     /// Returns the snapshot's number.
@@ -146,7 +159,7 @@ impl Published {
     pub fn position_after(&self, since: &StreamPosition) -> StreamPosition {
         let logs = &self.snapshot.sources.logs;
         let is_behind = !Arc::ptr_eq(&since.positions, &self.end.positions);
-        if logs.status == SourceStatus::Failing && logs.collected_at.is_none() && is_behind {
+        if logs.status == SourceStatus::Failing && !self.has_logs && is_behind {
             // There is no newest reading of the logs, so the client stays at its positions.
             return StreamPosition {
                 id: next_position_id(),
@@ -159,7 +172,7 @@ impl Published {
         let resumed = since
             .resumed
             .clone()
-            .filter(|_| logs.status == SourceStatus::Failing || logs.collected_at.is_none());
+            .filter(|_| logs.status == SourceStatus::Failing || !self.has_logs);
         let id = match resumed {
             Some(_) => next_position_id(),
             None => self.end.id,

@@ -143,7 +143,8 @@ impl Ended {
     /// Notes that the container has started again, and reads its log.
     pub(super) fn start_again(&mut self, name: String) {
         (self.name, self.at) = (name, Instant::now());
-        self.read();
+        // The file is possibly not open any more.
+        self.update();
     }
 
     /// Reads the new lines of a log that is kept open, because its container can still write or was just removed. Returns whether

@@ -17,11 +17,14 @@ pub fn most_kept_files(limit: u64) -> u64 {
     (limit / SHARE_OF_FILES).min(MAX_KEPT_FILES)
 }
 
-/// Counts the log files that stay open.
+/// Counts the log files that stay open. All clones count together.
 #[derive(Debug, Clone, Default)]
-pub(super) struct KeptFiles {
+pub(super) struct KeptFiles(Arc<Count>);
+
+#[derive(Debug, Default)]
+struct Count {
     /// Each open file has a clone.
-    count: Arc<()>,
+    open: Arc<()>,
     most: usize,
 }
 
@@ -39,10 +42,10 @@ struct OpenFile {
 impl KeptFiles {
     pub(super) fn within_limit() -> Self {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        Self {
-            count: Arc::default(),
+        Self(Arc::new(Count {
+            open: Arc::default(),
             most: usize::try_from(most_kept_files(limit)).unwrap_or(usize::MAX),
-        }
+        }))
     }
 }
 
@@ -51,12 +54,13 @@ impl KeptFile {
     pub(super) fn keep(&self, file: &Arc<File>, now: &Metadata, all: &KeptFiles) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *kept = None;
+        let KeptFiles(all) = all;
         // `all` itself has one clone.
-        if Arc::strong_count(&all.count) <= all.most {
+        if Arc::strong_count(&all.open) <= all.most {
             *kept = Some(OpenFile {
                 file: Arc::clone(file),
                 inode: now.ino(),
-                _counted: Arc::clone(&all.count),
+                _counted: Arc::clone(&all.open),
             });
         }
     }

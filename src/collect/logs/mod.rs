@@ -87,6 +87,8 @@ pub struct LogSource {
     has_live: watch::Receiver<bool>,
     /// The queue for the kernel's reports of changed log files. None while there are no live clients.
     inotify: Option<AsyncFd<Arc<OwnedFd>>>,
+    /// Whether log files could not be watched. The agent does not try again.
+    cannot_watch: bool,
     /// Whether a changed log file must be watched again.
     must_retry: bool,
     starts: broadcast::Receiver<StartedContainer>,
@@ -134,6 +136,7 @@ impl LogSource {
             started: Vec::new(),
             has_live: watch::channel(false).1,
             inotify: None,
+            cannot_watch: false,
             must_retry: false,
             via: (Via::Kernel, None),
             containers,
@@ -152,18 +155,22 @@ impl LogSource {
         Self { has_live, ..self }
     }
 
-    /// Starts or stops to watch log files. Returns whether it has started.
+    /// Starts or stops to watch log files. Returns whether it has started or stopped.
     fn follow_live_clients(&mut self) -> bool {
         let has_live = *self.has_live.borrow_and_update();
         if has_live == self.inotify.is_some() {
             return false;
         }
         self.inotify = None;
-        if has_live {
+        if !has_live {
+            return true;
+        }
+        if !self.cannot_watch {
             let queue = watches::queue().and_then(watches::readable);
             match queue {
                 Ok(queue) => self.inotify = Some(queue),
                 Err(error) => {
+                    self.cannot_watch = true;
                     warn!(%error, "cannot watch log files: live clients get log lines with each snapshot");
                 }
             }
@@ -499,7 +506,12 @@ impl Source for LogSource {
             gathered.add(&name, lines);
         }
         for called in self.called.values().filter(|called| called.ended.is_none()) {
-            if let Some(lines) = called.log.as_ref().and_then(|log| log.lines()) {
+            // A log that cannot be read has an empty list of lines.
+            let lines = called
+                .log
+                .as_ref()
+                .map_or(Some(Arc::default()), |log| log.lines());
+            if let Some(lines) = lines {
                 gathered.add(&called.name, lines);
             }
         }

@@ -76,12 +76,14 @@ pub(super) fn after_time(
     let mut seen = Vec::new();
     for number in 1..=MAX_ROTATED_FILES {
         let offset = offset_of(&file, now.len(), time)?;
-        seen.push(now.ino());
-        parts.push(LogPart::Plain {
-            file: Arc::clone(&file),
-            from: offset,
-            to: now.len(),
-        });
+        if !seen.contains(&now.ino()) {
+            seen.push(now.ino());
+            parts.push(LogPart::Plain {
+                file: Arc::clone(&file),
+                from: offset,
+                to: now.len(),
+            });
+        }
         let older = match Rotated::open(path, number)? {
             // The log was rotated during this search, so a file that was already opened appears again under its next name.
             Some(older) if seen.contains(&older.inode()) => continue,

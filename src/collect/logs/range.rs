@@ -3,9 +3,10 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::entries::{CHUNK, Entry, MAX_ENTRY_BYTES, line_ends, read_range};
 use super::parts::MAX_ROTATED_FILES;
@@ -23,6 +24,8 @@ const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// The entries of a log are not exactly in the order of their times: Docker takes the time of an entry, and then waits until the
 /// other stream of the container is written. This is the largest difference that a reading expects.
 const DISORDER: Duration = Duration::from_secs(1);
+/// Limit on the time of a reading.
+const MAX_TIME: Duration = Duration::from_secs(20);
 /// Number of bytes of a file that are examined together.
 const BLOCK_BYTES: u64 = 1024 * 1024;
 /// Limit on the bytes that are examined together, if a line is longer than [`BLOCK_BYTES`].
@@ -43,15 +46,27 @@ pub(super) fn read(
         regex: range.regex(),
         found: Vec::new(),
         examined: 0,
+        deadline: Instant::now() + MAX_TIME,
         edge: None,
+        cut: None,
         has_more: false,
     };
-    let mut files = vec![LogPiece::Plain(file, now.len())];
+    let mut files = vec![LogPiece::Plain {
+        file,
+        size: now.len(),
+        is_newest: true,
+    }];
     let budget = Budget::new();
     let mut seen = vec![std::os::unix::fs::MetadataExt::ino(&now)];
+    let mut missing = 0;
     for number in 1..=MAX_ROTATED_FILES {
         let Some(rotated) = Rotated::open(path, number)? else {
-            break;
+            // While the engine renames the rotated files, one file can be missing for a moment.
+            missing += 1;
+            if missing > 1 {
+                break;
+            }
+            continue;
         };
         // The log was rotated during this search, so a file that was already opened appears again under its next name.
         if seen.contains(&rotated.inode()) {
@@ -59,23 +74,35 @@ pub(super) fn read(
         }
         seen.push(rotated.inode());
         files.push(match rotated.plain_or_unpacked(&budget)? {
-            Ok((file, metadata)) => LogPiece::Plain(Arc::new(file), metadata.len()),
+            Ok((file, metadata)) => LogPiece::Plain {
+                file: Arc::new(file),
+                size: metadata.len(),
+                is_newest: false,
+            },
             Err(unpacked) => LogPiece::Compressed(unpacked),
         });
     }
-    match range.from {
-        RangeEnd::Newest => reading.newest_of(files),
+    let read = match range.from {
+        RangeEnd::Newest => reading.newest_of(files)?,
         RangeEnd::Oldest => {
             files.reverse();
-            reading.oldest_of(files)
+            reading.oldest_of(files)?
         }
+    };
+    if budget.is_spent() {
+        return Err(io::Error::other("its compressed files are too large"));
     }
+    Ok(read)
 }
 
 /// One file of a log.
 enum LogPiece {
-    /// A plain file and its size in bytes.
-    Plain(Arc<File>, u64),
+    /// A plain file and its size in bytes. The engine still writes the newest file.
+    Plain {
+        file: Arc<File>,
+        size: u64,
+        is_newest: bool,
+    },
     Compressed(Unpacked),
 }
 
@@ -86,10 +113,14 @@ struct Reading<'r> {
     regex: Option<regex::Regex>,
     /// The matching lines as JSON strings, with their times.
     found: Vec<FoundLine>,
-    /// Number of bytes that were examined.
+    /// Number of bytes that were examined. Bytes before the beginning of the range do not count.
     examined: u64,
+    /// When the reading must end.
+    deadline: Instant,
     /// The time of the outermost line of the newest block: the oldest line if the answer has the newest lines, else the newest line.
     edge: Option<SystemTime>,
+    /// If there were enough lines: the time of the outermost line for the answer.
+    cut: Option<SystemTime>,
     /// Whether the log can have more matching lines.
     has_more: bool,
 }
@@ -101,7 +132,11 @@ impl Reading<'_> {
     fn newest_of(mut self, files: Vec<LogPiece>) -> io::Result<RangeLines> {
         for file in files {
             match file {
-                LogPiece::Plain(file, size) => {
+                LogPiece::Plain {
+                    file,
+                    size,
+                    is_newest,
+                } => {
                     let before = self.range.before.and_then(|at| at.checked_add(DISORDER));
                     let mut end = match before {
                         Some(before) => offset_of(&file, size, before)?,
@@ -109,7 +144,8 @@ impl Reading<'_> {
                     };
                     while end > 0 && !self.is_done() {
                         let begin = block_begin(&file, end)?;
-                        self.read_block(&file, begin, end)?;
+                        let is_end = is_newest && end == size;
+                        self.read_block(&file, begin..end, is_end)?;
                         end = begin;
                     }
                 }
@@ -120,14 +156,18 @@ impl Reading<'_> {
                 }
             }
         }
-        Ok(self.finish())
+        self.finish()
     }
 
     /// Reads the oldest matching lines. The oldest file is the first of `files`.
     fn oldest_of(mut self, files: Vec<LogPiece>) -> io::Result<RangeLines> {
         for file in files {
             match file {
-                LogPiece::Plain(file, size) => {
+                LogPiece::Plain {
+                    file,
+                    size,
+                    is_newest,
+                } => {
                     let after = self.range.after.and_then(|at| at.checked_sub(DISORDER));
                     let mut begin = match after {
                         Some(after) => offset_of(&file, size, after)?,
@@ -139,7 +179,8 @@ impl Reading<'_> {
                             true => line_begin(&file, near, size)?,
                             false => size,
                         };
-                        self.read_block(&file, begin, end)?;
+                        let is_end = is_newest && end == size;
+                        self.read_block(&file, begin..end, is_end)?;
                         begin = end;
                     }
                 }
@@ -150,12 +191,13 @@ impl Reading<'_> {
                 }
             }
         }
-        Ok(self.finish())
+        self.finish()
     }
 
     /// Whether no further line of the log can be in the answer, or the reading has done enough work.
     fn is_done(&mut self) -> bool {
-        if self.has_more && self.examined >= MAX_EXAMINED_BYTES {
+        if self.examined >= MAX_EXAMINED_BYTES || Instant::now() >= self.deadline {
+            self.has_more = true;
             return true;
         }
         let Some(edge) = self.edge else { return false };
@@ -175,18 +217,20 @@ impl Reading<'_> {
         if is_beyond(end_of_range) {
             return true;
         }
-        let is_enough = is_beyond(cut) || self.examined >= MAX_EXAMINED_BYTES;
+        let is_enough = is_beyond(cut);
         self.has_more |= is_enough;
         is_enough
     }
 
-    fn read_block(&mut self, file: &File, begin: u64, end: u64) -> io::Result<()> {
-        let mut block = Vec::new();
-        self.examined += read_range(file, begin, end, &mut block)?;
+    /// Reads a range of a plain file. `is_end` tells whether the engine can still finish its last line.
+    fn read_block(&mut self, file: &File, block: Range<u64>, is_end: bool) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        let read = read_range(file, block.start, block.end, &mut bytes)?;
         let mut lines = self.tail();
-        self.push(&mut lines, &block);
-        self.edge = None;
-        self.take(lines);
+        self.push(&mut lines, &bytes);
+        let before = self.edge.take();
+        self.take(lines, read, is_end);
+        self.edge = self.edge.or(before);
         Ok(())
     }
 
@@ -194,23 +238,29 @@ impl Reading<'_> {
     fn read_unpacked(&mut self, mut log: Unpacked) -> io::Result<()> {
         let mut rest = Vec::new();
         let mut lines = self.tail();
-        self.edge = None;
+        let before = self.edge.take();
+        let mut unpacked = 0;
         loop {
             let read = (&mut log).take(BLOCK_BYTES).read_to_end(&mut rest)?;
-            self.examined += read as u64;
+            unpacked += read as u64;
             let whole = memchr::memrchr(b'\n', &rest).map_or(0, |end| end + 1);
             self.push(&mut lines, &rest[..whole]);
             rest.drain(..whole);
             if rest.len() > MAX_ENTRY_BYTES {
                 rest.clear();
             }
-            if !lines.is_open() || read == 0 {
+            if !lines.is_open() || lines.text() > MAX_ANSWER_BYTES || read == 0 {
                 let done = std::mem::replace(&mut lines, self.tail());
-                self.take(done);
+                self.take(done, std::mem::take(&mut unpacked), false);
                 self.cut();
             }
-            // The newest lines of this file come last.
-            if read == 0 || (self.range.from == RangeEnd::Oldest && self.is_done()) {
+            let is_done = match self.range.from {
+                RangeEnd::Oldest => self.is_done(),
+                // The newest lines of this file come last.
+                RangeEnd::Newest => Instant::now() >= self.deadline,
+            };
+            if read == 0 || is_done {
+                self.edge = self.edge.or(before);
                 return Ok(());
             }
         }
@@ -232,11 +282,16 @@ impl Reading<'_> {
         }
     }
 
-    /// Adds the matching lines to `found`, and moves `edge`.
-    fn take(&mut self, mut lines: TailLines) {
+    /// Adds the matching lines of `bytes` bytes of the log to `found`, and moves `edge`. If `is_end` is true, leaves out the lines
+    /// that are not finished yet.
+    fn take(&mut self, mut lines: TailLines, bytes: u64, is_end: bool) {
         let lines = lines.show();
-        let finished = lines.iter().len() - lines.open();
-        for line in lines.iter().take(finished) {
+        let count = match is_end {
+            true => lines.iter().len() - lines.open(),
+            false => lines.iter().len(),
+        };
+        let mut is_counted = count == 0;
+        for line in lines.iter().take(count) {
             let time = line.get(1..).and_then(|line| line.split_once(' '));
             let Some(at) = time.and_then(|(time, _)| time_of(time)) else {
                 continue;
@@ -246,11 +301,27 @@ impl Reading<'_> {
                 (Some(edge), RangeEnd::Newest) => edge.min(at),
                 (Some(edge), RangeEnd::Oldest) => edge.max(at),
             });
-            let is_in = self.range.after.is_none_or(|after| at > after)
-                && self.range.before.is_none_or(|before| at < before);
-            if is_in && self.regex.as_ref().is_none_or(|regex| matches(regex, line)) {
+            let is_after = self.range.after.is_none_or(|after| at > after);
+            let is_before = self.range.before.is_none_or(|before| at < before);
+            let is_beyond_cut = self.cut.is_some_and(|cut| match self.range.from {
+                RangeEnd::Newest => at < cut,
+                RangeEnd::Oldest => at > cut,
+            });
+            is_counted |= match self.range.from {
+                RangeEnd::Newest => is_before,
+                RangeEnd::Oldest => is_after,
+            };
+            let is_in = is_after && is_before;
+            self.has_more |= is_in && is_beyond_cut;
+            if is_in
+                && !is_beyond_cut
+                && self.regex.as_ref().is_none_or(|regex| matches(regex, line))
+            {
                 self.found.push((at, line.into()));
             }
+        }
+        if is_counted {
+            self.examined += bytes;
         }
     }
 
@@ -280,8 +351,8 @@ impl Reading<'_> {
                 .count(),
         };
         let count = count.max(1);
-        if self.found.len() < most.min(count + 1) {
-            return None;
+        if self.found.len() < most && count >= self.found.len() {
+            return self.cut;
         }
         let before = self.found.len();
         let cut;
@@ -298,10 +369,11 @@ impl Reading<'_> {
             }
         }
         self.has_more |= self.found.len() < before;
-        Some(cut)
+        self.cut = Some(cut);
+        self.cut
     }
 
-    fn finish(mut self) -> RangeLines {
+    fn finish(mut self) -> io::Result<RangeLines> {
         let cut = self.cut();
         let edge = self.edge.filter(|_| self.has_more);
         // If the work was limited before there were enough lines, lines near the edge can be missing.
@@ -310,11 +382,11 @@ impl Reading<'_> {
             .map(|edge| match self.range.from {
                 RangeEnd::Newest => edge
                     .checked_add(DISORDER)
-                    .filter(|at| Some(*at) < self.range.before)
+                    .filter(|at| self.range.before.is_none_or(|before| *at < before))
                     .unwrap_or(edge),
                 RangeEnd::Oldest => edge
                     .checked_sub(DISORDER)
-                    .filter(|at| Some(*at) > self.range.after)
+                    .filter(|at| self.range.after.is_none_or(|after| *at > after))
                     .unwrap_or(edge),
             });
         if let Some(complete) = complete {
@@ -324,10 +396,18 @@ impl Reading<'_> {
                 RangeEnd::Oldest => *at <= complete,
             });
         }
-        RangeLines {
-            reached: cut.or(complete).filter(|_| self.has_more),
-            lines: self.found.into_iter().map(|(_, line)| line).collect(),
+        let reached = cut.or(complete).filter(|_| self.has_more);
+        let has_progressed = |reached: SystemTime| match self.range.from {
+            RangeEnd::Newest => self.range.before.is_none_or(|before| reached < before),
+            RangeEnd::Oldest => self.range.after.is_none_or(|after| reached > after),
+        };
+        if self.has_more && !reached.is_some_and(has_progressed) {
+            return Err(io::Error::other("there is too much to read"));
         }
+        Ok(RangeLines {
+            reached,
+            lines: self.found.into_iter().map(|(_, line)| line).collect(),
+        })
     }
 }
 

@@ -199,6 +199,14 @@ impl ClientSession {
         self.outgoing = Some(Outgoing::new(snapshot, skipped));
     }
 
+    /// Whether a snapshot is due that the client did not get. Only a live client gets something else than snapshots.
+    fn lacks_snapshot(&self) -> bool {
+        let newest = self.since.as_ref().map_or(0, |since| since.seq);
+        let sent = self.counts.newest.unwrap_or(0);
+        let every = u64::from(self.client.options.every.get());
+        !self.client.options.live || newest.saturating_sub(sent) >= every
+    }
+
     /// Requests a snapshot that continues at the client's position, or, if `is_news`, only the events and log lines after that
     /// position. Does nothing if such a request is not answered yet.
     fn catch_up(&mut self, is_news: bool) {
@@ -265,7 +273,7 @@ impl ClientSession {
                     (self.outgoing, self.stalled) = (None, None);
                     if std::mem::take(&mut self.has_more) && self.ending == Ending::NotYet {
                         self.pending = None;
-                        self.catch_up(self.client.options.live);
+                        self.catch_up(!self.lacks_snapshot());
                     } else if let Some(newest) = self.pending.take() {
                         self.send(newest);
                     } else if std::mem::take(&mut self.has_missed_news) {

@@ -356,7 +356,9 @@ fn no_log_line_is_repeated_when_the_way_to_read_a_log_changes() {
 #[test]
 #[parallel]
 fn no_log_line_is_repeated_or_lost_without_file_descriptors() {
-    let container = writer("odd-descriptors", &[], 10, "0.4");
+    let rotation = ["--log-opt", "max-size=20k", "--log-opt", "max-file=20"];
+    // After a rotation, the agent must open another file.
+    let container = writer("odd-descriptors", &rotation, 10, "0.4");
     container.wait_for_line_with("line 1 ");
     let watched = Watched::with_inspections(Vec::new());
     let agent = watched.launch().var("LOG_LINES", "1000").start();

@@ -300,12 +300,13 @@ fn a_cursor_of_another_host_is_reported_and_other_text_is_refused() {
 
 #[test]
 #[parallel]
-fn a_client_continues_after_the_engine_was_killed() {
+fn a_client_continues_after_restarts_of_the_engine() {
     let mut private = PrivateEngine::prepare().with("--live-restore");
     private.start_with_image();
     let script = format!("filler=x; pause=0.2; {WRITER}");
     let network = ["--network", "none"];
-    let container = Container::run_on(private.engine(), "resume-killed", &network, &script).keep();
+    let container =
+        Container::run_on(private.engine(), "resume-restarts", &network, &script).keep();
     let newest = |private: &PrivateEngine| -> u64 {
         let newest = private.engine().docker(["logs", "--tail", "1", &container]);
         newest.split(' ').nth(1).unwrap().trim().parse().unwrap()
@@ -318,7 +319,7 @@ fn a_client_continues_after_the_engine_was_killed() {
     let mut shipper = Shipper::live(&container);
     for _ in 0..3 {
         shipper.read_for(&agent, Duration::from_secs(2));
-        private.kill();
+        private.stop();
         shipper.read_for(&agent, Duration::from_secs(1));
         private.start();
     }
