@@ -11,6 +11,7 @@ mod events;
 mod health;
 mod lenient;
 mod log_range;
+mod log_sample;
 mod logs;
 mod options;
 mod system;
@@ -26,9 +27,10 @@ pub(crate) use lenient::read;
 pub use log_range::{
     DEFAULT_RANGE_LINES, LogRange, MOST_RANGE_LINES, RangeEnd, RangeLines, text_of, time_of,
 };
+pub use log_sample::{EndedLog, LogSample};
 pub use logs::{
-    CUT_LINE, EncodedLines, EndedLog, FileLog, FileOffset, FilePlace, LinesBuilder, LogLines,
-    LogPosition, LogSample, Logs, NewLines, Place, Positions, ReadLimits, ReadLines, ReadLog,
+    CUT_LINE, EncodedLines, FileLog, FileOffset, FilePlace, LinesBuilder, LogLines, LogPosition,
+    Logs, NewLines, Place, Positions, ReadLimits, ReadLines, ReadLog,
 };
 pub use options::{
     DEFAULT_MAX_LINE, Encoding, LogMode, MOST_MAX_LINE, Options, Section, Sections, Variant,

@@ -27,11 +27,12 @@ mod text;
 mod theme;
 mod view;
 
-use std::io;
 use std::time::{Duration, Instant};
+use std::{io, process, thread};
 
 use crossterm::event::{Event, EventStream, KeyEventKind};
 use futures_util::StreamExt;
+use rustix::event::{PollFd, PollFlags, poll};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -168,6 +169,19 @@ fn feeds(watched: Watched, news: &mpsc::Sender<Update>, theme: Theme) -> (Screen
     }
 }
 
+/// Ends the process when its terminal is closed. Usually SIGHUP does this. If the process was started with SIGHUP ignored, crossterm
+/// would read the end of the input again and again, and use a whole core.
+fn end_with_terminal() -> io::Result<()> {
+    let wait = || {
+        let input = io::stdin();
+        // Without flags, `poll` only reports that the terminal was closed.
+        let mut closed = [PollFd::new(&input, PollFlags::empty())];
+        while poll(&mut closed, None).is_err() {}
+        process::exit(1);
+    };
+    thread::Builder::new().spawn(wait).map(drop)
+}
+
 /// Draws the screen and handles updates, keys, the mouse and signals until the view ends.
 async fn show(
     mut screen: Screen,
@@ -176,6 +190,7 @@ async fn show(
     wishes: &Wishes,
     ends: &mut Ends,
 ) -> io::Result<()> {
+    end_with_terminal()?;
     let mut events = EventStream::new();
     let mut ageing = interval(AGEING);
     ageing.set_missed_tick_behavior(MissedTickBehavior::Skip);

@@ -1,7 +1,10 @@
 //! Tests of `system-agent watch` in a real terminal: keys, the mouse, screen sizes, hosts that disconnect, and the terminal's
 //! settings afterwards. Unit tests in `src/watch` check what each view shows.
 
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
+use std::{fs, thread};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,7 +17,7 @@ pub(crate) const LARGE: (u16, u16) = (200, 50);
 const WITH_KEY: [(&str, &str); 1] = [("API_KEY", KEY)];
 
 fn hostname() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     name.trim().to_owned()
 }
 
@@ -312,4 +315,35 @@ fn without_a_terminal_watch_exits_with_an_error() {
         finished.stderr.concat().contains("not a terminal"),
         "{finished:?}"
     );
+}
+
+#[test]
+#[parallel]
+fn watch_ends_with_its_terminal_even_if_sighup_is_ignored() {
+    let command = concat!(
+        "exec env --ignore-signal=HUP '",
+        env!("CARGO_BIN_EXE_system-agent"),
+        "' watch"
+    );
+    let mut terminal = Command::new("script")
+        .args(["--quiet", "--command", command, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("cannot start script (Debian package bsdutils)");
+    let children = format!("/proc/{0}/task/{0}/children", terminal.id());
+    let watch = wait::until("the view", DEADLINE, || {
+        let pid = fs::read_to_string(&children).ok()?.trim().to_owned();
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        (name.trim() == "system-agent").then_some(pid)
+    });
+    // The view needs a moment to read its input.
+    thread::sleep(Duration::from_secs(1));
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
+    let stat = format!("/proc/{watch}");
+    wait::until("the end of the view", DEADLINE, || {
+        (!Path::new(&stat).exists()).then_some(())
+    });
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -69,6 +69,24 @@ impl Outgoing {
 /// A byte stream in both directions.
 pub(super) trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
+
+/// Limit on the bytes that a client can still send. The agent reads and ignores these bytes. If the agent closed a
+/// connection with unread bytes, the kernel would reset the connection, and the client would lose the answer.
+const MAX_IGNORED_BYTES: usize = 64 * 1024;
+
+/// Closes the agent's sending side, and waits until the client closes its side.
+pub(super) async fn finish<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut left = MAX_IGNORED_BYTES;
+    let mut scratch = [0; 1024];
+    while left > 0 {
+        match stream.read(&mut scratch).await? {
+            0 => break,
+            read => left = left.saturating_sub(read),
+        }
+    }
+    Ok(())
+}
 
 impl Connection {
     /// Returns and clears the error that the kernel has stored for the socket, if there is an error.

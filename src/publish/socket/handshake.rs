@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use zeroize::Zeroizing;
 
-use super::connection::{Connection, Socket};
+use super::connection::{Connection, Socket, finish};
 use super::range;
 use super::session::{Client, ClientSession, Subscriptions};
 use crate::messages::ClientId;
@@ -31,9 +31,6 @@ const MAX_LINE_WITH_KEY: usize = 96 * 1024;
 const UNAUTHORIZED: &[u8] = b"Unauthorized\n";
 /// Time that a refused client has to read its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// Limit on the bytes that a refused client can still send. The agent reads and ignores these bytes. If the agent closed a
-/// connection with unread bytes, the kernel would reset the connection, and the client would lose the answer.
-const MAX_IGNORED_BYTES: usize = 64 * 1024;
 /// Limit on encrypted bytes that the kernel has not accepted yet. The limit is the size of two TLS records. A higher limit needs
 /// more memory for each slow client. A lower limit needs more system calls for each client.
 const ENCRYPTED_AHEAD: usize = 32 * 1024;
@@ -339,20 +336,6 @@ async fn send_answer<S: AsyncRead + AsyncWrite + Unpin>(
     stream.write_all(answer).await?;
     finish(stream).await?;
     debug!("answer to the refused client is sent");
-    Ok(())
-}
-
-/// Closes the agent's sending side, and waits until the client closes its side.
-pub(super) async fn finish<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
-    stream.shutdown().await?;
-    let mut left = MAX_IGNORED_BYTES;
-    let mut scratch = [0; 1024];
-    while left > 0 {
-        match stream.read(&mut scratch).await? {
-            0 => break,
-            read => left = left.saturating_sub(read),
-        }
-    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::handshake::finish;
+use super::connection::finish;
 use super::session::Client;
 use crate::messages::FindLog;
 use crate::model::{LogRange, RangeLines, Timestamp, text_of};

@@ -103,7 +103,9 @@ fn figures_logs_and_exits_are_followed_while_the_engine_is_silent() {
     end(pid);
     let gone = |s: &Value| !mentions(s, ends.name());
     snapshots.until("the exit", EXIT, gone);
-    let open = open_files(&agent, &its);
+    let mut open = open_files(&agent, &its);
+    // The log stays open for a minute, so that its last lines can be read after the container is removed.
+    open.retain(|path| !path.to_string_lossy().ends_with("-json.log"));
     assert!(open.is_empty(), "{open:?}");
     assert_stays_fresh(&mut snapshots, stays.name());
     let snapshot = snapshots.next();
