@@ -223,7 +223,7 @@ fn print_lines<'l>(lines: impl Iterator<Item = &'l str>, arguments: &LogsArgumen
             false => line.split_once(' ').map_or(line, |(_, text)| text),
         };
         if writeln!(stdout, "{text}").is_err() {
-            // Nobody reads the output any more, for example `head`.
+            // The reader of the output has ended, for example `head`.
             process::exit(0);
         }
     }

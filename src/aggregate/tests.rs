@@ -10,10 +10,13 @@ use tokio::time::Instant;
 use super::subscribers::MAX_HISTORY;
 use super::{Aggregator, FIRST_SNAPSHOT_WITHIN, NewestSamples, SourceState};
 use crate::messages::{
-    AddOutput, CatchUp, Collected, Delivery, Publication, StopPublishing, Subscribe, SystemSample,
-    Unsubscribe,
+    AddOutput, CatchUp, Collected, Delivery, DockerSample, LogSample, News, Publication,
+    StopPublishing, Subscribe, SystemSample, Unsubscribe,
 };
-use crate::model::{LogMode, Options};
+use crate::model::{
+    ContainerEvent, EncodedLines, EventAction, Events, LogLines, LogMode, LogPosition, Options,
+    Place, Timestamp,
+};
 use crate::published::EncodedSnapshot;
 use crate::supervisor::Supervisor;
 
@@ -79,10 +82,20 @@ fn subscribe(aggregator: &Addr<Aggregator>, client: u64, start: Instant) -> Deli
 }
 
 fn aggregator() -> Addr<Aggregator> {
+    aggregator_of(
+        SourceState::disabled("docker"),
+        SourceState::disabled("logs"),
+    )
+}
+
+fn aggregator_of(
+    docker: SourceState<DockerSample>,
+    logs: SourceState<LogSample>,
+) -> Addr<Aggregator> {
     let newest = NewestSamples {
         system: SourceState::enabled("system", INTERVAL),
-        docker: SourceState::disabled("docker"),
-        logs: SourceState::disabled("logs"),
+        docker,
+        logs,
         reports: Arc::default(),
         run: "0123456789abcdef".to_owned(),
     };
@@ -90,8 +103,12 @@ fn aggregator() -> Addr<Aggregator> {
 }
 
 fn sample() -> Collected<SystemSample> {
+    collected(SystemSample::default())
+}
+
+fn collected<T>(sample: T) -> Collected<T> {
     Collected {
-        sample: Some(SystemSample::default()),
+        sample: Some(sample),
         error: None,
         collected_at: SystemTime::now(),
         duration: Duration::ZERO,
@@ -307,4 +324,136 @@ async fn a_session_that_asks_to_catch_up_gets_all_new_log_lines() {
     }
     assert!(Arc::ptr_eq(&snapshot(&mut kept).await, &whole));
     assert!(kept.try_recv().is_err());
+}
+
+fn options(text: &str) -> Options {
+    Options::parse(text.as_bytes()).unwrap()
+}
+
+/// Returns the JSON line of the next delivery.
+async fn line(kept: &mut Kept) -> serde_json::Value {
+    let snapshot = snapshot(kept).await;
+    let line = [&snapshot.shared, snapshot.ending(0).as_ref()].concat();
+    serde_json::from_slice(&line).unwrap()
+}
+
+/// Returns the first `count` events of containers with the names 0, 1 and so on.
+fn events(count: u64) -> Arc<Events> {
+    let mut events = Events::default();
+    for number in 0..count {
+        let event = ContainerEvent {
+            time: Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(number)),
+            action: EventAction::Start,
+            container: number.to_string(),
+            id: "0123456789ab".to_owned(),
+            image: String::new(),
+            exit_code: None,
+            health: None,
+            renamed_from: None,
+        };
+        events.push(event, false);
+    }
+    Arc::new(events)
+}
+
+fn containers(line: &serde_json::Value) -> Vec<&str> {
+    let events = line["events"].as_array().unwrap();
+    let names = events.iter().map(|event| event["container"].as_str());
+    names.map(Option::unwrap).collect()
+}
+
+#[actix::test]
+async fn events_between_snapshots_come_once_also_to_a_client_that_resumes() {
+    tokio::time::pause();
+    let docker = |count| DockerSample {
+        events: events(count),
+        ..DockerSample::default()
+    };
+    let enabled = SourceState::enabled("docker", INTERVAL);
+    let aggregator = aggregator_of(enabled, SourceState::disabled("logs"));
+    aggregator.do_send(sample());
+    aggregator.do_send(collected(docker(1)));
+    let mut live = keep(
+        &aggregator,
+        1,
+        options(r#"{"sections":["events"],"live":true}"#),
+    );
+    let first = line(&mut live).await;
+    assert_eq!(
+        (containers(&first), &first["live"]),
+        (vec!["0"], &serde_json::Value::Null)
+    );
+    aggregator.do_send(News(events(3)));
+    let news = line(&mut live).await;
+    assert_eq!(
+        (containers(&news), news["live"].as_bool()),
+        (vec!["1", "2"], Some(true))
+    );
+    // The cursor of the first line is older than these events.
+    let cursor = first["agent"]["cursor"].as_str().unwrap();
+    let resuming = format!(r#"{{"sections":["events"],"resume":"{cursor}"}}"#);
+    let mut resumed = keep(&aggregator, 2, options(&resuming));
+    assert_eq!(containers(&line(&mut resumed).await), ["1", "2"]);
+    aggregator.do_send(News(events(4)));
+    assert_eq!(containers(&line(&mut live).await), ["3"]);
+    aggregator.do_send(collected(docker(5)));
+    assert_eq!(containers(&line(&mut live).await), ["4"]);
+    assert_eq!(containers(&line(&mut resumed).await), ["3", "4"]);
+    for client in [&mut live, &mut resumed] {
+        assert!(containers(&line(client).await).is_empty());
+    }
+}
+
+/// Returns a reading of a log with the lines 1 to `count`.
+fn log(count: u64) -> LogSample {
+    let container: Arc<str> = "0123456789abcdef".into();
+    let position = |line| LogPosition { line, place: None };
+    let texts: Vec<_> = (1..=count).map(|number| format!("T {number}")).collect();
+    let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &texts, 0);
+    let place = Place {
+        container: Arc::clone(&container),
+        end: count,
+        origin: position(0),
+        created: 0,
+    };
+    let lines = Arc::new(LogLines::new(Arc::new(lines), place));
+    LogSample {
+        logs: Arc::new([("web".to_owned(), lines)].into()),
+        positions: Arc::new([(container, position(count))].into()),
+        ..LogSample::default()
+    }
+}
+
+#[actix::test]
+async fn log_lines_come_once_also_if_the_newest_snapshot_has_no_logs() {
+    tokio::time::pause();
+    let logs = SourceState::enabled("logs", INTERVAL);
+    let aggregator = aggregator_of(SourceState::disabled("docker"), logs);
+    aggregator.do_send(sample());
+    let options = options(r#"{"sections":["logs"],"logs":"new","live":true}"#);
+    let mut live = keep(&aggregator, 1, options);
+    assert!(
+        line(&mut live).await["logs"]
+            .as_object()
+            .unwrap()
+            .is_empty()
+    );
+    aggregator.do_send(collected(log(1)));
+    aggregator.do_send(News(log(2)));
+    assert_eq!(
+        line(&mut live).await["logs"]["web"],
+        serde_json::json!(["T 1", "T 2"])
+    );
+    // The same reading again has nothing new.
+    aggregator.do_send(News(log(2)));
+    aggregator.do_send(News(log(3)));
+    assert_eq!(
+        line(&mut live).await["logs"]["web"],
+        serde_json::json!(["T 3"])
+    );
+    let snapshot = line(&mut live).await;
+    assert!(
+        snapshot["live"].is_null() && snapshot["logs"]["web"].is_null(),
+        "{snapshot}"
+    );
 }

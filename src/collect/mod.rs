@@ -31,7 +31,7 @@ pub struct Collector<S: Source> {
     source: Option<S>,
     interval: Duration,
     sink: Recipient<Collected<S::Sample>>,
-    /// The recipient of what changes between two rounds. None if nobody needs it.
+    /// The recipient of the news between two rounds. None for a source without news.
     news: Option<Recipient<News<S::News>>>,
 }
 

@@ -164,38 +164,13 @@ impl Encodings {
         if let Some(made) = self.lines.get(&key) {
             return Ok(Arc::clone(made));
         }
-        let mut is_empty = true;
-        let mut news = Vec::new();
-        if variant.logs == LogMode::New {
-            let lines = published.log_lines(since, piece);
-            is_empty &= lines.is_empty();
-            news = lines.json()?;
-        }
-        if events_after.is_some() {
-            let (events, dropped) = published.events(events_after);
-            let events: Vec<_> = events.collect();
-            is_empty &= events.is_empty() && dropped == 0;
-            field(&mut news, b',', "events", &events)?;
-            if dropped > 0 {
-                field(&mut news, b',', "events_dropped", &dropped)?;
-            }
-        }
+        let (news, is_empty) = news_fields(published, variant, since, piece, events_after)?;
         let after = match (piece, position) {
             (Some(piece), _) => piece.position().clone(),
             (None, Some(since)) => published.position_after(since),
             (None, None) => published.since().clone(),
         };
-        let mut stream = Vec::new();
-        if variant.has_cursor {
-            write!(
-                stream,
-                "\"cursor\":\"{}\",",
-                published.cursor(&after, variant.logs == LogMode::New)
-            )?;
-        }
-        if let Some(outcome) = resume {
-            write!(stream, "\"resume\":\"{}\",", outcome.text())?;
-        }
+        let stream = stream_fields(published, variant, &after, resume)?;
         let pieces = if is_news {
             news_line(published, news, &stream)?
         } else {
@@ -267,6 +242,52 @@ impl Encodings {
             ..Self::default()
         }
     }
+}
+
+/// Returns the JSON text of the fields with the new log lines and events, with a comma before each field. Also returns whether there
+/// are none.
+fn news_fields(
+    published: &Published,
+    variant: Variant,
+    since: Option<&StreamPosition>,
+    piece: Option<&LogPiece>,
+    events_after: Option<u64>,
+) -> io::Result<(Vec<u8>, bool)> {
+    let (mut fields, mut is_empty) = (Vec::new(), true);
+    if variant.logs == LogMode::New {
+        let lines = published.log_lines(since, piece);
+        is_empty &= lines.is_empty();
+        fields = lines.json()?;
+    }
+    if events_after.is_some() {
+        let (events, dropped) = published.events(events_after);
+        let events: Vec<_> = events.collect();
+        is_empty &= events.is_empty() && dropped == 0;
+        field(&mut fields, b',', "events", &events)?;
+        if dropped > 0 {
+            field(&mut fields, b',', "events_dropped", &dropped)?;
+        }
+    }
+    Ok((fields, is_empty))
+}
+
+/// Returns the JSON text of the first fields of `agent`, with a comma after each field: the cursor of the position `after`, and what
+/// became of the client's cursor.
+fn stream_fields(
+    published: &Published,
+    variant: Variant,
+    after: &StreamPosition,
+    resume: Option<ResumeOutcome>,
+) -> io::Result<Vec<u8>> {
+    let mut fields = Vec::new();
+    if variant.has_cursor {
+        let cursor = published.cursor(after, variant.logs == LogMode::New);
+        write!(fields, "\"cursor\":\"{cursor}\",")?;
+    }
+    if let Some(outcome) = resume {
+        write!(fields, "\"resume\":\"{}\",", outcome.text())?;
+    }
+    Ok(fields)
 }
 
 /// Returns a JSON line with only events and log lines, without its end. `news` is the JSON text of the events and log lines, and

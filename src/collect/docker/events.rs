@@ -179,7 +179,7 @@ impl Following {
                         });
                         let is_new = history.add(event, is_old);
                         if let Some(started) = started.filter(|_| is_new) {
-                            // An error only means that nobody reads logs.
+                            // An error means that no source subscribes to starts, because logs are switched off.
                             let _ = history.starts.send(started);
                         }
                     }

@@ -26,7 +26,7 @@ const TIMESTAMP_BYTES: usize = 36;
 /// The bytes that show that an entry ends a line: the line feed of the text, the closing quote, and the next key.
 const LINE_END: &[u8] = br#"\n","stream""#;
 /// The bytes before the timestamp.
-const TIME: &[u8] = br#"","time":""#;
+pub(super) const TIME: &[u8] = br#"","time":""#;
 
 /// One entry of a log.
 #[derive(Deserialize)]

@@ -21,10 +21,10 @@ use super::new::New;
 use super::offset::fingerprint_of;
 use super::open;
 use super::part::LogPart;
-use super::parts::{self, MAX_ROTATED_FILES};
+use super::parts;
 use super::position::{Growth, Position};
 use super::reader::LogReader;
-use super::rotated::Rotated;
+use super::rotated::rotated_files;
 use super::seen::{Handover, Seen, identity};
 use super::tail::TailLines;
 use super::unpacked::Budget;
@@ -480,19 +480,11 @@ impl LogFile {
         let mut read = chunk.len() as u64;
         wanted = wanted.saturating_sub(ends);
         let mut chunks = vec![chunk];
-        let mut seen = vec![file.metadata()?.ino()];
-        for number in 1..=MAX_ROTATED_FILES {
-            if wanted == 0 || read >= MAX_PARSED_BYTES {
-                break;
-            }
-            let Some(rotated) = Rotated::open(&self.path, number)? else {
-                break;
-            };
-            // The log was rotated during this search, so a file that was already opened appears again under its next name.
-            if seen.contains(&rotated.inode()) {
-                continue;
-            }
-            seen.push(rotated.inode());
+        let mut older = rotated_files(&self.path, file.metadata()?.ino());
+        while wanted > 0
+            && read < MAX_PARSED_BYTES
+            && let Some(rotated) = older.next().transpose()?
+        {
             let (chunk, ends) = rotated.last_entries(wanted, budget)?;
             read += chunk.len() as u64;
             wanted = wanted.saturating_sub(ends);

@@ -117,7 +117,7 @@ fn without_last_word(line: &[u8], start: usize) -> &[u8] {
 
 /// Returns the line without the first word of its text. If the word is longer than [`MAX_WORD_BYTES`], removes only that many
 /// bytes. The word can be half of a secret, which the redaction would not find. The text begins at `start`.
-fn without_first_word(line: &[u8], start: usize) -> Vec<u8> {
+pub(super) fn without_first_word(line: &[u8], start: usize) -> Vec<u8> {
     let start = start.min(line.len());
     let text = &line[start..];
     let near = &text[..text.len().min(MAX_WORD_BYTES)];

@@ -2,10 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-
-use crate::model::EncodedLines;
+use crate::model::{EncodedLines, time_of};
 
 /// Which lines are new when a log is read for the first time. A client that got no lines of this container gets the new lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,11 +67,9 @@ impl New {
 }
 
 /// Returns when a line was written. `line` is a JSON string.
-fn moment(line: &str) -> Option<SystemTime> {
+pub(super) fn moment(line: &str) -> Option<SystemTime> {
     let (timestamp, _) = line.get(1..)?.split_once(' ')?;
-    OffsetDateTime::parse(timestamp, &Rfc3339)
-        .ok()
-        .map(SystemTime::from)
+    time_of(timestamp)
 }
 
 #[cfg(test)]

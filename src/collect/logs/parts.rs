@@ -9,13 +9,10 @@ use std::time::SystemTime;
 
 use super::offset::{beginning_of, fingerprint_of, is_in};
 use super::part::LogPart;
-use super::rotated::Rotated;
+use super::rotated::{Rotated, rotated_files};
 use super::search::offset_of;
 use super::unpacked::Budget;
 use crate::model::FileOffset;
-
-/// Maximum number of rotated files that a reading opens.
-pub(super) const MAX_ROTATED_FILES: u32 = 100;
 
 /// Returns the parts of the log after the offset `at`, oldest first. None if no file of the log has this offset. `file` is the
 /// newest file of the log, and `now` its metadata.
@@ -35,24 +32,9 @@ pub(super) fn since(
     if is_in(at, file, now)? {
         return Ok(Some(vec![newest(at.offset)]));
     }
-    let mut missing = 0;
     let mut parts = vec![newest(0)];
-    let mut seen = vec![now.ino()];
-    for number in 1..=MAX_ROTATED_FILES {
-        let Some(rotated) = Rotated::open(path, number)? else {
-            // While the engine renames the rotated files, one file can be missing for a moment.
-            missing += 1;
-            if missing > 1 {
-                break;
-            }
-            continue;
-        };
-        let inode = rotated.inode();
-        // The log was rotated during this search, so a file that was already opened appears again under its next name.
-        if seen.contains(&inode) {
-            continue;
-        }
-        seen.push(inode);
+    for rotated in rotated_files(path, now.ino()) {
+        let rotated = rotated?;
         let found = rotated.continues(at, budget)?;
         parts.push(rotated.part(if found { at.offset } else { 0 }, budget)?);
         if found {
@@ -71,39 +53,34 @@ pub(super) fn after_time(
     file: &Arc<File>,
     now: &Metadata,
 ) -> io::Result<Option<(Vec<LogPart>, FileOffset)>> {
-    let (mut file, mut now) = (Arc::clone(file), now.clone());
-    let mut parts = Vec::new();
-    let mut seen = Vec::new();
-    for number in 1..=MAX_ROTATED_FILES {
-        let offset = offset_of(&file, now.len(), time)?;
-        if !seen.contains(&now.ino()) {
-            seen.push(now.ino());
-            parts.push(LogPart::Plain {
-                file: Arc::clone(&file),
-                from: offset,
-                to: now.len(),
-            });
-        }
-        let older = match Rotated::open(path, number)? {
-            // The log was rotated during this search, so a file that was already opened appears again under its next name.
-            Some(older) if seen.contains(&older.inode()) => continue,
-            older => older,
+    let newest = Rotated::newest(Arc::clone(file), now.clone());
+    let mut older = rotated_files(path, now.ino());
+    let (mut current, mut parts) = (newest, Vec::new());
+    loop {
+        let Some((file, now)) = current.plain() else {
+            return Ok(None);
         };
-        let (true, Some(older)) = (offset == 0, older) else {
+        let offset = offset_of(file, now.len(), time)?;
+        parts.push(LogPart::Plain {
+            file: Arc::clone(file),
+            from: offset,
+            to: now.len(),
+        });
+        let next = match offset {
+            0 => older.next().transpose()?,
+            _ => None,
+        };
+        let Some(next) = next else {
             let at = FileOffset {
                 inode: now.ino(),
                 offset,
-                fingerprint: fingerprint_of(&file, &now, offset)?,
+                fingerprint: fingerprint_of(file, now, offset)?,
             };
             parts.reverse();
             return Ok(Some((parts, at)));
         };
-        match older.plain() {
-            Some((plain, metadata)) => (file, now) = (Arc::new(plain), metadata),
-            None => return Ok(None),
-        }
+        current = next;
     }
-    Ok(None)
 }
 
 /// Returns all parts of the log, oldest first, and the beginning of the oldest file. `file` is the newest file of the log, and
@@ -119,17 +96,11 @@ pub(super) fn all(
         from: 0,
         to: now.len(),
     }];
-    let mut seen = vec![now.ino()];
     let mut oldest = beginning_of(now);
-    for number in 1..=MAX_ROTATED_FILES {
-        let Some(rotated) = Rotated::open(path, number)? else {
-            break;
-        };
-        if !seen.contains(&rotated.inode()) {
-            seen.push(rotated.inode());
-            oldest = rotated.beginning();
-            parts.push(rotated.part(0, budget)?);
-        }
+    for rotated in rotated_files(path, now.ino()) {
+        let rotated = rotated?;
+        oldest = rotated.beginning();
+        parts.push(rotated.part(0, budget)?);
     }
     parts.reverse();
     Ok((parts, oldest))

@@ -3,18 +3,19 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::entries::{CHUNK, Entry, MAX_ENTRY_BYTES, line_ends, read_range};
-use super::parts::MAX_ROTATED_FILES;
-use super::rotated::Rotated;
+use super::line::{after_timestamp, is_fragment, without_first_word};
+use super::new::moment;
+use super::rotated::{Rotated, rotated_files};
 use super::search::offset_of;
-use super::tail::TailLines;
+use super::tail::{Channel, TailLines};
 use super::unpacked::{Budget, Unpacked};
-use crate::model::{LogRange, RangeEnd, RangeLines, time_of};
+use crate::model::{LogRange, RangeEnd, RangeLines};
 use crate::settings::Redaction;
 
 /// Limit on the bytes of log files that one request examines.
@@ -51,59 +52,17 @@ pub(super) fn read(
         cut: None,
         has_more: false,
     };
-    let mut files = vec![LogPiece::Plain {
-        file,
-        size: now.len(),
-        is_newest: true,
-    }];
-    let budget = Budget::new();
-    let mut seen = vec![std::os::unix::fs::MetadataExt::ino(&now)];
-    let mut missing = 0;
-    for number in 1..=MAX_ROTATED_FILES {
-        let Some(rotated) = Rotated::open(path, number)? else {
-            // While the engine renames the rotated files, one file can be missing for a moment.
-            missing += 1;
-            if missing > 1 {
-                break;
-            }
-            continue;
-        };
-        // The log was rotated during this search, so a file that was already opened appears again under its next name.
-        if seen.contains(&rotated.inode()) {
-            continue;
-        }
-        seen.push(rotated.inode());
-        files.push(match rotated.plain_or_unpacked(&budget)? {
-            Ok((file, metadata)) => LogPiece::Plain {
-                file: Arc::new(file),
-                size: metadata.len(),
-                is_newest: false,
-            },
-            Err(unpacked) => LogPiece::Compressed(unpacked),
-        });
+    let newest = now.ino();
+    let mut files = vec![Rotated::newest(file, now)];
+    for rotated in rotated_files(path, newest) {
+        files.push(rotated?);
     }
-    let read = match range.from {
-        RangeEnd::Newest => reading.newest_of(files)?,
-        RangeEnd::Oldest => {
-            files.reverse();
-            reading.oldest_of(files)?
-        }
-    };
+    let budget = Budget::new();
+    let read = reading.read_files(&files, &budget)?;
     if budget.is_spent() {
         return Err(io::Error::other("its compressed files are too large"));
     }
     Ok(read)
-}
-
-/// One file of a log.
-enum LogPiece {
-    /// A plain file and its size in bytes. The engine still writes the newest file.
-    Plain {
-        file: Arc<File>,
-        size: u64,
-        is_newest: bool,
-    },
-    Compressed(Unpacked),
 }
 
 struct Reading<'r> {
@@ -128,70 +87,106 @@ struct Reading<'r> {
 type FoundLine = (SystemTime, Box<str>);
 
 impl Reading<'_> {
-    /// Reads the newest matching lines. The newest file is the first of `files`.
-    fn newest_of(mut self, files: Vec<LogPiece>) -> io::Result<RangeLines> {
-        for file in files {
-            match file {
-                LogPiece::Plain {
-                    file,
-                    size,
-                    is_newest,
-                } => {
-                    let before = self.range.before.and_then(|at| at.checked_add(DISORDER));
-                    let mut end = match before {
-                        Some(before) => offset_of(&file, size, before)?,
-                        None => size,
-                    };
-                    while end > 0 && !self.is_done() {
-                        let begin = block_begin(&file, end)?;
-                        let is_end = is_newest && end == size;
-                        self.read_block(&file, begin..end, is_end)?;
-                        end = begin;
-                    }
-                }
-                LogPiece::Compressed(log) => {
-                    if !self.is_done() {
-                        self.read_unpacked(log)?;
-                    }
+    /// Reads the matching lines. `files` are the files of the log, the newest first.
+    fn read_files(mut self, files: &[Rotated], budget: &Budget) -> io::Result<RangeLines> {
+        let mut order: Vec<usize> = (0..files.len()).collect();
+        if self.range.from == RangeEnd::Oldest {
+            order.reverse();
+        }
+        for index in order {
+            if self.is_done() {
+                break;
+            }
+            let older = files.get(index + 1);
+            match files[index].plain() {
+                Some((file, now)) => self.read_plain(file, now.len(), index == 0, older)?,
+                None => {
+                    let starts_inside = self.starts_inside_of(older)?;
+                    self.read_unpacked(files[index].unpacked(budget)?, starts_inside)?;
                 }
             }
         }
         self.finish()
     }
 
-    /// Reads the oldest matching lines. The oldest file is the first of `files`.
-    fn oldest_of(mut self, files: Vec<LogPiece>) -> io::Result<RangeLines> {
-        for file in files {
-            match file {
-                LogPiece::Plain {
-                    file,
-                    size,
-                    is_newest,
-                } => {
-                    let after = self.range.after.and_then(|at| at.checked_sub(DISORDER));
-                    let mut begin = match after {
-                        Some(after) => offset_of(&file, size, after)?,
-                        None => 0,
-                    };
-                    while begin < size && !self.is_done() {
-                        let near = size.min(begin + BLOCK_BYTES);
-                        let end = match near < size {
-                            true => line_begin(&file, near, size)?,
-                            false => size,
-                        };
-                        let is_end = is_newest && end == size;
-                        self.read_block(&file, begin..end, is_end)?;
-                        begin = end;
-                    }
+    /// Reads a plain file in blocks of whole lines. `older` is the file before it. The engine still writes the newest file.
+    fn read_plain(
+        &mut self,
+        file: &Arc<File>,
+        size: u64,
+        is_newest: bool,
+        older: Option<&Rotated>,
+    ) -> io::Result<()> {
+        let (mut low, mut high) = (0, size);
+        match self.range.from {
+            RangeEnd::Newest => {
+                if let Some(before) = self.range.before.and_then(|at| at.checked_add(DISORDER)) {
+                    high = offset_of(file, size, before)?;
                 }
-                LogPiece::Compressed(log) => {
-                    if !self.is_done() {
-                        self.read_unpacked(log)?;
-                    }
+            }
+            RangeEnd::Oldest => {
+                if let Some(after) = self.range.after.and_then(|at| at.checked_sub(DISORDER)) {
+                    low = offset_of(file, size, after)?;
                 }
             }
         }
-        self.finish()
+        while low < high && !self.is_done() {
+            let block = match self.range.from {
+                RangeEnd::Newest => block_begin(file, high)?..high,
+                RangeEnd::Oldest => low..block_end(file, low, size)?,
+            };
+            match self.range.from {
+                RangeEnd::Newest => high = block.start,
+                RangeEnd::Oldest => low = block.end,
+            }
+            let starts_inside = match block.start {
+                0 => self.starts_inside_of(older)?,
+                begin => self.starts_inside(&bytes_before(file, begin)?),
+            };
+            let mut bytes = Vec::new();
+            let read = read_range(file, block.start, block.end, &mut bytes)?;
+            let mut lines = self.tail();
+            self.push(&mut lines, &bytes, starts_inside);
+            let is_end = is_newest && block.end == size;
+            let before = self.edge.take();
+            self.take(lines, read, is_end);
+            self.edge = self.edge.or(before);
+        }
+        Ok(())
+    }
+
+    /// Returns the channels on which the text after a file begins inside a line. Returns none without redaction, because only the
+    /// redaction needs them.
+    fn starts_inside_of(&self, older: Option<&Rotated>) -> io::Result<Vec<Channel>> {
+        match older.filter(|_| self.redaction.is_on()) {
+            Some(older) => {
+                let (entries, _) = older.last_entries(1, &Budget::new())?;
+                Ok(self.starts_inside(&entries))
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Returns the channels on which the text after `entries` begins inside a line. Returns none without redaction.
+    fn starts_inside(&self, entries: &[u8]) -> Vec<Channel> {
+        let mut inside = Vec::new();
+        if !self.redaction.is_on() {
+            return inside;
+        }
+        let mut seen = Vec::new();
+        for entry in entries.rsplit(|byte| *byte == b'\n') {
+            let Some(entry) = Entry::parse(entry) else {
+                continue;
+            };
+            let channel = entry.channel_of(self.tty);
+            if !seen.contains(&channel) {
+                seen.push(channel);
+                if is_fragment(&entry.message()) {
+                    inside.push(channel);
+                }
+            }
+        }
+        inside
     }
 
     /// Whether no further line of the log can be in the answer, or the reading has done enough work.
@@ -222,20 +217,12 @@ impl Reading<'_> {
         is_enough
     }
 
-    /// Reads a range of a plain file. `is_end` tells whether the engine can still finish its last line.
-    fn read_block(&mut self, file: &File, block: Range<u64>, is_end: bool) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        let read = read_range(file, block.start, block.end, &mut bytes)?;
-        let mut lines = self.tail();
-        self.push(&mut lines, &bytes);
-        let before = self.edge.take();
-        self.take(lines, read, is_end);
-        self.edge = self.edge.or(before);
-        Ok(())
-    }
-
-    /// Reads a compressed file.
-    fn read_unpacked(&mut self, mut log: Unpacked) -> io::Result<()> {
+    /// Reads a compressed file. See [`Self::push`].
+    fn read_unpacked(
+        &mut self,
+        mut log: Unpacked,
+        mut starts_inside: Vec<Channel>,
+    ) -> io::Result<()> {
         let mut rest = Vec::new();
         let mut lines = self.tail();
         let before = self.edge.take();
@@ -244,7 +231,11 @@ impl Reading<'_> {
             let read = (&mut log).take(BLOCK_BYTES).read_to_end(&mut rest)?;
             unpacked += read as u64;
             let whole = memchr::memrchr(b'\n', &rest).map_or(0, |end| end + 1);
-            self.push(&mut lines, &rest[..whole]);
+            self.push(
+                &mut lines,
+                &rest[..whole],
+                std::mem::take(&mut starts_inside),
+            );
             rest.drain(..whole);
             if rest.len() > MAX_ENTRY_BYTES {
                 rest.clear();
@@ -273,12 +264,20 @@ impl Reading<'_> {
             .keeping_all()
     }
 
-    /// Adds entries to `lines`.
-    fn push(&self, lines: &mut TailLines, entries: &[u8]) {
+    /// Adds entries to `lines`. On the channels `starts_inside`, the first entry continues a line. With redaction, its first word is
+    /// removed, because it can be half of a secret.
+    fn push(&self, lines: &mut TailLines, entries: &[u8], mut starts_inside: Vec<Channel>) {
         for entry in entries.split(|byte| *byte == b'\n') {
-            if let Some(entry) = Entry::parse(entry) {
-                lines.push(entry.channel_of(self.tty), &entry.message());
+            let Some(entry) = Entry::parse(entry) else {
+                continue;
+            };
+            let (channel, mut message) = (entry.channel_of(self.tty), entry.message());
+            if let Some(place) = starts_inside.iter().position(|inside| *inside == channel) {
+                starts_inside.swap_remove(place);
+                let text = message.len() - after_timestamp(&message).len();
+                message = without_first_word(&message, text);
             }
+            lines.push(channel, &message);
         }
     }
 
@@ -292,10 +291,7 @@ impl Reading<'_> {
         };
         let mut is_counted = count == 0;
         for line in lines.iter().take(count) {
-            let time = line.get(1..).and_then(|line| line.split_once(' '));
-            let Some(at) = time.and_then(|(time, _)| time_of(time)) else {
-                continue;
-            };
+            let Some(at) = moment(line) else { continue };
             self.edge = Some(match (self.edge, self.range.from) {
                 (None, _) => at,
                 (Some(edge), RangeEnd::Newest) => edge.min(at),
@@ -447,6 +443,23 @@ fn line_begin(file: &File, near: u64, end: u64) -> io::Result<u64> {
     Ok(at.min(end))
 }
 
+/// Returns the last bytes before an offset of a file.
+fn bytes_before(file: &File, offset: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let from = offset.saturating_sub(2 * CHUNK as u64);
+    read_range(file, from, offset, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Returns the offset at which the block of lines after `begin` ends.
+fn block_end(file: &File, begin: u64, size: u64) -> io::Result<u64> {
+    let near = begin + BLOCK_BYTES;
+    match near < size {
+        true => line_begin(file, near, size),
+        false => Ok(size),
+    }
+}
+
 /// Returns the offset at which the block of lines before `end` begins.
 fn block_begin(file: &File, end: u64) -> io::Result<u64> {
     let mut length = BLOCK_BYTES;
@@ -463,3 +476,6 @@ fn block_begin(file: &File, end: u64) -> io::Result<u64> {
         length *= 4;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,14 +13,52 @@ use super::part::LogPart;
 use super::unpacked::{Budget, Unpacked};
 use crate::model::FileOffset;
 
-/// A rotated file, plain or compressed.
+/// Maximum number of rotated files that a reading opens.
+const MAX_ROTATED_FILES: u32 = 100;
+
+/// A file of a log, plain or compressed. Usually it is a rotated file.
 pub(super) struct Rotated {
-    file: File,
+    file: Arc<File>,
     metadata: Metadata,
     compressed: bool,
 }
 
+/// Opens the rotated files of a log one by one, the newest first. `newest` is the inode number of the log's newest file, which is
+/// not rotated.
+pub(super) fn rotated_files(path: &Path, newest: u64) -> impl Iterator<Item = io::Result<Rotated>> {
+    let mut numbers = 1..=MAX_ROTATED_FILES;
+    let (mut seen, mut missing) = (vec![newest], 0);
+    let next = move || {
+        for number in numbers.by_ref() {
+            match Rotated::open(path, number).transpose() {
+                Some(Ok(rotated)) => {
+                    // If the log is rotated meanwhile, a file that was already opened appears again under its next name.
+                    if !seen.contains(&rotated.inode()) {
+                        seen.push(rotated.inode());
+                        return Some(Ok(rotated));
+                    }
+                }
+                Some(Err(error)) => return Some(Err(error)),
+                // While the engine renames the rotated files, one file can be missing for a moment.
+                None if missing == 0 => missing = 1,
+                None => return None,
+            }
+        }
+        None
+    };
+    std::iter::from_fn(next)
+}
+
 impl Rotated {
+    /// Takes the newest file of a log, which is not rotated.
+    pub(super) fn newest(file: Arc<File>, metadata: Metadata) -> Self {
+        Self {
+            file,
+            metadata,
+            compressed: false,
+        }
+    }
+
     /// Opens the rotated file with this number. Returns none if the file does not exist, or if the file cannot be a log.
     pub(super) fn open(path: &Path, number: u32) -> io::Result<Option<Self>> {
         for (suffix, compressed) in [("", false), (".gz", true)] {
@@ -29,7 +67,7 @@ impl Rotated {
             match open::open(&PathBuf::from(name)) {
                 Ok((file, metadata)) => {
                     return Ok(Some(Self {
-                        file,
+                        file: Arc::new(file),
                         metadata,
                         compressed,
                     }));
@@ -46,19 +84,8 @@ impl Rotated {
     }
 
     /// Returns the file and its metadata. None if it is compressed.
-    pub(super) fn plain(self) -> Option<(File, Metadata)> {
-        (!self.compressed).then_some((self.file, self.metadata))
-    }
-
-    /// Returns the file and its metadata, or, if it is compressed, its unpacked contents.
-    pub(super) fn plain_or_unpacked(
-        self,
-        budget: &Budget,
-    ) -> io::Result<Result<(File, Metadata), Unpacked>> {
-        if self.compressed {
-            return Ok(Err(self.unpacked(budget)?));
-        }
-        Ok(Ok((self.file, self.metadata)))
+    pub(super) fn plain(&self) -> Option<(&Arc<File>, &Metadata)> {
+        (!self.compressed).then_some((&self.file, &self.metadata))
     }
 
     /// Returns the beginning of the file.
@@ -83,7 +110,7 @@ impl Rotated {
     /// Returns the contents from the offset `from` to the end of the file.
     pub(super) fn part(self, from: u64, budget: &Budget) -> io::Result<LogPart> {
         if !self.compressed {
-            let (file, to) = (Arc::new(self.file), self.metadata.len());
+            let (file, to) = (self.file, self.metadata.len());
             return Ok(LogPart::Plain { file, from, to });
         }
         let (log, inode) = (self.unpacked(budget)?, self.inode());
@@ -109,7 +136,7 @@ impl Rotated {
     }
 
     /// Unpacks the file from its beginning.
-    fn unpacked(&self, budget: &Budget) -> io::Result<Unpacked> {
+    pub(super) fn unpacked(&self, budget: &Budget) -> io::Result<Unpacked> {
         let mut file = self.file.try_clone()?;
         io::Seek::rewind(&mut file)?;
         Ok(Unpacked::of(file, budget))

@@ -5,17 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-
-use super::entries::{MAX_ENTRY_BYTES, read_range};
+use super::entries::{MAX_ENTRY_BYTES, TIME, read_range};
+use crate::model::time_of;
 
 /// Number of bytes that are searched entry by entry, after the binary search.
 const LAST_BYTES: u64 = 64 * 1024;
 /// Number of bytes that are read to find one entry. An entry is rarely longer.
 const LOOK_BYTES: u64 = 4 * 1024;
-/// The bytes before the timestamp of an entry.
-const TIME: &[u8] = br#","time":""#;
 
 /// Returns the offset of the first entry that was written at or after a time. If there is none, returns the offset after the last
 /// complete entry. `size` is the size of the file in bytes.
@@ -71,9 +67,7 @@ fn entry_after(file: &Arc<File>, from: u64, to: u64) -> io::Result<Option<(u64, 
 pub(super) fn entry_time(entry: &[u8]) -> Option<SystemTime> {
     let begin = memchr::memmem::rfind(entry, TIME)? + TIME.len();
     let length = memchr::memchr(b'"', &entry[begin..])?;
-    let text = std::str::from_utf8(&entry[begin..begin + length]).ok()?;
-    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    Some(time.into())
+    time_of(std::str::from_utf8(&entry[begin..begin + length]).ok()?)
 }
 
 #[cfg(test)]

@@ -85,6 +85,31 @@ fn a_live_client_gets_every_line_of_a_fast_writer_once() {
 
 #[test]
 #[parallel]
+fn a_live_client_that_lags_still_gets_snapshots() {
+    let agent = launch()
+        .vars(&[("LOG_LINES", "5"), ("PUBLISH_INTERVAL", "500ms")])
+        .start();
+    let script = "while ! test -e /go; do sleep 0.1; done; \
+        awk 'BEGIN { for (i = 1; i <= 60000; i++) printf \"line %d %0160d\\n\", i, 0 }'; sleep 1000";
+    let container = Container::run("live-lags", &[], script);
+    let mut shipper = Shipper::live(container.name());
+    let mut client = shipper.connect(&agent);
+    shipper.read(&mut client);
+    container.exec("touch /go");
+    let (end, mut snapshots) = (Instant::now() + DEADLINE, 0);
+    while shipper.lines.last() != Some(&60_000) {
+        assert!(Instant::now() < end, "{:?}", shipper.lines.last());
+        let line = shipper.read(&mut client);
+        let is_behind = shipper.lines.last().is_some_and(|last| *last < 60_000);
+        snapshots += u32::from(is_behind && line["live"].is_null());
+        thread::sleep(Duration::from_millis(150));
+    }
+    shipper.check();
+    assert!(snapshots >= 3, "only {snapshots} snapshots");
+}
+
+#[test]
+#[parallel]
 fn a_client_can_get_long_lines_whole() {
     let agent = launch().var("PUBLISH_INTERVAL", "500ms").start();
     let numbers = "while ! test -e /go; do sleep 0.1; done; \
