@@ -1,7 +1,7 @@
 //! Reads the engine's answer to the inspection of one container.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use time::OffsetDateTime;
@@ -38,6 +38,9 @@ pub(crate) struct Inspected {
     pub(crate) log_driver: String,
     /// The newest file of the container's log. None if the logging driver is not Docker's `json-file`.
     pub(crate) log_file: Option<PathBuf>,
+    /// The folder in which the engine stores the container's files. If the container uses the network of another container, it can be
+    /// the folder of that container.
+    pub(crate) folder: Option<PathBuf>,
 }
 
 impl Inspected {
@@ -86,6 +89,10 @@ impl Inspected {
                 .filter(in_file)
                 .map(PathBuf::from),
             log_driver: driver.unwrap_or_default(),
+            folder: container
+                .get("HostnamePath")
+                .text()
+                .and_then(|path| Some(Path::new(&path).parent()?.to_owned())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reads a container's log from the files of the engine's `json-file` driver.
+//! Reads a container's log from its files.
 //!
 //! Each reading continues at the last position. If the log was rotated after that, the reading also reads the rotated files, even
 //! if they are compressed. So every line is counted, even if there are too many lines to store.
@@ -15,7 +15,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entries::{CHUNK, Entry, LineEnds, MAX_ENTRY_BYTES, MAX_PARSED_BYTES, last_entries};
+use super::entries::{CHUNK, LineEnds, MAX_ENTRY_BYTES, MAX_PARSED_BYTES, last_entries};
+use super::format::Format;
 use super::kept::{KeptFile, KeptFiles};
 use super::new::New;
 use super::offset::fingerprint_of;
@@ -45,6 +46,7 @@ const ORIGIN: u64 = 1 << 32;
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
+    format: Format,
     tty: bool,
     wanted: usize,
     redaction: Redaction,
@@ -91,6 +93,7 @@ impl LogFile {
             kept: Arc::clone(&reader.kept),
             all_kept: KeptFiles::default(),
             reader: FileLog(Arc::new(reader)),
+            format: Format::of(&path),
             path,
             tty,
             wanted,
@@ -436,7 +439,7 @@ impl LogFile {
             let compressed = matches!(part, LogPart::Compressed { .. });
             let (mut unparsed, mut reader) = part.split(parsed);
             if let Some(unparsed) = &mut unparsed {
-                let mut ends = LineEnds::after(rest);
+                let mut ends = LineEnds::after(self.format, rest);
                 if counted {
                     ends.count(unparsed)?;
                 }
@@ -476,7 +479,7 @@ impl LogFile {
     fn newest_entries(&self, file: &File, size: u64, budget: &Budget) -> io::Result<Vec<Vec<u8>>> {
         // Reads one line more than wanted, because the beginning of the oldest line can be missing.
         let mut wanted = self.wanted + 1;
-        let (chunk, ends) = last_entries(file, size, wanted)?;
+        let (chunk, ends) = last_entries(self.format, file, size, wanted)?;
         let mut read = chunk.len() as u64;
         wanted = wanted.saturating_sub(ends);
         let mut chunks = vec![chunk];
@@ -485,7 +488,7 @@ impl LogFile {
             && read < MAX_PARSED_BYTES
             && let Some(rotated) = older.next().transpose()?
         {
-            let (chunk, ends) = rotated.last_entries(wanted, budget)?;
+            let (chunk, ends) = rotated.last_entries(self.format, wanted, budget)?;
             read += chunk.len() as u64;
             wanted = wanted.saturating_sub(ends);
             chunks.push(chunk);
@@ -506,15 +509,13 @@ impl LogFile {
         loop {
             let read = (&mut entries).take(CHUNK as u64).read_to_end(rest)?;
             let mut begin = 0;
-            while let Some(end) = memchr::memchr(b'\n', &rest[searched..]) {
-                self.add_entry(&rest[begin..searched + end], tail, messages);
-                begin = searched + end + 1;
-                searched = begin;
+            while let Some(length) = self.format.entry_end(&rest[begin..], searched) {
+                self.add_entry(&rest[begin..begin + length], tail, messages);
+                (begin, searched) = (begin + length, 0);
             }
             rest.drain(..begin);
             if rest.len() > MAX_ENTRY_BYTES {
-                // `rest` is cleared, so the bytes up to the next line feed are not a valid entry. `add_entry` ignores these
-                // bytes.
+                // This is not a valid entry. `add_entry` ignores its end.
                 rest.clear();
             }
             searched = rest.len();
@@ -531,13 +532,10 @@ impl LogFile {
 
     /// Adds one entry. Ignores bytes that are not a valid entry, because the engine cannot read them either.
     fn add_entry(&self, entry: &[u8], tail: &mut TailLines, messages: &mut Vec<(u64, usize)>) {
-        let Some(entry) = Entry::parse(entry) else {
-            return;
-        };
-        let channel = entry.channel_of(self.tty);
-        let message = entry.message();
-        tail.push(channel, &message);
-        messages.push((identity(&message), tail.count()));
+        if let Some(entry) = self.format.parse(entry) {
+            tail.push(entry.channel_of(self.tty), &entry.message);
+            messages.push((identity(&entry.message), tail.count()));
+        }
     }
 }
 

@@ -255,15 +255,17 @@ impl LogFiles {
         }
         let first_round = self.first_round.filter(|_| at > self.began)?;
         let folder = self.folder.join(&id);
-        let path = folder.join(format!("{id}-json.log"));
-        let is_known = self.container_stats == ContainerStats::Engine
-            || self.known.contains_key(&id)
-            || open::refusal(&path, &id).is_some();
-        if is_known {
+        if self.container_stats == ContainerStats::Engine || self.known.contains_key(&id) {
             return None;
         }
-        // If this fails, the container has another logging driver, or was removed already.
-        let now = open::look_at(&path).ok()?;
+        // If there is no file, only the engine can read the log, or the container was removed already.
+        let (path, now) = open::paths(&folder, &id).into_iter().find_map(|path| {
+            let now = match open::refusal(&path, &id) {
+                None => open::look_at(&path).ok()?,
+                Some(_) => return None,
+            };
+            Some((path, now))
+        })?;
         let created = now.created().ok();
         let created = created.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let created = created.map_or(0, |since| since.as_secs() as i64);
@@ -343,18 +345,9 @@ impl LogFiles {
         called: &Handovers,
     ) -> ReadLog {
         let by_engine = |reason: String| ReadLog::Engine(reason, None);
-        match &inspected.log_file {
-            _ if self.container_stats == ContainerStats::Engine => {
-                by_engine("CONTAINER_STATS is engine".to_owned())
-            }
-            Some(path) => {
-                if let Some(reason) = open::refusal(path, &listed.id) {
-                    return by_engine(reason.to_owned());
-                }
-                let path = self.root.file(path);
-                if let Some(folder) = path.parent().and_then(Path::parent) {
-                    self.folder = folder.to_owned();
-                }
+        match self.log_path(&listed.id, inspected) {
+            Err(reason) => by_engine(reason),
+            Ok(path) => {
                 let calls = called.get(&listed.id);
                 let ended = self.ended.take(&listed.id);
                 let ended = ended.filter(|_| calls.is_none());
@@ -383,10 +376,42 @@ impl LogFiles {
                     host_error: None,
                 }
             }
-            None if inspected.log_driver == "json-file" => {
-                by_engine("the engine reports no log file".to_owned())
-            }
-            None => by_engine(format!("the logging driver is {}", inspected.log_driver)),
+        }
+    }
+
+    /// Returns the path of a container's log, or the reason why the engine must read the log.
+    fn log_path(&mut self, id: &str, inspected: &Inspected) -> Result<PathBuf, String> {
+        if self.container_stats == ContainerStats::Engine {
+            return Err("CONTAINER_STATS is engine".to_owned());
+        }
+        if let Some(path) = &inspected.log_file {
+            return match open::refusal(path, id) {
+                Some(reason) => Err(reason.to_owned()),
+                None => {
+                    self.learn_folder(path.parent());
+                    Ok(self.root.file(path))
+                }
+            };
+        }
+        if inspected.log_driver == "json-file" {
+            return Err("the engine reports no log file".to_owned());
+        }
+        let own = inspected.folder.as_deref();
+        self.learn_folder(own.filter(|own| open::is_folder_of(own, id)));
+        let folder = self.folder.join(id);
+        let is_missing = |path: &Path| {
+            let found = open::look_at(path);
+            found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        open::path_of_driver(&inspected.log_driver, &folder)
+            .filter(|path| open::is_folder_of(&folder, id) && !is_missing(path))
+            .ok_or_else(|| format!("the logging driver is {}", inspected.log_driver))
+    }
+
+    /// Remembers where the engine has the folders of its containers. `own` is the folder of one container on the host.
+    fn learn_folder(&mut self, own: Option<&Path>) {
+        if let Some(containers) = own.and_then(Path::parent) {
+            self.folder = self.root.file(containers);
         }
     }
 }

@@ -1,11 +1,10 @@
 //! Opens the files of a container's log. The path comes from the engine, and the agent does not trust the path. The agent opens
 //! only the log files of that container.
 
-use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -13,7 +12,12 @@ use serde::Deserialize;
 
 /// Number of hexadecimal digits in a container's id.
 const ID_DIGITS: usize = 64;
-const LOG_SUFFIX: &str = "-json.log";
+/// The end of the name of a log file of the `json-file` driver.
+const JSON_SUFFIX: &str = "-json.log";
+/// The log file of the `local` driver, in the folder of the container.
+const LOCAL: &str = "local-logs/container.log";
+/// The log file that the engine writes for drivers that send logs to another host, in the folder of the container.
+const CACHED: &str = "container-cached.log";
 const FOLDER_FLAGS: OFlags = OFlags::NOFOLLOW
     .union(OFlags::CLOEXEC)
     .union(OFlags::PATH)
@@ -25,21 +29,53 @@ const FILE_FLAGS: OFlags = OFlags::NOFOLLOW
 
 /// Checks that `path` is the log of the container `id`. If it is not, returns the reason.
 pub(super) fn refusal(path: &Path, id: &str) -> Option<&'static str> {
-    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    if id.len() != ID_DIGITS || !id.bytes().all(is_digit) {
+    if !is_id(id) {
         return Some("the container's id does not have 64 hexadecimal digits");
     }
-    let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-    if !path.is_absolute() || !path.components().all(plain) {
+    if !is_plain(path) {
         return Some("the log path from the engine is not absolute or contains `..`");
     }
-    let name = path.file_name().and_then(OsStr::to_str);
-    let name = name.and_then(|name| name.strip_suffix(LOG_SUFFIX));
-    let folder = path.parent().and_then(Path::file_name);
-    if name != Some(id) || folder != Some(OsStr::new(id)) {
-        return Some("the log path from the engine does not belong to this container");
+    match paths(Path::new(id), id)
+        .iter()
+        .any(|own| path.ends_with(own))
+    {
+        true => None,
+        false => Some("the log path from the engine does not belong to this container"),
     }
-    None
+}
+
+/// Whether `folder` is the folder of the container `id`.
+pub(super) fn is_folder_of(folder: &Path, id: &str) -> bool {
+    is_id(id) && is_plain(folder) && folder.ends_with(id)
+}
+
+fn is_id(id: &str) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    id.len() == ID_DIGITS && id.bytes().all(is_digit)
+}
+
+/// Whether a path is absolute and has no `..`.
+fn is_plain(path: &Path) -> bool {
+    let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+    path.is_absolute() && path.components().all(plain)
+}
+
+/// Returns the log files that a container can have. `folder` is the folder of the container. See [`Format`](super::format::Format).
+pub(super) fn paths(folder: &Path, id: &str) -> [PathBuf; 3] {
+    [
+        folder.join(format!("{id}{JSON_SUFFIX}")),
+        folder.join(LOCAL),
+        folder.join(CACHED),
+    ]
+}
+
+/// Returns the log file of a container, if its driver is neither `json-file` nor one whose logs only the engine can read.
+pub(super) fn path_of_driver(driver: &str, folder: &Path) -> Option<PathBuf> {
+    match driver {
+        "" | "none" | "json-file" | "journald" => None,
+        "local" => Some(folder.join(LOCAL)),
+        _ => Some(folder.join(CACHED)),
+    }
 }
 
 /// Opens a file of a log for reading. The file must be a regular file with one hard link. The file and its folder must not be
@@ -142,7 +178,7 @@ mod tests {
 
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-    use super::{look_at, open, refusal};
+    use super::{is_folder_of, look_at, open, refusal};
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -155,6 +191,12 @@ mod tests {
             None
         );
         assert_eq!(named(&format!("/{ID}/{ID}-json.log")), None);
+        for path in super::paths(&Path::new("/data/containers").join(ID), ID) {
+            assert_eq!(named(path.to_str().unwrap()), None);
+        }
+        assert!(is_folder_of(&Path::new("/containers").join(ID), ID));
+        assert!(!is_folder_of(&Path::new("/containers/..").join(ID), ID));
+        assert!(!is_folder_of(Path::new(ID), ID));
         for path in [
             String::new(),
             "/".to_owned(),
@@ -165,6 +207,10 @@ mod tests {
             format!("/containers/{other}/{ID}-json.log"),
             format!("/containers/{ID}/{other}-json.log"),
             format!("/containers/{ID}/{ID}-json.log.1"),
+            format!("/containers/{other}/local-logs/container.log"),
+            format!("/containers/{ID}/container.log"),
+            format!("/containers/{ID}/x/local-logs/container.log"),
+            format!("/containers/{other}/container-cached.log"),
             format!("/containers/{ID}/x{ID}-json.log"),
         ] {
             assert!(named(&path).is_some(), "{path}");
@@ -178,6 +224,10 @@ mod tests {
         ] {
             let path = format!("/containers/{id}/{id}-json.log");
             assert!(refusal(Path::new(&path), id).is_some(), "{id}");
+            assert!(
+                !is_folder_of(&Path::new("/containers").join(id), id),
+                "{id}"
+            );
         }
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::format::Format;
 use super::offset::{beginning_of, fingerprint_of, is_in};
 use super::part::LogPart;
 use super::rotated::{Rotated, rotated_files};
@@ -60,7 +61,7 @@ pub(super) fn after_time(
         let Some((file, now)) = current.plain() else {
             return Ok(None);
         };
-        let offset = offset_of(file, now.len(), time)?;
+        let offset = offset_of(Format::of(path), file, now.len(), time)?;
         parts.push(LogPart::Plain {
             file: Arc::clone(file),
             from: offset,

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::entries::{CHUNK, Entry, MAX_ENTRY_BYTES, line_ends, read_range};
+use super::entries::{CHUNK, MAX_ENTRY_BYTES, read_range};
+use super::format::Format;
 use super::line::{after_timestamp, is_fragment, without_first_word};
 use super::new::moment;
 use super::rotated::{Rotated, rotated_files};
@@ -41,6 +42,7 @@ pub(super) fn read(
     range: &LogRange,
 ) -> io::Result<RangeLines> {
     let reading = Reading {
+        format: Format::of(path),
         tty,
         redaction,
         range,
@@ -66,6 +68,7 @@ pub(super) fn read(
 }
 
 struct Reading<'r> {
+    format: Format,
     tty: bool,
     redaction: &'r Redaction,
     range: &'r LogRange,
@@ -121,19 +124,19 @@ impl Reading<'_> {
         match self.range.from {
             RangeEnd::Newest => {
                 if let Some(before) = self.range.before.and_then(|at| at.checked_add(DISORDER)) {
-                    high = offset_of(file, size, before)?;
+                    high = offset_of(self.format, file, size, before)?;
                 }
             }
             RangeEnd::Oldest => {
                 if let Some(after) = self.range.after.and_then(|at| at.checked_sub(DISORDER)) {
-                    low = offset_of(file, size, after)?;
+                    low = offset_of(self.format, file, size, after)?;
                 }
             }
         }
         while low < high && !self.is_done() {
             let block = match self.range.from {
-                RangeEnd::Newest => block_begin(file, high)?..high,
-                RangeEnd::Oldest => low..block_end(file, low, size)?,
+                RangeEnd::Newest => block_begin(self.format, file, high)?..high,
+                RangeEnd::Oldest => low..block_end(self.format, file, low, size)?,
             };
             match self.range.from {
                 RangeEnd::Newest => high = block.start,
@@ -160,7 +163,7 @@ impl Reading<'_> {
     fn starts_inside_of(&self, older: Option<&Rotated>) -> io::Result<Vec<Channel>> {
         match older.filter(|_| self.redaction.is_on()) {
             Some(older) => {
-                let (entries, _) = older.last_entries(1, &Budget::new())?;
+                let (entries, _) = older.last_entries(self.format, 1, &Budget::new())?;
                 Ok(self.starts_inside(&entries))
             }
             None => Ok(Vec::new()),
@@ -174,14 +177,15 @@ impl Reading<'_> {
             return inside;
         }
         let mut seen = Vec::new();
-        for entry in entries.rsplit(|byte| *byte == b'\n') {
-            let Some(entry) = Entry::parse(entry) else {
+        let entries: Vec<_> = self.format.entries(entries).collect();
+        for entry in entries.iter().rev() {
+            let Some(entry) = self.format.parse(entry) else {
                 continue;
             };
             let channel = entry.channel_of(self.tty);
             if !seen.contains(&channel) {
                 seen.push(channel);
-                if is_fragment(&entry.message()) {
+                if is_fragment(&entry.message) {
                     inside.push(channel);
                 }
             }
@@ -230,7 +234,7 @@ impl Reading<'_> {
         loop {
             let read = (&mut log).take(BLOCK_BYTES).read_to_end(&mut rest)?;
             unpacked += read as u64;
-            let whole = memchr::memrchr(b'\n', &rest).map_or(0, |end| end + 1);
+            let whole = self.format.whole(&rest);
             self.push(
                 &mut lines,
                 &rest[..whole],
@@ -267,11 +271,11 @@ impl Reading<'_> {
     /// Adds entries to `lines`. On the channels `starts_inside`, the first entry continues a line. With redaction, its first word is
     /// removed, because it can be half of a secret.
     fn push(&self, lines: &mut TailLines, entries: &[u8], mut starts_inside: Vec<Channel>) {
-        for entry in entries.split(|byte| *byte == b'\n') {
-            let Some(entry) = Entry::parse(entry) else {
+        for entry in self.format.entries(entries) {
+            let Some(entry) = self.format.parse(entry) else {
                 continue;
             };
-            let (channel, mut message) = (entry.channel_of(self.tty), entry.message());
+            let (channel, mut message) = (entry.channel_of(self.tty), entry.message);
             if let Some(place) = starts_inside.iter().position(|inside| *inside == channel) {
                 starts_inside.swap_remove(place);
                 let text = message.len() - after_timestamp(&message).len();
@@ -416,7 +420,7 @@ fn matches(regex: &regex::Regex, line: &str) -> bool {
 
 /// Returns the offset of the first line that begins at or after `near`. It is at most `end`. A long line has several entries, and
 /// only the last of them ends with a line feed.
-fn line_begin(file: &File, near: u64, end: u64) -> io::Result<u64> {
+fn line_begin(format: Format, file: &File, near: u64, end: u64) -> io::Result<u64> {
     if near == 0 {
         return Ok(0);
     }
@@ -427,11 +431,13 @@ fn line_begin(file: &File, near: u64, end: u64) -> io::Result<u64> {
         let next = end.min(at + 2 * CHUNK as u64);
         read_range(file, at, next, &mut bytes)?;
         at = next;
-        let mut begin = 0;
-        for feed in memchr::memchr_iter(b'\n', &bytes) {
-            let is_line_end = line_ends(&bytes[begin..feed]) > 0;
-            begin = feed + 1;
-            if is_line_end && from + begin as u64 >= near {
+        let mut begin = match from {
+            0 => 0,
+            _ => format.entry_begin(&bytes).unwrap_or(bytes.len()),
+        };
+        for entry in format.entries(&bytes[begin..]) {
+            begin += entry.len();
+            if format.line_ends(entry) > 0 && from + begin as u64 >= near {
                 return Ok(from + begin as u64);
             }
         }
@@ -452,20 +458,20 @@ fn bytes_before(file: &File, offset: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Returns the offset at which the block of lines after `begin` ends.
-fn block_end(file: &File, begin: u64, size: u64) -> io::Result<u64> {
+fn block_end(format: Format, file: &File, begin: u64, size: u64) -> io::Result<u64> {
     let near = begin + BLOCK_BYTES;
     match near < size {
-        true => line_begin(file, near, size),
+        true => line_begin(format, file, near, size),
         false => Ok(size),
     }
 }
 
 /// Returns the offset at which the block of lines before `end` begins.
-fn block_begin(file: &File, end: u64) -> io::Result<u64> {
+fn block_begin(format: Format, file: &File, end: u64) -> io::Result<u64> {
     let mut length = BLOCK_BYTES;
     loop {
         let near = end.saturating_sub(length);
-        let begin = line_begin(file, near, end)?;
+        let begin = line_begin(format, file, near, end)?;
         if begin < end {
             return Ok(begin);
         }

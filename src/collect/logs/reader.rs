@@ -6,7 +6,8 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::entries::{CHUNK, Entry, LineEnds, MAX_ENTRY_BYTES, PlainEntry};
+use super::entries::{CHUNK, LineEnds, MAX_ENTRY_BYTES};
+use super::format::Format;
 use super::kept::KeptFile;
 use super::offset::{FINGERPRINT_BYTES, bytes_before, fingerprint};
 use super::part::LogPart;
@@ -28,6 +29,7 @@ const MAX_OPEN_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct LogReader {
     path: PathBuf,
+    format: Format,
     tty: bool,
     redaction: Redaction,
     /// The newest file, if it stays open.
@@ -38,6 +40,7 @@ impl LogReader {
     /// Prepares to read the log at `path`.
     pub(super) fn new(path: PathBuf, tty: bool, redaction: &Redaction) -> Self {
         Self {
+            format: Format::of(&path),
             path,
             tty,
             redaction: redaction.clone(),
@@ -91,7 +94,7 @@ impl ReadLog for LogReader {
             Some(parts) if place.line > 0 => (parts, place, after.line),
             Some(parts) => {
                 // Another run of the agent has recorded the place, so its line is numbered by counting.
-                let line = number_before(parts, to)?;
+                let line = number_before(self.format, parts, to)?;
                 let start = FilePlace { line, ..place };
                 let again = since(&Budget::new())?;
                 (again.unwrap_or_default(), start, line + after.line)
@@ -99,7 +102,7 @@ impl ReadLog for LogReader {
             None => {
                 let counted = Budget::new();
                 let (parts, at) = all(&counted)?;
-                let line = number_before(parts, to)?;
+                let line = number_before(self.format, parts, to)?;
                 let start = FilePlace { at, line };
                 let after = match place.line {
                     0 if is_beginning => start.line,
@@ -111,6 +114,7 @@ impl ReadLog for LogReader {
             }
         };
         let mut walk = Walk {
+            format: self.format,
             tty: self.tty,
             skipped: after.saturating_sub(start.line),
             limits,
@@ -149,8 +153,8 @@ impl ReadLog for LogReader {
 ///
 /// # Errors
 /// Fails if `to` is in none of the parts. The files have changed since `to` was read, and a later reading can succeed.
-fn number_before(parts: Vec<LogPart>, to: &FilePlace) -> io::Result<u64> {
-    let mut ends = LineEnds::after(&[]);
+fn number_before(format: Format, parts: Vec<LogPart>, to: &FilePlace) -> io::Result<u64> {
+    let mut ends = LineEnds::after(format, &[]);
     for part in parts {
         let is_last = part.has(&to.at)?;
         let length = to.at.offset.saturating_sub(part.offset());
@@ -187,6 +191,7 @@ enum End {
 
 /// A reading.
 struct Walk {
+    format: Format,
     tty: bool,
     /// Number of lines at the beginning that come before the position of the client.
     skipped: u64,
@@ -218,7 +223,7 @@ impl Walk {
         // The last bytes that were parsed, for the fingerprint, and then the bytes that are not parsed yet.
         let mut bytes = Vec::new();
         (&mut reader).take(before as u64).read_to_end(&mut bytes)?;
-        let (mut begin, mut searched) = (bytes.len(), bytes.len());
+        let (mut begin, mut searched) = (bytes.len(), 0);
         let chunk = (self.limits.text * 2).clamp(8 * 1024, CHUNK) as u64;
         loop {
             let unread = stop.map_or(u64::MAX, |stop| {
@@ -229,11 +234,10 @@ impl Walk {
                 .read_to_end(&mut bytes)?;
             let mut settled = None;
             let mut enough = false;
-            while let Some(end) = memchr::memchr(b'\n', &bytes[searched..]) {
-                let end = searched + end;
-                self.add(&bytes[begin..end]);
-                offset += (end + 1 - begin) as u64;
-                (begin, searched) = (end + 1, end + 1);
+            while let Some(length) = self.format.entry_end(&bytes[begin..], searched) {
+                self.add(&bytes[begin..begin + length]);
+                offset += length as u64;
+                (begin, searched) = (begin + length, 0);
                 let is_open = self.tail.is_open();
                 if !is_open {
                     settled = Some((begin, offset, self.first + self.count()));
@@ -278,7 +282,7 @@ impl Walk {
             let parsed = begin.saturating_sub(FINGERPRINT_BYTES);
             bytes.drain(..parsed);
             begin -= parsed;
-            searched = bytes.len();
+            searched = bytes.len() - begin;
         }
     }
 
@@ -298,17 +302,17 @@ impl Walk {
         if !self.tty
             && !self.redaction.is_on()
             && !self.tail.is_open()
-            && let Some(plain) = PlainEntry::parse(entry)
+            && let Some(plain) = self.format.parse_plain(entry)
         {
             if self.tail.count() > 0 {
                 self.lines.extend(&self.tail.show());
                 self.tail = new_tail(&self.redaction, self.limits);
             }
-            self.lines.push_plain([&plain.timestamp(), plain.text, ""]);
+            self.lines.push_plain([&plain.timestamp, plain.text, ""]);
             return;
         }
-        if let Some(entry) = Entry::parse(entry) {
-            self.tail.push(entry.channel_of(self.tty), &entry.message());
+        if let Some(entry) = self.format.parse(entry) {
+            self.tail.push(entry.channel_of(self.tty), &entry.message);
         }
     }
 

@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entries::{last_entries, line_ends};
+use super::entries::last_entries;
+use super::format::Format;
 use super::offset::{beginning_of, bytes_before, fingerprint, is_in};
 use super::open;
 use super::part::LogPart;
@@ -120,18 +121,19 @@ impl Rotated {
     /// Returns whole entries at the end of the file, and the number of line ends in them. See [`last_entries`].
     pub(super) fn last_entries(
         &self,
+        format: Format,
         wanted: usize,
         budget: &Budget,
     ) -> io::Result<(Vec<u8>, usize)> {
         if !self.compressed {
-            return last_entries(&self.file, self.metadata.len(), wanted);
+            return last_entries(format, &self.file, self.metadata.len(), wanted);
         }
-        let entries = self.unpacked(budget)?.newest_entries()?;
+        let entries = self.unpacked(budget)?.newest_entries(format)?;
         if budget.is_spent() {
             // The end of the file was not reached, so these entries are not the last entries of the file.
             return Ok((Vec::new(), 0));
         }
-        let ends = line_ends(&entries);
+        let ends = format.line_ends(&entries);
         Ok((entries, ends))
     }
 
@@ -151,7 +153,7 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
-    use super::{Budget, Rotated, Unpacked};
+    use super::{Budget, Format, Rotated, Unpacked};
     use crate::collect::logs::unpacked::MAX_UNPACKED_BYTES;
 
     #[test]
@@ -169,7 +171,10 @@ mod tests {
         packed.finish().unwrap();
         let rotated = Rotated::open(&path, 1).unwrap().unwrap();
         let budget = Budget::new();
-        assert_eq!(rotated.last_entries(10, &budget).unwrap(), (Vec::new(), 0));
+        assert_eq!(
+            rotated.last_entries(Format::JsonFile, 10, &budget).unwrap(),
+            (Vec::new(), 0)
+        );
         assert!(budget.is_spent());
         // No more bytes are unpacked, neither from this file nor from another file.
         let mut rest = Vec::new();

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::entries::{MAX_ENTRY_BYTES, TIME, read_range};
-use crate::model::time_of;
+use super::entries::{MAX_ENTRY_BYTES, read_range};
+use super::format::Format;
 
 /// Number of bytes that are searched entry by entry, after the binary search.
 const LAST_BYTES: u64 = 64 * 1024;
@@ -18,11 +18,16 @@ const LOOK_BYTES: u64 = 4 * 1024;
 ///
 /// The entries of a file are in the order of their times, unless the host's clock was set back. Then the result is the beginning of
 /// an entry near such a place.
-pub(super) fn offset_of(file: &Arc<File>, size: u64, time: SystemTime) -> io::Result<u64> {
+pub(super) fn offset_of(
+    format: Format,
+    file: &Arc<File>,
+    size: u64,
+    time: SystemTime,
+) -> io::Result<u64> {
     let (mut low, mut high) = (0, size);
     while high - low > LAST_BYTES {
         let middle = low + (high - low) / 2;
-        match entry_after(file, middle, high)? {
+        match entry_after(format, file, middle, high)? {
             Some((begin, at)) if at < time => low = begin,
             _ => high = middle,
         }
@@ -32,42 +37,39 @@ pub(super) fn offset_of(file: &Arc<File>, size: u64, time: SystemTime) -> io::Re
     let mut bytes = Vec::new();
     read_range(file, low, end, &mut bytes)?;
     let mut begin = 0;
-    while let Some(length) = memchr::memchr(b'\n', &bytes[begin..]) {
-        if entry_time(&bytes[begin..begin + length]).is_some_and(|at| at >= time) {
+    for entry in format.entries(&bytes) {
+        if format.time_of(entry).is_some_and(|at| at >= time) {
             break;
         }
-        begin += length + 1;
+        begin += entry.len();
     }
     Ok(low + begin as u64)
 }
 
 /// Returns the offset and the time of the first entry that begins after `from` and ends before `to`.
-fn entry_after(file: &Arc<File>, from: u64, to: u64) -> io::Result<Option<(u64, SystemTime)>> {
+fn entry_after(
+    format: Format,
+    file: &Arc<File>,
+    from: u64,
+    to: u64,
+) -> io::Result<Option<(u64, SystemTime)>> {
     let mut bytes = Vec::new();
     let mut at = from;
     while at < to && bytes.len() <= 2 * MAX_ENTRY_BYTES {
         let next = to.min(at + LOOK_BYTES);
         read_range(file, at, next, &mut bytes)?;
         at = next;
-        let mut ends = memchr::memchr_iter(b'\n', &bytes);
-        let Some(mut begin) = ends.next() else {
+        let Some(mut begin) = format.entry_begin(&bytes) else {
             continue;
         };
-        for end in ends {
-            if let Some(time) = entry_time(&bytes[begin + 1..end]) {
-                return Ok(Some((from + begin as u64 + 1, time)));
+        for entry in format.entries(&bytes[begin..]) {
+            if let Some(time) = format.time_of(entry) {
+                return Ok(Some((from + begin as u64, time)));
             }
-            begin = end;
+            begin += entry.len();
         }
     }
     Ok(None)
-}
-
-/// Returns when an entry was written. None if the bytes are not an entry.
-pub(super) fn entry_time(entry: &[u8]) -> Option<SystemTime> {
-    let begin = memchr::memmem::rfind(entry, TIME)? + TIME.len();
-    let length = memchr::memchr(b'"', &entry[begin..])?;
-    time_of(std::str::from_utf8(&entry[begin..begin + length]).ok()?)
 }
 
 #[cfg(test)]
@@ -80,18 +82,27 @@ mod tests {
     use time::OffsetDateTime;
     use time::format_description::well_known::Rfc3339;
 
-    use super::{entry_time, offset_of};
+    use super::offset_of;
+    use crate::collect::logs::format::Format;
+    use crate::collect::logs::local;
 
     fn at(milliseconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_000 + milliseconds)
     }
 
-    fn entry(milliseconds: u64, text: &str) -> String {
-        let time = OffsetDateTime::from(at(milliseconds)).format(&Rfc3339);
-        format!(
-            "{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"{}\"}}\n",
-            time.unwrap()
-        )
+    fn entry(format: Format, milliseconds: u64, text: &str) -> Vec<u8> {
+        let at = at(milliseconds);
+        match format {
+            Format::JsonFile => {
+                let time = OffsetDateTime::from(at).format(&Rfc3339).unwrap();
+                format!("{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"{time}\"}}\n")
+                    .into()
+            }
+            Format::Local => {
+                let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+                local::tests::entry("stdout", since.as_nanos() as u64, text.as_bytes(), None)
+            }
+        }
     }
 
     proptest! {
@@ -101,31 +112,25 @@ mod tests {
             steps in proptest::collection::vec((0..2000_u64, 0..4000_usize), 0..300),
             wanted in 0..400_000_u64,
             unfinished in any::<bool>(),
+            is_local in any::<bool>(),
         ) {
-            let (mut text, mut now, mut expected) = (String::new(), 0, None);
+            let format = if is_local { Format::Local } else { Format::JsonFile };
+            let (mut text, mut now, mut expected) = (Vec::new(), 0, None);
             for (step, length) in steps {
                 now += step;
                 if now >= wanted {
                     expected.get_or_insert(text.len());
                 }
-                text += &entry(now, &"x".repeat(length));
+                text.extend(entry(format, now, &"x".repeat(length)));
             }
             let expected = expected.unwrap_or(text.len()) as u64;
             if unfinished {
-                text += "{\"log\":\"beginning of an en";
+                text.extend(&entry(format, now, "beginning of an entry")[..25]);
             }
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), &text).unwrap();
             let file = Arc::new(File::open(file.path()).unwrap());
-            prop_assert_eq!(offset_of(&file, text.len() as u64, at(wanted)).unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn only_an_entry_has_a_time() {
-        assert_eq!(entry_time(entry(5, "text").as_bytes()), Some(at(5)));
-        for text in ["", "text", r#"{"log":"a","time":"yesterday"}"#] {
-            assert_eq!(entry_time(text.as_bytes()), None, "{text}");
+            prop_assert_eq!(offset_of(format, &file, text.len() as u64, at(wanted)).unwrap(), expected);
         }
     }
 }

@@ -11,6 +11,8 @@ use flate2::write::GzEncoder;
 use proptest::prelude::*;
 
 use super::file::LogFile;
+use super::format::Format;
+use super::local;
 use super::new::New;
 use crate::model::{Cursor, CursorOwner, Events, FileOffset, LogPosition, Positions, ReadLimits};
 
@@ -18,8 +20,9 @@ const ID: &str = "0123456789abcdef";
 /// The engine splits a line into fragments of this many bytes.
 const FRAGMENT: usize = 16 * 1024;
 
-/// A log as the engine writes it: `log`, and the rotated files `log.1` (newest), `log.2` and so on.
+/// A log as the engine writes it: the newest file, and the rotated files `.1` (newest), `.2` and so on.
 struct Engine {
+    format: Format,
     folder: tempfile::TempDir,
     written: u32,
     max_files: u32,
@@ -28,8 +31,9 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(max_files: u32) -> Self {
+    fn new(format: Format, max_files: u32) -> Self {
         let engine = Self {
+            format,
             folder: tempfile::tempdir().unwrap(),
             written: 0,
             max_files,
@@ -40,11 +44,17 @@ impl Engine {
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join("log")
+        let name = match self.format {
+            Format::JsonFile => "0123-json.log",
+            Format::Local => "container.log",
+        };
+        self.folder.path().join(name)
     }
 
     fn rotated(&self, number: u32) -> PathBuf {
-        self.folder.path().join(format!("log.{number}"))
+        let mut path = self.path().into_os_string();
+        path.push(format!(".{number}"));
+        path.into()
     }
 
     fn append(&self, bytes: &[u8]) {
@@ -56,7 +66,7 @@ impl Engine {
     fn write(&mut self, lines: u32) {
         for _ in 0..lines {
             let text = format!("line {}\n", self.written);
-            self.append(entry("stdout", &text).as_bytes());
+            self.append(&entry(self.format, "stdout", &text));
             self.written += 1;
         }
     }
@@ -66,9 +76,14 @@ impl Engine {
         let number = self.written;
         let begin = format!("line {number} {}", "x".repeat(FRAGMENT));
         let fragments = [&begin[..FRAGMENT], &begin[FRAGMENT..]];
-        self.append(entry("stderr", fragments[0]).as_bytes());
-        self.append(entry("stdout", &format!("line {}\n", number + 1)).as_bytes());
-        self.append(entry("stderr", &format!("{}\n", fragments[1])).as_bytes());
+        let between = format!("line {}\n", number + 1);
+        self.append(&entry(self.format, "stderr", fragments[0]));
+        self.append(&entry(self.format, "stdout", &between));
+        self.append(&entry(
+            self.format,
+            "stderr",
+            &format!("{}\n", fragments[1]),
+        ));
         self.written += 2;
     }
 
@@ -118,13 +133,25 @@ fn compress(path: &Path) {
 }
 
 /// An entry with a timestamp that no other entry has.
-fn entry(stream: &str, text: &str) -> String {
+fn entry(format: Format, stream: &str, text: &str) -> Vec<u8> {
     static NANOSECONDS: AtomicU32 = AtomicU32::new(0);
-    let log = serde_json::to_string(text).unwrap();
     let now = NANOSECONDS.fetch_add(1, Ordering::Relaxed);
-    format!(
-        "{{\"log\":{log},\"stream\":\"{stream}\",\"time\":\"2024-01-01T12:00:00.{now:09}Z\"}}\n"
-    )
+    match format {
+        Format::JsonFile => {
+            let log = serde_json::to_string(text).unwrap();
+            let time = format!("2024-01-01T12:00:00.{now:09}Z");
+            format!("{{\"log\":{log},\"stream\":\"{stream}\",\"time\":\"{time}\"}}\n").into()
+        }
+        Format::Local => {
+            let line = text.strip_suffix('\n');
+            let last = match line {
+                Some(_) => None,
+                None => Some(false),
+            };
+            let time = 1_704_110_400_000_000_000 + u64::from(now);
+            local::tests::entry(stream, time, line.unwrap_or(text).as_bytes(), last)
+        }
+    }
 }
 
 /// A client that reads at its own speed, and the agent's reading of the newest lines, which it depends on.
@@ -216,7 +243,12 @@ impl Client {
 
 #[test]
 fn a_slow_client_gets_every_line_through_rotation_and_compression() {
-    let mut engine = Engine::new(4);
+    for format in [Format::JsonFile, Format::Local] {
+        a_slow_client_gets_every_line(Engine::new(format, 4));
+    }
+}
+
+fn a_slow_client_gets_every_line(mut engine: Engine) {
     let mut client = Client::new(&engine);
     for round in 0..12 {
         engine.write(40);
@@ -245,7 +277,12 @@ fn a_slow_client_gets_every_line_through_rotation_and_compression() {
 
 #[test]
 fn lines_that_were_rotated_away_are_counted_exactly() {
-    let mut engine = Engine::new(2);
+    for format in [Format::JsonFile, Format::Local] {
+        removed_lines_are_counted(Engine::new(format, 2));
+    }
+}
+
+fn removed_lines_are_counted(mut engine: Engine) {
     let mut client = Client::new(&engine);
     engine.write(10);
     client.read_all(100_000);
@@ -288,8 +325,9 @@ proptest! {
     /// and in order, or the line is counted as dropped. A line is dropped only if it was rotated away. The number of
     /// lines that were rotated away before a restart of the agent is not known, so one is counted.
     #[test]
-    fn each_line_is_received_once_or_counted(steps in prop::collection::vec(step(), 1..60), max_files in 2..5_u32) {
-        let mut engine = Engine::new(max_files);
+    fn each_line_is_received_once_or_counted(steps in prop::collection::vec(step(), 1..60), max_files in 2..5_u32, is_local in any::<bool>()) {
+        let format = if is_local { Format::Local } else { Format::JsonFile };
+        let mut engine = Engine::new(format, max_files);
         let mut client = Client::new(&engine);
         let mut restarts = 0;
         for step in steps {

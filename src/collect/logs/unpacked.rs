@@ -8,6 +8,7 @@ use std::rc::Rc;
 use flate2::read::GzDecoder;
 
 use super::entries::MAX_PARSED_BYTES;
+use super::format::Format;
 
 /// Limit on the bytes that one reading unpacks of a log. Without the limit, a file that unpacks to a huge size would delay the
 /// other logs.
@@ -45,7 +46,7 @@ impl Unpacked {
 
     /// Returns the last [`MAX_PARSED_BYTES`] bytes of the contents. If bytes before them were dropped, the result begins with the
     /// first whole entry.
-    pub(super) fn newest_entries(mut self) -> io::Result<Vec<u8>> {
+    pub(super) fn newest_entries(mut self, format: Format) -> io::Result<Vec<u8>> {
         let limit = usize::try_from(MAX_PARSED_BYTES).unwrap_or(usize::MAX);
         let mut end = Vec::new();
         let mut cut = false;
@@ -56,8 +57,8 @@ impl Unpacked {
             }
         }
         if cut {
-            let begin = end.iter().position(|byte| *byte == b'\n');
-            end.drain(..begin.map_or(end.len(), |at| at + 1));
+            let begin = format.entry_begin(&end);
+            end.drain(..begin.unwrap_or(end.len()));
         }
         Ok(end)
     }

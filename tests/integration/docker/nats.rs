@@ -277,13 +277,14 @@ fn a_full_buffer_drops_and_counts_its_oldest_entries() {
     private.start_with_image();
     let script = format!("filler={}; pause=0.05; {WRITER}", "x".repeat(100));
     // The agent reads this log by calls to the engine, so its lines cannot wait in log files.
-    let offline = ["--network", "none", "--log-driver", "local"];
+    let offline = ["--network", "none"];
     let container = Container::run_on(private.engine(), "nats-small", &offline, &script);
     container.wait_for_line_with("line 1 ");
     let mut server = NatsServer::with_jetstream("");
     let agent = publishing(&server.url())
         .vars(&[("DOCKER_HOST", private.engine().host())])
         .vars(&[("NATS_BUFFER", "64KiB"), ("LOG_LINES", "300")])
+        .var("CONTAINER_STATS", "engine")
         .start();
     wait_for_stored(&server.client(), container.name(), 1);
     server.kill();

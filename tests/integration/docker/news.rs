@@ -11,7 +11,7 @@ use serial_test::parallel;
 use super::container::Container;
 use super::engine::PrivateEngine;
 use super::launch;
-use crate::support::{Agent, Client, DEADLINE, Ending, KEY, unpack};
+use crate::support::{Agent, Client, DEADLINE, Ending, KEY, Launch, unpack};
 
 /// Options of a client that wants only logs, and wants each log line once.
 pub(super) const NEW_LOGS: &str = r#"{"sections":["logs"],"logs":"new"}"#;
@@ -35,10 +35,18 @@ pub(super) fn writer(
 
 /// An agent that reads logs and publishes five times a second.
 fn agent(log_lines: &str) -> Agent {
+    often(log_lines).start()
+}
+
+/// Like [`agent`], but the agent reads logs by calls to the engine.
+fn calling_agent(log_lines: &str) -> Agent {
+    often(log_lines).var("CONTAINER_STATS", "engine").start()
+}
+
+fn often(log_lines: &str) -> Launch {
     launch()
         .vars(&[("LOG_INTERVAL", "200ms"), ("PUBLISH_INTERVAL", "200ms")])
         .var("LOG_LINES", log_lines)
-        .start()
 }
 
 /// A client and its totals of one container's numbered log lines.
@@ -223,7 +231,7 @@ fn each_log_line_arrives_once_in_compressed_snapshots() {
 #[parallel]
 fn each_log_line_arrives_once_through_the_api() {
     let container = writer("news-local", &["--log-driver", "local"], 10, "1.5");
-    let agent = agent("300");
+    let agent = calling_agent("300");
     container.wait_for_line_with("line 1 ");
     let end = Instant::now() + Duration::from_secs(12);
     let mut reader = Reader::new(agent.connect(), NEW_LOGS, container.name());
@@ -245,17 +253,17 @@ fn each_log_line_arrives_once_through_the_api() {
 #[test]
 #[parallel]
 fn the_last_log_line_of_a_container_arrives() {
-    assert_last_log_line_arrives("json-file");
+    assert_last_log_line_arrives(&agent("50"), "json-file");
+    assert_last_log_line_arrives(&agent("50"), "local");
 }
 
 #[test]
 #[parallel]
 fn the_last_log_line_of_a_container_arrives_through_the_api() {
-    assert_last_log_line_arrives("local");
+    assert_last_log_line_arrives(&calling_agent("50"), "local");
 }
 
-fn assert_last_log_line_arrives(driver: &str) {
-    let agent = agent("50");
+fn assert_last_log_line_arrives(agent: &Agent, driver: &str) {
     let options = ["--log-driver", driver];
     let script = "echo line 1; sleep 3; echo line 2; exit 1";
     let container = Container::run("news-last", &options, script);

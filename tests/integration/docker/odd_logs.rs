@@ -27,7 +27,7 @@ const SECRET: &str = "the secret of another file";
 
 /// A fake engine in front of the real one. The fake engine records the requests for logs, and can replace inspections of
 /// containers.
-struct Watched {
+pub(super) struct Watched {
     _engine: StandIn,
     folder: TempDir,
     asked: Arc<Mutex<Vec<String>>>,
@@ -35,7 +35,7 @@ struct Watched {
 
 impl Watched {
     /// Starts the fake engine. For these container ids, `inspections` replaces the inspections of the real engine.
-    fn with_inspections(inspections: Vec<(String, Arc<str>)>) -> Self {
+    pub(super) fn with_inspections(inspections: Vec<(String, Arc<str>)>) -> Self {
         let folder = TempDir::new().unwrap();
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let noted = Arc::clone(&asked);
@@ -59,7 +59,7 @@ impl Watched {
         }
     }
 
-    fn launch(&self) -> Launch {
+    pub(super) fn launch(&self) -> Launch {
         let socket = self.folder.path().join("docker.sock");
         launch()
             .vars(&[("LOG_INTERVAL", "200ms"), ("PUBLISH_INTERVAL", "200ms")])
@@ -67,7 +67,7 @@ impl Watched {
     }
 
     /// The number of log lines (`tail`) in each request for a container's log.
-    fn tails(&self, container: &Container<'_>) -> Vec<usize> {
+    pub(super) fn tails(&self, container: &Container<'_>) -> Vec<usize> {
         let id = id_of(container);
         let asked = self.asked.lock().unwrap();
         let of_it = asked.iter().filter(|path| path.contains(&id));

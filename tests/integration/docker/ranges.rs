@@ -13,7 +13,7 @@ use super::launch;
 use crate::support::{Agent, DEADLINE, KEY, wait};
 
 /// A container with rotated and compressed log files. It has written its last line.
-fn rotated(topic: &str) -> Container<'static> {
+fn rotated(topic: &str, driver: &[&str]) -> Container<'static> {
     let rotation = [
         "--log-opt",
         "max-size=200k",
@@ -25,7 +25,7 @@ fn rotated(topic: &str) -> Container<'static> {
     // Both streams, and pauses so that the files are rotated one after the other.
     let script = "for i in $(seq 1 6000); do echo line $i; echo error $i >&2; \
         test $((i % 500)) = 0 && sleep 0.3; done; echo end; sleep 1000";
-    let container = Container::run(topic, &rotation, script);
+    let container = Container::run(topic, &[driver, &rotation].concat(), script);
     container.wait_for_line_with("end");
     container
 }
@@ -81,7 +81,12 @@ fn expected(container: &Container<'_>, max_line: usize) -> Vec<String> {
 #[test]
 #[parallel]
 fn all_older_lines_can_be_read_in_pages() {
-    let container = rotated("ranges-pages");
+    assert_pages_have_all_lines("ranges-pages", &[]);
+}
+
+/// Fails unless the pages have every line that `docker logs` prints. `driver` are the options that choose the logging driver.
+pub(super) fn assert_pages_have_all_lines(topic: &str, driver: &[&str]) {
+    let container = rotated(topic, driver);
     let agent = launch().start();
     wait_until_known(&agent, container.name());
     let name = container.name();
@@ -112,7 +117,7 @@ fn all_older_lines_can_be_read_in_pages() {
 #[test]
 #[parallel]
 fn a_range_is_limited_by_times_and_by_a_regular_expression() {
-    let container = rotated("ranges-limits");
+    let container = rotated("ranges-limits", &[]);
     let agent = launch().start();
     wait_until_known(&agent, container.name());
     let name = container.name();
@@ -238,7 +243,7 @@ fn printed(agent: &Agent, arguments: &[&str]) -> Vec<String> {
 #[test]
 #[parallel]
 fn the_command_logs_prints_what_docker_logs_prints() {
-    let container = rotated("ranges-command");
+    let container = rotated("ranges-command", &[]);
     let agent = launch().start();
     wait_until_known(&agent, container.name());
     let name = container.name();

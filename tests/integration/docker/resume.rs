@@ -148,7 +148,7 @@ impl Shipper {
 }
 
 /// The number of the newest line in the container's log.
-fn newest_line(container: &Container<'_>) -> u64 {
+pub(super) fn newest_line(container: &Container<'_>) -> u64 {
     let newest = container.docker("logs", &["--tail", "1"]);
     newest.split(' ').nth(1).unwrap().trim().parse().unwrap()
 }

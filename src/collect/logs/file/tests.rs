@@ -96,9 +96,9 @@ fn no_buffer_stays_allocated_between_rounds() {
 #[test]
 fn every_line_is_counted_through_rotation_and_compression() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+    let path = folder.path().join("x-json.log");
     let [first, second, third] =
-        [1, 2, 3].map(|number| folder.path().join(format!("log.{number}")));
+        [1, 2, 3].map(|number| folder.path().join(format!("x-json.log.{number}")));
     append(&path, numbered(0..30));
     let mut log = log_at(&path, 10);
     log.update().unwrap();
@@ -117,7 +117,7 @@ fn every_line_is_counted_through_rotation_and_compression() {
     assert_eq!(texts(&mut log), expected(70..80));
     // The log is rotated while the container is stopped.
     log.drop_lines();
-    fs::remove_file(folder.path().join("log.2.gz")).unwrap();
+    fs::remove_file(folder.path().join("x-json.log.2.gz")).unwrap();
     fs::rename(&first, &second).unwrap();
     append(&path, numbered(80..90));
     fs::rename(&path, &first).unwrap();
@@ -138,7 +138,10 @@ fn every_line_is_counted_through_rotation_and_compression() {
 #[test]
 fn lines_beyond_the_parsing_limit_are_counted() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, first) = (folder.path().join("log"), folder.path().join("log.1"));
+    let (path, first) = (
+        folder.path().join("x-json.log"),
+        folder.path().join("x-json.log.1"),
+    );
     append(&path, numbered(0..3));
     let mut log = log_at(&path, 10);
     log.update().unwrap();
@@ -159,9 +162,9 @@ fn lines_beyond_the_parsing_limit_are_counted() {
 #[test]
 fn all_lines_of_a_new_container_are_counted() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+    let path = folder.path().join("x-json.log");
     append(&path, numbered(40..100));
-    append(&folder.path().join("log.1"), numbered(0..40));
+    append(&folder.path().join("x-json.log.1"), numbered(0..40));
     let mut log = LogFile::new("0123".into(), path, false, 10, New::All);
     log.update().unwrap();
     assert_eq!(numbers(&mut log), (100, 0));
@@ -179,7 +182,7 @@ fn replace_by_copy(path: &Path, bytes: usize) {
 #[test]
 fn reading_continues_after_a_file_is_replaced_by_its_copy() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+    let path = folder.path().join("x-json.log");
     append(&path, numbered(0..30));
     let mut log = log_at(&path, 10);
     log.update().unwrap();
@@ -199,7 +202,7 @@ fn reading_continues_after_a_file_is_replaced_by_its_copy() {
     log.update().unwrap();
     assert_eq!(numbers(&mut log), (5, 10));
     // An empty file is replaced by its copy.
-    let path = folder.path().join("empty");
+    let path = folder.path().join("empty-json.log");
     append(&path, "");
     let mut log = log_at(&path, 10);
     log.update().unwrap();
@@ -212,7 +215,7 @@ fn reading_continues_after_a_file_is_replaced_by_its_copy() {
 #[test]
 fn a_log_file_continues_where_the_calls_ended() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+    let path = folder.path().join("x-json.log");
     append(&path, numbered(0..30));
     let mut log = log_at(&path, 10);
     assert!(log.handover().is_none());
@@ -238,7 +241,7 @@ fn a_log_file_continues_where_the_calls_ended() {
         origin: ORIGIN,
         seen: Arc::new(Seen::new(11)),
     });
-    let few = folder.path().join("few");
+    let few = folder.path().join("few-json.log");
     append(&few, numbered(0..3));
     let mut next = LogFile { path: few, ..none };
     next.update().unwrap();
@@ -248,7 +251,7 @@ fn a_log_file_continues_where_the_calls_ended() {
 #[test]
 fn a_named_pipe_is_not_read_and_does_not_block() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+    let path = folder.path().join("x-json.log");
     append(&path, numbered(0..3));
     let mut log = log_at(&path, 10);
     log.update().unwrap();
@@ -263,7 +266,7 @@ fn a_named_pipe_is_not_read_and_does_not_block() {
     assert!(log.update().is_err());
     fs::remove_file(&path).unwrap();
     // A rotated file that is a named pipe is not read either.
-    let first = folder.path().join("log.1");
+    let first = folder.path().join("x-json.log.1");
     assert!(
         Command::new("mkfifo")
             .arg(&first)
@@ -279,7 +282,7 @@ fn a_named_pipe_is_not_read_and_does_not_block() {
 #[test]
 fn an_entry_that_is_too_long_is_ignored() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+    let path = folder.path().join("x-json.log");
     append(&path, numbered(0..3));
     let mut log = log_at(&path, 10);
     log.update().unwrap();
@@ -293,7 +296,7 @@ fn an_entry_that_is_too_long_is_ignored() {
 #[test]
 fn an_entry_can_be_written_in_two_pieces() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+    let path = folder.path().join("x-json.log");
     let entry = entry("one line\n");
     append(&path, &entry[..20]);
     let mut log = log_at(&path, 5);
@@ -307,8 +310,11 @@ fn an_entry_can_be_written_in_two_pieces() {
 #[test]
 fn reading_continues_through_rotation_emptied_files_and_compression() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
-    let (first, second) = (folder.path().join("log.1"), folder.path().join("log.2"));
+    let path = folder.path().join("x-json.log");
+    let (first, second) = (
+        folder.path().join("x-json.log.1"),
+        folder.path().join("x-json.log.2"),
+    );
     append(&path, numbered(0..30));
     let mut log = log_at(&path, 50);
     log.update().unwrap();
@@ -320,8 +326,8 @@ fn reading_continues_through_rotation_emptied_files_and_compression() {
     log.update().unwrap();
     assert_eq!(texts(&mut log), expected(15..65));
     compress(&second);
-    fs::rename(&first, folder.path().join("log.1.tmp")).unwrap();
-    fs::rename(folder.path().join("log.1.tmp"), &first).unwrap();
+    fs::rename(&first, folder.path().join("x-json.log.1.tmp")).unwrap();
+    fs::rename(folder.path().join("x-json.log.1.tmp"), &first).unwrap();
     let mut again = log_at(&path, 50);
     again.update().unwrap();
     assert_eq!(texts(&mut again), expected(15..65));
@@ -332,7 +338,7 @@ fn reading_continues_through_rotation_emptied_files_and_compression() {
     // A log with only one file is emptied instead of rotated.
     fs::write(&path, numbered(65..66)).unwrap();
     fs::remove_file(&first).unwrap();
-    fs::remove_file(folder.path().join("log.2.gz")).unwrap();
+    fs::remove_file(folder.path().join("x-json.log.2.gz")).unwrap();
     log.update().unwrap();
     assert_eq!(texts(&mut log), expected(65..66));
 }
@@ -340,7 +346,7 @@ fn reading_continues_through_rotation_emptied_files_and_compression() {
 #[test]
 fn fragments_make_one_line_even_if_the_first_search_is_too_short() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+    let path = folder.path().join("x-json.log");
     for _ in 0..5 {
         for _ in 0..6 {
             append(&path, entry(&"x".repeat(16 * 1024)));
@@ -360,7 +366,7 @@ fn fragments_make_one_line_even_if_the_first_search_is_too_short() {
 #[test]
 fn a_terminals_line_ends_are_not_part_of_the_text() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+    let path = folder.path().join("x-json.log");
     append(&path, entry("a\r\n"));
     let long = "y".repeat(16 * 1024 - 1);
     append(&path, entry(&format!("{long}\r")));
@@ -379,7 +385,7 @@ fn a_terminals_line_ends_are_not_part_of_the_text() {
 #[test]
 fn a_file_without_valid_entries_yields_no_lines() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+    let path = folder.path().join("x-json.log");
     let mut log = log_at(&path, 5);
     assert!(log.update().is_err());
     append(&path, b"\xff\x00nonsense\n{}\n[]\n{\"log\":1}\n");
@@ -390,7 +396,7 @@ fn a_file_without_valid_entries_yields_no_lines() {
 #[test]
 fn fuzz_log_files() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+    let path = folder.path().join("x-json.log");
     let entries = [
         r#"{"log":"a line\n","stream":"stdout","time":"2024-01-01T12:00:00.5Z"}"#,
         r#"{"log":"half ","stream":"stderr","time":"2024-01-01T12:00:01.123456789Z"}"#,

@@ -1,0 +1,181 @@
+//! The entries of Docker's `json-file` driver. An entry is a JSON object on a line of its own.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use serde::Deserialize;
+
+use super::format::PlainEntry;
+use super::line::MAX_LINE_BYTES;
+use crate::model::time_of as parse_time;
+
+/// The end of the name of such a file.
+pub(super) const SUFFIX: &[u8] = b"-json.log";
+/// Maximum size of a timestamp and the space after it, in bytes.
+const TIMESTAMP_BYTES: usize = 36;
+/// The bytes that show that an entry ends a line: the line feed of the text, the closing quote, and the next key.
+const LINE_END: &[u8] = br#"\n","stream""#;
+/// The bytes before the timestamp.
+const TIME: &[u8] = br#"","time":""#;
+
+/// One entry of a log.
+#[derive(Deserialize)]
+pub(super) struct JsonEntry<'a> {
+    #[serde(borrow)]
+    log: Cow<'a, str>,
+    #[serde(borrow, default)]
+    stream: Cow<'a, str>,
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+}
+
+impl<'a> JsonEntry<'a> {
+    /// Parses an entry. Returns none if the bytes are not an entry.
+    pub(super) fn parse(entry: &'a [u8]) -> Option<Self> {
+        serde_json::from_slice(entry).ok()
+    }
+
+    pub(super) fn is_stderr(&self) -> bool {
+        self.stream == "stderr"
+    }
+
+    /// Returns the entry as a message `TIMESTAMP text`, as the engine prints it.
+    pub(super) fn message(&self) -> Vec<u8> {
+        let mut message = Vec::with_capacity(self.log.len() + TIMESTAMP_BYTES);
+        push_timestamp(&mut message, &self.time);
+        message.push(b' ');
+        message.extend_from_slice(self.log.as_bytes());
+        message
+    }
+}
+
+/// Parses an entry that is a whole line, and whose text has no escape sequence except the line feed at its end. Such a text is the
+/// same in the log file and in the JSON of a snapshot. Returns none if the entry is of another kind.
+pub(super) fn parse_plain(entry: &[u8]) -> Option<PlainEntry<'_>> {
+    let entry = entry.strip_suffix(b"\n").unwrap_or(entry);
+    let entry = entry.strip_prefix(br#"{"log":""#)?.strip_suffix(br#""}"#)?;
+    // The timestamp is the last field.
+    let near = entry.len().saturating_sub(TIME.len() + TIMESTAMP_BYTES);
+    let end = near + memchr::memmem::rfind(&entry[near..], TIME)?;
+    let (entry, time) = (&entry[..end], &entry[end + TIME.len()..]);
+    let text = [br#"\n","stream":"stdout"#, br#"\n","stream":"stderr"#]
+        .iter()
+        .find_map(|end| entry.strip_suffix(*end))?;
+    let is_escaped = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+    let is_time = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b':' | b'.' | b'T' | b'Z');
+    let is_plain =
+        text.len() < MAX_LINE_BYTES && !text.iter().any(is_escaped) && time.iter().all(is_time);
+    let text = std::str::from_utf8(text).ok().filter(|_| is_plain)?;
+    let mut timestamp = Vec::with_capacity(TIMESTAMP_BYTES);
+    push_timestamp(&mut timestamp, std::str::from_utf8(time).ok()?);
+    timestamp.push(b' ');
+    // The bytes are those of text.
+    let timestamp = String::from_utf8(timestamp).unwrap_or_default();
+    Some(PlainEntry { text, timestamp })
+}
+
+/// Appends a timestamp with nine digits after the point, as the engine prints it. The log file omits zeros at the end.
+fn push_timestamp(message: &mut Vec<u8>, time: &str) {
+    let (seconds, zone) = match time.find(['Z', '+']) {
+        Some(zone) => time.split_at(zone),
+        None => (time, ""),
+    };
+    let (seconds, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
+    message.extend_from_slice(seconds.as_bytes());
+    message.push(b'.');
+    message.extend_from_slice(fraction.as_bytes());
+    message.resize(message.len() + 9_usize.saturating_sub(fraction.len()), b'0');
+    message.extend_from_slice(zone.as_bytes());
+}
+
+/// Returns how many entries end a line. Searches for [`LINE_END`] and does not parse the entries.
+pub(super) fn line_ends(entries: &[u8]) -> usize {
+    memchr::memmem::find_iter(entries, LINE_END).count()
+}
+
+/// Returns when an entry was written. None if the bytes are not an entry.
+pub(super) fn time_of(entry: &[u8]) -> Option<SystemTime> {
+    let begin = memchr::memmem::rfind(entry, TIME)? + TIME.len();
+    let length = memchr::memchr(b'"', &entry[begin..])?;
+    parse_time(std::str::from_utf8(&entry[begin..begin + length]).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{JsonEntry, parse_plain, push_timestamp, time_of};
+
+    fn as_plain(entry: &str) -> Option<String> {
+        let plain = parse_plain(entry.as_bytes())?;
+        Some(plain.timestamp + plain.text)
+    }
+
+    #[test]
+    fn only_whole_lines_without_escape_sequences_are_plain() {
+        let entry = |log: &str, rest: &str| format!("{{\"log\":\"{log}\",{rest}}}");
+        let usual = r#""stream":"stderr","time":"2024-01-01T12:00:00.5Z""#;
+        let text = "2024-01-01T12:00:00.500000000Z ä <b>".to_owned();
+        assert_eq!(as_plain(&entry("ä <b>\\n", usual)), Some(text));
+        for log in [
+            "no end",
+            "a\\tb\\n",
+            "a\\\\n",
+            "\\u003c\\n",
+            "a\"b\\n",
+            "tty\\r\\n",
+            "a\u{1}\\n",
+        ] {
+            assert_eq!(as_plain(&entry(log, usual)), None, "{log}");
+        }
+        for rest in [
+            r#""stream":"stdout","attrs":{"a":"b"},"time":"2024-01-01T12:00:00Z""#,
+            r#""time":"2024-01-01T12:00:00Z""#,
+            r#""stream":"stdout","time":"x\"y""#,
+            r#""stream":"stdout""#,
+        ] {
+            assert_eq!(as_plain(&entry("a\\n", rest)), None, "{rest}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_entry_is_read_as_by_the_json_parser(text in "[ -~äß\\t\"\\\\]{0,40}", digits in 0..10_usize) {
+            let log = serde_json::to_string(&format!("{text}\n")).unwrap();
+            let fraction = format!(".{}", "123456789".get(..digits).unwrap_or("5"));
+            let entry = format!(r#"{{"log":{log},"stream":"stdout","time":"2024-01-01T12:00:00{fraction}Z"}}"#);
+            if let Some(plain) = as_plain(&entry) {
+                let message = JsonEntry::parse(entry.as_bytes()).unwrap().message();
+                prop_assert_eq!(plain + "\n", String::from_utf8(message).unwrap());
+            } else {
+                prop_assert!(text.contains(['\t', '"', '\\']));
+            }
+        }
+    }
+
+    #[test]
+    fn timestamps_have_nine_digits_after_the_point() {
+        for (written, printed) in [
+            ("2024-01-01T12:00:00Z", "2024-01-01T12:00:00.000000000Z"),
+            ("2024-01-01T12:00:00.5Z", "2024-01-01T12:00:00.500000000Z"),
+            (
+                "2024-01-01T12:00:00.123456789+01:00",
+                "2024-01-01T12:00:00.123456789+01:00",
+            ),
+        ] {
+            let mut message = Vec::new();
+            push_timestamp(&mut message, written);
+            assert_eq!(String::from_utf8(message).unwrap(), printed);
+        }
+    }
+
+    #[test]
+    fn only_an_entry_has_a_time() {
+        let entry = r#"{"log":"text\n","stream":"stdout","time":"2024-01-01T12:00:00.5Z"}"#;
+        let time = humantime::parse_rfc3339("2024-01-01T12:00:00.5Z").unwrap();
+        assert_eq!(time_of(entry.as_bytes()), Some(time));
+        for text in ["", "text", r#"{"log":"a","time":"yesterday"}"#] {
+            assert_eq!(time_of(text.as_bytes()), None, "{text}");
+        }
+    }
+}

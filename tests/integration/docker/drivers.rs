@@ -1,0 +1,119 @@
+//! Tests of the logging driver `local`, and of drivers that send logs elsewhere. The agent reads the engine's files of both.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serial_test::parallel;
+
+use super::container::{Container, unique_name};
+use super::engine::{Engine, IMAGE, LABEL};
+use super::launch;
+use super::news::writer;
+use super::odd_logs::Watched;
+use super::ranges::assert_pages_have_all_lines;
+use super::resume::{Shipper, newest_line};
+use super::snapshots::{Snapshots, lines};
+use crate::support::DEADLINE;
+
+/// Small files, which the driver compresses when it rotates them.
+const ROTATED: [&str; 6] = [
+    "--log-driver",
+    "local",
+    "--log-opt",
+    "max-size=200k",
+    "--log-opt",
+    "max-file=5",
+];
+
+#[test]
+#[parallel]
+fn a_client_of_the_driver_local_continues_after_a_restart_of_the_agent() {
+    let container = writer("drivers-local", &ROTATED, 20, "0.2");
+    container.wait_for_line_with("line 1 ");
+    let watched = Watched::with_inspections(Vec::new());
+    let start = || {
+        let variables = [("LOG_LINES", "5"), ("LOG_INTERVAL", "500ms")];
+        watched.launch().vars(&variables).start()
+    };
+    for mut shipper in [
+        Shipper::new(container.name()),
+        Shipper::live(container.name()),
+    ] {
+        let mut running = start();
+        for _ in 0..3 {
+            shipper.read_for(&running, Duration::from_secs(3));
+            running.signal(Signal::SIGKILL);
+            running.exit(DEADLINE);
+            running = start();
+        }
+        container.docker("kill", &["--signal", "STOP"]);
+        let newest = newest_line(&container);
+        shipper.read_until_line(&running, newest);
+        container.docker("kill", &["--signal", "CONT"]);
+        shipper.check();
+        let count = shipper.lines.len();
+        assert!(count > 1500, "only {count} lines");
+    }
+    assert!(watched.tails(&container).is_empty(), "the engine was asked");
+}
+
+#[test]
+#[parallel]
+fn older_lines_of_the_driver_local_can_be_read_in_pages() {
+    assert_pages_have_all_lines("drivers-pages", &["--log-driver", "local"]);
+}
+
+#[test]
+#[parallel]
+fn a_container_of_300_ms_with_the_driver_local_delivers_its_lines() {
+    let agent = launch()
+        .vars(&[("LOG_INTERVAL", "2s"), ("PUBLISH_INTERVAL", "2s")])
+        .start();
+    for options in [&["--rm"][..], &[]] {
+        let name = unique_name("drivers-short");
+        let mut shipper = Shipper::new(&name);
+        let mut client = shipper.connect(&agent);
+        shipper.read(&mut client);
+        let script = "for i in 1 2 3 4 5; do echo line $i; done; sleep 0.3; echo line 6";
+        let label = format!("{LABEL}={}", std::process::id());
+        let run = ["run", "--detach", "--name", &name, "--label", &label];
+        let command = ["--log-driver", "local", IMAGE, "sh", "-c", script];
+        Engine::local().docker([&run, options, &command].concat());
+        let end = Instant::now() + DEADLINE;
+        while shipper.lines.last() != Some(&6) {
+            assert!(Instant::now() < end, "{options:?}: {:?}", shipper.lines);
+            shipper.read(&mut client);
+        }
+        shipper.check();
+        let lines: BTreeSet<u64> = shipper.lines.iter().copied().collect();
+        assert_eq!(lines.len(), 6, "{options:?}");
+        if options.is_empty() {
+            Engine::local().docker(["rm", "--force", &name]);
+        }
+    }
+}
+
+#[test]
+#[parallel]
+fn the_log_of_a_driver_that_sends_it_elsewhere_is_read_from_the_engines_cache() {
+    let options = [
+        "--log-driver",
+        "syslog",
+        "--log-opt",
+        "syslog-address=udp://127.0.0.1:9",
+    ];
+    let script = "echo one; echo two >&2; echo end; sleep 1000";
+    let container = Container::run("drivers-syslog", &options, script);
+    container.wait_for_line("end");
+    let watched = Watched::with_inspections(Vec::new());
+    let agent = watched.launch().start();
+    let mut snapshots = Snapshots::of(&agent, Duration::from_secs(1));
+    let name = container.name();
+    let is_whole = |shown: &Vec<String>| shown.len() == 3;
+    let snapshot = snapshots.until("the log lines", DEADLINE, |snapshot| {
+        lines(snapshot, name).as_ref().is_some_and(is_whole)
+    });
+    assert_eq!(lines(&snapshot, name).unwrap(), container.logs());
+    assert!(watched.tails(&container).is_empty(), "the engine was asked");
+}
