@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
@@ -69,12 +70,41 @@ pub struct FileOffset {
     pub fingerprint: u32,
 }
 
-/// A container's log that can be read from its files.
+/// Marks an offset that is a time. No file is so large.
+const IS_TIME: u64 = 1 << 59;
+
+impl FileOffset {
+    /// Returns the place after a log line, for a log that is read by calls to the engine. Such a log has no offsets, but it can be read
+    /// from a time on. `time` is the time of the log line. `fingerprint` is a hash of the log line with its timestamp. It is
+    /// 0 if the place is not after a log line.
+    #[must_use]
+    pub fn of_time(time: SystemTime, fingerprint: u32) -> Self {
+        let since_1970 = time.duration_since(SystemTime::UNIX_EPOCH);
+        let microseconds = since_1970.unwrap_or_default().as_micros();
+        Self {
+            inode: 0,
+            offset: IS_TIME + u64::try_from(microseconds).map_or(0, |time| time % IS_TIME),
+            fingerprint,
+        }
+    }
+
+    /// Returns the time, rounded down to microseconds. None if this is an offset in a file.
+    #[must_use]
+    pub fn time(&self) -> Option<SystemTime> {
+        let microseconds = self.offset.checked_sub(IS_TIME)?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(microseconds))
+    }
+}
+
+/// A container's log that can be read again.
 #[derive(Clone)]
 pub struct FileLog(pub Arc<dyn ReadLog>);
 
-/// Reads the log lines between two positions from the files of a container's log.
+/// Reads the log lines between two positions from the files of a container's log, or by calls to the engine.
 pub trait ReadLog: Send + Sync {
+    /// Whether the log lines come from files. If not, they come by calls to the engine.
+    fn is_in_files(&self) -> bool;
+
     /// Reads log lines after the position `after`, up to the place `to`, oldest first. Stops early after about `limits.text` bytes. Blocks
     /// the thread.
     ///

@@ -151,7 +151,11 @@ impl Published {
     pub fn has_only_file_logs(&self) -> bool {
         let is_missing = self.snapshot.sources.logs.collected_at.is_none();
         let mut containers = self.logs.positions.keys();
-        is_missing || containers.all(|container| self.logs.files.contains_key(container))
+        let is_in_files = |container| {
+            let log = self.logs.files.get(container);
+            log.is_some_and(|log| log.0.is_in_files())
+        };
+        is_missing || containers.all(is_in_files)
     }
 
     /// Returns the position of a client that was at `since` and gets this snapshot with all log lines.

@@ -54,6 +54,9 @@ const EVENTS: [&str; 12] = [
 /// Maximum size of one event, in bytes.
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
+/// Maximum size of a whole log, in bytes.
+const MAX_WHOLE_LOG_BYTES: usize = 1024 * 1024 * 1024;
+
 /// The path of the list of running containers. Podman omits paused containers unless the request has a filter for them.
 const RUNNING: &str = "/containers/json";
 const RUNNING_OR_PAUSED: &str =
@@ -375,6 +378,20 @@ impl Call {
             options = options.since(since);
         }
         self.client.logs(id, Some(options.build()))
+    }
+
+    /// Requests all log lines of a container, with timestamps. If `since` is given, in Unix seconds, omits log lines from before that
+    /// time. The caller must limit the time of reading.
+    pub(crate) async fn whole_log(
+        &self,
+        id: &str,
+        since: Option<u64>,
+    ) -> Result<Incoming, EngineError> {
+        let since = since.map_or(String::new(), |since| format!("&since={since}"));
+        let id = encoded(id);
+        let path = format!("/containers/{id}/logs?stdout=1&stderr=1&timestamps=1{since}");
+        let answer = within("container logs", self.get(&path, MAX_WHOLE_LOG_BYTES));
+        Ok(answer.await?.into_body())
     }
 }
 

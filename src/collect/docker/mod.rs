@@ -40,6 +40,7 @@ pub use inventory::Containers;
 pub(super) use inventory::{Inspection, Inventory, Outage, RunningContainer, patience};
 pub(super) use listing::ListedContainer;
 use namespaces::Namespaces;
+pub(super) use transport::next_bytes;
 use usage::{ContainerReading, CpuReading, publish, share_networks};
 
 /// Maximum number of calls for statistics at the same time. Docker 20.10 answers such a call only once a second, so a round sends

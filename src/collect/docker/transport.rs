@@ -128,7 +128,9 @@ impl Transport {
 }
 
 /// Returns the next bytes of an answer. None at the end of the answer.
-pub(super) async fn next_bytes(answer: &mut Incoming) -> Result<Option<Bytes>, BollardError> {
+pub(in crate::collect) async fn next_bytes(
+    answer: &mut Incoming,
+) -> Result<Option<Bytes>, BollardError> {
     loop {
         match answer.frame().await {
             None => return Ok(None),

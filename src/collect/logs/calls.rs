@@ -5,10 +5,12 @@
 //! answer to such a call has no message that the agent has already read, the next call requests the whole tail again. The code
 //! compares messages and not timestamps, because a clock can be set back.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::call_reader::{CallReader, MAX_TIME, Messages, Start, place_after, time_of_message};
 use super::fetch::{FetchError, Message, fetch, is_open, second_of, timestamp, whole};
 use super::line::is_fragment;
 use super::new::New;
@@ -16,7 +18,7 @@ use super::pace::ReadPace;
 use super::seen::{Handover, Seen, identity};
 use super::tail::{Channel, TailLines};
 use crate::collect::docker::engine::{Call, DEADLINE, EngineError};
-use crate::model::{EncodedLines, LogLines, LogPosition, Place};
+use crate::model::{EncodedLines, FileLog, FileOffset, FilePlace, LogLines, LogPosition, Place};
 use crate::settings::Redaction;
 
 /// If an answer is too long after this many calls of one reading, the reading fails.
@@ -49,6 +51,10 @@ pub(super) struct CalledLog {
     lines: Arc<LogLines>,
     /// In this field, `end` is the number of the last line, even if that line is unfinished.
     place: Place,
+    /// The newest place at which no line was unfinished. None if it is not known.
+    settled: Option<Arc<FilePlace>>,
+    /// Reads the log again. None before the first reading.
+    reader: Option<Arc<CallReader>>,
     pace: ReadPace,
 }
 
@@ -82,6 +88,8 @@ impl CalledLog {
                 },
                 created: 0,
             },
+            settled: None,
+            reader: None,
             pace: ReadPace::new(wanted + 1),
         }
     }
@@ -91,6 +99,7 @@ impl CalledLog {
         Self {
             read: true,
             seen: (*file.seen).clone(),
+            settled: file.settled.clone(),
             place: Place {
                 container: self.place.container,
                 end: file.position,
@@ -111,13 +120,27 @@ impl CalledLog {
             position: self.number(),
             origin: self.place.origin.line,
             seen: Arc::new(self.seen.clone()),
+            settled: self.settled.clone(),
         })
     }
 
-    /// Returns the container's id and the number of the last finished line. None before the first reading.
-    pub(super) fn position(&self) -> Option<(Arc<str>, u64)> {
-        self.read
-            .then(|| (Arc::clone(&self.place.container), self.number()))
+    /// Returns the id of the container.
+    pub(super) fn container(&self) -> &Arc<str> {
+        &self.place.container
+    }
+
+    /// Returns how far the log was read. None before the first reading.
+    pub(super) fn position(&self) -> Option<LogPosition> {
+        self.read.then(|| LogPosition {
+            line: self.number(),
+            place: self.settled.clone(),
+        })
+    }
+
+    /// Returns what reads the log again. None before the first reading.
+    pub(super) fn reader(&self) -> Option<FileLog> {
+        let reader = self.reader.clone()?;
+        Some(FileLog(reader))
     }
 
     /// Returns the number of the last finished line.
@@ -150,6 +173,13 @@ impl CalledLog {
         redaction: &Redaction,
     ) -> Result<Arc<LogLines>, EngineError> {
         let deadline = Instant::now() + DEADLINE;
+        match &self.reader {
+            Some(reader) => reader.set_call(call),
+            None => {
+                let reader = CallReader::new(Arc::clone(&self.place.container), call, redaction);
+                self.reader = Some(Arc::new(reader));
+            }
+        }
         let mut full = self.wanted + 1;
         let mut asked = match self.continuation {
             Some(_) => self.pace.messages,
@@ -179,6 +209,13 @@ impl CalledLog {
                 (asked, since) = (full, None);
                 continue;
             }
+            let is_full = answer.len() >= asked;
+            if is_full
+                && self.follows_a_gap(&answer)
+                && self.catch_up(call, id, &answer, redaction).await
+            {
+                break;
+            }
             if let Some(longer) = self.longer(&answer, asked)
                 && let Ok(more) = fetch(call, id, longer, None, deadline).await
             {
@@ -207,11 +244,112 @@ impl CalledLog {
             self.remember(new_messages);
             let lines = continuation.tail.show();
             self.continuation = Some(continuation);
+            self.settle(answer);
             self.show(lines);
         } else {
             self.continuation = Some(continuation);
         }
         true
+    }
+
+    /// Whether more new lines can have been written than an answer has.
+    fn follows_a_gap(&self, answer: &[Message]) -> bool {
+        if self.read {
+            let identities: Vec<u64> = answer.iter().map(|(_, text)| identity(text)).collect();
+            return self.seen.overlap(&identities).is_none();
+        }
+        let oldest = answer.first().and_then(|(_, text)| time_of_message(text));
+        match self.new {
+            New::All => true,
+            New::Since(time) => oldest.is_some_and(|oldest| oldest >= time),
+            New::OnlyKept => false,
+        }
+    }
+
+    /// Reads all lines after the newest known place, and counts them. At the first reading, this is the place where the new lines
+    /// begin. `answer` are the newest messages of the log. Returns false if the place is not known, or if it is gone.
+    async fn catch_up(
+        &mut self,
+        call: &Call,
+        id: &str,
+        answer: &[Message],
+        redaction: &Redaction,
+    ) -> bool {
+        let start = match self.read {
+            true => self.settled.as_deref().copied(),
+            false => self.new.start(ORIGIN),
+        };
+        let newest = whole(answer).last().map(|(_, message)| identity(message));
+        let (Some(start), Some(newest)) = (start, newest) else {
+            return false;
+        };
+        let deadline = Instant::now() + MAX_TIME;
+        let messages = Messages::after(call, id, Start::at(&start.at), deadline).await;
+        let Ok(mut messages) = messages else {
+            return false;
+        };
+        let mut tail = TailLines::new(self.wanted, usize::MAX).redacting(redaction);
+        let (mut last, mut has_newest) = (VecDeque::new(), false);
+        loop {
+            match messages.next().await {
+                Ok(Some((channel, message))) => {
+                    has_newest |= identity(&message) == newest;
+                    tail.push(channel, &message);
+                    if last.len() > self.wanted {
+                        last.pop_front();
+                    }
+                    last.push_back((channel, message));
+                }
+                Ok(None) => break,
+                Err(_) => return false,
+            }
+        }
+        if !messages.has_found_start() || !has_newest {
+            return false;
+        }
+        if !self.read {
+            self.place.origin = LogPosition {
+                line: start.line,
+                place: Some(Arc::new(start)),
+            };
+        }
+        let last: Vec<Message> = last.into();
+        self.place.end = start.line + tail.count() as u64;
+        self.continue_with(tail, &last, &last);
+        true
+    }
+
+    /// Shows the lines of `tail`. Later answers continue after `answer`. Its messages `new_messages` were not read before.
+    fn continue_with(&mut self, mut tail: TailLines, answer: &[Message], new_messages: &[Message]) {
+        let lines = tail.show();
+        self.read = true;
+        self.remember(new_messages);
+        let mut continuation = Continuation {
+            tail,
+            open: None,
+            fragment: None,
+        };
+        continuation.note_end(answer);
+        self.continuation = Some(continuation);
+        self.settle(answer);
+        self.pace.messages = LAST_SEEN.min(self.wanted + 1);
+        self.show(lines);
+    }
+
+    /// Records the place after an answer, if no line is unfinished there.
+    fn settle(&mut self, answer: &[Message]) {
+        let is_open =
+            |of: &Continuation| of.tail.is_open() || of.open.is_some() || of.fragment.is_some();
+        if self.continuation.as_ref().is_none_or(is_open) {
+            return;
+        }
+        let at = match answer.last() {
+            Some(message) => place_after(message),
+            // The log is empty.
+            None => self.seen.is_empty().then(FileOffset::default),
+        };
+        let line = self.place.end;
+        self.settled = at.map(|at| Arc::new(FilePlace { at, line }));
     }
 
     /// Returns how many messages at the beginning of an answer the agent has already read. None if the answer does not continue
@@ -308,20 +446,15 @@ impl CalledLog {
             // If all lines of a full answer are new, there were probably more new lines. One lost line is counted for them.
             let all = full && new == finished && !shown_headless;
             let lost = u64::from(self.new != New::OnlyKept && all);
-            self.place.origin.line = ORIGIN - new - lost;
+            let line = ORIGIN - new - lost;
+            let start = self.new.start(line).filter(|_| lost == 0);
+            self.place.origin = LogPosition {
+                line,
+                place: start.map(Arc::new),
+            };
             self.place.end = ORIGIN + tail.unfinished() as u64;
         }
-        self.read = true;
-        self.remember(new_messages);
-        let mut continuation = Continuation {
-            tail,
-            open: None,
-            fragment: None,
-        };
-        continuation.note_end(answer);
-        self.continuation = Some(continuation);
-        self.pace.messages = LAST_SEEN.min(self.wanted + 1);
-        self.show(lines);
+        self.continue_with(tail, answer, new_messages);
     }
 
     /// Remembers new messages, and the time of the newest message.
@@ -399,4 +532,4 @@ impl Continuation {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -12,7 +12,7 @@ use super::tail::Channel;
 use crate::collect::docker::engine::{Call, EngineError, classify};
 
 /// The name of the call in error messages.
-const CALL: &str = "container logs";
+pub(super) const CALL: &str = "container logs";
 
 /// A message of the engine. The fields are the channel, and the bytes `TIMESTAMP text`.
 pub(super) type Message = (Channel, Bytes);

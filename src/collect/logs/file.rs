@@ -26,7 +26,7 @@ use super::parts;
 use super::position::{Growth, Position};
 use super::reader::LogReader;
 use super::rotated::rotated_files;
-use super::seen::{Handover, Seen, identity};
+use super::seen::{Handover, Seen, fingerprint_of_message, identity};
 use super::tail::TailLines;
 use super::unpacked::Budget;
 use crate::model::{FileLog, FileOffset, FilePlace, LogLines, LogPosition, Place};
@@ -129,6 +129,7 @@ impl LogFile {
                 },
             },
             seen: (*calls.seen).clone(),
+            settled: calls.settled.clone(),
             handed_over: true,
             ..self
         }
@@ -141,6 +142,17 @@ impl LogFile {
             position: self.position(),
             origin: self.place.origin.line,
             seen: Arc::new(self.seen.clone()),
+            settled: self.settled_message().map(Arc::new),
+        })
+    }
+
+    /// Returns the place after the newest message, by the time of the message.
+    fn settled_message(&self) -> Option<FilePlace> {
+        let tail = self.tail.as_ref().filter(|tail| !tail.is_open())?;
+        let newest = self.seen.newest()?;
+        Some(FilePlace {
+            at: FileOffset::of_time(tail.newest_time()?, fingerprint_of_message(newest)),
+            line: self.position(),
         })
     }
 
@@ -259,7 +271,20 @@ impl LogFile {
                 self.continued(parts, at.rest.clone(), &file, &now, &budget)?
             }
             (Some(_), None) => self.resynchronized(&file, &now, &budget)?,
-            (None, _) if self.handed_over => self.resynchronized(&file, &now, &budget)?,
+            (None, _) if self.handed_over => {
+                let settled = self.settled.take();
+                let parts = match &settled {
+                    Some(place) => parts::since(&self.path, &place.at, &file, &now, &budget)?,
+                    None => None,
+                };
+                match (settled, parts) {
+                    (Some(settled), Some(parts)) => {
+                        self.place.end = settled.line;
+                        self.continued(parts, Vec::new(), &file, &now, &budget)?
+                    }
+                    _ => self.resynchronized(&file, &now, &budget)?,
+                }
+            }
             (None, _) => self.first(&file, &now, &budget)?,
         };
         if rest.is_empty() && !tail.is_open() {

@@ -3,6 +3,9 @@
 //! If the agent can read a container's log file, [`LogCollector`] reads the file (`files.rs`). If not, [`LogCollector`] calls the
 //! engine (`calls.rs`). This module does not send log lines to clients.
 
+mod call_range;
+mod call_reader;
+mod call_stream;
 mod calls;
 mod ended;
 mod entries;
@@ -13,6 +16,7 @@ mod format;
 mod json_file;
 mod kept;
 mod line;
+mod line_piece;
 mod local;
 mod new;
 mod offset;
@@ -54,7 +58,7 @@ use super::docker::{
 };
 use super::{Collector, Round, Source};
 use crate::messages::{EndedLog, LogSample};
-use crate::model::{FileLog, LogLines, LogPosition, Logs, Positions, Via};
+use crate::model::{FileLog, LogLines, Logs, Positions, Via};
 use crate::settings::{CollectSettings, Redaction};
 use calls::CalledLog;
 use ended::{LAST_LINES, MAX_ENDED};
@@ -300,9 +304,10 @@ impl LogSource {
         });
         for Called { name, log, ended } in self.called.values_mut() {
             let Some(log) = log else { continue };
-            let Some((container, position)) = log.position() else {
+            let Some(position) = log.position() else {
                 continue;
             };
+            let container = Arc::clone(log.container());
             if let Some(moment) = ended {
                 if moment.elapsed() > LAST_LINES {
                     log.drop_lines();
@@ -310,18 +315,14 @@ impl LogSource {
                 gathered.ended.push(EndedLog {
                     name: name.clone(),
                     container: Arc::clone(&container),
-                    position,
+                    position: position.line,
                     lines: log.lines(),
                 });
             }
-            let place = None;
-            gathered.positions.insert(
-                container,
-                LogPosition {
-                    line: position,
-                    place,
-                },
-            );
+            if let Some(reader) = log.reader() {
+                gathered.files.insert(Arc::clone(&container), reader);
+            }
+            gathered.positions.insert(container, position);
         }
     }
 }

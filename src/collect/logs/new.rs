@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use crate::model::{EncodedLines, time_of};
+use crate::model::{EncodedLines, FileOffset, FilePlace, time_of};
 
 /// Which lines are new when a log is read for the first time. A client that got no lines of this container gets the new lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,17 @@ impl FirstRound {
 }
 
 impl New {
+    /// Returns where the new lines begin. `line` is the number of the newest line before them. None if all lines that are found are
+    /// new.
+    pub(super) fn start(self, line: u64) -> Option<FilePlace> {
+        let at = match self {
+            Self::All => FileOffset::default(),
+            Self::Since(time) => FileOffset::of_time(time, 0),
+            Self::OnlyKept => return None,
+        };
+        Some(FilePlace { at, line })
+    }
+
     /// Returns how many of the finished lines are new.
     pub(super) fn of(self, lines: &EncodedLines) -> usize {
         let finished = lines.iter().len() - lines.open();

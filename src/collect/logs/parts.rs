@@ -7,11 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::entries::{CHUNK, MAX_ENTRY_BYTES, read_range};
 use super::format::Format;
 use super::offset::{beginning_of, fingerprint_of, is_in};
 use super::part::LogPart;
 use super::rotated::{Rotated, rotated_files};
-use super::search::offset_of;
+use super::search::{DISORDER, offset_of};
+use super::seen::{fingerprint_of_message, identity};
 use super::unpacked::Budget;
 use crate::model::FileOffset;
 
@@ -24,6 +26,9 @@ pub(super) fn since(
     now: &Metadata,
     budget: &Budget,
 ) -> io::Result<Option<Vec<LogPart>>> {
+    if let Some(time) = at.time() {
+        return after_message(path, time, at.fingerprint, file, now);
+    }
     let newest = |from| LogPart::Plain {
         file: Arc::clone(file),
         from,
@@ -44,6 +49,68 @@ pub(super) fn since(
         }
     }
     Ok(None)
+}
+
+/// Returns the parts of the log after the message that was written at about this time and has this fingerprint, oldest first. None
+/// if there is no such message, or if it is in a compressed file.
+fn after_message(
+    path: &Path,
+    time: SystemTime,
+    message: u32,
+    file: &Arc<File>,
+    now: &Metadata,
+) -> io::Result<Option<Vec<LogPart>>> {
+    let (from, to) = (time.checked_sub(DISORDER), time.checked_add(DISORDER * 2));
+    let (Some(from), Some(to)) = (from, to) else {
+        return Ok(None);
+    };
+    let Some((mut parts, _)) = after_time(path, from, file, now)? else {
+        return Ok(None);
+    };
+    let format = Format::of(path);
+    let (mut bytes, mut found) = (Vec::new(), None);
+    'search: for (index, part) in parts.iter().enumerate() {
+        let LogPart::Plain {
+            file,
+            from,
+            to: end,
+        } = part
+        else {
+            continue;
+        };
+        let (mut at, mut read) = (*from, *from);
+        bytes.clear();
+        while read < *end {
+            let next = (*end).min(read + CHUNK as u64);
+            read += read_range(file, read, next, &mut bytes)?;
+            let whole = format.whole(&bytes);
+            for entry in format.entries(&bytes[..whole]) {
+                at += entry.len() as u64;
+                let Some(parsed) = format.parse(entry) else {
+                    continue;
+                };
+                if fingerprint_of_message(identity(&parsed.message)) == message {
+                    found = Some((index, at));
+                    break 'search;
+                }
+                if format.time_of(entry).is_some_and(|time| time > to) {
+                    break 'search;
+                }
+            }
+            bytes.drain(..whole);
+            if read < next || bytes.len() > MAX_ENTRY_BYTES {
+                break;
+            }
+        }
+    }
+    let Some((index, begin)) = found else {
+        return Ok(None);
+    };
+    parts.drain(..index);
+    if let Some(LogPart::Plain { from, .. }) = parts.first_mut() {
+        *from = begin;
+    }
+    Ok(Some(parts))
 }
 
 /// Returns the parts of the log that were written at or after a time, oldest first, and the place at which they begin. None if they

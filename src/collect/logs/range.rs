@@ -13,7 +13,7 @@ use super::format::Format;
 use super::line::{after_timestamp, is_fragment, without_first_word};
 use super::new::moment;
 use super::rotated::{Rotated, rotated_files};
-use super::search::offset_of;
+use super::search::{DISORDER, offset_of};
 use super::tail::{Channel, TailLines};
 use super::unpacked::{Budget, Unpacked};
 use crate::model::{LogRange, RangeEnd, RangeLines};
@@ -23,9 +23,6 @@ use crate::settings::Redaction;
 const MAX_EXAMINED_BYTES: u64 = 128 * 1024 * 1024;
 /// Limit on the text of an answer, in bytes.
 const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
-/// The entries of a log are not exactly in the order of their times: Docker takes the time of an entry, and then waits until the
-/// other stream of the container is written. This is the largest difference that a reading expects.
-const DISORDER: Duration = Duration::from_secs(1);
 /// Limit on the time of a reading.
 const MAX_TIME: Duration = Duration::from_secs(20);
 /// Number of bytes of a file that are examined together.
@@ -313,10 +310,7 @@ impl Reading<'_> {
             };
             let is_in = is_after && is_before;
             self.has_more |= is_in && is_beyond_cut;
-            if is_in
-                && !is_beyond_cut
-                && self.regex.as_ref().is_none_or(|regex| matches(regex, line))
-            {
+            if is_in && !is_beyond_cut && matches(self.regex.as_ref(), line) {
                 self.found.push((at, line.into()));
             }
         }
@@ -411,8 +405,9 @@ impl Reading<'_> {
     }
 }
 
-/// Whether the text of a line, which is a JSON string `"TIMESTAMP text"`, matches.
-fn matches(regex: &regex::Regex, line: &str) -> bool {
+/// Whether the text of a line, which is a JSON string `"TIMESTAMP text"`, matches. Without a regular expression, each line matches.
+pub(super) fn matches(regex: Option<&regex::Regex>, line: &str) -> bool {
+    let Some(regex) = regex else { return true };
     let line: String = serde_json::from_str(line).unwrap_or_default();
     let text = line.split_once(' ').map_or("", |(_, text)| text);
     regex.is_match(text)

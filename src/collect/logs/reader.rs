@@ -9,21 +9,15 @@ use std::sync::Arc;
 use super::entries::{CHUNK, LineEnds, MAX_ENTRY_BYTES};
 use super::format::Format;
 use super::kept::KeptFile;
+use super::line_piece::LinePiece;
 use super::offset::{FINGERPRINT_BYTES, bytes_before, fingerprint};
 use super::part::LogPart;
-use super::tail::TailLines;
 use super::unpacked::Budget;
 use super::{open, parts, range};
 use crate::model::{
-    FileOffset, FilePlace, LinesBuilder, LogPosition, LogRange, RangeLines, ReadLimits, ReadLines,
-    ReadLog,
+    FileOffset, FilePlace, LogPosition, LogRange, RangeLines, ReadLimits, ReadLines, ReadLog,
 };
 use crate::settings::Redaction;
-
-/// Limit on the lines of one reading. The limit on bytes is reached first.
-const MAX_LINES: usize = 1 << 30;
-/// If a line is unfinished after enough bytes, the reading continues for up to this many bytes, to find the end of the line.
-const MAX_OPEN_BYTES: usize = 256 * 1024;
 
 /// The files of one container's log.
 #[derive(Debug)]
@@ -63,6 +57,10 @@ impl LogReader {
 }
 
 impl ReadLog for LogReader {
+    fn is_in_files(&self) -> bool {
+        true
+    }
+
     fn read(
         &self,
         after: &LogPosition,
@@ -116,16 +114,9 @@ impl ReadLog for LogReader {
         let mut walk = Walk {
             format: self.format,
             tty: self.tty,
-            skipped: after.saturating_sub(start.line),
-            limits,
-            redaction: self.redaction.clone(),
-            not_stored: 0,
-            lines: LinesBuilder::default(),
-            tail: new_tail(&self.redaction, limits),
-            first: start.line,
-            settled: start,
+            piece: LinePiece::new(start, after, limits, &self.redaction),
         };
-        let dropped = walk.first.saturating_sub(after);
+        let dropped = start.line.saturating_sub(after);
         let mut reached = false;
         for part in parts {
             match walk.read(part, to)? {
@@ -137,7 +128,7 @@ impl ReadLog for LogReader {
                 }
             }
         }
-        let read = walk.finish(dropped, reached.then_some(to));
+        let read = walk.piece.finish(dropped, reached.then_some(to));
         if !reached && read.end.line > to.line {
             return Err(rotated_meanwhile());
         }
@@ -172,12 +163,6 @@ fn rotated_meanwhile() -> io::Error {
     io::Error::other("the log was rotated while it was read")
 }
 
-fn new_tail(redaction: &Redaction, limits: ReadLimits) -> TailLines {
-    TailLines::new(MAX_LINES, usize::MAX)
-        .redacting(redaction)
-        .cutting_at(limits.line)
-}
-
 /// Where the reading of a part ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
@@ -193,20 +178,7 @@ enum End {
 struct Walk {
     format: Format,
     tty: bool,
-    /// Number of lines at the beginning that come before the position of the client.
-    skipped: u64,
-    limits: ReadLimits,
-    redaction: Redaction,
-    /// Number of lines before the client's position that were counted and are not stored.
-    not_stored: u64,
-    /// The lines that were read.
-    lines: LinesBuilder,
-    /// The lines after `lines`. They need more work than a copy.
-    tail: TailLines,
-    /// The number of the newest line before the reading.
-    first: u64,
-    /// The newest place at which no line was unfinished.
-    settled: FilePlace,
+    piece: LinePiece,
 }
 
 impl Walk {
@@ -224,7 +196,7 @@ impl Walk {
         let mut bytes = Vec::new();
         (&mut reader).take(before as u64).read_to_end(&mut bytes)?;
         let (mut begin, mut searched) = (bytes.len(), 0);
-        let chunk = (self.limits.text * 2).clamp(8 * 1024, CHUNK) as u64;
+        let chunk = (self.piece.limits.text * 2).clamp(8 * 1024, CHUNK) as u64;
         loop {
             let unread = stop.map_or(u64::MAX, |stop| {
                 stop.saturating_sub(offset + (bytes.len() - begin) as u64)
@@ -238,21 +210,10 @@ impl Walk {
                 self.add(&bytes[begin..begin + length]);
                 offset += length as u64;
                 (begin, searched) = (begin + length, 0);
-                let is_open = self.tail.is_open();
-                if !is_open {
-                    settled = Some((begin, offset, self.first + self.count()));
-                    if self.count() <= self.skipped {
-                        self.skip();
-                    }
+                if let Some(line) = self.piece.settle() {
+                    settled = Some((begin, offset, line));
                 }
-                let limit = if is_open {
-                    self.limits.text + MAX_OPEN_BYTES.max(2 * self.limits.line)
-                } else {
-                    self.limits.text
-                };
-                // The lines before the client's position do not count.
-                let text = self.lines.bytes() + self.tail.text();
-                enough = self.count() > self.skipped && text >= limit;
+                enough = self.piece.is_enough();
                 if enough {
                     break;
                 }
@@ -263,7 +224,7 @@ impl Walk {
                     offset,
                     fingerprint: fingerprint(&bytes[..end]),
                 };
-                self.settled = FilePlace { at, line };
+                self.piece.settled = FilePlace { at, line };
             }
             if stop.is_some_and(|stop| offset >= stop) {
                 return Ok(End::AtPlace);
@@ -286,66 +247,14 @@ impl Walk {
         }
     }
 
-    /// Returns the number of lines that were read, including unfinished lines.
-    fn count(&self) -> u64 {
-        self.not_stored + (self.lines.count() + self.tail.count()) as u64
-    }
-
-    /// Drops the stored lines, because they come before the client's position.
-    fn skip(&mut self) {
-        self.not_stored = self.count();
-        self.lines = LinesBuilder::default();
-        self.tail = new_tail(&self.redaction, self.limits);
-    }
-
     fn add(&mut self, entry: &[u8]) {
         if !self.tty
-            && !self.redaction.is_on()
-            && !self.tail.is_open()
+            && self.piece.can_copy()
             && let Some(plain) = self.format.parse_plain(entry)
         {
-            if self.tail.count() > 0 {
-                self.lines.extend(&self.tail.show());
-                self.tail = new_tail(&self.redaction, self.limits);
-            }
-            self.lines.push_plain([&plain.timestamp, plain.text, ""]);
-            return;
-        }
-        if let Some(entry) = self.format.parse(entry) {
-            self.tail.push(entry.channel_of(self.tty), &entry.message);
-        }
-    }
-
-    /// Returns the lines. `to` is the place at which the reading should end, if the reading has reached it.
-    fn finish(mut self, dropped: u64, to: Option<&FilePlace>) -> ReadLines {
-        let count = self.count();
-        let last = self.tail.show();
-        if self.tail.count() > last.iter().len() {
-            // There was too much text after a line that is not finished yet.
-            self.lines = LinesBuilder::default();
-            self.not_stored = count - last.iter().len() as u64;
-        }
-        self.lines.extend(&last);
-        let lines = self.lines.finish(last.open());
-        let finished = lines.iter().len() - lines.open();
-        let new = self.skipped.saturating_sub(self.not_stored);
-        let dropped = dropped + self.not_stored.saturating_sub(self.skipped);
-        let new = usize::try_from(new).unwrap_or(finished);
-        let newest = self.first + count - lines.open() as u64;
-        let (line, place, lost) = match to {
-            // The number at the place is right, because all earlier lines were counted before they were deleted. If the reading has
-            // found fewer lines, a file is damaged.
-            Some(to) => (to.line, *to, to.line.saturating_sub(newest)),
-            None => (newest, self.settled, 0),
-        };
-        ReadLines {
-            new: new.min(finished)..finished,
-            lines: lines.into(),
-            dropped: dropped + lost,
-            end: LogPosition {
-                line,
-                place: Some(place.into()),
-            },
+            self.piece.push_plain(&plain);
+        } else if let Some(entry) = self.format.parse(entry) {
+            self.piece.push(entry.channel_of(self.tty), &entry.message);
         }
     }
 }

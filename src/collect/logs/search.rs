@@ -3,11 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::entries::{MAX_ENTRY_BYTES, read_range};
 use super::format::Format;
 
+/// The entries of a log are not exactly in the order of their times: Docker takes the time of an entry, and then waits until the
+/// other stream of the container is written. This is the largest difference that a reading expects.
+pub(super) const DISORDER: Duration = Duration::from_secs(1);
 /// Number of bytes that are searched entry by entry, after the binary search.
 const LAST_BYTES: u64 = 64 * 1024;
 /// Number of bytes that are read to find one entry. An entry is rarely longer.

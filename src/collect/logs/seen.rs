@@ -7,6 +7,8 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
+use crate::model::FilePlace;
+
 /// Maximum number of remembered messages.
 const MAX_REMEMBERED: usize = 256;
 /// Two messages count as equal if their lengths, this many bytes at the beginning, and [`END`] bytes at the end are equal.
@@ -30,6 +32,8 @@ pub(super) struct Handover {
     /// The origin of the log's [`Place`](crate::model::Place).
     pub(super) origin: u64,
     pub(super) seen: Arc<Seen>,
+    /// The place after the newest message, found by its time. None if the message is not known, or if a line was not finished.
+    pub(super) settled: Option<Arc<FilePlace>>,
 }
 
 /// How many messages at the beginning of an answer the agent has already read.
@@ -51,6 +55,11 @@ impl Seen {
 
     pub(super) fn is_empty(&self) -> bool {
         self.newest.is_empty()
+    }
+
+    /// Returns the newest message.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.newest.back().copied()
     }
 
     pub(super) fn push(&mut self, identity: u64) {
@@ -111,6 +120,11 @@ pub(super) fn identity(message: &[u8]) -> u64 {
     hasher.write(end);
     hasher.write_usize(message.len());
     hasher.finish()
+}
+
+/// Returns the fingerprint of a message with this identity, for a place that is found by its time. 0 stands for no message.
+pub(super) fn fingerprint_of_message(identity: u64) -> u32 {
+    (identity as u32).max(1)
 }
 
 #[cfg(test)]

@@ -11,8 +11,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::line::{Line, MAX_LINE_BYTES, MAX_TIMESTAMP_BYTES, after_timestamp, max_raw_bytes};
+use super::new::moment;
 use crate::model::EncodedLines;
 use crate::settings::Redaction;
 
@@ -184,6 +186,11 @@ impl TailLines {
     /// Whether a line waits for its end, even if the line is no longer stored.
     pub(super) fn is_open(&self) -> bool {
         self.open.iter().any(Option::is_some)
+    }
+
+    /// Returns the time of the newest line in the previous result of [`Self::show`].
+    pub(super) fn newest_time(&self) -> Option<SystemTime> {
+        moment(self.shown.iter().next_back()?)
     }
 
     /// Returns the length of all stored lines, in bytes.

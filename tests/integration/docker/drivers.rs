@@ -11,7 +11,7 @@ use super::engine::{Engine, IMAGE, LABEL};
 use super::launch;
 use super::news::writer;
 use super::odd_logs::Watched;
-use super::ranges::assert_pages_have_all_lines;
+use super::ranges::{assert_pages_have_all_lines, assert_pages_of_agent_have_all_lines};
 use super::resume::{Shipper, newest_line};
 use super::snapshots::{Snapshots, lines};
 use crate::support::DEADLINE;
@@ -55,7 +55,7 @@ fn a_client_of_the_driver_local_continues_after_a_restart_of_the_agent() {
         let count = shipper.lines.len();
         assert!(count > 1500, "only {count} lines");
     }
-    assert!(watched.tails(&container).is_empty(), "the engine was asked");
+    assert_eq!(watched.asked(&container), 0, "the engine was asked");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn the_log_of_a_driver_that_sends_it_elsewhere_is_read_from_the_engines_cache() 
         "--log-opt",
         "syslog-address=udp://127.0.0.1:9",
     ];
-    let script = "echo one; echo two >&2; echo end; sleep 1000";
+    let script = "echo one; sleep 0.2; echo two >&2; sleep 0.2; echo end; sleep 1000";
     let container = Container::run("drivers-syslog", &options, script);
     container.wait_for_line("end");
     let watched = Watched::with_inspections(Vec::new());
@@ -115,5 +115,60 @@ fn the_log_of_a_driver_that_sends_it_elsewhere_is_read_from_the_engines_cache() 
         lines(snapshot, name).as_ref().is_some_and(is_whole)
     });
     assert_eq!(lines(&snapshot, name).unwrap(), container.logs());
-    assert!(watched.tails(&container).is_empty(), "the engine was asked");
+    assert_eq!(watched.asked(&container), 0, "the engine was asked");
+}
+
+#[test]
+#[parallel]
+fn a_log_that_only_the_engine_can_read_loses_no_line() {
+    let rotation = ["--log-opt", "max-size=500k", "--log-opt", "max-file=5"];
+    let container = writer("drivers-calls", &rotation, 20, "0.2");
+    container.wait_for_line_with("line 1 ");
+    let start = || {
+        launch()
+            .vars(&[("LOG_LINES", "5"), ("LOG_INTERVAL", "500ms")])
+            .vars(&[("CONTAINER_STATS", "engine"), ("PUBLISH_INTERVAL", "500ms")])
+            .start()
+    };
+    let mut running = start();
+    let mut shipper = Shipper::new(container.name());
+    for _ in 0..3 {
+        shipper.read_for(&running, Duration::from_secs(3));
+        running.signal(Signal::SIGKILL);
+        running.exit(DEADLINE);
+        running = start();
+    }
+    container.docker("kill", &["--signal", "STOP"]);
+    let newest = newest_line(&container);
+    shipper.read_until_line(&running, newest);
+    shipper.check();
+    let count = shipper.lines.len();
+    assert!(count > 1500, "only {count} lines");
+}
+
+#[test]
+#[parallel]
+fn a_silent_container_that_only_the_engine_can_read_loses_none_of_its_first_lines() {
+    let agent = launch()
+        .vars(&[("LOG_LINES", "5"), ("CONTAINER_STATS", "engine")])
+        .start();
+    let script = "while [ ! -e /go ]; do sleep 0.1; done
+        for i in $(seq 1 1000); do echo line $i; done; sleep 1000";
+    for options in [&[][..], &["--tty"]] {
+        let container = Container::run("drivers-silent", options, script);
+        let mut shipper = Shipper::new(container.name());
+        shipper.read_for(&agent, Duration::from_secs(3));
+        assert!(shipper.lines.is_empty());
+        container.exec("touch /go");
+        shipper.read_until_line(&agent, 1000);
+        shipper.check();
+        assert_eq!(shipper.lines.len(), 1000, "{options:?}");
+    }
+}
+
+#[test]
+#[parallel]
+fn older_lines_of_a_log_that_only_the_engine_can_read_come_in_pages() {
+    let agent = launch().var("CONTAINER_STATS", "engine").start();
+    assert_pages_of_agent_have_all_lines(&agent, "drivers-called-pages", &[]);
 }

@@ -66,22 +66,25 @@ impl Watched {
             .var("DOCKER_HOST", format!("unix://{}", socket.display()))
     }
 
+    /// The number of requests for a container's log.
+    pub(super) fn asked(&self, container: &Container<'_>) -> usize {
+        let id = id_of(container);
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|path| path.contains(&id)).count()
+    }
+
     /// The number of log lines (`tail`) in each request for a container's log.
-    pub(super) fn tails(&self, container: &Container<'_>) -> Vec<usize> {
+    fn tails(&self, container: &Container<'_>) -> Vec<usize> {
         let id = id_of(container);
         let asked = self.asked.lock().unwrap();
         let of_it = asked.iter().filter(|path| path.contains(&id));
         let tail = |path: &String| {
-            let (_, tail) = path
-                .split_once("tail=")
-                .expect("expected a tail in the request");
-            tail.split('&')
-                .next()
-                .unwrap()
-                .parse()
-                .expect("expected a number")
+            // A request for the whole log has no tail.
+            let (_, tail) = path.split_once("tail=")?;
+            let tail = tail.split('&').next().unwrap();
+            Some(tail.parse().expect("expected a number"))
         };
-        of_it.map(tail).collect()
+        of_it.filter_map(tail).collect()
     }
 }
 
@@ -280,6 +283,9 @@ fn a_log_line_of_60_mib_is_read_once_and_truncated() {
         let asked = watched.tails(&container);
         let late = &asked[(before + 3).min(asked.len())..];
         assert!(late.iter().all(|tail| *tail <= 4), "{asked:?}");
+        // When the agent finds more new messages than it requested, it requests all of them, once.
+        let whole = watched.asked(&container) - asked.len();
+        assert!(whole <= 1, "{whole} requests for the whole log");
         let mut client = agent.connect();
         client.send(format!("{} {NEW_LOGS}\n", crate::support::KEY));
         client.line().expect("expected a snapshot with the tail");

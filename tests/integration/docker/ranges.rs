@@ -86,9 +86,13 @@ fn all_older_lines_can_be_read_in_pages() {
 
 /// Fails unless the pages have every line that `docker logs` prints. `driver` are the options that choose the logging driver.
 pub(super) fn assert_pages_have_all_lines(topic: &str, driver: &[&str]) {
+    assert_pages_of_agent_have_all_lines(&launch().start(), topic, driver);
+}
+
+/// Does the same with a given agent.
+pub(super) fn assert_pages_of_agent_have_all_lines(agent: &Agent, topic: &str, driver: &[&str]) {
     let container = rotated(topic, driver);
-    let agent = launch().start();
-    wait_until_known(&agent, container.name());
+    wait_until_known(agent, container.name());
     let name = container.name();
     let all = expected(&container, 16 * 1024);
     assert!(all.len() > 1000, "{} lines", all.len());
@@ -97,7 +101,7 @@ pub(super) fn assert_pages_have_all_lines(topic: &str, driver: &[&str]) {
         let mut options = json!({"lines": 200, "from": from});
         let mut read: Vec<String> = Vec::new();
         loop {
-            let answer = ask(&agent, name, &options);
+            let answer = ask(agent, name, &options);
             let page = lines(&answer, name);
             assert!(page.len() <= 210, "{}", page.len());
             match from {

@@ -1,0 +1,323 @@
+//! Reads lines of a log again by calls to the engine, for clients that need more lines than the tail has, and after more lines than
+//! the tail has were written between two rounds.
+//!
+//! Such a log has no offsets. A place in it is the time of a message and a hash of the message. The engine sends the log from a
+//! second on, and the messages up to the place are skipped.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::call_range::Found;
+use super::call_stream::CallStream;
+use super::fetch::{Message, timestamp};
+use super::line_piece::LinePiece;
+use super::search::DISORDER;
+use super::seen::{fingerprint_of_message, identity};
+use super::tail::{Channel, TailLines};
+use crate::collect::docker::engine::{Call, EngineError};
+use crate::model::{
+    FileOffset, FilePlace, LogPosition, LogRange, RangeLines, ReadLimits, ReadLines, ReadLog,
+    time_of,
+};
+use crate::settings::Redaction;
+
+/// Limit on the time of one reading.
+pub(super) const MAX_TIME: Duration = Duration::from_secs(20);
+/// A longer message is not the message of a place, because the pieces of a TTY's line can differ in two answers.
+const MAX_PLACE_MESSAGE: usize = 32 * 1024;
+
+/// The log of one container, read by calls to the engine.
+pub(super) struct CallReader {
+    id: Arc<str>,
+    redaction: Redaction,
+    /// The newest handle for calls.
+    call: Mutex<Call>,
+    runtime: Handle,
+}
+
+/// Where a reading begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// At the first message.
+    Beginning,
+    /// After the message of this place.
+    After(FileOffset),
+    /// At the first message that is newer than this time.
+    Newer(SystemTime),
+}
+
+impl Start {
+    /// Returns where the reading begins that continues at this place.
+    pub(super) fn at(place: &FileOffset) -> Self {
+        match place.time() {
+            Some(time) if place.fingerprint == 0 => Self::Newer(time),
+            Some(_) => Self::After(*place),
+            // The place is the beginning, or it is in a file that can no longer be read.
+            None => Self::Beginning,
+        }
+    }
+}
+
+/// Returns the place after a message. None if the message cannot be found again.
+pub(super) fn place_after((channel, message): &Message) -> Option<FileOffset> {
+    let is_whole = *channel != Channel::Console || message.ends_with(b"\n");
+    if !is_whole || message.len() > MAX_PLACE_MESSAGE {
+        return None;
+    }
+    Some(FileOffset::of_time(
+        time_of_message(message)?,
+        fingerprint_of_message(identity(message)),
+    ))
+}
+
+pub(super) fn time_of_message(message: &[u8]) -> Option<SystemTime> {
+    time_of(std::str::from_utf8(timestamp(message)?).ok()?)
+}
+
+/// The messages of a log after a place.
+pub(super) struct Messages {
+    stream: CallStream,
+    start: Start,
+    /// Whether the message of the place was found, or there is none.
+    is_after: bool,
+}
+
+impl Messages {
+    /// Requests the messages after a place. The reading ends at `deadline`.
+    pub(super) async fn after(
+        call: &Call,
+        id: &str,
+        start: Start,
+        deadline: Instant,
+    ) -> Result<Self, EngineError> {
+        let time = match start {
+            Start::Beginning => None,
+            Start::After(at) => at.time(),
+            Start::Newer(time) => Some(time),
+        };
+        let since = time.and_then(|time| {
+            let since_1970 = time
+                .checked_sub(DISORDER)?
+                .duration_since(SystemTime::UNIX_EPOCH);
+            Some(since_1970.ok()?.as_secs())
+        });
+        Ok(Self {
+            stream: CallStream::of(call, id, since, deadline).await?,
+            start,
+            is_after: start == Start::Beginning,
+        })
+    }
+
+    /// Whether the message of the place was found. If not, all messages were skipped.
+    pub(super) fn has_found_start(&self) -> bool {
+        self.is_after || matches!(self.start, Start::Newer(_))
+    }
+
+    /// Returns the next message. None at the end of the log.
+    pub(super) async fn next(&mut self) -> Result<Option<Message>, EngineError> {
+        while let Some(message) = self.stream.next().await? {
+            if self.is_after {
+                return Ok(Some(message));
+            }
+            let time = time_of_message(&message.1);
+            match self.start {
+                Start::After(at) => {
+                    self.is_after = fingerprint_of_message(identity(&message.1)) == at.fingerprint;
+                    let late = at.time().and_then(|at| at.checked_add(DISORDER * 2));
+                    if time.zip(late).is_some_and(|(time, late)| time > late) && !self.is_after {
+                        return Ok(None);
+                    }
+                }
+                Start::Newer(than) if time.is_some_and(|time| time > than) => {
+                    self.is_after = true;
+                    return Ok(Some(message));
+                }
+                Start::Newer(_) => {}
+                Start::Beginning => self.is_after = true,
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl CallReader {
+    /// Prepares to read the log of the container `id`.
+    pub(super) fn new(id: Arc<str>, call: &Call, redaction: &Redaction) -> Self {
+        Self {
+            id,
+            redaction: redaction.clone(),
+            call: Mutex::new(call.clone()),
+            runtime: Handle::current(),
+        }
+    }
+
+    /// Sets the handle for further calls, because the agent can have connected again.
+    pub(super) fn set_call(&self, call: &Call) {
+        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = call.clone();
+    }
+
+    fn call(&self) -> Call {
+        let call = self.call.lock();
+        call.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn messages(&self, start: Start, deadline: Instant) -> io::Result<Messages> {
+        let messages = Messages::after(&self.call(), &self.id, start, deadline).await;
+        messages.map_err(as_io)
+    }
+
+    async fn read_after(
+        &self,
+        after: &LogPosition,
+        to: &FilePlace,
+        limits: ReadLimits,
+    ) -> io::Result<ReadLines> {
+        let deadline = Instant::now() + MAX_TIME;
+        let place = after.place.as_deref().copied();
+        let place = place.ok_or_else(|| io::Error::other("no place to begin at"))?;
+        let start = Start::at(&place.at);
+        if place.at.time() > to.at.time() {
+            // The client has received these lines already.
+            return Ok(ReadLines::none(after.clone()));
+        }
+        if place.line > 0 && (start != Start::Beginning || place.at == FileOffset::default()) {
+            let found = self.read_from(start, place, after.line, to, limits, deadline);
+            if let Some(read) = found.await? {
+                return Ok(read);
+            }
+        }
+        // The line at the place is not known in this run of the agent, or the place is gone. Its number follows from the lines after it.
+        let (found, lines) = self.count(start, to, deadline).await?;
+        let first = FilePlace {
+            at: place.at,
+            line: to.line.saturating_sub(lines),
+        };
+        let position = match place.line {
+            0 if found == start => first.line + after.line,
+            // The number of lost lines is not known, so one lost line is counted.
+            0 => first.line.saturating_sub(1),
+            _ => after.line,
+        };
+        let read = self.read_from(found, first, position, to, limits, deadline);
+        read.await?
+            .ok_or_else(|| io::Error::other("the log has changed while it was read"))
+    }
+
+    /// Reads lines after the place `from`. `after` is the number of the newest line that the client has. Returns none if the place
+    /// was not found.
+    async fn read_from(
+        &self,
+        start: Start,
+        from: FilePlace,
+        after: u64,
+        to: &FilePlace,
+        limits: ReadLimits,
+        deadline: Instant,
+    ) -> io::Result<Option<ReadLines>> {
+        let mut piece = LinePiece::new(from, after, limits, &self.redaction);
+        let dropped = from.line.saturating_sub(after);
+        if from.line >= to.line {
+            return Ok(Some(piece.finish(dropped, Some(to))));
+        }
+        let mut messages = self.messages(start, deadline).await?;
+        let mut has_reached = true;
+        while let Some(message) = messages.next().await.map_err(as_io)? {
+            piece.push(message.0, &message.1);
+            let place = place_after(&message);
+            let settled = piece.settle();
+            if let (Some(line), Some(at)) = (settled, place) {
+                piece.settled = FilePlace { at, line };
+            }
+            if place == Some(to.at) || settled.is_some_and(|line| line >= to.line) {
+                break;
+            }
+            if piece.is_enough() {
+                has_reached = false;
+                break;
+            }
+        }
+        if !messages.has_found_start() {
+            return Ok(None);
+        }
+        // At the end of the log, the lines up to `to` that were not found are gone.
+        Ok(Some(piece.finish(dropped, has_reached.then_some(to))))
+    }
+
+    /// Counts the lines up to the place `to`. If the place at which the reading should begin was not found, counts all newer lines.
+    async fn count(
+        &self,
+        start: Start,
+        to: &FilePlace,
+        deadline: Instant,
+    ) -> io::Result<(Start, u64)> {
+        let mut start = start;
+        loop {
+            let mut messages = self.messages(start, deadline).await?;
+            let mut lines = TailLines::new(0, usize::MAX);
+            // If the message of the place `to` is gone, its time tells which lines come before it.
+            let mut count = 0;
+            while let Some(message) = messages.next().await.map_err(as_io)? {
+                lines.push(message.0, &message.1);
+                let place = place_after(&message);
+                if place.is_some_and(|place| place.time() <= to.at.time()) {
+                    count = lines.count() - lines.unfinished();
+                }
+                if place == Some(to.at) {
+                    break;
+                }
+            }
+            match start {
+                Start::After(at) if !messages.has_found_start() => {
+                    start = Start::Newer(at.time().unwrap_or(SystemTime::UNIX_EPOCH));
+                }
+                _ => return Ok((start, count as u64)),
+            }
+        }
+    }
+
+    async fn read_range(&self, range: &LogRange) -> io::Result<RangeLines> {
+        let deadline = Instant::now() + MAX_TIME;
+        let start = range.after.map_or(Start::Beginning, Start::Newer);
+        let mut messages = self.messages(start, deadline).await?;
+        let mut found = Found::new(range, &self.redaction);
+        while let Some((channel, message)) = messages.next().await.map_err(as_io)? {
+            if found.push(channel, &message) {
+                break;
+            }
+        }
+        Ok(found.finish())
+    }
+}
+
+impl ReadLog for CallReader {
+    fn is_in_files(&self) -> bool {
+        false
+    }
+
+    fn read(
+        &self,
+        after: &LogPosition,
+        to: &FilePlace,
+        limits: ReadLimits,
+    ) -> io::Result<ReadLines> {
+        self.runtime.block_on(self.read_after(after, to, limits))
+    }
+
+    fn range(&self, range: &LogRange) -> io::Result<RangeLines> {
+        self.runtime.block_on(self.read_range(range))
+    }
+}
+
+fn as_io(error: EngineError) -> io::Error {
+    match error {
+        EngineError::Gone => io::Error::new(io::ErrorKind::NotFound, error),
+        error => io::Error::other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;
