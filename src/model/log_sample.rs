@@ -29,7 +29,7 @@ impl LogSample {
     /// Returns what reads the log files of a container. `container` is its name, or its id with at least 12 digits.
     ///
     /// # Errors
-    /// Fails if no such container is known, or if its log is not read from files.
+    /// Fails if no such container is known, or if its log cannot be read.
     pub fn file_of(&self, container: &str) -> Result<FileLog, String> {
         let running = self.logs.get(container);
         let running = running.map(|lines| &lines.place().container);
@@ -42,7 +42,7 @@ impl LogSample {
         };
         let id = by_name.or_else(by_id).ok_or("container: no such log")?;
         let file = self.files.get(id).cloned();
-        file.ok_or_else(|| "container: its log is not read from files".to_owned())
+        file.ok_or_else(|| "container: its log cannot be read".to_owned())
     }
 }
 
