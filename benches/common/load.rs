@@ -6,6 +6,9 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use nix::time::ClockId;
+use nix::unistd::Pid;
+
 /// Ticks per second of the CPU times in /proc. Linux uses 100 on all platforms of the agent.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -41,6 +44,14 @@ impl Load {
         let seconds = ticks as f64 / TICKS_PER_SECOND;
         seconds * 60.0 / window.as_secs_f64()
     }
+}
+
+/// CPU time of all threads of a process in user and system mode, in seconds. The figure is from the clock of the process, because
+/// /proc counts only in hundredths of a second.
+pub(crate) fn cpu_seconds(pid: u32) -> f64 {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    let clock = ClockId::pid_cpu_clock_id(pid).expect("the process has ended");
+    Duration::from(clock.now().expect("the process has ended")).as_secs_f64()
 }
 
 /// The process ids of dockerd, containerd and the containers' shims.

@@ -38,7 +38,7 @@ pub(crate) struct Spec {
 
 /// Serves until the process is killed. Prints the address first.
 pub(crate) fn run(spec: &str) {
-    crate::limits::raise_file_limit();
+    crate::common::limits::raise_file_limit();
     let spec: Spec = serde_json::from_str(spec).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

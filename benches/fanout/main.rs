@@ -44,7 +44,6 @@ mod crowd;
 mod floor;
 mod herd;
 mod identity;
-mod limits;
 mod line;
 mod loaded;
 mod logs;

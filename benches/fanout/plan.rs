@@ -7,9 +7,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::common::engine;
+use crate::common::limits::{backlog, raise_file_limit};
 use crate::common::variables::{number, numbers, text};
 use crate::identity::Identity;
-use crate::limits::{backlog, raise_file_limit};
 use crate::way::Way;
 
 pub(crate) const PARTS: [&str; 6] = ["rows", "herd", "sleepers", "steady", "bytes", "logs"];

@@ -6,13 +6,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use nix::time::ClockId;
-use nix::unistd::Pid;
-
 use crate::common::agent::{self, KEY};
 use crate::crowd::{Crowd, Spec};
 use crate::floor;
-use crate::load::rss_mib;
+use crate::load::{cpu_seconds, rss_mib};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::snapshots::Kind;
@@ -120,12 +117,9 @@ impl Server {
         Ok(self.rss_kib())
     }
 
-    /// CPU time of all threads in user and system mode, in seconds. The figure is from the clock of the process, because /proc
-    /// counts only in hundredths of a second.
+    /// The CPU time of the server, in seconds.
     pub(crate) fn cpu(&self) -> f64 {
-        let pid = Pid::from_raw(i32::try_from(self.process.pid()).unwrap());
-        let clock = ClockId::pid_cpu_clock_id(pid).expect("the process has ended");
-        Duration::from(clock.now().expect("the process has ended")).as_secs_f64()
+        cpu_seconds(self.process.pid())
     }
 }
 

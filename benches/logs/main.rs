@@ -1,8 +1,19 @@
-//! Measures how the agent delivers log lines: completeness, CPU time and memory. `docker logs --follow` reads the same logs in the
-//! same run, for comparison.
+//! Measures how the agent delivers log lines: completeness, CPU time and memory. `docker logs --follow` and rsyslog read the same
+//! logs in the same run, for comparison.
 //!
-//! Settings: `BENCH_AGENT` (the binary), `BENCH_CONTAINERS` (100), `BENCH_SECONDS` (60, each window), `BENCH_SLOW_SECONDS` (300),
-//! `BENCH_PARTS` (many,fast,slow,live,quiet,short), `BENCH_SHORT` (1000, containers of the part short), `BENCH_STRICT` (1: the exit status is 1 if a bar is missed).
+//! | variable | default | |
+//! |---|---|---|
+//! | `BENCH_PARTS` | `many,fast,slow,live,quiet,short,crowd,kills` | the parts to run |
+//! | `BENCH_CONTAINERS` | `100` | containers of the parts `many`, `live`, `quiet` and `crowd` |
+//! | `BENCH_SECONDS` | `60` | length of a window in seconds |
+//! | `BENCH_SLOW_SECONDS` | `300` | duration of `slow` |
+//! | `BENCH_SHORT` | `1000` | containers of `short` |
+//! | `BENCH_CLIENTS` | `1000` | clients of `crowd`, of the agent and of the bare server each |
+//! | `BENCH_RATE` | `100` | log lines a second of each container of `crowd` |
+//! | `BENCH_KILLS` | `20` | disturbances of `kills` |
+//! | `BENCH_CUT_SECONDS` | `30` | length of a network cut of `kills` |
+//! | `BENCH_STRICT` | `0` | `1`: the run fails if a bar is missed |
+//! | `BENCH_AGENT` | | the agent's release binary |
 
 #![allow(
     clippy::expect_used,
@@ -16,7 +27,13 @@
 #[path = "../common/mod.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part of the common code")]
 mod common;
+mod crowd;
+mod kills;
+mod private;
 mod reader;
+mod relay;
+mod rsyslog;
+mod shipper;
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -30,6 +47,7 @@ use common::load::{Load, anonymous_mib, engine_processes, tree};
 use common::process::{Process, clean_up_at_signals};
 use common::{agent, variables};
 use reader::{Reader, Speed, Tally};
+use rsyslog::Rsyslog;
 
 /// The length of the text of each log line, in bytes.
 const LINE: usize = 100;
@@ -43,6 +61,12 @@ struct Plan {
     containers: usize,
     window: Duration,
     slow: Duration,
+    /// The number of clients in the part `crowd`, and the log lines a second of each of its containers.
+    clients: usize,
+    rate: u64,
+    /// The number of disturbances in the part `kills`, and the length of each network cut.
+    kills: usize,
+    cut: Duration,
 }
 
 /// The containers of one part. Removed on drop.
@@ -63,6 +87,18 @@ impl Drop for Writers {
 }
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        // Each of these functions runs in a process of its own, so that its CPU time can be measured separately.
+        ["bare", agent] => crowd::run_bare(agent),
+        ["readers", address, clients] => crowd::run_readers(address, clients),
+        _ => return bench(),
+    }
+    ExitCode::SUCCESS
+}
+
+fn bench() -> ExitCode {
     assert!(answers(), "no Docker engine answers");
     clean_up_at_signals();
     let plan = Plan {
@@ -70,8 +106,12 @@ fn main() -> ExitCode {
         containers: variables::number("BENCH_CONTAINERS", "100") as usize,
         window: Duration::from_secs(variables::number("BENCH_SECONDS", "60")),
         slow: Duration::from_secs(variables::number("BENCH_SLOW_SECONDS", "300")),
+        clients: variables::number("BENCH_CLIENTS", "1000") as usize,
+        rate: variables::number("BENCH_RATE", "100"),
+        kills: variables::number("BENCH_KILLS", "20") as usize,
+        cut: Duration::from_secs(variables::number("BENCH_CUT_SECONDS", "30")),
     };
-    let parts = variables::text("BENCH_PARTS", "many,fast,slow,live,quiet,short");
+    let parts = variables::text("BENCH_PARTS", "many,fast,slow,live,quiet,short,crowd,kills");
     let mut bars = Bars::default();
     for part in parts.split(',') {
         match part {
@@ -81,6 +121,8 @@ fn main() -> ExitCode {
             "live" => live(&plan, &mut bars),
             "quiet" => quiet(&plan, &mut bars),
             "short" => short(&plan, &mut bars),
+            "crowd" => crowd::measure(&plan, &mut bars),
+            "kills" => kills::measure(&plan, &mut bars),
             other => panic!("BENCH_PARTS: unknown part {other}"),
         }
     }
@@ -144,6 +186,7 @@ fn many(plan: &Plan, bars: &mut Bars) {
         .per_minute(window)
         - idle;
     let delivered = (reader.bytes() - bytes_before) as f64 / 1e6;
+    let megabytes = reader.bytes() as f64 / 1e6;
     let Tally {
         lines,
         lost,
@@ -172,6 +215,7 @@ fn many(plan: &Plan, bars: &mut Bars) {
         .per_minute(plan.window)
         - idle;
     drop(followers);
+    let of_rsyslog = with_rsyslog(plan, idle, megabytes / lines as f64);
 
     let per_mb = |cpu: f64| cpu / (delivered * 60.0 / window.as_secs_f64()) * 1000.0;
     println!("| reader | own CPU, s/min | engine CPU added, s/min | ms of CPU per MB |");
@@ -184,6 +228,7 @@ fn many(plan: &Plan, bars: &mut Bars) {
         "| `docker logs --follow` | {of_clients:.2} | {of_engine:.2} | {:.1} |",
         per_mb(of_clients + of_engine)
     );
+    println!("| rsyslog with imfile | {of_rsyslog} |");
     println!(
         "\n{lines} lines, {lost} lost, {repeated} repeated, {dropped} counted as dropped; anonymous memory {memory_before:.1} to {memory:.1} MiB"
     );
@@ -208,6 +253,27 @@ fn many(plan: &Plan, bars: &mut Bars) {
     );
     let ratio = (own + engine.max(0.0)) / (of_clients + of_engine);
     bars.at_most("many: CPU over `docker logs --follow`", ratio, 0.25, "×");
+}
+
+/// Reads the log files with rsyslog. Returns the row of the table without its first cell. `megabytes` is the size of a line as the
+/// agent delivers it.
+fn with_rsyslog(plan: &Plan, idle: f64, megabytes: f64) -> String {
+    let Some(rsyslog) = Rsyslog::start() else {
+        return "NOT MEASURED: rsyslogd is not installed | | ".to_owned();
+    };
+    thread::sleep(WARM_UP);
+    let own = || Load::now(&tree(rsyslog.process.pid()));
+    let (lines_before, own_before) = (rsyslog.lines(), own());
+    let engine_before = Load::now(&engine_processes());
+    thread::sleep(plan.window);
+    let own = own().since(&own_before).per_minute(plan.window);
+    let engine = Load::now(&engine_processes())
+        .since(&engine_before)
+        .per_minute(plan.window)
+        - idle;
+    let lines = (rsyslog.lines() - lines_before) as f64 * 60.0 / plan.window.as_secs_f64();
+    let per_mb = (own + engine.max(0.0)) / (lines * megabytes) * 1000.0;
+    format!("{own:.2} | {engine:.2} | {per_mb:.1}")
 }
 
 /// Follows a log with Docker's client. Reads no earlier lines.

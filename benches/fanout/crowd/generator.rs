@@ -29,7 +29,7 @@ pub(crate) fn run(spec: &str) {
         print(panic);
         std::process::exit(1);
     }));
-    crate::limits::raise_file_limit();
+    crate::common::limits::raise_file_limit();
     let spec: Spec = serde_json::from_str(spec).unwrap();
     let clients = spec.clients;
     let common = Arc::new(Common {
