@@ -50,9 +50,10 @@ bench-fleet: ## measure one NATS server with 500 hosts, and then with more; take
 	@tests/setup/bench-fleet.sh
 
 # Settings and their defaults, explained in benches/logs/main.rs: BENCH_CONTAINERS=100, BENCH_SECONDS=60 (each window),
-# BENCH_SLOW_SECONDS=300, BENCH_SHORT=1000, BENCH_PARTS=many,fast,slow,live,quiet,short, BENCH_STRICT=0.
-# A short run: make bench-logs BENCH_CONTAINERS=10 BENCH_SECONDS=5 BENCH_SLOW_SECONDS=20
-bench-logs: ## as root: measure the delivery of log lines, and `docker logs --follow` for comparison; takes 12 minutes
+# BENCH_SLOW_SECONDS=300, BENCH_SHORT=1000, BENCH_CLIENTS=1000, BENCH_RATE=30, BENCH_KILLS=20, BENCH_CUT_SECONDS=30,
+# BENCH_PARTS=many,fast,slow,live,quiet,short,crowd,kills, BENCH_STRICT=0.
+# A short run: make bench-logs BENCH_CONTAINERS=10 BENCH_SECONDS=5 BENCH_SLOW_SECONDS=20 BENCH_CLIENTS=50 BENCH_KILLS=4 BENCH_CUT_SECONDS=3
+bench-logs: ## as root: measure the delivery of log lines, beside `docker logs --follow`, rsyslog and a bare server; takes 22 minutes
 	@tests/setup/bench-logs.sh
 
 docs: ## write docs/snapshot.md and docs/metrics.md from the code

@@ -9,7 +9,7 @@
 //! | `BENCH_SLOW_SECONDS` | `300` | duration of `slow` |
 //! | `BENCH_SHORT` | `1000` | containers of `short` |
 //! | `BENCH_CLIENTS` | `1000` | clients of `crowd`, of the agent and of the bare server each |
-//! | `BENCH_RATE` | `100` | log lines a second of each container of `crowd` |
+//! | `BENCH_RATE` | `30` | log lines a second of each container of `crowd` |
 //! | `BENCH_KILLS` | `20` | disturbances of `kills` |
 //! | `BENCH_CUT_SECONDS` | `30` | length of a network cut of `kills` |
 //! | `BENCH_STRICT` | `0` | `1`: the run fails if a bar is missed |
@@ -107,7 +107,7 @@ fn bench() -> ExitCode {
         window: Duration::from_secs(variables::number("BENCH_SECONDS", "60")),
         slow: Duration::from_secs(variables::number("BENCH_SLOW_SECONDS", "300")),
         clients: variables::number("BENCH_CLIENTS", "1000") as usize,
-        rate: variables::number("BENCH_RATE", "100"),
+        rate: variables::number("BENCH_RATE", "30"),
         kills: variables::number("BENCH_KILLS", "20") as usize,
         cut: Duration::from_secs(variables::number("BENCH_CUT_SECONDS", "30")),
     };
