@@ -130,6 +130,15 @@ impl Drop for PrivateEngine {
         }
         self.dockerd = None;
         self.containerd = None;
+        // A dockerd that was killed leaves mounts behind, which prevent the removal of the folder.
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let places = mounts
+            .lines()
+            .rev()
+            .filter_map(|line| line.split(' ').nth(1));
+        for place in places.filter(|place| Path::new(place).starts_with(self.folder.path())) {
+            let _ = Command::new("umount").args(["--lazy", place]).status();
+        }
     }
 }
 
