@@ -123,7 +123,7 @@ impl Tally {
                     .split(' ')
                     .nth(1)
                     .and_then(|it| it.parse().ok())
-                    .expect("a number");
+                    .unwrap_or_else(|| panic!("a line of {container} without a number: {line}"));
                 self.lines += 1;
                 if snapshot.live {
                     let written = line.split(' ').next().unwrap_or_default();
