@@ -1,4 +1,4 @@
-//! Reads lines of a log again by calls to the engine, for clients that need more lines than the tail has, and after more lines than
+//! Reads lines of a log again by calls to the engine or from the journal, for clients that need more lines than the tail has, and after more lines than
 //! the tail has were written between two rounds.
 //!
 //! Such a log has no offsets. A place in it is the time of a message and a hash of the message. The engine sends the log from a
@@ -12,13 +12,13 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::call_range::Found;
-use super::call_stream::CallStream;
 use super::fetch::{Message, timestamp};
 use super::line_piece::LinePiece;
 use super::search::DISORDER;
 use super::seen::{fingerprint_of_message, identity};
+use super::source::{MessageSource, MessageStream};
 use super::tail::{Channel, TailLines};
-use crate::collect::docker::engine::{Call, EngineError};
+use crate::collect::docker::engine::EngineError;
 use crate::model::{
     FileOffset, FilePlace, LogPosition, LogRange, RangeLines, ReadLimits, ReadLines, ReadLog,
     time_of,
@@ -30,12 +30,12 @@ pub(super) const MAX_TIME: Duration = Duration::from_secs(20);
 /// A longer message is not the message of a place, because the pieces of a TTY's line can differ in two answers.
 const MAX_PLACE_MESSAGE: usize = 32 * 1024;
 
-/// The log of one container, read by calls to the engine.
+/// The log of one container, read by calls to the engine or from the journal.
 pub(super) struct CallReader {
     id: Arc<str>,
     redaction: Redaction,
-    /// The newest handle for calls.
-    call: Mutex<Call>,
+    /// Where the messages come from.
+    source: Mutex<MessageSource>,
     runtime: Handle,
 }
 
@@ -80,7 +80,7 @@ pub(super) fn time_of_message(message: &[u8]) -> Option<SystemTime> {
 
 /// The messages of a log after a place.
 pub(super) struct Messages {
-    stream: CallStream,
+    stream: MessageStream,
     start: Start,
     /// Whether the message of the place was found, or there is none.
     is_after: bool,
@@ -89,7 +89,7 @@ pub(super) struct Messages {
 impl Messages {
     /// Requests the messages after a place. The reading ends at `deadline`.
     pub(super) async fn after(
-        call: &Call,
+        source: &MessageSource,
         id: &str,
         start: Start,
         deadline: Instant,
@@ -106,7 +106,7 @@ impl Messages {
             Some(since_1970.ok()?.as_secs())
         });
         Ok(Self {
-            stream: CallStream::of(call, id, since, deadline).await?,
+            stream: source.stream(id, since, deadline).await?,
             start,
             is_after: start == Start::Beginning,
         })
@@ -146,27 +146,27 @@ impl Messages {
 
 impl CallReader {
     /// Prepares to read the log of the container `id`.
-    pub(super) fn new(id: Arc<str>, call: &Call, redaction: &Redaction) -> Self {
+    pub(super) fn new(id: Arc<str>, source: &MessageSource, redaction: &Redaction) -> Self {
         Self {
             id,
             redaction: redaction.clone(),
-            call: Mutex::new(call.clone()),
+            source: Mutex::new(source.clone()),
             runtime: Handle::current(),
         }
     }
 
-    /// Sets the handle for further calls, because the agent can have connected again.
-    pub(super) fn set_call(&self, call: &Call) {
-        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = call.clone();
+    /// Sets the source of further messages, because the agent can have connected to the engine again.
+    pub(super) fn set_source(&self, source: &MessageSource) {
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = source.clone();
     }
 
-    fn call(&self) -> Call {
-        let call = self.call.lock();
-        call.unwrap_or_else(PoisonError::into_inner).clone()
+    fn source(&self) -> MessageSource {
+        let source = self.source.lock();
+        source.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn messages(&self, start: Start, deadline: Instant) -> io::Result<Messages> {
-        let messages = Messages::after(&self.call(), &self.id, start, deadline).await;
+        let messages = Messages::after(&self.source(), &self.id, start, deadline).await;
         messages.map_err(as_io)
     }
 

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::call_reader::{CallReader, MAX_TIME, Messages, Start, place_after, time_of_message};
-use super::fetch::{FetchError, Message, fetch, is_open, second_of, timestamp, whole};
+use super::fetch::{FetchError, Message, is_open, second_of, timestamp, whole};
 use super::line::is_fragment;
 use super::new::New;
 use super::pace::ReadPace;
 use super::seen::{Handover, Seen, identity};
+use super::source::MessageSource;
 use super::tail::{Channel, TailLines};
 use crate::collect::docker::engine::{Call, DEADLINE, EngineError};
 use crate::model::{EncodedLines, FileLog, FileOffset, FilePlace, LogLines, LogPosition, Place};
@@ -55,7 +56,20 @@ pub(super) struct CalledLog {
     settled: Option<Arc<FilePlace>>,
     /// Reads the log again. None before the first reading.
     reader: Option<Arc<CallReader>>,
+    journal: JournalState,
+    /// Why the journal could not be read.
+    journal_error: Option<String>,
     pace: ReadPace,
+}
+
+/// Whether the messages of a container with the driver `journald` come from the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum JournalState {
+    /// The journal has had no message of the container yet.
+    Unknown,
+    Readable,
+    /// The messages come by calls to the engine.
+    Unreadable,
 }
 
 /// The state from which the next answer continues the log.
@@ -90,6 +104,8 @@ impl CalledLog {
             },
             settled: None,
             reader: None,
+            journal: JournalState::Unknown,
+            journal_error: None,
             pace: ReadPace::new(wanted + 1),
         }
     }
@@ -122,6 +138,16 @@ impl CalledLog {
             seen: Arc::new(self.seen.clone()),
             settled: self.settled.clone(),
         })
+    }
+
+    /// Whether the newest lines come from the journal.
+    pub(super) fn is_in_journal(&self) -> bool {
+        self.journal == JournalState::Readable
+    }
+
+    /// Returns why the journal could not be read. None if the journal was not tried, or has no such messages.
+    pub(super) fn journal_error(&self) -> Option<&str> {
+        self.journal_error.as_deref()
     }
 
     /// Returns the id of the container.
@@ -169,14 +195,48 @@ impl CalledLog {
     pub(super) async fn read(
         &mut self,
         call: &Call,
+        journal: Option<MessageSource>,
+        id: &str,
+        redaction: &Redaction,
+    ) -> Result<Arc<LogLines>, EngineError> {
+        if let Some(journal) = journal.filter(|_| self.journal != JournalState::Unreadable) {
+            let read = self.read_from(&journal, id, redaction).await;
+            let is_empty = self.seen.is_empty() && self.journal == JournalState::Unknown;
+            match read {
+                Ok(lines) if !is_empty => {
+                    self.journal = JournalState::Readable;
+                    return Ok(lines);
+                }
+                // The journal can be that of another host. Then the engine has messages.
+                Ok(lines) => {
+                    let deadline = Instant::now() + DEADLINE;
+                    let engine = MessageSource::Engine(call.clone());
+                    match engine.newest(id, 1, None, deadline).await {
+                        Ok(messages) if messages.is_empty() => return Ok(lines),
+                        Ok(_) => self.read = false,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Err(error) => self.journal_error = Some(error.to_string()),
+            }
+            self.journal = JournalState::Unreadable;
+        }
+        let engine = MessageSource::Engine(call.clone());
+        self.read_from(&engine, id, redaction).await
+    }
+
+    /// Reads the newest lines from a source.
+    async fn read_from(
+        &mut self,
+        source: &MessageSource,
         id: &str,
         redaction: &Redaction,
     ) -> Result<Arc<LogLines>, EngineError> {
         let deadline = Instant::now() + DEADLINE;
         match &self.reader {
-            Some(reader) => reader.set_call(call),
+            Some(reader) => reader.set_source(source),
             None => {
-                let reader = CallReader::new(Arc::clone(&self.place.container), call, redaction);
+                let reader = CallReader::new(Arc::clone(&self.place.container), source, redaction);
                 self.reader = Some(Arc::new(reader));
             }
         }
@@ -190,7 +250,7 @@ impl CalledLog {
         loop {
             tries += 1;
             let began = Instant::now();
-            let mut answer = match fetch(call, id, asked, since, deadline).await {
+            let mut answer = match source.newest(id, asked, since, deadline).await {
                 Ok(answer) => answer,
                 // The answer is longer than the limit. A request for fewer messages can succeed.
                 Err(FetchError::CutShort(_, received)) if asked > 1 && tries < TRIES => {
@@ -212,12 +272,12 @@ impl CalledLog {
             let is_full = answer.len() >= asked;
             if is_full
                 && self.follows_a_gap(&answer)
-                && self.catch_up(call, id, &answer, redaction).await
+                && self.catch_up(source, id, &answer, redaction).await
             {
                 break;
             }
             if let Some(longer) = self.longer(&answer, asked)
-                && let Ok(more) = fetch(call, id, longer, None, deadline).await
+                && let Ok(more) = source.newest(id, longer, None, deadline).await
             {
                 (answer, asked) = (more, longer);
             }
@@ -270,7 +330,7 @@ impl CalledLog {
     /// begin. `answer` are the newest messages of the log. Returns false if the place is not known, or if it is gone.
     async fn catch_up(
         &mut self,
-        call: &Call,
+        source: &MessageSource,
         id: &str,
         answer: &[Message],
         redaction: &Redaction,
@@ -284,7 +344,7 @@ impl CalledLog {
             return false;
         };
         let deadline = Instant::now() + MAX_TIME;
-        let messages = Messages::after(call, id, Start::at(&start.at), deadline).await;
+        let messages = Messages::after(source, id, Start::at(&start.at), deadline).await;
         let Ok(mut messages) = messages else {
             return false;
         };

@@ -24,7 +24,7 @@ use crate::collect::docker::engine::{EngineError, Inspected};
 use crate::collect::docker::{Inspection, ListedContainer, RunningContainer, StartedContainer};
 use crate::messages::EndedLog;
 use crate::model::{FileLog, LogLines, Positions};
-use crate::settings::{CollectSettings, ContainerStats, HostRoot, Redaction};
+use crate::settings::{CollectSettings, ContainerStats, DockerHost, HostRoot, Redaction};
 
 /// Limit on the time of a round. After this time, the round does not start to read another log. The next round begins with the
 /// logs that were not read. So a long log does not delay the other logs for long.
@@ -41,6 +41,8 @@ pub(super) struct LogFiles {
     redaction: Redaction,
     container_stats: ContainerStats,
     root: HostRoot,
+    /// Whether the engine is on this host and the agent sees the host's own journal.
+    reads_journal: bool,
     /// The running containers, by id.
     known: HashMap<String, ReadLog>,
     /// The containers that have ended, by id. If such a container starts again, its log continues at the remembered position. Also
@@ -77,6 +79,8 @@ enum ReadLog {
     },
     /// The log is read by calls to the engine. The fields are the reason, and the position where the calls continue.
     Engine(String, Option<Handover>),
+    /// The log is in the systemd journal. `tty` tells whether the container has a TTY.
+    Journal { tty: bool },
     /// The engine did not answer the inspection of the container.
     Unanswered(EngineError),
 }
@@ -90,6 +94,8 @@ pub(super) enum LogReading {
     /// The log must be read by calls to the engine. The fields are the reason, and the position where the calls continue. The
     /// position is None if the file was never read.
     Engine(String, Option<Handover>),
+    /// The log must be read from the systemd journal, or by calls to the engine. `tty` tells whether the container has a TTY.
+    Journal { tty: bool },
     /// There are no lines. The engine did not answer the inspection, or the agent or the host cannot open files now.
     Unanswered(EngineError),
     /// There are no lines. The container has just ended or started, or the round had no time for its log.
@@ -131,6 +137,8 @@ impl LogFiles {
             redaction: settings.log_redact.clone(),
             container_stats: settings.container_stats,
             root: settings.host_root.clone(),
+            reads_journal: settings.host_root == HostRoot::default()
+                && !matches!(settings.docker, Some(DockerHost::Tcp(_))),
             known: HashMap::new(),
             ended: EndedLogs::default(),
             folder: settings.host_root.file(Path::new(DEFAULT_FOLDER)),
@@ -345,6 +353,12 @@ impl LogFiles {
         called: &Handovers,
     ) -> ReadLog {
         let by_engine = |reason: String| ReadLog::Engine(reason, None);
+        let is_in_journal = inspected.log_driver == "journald"
+            && self.reads_journal
+            && self.container_stats != ContainerStats::Engine;
+        if is_in_journal {
+            return ReadLog::Journal { tty: inspected.tty };
+        }
         match self.log_path(&listed.id, inspected) {
             Err(reason) => by_engine(reason),
             Ok(path) => {
@@ -477,7 +491,7 @@ impl ReadLog {
     fn named_lines(&self) -> Option<(String, Arc<LogLines>)> {
         match self {
             Self::File { name, lines, .. } => Some((name.clone(), Arc::clone(lines.as_ref()?))),
-            Self::Engine(..) | Self::Unanswered(_) => None,
+            Self::Engine(..) | Self::Journal { .. } | Self::Unanswered(_) => None,
         }
     }
 
@@ -495,6 +509,7 @@ impl ReadLog {
                 (None, None) => LogReading::Absent,
             },
             Self::Engine(reason, handover) => LogReading::Engine(reason.clone(), handover.clone()),
+            Self::Journal { tty } => LogReading::Journal { tty: *tty },
             Self::Unanswered(error) => LogReading::Unanswered(error.clone()),
         }
     }
@@ -503,7 +518,7 @@ impl ReadLog {
     fn log_file(&self) -> Option<&LogFile> {
         match self {
             Self::File { log, .. } => Some(log),
-            Self::Engine(..) | Self::Unanswered(_) => None,
+            Self::Engine(..) | Self::Journal { .. } | Self::Unanswered(_) => None,
         }
     }
 }

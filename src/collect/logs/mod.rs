@@ -13,6 +13,7 @@ mod fetch;
 mod file;
 mod files;
 mod format;
+mod journal;
 mod json_file;
 mod kept;
 mod line;
@@ -30,6 +31,7 @@ mod reader;
 mod rotated;
 mod search;
 mod seen;
+mod source;
 mod tail;
 mod unpacked;
 mod watches;
@@ -66,6 +68,7 @@ use files::{Handovers, LogFiles, LogNews, LogReading, Readings};
 pub use kept::most_kept_files;
 use new::{FirstRound, New};
 use seen::Handover;
+use source::{MessageSource, SharedJournal};
 
 /// Maximum number of calls for logs at the same time. Because several calls run at the same time, a slow answer does not delay
 /// all other logs. The limit bounds the memory for the answers.
@@ -103,7 +106,9 @@ pub struct LogSource {
     started: Vec<StartedContainer>,
     /// How the newest round read the logs, and the reason if it is not from files alone.
     via: (Via, Option<String>),
-    /// The logs that are read by calls to the engine, by container id. Logs of containers that have ended are included.
+    /// The journal, for containers with the driver `journald`.
+    journal: SharedJournal,
+    /// The logs that are read by calls to the engine or from the journal, by container id. Logs of containers that have ended are included.
     called: HashMap<String, Called>,
     /// The time of the first round. None before the first round.
     first_round: Option<FirstRound>,
@@ -120,6 +125,8 @@ enum FilesRead {
 /// A container whose log must be read by a call to the engine.
 struct LogRequest<'r> {
     container: &'r ListedContainer,
+    /// If the log is in the journal: whether the container has a TTY.
+    journal: Option<bool>,
     /// The position at which reading continues, if the log file was read earlier.
     handover: Option<Handover>,
 }
@@ -129,6 +136,8 @@ struct Called {
     name: String,
     /// None if the container's logging driver does not support reading. The agent logs this fact only once.
     log: Option<Box<CalledLog>>,
+    /// If the log is in the journal: whether the container has a TTY.
+    journal: Option<bool>,
     /// When the container ended. None while the container runs.
     ended: Option<Instant>,
 }
@@ -151,6 +160,7 @@ impl LogSource {
             redaction: settings.log_redact.clone(),
             patience: patience(settings.log_interval),
             files: Blocking::new("log files", LogFiles::new(settings)),
+            journal: SharedJournal::default(),
             called: HashMap::new(),
             first_round: None,
         }
@@ -189,11 +199,13 @@ impl LogSource {
     /// previous round.
     async fn ask_engine(&mut self, call: &Call, asked: &[LogRequest<'_>], gathered: &mut Gathered) {
         let due = self.due(asked);
-        let redaction = &self.redaction;
+        let (redaction, journal) = (&self.redaction, &self.journal);
         let mut answers = stream::iter(due)
             .map(|(id, mut called)| async move {
+                let source = |tty| MessageSource::Journal(journal.clone(), tty);
+                let source = called.journal.map(source);
                 let answer = match &mut called.log {
-                    Some(log) => log.read(call, &id, redaction).await,
+                    Some(log) => log.read(call, source, &id, redaction).await,
                     None => Ok(Arc::default()),
                 };
                 (id, called, answer)
@@ -204,7 +216,9 @@ impl LogSource {
                 // `record_positions` adds the last lines of a container that has ended.
                 Ok(_) if called.ended.is_some() => {}
                 Ok(lines) => {
-                    gathered.by_engine += usize::from(called.log.is_some());
+                    if let Some(log) = &called.log {
+                        gathered.count(log, called.journal.is_some());
+                    }
                     gathered.add(&called.name, lines);
                 }
                 Err(EngineError::Gone) => {}
@@ -247,6 +261,7 @@ impl LogSource {
             .map(
                 |LogRequest {
                      container,
+                     journal,
                      handover,
                  }| {
                     let name = container.bare_name().to_owned();
@@ -254,8 +269,13 @@ impl LogSource {
                         Some(called) => called.log,
                         None => Some(Box::new(self.start_log(container, handover.as_ref()))),
                     };
-                    let ended = None;
-                    (container.id.clone(), Called { name, log, ended })
+                    let called = Called {
+                        name,
+                        log,
+                        journal: *journal,
+                        ended: None,
+                    };
+                    (container.id.clone(), called)
                 },
             )
             .collect();
@@ -302,7 +322,10 @@ impl LogSource {
             Some(moment) => called.log.is_some() && oldest.is_none_or(|oldest| moment >= oldest),
             None => true,
         });
-        for Called { name, log, ended } in self.called.values_mut() {
+        for Called {
+            name, log, ended, ..
+        } in self.called.values_mut()
+        {
             let Some(log) = log else { continue };
             let Some(position) = log.position() else {
                 continue;
@@ -336,7 +359,7 @@ struct Gathered {
     /// The logs that can be read from files, by container id.
     files: HashMap<Arc<str>, FileLog>,
     failures: Vec<(String, EngineError)>,
-    /// Number of logs that were read from files.
+    /// Number of logs that were read from files or from the journal.
     by_file: usize,
     /// Number of logs that were read by calls to the engine.
     by_engine: usize,
@@ -347,6 +370,22 @@ struct Gathered {
 impl Gathered {
     fn add(&mut self, name: &str, lines: Arc<LogLines>) {
         self.logs.insert(name.to_owned(), lines);
+    }
+
+    /// Counts a log that was read from the journal or by calls to the engine.
+    fn count(&mut self, log: &CalledLog, has_journal: bool) {
+        if log.is_in_journal() {
+            self.by_file += 1;
+            return;
+        }
+        self.by_engine += 1;
+        if has_journal {
+            let reason = match log.journal_error() {
+                Some(error) => format!("the logging driver is journald, and {error}"),
+                None => "the logging driver is journald".to_owned(),
+            };
+            self.reason.get_or_insert(reason);
+        }
     }
 
     fn finish(self) -> Round<LogSample> {
@@ -419,9 +458,15 @@ impl Source for LogSource {
                     gathered.reason.get_or_insert(reason);
                     others.push(LogRequest {
                         container,
+                        journal: None,
                         handover,
                     });
                 }
+                LogReading::Journal { tty } => others.push(LogRequest {
+                    container,
+                    journal: Some(tty),
+                    handover: None,
+                }),
                 LogReading::Unanswered(error) => {
                     gathered.failures.push((container.name.clone(), error));
                 }

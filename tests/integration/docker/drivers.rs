@@ -1,9 +1,14 @@
-//! Tests of the logging driver `local`, and of drivers that send logs elsewhere. The agent reads the engine's files of both.
+//! Tests of the logging drivers `local` and `journald`, of drivers that send logs elsewhere, and of logs that only the engine can read.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use serial_test::parallel;
 
 use super::container::{Container, unique_name};
@@ -14,7 +19,7 @@ use super::odd_logs::Watched;
 use super::ranges::{assert_pages_have_all_lines, assert_pages_of_agent_have_all_lines};
 use super::resume::{Shipper, newest_line};
 use super::snapshots::{Snapshots, lines};
-use crate::support::DEADLINE;
+use crate::support::{DEADLINE, wait};
 
 /// Small files, which the driver compresses when it rotates them.
 const ROTATED: [&str; 6] = [
@@ -171,4 +176,93 @@ fn a_silent_container_that_only_the_engine_can_read_loses_none_of_its_first_line
 fn older_lines_of_a_log_that_only_the_engine_can_read_come_in_pages() {
     let agent = launch().var("CONTAINER_STATS", "engine").start();
     assert_pages_of_agent_have_all_lines(&agent, "drivers-called-pages", &[]);
+}
+
+/// A systemd-journald, unless the host runs one. Ends on drop.
+struct Journald(Option<Child>);
+
+impl Journald {
+    fn start() -> Self {
+        let socket = Path::new("/run/systemd/journal/socket");
+        if UnixDatagram::unbound().unwrap().connect(socket).is_ok() {
+            return Self(None);
+        }
+        fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        let _ = fs::remove_file(socket);
+        let child = Command::new("/lib/systemd/systemd-journald")
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let journald = Self(Some(child));
+        wait::until("the journal", DEADLINE, || socket.exists().then_some(()));
+        journald
+    }
+}
+
+impl Drop for Journald {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+#[test]
+#[parallel]
+fn the_log_of_the_driver_journald_is_read_from_the_journal() {
+    let _journald = Journald::start();
+    let driver = ["--log-driver", "journald"];
+    let watched = Watched::with_inspections(Vec::new());
+    let start = || {
+        let variables = [("LOG_LINES", "5"), ("LOG_INTERVAL", "500ms")];
+        watched.launch().vars(&variables).start()
+    };
+    // Fragments of a long line, both streams, and bytes that are not UTF-8.
+    let script =
+        "echo one; sleep 0.1; echo two >&2; sleep 0.1; head -c 40000 /dev/zero | tr '\\0' x; echo
+        printf 'a\\377b\\n'; echo; sleep 1000";
+    let odd = Container::run("drivers-journal-odd", &driver, script);
+    let terminal = [&driver[..], &["--tty"]].concat();
+    let terminal = Container::run(
+        "drivers-journal-tty",
+        &terminal,
+        "echo one; echo two; sleep 1000",
+    );
+    let container = writer("drivers-journal", &driver, 20, "0.2");
+    container.wait_for_line_with("line 1 ");
+    let mut running = start();
+    let mut snapshots = Snapshots::of(&running, Duration::from_millis(200));
+    let is_whole = |snapshot: &Value, of: &Container<'_>, count| {
+        lines(snapshot, of.name()).is_some_and(|lines| lines.len() == count)
+    };
+    let snapshot = snapshots.until("the log lines", DEADLINE, |snapshot| {
+        is_whole(snapshot, &odd, 5) && is_whole(snapshot, &terminal, 2)
+    });
+    let shown = lines(&snapshot, odd.name()).unwrap();
+    let texts: Vec<_> = shown.iter().map(|line| &line[31..]).collect();
+    let long = format!("{} … [line cut at 16 KiB]", "x".repeat(16 * 1024));
+    // `assert_eq!` would print a very long text.
+    assert!(texts[2] == long, "the line has {} bytes", texts[2].len());
+    let short = [texts[0], texts[1], texts[3], texts[4]];
+    assert_eq!(short, ["one", "two", "a\u{fffd}b", ""]);
+    assert_eq!(shown[..2], odd.logs()[..2]);
+    assert_eq!(lines(&snapshot, terminal.name()).unwrap(), terminal.logs());
+
+    let mut shipper = Shipper::new(container.name());
+    for _ in 0..3 {
+        shipper.read_for(&running, Duration::from_secs(3));
+        running.signal(Signal::SIGKILL);
+        running.exit(DEADLINE);
+        running = start();
+    }
+    container.docker("kill", &["--signal", "STOP"]);
+    let newest = newest_line(&container);
+    shipper.read_until_line(&running, newest);
+    shipper.check();
+    let count = shipper.lines.len();
+    assert!(count > 1500, "only {count} lines");
+    for container in [&odd, &terminal, &container] {
+        assert_eq!(watched.asked(container), 0, "the engine was asked");
+    }
 }

@@ -151,7 +151,7 @@ impl Setting {
 
     fn round(&mut self) {
         let redaction = Redaction::default();
-        let read = self.log.read(&self.call, ID, &redaction);
+        let read = self.log.read(&self.call, None, ID, &redaction);
         self.runtime.block_on(read).unwrap();
     }
 

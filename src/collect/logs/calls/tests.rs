@@ -94,7 +94,7 @@ impl TestEngineLog {
     fn read(&mut self) -> SeenLines {
         let before = self.log.position().map(|position| position.line);
         let redaction = Redaction::default();
-        let reading = self.log.read(&self.call, "0123", &redaction);
+        let reading = self.log.read(&self.call, None, "0123", &redaction);
         let lines = self.runtime.block_on(reading).unwrap();
         let new_lines = lines.after(before.unwrap_or(lines.place().origin.line));
         let texts = |json: &str| -> Vec<String> {
@@ -407,7 +407,7 @@ fn fuzz_logs_of_the_engine() {
         &[&framed, console.as_bytes()],
         |bytes| {
             *logs.lock().unwrap() = bytes.to_vec();
-            let read = runtime.block_on(log.read(&call, "0123", &Redaction::default()));
+            let read = runtime.block_on(log.read(&call, None, "0123", &Redaction::default()));
             if let Ok(lines) = read {
                 let lines: Vec<String> = serde_json::from_str(lines.json()).unwrap();
                 assert!(lines.len() <= 3 && lines.iter().all(|line| line.len() < 60_000));
