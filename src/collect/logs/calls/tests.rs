@@ -163,11 +163,11 @@ fn lines_beyond_the_limit_are_counted_exactly() {
             "{written}"
         );
         assert_eq!(result.new.last(), Some(&(written - 1).to_string()));
-        log.write_numbered("00:01", 100..105);
-        assert_eq!(log.new_lines(), "100,101,102,103,104");
-        log.write_numbered("00:03", 200..220);
+        log.write_numbered("00:01", 10_000..10_005);
+        assert_eq!(log.new_lines(), "10000,10001,10002,10003,10004");
+        log.write_numbered("00:03", 10_200..10_220);
         let result = log.read();
-        assert_eq!(result.new, ["215", "216", "217", "218", "219"]);
+        assert_eq!(result.new, ["10215", "10216", "10217", "10218", "10219"]);
         assert_eq!(result.dropped, 15);
     }
 }
