@@ -29,8 +29,8 @@ pub type Positions = HashMap<Arc<str>, LogPosition>;
 pub struct LogPosition {
     /// The number of the newest finished log line before the position.
     pub line: u64,
-    /// A place in the log's files at or shortly before the position. Reading the files begins there. None if the log is not read
-    /// from files, or if the place is not known.
+    /// A place in the log's files at or shortly before the position. Reading the files begins there. None if the
+    /// place is not known.
     pub place: Option<Arc<FilePlace>>,
 }
 

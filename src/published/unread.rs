@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::StreamPosition;
 use super::line::next_position_id;
@@ -13,6 +14,8 @@ use crate::model::{
 
 /// Approximate limit on the text of a piece for a client, in bytes.
 pub const PIECE_BYTES: usize = 512 * 1024;
+/// Limit on the time of a piece. Logs that were not read by then come with the next piece.
+const MAX_TIME: Duration = Duration::from_secs(20);
 /// Minimum share of one container in a piece, in bytes.
 const MIN_SHARE: usize = 4 * 1024;
 
@@ -104,7 +107,11 @@ impl Unread {
             text: (most / self.logs.len()).max(MIN_SHARE),
             line: self.max_line as usize,
         };
+        let end = Instant::now() + MAX_TIME;
         self.read_by(|log| {
+            if Instant::now() > end {
+                return Ok(log.none());
+            }
             let has_number = log.after.place.as_ref().is_some_and(|place| place.line > 0);
             if has_number && log.to.line <= log.after.line {
                 // The lines after the position belong to a line that is not finished yet.
@@ -132,6 +139,8 @@ impl Unread {
                 Ok(read) => read,
                 // The log was removed together with its container. The snapshot's newest log lines are all that is left.
                 Err(error) if log.has_ended && error.kind() == io::ErrorKind::NotFound => continue,
+                // The engine cannot read the log any more. The snapshot's newest log lines are all that is left.
+                Err(error) if is_permanent(error.kind()) => continue,
                 // The log cannot be read now. The client stays at its position, and a later snapshot tries again.
                 Err(_) => log.none(),
             };
@@ -143,6 +152,11 @@ impl Unread {
         piece.position.positions = Arc::new(positions);
         piece
     }
+}
+
+/// Whether a further attempt to read a log by calls to the engine would fail too.
+fn is_permanent(error: io::ErrorKind) -> bool {
+    matches!(error, io::ErrorKind::TimedOut | io::ErrorKind::InvalidData)
 }
 
 impl UnreadLog {

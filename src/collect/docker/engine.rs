@@ -1,7 +1,8 @@
 //! The calls to the engine. Each call has a deadline. If a call fails, its error says which call failed and why.
 //!
 //! This module sends the calls for the container list, inspections, statistics and events itself. It accepts an answer even if it
-//! does not know a value in the answer. bollard's models refuse such an answer. Only logs and the ping use bollard's calls.
+//! does not know a value in the answer. bollard's models refuse such an answer. Only the newest lines of logs and the ping use bollard's
+//! calls.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -54,8 +55,8 @@ const EVENTS: [&str; 12] = [
 /// Maximum size of one event, in bytes.
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
-/// Maximum size of a whole log, in bytes.
-const MAX_WHOLE_LOG_BYTES: usize = 1024 * 1024 * 1024;
+/// Maximum size of a log that is read piece by piece, in bytes.
+const MAX_LONG_LOG_BYTES: usize = 1024 * 1024 * 1024;
 
 /// The path of the list of running containers. Podman omits paused containers unless the request has a filter for them.
 const RUNNING: &str = "/containers/json";
@@ -71,6 +72,9 @@ pub(crate) enum EngineError {
     /// The container's logging driver does not support reading the log.
     #[error("its logging driver does not support reading")]
     Unreadable,
+    /// The engine cannot read the log to its end. The text is the engine's reason.
+    #[error("container logs: {0}")]
+    BrokenLog(String),
     /// The engine did not answer before the deadline.
     #[error("{call}: no answer within {} s", DEADLINE.as_secs())]
     Deadline {
@@ -125,6 +129,16 @@ impl Engine {
     pub(crate) fn disconnect(&mut self) {
         self.connected = None;
     }
+}
+
+/// Which log lines are requested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogWindow {
+    All,
+    /// The newest lines. The engine searches backwards, so the cost does not depend on the size of the log.
+    Newest(u64),
+    /// The lines that were written at or after this time, in Unix seconds. The engine reads the whole log for it.
+    Since(u64),
 }
 
 /// A handle for calls to a connected engine.
@@ -380,17 +394,20 @@ impl Call {
         self.client.logs(id, Some(options.build()))
     }
 
-    /// Requests all log lines of a container, with timestamps. If `since` is given, in Unix seconds, omits log lines from before that
-    /// time. The caller must limit the time of reading.
-    pub(crate) async fn whole_log(
+    /// Requests the log lines of a container, with timestamps. The caller must limit the time of reading.
+    pub(crate) async fn long_log(
         &self,
         id: &str,
-        since: Option<u64>,
+        window: LogWindow,
     ) -> Result<Incoming, EngineError> {
-        let since = since.map_or(String::new(), |since| format!("&since={since}"));
+        let window = match window {
+            LogWindow::Newest(tail) => format!("&tail={tail}"),
+            LogWindow::Since(since) => format!("&since={since}"),
+            LogWindow::All => String::new(),
+        };
         let id = encoded(id);
-        let path = format!("/containers/{id}/logs?stdout=1&stderr=1&timestamps=1{since}");
-        let answer = within("container logs", self.get(&path, MAX_WHOLE_LOG_BYTES));
+        let path = format!("/containers/{id}/logs?stdout=1&stderr=1&timestamps=1{window}");
+        let answer = within("container logs", self.get(&path, MAX_LONG_LOG_BYTES));
         Ok(answer.await?.into_body())
     }
 }

@@ -1,6 +1,7 @@
 //! Chooses the lines for a request with `"logs":"range"`, if the log is read by calls to the engine.
 
 use std::collections::VecDeque;
+use std::io;
 use std::time::SystemTime;
 
 use super::new::moment;
@@ -31,6 +32,7 @@ pub(super) struct Found<'r> {
     /// If there were too many lines: the time of the newest one that was dropped, for an answer with the newest lines.
     cut: Option<SystemTime>,
     has_more: bool,
+    is_too_long: bool,
 }
 
 impl<'r> Found<'r> {
@@ -45,6 +47,7 @@ impl<'r> Found<'r> {
             newest: SystemTime::UNIX_EPOCH,
             cut: None,
             has_more: false,
+            is_too_long: false,
         }
     }
 
@@ -59,14 +62,17 @@ impl<'r> Found<'r> {
     pub(super) fn push(&mut self, channel: Channel, message: &[u8]) -> bool {
         self.lines.push(channel, message);
         let (text, is_open) = (self.lines.text(), self.lines.is_open());
-        (text > MAX_ANSWER_BYTES || (text > BLOCK_BYTES && !is_open)) && self.is_done()
+        // With redaction, a line must not be split, because a part of a secret would be shown.
+        self.is_too_long |= text > 2 * MAX_ANSWER_BYTES;
+        self.is_too_long || (text > BLOCK_BYTES && !is_open && self.is_done())
     }
 
     /// Examines the lines. Returns whether no further line of the log can be in the answer.
     fn is_done(&mut self) -> bool {
         let lines =
             std::mem::replace(&mut self.lines, Self::tail(self.range, self.redaction)).show();
-        for line in lines.iter() {
+        let finished = lines.iter().len() - lines.open();
+        for line in lines.iter().take(finished) {
             let Some(at) = moment(line) else { continue };
             self.newest = self.newest.max(at);
             let is_in = self.range.after.is_none_or(|after| at > after)
@@ -103,8 +109,23 @@ impl<'r> Found<'r> {
         is_beyond || (is_full && self.range.from == RangeEnd::Oldest)
     }
 
-    pub(super) fn finish(mut self) -> RangeLines {
+    /// Returns the lines. `is_whole` is false if the log has older messages than those that were added.
+    ///
+    /// # Errors
+    /// Fails if too many lines have the same time, or if a line is too long.
+    pub(super) fn finish(mut self, is_whole: bool) -> io::Result<RangeLines> {
+        // A line that is not finished yet is left out.
         self.is_done();
+        if !is_whole {
+            // The beginning of the oldest line can be missing.
+            self.has_more = true;
+            if self.range.lines > self.found.len()
+                && let Some((at, _)) = self.found.front()
+            {
+                self.cut = self.cut.max(Some(*at));
+            }
+        }
+        let is_empty = self.found.is_empty();
         let mut found = Vec::from(self.found);
         found.sort_by_key(|(at, _)| *at);
         // Lines of the same time stay together, because a further request continues at a time.
@@ -124,9 +145,13 @@ impl<'r> Found<'r> {
                 found.last()
             }
         };
-        RangeLines {
-            reached: outermost.map(|(at, _)| *at).filter(|_| self.has_more),
-            lines: found.into_iter().map(|(_, line)| line).collect(),
+        let reached = outermost.map(|(at, _)| *at).filter(|_| self.has_more);
+        if found.is_empty() && (!is_empty || self.is_too_long) {
+            return Err(io::Error::other("there is too much to read"));
         }
+        Ok(RangeLines {
+            reached,
+            lines: found.into_iter().map(|(_, line)| line).collect(),
+        })
     }
 }

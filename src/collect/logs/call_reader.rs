@@ -18,15 +18,19 @@ use super::search::DISORDER;
 use super::seen::{fingerprint_of_message, identity};
 use super::source::{MessageSource, MessageStream};
 use super::tail::{Channel, TailLines};
-use crate::collect::docker::engine::EngineError;
+use crate::collect::docker::engine::{EngineError, LogWindow};
 use crate::model::{
-    FileOffset, FilePlace, LogPosition, LogRange, RangeLines, ReadLimits, ReadLines, ReadLog,
-    time_of,
+    FileOffset, FilePlace, LogPosition, LogRange, RangeEnd, RangeLines, ReadLimits, ReadLines,
+    ReadLog, time_of,
 };
 use crate::settings::Redaction;
 
 /// Limit on the time of one reading.
-pub(super) const MAX_TIME: Duration = Duration::from_secs(20);
+const MAX_TIME: Duration = Duration::from_secs(15);
+/// Number of newest messages that a client gets whose place is lost.
+const LOST_TAIL: u64 = 1000;
+/// Number of messages that are requested in addition to the needed ones, because more were written meanwhile.
+const NEWER_MESSAGES: u64 = 1000;
 /// A longer message is not the message of a place, because the pieces of a TTY's line can differ in two answers.
 const MAX_PLACE_MESSAGE: usize = 32 * 1024;
 
@@ -48,6 +52,8 @@ pub(super) enum Start {
     After(FileOffset),
     /// At the first message that is newer than this time.
     Newer(SystemTime),
+    /// At the first of this many newest messages.
+    Newest(u64),
 }
 
 impl Start {
@@ -56,9 +62,27 @@ impl Start {
         match place.time() {
             Some(time) if place.fingerprint == 0 => Self::Newer(time),
             Some(_) => Self::After(*place),
-            // The place is the beginning, or it is in a file that can no longer be read.
-            None => Self::Beginning,
+            None if *place == FileOffset::default() => Self::Beginning,
+            // The place is in a file that can no longer be read.
+            None => Self::Newest(LOST_TAIL),
         }
+    }
+
+    /// Returns the messages to request. `to` is the time of a message that must be among them. It can be before the place, if the
+    /// clock was set back.
+    pub(super) fn window(self, to: Option<SystemTime>) -> LogWindow {
+        let time = match self {
+            Self::Beginning => None,
+            Self::Newest(count) => return LogWindow::Newest(count),
+            Self::After(at) => at.time(),
+            Self::Newer(time) => Some(time),
+        };
+        let Some(time) = time else {
+            return LogWindow::All;
+        };
+        let since = time.min(to.unwrap_or(time)).checked_sub(DISORDER);
+        let since = since.and_then(|since| since.duration_since(SystemTime::UNIX_EPOCH).ok());
+        LogWindow::Since(since.unwrap_or_default().as_secs())
     }
 }
 
@@ -78,38 +102,51 @@ pub(super) fn time_of_message(message: &[u8]) -> Option<SystemTime> {
     time_of(std::str::from_utf8(timestamp(message)?).ok()?)
 }
 
+/// The lines for a client.
+#[derive(Clone, Copy)]
+struct Range<'r> {
+    start: Start,
+    to: &'r FilePlace,
+    limits: ReadLimits,
+}
+
 /// The messages of a log after a place.
 pub(super) struct Messages {
     stream: MessageStream,
     start: Start,
     /// Whether the message of the place was found, or there is none.
     is_after: bool,
+    received: u64,
+    /// Whether the messages are newer than the place, although its message was not found.
+    is_late: bool,
 }
 
 impl Messages {
-    /// Requests the messages after a place. The reading ends at `deadline`.
+    /// Requests the messages after a place. `window` must contain the place. The reading ends at `deadline`.
     pub(super) async fn after(
         source: &MessageSource,
         id: &str,
         start: Start,
+        window: LogWindow,
         deadline: Instant,
     ) -> Result<Self, EngineError> {
-        let time = match start {
-            Start::Beginning => None,
-            Start::After(at) => at.time(),
-            Start::Newer(time) => Some(time),
-        };
-        let since = time.and_then(|time| {
-            let since_1970 = time
-                .checked_sub(DISORDER)?
-                .duration_since(SystemTime::UNIX_EPOCH);
-            Some(since_1970.ok()?.as_secs())
-        });
         Ok(Self {
-            stream: source.stream(id, since, deadline).await?,
+            stream: source.stream(id, window, deadline).await?,
             start,
-            is_after: start == Start::Beginning,
+            is_after: matches!(start, Start::Beginning | Start::Newest(_)),
+            received: 0,
+            is_late: false,
         })
+    }
+
+    /// Whether the log can have older messages than the newest `count`, which were requested.
+    pub(super) fn can_be_older(&self, count: u64) -> bool {
+        self.is_late || self.received >= count
+    }
+
+    /// Returns how many messages the engine has sent, including those before the place.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// Whether the message of the place was found. If not, all messages were skipped.
@@ -120,6 +157,7 @@ impl Messages {
     /// Returns the next message. None at the end of the log.
     pub(super) async fn next(&mut self) -> Result<Option<Message>, EngineError> {
         while let Some(message) = self.stream.next().await? {
+            self.received += 1;
             if self.is_after {
                 return Ok(Some(message));
             }
@@ -129,6 +167,7 @@ impl Messages {
                     self.is_after = fingerprint_of_message(identity(&message.1)) == at.fingerprint;
                     let late = at.time().and_then(|at| at.checked_add(DISORDER * 2));
                     if time.zip(late).is_some_and(|(time, late)| time > late) && !self.is_after {
+                        self.is_late = true;
                         return Ok(None);
                     }
                 }
@@ -137,7 +176,7 @@ impl Messages {
                     return Ok(Some(message));
                 }
                 Start::Newer(_) => {}
-                Start::Beginning => self.is_after = true,
+                Start::Beginning | Start::Newest(_) => self.is_after = true,
             }
         }
         Ok(None)
@@ -165,8 +204,13 @@ impl CallReader {
         source.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn messages(&self, start: Start, deadline: Instant) -> io::Result<Messages> {
-        let messages = Messages::after(&self.source(), &self.id, start, deadline).await;
+    async fn messages(
+        &self,
+        start: Start,
+        window: LogWindow,
+        deadline: Instant,
+    ) -> io::Result<Messages> {
+        let messages = Messages::after(&self.source(), &self.id, start, window, deadline).await;
         messages.map_err(as_io)
     }
 
@@ -180,14 +224,25 @@ impl CallReader {
         let place = after.place.as_deref().copied();
         let place = place.ok_or_else(|| io::Error::other("no place to begin at"))?;
         let start = Start::at(&place.at);
-        if place.at.time() > to.at.time() {
+        if place.line == 0 && place.at.time() > to.at.time() {
             // The client has received these lines already.
             return Ok(ReadLines::none(after.clone()));
         }
-        if place.line > 0 && (start != Start::Beginning || place.at == FileOffset::default()) {
-            let found = self.read_from(start, place, after.line, to, limits, deadline);
-            if let Some(read) = found.await? {
-                return Ok(read);
+        let range = Range { start, to, limits };
+        let window = start.window(to.at.time());
+        if place.line > 0 && !matches!(start, Start::Newest(_)) {
+            // The newest lines cost the engine less than those since a time. Some of them were written after `to`.
+            let lines = to.line.saturating_sub(place.line);
+            let newest = LogWindow::Newest(lines.saturating_mul(2).saturating_add(NEWER_MESSAGES));
+            let windows = match start {
+                Start::After(_) => &[newest, window][..],
+                _ => &[window],
+            };
+            for window in windows {
+                let found = self.read_from(range, place, after.line, *window, deadline);
+                if let Some(read) = found.await? {
+                    return Ok(read);
+                }
             }
         }
         // The line at the place is not known in this run of the agent, or the place is gone. Its number follows from the lines after it.
@@ -197,12 +252,17 @@ impl CallReader {
             line: to.line.saturating_sub(lines),
         };
         let position = match place.line {
-            0 if found == start => first.line + after.line,
+            0 if found == start && !matches!(start, Start::Newest(_)) => first.line + after.line,
             // The number of lost lines is not known, so one lost line is counted.
             0 => first.line.saturating_sub(1),
             _ => after.line,
         };
-        let read = self.read_from(found, first, position, to, limits, deadline);
+        let range = Range {
+            start: found,
+            ..range
+        };
+        let window = found.window(to.at.time());
+        let read = self.read_from(range, first, position, window, deadline);
         read.await?
             .ok_or_else(|| io::Error::other("the log has changed while it was read"))
     }
@@ -211,19 +271,19 @@ impl CallReader {
     /// was not found.
     async fn read_from(
         &self,
-        start: Start,
+        range: Range<'_>,
         from: FilePlace,
         after: u64,
-        to: &FilePlace,
-        limits: ReadLimits,
+        window: LogWindow,
         deadline: Instant,
     ) -> io::Result<Option<ReadLines>> {
+        let Range { start, to, limits } = range;
         let mut piece = LinePiece::new(from, after, limits, &self.redaction);
         let dropped = from.line.saturating_sub(after);
         if from.line >= to.line {
             return Ok(Some(piece.finish(dropped, Some(to))));
         }
-        let mut messages = self.messages(start, deadline).await?;
+        let mut messages = self.messages(start, window, deadline).await?;
         let mut has_reached = true;
         while let Some(message) = messages.next().await.map_err(as_io)? {
             piece.push(message.0, &message.1);
@@ -256,7 +316,8 @@ impl CallReader {
     ) -> io::Result<(Start, u64)> {
         let mut start = start;
         loop {
-            let mut messages = self.messages(start, deadline).await?;
+            let window = start.window(to.at.time());
+            let mut messages = self.messages(start, window, deadline).await?;
             let mut lines = TailLines::new(0, usize::MAX);
             // If the message of the place `to` is gone, its time tells which lines come before it.
             let mut count = 0;
@@ -281,15 +342,27 @@ impl CallReader {
 
     async fn read_range(&self, range: &LogRange) -> io::Result<RangeLines> {
         let deadline = Instant::now() + MAX_TIME;
-        let start = range.after.map_or(Start::Beginning, Start::Newer);
-        let mut messages = self.messages(start, deadline).await?;
+        let is_tail =
+            range.from == RangeEnd::Newest && range.before.is_none() && range.grep.is_none();
+        let start = match range.after {
+            Some(after) => Start::Newer(after),
+            // More messages than lines, because long lines have several.
+            None if is_tail => Start::Newest(2 * range.lines as u64 + NEWER_MESSAGES),
+            None => Start::Beginning,
+        };
+        let window = start.window(None);
+        let mut messages = self.messages(start, window, deadline).await?;
         let mut found = Found::new(range, &self.redaction);
         while let Some((channel, message)) = messages.next().await.map_err(as_io)? {
             if found.push(channel, &message) {
                 break;
             }
         }
-        Ok(found.finish())
+        let is_whole = match start {
+            Start::Newest(count) => messages.received() < count,
+            _ => true,
+        };
+        found.finish(is_whole)
     }
 }
 
@@ -315,6 +388,12 @@ impl ReadLog for CallReader {
 fn as_io(error: EngineError) -> io::Error {
     match error {
         EngineError::Gone => io::Error::new(io::ErrorKind::NotFound, error),
+        EngineError::BrokenLog(_) => io::Error::new(io::ErrorKind::InvalidData, error),
+        // A further attempt would take as long.
+        EngineError::Deadline { .. } => io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the log is too long to be read by calls",
+        ),
         error => io::Error::other(error),
     }
 }

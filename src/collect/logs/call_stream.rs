@@ -7,13 +7,16 @@ use tokio::time::{Instant, timeout_at};
 use super::entries::MAX_ENTRY_BYTES;
 use super::fetch::{CALL, Message};
 use super::tail::Channel;
-use crate::collect::docker::engine::{Call, EngineError, classify};
+use crate::collect::docker::engine::{Call, EngineError, LogWindow, classify};
 use crate::collect::docker::next_bytes;
 
 /// Number of bytes before each message: the channel, three zeros, and the length. A container with a TTY has no such bytes.
 const HEADER_BYTES: usize = 8;
 /// Limit on a piece of a TTY's line, in bytes. A longer line comes in several pieces.
 const MAX_PIECE_BYTES: usize = 64 * 1024;
+
+/// The beginning of an error that the engine prints into the output of a TTY.
+const ERROR: &[u8] = b"Error grabbing logs:";
 
 /// The messages of a log, oldest first.
 pub(super) struct CallStream {
@@ -27,15 +30,15 @@ pub(super) struct CallStream {
 }
 
 impl CallStream {
-    /// Requests the messages of a container's log. If `since` is given, in Unix seconds, omits messages from before that time.
+    /// Requests messages of a container's log.
     pub(super) async fn of(
         call: &Call,
         id: &str,
-        since: Option<u64>,
+        window: LogWindow,
         deadline: Instant,
     ) -> Result<Self, EngineError> {
         Ok(Self {
-            body: call.whole_log(id, since).await?,
+            body: call.long_log(id, window).await?,
             deadline,
             bytes: BytesMut::new(),
             searched: 0,
@@ -57,7 +60,8 @@ impl CallStream {
                     self.searched = 0;
                     return Ok(Some((Channel::Console, self.bytes.split().freeze())));
                 }
-                None => return Ok(None),
+                None if self.bytes.is_empty() => return Ok(None),
+                None => return Err(failed("the answer ends within a message")),
             }
         }
     }
@@ -75,7 +79,13 @@ impl CallStream {
             }
         };
         if is_console {
-            return Ok(self.take_line().map(|line| (Channel::Console, line)));
+            return match self.take_line() {
+                // Without a TTY, the engine reports errors in a message of their own.
+                Some(line) if line.starts_with(ERROR) => {
+                    Err(failed(String::from_utf8_lossy(&line).trim_end()))
+                }
+                line => Ok(line.map(|line| (Channel::Console, line))),
+            };
         }
         let Some(header) = self.bytes.first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
@@ -114,8 +124,5 @@ impl CallStream {
 }
 
 fn failed(reason: &str) -> EngineError {
-    EngineError::Failed {
-        call: CALL,
-        reason: reason.to_owned(),
-    }
+    EngineError::BrokenLog(reason.to_owned())
 }

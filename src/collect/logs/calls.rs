@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::call_reader::{CallReader, MAX_TIME, Messages, Start, place_after, time_of_message};
+use super::call_reader::{CallReader, Messages, Start, place_after, time_of_message};
 use super::fetch::{FetchError, Message, is_open, second_of, timestamp, whole};
 use super::line::is_fragment;
 use super::new::New;
@@ -18,7 +18,7 @@ use super::pace::ReadPace;
 use super::seen::{Handover, Seen, identity};
 use super::source::MessageSource;
 use super::tail::{Channel, TailLines};
-use crate::collect::docker::engine::{Call, DEADLINE, EngineError};
+use crate::collect::docker::engine::{Call, DEADLINE, EngineError, LogWindow};
 use crate::model::{EncodedLines, FileLog, FileOffset, FilePlace, LogLines, LogPosition, Place};
 use crate::settings::Redaction;
 
@@ -33,6 +33,10 @@ const MAX_LONGER_BYTES: usize = 2 * 1024 * 1024;
 /// Number of messages that a request covers in addition to the expected new messages. The agent has already read these messages.
 /// They show where the new messages begin.
 const LAST_SEEN: usize = 4;
+/// After a gap, each further request is for this many times as many messages.
+const GROWTH: usize = 8;
+/// Maximum number of messages that are requested after a gap.
+const MAX_MESSAGES: u64 = 1 << 21;
 /// Lines are numbered. At the first reading, the last finished line gets this number. The number is not 0, because older lines
 /// have smaller numbers.
 const ORIGIN: u64 = 1 << 32;
@@ -70,6 +74,14 @@ enum JournalState {
     Readable,
     /// The messages come by calls to the engine.
     Unreadable,
+}
+
+/// The messages after a place.
+struct Gathered {
+    tail: TailLines,
+    last: Option<Message>,
+    /// The newest whole messages, oldest first.
+    identities: VecDeque<u64>,
 }
 
 /// The state from which the next answer continues the log.
@@ -191,7 +203,7 @@ impl CalledLog {
         self.lines = Arc::default();
     }
 
-    /// Reads the newest lines and redacts them. All calls together must end within [`DEADLINE`].
+    /// Reads the newest lines and redacts them. A reading takes at most twice the time [`DEADLINE`].
     pub(super) async fn read(
         &mut self,
         call: &Call,
@@ -343,28 +355,29 @@ impl CalledLog {
         let (Some(start), Some(newest)) = (start, newest) else {
             return false;
         };
-        let deadline = Instant::now() + MAX_TIME;
-        let messages = Messages::after(source, id, Start::at(&start.at), deadline).await;
-        let Ok(mut messages) = messages else {
-            return false;
+        let deadline = Instant::now() + DEADLINE;
+        let mut window = match Start::at(&start.at) {
+            Start::After(_) => LogWindow::Newest((answer.len() * GROWTH) as u64),
+            other => other.window(None),
         };
-        let mut tail = TailLines::new(self.wanted, usize::MAX).redacting(redaction);
-        let (mut last, mut has_newest) = (VecDeque::new(), false);
-        loop {
-            match messages.next().await {
-                Ok(Some((channel, message))) => {
-                    has_newest |= identity(&message) == newest;
-                    tail.push(channel, &message);
-                    if last.len() > self.wanted {
-                        last.pop_front();
-                    }
-                    last.push_back((channel, message));
+        let gathered = loop {
+            let read = self.gather(source, id, start, window, redaction, deadline);
+            match (read.await, window) {
+                (Ok(Ok(gathered)), _) => break gathered,
+                (Ok(Err(messages)), LogWindow::Newest(count))
+                    if messages.can_be_older(count) && count < MAX_MESSAGES =>
+                {
+                    window = LogWindow::Newest(count * GROWTH as u64);
                 }
-                Ok(None) => break,
-                Err(_) => return false,
+                _ => return false,
             }
-        }
-        if !messages.has_found_start() || !has_newest {
+        };
+        let Gathered {
+            tail,
+            last,
+            identities,
+        } = gathered;
+        if !identities.contains(&newest) {
             return false;
         }
         if !self.read {
@@ -373,10 +386,49 @@ impl CalledLog {
                 place: Some(Arc::new(start)),
             };
         }
-        let last: Vec<Message> = last.into();
         self.place.end = start.line + tail.count() as u64;
-        self.continue_with(tail, &last, &last);
+        identities.iter().for_each(|one| self.seen.push(*one));
+        let last: Vec<Message> = last.into_iter().collect();
+        self.continue_with(tail, &last, &[]);
+        if let Some(second) = last.last().and_then(|(_, message)| second_of(message)) {
+            self.pace.since_before(second);
+        }
+        // Probably the next answer also has many new messages.
+        self.pace.messages = self.wanted + 1;
         true
+    }
+
+    /// Reads the messages after the place `start`. If the place was not found, returns the stream of messages.
+    async fn gather(
+        &self,
+        source: &MessageSource,
+        id: &str,
+        start: FilePlace,
+        window: LogWindow,
+        redaction: &Redaction,
+        deadline: Instant,
+    ) -> Result<Result<Gathered, Messages>, EngineError> {
+        let start = Start::at(&start.at);
+        let mut messages = Messages::after(source, id, start, window, deadline).await?;
+        let mut gathered = Gathered {
+            tail: TailLines::new(self.wanted, usize::MAX).redacting(redaction),
+            last: None,
+            identities: VecDeque::new(),
+        };
+        while let Some((channel, message)) = messages.next().await? {
+            gathered.tail.push(channel, &message);
+            if !is_open(channel, &message) {
+                if gathered.identities.len() > self.wanted {
+                    gathered.identities.pop_front();
+                }
+                gathered.identities.push_back(identity(&message));
+            }
+            gathered.last = Some((channel, message));
+        }
+        Ok(match messages.has_found_start() {
+            true => Ok(gathered),
+            false => Err(messages),
+        })
     }
 
     /// Shows the lines of `tail`. Later answers continue after `answer`. Its messages `new_messages` were not read before.
@@ -409,7 +461,9 @@ impl CalledLog {
             None => self.seen.is_empty().then(FileOffset::default),
         };
         let line = self.place.end;
-        self.settled = at.map(|at| Arc::new(FilePlace { at, line }));
+        if let Some(at) = at {
+            self.settled = Some(Arc::new(FilePlace { at, line }));
+        }
     }
 
     /// Returns how many messages at the beginning of an answer the agent has already read. None if the answer does not continue

@@ -272,7 +272,7 @@ impl LogFile {
             }
             (Some(_), None) => self.resynchronized(&file, &now, &budget)?,
             (None, _) if self.handed_over => {
-                let settled = self.settled.take();
+                let settled = self.settled.clone();
                 let parts = match &settled {
                     Some(place) => parts::since(&self.path, &place.at, &file, &now, &budget)?,
                     None => None,
@@ -287,6 +287,14 @@ impl LogFile {
             }
             (None, _) => self.first(&file, &now, &budget)?,
         };
+        if self
+            .settled
+            .as_ref()
+            .is_some_and(|place| place.at.time().is_some())
+        {
+            // This place was only for the calls to the engine.
+            self.settled = None;
+        }
         if rest.is_empty() && !tail.is_open() {
             self.settled = Some(Arc::new(FilePlace {
                 at: FileOffset {

@@ -148,22 +148,28 @@ impl Journal {
 
     /// Returns the newest `count` messages of a container, oldest first.
     pub(super) fn newest(&mut self, id: &str, count: usize) -> io::Result<Vec<Message>> {
+        let first = self.first_of_newest(id, count as u64)?;
+        let mut messages: Vec<_> = first.into_iter().collect();
+        while messages.len() < count
+            && let Some(message) = self.next()?
+        {
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+
+    /// Goes to the first of the newest `count` messages of a container, and returns it.
+    pub(super) fn first_of_newest(&mut self, id: &str, count: u64) -> io::Result<Option<Message>> {
         self.select(id)?;
-        let mut messages = Vec::new();
         // SAFETY: see `open`.
         let found = unsafe {
             checked((self.functions.seek_tail)(self.handle))?;
-            checked((self.functions.previous_skip)(self.handle, count as u64))?
+            checked((self.functions.previous_skip)(self.handle, count))?
         };
-        if found > 0 {
-            messages.extend(self.current()?);
-            while messages.len() < count
-                && let Some(message) = self.next()?
-            {
-                messages.push(message);
-            }
+        match found {
+            0 => Ok(None),
+            _ => self.current(),
         }
-        Ok(messages)
     }
 
     /// Goes to the next message and returns it. None at the end.

@@ -54,8 +54,8 @@ fn frame(bytes: &[u8]) -> Frame {
         return Frame::Unfinished;
     };
     let length = u32::from_be_bytes(*length) as usize;
-    // The first field is the source or, if that is empty, the time.
-    let is_first_field = |byte: &u8| matches!(byte, 0x0a | 0x10);
+    // The first field is the source. The text of a line cannot contain this byte, because it is a line feed.
+    let is_first_field = |byte: &u8| *byte == 0x0a;
     if !(2..=MAX_LENGTH).contains(&length) || !rest.first().is_none_or(is_first_field) {
         return Frame::Invalid;
     }

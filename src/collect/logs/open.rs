@@ -85,7 +85,22 @@ pub(super) fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let folder = rustix::fs::open(folder, FOLDER_FLAGS, Mode::empty()).map_err(open_error)?;
+    let opened = match folder.parent() {
+        // The log of the driver `local` is in a folder of the container's folder, which must not be a link either.
+        Some(container)
+            if Path::new(LOCAL)
+                .parent()
+                .is_some_and(|local| folder.ends_with(local)) =>
+        {
+            let container = rustix::fs::open(container, FOLDER_FLAGS, Mode::empty());
+            let local = folder.file_name().unwrap_or_default();
+            container.and_then(|container| {
+                rustix::fs::openat(&container, local, FOLDER_FLAGS, Mode::empty())
+            })
+        }
+        _ => rustix::fs::open(folder, FOLDER_FLAGS, Mode::empty()),
+    };
+    let folder = opened.map_err(open_error)?;
     let file = rustix::fs::openat(&folder, name, FILE_FLAGS, Mode::empty());
     let file = File::from(file.map_err(open_error)?);
     let metadata = file.metadata()?;
@@ -259,6 +274,12 @@ mod tests {
         // The container's own folder is a link.
         symlink(root.path().join(ID), elsewhere.path().join(ID)).unwrap();
         assert!(refuses(&elsewhere.path().join(&log)));
+        let local = root.path().join(ID).join("local-logs");
+        fs::create_dir(&local).unwrap();
+        fs::write(local.join("container.log"), "text").unwrap();
+        assert!(!refuses(&local.join("container.log")));
+        let linked = elsewhere.path().join(ID).join("local-logs/container.log");
+        assert!(refuses(&linked));
     }
 
     #[test]

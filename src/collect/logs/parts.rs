@@ -121,16 +121,23 @@ pub(super) fn after_time(
     file: &Arc<File>,
     now: &Metadata,
 ) -> io::Result<Option<(Vec<LogPart>, FileOffset)>> {
-    let newest = Rotated::newest(Arc::clone(file), now.clone());
+    let (parts, at, is_complete) = plain_after_time(path, time, file, now)?;
+    Ok(is_complete.then_some((parts, at)))
+}
+
+/// Works like [`after_time`], but leaves out compressed files. Also returns whether there is nothing to leave out.
+pub(super) fn plain_after_time(
+    path: &Path,
+    time: SystemTime,
+    file: &Arc<File>,
+    now: &Metadata,
+) -> io::Result<(Vec<LogPart>, FileOffset, bool)> {
     let mut older = rotated_files(path, now.ino());
-    let (mut current, mut parts) = (newest, Vec::new());
+    let (mut file, mut now, mut parts) = (Arc::clone(file), now.clone(), Vec::new());
     loop {
-        let Some((file, now)) = current.plain() else {
-            return Ok(None);
-        };
-        let offset = offset_of(Format::of(path), file, now.len(), time)?;
+        let offset = offset_of(Format::of(path), &file, now.len(), time)?;
         parts.push(LogPart::Plain {
-            file: Arc::clone(file),
+            file: Arc::clone(&file),
             from: offset,
             to: now.len(),
         });
@@ -138,16 +145,18 @@ pub(super) fn after_time(
             0 => older.next().transpose()?,
             _ => None,
         };
-        let Some(next) = next else {
+        let plain = next.as_ref().and_then(Rotated::plain);
+        let Some((older_file, metadata)) = plain else {
+            let fingerprint = fingerprint_of(&file, &now, offset)?;
             let at = FileOffset {
                 inode: now.ino(),
                 offset,
-                fingerprint: fingerprint_of(file, now, offset)?,
+                fingerprint,
             };
             parts.reverse();
-            return Ok(Some((parts, at)));
+            return Ok((parts, at, next.is_none()));
         };
-        current = next;
+        (file, now) = (Arc::clone(older_file), metadata.clone());
     }
 }
 

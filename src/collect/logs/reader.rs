@@ -73,8 +73,15 @@ impl ReadLog for LogReader {
             return Err(io::Error::other("no place to begin at"));
         };
         let since = |budget: &Budget| parts::since(&self.path, &place.at, &file, &now, budget);
-        let all = |budget: &Budget| parts::all(&self.path, &file, &now, budget);
         let place = *place;
+        let all = |budget: &Budget| match place.at.time() {
+            // Calls to the engine have recorded the place. It is gone, or in a compressed file.
+            Some(time) => {
+                let (parts, at, _) = parts::plain_after_time(&self.path, time, &file, &now)?;
+                Ok((parts, at))
+            }
+            None => parts::all(&self.path, &file, &now, budget),
+        };
         let is_beginning = place.at == FileOffset::default();
         let found = match is_beginning {
             true => None,

@@ -4,9 +4,10 @@
 //! have only whole seconds.
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
+use super::line::MAX_TIMESTAMP_BYTES;
+use crate::hash::{FNV64, fnv64};
 use crate::model::FilePlace;
 
 /// Maximum number of remembered messages.
@@ -111,15 +112,33 @@ fn borders(answer: &[u64]) -> Vec<usize> {
     borders
 }
 
-/// Returns a hash that identifies a message `TIMESTAMP text`.
+/// Returns a hash that identifies a message `TIMESTAMP text`. It must not change, because cursors have a part of it.
+///
+/// Old engines print the messages of the driver `local` in the time zone of the host. So of a timestamp with nanoseconds, only the
+/// seconds and the nanoseconds count.
 pub(super) fn identity(message: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let beginning = &message[..message.len().min(BEGINNING)];
-    let end = &message[message.len().saturating_sub(END).max(beginning.len())..];
-    hasher.write(beginning);
-    hasher.write(end);
-    hasher.write_usize(message.len());
-    hasher.finish()
+    let (time, text) = match timestamp_parts(message) {
+        Some(parts) => parts,
+        None => (&message[..0], message),
+    };
+    let beginning = &text[..text.len().min(BEGINNING)];
+    let end = &text[text.len().saturating_sub(END).max(beginning.len())..];
+    let length = (text.len() as u64).to_le_bytes();
+    [time, beginning, end, &length]
+        .iter()
+        .fold(FNV64, |hash, bytes| fnv64(hash, bytes))
+}
+
+/// Splits a message with nanoseconds: `SS.NNNNNNNNN`, and the text after the timestamp.
+fn timestamp_parts(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    const SECONDS: usize = "2024-01-01T12:00:".len();
+    let time = message.get(SECONDS..SECONDS + "SS.NNNNNNNNN".len())?;
+    let has_nanoseconds = time[2] == b'.' && time[3..].iter().all(u8::is_ascii_digit);
+    let space = message
+        .iter()
+        .take(MAX_TIMESTAMP_BYTES)
+        .position(|byte| *byte == b' ')?;
+    has_nanoseconds.then_some((time, &message[space..]))
 }
 
 /// Returns the fingerprint of a message with this identity, for a place that is found by its time. 0 stands for no message.
@@ -167,6 +186,15 @@ mod tests {
         assert_eq!(overlap(&[1, 7, 7], &[1, 7, 7, 7]), Some((3, false)));
         assert_eq!(overlap(&[1, 7, 7], &[7, 7, 7]), Some((2, true)));
         assert_eq!(overlap(&[1, 2, 1, 2], &[1, 2, 1, 2, 1]), Some((4, true)));
+    }
+
+    #[test]
+    fn the_time_zone_of_a_message_does_not_count() {
+        let of = |time: &str| identity(format!("{time} some text\n").as_bytes());
+        let utc = of("2024-01-01T12:00:01.123456789Z");
+        assert_eq!(utc, of("2024-01-01T14:00:01.123456789+02:00"));
+        assert_ne!(utc, of("2024-01-01T12:00:02.123456789Z"));
+        assert_ne!(of("2024-01-01T12:00:01Z"), of("2024-01-01T12:01:01Z"));
     }
 
     #[test]

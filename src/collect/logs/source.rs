@@ -10,7 +10,7 @@ use super::call_stream::CallStream;
 use super::fetch::{FetchError, Message, fetch};
 use super::journal::Journal;
 use super::tail::Channel;
-use crate::collect::docker::engine::{Call, EngineError};
+use crate::collect::docker::engine::{Call, EngineError, LogWindow};
 
 /// Maximum number of messages that are read from the journal at a time.
 const CHUNK: usize = 256;
@@ -59,30 +59,37 @@ impl MessageSource {
         }
     }
 
-    /// Starts to read the messages of a container. If `since` is given, in Unix seconds, omits messages from before that time.
+    /// Starts to read messages of a container.
     pub(super) async fn stream(
         &self,
         id: &str,
-        since: Option<u64>,
+        window: LogWindow,
         deadline: Instant,
     ) -> Result<MessageStream, EngineError> {
         match self {
             Self::Engine(call) => {
-                let stream = CallStream::of(call, id, since, deadline).await?;
+                let stream = CallStream::of(call, id, window, deadline).await?;
                 Ok(MessageStream::Engine(stream))
             }
             Self::Journal(_, tty) => {
-                let id = id.to_owned();
+                let (id, tty) = (id.to_owned(), *tty);
                 let open = move || {
                     let mut journal = Journal::open()?;
-                    journal.seek(&id, since)?;
-                    Ok(journal)
+                    let mut read = VecDeque::new();
+                    match window {
+                        LogWindow::All => journal.seek(&id, None)?,
+                        LogWindow::Since(since) => journal.seek(&id, Some(since))?,
+                        LogWindow::Newest(count) => {
+                            // The journal is then at the first of these messages.
+                            let first = journal.first_of_newest(&id, count)?;
+                            read.extend(first.map(|message| of_terminal(message, tty)));
+                        }
+                    }
+                    Ok((journal, read))
                 };
-                Ok(MessageStream::Journal(JournalStream {
-                    journal: Some(read_journal(open).await?),
-                    tty: *tty,
-                    read: VecDeque::new(),
-                }))
+                let (journal, read) = read_journal(open).await?;
+                let journal = Some(journal);
+                Ok(MessageStream::Journal(JournalStream { journal, tty, read }))
             }
         }
     }

@@ -267,7 +267,8 @@ fn a_line_without_end_is_truncated_and_not_requested_again() {
             log.write(&[&*fragment; 9]);
             assert_eq!(log.new_lines(), "");
         }
-        assert_eq!(log.requests(), [(4, None); 3]);
+        // After many new messages, the first request is for as many again.
+        assert_eq!(log.requests()[1..], [(4, None); 2]);
         // The line ends, and other lines follow.
         log.write(&["00:02 end|", "00:09 next|", "00:09 last|"]);
         assert_eq!(log.new_lines(), "next,last");
