@@ -137,9 +137,12 @@ impl<'r> Found<'r> {
                 found.first()
             }
             RangeEnd::Oldest => {
-                if let Some((cut, _)) = found.get(self.range.lines) {
-                    self.has_more = true;
-                    let cut = *cut;
+                let surplus = found.get(self.range.lines).map(|(at, _)| *at);
+                // If the reading has stopped early, further lines can be a little older than the newest one.
+                let sure = self.newest.checked_sub(DISORDER);
+                let sure = sure.filter(|_| self.has_more);
+                self.has_more |= surplus.is_some();
+                if let Some(cut) = surplus.into_iter().chain(sure).min() {
                     found.retain(|(at, _)| *at < cut);
                 }
                 found.last()

@@ -285,15 +285,21 @@ impl CallReader {
         }
         let mut messages = self.messages(start, window, deadline).await?;
         let mut has_reached = true;
+        let beyond = to.at.time().and_then(|time| time.checked_add(DISORDER * 2));
         while let Some(message) = messages.next().await.map_err(as_io)? {
             piece.push(message.0, &message.1);
             let place = place_after(&message);
             let settled = piece.settle();
-            if let (Some(line), Some(at)) = (settled, place) {
-                piece.settled = FilePlace { at, line };
-            }
-            if place == Some(to.at) || settled.is_some_and(|line| line >= to.line) {
+            let time = place.and_then(|place| place.time());
+            if place == Some(to.at) || time.zip(beyond).is_some_and(|(time, beyond)| time > beyond)
+            {
                 break;
+            }
+            if let (Some(line), Some(at)) = (settled, place) {
+                // The number at `to` can be too small, if the agent did not know how many lines were written before it.
+                let surplus = (line + 1).saturating_sub(to.line);
+                let line = piece.lower_numbers(surplus, line);
+                piece.settled = FilePlace { at, line };
             }
             if piece.is_enough() {
                 has_reached = false;
@@ -397,6 +403,3 @@ fn as_io(error: EngineError) -> io::Error {
         error => io::Error::other(error),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -8,16 +8,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::call_reader::{CallReader, Messages, Start, place_after, time_of_message};
-use super::fetch::{FetchError, Message, is_open, second_of, timestamp, whole};
+use super::continuation::Continuation;
+use super::fetch::{CALL, FetchError, Message, is_open, second_of, timestamp, whole};
 use super::line::is_fragment;
 use super::new::New;
 use super::pace::ReadPace;
 use super::seen::{Handover, Seen, identity};
 use super::source::MessageSource;
-use super::tail::{Channel, TailLines};
+use super::tail::TailLines;
 use crate::collect::docker::engine::{Call, DEADLINE, EngineError, LogWindow};
 use crate::model::{EncodedLines, FileLog, FileOffset, FilePlace, LogLines, LogPosition, Place};
 use crate::settings::Redaction;
@@ -82,17 +83,6 @@ struct Gathered {
     last: Option<Message>,
     /// The newest whole messages, oldest first.
     identities: VecDeque<u64>,
-}
-
-/// The state from which the next answer continues the log.
-struct Continuation {
-    tail: TailLines,
-    /// The length and the hash of the unfinished terminal line at the end of the previous answer. None if the answer ended with a
-    /// finished line.
-    open: Option<(usize, u64)>,
-    /// The channel and the timestamp of the message at the end of the previous answer, if this message is a fragment or
-    /// unfinished.
-    fragment: Option<(Channel, Box<[u8]>)>,
 }
 
 impl CalledLog {
@@ -361,9 +351,13 @@ impl CalledLog {
             other => other.window(None),
         };
         let gathered = loop {
-            let read = self.gather(source, id, start, window, redaction, deadline);
-            match (read.await, window) {
-                (Ok(Ok(gathered)), _) => break gathered,
+            let mut has_newest = false;
+            let note = |message: u64| has_newest |= message == newest;
+            let read = self.gather(source, id, Start::at(&start.at), window, redaction, note);
+            let read = timeout_at(deadline, read).await;
+            let read = read.unwrap_or(Err(EngineError::Deadline { call: CALL }));
+            match (read, window) {
+                (Ok(Ok(gathered)), _) if has_newest => break gathered,
                 (Ok(Err(messages)), LogWindow::Newest(count))
                     if messages.can_be_older(count) && count < MAX_MESSAGES =>
                 {
@@ -377,9 +371,6 @@ impl CalledLog {
             last,
             identities,
         } = gathered;
-        if !identities.contains(&newest) {
-            return false;
-        }
         if !self.read {
             self.place.origin = LogPosition {
                 line: start.line,
@@ -398,17 +389,17 @@ impl CalledLog {
         true
     }
 
-    /// Reads the messages after the place `start`. If the place was not found, returns the stream of messages.
+    /// Reads the messages after the place `start`, and calls `note` with the identity of each. If the place was not found, returns the stream of messages.
     async fn gather(
         &self,
         source: &MessageSource,
         id: &str,
-        start: FilePlace,
+        start: Start,
         window: LogWindow,
         redaction: &Redaction,
-        deadline: Instant,
+        mut note: impl FnMut(u64),
     ) -> Result<Result<Gathered, Messages>, EngineError> {
-        let start = Start::at(&start.at);
+        let deadline = Instant::now() + DEADLINE;
         let mut messages = Messages::after(source, id, start, window, deadline).await?;
         let mut gathered = Gathered {
             tail: TailLines::new(self.wanted, usize::MAX).redacting(redaction),
@@ -421,7 +412,9 @@ impl CalledLog {
                 if gathered.identities.len() > self.wanted {
                     gathered.identities.pop_front();
                 }
-                gathered.identities.push_back(identity(&message));
+                let identity = identity(&message);
+                note(identity);
+                gathered.identities.push_back(identity);
             }
             gathered.last = Some((channel, message));
         }
@@ -593,57 +586,7 @@ impl CalledLog {
     }
 }
 
-impl Continuation {
-    /// Whether `next` continues the unfinished piece at the end of the previous answer. True if there was no such piece.
-    fn continues(&self, next: Option<&Message>) -> bool {
-        match (self.open, next) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some((length, digest)), Some((_, message))) => message
-                .get(..length)
-                .is_some_and(|begun| identity(begun) == digest),
-        }
-    }
-
-    /// Adds new messages. The first message can begin with the unfinished piece at the end of the previous answer. Returns
-    /// whether text was added.
-    fn push(&mut self, new_messages: &[Message]) -> bool {
-        let mut changed = false;
-        let mut push = |channel, message: &[u8]| {
-            self.tail.push(channel, message);
-            changed = true;
-        };
-        let mut rest = new_messages.iter();
-        if let Some((length, digest)) = self.open
-            && let Some((channel, message)) = rest.next()
-        {
-            match message.split_at_checked(length) {
-                Some((begun, [])) if identity(begun) == digest => {}
-                Some((begun, more)) if identity(begun) == digest => push(*channel, more),
-                // The message is in the middle of a line that is longer than the limit. The text is not shown.
-                _ if message.ends_with(b"\n") => push(*channel, b"\n"),
-                _ => {}
-            }
-        }
-        for (channel, message) in rest {
-            push(*channel, message);
-        }
-        self.note_end(new_messages);
-        changed
-    }
-
-    /// Records whether an answer ends in the middle of a line.
-    fn note_end(&mut self, answer: &[Message]) {
-        let Some((channel, message)) = answer.last() else {
-            return;
-        };
-        let open = is_open(*channel, message);
-        self.open = open.then(|| (message.len(), identity(message)));
-        self.fragment = (open || is_fragment(message))
-            .then(|| timestamp(message).map(|time| (*channel, time.into())))
-            .flatten();
-    }
-}
-
 #[cfg(test)]
-pub(super) mod tests;
+mod reader_tests;
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::entry::{Entry, PlainEntry};
 use super::json_file::{self, JsonEntry};
 use super::local;
-use super::tail::Channel;
 
 /// The format of a log file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,22 +14,6 @@ pub(super) enum Format {
     JsonFile,
     /// Docker's `local` driver. Docker also writes this format as a cache for drivers that send logs to another host.
     Local,
-}
-
-/// One entry of a log: a line, or a fragment of a long line.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    is_stderr: bool,
-    /// `TIMESTAMP text`, as the engine prints it.
-    pub(super) message: Vec<u8>,
-}
-
-/// The text and the timestamp of an entry that is a whole line, and whose text is the same in the log file and in the JSON of a
-/// snapshot. Most entries are of this kind. Their text is only copied.
-pub(super) struct PlainEntry<'a> {
-    pub(super) text: &'a str,
-    /// The timestamp as the engine prints it, and a space.
-    pub(super) timestamp: String,
 }
 
 impl Format {
@@ -122,17 +106,6 @@ impl Format {
                 let entries = self.entries(bytes).filter_map(local::LocalEntry::parse);
                 entries.filter(local::LocalEntry::ends_line).count()
             }
-        }
-    }
-}
-
-impl Entry {
-    /// Returns the channel of the entry. `tty` tells whether the container has a TTY.
-    pub(super) fn channel_of(&self, tty: bool) -> Channel {
-        match self.is_stderr {
-            _ if tty => Channel::Terminal,
-            true => Channel::Stderr,
-            false => Channel::Stdout,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use super::format::PlainEntry;
+use super::entry::PlainEntry;
 use super::line::MAX_LINE_BYTES;
 use crate::model::time_of as parse_time;
 

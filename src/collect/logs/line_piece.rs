@@ -1,6 +1,6 @@
 //! The lines that one reading of a log gathers for clients.
 
-use super::format::PlainEntry;
+use super::entry::PlainEntry;
 use super::tail::{Channel, TailLines};
 use crate::model::{FilePlace, LinesBuilder, LogPosition, ReadLimits, ReadLines};
 use crate::settings::Redaction;
@@ -79,6 +79,12 @@ impl LinePiece {
             self.tail = new_tail(&self.redaction, self.limits);
         }
         Some(line)
+    }
+
+    /// Makes the numbers of all lines smaller by `surplus`. Returns the new number of the line `line`.
+    pub(super) fn lower_numbers(&mut self, surplus: u64, line: u64) -> u64 {
+        self.first = self.first.saturating_sub(surplus);
+        line.saturating_sub(surplus)
     }
 
     /// Whether the reading can end. The lines before the client's position do not count.

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::format::PlainEntry;
+use super::entry::PlainEntry;
 use super::line::MAX_LINE_BYTES;
 
 /// Limit on the length of an entry, in bytes. The engine splits long lines into fragments of 16 KiB.

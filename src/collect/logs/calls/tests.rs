@@ -10,7 +10,7 @@ use crate::collect::logs::pace::FULL_READ_INTERVAL;
 use crate::settings::{DockerHost, Redaction};
 
 /// A request for a log: the number of messages and the start time.
-pub(in crate::collect::logs) type Request = (usize, Option<i32>);
+pub(super) type Request = (usize, Option<i32>);
 
 /// A log that is read by calls to a fake engine, and the requests that the engine got.
 struct TestEngineLog {
@@ -122,7 +122,7 @@ impl TestEngineLog {
     }
 }
 
-pub(in crate::collect::logs) fn call(socket: &Path) -> (tokio::runtime::Runtime, Call) {
+pub(super) fn call(socket: &Path) -> (tokio::runtime::Runtime, Call) {
     let host = DockerHost::parse(&format!("unix://{}", socket.display())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -132,7 +132,7 @@ pub(in crate::collect::logs) fn call(socket: &Path) -> (tokio::runtime::Runtime,
     (runtime, call)
 }
 
-pub(in crate::collect::logs) fn frame(kind: u8, text: &str) -> Vec<u8> {
+pub(super) fn frame(kind: u8, text: &str) -> Vec<u8> {
     let mut frame = vec![kind, 0, 0, 0];
     frame.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
     frame.extend_from_slice(text.as_bytes());
@@ -347,10 +347,7 @@ fn a_log_continues_at_its_position_after_a_stop_or_a_handover() {
 
 /// Starts a fake engine at `socket`. The fake answers a call for logs with the bytes that `logs` returns. It answers every other
 /// call with its version.
-pub(in crate::collect::logs) fn engine_at(
-    socket: &Path,
-    logs: impl Fn(Request) -> Vec<u8> + Send + 'static,
-) {
+pub(super) fn engine_at(socket: &Path, logs: impl Fn(Request) -> Vec<u8> + Send + 'static) {
     let listener = UnixListener::bind(socket).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {

@@ -7,9 +7,9 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot::{self, Sender};
 
+use super::CalledLog;
+use super::tests::{call, engine_at, frame};
 use crate::collect::docker::engine::Call;
-use crate::collect::logs::calls::CalledLog;
-use crate::collect::logs::calls::tests::{call, engine_at, frame};
 use crate::collect::logs::new::New;
 use crate::model::{
     Cursor, CursorOwner, Events, LogPosition, LogRange, Positions, RangeEnd, ReadLimits, text_of,

@@ -1,0 +1,30 @@
+//! One entry of a log file.
+
+use super::tail::Channel;
+
+/// One entry of a log: a line, or a fragment of a long line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) is_stderr: bool,
+    /// `TIMESTAMP text`, as the engine prints it.
+    pub(super) message: Vec<u8>,
+}
+
+/// The text and the timestamp of an entry that is a whole line, and whose text is the same in the log file and in the JSON of a
+/// snapshot. Most entries are of this kind. Their text is only copied.
+pub(super) struct PlainEntry<'a> {
+    pub(super) text: &'a str,
+    /// The timestamp as the engine prints it, and a space.
+    pub(super) timestamp: String,
+}
+
+impl Entry {
+    /// Returns the channel of the entry. `tty` tells whether the container has a TTY.
+    pub(super) fn channel_of(&self, tty: bool) -> Channel {
+        match self.is_stderr {
+            _ if tty => Channel::Terminal,
+            true => Channel::Stderr,
+            false => Channel::Stdout,
+        }
+    }
+}
