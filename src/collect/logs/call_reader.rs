@@ -27,6 +27,9 @@ use crate::settings::Redaction;
 
 /// Limit on the time of one reading.
 const MAX_TIME: Duration = Duration::from_secs(15);
+/// Messages are requested from this much before a time on. Docker leaves out a compressed file whose recorded time of the last message
+/// is older, and this time can be too old.
+const EARLIER: Duration = Duration::from_secs(60);
 /// Number of newest messages that a client gets whose place is lost.
 const LOST_TAIL: u64 = 1000;
 /// Number of messages that are requested in addition to the needed ones, because more were written meanwhile.
@@ -80,7 +83,7 @@ impl Start {
         let Some(time) = time else {
             return LogWindow::All;
         };
-        let since = time.min(to.unwrap_or(time)).checked_sub(DISORDER);
+        let since = time.min(to.unwrap_or(time)).checked_sub(EARLIER);
         let since = since.and_then(|since| since.duration_since(SystemTime::UNIX_EPOCH).ok());
         LogWindow::Since(since.unwrap_or_default().as_secs())
     }
