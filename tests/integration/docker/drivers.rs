@@ -229,7 +229,8 @@ fn the_log_of_the_driver_journald_is_read_from_the_journal() {
         &terminal,
         "echo one; echo two; sleep 1000",
     );
-    let container = writer("drivers-journal", &driver, 20, "0.2");
+    // By default, journald drops messages of a service that writes more than 10,000 in 30 s.
+    let container = writer("drivers-journal", &driver, 20, "0.5");
     container.wait_for_line_with("line 1 ");
     let mut running = start();
     let mut snapshots = Snapshots::of(&running, Duration::from_millis(200));
@@ -261,7 +262,7 @@ fn the_log_of_the_driver_journald_is_read_from_the_journal() {
     shipper.read_until_line(&running, newest);
     shipper.check();
     let count = shipper.lines.len();
-    assert!(count > 1500, "only {count} lines");
+    assert!(count > 600, "only {count} lines");
     for container in [&odd, &terminal, &container] {
         assert_eq!(watched.asked(container), 0, "the engine was asked");
     }
