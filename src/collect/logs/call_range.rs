@@ -109,7 +109,7 @@ impl<'r> Found<'r> {
         is_beyond || (is_full && self.range.from == RangeEnd::Oldest)
     }
 
-    /// Returns the lines. `is_whole` is false if the log has older messages than those that were added.
+    /// Returns the lines. `is_whole` tells whether the oldest message of the log was added.
     ///
     /// # Errors
     /// Fails if too many lines have the same time, or if a line is too long.

@@ -119,6 +119,7 @@ pub(super) struct Messages {
     start: Start,
     /// Whether the message of the place was found, or there is none.
     is_after: bool,
+    /// Number of messages that the engine has sent, including those before the place.
     received: u64,
     /// Whether the messages are newer than the place, although its message was not found.
     is_late: bool,
@@ -147,11 +148,6 @@ impl Messages {
         self.is_late || self.received >= count
     }
 
-    /// Returns how many messages the engine has sent, including those before the place.
-    pub(super) fn received(&self) -> u64 {
-        self.received
-    }
-
     /// Whether the message of the place was found. If not, all messages were skipped.
     pub(super) fn has_found_start(&self) -> bool {
         self.is_after || matches!(self.start, Start::Newer(_))
@@ -178,8 +174,7 @@ impl Messages {
                     self.is_after = true;
                     return Ok(Some(message));
                 }
-                Start::Newer(_) => {}
-                Start::Beginning | Start::Newest(_) => self.is_after = true,
+                Start::Newer(_) | Start::Beginning | Start::Newest(_) => {}
             }
         }
         Ok(None)
@@ -368,7 +363,7 @@ impl CallReader {
             }
         }
         let is_whole = match start {
-            Start::Newest(count) => messages.received() < count,
+            Start::Newest(count) => !messages.can_be_older(count),
             _ => true,
         };
         found.finish(is_whole)

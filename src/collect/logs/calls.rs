@@ -193,7 +193,8 @@ impl CalledLog {
         self.lines = Arc::default();
     }
 
-    /// Reads the newest lines and redacts them. A reading takes at most twice the time [`DEADLINE`].
+    /// Reads the newest lines and redacts them. The calls for the newest lines must end within
+    /// [`DEADLINE`]. After a gap, the calls for the missing lines must end within the same time again.
     pub(super) async fn read(
         &mut self,
         call: &Call,
@@ -389,7 +390,8 @@ impl CalledLog {
         true
     }
 
-    /// Reads the messages after the place `start`, and calls `note` with the identity of each. If the place was not found, returns the stream of messages.
+    /// Reads the messages after the place `start`, and calls `note` with the identity of each. If the place was not found, returns the
+    /// stream of messages.
     async fn gather(
         &self,
         source: &MessageSource,

@@ -34,6 +34,7 @@ pub(super) enum MessageStream {
 }
 
 pub(super) struct JournalStream {
+    deadline: Instant,
     /// None while a chunk is read, and after an error.
     journal: Option<Journal>,
     tty: bool,
@@ -89,7 +90,12 @@ impl MessageSource {
                 };
                 let (journal, read) = read_journal(open).await?;
                 let journal = Some(journal);
-                Ok(MessageStream::Journal(JournalStream { journal, tty, read }))
+                Ok(MessageStream::Journal(JournalStream {
+                    deadline,
+                    journal,
+                    tty,
+                    read,
+                }))
             }
         }
     }
@@ -110,6 +116,9 @@ impl JournalStream {
         if self.read.is_empty()
             && let Some(mut journal) = self.journal.take()
         {
+            if Instant::now() >= self.deadline {
+                return Err(EngineError::Deadline { call: "journal" });
+            }
             let tty = self.tty;
             let (journal, read) = read_journal(move || {
                 let mut read = VecDeque::new();

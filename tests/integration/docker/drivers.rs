@@ -1,25 +1,24 @@
 //! Tests of the logging drivers `local` and `journald`, of drivers that send logs elsewhere, and of logs that only the engine can read.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use serial_test::parallel;
 
-use super::container::{Container, unique_name};
-use super::engine::{Engine, IMAGE, LABEL};
+use super::container::Container;
 use super::launch;
+use super::live::assert_short_containers_deliver_all;
 use super::news::writer;
 use super::odd_logs::Watched;
 use super::ranges::{assert_pages_have_all_lines, assert_pages_of_agent_have_all_lines};
 use super::resume::{Shipper, newest_line};
 use super::snapshots::{Snapshots, lines};
-use crate::support::{DEADLINE, wait};
+use crate::support::{Agent, DEADLINE, wait};
 
 /// Small files, which the driver compresses when it rotates them.
 const ROTATED: [&str; 6] = [
@@ -30,6 +29,26 @@ const ROTATED: [&str; 6] = [
     "--log-opt",
     "max-file=5",
 ];
+
+/// Reads while three agents are killed in turn, the first of which is `running`, and up to the newest line. Stops the writer of the lines. Fails if a line is
+/// missing or repeated.
+fn read_through_restarts(
+    shipper: &mut Shipper,
+    container: &Container<'_>,
+    mut running: Agent,
+    start: impl Fn() -> Agent,
+) {
+    for _ in 0..3 {
+        shipper.read_for(&running, Duration::from_secs(3));
+        running.signal(Signal::SIGKILL);
+        running.exit(DEADLINE);
+        running = start();
+    }
+    container.docker("kill", &["--signal", "STOP"]);
+    let newest = newest_line(container);
+    shipper.read_until_line(&running, newest);
+    shipper.check();
+}
 
 #[test]
 #[parallel]
@@ -45,18 +64,8 @@ fn a_client_of_the_driver_local_continues_after_a_restart_of_the_agent() {
         Shipper::new(container.name()),
         Shipper::live(container.name()),
     ] {
-        let mut running = start();
-        for _ in 0..3 {
-            shipper.read_for(&running, Duration::from_secs(3));
-            running.signal(Signal::SIGKILL);
-            running.exit(DEADLINE);
-            running = start();
-        }
-        container.docker("kill", &["--signal", "STOP"]);
-        let newest = newest_line(&container);
-        shipper.read_until_line(&running, newest);
+        read_through_restarts(&mut shipper, &container, start(), start);
         container.docker("kill", &["--signal", "CONT"]);
-        shipper.check();
         let count = shipper.lines.len();
         assert!(count > 1500, "only {count} lines");
     }
@@ -72,31 +81,8 @@ fn older_lines_of_the_driver_local_can_be_read_in_pages() {
 #[test]
 #[parallel]
 fn a_container_of_300_ms_with_the_driver_local_delivers_its_lines() {
-    let agent = launch()
-        .vars(&[("LOG_INTERVAL", "2s"), ("PUBLISH_INTERVAL", "2s")])
-        .start();
-    for options in [&["--rm"][..], &[]] {
-        let name = unique_name("drivers-short");
-        let mut shipper = Shipper::new(&name);
-        let mut client = shipper.connect(&agent);
-        shipper.read(&mut client);
-        let script = "for i in 1 2 3 4 5; do echo line $i; done; sleep 0.3; echo line 6";
-        let label = format!("{LABEL}={}", std::process::id());
-        let run = ["run", "--detach", "--name", &name, "--label", &label];
-        let command = ["--log-driver", "local", IMAGE, "sh", "-c", script];
-        Engine::local().docker([&run, options, &command].concat());
-        let end = Instant::now() + DEADLINE;
-        while shipper.lines.last() != Some(&6) {
-            assert!(Instant::now() < end, "{options:?}: {:?}", shipper.lines);
-            shipper.read(&mut client);
-        }
-        shipper.check();
-        let lines: BTreeSet<u64> = shipper.lines.iter().copied().collect();
-        assert_eq!(lines.len(), 6, "{options:?}");
-        if options.is_empty() {
-            Engine::local().docker(["rm", "--force", &name]);
-        }
-    }
+    let driver = ["--log-driver", "local"];
+    assert_short_containers_deliver_all(&[&[&driver[..], &["--rm"]].concat(), &driver]);
 }
 
 #[test]
@@ -135,18 +121,8 @@ fn a_log_that_only_the_engine_can_read_loses_no_line() {
             .vars(&[("CONTAINER_STATS", "engine"), ("PUBLISH_INTERVAL", "500ms")])
             .start()
     };
-    let mut running = start();
     let mut shipper = Shipper::new(container.name());
-    for _ in 0..3 {
-        shipper.read_for(&running, Duration::from_secs(3));
-        running.signal(Signal::SIGKILL);
-        running.exit(DEADLINE);
-        running = start();
-    }
-    container.docker("kill", &["--signal", "STOP"]);
-    let newest = newest_line(&container);
-    shipper.read_until_line(&running, newest);
-    shipper.check();
+    read_through_restarts(&mut shipper, &container, start(), start);
     let count = shipper.lines.len();
     assert!(count > 1500, "only {count} lines");
 }
@@ -232,7 +208,7 @@ fn the_log_of_the_driver_journald_is_read_from_the_journal() {
     // By default, journald drops messages of a service that writes more than 10,000 in 30 s.
     let container = writer("drivers-journal", &driver, 20, "0.5");
     container.wait_for_line_with("line 1 ");
-    let mut running = start();
+    let running = start();
     let mut snapshots = Snapshots::of(&running, Duration::from_millis(200));
     let is_whole = |snapshot: &Value, of: &Container<'_>, count| {
         lines(snapshot, of.name()).is_some_and(|lines| lines.len() == count)
@@ -251,16 +227,7 @@ fn the_log_of_the_driver_journald_is_read_from_the_journal() {
     assert_eq!(lines(&snapshot, terminal.name()).unwrap(), terminal.logs());
 
     let mut shipper = Shipper::new(container.name());
-    for _ in 0..3 {
-        shipper.read_for(&running, Duration::from_secs(3));
-        running.signal(Signal::SIGKILL);
-        running.exit(DEADLINE);
-        running = start();
-    }
-    container.docker("kill", &["--signal", "STOP"]);
-    let newest = newest_line(&container);
-    shipper.read_until_line(&running, newest);
-    shipper.check();
+    read_through_restarts(&mut shipper, &container, running, start);
     let count = shipper.lines.len();
     assert!(count > 600, "only {count} lines");
     for container in [&odd, &terminal, &container] {

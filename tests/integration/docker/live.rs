@@ -174,10 +174,15 @@ fn events_of_a_live_client_come_at_once() {
 #[test]
 #[parallel]
 fn a_container_of_300_ms_delivers_its_lines_also_if_it_is_removed() {
+    assert_short_containers_deliver_all(&[&["--rm"], &[], &["--rm", "--tty"]]);
+}
+
+/// Fails unless a container that runs 300 ms delivers its lines, with each of these options of `docker run`.
+pub(super) fn assert_short_containers_deliver_all(all_options: &[&[&str]]) {
     let agent = launch()
         .vars(&[("LOG_INTERVAL", "2s"), ("PUBLISH_INTERVAL", "2s")])
         .start();
-    for options in [&["--rm"][..], &[], &["--rm", "--tty"]] {
+    for options in all_options {
         let name = unique_name("live-short");
         let mut shipper = Shipper::new(&name);
         let mut client = shipper.connect(&agent);
@@ -186,7 +191,7 @@ fn a_container_of_300_ms_delivers_its_lines_also_if_it_is_removed() {
         let label = format!("{LABEL}={}", std::process::id());
         let run = ["run", "--detach", "--name", &name, "--label", &label];
         let command = [IMAGE, "sh", "-c", script];
-        Engine::local().docker([&run, options, &command].concat());
+        Engine::local().docker([&run, *options, &command].concat());
         let end = Instant::now() + DEADLINE;
         while shipper.lines.last() != Some(&6) {
             assert!(Instant::now() < end, "{options:?}: {:?}", shipper.lines);
