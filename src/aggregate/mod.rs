@@ -4,6 +4,7 @@
 //! A sample is the result of one round of a source. The aggregator itself reads no source and writes to no connection.
 
 mod merge;
+mod readings;
 mod source;
 mod subscribers;
 
@@ -33,7 +34,8 @@ use crate::messages::{
 use crate::model::{Events, FileLog, Positions};
 use crate::published::{PIECE_BYTES, Published, Unread};
 use crate::supervisor::Supervisor;
-use subscribers::{Reading, Subscribers};
+use readings::Reading;
+use subscribers::Subscribers;
 
 /// Maximum time that the first snapshot waits for the first round of every source. Docker 20.10 needs up to two seconds for the
 /// first statistics of a container.
@@ -229,7 +231,7 @@ impl Aggregator {
             wrap_future(read).map(move |piece, aggregator: &mut Self, _| {
                 let piece = piece.unwrap_or_else(|_| Some(later.postponed()));
                 let Some(piece) = piece else { return };
-                if let Err(error) = aggregator.subscribers.deliver(&reading, &piece) {
+                if let Err(error) = aggregator.subscribers.deliver(reading, piece) {
                     note(&error);
                 }
             }),

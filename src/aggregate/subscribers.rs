@@ -11,8 +11,9 @@ use std::sync::Arc;
 use actix::Recipient;
 use actix::dev::SendError;
 
+use super::readings::{FinishedReadings, Reading, ReadingKey};
 use crate::messages::{CatchUp, ClientId, Delivery, Subscribe};
-use crate::model::{LogMode, Options, ResumeOutcome, Section};
+use crate::model::{LogMode, Options, Section};
 use crate::published::{EncodedSnapshot, LineRequest, LogPiece, Published, StreamPosition, Unread};
 
 /// Limit on the number of stored stream positions. If the previous snapshot of a session is older, the session requests the
@@ -28,17 +29,7 @@ pub(super) struct Subscribers {
     history: VecDeque<StreamPosition>,
     /// The sessions that wait for log lines from the log files. Each entry is a [`Reading`] that has not ended.
     waiting: HashMap<ReadingKey, Vec<Waiting>>,
-}
-
-/// Identifies a reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct ReadingKey {
-    /// The id of the sessions' position.
-    since: u64,
-    /// Whether the sessions get only the log lines and events, or a whole snapshot.
-    is_news: bool,
-    /// Limit on the text of a line, in bytes.
-    max_line: u32,
+    finished: FinishedReadings,
 }
 
 /// A session that waits for log lines from the log files.
@@ -46,20 +37,6 @@ struct Waiting {
     client: ClientId,
     /// Whether the session has requested the log lines with [`CatchUp`], or has sent a cursor.
     requested: bool,
-}
-
-/// Log lines that sessions wait for, and that must be read from the log files.
-pub(super) struct Reading {
-    /// The snapshot that the sessions get together with the log lines.
-    pub(super) published: Arc<Published>,
-    /// The position of the sessions.
-    pub(super) since: StreamPosition,
-    /// Whether the sessions get only the log lines and events, or a whole snapshot.
-    is_news: bool,
-    /// Limit on the text of a line, in bytes.
-    max_line: u32,
-    /// What became of the cursor of the session, if this is its first snapshot and it has sent a cursor.
-    resume: Option<ResumeOutcome>,
 }
 
 struct Session {
@@ -153,8 +130,10 @@ impl Subscribers {
             sessions,
             history,
             waiting,
+            finished,
         } = self;
         let seq = newest.seq();
+        finished.drop_before(seq.saturating_sub(1));
         let mut failed = Ok(());
         let mut reach = 1;
         let mut due = DueLines::new(newest, false, waiting);
@@ -238,6 +217,11 @@ impl Subscribers {
             requested: true,
         };
         if session.options.variant.logs == LogMode::New {
+            if let Some(finished) = self.finished.take(reading.key(), newest) {
+                let (reading, piece) = &*finished;
+                session.requested(reading, Some(piece))?;
+                return Ok(None);
+            }
             match self.waiting.entry(reading.key()) {
                 Entry::Occupied(mut waiting) => {
                     session.is_waiting = true;
@@ -258,7 +242,8 @@ impl Subscribers {
     }
 
     /// Ends a reading: delivers its snapshot, with the log lines of `piece`, to the sessions that wait for it.
-    pub(super) fn deliver(&mut self, reading: &Reading, piece: &LogPiece) -> io::Result<()> {
+    /// Stores the reading if other sessions are at its position.
+    pub(super) fn deliver(&mut self, reading: Reading, piece: LogPiece) -> io::Result<()> {
         let mut delivered = Ok(());
         let waiting = self.waiting.remove(&reading.key());
         for Waiting { client, requested } in waiting.unwrap_or_default() {
@@ -267,14 +252,20 @@ impl Subscribers {
             };
             session.is_waiting = false;
             let done = if requested {
-                session.requested(reading, Some(piece))
+                session.requested(&reading, Some(&piece))
             } else {
-                session.due(reading, piece)
+                session.due(&reading, &piece)
             };
             if done.is_err() {
                 delivered = done;
             }
         }
+        let is_there = |session: &&Session| {
+            let position = session.position.as_ref();
+            position.is_some_and(|position| position.id == reading.since.id)
+        };
+        let needed = self.sessions.values().filter(is_there).count();
+        self.finished.add(reading, piece, needed);
         delivered
     }
 
@@ -350,31 +341,6 @@ impl<'s> DueLines<'s> {
             ..LineRequest::first(variant)
         })?;
         Ok((is_news && line.is_empty) || session.deliver(line, published).is_ok())
-    }
-}
-
-impl Reading {
-    fn new(
-        published: &Arc<Published>,
-        since: &StreamPosition,
-        is_news: bool,
-        max_line: u32,
-    ) -> Self {
-        Self {
-            published: Arc::clone(published),
-            since: since.clone(),
-            is_news,
-            max_line,
-            resume: None,
-        }
-    }
-
-    fn key(&self) -> ReadingKey {
-        ReadingKey {
-            since: self.since.id,
-            is_news: self.is_news,
-            max_line: self.max_line,
-        }
     }
 }
 

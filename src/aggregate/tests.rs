@@ -1,6 +1,8 @@
 use std::collections::HashMap;
+use std::io;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use actix::{Actor, Addr, Context, Handler};
@@ -14,8 +16,9 @@ use crate::messages::{
     StopPublishing, Subscribe, SystemSample, Unsubscribe,
 };
 use crate::model::{
-    ContainerEvent, EncodedLines, EventAction, Events, LogLines, LogMode, LogPosition, Options,
-    Place, Timestamp,
+    ContainerEvent, EncodedLines, EventAction, Events, FileLog, FileOffset, FilePlace, LogLines,
+    LogMode, LogPosition, LogRange, Options, Place, RangeLines, ReadLimits, ReadLines, ReadLog,
+    Timestamp,
 };
 use crate::published::EncodedSnapshot;
 use crate::supervisor::Supervisor;
@@ -456,4 +459,97 @@ async fn log_lines_come_once_also_if_the_newest_snapshot_has_no_logs() {
         snapshot["live"].is_null() && snapshot["logs"]["web"].is_null(),
         "{snapshot}"
     );
+}
+
+/// A fake log in files. Each reading gives at most ten log lines, and is counted.
+#[derive(Default)]
+struct TenLines(AtomicU64);
+
+impl ReadLog for TenLines {
+    fn is_in_files(&self) -> bool {
+        true
+    }
+
+    fn read(&self, after: &LogPosition, to: &FilePlace, _: ReadLimits) -> io::Result<ReadLines> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let end = to.line.min(after.line + 10);
+        let texts: Vec<_> = (after.line + 1..=end).map(|n| format!("T {n}")).collect();
+        let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &texts, 0);
+        Ok(ReadLines {
+            lines: Arc::new(lines),
+            new: 0..texts.len(),
+            dropped: 0,
+            end: in_file(end),
+        })
+    }
+
+    fn range(&self, _: &LogRange) -> io::Result<RangeLines> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+fn in_file(line: u64) -> LogPosition {
+    let at = FileOffset::default();
+    let place = Some(Arc::new(FilePlace { at, line }));
+    LogPosition { line, place }
+}
+
+/// Returns a reading of a log in files with the lines 1 to `count`. Only the newest line is not only in the files.
+fn log_in_files(count: u64, file: &Arc<TenLines>) -> LogSample {
+    let container: Arc<str> = "0123456789abcdef".into();
+    let newest = [format!("T {count}")];
+    let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &newest, 0);
+    let place = Place {
+        container: Arc::clone(&container),
+        end: count,
+        origin: in_file(0),
+        created: 0,
+    };
+    let lines = Arc::new(LogLines::new(Arc::new(lines), place));
+    let file: Arc<dyn ReadLog> = Arc::<TenLines>::clone(file);
+    LogSample {
+        logs: Arc::new([("web".to_owned(), lines)].into()),
+        files: Arc::new([(Arc::clone(&container), FileLog(file))].into()),
+        positions: Arc::new([(container, in_file(count))].into()),
+        ..LogSample::default()
+    }
+}
+
+#[actix::test]
+async fn sessions_that_request_the_same_log_lines_one_after_another_share_them() {
+    tokio::time::pause();
+    let file = Arc::new(TenLines::default());
+    let logs = SourceState::enabled("logs", INTERVAL);
+    let aggregator = aggregator_of(SourceState::disabled("docker"), logs);
+    aggregator.do_send(collected(log_in_files(1, &file)));
+    aggregator.do_send(sample());
+    let mut sessions = [1, 2, 3].map(|client| keep(&aggregator, client, new_lines(1)));
+    for session in &mut sessions {
+        snapshot(session).await;
+    }
+    aggregator.do_send(collected(log_in_files(35, &file)));
+    let request = |client: u64, after: &EncodedSnapshot| CatchUp {
+        client,
+        since: after.since.clone(),
+        is_news: false,
+    };
+    let [one, two, three] = &mut sessions;
+    let mut pieces = vec![snapshot(one).await];
+    while pieces.last().unwrap().more {
+        aggregator.do_send(request(1, pieces.last().unwrap()));
+        pieces.push(snapshot(one).await);
+    }
+    assert_eq!(pieces.len(), 4);
+    // The other sessions get the same bytes without further readings.
+    for (client, session) in [(2, two), (3, three)] {
+        let mut received = vec![snapshot(session).await];
+        while received.last().unwrap().more {
+            aggregator.do_send(request(client, received.last().unwrap()));
+            received.push(snapshot(session).await);
+        }
+        let same = |(own, of_first)| Arc::ptr_eq(own, of_first);
+        assert_eq!(received.len(), pieces.len());
+        assert!(received.iter().zip(&pieces).all(same));
+    }
+    assert_eq!(file.0.load(Ordering::Relaxed), 4);
 }
