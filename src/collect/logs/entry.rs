@@ -1,6 +1,15 @@
 //! One entry of a log file.
 
+use std::time::Duration;
+
 use super::tail::Channel;
+
+/// Limit on an unfinished entry, in bytes. A valid entry is much shorter, because the engine splits long lines into fragments of
+/// 16 KiB.
+pub(super) const MAX_ENTRY_BYTES: usize = 1024 * 1024;
+/// The entries of a log are not exactly in the order of their times: Docker takes the time of an entry, and then waits until the
+/// other stream of the container is written. This is the largest difference that a reading expects.
+pub(super) const DISORDER: Duration = Duration::from_secs(1);
 
 /// One entry of a log: a line, or a fragment of a long line.
 #[derive(Debug, PartialEq, Eq)]

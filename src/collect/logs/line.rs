@@ -156,3 +156,11 @@ fn unfinished(text: &[u8]) -> usize {
         None => 0,
     }
 }
+
+/// Whether the text of a line, which is a JSON string `"TIMESTAMP text"`, matches. Without a regular expression, each line matches.
+pub(super) fn matches(regex: Option<&regex::Regex>, line: &str) -> bool {
+    let Some(regex) = regex else { return true };
+    let line: String = serde_json::from_str(line).unwrap_or_default();
+    let text = line.split_once(' ').map_or("", |(_, text)| text);
+    regex.is_match(text)
+}

@@ -1,45 +1,16 @@
 //! The logs source: reads the newest log lines of the running containers, and the last lines of containers that have ended.
 //!
-//! If the agent can read a container's log file, [`LogCollector`] reads the file (`files.rs`). If not, [`LogCollector`] calls the
-//! engine (`calls.rs`). This module does not send log lines to clients.
+//! If the agent can read a container's log file, [`LogCollector`] reads the file (`files`). If not, [`LogCollector`] calls the
+//! engine (`calls`). This module does not send log lines to clients.
 
-mod call_range;
-mod call_reader;
-mod call_stream;
 mod calls;
-mod continuation;
-mod ended;
-mod entries;
 mod entry;
-mod fetch;
-mod file;
 mod files;
-mod format;
-mod journal;
-mod json_file;
-mod kept;
 mod line;
 mod line_piece;
-mod local;
 mod new;
-mod offset;
-mod open;
-mod pace;
-mod part;
-mod parts;
-mod position;
-mod range;
-mod reader;
-mod rotated;
-mod search;
 mod seen;
-mod source;
 mod tail;
-mod unpacked;
-mod watches;
-
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -64,13 +35,11 @@ use super::{Collector, Round, Source};
 use crate::messages::{EndedLog, LogSample};
 use crate::model::{FileLog, LogLines, Logs, Positions, Via};
 use crate::settings::{CollectSettings, Redaction};
-use calls::CalledLog;
-use ended::{LAST_LINES, MAX_ENDED};
-use files::{Handovers, LogFiles, LogNews, LogReading, Readings};
-pub use kept::most_kept_files;
+use calls::{CalledLog, MessageSource, SharedJournal};
+pub use files::most_kept_files;
+use files::{Handovers, LAST_LINES, LogFiles, LogNews, LogReading, MAX_ENDED, Readings};
 use new::{FirstRound, New};
 use seen::Handover;
-use source::{MessageSource, SharedJournal};
 
 /// Maximum number of calls for logs at the same time. Because several calls run at the same time, a slow answer does not delay
 /// all other logs. The limit bounds the memory for the answers.
@@ -185,7 +154,7 @@ impl LogSource {
             return true;
         }
         if !self.cannot_watch {
-            let queue = watches::queue().and_then(watches::readable);
+            let queue = files::watches::queue().and_then(files::watches::readable);
             match queue {
                 Ok(queue) => self.inotify = Some(queue),
                 Err(error) => {

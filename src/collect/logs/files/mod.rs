@@ -4,6 +4,28 @@
 //! In this module, a position is the number of a log line: the last finished line that was read. The number stays the same if the
 //! log file is rotated.
 
+mod ended;
+mod entries;
+mod file;
+mod format;
+mod json_file;
+mod kept;
+mod local;
+mod offset;
+mod open;
+mod part;
+mod parts;
+mod position;
+mod range;
+mod reader;
+mod rotated;
+mod search;
+mod unpacked;
+pub(super) mod watches;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,18 +35,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
 
-use super::ended::EndedLogs;
-use super::file::LogFile;
-use super::kept::KeptFiles;
-use super::new::{FirstRound, New};
-use super::open;
-use super::seen::Handover;
-use super::watches::Watches;
 use crate::collect::docker::engine::{EngineError, Inspected};
 use crate::collect::docker::{Inspection, ListedContainer, RunningContainer, StartedContainer};
+use crate::collect::logs::new::{FirstRound, New};
+use crate::collect::logs::seen::Handover;
 use crate::messages::EndedLog;
 use crate::model::{FileLog, LogLines, Positions};
 use crate::settings::{CollectSettings, ContainerStats, DockerHost, HostRoot, Redaction};
+use ended::EndedLogs;
+pub(super) use ended::{LAST_LINES, MAX_ENDED};
+use file::LogFile;
+use kept::KeptFiles;
+pub use kept::most_kept_files;
+use watches::Watches;
 
 /// Limit on the time of a round. After this time, the round does not start to read another log. The next round begins with the
 /// logs that were not read. So a long log does not delay the other logs for long.

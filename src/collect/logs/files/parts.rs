@@ -7,14 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::entries::{CHUNK, MAX_ENTRY_BYTES, read_range};
+use super::entries::{CHUNK, read_range};
 use super::format::Format;
 use super::offset::{beginning_of, fingerprint_of, is_in};
 use super::part::LogPart;
 use super::rotated::{Rotated, rotated_files};
-use super::search::{DISORDER, offset_of};
-use super::seen::{fingerprint_of_message, identity};
+use super::search::offset_of;
 use super::unpacked::Budget;
+use crate::collect::logs::entry::{DISORDER, MAX_ENTRY_BYTES};
+use crate::collect::logs::seen::{fingerprint_of_message, identity};
 use crate::model::FileOffset;
 
 /// Returns the parts of the log after the offset `at`, oldest first. None if no file of the log has this offset. `file` is the

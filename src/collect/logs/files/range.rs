@@ -8,14 +8,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::entries::{CHUNK, MAX_ENTRY_BYTES, read_range};
+use super::entries::{CHUNK, read_range};
 use super::format::Format;
-use super::line::{after_timestamp, is_fragment, without_first_word};
-use super::new::moment;
 use super::rotated::{Rotated, rotated_files};
-use super::search::{DISORDER, offset_of};
-use super::tail::{Channel, TailLines};
+use super::search::offset_of;
 use super::unpacked::{Budget, Unpacked};
+use crate::collect::logs::entry::{DISORDER, MAX_ENTRY_BYTES};
+use crate::collect::logs::line::{after_timestamp, is_fragment, matches, without_first_word};
+use crate::collect::logs::new::moment;
+use crate::collect::logs::tail::{Channel, TailLines};
 use crate::model::{LogRange, RangeEnd, RangeLines};
 use crate::settings::Redaction;
 
@@ -403,14 +404,6 @@ impl Reading<'_> {
             lines: self.found.into_iter().map(|(_, line)| line).collect(),
         })
     }
-}
-
-/// Whether the text of a line, which is a JSON string `"TIMESTAMP text"`, matches. Without a regular expression, each line matches.
-pub(super) fn matches(regex: Option<&regex::Regex>, line: &str) -> bool {
-    let Some(regex) = regex else { return true };
-    let line: String = serde_json::from_str(line).unwrap_or_default();
-    let text = line.split_once(' ').map_or("", |(_, text)| text);
-    regex.is_match(text)
 }
 
 /// Returns the offset of the first line that begins at or after `near`. It is at most `end`. A long line has several entries, and

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::entry::PlainEntry;
-use super::line::MAX_LINE_BYTES;
+use crate::collect::logs::entry::PlainEntry;
+use crate::collect::logs::line::MAX_LINE_BYTES;
 
 /// Limit on the length of an entry, in bytes. The engine splits long lines into fragments of 16 KiB.
 const MAX_LENGTH: usize = 1024 * 1024;

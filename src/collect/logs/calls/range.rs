@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::SystemTime;
 
-use super::new::moment;
-use super::range::matches;
-use super::search::DISORDER;
-use super::tail::{Channel, TailLines};
+use crate::collect::logs::entry::DISORDER;
+use crate::collect::logs::line::matches;
+use crate::collect::logs::new::moment;
+use crate::collect::logs::tail::{Channel, TailLines};
 use crate::model::{LogRange, RangeEnd, RangeLines};
 use crate::settings::Redaction;
 

@@ -153,8 +153,8 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
+    use super::super::unpacked::MAX_UNPACKED_BYTES;
     use super::{Budget, Format, Rotated, Unpacked};
-    use crate::collect::logs::unpacked::MAX_UNPACKED_BYTES;
 
     #[test]
     fn a_file_that_unpacks_to_more_than_the_limit_yields_no_entries() {

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::file::LogFile;
 use super::format::Format;
 use super::local;
-use super::new::New;
+use crate::collect::logs::new::New;
 use crate::model::{Cursor, CursorOwner, Events, FileOffset, LogPosition, Positions, ReadLimits};
 
 const ID: &str = "0123456789abcdef";

@@ -5,13 +5,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
 
 use super::format::Format;
+use crate::collect::logs::entry::MAX_ENTRY_BYTES;
 
 /// Limit on the bytes of a log that one reading parses. In older bytes, the reading only counts lines. The limit is six times the
 /// text that the agent stores of a container, because an escaped byte has six bytes in JSON.
 pub(super) const MAX_PARSED_BYTES: u64 = 6 * 1024 * 1024;
-/// Limit on an unfinished entry, in bytes. A valid entry is much shorter, because the engine splits long lines into fragments of
-/// 16 KiB.
-pub(super) const MAX_ENTRY_BYTES: usize = 1024 * 1024;
 /// Number of bytes that are read from a log at a time.
 pub(super) const CHUNK: usize = 64 * 1024;
 /// Number of bytes at the end of a log that the first search covers. Each later search covers four times as many bytes.

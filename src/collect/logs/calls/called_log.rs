@@ -1,5 +1,4 @@
-//! Reads a container's log by calls to the engine. The agent uses calls for a log without a log file, and for a log file that the
-//! agent cannot read.
+//! The log of one container, read by calls to the engine.
 //!
 //! The first call requests the newest messages of the log, called the tail. Later calls request only a few messages. If the
 //! answer to such a call has no message that the agent has already read, the next call requests the whole tail again. The code
@@ -10,16 +9,16 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::call_reader::{CallReader, Messages, Start, place_after, time_of_message};
 use super::continuation::Continuation;
 use super::fetch::{CALL, FetchError, Message, is_open, second_of, timestamp, whole};
-use super::line::is_fragment;
-use super::new::New;
 use super::pace::ReadPace;
-use super::seen::{Handover, Seen, identity};
+use super::reader::{CallReader, Messages, Start, place_after, time_of_message};
 use super::source::MessageSource;
-use super::tail::TailLines;
 use crate::collect::docker::engine::{Call, DEADLINE, EngineError, LogWindow};
+use crate::collect::logs::line::is_fragment;
+use crate::collect::logs::new::New;
+use crate::collect::logs::seen::{Handover, Seen, identity};
+use crate::collect::logs::tail::TailLines;
 use crate::model::{EncodedLines, FileLog, FileOffset, FilePlace, LogLines, LogPosition, Place};
 use crate::settings::Redaction;
 
@@ -43,7 +42,7 @@ const MAX_MESSAGES: u64 = 1 << 21;
 const ORIGIN: u64 = 1 << 32;
 
 /// The log of one container, read by calls to the engine.
-pub(super) struct CalledLog {
+pub(in crate::collect::logs) struct CalledLog {
     /// Number of lines to show.
     wanted: usize,
     /// Which lines are new at the first reading.
@@ -87,7 +86,7 @@ struct Gathered {
 
 impl CalledLog {
     /// Prepares to read the newest `wanted` lines of the container `id`. Does not read the log yet.
-    pub(super) fn new(id: &str, wanted: usize, new: New) -> Self {
+    pub(in crate::collect::logs) fn new(id: &str, wanted: usize, new: New) -> Self {
         Self {
             wanted,
             new,
@@ -113,7 +112,7 @@ impl CalledLog {
     }
 
     /// Continues a log that was read from its log file.
-    pub(super) fn after(self, file: &Handover) -> Self {
+    pub(in crate::collect::logs) fn after(self, file: &Handover) -> Self {
         Self {
             read: true,
             seen: (*file.seen).clone(),
@@ -133,7 +132,7 @@ impl CalledLog {
 
     /// Returns how far the log was read. If the log file becomes readable, reading continues there. None before the first
     /// reading.
-    pub(super) fn handover(&self) -> Option<Handover> {
+    pub(in crate::collect::logs) fn handover(&self) -> Option<Handover> {
         self.read.then(|| Handover {
             position: self.number(),
             origin: self.place.origin.line,
@@ -143,22 +142,22 @@ impl CalledLog {
     }
 
     /// Whether the newest lines come from the journal.
-    pub(super) fn is_in_journal(&self) -> bool {
+    pub(in crate::collect::logs) fn is_in_journal(&self) -> bool {
         self.journal == JournalState::Readable
     }
 
     /// Returns why the journal could not be read. None if the journal was not tried, or has no such messages.
-    pub(super) fn journal_error(&self) -> Option<&str> {
+    pub(in crate::collect::logs) fn journal_error(&self) -> Option<&str> {
         self.journal_error.as_deref()
     }
 
     /// Returns the id of the container.
-    pub(super) fn container(&self) -> &Arc<str> {
+    pub(in crate::collect::logs) fn container(&self) -> &Arc<str> {
         &self.place.container
     }
 
     /// Returns how far the log was read. None before the first reading.
-    pub(super) fn position(&self) -> Option<LogPosition> {
+    pub(in crate::collect::logs) fn position(&self) -> Option<LogPosition> {
         self.read.then(|| LogPosition {
             line: self.number(),
             place: self.settled.clone(),
@@ -166,7 +165,7 @@ impl CalledLog {
     }
 
     /// Returns what reads the log again. None before the first reading.
-    pub(super) fn reader(&self) -> Option<FileLog> {
+    pub(in crate::collect::logs) fn reader(&self) -> Option<FileLog> {
         let reader = self.reader.clone()?;
         Some(FileLog(reader))
     }
@@ -181,13 +180,13 @@ impl CalledLog {
     }
 
     /// Returns the newest lines. None before the first reading and after [`Self::drop_lines`].
-    pub(super) fn lines(&self) -> Option<Arc<LogLines>> {
+    pub(in crate::collect::logs) fn lines(&self) -> Option<Arc<LogLines>> {
         self.continuation.as_ref().map(|_| Arc::clone(&self.lines))
     }
 
     /// Drops the lines and stores only the position, because the container has ended. If the container starts again, reading
     /// continues at the position.
-    pub(super) fn drop_lines(&mut self) {
+    pub(in crate::collect::logs) fn drop_lines(&mut self) {
         self.place.end = self.number();
         self.continuation = None;
         self.lines = Arc::default();
@@ -195,7 +194,7 @@ impl CalledLog {
 
     /// Reads the newest lines and redacts them. The calls for the newest lines must end within
     /// [`DEADLINE`]. After a gap, the calls for the missing lines must end within the same time again.
-    pub(super) async fn read(
+    pub(in crate::collect::logs) async fn read(
         &mut self,
         call: &Call,
         journal: Option<MessageSource>,

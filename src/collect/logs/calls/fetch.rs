@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, timeout_at};
 
-use super::tail::Channel;
 use crate::collect::docker::engine::{Call, EngineError, classify};
+use crate::collect::logs::tail::Channel;
 
 /// The name of the call in error messages.
 pub(super) const CALL: &str = "container logs";

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use super::entry::PlainEntry;
-use super::line::MAX_LINE_BYTES;
+use crate::collect::logs::entry::PlainEntry;
+use crate::collect::logs::line::MAX_LINE_BYTES;
 use crate::model::time_of as parse_time;
 
 /// The end of the name of such a file.

@@ -3,14 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use super::entries::{MAX_ENTRY_BYTES, read_range};
+use super::entries::read_range;
 use super::format::Format;
+use crate::collect::logs::entry::MAX_ENTRY_BYTES;
 
-/// The entries of a log are not exactly in the order of their times: Docker takes the time of an entry, and then waits until the
-/// other stream of the container is written. This is the largest difference that a reading expects.
-pub(super) const DISORDER: Duration = Duration::from_secs(1);
 /// Number of bytes that are searched entry by entry, after the binary search.
 const LAST_BYTES: u64 = 64 * 1024;
 /// Number of bytes that are read to find one entry. An entry is rarely longer.
@@ -85,9 +83,9 @@ mod tests {
     use time::OffsetDateTime;
     use time::format_description::well_known::Rfc3339;
 
+    use super::super::format::Format;
+    use super::super::local;
     use super::offset_of;
-    use crate::collect::logs::format::Format;
-    use crate::collect::logs::local;
 
     fn at(milliseconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_000 + milliseconds)

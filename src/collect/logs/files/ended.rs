@@ -12,12 +12,12 @@ use crate::messages::EndedLog;
 use crate::model::LogLines;
 
 /// Maximum number of ended containers whose positions the agent remembers.
-pub(super) const MAX_ENDED: usize = 1024;
+pub(in crate::collect::logs) const MAX_ENDED: usize = 1024;
 /// Maximum number of removed containers that the agent remembers. A removed container cannot start again. Its position is
 /// only for clients that lag.
 const MAX_REMOVED: usize = 128;
 /// Time for which the agent stores the last lines of an ended container.
-pub(super) const LAST_LINES: Duration = Duration::from_secs(60);
+pub(in crate::collect::logs) const LAST_LINES: Duration = Duration::from_secs(60);
 /// Time between two checks whether the log file of an ended container still exists. If the file is gone, the container was
 /// removed.
 const CHECK_INTERVAL: Duration = LAST_LINES;

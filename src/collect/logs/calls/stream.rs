@@ -4,11 +4,11 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
-use super::entries::MAX_ENTRY_BYTES;
 use super::fetch::{CALL, Message};
-use super::tail::Channel;
 use crate::collect::docker::engine::{Call, EngineError, LogWindow, classify};
 use crate::collect::docker::next_bytes;
+use crate::collect::logs::entry::MAX_ENTRY_BYTES;
+use crate::collect::logs::tail::Channel;
 
 /// Number of bytes before each message: the channel, three zeros, and the length. A container with a TTY has no such bytes.
 const HEADER_BYTES: usize = 8;

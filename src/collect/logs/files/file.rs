@@ -15,10 +15,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entries::{CHUNK, LineEnds, MAX_ENTRY_BYTES, MAX_PARSED_BYTES, last_entries};
+use super::entries::{CHUNK, LineEnds, MAX_PARSED_BYTES, last_entries};
 use super::format::Format;
 use super::kept::{KeptFile, KeptFiles};
-use super::new::New;
 use super::offset::fingerprint_of;
 use super::open;
 use super::part::LogPart;
@@ -26,9 +25,11 @@ use super::parts;
 use super::position::{Growth, Position};
 use super::reader::LogReader;
 use super::rotated::rotated_files;
-use super::seen::{Handover, Seen, fingerprint_of_message, identity};
-use super::tail::TailLines;
 use super::unpacked::Budget;
+use crate::collect::logs::entry::MAX_ENTRY_BYTES;
+use crate::collect::logs::new::New;
+use crate::collect::logs::seen::{Handover, Seen, fingerprint_of_message, identity};
+use crate::collect::logs::tail::TailLines;
 use crate::model::{FileLog, FileOffset, FilePlace, LogLines, LogPosition, Place};
 use crate::settings::Redaction;
 

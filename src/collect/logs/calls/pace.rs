@@ -1,4 +1,4 @@
-//! Decides how many messages the next call requests, and from which start time. `calls.rs` makes the calls.
+//! Decides how many messages the next call requests, and from which start time. `called_log.rs` makes the calls.
 
 use std::time::{Duration, SystemTime};
 

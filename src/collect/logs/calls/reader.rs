@@ -11,14 +11,14 @@ use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::call_range::Found;
 use super::fetch::{Message, timestamp};
-use super::line_piece::LinePiece;
-use super::search::DISORDER;
-use super::seen::{fingerprint_of_message, identity};
+use super::range::Found;
 use super::source::{MessageSource, MessageStream};
-use super::tail::{Channel, TailLines};
 use crate::collect::docker::engine::{EngineError, LogWindow};
+use crate::collect::logs::entry::DISORDER;
+use crate::collect::logs::line_piece::LinePiece;
+use crate::collect::logs::seen::{fingerprint_of_message, identity};
+use crate::collect::logs::tail::{Channel, TailLines};
 use crate::model::{
     FileOffset, FilePlace, LogPosition, LogRange, RangeEnd, RangeLines, ReadLimits, ReadLines,
     ReadLog, time_of,

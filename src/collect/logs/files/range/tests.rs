@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
 
-use crate::collect::logs::open;
+use crate::collect::logs::files::open;
 use crate::model::{LogRange, RangeEnd, text_of};
 use crate::settings::Redaction;
 

@@ -34,12 +34,12 @@ pub(super) struct Watches {
 }
 
 /// Opens a queue for reports of the kernel.
-pub(super) fn queue() -> io::Result<OwnedFd> {
+pub(in crate::collect::logs) fn queue() -> io::Result<OwnedFd> {
     Ok(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?)
 }
 
 /// Registers a queue with the runtime of the current thread.
-pub(super) fn readable(queue: OwnedFd) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+pub(in crate::collect::logs) fn readable(queue: OwnedFd) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     #[expect(unsafe_code, reason = "tokio has no safe function for this")]
     // SAFETY: the `Arc` is the owner of the descriptor, and always returns the same open descriptor.
     let readable = unsafe { AsyncFd::register(Arc::new(queue)) };

@@ -6,14 +6,15 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::entries::{CHUNK, LineEnds, MAX_ENTRY_BYTES};
+use super::entries::{CHUNK, LineEnds};
 use super::format::Format;
 use super::kept::KeptFile;
-use super::line_piece::LinePiece;
 use super::offset::{FINGERPRINT_BYTES, bytes_before, fingerprint};
 use super::part::LogPart;
 use super::unpacked::Budget;
 use super::{open, parts, range};
+use crate::collect::logs::entry::MAX_ENTRY_BYTES;
+use crate::collect::logs::line_piece::LinePiece;
 use crate::model::{
     FileOffset, FilePlace, LogPosition, LogRange, RangeLines, ReadLimits, ReadLines, ReadLog,
 };

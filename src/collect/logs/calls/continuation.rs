@@ -1,9 +1,9 @@
 //! Continues a log that is read by calls to the engine: adds the messages of the next answer to the newest lines.
 
 use super::fetch::{Message, is_open, timestamp};
-use super::line::is_fragment;
-use super::seen::identity;
-use super::tail::{Channel, TailLines};
+use crate::collect::logs::line::is_fragment;
+use crate::collect::logs::seen::identity;
+use crate::collect::logs::tail::{Channel, TailLines};
 
 /// The state from which the next answer continues the log.
 pub(super) struct Continuation {

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::entry::{Entry, PlainEntry};
 use super::json_file::{self, JsonEntry};
 use super::local;
+use crate::collect::logs::entry::{Entry, PlainEntry};
 
 /// The format of a log file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{CalledLog, New, ORIGIN, second_of};
 use crate::collect::docker::engine::{Call, Engine};
-use crate::collect::logs::pace::FULL_READ_INTERVAL;
+use crate::collect::logs::calls::pace::FULL_READ_INTERVAL;
 use crate::settings::{DockerHost, Redaction};
 
 /// A request for a log: the number of messages and the start time.

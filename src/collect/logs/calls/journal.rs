@@ -18,7 +18,7 @@ use bytes::Bytes;
 use libloading::{Library, Symbol};
 
 use super::fetch::Message;
-use super::tail::Channel;
+use crate::collect::logs::tail::Channel;
 
 const LIBRARY: &str = "libsystemd.so.0";
 /// The folders in which the journal has a folder for each machine.

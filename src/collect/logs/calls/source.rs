@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::call_stream::CallStream;
 use super::fetch::{FetchError, Message, fetch};
 use super::journal::Journal;
-use super::tail::Channel;
+use super::stream::CallStream;
 use crate::collect::docker::engine::{Call, EngineError, LogWindow};
+use crate::collect::logs::tail::Channel;
 
 /// Maximum number of messages that are read from the journal at a time.
 const CHUNK: usize = 256;
 
 /// Where the messages of a log come from.
 #[derive(Clone)]
-pub(super) enum MessageSource {
+pub(in crate::collect::logs) enum MessageSource {
     Engine(Call),
     /// The journal of the host, and whether the container has a TTY.
     Journal(SharedJournal, bool),
@@ -25,7 +25,7 @@ pub(super) enum MessageSource {
 
 /// The open journal. None before the first reading and after an error.
 #[derive(Clone, Default)]
-pub(super) struct SharedJournal(Arc<Mutex<Option<Journal>>>);
+pub(in crate::collect::logs) struct SharedJournal(Arc<Mutex<Option<Journal>>>);
 
 /// The messages of a log, oldest first.
 pub(super) enum MessageStream {
