@@ -4,6 +4,7 @@
 //! A sample is the result of one round of a source. The aggregator itself reads no source and writes to no connection.
 
 mod merge;
+mod publications;
 mod readings;
 mod source;
 mod subscribers;
@@ -51,10 +52,6 @@ pub struct Aggregator {
     interval: Duration,
     newest: NewestSamples,
     seq: u64,
-    /// The newest snapshot.
-    published: Option<Arc<Published>>,
-    /// The newest snapshot, with the log lines and events that came after it. None if none came, and without live sessions.
-    news: Option<Arc<Published>>,
     /// Whether there are live sessions that get log lines.
     follows_logs: watch::Sender<bool>,
     /// The outputs other than the socket. Each output gets every snapshot, unless the output's mailbox is full.
@@ -94,8 +91,6 @@ impl Aggregator {
             interval,
             newest,
             seq: 0,
-            published: None,
-            news: None,
             follows_logs: watch::Sender::new(false),
             outputs: Vec::new(),
             positions: Arc::default(),
@@ -139,7 +134,8 @@ impl Aggregator {
         }
         let already_published = before.max(self.events.old());
         let events = (Arc::clone(&self.events), already_published);
-        let newest = self.news.as_deref().or(self.published.as_deref());
+        let newest = self.subscribers.publications().newest(true);
+        let newest = newest.map(Arc::as_ref);
         let published = Published::new(snapshot, logs, events, started, newest);
         let published = Arc::new(published);
         // Sessions get the snapshot first, because an output that encodes its own JSON line would delay all clients.
@@ -165,8 +161,6 @@ impl Aggregator {
             duration_us = started.elapsed().as_micros() as u64,
             "snapshot published"
         );
-        self.published = Some(published);
-        self.news = None;
         self.supervisor.ready();
     }
 
@@ -174,7 +168,7 @@ impl Aggregator {
     fn publish_news(&mut self, ctx: &mut Context<Self>) {
         let is_stopped = matches!(self.publishing, PublishState::Stopped(_));
         // The newest publication has the compressor and the encoded sections.
-        let newest = self.news.as_ref().or(self.published.as_ref());
+        let newest = self.subscribers.publications().newest(true);
         let Some(published) = newest.filter(|_| !is_stopped).cloned() else {
             return;
         };
@@ -185,7 +179,6 @@ impl Aggregator {
         }
         let news = Arc::new(published.with_news(logs, events));
         let (readings, delivered) = self.subscribers.publish_news(&news);
-        self.news = Some(news);
         for (reading, unread) in readings {
             self.read(reading, unread, ctx);
         }
@@ -231,7 +224,7 @@ impl Aggregator {
             wrap_future(read).map(move |piece, aggregator: &mut Self, _| {
                 let piece = piece.unwrap_or_else(|_| Some(later.postponed()));
                 let Some(piece) = piece else { return };
-                if let Err(error) = aggregator.subscribers.deliver(reading, piece) {
+                if let Err(error) = aggregator.subscribers.deliver(&reading, &piece) {
                     note(&error);
                 }
             }),
@@ -363,11 +356,7 @@ impl Handler<Subscribe> for Aggregator {
             subscribe.deliveries.do_send(Delivery::End(within));
             return;
         }
-        // The cursor of a live client can be newer than the newest snapshot.
-        let news = self.news.as_ref();
-        let news = news.filter(|_| subscribe.options.resume.is_some());
-        let newest = news.or(self.published.as_ref());
-        let reading = self.subscribers.subscribe(subscribe, newest);
+        let reading = self.subscribers.subscribe(subscribe);
         self.note_live_sessions();
         self.read_if_needed(reading, ctx);
     }
@@ -377,12 +366,7 @@ impl Handler<CatchUp> for Aggregator {
     type Result = ();
 
     fn handle(&mut self, behind: CatchUp, ctx: &mut Self::Context) {
-        let is_between = self.subscribers.is_between_snapshots(behind.client);
-        let news = self.news.as_ref().filter(|_| is_between);
-        let Some(newest) = news.or(self.published.as_ref()) else {
-            return;
-        };
-        let reading = self.subscribers.catch_up(&behind, newest);
+        let reading = self.subscribers.catch_up(&behind);
         self.read_if_needed(reading, ctx);
     }
 }
@@ -401,7 +385,7 @@ impl Handler<NewestSnapshot> for Aggregator {
     type Result = Option<Arc<Published>>;
 
     fn handle(&mut self, NewestSnapshot: NewestSnapshot, _: &mut Self::Context) -> Self::Result {
-        self.published.clone()
+        self.subscribers.publications().snapshot().cloned()
     }
 }
 
@@ -413,7 +397,7 @@ impl Handler<AddOutput> for Aggregator {
             output.do_send(Publication::End(within));
             return;
         }
-        if let Some(newest) = &self.published {
+        if let Some(newest) = self.subscribers.publications().snapshot() {
             output.do_send(Publication::Published(Arc::clone(newest)));
         }
         self.outputs.push(output);

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use actix::Recipient;
 use actix::dev::SendError;
 
-use super::readings::{FinishedReadings, Reading, ReadingKey};
+use super::publications::Publications;
+use super::readings::{Reading, ReadingKey};
 use crate::messages::{CatchUp, ClientId, Delivery, Subscribe};
 use crate::model::{LogMode, Options, Section};
 use crate::published::{EncodedSnapshot, LineRequest, LogPiece, Published, StreamPosition, Unread};
@@ -29,7 +30,7 @@ pub(super) struct Subscribers {
     history: VecDeque<StreamPosition>,
     /// The sessions that wait for log lines from the log files. Each entry is a [`Reading`] that has not ended.
     waiting: HashMap<ReadingKey, Vec<Waiting>>,
-    finished: FinishedReadings,
+    publications: Publications,
 }
 
 /// A session that waits for log lines from the log files.
@@ -69,10 +70,9 @@ impl Subscribers {
         self.sessions.values().any(Session::is_live)
     }
 
-    /// Returns whether the session of a client can have events and log lines that came after the newest snapshot.
-    pub(super) fn is_between_snapshots(&self, client: ClientId) -> bool {
-        let session = self.sessions.get(&client);
-        session.is_some_and(|session| session.is_live() || session.is_between)
+    /// Returns the newest snapshots.
+    pub(super) fn publications(&self) -> &Publications {
+        &self.publications
     }
 
     /// Returns the number of sessions.
@@ -85,7 +85,6 @@ impl Subscribers {
     pub(super) fn subscribe(
         &mut self,
         subscribe: Subscribe,
-        newest: Option<&Arc<Published>>,
     ) -> io::Result<Option<(Reading, Unread)>> {
         let Subscribe {
             client,
@@ -102,7 +101,9 @@ impl Subscribers {
             is_between: false,
         };
         let mut reading = None;
-        if let Some(newest) = newest {
+        // The cursor of a live client can be newer than the newest snapshot.
+        let with_news = session.options.resume.is_some();
+        if let Some(newest) = self.publications.newest(with_news) {
             let (is_alive, first) = session.begin(client, newest, &mut self.waiting)?;
             if !is_alive {
                 return Ok(None);
@@ -130,10 +131,12 @@ impl Subscribers {
             sessions,
             history,
             waiting,
-            finished,
+            publications,
         } = self;
         let seq = newest.seq();
-        finished.drop_before(seq.saturating_sub(1));
+        let reads_previous = |session: &Session| session.is_reading_up_to(seq - 1);
+        let keep_previous = sessions.values().any(reads_previous);
+        publications.add(Arc::clone(newest), keep_previous);
         let mut failed = Ok(());
         let mut reach = 1;
         let mut due = DueLines::new(newest, false, waiting);
@@ -159,7 +162,7 @@ impl Subscribers {
                 return true;
             }
             let own = session.position.clone();
-            let own = own.filter(|_| session.is_live() || session.is_between);
+            let own = own.filter(|_| session.is_between_snapshots());
             let since = own.as_ref().or_else(|| since(history, seq - every));
             let due = due.line_of(*client, session, since);
             due.unwrap_or_else(|error| {
@@ -180,8 +183,12 @@ impl Subscribers {
         newest: &Arc<Published>,
     ) -> (Vec<(Reading, Unread)>, io::Result<()>) {
         let Self {
-            sessions, waiting, ..
+            sessions,
+            waiting,
+            publications,
+            ..
         } = self;
+        publications.add_news(Arc::clone(newest));
         let mut failed = Ok(());
         let mut due = DueLines::new(newest, true, waiting);
         sessions.retain(|client, session| {
@@ -198,52 +205,57 @@ impl Subscribers {
         (due.readings, failed)
     }
 
-    /// Delivers the newest snapshot again to a session that lags. This time, the snapshot contains the events and log lines after
-    /// the session's position. If log lines must be read from files first, returns a reading as [`Self::publish`] does.
-    pub(super) fn catch_up(
-        &mut self,
-        behind: &CatchUp,
-        newest: &Arc<Published>,
-    ) -> io::Result<Option<(Reading, Unread)>> {
+    /// Delivers a snapshot again to a session that lags. This time, the snapshot contains the events and log lines after the
+    /// session's position. If log lines must be read from files first, returns a reading as [`Self::publish`] does.
+    pub(super) fn catch_up(&mut self, behind: &CatchUp) -> io::Result<Option<(Reading, Unread)>> {
         let Some(session) = self.sessions.get_mut(&behind.client) else {
             return Ok(None);
         };
         let CatchUp { since, is_news, .. } = behind;
         let is_news = *is_news && session.is_live();
         let max_line = session.options.variant.max_line;
-        let reading = Reading::new(newest, since, is_news, max_line);
+        let (publications, with_news) = (&self.publications, session.is_between_snapshots());
+        let Some(newest) = publications.newest(with_news) else {
+            return Ok(None);
+        };
+        let newest = Reading::new(newest, since, is_news, max_line);
+        if session.options.variant.logs != LogMode::New {
+            session.requested(&newest, None, publications)?;
+            return Ok(None);
+        }
         let waits = Waiting {
             client: behind.client,
             requested: true,
         };
-        if session.options.variant.logs == LogMode::New {
-            if let Some(finished) = self.finished.take(reading.key(), newest) {
-                let (reading, piece) = &*finished;
-                session.requested(reading, Some(piece))?;
+        let waiting = match self.waiting.entry(newest.key()) {
+            Entry::Occupied(mut waiting) => {
+                session.is_waiting = true;
+                waiting.get_mut().push(waits);
                 return Ok(None);
             }
-            match self.waiting.entry(reading.key()) {
-                Entry::Occupied(mut waiting) => {
-                    session.is_waiting = true;
-                    waiting.get_mut().push(waits);
-                    return Ok(None);
-                }
-                Entry::Vacant(waiting) => {
-                    if let Some(unread) = newest.unread(since, max_line) {
-                        session.is_waiting = true;
-                        waiting.insert(vec![waits]);
-                        return Ok(Some((reading, unread)));
-                    }
-                }
+            Entry::Vacant(waiting) => waiting,
+        };
+        let unfinished = publications.unfinished(since, with_news);
+        let unfinished =
+            unfinished.map(|previous| Reading::new(previous, since, is_news, max_line));
+        for reading in unfinished.into_iter().chain([newest.clone()]) {
+            let line = reading.line_of(session.options.variant);
+            if let Some(line) = reading.published.cached_line(line) {
+                session.answer(line, &reading, publications);
+                return Ok(None);
+            }
+            if let Some(unread) = reading.published.unread(since, max_line) {
+                session.is_waiting = true;
+                waiting.insert(vec![waits]);
+                return Ok(Some((reading, unread)));
             }
         }
-        session.requested(&reading, None)?;
+        session.requested(&newest, None, publications)?;
         Ok(None)
     }
 
     /// Ends a reading: delivers its snapshot, with the log lines of `piece`, to the sessions that wait for it.
-    /// Stores the reading if other sessions are at its position.
-    pub(super) fn deliver(&mut self, reading: Reading, piece: LogPiece) -> io::Result<()> {
+    pub(super) fn deliver(&mut self, reading: &Reading, piece: &LogPiece) -> io::Result<()> {
         let mut delivered = Ok(());
         let waiting = self.waiting.remove(&reading.key());
         for Waiting { client, requested } in waiting.unwrap_or_default() {
@@ -252,20 +264,14 @@ impl Subscribers {
             };
             session.is_waiting = false;
             let done = if requested {
-                session.requested(&reading, Some(&piece))
+                session.requested(reading, Some(piece), &self.publications)
             } else {
-                session.due(&reading, &piece)
+                session.due(reading, piece, &self.publications)
             };
             if done.is_err() {
                 delivered = done;
             }
         }
-        let is_there = |session: &&Session| {
-            let position = session.position.as_ref();
-            position.is_some_and(|position| position.id == reading.since.id)
-        };
-        let needed = self.sessions.values().filter(is_there).count();
-        self.finished.add(reading, piece, needed);
         delivered
     }
 
@@ -349,6 +355,17 @@ impl Session {
         self.options.live
     }
 
+    /// Returns whether the session can have events and log lines that came after the newest snapshot.
+    fn is_between_snapshots(&self) -> bool {
+        self.is_live() || self.is_between
+    }
+
+    /// Returns whether the session has received a part of the log lines up to the snapshot `seq`, or waits for the first part.
+    fn is_reading_up_to(&self, seq: u64) -> bool {
+        let position = self.position.as_ref().map_or(0, |position| position.seq);
+        (self.has_more && position == seq) || (self.is_waiting && position + 1 >= seq)
+    }
+
     /// Returns the number of stream positions that must be stored for this session. This number is the client's option `every`,
     /// because the client gets only every n-th snapshot. Returns 0 if the client asked for neither events nor new log lines,
     /// because its snapshots then need no stream position.
@@ -396,38 +413,74 @@ impl Session {
     }
 
     /// Delivers a snapshot that the session has requested, or its first snapshot.
-    fn requested(&mut self, reading: &Reading, piece: Option<&LogPiece>) -> io::Result<()> {
-        let snapshot = reading.published.line(LineRequest {
-            variant: self.options.variant,
-            is_news: reading.is_news,
-            since: Some(&reading.since),
+    fn requested(
+        &mut self,
+        reading: &Reading,
+        piece: Option<&LogPiece>,
+        publications: &Publications,
+    ) -> io::Result<()> {
+        let line = reading.published.line(LineRequest {
             piece,
-            resume: reading.resume,
-            lagging: true,
+            ..reading.line_of(self.options.variant)
         })?;
+        self.answer(line, reading, publications);
+        Ok(())
+    }
+
+    /// Delivers a JSON line that the session has requested.
+    fn answer(
+        &mut self,
+        line: Arc<EncodedSnapshot>,
+        reading: &Reading,
+        publications: &Publications,
+    ) {
+        let snapshot = self.continued(line, &reading.published, publications);
         self.has_more = snapshot.more;
         self.position = Some(snapshot.since.clone());
         self.is_between = reading.published.has_news();
         // `do_send` ignores the limit of the mailbox. This is safe, because a session sends one request and then waits.
         self.deliveries.do_send(Delivery::Snapshot(snapshot));
-        Ok(())
     }
 
     /// Delivers a snapshot that is due, after its log lines were read.
-    fn due(&mut self, reading: &Reading, piece: &LogPiece) -> io::Result<()> {
+    fn due(
+        &mut self,
+        reading: &Reading,
+        piece: &LogPiece,
+        publications: &Publications,
+    ) -> io::Result<()> {
         let snapshot = reading.published.line(LineRequest {
-            variant: self.options.variant,
-            is_news: reading.is_news,
-            since: Some(&reading.since),
             piece: Some(piece),
-            resume: None,
             lagging: false,
+            ..reading.line_of(self.options.variant)
         })?;
+        let snapshot = self.continued(snapshot, &reading.published, publications);
         if !(snapshot.is_news && snapshot.is_empty && !snapshot.more) {
             // If the session has ended, it unsubscribes itself.
             let _ = self.deliver(snapshot, &reading.published);
         }
         Ok(())
+    }
+
+    /// Returns a JSON line of `published`. If a newer snapshot came while its log lines were read, the session must request the newer
+    /// log lines, because it did not get the newer snapshot.
+    fn continued(
+        &self,
+        line: Arc<EncodedSnapshot>,
+        published: &Arc<Published>,
+        publications: &Publications,
+    ) -> Arc<EncodedSnapshot> {
+        let newest = publications.newest(self.is_between_snapshots());
+        let is_newest = newest.is_none_or(|newest| Arc::ptr_eq(newest, published));
+        // A session that could not read all log lines waits for the next snapshot.
+        let is_at_end = line.since.id == published.since().id;
+        if line.more || is_newest || !is_at_end {
+            return line;
+        }
+        Arc::new(EncodedSnapshot {
+            more: true,
+            ..(*line).clone()
+        })
     }
 
     /// Delivers a snapshot. Fails if the session has ended. Does not fail if the mailbox is full.

@@ -515,41 +515,67 @@ fn log_in_files(count: u64, file: &Arc<TenLines>) -> LogSample {
     }
 }
 
+/// Sends a session's requests until it has received all log lines, and returns what it receives. `newest` is what it has received last.
+async fn rest(
+    aggregator: &Addr<Aggregator>,
+    client: u64,
+    session: &mut Kept,
+    newest: &Arc<EncodedSnapshot>,
+) -> Vec<Arc<EncodedSnapshot>> {
+    let mut received = Vec::new();
+    let mut newest = Arc::clone(newest);
+    while newest.more {
+        aggregator.do_send(CatchUp {
+            client,
+            since: newest.since.clone(),
+            is_news: false,
+        });
+        newest = snapshot(session).await;
+        received.push(Arc::clone(&newest));
+    }
+    received
+}
+
 #[actix::test]
-async fn sessions_that_request_the_same_log_lines_one_after_another_share_them() {
+async fn sessions_that_read_at_different_speeds_share_the_readings() {
     tokio::time::pause();
     let file = Arc::new(TenLines::default());
     let logs = SourceState::enabled("logs", INTERVAL);
     let aggregator = aggregator_of(SourceState::disabled("docker"), logs);
     aggregator.do_send(collected(log_in_files(1, &file)));
     aggregator.do_send(sample());
-    let mut sessions = [1, 2, 3].map(|client| keep(&aggregator, client, new_lines(1)));
-    for session in &mut sessions {
+    let [mut one, mut two, mut three] =
+        [1, 2, 3].map(|client| keep(&aggregator, client, new_lines(1)));
+    for session in [&mut one, &mut two, &mut three] {
         snapshot(session).await;
     }
     aggregator.do_send(collected(log_in_files(35, &file)));
-    let request = |client: u64, after: &EncodedSnapshot| CatchUp {
-        client,
-        since: after.since.clone(),
-        is_news: false,
-    };
-    let [one, two, three] = &mut sessions;
-    let mut pieces = vec![snapshot(one).await];
-    while pieces.last().unwrap().more {
-        aggregator.do_send(request(1, pieces.last().unwrap()));
-        pieces.push(snapshot(one).await);
-    }
-    assert_eq!(pieces.len(), 4);
-    // The other sessions get the same bytes without further readings.
-    for (client, session) in [(2, two), (3, three)] {
-        let mut received = vec![snapshot(session).await];
-        while received.last().unwrap().more {
-            aggregator.do_send(request(client, received.last().unwrap()));
-            received.push(snapshot(session).await);
-        }
-        let same = |(own, of_first)| Arc::ptr_eq(own, of_first);
-        assert_eq!(received.len(), pieces.len());
-        assert!(received.iter().zip(&pieces).all(same));
-    }
+    let first = snapshot(&mut one).await;
+    let mut received = [Arc::clone(&first)].to_vec();
+    received.extend(rest(&aggregator, 1, &mut one, &first).await);
+    assert_eq!(received.len(), 4);
+    // The second session gets the same bytes without further readings.
+    let second = snapshot(&mut two).await;
+    assert!(Arc::ptr_eq(&second, &first));
+    let of_second = rest(&aggregator, 2, &mut two, &second).await;
+    let same = |(own, of_first)| Arc::ptr_eq(own, of_first);
+    assert_eq!(of_second.len(), 3);
+    assert!(of_second.iter().zip(&received[1..]).all(same));
     assert_eq!(file.0.load(Ordering::Relaxed), 4);
+    // The third session requests them only after the next snapshot, and then comes to the position of the first session.
+    let third = snapshot(&mut three).await;
+    assert!(Arc::ptr_eq(&third, &first));
+    aggregator.do_send(collected(log_in_files(65, &file)));
+    let first = snapshot(&mut one).await;
+    received.push(Arc::clone(&first));
+    received.extend(rest(&aggregator, 1, &mut one, &first).await);
+    let of_third = rest(&aggregator, 3, &mut three, &third).await;
+    let bytes = |lines: &[Arc<EncodedSnapshot>]| -> Vec<_> {
+        lines
+            .iter()
+            .map(|line| (line.since.id, line.shared.clone()))
+            .collect()
+    };
+    assert_eq!(bytes(&of_third), bytes(&received[1..]));
+    assert_eq!(file.0.load(Ordering::Relaxed), 7);
 }

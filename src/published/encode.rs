@@ -73,7 +73,7 @@ pub struct LineRequest<'r> {
     pub lagging: bool,
 }
 
-impl LineRequest<'_> {
+impl<'r> LineRequest<'r> {
     /// Returns the request of a client that has no position.
     #[must_use]
     pub fn first(variant: Variant) -> Self {
@@ -84,6 +84,29 @@ impl LineRequest<'_> {
             piece: None,
             resume: None,
             lagging: false,
+        }
+    }
+
+    /// Returns the position after which the line has log lines. None if the line has the tails of the logs, or no logs.
+    fn begin_of_logs(&self) -> Option<&'r StreamPosition> {
+        let has_new = self.variant.logs == LogMode::New;
+        self.since.filter(|since| has_new && !since.begins_logs)
+    }
+
+    fn key(&self, published: &Published) -> Key {
+        let has_events = self.variant.sections.has(Section::Events);
+        let events_after = has_events.then(|| match (self.since, self.resume) {
+            (None, _) => published.events_before,
+            (Some(since), Some(_)) => since.events,
+            // Only a client that resumes gets events from before the agent's start.
+            (Some(since), None) => since.events.max(published.old_events()),
+        });
+        Key {
+            variant: self.variant,
+            is_news: self.is_news,
+            since: self.begin_of_logs().map(|since| since.id),
+            events_after,
+            resume: self.resume,
         }
     }
 }
@@ -125,6 +148,15 @@ impl Encodings {
         self.lines.len()
     }
 
+    /// Returns the requested JSON line if it is cached.
+    pub(super) fn cached_line(
+        &self,
+        published: &Published,
+        request: LineRequest<'_>,
+    ) -> Option<Arc<EncodedSnapshot>> {
+        self.lines.get(&request.key(published)).cloned()
+    }
+
     /// Returns the requested JSON line. Encodes the line if it is not cached.
     ///
     /// Caches the line for other clients. Caches at most [`MAX_LAGGING_BYTES`] for clients that lag: their newest lines, because
@@ -134,36 +166,20 @@ impl Encodings {
         published: &Published,
         request: LineRequest<'_>,
     ) -> io::Result<Arc<EncodedSnapshot>> {
+        let key = request.key(published);
+        if let Some(made) = self.lines.get(&key) {
+            return Ok(Arc::clone(made));
+        }
         let LineRequest {
             variant,
             is_news,
             since: position,
-            piece,
             resume,
             lagging,
+            ..
         } = request;
-        let events_after =
-            variant
-                .sections
-                .has(Section::Events)
-                .then(|| match (position, resume) {
-                    (None, _) => published.events_before,
-                    (Some(since), Some(_)) => since.events,
-                    // Only a client that resumes gets events from before the agent's start.
-                    (Some(since), None) => since.events.max(published.old_events()),
-                });
-        let since = position.filter(|since| variant.logs == LogMode::New && !since.begins_logs);
-        let piece = piece.filter(|_| since.is_some());
-        let key = Key {
-            variant,
-            is_news,
-            since: since.map(|since| since.id),
-            events_after,
-            resume,
-        };
-        if let Some(made) = self.lines.get(&key) {
-            return Ok(Arc::clone(made));
-        }
+        let (since, events_after) = (request.begin_of_logs(), key.events_after);
+        let piece = request.piece.filter(|_| since.is_some());
         let (news, is_empty) = news_fields(published, variant, since, piece, events_after)?;
         let after = match (piece, position) {
             (Some(piece), _) => piece.position().clone(),

@@ -259,6 +259,12 @@ impl Published {
         self.encodings().line(self, request)
     }
 
+    /// Returns the requested JSON line, without its end, if it is cached. If it is, its log lines need not be read again.
+    #[must_use]
+    pub fn cached_line(&self, request: LineRequest<'_>) -> Option<Arc<EncodedSnapshot>> {
+        self.encodings().cached_line(self, request)
+    }
+
     /// Returns the number of different JSON lines in the cache.
     #[must_use]
     pub fn lines_made(&self) -> usize {

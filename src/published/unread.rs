@@ -148,8 +148,11 @@ impl Unread {
             positions.insert(Arc::clone(&log.container), read.end.clone());
             piece.logs.insert(log.container, read);
         }
-        piece.position.id = next_position_id();
-        piece.position.positions = Arc::new(positions);
+        // Clients that have received everything up to the snapshot are all at the same position.
+        if positions != *piece.position.positions {
+            piece.position.id = next_position_id();
+            piece.position.positions = Arc::new(positions);
+        }
         piece
     }
 }

@@ -82,9 +82,20 @@ impl LineEnds {
     }
 }
 
-/// Appends the next bytes to `into`. Returns their number, which is 0 at the end.
-fn read_chunk(entries: &mut impl Read, into: &mut Vec<u8>) -> io::Result<usize> {
-    entries.take(CHUNK as u64).read_to_end(into)
+/// Appends the next [`CHUNK`] bytes to `into`. Returns their number, which is 0 at the end.
+pub(super) fn read_chunk(entries: &mut impl Read, into: &mut Vec<u8>) -> io::Result<usize> {
+    read_up_to(entries, CHUNK, into)
+}
+
+/// Appends the next bytes to `into`, up to `limit` bytes. Returns their number, which is 0 at the end.
+pub(super) fn read_up_to(
+    entries: &mut impl Read,
+    limit: usize,
+    into: &mut Vec<u8>,
+) -> io::Result<usize> {
+    // Without this, `read_to_end` reads into buffers that begin with 32 bytes and double with each read.
+    into.reserve(limit);
+    entries.take(limit as u64).read_to_end(into)
 }
 
 /// Returns whole entries at the end of a file, and the number of line ends in them. Searches backwards. The search ends when it

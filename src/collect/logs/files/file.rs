@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entries::{CHUNK, LineEnds, MAX_PARSED_BYTES, last_entries};
+use super::entries::{LineEnds, MAX_PARSED_BYTES, last_entries, read_chunk};
 use super::format::Format;
 use super::kept::{KeptFile, KeptFiles};
 use super::offset::fingerprint_of;
@@ -541,7 +541,7 @@ impl LogFile {
     ) -> io::Result<()> {
         let mut searched = 0;
         loop {
-            let read = (&mut entries).take(CHUNK as u64).read_to_end(rest)?;
+            let read = read_chunk(&mut entries, rest)?;
             let mut begin = 0;
             while let Some(length) = self.format.entry_end(&rest[begin..], searched) {
                 self.add_entry(&rest[begin..begin + length], tail, messages);

@@ -1,6 +1,6 @@
 //! A part of a log: a range of a plain file, a compressed file, or bytes that were already read.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::Arc;
@@ -11,8 +11,12 @@ use crate::model::FileOffset;
 
 /// A part of a log, up to the end of a file.
 pub(super) enum LogPart {
-    /// The bytes of a plain file between two offsets.
-    Plain { file: Arc<File>, from: u64, to: u64 },
+    /// The bytes of a plain file from an offset to the end that its metadata has.
+    Plain {
+        file: Arc<File>,
+        now: Box<Metadata>,
+        from: u64,
+    },
     /// The unpacked bytes of a compressed file, from an offset to the end.
     Compressed {
         log: Unpacked,
@@ -27,29 +31,28 @@ impl LogPart {
     /// Returns the number of bytes. Returns 0 for a compressed file, because its unpacked size is not known.
     pub(super) fn plain_bytes(&self) -> u64 {
         match self {
-            Self::Plain { from, to, .. } => to.saturating_sub(*from),
+            Self::Plain { now, from, .. } => now.len().saturating_sub(*from),
             Self::Compressed { .. } => 0,
             Self::Read(new) => new.get_ref().len() as u64 - new.position(),
         }
     }
 
     /// Returns the inode number of the part's file. Returns 0 for bytes that were already read.
-    pub(super) fn inode(&self) -> io::Result<u64> {
+    pub(super) fn inode(&self) -> u64 {
         match self {
-            Self::Plain { file, .. } => Ok(file.metadata()?.ino()),
-            Self::Compressed { inode, .. } => Ok(*inode),
-            Self::Read(_) => Ok(0),
+            Self::Plain { now, .. } => now.ino(),
+            Self::Compressed { inode, .. } => *inode,
+            Self::Read(_) => 0,
         }
     }
 
     /// Whether the offset `at` is in the part's file. Compares the inode number and the fingerprint, because a new file can have the
     /// inode number of a deleted file.
     pub(super) fn has(&self, at: &FileOffset) -> io::Result<bool> {
-        let Self::Plain { file, .. } = self else {
+        let Self::Plain { file, now, .. } = self else {
             return Ok(false);
         };
-        let now = file.metadata()?;
-        Ok(now.ino() == at.inode && is_in(at, file, &now)?)
+        Ok(now.ino() == at.inode && is_in(at, file, now)?)
     }
 
     /// Returns the offset in the file at which the part begins. Returns 0 for bytes that were already read.
@@ -64,9 +67,9 @@ impl LogPart {
     pub(super) fn reader(self, before: usize) -> Box<dyn Read> {
         let before = before as u64;
         let begins_earlier = match self {
-            Self::Plain { file, from, to } => {
+            Self::Plain { file, now, from } => {
                 let from = from - before;
-                Self::Plain { file, from, to }
+                Self::Plain { file, now, from }
             }
             Self::Compressed { log, from, inode } => {
                 let from = from - before;
@@ -85,7 +88,8 @@ impl LogPart {
     /// is not split. It is parsed, or, if `parsed` is 0, its lines are only counted.
     pub(super) fn split(self, parsed: u64) -> (Option<Box<dyn Read>>, Box<dyn Read>) {
         match self {
-            Self::Plain { file, from, to } => {
+            Self::Plain { file, now, from } => {
+                let to = now.len();
                 let range = |at, to| Range {
                     file: Arc::clone(&file),
                     at,
@@ -125,6 +129,9 @@ impl Read for Range {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.to.saturating_sub(self.at)).unwrap_or(usize::MAX);
         let limit = buffer.len().min(left);
+        if limit == 0 {
+            return Ok(0);
+        }
         let read = self.file.read_at(&mut buffer[..limit], self.at)?;
         self.at += read as u64;
         Ok(read)

@@ -32,8 +32,8 @@ pub(super) fn since(
     }
     let newest = |from| LogPart::Plain {
         file: Arc::clone(file),
+        now: Box::new(now.clone()),
         from,
-        to: now.len(),
     };
     // `is_in` compares the contents, because a copy can have replaced the file.
     if is_in(at, file, now)? {
@@ -71,18 +71,13 @@ fn after_message(
     let format = Format::of(path);
     let (mut bytes, mut found) = (Vec::new(), None);
     'search: for (index, part) in parts.iter().enumerate() {
-        let LogPart::Plain {
-            file,
-            from,
-            to: end,
-        } = part
-        else {
+        let LogPart::Plain { file, now, from } = part else {
             continue;
         };
         let (mut at, mut read) = (*from, *from);
         bytes.clear();
-        while read < *end {
-            let next = (*end).min(read + CHUNK as u64);
+        while read < now.len() {
+            let next = now.len().min(read + CHUNK as u64);
             read += read_range(file, read, next, &mut bytes)?;
             let whole = format.whole(&bytes);
             for entry in format.entries(&bytes[..whole]) {
@@ -139,8 +134,8 @@ pub(super) fn plain_after_time(
         let offset = offset_of(Format::of(path), &file, now.len(), time)?;
         parts.push(LogPart::Plain {
             file: Arc::clone(&file),
+            now: Box::new(now.clone()),
             from: offset,
-            to: now.len(),
         });
         let next = match offset {
             0 => older.next().transpose()?,
@@ -171,8 +166,8 @@ pub(super) fn all(
 ) -> io::Result<(Vec<LogPart>, FileOffset)> {
     let mut parts = vec![LogPart::Plain {
         file: Arc::clone(file),
+        now: Box::new(now.clone()),
         from: 0,
-        to: now.len(),
     }];
     let mut oldest = beginning_of(now);
     for rotated in rotated_files(path, now.ino()) {

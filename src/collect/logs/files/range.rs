@@ -2,13 +2,13 @@
 //! compressed ones too. The work of one request is limited.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::entries::{CHUNK, read_range};
+use super::entries::{CHUNK, read_range, read_up_to};
 use super::format::Format;
 use super::rotated::{Rotated, rotated_files};
 use super::search::offset_of;
@@ -230,7 +230,7 @@ impl Reading<'_> {
         let before = self.edge.take();
         let mut unpacked = 0;
         loop {
-            let read = (&mut log).take(BLOCK_BYTES).read_to_end(&mut rest)?;
+            let read = read_up_to(&mut log, BLOCK_BYTES as usize, &mut rest)?;
             unpacked += read as u64;
             let whole = self.format.whole(&rest);
             self.push(

@@ -3,10 +3,11 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::entries::{CHUNK, LineEnds};
+use super::entries::{CHUNK, LineEnds, read_up_to};
 use super::format::Format;
 use super::kept::KeptFile;
 use super::offset::{FINGERPRINT_BYTES, bytes_before, fingerprint};
@@ -43,16 +44,17 @@ impl LogReader {
         }
     }
 
-    /// Opens the newest file. If it was deleted together with its container, returns the file that was kept open.
+    /// Opens the newest file, if it was not kept open. If the newest file was deleted together with its container, returns the
+    /// file that was kept open.
     fn open(&self) -> io::Result<(Arc<File>, Metadata)> {
-        match open::open(&self.path) {
-            Ok((file, now)) => Ok((Arc::new(file), now)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let (file, _) = self.kept.get().ok_or(error)?;
+        let kept = self.kept.get();
+        match (open::look_at(&self.path), kept) {
+            (Ok(now), Some((file, inode))) if now.ino() == inode => Ok((file, now)),
+            (Err(error), Some((file, _))) if error.kind() == io::ErrorKind::NotFound => {
                 let now = file.metadata()?;
                 Ok((file, now))
             }
-            Err(error) => Err(error),
+            _ => open::open(&self.path).map(|(file, now)| (Arc::new(file), now)),
         }
     }
 }
@@ -192,7 +194,7 @@ struct Walk {
 impl Walk {
     /// Reads a part of the log, up to the place `to`, or until there are enough bytes.
     fn read(&mut self, part: LogPart, to: &FilePlace) -> io::Result<End> {
-        let inode = part.inode()?;
+        let inode = part.inode();
         let mut offset = part.offset();
         let stop = part.has(&to.at)?.then_some(to.at.offset);
         if stop.is_some_and(|stop| offset >= stop) {
@@ -202,16 +204,15 @@ impl Walk {
         let mut reader = part.reader(before);
         // The last bytes that were parsed, for the fingerprint, and then the bytes that are not parsed yet.
         let mut bytes = Vec::new();
-        (&mut reader).take(before as u64).read_to_end(&mut bytes)?;
+        read_up_to(&mut reader, before, &mut bytes)?;
         let (mut begin, mut searched) = (bytes.len(), 0);
-        let chunk = (self.piece.limits.text * 2).clamp(8 * 1024, CHUNK) as u64;
+        let chunk = (self.piece.limits.text * 2).clamp(8 * 1024, CHUNK);
         loop {
             let unread = stop.map_or(u64::MAX, |stop| {
                 stop.saturating_sub(offset + (bytes.len() - begin) as u64)
             });
-            let read = (&mut reader)
-                .take(chunk.min(unread))
-                .read_to_end(&mut bytes)?;
+            let limit = usize::try_from(unread).map_or(chunk, |unread| chunk.min(unread));
+            let read = read_up_to(&mut reader, limit, &mut bytes)?;
             let mut settled = None;
             let mut enough = false;
             while let Some(length) = self.format.entry_end(&bytes[begin..], searched) {

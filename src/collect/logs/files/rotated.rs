@@ -111,8 +111,11 @@ impl Rotated {
     /// Returns the contents from the offset `from` to the end of the file.
     pub(super) fn part(self, from: u64, budget: &Budget) -> io::Result<LogPart> {
         if !self.compressed {
-            let (file, to) = (self.file, self.metadata.len());
-            return Ok(LogPart::Plain { file, from, to });
+            return Ok(LogPart::Plain {
+                file: self.file,
+                now: Box::new(self.metadata),
+                from,
+            });
         }
         let (log, inode) = (self.unpacked(budget)?, self.inode());
         Ok(LogPart::Compressed { log, from, inode })
