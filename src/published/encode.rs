@@ -18,9 +18,13 @@ use zstd::zstd_safe::ParamSwitch;
 use super::{EncodedSnapshot, LogPiece, Published, StreamPosition};
 use crate::model::{Encoding, LogMode, Logs, ResumeOutcome, Section, Snapshot, Variant};
 
-/// Limit on the cached JSON lines for clients that lag, in bytes. Clients with the same variant and the same position share one
-/// cached line.
-const MAX_LAGGING_BYTES: usize = 2 * 1024 * 1024;
+/// Limit on the cached JSON lines for clients that lag, in bytes, if there are few clients. Clients with the same variant and the
+/// same position share one cached line.
+const MIN_LAGGING_BYTES: usize = 2 * 1024 * 1024;
+/// Many clients write at different speeds. For each client, the limit is this much higher.
+const LAGGING_BYTES_OF_CLIENT: usize = 16 * 1024;
+/// Limit on the cached JSON lines for any number of clients that lag. Without a line in the cache, its log lines are read again.
+const MAX_LAGGING_BYTES: usize = 16 * 1024 * 1024;
 /// The compression level of zstd. Level 1 with [`PARAMETERS`] is faster than zstd's default level 3.
 ///
 /// Compared with level 3, compression takes 11 to 24 % less time. The section `containers` and the logs of web servers become 3
@@ -159,7 +163,7 @@ impl Encodings {
 
     /// Returns the requested JSON line. Encodes the line if it is not cached.
     ///
-    /// Caches the line for other clients. Caches at most [`MAX_LAGGING_BYTES`] for clients that lag: their newest lines, because
+    /// Caches the line for other clients. Caches a limited number of bytes for clients that lag: their newest lines, because
     /// clients at the same position ask for the same line at about the same time.
     pub(super) fn line(
         &mut self,
@@ -218,14 +222,18 @@ impl Encodings {
         if lagging {
             self.lagging.push_back(key);
             self.lagging_bytes += made.shared.len();
-            self.drop_surplus();
+            let clients = published.snapshot().agent.clients;
+            self.drop_surplus(clients);
         }
         Ok(made)
     }
 
     /// Drops the oldest cached JSON lines for clients that lag, until the others are within the limit.
-    fn drop_surplus(&mut self) {
-        while self.lagging_bytes > MAX_LAGGING_BYTES
+    fn drop_surplus(&mut self, clients: u64) {
+        let clients = usize::try_from(clients).unwrap_or(usize::MAX);
+        let limit = clients.saturating_mul(LAGGING_BYTES_OF_CLIENT);
+        let limit = limit.clamp(MIN_LAGGING_BYTES, MAX_LAGGING_BYTES);
+        while self.lagging_bytes > limit
             && let Some(oldest) = self.lagging.pop_front()
         {
             let line = self.lines.remove(&oldest);

@@ -415,12 +415,21 @@ fn without_cursors(lines: &str) -> String {
 }
 
 #[test]
-fn the_cache_for_clients_that_lag_is_limited() {
-    let published = published(LogSample::default());
-    let line = |seq| made(&published, r#"{"logs":"new"}"#, Some(&since(seq, &[])));
-    let length = line(0).shared.len();
-    for seq in 1..3000 {
-        line(seq);
+fn the_cache_for_clients_that_lag_grows_with_the_clients_up_to_a_limit() {
+    for (clients, limit) in [
+        (1, super::MIN_LAGGING_BYTES),
+        (400, 400 * super::LAGGING_BYTES_OF_CLIENT),
+        (10_000, super::MAX_LAGGING_BYTES),
+    ] {
+        let mut snapshot = snapshot();
+        snapshot.agent.clients = clients;
+        let logs = LogSample::default();
+        let published = Published::new(snapshot, logs, (Arc::default(), 0), Instant::now(), None);
+        let line = |seq| made(&published, r#"{"logs":"new"}"#, Some(&since(seq, &[])));
+        let length = line(0).shared.len();
+        for seq in 1..2 + (limit / length) as u64 {
+            line(seq);
+        }
+        assert_eq!(published.lines_made(), limit / length);
     }
-    assert_eq!(published.lines_made(), super::MAX_LAGGING_BYTES / length);
 }
