@@ -68,6 +68,8 @@ pub struct LogSource {
     has_live: watch::Receiver<bool>,
     /// The queue for the kernel's reports of changed log files. None while there are no live clients.
     inotify: Option<AsyncFd<Arc<OwnedFd>>>,
+    /// The queue for the kernel's reports of rotated log files. None before the first round.
+    rotations: Option<AsyncFd<Arc<OwnedFd>>>,
     /// Whether log files could not be watched. The agent does not try again.
     cannot_watch: bool,
     /// Whether a changed log file must be watched again.
@@ -123,6 +125,7 @@ impl LogSource {
             started: Vec::new(),
             has_live: watch::channel(false).1,
             inotify: None,
+            rotations: None,
             cannot_watch: false,
             must_retry: false,
             via: (Via::Kernel, None),
@@ -143,6 +146,26 @@ impl LogSource {
         Self { has_live, ..self }
     }
 
+    /// Opens the queue for the kernel's reports of rotations, if it is not open.
+    fn follow_rotations(&mut self) {
+        if self.rotations.is_none() && !self.cannot_watch {
+            self.rotations = self.queue("a container that writes very fast can lose log lines");
+        }
+    }
+
+    /// Opens a queue for reports of the kernel. If this fails, logs the consequence.
+    fn queue(&mut self, consequence: &str) -> Option<AsyncFd<Arc<OwnedFd>>> {
+        let queue = files::watches::queue().and_then(files::watches::readable);
+        match queue {
+            Ok(queue) => Some(queue),
+            Err(error) => {
+                self.cannot_watch = true;
+                warn!(%error, consequence, "cannot watch log files");
+                None
+            }
+        }
+    }
+
     /// Starts or stops to watch log files. Returns whether it has started or stopped.
     fn follow_live_clients(&mut self) -> bool {
         let has_live = *self.has_live.borrow_and_update();
@@ -154,14 +177,7 @@ impl LogSource {
             return true;
         }
         if !self.cannot_watch {
-            let queue = files::watches::queue().and_then(files::watches::readable);
-            match queue {
-                Ok(queue) => self.inotify = Some(queue),
-                Err(error) => {
-                    self.cannot_watch = true;
-                    warn!(%error, "cannot watch log files: live clients get log lines with each snapshot");
-                }
-            }
+            self.inotify = self.queue("live clients get log lines with each snapshot");
         }
         self.inotify.is_some()
     }
@@ -396,9 +412,12 @@ impl Source for LogSource {
         };
         let known = inventory.clone();
         let called = self.handovers();
+        self.follow_rotations();
+        let rotations = self.rotations.as_ref();
+        let rotations = rotations.map(|queue| Arc::clone(queue.get_ref()));
         let read = move |files: &mut LogFiles| {
             let running = known.running();
-            let readings = files.read(&running, &called);
+            let readings = files.read(&running, &called, rotations);
             FilesRead::Round(running, readings)
         };
         let (running, readings) = match self.files.read(read).await {
@@ -466,17 +485,8 @@ impl Source for LogSource {
             if self.follow_live_clients() {
                 return;
             }
-            let changed = async {
-                match &self.inotify {
-                    Some(queue) => {
-                        if let Ok(mut ready) = queue.readable().await {
-                            // `read_news` reads all reports.
-                            ready.clear_ready();
-                        }
-                    }
-                    None => pending().await,
-                }
-            };
+            let changed = reported(self.inotify.as_ref());
+            let rotated = reported(self.rotations.as_ref());
             tokio::select! {
                 started = self.starts.recv() => match started {
                     Ok(started) => {
@@ -492,6 +502,7 @@ impl Source for LogSource {
                     pending::<()>().await;
                 },
                 () = changed => return,
+                () = rotated => return,
                 () = sleep(WATCH_RETRY), if self.must_retry => return,
             }
         }
@@ -538,5 +549,18 @@ impl Source for LogSource {
         self.record_positions(&mut gathered);
         let (via, via_reason) = self.via.clone();
         Some(gathered.sample(via, via_reason))
+    }
+}
+
+/// Waits until the kernel reports something. Waits forever without a queue.
+async fn reported(queue: Option<&AsyncFd<Arc<OwnedFd>>>) {
+    match queue {
+        Some(queue) => {
+            if let Ok(mut ready) = queue.readable().await {
+                // `read_news` reads all reports.
+                ready.clear_ready();
+            }
+        }
+        None => pending().await,
     }
 }

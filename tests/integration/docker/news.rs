@@ -203,6 +203,34 @@ fn each_log_line_arrives_once_despite_restarts_rotation_and_pauses_of_the_client
     });
 }
 
+/// The container writes its files' size several times over within one `LOG_INTERVAL`, which is 5 s here.
+#[test]
+#[parallel]
+fn lines_that_docker_deletes_between_two_rounds_are_counted() {
+    const LINES: u64 = 400_000;
+    let rotation = ["--log-opt", "max-size=8m", "--log-opt", "max-file=3"];
+    let script = format!(
+        "sleep 3; awk 'BEGIN {{ for (i = 1; i <= {LINES}; i++) print \"line \" i \" {}\" }}'; sleep 1000",
+        "x".repeat(80)
+    );
+    let agent = launch().start();
+    let container = Container::run("news-deleted", &rotation, &script);
+    let mut reader = Reader::new(agent.connect(), NEW_LOGS, container.name());
+    let end = Instant::now() + DEADLINE * 3;
+    while reader.account.last != Some(LINES) {
+        assert!(
+            Instant::now() < end,
+            "the newest line is {:?}",
+            reader.account.last
+        );
+        reader.read();
+    }
+    let Account { lines, dropped, .. } = reader.account;
+    assert_eq!(lines + dropped, LINES);
+    // Two full files and the newest file hold about a third of the lines.
+    assert!(lines > LINES / 5, "only {lines} lines");
+}
+
 #[test]
 #[parallel]
 fn each_log_line_arrives_once_in_compressed_snapshots() {

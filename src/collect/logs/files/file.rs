@@ -35,7 +35,7 @@ use crate::settings::Redaction;
 
 /// Limit on the bytes of a file that are read only to count lines. If there are more such bytes, their lines are not counted.
 /// Together these lines count as one lost line.
-const MAX_COUNTED_BYTES: u64 = 256 * 1024 * 1024;
+const MAX_COUNTED_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// Maximum number of messages that a reading stores. For each message, the reading stores a hash, and the number of lines up to
 /// the message.
 const MAX_MESSAGES: usize = 4096;
@@ -351,7 +351,7 @@ impl LogFile {
     /// Reads the newest lines after the position was lost. The messages of earlier readings show how many lines are new.
     fn resynchronized(
         &mut self,
-        file: &File,
+        file: &Arc<File>,
         now: &Metadata,
         budget: &Budget,
     ) -> io::Result<(TailLines, Vec<u8>)> {
@@ -367,11 +367,21 @@ impl LogFile {
             Some((_, seen)) => (count - seen) as u64,
             // The log was empty at the previous reading, so all its lines are new.
             None if self.seen.is_empty() && count <= self.wanted => count as u64,
-            // The number of lost lines is unknown, so one lost line is counted.
-            None => count as u64 + 1,
+            // All lines in the files are new. The number of lost lines is unknown, so one lost line is counted.
+            None => self.lines_in_files(file, now)? + tail.unfinished() as u64 + 1,
         };
         self.remember(&messages[seen.map_or(0, |seen| seen.messages)..]);
         Ok((tail, rest))
+    }
+
+    /// Returns the number of finished lines in all files of the log.
+    fn lines_in_files(&self, file: &Arc<File>, now: &Metadata) -> io::Result<u64> {
+        let mut ends = LineEnds::after(self.format, &[]);
+        let (parts, _) = parts::all(&self.path, file, now, &Budget::new())?;
+        for part in parts {
+            ends.count(part.reader(0))?;
+        }
+        Ok(ends.found() as u64)
     }
 
     fn remember(&mut self, messages: &[(u64, usize)]) {

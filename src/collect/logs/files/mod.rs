@@ -47,7 +47,7 @@ pub(super) use ended::{LAST_LINES, MAX_ENDED};
 use file::LogFile;
 use kept::KeptFiles;
 pub use kept::most_kept_files;
-use watches::Watches;
+use watches::{CHANGES, ROTATIONS, Watches};
 
 /// Limit on the time of a round. After this time, the round does not start to read another log. The next round begins with the
 /// logs that were not read. So a long log does not delay the other logs for long.
@@ -74,8 +74,11 @@ pub(super) struct LogFiles {
     /// The folder in which the engine has a folder for each container.
     folder: PathBuf,
     kept: KeptFiles,
-    /// The watched logs. None while there are no live clients.
+    /// The logs that are watched for changes. None while there are no live clients.
     watches: Option<Watches>,
+    /// The logs that are watched for rotations. A log that is rotated is read immediately. Otherwise, a container that writes very
+    /// fast could rotate away lines between two rounds that the agent has not counted.
+    rotations: Option<Watches>,
     /// The logs that could not be watched again after a change, with the number of attempts.
     unwatched: HashMap<Arc<str>, u8>,
     /// When the agent started. A container that started earlier is in the first container list, or has ended before it.
@@ -167,6 +170,7 @@ impl LogFiles {
             folder: settings.host_root.file(Path::new(DEFAULT_FOLDER)),
             kept: KeptFiles::within_limit(),
             watches: None,
+            rotations: None,
             unwatched: HashMap::new(),
             began: SystemTime::now(),
             first_round: None,
@@ -174,9 +178,17 @@ impl LogFiles {
         }
     }
 
-    /// Reads the log files that have grown. `called` has the positions up to which calls to the engine have read logs. Blocks the
-    /// thread while it reads the files.
-    pub(super) fn read(&mut self, running: &[RunningContainer], called: &Handovers) -> Readings {
+    /// Reads the log files that have grown. `called` has the positions up to which calls to the engine have read logs. `rotations`
+    /// is the queue for the kernel's reports of rotations, if there is one. Blocks the thread while it reads the files.
+    pub(super) fn read(
+        &mut self,
+        running: &[RunningContainer],
+        called: &Handovers,
+        rotations: Option<Arc<OwnedFd>>,
+    ) -> Readings {
+        if self.rotations.is_none() {
+            self.rotations = rotations.map(|queue| Watches::new(queue, ROTATIONS));
+        }
         let end = Instant::now() + MAX_ROUND_TIME;
         self.update(running, called);
         self.first_round.get_or_insert_with(FirstRound::now);
@@ -188,8 +200,10 @@ impl LogFiles {
                 break;
             }
             if let Some(known) = self.known.get_mut(&container.listed.id) {
-                if let (Some(watches), Some(log)) = (&mut self.watches, known.log_file()) {
-                    watches.watch(log.container(), log.path());
+                if let Some(log) = known.log_file() {
+                    for watches in self.watches.iter_mut().chain(&mut self.rotations) {
+                        watches.watch(log.container(), log.path());
+                    }
                 }
                 known.read();
             }
@@ -220,13 +234,14 @@ impl LogFiles {
             .into_iter()
             .filter_map(|container| self.open_started(container))
             .collect();
+        let has_rotated = self.read_rotated();
         let Some(inotify) = inotify else {
             self.watches = None;
             return None;
         };
         let watches = self.watches.take_if(|watches| watches.report_to(&inotify));
         let is_first = watches.is_none();
-        let mut watches = watches.unwrap_or_else(|| Watches::new(inotify));
+        let mut watches = watches.unwrap_or_else(|| Watches::new(inotify, CHANGES));
         let mut changed = watches.changed();
         if is_first {
             let known = self.known.values().filter_map(ReadLog::log_file);
@@ -234,7 +249,7 @@ impl LogFiles {
             changed.extend(known.chain(started).map(|log| Arc::clone(log.container())));
             self.unwatched.clear();
         }
-        let mut is_new = !started.is_empty();
+        let mut is_new = !started.is_empty() || has_rotated;
         changed.extend(started);
         let retried = std::mem::take(&mut self.unwatched);
         let first = changed.into_iter().map(|container| (container, 0));
@@ -255,6 +270,28 @@ impl LogFiles {
     /// Whether a log has changed and could not be watched again yet.
     pub(super) fn must_retry(&self) -> bool {
         !self.unwatched.is_empty()
+    }
+
+    /// Reads the logs that have been rotated. Returns whether there are new lines.
+    fn read_rotated(&mut self) -> bool {
+        let Some(mut rotations) = self.rotations.take() else {
+            return false;
+        };
+        let mut is_new = false;
+        for container in rotations.changed() {
+            if let Some(ended) = self.ended.get_mut(&container) {
+                rotations.watch(&container, ended.file().path());
+                is_new |= ended.read();
+            } else if let Some(known) = self.known.get_mut(&*container) {
+                // If there is no file for a moment, the next round watches the log again.
+                if let Some(log) = known.log_file() {
+                    rotations.watch(&container, log.path());
+                }
+                is_new |= known.read_changed();
+            }
+        }
+        self.rotations = Some(rotations);
+        is_new
     }
 
     /// Watches and reads a log that has changed. Returns whether it has new lines.
@@ -306,6 +343,9 @@ impl LogFiles {
         let log = LogFile::new(Arc::clone(&container), path, tty, self.lines, new);
         let log = log.redacting(&self.redaction).created(created);
         let log = Box::new(log.keeping(&self.kept));
+        if let Some(rotations) = &mut self.rotations {
+            rotations.watch(&container, log.path());
+        }
         self.ended.insert(id, name, log, None);
         Some(container)
     }

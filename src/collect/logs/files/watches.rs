@@ -13,12 +13,14 @@ use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
-/// The changes that the kernel reports: the file was written, emptied, renamed or deleted.
-const CHANGES: WatchFlags = WatchFlags::MODIFY
-    .union(WatchFlags::MOVE_SELF)
-    .union(WatchFlags::DELETE_SELF)
+/// What the kernel reports once of each watched file: it was renamed, as in a rotation.
+pub(super) const ROTATIONS: WatchFlags = WatchFlags::MOVE_SELF
     .union(WatchFlags::ONESHOT)
     .union(WatchFlags::DONT_FOLLOW);
+/// What the kernel reports once of each watched file: it was written, emptied, renamed or deleted.
+pub(super) const CHANGES: WatchFlags = ROTATIONS
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::DELETE_SELF);
 /// Size of the buffer for the kernel's reports, in bytes.
 const REPORT_BYTES: usize = 4096;
 
@@ -26,6 +28,8 @@ const REPORT_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Watches {
     inotify: Arc<OwnedFd>,
+    /// What the kernel reports.
+    reports: WatchFlags,
     /// The containers by the numbers that the kernel has given to their watches.
     by_watch: HashMap<i32, Arc<str>>,
     watched: HashSet<Arc<str>>,
@@ -47,10 +51,11 @@ pub(in crate::collect::logs) fn readable(queue: OwnedFd) -> io::Result<AsyncFd<A
 }
 
 impl Watches {
-    /// Watches no log yet. `inotify` is a queue for reports of the kernel.
-    pub(super) fn new(inotify: Arc<OwnedFd>) -> Self {
+    /// Watches no log yet. `inotify` is a queue for reports of the kernel, and `reports` is [`CHANGES`] or [`ROTATIONS`].
+    pub(super) fn new(inotify: Arc<OwnedFd>, reports: WatchFlags) -> Self {
         Self {
             inotify,
+            reports,
             by_watch: HashMap::new(),
             watched: HashSet::new(),
             is_full: false,
@@ -67,7 +72,7 @@ impl Watches {
         if self.watched.contains(container) {
             return true;
         }
-        match inotify::add_watch(&self.inotify, path, CHANGES) {
+        match inotify::add_watch(&self.inotify, path, self.reports) {
             Ok(watch) => {
                 self.by_watch.insert(watch, Arc::clone(container));
                 self.watched.insert(Arc::clone(container));
@@ -77,7 +82,7 @@ impl Watches {
                 if !std::mem::replace(&mut self.is_full, true) {
                     warn!(
                         watched = self.watched.len(),
-                        "too many inotify watches: the lines of some logs come with the next snapshot; raise fs.inotify.max_user_watches"
+                        "too many inotify watches: some logs are read only once an interval; raise fs.inotify.max_user_watches"
                     );
                 }
                 // A retry does not help.
