@@ -454,8 +454,9 @@ fn slow(plan: &Plan, bars: &mut Bars) {
     let options = [
         "--network",
         "none",
+        // The files must hold the lines of an interval. Otherwise Docker deletes lines before any client can get them.
         "--log-opt",
-        "max-size=20m",
+        "max-size=50m",
         "--log-opt",
         "max-file=3",
     ];
