@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use serial_test::parallel;
+use serial_test::{parallel, serial};
 
 use super::container::Container;
 use super::engine::PrivateEngine;
@@ -203,9 +203,10 @@ fn each_log_line_arrives_once_despite_restarts_rotation_and_pauses_of_the_client
     });
 }
 
-/// The container writes about six times as much in one `LOG_INTERVAL` as its log files hold.
+/// The container writes about three times as much in one `LOG_INTERVAL` as its log files hold. The agent must read each rotated file
+/// within two seconds, so no other test runs beside this one.
 #[test]
-#[parallel]
+#[serial]
 fn lines_that_docker_deletes_between_two_rounds_are_counted() {
     const BATCHES: u64 = 18;
     const BATCH: u64 = 12_000;
