@@ -385,7 +385,7 @@ impl Handler<NewestSnapshot> for Aggregator {
     type Result = Option<Arc<Published>>;
 
     fn handle(&mut self, NewestSnapshot: NewestSnapshot, _: &mut Self::Context) -> Self::Result {
-        self.subscribers.publications().snapshot().cloned()
+        self.subscribers.publications().newest(false).cloned()
     }
 }
 
@@ -397,7 +397,7 @@ impl Handler<AddOutput> for Aggregator {
             output.do_send(Publication::End(within));
             return;
         }
-        if let Some(newest) = self.subscribers.publications().snapshot() {
+        if let Some(newest) = self.subscribers.publications().newest(false) {
             output.do_send(Publication::Published(Arc::clone(newest)));
         }
         self.outputs.push(output);

@@ -1,10 +1,10 @@
-//! The newest snapshots.
+//! The snapshots from which sessions get their log lines and events.
 
 use std::sync::Arc;
 
 use crate::published::{Published, StreamPosition};
 
-/// The newest snapshots.
+/// The newest snapshot, and the snapshot before it.
 #[derive(Default)]
 pub(super) struct Publications {
     /// The newest snapshot.
@@ -16,11 +16,6 @@ pub(super) struct Publications {
 }
 
 impl Publications {
-    /// Returns the newest snapshot.
-    pub(super) fn snapshot(&self) -> Option<&Arc<Published>> {
-        self.newest.as_ref()
-    }
-
     /// Returns the newest snapshot. If `with_news`, it has the log lines and events that came after it.
     pub(super) fn newest(&self, with_news: bool) -> Option<&Arc<Published>> {
         let news = self.news.as_ref().filter(|_| with_news);

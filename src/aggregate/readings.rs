@@ -24,7 +24,7 @@ pub(super) struct Reading {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ReadingKey {
     /// The id of the sessions' position.
-    pub(super) since: u64,
+    since: u64,
     /// Whether the sessions get only the log lines and events, or a whole snapshot.
     is_news: bool,
     /// Limit on the text of a line, in bytes.

@@ -70,7 +70,7 @@ impl Subscribers {
         self.sessions.values().any(Session::is_live)
     }
 
-    /// Returns the newest snapshots.
+    /// Returns the snapshots from which sessions get their log lines and events.
     pub(super) fn publications(&self) -> &Publications {
         &self.publications
     }
@@ -238,16 +238,16 @@ impl Subscribers {
         let unfinished = publications.unfinished(since, with_news);
         let unfinished =
             unfinished.map(|previous| Reading::new(previous, since, is_news, max_line));
-        for reading in unfinished.into_iter().chain([newest.clone()]) {
+        for reading in unfinished.iter().chain([&newest]) {
             let line = reading.line_of(session.options.variant);
             if let Some(line) = reading.published.cached_line(line) {
-                session.answer(line, &reading, publications);
+                session.answer(line, reading, publications);
                 return Ok(None);
             }
             if let Some(unread) = reading.published.unread(since, max_line) {
                 session.is_waiting = true;
                 waiting.insert(vec![waits]);
-                return Ok(Some((reading, unread)));
+                return Ok(Some((reading.clone(), unread)));
             }
         }
         session.requested(&newest, None, publications)?;

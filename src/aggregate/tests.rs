@@ -494,7 +494,7 @@ fn in_file(line: u64) -> LogPosition {
     LogPosition { line, place }
 }
 
-/// Returns a reading of a log in files with the lines 1 to `count`. Only the newest line is not only in the files.
+/// Returns a reading of a log in files with the lines 1 to `count`. The sample itself has only the newest line.
 fn log_in_files(count: u64, file: &Arc<TenLines>) -> LogSample {
     let container: Arc<str> = "0123456789abcdef".into();
     let newest = [format!("T {count}")];

@@ -30,8 +30,8 @@ const ROTATED: [&str; 6] = [
     "max-file=5",
 ];
 
-/// Reads while three agents are killed in turn, the first of which is `running`, and up to the newest line. Stops the writer of the lines. Fails if a line is
-/// missing or repeated.
+/// Reads a log while the agent is killed and started again three times. Then stops the container and reads up to its newest line.
+/// Fails if a line is missing or repeated. `running` is the first agent, and `start` starts the others.
 fn read_through_restarts(
     shipper: &mut Shipper,
     container: &Container<'_>,

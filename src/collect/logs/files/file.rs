@@ -201,24 +201,6 @@ impl LogFile {
         self.kept.close();
     }
 
-    /// Looks at the newest file, and returns the file too if it is kept open. If the file was deleted together with its container,
-    /// looks at the file that is kept open.
-    fn look(&self) -> io::Result<(Metadata, Option<Arc<File>>)> {
-        let kept = self.kept.get();
-        match open::look_at(&self.path) {
-            Ok(now) => {
-                let is_newest = |(_, inode): &(_, u64)| *inode == now.ino();
-                let kept = kept.filter(is_newest).map(|(file, _)| file);
-                Ok((now, kept))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let (file, _) = kept.ok_or(error)?;
-                Ok((file.metadata()?, Some(file)))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     /// Sets the time when the container was created, in Unix seconds.
     pub(super) fn created(mut self, created: i64) -> Self {
         self.place.created = created;
@@ -236,7 +218,7 @@ impl LogFile {
 
     /// Reads the new lines. Returns false if the log has not changed.
     pub(super) fn update(&mut self) -> io::Result<bool> {
-        let (now, kept) = self.look()?;
+        let (now, kept) = self.kept.look(&self.path)?;
         if self.tail.is_some() && self.at.as_ref().is_some_and(|at| at.is_at(&now)) {
             return Ok(false);
         }

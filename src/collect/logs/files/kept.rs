@@ -1,10 +1,14 @@
 //! Keeps the newest file of a log open. The last lines of a container can then be read after the engine has deleted the file.
 
 use std::fs::{File, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Resource, getrlimit};
+
+use super::open;
 
 /// Maximum number of log files that stay open. The files of other logs are opened for each reading.
 const MAX_KEPT_FILES: u64 = 1024;
@@ -70,6 +74,24 @@ impl KeptFile {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = kept.as_ref()?;
         Some((Arc::clone(&kept.file), kept.inode))
+    }
+
+    /// Looks at the newest file at `path`, and returns the file too if it is kept open. If the newest file was deleted together with
+    /// its container, looks at the file that is kept open.
+    pub(super) fn look(&self, path: &Path) -> io::Result<(Metadata, Option<Arc<File>>)> {
+        let kept = self.get();
+        match open::look_at(path) {
+            Ok(now) => {
+                let is_newest = |(_, inode): &(_, u64)| *inode == now.ino();
+                let kept = kept.filter(is_newest).map(|(file, _)| file);
+                Ok((now, kept))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (file, _) = kept.ok_or(error)?;
+                Ok((file.metadata()?, Some(file)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Closes the file.

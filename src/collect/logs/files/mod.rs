@@ -279,16 +279,8 @@ impl LogFiles {
         };
         let mut is_new = false;
         for container in rotations.changed() {
-            if let Some(ended) = self.ended.get_mut(&container) {
-                rotations.watch(&container, ended.file().path());
-                is_new |= ended.read();
-            } else if let Some(known) = self.known.get_mut(&*container) {
-                // If there is no file for a moment, the next round watches the log again.
-                if let Some(log) = known.log_file() {
-                    rotations.watch(&container, log.path());
-                }
-                is_new |= known.read_changed();
-            }
+            // If there is no file for a moment, the next round watches the log again.
+            is_new |= self.read_changed(&mut rotations, container, WATCH_ATTEMPTS);
         }
         self.rotations = Some(rotations);
         is_new

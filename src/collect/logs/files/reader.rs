@@ -3,7 +3,6 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -44,18 +43,13 @@ impl LogReader {
         }
     }
 
-    /// Opens the newest file, if it was not kept open. If the newest file was deleted together with its container, returns the
-    /// file that was kept open.
+    /// Returns the newest file. Opens it if it is not kept open.
     fn open(&self) -> io::Result<(Arc<File>, Metadata)> {
-        let kept = self.kept.get();
-        match (open::look_at(&self.path), kept) {
-            (Ok(now), Some((file, inode))) if now.ino() == inode => Ok((file, now)),
-            (Err(error), Some((file, _))) if error.kind() == io::ErrorKind::NotFound => {
-                let now = file.metadata()?;
-                Ok((file, now))
-            }
-            _ => open::open(&self.path).map(|(file, now)| (Arc::new(file), now)),
+        if let (now, Some(file)) = self.kept.look(&self.path)? {
+            return Ok((file, now));
         }
+        let (file, now) = open::open(&self.path)?;
+        Ok((Arc::new(file), now))
     }
 }
 

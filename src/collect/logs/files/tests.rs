@@ -299,6 +299,32 @@ fn removed_lines_are_counted(mut engine: Engine) {
     assert_eq!(client.received, expected);
 }
 
+#[test]
+fn a_client_gets_all_lines_in_the_files_if_the_agent_reads_too_late() {
+    for format in [Format::JsonFile, Format::Local] {
+        for compressed in [false, true] {
+            the_position_is_lost(Engine::new(format, 3), compressed);
+        }
+    }
+}
+
+fn the_position_is_lost(mut engine: Engine, compressed: bool) {
+    let mut client = Client::new(&engine);
+    engine.write(10);
+    client.read_all(100_000);
+    for _ in 0..5 {
+        engine.write(100);
+        engine.rotate(compressed);
+    }
+    engine.write(7);
+    client.read_all(1000);
+    let kept = engine.oldest();
+    let expected: Vec<u32> = (0..10).chain(kept..engine.written).collect();
+    assert_eq!(client.received, expected);
+    // The number of lost lines is unknown.
+    assert_eq!(client.dropped, 1);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Write(u32),
