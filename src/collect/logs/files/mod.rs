@@ -47,7 +47,7 @@ pub(super) use ended::{LAST_LINES, MAX_ENDED};
 use file::LogFile;
 use kept::KeptFiles;
 pub use kept::most_kept_files;
-use watches::{CHANGES, ROTATIONS, Watches};
+use watches::{Reports, Watches};
 
 /// Limit on the time of a round. After this time, the round does not start to read another log. The next round begins with the
 /// logs that were not read. So a long log does not delay the other logs for long.
@@ -187,7 +187,7 @@ impl LogFiles {
         rotations: Option<Arc<OwnedFd>>,
     ) -> Readings {
         if self.rotations.is_none() {
-            self.rotations = rotations.map(|queue| Watches::new(queue, ROTATIONS));
+            self.rotations = rotations.map(|queue| Watches::new(queue, Reports::Rotations));
         }
         let end = Instant::now() + MAX_ROUND_TIME;
         self.update(running, called);
@@ -241,7 +241,7 @@ impl LogFiles {
         };
         let watches = self.watches.take_if(|watches| watches.report_to(&inotify));
         let is_first = watches.is_none();
-        let mut watches = watches.unwrap_or_else(|| Watches::new(inotify, CHANGES));
+        let mut watches = watches.unwrap_or_else(|| Watches::new(inotify, Reports::NextChange));
         let mut changed = watches.changed();
         if is_first {
             let known = self.known.values().filter_map(ReadLog::log_file);
@@ -279,7 +279,6 @@ impl LogFiles {
         };
         let mut is_new = false;
         for container in rotations.changed() {
-            // If there is no file for a moment, the next round watches the log again.
             is_new |= self.read_changed(&mut rotations, container, WATCH_ATTEMPTS);
         }
         self.rotations = Some(rotations);

@@ -1,5 +1,5 @@
-//! Watches log files with inotify. The kernel reports a log once after it has changed, and again only after it is watched again.
-//! So a container that writes fast causes no more work than one that writes slowly.
+//! Watches logs with inotify, for changes or for rotations. The kernel reports a changed log once, and again only after it is watched
+//! again. So a container that writes fast causes no more work than one that writes slowly.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -13,23 +13,34 @@ use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
-/// What the kernel reports once of each watched file: it was renamed, as in a rotation.
-pub(super) const ROTATIONS: WatchFlags = WatchFlags::MOVE_SELF
+/// The changes of a file that the kernel reports once: the file was written, emptied, renamed or deleted.
+const CHANGES: WatchFlags = WatchFlags::MODIFY
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::DELETE_SELF)
     .union(WatchFlags::ONESHOT)
     .union(WatchFlags::DONT_FOLLOW);
-/// What the kernel reports once of each watched file: it was written, emptied, renamed or deleted.
-pub(super) const CHANGES: WatchFlags = ROTATIONS
-    .union(WatchFlags::MODIFY)
-    .union(WatchFlags::DELETE_SELF);
+/// The change of a folder that the kernel reports each time: a file was created. The engine creates a new file after it has renamed
+/// the others.
+const ROTATIONS: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::ONLYDIR)
+    .union(WatchFlags::DONT_FOLLOW);
 /// Size of the buffer for the kernel's reports, in bytes.
 const REPORT_BYTES: usize = 4096;
+
+/// What the kernel reports of the watched logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reports {
+    /// The next change of each log.
+    NextChange,
+    /// Each rotation.
+    Rotations,
+}
 
 /// The watched logs. A log is identified by the id of its container.
 #[derive(Debug)]
 pub(super) struct Watches {
     inotify: Arc<OwnedFd>,
-    /// What the kernel reports.
-    reports: WatchFlags,
+    reports: Reports,
     /// The containers by the numbers that the kernel has given to their watches.
     by_watch: HashMap<i32, Arc<str>>,
     watched: HashSet<Arc<str>>,
@@ -51,8 +62,8 @@ pub(in crate::collect::logs) fn readable(queue: OwnedFd) -> io::Result<AsyncFd<A
 }
 
 impl Watches {
-    /// Watches no log yet. `inotify` is a queue for reports of the kernel, and `reports` is [`CHANGES`] or [`ROTATIONS`].
-    pub(super) fn new(inotify: Arc<OwnedFd>, reports: WatchFlags) -> Self {
+    /// Watches no log yet. `inotify` is a queue for reports of the kernel.
+    pub(super) fn new(inotify: Arc<OwnedFd>, reports: Reports) -> Self {
         Self {
             inotify,
             reports,
@@ -67,12 +78,19 @@ impl Watches {
         Arc::ptr_eq(&self.inotify, inotify)
     }
 
-    /// Watches the log of a container, until [`Self::changed`] returns it. Returns whether the log is watched.
+    /// Watches the log of a container. If only its next change is reported, it is watched until [`Self::changed`] returns it. Returns
+    /// whether the log is watched.
     pub(super) fn watch(&mut self, container: &Arc<str>, path: &Path) -> bool {
         if self.watched.contains(container) {
             return true;
         }
-        match inotify::add_watch(&self.inotify, path, self.reports) {
+        let watch = match (self.reports, path.parent()) {
+            (Reports::Rotations, Some(folder)) => {
+                inotify::add_watch(&self.inotify, folder, ROTATIONS)
+            }
+            _ => inotify::add_watch(&self.inotify, path, CHANGES),
+        };
+        match watch {
             Ok(watch) => {
                 self.by_watch.insert(watch, Arc::clone(container));
                 self.watched.insert(Arc::clone(container));
@@ -92,21 +110,30 @@ impl Watches {
         }
     }
 
-    /// Returns the containers whose logs have changed. They are not watched any more.
-    pub(super) fn changed(&mut self) -> Vec<Arc<str>> {
-        let mut changed = Vec::new();
+    /// Returns the containers whose logs have changed or were rotated.
+    pub(super) fn changed(&mut self) -> HashSet<Arc<str>> {
+        let mut changed = HashSet::new();
         let mut buffer = [MaybeUninit::uninit(); REPORT_BYTES];
         let mut reports = inotify::Reader::new(&*self.inotify, &mut buffer);
         loop {
             match reports.next() {
                 Ok(report) if report.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
+                    // Reports are missing. The logs are watched again at the next reading.
                     self.by_watch.clear();
                     changed.extend(self.watched.drain());
                 }
                 Ok(report) => {
-                    if let Some(container) = self.by_watch.remove(&report.wd()) {
-                        self.watched.remove(&container);
-                        changed.push(container);
+                    let is_over = self.reports == Reports::NextChange
+                        || report.events().contains(ReadFlags::IGNORED);
+                    let container = match is_over {
+                        true => self.by_watch.remove(&report.wd()),
+                        false => self.by_watch.get(&report.wd()).cloned(),
+                    };
+                    if let Some(container) = container {
+                        if is_over {
+                            self.watched.remove(&container);
+                        }
+                        changed.insert(container);
                     }
                 }
                 Err(Errno::INTR) => {}
