@@ -87,12 +87,14 @@ async fn print(
     }
     // The stream begins with the newest lines. The range ends with the last of them, and the lines that are in both are printed once.
     let mut stream = connector.connect_asking(FOLLOW).await.map_err(text)?;
-    let first = stream.next_line().await.map_err(text)?;
+    let mut first = stream.next_line().await.map_err(text)?;
     let name = &arguments.container;
-    if let StreamLine::Snapshot(snapshot) = &first
-        && !snapshot.logs.contains_key(name)
-    {
-        return Err(format!("no running container has the name {name:?}"));
+    while is_without(&first, name) {
+        // The snapshot can be older than the container. A request for a line fails if the agent does not know the container.
+        let mut line = LogRange::of(name);
+        line.lines = 1;
+        connector.older_lines(&line).await.map_err(text)?;
+        first = stream.next_line().await.map_err(text)?;
     }
     let (tail, _) = lines_of(first, name);
     let filter = Filter::of(&range);
@@ -172,6 +174,13 @@ async fn read_range(
             return Ok(Vec::new());
         }
         range.after = older.reached;
+    }
+}
+
+fn is_without(line: &StreamLine, container: &str) -> bool {
+    match line {
+        StreamLine::Snapshot(snapshot) => !snapshot.logs.contains_key(container),
+        StreamLine::News(_) => false,
     }
 }
 

@@ -150,8 +150,8 @@ fn a_silent_container_that_only_the_engine_can_read_loses_none_of_its_first_line
 #[test]
 #[parallel]
 fn older_lines_of_a_log_that_only_the_engine_can_read_come_in_pages() {
-    let agent = launch().var("CONTAINER_STATS", "engine").start();
-    assert_pages_of_agent_have_all_lines(&agent, "drivers-called-pages", &[], 2000);
+    let agent = launch().var("CONTAINER_STATS", "engine");
+    assert_pages_of_agent_have_all_lines(agent, "drivers-called-pages", &[], 2000);
 }
 
 /// A systemd-journald, unless the host runs one. Ends on drop.
