@@ -1,6 +1,8 @@
 //! Starts the agent's release binary.
 
+use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -11,6 +13,27 @@ use super::process::Process;
 pub(crate) const KEY: &str = "benchmark-key-of-no-worth";
 /// Timeout for the agent's first complete snapshot.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A user id without an account on the host.
+const USER: &str = "64321";
+const SOCKET: &str = "/var/run/docker.sock";
+
+/// Returns the command that starts the agent as the package installs it: with a user of its own, in the group of Docker's socket,
+/// and with only the capability that the unit grants.
+pub(crate) fn as_installed(binary: &Path) -> Command {
+    let group = fs::metadata(SOCKET)
+        .expect("cannot find Docker's socket")
+        .gid();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", USER, "--regid", USER, "--no-new-privs"])
+        .args(["--groups", &group.to_string()])
+        .args(["--inh-caps", "-all,+dac_read_search"])
+        .args(["--ambient-caps", "-all,+dac_read_search"])
+        .args(["--bounding-set", "-all,+dac_read_search"])
+        .arg(binary);
+    command
+}
 
 /// Starts the agent on the loopback interface with only these settings. Returns the process and a first connection to the agent.
 pub(crate) fn start(binary: &Path, settings: &[(&str, &str)]) -> (Process, TcpStream) {

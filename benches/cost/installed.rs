@@ -1,21 +1,13 @@
-//! Measures the agent as the package installs it, and compares it with an agent that runs as root. The user of the installed
-//! agent is in the group of Docker's socket. The installed agent has only the capability that the unit grants.
+//! Measures the agent as the package installs it, and compares it with an agent that runs as root.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::process::Command;
 use std::thread;
 
 use crate::WARM_UP;
 use crate::agent::Agent;
-use crate::common::bars::Bars;
+use crate::common::{self, bars::Bars};
 use crate::load::{Load, median};
 use crate::plan::Plan;
 use crate::row::Row;
-
-/// A user id without an account on the host.
-const USER: &str = "64321";
-const SOCKET: &str = "/var/run/docker.sock";
 
 /// Measures the installed agent alone and returns its row.
 pub(crate) fn measure(plan: &Plan, count: usize) -> Row {
@@ -67,16 +59,5 @@ pub(crate) fn compare(plan: &Plan, count: usize, bars: &mut Bars) {
 }
 
 fn start(plan: &Plan, count: usize) -> Agent {
-    let group = fs::metadata(SOCKET)
-        .expect("cannot find Docker's socket")
-        .gid();
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", USER, "--regid", USER, "--no-new-privs"])
-        .args(["--groups", &group.to_string()])
-        .args(["--inh-caps", "-all,+dac_read_search"])
-        .args(["--ambient-caps", "-all,+dac_read_search"])
-        .args(["--bounding-set", "-all,+dac_read_search"])
-        .arg(&plan.agent);
-    Agent::start_by(command, count, &[])
+    Agent::start_by(common::agent::as_installed(&plan.agent), count, &[])
 }

@@ -163,38 +163,11 @@ fn many(plan: &Plan, bars: &mut Bars) {
     thread::sleep(WARM_UP);
     let idle = Load::over(plan.window, engine_processes).per_minute(plan.window);
 
-    let (process, address) = start(plan);
-    thread::sleep(WARM_UP);
-    let memory_before = anonymous_mib(&[process.pid()]);
-    let reader = Reader::start(connect(address), Speed::Full);
-    thread::sleep(WARM_UP);
-    let own_before = Load::now(&[process.pid()]);
-    let engine_before = Load::now(&engine_processes());
-    let bytes_before = reader.bytes();
-    let mut memory = memory_before;
-    let began = Instant::now();
-    while began.elapsed() < plan.window {
-        thread::sleep(Duration::from_millis(200));
-        memory = anonymous_mib(&[process.pid()]).max(memory);
-    }
-    let window = began.elapsed();
-    let own = Load::now(&[process.pid()])
-        .since(&own_before)
-        .per_minute(window);
-    let engine = Load::now(&engine_processes())
-        .since(&engine_before)
-        .per_minute(window)
-        - idle;
-    let delivered = (reader.bytes() - bytes_before) as f64 / 1e6;
-    let megabytes = reader.bytes() as f64 / 1e6;
-    let Tally {
-        lines,
-        lost,
-        repeated,
-        dropped,
-        ..
-    } = reader.finish();
-    drop(process);
+    let agents = [
+        ("as root", Command::new(&plan.agent)),
+        ("as installed", agent::as_installed(&plan.agent)),
+    ];
+    let of_agents = agents.map(|(how, agent)| (how, Delivery::measure(plan, agent, idle)));
 
     let followers: Vec<Process> = ids().iter().map(|id| follow(id)).collect();
     thread::sleep(WARM_UP);
@@ -215,44 +188,102 @@ fn many(plan: &Plan, bars: &mut Bars) {
         .per_minute(plan.window)
         - idle;
     drop(followers);
-    let of_rsyslog = with_rsyslog(plan, idle, megabytes / lines as f64);
+    let line_megabytes = of_agents[0].1.line_megabytes;
+    let of_rsyslog = with_rsyslog(plan, idle, line_megabytes);
 
-    let per_mb = |cpu: f64| cpu / (delivered * 60.0 / window.as_secs_f64()) * 1000.0;
     println!("| reader | own CPU, s/min | engine CPU added, s/min | ms of CPU per MB |");
     println!("|---|---:|---:|---:|");
-    println!(
-        "| System Agent | {own:.2} | {engine:.2} | {:.1} |",
-        per_mb(own + engine.max(0.0))
-    );
-    println!(
-        "| `docker logs --follow` | {of_clients:.2} | {of_engine:.2} | {:.1} |",
-        per_mb(of_clients + of_engine)
-    );
-    println!("| rsyslog with imfile | {of_rsyslog} |");
-    println!(
-        "\n{lines} lines, {lost} lost, {repeated} repeated, {dropped} counted as dropped; anonymous memory {memory_before:.1} to {memory:.1} MiB"
-    );
-    println!("engine without readers: {idle:.2} s/min; delivered {delivered:.1} MB of lines");
-    bars.at_most(
-        "many: lost or repeated",
-        (lost + repeated + dropped) as f64,
-        0.0,
-        "lines",
-    );
-    bars.at_most(
-        "many: CPU of the agent",
-        own / 60.0 * 100.0,
-        5.0,
-        "% of a core",
-    );
-    bars.at_most(
-        "many: anonymous memory added",
-        memory - memory_before,
-        8.0,
-        "MiB",
-    );
-    let ratio = (own + engine.max(0.0)) / (of_clients + of_engine);
-    bars.at_most("many: CPU over `docker logs --follow`", ratio, 0.25, "×");
+    for (how, agent) in &of_agents {
+        let per_mb = agent.cpu() / agent.megabytes * 1000.0;
+        let Delivery { own, engine, .. } = agent;
+        println!("| System Agent {how} | {own:.2} | {engine:.2} | {per_mb:.1} |");
+    }
+    let per_mb = (of_clients + of_engine) / of_agents[0].1.megabytes * 1000.0;
+    println!("| `docker logs --follow` | {of_clients:.2} | {of_engine:.2} | {per_mb:.1} |");
+    println!("| rsyslog with imfile | {of_rsyslog} |\n");
+    println!("engine without readers: {idle:.2} s/min");
+    for (how, agent) in &of_agents {
+        agent.judge(how, of_clients + of_engine, bars);
+    }
+}
+
+/// What an agent delivered to one client, and at what cost.
+struct Delivery {
+    tally: Tally,
+    /// CPU time of the agent and additional CPU time of the engine, in seconds for each minute.
+    own: f64,
+    engine: f64,
+    /// Log lines received in each minute.
+    megabytes: f64,
+    /// The mean size of a received line.
+    line_megabytes: f64,
+    /// Anonymous memory without a client, and the greatest value with one, in MiB.
+    memory: (f64, f64),
+}
+
+impl Delivery {
+    /// Measures an agent. `idle` is the CPU time of the engine without readers, in seconds for each minute.
+    fn measure(plan: &Plan, agent: Command, idle: f64) -> Self {
+        let (process, first) = agent::start_by(agent, &[]);
+        let address = first.peer_addr().unwrap();
+        drop(first);
+        thread::sleep(WARM_UP);
+        let memory_before = anonymous_mib(&[process.pid()]);
+        let reader = Reader::start(connect(address), Speed::Full);
+        thread::sleep(WARM_UP);
+        let own_before = Load::now(&[process.pid()]);
+        let engine_before = Load::now(&engine_processes());
+        let bytes_before = reader.bytes();
+        let mut memory = memory_before;
+        let began = Instant::now();
+        while began.elapsed() < plan.window {
+            thread::sleep(Duration::from_millis(200));
+            memory = anonymous_mib(&[process.pid()]).max(memory);
+        }
+        let window = began.elapsed();
+        let own = Load::now(&[process.pid()]).since(&own_before);
+        let engine = Load::now(&engine_processes()).since(&engine_before);
+        let delivered = (reader.bytes() - bytes_before) as f64 / 1e6;
+        let megabytes = reader.bytes() as f64 / 1e6;
+        let tally = reader.finish();
+        Self {
+            own: own.per_minute(window),
+            engine: engine.per_minute(window) - idle,
+            megabytes: delivered * 60.0 / window.as_secs_f64(),
+            line_megabytes: megabytes / tally.lines as f64,
+            memory: (memory_before, memory),
+            tally,
+        }
+    }
+
+    fn cpu(&self) -> f64 {
+        self.own + self.engine.max(0.0)
+    }
+
+    /// Prints what was delivered, and notes the bars. `of_followers` is the CPU time of `docker logs --follow` and the engine.
+    fn judge(&self, how: &str, of_followers: f64, bars: &mut Bars) {
+        let Tally {
+            lines,
+            lost,
+            repeated,
+            dropped,
+            ..
+        } = &self.tally;
+        let (before, most) = self.memory;
+        println!(
+            "{how}: {lines} lines, {lost} lost, {repeated} repeated, {dropped} counted as dropped; anonymous memory {before:.1} to {most:.1} MiB"
+        );
+        let mut at_most = |what: &str, value: f64, bar, unit| {
+            bars.at_most(&format!("many, {how}: {what}"), value, bar, unit);
+        };
+        let wrong = (lost + repeated + dropped) as f64;
+        at_most("lost or repeated", wrong, 0.0, "lines");
+        let share = self.own / 60.0 * 100.0;
+        at_most("CPU of the agent", share, 5.0, "% of a core");
+        at_most("anonymous memory added", most - before, 8.0, "MiB");
+        let ratio = self.cpu() / of_followers;
+        at_most("CPU over `docker logs --follow`", ratio, 0.25, "×");
+    }
 }
 
 /// Reads the log files with rsyslog. Returns the row of the table without its first cell. `megabytes` is the size of a line as the
