@@ -398,11 +398,13 @@ fn start_collectors(
     has_live: watch::Receiver<bool>,
     arbiter: &Arbiter,
 ) -> Vec<Recipient<StopCollecting>> {
-    let containers = settings.docker.clone().map(Containers::of);
+    let containers = settings
+        .docker
+        .clone()
+        .map(|host| Containers::of(host, settings.containers.clone()));
     let system = SystemCollector::new(
         HostSource::new(
-            settings.top_processes,
-            settings.host_root.clone(),
+            settings.into(),
             settings.system_interval,
             containers.clone(),
         ),

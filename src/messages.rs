@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use actix::{Message, Recipient};
 
 use crate::model::{
-    Container, ContainerMeta, Events, FileLog, HostInfo, Options, SystemMetrics, Via,
+    Container, ContainerMeta, Events, FileLog, HostInfo, Options, StoppedContainer, SystemMetrics,
+    Via,
 };
 pub use crate::model::{EndedLog, LogSample};
 use crate::published::{EncodedSnapshot, Published, StreamPosition};
@@ -38,6 +39,8 @@ pub struct SystemSample {
     pub metrics: Arc<SystemMetrics>,
     /// The `host` section.
     pub host: Arc<HostInfo>,
+    /// The number of file systems, block devices and network interfaces that the settings leave out.
+    pub excluded: u64,
     /// The use of CPU and memory by the agent and the engine.
     pub agent: AgentUsage,
 }
@@ -56,13 +59,26 @@ pub struct AgentUsage {
     pub memory_anon: Option<u64>,
 }
 
-/// One reading of the engine's running containers.
+/// The stopped containers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stopped {
+    /// The container that stopped last is the first.
+    pub containers: Arc<Vec<Arc<StoppedContainer>>>,
+    /// The number of stopped containers that are not in `containers`.
+    pub surplus: u64,
+}
+
+/// One reading of the engine's containers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DockerSample {
     /// The `containers` section.
     pub containers: Arc<Vec<Container>>,
     /// The `docker_meta` section.
     pub meta: Arc<Vec<Arc<ContainerMeta>>>,
+    /// The number of containers that the settings leave out.
+    pub excluded: u64,
+    /// The `stopped` section.
+    pub stopped: Arc<Stopped>,
     /// The names of containers, without the slash. The key is the id of the container's network namespace, as seen from the
     /// agent's own network namespace.
     pub namespaces: Arc<BTreeMap<i32, String>>,

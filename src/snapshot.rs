@@ -11,11 +11,13 @@ use crate::settings::CollectSettings;
 /// Reads all sources once, at the same time, and composes a snapshot.
 pub async fn take(settings: &CollectSettings) -> Snapshot {
     let mut newest = NewestSamples::for_settings(settings);
-    let containers = settings.docker.clone().map(Containers::of);
+    let containers = settings
+        .docker
+        .clone()
+        .map(|host| Containers::of(host, settings.containers.clone()));
     let system = async {
         let mut source = HostSource::new(
-            settings.top_processes,
-            settings.host_root.clone(),
+            settings.into(),
             settings.system_interval,
             containers.clone(),
         );

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 const IMAGE: &str = "system-agent-test";
@@ -25,8 +25,14 @@ pub(crate) fn start_containers(count: usize, options: &[&str], script: &str) {
     // Set before the first start, so that containers are removed also when a later start fails.
     STARTED.store(true, Ordering::SeqCst);
     let label = label();
-    let run = ["run", "--detach", "--label", &label];
-    let run = [&run[..], options, &[IMAGE, "sh", "-c", script]].concat();
+    let run = || {
+        // Docker can give the name of a removed container to another container.
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{label}-{number}").replace('=', "-");
+        let run = ["run", "--detach", "--label", &label, "--name", &name];
+        docker(&[&run[..], options, &[IMAGE, "sh", "-c", script]].concat());
+    };
     let left = Mutex::new(count);
     let take_one = || {
         let mut left = left.lock().unwrap();
@@ -35,7 +41,7 @@ pub(crate) fn start_containers(count: usize, options: &[&str], script: &str) {
     };
     thread::scope(|scope| {
         for _ in 0..STARTS_AT_ONCE {
-            scope.spawn(|| std::iter::from_fn(take_one).for_each(|()| drop(docker(&run))));
+            scope.spawn(|| std::iter::from_fn(take_one).for_each(|()| run()));
         }
     });
 }

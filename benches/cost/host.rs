@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use system_agent::collect::collect_once;
-use system_agent::collect::system::HostSource;
-use system_agent::settings::HostRoot;
+use system_agent::collect::system::{HostOptions, HostSource};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -117,8 +116,10 @@ pub(crate) fn run() {
     let (mut cpu, mut processes) = (Vec::new(), 0);
     actix::System::new().block_on(async {
         let mut source = HostSource::new(
-            TOP_PROCESSES,
-            HostRoot::default(),
+            HostOptions {
+                top_processes: TOP_PROCESSES,
+                ..HostOptions::default()
+            },
             Duration::from_secs(5),
             None,
         );

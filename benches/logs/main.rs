@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 
 use common::bars::Bars;
 use common::engine::{answers, docker, label, remove_containers, start_containers};
-use common::load::{Load, anonymous_mib, engine_processes, median, tree};
+use common::load::{Load, anonymous_mib, cpu_seconds, engine_processes, median, tree};
 use common::process::{Process, clean_up_at_signals};
 use common::{agent, variables};
 use reader::{Reader, Speed, Tally};
@@ -423,10 +423,10 @@ fn quiet(plan: &Plan, bars: &mut Bars) {
             _ => Reader::start_live(connect(address)),
         };
         thread::sleep(Duration::from_secs(3));
-        let before = Load::now(&[process.pid()]);
+        let before = cpu_seconds(process.pid());
         thread::sleep(plan.window / 2);
-        let own = Load::now(&[process.pid()]).since(&before);
-        used[is_live] += own.per_minute(plan.window);
+        let own = cpu_seconds(process.pid()) - before;
+        used[is_live] += own * 60.0 / plan.window.as_secs_f64();
         reader.finish();
     }
     let [without, with] = used;

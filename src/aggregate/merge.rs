@@ -67,7 +67,12 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
         docker: newest.docker.health(),
         logs: newest.logs.health(),
     };
+    let excluded = |count: u64| Some(count).filter(|count| *count > 0);
+    if let Some(sample) = newest.system.sample() {
+        sources.system.excluded = excluded(sample.excluded);
+    }
     if let Some(sample) = newest.docker.sample() {
+        sources.docker.excluded = excluded(sample.excluded);
         sources.docker.via = Some(sample.via.clone());
         sources.docker.via_reason.clone_from(&sample.via_reason);
     }
@@ -84,6 +89,8 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
         system: with_peers(system.metrics, &docker.namespaces),
         containers: docker.containers,
         docker_meta: docker.meta,
+        stopped: Arc::clone(&docker.stopped.containers),
+        stopped_dropped: Some(docker.stopped.surplus).filter(|surplus| *surplus > 0),
         logs: logs.unwrap_or_default(),
         logs_dropped: None,
         // The events are added later, because each client gets the events that are new for this client.

@@ -157,6 +157,7 @@ impl<T> SourceState<T> {
             }),
             error,
             via: None,
+            excluded: None,
             via_reason: None,
         }
     }

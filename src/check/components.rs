@@ -94,8 +94,7 @@ fn split_problems(problems: &Problems) -> (Outcome, Vec<&Problem>) {
 async fn sources<P: Fn(&str)>(report: &mut Report<P>, settings: &CollectSettings) {
     let started = Instant::now();
     let system = collect_once(&mut HostSource::new(
-        settings.top_processes,
-        settings.host_root.clone(),
+        settings.into(),
         settings.system_interval,
         None,
     ))
@@ -133,7 +132,7 @@ async fn containers<P: Fn(&str)>(
     settings: &CollectSettings,
 ) {
     let log_lines = settings.log_lines;
-    let containers = Containers::of(host.clone());
+    let containers = Containers::of(host.clone(), settings.containers.clone());
     let started = Instant::now();
     let stats = collect_once(&mut ContainerSource::new(containers.clone(), settings)).await;
     report.line("container stats", started, &stats_outcome(stats));

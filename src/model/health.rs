@@ -22,7 +22,7 @@ pub enum Status {
 pub struct Sources {
     /// The source of `system`.
     pub system: SourceHealth,
-    /// The source of `containers`, `docker_meta` and `events`.
+    /// The source of `containers`, `docker_meta`, `stopped` and `events`.
     pub docker: SourceHealth,
     /// The source of `logs`.
     pub logs: SourceHealth,
@@ -77,6 +77,10 @@ pub struct SourceHealth {
     /// figures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<Via>,
+    /// The number of containers, or of file systems, block devices and network interfaces, that the settings leave out. Absent if
+    /// it is zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded: Option<u64>,
     /// Why `via` is not `kernel`. Absent if `via` is `kernel` or absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via_reason: Option<String>,

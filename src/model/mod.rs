@@ -8,12 +8,14 @@
 mod cursor;
 mod docker;
 mod events;
+mod hardware;
 mod health;
 mod lenient;
 mod log_range;
 mod log_sample;
 mod logs;
 mod options;
+mod stopped;
 mod system;
 mod timestamp;
 
@@ -22,6 +24,7 @@ pub use docker::{
     BlockIo, Compose, Container, ContainerMeta, InterfaceCounters, Port, PortProtocol, Throttling,
 };
 pub use events::{ContainerEvent, EventAction, Events};
+pub use hardware::{PowerSupply, RaidArray};
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub(crate) use lenient::read;
 pub use log_range::{
@@ -35,6 +38,7 @@ pub use logs::{
 pub use options::{
     DEFAULT_MAX_LINE, Encoding, LogMode, MOST_MAX_LINE, Options, Section, Sections, Variant,
 };
+pub use stopped::StoppedContainer;
 pub use system::{
     CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FailedUnit, FileHandles, Gpu, HostInfo,
     InterfaceKind, LoadAverage, NetworkInterface, Pressure, Pressures, ProcessCounts, SensorChip,
@@ -64,6 +68,12 @@ pub struct Snapshot {
     /// The metadata of the running containers, from the engine's container list.
     #[serde(default)]
     pub docker_meta: Arc<Vec<Arc<ContainerMeta>>>,
+    /// The containers that do not run. The container that stopped last is the first. The array contains only the newest 256.
+    #[serde(default)]
+    pub stopped: Arc<Vec<Arc<StoppedContainer>>>,
+    /// The number of other stopped containers. Absent if all are in `stopped`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_dropped: Option<u64>,
     /// The newest log lines of the running containers.
     #[serde(default)]
     pub logs: Arc<Logs>,
@@ -171,6 +181,9 @@ impl Snapshot {
 impl Snapshot {
     /// Returns the snapshot for tests, with the fields that are not on the wire.
     pub(crate) fn recorded() -> Self {
+        fn read_json<T: serde::de::DeserializeOwned>(text: &str) -> T {
+            serde_json::from_str(text).unwrap()
+        }
         let text = include_str!("../../tests/fixtures/snapshot.json");
         let mut snapshot: Self = serde_json::from_str(text).unwrap();
         let system = Arc::make_mut(&mut snapshot.system);
@@ -242,6 +255,25 @@ impl Snapshot {
             name: "backup.service".to_owned(),
             ..FailedUnit::default()
         }]);
+        system.raid = read_json(
+            r#"[{"device": "md6", "level": "raid1", "state": "recovering", "disks_required": 2, "disks_active": 1,
+                "disks_failed": 1, "disks_spare": 1, "blocks": 195310144, "blocks_synced": 16775552}]"#,
+        );
+        system.power_supplies = read_json(
+            r#"[{"name": "BAT0", "type": "Battery", "online": false, "present": true, "status": "Discharging",
+                "capacity_percent": 81.0, "capacity_level": "Normal", "cycle_count": 7, "energy": 36.58, "energy_full": 45.07,
+                "energy_full_design": 47.52, "charge": 3.1, "charge_full": 3.9, "charge_full_design": 4.0, "power": 5.002,
+                "current": 0.4, "voltage": 11.66, "voltage_min_design": 10.8, "celsius": 31.5, "seconds_to_empty": 9000,
+                "seconds_to_full": 0, "technology": "Li-ion", "manufacturer": "LGC", "model_name": "LNV-45N1",
+                "serial_number": "38109"}]"#,
+        );
+        snapshot.stopped = read_json(
+            r#"[{"id": "0123456789ab", "name": "/db", "image": "postgres:16", "state": "exited", "exit_code": 137,
+                "oom_killed": true, "started_at": "2026-11-26T03:40:00.000Z", "finished_at": "2026-11-26T03:50:00.000Z",
+                "restart_policy": "always", "compose": {"project": "shop", "service": "db"}, "health": "unhealthy"}]"#,
+        );
+        snapshot.stopped_dropped = Some(44);
+        snapshot.sources.docker.excluded = Some(2);
         let pressure = system.pressure;
         for container in Arc::make_mut(&mut snapshot.containers) {
             container.memory_with_cache = Some(123_456_789);

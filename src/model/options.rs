@@ -52,6 +52,8 @@ pub enum Section {
     Containers,
     /// The metadata of containers.
     DockerMeta,
+    /// The stopped containers.
+    Stopped,
     /// The log lines of containers.
     Logs,
     /// The events of containers.
@@ -84,10 +86,11 @@ pub enum Encoding {
 
 impl Section {
     /// All sections with the names of their fields, in the order of the JSON line.
-    pub const ALL: [(&'static str, Self); 5] = [
+    pub const ALL: [(&'static str, Self); 6] = [
         ("system", Self::System),
         ("containers", Self::Containers),
         ("docker_meta", Self::DockerMeta),
+        ("stopped", Self::Stopped),
         ("logs", Self::Logs),
         ("events", Self::Events),
     ];
@@ -270,7 +273,7 @@ mod tests {
     #[test]
     fn options_that_are_not_sent_have_their_defaults() {
         assert_eq!(parsed("{}"), Ok(Options::default()));
-        let all = r#"{"sections":["system","containers","docker_meta","logs","events"],
+        let all = r#"{"sections":["system","containers","docker_meta","stopped","logs","events"],
             "logs":"tail","every":1,"encoding":"json"}"#;
         let mut expected = Options::default();
         expected.variant.has_cursor = true;
@@ -330,7 +333,7 @@ mod tests {
             ),
             (
                 r#"{"sections":"system"}"#,
-                "sections: accepted: an array of any of system, containers, docker_meta, logs, events",
+                "sections: accepted: an array of any of system, containers, docker_meta, stopped, logs, events",
             ),
             (r#"{"sections":["system","cpu"]}"#, "sections: accepted"),
             (r#"{"sections":[1]}"#, "sections: accepted"),
@@ -367,7 +370,7 @@ mod tests {
         let seeds: [&[u8]; 6] = [
             br#"{"logs":"range","container":"web","before":"2026-01-02T03:04:05Z","lines":5,"grep":"a+","from":"oldest"}"#,
             br#"{"logs":"new","live":true,"max_line":20000}"#,
-            br#"{"sections":["system","containers","docker_meta","logs","events"],"logs":"new","every":3,"encoding":"zstd"}"#,
+            br#"{"sections":["system","containers","docker_meta","stopped","logs","events"],"logs":"new","every":3,"encoding":"zstd"}"#,
             br#"{"every":1,"logs":"tail"}"#,
             b"{}",
             br#"{"sections":[],"encoding":"json"}"#,

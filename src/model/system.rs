@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::{PowerSupply, RaidArray};
+
 /// The figures of the host: the section `system`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SystemMetrics {
@@ -73,6 +75,12 @@ pub struct SystemMetrics {
     /// Open files of the whole host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_handles: Option<FileHandles>,
+    /// The RAID arrays of the kernel's `md` driver. Absent if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub raid: Vec<RaidArray>,
+    /// Batteries, mains adapters and other power supplies. Absent if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub power_supplies: Vec<PowerSupply>,
     /// The processes with the highest CPU use, highest first.
     pub top_processes: Vec<TopProcess>,
     /// The processes with the most resident memory, largest first.
@@ -138,6 +146,8 @@ impl Default for SystemMetrics {
             gpus: None,
             processes: None,
             file_handles: None,
+            raid: Vec::new(),
+            power_supplies: Vec::new(),
             top_processes: Vec::new(),
             top_memory: Vec::new(),
             exact: Exact::default(),

@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::model::{
     Container, CpuSeconds, Disk, DiskIo, ExactMemory, Gpu, InterfaceCounters, InterfaceKind,
-    NetworkInterface, Pressures, Snapshot, SourceHealth, SourceStatus, Status, SystemMetrics,
-    Timestamp,
+    NetworkInterface, PowerSupply, Pressures, RaidArray, Snapshot, SourceHealth, SourceStatus,
+    Status, StoppedContainer, SystemMetrics, Timestamp,
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -82,10 +82,11 @@ pub(super) fn families() -> impl Iterator<Item = &'static FigureFamily> {
 
 const NONE: &[&str] = &[];
 const FILE_SYSTEM: &[&str] = &["device", "fstype", "mountpoint"];
-const DEVICE: &[&str] = &["device"];
 const SENSOR: &[&str] = &["chip", "sensor"];
 const GPU: &[&str] = &["gpu", "name"];
 const CONTAINER: &[&str] = &["id", "image", "name"];
+const DEVICE: &[&str] = &["device"];
+const POWER_SUPPLY: &[&str] = &["power_supply"];
 const INTERFACE: &[&str] = &["id", "image", "name", "interface"];
 const SOURCE: &[&str] = &["source"];
 
@@ -246,6 +247,94 @@ static HOST: &[FigureFamily] = &[
         "Limit on open files on the host",
         |source, out| host(source, out, |host| Some(host.file_handles?.max as f64))),
 
+    gauge("node_md_disks", "{disk}", &["device", "state"],
+        &["system.raid[].disks_active", "system.raid[].disks_failed", "system.raid[].disks_spare"],
+        "Number of disks of the RAID array, by state",
+        |source, out| {
+            for one in &source.snapshot.system.raid {
+                let counts = [("active", one.disks_active), ("failed", one.disks_failed), ("spare", one.disks_spare)];
+                for (state, count) in counts {
+                    out(&[("device", &one.device), ("state", state)], count as f64);
+                }
+            }
+        }),
+    gauge("node_md_disks_required", "{disk}", DEVICE, &["system.raid[].disks_required"],
+        "Number of disks that the RAID array needs",
+        |source, out| raid(source, out, |one| Some(one.disks_required as f64))),
+    gauge("node_md_blocks", "1", DEVICE, &["system.raid[].blocks"],
+        "Size of the RAID array, in blocks of 1 KiB",
+        |source, out| raid(source, out, |one| Some(one.blocks as f64))),
+    gauge("node_md_blocks_synced", "1", DEVICE, &["system.raid[].blocks_synced"],
+        "Number of blocks of the RAID array that are in sync",
+        |source, out| raid(source, out, |one| Some(one.blocks_synced.unwrap_or(one.blocks) as f64))),
+    gauge("node_md_state", "1", &["device", "state"], &["system.raid[].state", "system.raid[].device"],
+        "State of the RAID array: 1 for the current state, 0 for the other states",
+        |source, out| {
+            for one in &source.snapshot.system.raid {
+                for state in ["active", "check", "inactive", "recovering", "resync"] {
+                    out(&[("device", &one.device), ("state", state)], is(one.state == state));
+                }
+            }
+        }),
+
+    gauge("node_power_supply_online", "1", POWER_SUPPLY, &["system.power_supplies[].online"],
+        "Whether the power supply provides power",
+        |source, out| power_supplies(source, out, |one| Some(is(one.online?)))),
+    gauge("node_power_supply_present", "1", POWER_SUPPLY, &["system.power_supplies[].present"],
+        "Whether the battery is in its place",
+        |source, out| power_supplies(source, out, |one| Some(is(one.present?)))),
+    gauge("node_power_supply_capacity", "1", POWER_SUPPLY, &["system.power_supplies[].capacity_percent"],
+        "Charge of the battery, in percent",
+        |source, out| power_supplies(source, out, |one| one.capacity_percent)),
+    gauge("node_power_supply_cyclecount", "1", POWER_SUPPLY, &["system.power_supplies[].cycle_count"],
+        "Number of charge cycles of the battery",
+        |source, out| power_supplies(source, out, |one| Some(one.cycle_count? as f64))),
+    gauge("node_power_supply_energy_watthour", "1", POWER_SUPPLY, &["system.power_supplies[].energy"],
+        "Stored energy, in Wh",
+        |source, out| power_supplies(source, out, |one| one.energy)),
+    gauge("node_power_supply_energy_full", "1", POWER_SUPPLY, &["system.power_supplies[].energy_full"],
+        "Energy of the full battery now, in Wh",
+        |source, out| power_supplies(source, out, |one| one.energy_full)),
+    gauge("node_power_supply_energy_full_design", "1", POWER_SUPPLY, &["system.power_supplies[].energy_full_design"],
+        "Energy of the full battery when it was new, in Wh",
+        |source, out| power_supplies(source, out, |one| one.energy_full_design)),
+    gauge("node_power_supply_charge_ampere", "1", POWER_SUPPLY, &["system.power_supplies[].charge"],
+        "Stored charge, in Ah",
+        |source, out| power_supplies(source, out, |one| one.charge)),
+    gauge("node_power_supply_charge_full", "1", POWER_SUPPLY, &["system.power_supplies[].charge_full"],
+        "Charge of the full battery now, in Ah",
+        |source, out| power_supplies(source, out, |one| one.charge_full)),
+    gauge("node_power_supply_charge_full_design", "1", POWER_SUPPLY, &["system.power_supplies[].charge_full_design"],
+        "Charge of the full battery when it was new, in Ah",
+        |source, out| power_supplies(source, out, |one| one.charge_full_design)),
+    gauge("node_power_supply_power_watt", "1", POWER_SUPPLY, &["system.power_supplies[].power"],
+        "Power that flows into or out of the battery, in W",
+        |source, out| power_supplies(source, out, |one| one.power)),
+    gauge("node_power_supply_current_ampere", "1", POWER_SUPPLY, &["system.power_supplies[].current"],
+        "Current of the power supply, in A",
+        |source, out| power_supplies(source, out, |one| one.current)),
+    gauge("node_power_supply_voltage_volt", "1", POWER_SUPPLY, &["system.power_supplies[].voltage"],
+        "Voltage of the power supply, in V",
+        |source, out| power_supplies(source, out, |one| one.voltage)),
+    gauge("node_power_supply_voltage_min_design", "1", POWER_SUPPLY, &["system.power_supplies[].voltage_min_design"],
+        "Lowest voltage for which the battery is built, in V",
+        |source, out| power_supplies(source, out, |one| one.voltage_min_design)),
+    gauge("node_power_supply_temp_celsius", "1", POWER_SUPPLY, &["system.power_supplies[].celsius"],
+        "Temperature of the power supply, in degrees Celsius",
+        |source, out| power_supplies(source, out, |one| one.celsius)),
+    gauge("node_power_supply_time_to_empty_seconds", "s", POWER_SUPPLY, &["system.power_supplies[].seconds_to_empty"],
+        "Time until the battery is empty, in seconds",
+        |source, out| power_supplies(source, out, |one| Some(one.seconds_to_empty? as f64))),
+    gauge("node_power_supply_time_to_full_seconds", "s", POWER_SUPPLY, &["system.power_supplies[].seconds_to_full"],
+        "Time until the battery is full, in seconds",
+        |source, out| power_supplies(source, out, |one| Some(one.seconds_to_full? as f64))),
+    gauge("node_power_supply_info", "1",
+        &["power_supply", "type", "capacity_level", "manufacturer", "model_name", "serial_number", "status", "technology"],
+        &["system.power_supplies[].name", "system.power_supplies[].type", "system.power_supplies[].capacity_level",
+            "system.power_supplies[].manufacturer", "system.power_supplies[].model_name", "system.power_supplies[].serial_number",
+            "system.power_supplies[].status", "system.power_supplies[].technology"],
+        "Properties of the power supply", power_supply_info),
+
     gauge("node_boot_time_seconds", "s", NONE, &["host.boot_time", "system.uptime"],
         "Time at which the host booted, in Unix seconds",
         |source, out| host(source, out, |_| {
@@ -365,6 +454,34 @@ static CONTAINERS: &[FigureFamily] = &[
             "containers[].compose.service", "containers[].network_of", "containers[].labels"],
         "Properties of the container: image digest, names in docker compose, and the labels that CONTAINER_LABELS selects",
         container_info),
+
+    gauge("system_agent_stopped_containers", "{container}", NONE, &["stopped_dropped"],
+        "Number of containers that do not run",
+        |source, out| {
+            let dropped = source.snapshot.stopped_dropped.unwrap_or_default();
+            out(&[], source.snapshot.stopped.len() as f64 + dropped as f64);
+        }),
+    gauge("system_agent_stopped_container_down", "1", CONTAINER, NONE,
+        "Whether the stopped container is meant to run, by its restart policy or docker compose project, its exit code and the engine's error",
+        |source, out| stopped(source, out, |one| Some(is(one.is_down())))),
+    gauge("system_agent_stopped_container_exit_code", "1", CONTAINER, &["stopped[].exit_code"],
+        "Exit code of the stopped container",
+        |source, out| stopped(source, out, |one| Some(one.exit_code? as f64))),
+    gauge("system_agent_stopped_container_oom_killed", "1", CONTAINER, &["stopped[].oom_killed"],
+        "Whether a process of the stopped container was killed because of too little memory",
+        |source, out| stopped(source, out, |one| Some(is(one.oom_killed?)))),
+    gauge("system_agent_stopped_container_start_time_seconds", "s", CONTAINER, &["stopped[].started_at"],
+        "Time at which the stopped container was last started, in Unix seconds",
+        |source, out| stopped(source, out, |one| one.started_at.map(unix))),
+    gauge("system_agent_stopped_container_finish_time_seconds", "s", CONTAINER, &["stopped[].finished_at"],
+        "Time at which the container stopped, in Unix seconds",
+        |source, out| stopped(source, out, |one| one.finished_at.map(unix))),
+    gauge("system_agent_stopped_container_info", "1",
+        &["id", "image", "name", "state", "restart_policy", "compose_project", "compose_service", "health"],
+        &["stopped[].id", "stopped[].name", "stopped[].image", "stopped[].state", "stopped[].restart_policy",
+            "stopped[].compose.project", "stopped[].compose.service", "stopped[].health"],
+        "Properties of the stopped container: state, restart policy, names in docker compose, and the last result of its health check",
+        stopped_info),
 ];
 
 /// The metrics of the agent and its sources.
@@ -379,6 +496,9 @@ static AGENT: &[FigureFamily] = &[
     gauge("system_agent_source_interval_seconds", "s", SOURCE, &["sources.*.interval_ms"],
         "Time between two rounds of the source, in seconds",
         |source, out| sources(source, out, |one| Some(one.interval_ms? as f64 / 1000.0))),
+    gauge("system_agent_source_excluded", "1", SOURCE, &["sources.*.excluded"],
+        "Number of containers, or of file systems, block devices and network interfaces, that the settings leave out",
+        |source, out| sources(source, out, |one| Some(one.excluded? as f64))),
     gauge("system_agent_source_collected_timestamp_seconds", "s", SOURCE, &["sources.*.collected_at"],
         "Time at which the source's figures were read, in Unix seconds",
         |source, out| sources(source, out, |one| one.collected_at.map(unix))),
@@ -652,6 +772,50 @@ fn containers(
     }
 }
 
+fn raid(
+    source: &FigureSource<'_>,
+    out: &mut Samples<'_>,
+    value: impl Fn(&RaidArray) -> Option<f64>,
+) {
+    for one in &source.snapshot.system.raid {
+        if let Some(value) = value(one) {
+            out(&[("device", &one.device)], value);
+        }
+    }
+}
+
+fn power_supplies(
+    source: &FigureSource<'_>,
+    out: &mut Samples<'_>,
+    value: impl Fn(&PowerSupply) -> Option<f64>,
+) {
+    for one in &source.snapshot.system.power_supplies {
+        if let Some(value) = value(one) {
+            out(&[("power_supply", &one.name)], value);
+        }
+    }
+}
+
+/// Passes the properties of each power supply to `out`. As in node_exporter, a property that is not known is no label.
+fn power_supply_info(source: &FigureSource<'_>, out: &mut Samples<'_>) {
+    for one in &source.snapshot.system.power_supplies {
+        let known = [
+            ("capacity_level", &one.capacity_level),
+            ("manufacturer", &one.manufacturer),
+            ("model_name", &one.model_name),
+            ("serial_number", &one.serial_number),
+            ("status", &one.status),
+            ("technology", &one.technology),
+        ];
+        let known = known
+            .iter()
+            .filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+        let all = [("power_supply", &*one.name), ("type", &one.kind)];
+        let labels: Vec<_> = all.into_iter().chain(known).collect();
+        out(&labels, 1.0);
+    }
+}
+
 fn container_cpu(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     for one in source.snapshot.containers.iter() {
         if let Some(used) = one.cpu_usage_ns {
@@ -704,6 +868,55 @@ fn container_states(source: &FigureSource<'_>, out: &mut Samples<'_>) {
             ];
             out(&labels, is(meta.state == state));
         }
+    }
+}
+
+fn stopped(
+    source: &FigureSource<'_>,
+    out: &mut Samples<'_>,
+    value: impl Fn(&StoppedContainer) -> Option<f64>,
+) {
+    for one in source.snapshot.stopped.iter() {
+        if let Some(value) = value(one) {
+            out(&stopped_labels(one), value);
+        }
+    }
+}
+
+fn stopped_labels(container: &StoppedContainer) -> [(&str, &str); 3] {
+    [
+        ("id", &container.id),
+        ("image", &container.image),
+        ("name", container.bare_name()),
+    ]
+}
+
+fn stopped_info(source: &FigureSource<'_>, out: &mut Samples<'_>) {
+    for one in source.snapshot.stopped.iter() {
+        let compose = one.compose.as_ref();
+        let [id, image, name] = stopped_labels(one);
+        let labels = [
+            id,
+            image,
+            name,
+            ("state", &*one.state),
+            (
+                "restart_policy",
+                one.restart_policy.as_deref().unwrap_or_default(),
+            ),
+            (
+                "compose_project",
+                compose.map(|compose| &*compose.project).unwrap_or_default(),
+            ),
+            (
+                "compose_service",
+                compose
+                    .and_then(|compose| compose.service.as_deref())
+                    .unwrap_or_default(),
+            ),
+            ("health", one.health.as_deref().unwrap_or_default()),
+        ];
+        out(&labels, 1.0);
     }
 }
 
@@ -819,6 +1032,8 @@ mod tests {
         ("agent.resume", "each client has its own position"),
         ("host.cpus", "equal to the number of cores in node_cpu_seconds_total"),
         ("sources.*.error", TEXT), ("sources.*.interval_reason", TEXT), ("sources.*.via", TEXT), ("sources.*.via_reason", TEXT),
+        ("stopped[].error", TEXT),
+        ("system.raid[].level", TEXT),
         ("system.disks[].stuck", "one of the reasons for node_filesystem_device_error"),
         ("system.failed_units[].description", TEXT),
         ("system.gpus[].asleep", "a sleeping GPU has no figures"),

@@ -256,6 +256,7 @@ impl Encodings {
                 Section::DockerMeta,
                 Arc::ptr_eq(&then.docker_meta, &now.docker_meta),
             ),
+            (Section::Stopped, Arc::ptr_eq(&then.stopped, &now.stopped)),
         ];
         let same = same.into_iter().filter(|(_, same)| *same);
         let sections =
@@ -410,6 +411,12 @@ fn encode(part: Part, snapshot: &Snapshot) -> io::Result<Vec<u8>> {
             Section::System => field(&mut json, b',', "system", &snapshot.system)?,
             Section::Containers => field(&mut json, b',', "containers", &snapshot.containers)?,
             Section::DockerMeta => field(&mut json, b',', "docker_meta", &snapshot.docker_meta)?,
+            Section::Stopped => {
+                field(&mut json, b',', "stopped", &snapshot.stopped)?;
+                if let Some(dropped) = snapshot.stopped_dropped {
+                    field(&mut json, b',', "stopped_dropped", &dropped)?;
+                }
+            }
             // `tails` adds the log lines, which are already encoded. `Encodings::line` adds the events, which differ between
             // clients.
             Section::Logs | Section::Events => {}

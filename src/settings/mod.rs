@@ -6,29 +6,31 @@
 //! This module reads the files of keys and certificates. It does not decide when to read the files again.
 
 mod certificate;
+mod container_filter;
 mod credentials;
 mod docker_host;
 mod host_root;
 mod key;
-mod labels;
 #[cfg(feature = "nats")]
 mod nats;
 mod parse;
+mod patterns;
 mod raw;
 mod redaction;
 mod tls;
 mod verifier;
 mod whitelist;
 
+pub use container_filter::{ContainerFacts, ContainerFilter};
 pub use credentials::{CredentialSources, Credentials, Stamps};
 pub use docker_host::DockerHost;
 pub use host_root::{FileVersion, HostRoot};
 pub use key::{ApiKey, ApiKeys, KeySource};
-pub use labels::LabelPatterns;
 #[cfg(all(feature = "nats", feature = "watch"))]
 pub(crate) use nats::parse_servers;
 #[cfg(feature = "nats")]
 pub use nats::{NatsLogin, NatsSecret, NatsSettings, address_of};
+pub use patterns::Patterns;
 pub use redaction::Redaction;
 pub use tls::{IdentityProblem, Tls, TlsFiles, Untimely, Validity};
 pub(crate) use tls::{certified, read_certificates, read_key};
@@ -43,6 +45,7 @@ use std::time::Duration;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use container_filter::ContainerPattern;
 use parse::Reader;
 use raw::RawSettings;
 
@@ -86,7 +89,13 @@ pub struct CollectSettings {
     /// `CONTAINER_STATS`: where the figures and logs of containers come from.
     pub container_stats: ContainerStats,
     /// `CONTAINER_LABELS`: the container labels that the agent publishes.
-    pub container_labels: LabelPatterns,
+    pub container_labels: Patterns,
+    /// `CONTAINERS_INCLUDE` and `CONTAINERS_EXCLUDE`: the containers that the agent leaves out.
+    pub containers: ContainerFilter,
+    /// `DISKS_EXCLUDE`: mount points and devices that the agent leaves out.
+    pub disks_exclude: Patterns,
+    /// `NETWORKS_EXCLUDE`: network interfaces that the agent leaves out.
+    pub networks_exclude: Patterns,
     /// `LOG_REDACT`: the parts of log lines that the agent replaces.
     pub log_redact: Redaction,
     /// `HOST_ROOT`: the directory below which the agent finds the host's files.
@@ -238,8 +247,33 @@ impl CollectSettings {
             container_labels: reader.value(
                 "CONTAINER_LABELS",
                 &raw.container_labels,
-                LabelPatterns::default(),
-                LabelPatterns::parse,
+                Patterns::default(),
+                |text| Patterns::parse(text, "names of labels"),
+            ),
+            containers: ContainerFilter::new(
+                reader.optional(
+                    "CONTAINERS_INCLUDE",
+                    &raw.containers_include,
+                    ContainerPattern::parse_list,
+                ),
+                reader.value(
+                    "CONTAINERS_EXCLUDE",
+                    &raw.containers_exclude,
+                    Vec::new(),
+                    ContainerPattern::parse_list,
+                ),
+            ),
+            disks_exclude: reader.value(
+                "DISKS_EXCLUDE",
+                &raw.disks_exclude,
+                Patterns::default(),
+                |text| Patterns::parse(text, "mount points and names of devices"),
+            ),
+            networks_exclude: reader.value(
+                "NETWORKS_EXCLUDE",
+                &raw.networks_exclude,
+                Patterns::default(),
+                |text| Patterns::parse(text, "names of network interfaces"),
             ),
             log_redact: reader.value(
                 "LOG_REDACT",

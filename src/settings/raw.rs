@@ -26,6 +26,10 @@ pub(super) struct RawSettings {
     pub(super) docker_host: Option<String>,
     pub(super) container_stats: Option<String>,
     pub(super) container_labels: Option<String>,
+    pub(super) containers_include: Option<String>,
+    pub(super) containers_exclude: Option<String>,
+    pub(super) disks_exclude: Option<String>,
+    pub(super) networks_exclude: Option<String>,
     pub(super) log_redact: Option<String>,
     pub(super) host_root: Option<String>,
     pub(super) metrics_port: Option<String>,
@@ -51,7 +55,7 @@ pub(super) struct RawSettings {
 }
 
 /// The names of all variables that the agent reads.
-pub(super) const VARIABLES: [&str; 41] = [
+pub(super) const VARIABLES: [&str; 45] = [
     "API_KEY",
     "API_KEY_FILE",
     "SOCKET_PORT",
@@ -71,6 +75,10 @@ pub(super) const VARIABLES: [&str; 41] = [
     "DOCKER_HOST",
     "CONTAINER_STATS",
     "CONTAINER_LABELS",
+    "CONTAINERS_INCLUDE",
+    "CONTAINERS_EXCLUDE",
+    "DISKS_EXCLUDE",
+    "NETWORKS_EXCLUDE",
     "LOG_REDACT",
     "HOST_ROOT",
     "METRICS_PORT",

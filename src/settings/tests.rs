@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use super::{
-    CollectSettings, ContainerStats, DockerHost, HostRoot, LabelPatterns, LogFormat, Problems,
-    Redaction, Settings,
+    CollectSettings, ContainerFilter, ContainerStats, DockerHost, HostRoot, LogFormat, Patterns,
+    Problems, Redaction, Settings,
 };
 
 fn settings(vars: &[(&str, &str)]) -> Result<Settings, Problems> {
@@ -36,7 +36,10 @@ fn only_the_key_is_required_and_all_other_variables_have_defaults() {
             top_processes: 10,
             docker: Some(DockerHost::default()),
             container_stats: ContainerStats::Auto,
-            container_labels: LabelPatterns::default(),
+            container_labels: Patterns::default(),
+            containers: ContainerFilter::default(),
+            disks_exclude: Patterns::default(),
+            networks_exclude: Patterns::default(),
             host_root: HostRoot::default(),
             log_redact: Redaction::default(),
         }

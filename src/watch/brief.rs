@@ -1,6 +1,7 @@
 //! The short form of a snapshot: only the figures that the table of hosts shows. Reading only these figures saves most of the
 //! time and memory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -8,13 +9,16 @@ use serde::Deserialize;
 use super::share::share;
 use super::text::{self, Level};
 use crate::model::{
-    self, Disk, FailedUnit, LoadAverage, Snapshot, SourceStatus, Sources, SystemMetrics, Timestamp,
+    self, Disk, FailedUnit, LoadAverage, RaidArray, Snapshot, SourceStatus, Sources,
+    StoppedContainer, SystemMetrics, Timestamp,
 };
 
 /// Maximum number of problems of one host.
 const MAX_PROBLEMS: usize = 16;
 /// Maximum length of the text of a problem, in characters. The text can contain a very long name.
 const LONGEST_PROBLEM: usize = 200;
+/// Maximum number of stopped containers that a problem names.
+const MAX_DOWN: usize = 8;
 /// Maximum length of the name of a host, in characters.
 const LONGEST_NAME: usize = 255;
 
@@ -52,6 +56,8 @@ struct Parts {
     system: SystemParts,
     #[serde(default)]
     containers: Vec<ContainerParts>,
+    #[serde(default)]
+    stopped: Vec<Arc<StoppedContainer>>,
     sources: Sources,
     host: HostParts,
     agent: AgentParts,
@@ -67,6 +73,8 @@ struct SystemParts {
     load_avg: LoadAverage,
     #[serde(default)]
     disks: Vec<Disk>,
+    #[serde(default)]
+    raid: Vec<RaidArray>,
     #[serde(default)]
     failed_units: Option<Vec<FailedUnit>>,
 }
@@ -111,6 +119,7 @@ impl From<&Snapshot> for Brief {
                 disk_total: system.disk_total,
                 load_avg: system.load_avg,
                 disks: system.disks.clone(),
+                raid: system.raid.clone(),
                 failed_units: system.failed_units.clone(),
             },
             containers: snapshot
@@ -121,6 +130,7 @@ impl From<&Snapshot> for Brief {
                     health: container.health.clone(),
                 })
                 .collect(),
+            stopped: snapshot.stopped.to_vec(),
             sources: snapshot.sources.clone(),
             host: HostParts {
                 hostname: snapshot.host.hostname.clone(),
@@ -178,6 +188,16 @@ fn problems(parts: &Parts) -> Vec<(Level, String)> {
             problems.push((Level::of_share(share), full));
         }
     }
+    for array in &system.raid {
+        let name = text::plain(&array.device);
+        if array.state == "inactive" {
+            problems.push((Level::Bad, format!("{name} is inactive")));
+        } else if array.is_degraded() {
+            let (active, required) = (array.disks_active, array.disks_required);
+            let degraded = format!("{name} is degraded: {active} of {required} disks work");
+            problems.push((Level::Bad, degraded));
+        }
+    }
     let memory = share(system.memory_used, system.memory_total);
     if memory >= 90.0 {
         problems.push((Level::Bad, format!("{memory:.0} % of memory is in use")));
@@ -192,12 +212,29 @@ fn problems(parts: &Parts) -> Vec<(Level, String)> {
             problems.push((Level::Warn, format!("{name} is unhealthy")));
         }
     }
+    problems.extend(down(&parts.stopped).map(|down| (Level::Warn, down)));
     problems.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
     problems.truncate(MAX_PROBLEMS);
     for (_, text) in &mut problems {
         *text = cut(std::mem::take(text), LONGEST_PROBLEM);
     }
     problems
+}
+
+/// Names the stopped containers that are meant to run. None if there are none.
+fn down(stopped: &[Arc<StoppedContainer>]) -> Option<String> {
+    let down: Vec<_> = stopped.iter().filter(|one| one.is_down()).collect();
+    let named = down.iter().take(MAX_DOWN).map(|one| {
+        let ending = text::ending(one);
+        format!(
+            "{} ({})",
+            text::plain(one.bare_name()),
+            ending.trim_start_matches("exit ")
+        )
+    });
+    let named: Vec<_> = named.collect();
+    let more = if down.len() > MAX_DOWN { ", …" } else { "" };
+    (!down.is_empty()).then(|| format!("{} down: {}{more}", down.len(), named.join(", ")))
 }
 
 /// Returns the first `longest` characters of a text. A shortened text is a copy, so that the memory of the long text is freed.

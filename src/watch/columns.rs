@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Instant, SystemTime};
 
-use crate::model::{Container, EventAction, InterfaceKind, Snapshot, SourceStatus};
+use crate::model::{
+    Container, EventAction, InterfaceKind, Snapshot, SourceStatus, StoppedContainer,
+};
 use crate::watch::host::{Host, Latest, Link, container_traffic};
 use crate::watch::listing::{Head, Row, Value};
 use crate::watch::share::share;
@@ -251,7 +253,43 @@ fn containers(host: &Host, snapshot: &Snapshot) -> Vec<Row> {
             ],
         }
     };
-    snapshot.containers.iter().map(row).collect()
+    let running = snapshot.containers.iter().map(row);
+    let stopped = snapshot.stopped.iter().map(|one| stopped(snapshot, one));
+    running.chain(stopped).collect()
+}
+
+/// The row of a stopped container: its name, how it ended, how long ago, and its image.
+fn stopped(snapshot: &Snapshot, container: &StoppedContainer) -> Row {
+    let mut values = vec![Value::unknown(); CONTAINERS.len()];
+    let dim = |text: String| Value::text(text).level(Level::Dim);
+    let set = [
+        ("NAME", dim(text::plain(container.bare_name()))),
+        ("HEALTH", dim(text::ending(container))),
+        (
+            "UP",
+            dim(stopped_for(snapshot, container)
+                .map_or_else(|| "-".to_owned(), |ago| format!("-{}", text::span(ago)))),
+        ),
+        ("IMAGE", dim(text::plain(&container.image))),
+    ];
+    for (title, value) in set {
+        if let Some(place) = CONTAINERS.iter().position(|head| head.title == title) {
+            values[place] = value;
+        }
+    }
+    Row {
+        id: container.id.clone(),
+        values,
+    }
+}
+
+/// Returns how long a container had been stopped at the time of the snapshot, in seconds. None if it was never started.
+pub(super) fn stopped_for(snapshot: &Snapshot, container: &StoppedContainer) -> Option<u64> {
+    let stopped = snapshot
+        .timestamp
+        .0
+        .duration_since(container.finished_at?.0);
+    Some(stopped.unwrap_or_default().as_secs())
 }
 
 fn health(container: &Container) -> Value {

@@ -124,7 +124,9 @@ impl Detail {
     /// The options that the client sends after its key.
     pub(super) fn options(self) -> &'static str {
         match self {
-            Self::Figures => r#"{"sections":["system","containers","docker_meta","events"]}"#,
+            Self::Figures => {
+                r#"{"sections":["system","containers","docker_meta","stopped","events"]}"#
+            }
             Self::Logs => r#"{"logs":"new","live":true}"#,
         }
     }

@@ -7,7 +7,9 @@ use super::brief::Brief;
 use super::history::History;
 use super::share::share;
 use super::text::{self, Level};
-use crate::model::{Container, ContainerEvent, InterfaceKind, Snapshot, SystemMetrics};
+use crate::model::{
+    Container, ContainerEvent, InterfaceKind, Snapshot, StoppedContainer, SystemMetrics,
+};
 
 /// Maximum number of stored log lines.
 const MAX_LINES: usize = 5000;
@@ -256,6 +258,15 @@ impl Host {
         let called = |container: &&Container| container.name.trim_start_matches('/') == name;
         let by_id = containers.iter().find(|container| container.id == id);
         by_id.or_else(|| containers.iter().find(called))
+    }
+
+    /// Returns the stopped container with this id. If none has this id, returns the stopped container with this name.
+    pub(super) fn stopped(&self, id: &str, name: &str) -> Option<&StoppedContainer> {
+        let stopped = self.snapshot.as_ref()?.stopped.iter();
+        let by_id = stopped.clone().find(|one| one.id == id);
+        by_id
+            .or_else(|| stopped.clone().find(|one| one.bare_name() == name))
+            .map(|one| &**one)
     }
 
     /// The problems of this host and of the connection to the host, the worst first.

@@ -422,15 +422,21 @@ impl Screen {
             View::Host(host) if self.pane == Pane::Containers => {
                 let selected = self.panes[Pane::Containers as usize].selected();
                 let known = self.hosts.get_mut(&host).zip(selected);
-                if let Some((known, id)) = known
-                    && let Some(container) = known.container(id, id)
-                {
-                    let name = container.name.trim_start_matches('/').to_owned();
-                    let id = container.id.clone();
+                let Some((known, id)) = known else { return };
+                let running = known.container(id, id).map(|one| {
+                    let name = one.name.trim_start_matches('/').to_owned();
+                    (one.id.clone(), name, Tail::Log)
+                });
+                // The agent reads no log of a stopped container.
+                let opened = running.or_else(|| {
+                    let one = known.stopped(id, id)?;
+                    Some((one.id.clone(), one.bare_name().to_owned(), Tail::Events))
+                });
+                if let Some((id, name, tail)) = opened {
                     known.follow_log(Some(&name));
                     self.log = LogView::default();
                     self.happened = Listing::default();
-                    self.tail = Tail::Log;
+                    self.tail = tail;
                     self.view = View::Container { host, id, name };
                 }
             }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::model::StoppedContainer;
+
 /// The rating of a figure. The rating decides the colour of the figure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
@@ -56,6 +58,16 @@ pub(super) fn span(seconds: u64) -> String {
         60..3600 => format!("{minutes}m"),
         3600..86_400 => format!("{hours}h {:02}m", minutes % 60),
         _ => format!("{days}d {}h", hours % 24),
+    }
+}
+
+/// Tells how a container ended: its exit code, and whether it was killed because of too little memory. If the container was never
+/// started, it is the engine's word for the state.
+pub(super) fn ending(container: &StoppedContainer) -> String {
+    match (container.exit_code, container.oom_killed) {
+        (Some(code), Some(true)) => format!("{code}, OOM"),
+        (Some(code), _) => format!("exit {code}"),
+        (None, _) => plain(&container.state),
     }
 }
 

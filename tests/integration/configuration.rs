@@ -35,6 +35,13 @@ pub(crate) const GOOD: &[(&str, &[&str])] = &[
     ),
     ("CONTAINER_STATS", &["auto", "kernel", "engine"]),
     ("CONTAINER_LABELS", &["*", "tier, com.example.*,v?"]),
+    ("CONTAINERS_INCLUDE", &["*", "web-*, label=tier=a*"]),
+    (
+        "CONTAINERS_EXCLUDE",
+        &["/ci", "name=ci-?,image=*:1,label=job"],
+    ),
+    ("DISKS_EXCLUDE", &["/mnt/*, dm-*"]),
+    ("NETWORKS_EXCLUDE", &["veth*,br-*"]),
     (
         "LOG_REDACT",
         &["AKIA[0-9A-Z]{16} (?i)token=(?P<secret>\\S+)", "é+"],
@@ -92,6 +99,10 @@ const BAD: &[(&str, &[&str])] = &[
     ("TOP_PROCESSES", &["1001", "-1", "all"]),
     ("CONTAINER_STATS", &["cgroup", "Auto"]),
     ("CONTAINER_LABELS", &[",", "two words", "a,,b"]),
+    ("CONTAINERS_INCLUDE", &[",", "image=", "state=running"]),
+    ("CONTAINERS_EXCLUDE", &[",", "two words", "a,,b"]),
+    ("DISKS_EXCLUDE", &[",", "/mnt/two words"]),
+    ("NETWORKS_EXCLUDE", &["a,,b"]),
     (
         "LOG_REDACT",
         &["fine [", "(?=ahead)", "x*", r"\w{9999}{9999}"],
@@ -335,14 +346,21 @@ fn a_value_that_is_not_utf_8_is_an_error_only_in_the_agents_variables() {
 fn invalid_values_are_not_printed_because_they_can_be_secrets() {
     let secret = "Hx4Tq8Zw1Vn6";
     // Error messages contain paths, because the administrator has to find the file.
-    let any_word = ["CONTAINER_LABELS", "LOG_REDACT"];
+    let any_word = [
+        "CONTAINER_LABELS",
+        "CONTAINERS_INCLUDE",
+        "CONTAINERS_EXCLUDE",
+        "DISKS_EXCLUDE",
+        "NETWORKS_EXCLUDE",
+        "LOG_REDACT",
+    ];
     let printed_or_valid = [&["API_KEY", "API_KEY_FILE"], &any_word[..]].concat();
     let variables = BAD.iter().map(|(variable, _)| variable);
     for variable in variables.filter(|variable| !printed_or_valid.contains(variable)) {
         let finished = Launch::new().var(variable, secret).secret(secret).run();
         assert_refused(&finished, &[variable]);
     }
-    // Any word is a valid label name or regular expression. The agent accepts the value and does not print it.
+    // Any word is a valid name or regular expression. The agent accepts the value and does not print it.
     for variable in any_word {
         Launch::new().var(variable, secret).secret(secret).start();
     }

@@ -45,8 +45,7 @@ fn snapshot(subscription: &mut Subscription<'_>) -> Value {
 /// Parses and validates a snapshot. Sections that were not requested can be absent.
 fn valid(line: &str) -> Value {
     let snapshot: Value = serde_json::from_str(line).expect("the snapshot is not JSON");
-    let mut filled =
-        json!({"system": null, "containers": [], "docker_meta": [], "logs": {}, "events": []});
+    let mut filled = json!({"system": null, "containers": [], "docker_meta": [], "stopped": [], "logs": {}, "events": []});
     let fields = snapshot
         .as_object()
         .expect("the snapshot is not an object")

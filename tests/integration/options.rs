@@ -40,7 +40,7 @@ fn a_client_that_asks_for_nothing_gets_everything() {
     for options in [
         "{}",
         " {} ",
-        r#"{"sections":["system","containers","docker_meta","logs","events"],"logs":"tail","every":1,"encoding":"json"}"#,
+        r#"{"sections":["system","containers","docker_meta","stopped","logs","events"],"logs":"tail","every":1,"encoding":"json"}"#,
     ] {
         let line = asking(&agent, options).line().unwrap();
         let snapshot = schema::snapshot(&line);

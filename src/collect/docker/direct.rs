@@ -12,7 +12,8 @@ use tracing::debug;
 
 use super::cgroup::{ContainerFiles, FILES_PER_CONTAINER, Kernel, KernelError};
 use super::engine::{EngineError, Inspected};
-use super::inventory::{Inspection, Inventory, RunningContainer};
+use super::inspection::Inspection;
+use super::inventory::{Inventory, RunningContainer};
 use super::usage::{ContainerReading, CpuReading, network_owners};
 
 /// Maximum number of container files that stay open.

@@ -22,14 +22,14 @@ use tracing::debug;
 use super::events::Message;
 pub(crate) use super::inspected::Inspected;
 use super::json::Json;
-use super::listing::{ListedContainer, Listing};
+use super::listing::{ListScope, ListedContainers, Listing};
 use super::pieces::{Entries, Lines};
 use super::transport::{
     MAX_CONTAINER_BYTES, MAX_EVENTS_BYTES, MAX_LIST_BYTES, MAX_OTHER_BYTES, Transport, next_bytes,
     whole,
 };
 use crate::collect::causes::with_causes;
-use crate::settings::DockerHost;
+use crate::settings::{ContainerFilter, DockerHost};
 
 /// Timeout of one call.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
@@ -58,7 +58,8 @@ const MAX_EVENT_BYTES: usize = 1024 * 1024;
 /// Maximum size of a log that is read piece by piece, in bytes.
 const MAX_LONG_LOG_BYTES: usize = 1024 * 1024 * 1024;
 
-/// The path of the list of running containers. Podman omits paused containers unless the request has a filter for them.
+/// The paths of the list of all containers and of the list of running containers. Podman omits paused containers unless the request has a filter for them.
+const ALL: &str = "/containers/json?all=true";
 const RUNNING: &str = "/containers/json";
 const RUNNING_OR_PAUSED: &str =
     "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
@@ -266,21 +267,25 @@ impl Call {
         }
     }
 
-    /// Returns the running containers, with their metadata. Does not request sizes, because the engine would then read all files
+    /// Returns the containers that `filter` wants, with their metadata. Does not request sizes, because the engine would then read all files
     /// of the containers. Omits entries that cannot be read. [`Call::unreadable`] describes these entries.
-    pub(crate) async fn list(&self) -> Result<Vec<ListedContainer>, EngineError> {
+    pub(super) async fn list(
+        &self,
+        scope: ListScope,
+        filter: &ContainerFilter,
+    ) -> Result<ListedContainers, EngineError> {
         const CALL: &str = "list containers";
-        let path = if self.is_podman {
-            RUNNING_OR_PAUSED
-        } else {
-            RUNNING
+        let path = match scope {
+            ListScope::All => ALL,
+            ListScope::Running if self.is_podman => RUNNING_OR_PAUSED,
+            ListScope::Running => RUNNING,
         };
         let read = async {
             let failed = |error: BollardError| classify(CALL, &error);
             let answer = self.get(path, MAX_LIST_BYTES).await.map_err(failed)?;
             let mut body = answer.into_body();
             let mut entries = Entries::new(MAX_CONTAINER_BYTES);
-            let mut listing = Listing::default();
+            let mut listing = Listing::new(scope, filter);
             while !entries.is_complete()
                 && let Some(bytes) = next_bytes(&mut body).await.map_err(failed)?
             {
@@ -293,13 +298,13 @@ impl Call {
             ended.map_err(|error| EngineError::failed(CALL, &error))?;
             Ok(listing.finish())
         };
-        let (listed, unreadable) = tokio::time::timeout(DEADLINE, read)
+        let mut listed = tokio::time::timeout(DEADLINE, read)
             .await
             .unwrap_or(Err(EngineError::Deadline { call: CALL }))?;
         *self
             .unreadable
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = unreadable;
+            .unwrap_or_else(PoisonError::into_inner) = listed.unreadable.take();
         Ok(listed)
     }
 

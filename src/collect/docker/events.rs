@@ -10,9 +10,10 @@ use tokio::task::JoinHandle;
 use tracing::debug;
 
 use super::json::Json;
-use super::listing::{SHORT_ID, id_in};
+use super::listing::{SHORT_ID, id_in, labels};
 use super::pieces::Piece;
 use crate::model::{ContainerEvent, EventAction, Events, Timestamp};
+use crate::settings::{ContainerFacts, ContainerFilter};
 
 /// Maximum number of container ids in one batch of events.
 const MAX_TOUCHED: usize = 1024;
@@ -74,16 +75,31 @@ pub(super) struct SharedEvents {
     starts: broadcast::Sender<StartedContainer>,
     /// Events from before this time are old: they happened before the agent started.
     began: SystemTime,
+    /// Tells of which containers the events are ignored.
+    filter: Arc<ContainerFilter>,
 }
 
-impl Default for SharedEvents {
-    fn default() -> Self {
+impl SharedEvents {
+    /// Creates the store without events. It ignores the events of containers that `filter` does not want.
+    pub(super) fn new(filter: Arc<ContainerFilter>) -> Self {
         Self {
+            filter,
             events: Arc::default(),
             changed: watch::Sender::new(()),
             starts: broadcast::Sender::new(MAX_STARTS),
             began: SystemTime::now() - OVERLAP,
         }
+    }
+
+    /// Whether the settings want the container of a message.
+    fn wants(&self, message: &Json) -> bool {
+        let attributes = message.get("Actor").get("Attributes");
+        let text = |name: &str| attributes.get(name).non_empty_text().unwrap_or_default();
+        self.filter.wants(&ContainerFacts {
+            name: text("name").trim_start_matches('/'),
+            image: &text("image"),
+            labels: labels(attributes, &self.filter),
+        })
     }
 }
 
@@ -168,11 +184,18 @@ impl Following {
                         continue;
                     };
                     let is_old = replay.is_old(&message);
+                    let event = event(&message);
+                    let is_wanted = history.wants(&message);
+                    // After a rename, the settings possibly leave out another container than before.
+                    let is_rename = || {
+                        let action = event.as_ref().map(|event| &event.action);
+                        action == Some(&EventAction::Rename)
+                    };
                     // The container list is newer than an old event.
-                    if !is_old {
+                    if !is_old && (is_wanted || is_rename()) {
                         lock(&reported).touch(&id);
                     }
-                    if let Some(event) = event(&message) {
+                    if let Some(event) = event.filter(|_| is_wanted) {
                         let started = (event.action == EventAction::Start).then(|| {
                             let (name, at) = (event.container.clone(), event.time.0);
                             StartedContainer { id, name, at }
@@ -322,6 +345,7 @@ fn moment(message: &Json) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
     use futures_util::stream;
@@ -472,7 +496,7 @@ mod tests {
             lines.push(chunk, |line| messages.push(Message::read(line)));
         }
         assert_eq!(messages.len(), 4);
-        let history = SharedEvents::default();
+        let history = SharedEvents::new(Arc::default());
         let following = Following::start(stream::iter(messages), history.clone());
         tokio::task::yield_now().await;
         let reported = following.take();
@@ -487,7 +511,7 @@ mod tests {
 
     #[actix::test]
     async fn an_event_that_is_received_twice_is_stored_once() {
-        let history = SharedEvents::default();
+        let history = SharedEvents::new(Arc::default());
         let reported = [
             message("start", FUTURE + 1, &json!({})),
             message("die", FUTURE + 2, &json!({"exitCode": "3"})),
@@ -513,7 +537,7 @@ mod tests {
 
     #[actix::test]
     async fn only_the_first_stream_has_old_events() {
-        let history = SharedEvents::default();
+        let history = SharedEvents::new(Arc::default());
         for (times, touched, old) in [(vec![1, 2, FUTURE], true, 2), (vec![3], true, 2)] {
             let reported = times.iter().map(|time| message("start", *time, &json!({})));
             let stream = stream::iter(reported.map(Message::Event).collect::<Vec<_>>());
@@ -523,7 +547,7 @@ mod tests {
             assert_eq!(history.events().old(), old);
         }
         assert_eq!(history.events().end(), 4);
-        let history = SharedEvents::default();
+        let history = SharedEvents::new(Arc::default());
         let stream = stream::iter([Message::Event(message("start", 1, &json!({})))]);
         let following = Following::start(stream, history.clone());
         tokio::task::yield_now().await;

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::json::Json;
+use super::listing::truncated;
 
 /// The facts that an inspection reports about a container, in addition to the container's entry in the container list.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,6 +24,8 @@ pub(crate) struct Inspected {
     pub(crate) started_at: Option<SystemTime>,
     /// The status of the container's health check. None if the container has no health check.
     pub(crate) health: Option<String>,
+    /// How the container ended, and whether it starts again. It has no values of a running container's end.
+    pub(crate) end: End,
     /// How often the container's restart policy has restarted the container.
     pub(crate) restart_count: Option<u64>,
     /// The digest of the configuration of the container's image.
@@ -41,6 +44,19 @@ pub(crate) struct Inspected {
     /// The folder in which the engine stores the container's files. If the container uses the network of another container, it can be
     /// the folder of that container.
     pub(crate) folder: Option<PathBuf>,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct End {
+    pub(crate) exit_code: Option<i64>,
+    /// Whether the kernel has killed a process of the container because of too little memory.
+    pub(crate) oom_killed: Option<bool>,
+    /// None if the container was never started.
+    pub(crate) finished_at: Option<SystemTime>,
+    /// Why the engine could not start the container.
+    pub(crate) error: Option<String>,
+    pub(crate) restart_policy: Option<String>,
 }
 
 impl Inspected {
@@ -63,6 +79,17 @@ impl Inspected {
                 .get("Status")
                 .non_empty_text()
                 .filter(|status| status != "none"),
+            end: End {
+                exit_code: state.get("ExitCode").integer(),
+                oom_killed: state.get("OOMKilled").boolean(),
+                finished_at: state.get("FinishedAt").text().as_deref().and_then(moment),
+                error: state.get("Error").non_empty_text().map(truncated),
+                restart_policy: host
+                    .get("RestartPolicy")
+                    .get("Name")
+                    .non_empty_text()
+                    .map(truncated),
+            },
             restart_count: container.get("RestartCount").count(),
             image_digest: container
                 .get("Image")

@@ -1,4 +1,4 @@
-//! Knows which containers run, and caches the engine's inspection of each container.
+//! Knows which containers exist, and caches the engine's inspection of each container.
 //!
 //! One task, the [`Follower`], makes all calls of this module to the engine. It publishes the result as an [`Inventory`]: the
 //! running containers, and whether the engine answers. A round of a collector requests the current inventory. If there is an
@@ -17,6 +17,8 @@
 //! - when a collector asks for a new inspection of a container.
 //!
 //! While the list is fresh, a request costs the engine at most one ping. The ping shows that the engine answers.
+//!
+//! The list also has the stopped containers, unless it is read only because a container started less than a minute ago.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -29,25 +31,24 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use super::engine::{Call, Engine, EngineError, Inspected};
+use super::engine::{Call, Engine, EngineError};
 use super::events::{EventBatch, Following, SharedEvents, StartedContainer};
-use super::listing::ListedContainer;
+use super::inspection::{INSPECTIONS_AT_ONCE, Inspection};
+use super::listing::{Excluded, ListScope, ListedContainer};
 use super::process::FirstProcess;
+use super::stopped::StoppedContainers;
 use crate::backoff::Backoff;
+use crate::messages::Stopped;
 use crate::model::{Events, Timestamp};
-use crate::settings::DockerHost;
+use crate::settings::{ContainerFilter, DockerHost};
 
 /// Maximum age of the container list.
 const MAX_LIST_AGE: Duration = Duration::from_secs(60);
 /// Maximum age of the container list if it has a container that started less than a minute ago. The status of such a container,
 /// for example `Up 3 seconds`, changes every second.
 const MAX_LIST_AGE_WITH_YOUNG: Duration = Duration::from_secs(1);
-/// Pause before the retry of a failed inspection.
-const INSPECTION_RETRY: Duration = Duration::from_secs(15);
 /// Maximum age of the engine's previous answer. If the answer is older, the next request sends a ping.
 const MAX_ANSWER_AGE: Duration = Duration::from_secs(1);
-/// Maximum number of inspections at the same time.
-const INSPECTIONS_AT_ONCE: usize = 16;
 /// Maximum number of requests that wait for the follower. Each collector makes one request at a time. If a collector stops
 /// waiting for an answer, its request stays in the queue.
 const MAX_REQUESTS: usize = 64;
@@ -77,63 +78,12 @@ impl RunningContainer {
     }
 }
 
-/// The outcome of an inspection of one container.
-#[derive(Debug, Clone)]
-pub(crate) enum Inspection {
-    /// The engine's answer.
-    Done(Arc<Inspected>),
-    /// The container no longer exists. If the next container list still has the container, it is inspected again.
-    Due,
-    /// The call failed.
-    Failed {
-        error: EngineError,
-        at: Instant,
-        /// The engine's previous answer, if there is one.
-        before: Option<Arc<Inspected>>,
-    },
-}
-
-impl Inspection {
-    /// Inspects a container. `before` is the engine's previous answer.
-    async fn of(call: &Call, id: &str, before: Option<Arc<Inspected>>) -> Self {
-        match call.inspect(id).await {
-            Ok(inspected) => Self::Done(Arc::new(inspected)),
-            Err(EngineError::Gone) => Self::Due,
-            Err(error) => Self::Failed {
-                error,
-                at: Instant::now(),
-                before,
-            },
-        }
-    }
-
-    /// Returns the engine's newest answer. None if there was no answer yet, or if the container no longer exists.
-    pub(crate) fn done(&self) -> Option<&Inspected> {
-        self.answer().map(|inspected| &**inspected)
-    }
-
-    fn answer(&self) -> Option<&Arc<Inspected>> {
-        match self {
-            Self::Done(inspected) => Some(inspected),
-            Self::Failed { before, .. } => before.as_ref(),
-            Self::Due => None,
-        }
-    }
-
-    /// Whether the inspection stays valid when the container list is read again.
-    fn is_valid(&self) -> bool {
-        match self {
-            Self::Done(_) => true,
-            Self::Due => false,
-            Self::Failed { at, .. } => at.elapsed() < INSPECTION_RETRY,
-        }
-    }
-}
-
 /// The running containers of the newest container list.
 #[derive(Clone)]
 pub(crate) struct Inventory {
     running: Arc<Vec<RunningContainer>>,
+    stopped: Arc<Stopped>,
+    excluded: Excluded,
     /// A handle for more calls to the engine. None in an outage.
     pub(crate) call: Option<Call>,
     /// Set while the engine does not answer.
@@ -193,6 +143,16 @@ impl Inventory {
         Arc::new(left.cloned().collect())
     }
 
+    /// Returns the stopped containers of the newest list that has them.
+    pub(super) fn stopped(&self) -> &Arc<Stopped> {
+        &self.stopped
+    }
+
+    /// Returns the number of containers that the settings leave out.
+    pub(super) fn excluded(&self) -> u64 {
+        (self.excluded.running + self.excluded.stopped) as u64
+    }
+
     /// Returns the containers of the newest container list. Some of these containers have possibly ended.
     pub(crate) fn as_listed(&self) -> &Arc<Vec<RunningContainer>> {
         &self.running
@@ -231,13 +191,15 @@ struct Request {
 }
 
 impl Containers {
-    /// Creates the view of the running containers of the engine at `host`. Makes no call to the engine yet.
+    /// Creates the view of the containers of the engine at `host`. Leaves out the containers that `filter` does not want. Makes no
+    /// call to the engine yet.
     #[must_use]
-    pub fn of(host: DockerHost) -> Self {
+    pub fn of(host: DockerHost, filter: ContainerFilter) -> Self {
         let (requests, received) = mpsc::channel(MAX_REQUESTS);
         let (publish, state) = watch::channel(State::default());
-        let history = SharedEvents::default();
-        let follower = Follower::new(host, history.clone(), received, publish);
+        let filter = Arc::new(filter);
+        let history = SharedEvents::new(Arc::clone(&filter));
+        let follower = Follower::new(host, filter, history.clone(), received, publish);
         Self {
             requests,
             state,
@@ -345,6 +307,11 @@ struct Follower {
     events: Option<Following>,
     history: SharedEvents,
     running: Arc<Vec<RunningContainer>>,
+    stopped: StoppedContainers,
+    filter: Arc<ContainerFilter>,
+    excluded: Excluded,
+    /// When the list of all containers was read. None before that, and after a failed call to the engine.
+    all_listed_at: Option<Instant>,
     /// The ids of containers to inspect again when the container list is read again.
     due: HashSet<String>,
     /// Whether to inspect all containers again when the container list is read again. True if the ids of some containers with
@@ -360,6 +327,7 @@ struct Follower {
 impl Follower {
     fn new(
         host: DockerHost,
+        filter: Arc<ContainerFilter>,
         history: SharedEvents,
         requests: mpsc::Receiver<Request>,
         publish: watch::Sender<State>,
@@ -371,6 +339,10 @@ impl Follower {
             events: None,
             history,
             running: Arc::default(),
+            stopped: StoppedContainers::default(),
+            filter,
+            excluded: Excluded::default(),
+            all_listed_at: None,
             due: HashSet::new(),
             all_due: false,
             listed_at: None,
@@ -431,6 +403,8 @@ impl Follower {
         };
         Ok(Inventory {
             running: Arc::clone(&self.running),
+            stopped: Arc::clone(self.stopped.published()),
+            excluded: self.excluded,
             confirmed: outage.is_none(),
             call,
             outage,
@@ -503,13 +477,15 @@ impl Follower {
             let events = call.events(self.history.since());
             self.events = Some(Following::start(events, self.history.clone()));
         }
-        let listed = call.list().await?;
+        let scope = self.scope();
+        let listed = call.list(scope, &self.filter).await?;
+        self.excluded.running = listed.excluded.running;
         let before: HashMap<&str, &RunningContainer> = self
             .running
             .iter()
             .map(|one| (one.listed.id.as_str(), one))
             .collect();
-        let inspected = listed.into_iter().map(|listed| {
+        let inspected = listed.running.into_iter().map(|listed| {
             let before = before.get(listed.id.as_str()).copied().cloned();
             let is_due = self.all_due || self.due.contains(&listed.id);
             async move {
@@ -532,6 +508,15 @@ impl Follower {
             .collect()
             .await;
         find_processes(&mut running).await;
+        if scope == ListScope::All {
+            self.excluded.stopped = listed.excluded.stopped;
+            let is_due =
+                |id: &str| self.all_due || self.due.contains(id) || before.contains_key(id);
+            self.stopped
+                .update(call, listed.stopped, listed.stopped_surplus, is_due)
+                .await;
+            self.all_listed_at = Some(Instant::now());
+        }
         self.running = Arc::new(running);
         self.due.clear();
         self.all_due = false;
@@ -539,6 +524,17 @@ impl Follower {
         self.listed_at = Some(now);
         self.answered_at = Some(now);
         Ok(())
+    }
+
+    /// Which containers the next list must have. A container is due if it had an event, for example because it has stopped.
+    fn scope(&self) -> ListScope {
+        let is_recent = |at: Instant| at.elapsed() < MAX_LIST_AGE;
+        let is_fresh = self.all_listed_at.is_some_and(is_recent);
+        if is_fresh && self.due.is_empty() && !self.all_due {
+            ListScope::Running
+        } else {
+            ListScope::All
+        }
     }
 
     /// Drops the handle for calls, and ends the event stream. Marks the list and all inspections as stale, because any
@@ -549,6 +545,7 @@ impl Follower {
         self.all_due = true;
         self.due.clear();
         self.listed_at = None;
+        self.all_listed_at = None;
         self.answered_at = None;
     }
 }

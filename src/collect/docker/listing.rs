@@ -1,4 +1,4 @@
-//! Reads the engine's list of running containers, one entry at a time.
+//! Reads the engine's list of containers, one entry at a time.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use super::json::Json;
 use super::pieces::Piece;
 use crate::model::{ContainerMeta, Port, PortProtocol};
+use crate::settings::{ContainerFacts, ContainerFilter};
 
 /// Length of a published id, in characters. Docker's own tools show ids of the same length.
 pub(super) const SHORT_ID: usize = 12;
@@ -16,6 +17,20 @@ pub(super) const SHORT_ID: usize = 12;
 const MAX_CONTAINERS: usize = 10_000;
 /// Maximum memory for a list, in bytes. The agent refuses a list that needs more memory.
 const MAX_KEPT_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum number of stopped containers of a list that are kept. The others are only counted.
+const MAX_STOPPED: usize = 10_000;
+/// Maximum memory for the stopped containers of a list, in bytes.
+const MAX_STOPPED_BYTES: usize = 8 * 1024 * 1024;
+/// The engine's words for the states of containers that do not run. The last three are Podman's.
+const STOPPED_STATES: [&str; 7] = [
+    "exited",
+    "created",
+    "dead",
+    "removing",
+    "configured",
+    "initialized",
+    "stopped",
+];
 /// Maximum length of each text in an entry, in bytes. A longer text is truncated.
 const MAX_TEXT_BYTES: usize = 4096;
 /// Maximum number of names per container. More names are ignored.
@@ -23,7 +38,7 @@ const MAX_NAMES: usize = 256;
 /// Maximum length of an id or a name in an error message, in characters.
 const MAX_SHOWN_CHARS: usize = 64;
 
-/// A running container.
+/// A container of the engine's list.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ListedContainer {
     /// The full id. Calls to the engine use this id.
@@ -34,29 +49,92 @@ pub(crate) struct ListedContainer {
     pub(crate) meta: Arc<ContainerMeta>,
 }
 
-/// Collects the entries of a container list while the list is read.
+/// Which containers a list has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ListScope {
+    /// Containers that run, also those that are paused or are being restarted.
+    Running,
+    All,
+}
+
+/// The containers of the engine's list. All containers have different ids and names.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(super) struct ListedContainers {
+    pub(super) running: Vec<ListedContainer>,
+    /// The stopped containers, in the order of the list: the newest first. Empty for [`ListScope::Running`].
+    pub(super) stopped: Vec<ListedContainer>,
+    /// Number of stopped containers that are not in `stopped`, because there are too many.
+    pub(super) stopped_surplus: usize,
+    /// Numbers of running and of stopped containers that the settings leave out.
+    pub(super) excluded: Excluded,
+    /// A sentence about the entries that could not be read.
+    pub(super) unreadable: Option<String>,
+}
+
+/// Numbers of containers that the settings leave out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Excluded {
+    pub(super) running: usize,
+    pub(super) stopped: usize,
+}
+
+/// Collects the entries of a container list while the list is read.
+#[derive(Debug)]
+pub(super) struct Listing<'f> {
+    scope: ListScope,
+    filter: &'f ContainerFilter,
+    excluded: Excluded,
     containers: Vec<ListedContainer>,
     /// Approximate memory of the containers, in bytes.
     kept: usize,
+    stopped: Vec<ListedContainer>,
+    /// Approximate memory of the stopped containers, in bytes.
+    stopped_kept: usize,
+    stopped_surplus: usize,
     /// Number of entries that could not be read.
     unreadable: usize,
     /// The first entry that could not be read, and the reason.
     first: Option<String>,
 }
 
-impl Listing {
+impl<'f> Listing<'f> {
+    /// `filter` tells which containers to leave out.
+    pub(super) fn new(scope: ListScope, filter: &'f ContainerFilter) -> Self {
+        Self {
+            scope,
+            filter,
+            excluded: Excluded::default(),
+            containers: Vec::new(),
+            kept: 0,
+            stopped: Vec::new(),
+            stopped_kept: 0,
+            stopped_surplus: 0,
+            unreadable: 0,
+            first: None,
+        }
+    }
+
     /// Adds an entry.
     pub(super) fn add(&mut self, entry: Piece<'_>) {
         let read = match entry {
             Piece::Whole(text) => match Json::parse(text) {
-                Ok(entry) => ListedContainer::read(&entry),
+                Ok(entry) => {
+                    let read = ListedContainer::read(&entry);
+                    if let Ok(container) = &read
+                        && !self.wants(container, &entry)
+                    {
+                        return;
+                    }
+                    read
+                }
                 Err(error) => Err(about(id_in(text), &error.to_string())),
             },
             Piece::TooLong(beginning) => Err(about(id_in(beginning), "it is too long")),
         };
         match read {
+            Ok(container) if self.scope == ListScope::All && container.is_stopped() => {
+                self.add_stopped(container);
+            }
             Ok(_) if self.is_full() => {}
             Ok(container) => {
                 self.kept += container.size();
@@ -66,6 +144,31 @@ impl Listing {
                 self.unreadable += 1;
                 self.first.get_or_insert(reason);
             }
+        }
+    }
+
+    /// Whether the settings want a container. Counts a container that they leave out.
+    fn wants(&mut self, container: &ListedContainer, entry: &Json) -> bool {
+        let wanted = self.filter.wants(&ContainerFacts {
+            name: container.bare_name(),
+            image: &container.meta.image,
+            labels: labels(entry.get("Labels"), self.filter),
+        });
+        if !wanted {
+            match self.scope == ListScope::All && container.is_stopped() {
+                true => self.excluded.stopped += 1,
+                false => self.excluded.running += 1,
+            }
+        }
+        wanted
+    }
+
+    fn add_stopped(&mut self, container: ListedContainer) {
+        if self.stopped.len() < MAX_STOPPED && self.stopped_kept < MAX_STOPPED_BYTES {
+            self.stopped_kept += container.size();
+            self.stopped.push(container);
+        } else {
+            self.stopped_surplus += 1;
         }
     }
 
@@ -85,13 +188,13 @@ impl Listing {
         Ok(())
     }
 
-    /// Returns the containers, and a sentence about the entries that could not be read. The containers have different ids and
-    /// names.
-    pub(super) fn finish(mut self) -> (Vec<ListedContainer>, Option<String>) {
+    /// Returns the containers.
+    pub(super) fn finish(mut self) -> ListedContainers {
         let mut ids = HashSet::new();
         self.containers.retain(|one| ids.insert(one.id.clone()));
+        self.stopped.retain(|one| ids.insert(one.id.clone()));
         let mut names = HashSet::new();
-        for one in &mut self.containers {
+        for one in self.containers.iter_mut().chain(&mut self.stopped) {
             if !names.insert(one.name.clone()) {
                 // If two containers had the same name, their logs and figures would be mixed.
                 one.name = format!("/{}", one.meta.id);
@@ -105,8 +208,23 @@ impl Listing {
         let unreadable = self
             .first
             .map(|first| format!("list containers: an entry cannot be read: {first}{more}"));
-        (self.containers, unreadable)
+        ListedContainers {
+            running: self.containers,
+            stopped: self.stopped,
+            stopped_surplus: self.stopped_surplus,
+            excluded: self.excluded,
+            unreadable,
+        }
     }
+}
+
+/// Returns the labels whose values the filter needs.
+pub(super) fn labels<'l>(labels: &'l Json, filter: &ContainerFilter) -> Vec<(&'l str, String)> {
+    let labels = labels.members().iter();
+    labels
+        .filter(|(name, _)| filter.looks_at(name))
+        .filter_map(|(name, value)| Some((name.as_str(), value.text()?)))
+        .collect()
 }
 
 /// Returns an error text: the reason, after the container's id or name if it is known.
@@ -178,6 +296,10 @@ impl ListedContainer {
         })
     }
 
+    fn is_stopped(&self) -> bool {
+        STOPPED_STATES.contains(&self.meta.state.as_str())
+    }
+
     /// Returns the approximate memory of the container, in bytes.
     fn size(&self) -> usize {
         let texts = [
@@ -212,7 +334,8 @@ fn is_id(id: &str) -> bool {
     (SHORT_ID..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn truncated(mut text: String) -> String {
+/// Truncates a text to [`MAX_TEXT_BYTES`].
+pub(super) fn truncated(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
     text
 }
@@ -248,9 +371,12 @@ fn protocol(text: &str) -> PortProtocol {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{ListedContainer, Listing, MAX_CONTAINERS};
+    use super::{
+        ListScope, ListedContainer, ListedContainers, Listing, MAX_CONTAINERS, MAX_STOPPED,
+    };
     use crate::collect::docker::json::Json;
     use crate::collect::docker::pieces::Piece;
+    use crate::settings::ContainerFilter;
 
     const ID: &str = "0123456789abcdef";
 
@@ -267,7 +393,13 @@ mod tests {
     }
 
     fn listing(entries: &[&str]) -> (Vec<ListedContainer>, Option<String>) {
-        let mut listing = Listing::default();
+        let listed = listing_of(ListScope::Running, entries);
+        (listed.running, listed.unreadable)
+    }
+
+    fn listing_of(scope: ListScope, entries: &[&str]) -> ListedContainers {
+        let filter = ContainerFilter::default();
+        let mut listing = Listing::new(scope, &filter);
         entries
             .iter()
             .for_each(|entry| listing.add(Piece::Whole(entry.as_bytes())));
@@ -374,8 +506,61 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_all_containers_tells_which_ones_are_stopped() {
+        let states = [
+            ("running", false),
+            ("exited", true),
+            ("paused", false),
+            ("created", true),
+            ("restarting", false),
+            ("dead", true),
+            ("removing", true),
+            ("stopped", true),
+            ("strange", false),
+        ];
+        let mut ids = 0..;
+        let entries = states.map(|(state, _)| {
+            let id = format!("{:064}", ids.next().unwrap());
+            format!(r#"{{"Id":"{id}","Names":["/{state}"],"State":"{state}"}}"#)
+        });
+        let entries = entries.each_ref().map(String::as_str);
+        let names = |listed: &[ListedContainer]| -> Vec<String> {
+            listed
+                .iter()
+                .map(|one| one.bare_name().to_owned())
+                .collect()
+        };
+        let expected = |is: bool| -> Vec<&str> {
+            let states = states.iter().filter(|(_, stopped)| *stopped == is);
+            states.map(|(state, _)| *state).collect()
+        };
+        let all = listing_of(ListScope::All, &entries);
+        assert_eq!(names(&all.running), expected(false));
+        assert_eq!(names(&all.stopped), expected(true));
+        let running = listing_of(ListScope::Running, &entries);
+        assert_eq!((running.running.len(), running.stopped.len()), (9, 0));
+    }
+
+    #[test]
+    fn too_many_stopped_containers_are_counted() {
+        let filter = ContainerFilter::default();
+        let mut listing = Listing::new(ListScope::All, &filter);
+        for number in 0..MAX_STOPPED + 3 {
+            let entry = format!(r#"{{"Id":"{number:064x}","State":"exited"}}"#);
+            listing.add(Piece::Whole(entry.as_bytes()));
+        }
+        listing.check().unwrap();
+        let listed = listing.finish();
+        assert_eq!(
+            (listed.stopped.len(), listed.stopped_surplus),
+            (MAX_STOPPED, 3)
+        );
+    }
+
+    #[test]
     fn a_list_has_limits() {
-        let mut listing = Listing::default();
+        let filter = ContainerFilter::default();
+        let mut listing = Listing::new(ListScope::Running, &filter);
         for number in 0..=MAX_CONTAINERS {
             listing.check().unwrap();
             listing.add(Piece::Whole(
@@ -384,7 +569,7 @@ mod tests {
         }
         assert_eq!(listing.check().unwrap_err(), "more than 10000 containers");
 
-        let mut listing = Listing::default();
+        let mut listing = Listing::new(ListScope::Running, &filter);
         let ports = vec![json!({"PrivatePort": 1}); 10_000];
         let wide = json!({"Id": ID, "Image": "x".repeat(100_000), "Ports": ports}).to_string();
         let of_one = (0..1000).take_while(|_| {

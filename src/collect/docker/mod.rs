@@ -8,6 +8,7 @@ mod direct;
 pub(super) mod engine;
 mod events;
 mod inspected;
+mod inspection;
 mod inventory;
 mod json;
 mod listing;
@@ -16,6 +17,7 @@ mod pieces;
 mod proc_cgroup;
 mod process;
 mod stats;
+mod stopped;
 mod transport;
 mod usage;
 
@@ -31,13 +33,15 @@ use super::blocking::Blocking;
 use super::{Collector, Round, Source};
 use crate::messages::DockerSample;
 use crate::model::{Container, ContainerMeta, Events, Via};
-use crate::settings::{CollectSettings, ContainerStats, DockerHost, LabelPatterns};
+use crate::settings::{CollectSettings, ContainerFilter, ContainerStats, DockerHost, Patterns};
 pub use direct::most_kept_files;
 use direct::{Direct, FigureSet, Figures, Missing};
 use engine::{Engine, EngineError};
 pub(super) use events::StartedContainer;
+pub(super) use inspection::Inspection;
 pub use inventory::Containers;
-pub(super) use inventory::{Inspection, Inventory, Outage, RunningContainer, patience};
+pub(super) use inventory::{Inventory, Outage, RunningContainer, patience};
+use listing::ListScope;
 pub(super) use listing::ListedContainer;
 use namespaces::Namespaces;
 pub(super) use transport::next_bytes;
@@ -68,7 +72,7 @@ pub struct ContainerSource {
     /// Is notified of every new event.
     event_changes: watch::Receiver<()>,
     method: ContainerStats,
-    labels: LabelPatterns,
+    labels: Patterns,
     /// How long a round waits for the engine.
     patience: Duration,
     /// Maximum age of the previous figures, which are published while no newer figures can be read.
@@ -276,11 +280,8 @@ impl ContainerSource {
 
     /// Returns the previous figures, for a round that gets no newer figures from the kernel's files. `read_at` is the time when
     /// the figures were read. Omits figures that are older than `stand_for`.
-    fn last_figures(
-        &self,
-        running: &[RunningContainer],
-        error: Option<String>,
-    ) -> Round<DockerSample> {
+    fn last_figures(&self, inventory: &Inventory, error: Option<String>) -> Round<DockerSample> {
+        let (running, stopped) = (inventory.as_listed(), inventory.stopped());
         let last = self.last.as_ref();
         let last = last.filter(|last| last.at.elapsed() < self.stand_for);
         Round {
@@ -290,6 +291,8 @@ impl ContainerSource {
                 namespaces: Arc::new(self.namespaces.by_number(running)),
                 containers: last.map_or_else(Arc::default, |last| Arc::clone(&last.containers)),
                 events: self.containers.events(),
+                stopped: Arc::clone(stopped),
+                excluded: inventory.excluded(),
                 meta: meta(running),
                 via: Via::Kernel,
                 via_reason: None,
@@ -327,7 +330,7 @@ impl Measured {
     fn add(
         &mut self,
         index: usize,
-        patterns: &LabelPatterns,
+        patterns: &Patterns,
         now: &ContainerReading,
         before: Option<&CpuReading>,
     ) {
@@ -372,9 +375,9 @@ impl Source for ContainerSource {
         let outage = inventory.outage.as_ref().map(Outage::to_string);
         let measured = match self.measure(&inventory).await {
             Ok(Some(measured)) => measured,
-            Ok(None) => return self.last_figures(inventory.as_listed(), outage),
+            Ok(None) => return self.last_figures(&inventory, outage),
             Err(late) => {
-                return self.last_figures(inventory.as_listed(), Some(outage.unwrap_or(late)));
+                return self.last_figures(&inventory, Some(outage.unwrap_or(late)));
             }
         };
         let via = Via::of(measured.by_engine, measured.containers.len());
@@ -406,6 +409,8 @@ impl Source for ContainerSource {
                 containers,
                 namespaces: self.namespaces.names(&measured.running).await,
                 events: self.containers.events(),
+                stopped: Arc::clone(inventory.stopped()),
+                excluded: inventory.excluded(),
                 meta: meta(&measured.running),
                 via: via.clone(),
                 via_reason: measured.reason.filter(|_| via != Via::Kernel),
@@ -437,8 +442,10 @@ pub async fn server(host: &DockerHost) -> Result<String, String> {
     let mut engine = Engine::new(host.clone());
     let reached = async |engine: &mut Engine| {
         let call = engine.call().await?;
-        let listed = call.list().await?;
-        Ok((call.api_version(), listed.len(), call.unreadable()))
+        let listed = call
+            .list(ListScope::Running, &ContainerFilter::default())
+            .await?;
+        Ok((call.api_version(), listed.running.len(), call.unreadable()))
     };
     let mut outcome = reached(&mut engine).await;
     for _ in 1..ATTEMPTS {

@@ -153,7 +153,7 @@ mod tests {
     use crate::collect::docker::listing::ListedContainer;
     use crate::collect::docker::usage::publish;
     use crate::model::{BlockIo, Container};
-    use crate::settings::LabelPatterns;
+    use crate::settings::Patterns;
 
     // V1 is an answer of Docker 20.10 with an edited inactive file cache. V2 is written by hand from the API's description.
     const V1: &str = include_str!("../../../tests/fixtures/stats-cgroup-v1.json");
@@ -172,7 +172,7 @@ mod tests {
     fn published(json: &str) -> Container {
         let (engines_own, now) = read(stats(json), None).unwrap();
         let before = engines_own.as_ref();
-        publish(&listed(), None, &LabelPatterns::default(), &now, before)
+        publish(&listed(), None, &Patterns::default(), &now, before)
     }
 
     #[test]
@@ -294,13 +294,7 @@ mod tests {
             let Some((before, now)) = read(stats, None) else {
                 return;
             };
-            let shown = publish(
-                &listed,
-                None,
-                &LabelPatterns::default(),
-                &now,
-                before.as_ref(),
-            );
+            let shown = publish(&listed, None, &Patterns::default(), &now, before.as_ref());
             assert!(
                 shown.cpu_percent >= 0.0 && shown.cpu_percent.is_finite(),
                 "{shown:?}"

@@ -14,7 +14,7 @@ use crate::collect::rate::per_second;
 use crate::model::{
     BlockIo, Compose, Container, InterfaceCounters, Pressures, Throttling, Timestamp, figure,
 };
-use crate::settings::LabelPatterns;
+use crate::settings::Patterns;
 
 /// Tolerance between the engine's clock and the agent's clock, for the time between two readings. An answer can be two seconds
 /// late, because the engine reads the figures once a second.
@@ -128,7 +128,7 @@ impl Usage {
 pub(super) fn publish(
     listed: &ListedContainer,
     inspected: Option<&Inspected>,
-    patterns: &LabelPatterns,
+    patterns: &Patterns,
     ContainerReading { cpu, usage, .. }: &ContainerReading,
     before: Option<&CpuReading>,
 ) -> Container {
@@ -137,7 +137,6 @@ pub(super) fn publish(
         .map(|memory| without_cache(memory, usage.inactive_file));
     let share = |memory: u64| figure(memory as f64 / usage.memory_limit as f64 * 100.0, 2);
     let labels = inspected.map(|inspected| &inspected.labels);
-    let label = |name: &str| labels?.get(name).cloned();
     let started_at = inspected.and_then(|inspected| inspected.started_at);
     Container {
         id: listed.meta.id.clone(),
@@ -178,17 +177,23 @@ pub(super) fn publish(
             .and_then(|at| at.elapsed().ok())
             .map(|uptime| uptime.as_secs()),
         image_digest: inspected.and_then(|inspected| inspected.image_digest.clone()),
-        compose: label("com.docker.compose.project").map(|project| Compose {
-            project,
-            service: label("com.docker.compose.service"),
-        }),
+        compose: inspected.and_then(compose),
         labels: labels
             .into_iter()
             .flatten()
-            .filter(|(name, _)| patterns.match_name(name))
+            .filter(|(name, _)| patterns.matches(name))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect(),
     }
+}
+
+/// Returns the container's project and service in `docker compose`.
+pub(super) fn compose(inspected: &Inspected) -> Option<Compose> {
+    let label = |name: &str| inspected.labels.get(name).cloned();
+    Some(Compose {
+        project: label("com.docker.compose.project")?,
+        service: label("com.docker.compose.service"),
+    })
 }
 
 /// Returns the share of the periods between two readings in which the container was throttled, in percent. None if there were no

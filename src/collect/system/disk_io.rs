@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::family::{MetricFamily, Round};
 use crate::collect::rate::per_second;
 use crate::model::{DiskIo, figure};
+use crate::settings::Patterns;
 
 /// The size of a sector in the kernel's counters, in bytes. It does not depend on the device.
 const SECTOR: u64 = 512;
@@ -26,6 +27,8 @@ pub(super) struct Devices {
     reading: u64,
     /// The time of the previous successful reading of the counters.
     read_at: Instant,
+    /// The names of devices that are left out.
+    exclude: Patterns,
 }
 
 /// Why the block devices cannot be read.
@@ -35,8 +38,9 @@ pub(super) struct DiskIoError(#[from] io::Error);
 
 /// The data about a device from the previous reading.
 struct KnownDevice {
-    /// Whether the device is a whole disk.
+    /// Whether the device is a whole disk that is not left out.
     whole: bool,
+    excluded: bool,
     before: Counters,
     reading: u64,
 }
@@ -69,6 +73,7 @@ impl MetricFamily for Devices {
 
     fn publish(&mut self, devices: Vec<DiskIo>, round: &mut Round<'_>) {
         round.metrics.disk_io = devices;
+        round.excluded += self.known.values().filter(|known| known.excluded).count() as u64;
     }
 }
 
@@ -79,7 +84,14 @@ impl Devices {
             known: HashMap::new(),
             reading: 0,
             read_at: Instant::now(),
+            exclude: Patterns::default(),
         }
+    }
+
+    /// Leaves out the devices with these names.
+    pub(super) fn without(mut self, names: Patterns) -> Self {
+        self.exclude = names;
+        self
     }
 
     /// Reads every whole device. `seconds` is the time since the previous reading. Source: `/proc/diskstats`. If the kernel does
@@ -118,8 +130,11 @@ impl Devices {
             }
             None => {
                 let whole = self.is_whole(name);
+                let excluded = whole && self.exclude.matches(name);
+                let whole = whole && !excluded;
                 let known = KnownDevice {
                     whole,
+                    excluded,
                     before: now,
                     reading: self.reading,
                 };

@@ -20,7 +20,7 @@ use super::family::{MetricFamily, Round};
 use crate::collect::mountinfo::{self, Mount};
 use crate::collect::net_dev::published_names;
 use crate::model::Disk;
-use crate::settings::HostRoot;
+use crate::settings::{HostRoot, Patterns};
 use ask::{Asker, MountPath, StatfsAnswer};
 
 /// File systems with data, but without a device in the table of mounts. Most of them are network file systems.
@@ -48,6 +48,9 @@ pub(super) struct Disks {
     /// The file systems in the table. None if the table must be read.
     mounted: Option<Vec<Mounted>>,
     asker: Asker,
+    /// The mount points and devices that are left out, and the number of such file systems.
+    exclude: Patterns,
+    excluded: u64,
 }
 
 /// A file system and its mount point.
@@ -81,6 +84,7 @@ impl MetricFamily for Disks {
 
     fn publish(&mut self, disks: Vec<Disk>, round: &mut Round<'_>) {
         round.metrics.disks = disks;
+        round.excluded += self.excluded;
     }
 }
 
@@ -91,7 +95,15 @@ impl Disks {
             table: None,
             mounted: None,
             asker: Asker::default(),
+            exclude: Patterns::default(),
+            excluded: 0,
         }
+    }
+
+    /// Leaves out the file systems with these mount points or devices. A device has its name with or without `/dev/`.
+    pub(super) fn without(mut self, names: Patterns) -> Self {
+        self.exclude = names;
+        self
     }
 
     /// Reads every file system with data. Sources: `/proc/self/mountinfo` and `fstatvfs`.
@@ -106,7 +118,15 @@ impl Disks {
             self.mounted = None;
             file.rewind()?;
             file.read_to_end(&mut table)?;
-            let mounted = with_data(mountinfo::parse(&table).collect(), &self.host);
+            let mut mounted = with_data(mountinfo::parse(&table).collect(), &self.host);
+            let all = mounted.len();
+            mounted.retain(|one| {
+                let name = one.device.trim_start_matches("/dev/");
+                ![&one.point, &one.device, name]
+                    .map(|name| self.exclude.matches(name))
+                    .contains(&true)
+            });
+            self.excluded = (all - mounted.len()) as u64;
             self.mounted = Some(mounted);
         }
         let mounted = self.mounted.as_deref().unwrap_or_default();

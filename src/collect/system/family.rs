@@ -51,6 +51,8 @@ pub(super) struct Round<'r> {
     pub(super) last: &'r SystemMetrics,
     /// Maximum age of the figures that are published for a failed family.
     stand_for: Duration,
+    /// The number of file systems, block devices and network interfaces that the settings leave out.
+    pub(super) excluded: u64,
     /// The metrics of this round, so far.
     pub(super) metrics: SystemMetrics,
     /// The families that failed.
@@ -77,6 +79,7 @@ impl<'r> Round<'r> {
             names,
             last,
             stand_for,
+            excluded: 0,
             metrics: SystemMetrics::default(),
             failures: Failures::default(),
             memory_total: 0,

@@ -15,9 +15,11 @@ mod load;
 mod memory;
 mod network;
 mod os_release;
+mod power_supply;
 mod pressure;
 mod proc_stat;
 mod process;
+mod raid;
 mod root_disk;
 mod sampler;
 mod space;
@@ -37,7 +39,7 @@ use super::docker::Containers;
 use super::{Collector, Round, Source};
 use crate::messages::SystemSample;
 use crate::model::SystemMetrics;
-use crate::settings::HostRoot;
+use crate::settings::{CollectSettings, HostRoot, Patterns};
 use containers::ContainerNames;
 use family::{AnyFamily, Failures, entry};
 use gpu::Gpus;
@@ -46,25 +48,61 @@ use units::Units;
 use users::Users;
 
 /// Returns all metric families, in the order in which they are read.
-fn families(top_processes: usize, root: &HostRoot) -> Vec<Box<dyn AnyFamily>> {
+fn families(options: &HostOptions) -> Vec<Box<dyn AnyFamily>> {
+    let HostOptions {
+        top_processes,
+        root,
+        disks_exclude,
+        networks_exclude,
+    } = options;
     vec![
         entry(memory::Memory::default()),
         entry(cpu::Cpus::default()),
         // Must come after memory, because each process is published with its share of the host's memory.
         entry(process::Processes::new(
-            top_processes,
+            *top_processes,
             Users::new(root.clone()),
         )),
-        entry(network::Interfaces::new(Path::new("/sys/class/net"))),
-        entry(disk_io::Devices::new(Path::new("/sys/block"))),
+        entry(
+            network::Interfaces::new(Path::new("/sys/class/net")).without(networks_exclude.clone()),
+        ),
+        entry(disk_io::Devices::new(Path::new("/sys/block")).without(disks_exclude.clone())),
         entry(root_disk::RootDisk::new(root.clone())),
-        entry(disks::Disks::new(root.clone())),
+        entry(disks::Disks::new(root.clone()).without(disks_exclude.clone())),
         entry(load::Load::default()),
         entry(uptime::Uptime::default()),
         entry(temperatures::Sensors::new(Path::new("/sys/class/hwmon"))),
         entry(pressure::HostPressure),
         entry(file_handles::FileHandles),
+        entry(raid::RaidArrays::default()),
+        entry(power_supply::PowerSupplies::new(Path::new(
+            "/sys/class/power_supply",
+        ))),
     ]
+}
+
+/// What the source reads of the host.
+#[derive(Debug, Clone, Default)]
+pub struct HostOptions {
+    /// The source publishes two lists of processes, each with so many processes: by CPU use and by memory.
+    pub top_processes: usize,
+    /// The directory with the host's own files.
+    pub root: HostRoot,
+    /// Mount points and devices that are left out.
+    pub disks_exclude: Patterns,
+    /// Network interfaces that are left out.
+    pub networks_exclude: Patterns,
+}
+
+impl From<&CollectSettings> for HostOptions {
+    fn from(settings: &CollectSettings) -> Self {
+        Self {
+            top_processes: settings.top_processes,
+            root: settings.host_root.clone(),
+            disks_exclude: settings.disks_exclude.clone(),
+            networks_exclude: settings.networks_exclude.clone(),
+        }
+    }
 }
 
 /// The actor that reads the host once a round.
@@ -72,8 +110,7 @@ pub type SystemCollector = Collector<HostSource>;
 
 /// The host as a source.
 pub struct HostSource {
-    top_processes: usize,
-    root: HostRoot,
+    options: HostOptions,
     containers: Option<Containers>,
     /// Maximum age of the figures that are published for a failed family.
     stand_for: Duration,
@@ -85,19 +122,12 @@ pub struct HostSource {
 }
 
 impl HostSource {
-    /// Creates the source. The source publishes two lists of processes, each with `top_processes` processes: by CPU use and by
-    /// memory. `root` is the directory with the host's own files. `interval` is the time between two rounds. `containers` are
-    /// the known containers. If a process runs in a known container, the lists name the container.
+    /// Creates the source. `interval` is the time between two rounds. `containers` are the known containers. If a process runs in
+    /// a known container, the lists of processes name the container.
     #[must_use]
-    pub fn new(
-        top_processes: usize,
-        root: HostRoot,
-        interval: Duration,
-        containers: Option<Containers>,
-    ) -> Self {
+    pub fn new(options: HostOptions, interval: Duration, containers: Option<Containers>) -> Self {
         Self {
-            top_processes,
-            root,
+            options,
             containers,
             stand_for: super::stand_for(interval),
             sampler: Blocking::new("the host", None),
@@ -116,7 +146,7 @@ impl Source for HostSource {
     type News = ();
 
     async fn collect(&mut self) -> Round<SystemSample> {
-        let (top_processes, root) = (self.top_processes, self.root.clone());
+        let options = self.options.clone();
         let containers = self.containers.clone();
         let names = move || {
             let known = containers.as_ref().map(Containers::known);
@@ -124,7 +154,7 @@ impl Source for HostSource {
         };
         let (stand_for, last) = (self.stand_for, Arc::clone(&self.last));
         let read = self.sampler.read(move |sampler| {
-            let new = || Sampler::new(top_processes, root, stand_for);
+            let new = || Sampler::new(options, stand_for);
             sampler.get_or_insert_with(new).sample(&names(), &last)
         });
         let (read, failed_units, gpus) = tokio::join!(read, self.units.read(), self.gpus.read());

@@ -14,6 +14,7 @@ use crate::collect::links::{Changes, Netlink, NetlinkInterface};
 use crate::collect::net_dev::{self, Interface};
 use crate::collect::rate::per_second;
 use crate::model::{InterfaceKind, NetworkInterface};
+use crate::settings::Patterns;
 
 /// The hardware type of Ethernet (`ARPHRD_ETHER`).
 const ETHERNET: u16 = 1;
@@ -44,6 +45,9 @@ pub(super) struct Interfaces {
     before: HashMap<Key, [u64; 4]>,
     /// The time of the previous successful reading of the counters.
     read_at: Instant,
+    /// The names of interfaces that are left out, and the number of such interfaces in the newest reading.
+    exclude: Patterns,
+    excluded: u64,
 }
 
 /// Why the interfaces cannot be read.
@@ -92,6 +96,7 @@ impl MetricFamily for Interfaces {
 
     fn publish(&mut self, interfaces: Vec<NetworkInterface>, round: &mut Round<'_>) {
         round.metrics.network = interfaces;
+        round.excluded += self.excluded;
     }
 
     /// Publishes the interfaces of the previous snapshot, without their rates. The rates belong to an earlier time.
@@ -119,7 +124,19 @@ impl Interfaces {
             looked: None,
             before: HashMap::new(),
             read_at: Instant::now(),
+            exclude: Patterns::default(),
+            excluded: 0,
         }
+    }
+
+    /// Leaves out the interfaces with these names.
+    pub(super) fn without(mut self, names: Patterns) -> Self {
+        self.exclude = names;
+        self
+    }
+
+    fn is_excluded(&self, name: &[u8]) -> bool {
+        self.exclude.matches(&String::from_utf8_lossy(name))
     }
 
     /// Reads every interface of the agent's network namespace. `seconds` is the time since the previous successful reading.
@@ -167,7 +184,8 @@ impl Interfaces {
                     let before = before.filter(|before| before.index == link.index);
                     (link.name.clone(), self.known(&link, before))
                 };
-                self.links = links.into_iter().map(of).collect();
+                let links = links.into_iter().filter(|one| !self.is_excluded(&one.name));
+                self.links = links.map(of).collect();
             }
             // The files have most of the link data. They lack the namespaces of the other ends of veths.
             Err(_) => {
@@ -217,7 +235,10 @@ impl Interfaces {
 
     /// Builds the published interfaces from `table`, the content of `/proc/net/dev`.
     fn take_in(&mut self, table: &[u8], seconds: f64) -> Vec<NetworkInterface> {
-        let interfaces = net_dev::parse(table);
+        let mut interfaces = net_dev::parse(table);
+        let all = interfaces.len();
+        interfaces.retain(|one| !self.is_excluded(one.name));
+        self.excluded = (all - interfaces.len()) as u64;
         self.look(&interfaces);
         let names = net_dev::published_names(interfaces.iter().map(|one| one.name));
         let mut now = HashMap::with_capacity(interfaces.len());

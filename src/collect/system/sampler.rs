@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use super::agent::OwnUsage;
 use super::containers::ContainerNames;
-use super::families;
 use super::family::{AnyFamily, Failures, Round, timed};
 use super::host::Host;
+use super::{HostOptions, families};
 use crate::collect::causes::with_causes;
 use crate::messages::{AgentUsage, SystemSample};
 use crate::model::SystemMetrics;
-use crate::settings::HostRoot;
 
 /// Time between the first reading (the baseline) and the first sample. The kernel counts CPU time in ticks of 10 ms, so the
 /// error of the first figures is up to 4 %.
@@ -32,10 +31,10 @@ impl Sampler {
     /// [`FIRST_INTERVAL`].
     ///
     /// `stand_for` is the maximum age of the figures that are published for a failed family.
-    pub(super) fn new(top_processes: usize, root: HostRoot, stand_for: Duration) -> Self {
+    pub(super) fn new(options: HostOptions, stand_for: Duration) -> Self {
         let mut sampler = Self {
-            families: families(top_processes, &root),
-            host: Host::new(root),
+            families: families(&options),
+            host: Host::new(options.root),
             own: OwnUsage::default(),
             stand_for,
         };
@@ -75,6 +74,7 @@ impl Sampler {
                 engine_cpu_percent: round.engine_cpu_percent,
                 ..own
             },
+            excluded: round.excluded,
             metrics: Arc::new(round.metrics),
         };
         (sample, round.failures)
@@ -85,11 +85,15 @@ impl Sampler {
 mod tests {
     use std::time::Duration;
 
-    use super::{ContainerNames, HostRoot, Sampler, SystemMetrics};
+    use super::{ContainerNames, HostOptions, Sampler, SystemMetrics};
 
     #[test]
     fn the_first_sample_has_all_figures() {
-        let mut sampler = Sampler::new(5, HostRoot::default(), Duration::from_secs(30));
+        let options = HostOptions {
+            top_processes: 5,
+            ..HostOptions::default()
+        };
+        let mut sampler = Sampler::new(options, Duration::from_secs(30));
         let (sample, failures) =
             sampler.sample(&ContainerNames::default(), &SystemMetrics::default());
         assert_eq!(failures.error(), None);

@@ -68,7 +68,7 @@ fn sections_that_are_not_selected_are_absent_and_the_other_fields_stay() {
     let none = value(&made(&published, r#"{"sections":[]}"#, None));
     let mut expected = whole;
     let fields = expected.as_object_mut().unwrap();
-    for section in ["system", "containers", "logs", "events"] {
+    for section in ["system", "containers", "stopped", "logs", "events"] {
         assert!(fields.remove(section).is_some());
     }
     assert_eq!(part, expected);

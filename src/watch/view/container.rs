@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::{Theme, columns, header, height_of_header, host, table};
-use crate::model::Container;
+use crate::model::{Container, Snapshot, StoppedContainer};
 use crate::watch::host::{Host, Log};
 use crate::watch::screen::{LogView, Screen, Tail};
 use crate::watch::text::{self, Level};
@@ -39,9 +39,11 @@ pub(super) fn draw(
     if let Some(container) = container {
         over_time(host, container, theme, frame, graphs);
     }
-    let lines = match container {
-        Some(container) => about(container, theme),
-        None => vec![Line::styled(
+    let stopped = host.snapshot.as_ref().zip(host.stopped(id, name));
+    let lines = match (container, stopped) {
+        (Some(container), _) => about(container, theme),
+        (None, Some((snapshot, stopped))) => about_stopped(snapshot, stopped, theme),
+        (None, None) => vec![Line::styled(
             "this container is not running",
             theme.of(Level::Warn),
         )],
@@ -109,17 +111,81 @@ fn over_time(host: &Host, container: &Container, theme: Theme, frame: &mut Frame
     );
 }
 
-/// Returns three lines of details.
-fn about(container: &Container, theme: Theme) -> Vec<Line<'static>> {
-    let mut lines = [Vec::new(), Vec::new(), Vec::new()];
-    let mut say = |line: usize, name: &'static str, value: String, level: Level| {
-        let line: &mut Vec<Span<'static>> = &mut lines[line];
+/// Lines of details. Each detail has a name.
+struct Details {
+    theme: Theme,
+    lines: [Vec<Span<'static>>; 3],
+}
+
+impl Details {
+    fn new(theme: Theme) -> Self {
+        Self {
+            theme,
+            lines: [Vec::new(), Vec::new(), Vec::new()],
+        }
+    }
+
+    fn say(&mut self, line: usize, name: &'static str, value: &str, level: Level) {
+        let line = &mut self.lines[line];
         if !line.is_empty() {
             line.push(Span::raw("  "));
         }
-        line.push(Span::styled(format!("{name} "), theme.dim()));
-        line.push(Span::styled(text::plain(&value), theme.of(level)));
-    };
+        line.push(Span::styled(format!("{name} "), self.theme.dim()));
+        line.push(Span::styled(text::plain(value), self.theme.of(level)));
+    }
+
+    fn finish(self) -> Vec<Line<'static>> {
+        self.lines.into_iter().map(Line::from).collect()
+    }
+}
+
+/// Returns three lines of details of a stopped container.
+fn about_stopped(
+    snapshot: &Snapshot,
+    container: &StoppedContainer,
+    theme: Theme,
+) -> Vec<Line<'static>> {
+    let mut details = Details::new(theme);
+    let mut say = |line, name, value: &str, level| details.say(line, name, value, level);
+    say(0, "image", &container.image, Level::Plain);
+    say(0, "id", &container.id, Level::Plain);
+    say(0, "status", &container.state, Level::Warn);
+    if let Some(ago) = columns::stopped_for(snapshot, container) {
+        say(
+            0,
+            "stopped",
+            &format!("{} ago", text::span(ago)),
+            Level::Plain,
+        );
+    }
+    if let Some(code) = container.exit_code {
+        let level = if code == 0 { Level::Plain } else { Level::Bad };
+        say(1, "exit code", &code.to_string(), level);
+    }
+    if container.oom_killed == Some(true) {
+        say(1, "killed", "for lack of memory", Level::Bad);
+    }
+    if let Some(policy) = &container.restart_policy {
+        say(1, "restart policy", policy, Level::Plain);
+    }
+    if let Some(health) = &container.health {
+        say(1, "health", health, Level::Plain);
+    }
+    if let Some(compose) = &container.compose {
+        let service = compose.service.as_deref().unwrap_or("-");
+        let compose = format!("{}/{service}", compose.project);
+        say(1, "compose", &compose, Level::Plain);
+    }
+    if let Some(error) = &container.error {
+        say(2, "error", error, Level::Bad);
+    }
+    details.finish()
+}
+
+/// Returns three lines of details.
+fn about(container: &Container, theme: Theme) -> Vec<Line<'static>> {
+    let mut details = Details::new(theme);
+    let mut say = |line, name, value: String, level| details.say(line, name, &value, level);
     say(0, "image", container.image.clone(), Level::Plain);
     say(0, "id", container.id.clone(), Level::Plain);
     say(0, "status", container.status.clone(), Level::Plain);
@@ -204,7 +270,7 @@ fn about(container: &Container, theme: Theme) -> Vec<Line<'static>> {
     for (name, value) in &container.labels {
         say(2, "label", format!("{name}={value}"), Level::Dim);
     }
-    lines.into_iter().map(Line::from).collect()
+    details.finish()
 }
 
 /// Draws the newest lines of the log, or the lines to which the user has moved.

@@ -29,7 +29,12 @@ impl Container<'static> {
 
     /// Does the same as [`Container::run`], but creates the container without starting it.
     pub(crate) fn create(topic: &str) -> Self {
-        Self::make(Engine::local(), &["create"], topic, &[], "sleep 1000")
+        Self::create_with(topic, &[])
+    }
+
+    /// Does the same as [`Container::create`], with these options of `docker create`.
+    pub(crate) fn create_with(topic: &str, options: &[&str]) -> Self {
+        Self::make(Engine::local(), &["create"], topic, options, "sleep 1000")
     }
 }
 
@@ -91,6 +96,11 @@ impl<'e> Container<'e> {
         arguments.extend(options);
         arguments.push(&self.id);
         self.engine.docker(arguments)
+    }
+
+    /// Starts the container. Returns whether that succeeded.
+    pub(crate) fn try_start(&self) -> bool {
+        self.engine.try_docker(["start", &self.id]).status.success()
     }
 
     /// Runs a shell command inside the container. Returns its output.

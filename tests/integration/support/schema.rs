@@ -72,7 +72,7 @@ mod tests {
                 "cpu_percent": [12.5], "memory_used": 1.0, "memory_total": 2.0, "disk_used": 1.5, "disk_total": 2.5,
                 "uptime": 1, "load_avg": {"1m": 0.5, "5m": 0.3, "15m": 0.2}, "network": [], "top_processes": []
             },
-            "containers": [], "docker_meta": [], "logs": {}, "events": [],
+            "containers": [], "docker_meta": [], "stopped": [], "logs": {}, "events": [],
             "sources": {
                 "system": {"status": "ok", "collected_at": at, "duration_ms": 1.5, "error": null},
                 "docker": off, "logs": off
