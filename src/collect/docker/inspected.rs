@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::json::Json;
 use super::listing::truncated;
+use crate::model::Compose;
 
 /// The facts that an inspection reports about a container, in addition to the container's entry in the container list.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -121,6 +122,15 @@ impl Inspected {
                 .text()
                 .and_then(|path| Some(Path::new(&path).parent()?.to_owned())),
         }
+    }
+
+    /// Returns the container's project and service in `docker compose`.
+    pub(super) fn compose(&self) -> Option<Compose> {
+        let label = |name: &str| self.labels.get(name).cloned();
+        Some(Compose {
+            project: label("com.docker.compose.project")?,
+            service: label("com.docker.compose.service"),
+        })
     }
 }
 

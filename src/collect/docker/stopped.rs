@@ -10,7 +10,6 @@ use futures_util::{StreamExt, stream};
 use super::engine::{Call, EngineError, Inspected};
 use super::inspection::INSPECTIONS_AT_ONCE;
 use super::listing::ListedContainer;
-use super::usage::compose;
 use crate::messages::Stopped;
 use crate::model::{StoppedContainer, Timestamp};
 
@@ -174,7 +173,7 @@ fn shown(listed: &ListedContainer, inspected: Option<&Inspected>) -> StoppedCont
                 .clone()
                 .unwrap_or_else(|| "no".to_owned())
         }),
-        compose: inspected.and_then(compose),
+        compose: inspected.and_then(Inspected::compose),
         health: inspected.and_then(|inspected| inspected.health.clone()),
         error,
     }

@@ -12,7 +12,7 @@ use super::inventory::RunningContainer;
 use super::listing::ListedContainer;
 use crate::collect::rate::per_second;
 use crate::model::{
-    BlockIo, Compose, Container, InterfaceCounters, Pressures, Throttling, Timestamp, figure,
+    BlockIo, Container, InterfaceCounters, Pressures, Throttling, Timestamp, figure,
 };
 use crate::settings::Patterns;
 
@@ -177,7 +177,7 @@ pub(super) fn publish(
             .and_then(|at| at.elapsed().ok())
             .map(|uptime| uptime.as_secs()),
         image_digest: inspected.and_then(|inspected| inspected.image_digest.clone()),
-        compose: inspected.and_then(compose),
+        compose: inspected.and_then(Inspected::compose),
         labels: labels
             .into_iter()
             .flatten()
@@ -185,15 +185,6 @@ pub(super) fn publish(
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect(),
     }
-}
-
-/// Returns the container's project and service in `docker compose`.
-pub(super) fn compose(inspected: &Inspected) -> Option<Compose> {
-    let label = |name: &str| inspected.labels.get(name).cloned();
-    Some(Compose {
-        project: label("com.docker.compose.project")?,
-        service: label("com.docker.compose.service"),
-    })
 }
 
 /// Returns the share of the periods between two readings in which the container was throttled, in percent. None if there were no
