@@ -232,6 +232,38 @@ mod tests {
         );
     }
 
+    /// Compares all arrays of node_exporter's fixture with its metrics.
+    #[test]
+    fn odd_arrays_are_read_as_node_exporter_reads_them() {
+        let arrays = parse(include_str!("../../../tests/fixtures/node_exporter/mdstat"));
+        let metrics = include_str!("../../../tests/fixtures/node_exporter/md-metrics.txt");
+        let mut compared = 0;
+        for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let label = |name: &str| {
+                let (_, rest) = series.split_once(&format!("{name}=\""))?;
+                rest.split('"').next()
+            };
+            let device = label("device").unwrap();
+            let array = arrays.iter().find(|array| array.device == device);
+            let array = array.unwrap_or_else(|| panic!("{device} is missing"));
+            let metric = series.split('{').next().unwrap();
+            let ours = match (metric, label("state")) {
+                ("node_md_disks", Some("active")) => array.disks_active,
+                ("node_md_disks", Some("failed")) => array.disks_failed,
+                ("node_md_disks", Some("spare")) => array.disks_spare,
+                ("node_md_disks_required", None) => array.disks_required,
+                ("node_md_blocks", None) => array.blocks,
+                ("node_md_blocks_synced", None) => array.blocks_synced.unwrap_or(array.blocks),
+                ("node_md_state", Some(state)) => u64::from(array.state == state),
+                _ => panic!("unknown series: {series}"),
+            };
+            assert_eq!(ours as f64, value.parse::<f64>().unwrap(), "{series}");
+            compared += 1;
+        }
+        assert_eq!((arrays.len(), compared), (17, 17 * 11));
+    }
+
     #[test]
     fn fuzz_mdstat() {
         let seed = "md6 : active raid1 sdb2[2](F) sda2[0]\n      195 blocks [2/1] [U_]\n      [=>]  recovery =  8.5% (1/195)\n";
