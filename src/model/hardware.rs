@@ -36,6 +36,44 @@ impl RaidArray {
     }
 }
 
+/// The value of a sensor that does not measure temperature. Source: `/sys/class/hwmon`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SensorReading {
+    /// The name of the device with the sensor, e.g. `nct6779`.
+    pub device: String,
+    /// The label of the sensor, e.g. `Vcore`. For a sensor without a label, this is the kernel's name of the sensor, e.g. `fan1`.
+    pub sensor: String,
+    /// The device's path in `/sys/devices` as a short name. Each device has a different name.
+    pub chip: String,
+    /// The kernel's name of the sensor, e.g. `fan1`. Each sensor of a device has a different name.
+    pub input: String,
+    /// What the sensor measures.
+    pub kind: SensorKind,
+    /// The value. The unit is that of `kind`: revolutions per minute, V, A, W or percent.
+    pub value: f64,
+}
+
+/// What a sensor measures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SensorKind {
+    /// The speed of a fan, in revolutions per minute.
+    Fan,
+    /// A voltage, in V.
+    Voltage,
+    /// A current, in A.
+    Current,
+    /// The power at this moment, in W.
+    Power,
+    /// The power as an average over a time that the device chooses, in W.
+    AveragePower,
+    /// The relative humidity, in percent.
+    Humidity,
+    /// A value of a later version.
+    #[serde(untagged)]
+    Other(String),
+}
+
 /// A battery, a mains adapter or another power supply. Source: `/sys/class/power_supply/*/uevent`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PowerSupply {

@@ -24,7 +24,7 @@ pub use docker::{
     BlockIo, Compose, Container, ContainerMeta, InterfaceCounters, Port, PortProtocol, Throttling,
 };
 pub use events::{ContainerEvent, EventAction, Events};
-pub use hardware::{PowerSupply, RaidArray};
+pub use hardware::{PowerSupply, RaidArray, SensorKind, SensorReading};
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub(crate) use lenient::read;
 pub use log_range::{
@@ -255,6 +255,23 @@ impl Snapshot {
             name: "backup.service".to_owned(),
             ..FailedUnit::default()
         }]);
+        system.sensors = [
+            SensorKind::Fan,
+            SensorKind::Voltage,
+            SensorKind::Current,
+            SensorKind::Power,
+            SensorKind::AveragePower,
+            SensorKind::Humidity,
+        ]
+        .map(|kind| SensorReading {
+            device: "nct6779".to_owned(),
+            sensor: "first".to_owned(),
+            chip: "nct6779".to_owned(),
+            input: format!("{kind:?}1"),
+            kind,
+            value: 1.5,
+        })
+        .into();
         system.raid = read_json(
             r#"[{"device": "md6", "level": "raid1", "state": "recovering", "disks_required": 2, "disks_active": 1,
                 "disks_failed": 1, "disks_spare": 1, "blocks": 195310144, "blocks_synced": 16775552}]"#,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PowerSupply, RaidArray};
+use super::{PowerSupply, RaidArray, SensorReading};
 
 /// The figures of the host: the section `system`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,10 @@ pub struct SystemMetrics {
     /// The host's temperature sensors. Source: `/sys/class/hwmon`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub temperatures: Vec<Temperature>,
+    /// Sensors that do not measure temperature: fans, voltage, current, power and humidity. The array has at most 256 sensors. Absent
+    /// if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sensors: Vec<SensorReading>,
     /// The failed units of systemd, sorted by name. The array has at most 256 units. Absent if systemd does not run, does not
     /// answer, or refuses the agent. Source: systemd's `ListUnitsFiltered`, by D-Bus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,6 +146,7 @@ impl Default for SystemMetrics {
             network: Vec::new(),
             pressure: None,
             temperatures: Vec::new(),
+            sensors: Vec::new(),
             failed_units: None,
             gpus: None,
             processes: None,

@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::model::{
     Container, CpuSeconds, Disk, DiskIo, ExactMemory, Gpu, InterfaceCounters, InterfaceKind,
-    NetworkInterface, PowerSupply, Pressures, RaidArray, Snapshot, SourceHealth, SourceStatus,
-    Status, StoppedContainer, SystemMetrics, Timestamp,
+    NetworkInterface, PowerSupply, Pressures, RaidArray, SensorKind, Snapshot, SourceHealth,
+    SourceStatus, Status, StoppedContainer, SystemMetrics, Timestamp,
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -212,6 +212,24 @@ static HOST: &[FigureFamily] = &[
     gauge("node_hwmon_temp_crit_celsius", "Cel", SENSOR, &["system.temperatures[].critical"],
         "Critical temperature of the device at the sensor",
         |source, out| temperatures(source, out, |one| one.critical)),
+    gauge("node_hwmon_fan_rpm", "1", SENSOR, &["system.sensors[].value", "system.sensors[].kind", "system.sensors[].chip", "system.sensors[].input"],
+        "Speed of the fan, in revolutions per minute",
+        |source, out| sensors(source, out, &SensorKind::Fan)),
+    gauge("node_hwmon_in_volts", "1", SENSOR, NONE,
+        "Voltage at the sensor, in V",
+        |source, out| sensors(source, out, &SensorKind::Voltage)),
+    gauge("node_hwmon_curr_amps", "1", SENSOR, NONE,
+        "Current at the sensor, in A",
+        |source, out| sensors(source, out, &SensorKind::Current)),
+    gauge("node_hwmon_power_watt", "1", SENSOR, NONE,
+        "Power at the sensor, in W",
+        |source, out| sensors(source, out, &SensorKind::Power)),
+    gauge("node_hwmon_power_average_watt", "1", SENSOR, NONE,
+        "Average power at the sensor, in W",
+        |source, out| sensors(source, out, &SensorKind::AveragePower)),
+    gauge("node_hwmon_humidity", "1", SENSOR, NONE,
+        "Relative humidity at the sensor, in percent",
+        |source, out| sensors(source, out, &SensorKind::Humidity)),
     gauge("node_hwmon_sensor_label", "1", &["chip", "label", "sensor"], &["system.temperatures[].sensor"],
         "Name that the device gives to the sensor", sensor_labels),
     gauge("node_hwmon_chip_names", "1", &["chip", "chip_name"], &["system.temperatures[].device"],
@@ -251,7 +269,7 @@ static HOST: &[FigureFamily] = &[
         &["system.raid[].disks_active", "system.raid[].disks_failed", "system.raid[].disks_spare"],
         "Number of disks of the RAID array, by state",
         |source, out| {
-            for one in &source.snapshot.system.raid {
+            for one in list(source, |host| &host.raid) {
                 let counts = [("active", one.disks_active), ("failed", one.disks_failed), ("spare", one.disks_spare)];
                 for (state, count) in counts {
                     out(&[("device", &one.device), ("state", state)], count as f64);
@@ -270,7 +288,7 @@ static HOST: &[FigureFamily] = &[
     gauge("node_md_state", "1", &["device", "state"], &["system.raid[].state", "system.raid[].device"],
         "State of the RAID array: 1 for the current state, 0 for the other states",
         |source, out| {
-            for one in &source.snapshot.system.raid {
+            for one in list(source, |host| &host.raid) {
                 for state in ["active", "check", "inactive", "recovering", "resync"] {
                     out(&[("device", &one.device), ("state", state)], is(one.state == state));
                 }
@@ -686,6 +704,13 @@ fn temperatures(
     }
 }
 
+fn sensors(source: &FigureSource<'_>, out: &mut Samples<'_>, kind: &SensorKind) {
+    let of_kind = list(source, |host| &host.sensors).iter();
+    for one in of_kind.filter(|one| one.kind == *kind) {
+        out(&[("chip", &one.chip), ("sensor", &one.input)], one.value);
+    }
+}
+
 fn sensor_labels(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     for one in list(source, |host| &host.exact.sensors.labels) {
         let labels = [
@@ -777,7 +802,7 @@ fn raid(
     out: &mut Samples<'_>,
     value: impl Fn(&RaidArray) -> Option<f64>,
 ) {
-    for one in &source.snapshot.system.raid {
+    for one in list(source, |host| &host.raid) {
         if let Some(value) = value(one) {
             out(&[("device", &one.device)], value);
         }
@@ -789,7 +814,7 @@ fn power_supplies(
     out: &mut Samples<'_>,
     value: impl Fn(&PowerSupply) -> Option<f64>,
 ) {
-    for one in &source.snapshot.system.power_supplies {
+    for one in list(source, |host| &host.power_supplies) {
         if let Some(value) = value(one) {
             out(&[("power_supply", &one.name)], value);
         }
@@ -798,7 +823,7 @@ fn power_supplies(
 
 /// Passes the properties of each power supply to `out`. As in node_exporter, a property that is not known is no label.
 fn power_supply_info(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for one in &source.snapshot.system.power_supplies {
+    for one in list(source, |host| &host.power_supplies) {
         let known = [
             ("capacity_level", &one.capacity_level),
             ("manufacturer", &one.manufacturer),
@@ -1034,6 +1059,7 @@ mod tests {
         ("sources.*.error", TEXT), ("sources.*.interval_reason", TEXT), ("sources.*.via", TEXT), ("sources.*.via_reason", TEXT),
         ("stopped[].error", TEXT),
         ("system.raid[].level", TEXT),
+        ("system.sensors[].device", "in node_hwmon_chip_names"), ("system.sensors[].sensor", "in node_hwmon_sensor_label"),
         ("system.disks[].stuck", "one of the reasons for node_filesystem_device_error"),
         ("system.failed_units[].description", TEXT),
         ("system.gpus[].asleep", "a sleeping GPU has no figures"),

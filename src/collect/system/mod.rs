@@ -22,8 +22,8 @@ mod process;
 mod raid;
 mod root_disk;
 mod sampler;
+mod sensors;
 mod space;
-mod temperatures;
 mod units;
 mod uptime;
 mod users;
@@ -71,7 +71,7 @@ fn families(options: &HostOptions) -> Vec<Box<dyn AnyFamily>> {
         entry(disks::Disks::new(root.clone()).without(disks_exclude.clone())),
         entry(load::Load::default()),
         entry(uptime::Uptime::default()),
-        entry(temperatures::Sensors::new(Path::new("/sys/class/hwmon"))),
+        entry(sensors::Sensors::new(Path::new("/sys/class/hwmon"))),
         entry(pressure::HostPressure),
         entry(file_handles::FileHandles),
         entry(raid::RaidArrays::default()),

@@ -1,4 +1,4 @@
-//! Reads the host's temperature sensors and the names of all sensors. The names are the same as in node_exporter, so that
+//! Reads the host's sensors of temperature, fans, voltage, current, power and humidity, and the names of all sensors. The names are the same as in node_exporter, so that
 //! dashboards for node_exporter work.
 
 use std::collections::HashMap;
@@ -9,14 +9,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::family::{MetricFamily, Round};
-use crate::model::{SensorChip, SensorLabel, Sensors as Named, Temperature, figure};
+use crate::model::{
+    SensorChip, SensorKind, SensorLabel, SensorReading, Sensors as Named, Temperature, figure,
+};
 
 /// How often the list of sensors is read again.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
 /// Maximum number of devices.
 const MAX_CHIPS: usize = 256;
-/// Maximum number of temperature sensors.
+/// Maximum number of sensors.
 const MAX_SENSORS: usize = 256;
+/// The sensors that do not measure temperature: the kernel's name of the kind and the content of the file, the published kind, and the
+/// factor from the kernel's unit to the published unit. Source: the kernel's `Documentation/hwmon/sysfs-interface.rst`.
+const OTHERS: [(&str, &str, SensorKind, f64); 6] = [
+    ("fan", "input", SensorKind::Fan, 1.0),
+    ("in", "input", SensorKind::Voltage, 1e-3),
+    ("curr", "input", SensorKind::Current, 1e-3),
+    ("power", "input", SensorKind::Power, 1e-6),
+    ("power", "average", SensorKind::AveragePower, 1e-6),
+    ("humidity", "input", SensorKind::Humidity, 1e-3),
+];
 /// Maximum number of published labels, including labels of sensors that do not measure temperature.
 const MAX_LABELS: usize = 1024;
 /// Plausible temperatures, in degrees Celsius. A sensor with another value is not connected or is broken.
@@ -43,7 +55,6 @@ const KINDS: [&str; 14] = [
 pub(super) struct Sensors {
     /// The folder in which the kernel lists devices with sensors: `/sys/class/hwmon`.
     class: PathBuf,
-    /// The temperature sensors.
     found: Vec<Sensor>,
     /// The names of all devices and sensors.
     named: Arc<Named>,
@@ -58,23 +69,33 @@ struct Sensor {
     /// The kernel's name of the sensor, e.g. `temp1`.
     name: String,
     input: PathBuf,
-    critical: Option<f64>,
+    measures: Measures,
+}
+
+/// What a sensor measures.
+enum Measures {
+    Temperature {
+        critical: Option<f64>,
+    },
+    /// The factor converts the kernel's unit to the published unit.
+    Other(SensorKind, f64),
 }
 
 impl MetricFamily for Sensors {
-    const NAME: &'static str = "temperatures";
+    const NAME: &'static str = "sensors";
 
-    type Figures = Vec<Temperature>;
+    type Figures = (Vec<Temperature>, Vec<SensorReading>);
     /// The family never fails: it leaves out a sensor that cannot be read.
     type Error = Infallible;
 
     /// Reads the sensors in `/sys/class/hwmon`.
-    fn read(&mut self, _round: &Round<'_>) -> Result<Vec<Temperature>, Infallible> {
+    fn read(&mut self, _round: &Round<'_>) -> Result<Self::Figures, Infallible> {
         Ok(self.shown())
     }
 
-    fn publish(&mut self, temperatures: Vec<Temperature>, round: &mut Round<'_>) {
+    fn publish(&mut self, (temperatures, others): Self::Figures, round: &mut Round<'_>) {
         round.metrics.temperatures = temperatures;
+        round.metrics.sensors = others;
         round.metrics.exact.sensors = self.named();
     }
 }
@@ -89,27 +110,46 @@ impl Sensors {
         }
     }
 
-    /// Reads all temperatures, sorted by device and sensor. Leaves out a sensor that cannot be read.
-    fn shown(&mut self) -> Vec<Temperature> {
+    /// Reads all sensors, sorted by device and sensor. Leaves out a sensor that cannot be read.
+    fn shown(&mut self) -> (Vec<Temperature>, Vec<SensorReading>) {
         if self.looked.is_none_or(|at| at.elapsed() >= RESCAN_INTERVAL) {
             let (found, named) = find(&self.class);
             self.found = found;
             self.named = Arc::new(named);
             self.looked = Some(Instant::now());
         }
-        let shown = self.found.iter().filter_map(|sensor| {
-            let exact = celsius(&text(&sensor.input)?)?;
-            Some(Temperature {
-                device: sensor.device.clone(),
-                sensor: sensor.label.clone(),
-                chip: sensor.chip.clone(),
-                input: sensor.name.clone(),
-                celsius: rounded(exact),
-                critical: sensor.critical,
-                exact,
-            })
-        });
-        shown.collect()
+        let (mut temperatures, mut others) = (Vec::new(), Vec::new());
+        for sensor in &self.found {
+            let Some(text) = text(&sensor.input) else {
+                continue;
+            };
+            match &sensor.measures {
+                Measures::Temperature { critical } => {
+                    let exact = celsius(&text);
+                    temperatures.extend(exact.map(|exact| Temperature {
+                        device: sensor.device.clone(),
+                        sensor: sensor.label.clone(),
+                        chip: sensor.chip.clone(),
+                        input: sensor.name.clone(),
+                        celsius: rounded(exact),
+                        critical: *critical,
+                        exact,
+                    }));
+                }
+                Measures::Other(kind, factor) => {
+                    let value = text.parse::<i64>().ok();
+                    others.extend(value.map(|value| SensorReading {
+                        device: sensor.device.clone(),
+                        sensor: sensor.label.clone(),
+                        chip: sensor.chip.clone(),
+                        input: sensor.name.clone(),
+                        kind: kind.clone(),
+                        value: value as f64 * factor,
+                    }));
+                }
+            }
+        }
+        (temperatures, others)
     }
 
     /// Returns the names of all devices and sensors, including sensors that do not measure temperature.
@@ -127,7 +167,7 @@ struct Chip {
     name: String,
 }
 
-/// Finds the files `hwmon*/temp*_input`, and the names of devices and sensors.
+/// Finds the files of the sensors, such as `hwmon*/temp*_input`, and the names of devices and sensors.
 fn find(class: &Path) -> (Vec<Sensor>, Named) {
     let mut found = Vec::new();
     let mut named = Named::default();
@@ -156,22 +196,35 @@ fn find(class: &Path) -> (Vec<Sensor>, Named) {
             });
         }
         let labels: HashMap<_, _> = labels.into_iter().collect();
-        let inputs = files
-            .iter()
-            .filter(|((kind, _, what), _)| kind == "temp" && what == "input");
-        for ((kind, number, _), input) in inputs {
+        for ((kind, number, what), input) in &files {
+            let other = OTHERS
+                .iter()
+                .find(|(of_kind, of_what, ..)| of_kind == kind && of_what == what);
+            let measures = match (kind.as_str(), what.as_str(), other) {
+                ("temp", "input", _) => {
+                    let critical = files.get(&(kind.clone(), *number, "crit".to_owned()));
+                    let critical = critical.and_then(|file| celsius(&text(file)?));
+                    let critical = critical.map(rounded).filter(|critical| *critical > 0.0);
+                    Measures::Temperature { critical }
+                }
+                (_, _, Some((.., published, factor))) => {
+                    Measures::Other(published.clone(), *factor)
+                }
+                _ => continue,
+            };
             let name = format!("{kind}{number}");
             let label = labels.get(&(kind.clone(), *number)).cloned();
-            let critical = files.get(&(kind.clone(), *number, "crit".to_owned()));
-            let critical = critical.and_then(|file| celsius(&text(file)?));
+            // Temperatures come first, so that the limit keeps them.
+            let is_other = matches!(measures, Measures::Other(..));
+            let order = (chip.device.clone(), chip.folder.clone(), kind.clone());
             found.push((
-                (chip.device.clone(), chip.folder.clone(), *number),
+                (is_other, order, *number, what.clone()),
                 Sensor {
                     device: chip.device.clone(),
                     label: label.unwrap_or_else(|| name.clone()),
                     chip: chip.name.clone(),
                     name,
-                    critical: critical.map(rounded).filter(|critical| *critical > 0.0),
+                    measures,
                     input: input.clone(),
                 },
             ));
@@ -328,7 +381,7 @@ mod tests {
     use std::path::Path;
 
     use super::{PLAUSIBLE, Sensors, celsius};
-    use crate::model::{SensorChip, SensorLabel, Temperature};
+    use crate::model::{SensorChip, SensorKind, SensorLabel, Temperature};
 
     #[test]
     fn every_working_temperature_sensor_is_read() {
@@ -347,6 +400,11 @@ mod tests {
         write("hwmon1/temp4_input", "nonsense\n");
         write("hwmon1/tempx_input", "1000\n");
         write("hwmon1/fan1_input", "1200\n");
+        write("hwmon1/fan2_input", "broken\n");
+        write("hwmon1/in0_input", "792\n");
+        write("hwmon1/in0_label", "Vcore\n");
+        write("hwmon1/power1_input", "50000000\n");
+        write("hwmon1/power1_average", "45500000\n");
         write("hwmon0/name", "nvme\n");
         write("hwmon0/temp1_input", "-5250\n");
         write("hwmon0/temp1_crit", "0\n");
@@ -382,10 +440,37 @@ mod tests {
             sensor("nvme", "temp1", 30.0, None, ["nvme_nvme1", "temp1"]),
         ];
         let mut sensors = Sensors::new(class.path());
-        assert_eq!(sensors.shown(), expected);
+        let (temperatures, others) = sensors.shown();
+        assert_eq!(temperatures, expected);
+        let others: Vec<_> = others
+            .iter()
+            .map(|one| {
+                (
+                    &*one.device,
+                    &*one.input,
+                    &*one.sensor,
+                    &one.kind,
+                    one.value,
+                )
+            })
+            .collect();
+        let expected = [
+            ("coretemp", "fan1", "fan1", &SensorKind::Fan, 1200.0),
+            ("coretemp", "in0", "Vcore", &SensorKind::Voltage, 0.792),
+            (
+                "coretemp",
+                "power1",
+                "power1",
+                &SensorKind::AveragePower,
+                45.5,
+            ),
+            ("coretemp", "power1", "power1", &SensorKind::Power, 50.0),
+        ];
+        assert_eq!(others, expected);
         write("hwmon1/temp10_input", "43000\n");
-        assert_eq!(sensors.shown()[1].celsius, 43.0);
-        assert!(Sensors::new(&class.path().join("none")).shown().is_empty());
+        assert_eq!(sensors.shown().0[1].celsius, 43.0);
+        let none = Sensors::new(&class.path().join("none")).shown();
+        assert!(none.0.is_empty() && none.1.is_empty());
     }
 
     /// Unpacks a directory tree from node_exporter's archive of test data.
@@ -422,7 +507,23 @@ mod tests {
                 .filter_map(|line| line.strip_prefix(prefix));
             lines.map(str::to_owned).collect()
         };
-        let temperatures = sensors.shown().into_iter().map(|one| {
+        let (temperatures, others) = sensors.shown();
+        for (kind, prefix) in [
+            (SensorKind::Fan, "node_hwmon_fan_rpm"),
+            (SensorKind::Voltage, "node_hwmon_in_volts"),
+        ] {
+            let of_kind = others.iter().filter(|one| one.kind == kind);
+            let of_kind = of_kind.map(|one| {
+                format!(
+                    "{{chip=\"{}\",sensor=\"{}\"}} {}",
+                    one.chip, one.input, one.value
+                )
+            });
+            let mut of_kind: Vec<String> = of_kind.collect();
+            of_kind.sort();
+            assert_eq!(of_kind, lines(prefix));
+        }
+        let temperatures = temperatures.into_iter().map(|one| {
             let Temperature {
                 chip, input, exact, ..
             } = one;
@@ -478,7 +579,7 @@ mod tests {
         // Other parents, whose names equal the longer name of a device above.
         make("platform/a_own", 7, b"own");
         make("platform/a-own", 8, b"own");
-        let read = Sensors::new(&class).shown();
+        let read = Sensors::new(&class).shown().0;
         assert_eq!(read.len(), 18);
         let mut names: Vec<_> = read.iter().map(|one| (&one.chip, &one.input)).collect();
         names.sort_unstable();
