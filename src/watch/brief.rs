@@ -202,6 +202,7 @@ fn problems(parts: &Parts) -> Vec<(Level, String)> {
     if memory >= 90.0 {
         problems.push((Level::Bad, format!("{memory:.0} % of memory is in use")));
     }
+    problems.extend(down(&parts.stopped).map(|down| (Level::Warn, down)));
     for unit in system.failed_units.iter().flatten() {
         let name = text::plain(&unit.name);
         problems.push((Level::Warn, format!("{name} has failed")));
@@ -212,7 +213,6 @@ fn problems(parts: &Parts) -> Vec<(Level, String)> {
             problems.push((Level::Warn, format!("{name} is unhealthy")));
         }
     }
-    problems.extend(down(&parts.stopped).map(|down| (Level::Warn, down)));
     problems.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
     problems.truncate(MAX_PROBLEMS);
     for (_, text) in &mut problems {

@@ -793,3 +793,63 @@ fn fuzz_updates_are_drawn() {
         shown.drawn();
     });
 }
+
+/// A snapshot with two stopped containers. One of them is meant to run.
+fn with_stopped(seq: u64) -> Value {
+    let mut snapshot = snapshot("web-1", seq);
+    snapshot["stopped"] = json!([
+        {"id": "store", "name": "/store", "image": "minio:1", "state": "exited", "exit_code": 137, "oom_killed": true,
+            "started_at": "2026-01-01T00:00:00.000Z", "finished_at": "2026-01-01T10:55:00.000Z", "restart_policy": "always",
+            "compose": {"project": "shop", "service": "store"}},
+        {"id": "job", "name": "/job", "image": "job:1", "state": "created", "oom_killed": false, "restart_policy": "no",
+            "error": "port is already allocated"},
+    ]);
+    snapshot
+}
+
+#[test]
+fn stopped_containers_are_listed_after_the_running_ones() {
+    let mut shown = Shown::new(&["web-1:9000"], 140, 50);
+    shown.told(0, with_stopped(1), true);
+    assert_snapshot!(shown.drawn());
+    let mut well = with_stopped(2);
+    well["system"]["disks"] = json!([]);
+    shown.told(0, well, false);
+    assert!(shown.shows("1 down: store (137, OOM)"));
+    // The order of the running containers does not depend on the stopped ones, which have no figures.
+    for _ in 0..2 {
+        shown.keys(&text("r"));
+        let drawn = shown.drawn();
+        let place = |name: &str| drawn.find(&format!("│{name} ")).unwrap();
+        assert!(
+            ["api", "cache", "db"]
+                .iter()
+                .all(|one| place(one) < place("store"))
+        );
+    }
+}
+
+#[test]
+fn a_stopped_container_can_be_opened() {
+    let mut shown = Shown::new(&["web-1:9000"], 140, 30);
+    shown.told(0, with_stopped(1), true);
+    shown.keys(&text("/"));
+    shown.keys(&text("store"));
+    shown.keys(&[KeyCode::Enter, KeyCode::Enter]);
+    for part in [
+        "stopped 1h 05m ago",
+        "exit code 137",
+        "killed for lack of memory",
+        "restart policy always",
+        "compose shop/store",
+    ] {
+        assert!(shown.shows(part), "{part}: {}", shown.drawn());
+    }
+    // After its start, its figures are shown.
+    let mut snapshot = with_stopped(2);
+    snapshot["stopped"] = json!([]);
+    let running = container("store", 12.5, None);
+    snapshot["containers"].as_array_mut().unwrap().push(running);
+    shown.told(0, snapshot, false);
+    assert!(shown.shows("CPU 12.5 %") && !shown.shows("exit code"));
+}
