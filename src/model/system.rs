@@ -559,6 +559,13 @@ pub struct TopProcess {
     /// Resident memory, in bytes. Source: `/proc/<pid>/stat`, `rss`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_rss: Option<u64>,
+    /// The number of the process's threads. Source: `/proc/<pid>/stat`, `num_threads`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u64>,
+    /// The number of the process's open files. Absent with kernels before Linux 6.2. Source: the size of the folder
+    /// `/proc/<pid>/fd`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
     /// The name of the process's user. If `/etc/passwd` does not contain the user, this is the user's number. Source: `Uid` in
     /// `/proc/<pid>/status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

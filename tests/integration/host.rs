@@ -1,7 +1,9 @@
 //! Compares the host's figures with the kernel's own.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, SystemTime};
 use std::{env, fs, process, thread};
 
@@ -283,6 +285,45 @@ fn all_processes_are_listed_busiest_first() {
     let tasks = tasks.map(|task| task.file_name().to_str().unwrap().parse().unwrap());
     let listed: Vec<u64> = tasks.filter(|task| pids.contains(task)).collect();
     assert_eq!(listed, [u64::from(agent.pid())]);
+}
+
+#[test]
+#[serial]
+fn threads_and_open_files_of_a_process_are_counted() {
+    let stop = Arc::new(Barrier::new(41));
+    let threads: Vec<_> = (0..40)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || stop.wait())
+        })
+        .collect();
+    let _files: Vec<_> = (0..500).map(|_| File::open("/dev/null").unwrap()).collect();
+    let agent = Agent::start(&[("TOP_PROCESSES", "1000")]);
+    let snapshot = agent.login().snapshot();
+    let counted = |folder: &str| fs::read_dir(folder).unwrap().count() as f64;
+    let (open, running) = (counted("/proc/self/fd"), counted("/proc/self/task"));
+    stop.wait();
+    threads
+        .into_iter()
+        .for_each(|one| drop(one.join().unwrap()));
+    let processes = snapshot["system"]["top_processes"].as_array().unwrap();
+    let own = processes.iter().find(|one| one["pid"] == process::id());
+    let own = own.unwrap();
+    // The test has some files and threads more or less at the time of the reading, for example for its client.
+    assert!(
+        (number(&own["threads"]) - running).abs() <= 3.0 && running > 40.0,
+        "{own} {running}"
+    );
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut version = kernel.split('.').map_while(|part| part.parse::<u32>().ok());
+    let version = (version.next().unwrap(), version.next().unwrap());
+    match own.get("open_files") {
+        Some(ours) => assert!(
+            (number(ours) - open).abs() <= 8.0 && open > 500.0,
+            "{own} {open}"
+        ),
+        None => assert!(version < (6, 2), "{kernel}"),
+    }
 }
 
 #[test]
