@@ -59,6 +59,7 @@ pub(crate) fn announce(
         top_processes = collect.top_processes,
         docker_enabled = collect.docker.is_some(),
         container_stats = ?collect.container_stats,
+        process_commands = collect.process_commands,
         container_labels = collect.container_labels.count(),
         containers_include = collect.containers.counts().0,
         containers_exclude = collect.containers.counts().1,

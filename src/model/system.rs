@@ -570,6 +570,10 @@ pub struct TopProcess {
     /// `/proc/<pid>/status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The process's command line, without the text that `LOG_REDACT` replaces. Absent unless `PROCESS_COMMANDS` is true, and for a
+    /// thread of the kernel. Source: `/proc/<pid>/cmdline`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// The name of the process's container, without the slash. Absent if the process is not in a container. Source:
     /// `/proc/<pid>/cgroup`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

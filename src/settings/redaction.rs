@@ -1,4 +1,4 @@
-//! `LOG_REDACT`: the parts of containers' log lines that the agent replaces before it publishes the lines.
+//! `LOG_REDACT`: the parts of log lines and command lines that the agent replaces before it publishes them.
 
 use std::borrow::Cow;
 use std::fmt;

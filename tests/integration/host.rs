@@ -289,6 +289,32 @@ fn all_processes_are_listed_busiest_first() {
 
 #[test]
 #[serial]
+fn command_lines_are_published_only_if_wanted_and_without_secrets() {
+    let mut sleeping = process::Command::new("sh")
+        .args(["-c", "sleep 20; :", "--password=Hx4Tq8Zw"])
+        .stdout(process::Stdio::null())
+        .stderr(process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let command = |variables: &[(&str, &str)]| {
+        let variables = [&[("TOP_PROCESSES", "1000")], variables].concat();
+        let snapshot = Agent::start(&variables).login().snapshot();
+        let processes = snapshot["system"]["top_memory"].as_array().unwrap();
+        let own = processes.iter().find(|one| one["pid"] == sleeping.id());
+        own.unwrap()["command"].clone()
+    };
+    assert_eq!(command(&[]), Value::Null);
+    let redacted = command(&[
+        ("PROCESS_COMMANDS", "true"),
+        ("LOG_REDACT", r"--password=(?P<secret>\S+)"),
+    ]);
+    assert_eq!(redacted, "sh -c sleep 20; : --password=[redacted]");
+    sleeping.kill().unwrap();
+    sleeping.wait().unwrap();
+}
+
+#[test]
+#[serial]
 fn threads_and_open_files_of_a_process_are_counted() {
     let stop = Arc::new(Barrier::new(41));
     let threads: Vec<_> = (0..40)
@@ -303,9 +329,9 @@ fn threads_and_open_files_of_a_process_are_counted() {
     let counted = |folder: &str| fs::read_dir(folder).unwrap().count() as f64;
     let (open, running) = (counted("/proc/self/fd"), counted("/proc/self/task"));
     stop.wait();
-    threads
-        .into_iter()
-        .for_each(|one| drop(one.join().unwrap()));
+    threads.into_iter().for_each(|one| {
+        one.join().unwrap();
+    });
     let processes = snapshot["system"]["top_processes"].as_array().unwrap();
     let own = processes.iter().find(|one| one["pid"] == process::id());
     let own = own.unwrap();

@@ -39,7 +39,7 @@ use super::docker::Containers;
 use super::{Collector, Round, Source};
 use crate::messages::SystemSample;
 use crate::model::SystemMetrics;
-use crate::settings::{CollectSettings, HostRoot, Patterns};
+use crate::settings::{CollectSettings, HostRoot, Patterns, Redaction};
 use containers::ContainerNames;
 use family::{AnyFamily, Failures, entry};
 use gpu::Gpus;
@@ -54,6 +54,7 @@ fn families(options: &HostOptions) -> Vec<Box<dyn AnyFamily>> {
         root,
         disks_exclude,
         networks_exclude,
+        commands,
     } = options;
     vec![
         entry(memory::Memory::default()),
@@ -62,6 +63,7 @@ fn families(options: &HostOptions) -> Vec<Box<dyn AnyFamily>> {
         entry(process::Processes::new(
             *top_processes,
             Users::new(root.clone()),
+            commands.clone(),
         )),
         entry(
             network::Interfaces::new(Path::new("/sys/class/net")).without(networks_exclude.clone()),
@@ -92,6 +94,8 @@ pub struct HostOptions {
     pub disks_exclude: Patterns,
     /// Network interfaces that are left out.
     pub networks_exclude: Patterns,
+    /// The parts of command lines that are replaced. None if command lines are not published.
+    pub commands: Option<Redaction>,
 }
 
 impl From<&CollectSettings> for HostOptions {
@@ -101,6 +105,9 @@ impl From<&CollectSettings> for HostOptions {
             root: settings.host_root.clone(),
             disks_exclude: settings.disks_exclude.clone(),
             networks_exclude: settings.networks_exclude.clone(),
+            commands: settings
+                .process_commands
+                .then(|| settings.log_redact.clone()),
         }
     }
 }

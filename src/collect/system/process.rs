@@ -27,6 +27,7 @@ use super::kept_files::max_kept_files;
 use super::proc_stat::{Stat, effective_user, parse, since_boot};
 use super::users::Users;
 use crate::model::{ProcessCounts, TopProcess, figure};
+use crate::settings::Redaction;
 
 /// The names of the engine's main processes.
 const ENGINE: [&[u8]; 2] = [b"dockerd", b"containerd"];
@@ -64,6 +65,8 @@ pub(super) struct Processes {
     /// The size of a page, in bytes.
     page: u64,
     users: Users,
+    /// The parts of command lines that are replaced. None if command lines are not published.
+    commands: Option<Redaction>,
     /// Buffers that every pass uses again.
     buffers: Buffers,
     /// The figures and the start of the previous pass. None if that pass failed.
@@ -89,9 +92,10 @@ struct KnownProcess {
 /// The user and the containers that a process belongs to.
 #[derive(Debug)]
 struct Owner {
-    /// The files `status` and `cgroup`, which stay open while the process is in a published list.
-    files: [Option<OwnedFd>; 2],
+    /// The files `status`, `cgroup` and `cmdline`, which stay open while the process is in a published list.
+    files: [Option<OwnedFd>; 3],
     user: Option<String>,
+    command: Option<String>,
     /// Possible ids of the process's containers.
     containers: Vec<String>,
     /// The number of the pass that read this data.
@@ -179,7 +183,8 @@ impl MetricFamily for Processes {
 
 impl Processes {
     /// Creates the family. It publishes two lists of processes, each with `listed` processes: by CPU use and by memory.
-    pub(super) fn new(listed: usize, users: Users) -> Self {
+    /// `commands` has the parts of command lines to replace, if command lines are published.
+    pub(super) fn new(listed: usize, users: Users, commands: Option<Redaction>) -> Self {
         Self {
             listed,
             proc: None,
@@ -191,6 +196,7 @@ impl Processes {
             ticks_per_second: clock_ticks_per_second() as f64,
             page: page_size() as u64,
             users,
+            commands,
             buffers: Buffers::default(),
             last_pass: None,
         }
@@ -238,6 +244,7 @@ impl Processes {
         let proc = Proc {
             folder: proc.as_fd(),
             users: &self.users,
+            commands: self.commands.as_ref(),
             pass: self.pass_number,
         };
         let Self {
@@ -262,6 +269,7 @@ impl Processes {
                 threads: Some(process.threads),
                 open_files: open_files(proc.folder, process.pid).filter(|_| counts_files),
                 user: owner.and_then(|owner| owner.user.clone()),
+                command: owner.and_then(|owner| owner.command.clone()),
                 container: owner
                     .and_then(|owner| names.by_ids(&owner.containers))
                     .map(str::to_owned),
@@ -458,6 +466,7 @@ impl KnownProcess {
 struct Proc<'p> {
     folder: BorrowedFd<'p>,
     users: &'p Users,
+    commands: Option<&'p Redaction>,
     pass: u64,
 }
 
@@ -466,7 +475,7 @@ impl Owner {
     fn read(
         proc: &Proc<'_>,
         pid: u32,
-        files: [Option<OwnedFd>; 2],
+        files: [Option<OwnedFd>; 3],
         room_for_files: &mut u64,
     ) -> Self {
         let mut text = [0; TEXT_SIZE];
@@ -483,11 +492,19 @@ impl Owner {
             *room_for_files -= u64::from(kept);
             (kept.then_some(file), text[..length].to_vec())
         };
-        let [status, cgroup] = files;
+        let [status, cgroup, cmdline] = files;
         let (status, identity) = read("status", status);
         let (cgroup, groups) = read("cgroup", cgroup);
+        let (cmdline, command) = match proc.commands {
+            Some(redaction) => {
+                let (file, arguments) = read("cmdline", cmdline);
+                (file, command(&arguments, redaction))
+            }
+            None => (None, None),
+        };
         Self {
-            files: [status, cgroup],
+            files: [status, cgroup, cmdline],
+            command,
             user: effective_user(&identity).map(|id| proc.users.name(id)),
             containers: container_ids(&String::from_utf8_lossy(&groups)),
             pass: proc.pass,
@@ -536,6 +553,24 @@ fn share(part: u64, whole: u64) -> f64 {
     }
 }
 
+/// Returns the text of a command line, from arguments that end with zero bytes. None for a thread of the kernel. If there are more
+/// than [`TEXT_SIZE`] bytes, the argument at this limit is left out, because a part of a secret would not be replaced.
+fn command(arguments: &[u8], redaction: &Redaction) -> Option<String> {
+    let is_cut = arguments.len() == TEXT_SIZE;
+    let end = match is_cut {
+        true => arguments.iter().rposition(|byte| *byte == 0)?,
+        false => arguments.len(),
+    };
+    let arguments = arguments[..end].trim_ascii_end();
+    let arguments: Vec<_> = arguments
+        .split(|byte| *byte == 0)
+        .map(String::from_utf8_lossy)
+        .collect();
+    let text = arguments.join(" ");
+    let text = redaction.apply(text.trim().into()).into_owned();
+    (!text.is_empty()).then_some(text)
+}
+
 /// Returns the number of open files of a process. Linux 6.2 and later reports this number as the size of the folder.
 fn open_files(proc: BorrowedFd<'_>, pid: u32) -> Option<u64> {
     let folder = statat(proc, format!("{pid}/fd"), AtFlags::empty()).ok()?;
@@ -544,8 +579,8 @@ fn open_files(proc: BorrowedFd<'_>, pid: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ContainerNames, Found, Processes, Users, top};
-    use crate::settings::HostRoot;
+    use super::{ContainerNames, Found, Processes, TEXT_SIZE, Users, command, top};
+    use crate::settings::{HostRoot, Redaction};
 
     #[test]
     fn processes_are_sorted_by_cpu_then_memory_then_id() {
@@ -580,7 +615,7 @@ mod tests {
 
     #[test]
     fn a_process_that_has_ended_is_removed() {
-        let mut processes = Processes::new(5, Users::new(HostRoot::default()));
+        let mut processes = Processes::new(5, Users::new(HostRoot::default()), None);
         let mut child = std::process::Command::new("sleep")
             .arg("100")
             .spawn()
@@ -596,7 +631,7 @@ mod tests {
 
     #[test]
     fn the_number_of_open_files_stays_within_its_limit() {
-        let mut processes = Processes::new(5, Users::new(HostRoot::default()));
+        let mut processes = Processes::new(5, Users::new(HostRoot::default()), None);
         let mut kept_of_all = |most| {
             processes.max_kept = most;
             let read = processes.pass(1, &ContainerNames::default()).unwrap();
@@ -615,7 +650,7 @@ mod tests {
 
     #[test]
     fn the_owner_files_of_a_process_that_leaves_the_list_are_closed() {
-        let mut processes = Processes::new(1000, Users::new(HostRoot::default()));
+        let mut processes = Processes::new(1000, Users::new(HostRoot::default()), None);
         processes.max_kept = u64::MAX;
         let mut kept_owner_files = |listed| {
             processes.listed = listed;
@@ -631,5 +666,34 @@ mod tests {
         // The first pass finds that the processes are not listed. The second pass closes their files.
         kept_owner_files(0);
         assert_eq!(kept_owner_files(0).0, 0);
+    }
+
+    #[test]
+    fn secrets_in_a_command_line_are_replaced() {
+        let redaction =
+            Redaction::parse(r"--password[=\s](?P<secret>\S+) AKIA[0-9A-Z]{16}").unwrap();
+        for (arguments, expected) in [
+            (
+                &b"nginx\0-g\0daemon off;\0"[..],
+                Some("nginx -g daemon off;"),
+            ),
+            (
+                b"db\0--password=abc\0-x\0",
+                Some("db --password=[redacted] -x"),
+            ),
+            (b"db\0--password\0abc\0", Some("db --password [redacted]")),
+            (b"a\xff\0", Some("a\u{fffd}")),
+            (b"", None),
+            (b"\0\0", None),
+        ] {
+            assert_eq!(command(arguments, &redaction).as_deref(), expected);
+        }
+        // The secret begins before the limit and ends after it.
+        let mut long = vec![b'x'; TEXT_SIZE - 10];
+        long.extend(b"\0AKIA00000");
+        long.truncate(TEXT_SIZE);
+        let shown = command(&long, &redaction).unwrap();
+        assert_eq!(shown, "x".repeat(TEXT_SIZE - 10));
+        assert_eq!(command(&[b'x'; TEXT_SIZE], &redaction), None);
     }
 }
