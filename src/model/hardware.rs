@@ -10,7 +10,7 @@ pub struct RaidArray {
     /// The RAID level, e.g. `raid1`. Absent if the kernel does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
-    /// The state: `active`, `inactive`, `recovering`, `resync`, `check` or `reshape`.
+    /// The state: `active`, `inactive`, `broken`, `recovering`, `resync`, `check` or `reshape`. A broken array has lost too many disks.
     pub state: String,
     /// The number of disks that the array needs. This is 0 for an inactive array.
     pub disks_required: u64,
@@ -45,7 +45,7 @@ pub struct SensorReading {
     pub sensor: String,
     /// The device's path in `/sys/devices` as a short name. Each device has a different name.
     pub chip: String,
-    /// The kernel's name of the sensor, e.g. `fan1`. Each sensor of a device has a different name.
+    /// The kernel's name of the sensor, e.g. `fan1`. A sensor of power can have two readings, with different kinds.
     pub input: String,
     /// What the sensor measures.
     pub kind: SensorKind,

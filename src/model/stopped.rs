@@ -39,6 +39,9 @@ pub struct StoppedContainer {
     /// running container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compose: Option<Compose>,
+    /// Whether `docker compose run` created the container. Absent if not. Source: the label `com.docker.compose.oneoff`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_off: bool,
     /// The last result of the container's health check. Absent if the container has no health check. Source: the engine's
     /// `State.Health.Status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,14 +53,15 @@ pub struct StoppedContainer {
 
 impl StoppedContainer {
     /// Whether the container is meant to run. The restart policies `always` and `unless-stopped` mean it. The policy `on-failure`
-    /// and a `docker compose` project mean it unless the container has ended with the exit code 0, as a finished job does.
+    /// and a `docker compose` project mean it unless the container has ended with the exit code 0, as a finished job does, or was created
+    /// by `docker compose run`.
     #[must_use]
     pub fn is_down(&self) -> bool {
         let has_failed = self.error.is_some() || self.exit_code.is_some_and(|code| code != 0);
         match self.restart_policy.as_deref() {
             Some("always" | "unless-stopped") => true,
             Some("on-failure") => has_failed,
-            _ => self.compose.is_some() && has_failed,
+            _ => self.compose.is_some() && !self.one_off && has_failed,
         }
     }
 
@@ -86,6 +90,7 @@ mod tests {
             finished_at: None,
             restart_policy: None,
             compose: None,
+            one_off: false,
             health: None,
             error: None,
         };
@@ -114,5 +119,7 @@ mod tests {
         stopped.exit_code = None;
         stopped.restart_policy = None;
         assert!(stopped.is_down());
+        stopped.one_off = true;
+        assert!(!stopped.is_down());
     }
 }

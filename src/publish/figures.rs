@@ -227,7 +227,7 @@ static HOST: &[FigureFamily] = &[
     gauge("node_hwmon_power_average_watt", "1", SENSOR, NONE,
         "Average power at the sensor, in W",
         |source, out| sensors(source, out, &SensorKind::AveragePower)),
-    gauge("node_hwmon_humidity", "1", SENSOR, NONE,
+    gauge("system_agent_hwmon_humidity_percent", "1", SENSOR, NONE,
         "Relative humidity at the sensor, in percent",
         |source, out| sensors(source, out, &SensorKind::Humidity)),
     gauge("node_hwmon_sensor_label", "1", &["chip", "label", "sensor"], &["system.temperatures[].sensor"],
@@ -289,7 +289,7 @@ static HOST: &[FigureFamily] = &[
         "State of the RAID array: 1 for the current state, 0 for the other states",
         |source, out| {
             for one in list(source, |host| &host.raid) {
-                for state in ["active", "check", "inactive", "recovering", "resync"] {
+                for state in ["active", "broken", "check", "inactive", "recovering", "reshape", "resync"] {
                     out(&[("device", &one.device), ("state", state)], is(one.state == state));
                 }
             }
@@ -477,7 +477,8 @@ static CONTAINERS: &[FigureFamily] = &[
         "Number of containers that do not run",
         |source, out| {
             let dropped = source.snapshot.stopped_dropped.unwrap_or_default();
-            out(&[], source.snapshot.stopped.len() as f64 + dropped as f64);
+            let all = source.snapshot.stopped.len() as f64 + dropped as f64;
+            if_any(out, source.snapshot.sources.docker.collected_at.map(|_| all));
         }),
     gauge("system_agent_stopped_container_down", "1", CONTAINER, NONE,
         "Whether the stopped container is meant to run, by its restart policy or docker compose project, its exit code and the engine's error",
@@ -1057,7 +1058,7 @@ mod tests {
         ("agent.resume", "each client has its own position"),
         ("host.cpus", "equal to the number of cores in node_cpu_seconds_total"),
         ("sources.*.error", TEXT), ("sources.*.interval_reason", TEXT), ("sources.*.via", TEXT), ("sources.*.via_reason", TEXT),
-        ("stopped[].error", TEXT),
+        ("stopped[].error", TEXT), ("stopped[].one_off", "a part of system_agent_stopped_container_down"),
         ("system.raid[].level", TEXT),
         ("system.sensors[].device", "in node_hwmon_chip_names"), ("system.sensors[].sensor", "in node_hwmon_sensor_label"),
         ("system.disks[].stuck", "one of the reasons for node_filesystem_device_error"),

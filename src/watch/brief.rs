@@ -190,8 +190,8 @@ fn problems(parts: &Parts) -> Vec<(Level, String)> {
     }
     for array in &system.raid {
         let name = text::plain(&array.device);
-        if array.state == "inactive" {
-            problems.push((Level::Bad, format!("{name} is inactive")));
+        if ["inactive", "broken"].contains(&array.state.as_str()) {
+            problems.push((Level::Bad, format!("{name} is {}", array.state)));
         } else if array.is_degraded() {
             let (active, required) = (array.disks_active, array.disks_required);
             let degraded = format!("{name} is degraded: {active} of {required} disks work");

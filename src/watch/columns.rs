@@ -260,16 +260,16 @@ fn containers(host: &Host, snapshot: &Snapshot) -> Vec<Row> {
 
 /// The row of a stopped container: its name, how it ended, how long ago, and its image.
 fn stopped(snapshot: &Snapshot, container: &StoppedContainer) -> Row {
+    let stopped_for = stopped_for(snapshot, container).map(|ago| {
+        let text = format!("-{}", text::span(ago));
+        Value::number(-(ago as f64), text).level(Level::Dim)
+    });
     let mut values = vec![Value::unknown(); CONTAINERS.len()];
     let dim = |text: String| Value::text(text).level(Level::Dim);
     let set = [
         ("NAME", dim(text::plain(container.bare_name()))),
         ("HEALTH", dim(text::ending(container))),
-        (
-            "UP",
-            dim(stopped_for(snapshot, container)
-                .map_or_else(|| "-".to_owned(), |ago| format!("-{}", text::span(ago)))),
-        ),
+        ("UP", stopped_for.unwrap_or_else(Value::unknown)),
         ("IMAGE", dim(text::plain(&container.image))),
     ];
     for (title, value) in set {

@@ -128,8 +128,13 @@ impl Listing {
                 false => compare(this, that),
             };
             let known_first = this.is_unknown().cmp(&that.is_unknown());
-            // Rows with the same value are sorted by their ids, so that their order does not change.
-            known_first.then(order).then_with(|| one.id.cmp(&other.id))
+            // Rows with the same value are sorted by their ids, so that their order does not change. Rows without a value stay in
+            // their order.
+            let by_id = || match this.is_unknown() {
+                true => Ordering::Equal,
+                false => one.id.cmp(&other.id),
+            };
+            known_first.then(order).then_with(by_id)
         });
         let place = self
             .selected

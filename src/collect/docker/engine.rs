@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::{HeaderMap, Response};
 use tracing::debug;
 
+use super::choice::ContainerChoice;
 use super::events::Message;
 pub(crate) use super::inspected::Inspected;
 use super::json::Json;
@@ -29,7 +30,7 @@ use super::transport::{
     whole,
 };
 use crate::collect::causes::with_causes;
-use crate::settings::{ContainerFilter, DockerHost};
+use crate::settings::DockerHost;
 
 /// Timeout of one call.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
@@ -267,12 +268,12 @@ impl Call {
         }
     }
 
-    /// Returns the containers that `filter` wants, with their metadata. Does not request sizes, because the engine would then read all files
+    /// Returns the containers that `choice` wants, with their metadata. Does not request sizes, because the engine would then read all files
     /// of the containers. Omits entries that cannot be read. [`Call::unreadable`] describes these entries.
     pub(super) async fn list(
         &self,
         scope: ListScope,
-        filter: &ContainerFilter,
+        choice: &ContainerChoice,
     ) -> Result<ListedContainers, EngineError> {
         const CALL: &str = "list containers";
         let path = match scope {
@@ -285,7 +286,7 @@ impl Call {
             let answer = self.get(path, MAX_LIST_BYTES).await.map_err(failed)?;
             let mut body = answer.into_body();
             let mut entries = Entries::new(MAX_CONTAINER_BYTES);
-            let mut listing = Listing::new(scope, filter);
+            let mut listing = Listing::new(scope, choice);
             while !entries.is_complete()
                 && let Some(bytes) = next_bytes(&mut body).await.map_err(failed)?
             {

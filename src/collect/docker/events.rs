@@ -9,11 +9,12 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
+use super::choice::ContainerChoice;
 use super::json::Json;
 use super::listing::{SHORT_ID, id_in, labels};
 use super::pieces::Piece;
 use crate::model::{ContainerEvent, EventAction, Events, Timestamp};
-use crate::settings::{ContainerFacts, ContainerFilter};
+use crate::settings::ContainerFacts;
 
 /// Maximum number of container ids in one batch of events.
 const MAX_TOUCHED: usize = 1024;
@@ -28,6 +29,20 @@ const MAX_REPLAY: Duration = Duration::from_secs(60);
 /// Maximum number of starts of containers that wait for the logs source. If there are more, the oldest are dropped. Their logs are
 /// then opened when the container list has the containers.
 const MAX_STARTS: usize = 1024;
+
+/// Attributes of events that are no labels of the container.
+const OWN_ATTRIBUTES: [&str; 10] = [
+    "containerExitCode",
+    "execDuration",
+    "execID",
+    "exitCode",
+    "health_status",
+    "image",
+    "name",
+    "oldName",
+    "podId",
+    "signal",
+];
 
 /// A container that has just started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,14 +91,14 @@ pub(super) struct SharedEvents {
     /// Events from before this time are old: they happened before the agent started.
     began: SystemTime,
     /// Tells of which containers the events are ignored.
-    filter: Arc<ContainerFilter>,
+    choice: Arc<ContainerChoice>,
 }
 
 impl SharedEvents {
-    /// Creates the store without events. It ignores the events of containers that `filter` does not want.
-    pub(super) fn new(filter: Arc<ContainerFilter>) -> Self {
+    /// Creates the store without events. It ignores the events of containers that `choice` does not want.
+    pub(super) fn new(choice: Arc<ContainerChoice>) -> Self {
         Self {
-            filter,
+            choice,
             events: Arc::default(),
             changed: watch::Sender::new(()),
             starts: broadcast::Sender::new(MAX_STARTS),
@@ -92,13 +107,18 @@ impl SharedEvents {
     }
 
     /// Whether the settings want the container of a message.
-    fn wants(&self, message: &Json) -> bool {
+    fn wants(&self, id: &str, message: &Json) -> bool {
         let attributes = message.get("Actor").get("Attributes");
         let text = |name: &str| attributes.get(name).non_empty_text().unwrap_or_default();
-        self.filter.wants(&ContainerFacts {
-            name: text("name").trim_start_matches('/'),
-            image: &text("image"),
-            labels: labels(attributes, &self.filter),
+        let (name, image) = (text("name"), text("image"));
+        self.choice.wants(id, |filter| {
+            let mut labels = labels(attributes, filter);
+            labels.retain(|(name, _)| !OWN_ATTRIBUTES.contains(name));
+            ContainerFacts {
+                name: name.trim_start_matches('/'),
+                image: &image,
+                labels,
+            }
         })
     }
 }
@@ -116,6 +136,8 @@ pub(super) struct EventBatch {
     pub(super) touched: HashSet<String>,
     /// Whether more than [`MAX_TOUCHED`] containers had events.
     pub(super) too_many: bool,
+    /// Whether there was an event after which the stopped containers are possibly others.
+    pub(super) may_have_stopped: bool,
     /// Whether the stream has ended. The stream ends if the engine restarts, or if the agent reads too slowly.
     pub(super) ended: bool,
 }
@@ -176,7 +198,9 @@ impl Following {
                         Message::Unreadable(id) => {
                             // Any id here makes the container list stale. If the container's id is not known, the empty id has
                             // the same effect.
-                            lock(&reported).touch(&id.unwrap_or_default());
+                            let mut reported = lock(&reported);
+                            reported.touch(&id.unwrap_or_default());
+                            reported.may_have_stopped = true;
                             continue;
                         }
                     };
@@ -184,18 +208,23 @@ impl Following {
                         continue;
                     };
                     let is_old = replay.is_old(&message);
-                    let event = event(&message);
-                    let is_wanted = history.wants(&message);
-                    // After a rename, the settings possibly leave out another container than before.
-                    let is_rename = || {
-                        let action = event.as_ref().map(|event| &event.action);
-                        action == Some(&EventAction::Rename)
-                    };
-                    // The container list is newer than an old event.
-                    if !is_old && (is_wanted || is_rename()) {
-                        lock(&reported).touch(&id);
+                    let action = message.get("Action").text().unwrap_or_default();
+                    let is_rename = action == "rename";
+                    let was_excluded = history.choice.excludes(&id);
+                    if is_rename && !is_old {
+                        history.choice.forget(&id);
                     }
-                    if let Some(event) = event.filter(|_| is_wanted) {
+                    let is_wanted = history.wants(&id, &message);
+                    // The container list is newer than an old event.
+                    if !is_old && (is_wanted || is_rename) {
+                        let mut reported = lock(&reported);
+                        reported.touch(&id);
+                        reported.may_have_stopped |= may_have_stopped(&action);
+                    }
+                    // The event of a rename would publish the old name, which is left out.
+                    let is_published = is_wanted && !(is_rename && was_excluded);
+                    let event = event(&message).filter(|_| is_published);
+                    if let Some(event) = event {
                         let started = (event.action == EventAction::Start).then(|| {
                             let (name, at) = (event.container.clone(), event.time.0);
                             StartedContainer { id, name, at }
@@ -263,6 +292,11 @@ impl EventBatch {
 /// Locks a mutex. Ignores poisoning, because no code panics while it holds one of these locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the stopped containers are possibly others after an action. Unknown actions count.
+fn may_have_stopped(action: &str) -> bool {
+    !action.starts_with("health_status") && !["oom", "pause", "unpause"].contains(&action)
 }
 
 fn id_of(message: &Json) -> Option<String> {
@@ -344,253 +378,4 @@ fn moment(message: &Json) -> Option<SystemTime> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::{Duration, SystemTime};
-
-    use futures_util::stream;
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    use super::{EventBatch, Following, Message, SharedEvents, event};
-    use crate::collect::docker::json::Json;
-    use crate::collect::docker::pieces::{Lines, Piece};
-    use crate::model::{ContainerEvent, EventAction};
-
-    const ID: &str = "f578d361bfcaff9f0290622db5df2766338472ecfb9b4602a60c37cc8dc0d8d8";
-
-    /// A time in the year 2200, in nanoseconds since 1970. Events of this time are not old.
-    const FUTURE: u64 = 7_258_118_400_000_000_000;
-
-    fn read(message: &Value) -> Json {
-        Json::parse(message.to_string().as_bytes()).unwrap()
-    }
-
-    fn message(action: &str, nanoseconds: u64, attributes: &Value) -> Json {
-        let mut all = json!({"name": "web", "image": "nginx:1"});
-        all.as_object_mut()
-            .unwrap()
-            .extend(attributes.as_object().unwrap().clone());
-        read(&json!({
-            "Type": "container", "Action": action, "time": nanoseconds / 1_000_000_000, "timeNano": nanoseconds,
-            "Actor": {"ID": ID, "Attributes": all},
-        }))
-    }
-
-    fn plain(action: EventAction, nanoseconds: u64) -> ContainerEvent {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds);
-        ContainerEvent {
-            time: crate::model::Timestamp(time),
-            action,
-            container: "web".to_owned(),
-            id: "f578d361bfca".to_owned(),
-            image: "nginx:1".to_owned(),
-            exit_code: None,
-            health: None,
-            renamed_from: None,
-        }
-    }
-
-    #[test]
-    fn an_event_has_only_the_fields_of_its_action() {
-        let of = |action: &str, attributes: Value| event(&message(action, 5, &attributes)).unwrap();
-        let die = of("die", json!({"exitCode": "137"}));
-        let exit_code = Some(137);
-        assert_eq!(
-            die,
-            ContainerEvent {
-                exit_code,
-                ..plain(EventAction::Die, 5)
-            }
-        );
-        // Attributes of another action are ignored.
-        assert_eq!(
-            of("start", json!({"exitCode": "137"})),
-            plain(EventAction::Start, 5)
-        );
-        let health = Some("unhealthy".to_owned());
-        let expected = ContainerEvent {
-            health,
-            ..plain(EventAction::HealthStatus, 5)
-        };
-        assert_eq!(of("health_status: unhealthy", json!({})), expected);
-        let renamed_from = Some("old".to_owned());
-        let expected = ContainerEvent {
-            renamed_from,
-            ..plain(EventAction::Rename, 5)
-        };
-        assert_eq!(of("rename", json!({"oldName": "/old"})), expected);
-        assert_eq!(
-            of("die", json!({"exitCode": "x"})),
-            plain(EventAction::Die, 5)
-        );
-    }
-
-    #[test]
-    fn a_message_that_is_not_a_published_event_is_omitted() {
-        for action in ["update", "exec_start: sh", ""] {
-            assert_eq!(event(&message(action, 5, &json!({}))), None);
-        }
-        assert_eq!(event(&Json::Null), None);
-        let before_1970 = json!({"Action": "die", "timeNano": -5, "Actor": {"ID": ID}});
-        assert_eq!(event(&read(&before_1970)), None);
-        for (action, attributes) in [
-            ("health_status", json!({})),
-            ("rename", json!({"oldName": "/"})),
-        ] {
-            assert_eq!(
-                event(&message(action, 5, &attributes)),
-                None,
-                "{action} without its value"
-            );
-        }
-    }
-
-    #[test]
-    fn an_invalid_value_does_not_affect_other_values() {
-        let usual = json!({
-            "Action": "die", "timeNano": 2_000_000_000_u64, "time": 2,
-            "Actor": {"ID": ID, "Attributes": {"name": "web", "image": "nginx:1", "exitCode": "3"}},
-        });
-        let odd = [
-            json!(null),
-            json!([]),
-            json!({}),
-            json!(1e300),
-            json!("x"),
-            json!(7),
-        ];
-        let places = [
-            "/timeNano",
-            "/time",
-            "/Actor/Attributes",
-            "/Actor/Attributes/name",
-            "/Actor/Attributes/image",
-            "/Actor/Attributes/exitCode",
-        ];
-        for place in places {
-            for value in &odd {
-                let mut message = usual.clone();
-                *message.pointer_mut(place).unwrap() = value.clone();
-                let event = event(&read(&message)).unwrap_or_else(|| panic!("{place} {value}"));
-                assert_eq!(event.id, "f578d361bfca");
-                let of_attributes = place.starts_with("/Actor");
-                assert!(
-                    event.exit_code == Some(3) || of_attributes,
-                    "{place} {value}"
-                );
-            }
-        }
-    }
-
-    #[actix::test]
-    async fn an_unreadable_event_is_not_published_but_makes_the_list_stale() {
-        let long = format!(r#"{{"Actor":{{"ID":"{ID}"}},"x":"{}"}}"#, "x".repeat(500));
-        let text = format!(
-            "{{\"Action\":\"die\",\"Actor\":{{\"ID\":\n{long}\n<html>\n{}\n",
-            json!({"Action": "start", "timeNano": FUTURE + 5, "Actor": {"ID": "0123456789abcdef"}})
-        );
-        let mut lines = Lines::new(400);
-        let mut messages = Vec::new();
-        for chunk in text.as_bytes().chunks(7) {
-            lines.push(chunk, |line| messages.push(Message::read(line)));
-        }
-        assert_eq!(messages.len(), 4);
-        let history = SharedEvents::new(Arc::default());
-        let following = Following::start(stream::iter(messages), history.clone());
-        tokio::task::yield_now().await;
-        let reported = following.take();
-        let touched = ["", ID, "0123456789abcdef"].map(str::to_owned);
-        assert_eq!(reported.touched, touched.into());
-        assert_eq!(
-            history.events().end(),
-            1,
-            "only the readable event is stored"
-        );
-    }
-
-    #[actix::test]
-    async fn an_event_that_is_received_twice_is_stored_once() {
-        let history = SharedEvents::new(Arc::default());
-        let reported = [
-            message("start", FUTURE + 1, &json!({})),
-            message("die", FUTURE + 2, &json!({"exitCode": "3"})),
-        ];
-        let more = message("start", FUTURE + 2, &json!({}));
-        for (reported, end) in [
-            (reported.to_vec(), 2),
-            ([&reported[..], &[more]].concat(), 3),
-        ] {
-            let stream = stream::iter(reported.into_iter().map(Message::Event));
-            let following = Following::start(stream, history.clone());
-            tokio::task::yield_now().await;
-            let expected = EventBatch {
-                touched: [ID.to_owned()].into(),
-                too_many: false,
-                ended: true,
-            };
-            assert_eq!(following.take(), expected);
-            assert_eq!(following.take(), EventBatch::default());
-            assert_eq!(history.events().end(), end);
-        }
-    }
-
-    #[actix::test]
-    async fn only_the_first_stream_has_old_events() {
-        let history = SharedEvents::new(Arc::default());
-        for (times, touched, old) in [(vec![1, 2, FUTURE], true, 2), (vec![3], true, 2)] {
-            let reported = times.iter().map(|time| message("start", *time, &json!({})));
-            let stream = stream::iter(reported.map(Message::Event).collect::<Vec<_>>());
-            let following = Following::start(stream, history.clone());
-            tokio::task::yield_now().await;
-            assert_eq!(!following.take().touched.is_empty(), touched);
-            assert_eq!(history.events().old(), old);
-        }
-        assert_eq!(history.events().end(), 4);
-        let history = SharedEvents::new(Arc::default());
-        let stream = stream::iter([Message::Event(message("start", 1, &json!({})))]);
-        let following = Following::start(stream, history.clone());
-        tokio::task::yield_now().await;
-        assert!(following.take().touched.is_empty() && history.events().old() == 1);
-    }
-
-    #[test]
-    fn fuzz_events() {
-        let all = json!({"exitCode": "137", "oldName": "/old"});
-        let seeds = ["die", "health_status: unhealthy", "rename"].map(|action| {
-            let message = json!({
-                "Action": action, "timeNano": 1_735_689_600_123_456_789_u64, "Actor": {"ID": ID, "Attributes": all},
-            });
-            serde_json::to_vec(&message).unwrap()
-        });
-        let seeds = seeds.each_ref().map(Vec::as_slice);
-        crate::fuzzing::run("events", &seeds, |bytes| {
-            let Message::Event(message) = Message::read(Piece::Whole(bytes)) else {
-                return;
-            };
-            if let Some(event) = event(&message) {
-                serde_json::to_vec(&event).unwrap();
-            }
-        });
-    }
-
-    proptest! {
-        #[test]
-        fn no_message_panics(
-            action in "start|die|health_status: \\PC*|rename|\\PC*",
-            id: String,
-            text: String,
-            seconds: Option<i64>,
-            nanoseconds: Option<i64>,
-        ) {
-            let attributes = json!({"name": text, "exitCode": text, "oldName": text});
-            let message = json!({
-                "Action": action, "time": seconds, "timeNano": nanoseconds,
-                "Actor": {"ID": id, "Attributes": attributes},
-            });
-            if let Some(event) = event(&read(&message)) {
-                prop_assert!(serde_json::to_string(&event).is_ok());
-            }
-        }
-    }
-}
+mod tests;

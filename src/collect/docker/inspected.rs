@@ -124,6 +124,12 @@ impl Inspected {
         }
     }
 
+    /// Whether `docker compose run` created the container.
+    pub(super) fn is_one_off(&self) -> bool {
+        let label = self.labels.get("com.docker.compose.oneoff");
+        label.is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+
     /// Returns the container's project and service in `docker compose`.
     pub(super) fn compose(&self) -> Option<Compose> {
         let label = |name: &str| self.labels.get(name).cloned();

@@ -8,7 +8,7 @@ use super::engine::{Call, EngineError, Inspected};
 /// Maximum number of inspections at the same time.
 pub(super) const INSPECTIONS_AT_ONCE: usize = 16;
 /// Pause before the retry of a failed inspection.
-const INSPECTION_RETRY: Duration = Duration::from_secs(15);
+pub(super) const INSPECTION_RETRY: Duration = Duration::from_secs(15);
 
 /// The outcome of an inspection of one container.
 #[derive(Debug, Clone)]

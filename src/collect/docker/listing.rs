@@ -6,6 +6,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::choice::ContainerChoice;
 use super::json::Json;
 use super::pieces::Piece;
 use crate::model::{ContainerMeta, Port, PortProtocol};
@@ -82,8 +83,10 @@ pub(super) struct Excluded {
 #[derive(Debug)]
 pub(super) struct Listing<'f> {
     scope: ListScope,
-    filter: &'f ContainerFilter,
+    choice: &'f ContainerChoice,
     excluded: Excluded,
+    /// The ids of all containers, also of those that are left out.
+    ids: HashSet<String>,
     containers: Vec<ListedContainer>,
     /// Approximate memory of the containers, in bytes.
     kept: usize,
@@ -98,12 +101,13 @@ pub(super) struct Listing<'f> {
 }
 
 impl<'f> Listing<'f> {
-    /// `filter` tells which containers to leave out.
-    pub(super) fn new(scope: ListScope, filter: &'f ContainerFilter) -> Self {
+    /// `choice` tells which containers to leave out.
+    pub(super) fn new(scope: ListScope, choice: &'f ContainerChoice) -> Self {
         Self {
             scope,
-            filter,
+            choice,
             excluded: Excluded::default(),
+            ids: HashSet::new(),
             containers: Vec::new(),
             kept: 0,
             stopped: Vec::new(),
@@ -149,11 +153,12 @@ impl<'f> Listing<'f> {
 
     /// Whether the settings want a container. Counts a container that they leave out.
     fn wants(&mut self, container: &ListedContainer, entry: &Json) -> bool {
-        let wanted = self.filter.wants(&ContainerFacts {
+        let wanted = self.choice.wants(&container.id, |filter| ContainerFacts {
             name: container.bare_name(),
             image: &container.meta.image,
-            labels: labels(entry.get("Labels"), self.filter),
+            labels: labels(entry.get("Labels"), filter),
         });
+        self.ids.insert(container.id.clone());
         if !wanted {
             match self.scope == ListScope::All && container.is_stopped() {
                 true => self.excluded.stopped += 1,
@@ -190,6 +195,9 @@ impl<'f> Listing<'f> {
 
     /// Returns the containers.
     pub(super) fn finish(mut self) -> ListedContainers {
+        if self.scope == ListScope::All {
+            self.choice.keep_only(&self.ids);
+        }
         let mut ids = HashSet::new();
         self.containers.retain(|one| ids.insert(one.id.clone()));
         self.stopped.retain(|one| ids.insert(one.id.clone()));

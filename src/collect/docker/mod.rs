@@ -1,12 +1,14 @@
 //! Measures the running containers, and collects their metadata and events. Does not read logs.
 //!
-//! In each round, [`ContainerSource`] gets the running containers from `inventory`. It reads their figures from the kernel's
+//! In each round, [`ContainerSource`] gets the running containers from `follower`. It reads their figures from the kernel's
 //! files (`direct`) or calls the engine (`engine`, `stats`). `usage` calculates the published figures.
 
 mod cgroup;
+mod choice;
 mod direct;
 pub(super) mod engine;
 mod events;
+mod follower;
 mod inspected;
 mod inspection;
 mod inventory;
@@ -33,14 +35,16 @@ use super::blocking::Blocking;
 use super::{Collector, Round, Source};
 use crate::messages::DockerSample;
 use crate::model::{Container, ContainerMeta, Events, Via};
-use crate::settings::{CollectSettings, ContainerFilter, ContainerStats, DockerHost, Patterns};
+use crate::settings::{CollectSettings, ContainerStats, DockerHost, Patterns};
+use choice::ContainerChoice;
 pub use direct::most_kept_files;
 use direct::{Direct, FigureSet, Figures, Missing};
 use engine::{Engine, EngineError};
 pub(super) use events::StartedContainer;
+pub use follower::Containers;
+pub(super) use follower::patience;
 pub(super) use inspection::Inspection;
-pub use inventory::Containers;
-pub(super) use inventory::{Inventory, Outage, RunningContainer, patience};
+pub(super) use inventory::{Inventory, Outage, RunningContainer};
 use listing::ListScope;
 pub(super) use listing::ListedContainer;
 use namespaces::Namespaces;
@@ -443,7 +447,7 @@ pub async fn server(host: &DockerHost) -> Result<String, String> {
     let reached = async |engine: &mut Engine| {
         let call = engine.call().await?;
         let listed = call
-            .list(ListScope::Running, &ContainerFilter::default())
+            .list(ListScope::Running, &ContainerChoice::default())
             .await?;
         Ok((call.api_version(), listed.running.len(), call.unreadable()))
     };

@@ -1,35 +1,41 @@
 //! Knows the containers that do not run. Inspects each of them once after it has stopped.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{StreamExt, stream};
+use tokio::time::{Instant as Deadline, timeout_at};
 
 use super::engine::{Call, EngineError, Inspected};
-use super::inspection::INSPECTIONS_AT_ONCE;
+use super::inspection::{INSPECTION_RETRY, INSPECTIONS_AT_ONCE};
 use super::listing::ListedContainer;
 use crate::messages::Stopped;
 use crate::model::{StoppedContainer, Timestamp};
 
-/// Maximum number of stopped containers that are published, and that are inspected after one reading of the container list.
+/// Maximum number of stopped containers that are published.
 const MAX_STOPPED: usize = 256;
+/// Limit on the time for the inspections after one request to the engine's follower. Further inspections follow after the next request.
+const INSPECTION_TIME: Duration = Duration::from_secs(1);
 
-/// The stopped containers of the newest list of all containers.
+/// The containers that stopped last, of the newest list of all containers.
 #[derive(Default)]
 pub(super) struct StoppedContainers {
-    /// The containers that are published, by id.
-    known: HashMap<String, Known>,
+    entries: Vec<Entry>,
+    /// Number of stopped containers that are not in `entries`.
+    surplus: u64,
     published: Arc<Stopped>,
 }
 
-/// A container that is published.
-struct Known {
+struct Entry {
     listed: ListedContainer,
-    shown: Arc<StoppedContainer>,
-    /// False if the inspection failed. It is tried again after the next reading of the list.
-    is_inspected: bool,
+    /// When the container stopped. Before the inspection, it is an estimate from the list.
+    stopped_at: SystemTime,
+    /// None if the inspection says that the container runs again or no longer exists.
+    shown: Option<Arc<StoppedContainer>>,
+    /// When the container must be inspected. None if it was inspected after its newest event.
+    due: Option<Instant>,
 }
 
 impl StoppedContainers {
@@ -37,119 +43,202 @@ impl StoppedContainers {
         &self.published
     }
 
-    /// Replaces the stopped containers by those of a new list. Inspects the containers that have stopped or changed since the
-    /// previous list, and further ones if fewer than [`MAX_STOPPED`] are known. `surplus` is the number of stopped containers that
-    /// are missing in `listed`. `is_due` tells whether a container has changed or has run at the previous list.
-    pub(super) async fn update(
+    /// Whether a container must be inspected now.
+    pub(super) fn is_due(&self) -> bool {
+        let now = Instant::now();
+        self.entries.iter().any(|one| one.is_due(now))
+    }
+
+    /// Whether a stopped container has this id.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.entries.iter().any(|one| one.listed.id == id)
+    }
+
+    /// Replaces the containers by those of a new list of all containers, and keeps what is known about them. `surplus` is the number of
+    /// stopped containers that are missing in `listed`. `has_changed` tells whether a container had an event or ran at the previous
+    /// list. With `all_due`, all containers have possibly changed.
+    pub(super) fn take_list(
         &mut self,
-        call: &Call,
         listed: Vec<ListedContainer>,
         surplus: usize,
-        is_due: impl Fn(&str) -> bool,
+        has_changed: impl Fn(&str) -> bool,
+        all_due: bool,
     ) {
         let all = listed.len() + surplus;
-        let due = self.due(listed, is_due);
-        let inspected: Vec<_> = stream::iter(due)
-            .map(|listed| async {
-                let inspected = call.inspect(&listed.id).await;
-                (listed, inspected)
-            })
-            .buffer_unordered(INSPECTIONS_AT_ONCE)
-            .collect()
-            .await;
-        self.add(inspected);
-        self.publish(all);
+        let before = self.entries.drain(..);
+        let mut before: HashMap<_, _> = before.map(|one| (one.listed.id.clone(), one)).collect();
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let entries = listed.into_iter().map(|listed| {
+            let known = before.remove(&listed.id);
+            let has_changed = has_changed(&listed.id);
+            let stopped_at = match &known {
+                _ if has_changed => wall,
+                Some(known) => known.stopped_at,
+                None => stopped_at(&listed, wall),
+            };
+            let is_same = known.as_ref().is_some_and(|known| known.is_same(&listed));
+            let due = match &known {
+                Some(known) if is_same && !has_changed && !all_due => known.due,
+                _ => Some(now),
+            };
+            // Until the inspection, the previous facts stay published.
+            let shown = match known {
+                Some(known) if is_same => known.shown,
+                _ => Some(Arc::new(shown(&listed, None))),
+            };
+            Entry {
+                listed,
+                stopped_at,
+                shown,
+                due,
+            }
+        });
+        self.entries = entries.collect();
+        self.sort();
+        self.entries.truncate(MAX_STOPPED);
+        self.surplus = (all - self.entries.len()) as u64;
     }
 
-    /// Forgets the containers that are not in the list. Returns those to inspect.
-    fn due(
-        &mut self,
-        listed: Vec<ListedContainer>,
-        is_due: impl Fn(&str) -> bool,
-    ) -> Vec<ListedContainer> {
-        let mut before = std::mem::take(&mut self.known);
-        let (mut due, mut others) = (Vec::new(), Vec::new());
-        for listed in listed {
-            let is_due = is_due(&listed.id);
-            match before.remove(&listed.id) {
-                Some(one) if !is_due && one.is_current(&listed) => {
-                    self.known.insert(listed.id.clone(), one);
-                }
-                Some(_) => due.push(listed),
-                None if is_due => due.push(listed),
-                None => others.push(listed),
+    /// Inspects the containers that are due, for at most [`INSPECTION_TIME`].
+    pub(super) async fn inspect(&mut self, call: &Call) {
+        let now = Instant::now();
+        let due = self.entries.iter().filter(|one| one.is_due(now));
+        let due: Vec<String> = due.map(|one| one.listed.id.clone()).collect();
+        let end = Deadline::now() + INSPECTION_TIME;
+        let mut asked = Vec::new();
+        let mut answers = Vec::new();
+        {
+            let inspected = stream::iter(due)
+                .map(|id| {
+                    asked.push(id.clone());
+                    async move {
+                        let answer = call.inspect(&id).await;
+                        (id, answer)
+                    }
+                })
+                .buffer_unordered(INSPECTIONS_AT_ONCE);
+            let mut inspected = std::pin::pin!(inspected);
+            while let Ok(Some(answer)) = timeout_at(end, inspected.next()).await {
+                answers.push(answer);
             }
         }
-        due.truncate(MAX_STOPPED);
-        others.truncate(MAX_STOPPED.saturating_sub(self.known.len() + due.len()));
-        due.extend(others);
-        due
+        // A container whose inspection hangs must not delay each request.
+        self.retry_later(&asked);
+        for (id, answer) in answers {
+            self.take_answer(&id, answer);
+        }
+        self.sort();
     }
 
-    fn add(&mut self, inspected: Vec<(ListedContainer, Result<Inspected, EngineError>)>) {
-        let inspected = inspected.into_iter();
-        let new = inspected.filter_map(|(listed, inspected)| Known::new(listed, inspected));
-        self.known
-            .extend(new.map(|one| (one.listed.id.clone(), one)));
+    fn retry_later(&mut self, ids: &[String]) {
+        let later = Some(Instant::now() + INSPECTION_RETRY);
+        let asked: HashSet<&str> = ids.iter().map(String::as_str).collect();
+        for one in &mut self.entries {
+            if asked.contains(one.listed.id.as_str()) {
+                one.due = later;
+            }
+        }
     }
 
-    /// Publishes the containers that stopped last, and forgets the others. `all` is the number of all stopped containers.
-    fn publish(&mut self, all: usize) {
-        let mut newest: Vec<_> = self.known.drain().map(|(_, one)| one).collect();
-        newest.sort_unstable_by(|one, other| one.order().cmp(&other.order()));
-        newest.truncate(MAX_STOPPED);
-        let surplus = all.saturating_sub(newest.len()) as u64;
-        let is_unchanged = self.published.surplus == surplus
-            && self.published.containers.len() == newest.len()
-            && newest
+    fn take_answer(&mut self, id: &str, answer: Result<Inspected, EngineError>) {
+        let entry = self.entries.iter_mut().find(|one| one.listed.id == id);
+        let Some(entry) = entry else { return };
+        match answer {
+            Ok(inspected) if inspected.pid > 0 => (entry.shown, entry.due) = (None, None),
+            Err(EngineError::Gone) => (entry.shown, entry.due) = (None, None),
+            // The inspection is tried again later. The previous facts stay published.
+            Err(_) => {}
+            Ok(inspected) => {
+                let new = shown(&entry.listed, Some(&inspected));
+                let created = Duration::from_secs(entry.listed.meta.created.unsigned_abs());
+                let created = SystemTime::UNIX_EPOCH.checked_add(created);
+                let finished = new.finished_at.map(|at| at.0);
+                entry.stopped_at = finished.or(created).unwrap_or(SystemTime::UNIX_EPOCH);
+                if entry.shown.as_deref() != Some(&new) {
+                    entry.shown = Some(Arc::new(new));
+                }
+                entry.due = None;
+            }
+        }
+    }
+
+    fn sort(&mut self) {
+        self.entries.sort_unstable_by(|one, other| {
+            let order = |one: &Entry| Reverse(one.stopped_at);
+            order(one)
+                .cmp(&order(other))
+                .then_with(|| one.listed.id.cmp(&other.listed.id))
+        });
+    }
+
+    /// Publishes the containers, except those that run. `running` has the ids of the running containers.
+    pub(super) fn publish(&mut self, running: &HashSet<&str>) {
+        let stopped = self
+            .entries
+            .iter()
+            .filter(|one| !running.contains(one.listed.id.as_str()))
+            .filter_map(|one| one.shown.as_ref());
+        let stopped: Vec<_> = stopped.cloned().collect();
+        let before = &self.published;
+        let is_unchanged = before.surplus == self.surplus
+            && before.containers.len() == stopped.len()
+            && stopped
                 .iter()
-                .zip(self.published.containers.iter())
-                .all(|(one, published)| Arc::ptr_eq(&one.shown, published));
+                .zip(before.containers.iter())
+                .all(|(now, before)| Arc::ptr_eq(now, before));
         if !is_unchanged {
-            let shown = newest.iter().map(|one| Arc::clone(&one.shown));
             self.published = Arc::new(Stopped {
-                containers: Arc::new(shown.collect()),
-                surplus,
+                containers: Arc::new(stopped),
+                surplus: self.surplus,
             });
         }
-        let known = newest.into_iter();
-        self.known = known.map(|one| (one.listed.id.clone(), one)).collect();
     }
 }
 
-impl Known {
-    /// None if the container no longer exists or runs again.
-    fn new(listed: ListedContainer, inspected: Result<Inspected, EngineError>) -> Option<Self> {
-        let inspected = match inspected {
-            Ok(inspected) if inspected.pid > 0 => return None,
-            Err(EngineError::Gone) => return None,
-            inspected => inspected.ok(),
-        };
-        Some(Self {
-            shown: Arc::new(shown(&listed, inspected.as_ref())),
-            is_inspected: inspected.is_some(),
-            listed,
-        })
+impl Entry {
+    fn is_due(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| due <= now)
     }
 
-    /// Whether the container is in the list with the facts that are known.
-    fn is_current(&self, listed: &ListedContainer) -> bool {
-        self.is_inspected
-            && self.listed.name == listed.name
+    /// Whether the list still has the facts that are published.
+    fn is_same(&self, listed: &ListedContainer) -> bool {
+        self.listed.name == listed.name
             && self.listed.meta.state == listed.meta.state
             && self.listed.meta.image == listed.meta.image
     }
+}
 
-    /// The order of publication. A container that was never started has the place of its creation.
-    fn order(&self) -> (Reverse<SystemTime>, &str) {
-        let finished = self.shown.finished_at.map(|at| at.0);
-        let created = Duration::from_secs(self.listed.meta.created.unsigned_abs());
-        let at = finished.or_else(|| SystemTime::UNIX_EPOCH.checked_add(created));
-        (
-            Reverse(at.unwrap_or(SystemTime::UNIX_EPOCH)),
-            &self.listed.id,
-        )
-    }
+/// Estimates when a container of the list stopped, from the engine's text such as `Exited (137) 3 hours ago`. A container that was never
+/// started has the time of its creation.
+fn stopped_at(listed: &ListedContainer, now: SystemTime) -> SystemTime {
+    let created = Duration::from_secs(listed.meta.created.unsigned_abs());
+    let created = SystemTime::UNIX_EPOCH.checked_add(created);
+    let stopped = ago(&listed.meta.status).and_then(|ago| now.checked_sub(ago));
+    stopped.or(created).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn ago(status: &str) -> Option<Duration> {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    let (_, text) = status.strip_suffix(" ago")?.split_once(") ")?;
+    let mut words = text.split(' ').rev();
+    let seconds = match words.next()?.trim_end_matches('s') {
+        "second" => 1,
+        "minute" => MINUTE,
+        "hour" => HOUR,
+        "day" => DAY,
+        "week" => 7 * DAY,
+        "month" => 30 * DAY,
+        "year" => 365 * DAY,
+        _ => return None,
+    };
+    // `About an hour`, `Less than a second`.
+    let count: u64 = match words.next()? {
+        "a" | "an" => 1,
+        number => number.parse().ok()?,
+    };
+    Some(Duration::from_secs(seconds.checked_mul(count)?))
 }
 
 fn shown(listed: &ListedContainer, inspected: Option<&Inspected>) -> StoppedContainer {
@@ -174,6 +263,7 @@ fn shown(listed: &ListedContainer, inspected: Option<&Inspected>) -> StoppedCont
                 .unwrap_or_else(|| "no".to_owned())
         }),
         compose: inspected.and_then(Inspected::compose),
+        one_off: inspected.is_some_and(Inspected::is_one_off),
         health: inspected.and_then(|inspected| inspected.health.clone()),
         error,
     }
@@ -181,28 +271,34 @@ fn shown(listed: &ListedContainer, inspected: Option<&Inspected>) -> StoppedCont
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::collections::HashSet;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant, SystemTime};
 
     use serde_json::json;
 
-    use super::{MAX_STOPPED, StoppedContainers};
+    use super::{MAX_STOPPED, StoppedContainers, ago};
     use crate::collect::docker::engine::{EngineError, Inspected};
     use crate::collect::docker::inspected::End;
     use crate::collect::docker::json::Json;
     use crate::collect::docker::listing::ListedContainer;
 
-    fn listed(number: usize, name: &str) -> ListedContainer {
-        let entry = json!({"Id": format!("{number:064x}"), "Names": [name], "State": "exited", "Created": 5});
-        ListedContainer::read(&Json::parse(entry.to_string().as_bytes()).unwrap()).unwrap()
-    }
-
     fn id(number: usize) -> String {
         format!("{number:064x}")
     }
 
-    /// An inspection of a container that stopped at this second.
-    fn ended(second: u64) -> Inspected {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+    fn number(id: &str) -> usize {
+        usize::from_str_radix(id, 16).unwrap()
+    }
+
+    fn listed(number: usize, name: &str, status: &str) -> ListedContainer {
+        let entry = json!({"Id": id(number), "Names": [name], "State": "exited", "Created": 5, "Status": status});
+        ListedContainer::read(&Json::parse(entry.to_string().as_bytes()).unwrap()).unwrap()
+    }
+
+    /// The inspection of a container that stopped so many hours ago.
+    fn ended(hours: usize) -> Inspected {
+        let at = SystemTime::now() - Duration::from_secs(3600 * hours as u64);
         Inspected {
             started_at: Some(SystemTime::UNIX_EPOCH),
             end: End {
@@ -214,58 +310,82 @@ mod tests {
         }
     }
 
-    /// Passes a list to `stopped`. A container with the number n stopped at second n. Returns the numbers of the inspected
-    /// containers, in their order.
-    fn update(stopped: &mut StoppedContainers, numbers: &[usize], due: &[usize]) -> Vec<usize> {
-        let list = numbers.iter().map(|&number| listed(number, "/x"));
-        let due: Vec<String> = due.iter().copied().map(id).collect();
-        let inspected = stopped.due(list.collect(), |id| due.iter().any(|due| due == id));
-        let number = |one: &ListedContainer| usize::from_str_radix(&one.id, 16).unwrap();
-        let of = inspected.iter().map(number).collect();
-        let answers = inspected.into_iter().map(|one| {
-            let answer = ended(number(&one) as u64);
-            (one, Ok(answer))
-        });
-        stopped.add(answers.collect());
-        stopped.publish(numbers.len());
-        of
+    /// Passes a list to `stopped`. A container with the number n stopped n hours ago. Returns the numbers of the containers that were
+    /// inspected.
+    fn update(
+        stopped: &mut StoppedContainers,
+        numbers: &[usize],
+        changed: &[usize],
+        all_due: bool,
+    ) -> Vec<usize> {
+        let list = numbers
+            .iter()
+            .map(|&number| listed(number, "/x", &format!("Exited (3) {number} hours ago")));
+        let has_changed = |id: &str| changed.contains(&number(id));
+        stopped.take_list(list.collect(), 0, has_changed, all_due);
+        let now = Instant::now();
+        let due = stopped.entries.iter().filter(|one| one.is_due(now));
+        let due: Vec<_> = due.map(|one| number(&one.listed.id)).collect();
+        for number in &due {
+            let hours = if changed.contains(number) { 0 } else { *number };
+            stopped.take_answer(&id(*number), Ok(ended(hours)));
+        }
+        stopped.sort();
+        stopped.publish(&HashSet::new());
+        due
+    }
+
+    fn shown(stopped: &StoppedContainers) -> Vec<usize> {
+        let entries = stopped.entries.iter();
+        entries.map(|one| number(&one.listed.id)).collect()
     }
 
     #[test]
     fn a_container_is_inspected_once_after_each_stop() {
         let mut stopped = StoppedContainers::default();
-        assert_eq!(update(&mut stopped, &[1, 2], &[]), [1, 2]);
-        let first = stopped.published().clone();
-        assert_eq!(update(&mut stopped, &[1, 2], &[]), [0; 0]);
-        assert!(std::sync::Arc::ptr_eq(&first, stopped.published()));
-        assert_eq!(update(&mut stopped, &[1, 2, 3], &[3]), [3]);
-        assert_eq!(update(&mut stopped, &[1, 2, 3], &[2]), [2]);
-        // After a rename, there is an event, or the name in the list differs.
-        let renamed = stopped.due(vec![listed(1, "/new"), listed(2, "/x")], |_| false);
-        assert_eq!(renamed, [listed(1, "/new")]);
+        assert_eq!(update(&mut stopped, &[1, 2], &[], false), [1, 2]);
+        let first = Arc::clone(stopped.published());
+        assert_eq!(update(&mut stopped, &[1, 2], &[], false), [0; 0]);
+        assert!(Arc::ptr_eq(&first, stopped.published()));
+        assert_eq!(update(&mut stopped, &[1, 2, 3], &[3], false), [3]);
+        assert_eq!(shown(&stopped), [3, 1, 2]);
+        assert_eq!(update(&mut stopped, &[1, 2, 3], &[], true), [3, 1, 2]);
+        // The name in the list has changed.
+        let list = vec![listed(1, "/new", ""), listed(2, "/x", "")];
+        stopped.take_list(list, 0, |_| false, false);
+        let now = Instant::now();
+        let due = stopped.entries.iter().filter(|one| one.is_due(now));
+        assert_eq!(
+            due.map(|one| number(&one.listed.id)).collect::<Vec<_>>(),
+            [1]
+        );
     }
 
     #[test]
     fn the_containers_that_stopped_last_are_published() {
         let mut stopped = StoppedContainers::default();
-        let all: Vec<usize> = (1..=300).collect();
-        assert_eq!(update(&mut stopped, &all, &[]).len(), MAX_STOPPED);
-        assert_eq!(stopped.published().surplus, 44);
+        // The list has the newest container first, and not the one that stopped last.
+        let all: Vec<usize> = (1..=300).rev().collect();
+        let expected: Vec<usize> = (1..=256).collect();
+        for all_due in [false, true] {
+            assert_eq!(update(&mut stopped, &all, &[], all_due), expected);
+            assert_eq!(shown(&stopped), expected);
+            assert_eq!(stopped.published().surplus, 44);
+        }
         // The containers without a place are not inspected again and again.
-        assert_eq!(update(&mut stopped, &all, &[]), [0; 0]);
+        assert_eq!(update(&mut stopped, &all, &[], false), [0; 0]);
         // A container that stops gets a place, wherever it is in the list.
-        assert_eq!(update(&mut stopped, &all, &[290]), [290]);
-        let newest = stopped.published().containers[0].finished_at.unwrap().0;
-        assert_eq!(newest, SystemTime::UNIX_EPOCH + Duration::from_secs(290));
-        assert_eq!(stopped.published().containers.len(), MAX_STOPPED);
+        assert_eq!(update(&mut stopped, &all, &[290], false), [290]);
+        assert_eq!(
+            (shown(&stopped)[0], shown(&stopped).len()),
+            (290, MAX_STOPPED)
+        );
         // If containers are removed, others take their places.
         let left: Vec<usize> = (101..=300).collect();
-        let inspected = update(&mut stopped, &left, &[]);
-        assert_eq!(
-            inspected,
-            (257..=300)
-                .filter(|number| *number != 290)
-                .collect::<Vec<_>>()
+        let inspected = update(&mut stopped, &left, &[], false);
+        assert!(
+            inspected.iter().all(|number| *number >= 256) && inspected.len() == 44,
+            "{inspected:?}"
         );
         assert_eq!(
             (
@@ -277,33 +397,79 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_inspection_is_tried_again() {
+    fn a_failed_inspection_keeps_what_is_known_and_is_tried_again_later() {
         let mut stopped = StoppedContainers::default();
-        let failed = EngineError::Deadline { call: "inspect" };
-        let inspected = stopped.due(vec![listed(1, "/x"), listed(2, "/gone")], |_| false);
-        let answers = [Err(failed), Err(EngineError::Gone)];
-        stopped.add(inspected.into_iter().zip(answers).collect());
-        stopped.publish(1);
-        let shown = &stopped.published().containers;
+        let failed = || Err(EngineError::Deadline { call: "inspect" });
+        let list = || vec![listed(1, "/x", "")];
+        let exit_code = |stopped: &mut StoppedContainers| {
+            stopped.publish(&HashSet::new());
+            stopped.published().containers[0].exit_code
+        };
+        stopped.take_list(list(), 0, |_| false, false);
+        stopped.retry_later(&[id(1)]);
+        stopped.take_answer(&id(1), failed());
+        assert_eq!((exit_code(&mut stopped), stopped.is_due()), (None, false));
+        stopped.take_answer(&id(1), Ok(ended(1)));
+        assert_eq!(exit_code(&mut stopped), Some(3));
+        stopped.take_list(list(), 0, |_| true, false);
+        assert!(stopped.is_due());
+        stopped.retry_later(&[id(1)]);
+        stopped.take_answer(&id(1), failed());
         assert_eq!(
-            (shown.len(), &*shown[0].name, shown[0].exit_code),
-            (1, "/x", None)
+            (exit_code(&mut stopped), stopped.is_due()),
+            (Some(3), false)
         );
-        assert_eq!(update(&mut stopped, &[1], &[]), [1]);
-        assert_eq!(stopped.published().containers[0].exit_code, Some(3));
-        // A container that runs again is not shown.
+        // A pause remains a pause after the next list.
+        stopped.take_list(list(), 0, |_| false, false);
+        assert!(!stopped.is_due() && stopped.has(&id(1)));
+    }
+
+    #[test]
+    fn a_container_that_runs_or_is_gone_is_not_published() {
+        let mut stopped = StoppedContainers::default();
+        let list = || {
+            vec![
+                listed(1, "/x", ""),
+                listed(2, "/x", ""),
+                listed(3, "/x", ""),
+            ]
+        };
+        stopped.take_list(list(), 0, |_| false, false);
         let running = Inspected {
             pid: 5,
             ..Inspected::default()
         };
-        let inspected = stopped.due(vec![listed(1, "/x")], |_| true);
-        stopped.add(
-            inspected
-                .into_iter()
-                .map(|one| (one, Ok(running.clone())))
-                .collect(),
-        );
-        stopped.publish(1);
-        assert!(stopped.published().containers.is_empty());
+        stopped.take_answer(&id(1), Ok(running));
+        stopped.take_answer(&id(2), Err(EngineError::Gone));
+        stopped.take_answer(&id(3), Ok(ended(1)));
+        let count = |stopped: &mut StoppedContainers, running: &[&str]| {
+            stopped.publish(&running.iter().copied().collect());
+            (
+                stopped.published().containers.len(),
+                stopped.published().surplus,
+            )
+        };
+        assert_eq!(count(&mut stopped, &[]), (1, 0));
+        assert_eq!(count(&mut stopped, &[&id(3)]), (0, 0));
+        assert!(!stopped.is_due());
+    }
+
+    #[test]
+    fn the_text_of_the_engine_tells_when_a_container_stopped() {
+        for (status, seconds) in [
+            ("Exited (0) Less than a second ago", Some(1)),
+            ("Exited (137) 5 seconds ago", Some(5)),
+            ("Exited (1) About a minute ago", Some(60)),
+            ("Exited (1) About an hour ago", Some(3600)),
+            ("Exited (0) 3 weeks ago", Some(3 * 7 * 86_400)),
+            ("Exited (0) 2 years ago", Some(2 * 365 * 86_400)),
+            ("Exited (0) 99999999999999999 years ago", None),
+            ("Created", None),
+            ("Exited (0)", None),
+            ("Up 5 minutes", None),
+            ("", None),
+        ] {
+            assert_eq!(ago(status), seconds.map(Duration::from_secs), "{status}");
+        }
     }
 }

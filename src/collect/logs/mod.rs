@@ -417,7 +417,7 @@ impl Source for LogSource {
         let rotations = rotations.map(|queue| Arc::clone(queue.get_ref()));
         let read = move |files: &mut LogFiles| {
             let running = known.running();
-            let readings = files.read(&running, &called, rotations);
+            let readings = files.read(&running, &called, rotations, |id| known.excludes(id));
             FilesRead::Round(running, readings)
         };
         let (running, readings) = match self.files.read(read).await {

@@ -130,7 +130,9 @@ impl Devices {
             }
             None => {
                 let whole = self.is_whole(name);
-                let excluded = whole && self.exclude.matches(name);
+                let is_excluded =
+                    || self.exclude.matches(name) || self.exclude.matches(&format!("/dev/{name}"));
+                let excluded = whole && is_excluded();
                 let whole = whole && !excluded;
                 let known = KnownDevice {
                     whole,

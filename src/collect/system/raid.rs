@@ -80,25 +80,29 @@ fn first_line(line: &str) -> Option<RaidArray> {
     let mut words = rest.split_ascii_whitespace();
     let state = words
         .next()
-        .filter(|state| ["active", "inactive"].contains(state))?;
+        .filter(|state| ["active", "inactive", "broken"].contains(state))?;
     let mut array = RaidArray {
         device: device.trim().to_owned(),
         state: state.to_owned(),
         ..RaidArray::default()
     };
-    let mut disks = 0;
+    let (mut disks, mut failed) = (0, 0);
     for word in words {
         if word.contains('[') {
             disks += 1;
-            array.disks_failed += u64::from(word.ends_with("(F)"));
+            failed += u64::from(word.ends_with("(F)"));
             array.disks_spare += u64::from(word.ends_with("(S)"));
         } else if !word.starts_with('(') {
             array.level = Some(word.to_owned());
         }
     }
     // An array without redundancy has no counts in its further lines.
-    if state == "active" {
-        (array.disks_required, array.disks_active) = (disks, disks);
+    array.disks_failed = failed;
+    match state {
+        "active" => (array.disks_required, array.disks_active) = (disks, disks),
+        // Linux 6.12 and later report an array without enough disks as broken.
+        "broken" => (array.disks_required, array.disks_active) = (disks, disks - failed),
+        _ => {}
     }
     Some(array)
 }
@@ -109,7 +113,7 @@ fn add_details(array: &mut RaidArray, line: &str) {
     if let (Ok(blocks), Some("blocks")) = (first.parse(), words.next()) {
         array.blocks = blocks;
         if let Some((required, active)) = words.find_map(|word| pair(word, '[', ']'))
-            && array.state == "active"
+            && array.state != "inactive"
         {
             (array.disks_required, array.disks_active) = (required, active);
         }
@@ -222,6 +226,12 @@ mod tests {
         assert_eq!((striped.disks_required, striped.disks_active), (2, 2));
         assert_eq!(striped.level.as_deref(), Some("raid0"));
         assert!(!striped.is_degraded());
+        let broken =
+            array("md0 : broken raid1 sda1[0](F) sdb1[1](F)\n      100 blocks [2/0] [__]\n");
+        assert_eq!((broken.state.as_str(), broken.disks_active), ("broken", 0));
+        assert!(broken.is_degraded());
+        let broken = array("md0 : broken raid0 sda1[0] sdb1[1](F)\n      100 blocks 512k chunks\n");
+        assert_eq!((broken.disks_required, broken.disks_active), (2, 1));
         let inactive = array(
             "md219 : inactive sdb[2](S) sdc[1](S) sda[0](S)\n        7932 blocks super external:imsm\n",
         );

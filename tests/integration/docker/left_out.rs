@@ -8,7 +8,7 @@ use serial_test::parallel;
 use super::container::Container;
 use super::launch;
 use super::snapshots::Snapshots;
-use crate::support::DEADLINE;
+use crate::support::{DEADLINE, KEY, wait};
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -39,7 +39,7 @@ fn containers_are_left_out_by_name_and_label() {
     let by_label = Container::run("excluded-job", &["--label", "job=nightly-5"], script);
     let marked = ["--label", "system-agent.exclude=true"];
     let by_mark = Container::run("excluded-mark", &marked, script);
-    let mut shown = Container::run("excluded-not", &["--label", "job=hourly"], script);
+    let shown = Container::run("excluded-not", &["--label", "job=hourly"], script);
     let left_out = [&early, &by_name, &by_label, &by_mark];
     let check = |snapshot: &Value| {
         for one in left_out {
@@ -60,11 +60,51 @@ fn containers_are_left_out_by_name_and_label() {
         check(snapshot);
         sections(snapshot, &shown) == ["stopped"]
     });
-    // A container can get a name that is left out.
-    shown.rename("left-out-renamed");
-    snapshots.until("the new name", DEADLINE, |snapshot| {
-        check(snapshot);
-        sections(snapshot, &shown).is_empty() && snapshot["sources"]["docker"]["excluded"] == 5
+}
+
+#[test]
+#[parallel]
+fn a_container_is_left_out_from_its_rename_on() {
+    let script = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done";
+    let mut container = Container::run("rename-shown", &[], script);
+    let agent = launch()
+        .var("CONTAINERS_EXCLUDE", "*-rename-hidden")
+        .start();
+    let mut client = agent.connect();
+    client.send(format!("{KEY} {{\"logs\":\"new\"}}\n"));
+    let mut next = move || -> Value {
+        let line = client.line().expect("the stream has ended");
+        serde_json::from_str(&line).unwrap()
+    };
+    let shown = container.name().to_owned();
+    wait::until("the log", DEADLINE, || {
+        next()["logs"][&shown].is_array().then_some(())
+    });
+    container.rename("rename-hidden");
+    let hidden = container.name().to_owned();
+    let excluded = |snapshot: &Value| snapshot["sources"]["docker"]["excluded"] == 1;
+    wait::until("the new name", DEADLINE, || excluded(&next()).then_some(()));
+    // The agent has a round in which it closes the log.
+    next();
+    for _ in 0..4 {
+        let snapshot = next();
+        for name in [&shown, &hidden] {
+            let lines = snapshot["logs"][name].as_array().map_or(0, Vec::len);
+            assert_eq!(lines, 0, "{name}: {snapshot:#}");
+        }
+        assert_eq!(sections(&snapshot, &container), [""; 0]);
+    }
+    // The event of the second rename has the name that is left out.
+    container.rename("rename-again");
+    wait::until("the last name", DEADLINE, || {
+        let snapshot = next();
+        assert!(
+            !snapshot["events"].to_string().contains(&hidden),
+            "{snapshot:#}"
+        );
+        sections(&snapshot, &container)
+            .contains(&"containers")
+            .then_some(())
     });
 }
 

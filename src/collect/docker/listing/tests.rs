@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{ListScope, ListedContainer, ListedContainers, Listing, MAX_CONTAINERS, MAX_STOPPED};
+use crate::collect::docker::choice::ContainerChoice;
 use crate::collect::docker::json::Json;
 use crate::collect::docker::pieces::Piece;
-use crate::settings::ContainerFilter;
 
 const ID: &str = "0123456789abcdef";
 
@@ -27,8 +27,8 @@ fn listing(entries: &[&str]) -> (Vec<ListedContainer>, Option<String>) {
 }
 
 fn listing_of(scope: ListScope, entries: &[&str]) -> ListedContainers {
-    let filter = ContainerFilter::default();
-    let mut listing = Listing::new(scope, &filter);
+    let choice = ContainerChoice::default();
+    let mut listing = Listing::new(scope, &choice);
     entries
         .iter()
         .for_each(|entry| listing.add(Piece::Whole(entry.as_bytes())));
@@ -172,8 +172,8 @@ fn a_list_of_all_containers_tells_which_ones_are_stopped() {
 
 #[test]
 fn too_many_stopped_containers_are_counted() {
-    let filter = ContainerFilter::default();
-    let mut listing = Listing::new(ListScope::All, &filter);
+    let choice = ContainerChoice::default();
+    let mut listing = Listing::new(ListScope::All, &choice);
     for number in 0..MAX_STOPPED + 3 {
         let entry = format!(r#"{{"Id":"{number:064x}","State":"exited"}}"#);
         listing.add(Piece::Whole(entry.as_bytes()));
@@ -188,8 +188,8 @@ fn too_many_stopped_containers_are_counted() {
 
 #[test]
 fn a_list_has_limits() {
-    let filter = ContainerFilter::default();
-    let mut listing = Listing::new(ListScope::Running, &filter);
+    let choice = ContainerChoice::default();
+    let mut listing = Listing::new(ListScope::Running, &choice);
     for number in 0..=MAX_CONTAINERS {
         listing.check().unwrap();
         listing.add(Piece::Whole(
@@ -198,7 +198,7 @@ fn a_list_has_limits() {
     }
     assert_eq!(listing.check().unwrap_err(), "more than 10000 containers");
 
-    let mut listing = Listing::new(ListScope::Running, &filter);
+    let mut listing = Listing::new(ListScope::Running, &choice);
     let ports = vec![json!({"PrivatePort": 1}); 10_000];
     let wide = json!({"Id": ID, "Image": "x".repeat(100_000), "Ports": ports}).to_string();
     let of_one = (0..1000).take_while(|_| {

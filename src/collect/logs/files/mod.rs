@@ -179,18 +179,20 @@ impl LogFiles {
     }
 
     /// Reads the log files that have grown. `called` has the positions up to which calls to the engine have read logs. `rotations`
-    /// is the queue for the kernel's reports of rotations, if there is one. Blocks the thread while it reads the files.
+    /// is the queue for the kernel's reports of rotations, if there is one. `excludes` tells whether the settings leave out a container.
+    /// Blocks the thread while it reads the files.
     pub(super) fn read(
         &mut self,
         running: &[RunningContainer],
         called: &Handovers,
         rotations: Option<Arc<OwnedFd>>,
+        excludes: impl Fn(&str) -> bool,
     ) -> Readings {
         if self.rotations.is_none() {
             self.rotations = rotations.map(|queue| Watches::new(queue, Reports::Rotations));
         }
         let end = Instant::now() + MAX_ROUND_TIME;
-        self.update(running, called);
+        self.update(running, called, excludes);
         self.first_round.get_or_insert_with(FirstRound::now);
         self.first %= running.len().max(1);
         let (later, earlier) = running.split_at(self.first);
@@ -354,7 +356,12 @@ impl LogFiles {
     }
 
     /// Decides how the logs of new containers are read. If a container no longer runs, moves it to `ended`.
-    fn update(&mut self, running: &[RunningContainer], called: &Handovers) {
+    fn update(
+        &mut self,
+        running: &[RunningContainer],
+        called: &Handovers,
+        excludes: impl Fn(&str) -> bool,
+    ) {
         let mut before = std::mem::replace(&mut self.known, HashMap::with_capacity(running.len()));
         for RunningContainer {
             listed, inspection, ..
@@ -392,6 +399,8 @@ impl LogFiles {
             if let ReadLog::File {
                 name, log, lines, ..
             } = known
+                // A new name can be one that is left out.
+                && !excludes(&id)
             {
                 self.ended.insert(id, name, log, lines);
             }
