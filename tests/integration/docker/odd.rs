@@ -358,6 +358,8 @@ fn the_api_version_comes_from_the_ping() {
                 );
                 Answer::Stream(Arc::new(move |client| client.write_all(answer.as_bytes())))
             }
+            // The list of all containers is too long to be read in time. So the agent reads the list of running containers.
+            path if path.contains("/containers/json?all=true") => Answer::Silence,
             path if path.contains("/containers/json") => {
                 path.clone_into(&mut asked.lock().unwrap());
                 Answer::Json("200 OK", "[]")

@@ -551,15 +551,16 @@ pub(crate) fn is_well_or_names_it(snapshot: &Value) -> bool {
         })
 }
 
-/// Whether the snapshot lists the odd container.
+/// Whether the snapshot lists the odd container. A container with a state such as `stopped` counts as stopped.
 pub(crate) fn lists(snapshot: &Value, id: &str) -> bool {
-    let listed = snapshot["docker_meta"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
-    listed.iter().any(|one| {
-        one["id"]
-            .as_str()
-            .is_some_and(|listed| listed == id || listed == &odd_id(7)[..12])
+    let sections = ["docker_meta", "stopped"].into_iter();
+    let mut listed = sections.filter_map(|section| snapshot[section].as_array());
+    listed.any(|all| {
+        all.iter().any(|one| {
+            one["id"]
+                .as_str()
+                .is_some_and(|listed| listed == id || listed == &odd_id(7)[..12])
+        })
     })
 }
 
