@@ -39,7 +39,8 @@ pub(super) fn run(arguments: &Watch) -> i32 {
                 variables.push((name.into(), value.into()));
             }
         }
-        CollectSettings::from_env(variables.into_iter()).map(Watched::Here)
+        CollectSettings::from_env(variables.into_iter())
+            .map(|settings| Watched::Here(Box::new(settings)))
     } else {
         match ApiKeys::from_env(variables().into_iter()) {
             Ok(keys) => match agents(arguments, keys) {

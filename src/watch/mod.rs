@@ -60,7 +60,7 @@ pub enum Watched {
     #[cfg(feature = "nats")]
     Fleet(Fleet),
     /// This host, without an agent.
-    Here(CollectSettings),
+    Here(Box<CollectSettings>),
 }
 
 /// Shows the hosts until the user or a signal ends the view. `colours` is false if `NO_COLOR` is set.
@@ -153,7 +153,7 @@ fn feeds(watched: Watched, news: &mpsc::Sender<Update>, theme: Theme) -> (Screen
             let (wish, wishes) = watch::channel(Wish::default());
             let news = news.clone();
             actix_rt::spawn(async move {
-                let followed = local::follow(0, settings, wishes, news.clone()).await;
+                let followed = local::follow(0, *settings, wishes, news.clone()).await;
                 if let Err(error) = followed {
                     let told = feed::HostUpdate::Down {
                         why: error.to_string(),
