@@ -16,6 +16,9 @@ use super::{block_on, complain};
 /// The options of a client that follows logs.
 const FOLLOW: &str = r#"{"sections":["logs"],"logs":"new","live":true}"#;
 
+/// How many snapshots of a stream are read until one has the log.
+const MAX_SNAPSHOTS: u32 = 3;
+
 /// Prints a log. Returns the exit status.
 pub(super) fn run(arguments: &LogsArguments) -> i32 {
     let connected = keys().and_then(|keys| connector(&arguments.host, &arguments.tls, &keys));
@@ -89,7 +92,12 @@ async fn print(
     let mut stream = connector.connect_asking(FOLLOW).await.map_err(text)?;
     let mut first = stream.next_line().await.map_err(text)?;
     let name = &arguments.container;
+    let mut snapshots = 1;
     while is_without(&first, name) {
+        if snapshots == MAX_SNAPSHOTS {
+            return Err(format!("no running container has the name {name:?}"));
+        }
+        snapshots += 1;
         // The snapshot can be older than the container. A request for a line fails if the agent does not know the container.
         let mut line = LogRange::of(name);
         line.lines = 1;

@@ -90,7 +90,7 @@ pub(super) struct SharedEvents {
     starts: broadcast::Sender<StartedContainer>,
     /// Events from before this time are old: they happened before the agent started.
     began: SystemTime,
-    /// Tells of which containers the events are ignored.
+    /// Decides whose events are ignored: those of containers that the settings leave out.
     choice: Arc<ContainerChoice>,
 }
 
@@ -193,48 +193,7 @@ impl Following {
             async move {
                 let mut events = std::pin::pin!(events);
                 while let Some(message) = events.next().await {
-                    let message = match message {
-                        Message::Event(message) => message,
-                        Message::Unreadable(id) => {
-                            // Any id here makes the container list stale. If the container's id is not known, the empty id has
-                            // the same effect.
-                            let mut reported = lock(&reported);
-                            reported.touch(&id.unwrap_or_default());
-                            reported.may_have_stopped = true;
-                            continue;
-                        }
-                    };
-                    let Some(id) = id_of(&message) else {
-                        continue;
-                    };
-                    let is_old = replay.is_old(&message);
-                    let action = message.get("Action").text().unwrap_or_default();
-                    let is_rename = action == "rename";
-                    let was_excluded = history.choice.excludes(&id);
-                    if is_rename && !is_old {
-                        history.choice.forget(&id);
-                    }
-                    let is_wanted = history.wants(&id, &message);
-                    // The container list is newer than an old event.
-                    if !is_old && (is_wanted || is_rename) {
-                        let mut reported = lock(&reported);
-                        reported.touch(&id);
-                        reported.may_have_stopped |= may_have_stopped(&action);
-                    }
-                    // The event of a rename would publish the old name, which is left out.
-                    let is_published = is_wanted && !(is_rename && was_excluded);
-                    let event = event(&message).filter(|_| is_published);
-                    if let Some(event) = event {
-                        let started = (event.action == EventAction::Start).then(|| {
-                            let (name, at) = (event.container.clone(), event.time.0);
-                            StartedContainer { id, name, at }
-                        });
-                        let is_new = history.add(event, is_old);
-                        if let Some(started) = started.filter(|_| is_new) {
-                            // An error means that no source subscribes to starts, because logs are switched off.
-                            let _ = history.starts.send(started);
-                        }
-                    }
+                    take_message(message, &history, &replay, &reported);
                 }
                 lock(&reported).ended = true;
             }
@@ -292,6 +251,55 @@ impl EventBatch {
 /// Locks a mutex. Ignores poisoning, because no code panics while it holds one of these locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Stores the event of a message, and notes in `reported` what has become stale.
+fn take_message(
+    message: Message,
+    history: &SharedEvents,
+    replay: &Replay,
+    reported: &Mutex<EventBatch>,
+) {
+    let message = match message {
+        Message::Event(message) => message,
+        Message::Unreadable(id) => {
+            // Any id here makes the container list stale. If the container's id is not known, the empty id has the same effect.
+            let mut reported = lock(reported);
+            reported.touch(&id.unwrap_or_default());
+            reported.may_have_stopped = true;
+            return;
+        }
+    };
+    let Some(id) = id_of(&message) else { return };
+    let is_old = replay.is_old(&message);
+    let action = message.get("Action").text().unwrap_or_default();
+    let is_rename = action == "rename";
+    let was_excluded = history.choice.excludes(&id);
+    if is_rename {
+        history.choice.forget(&id);
+    }
+    let is_wanted = history.wants(&id, &message);
+    // The container list is newer than an old event.
+    if !is_old && (is_wanted || is_rename) {
+        let mut reported = lock(reported);
+        reported.touch(&id);
+        reported.may_have_stopped |= may_have_stopped(&action);
+    }
+    // The event of a rename would publish the old name, which is left out.
+    let is_published = is_wanted && !(is_rename && was_excluded);
+    let Some(event) = event(&message).filter(|_| is_published) else {
+        return;
+    };
+    let started = (event.action == EventAction::Start).then(|| StartedContainer {
+        id,
+        name: event.container.clone(),
+        at: event.time.0,
+    });
+    let is_new = history.add(event, is_old);
+    if let Some(started) = started.filter(|_| is_new) {
+        // An error means that no source subscribes to starts, because logs are switched off.
+        let _ = history.starts.send(started);
+    }
 }
 
 /// Whether the stopped containers are possibly others after an action. Unknown actions count.

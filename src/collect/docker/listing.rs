@@ -53,7 +53,7 @@ pub(crate) struct ListedContainer {
 /// Which containers a list has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListScope {
-    /// Containers that run, also those that are paused or are being restarted.
+    /// Running, paused and restarting containers.
     Running,
     All,
 }
@@ -85,7 +85,7 @@ pub(super) struct Listing<'f> {
     scope: ListScope,
     choice: &'f ContainerChoice,
     excluded: Excluded,
-    /// The ids of all containers, also of those that are left out.
+    /// The ids of all containers in the list, including those that are left out.
     ids: HashSet<String>,
     containers: Vec<ListedContainer>,
     /// Approximate memory of the containers, in bytes.

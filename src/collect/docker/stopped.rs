@@ -150,10 +150,8 @@ impl StoppedContainers {
             Err(_) => {}
             Ok(inspected) => {
                 let new = shown(&entry.listed, Some(&inspected));
-                let created = Duration::from_secs(entry.listed.meta.created.unsigned_abs());
-                let created = SystemTime::UNIX_EPOCH.checked_add(created);
                 let finished = new.finished_at.map(|at| at.0);
-                entry.stopped_at = finished.or(created).unwrap_or(SystemTime::UNIX_EPOCH);
+                entry.stopped_at = finished.unwrap_or_else(|| created(&entry.listed));
                 if entry.shown.as_deref() != Some(&new) {
                     entry.shown = Some(Arc::new(new));
                 }
@@ -171,7 +169,8 @@ impl StoppedContainers {
         });
     }
 
-    /// Publishes the containers, except those that run. `running` has the ids of the running containers.
+    /// Publishes the stopped containers. Leaves out `running`, the ids of the running containers: the list of running containers can be
+    /// newer than the list of all containers.
     pub(super) fn publish(&mut self, running: &HashSet<&str>) {
         let stopped = self
             .entries
@@ -211,10 +210,14 @@ impl Entry {
 /// Estimates when a container of the list stopped, from the engine's text such as `Exited (137) 3 hours ago`. A container that was never
 /// started has the time of its creation.
 fn stopped_at(listed: &ListedContainer, now: SystemTime) -> SystemTime {
-    let created = Duration::from_secs(listed.meta.created.unsigned_abs());
-    let created = SystemTime::UNIX_EPOCH.checked_add(created);
     let stopped = ago(&listed.meta.status).and_then(|ago| now.checked_sub(ago));
-    stopped.or(created).unwrap_or(SystemTime::UNIX_EPOCH)
+    stopped.unwrap_or_else(|| created(listed))
+}
+
+fn created(listed: &ListedContainer) -> SystemTime {
+    let since_1970 = Duration::from_secs(listed.meta.created.unsigned_abs());
+    let created = SystemTime::UNIX_EPOCH.checked_add(since_1970);
+    created.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn ago(status: &str) -> Option<Duration> {
@@ -296,7 +299,7 @@ mod tests {
         ListedContainer::read(&Json::parse(entry.to_string().as_bytes()).unwrap()).unwrap()
     }
 
-    /// The inspection of a container that stopped so many hours ago.
+    /// The inspection of a container that stopped this number of hours ago.
     fn ended(hours: usize) -> Inspected {
         let at = SystemTime::now() - Duration::from_secs(3600 * hours as u64);
         Inspected {

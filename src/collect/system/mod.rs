@@ -86,7 +86,7 @@ fn families(options: &HostOptions) -> Vec<Box<dyn AnyFamily>> {
 /// What the source reads of the host.
 #[derive(Debug, Clone, Default)]
 pub struct HostOptions {
-    /// The source publishes two lists of processes, each with so many processes: by CPU use and by memory.
+    /// The length of each published list of processes. There are two: by CPU use and by memory.
     pub top_processes: usize,
     /// The directory with the host's own files.
     pub root: HostRoot,

@@ -65,6 +65,8 @@ pub(super) struct Processes {
     /// The size of a page, in bytes.
     page: u64,
     users: Users,
+    /// Whether the kernel reports the numbers of open files. None before the first pass.
+    counts_files: Option<bool>,
     /// The parts of command lines that are replaced. None if command lines are not published.
     commands: Option<Redaction>,
     /// Buffers that every pass uses again.
@@ -196,6 +198,7 @@ impl Processes {
             ticks_per_second: clock_ticks_per_second() as f64,
             page: page_size() as u64,
             users,
+            counts_files: None,
             commands,
             buffers: Buffers::default(),
             last_pass: None,
@@ -240,7 +243,9 @@ impl Processes {
             .reduce(|sum, percent| sum + percent);
         self.users.refresh();
         // Older kernels report 0 for every process. The agent itself always has open files.
-        let counts_files = open_files(proc.as_fd(), process::id()).is_some_and(|open| open > 0);
+        let counts_files = *self.counts_files.get_or_insert_with(|| {
+            open_files(proc.as_fd(), process::id()).is_some_and(|open| open > 0)
+        });
         let proc = Proc {
             folder: proc.as_fd(),
             users: &self.users,

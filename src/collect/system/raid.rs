@@ -100,7 +100,7 @@ fn first_line(line: &str) -> Option<RaidArray> {
     array.disks_failed = failed;
     match state {
         "active" => (array.disks_required, array.disks_active) = (disks, disks),
-        // Linux 6.12 and later report an array without enough disks as broken.
+        // Newer kernels report an array that has lost too many disks as broken.
         "broken" => (array.disks_required, array.disks_active) = (disks, disks - failed),
         _ => {}
     }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{EventBatch, Following, Message, SharedEvents, event};
+use crate::collect::docker::choice::ContainerChoice;
 use crate::collect::docker::json::Json;
 use crate::collect::docker::pieces::{Lines, Piece};
 use crate::model::{ContainerEvent, EventAction};
@@ -189,6 +190,38 @@ async fn an_event_that_is_received_twice_is_stored_once() {
         assert_eq!(following.take(), EventBatch::default());
         assert_eq!(history.events().end(), end);
     }
+}
+
+#[actix::test]
+async fn the_newest_name_decides_whether_events_are_left_out() {
+    let variables = [("CONTAINERS_EXCLUDE".into(), "hidden".into())];
+    let settings = crate::settings::CollectSettings::from_env(variables.into_iter()).unwrap();
+    let choice = Arc::new(ContainerChoice::new(settings.containers));
+    let history = SharedEvents::new(Arc::clone(&choice));
+    let renamed =
+        |time, old: &str, new: &str| message("rename", time, &json!({"name": new, "oldName": old}));
+    // The first two events happened before the agent started.
+    let messages = [
+        message("start", 1, &json!({"name": "shown"})),
+        renamed(2, "shown", "hidden"),
+        message("die", FUTURE, &json!({"name": "hidden"})),
+    ];
+    let stream = stream::iter(messages.map(Message::Event));
+    let following = Following::start(stream, history.clone());
+    tokio::task::yield_now().await;
+    assert!(choice.excludes(ID));
+    assert!(following.take().touched.is_empty());
+    assert_eq!(history.events().end(), 1, "the start");
+    // The event of the rename to a wanted name has the hidden name.
+    let messages = [
+        renamed(FUTURE + 1, "hidden", "again"),
+        message("start", FUTURE + 2, &json!({"name": "again"})),
+    ];
+    let stream = stream::iter(messages.map(Message::Event));
+    let following = Following::start(stream, history.clone());
+    tokio::task::yield_now().await;
+    assert!(!choice.excludes(ID) && following.take().touched.contains(ID));
+    assert_eq!(history.events().end(), 2, "only the second start is added");
 }
 
 #[actix::test]
