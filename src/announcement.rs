@@ -57,6 +57,7 @@ pub(crate) fn announce(
         log_interval = ?collect.log_interval,
         log_lines = collect.log_lines,
         top_processes = collect.top_processes,
+        units = collect.units,
         docker_enabled = collect.docker.is_some(),
         container_stats = ?collect.container_stats,
         process_commands = collect.process_commands,

@@ -6,6 +6,7 @@
 
 mod blocking;
 mod causes;
+mod cgroup;
 pub mod docker;
 mod links;
 pub mod logs;

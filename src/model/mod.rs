@@ -18,6 +18,7 @@ mod options;
 mod stopped;
 mod system;
 mod timestamp;
+mod units;
 
 pub use cursor::{Cursor, CursorOwner, NotACursor, ResumeOutcome, Resumed};
 pub use docker::{
@@ -40,11 +41,12 @@ pub use options::{
 };
 pub use stopped::StoppedContainer;
 pub use system::{
-    CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FailedUnit, FileHandles, Gpu, HostInfo,
+    CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FileHandles, Gpu, HostInfo,
     InterfaceKind, LoadAverage, NetworkInterface, Pressure, Pressures, ProcessCounts, SensorChip,
     SensorLabel, Sensors, Space, Stalls, SystemMetrics, Temperature, TopProcess,
 };
 pub use timestamp::Timestamp;
+pub use units::{FailedUnit, Unit};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -255,6 +257,15 @@ impl Snapshot {
             name: "backup.service".to_owned(),
             ..FailedUnit::default()
         }]);
+        system.units = read_json(
+            r#"[{"name": "backup.service", "state": "failed", "sub_state": "failed", "since": "2026-11-26T03:40:00.000Z",
+                "restarts": 5},
+                {"name": "nginx.service", "state": "active", "sub_state": "running", "since": "2026-11-26T03:45:00.000Z",
+                "main_pid": 4242, "restarts": 0, "cpu_percent": 12.5, "cpu_usage_ns": 7250000000, "memory": 23456768,
+                "tasks": 5, "oom_kills": 1, "block_io": {"read_bytes": 4096, "write_bytes": 8192, "read_ops": 1, "write_ops": 2,
+                "read_bytes_per_second": 0.0, "write_bytes_per_second": 1638.4}}]"#,
+        );
+        system.units[1].pressure = system.pressure;
         system.sensors = [
             SensorKind::Fan,
             SensorKind::Voltage,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PowerSupply, RaidArray, SensorReading};
+use super::{FailedUnit, PowerSupply, RaidArray, SensorReading, Unit};
 
 /// The figures of the host: the section `system`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,6 +70,11 @@ pub struct SystemMetrics {
     /// answer, or refuses the agent. Source: systemd's `ListUnitsFiltered`, by D-Bus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_units: Option<Vec<FailedUnit>>,
+    /// The units of systemd: every failed unit, sorted by name, and then the busiest units, the busiest first. The setting `UNITS`
+    /// is the number of busiest units. The scopes of containers are left out, because they are in the section `containers`. Absent if
+    /// systemd does not run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<Unit>,
     /// NVIDIA GPUs. Absent if the library of the NVIDIA driver is missing or does not answer. Source: NVML.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<Vec<Gpu>>,
@@ -148,6 +153,7 @@ impl Default for SystemMetrics {
             temperatures: Vec::new(),
             sensors: Vec::new(),
             failed_units: None,
+            units: Vec::new(),
             gpus: None,
             processes: None,
             file_handles: None,
@@ -462,15 +468,6 @@ pub struct SensorLabel {
     pub sensor: String,
     /// The label.
     pub label: String,
-}
-
-/// A failed unit of systemd.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailedUnit {
-    /// The name of the unit, e.g. `nginx.service`.
-    pub name: String,
-    /// The description in the unit's file.
-    pub description: String,
 }
 
 impl NetworkInterface {

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use crate::model::{
     Container, CpuSeconds, Disk, DiskIo, ExactMemory, Gpu, InterfaceCounters, InterfaceKind,
     NetworkInterface, PowerSupply, Pressures, RaidArray, SensorKind, Snapshot, SourceHealth,
-    SourceStatus, Status, StoppedContainer, SystemMetrics, Timestamp,
+    SourceStatus, Status, StoppedContainer, SystemMetrics, Timestamp, Unit,
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -87,6 +87,9 @@ const GPU: &[&str] = &["gpu", "name"];
 const CONTAINER: &[&str] = &["id", "image", "name"];
 const DEVICE: &[&str] = &["device"];
 const POWER_SUPPLY: &[&str] = &["power_supply"];
+const UNIT: &[&str] = &["name"];
+/// The states of a unit in `node_systemd_unit_state`, as in node_exporter.
+const UNIT_STATES: [&str; 5] = ["activating", "active", "deactivating", "failed", "inactive"];
 const INTERFACE: &[&str] = &["id", "image", "name", "interface"];
 const SOURCE: &[&str] = &["source"];
 
@@ -364,8 +367,51 @@ static HOST: &[FigureFamily] = &[
     gauge("node_os_info", "1", &["pretty_name"], &["host.os"],
         "Name of the operating system",
         |source, out| if has_host(source) { out(&[("pretty_name", &source.snapshot.host.os)], 1.0) }),
-    gauge("node_systemd_unit_state", "1", &["name", "state"], &["system.failed_units[].name"],
-        "Failed units of systemd. Other units are not listed", failed_units),
+    gauge("node_systemd_unit_state", "1", &["name", "state"], &["system.failed_units[].name", "system.units[].state"],
+        "State of the failed units and of the busiest units of systemd. The value is 1 for the state of the unit, and 0 for other states",
+        unit_states),
+    gauge("node_systemd_unit_tasks_current", "{task}", UNIT, &["system.units[].tasks"],
+        "Processes and threads of the unit",
+        |source, out| units(source, out, |one| Some(one.tasks? as f64))),
+    counter("node_systemd_service_restart", "{restart}", UNIT, &["system.units[].restarts"],
+        "Restarts of the service by systemd",
+        |source, out| units(source, out, |one| Some(one.restarts? as f64))),
+    gauge("system_agent_unit_state_change_time_seconds", "s", UNIT, &["system.units[].since"],
+        "Time at which the unit came into its state, in Unix seconds",
+        |source, out| units(source, out, |one| one.since.map(unix))),
+    counter("system_agent_unit_cpu_seconds", "s", UNIT, &["system.units[].cpu_usage_ns", "system.units[].cpu_percent", "system.units[].name"],
+        "CPU time that the unit has used, in seconds",
+        |source, out| units(source, out, |one| Some(one.cpu_usage_ns? as f64 / 1e9))),
+    gauge("system_agent_unit_memory_bytes", "By", UNIT, &["system.units[].memory"],
+        "Memory of the unit, including caches",
+        |source, out| units(source, out, |one| Some(one.memory? as f64))),
+    counter("system_agent_unit_oom_kills", "{process}", UNIT, &["system.units[].oom_kills"],
+        "Processes of the unit that the kernel has killed because of too little memory",
+        |source, out| units(source, out, |one| Some(one.oom_kills? as f64))),
+    counter("system_agent_unit_read_bytes", "By", UNIT, &["system.units[].block_io.read_bytes"],
+        "Bytes that the unit has read from block devices",
+        |source, out| units(source, out, |one| Some(one.block_io?.read_bytes as f64))),
+    counter("system_agent_unit_written_bytes", "By", UNIT, &["system.units[].block_io.write_bytes"],
+        "Bytes that the unit has written to block devices",
+        |source, out| units(source, out, |one| Some(one.block_io?.write_bytes as f64))),
+    counter("system_agent_unit_reads", "{operation}", UNIT, &["system.units[].block_io.read_ops"],
+        "Read operations of the unit",
+        |source, out| units(source, out, |one| Some(one.block_io?.read_ops? as f64))),
+    counter("system_agent_unit_writes", "{operation}", UNIT, &["system.units[].block_io.write_ops"],
+        "Write operations of the unit",
+        |source, out| units(source, out, |one| Some(one.block_io?.write_ops? as f64))),
+    counter("system_agent_unit_pressure_cpu_waiting_seconds", "s", UNIT, &["system.units[].pressure.cpu.some"], CPU_WAITING,
+        |source, out| unit_pressure(source, out, |all| Some(all.cpu?.some.total_us))),
+    counter("system_agent_unit_pressure_cpu_stalled_seconds", "s", UNIT, &["system.units[].pressure.cpu.full"], CPU_STALLED,
+        |source, out| unit_pressure(source, out, |all| Some(all.cpu?.full?.total_us))),
+    counter("system_agent_unit_pressure_memory_waiting_seconds", "s", UNIT, &["system.units[].pressure.memory.some"], MEMORY_WAITING,
+        |source, out| unit_pressure(source, out, |all| Some(all.memory?.some.total_us))),
+    counter("system_agent_unit_pressure_memory_stalled_seconds", "s", UNIT, &["system.units[].pressure.memory.full"], MEMORY_STALLED,
+        |source, out| unit_pressure(source, out, |all| Some(all.memory?.full?.total_us))),
+    counter("system_agent_unit_pressure_io_waiting_seconds", "s", UNIT, &["system.units[].pressure.io.some"], IO_WAITING,
+        |source, out| unit_pressure(source, out, |all| Some(all.io?.some.total_us))),
+    counter("system_agent_unit_pressure_io_stalled_seconds", "s", UNIT, &["system.units[].pressure.io.full"], IO_STALLED,
+        |source, out| unit_pressure(source, out, |all| Some(all.io?.full?.total_us))),
 ];
 
 /// The metrics of containers. Most of these metrics have the names that cAdvisor uses.
@@ -769,12 +815,47 @@ fn uname(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     out(&labels, 1.0);
 }
 
-fn failed_units(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for unit in list(source, |host| {
-        host.failed_units.as_deref().unwrap_or_default()
-    }) {
-        out(&[("name", &unit.name), ("state", "failed")], 1.0);
+fn unit_states(source: &FigureSource<'_>, out: &mut Samples<'_>) {
+    let units = list(source, |host| &host.units);
+    for unit in units {
+        let Some(current) = unit.state.as_deref() else {
+            continue;
+        };
+        for state in UNIT_STATES {
+            out(
+                &[("name", &unit.name), ("state", state)],
+                is(state == current),
+            );
+        }
     }
+    // With UNITS=0, only the failed units are known.
+    let failed = list(source, |host| {
+        host.failed_units.as_deref().unwrap_or_default()
+    });
+    for unit in failed {
+        let is_listed = |one: &Unit| one.name == unit.name && one.state.is_some();
+        if !units.iter().any(is_listed) {
+            out(&[("name", &unit.name), ("state", "failed")], 1.0);
+        }
+    }
+}
+
+fn units(source: &FigureSource<'_>, out: &mut Samples<'_>, value: impl Fn(&Unit) -> Option<f64>) {
+    for one in list(source, |host| &host.units) {
+        if let Some(value) = value(one) {
+            out(&[("name", &one.name)], value);
+        }
+    }
+}
+
+fn unit_pressure(
+    source: &FigureSource<'_>,
+    out: &mut Samples<'_>,
+    total_us: fn(&Pressures) -> Option<u64>,
+) {
+    units(source, out, |one| {
+        seconds(total_us(one.pressure.as_ref()?)?)
+    });
 }
 
 /// Returns the labels of a container. cAdvisor uses the same label names.
@@ -1062,7 +1143,9 @@ mod tests {
         ("system.raid[].level", TEXT),
         ("system.sensors[].device", "in node_hwmon_chip_names"), ("system.sensors[].sensor", "in node_hwmon_sensor_label"),
         ("system.disks[].stuck", "one of the reasons for node_filesystem_device_error"),
-        ("system.failed_units[].description", TEXT),
+        ("system.failed_units[].description", TEXT), ("system.units[].sub_state", TEXT),
+        ("system.units[].main_pid", UNBOUND),
+        ("system.units[].block_io.read_bytes_per_second", RATE), ("system.units[].block_io.write_bytes_per_second", RATE),
         ("system.gpus[].asleep", "a sleeping GPU has no figures"),
         ("system.network[].container", "only veth interfaces have this field, and veth interfaces are not in the table"), ("system.network[].kind", TEXT),
         ("system.top_processes", UNBOUND), ("system.top_memory", UNBOUND),

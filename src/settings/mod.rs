@@ -84,6 +84,8 @@ pub struct CollectSettings {
     pub log_lines: usize,
     /// `TOP_PROCESSES`: the number of processes in `system.top_processes`.
     pub top_processes: usize,
+    /// `UNITS`: the number of busiest units in `system.units`. 0 switches the list off.
+    pub units: usize,
     /// `PROCESS_COMMANDS`: whether the command lines of the listed processes are published.
     pub process_commands: bool,
     /// `DOCKER_HOST`: the engine's address. None if `DOCKER_ENABLED` is false.
@@ -234,6 +236,7 @@ impl CollectSettings {
             log_interval: reader.interval("LOG_INTERVAL", &raw.log_interval),
             log_lines: reader.number("LOG_LINES", &raw.log_lines, 50, 0, 10_000),
             top_processes: reader.number("TOP_PROCESSES", &raw.top_processes, 10, 0, 1000),
+            units: reader.number("UNITS", &raw.units, 50, 0, 1000),
             process_commands: reader.switch("PROCESS_COMMANDS", &raw.process_commands, false),
             docker: docker_enabled.then_some(docker_host),
             container_stats: reader.value(

@@ -22,6 +22,7 @@ pub(super) struct RawSettings {
     pub(super) log_interval: Option<String>,
     pub(super) log_lines: Option<String>,
     pub(super) top_processes: Option<String>,
+    pub(super) units: Option<String>,
     pub(super) process_commands: Option<String>,
     pub(super) docker_enabled: Option<String>,
     pub(super) docker_host: Option<String>,
@@ -56,7 +57,7 @@ pub(super) struct RawSettings {
 }
 
 /// The names of all variables that the agent reads.
-pub(super) const VARIABLES: [&str; 46] = [
+pub(super) const VARIABLES: [&str; 47] = [
     "API_KEY",
     "API_KEY_FILE",
     "SOCKET_PORT",
@@ -72,6 +73,7 @@ pub(super) const VARIABLES: [&str; 46] = [
     "LOG_INTERVAL",
     "LOG_LINES",
     "TOP_PROCESSES",
+    "UNITS",
     "PROCESS_COMMANDS",
     "DOCKER_ENABLED",
     "DOCKER_HOST",

@@ -34,6 +34,7 @@ fn only_the_key_is_required_and_all_other_variables_have_defaults() {
             log_interval: five,
             log_lines: 50,
             top_processes: 10,
+            units: 50,
             process_commands: false,
             docker: Some(DockerHost::default()),
             container_stats: ContainerStats::Auto,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Instant, SystemTime};
 
 use crate::model::{
-    Container, EventAction, InterfaceKind, Snapshot, SourceStatus, StoppedContainer,
+    Container, EventAction, InterfaceKind, Snapshot, SourceStatus, StoppedContainer, Unit,
 };
 use crate::watch::host::{Host, Latest, Link, container_traffic};
 use crate::watch::listing::{Head, Row, Value};
@@ -16,15 +16,17 @@ use crate::watch::text::{self, Level};
 pub(super) enum Pane {
     Containers,
     Processes,
+    Units,
     Disks,
     Network,
     Events,
 }
 
 impl Pane {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Containers,
         Self::Processes,
+        Self::Units,
         Self::Disks,
         Self::Network,
         Self::Events,
@@ -34,6 +36,7 @@ impl Pane {
         match self {
             Self::Containers => "Containers",
             Self::Processes => "Processes",
+            Self::Units => "Units",
             Self::Disks => "Disks",
             Self::Network => "Network",
             Self::Events => "Events",
@@ -104,6 +107,20 @@ const PROCESSES: &[Head] = &[
     head("CONTAINER", 20, false, 70),
 ];
 
+const UNITS: &[Head] = &[
+    growing("NAME", 20, 99),
+    head("CPU%", 7, true, 95),
+    head("MEM", 6, true, 90),
+    head("STATE", 20, false, 85),
+    head("READ/s", 7, true, 40),
+    head("WRITE/s", 7, true, 39),
+    head("TASKS", 5, true, 30),
+    head("OOM", 4, true, 45),
+    head("RST", 4, true, 75),
+    head("SINCE", 8, true, 50),
+    head("PID", 8, true, 20),
+];
+
 const DISKS: &[Head] = &[
     growing("MOUNT", 20, 99),
     head("USED%", 6, true, 95),
@@ -139,6 +156,7 @@ pub(crate) fn of_pane(pane: Pane) -> &'static [Head] {
     match pane {
         Pane::Containers => CONTAINERS,
         Pane::Processes => PROCESSES,
+        Pane::Units => UNITS,
         Pane::Disks => DISKS,
         Pane::Network => NETWORK,
         Pane::Events => EVENTS,
@@ -152,6 +170,7 @@ pub(super) fn rows_of_pane(pane: Pane, host: &Host) -> Vec<Row> {
     match pane {
         Pane::Containers => containers(host, snapshot),
         Pane::Processes => processes(snapshot),
+        Pane::Units => units(snapshot),
         Pane::Disks => disks(snapshot),
         Pane::Network => network(snapshot),
         Pane::Events => events(host, None),
@@ -245,7 +264,7 @@ fn containers(host: &Host, snapshot: &Snapshot) -> Vec<Row> {
                 maybe_bytes(io.write_bytes_per_second),
                 container.pids.map_or_else(Value::unknown, count),
                 health(container),
-                restarts(container),
+                times(container.restart_count),
                 container.uptime.map_or_else(Value::unknown, |uptime| {
                     Value::number(uptime as f64, text::span(uptime))
                 }),
@@ -302,14 +321,6 @@ fn health(container: &Container) -> Value {
     }
 }
 
-fn restarts(container: &Container) -> Value {
-    match container.restart_count {
-        None => Value::unknown(),
-        Some(0) => count(0).level(Level::Dim),
-        Some(often) => count(often).level(Level::Warn),
-    }
-}
-
 /// The processes with the most CPU time, and the processes with the most memory. A process in both groups is listed once.
 fn processes(snapshot: &Snapshot) -> Vec<Row> {
     let system = &snapshot.system;
@@ -335,6 +346,47 @@ fn processes(snapshot: &Snapshot) -> Vec<Row> {
             ],
         })
         .collect()
+}
+
+fn units(snapshot: &Snapshot) -> Vec<Row> {
+    let row = |unit: &Unit| {
+        let io = unit.block_io.unwrap_or_default();
+        let state = match (unit.state.as_deref(), unit.sub_state.as_deref()) {
+            (Some(state), Some(sub)) => text::plain(&format!("{state} ({sub})")),
+            (state, _) => text::plain(state.unwrap_or("-")),
+        };
+        let level = match unit.state.as_deref() {
+            Some("failed") => Level::Bad,
+            Some("active") => Level::Plain,
+            Some(_) => Level::Warn,
+            None => Level::Dim,
+        };
+        let since = unit.since.map(|since| {
+            let age = snapshot.timestamp.0.duration_since(since.0);
+            let age = age.unwrap_or_default().as_secs();
+            Value::number(age as f64, text::span(age))
+        });
+        Row {
+            id: unit.name.clone(),
+            values: vec![
+                Value::text(text::plain(&unit.name)),
+                unit.cpu_percent.map_or_else(Value::unknown, |percent| {
+                    Value::number(percent, format!("{percent:.1}"))
+                }),
+                maybe_bytes(unit.memory.map(|bytes| bytes as f64)),
+                Value::text(state).level(level),
+                maybe_bytes(io.read_bytes_per_second),
+                maybe_bytes(io.write_bytes_per_second),
+                unit.tasks.map_or_else(Value::unknown, count),
+                times(unit.oom_kills),
+                times(unit.restarts),
+                since.unwrap_or_else(Value::unknown),
+                unit.main_pid
+                    .map_or_else(Value::unknown, |pid| count(pid.into())),
+            ],
+        }
+    };
+    snapshot.system.units.iter().map(row).collect()
 }
 
 fn disks(snapshot: &Snapshot) -> Vec<Row> {
@@ -486,6 +538,15 @@ fn percent(percent: f64) -> Value {
 
 fn count(count: u64) -> Value {
     Value::number(count as f64, count.to_string())
+}
+
+/// The number of times that something unwanted has happened.
+fn times(number: Option<u64>) -> Value {
+    match number {
+        None => Value::unknown(),
+        Some(0) => count(0).level(Level::Dim),
+        Some(often) => count(often).level(Level::Warn),
+    }
 }
 
 fn bytes(bytes: f64) -> Value {

@@ -608,7 +608,7 @@ pub(super) enum Outcome {
 /// Makes the lists of a host. Containers and processes are sorted by CPU, all other lists by their first column.
 fn panes() -> [Listing; Pane::ALL.len()] {
     Pane::ALL.map(|pane| match pane {
-        Pane::Containers | Pane::Processes => Listing::sorted_by(1),
+        Pane::Containers | Pane::Processes | Pane::Units => Listing::sorted_by(1),
         Pane::Disks | Pane::Network | Pane::Events => Listing::sorted_by(0),
     })
 }

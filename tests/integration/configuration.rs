@@ -28,6 +28,7 @@ pub(crate) const GOOD: &[(&str, &[&str])] = &[
     ("LOG_INTERVAL", &["100ms", "1h"]),
     ("LOG_LINES", &["0", "10000"]),
     ("TOP_PROCESSES", &["0", "1000"]),
+    ("UNITS", &["0", "1000"]),
     ("PROCESS_COMMANDS", &["true", "0"]),
     ("DOCKER_ENABLED", &["false", "0"]),
     (
@@ -98,6 +99,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("LOG_INTERVAL", &["99ms", "61m"]),
     ("LOG_LINES", &["10001", "-1", "many", "1.5"]),
     ("TOP_PROCESSES", &["1001", "-1", "all"]),
+    ("UNITS", &["1001", "-1", "all"]),
     ("PROCESS_COMMANDS", &["yes"]),
     ("CONTAINER_STATS", &["cgroup", "Auto"]),
     ("CONTAINER_LABELS", &[",", "two words", "a,,b"]),

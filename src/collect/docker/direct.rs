@@ -1,5 +1,5 @@
 //! Measures containers from the kernel's files, without the engine. Stores the open files and the previous reading of each
-//! container. The module `cgroup` finds and reads the files.
+//! container. The module `files` finds and reads the files.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use rustix::process::{Resource, getrlimit};
 use tracing::debug;
 
-use super::cgroup::{ContainerFiles, FILES_PER_CONTAINER, Kernel, KernelError};
 use super::engine::{EngineError, Inspected};
+use super::files::{ContainerFiles, FILES_PER_CONTAINER, Kernel, KernelError};
 use super::inspection::Inspection;
 use super::inventory::{Inventory, RunningContainer};
 use super::usage::{ContainerReading, CpuReading, network_owners};

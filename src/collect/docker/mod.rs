@@ -3,11 +3,11 @@
 //! In each round, [`ContainerSource`] gets the running containers from `follower`. It reads their figures from the kernel's
 //! files (`direct`) or calls the engine (`engine`, `stats`). `usage` calculates the published figures.
 
-mod cgroup;
 mod choice;
 mod direct;
 pub(super) mod engine;
 mod events;
+mod files;
 mod follower;
 mod inspected;
 mod inspection;

@@ -7,7 +7,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::json::Json;
-use super::usage::{ContainerReading, CpuReading, Usage};
+use super::usage::{ContainerReading, CpuReading};
+use crate::collect::cgroup::Usage;
 use crate::model::{BlockIo, InterfaceCounters, Throttling};
 
 /// Returns the engine's own earlier CPU reading, if the answer has one. Also returns the current reading, with its rates since

@@ -1,7 +1,6 @@
 //! Calculates the published figures of one container from its usage. The usage comes from the kernel's files or from the engine.
 //! This module does no I/O.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,10 +9,8 @@ use time::OffsetDateTime;
 use super::engine::Inspected;
 use super::inventory::RunningContainer;
 use super::listing::ListedContainer;
-use crate::collect::rate::per_second;
-use crate::model::{
-    BlockIo, Container, InterfaceCounters, Pressures, Throttling, Timestamp, figure,
-};
+use crate::collect::cgroup::Usage;
+use crate::model::{Container, Timestamp, figure};
 use crate::settings::Patterns;
 
 /// Tolerance between the engine's clock and the agent's clock, for the time between two readings. An answer can be two seconds
@@ -23,30 +20,6 @@ const AGENT_TOLERANCE_SECONDS: f64 = 3.0;
 /// includes [`HOST_TOLERANCE_SECONDS`].
 const HOST_TOLERANCE: f64 = 0.25;
 const HOST_TOLERANCE_SECONDS: f64 = 0.15;
-
-/// What a container uses now, and what it has used since its start.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Usage {
-    /// Memory in bytes, including the inactive file cache. None if the host does not count memory.
-    pub(super) memory: Option<u64>,
-    /// File cache that the kernel can free immediately, in bytes.
-    pub(super) inactive_file: u64,
-    /// The memory limit in bytes. 0 if it is not known.
-    pub(super) memory_limit: u64,
-    /// `rss`, `cache` and `kernel` are memory by type, in bytes.
-    pub(super) rss: Option<u64>,
-    pub(super) cache: Option<u64>,
-    pub(super) kernel: Option<u64>,
-    pub(super) oom_kills: Option<u64>,
-    pub(super) pressure: Option<Pressures>,
-    pub(super) pids: Option<u64>,
-    pub(super) block_io: Option<BlockIo>,
-    pub(super) throttling: Option<Throttling>,
-    /// Share of the periods in which the kernel throttled the container, in percent. Counts the periods after the previous
-    /// reading. None if there were no periods.
-    pub(super) throttled_percent: Option<f64>,
-    pub(super) network: Arc<BTreeMap<String, InterfaceCounters>>,
-}
 
 /// A reading of a container's CPU time. The next reading is compared with it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,29 +70,6 @@ impl ContainerReading {
             cpu,
             usage: Arc::new(usage),
             usage_at,
-        }
-    }
-}
-
-impl Usage {
-    /// Adds the rates and the share of throttled periods since `before`. `seconds` is the time between the two readings. If
-    /// `seconds` is none, adds no rates.
-    fn add_rates(&mut self, before: &Self, seconds: Option<f64>) {
-        self.throttled_percent = before
-            .throttling
-            .zip(self.throttling)
-            .and_then(|(before, now)| throttled_percent(before, now));
-        let Some(seconds) = seconds else { return };
-        let rate = |before, now| Some(per_second(before, now, seconds));
-        for (name, now) in Arc::make_mut(&mut self.network) {
-            if let Some(before) = before.network.get(name) {
-                now.rx_bytes_per_second = rate(before.rx_bytes, now.rx_bytes);
-                now.tx_bytes_per_second = rate(before.tx_bytes, now.tx_bytes);
-            }
-        }
-        if let Some((now, before)) = self.block_io.as_mut().zip(before.block_io) {
-            now.read_bytes_per_second = rate(before.read_bytes, now.read_bytes);
-            now.write_bytes_per_second = rate(before.write_bytes, now.write_bytes);
         }
     }
 }
@@ -185,16 +135,6 @@ pub(super) fn publish(
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect(),
     }
-}
-
-/// Returns the share of the periods between two readings in which the container was throttled, in percent. None if there were no
-/// periods.
-fn throttled_percent(before: Throttling, now: Throttling) -> Option<f64> {
-    let periods = now.periods.checked_sub(before.periods)?;
-    let throttled = now
-        .throttled_periods
-        .checked_sub(before.throttled_periods)?;
-    (periods > 0).then(|| figure(throttled as f64 / periods as f64 * 100.0, 2).min(100.0))
 }
 
 /// Returns the ids or names of the containers whose network other containers share.
@@ -284,7 +224,8 @@ mod tests {
     use proptest::prelude::*;
     use time::OffsetDateTime;
 
-    use super::{ContainerReading, CpuReading, Usage, cpu_percent, without_cache};
+    use super::{ContainerReading, CpuReading, cpu_percent, without_cache};
+    use crate::collect::cgroup::Usage;
     use crate::model::{BlockIo, InterfaceCounters, Throttling};
 
     fn before() -> CpuReading {

@@ -44,7 +44,7 @@ use containers::ContainerNames;
 use family::{AnyFamily, Failures, entry};
 use gpu::Gpus;
 use sampler::Sampler;
-use units::Units;
+use units::{UnitGroups, Units};
 use users::Users;
 
 /// Returns all metric families, in the order in which they are read.
@@ -55,6 +55,7 @@ fn families(options: &HostOptions) -> Vec<Box<dyn AnyFamily>> {
         disks_exclude,
         networks_exclude,
         commands,
+        units,
     } = options;
     vec![
         entry(memory::Memory::default()),
@@ -80,6 +81,7 @@ fn families(options: &HostOptions) -> Vec<Box<dyn AnyFamily>> {
         entry(power_supply::PowerSupplies::new(Path::new(
             "/sys/class/power_supply",
         ))),
+        entry(UnitGroups::new(*units)),
     ]
 }
 
@@ -96,6 +98,8 @@ pub struct HostOptions {
     pub networks_exclude: Patterns,
     /// The parts of command lines that are replaced. None if command lines are not published.
     pub commands: Option<Redaction>,
+    /// The number of published units of systemd. 0 switches the list of units off. Failed units are always published.
+    pub units: usize,
 }
 
 impl From<&CollectSettings> for HostOptions {
@@ -108,6 +112,7 @@ impl From<&CollectSettings> for HostOptions {
             commands: settings
                 .process_commands
                 .then(|| settings.log_redact.clone()),
+            units: settings.units,
         }
     }
 }
@@ -134,11 +139,11 @@ impl HostSource {
     #[must_use]
     pub fn new(options: HostOptions, interval: Duration, containers: Option<Containers>) -> Self {
         Self {
+            units: Units::new(options.units > 0),
             options,
             containers,
             stand_for: super::stand_for(interval),
             sampler: Blocking::new("the host", None),
-            units: Units::new(),
             gpus: Gpus::new(Path::new("/sys/bus/pci/devices")),
             last: Arc::default(),
         }
@@ -173,6 +178,7 @@ impl Source for HostSource {
                     Err(reason) => failures.note("failed_units", &reason.to_string()),
                 }
                 metrics.gpus = gpus;
+                self.units.add_states(&mut metrics.units).await;
                 self.last = Arc::clone(&sample.metrics);
                 Round {
                     error: failures.error(),

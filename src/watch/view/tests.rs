@@ -165,6 +165,12 @@ fn snapshot(host: &str, seq: u64) -> Value {
                     "up": true, "container": "db"},
             ],
             "processes": {"total": 120, "running": 1, "sleeping": 119, "blocked": 0, "stopped": 0, "zombie": 0, "threads": 300},
+            "units": [
+                {"name": "backup.service", "state": "failed", "sub_state": "failed", "since": "2026-01-01T11:00:00.000Z", "restarts": 5},
+                {"name": "nginx.service", "state": "active", "sub_state": "running", "since": "2026-01-01T10:00:00.000Z",
+                    "main_pid": 4242, "restarts": 0, "cpu_percent": 12.5, "memory": 23_456_768, "tasks": 5, "oom_kills": 0,
+                    "block_io": {"read_bytes": 4096, "write_bytes": 8192, "write_bytes_per_second": 1638.4}},
+            ],
             "top_processes": [{"name": "postgres", "cpu": 42.0, "mem": 3.0, "pid": 77, "memory_rss": 9_000_000, "user": "postgres",
                 "container": "db"}],
             "top_memory": [
@@ -226,12 +232,12 @@ fn before_the_first_snapshot_the_connection_is_shown() {
 #[test]
 fn tab_shows_each_list_of_a_host() {
     let mut shown = one_host(80, 24);
-    for _ in 0..4 {
+    for _ in 0..5 {
         shown.keys(&[KeyCode::Tab]);
         assert_snapshot!(shown.drawn());
     }
     shown.keys(&[KeyCode::BackTab, KeyCode::Left, KeyCode::BackTab]);
-    assert!(shown.shows("Processes 2"));
+    assert!(shown.shows("Units 2"));
     shown.keys(&[KeyCode::Right]);
     assert!(shown.shows("Disks 2"));
 }

@@ -51,9 +51,7 @@ fn variables() -> BTreeSet<String> {
     let names = text.lines().filter_map(|line| line.split_once('='));
     names
         .map(|(name, _)| name.trim_start_matches('#'))
-        .filter(|name| {
-            name.contains('_') && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
-        })
+        .filter(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
         .map(str::to_owned)
         .collect()
 }

@@ -11,10 +11,11 @@ import host
 import logs
 import pages
 import podman
+import services
 import units
 import vm
 
-PARTS = {name[5:]: function for module in (units, figures, logs, host, engines, podman, cost, pages)
+PARTS = {name[5:]: function for module in (units, services, figures, logs, host, engines, podman, cost, pages)
          for name, function in vars(module).items() if name.startswith('part_') and function.__module__ == module.__name__}
 
 for name in sys.argv[1:]:

@@ -133,8 +133,8 @@ mod tests {
     #[test]
     fn fuzz_cgroup_files() {
         let seeds: [&[u8]; 5] = [
-            include_bytes!("../../../../tests/fixtures/cgroup-v1.txt"),
-            include_bytes!("../../../../tests/fixtures/cgroup-v2.txt"),
+            include_bytes!("../../../tests/fixtures/cgroup-v1.txt"),
+            include_bytes!("../../../tests/fixtures/cgroup-v2.txt"),
             b"8:0 Read 4096\n8:0 Write 8192\n8:0 Sync 0\nTotal 12288\n",
             b"8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n",
             b"cache 1\nrss 2\ntotal_inactive_file 4096\n",

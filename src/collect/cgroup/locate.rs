@@ -1,9 +1,10 @@
-//! Finds a container's control group from `/proc/<pid>/cgroup` of the container's first process.
+//! Finds a container's control group from `/proc/<pid>/cgroup` of the container's first process, and the control group of a unit
+//! of systemd from its path.
 //!
-//! This module does not guess a path from the container's name. Therefore it works with the cgroupfs and systemd drivers,
+//! For a container, this module does not guess a path from the container's name. Therefore it works with the cgroupfs and systemd drivers,
 //! rootless engines, custom parent groups and nested engines. All of these have their control groups in different places.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::collect::mountinfo;
 
@@ -28,6 +29,40 @@ impl Mounts {
                 .filter_map(|mount| cgroup_mount(&mount))
                 .collect(),
         )
+    }
+
+    /// Returns the directory of the hierarchy in which systemd has a group for each unit, and whether it is a hierarchy of v1.
+    /// Returns none if the host's root group is not visible.
+    pub(crate) fn systemd(&self) -> Option<(&Path, bool)> {
+        let whole = || self.0.iter().filter(|mount| mount.root == "/");
+        let is_systemd = |mount: &&Mount| {
+            let controllers = mount.controllers.iter().flatten();
+            controllers.into_iter().any(|one| one == "name=systemd")
+        };
+        if let Some(mount) = whole().find(is_systemd) {
+            return Some((&mount.point, true));
+        }
+        let unified = whole().find(|mount| mount.controllers.is_none())?;
+        Some((&unified.point, false))
+    }
+
+    /// Returns the groups of the unit with this path, for example `/system.slice/ssh.service`. `is_v1` is the result of
+    /// [`Mounts::systemd`]. With v1, a unit has a group of its own only in hierarchies whose accounting is enabled for the unit.
+    pub(crate) fn unit_groups(&self, path: &str, is_v1: bool) -> Option<Groups> {
+        if !is_v1 {
+            return self.directory(None, path).map(Groups::V2);
+        }
+        let own = |controller| {
+            let directory = self.directory(Some(controller), path);
+            directory.filter(|directory| directory.is_dir())
+        };
+        Some(Groups::V1 {
+            cpuacct: own("cpuacct"),
+            memory: own("memory"),
+            cpu: own("cpu"),
+            pids: own("pids"),
+            blkio: own("blkio"),
+        })
     }
 
     /// Returns the directory of the group `path` in the hierarchy of a v1 controller. `controller` is none for v2.
@@ -62,14 +97,13 @@ fn cgroup_mount(mount: &mountinfo::Mount<'_>) -> Option<Mount> {
     })
 }
 
-/// The directories of a container's control groups.
+/// The directories of the control groups of a container or a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Groups {
-    /// Cgroup v1 has a directory for each controller.
+    /// Cgroup v1 has a directory for each controller. A container always has `cpuacct` and `memory`.
     V1 {
-        cpuacct: PathBuf,
-        memory: PathBuf,
-        /// Some hosts do not have the controllers `cpu`, `pids` and `blkio`.
+        cpuacct: Option<PathBuf>,
+        memory: Option<PathBuf>,
         cpu: Option<PathBuf>,
         pids: Option<PathBuf>,
         blkio: Option<PathBuf>,
@@ -87,8 +121,8 @@ pub(crate) fn locate(mounts: &Mounts, cgroup: &str, id: &str) -> Option<Groups> 
     };
     if let (Some(cpuacct), Some(memory)) = (v1("cpuacct"), v1("memory")) {
         return Some(Groups::V1 {
-            cpuacct,
-            memory,
+            cpuacct: Some(cpuacct),
+            memory: Some(memory),
             cpu: v1("cpu"),
             pids: v1("pids"),
             blkio: v1("blkio"),
@@ -174,8 +208,8 @@ mod tests {
             panic!("the groups of v1 are not found");
         };
         let own = |mount: &str| PathBuf::from(format!("/sys/fs/cgroup/{mount}/docker/{ID}"));
-        assert_eq!(cpuacct, own("cpu,cpuacct"));
-        assert_eq!(memory, own("memory"));
+        assert_eq!(cpuacct, Some(own("cpu,cpuacct")));
+        assert_eq!(memory, Some(own("memory")));
         assert_eq!(cpu, Some(own("cpu,cpuacct")));
         assert_eq!((pids, blkio), (None, None));
     }
@@ -216,6 +250,22 @@ mod tests {
             Some(Groups::V2(PathBuf::from(format!("/host/cgroup/{ID}"))))
         );
         assert_eq!(locate(&mounts, &format!("0::/other/{ID}\n"), ID), None);
+    }
+
+    #[test]
+    fn the_hierarchy_of_systemd_is_found() {
+        let find = |mounts: &str| {
+            let mounts = Mounts::parse(mounts);
+            let found = mounts.systemd();
+            found.map(|(point, is_v1)| (point.to_owned(), is_v1))
+        };
+        assert_eq!(find(V1), Some(("/sys/fs/cgroup/systemd".into(), true)));
+        assert_eq!(find(V2), Some(("/sys/fs/cgroup".into(), false)));
+        let part = "35 24 0:30 /docker /host/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(find(part), None);
+        let groups = Mounts::parse(V2).unit_groups("/system.slice/ssh.service", false);
+        let own = PathBuf::from("/sys/fs/cgroup/system.slice/ssh.service");
+        assert_eq!(groups, Some(Groups::V2(own)));
     }
 
     #[test]

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::{ContainerFiles, Kernel, KernelError};
-use crate::collect::docker::usage::{ContainerReading, CpuReading, Usage};
+use crate::collect::cgroup::Usage;
+use crate::collect::docker::usage::{ContainerReading, CpuReading};
 use crate::model::{BlockIo, InterfaceCounters, Pressure, Pressures, Stalls, Throttling};
 
 const V1: &str = include_str!("../../../../tests/fixtures/cgroup-v1.txt");

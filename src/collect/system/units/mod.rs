@@ -1,4 +1,10 @@
-//! Lists the failed units of systemd. Asks systemd over the D-Bus system bus.
+//! The units of systemd. Their states come from systemd over the D-Bus system bus, their figures from their control groups.
+
+mod groups;
+mod states;
+mod tree;
+
+pub(super) use groups::UnitGroups;
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +16,8 @@ use zbus::fdo::DBusProxy;
 use zbus::proxy::CacheProperties;
 
 use crate::backoff::Backoff;
-use crate::model::FailedUnit;
+use crate::model::{FailedUnit, Unit};
+use states::UnitStates;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 /// The D-Bus error of a call that the policy of the bus forbids.
@@ -23,8 +30,8 @@ const MAX_AGE: Duration = Duration::from_millis(900);
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 /// Maximum back-off. It is long, because a host without systemd rarely gets systemd while the agent runs.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
-/// Maximum number of published units.
-const MAX_UNITS: usize = 256;
+/// Maximum number of published failed units.
+const MAX_FAILED: usize = 256;
 
 /// The D-Bus interface of systemd's manager.
 #[zbus::proxy(
@@ -40,6 +47,22 @@ trait Manager {
     /// Returns the units that are in one of these states.
     #[zbus(no_autostart)]
     fn list_units_filtered(&self, states: &[&str]) -> zbus::Result<Vec<UnitListing>>;
+
+    /// Returns the units that are in one of these states, and whose names match one of these patterns.
+    #[zbus(no_autostart)]
+    fn list_units_by_patterns(
+        &self,
+        states: &[&str],
+        patterns: &[&str],
+    ) -> zbus::Result<Vec<UnitListing>>;
+
+    /// Returns the units with these names.
+    #[zbus(no_autostart)]
+    fn list_units_by_names(&self, names: &[String]) -> zbus::Result<Vec<UnitListing>>;
+
+    /// Makes systemd send signals when units change.
+    #[zbus(no_autostart)]
+    fn subscribe(&self) -> zbus::Result<()>;
 }
 
 /// A unit. The fields are its name, description, load state, active state, sub-state, the name of a unit that this unit follows,
@@ -59,7 +82,9 @@ type UnitListing = (
 
 /// The connection to systemd, and the newest answer of systemd.
 pub(super) struct Units {
-    manager: Option<ManagerProxy<'static>>,
+    /// Whether the states of all units are wanted, not only the failed ones.
+    with_states: bool,
+    systemd: Option<Systemd>,
     /// The time of the next retry after a failure. None if the newest request succeeded.
     try_at: Option<Instant>,
     pauses: Backoff,
@@ -69,7 +94,14 @@ pub(super) struct Units {
     refused: Option<UnitsError>,
 }
 
-/// Why the failed units cannot be read.
+/// A connection to systemd.
+struct Systemd {
+    manager: ManagerProxy<'static>,
+    /// None if the states are not wanted.
+    states: Option<UnitStates>,
+}
+
+/// Why the units cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum UnitsError {
     /// The bus or systemd refuses the agent. The text is the error of the bus.
@@ -87,10 +119,11 @@ enum Unknown {
 }
 
 impl Units {
-    /// Creates the reader, and does not connect yet.
-    pub(super) fn new() -> Self {
+    /// Creates the reader, and does not connect yet. `with_states` says whether the states of all units are wanted.
+    pub(super) fn new(with_states: bool) -> Self {
         Self {
-            manager: None,
+            with_states,
+            systemd: None,
             try_at: None,
             pauses: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
             last: None,
@@ -98,7 +131,8 @@ impl Units {
         }
     }
 
-    /// Returns the failed units, sorted by name. Returns none if systemd does not run or does not answer.
+    /// Returns the failed units, sorted by name, and updates the states of all units. Returns none if systemd does not run or does
+    /// not answer.
     ///
     /// # Errors
     /// Fails if the bus or systemd refuses the agent. `dbus-daemon` refuses a user that it cannot look up. An example is a user
@@ -128,9 +162,30 @@ impl Units {
             }
             Err(_) => debug!("no failed units: systemd does not answer"),
         }
-        self.manager = None;
-        self.try_at = Some(now + self.pauses.pause());
+        self.retry_later();
         self.unknown()
+    }
+
+    /// Adds the states to the units that are published, and the failed units that are not among them. The failed units come first,
+    /// sorted by name.
+    pub(super) async fn add_states(&mut self, units: &mut Vec<Unit>) {
+        let Some(states) = self.systemd.as_mut().and_then(|one| one.states.as_mut()) else {
+            return;
+        };
+        states.add_failed(units);
+        match timeout(DEADLINE, states.add_to(units)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => debug!(%error, "no states of units: systemd cannot be asked"),
+            Err(_) => debug!("no states of units: systemd does not answer"),
+        }
+        self.retry_later();
+    }
+
+    /// Closes the connection. The next request connects again after a pause.
+    fn retry_later(&mut self) {
+        self.systemd = None;
+        self.last = None;
+        self.try_at = Some(Instant::now() + self.pauses.pause());
     }
 
     /// Returns the result while there is no answer.
@@ -141,31 +196,35 @@ impl Units {
         }
     }
 
-    /// Connects to systemd if there is no connection, and asks for the failed units.
+    /// Connects to systemd if there is no connection, and asks for the failed units and for the states that have changed.
     async fn ask(&mut self) -> Result<Vec<FailedUnit>, Unknown> {
-        let manager = match &self.manager {
-            Some(manager) => manager,
-            None => &*self.manager.insert(connect().await?),
+        let systemd = match &mut self.systemd {
+            Some(systemd) => systemd,
+            None => self.systemd.insert(connect(self.with_states).await?),
         };
+        let Systemd { manager, states } = systemd;
         // Asks for the number first, because systemd knows the number. For the list, systemd must search all its units.
-        if manager.n_failed_units().await.map_err(unanswered)? == 0 {
-            return Ok(Vec::new());
+        let failed = if manager.n_failed_units().await.map_err(unanswered)? == 0 {
+            Vec::new()
+        } else {
+            let listed = manager.list_units_filtered(&["failed"]).await;
+            let mut listed = listed.map_err(unanswered)?;
+            listed.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            listed.truncate(MAX_FAILED);
+            listed
+        };
+        if let Some(states) = states {
+            states.update(manager, &failed).await.map_err(unanswered)?;
         }
-        let listed = manager.list_units_filtered(&["failed"]).await;
-        let listed = listed.map_err(unanswered)?;
-        let mut units: Vec<FailedUnit> = listed
-            .into_iter()
-            .map(|(name, description, ..)| FailedUnit { name, description })
-            .collect();
-        units.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        units.truncate(MAX_UNITS);
-        Ok(units)
+        let failed = failed.into_iter();
+        let units = failed.map(|(name, description, ..)| FailedUnit { name, description });
+        Ok(units.collect())
     }
 }
 
 /// Connects to systemd. First asks the bus whether systemd is connected, because a call to an absent systemd would make the bus
 /// try to start systemd.
-async fn connect() -> Result<ManagerProxy<'static>, Unknown> {
+async fn connect(with_states: bool) -> Result<Systemd, Unknown> {
     let bus = match Builder::system().build().await {
         Ok(bus) => bus,
         Err(error) if is_absent(&error) => return Err(Unknown::Absent(error)),
@@ -182,11 +241,17 @@ async fn connect() -> Result<ManagerProxy<'static>, Unknown> {
         let reason = "systemd is not on the system bus".to_owned();
         return Err(Unknown::Absent(zbus::Error::Failure(reason)));
     }
-    ManagerProxy::builder(&bus)
+    let manager = ManagerProxy::builder(&bus)
         .cache_properties(CacheProperties::No)
         .build()
         .await
-        .map_err(unanswered)
+        .map_err(unanswered)?;
+    let states = if with_states {
+        Some(UnitStates::new(&bus, &manager).await.map_err(unanswered)?)
+    } else {
+        None
+    };
+    Ok(Systemd { manager, states })
 }
 
 /// Returns whether the error means that nothing listens at the address of the bus.

@@ -1,0 +1,65 @@
+//! The figures of a control group, and their rates between two readings. Does no I/O.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::collect::rate::per_second;
+use crate::model::{BlockIo, InterfaceCounters, Pressures, Throttling, figure};
+
+/// What a container or another control group uses now, and what it has used since its start.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Usage {
+    /// Memory in bytes, including the inactive file cache. None if the host does not count memory.
+    pub(crate) memory: Option<u64>,
+    /// File cache that the kernel can free immediately, in bytes.
+    pub(crate) inactive_file: u64,
+    /// The memory limit in bytes. 0 if it is not known.
+    pub(crate) memory_limit: u64,
+    /// `rss`, `cache` and `kernel` are memory by type, in bytes.
+    pub(crate) rss: Option<u64>,
+    pub(crate) cache: Option<u64>,
+    pub(crate) kernel: Option<u64>,
+    pub(crate) oom_kills: Option<u64>,
+    pub(crate) pressure: Option<Pressures>,
+    pub(crate) pids: Option<u64>,
+    pub(crate) block_io: Option<BlockIo>,
+    pub(crate) throttling: Option<Throttling>,
+    /// Share of the periods in which the kernel throttled the group, in percent. Counts the periods after the previous
+    /// reading. None if there were no periods.
+    pub(crate) throttled_percent: Option<f64>,
+    /// The traffic of a container. Empty for other groups.
+    pub(crate) network: Arc<BTreeMap<String, InterfaceCounters>>,
+}
+
+impl Usage {
+    /// Adds the rates and the share of throttled periods since `before`. `seconds` is the time between the two readings. If
+    /// `seconds` is none, adds no rates.
+    pub(crate) fn add_rates(&mut self, before: &Self, seconds: Option<f64>) {
+        self.throttled_percent = before
+            .throttling
+            .zip(self.throttling)
+            .and_then(|(before, now)| throttled_percent(before, now));
+        let Some(seconds) = seconds else { return };
+        let rate = |before, now| Some(per_second(before, now, seconds));
+        for (name, now) in Arc::make_mut(&mut self.network) {
+            if let Some(before) = before.network.get(name) {
+                now.rx_bytes_per_second = rate(before.rx_bytes, now.rx_bytes);
+                now.tx_bytes_per_second = rate(before.tx_bytes, now.tx_bytes);
+            }
+        }
+        if let Some((now, before)) = self.block_io.as_mut().zip(before.block_io) {
+            now.read_bytes_per_second = rate(before.read_bytes, now.read_bytes);
+            now.write_bytes_per_second = rate(before.write_bytes, now.write_bytes);
+        }
+    }
+}
+
+/// Returns the share of the periods between two readings in which the group was throttled, in percent. None if there were no
+/// periods.
+fn throttled_percent(before: Throttling, now: Throttling) -> Option<f64> {
+    let periods = now.periods.checked_sub(before.periods)?;
+    let throttled = now
+        .throttled_periods
+        .checked_sub(before.throttled_periods)?;
+    (periods > 0).then(|| figure(throttled as f64 / periods as f64 * 100.0, 2).min(100.0))
+}

@@ -1,0 +1,182 @@
+//! Reads a container's figures from the kernel. The figures are in the files of the container's control group, and in the table
+//! of network interfaces of its first process. This module makes no call to the engine.
+
+mod network;
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use network::Network;
+
+use super::proc_cgroup::{names, of_process};
+use super::usage::{ContainerReading, CpuReading};
+use crate::collect::cgroup::{
+    ActivityFiles, DetailFiles, FILES_PER_GROUP, GroupError, Mounts, locate, need, read_all,
+};
+
+/// Maximum number of open files for one container.
+pub(super) const FILES_PER_CONTAINER: usize = FILES_PER_GROUP + 1;
+/// Maximum age of the figures of an idle container.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(1);
+
+/// The location of the kernel's files: the directory `/proc`, and the mounted control groups.
+#[derive(Debug, Clone)]
+pub(super) struct Kernel {
+    proc: PathBuf,
+    mounts: Mounts,
+}
+
+/// Why a container's figures cannot be read from the kernel.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KernelError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    Files(#[from] GroupError),
+    /// The agent cannot see the container's control group.
+    #[error("its control group is not visible to the agent")]
+    GroupNotVisible,
+    /// The process with this id does not belong to the container. The kernel has reused the id, or the engine is on another host.
+    #[error("its first process is not visible to the agent")]
+    ProcessNotVisible,
+}
+
+impl Kernel {
+    /// Finds the mounted control groups in the file `self/mountinfo` below `proc`.
+    pub(super) fn new(proc: &Path) -> Result<Self, KernelError> {
+        let path = proc.join("self/mountinfo");
+        let mounts = Mounts::parse(&read_text(&path)?);
+        Ok(Self {
+            proc: proc.to_owned(),
+            mounts,
+        })
+    }
+
+    /// Opens the files of the container `id`. The id of its first process is `pid`.
+    pub(super) fn open(
+        &self,
+        id: &str,
+        pid: u32,
+        own_network: bool,
+    ) -> Result<ContainerFiles, KernelError> {
+        let cgroup = of_process(&self.proc, pid, "cgroup");
+        let text = read_text(&cgroup)?;
+        let groups = locate(&self.mounts, &text, id).ok_or(KernelError::GroupNotVisible)?;
+        let table = of_process(&self.proc, pid, "net/dev");
+        let network = own_network
+            .then(|| File::open(&table).map_err(|source| file_error(&table, source)))
+            .transpose()?
+            .filter(|table| !self.is_our_network(table))
+            .map(|table| Network::new(table, &self.proc, pid));
+        let files = ContainerFiles {
+            activity: ActivityFiles::open(&groups)?,
+            details: DetailFiles::open(&groups, true)?,
+            network,
+        };
+        // The kernel reuses process ids. The opened files belong to the container only if the process is still in the container's
+        // group.
+        if read_text(&cgroup).ok().as_ref() != Some(&text) || !names(&text, id) {
+            return Err(KernelError::ProcessNotVisible);
+        }
+        Ok(files)
+    }
+}
+
+impl Kernel {
+    /// Whether a process has the same network as the agent, which is the host's network. One example is a container that shares
+    /// the network of another container, if that network is the host's. Each network has its own file `net/dev`, so equal inodes
+    /// mean the same network. The links in `/proc/<pid>/ns` would show the same, but only a privileged process can read these
+    /// links.
+    fn is_our_network(&self, table: &File) -> bool {
+        let file = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let theirs = table.metadata().ok().map(file);
+        let ours = fs::metadata(self.proc.join("self/net/dev")).ok().map(file);
+        theirs.is_some() && theirs == ours
+    }
+}
+
+/// The open files of one container. They stay the container's files even if the kernel reuses the id of its first process. When
+/// the group is gone, reading fails. Reading never returns the numbers of another container.
+#[derive(Debug)]
+pub(super) struct ContainerFiles {
+    activity: ActivityFiles,
+    details: DetailFiles,
+    /// None for a container without a network of its own.
+    network: Option<Network>,
+}
+
+impl ContainerFiles {
+    /// Reads all figures once, with their rates since `before`. `buffer` receives the texts of files, and the caller reuses it.
+    /// `host_memory`, in bytes, is the memory limit of a container without its own limit.
+    ///
+    /// Most containers are idle most of the time. If the CPU time and the memory of a container have not changed, most of its
+    /// files have not changed either. The first idle reading still reads all files. Later idle readings reuse the figures of the
+    /// first idle reading while these figures are younger than [`MAX_IDLE_AGE`]. Older figures are not reused, because an idle
+    /// container can still receive network traffic. If other containers share its network (`shares_network`), each reading reads
+    /// all files, because the other containers can be busy.
+    pub(super) fn read(
+        &self,
+        before: Option<&ContainerReading>,
+        shares_network: bool,
+        buffer: &mut Vec<u8>,
+        host_memory: u64,
+    ) -> Result<ContainerReading, KernelError> {
+        let received = Instant::now();
+        let activity = self.activity.read(buffer)?;
+        let usage_ns = need("CPU time", activity.cpu_ns)?;
+        let cpu = CpuReading {
+            usage_ns,
+            host_ns: None,
+            cpus: 0,
+            read_at: None,
+            received: Some(received),
+        };
+        if let Some(before) = before
+            && !shares_network
+            && before.idle
+            && before.cpu.usage_ns == usage_ns
+            && before.usage.memory == activity.memory
+            && is_valid_until_next(before, received)
+        {
+            return Ok(ContainerReading {
+                cpu,
+                ..before.clone()
+            });
+        }
+        let mut usage = self.details.read(&activity, buffer)?;
+        // A limit above the host's memory counts as no limit. The engine does the same.
+        usage.memory_limit = usage.memory_limit.min(host_memory);
+        if let Some(network) = &self.network {
+            let table = need("network counters", read_all(&network.table, buffer))?;
+            usage.network = Arc::new(network.interfaces(table));
+        }
+        Ok(ContainerReading::since(before, cpu, usage, Some(received)))
+    }
+}
+
+/// Whether the previous figures stay fresh until the next reading. Assumes that the next interval is as long as the previous
+/// interval.
+fn is_valid_until_next(before: &ContainerReading, now: Instant) -> bool {
+    let (Some(read_at), Some(last)) = (before.usage_at, before.cpu.received) else {
+        return false;
+    };
+    let since = |at| now.saturating_duration_since(at);
+    since(read_at) + since(last) < MAX_IDLE_AGE
+}
+
+fn read_text(path: &Path) -> Result<String, GroupError> {
+    fs::read_to_string(path).map_err(|source| file_error(path, source))
+}
+
+fn file_error(path: &Path, source: io::Error) -> GroupError {
+    GroupError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;
