@@ -10,6 +10,7 @@ mod docker;
 mod events;
 mod hardware;
 mod health;
+mod host;
 mod lenient;
 mod log_range;
 mod log_sample;
@@ -27,6 +28,7 @@ pub use docker::{
 pub use events::{ContainerEvent, EventAction, Events};
 pub use hardware::{PowerSupply, RaidArray, SensorKind, SensorReading};
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
+pub use host::HostInfo;
 pub(crate) use lenient::read;
 pub use log_range::{
     DEFAULT_RANGE_LINES, LogRange, MOST_RANGE_LINES, RangeEnd, RangeLines, text_of, time_of,
@@ -41,7 +43,7 @@ pub use options::{
 };
 pub use stopped::StoppedContainer;
 pub use system::{
-    CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FileHandles, Gpu, HostInfo,
+    CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FileHandles, Gpu,
     InterfaceKind, LoadAverage, NetworkInterface, Pressure, Pressures, ProcessCounts, SensorChip,
     SensorLabel, Sensors, Space, Stalls, SystemMetrics, Temperature, TopProcess,
 };

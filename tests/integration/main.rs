@@ -45,5 +45,6 @@ mod support;
 mod telemetry;
 mod tls;
 mod units;
+mod virtualization;
 mod watching;
 mod whitelist;

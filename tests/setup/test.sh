@@ -16,7 +16,7 @@ tests_of() {
 }
 
 run_without_docker() {
-    "$here/packages.sh" openssl:openssl zstd:zstd dbus-daemon:dbus-daemon tmux:tmux python3:python3 \
+    "$here/packages.sh" openssl:openssl zstd:zstd dbus-daemon:dbus-daemon tmux:tmux python3:python3 systemd-detect-virt:systemd \
         node:nodejs jq:jq prometheus:prometheus nats-server:nats-server go:golang-go
     cargo test --locked --no-run
 
@@ -43,8 +43,8 @@ run_all() {
     "$here/packages.sh" dockerd:docker.io 'docker:docker-cli|docker.io' iptables:iptables \
         busybox:busybox-static openssl:openssl zstd:zstd dbus-daemon:dbus-daemon haproxy:haproxy tmux:tmux \
         docker-compose:docker-compose podman:podman newuidmap:uidmap \
-        slirp4netns:slirp4netns python3:python3 journalctl:systemd node:nodejs jq:jq prometheus:prometheus nats-server:nats-server \
-        go:golang-go || unmet=1
+        slirp4netns:slirp4netns python3:python3 journalctl:systemd systemd-detect-virt:systemd node:nodejs jq:jq \
+        prometheus:prometheus nats-server:nats-server go:golang-go || unmet=1
     if ((EUID != 0)); then
         echo 'error: missing: root (some Docker tests start their own engine)' >&2
         unmet=1

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustix::system::uname;
 
 use super::os_release::OsRelease;
+use super::virtualization;
 use crate::model::HostInfo;
 use crate::settings::HostRoot;
 
@@ -13,12 +14,15 @@ use crate::settings::HostRoot;
 pub(super) struct Host {
     info: Arc<HostInfo>,
     os: OsRelease,
+    /// The kind of virtualization, which does not change while the agent runs.
+    virtualization: Option<&'static str>,
 }
 
 impl Host {
     pub(super) fn new(root: HostRoot) -> Self {
         Self {
             info: Arc::default(),
+            virtualization: virtualization::detect(&root),
             os: OsRelease::new(root),
         }
     }
@@ -34,6 +38,7 @@ impl Host {
             arch: uname.machine().to_string_lossy().into_owned(),
             cpus: cpus.unwrap_or(self.info.cpus),
             boot_time: boot_time.unwrap_or(self.info.boot_time),
+            virtualization: self.virtualization.map(str::to_owned),
         };
         if *self.info != now {
             self.info = Arc::new(now);

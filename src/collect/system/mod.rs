@@ -27,6 +27,7 @@ mod space;
 mod units;
 mod uptime;
 mod users;
+mod virtualization;
 
 pub use kept_files::most_kept_files;
 

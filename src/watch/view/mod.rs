@@ -134,8 +134,11 @@ fn header(
     if let Some(snapshot) = &host.snapshot {
         let (of, agent) = (&snapshot.host, &snapshot.agent);
         let up = text::span(snapshot.system.uptime);
+        // Real hardware is not worth a word.
+        let kind = of.virtualization.as_deref().filter(|kind| *kind != "none");
+        let kind = kind.map_or_else(String::new, |kind| format!("{} · ", text::plain(kind)));
         let rest = format!(
-            "  up {up} · {} · {} · agent {}",
+            "  up {up} · {} · {} · {kind}agent {}",
             text::plain(&of.os),
             text::plain(&of.kernel),
             text::plain(&agent.version)

@@ -215,6 +215,21 @@ fn a_host_is_drawn_on_small_and_large_screens() {
 }
 
 #[test]
+fn the_kind_of_virtualization_is_shown_with_the_host() {
+    for (kind, expected) in [
+        (json!("lxc"), "6.1.0 · lxc · agent"),
+        (json!("none"), "6.1.0 · agent"),
+        (Value::Null, "6.1.0 · agent"),
+    ] {
+        let mut shown = Shown::new(&["web-1:9000"], 120, 24);
+        let mut told = snapshot("web-1", 1);
+        told["host"]["virtualization"] = kind;
+        shown.told(0, told, true);
+        assert!(shown.shows(expected), "{expected}");
+    }
+}
+
+#[test]
 fn before_the_first_snapshot_the_connection_is_shown() {
     let mut shown = Shown::new(&["web-1:9000"], 80, 24);
     assert!(shown.shows("connecting …"));

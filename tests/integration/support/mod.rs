@@ -29,7 +29,7 @@ pub(crate) use delay::Delay;
 pub(crate) use hello::client_hello;
 pub(crate) use hub::Hub;
 pub(crate) use lines::Lines;
-pub(crate) use namespace::Namespace;
+pub(crate) use namespace::{CONTAINER, Namespace};
 pub(crate) use openssl::OpenSsl;
 pub(crate) use terminal::Terminal;
 pub(crate) use wait::DEADLINE;

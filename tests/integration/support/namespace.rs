@@ -4,6 +4,19 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
+/// The start of a command line that runs a program in the namespaces of a container of an unprivileged user.
+pub(crate) const CONTAINER: [&str; 9] = [
+    "unshare",
+    "--user",
+    "--map-root-user",
+    "--mount",
+    "--pid",
+    "--cgroup",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+];
+
 /// A set of namespaces, which exist as long as a sleeping process in them. On drop this process and the namespaces end.
 pub(crate) struct Namespace {
     holder: Child,

@@ -121,8 +121,9 @@ def part_compose():
     row('the image with compose.yml: figures and logs come from the kernel and from files',
         seen['sources']['docker']['via'] == 'kernel'
         and seen['sources']['logs']['via'] == 'kernel', told(seen, 'docker', 'logs'))
-    same = all(seen['host'][name] == own['host'][name] for name in ('hostname', 'os', 'kernel', 'boot_time'))
-    row("the image with compose.yml: the host's name, system and boot time are right", same, seen['host'])
+    same = all(seen['host'].get(name) == own['host'].get(name)
+               for name in ('hostname', 'os', 'kernel', 'cpus', 'boot_time', 'virtualization'))
+    row("the image with compose.yml: the host's name, system, CPUs, boot time and virtualization are right", same, seen['host'])
     mounts = lambda of: sorted(one['mount'] for one in of['system']['disks'])
     row("the image with compose.yml: the host's file systems are listed", mounts(seen) == mounts(own), mounts(seen))
     remove_all()
