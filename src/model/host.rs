@@ -13,7 +13,8 @@ pub struct HostInfo {
     pub kernel: String,
     /// The machine's architecture, e.g. `x86_64`. Source: `uname(2)`.
     pub arch: String,
-    /// The number of logical CPUs. Source: `/proc/stat`.
+    /// The number of logical CPUs. In a container with smaller limits: the number of CPUs that the container can use. Source:
+    /// `/proc/stat`, or the container's control group.
     pub cpus: u32,
     /// The time when the host booted, in Unix seconds. Source: `/proc/stat`, `btime`.
     pub boot_time: u64,

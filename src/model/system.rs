@@ -10,18 +10,22 @@ use super::{FailedUnit, PowerSupply, RaidArray, SensorReading, Unit};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SystemMetrics {
     /// An array with one number: how busy all cores together were since the previous reading, in percent, 0–100. The kernel's
-    /// times `idle` and `iowait` do not count as busy. Source: `/proc/stat`.
+    /// times `idle` and `iowait` do not count as busy. In a container with smaller limits: how much it used of the CPU time that it
+    /// can use. Source: `/proc/stat`, or the container's control group.
     pub cpu_percent: [f64; 1],
-    /// How busy each core was since the previous reading, in percent, 0–100, in the order of the core numbers. Source:
-    /// `/proc/stat`.
+    /// How busy each core was since the previous reading, in percent, 0–100, in the order of the core numbers. In a container with
+    /// a set of cores, only these cores. Absent in a container with a smaller quota of CPU time. Source: `/proc/stat`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cpu_cores: Vec<f64>,
-    /// How all cores together used their time since the previous reading. Source: `/proc/stat`.
+    /// How all cores together used their time since the previous reading. In a container with smaller limits, only `user` and
+    /// `system` are counted. Source: `/proc/stat`, or the container's control group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_times: Option<CpuTimes>,
-    /// Memory in use, in MiB: total − available. Source: `/proc/meminfo`.
+    /// Memory in use, in MiB: total − available. In a container with a smaller limit, memory without inactive file cache. Source:
+    /// `/proc/meminfo`, or the container's control group.
     pub memory_used: f64,
-    /// Total memory, in MiB. Source: `/proc/meminfo`, `MemTotal`.
+    /// Total memory, in MiB. In a container with a smaller limit, this limit. Source: `/proc/meminfo`, `MemTotal`, or the
+    /// container's control group.
     pub memory_total: f64,
     /// Memory that programs can still get without swapping, in MiB. The kernel estimates this figure. Source: `/proc/meminfo`,
     /// `MemAvailable`.
@@ -51,7 +55,8 @@ pub struct SystemMetrics {
     pub disk_io: Vec<DiskIo>,
     /// Time since boot, in seconds. Source: `/proc/uptime`.
     pub uptime: u64,
-    /// Load averages. Source: `/proc/loadavg`.
+    /// Load averages. In a container with smaller limits, the agent computes them from the processes that run or wait without
+    /// interruption. Source: `/proc/loadavg`, or `processes`.
     pub load_avg: LoadAverage,
     /// Every network interface. Source: `/proc/net/dev`.
     pub network: Vec<NetworkInterface>,

@@ -1137,7 +1137,7 @@ mod tests {
         ("agent.run", "it is a text"),
         ("agent.cursor", "each client has its own position"),
         ("agent.resume", "each client has its own position"),
-        ("host.cpus", "equal to the number of cores in node_cpu_seconds_total"), ("host.virtualization", TEXT),
+        ("host.cpus", "equal to the number of cores in node_cpu_seconds_total, except in a container with a quota"), ("host.virtualization", TEXT),
         ("sources.*.error", TEXT), ("sources.*.interval_reason", TEXT), ("sources.*.via", TEXT), ("sources.*.via_reason", TEXT),
         ("stopped[].error", TEXT), ("stopped[].one_off", "a part of system_agent_stopped_container_down"),
         ("system.raid[].level", TEXT),

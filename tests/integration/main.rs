@@ -21,6 +21,7 @@ mod figures;
 mod fleet;
 mod gpu;
 mod guessing;
+mod guest;
 mod health_checks;
 mod hellos;
 mod host;

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::time::Duration;
 
 use rustix::param::clock_ticks_per_second;
 
 use super::family::{MetricFamily, Round};
+use super::guest::GuestCpu;
 use crate::model::{CpuSeconds, CpuTimes, figure};
 
 /// Maximum decrease of a core's idle time between two readings, in ticks. If the idle time falls by more, the core was switched
@@ -16,6 +18,8 @@ const MAX_IDLE_DECREASE: u64 = 300;
 #[derive(Default)]
 pub(super) struct Cpus {
     before: Option<CpuTimesReading>,
+    /// The previous reading of the guest. None if the agent does not measure a guest.
+    guest_before: Option<GuestCpu>,
     /// The published times of each core since boot. They never decrease, except after the core was switched off and on again.
     highest: Vec<(u32, Times)>,
     /// The previous published figure: how busy all CPUs together were, in percent.
@@ -77,18 +81,23 @@ impl MetricFamily for Cpus {
     type Figures = CpuFigures;
     type Error = CpuError;
 
-    /// Reads `/proc/stat`.
-    fn read(&mut self, _round: &Round<'_>) -> Result<CpuFigures, CpuError> {
+    /// Reads `/proc/stat`. In a guest, replaces the figures that are those of the host.
+    fn read(&mut self, round: &Round<'_>) -> Result<CpuFigures, CpuError> {
         self.text.clear();
         File::open("/proc/stat")?.read_to_string(&mut self.text)?;
         let now = CpuTimesReading::parse(&self.text).ok_or(CpuError::Parse)?;
         self.highest = now.at_least(&self.highest);
-        let figures = CpuFigures {
+        let mut figures = CpuFigures {
             since: self.before.as_ref().map(|before| now.since(before)),
             seconds: seconds(&self.highest, clock_ticks_per_second() as f64),
             cpus: u32::try_from(now.cores.len()).unwrap_or(u32::MAX),
             boot_time: boot_time(&self.text),
         };
+        let guest = round.guest.as_ref().and_then(|guest| guest.cpu.clone());
+        if let Some(guest) = &guest {
+            figures.limit(&now, guest, self.guest_before.as_ref());
+        }
+        self.guest_before = guest;
         self.before = Some(now);
         Ok(figures)
     }
@@ -107,6 +116,47 @@ impl MetricFamily for Cpus {
 
     fn publish_last(&self, round: &mut Round<'_>) {
         round.metrics.cpu_percent = [self.last];
+    }
+}
+
+impl CpuFigures {
+    /// Replaces the figures of the host by those of a guest. `now` is the reading of the host's cores.
+    fn limit(&mut self, now: &CpuTimesReading, guest: &GuestCpu, before: Option<&GuestCpu>) {
+        let is_own = |core: u32| {
+            let own = guest.cores.as_ref();
+            own.is_some_and(|own| own.contains(core))
+        };
+        self.cpus = guest.cpus();
+        self.seconds.retain(|seconds| is_own(seconds.core));
+        let mut cores = now.cores.iter().map(|(core, _)| is_own(*core));
+        self.since = self.since.take().zip(before).map(|(mut host, before)| {
+            host.cores.retain(|_| cores.next() == Some(true));
+            CpuChange {
+                cores: host.cores,
+                ..CpuChange::of_guest(guest, before)
+            }
+        });
+    }
+}
+
+impl CpuChange {
+    /// Returns the use of the CPUs between two readings of a guest, without the cores. The kernel does not count the other kinds
+    /// of time for a control group.
+    fn of_guest(now: &GuestCpu, before: &GuestCpu) -> Self {
+        let elapsed = now.read_at.saturating_duration_since(before.read_at);
+        let all = elapsed.as_secs_f64() * now.usable;
+        let share = |now: Duration, before: Duration| {
+            figure(now.saturating_sub(before).as_secs_f64() / all * 100.0, 2).min(100.0)
+        };
+        Self {
+            percent: share(now.used, before.used),
+            cores: Vec::new(),
+            times: CpuTimes {
+                user: share(now.user, before.user),
+                system: share(now.system, before.system),
+                ..CpuTimes::default()
+            },
+        }
     }
 }
 
@@ -233,7 +283,10 @@ impl Times {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{CpuChange, CpuTimes, CpuTimesReading, Times, seconds};
+    use std::time::{Duration, Instant};
+
+    use super::{CpuChange, CpuFigures, CpuTimes, CpuTimesReading, GuestCpu, Times, seconds};
+    use crate::collect::system::guest::Cores;
 
     const STAT: &str = "\
 cpu  100 20 30 1000 50 1 2 3 40 5
@@ -306,6 +359,75 @@ btime 1700000000
             cores: Vec::new(),
         };
         assert!(none.at_least(&later).is_empty());
+    }
+
+    #[test]
+    fn a_guest_has_the_use_of_its_own_cpus() {
+        let host = CpuTimesReading::parse(STAT).unwrap();
+        let figures = || CpuFigures {
+            since: Some(CpuChange {
+                percent: 90.0,
+                cores: vec![80.0, 100.0],
+                times: CpuTimes::default(),
+            }),
+            seconds: seconds(&host.cores, 100.0),
+            cpus: 2,
+            boot_time: Some(1),
+        };
+        let read_at = Instant::now();
+        let millis = Duration::from_millis;
+        let before = GuestCpu {
+            read_at,
+            used: millis(1000),
+            user: millis(700),
+            system: millis(300),
+            usable: 0.5,
+            cores: None,
+        };
+        // In two seconds the guest can use one second.
+        let now = GuestCpu {
+            read_at: read_at + millis(2000),
+            used: millis(1250),
+            user: millis(900),
+            system: millis(350),
+            ..before.clone()
+        };
+        let mut limited = figures();
+        limited.limit(&host, &now, Some(&before));
+        let expected = CpuChange {
+            percent: 25.0,
+            cores: Vec::new(),
+            times: CpuTimes {
+                user: 20.0,
+                system: 5.0,
+                ..CpuTimes::default()
+            },
+        };
+        assert_eq!(limited.since, Some(expected));
+        assert_eq!((limited.cpus, limited.seconds.len()), (1, 0));
+        assert_eq!(limited.boot_time, Some(1));
+        // The guest has one core of its own.
+        let own = GuestCpu {
+            usable: 1.0,
+            cores: Cores::parse("1"),
+            ..now.clone()
+        };
+        let mut limited = figures();
+        limited.limit(&host, &own, Some(&before));
+        let since = limited.since.unwrap();
+        assert_eq!((since.percent, since.cores), (12.5, vec![100.0]));
+        assert_eq!(limited.seconds.len(), 1);
+        assert_eq!(limited.seconds[0].core, 1);
+        // Nothing to compare with, no time between two readings, and a counter that decreases.
+        let mut first = figures();
+        first.limit(&host, &now, None);
+        assert_eq!(first.since, None);
+        assert_eq!(CpuChange::of_guest(&now, &now), CpuChange::default());
+        let later = GuestCpu {
+            read_at: now.read_at + millis(1000),
+            ..before.clone()
+        };
+        assert_eq!(CpuChange::of_guest(&later, &now), CpuChange::default());
     }
 
     #[test]

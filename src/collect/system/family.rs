@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tracing::trace;
 
 use super::containers::ContainerNames;
+use super::guest::GuestFigures;
 use crate::collect::causes::with_causes;
 use crate::model::SystemMetrics;
 
@@ -49,6 +50,9 @@ pub(super) struct Round<'r> {
     pub(super) names: &'r ContainerNames,
     /// The metrics of the previous round.
     pub(super) last: &'r SystemMetrics,
+    /// The figures of the container that the agent measures. None if it measures a host, or if no limit of the container is
+    /// smaller than the host.
+    pub(super) guest: Option<GuestFigures>,
     /// Maximum age of the figures that are published for a failed family.
     stand_for: Duration,
     /// The number of file systems, block devices and network interfaces that the settings leave out.
@@ -78,6 +82,7 @@ impl<'r> Round<'r> {
         Self {
             names,
             last,
+            guest: None,
             stand_for,
             excluded: 0,
             metrics: SystemMetrics::default(),

@@ -4,11 +4,12 @@ use std::fs;
 use std::io;
 
 use super::family::{MetricFamily, Round};
+use super::guest::GuestMemory;
 use crate::model::{ExactMemory, figure};
 
 const MIB: f64 = 1_048_576.0;
 
-/// The metric family, with its previous figures. Source: `/proc/meminfo`.
+/// The metric family, with its previous figures. Source: `/proc/meminfo`, and the control group of a guest.
 #[derive(Default)]
 pub(super) struct Memory {
     last: MemInfo,
@@ -40,9 +41,11 @@ impl MetricFamily for Memory {
     type Figures = MemInfo;
     type Error = MemoryError;
 
-    fn read(&mut self, _round: &Round<'_>) -> Result<MemInfo, MemoryError> {
+    fn read(&mut self, round: &Round<'_>) -> Result<MemInfo, MemoryError> {
         let text = fs::read_to_string("/proc/meminfo")?;
-        parse(&text).ok_or(MemoryError::Parse)
+        let host = parse(&text).ok_or(MemoryError::Parse)?;
+        let guest = round.guest.as_ref().and_then(|guest| guest.memory);
+        Ok(guest.map_or(host, |guest| host.of_guest(guest)))
     }
 
     fn publish(&mut self, memory: MemInfo, round: &mut Round<'_>) {
@@ -70,6 +73,24 @@ impl MetricFamily for Memory {
         round.memory_total = total;
         round.metrics.memory_total = mib(total);
         round.metrics.memory_used = mib(total - available);
+    }
+}
+
+impl MemInfo {
+    /// Returns the figures of a guest of this host.
+    fn of_guest(self, guest: GuestMemory) -> Self {
+        // A limit of swap can be larger than the swap of the host.
+        let host_swap = self.swap.map_or(0, |(total, _)| total);
+        let swap = guest
+            .swap
+            .map(|(limit, used)| (limit.min(host_swap), used))
+            .filter(|(total, _)| *total > 0);
+        Self {
+            total: guest.limit,
+            available: guest.limit.saturating_sub(guest.used),
+            cached: guest.cached,
+            swap: swap.map(|(total, used)| (total, used.min(total))),
+        }
     }
 }
 
@@ -108,7 +129,7 @@ fn parse(meminfo: &str) -> Option<MemInfo> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{MemInfo, parse};
+    use super::{GuestMemory, MemInfo, parse};
 
     const KIB: u64 = 1024;
     const MEMINFO: &str = "\
@@ -145,6 +166,40 @@ HugePages_Total:       0
             swap: None,
         };
         assert_eq!(parse(text), Some(expected));
+    }
+
+    #[test]
+    fn a_guest_has_its_own_memory_and_no_more_swap_than_the_host() {
+        let host = parse(MEMINFO).unwrap();
+        let guest = GuestMemory {
+            limit: 1000,
+            used: 300,
+            cached: None,
+            swap: Some((u64::MAX, 7)),
+        };
+        let expected = MemInfo {
+            total: 1000,
+            available: 700,
+            cached: None,
+            swap: Some((1_000_000 * KIB, 7)),
+        };
+        assert_eq!(host.of_guest(guest), expected);
+        // The limit was set below the memory in use. The guest has no swap.
+        let tight = GuestMemory {
+            limit: 200,
+            cached: Some(5),
+            swap: Some((0, 0)),
+            ..guest
+        };
+        let expected = MemInfo {
+            total: 200,
+            available: 0,
+            cached: Some(5),
+            swap: None,
+        };
+        assert_eq!(host.of_guest(tight), expected);
+        let without_swap = MemInfo { swap: None, ..host };
+        assert_eq!(without_swap.of_guest(guest).swap, None);
     }
 
     #[test]

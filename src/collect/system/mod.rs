@@ -9,6 +9,7 @@ mod disks;
 mod family;
 mod file_handles;
 mod gpu;
+mod guest;
 mod host;
 mod kept_files;
 mod load;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::agent::OwnUsage;
 use super::containers::ContainerNames;
 use super::family::{AnyFamily, Failures, Round, timed};
+use super::guest::Guest;
 use super::host::Host;
 use super::{HostOptions, families};
 use crate::collect::causes::with_causes;
@@ -21,6 +22,8 @@ const FIRST_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct Sampler {
     families: Vec<Box<dyn AnyFamily>>,
     host: Host,
+    /// The container that the agent measures. None if it measures a host.
+    guest: Option<Guest>,
     own: OwnUsage,
     /// Maximum age of the figures that are published for a failed family.
     stand_for: Duration,
@@ -34,12 +37,14 @@ impl Sampler {
     pub(super) fn new(options: HostOptions, stand_for: Duration) -> Self {
         let mut sampler = Self {
             families: families(&options),
+            guest: Guest::find(&options.root),
             host: Host::new(options.root),
             own: OwnUsage::default(),
             stand_for,
         };
         let (names, last) = (ContainerNames::default(), SystemMetrics::default());
-        let round = Round::new(&names, &last, stand_for);
+        let mut round = Round::new(&names, &last, stand_for);
+        round.guest = sampler.guest.as_ref().and_then(Guest::read);
         for family in &mut sampler.families {
             family.read_baseline(&round);
         }
@@ -57,6 +62,7 @@ impl Sampler {
         last: &SystemMetrics,
     ) -> (SystemSample, Failures) {
         let mut round = Round::new(names, last, self.stand_for);
+        round.guest = self.guest.as_ref().and_then(Guest::read);
         for family in &mut self.families {
             family.collect(&mut round);
         }
