@@ -7,6 +7,7 @@ import traceback
 import cost
 import engines
 import figures
+import guest
 import host
 import logs
 import pages
@@ -15,7 +16,7 @@ import services
 import units
 import vm
 
-PARTS = {name[5:]: function for module in (units, services, figures, logs, host, engines, podman, cost, pages)
+PARTS = {name[5:]: function for module in (units, services, figures, logs, host, guest, engines, podman, cost, pages)
          for name, function in vars(module).items() if name.startswith('part_') and function.__module__ == module.__name__}
 
 for name in sys.argv[1:]:
