@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::source::SourceState;
+use super::top_io::with_top_io;
 use crate::messages::{DockerSample, LogSample, Reports, SystemSample};
 use crate::model::{AgentInfo, Snapshot, Sources, SystemMetrics, Timestamp};
 use crate::settings::CollectSettings;
@@ -86,7 +87,10 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
     Snapshot {
         timestamp: Timestamp::now(),
         status: sources.status(),
-        system: with_peers(system.metrics, &docker.namespaces),
+        system: with_top_io(
+            with_peers(system.metrics, &docker.namespaces),
+            &docker.containers,
+        ),
         containers: docker.containers,
         docker_meta: docker.meta,
         stopped: Arc::clone(&docker.stopped.containers),

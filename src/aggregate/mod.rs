@@ -8,6 +8,7 @@ mod publications;
 mod readings;
 mod source;
 mod subscribers;
+mod top_io;
 
 pub use merge::{NewestSamples, compose};
 pub use source::SourceState;

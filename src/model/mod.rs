@@ -16,6 +16,7 @@ mod log_range;
 mod log_sample;
 mod logs;
 mod options;
+mod processes;
 mod stopped;
 mod system;
 mod timestamp;
@@ -41,11 +42,12 @@ pub use logs::{
 pub use options::{
     DEFAULT_MAX_LINE, Encoding, LogMode, MOST_MAX_LINE, Options, Section, Sections, Variant,
 };
+pub use processes::{ProcessCounts, TopIo, TopProcess};
 pub use stopped::StoppedContainer;
 pub use system::{
-    CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FileHandles, Gpu,
-    InterfaceKind, LoadAverage, NetworkInterface, Pressure, Pressures, ProcessCounts, SensorChip,
-    SensorLabel, Sensors, Space, Stalls, SystemMetrics, Temperature, TopProcess,
+    CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FileHandles, Gpu, InterfaceKind,
+    LoadAverage, NetworkInterface, Pressure, Pressures, SensorChip, SensorLabel, Sensors, Space,
+    Stalls, SystemMetrics, Temperature,
 };
 pub use timestamp::Timestamp;
 pub use units::{FailedUnit, Unit};

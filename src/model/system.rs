@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FailedUnit, PowerSupply, RaidArray, SensorReading, Unit};
+use super::{
+    FailedUnit, PowerSupply, ProcessCounts, RaidArray, SensorReading, TopIo, TopProcess, Unit,
+};
 
 /// The figures of the host: the section `system`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,6 +102,13 @@ pub struct SystemMetrics {
     /// The processes with the most resident memory, largest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub top_memory: Vec<TopProcess>,
+    /// The processes with the highest I/O: bytes read and bytes written together, highest first. Processes without I/O are left
+    /// out. If the agent may not read the I/O of other users' processes, these are units of systemd and containers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub top_io: Vec<TopIo>,
+    /// The length of `top_io`, if it must be made from units and containers. Not on the wire.
+    #[serde(skip)]
+    pub top_io_of_groups: Option<usize>,
     /// Figures that are not rounded, for the output in Prometheus format. Not on the wire.
     #[serde(skip)]
     pub exact: Exact,
@@ -166,6 +175,8 @@ impl Default for SystemMetrics {
             power_supplies: Vec::new(),
             top_processes: Vec::new(),
             top_memory: Vec::new(),
+            top_io: Vec::new(),
+            top_io_of_groups: None,
             exact: Exact::default(),
         }
     }
@@ -525,59 +536,4 @@ pub struct FileHandles {
     pub open: u64,
     /// The limit of open files. 2^63 - 1 means no limit.
     pub max: u64,
-}
-
-/// The number of processes, by state. Source: `/proc/<pid>/stat`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessCounts {
-    /// All processes.
-    pub total: u64,
-    /// Processes that run or wait for a CPU (`R`).
-    pub running: u64,
-    /// Processes that wait for an event (`S`), including idle kernel threads (`I`).
-    pub sleeping: u64,
-    /// Processes in a wait that no signal interrupts, usually for a disk (`D`).
-    pub blocked: u64,
-    /// Processes that a signal or a debugger has stopped (`T`, `t`).
-    pub stopped: u64,
-    /// Processes that have ended, but whose parent has not yet read the exit status (`Z`).
-    pub zombie: u64,
-    /// The threads of all processes.
-    pub threads: u64,
-}
-
-/// A process with a high use of CPU or memory.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct TopProcess {
-    /// The process's name (`comm`), up to 15 bytes.
-    pub name: String,
-    /// CPU use in percent of one core, since the previous reading. Two readings of processes are at least 400 ms apart, because
-    /// the kernel counts CPU time in ticks of 10 ms. Source: `utime` + `stime` in `/proc/<pid>/stat`.
-    pub cpu: f64,
-    /// Resident memory, in percent of the host's memory. Source: `/proc/<pid>/stat`, `rss`.
-    pub mem: f64,
-    /// The process's id.
-    pub pid: u32,
-    /// Resident memory, in bytes. Source: `/proc/<pid>/stat`, `rss`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_rss: Option<u64>,
-    /// The number of the process's threads. Source: `/proc/<pid>/stat`, `num_threads`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub threads: Option<u64>,
-    /// The number of the process's open files. Absent with kernels before Linux 6.2. Source: the size of the folder
-    /// `/proc/<pid>/fd`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub open_files: Option<u64>,
-    /// The name of the process's user. If `/etc/passwd` does not contain the user, this is the user's number. Source: `Uid` in
-    /// `/proc/<pid>/status`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// The process's command line, without the text that `LOG_REDACT` replaces. Absent unless `PROCESS_COMMANDS` is true, and for a
-    /// thread of the kernel. Source: `/proc/<pid>/cmdline`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<String>,
-    /// The name of the process's container, without the slash. Absent if the process is not in a container. Source:
-    /// `/proc/<pid>/cgroup`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub container: Option<String>,
 }

@@ -1148,7 +1148,7 @@ mod tests {
         ("system.units[].block_io.read_bytes_per_second", RATE), ("system.units[].block_io.write_bytes_per_second", RATE),
         ("system.gpus[].asleep", "a sleeping GPU has no figures"),
         ("system.network[].container", "only veth interfaces have this field, and veth interfaces are not in the table"), ("system.network[].kind", TEXT),
-        ("system.top_processes", UNBOUND), ("system.top_memory", UNBOUND),
+        ("system.top_processes", UNBOUND), ("system.top_memory", UNBOUND), ("system.top_io", UNBOUND),
     ];
     const RATE: &str = "computed from counters that are in the table";
     const TEXT: &str = "a text, not a figure";

@@ -82,7 +82,7 @@ pub struct CollectSettings {
     pub log_interval: Duration,
     /// `LOG_LINES`: the number of newest log lines per container. 0 turns the logs off.
     pub log_lines: usize,
-    /// `TOP_PROCESSES`: the number of processes in `system.top_processes`.
+    /// `TOP_PROCESSES`: the number of processes in each list of processes.
     pub top_processes: usize,
     /// `UNITS`: the number of busiest units in `system.units`. 0 switches the list off.
     pub units: usize,

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Instant, SystemTime};
 
 use crate::model::{
-    Container, EventAction, InterfaceKind, Snapshot, SourceStatus, StoppedContainer, Unit,
+    Container, EventAction, InterfaceKind, Snapshot, SourceStatus, StoppedContainer, TopIo,
+    TopProcess, Unit,
 };
 use crate::watch::host::{Host, Latest, Link, container_traffic};
 use crate::watch::listing::{Head, Row, Value};
@@ -102,6 +103,8 @@ const PROCESSES: &[Head] = &[
     head("CPU%", 7, true, 95),
     head("MEM%", 6, true, 90),
     head("RSS", 6, true, 80),
+    head("READ/s", 7, true, 50),
+    head("WRITE/s", 7, true, 49),
     head("PID", 8, true, 85),
     head("USER", 12, false, 60),
     head("CONTAINER", 20, false, 70),
@@ -321,31 +324,56 @@ fn health(container: &Container) -> Value {
     }
 }
 
-/// The processes with the most CPU time, and the processes with the most memory. A process in both groups is listed once.
+/// The processes with the most CPU time, with the most memory and with the most I/O. A process in several groups is listed once.
 fn processes(snapshot: &Snapshot) -> Vec<Row> {
     let system = &snapshot.system;
     let busiest = &system.top_processes;
-    let others = system
+    let largest = system
         .top_memory
         .iter()
         .filter(|process| busiest.iter().all(|busy| busy.pid != process.pid));
-    busiest
+    let others = || busiest.iter().chain(largest.clone());
+    let io: HashMap<u32, &TopIo> = system
+        .top_io
         .iter()
-        .chain(others)
-        .map(|process| Row {
-            id: process.pid.to_string(),
+        .filter_map(|one| Some((one.pid?, one)))
+        .collect();
+    let row = |process: &TopProcess| Row {
+        id: process.pid.to_string(),
+        values: vec![
+            Value::text(text::plain(&process.name)),
+            Value::number(process.cpu, format!("{:.1}", process.cpu)),
+            Value::number(process.mem, format!("{:.1}", process.mem))
+                .level(Level::of_share(process.mem)),
+            maybe_bytes(process.memory_rss.map(|bytes| bytes as f64)),
+            maybe_bytes(io.get(&process.pid).map(|one| one.read_bytes_per_second)),
+            maybe_bytes(io.get(&process.pid).map(|one| one.write_bytes_per_second)),
+            count(process.pid.into()).level(Level::Dim),
+            named(process.user.as_deref()),
+            named(process.container.as_deref()),
+        ],
+    };
+    let only_io = system.top_io.iter().filter_map(|one| {
+        let pid = one
+            .pid
+            .filter(|pid| others().all(|other| other.pid != *pid))?;
+        let unknown = Value::unknown();
+        Some(Row {
+            id: pid.to_string(),
             values: vec![
-                Value::text(text::plain(&process.name)),
-                Value::number(process.cpu, format!("{:.1}", process.cpu)),
-                Value::number(process.mem, format!("{:.1}", process.mem))
-                    .level(Level::of_share(process.mem)),
-                maybe_bytes(process.memory_rss.map(|bytes| bytes as f64)),
-                count(process.pid.into()).level(Level::Dim),
-                named(process.user.as_deref()),
-                named(process.container.as_deref()),
+                Value::text(text::plain(&one.name)),
+                unknown.clone(),
+                unknown.clone(),
+                unknown,
+                bytes(one.read_bytes_per_second),
+                bytes(one.write_bytes_per_second),
+                count(pid.into()).level(Level::Dim),
+                named(one.user.as_deref()),
+                named(one.container.as_deref()),
             ],
         })
-        .collect()
+    });
+    others().map(row).chain(only_io).collect()
 }
 
 fn units(snapshot: &Snapshot) -> Vec<Row> {

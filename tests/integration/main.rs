@@ -45,6 +45,7 @@ mod supervisor;
 mod support;
 mod telemetry;
 mod tls;
+mod top_io;
 mod units;
 mod virtualization;
 mod watching;

@@ -20,6 +20,8 @@ mod power_supply;
 mod pressure;
 mod proc_stat;
 mod process;
+mod process_files;
+mod process_io;
 mod raid;
 mod root_disk;
 mod sampler;
@@ -90,7 +92,7 @@ fn families(options: &HostOptions) -> Vec<Box<dyn AnyFamily>> {
 /// What the source reads of the host.
 #[derive(Debug, Clone, Default)]
 pub struct HostOptions {
-    /// The length of each published list of processes. There are two: by CPU use and by memory.
+    /// The length of each published list of processes: by CPU use, by memory and by I/O.
     pub top_processes: usize,
     /// The directory with the host's own files.
     pub root: HostRoot,

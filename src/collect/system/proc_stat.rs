@@ -19,6 +19,8 @@ pub(super) struct Stat<'t> {
     pub(super) name: &'t [u8],
     /// The letter of the state, for example `S`.
     pub(super) state: u8,
+    /// The id of the parent process.
+    pub(super) parent: u32,
     pub(super) threads: u64,
     /// CPU time used so far (`utime` + `stime`), in clock ticks of the kernel.
     pub(super) used: u64,
@@ -38,13 +40,15 @@ pub(super) fn parse(stat: &[u8]) -> Option<Stat<'_>> {
     let mut fields = stat[close + 1..].split(|byte| *byte == b' ').skip(1);
     let state = *fields.next()?.first()?;
     let mut field = |skipped: usize| number(fields.nth(skipped)?);
-    let (utime, stime) = (field(14 - 4)?, field(0)?);
+    let parent = u32::try_from(field(0)?).ok()?;
+    let (utime, stime) = (field(14 - 5)?, field(0)?);
     let threads = field(20 - 16)?;
     let started = field(22 - 21)?;
     let resident = field(24 - 23)?;
     Some(Stat {
         name,
         state,
+        parent,
         threads,
         used: utime.checked_add(stime)?,
         started,
@@ -81,7 +85,7 @@ mod tests {
             (stat.used, stat.started, stat.resident),
             (57 + 31, 987_654, 4096)
         );
-        assert_eq!((stat.state, stat.threads), (b'S', 3));
+        assert_eq!((stat.state, stat.parent, stat.threads), (b'S', 1, 3));
         let odd = [b"1 (\xff\n ) ".as_slice(), &STAT[15..]].concat();
         assert_eq!(parse(&odd).unwrap().name, b"\xff\n ");
     }

@@ -9,24 +9,27 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ffi::CStr;
-use std::io::{self, Write};
+use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir, SeekFrom, open, openat, seek, statat};
+use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, open, seek};
 use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::process::geteuid;
 
-use super::containers::{ContainerNames, container_ids};
+use super::containers::ContainerNames;
 use super::family::{MetricFamily, Round};
 use super::kept_files::max_kept_files;
-use super::proc_stat::{Stat, effective_user, parse, since_boot};
+use super::proc_stat::{Stat, parse, since_boot};
+use super::process_files::{Owner, Proc, TEXT_SIZE, open_files, read_file};
+use super::process_io::{self, IoFound, KnownIo, highest, needs_groups};
 use super::users::Users;
-use crate::model::{ProcessCounts, TopProcess, figure};
+use crate::model::{ProcessCounts, TopIo, TopProcess, figure};
 use crate::settings::Redaction;
 
 /// The names of the engine's main processes.
@@ -34,11 +37,10 @@ const ENGINE: [&[u8]; 2] = [b"dockerd", b"containerd"];
 /// The start of the name of the engine's shims. A shim is the engine's helper process for one container,
 /// `containerd-shim-runc-v2`. The kernel stores only 15 bytes of a name.
 const SHIM: &[u8] = b"containerd-shim";
-/// Size of the buffer for the text of a process's file, in bytes. The buffer holds all of `stat`, which has 52 numbers of up to
-/// 20 digits and a name. For the other files, it holds the part that the agent needs.
-const TEXT_SIZE: usize = 2048;
 /// The id of the first process of every PID namespace. If this process cannot be read, `/proc` hides other processes too.
 const FIRST_PID: u32 = 1;
+/// Maximum number of ended processes between an ended process and the ancestor that inherits its I/O.
+const MAX_GENERATIONS: usize = 32;
 /// Minimum time between two passes, because the kernel counts CPU time in ticks of 10 ms. A round that comes sooner publishes
 /// the figures of the previous pass.
 const MIN_INTERVAL: Duration = Duration::from_millis(400);
@@ -87,21 +89,11 @@ struct KnownProcess {
     read_at: Duration,
     /// The number of the newest pass that found the process.
     pass: u64,
+    /// The id of the parent process.
+    parent: u32,
+    io: KnownIo,
     /// The user and the containers of the process. Only for a process in a published list.
     owner: Option<Box<Owner>>,
-}
-
-/// The user and the containers that a process belongs to.
-#[derive(Debug)]
-struct Owner {
-    /// The files `status`, `cgroup` and `cmdline`, which stay open while the process is in a published list.
-    files: [Option<OwnedFd>; 3],
-    user: Option<String>,
-    command: Option<String>,
-    /// Possible ids of the process's containers.
-    containers: Vec<String>,
-    /// The number of the pass that read this data.
-    pass: u64,
 }
 
 /// The data of one pass. The next pass uses the same memory.
@@ -110,6 +102,8 @@ struct Buffers {
     entries: Vec<MaybeUninit<u8>>,
     pids: Vec<u32>,
     found: Vec<Found>,
+    /// The processes with I/O.
+    io: Vec<IoFound>,
     /// The names of all processes found, one after another.
     names: Vec<u8>,
     counts: ProcessCounts,
@@ -127,6 +121,8 @@ struct Found {
     /// Resident memory, in pages.
     resident: u64,
     threads: u64,
+    /// Whether the process waits for a disk.
+    is_blocked: bool,
 }
 
 /// The result of a pass.
@@ -137,6 +133,8 @@ pub(super) struct ProcessFigures {
     busiest: Vec<TopProcess>,
     /// The processes that use the most memory.
     largest: Vec<TopProcess>,
+    /// The processes with the highest I/O. None if the agent may not read the I/O of other users' processes.
+    most_io: Option<Vec<TopIo>>,
     /// CPU use of the engine's processes, in percent of one core. None if the engine has no process.
     engine_cpu_percent: Option<f64>,
 }
@@ -176,6 +174,10 @@ impl MetricFamily for Processes {
         metrics.processes = Some(figures.counts);
         metrics.top_processes = figures.busiest;
         metrics.top_memory = figures.largest;
+        match figures.most_io {
+            Some(most_io) => metrics.top_io = most_io,
+            None => metrics.top_io_of_groups = Some(self.listed),
+        }
     }
 
     fn publish_last(&self, round: &mut Round<'_>) {
@@ -184,7 +186,7 @@ impl MetricFamily for Processes {
 }
 
 impl Processes {
-    /// Creates the family. It publishes two lists of processes, each with `listed` processes: by CPU use and by memory.
+    /// Creates the family. It publishes three lists of processes, each with `listed` processes: by CPU use, by memory and by I/O.
     /// `commands` has the parts of command lines to replace, if command lines are published.
     pub(super) fn new(listed: usize, users: Users, commands: Option<Redaction>) -> Self {
         Self {
@@ -246,6 +248,7 @@ impl Processes {
         let counts_files = *self.counts_files.get_or_insert_with(|| {
             open_files(proc.as_fd(), process::id()).is_some_and(|open| open > 0)
         });
+        let needs_groups = needs_groups(self.known.values().map(|known| known.io.access()));
         let proc = Proc {
             folder: proc.as_fd(),
             users: &self.users,
@@ -259,14 +262,36 @@ impl Processes {
             ..
         } = self;
         let Buffers {
-            found, names: text, ..
+            found,
+            names: text,
+            io,
+            ..
         } = buffers;
+        let name_of =
+            |name: &Range<usize>| String::from_utf8_lossy(&text[name.clone()]).into_owned();
+        let container_of = |owner: Option<&Owner>| {
+            let container = names.by_ids(&owner?.containers)?;
+            Some(container.to_owned())
+        };
+        let with_io = |one: &IoFound| {
+            let owner = owner_of(known, &proc, one.pid, room_for_files);
+            TopIo {
+                name: name_of(&one.name),
+                pid: Some(one.pid),
+                unit: None,
+                user: owner.and_then(|owner| owner.user.clone()),
+                container: container_of(owner),
+                read_bytes_per_second: one.rates.read,
+                write_bytes_per_second: one.rates.written,
+            }
+        };
+        let most_io = highest(io, self.listed).iter().map(with_io);
+        let most_io = (!needs_groups).then(|| most_io.collect());
         let mut published = |process: &Found| {
             let resident = process.resident * self.page;
-            let known = known.get_mut(&process.pid);
-            let owner = known.map(|known| known.owner(&proc, process.pid, room_for_files));
+            let owner = owner_of(known, &proc, process.pid, room_for_files);
             TopProcess {
-                name: String::from_utf8_lossy(&text[process.name.clone()]).into_owned(),
+                name: name_of(&process.name),
                 cpu: figure(percent(process), 2),
                 mem: figure(share(resident, host_memory), 2),
                 pid: process.pid,
@@ -275,9 +300,7 @@ impl Processes {
                 open_files: open_files(proc.folder, process.pid).filter(|_| counts_files),
                 user: owner.and_then(|owner| owner.user.clone()),
                 command: owner.and_then(|owner| owner.command.clone()),
-                container: owner
-                    .and_then(|owner| names.by_ids(&owner.containers))
-                    .map(str::to_owned),
+                container: container_of(owner),
             }
         };
         // Sorts by the rounded percentage, because snapshots contain the rounded percentage.
@@ -293,6 +316,7 @@ impl Processes {
                 .iter()
                 .map(published)
                 .collect(),
+            most_io,
             engine_cpu_percent: engine.map(|percent| figure(percent, 2)),
         })
     }
@@ -319,9 +343,49 @@ impl Processes {
             self.find_one(&proc, pid)?;
         }
         self.buffers.pids = pids;
-        let pass = self.pass_number;
-        self.known.retain(|_, known| known.pass == pass);
+        self.forget_ended();
+        self.read_io(&proc);
         Ok(proc)
+    }
+
+    /// Removes the processes that have ended. Their nearest ancestors that still run inherit their I/O.
+    fn forget_ended(&mut self) {
+        let pass = self.pass_number;
+        let ended = self.known.extract_if(|_, known| known.pass != pass);
+        let ended: HashMap<u32, KnownProcess> = ended.collect();
+        for process in ended.values() {
+            let mut heir = process.parent;
+            for _ in 0..MAX_GENERATIONS {
+                match ended.get(&heir) {
+                    Some(parent) => heir = parent.parent,
+                    None => break,
+                }
+            }
+            if let Some(heir) = self.known.get_mut(&heir) {
+                heir.io.inherit(process.io.legacy());
+            }
+        }
+    }
+
+    /// Reads the I/O of the processes of this pass that can have had I/O.
+    fn read_io(&mut self, proc: &OwnedFd) {
+        self.buffers.io.clear();
+        if self.listed == 0 {
+            return;
+        }
+        let (own_user, room) = (geteuid().as_raw(), &mut self.room_for_files);
+        for process in &self.buffers.found {
+            let (pid, is_active) = (process.pid, process.used > 0 || process.is_blocked);
+            let Some(known) = self.known.get_mut(&pid) else {
+                continue;
+            };
+            let rates = known.io.update(is_active, since_boot, |kept, access| {
+                process_io::read(proc.as_fd(), pid, own_user, kept, access, room)
+            });
+            let name = process.name.clone();
+            let found = rates.map(|rates| IoFound { pid, name, rates });
+            self.buffers.io.extend(found);
+        }
     }
 
     /// Lists the ids of all processes in `buffers`.
@@ -346,7 +410,11 @@ impl Processes {
         };
         let (file, length) = match self.read_stat(proc, pid, kept, &mut text) {
             Ok(read) => read,
-            Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => return Ok(()),
+            Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => {
+                // `forget_ended` removes it.
+                self.known.extend(before.map(|before| (pid, before)));
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         };
         let Some(stat) = parse(&text[..length]) else {
@@ -363,10 +431,13 @@ impl Processes {
         };
         let since = before.as_ref().map(|before| before.read_at).or(self.before);
         let elapsed = since.map_or(0.0, |at| read_at.saturating_sub(at).as_secs_f64());
+        let (owner, io) = match before {
+            Some(before) => (before.owner, before.io),
+            None if self.is_new(&stat) => (None, KnownIo::of_new_process(self.before)),
+            None => (None, KnownIo::default()),
+        };
         // Closes the files of a process that was in no published list in the previous pass.
-        let owner = before
-            .and_then(|before| before.owner)
-            .filter(|owner| owner.pass + 1 == self.pass_number);
+        let owner = owner.filter(|owner| owner.pass + 1 == self.pass_number);
         self.known.insert(
             pid,
             KnownProcess {
@@ -375,6 +446,8 @@ impl Processes {
                 used: stat.used,
                 read_at,
                 pass: self.pass_number,
+                parent: stat.parent,
+                io,
                 owner,
             },
         );
@@ -387,6 +460,7 @@ impl Processes {
             elapsed,
             resident: stat.resident,
             threads: stat.threads,
+            is_blocked: stat.state == b'D',
         });
         Ok(())
     }
@@ -428,29 +502,12 @@ fn process_id(entry: &CStr) -> Option<u32> {
     std::str::from_utf8(entry.to_bytes()).ok()?.parse().ok()
 }
 
-/// Opens a file of a process and reads up to `TEXT_SIZE` bytes. Returns the file and the length of the text.
-fn read_file(
-    proc: BorrowedFd<'_>,
-    pid: u32,
-    file: &str,
-    text: &mut [u8; TEXT_SIZE],
-) -> Result<(OwnedFd, usize), Errno> {
-    let mut path = [0; 24];
-    // The buffer has room for ten digits, the longest name and the final zero.
-    let _ = write!(&mut path[..], "{pid}/{file}\0");
-    let path = CStr::from_bytes_until_nul(&path).unwrap_or_default();
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = retry_on_intr(|| openat(proc, path, flags, Mode::empty()))?;
-    let length = retry_on_intr(|| pread(&file, &mut text[..], 0))?;
-    Ok((file, length))
-}
-
 impl KnownProcess {
     /// Returns the number of files of this process that are open.
     fn kept_files(&self) -> u64 {
         let owner = self.owner.iter().flat_map(|owner| &owner.files);
         let kept = [&self.file].into_iter().chain(owner).flatten();
-        kept.count() as u64
+        kept.count() as u64 + self.io.kept_files()
     }
 
     /// Returns the user and the containers of the process. They are read in each pass, because a process can change its user and
@@ -467,54 +524,15 @@ impl KnownProcess {
     }
 }
 
-/// The data that are needed to read the owner of a process.
-struct Proc<'p> {
-    folder: BorrowedFd<'p>,
-    users: &'p Users,
-    commands: Option<&'p Redaction>,
-    pass: u64,
-}
-
-impl Owner {
-    /// Reads the owner of a process. The owner is empty if the process has ended.
-    fn read(
-        proc: &Proc<'_>,
-        pid: u32,
-        files: [Option<OwnedFd>; 3],
-        room_for_files: &mut u64,
-    ) -> Self {
-        let mut text = [0; TEXT_SIZE];
-        let mut read = |name, kept: Option<OwnedFd>| {
-            if let Some(file) = kept
-                && let Ok(length) = retry_on_intr(|| pread(&file, &mut text[..], 0))
-            {
-                return (Some(file), text[..length].to_vec());
-            }
-            let Ok((file, length)) = read_file(proc.folder, pid, name, &mut text) else {
-                return (None, Vec::new());
-            };
-            let kept = *room_for_files > 0;
-            *room_for_files -= u64::from(kept);
-            (kept.then_some(file), text[..length].to_vec())
-        };
-        let [status, cgroup, cmdline] = files;
-        let (status, identity) = read("status", status);
-        let (cgroup, groups) = read("cgroup", cgroup);
-        let (cmdline, command) = match proc.commands {
-            Some(redaction) => {
-                let (file, arguments) = read("cmdline", cmdline);
-                (file, command(&arguments, redaction))
-            }
-            None => (None, None),
-        };
-        Self {
-            files: [status, cgroup, cmdline],
-            command,
-            user: effective_user(&identity).map(|id| proc.users.name(id)),
-            containers: container_ids(&String::from_utf8_lossy(&groups)),
-            pass: proc.pass,
-        }
-    }
+/// Returns the user and the containers of a process that this pass has found.
+fn owner_of<'k>(
+    known: &'k mut HashMap<u32, KnownProcess>,
+    proc: &Proc<'_>,
+    pid: u32,
+    room_for_files: &mut u64,
+) -> Option<&'k Owner> {
+    let known = known.get_mut(&pid)?;
+    Some(known.owner(proc, pid, room_for_files))
 }
 
 /// Adds a process to the counts.
@@ -558,34 +576,10 @@ fn share(part: u64, whole: u64) -> f64 {
     }
 }
 
-/// Returns the text of a command line, from arguments that end with zero bytes. None for a thread of the kernel. If there are more
-/// than [`TEXT_SIZE`] bytes, the argument at this limit is left out, because a part of a secret would not be replaced.
-fn command(arguments: &[u8], redaction: &Redaction) -> Option<String> {
-    let is_cut = arguments.len() == TEXT_SIZE;
-    let end = match is_cut {
-        true => arguments.iter().rposition(|byte| *byte == 0)?,
-        false => arguments.len(),
-    };
-    let arguments = arguments[..end].trim_ascii_end();
-    let arguments: Vec<_> = arguments
-        .split(|byte| *byte == 0)
-        .map(String::from_utf8_lossy)
-        .collect();
-    let text = arguments.join(" ");
-    let text = redaction.apply(text.trim().into()).into_owned();
-    (!text.is_empty()).then_some(text)
-}
-
-/// Returns the number of open files of a process. Linux 6.2 and later reports this number as the size of the folder.
-fn open_files(proc: BorrowedFd<'_>, pid: u32) -> Option<u64> {
-    let folder = statat(proc, format!("{pid}/fd"), AtFlags::empty()).ok()?;
-    u64::try_from(folder.st_size).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{ContainerNames, Found, Processes, TEXT_SIZE, Users, command, top};
-    use crate::settings::{HostRoot, Redaction};
+    use super::{ContainerNames, Found, Processes, Users, top};
+    use crate::settings::HostRoot;
 
     #[test]
     fn processes_are_sorted_by_cpu_then_memory_then_id() {
@@ -596,6 +590,7 @@ mod tests {
             elapsed: 1.0,
             resident,
             threads: 1,
+            is_blocked: false,
         };
         let all = || {
             vec![
@@ -661,8 +656,9 @@ mod tests {
             processes.listed = listed;
             let read = processes.pass(1, &ContainerNames::default()).unwrap();
             let known = processes.known.values();
-            let owner_files =
-                known.map(|known| known.kept_files() - u64::from(known.file.is_some()));
+            let owner_files = known.map(|known| {
+                known.kept_files() - u64::from(known.file.is_some()) - known.io.kept_files()
+            });
             (owner_files.sum::<u64>(), read.busiest.len() as u64)
         };
         let (kept, listed) = kept_owner_files(1000);
@@ -671,34 +667,5 @@ mod tests {
         // The first pass finds that the processes are not listed. The second pass closes their files.
         kept_owner_files(0);
         assert_eq!(kept_owner_files(0).0, 0);
-    }
-
-    #[test]
-    fn secrets_in_a_command_line_are_replaced() {
-        let redaction =
-            Redaction::parse(r"--password[=\s](?P<secret>\S+) AKIA[0-9A-Z]{16}").unwrap();
-        for (arguments, expected) in [
-            (
-                &b"nginx\0-g\0daemon off;\0"[..],
-                Some("nginx -g daemon off;"),
-            ),
-            (
-                b"db\0--password=abc\0-x\0",
-                Some("db --password=[redacted] -x"),
-            ),
-            (b"db\0--password\0abc\0", Some("db --password [redacted]")),
-            (b"a\xff\0", Some("a\u{fffd}")),
-            (b"", None),
-            (b"\0\0", None),
-        ] {
-            assert_eq!(command(arguments, &redaction).as_deref(), expected);
-        }
-        // The secret begins before the limit and ends after it.
-        let mut long = vec![b'x'; TEXT_SIZE - 10];
-        long.extend(b"\0AKIA00000");
-        long.truncate(TEXT_SIZE);
-        let shown = command(&long, &redaction).unwrap();
-        assert_eq!(shown, "x".repeat(TEXT_SIZE - 10));
-        assert_eq!(command(&[b'x'; TEXT_SIZE], &redaction), None);
     }
 }

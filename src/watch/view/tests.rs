@@ -177,6 +177,11 @@ fn snapshot(host: &str, seq: u64) -> Value {
                 {"name": "postgres", "cpu": 42.0, "mem": 3.0, "pid": 77},
                 {"name": "java", "cpu": 1.0, "mem": 30.0, "pid": 5, "memory_rss": 900_000_000, "user": "app"},
             ],
+            "top_io": [
+                {"name": "rsync", "pid": 91, "user": "root", "read_bytes_per_second": 8e6, "write_bytes_per_second": 0.0},
+                {"name": "postgres", "pid": 77, "user": "postgres", "container": "db", "read_bytes_per_second": 0.0,
+                    "write_bytes_per_second": 3e6},
+            ],
             "temperatures": [{"device": "coretemp", "sensor": "Package id 0", "celsius": 61.0, "critical": 100.0}],
         },
         "containers": [container("api", 140.2, None), container("cache", 0.1, None), container("db", 31.0, Some("unhealthy"))],
@@ -553,7 +558,7 @@ fn the_mouse_selects_sorts_and_opens() {
     let mut shown = one_host(200, 50);
     let java = row(&mut shown, "│java");
     shown.mouse(click, 3, java);
-    assert!(shown.shows("Containers Processes 2"));
+    assert!(shown.shows("Containers Processes 3"));
 }
 
 #[test]

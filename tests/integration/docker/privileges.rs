@@ -116,6 +116,51 @@ fn an_unprivileged_agent_reads_all_figures_and_gets_logs_from_the_engine() {
     }
 }
 
+/// A command of a container that writes to the disk all the time.
+const WRITER: &str = "while dd if=/dev/zero of=/tmp/file bs=64k count=16 conv=fsync 2>/dev/null; do sleep 0.05; done";
+
+/// Returns the entries of the list `top_io` that are about a container or its processes.
+fn top_io(snapshot: &Value, container: &Container<'_>) -> Vec<Value> {
+    let list = snapshot["system"]["top_io"].as_array();
+    let list = list.into_iter().flatten();
+    list.filter(|one| one["container"] == container.name())
+        .cloned()
+        .collect()
+}
+
+#[test]
+#[parallel]
+fn an_unprivileged_agent_shows_the_io_of_containers_and_a_privileged_agent_of_processes() {
+    let container = Container::run("writer", &[], WRITER);
+    let (launch, _folder) = unprivileged();
+    let agent = launch.var("TOP_PROCESSES", "1000").start();
+    let has_io = |s: &Value| !top_io(s, &container).is_empty();
+    let snapshot =
+        Snapshots::of(&agent, INTERVAL).until("the I/O of the container", DEADLINE, has_io);
+    let found = top_io(&snapshot, &container);
+    let [one] = &found[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!(one["name"], container.name());
+    let own = &figures(&snapshot, container.name()).unwrap()["block_io"];
+    for rate in ["read_bytes_per_second", "write_bytes_per_second"] {
+        assert_eq!(one[rate], own[rate]);
+    }
+    assert!(one["write_bytes_per_second"].as_f64() > Some(0.0));
+    let list = snapshot["system"]["top_io"].as_array().unwrap();
+    assert!(list.iter().all(|one| one.get("pid").is_none()), "{list:?}");
+
+    let agent = super::launch().var("TOP_PROCESSES", "1000").start();
+    let snapshot = Snapshots::of(&agent, INTERVAL).until("the I/O of a process", DEADLINE, has_io);
+    let list = snapshot["system"]["top_io"].as_array().unwrap();
+    assert!(list.iter().all(|one| one["pid"].is_u64()), "{list:?}");
+    for one in top_io(&snapshot, &container) {
+        let name = one["name"].as_str().unwrap();
+        assert!(["sh", "dd", "sleep"].contains(&name), "{one}");
+        assert_eq!(one["user"], "root");
+    }
+}
+
 #[test]
 #[parallel]
 fn an_unprivileged_agent_shows_the_hosts_network_for_no_container() {
