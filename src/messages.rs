@@ -1,7 +1,7 @@
 //! All messages between actors, in the order of the data flow: collect, aggregate, publish. Contains no logic except the counters
 //! in [`Reports`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +10,7 @@ use actix::{Message, Recipient};
 
 use crate::model::{
     Container, ContainerMeta, Events, FileLog, HostInfo, Options, StoppedContainer, SystemMetrics,
-    Via,
+    Via, Volume,
 };
 pub use crate::model::{EndedLog, LogSample};
 use crate::published::{EncodedSnapshot, Published, StreamPosition};
@@ -32,6 +32,9 @@ pub struct Collected<T> {
     pub stretched: Option<Duration>,
 }
 
+/// Volumes and bind mounts of containers. The key is the container's full id.
+pub type ContainerVolumes = HashMap<String, Vec<Volume>>;
+
 /// One reading of the host.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SystemSample {
@@ -41,6 +44,8 @@ pub struct SystemSample {
     pub host: Arc<HostInfo>,
     /// The number of file systems, block devices and network interfaces that the settings leave out.
     pub excluded: u64,
+    /// The volumes of containers that have a file system of their own.
+    pub volumes: Arc<ContainerVolumes>,
     /// The use of CPU and memory by the agent and the engine.
     pub agent: AgentUsage,
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::docker_meta::with_disk_use;
 use super::source::SourceState;
 use super::top_io::with_top_io;
 use crate::messages::{DockerSample, LogSample, Reports, SystemSample};
@@ -83,7 +84,9 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
     }
     let system = newest.system.sample().cloned().unwrap_or_default();
     let docker = newest.docker.sample().cloned().unwrap_or_default();
-    let logs = newest.logs.sample().map(|sample| Arc::clone(&sample.logs));
+    let logs = newest.logs.sample();
+    let log_bytes = logs.map(|sample| Arc::clone(&sample.bytes));
+    let logs = logs.map(|sample| Arc::clone(&sample.logs));
     Snapshot {
         timestamp: Timestamp::now(),
         status: sources.status(),
@@ -92,7 +95,7 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
             &docker.containers,
         ),
         containers: docker.containers,
-        docker_meta: docker.meta,
+        docker_meta: with_disk_use(docker.meta, &log_bytes.unwrap_or_default(), &system.volumes),
         stopped: Arc::clone(&docker.stopped.containers),
         stopped_dropped: Some(docker.stopped.surplus).filter(|surplus| *surplus > 0),
         logs: logs.unwrap_or_default(),

@@ -3,6 +3,7 @@
 //!
 //! A sample is the result of one round of a source. The aggregator itself reads no source and writes to no connection.
 
+mod docker_meta;
 mod merge;
 mod publications;
 mod readings;

@@ -195,6 +195,31 @@ pub struct ContainerMeta {
     pub ports: Vec<Port>,
     /// The time when the container was created, in Unix seconds. This is 0 if the engine does not report the time.
     pub created: i64,
+    /// The size of the container's log files, in bytes: the newest file and the rotated files. Rotated files are looked at after a
+    /// rotation and once a minute. Absent if the agent cannot read the log files, for example without root, and with `LOG_LINES=0`.
+    /// Source: the sizes of the files of the drivers `json-file` and `local`, and of the engine's cache for other drivers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bytes: Option<u64>,
+    /// The volumes and bind mounts of the container that have a file system of their own. Left out are mounts on the
+    /// host's root file system, on the file system of the engine's data root, and on a file system that is not in `system.disks`.
+    /// The array has at most 64 mounts. Source: the engine's `Mounts`, and `/proc/self/mountinfo`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+}
+
+/// A volume or bind mount of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// The name of the volume. Absent for a bind mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The path on the host.
+    pub source: String,
+    /// The path in the container.
+    pub destination: String,
+    /// The mount point of the file system of `source`. `system.disks` has an entry with this `mount`, which has the used and the
+    /// total space. If `source` is a symbolic link, this is the file system with the link.
+    pub mount: String,
 }
 
 impl ContainerMeta {
@@ -262,6 +287,8 @@ mod tests {
                 state: String::new(),
                 ports: Vec::new(),
                 created: 0,
+                log_bytes: None,
+                volumes: Vec::new(),
             };
             assert_eq!(meta.own_name(), expected);
         }

@@ -19,6 +19,8 @@ pub struct LogSample {
     pub positions: Arc<Positions>,
     /// The logs that can be read from files, by container id.
     pub files: Arc<HashMap<Arc<str>, FileLog>>,
+    /// The size of all files of a running container's log, in bytes. By container id.
+    pub bytes: Arc<HashMap<Arc<str>, u64>>,
     /// Where the log lines come from.
     pub via: Via,
     /// Why not all log lines come from the engine's log files. None if all log lines come from these files.

@@ -25,6 +25,7 @@ mod units;
 pub use cursor::{Cursor, CursorOwner, NotACursor, ResumeOutcome, Resumed};
 pub use docker::{
     BlockIo, Compose, Container, ContainerMeta, InterfaceCounters, Port, PortProtocol, Throttling,
+    Volume,
 };
 pub use events::{ContainerEvent, EventAction, Events};
 pub use hardware::{PowerSupply, RaidArray, SensorKind, SensorReading};
@@ -305,6 +306,14 @@ impl Snapshot {
                 "restart_policy": "always", "compose": {"project": "shop", "service": "db"}, "health": "unhealthy"}]"#,
         );
         snapshot.stopped_dropped = Some(44);
+        for meta in Arc::make_mut(&mut snapshot.docker_meta) {
+            let meta = Arc::make_mut(meta);
+            meta.log_bytes = Some(123_456);
+            meta.volumes = read_json(
+                r#"[{"name": "data", "source": "/var/lib/docker/volumes/data/_data", "destination": "/data",
+                    "mount": "/var/lib/docker/volumes/data/_data"}, {"source": "/srv/in", "destination": "/in", "mount": "/srv"}]"#,
+            );
+        }
         snapshot.sources.docker.excluded = Some(2);
         let pressure = system.pressure;
         for container in Arc::make_mut(&mut snapshot.containers) {

@@ -72,21 +72,21 @@ pub struct TopIo {
     /// Only for an entry without `pid`: the name of the unit, e.g. `nginx.service`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// The name of the process's user. If `/etc/passwd` does not contain the user, this is the user's number. Absent for a unit and a
-    /// container. Source: `Uid` in `/proc/<pid>/status`.
+    /// The name of the process's user. If `/etc/passwd` does not contain the user, this is the user's number. Absent for a unit
+    /// and a container. Source: `Uid` in `/proc/<pid>/status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// With `pid`: the name of the process's container, without the slash. Absent if the process is not in a container. Without
     /// `pid`: the name of the container that the entry is about. Source: `/proc/<pid>/cgroup`, or the container list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// Bytes read from storage per second, not from the page cache. For a process, the time since its previous reading counts, which
-    /// can be long for a process that was idle. The I/O of children counts if they have started and ended between two readings.
-    /// Source: `read_bytes` in `/proc/<pid>/io`, or `block_io` of the container.
+    /// Bytes read from storage per second, not from the page cache. For a process, the time since its previous reading counts,
+    /// which can be long for a process that was idle. The I/O of children counts if they have started and ended between two
+    /// readings. Source: `read_bytes` in `/proc/<pid>/io`, or `block_io` of the container.
     pub read_bytes_per_second: f64,
-    /// Bytes written to storage per second, as for `read_bytes_per_second`. The kernel counts a page when the process changes it, and
-    /// writes it later. `cancelled_write_bytes`, for example of a file that was deleted before, is not subtracted. With cgroup v1,
-    /// writes through the page cache do not count for a container. Source: `write_bytes` in `/proc/<pid>/io`, or `block_io` of the
-    /// container.
+    /// Bytes written to storage per second, as for `read_bytes_per_second`. The kernel counts a page when the process changes it,
+    /// and writes it later. `cancelled_write_bytes`, for example of a file that was deleted before, is not subtracted. With
+    /// cgroup v1, a write through the page cache counts for a container only if the container waits for it, for example with
+    /// `fsync`. Source: `write_bytes` in `/proc/<pid>/io`, or `block_io` of the container.
     pub write_bytes_per_second: f64,
 }

@@ -510,6 +510,8 @@ static CONTAINERS: &[FigureFamily] = &[
         |source, out| containers(source, out, |one| Some(one.restart_count? as f64))),
     gauge("system_agent_container_state", "1", &["id", "image", "name", "state"], &["docker_meta[].state"],
         "State of the container, as the engine reports it: 1 for the current state, 0 for the other states", container_states),
+    gauge("system_agent_container_log_bytes", "By", CONTAINER, &["docker_meta[].log_bytes"],
+        "Size of the files of the container's log, including rotated files", container_logs),
     gauge("system_agent_container_health", "1", &["id", "image", "name", "status"], &["containers[].health"],
         "Result of the container's health check: 1 for the current status, 0 for the other statuses", container_health),
     gauge("system_agent_container_info", "1",
@@ -974,6 +976,16 @@ fn container_states(source: &FigureSource<'_>, out: &mut Samples<'_>) {
                 ("state", state),
             ];
             out(&labels, is(meta.state == state));
+        }
+    }
+}
+
+fn container_logs(source: &FigureSource<'_>, out: &mut Samples<'_>) {
+    for meta in source.snapshot.docker_meta.iter() {
+        if let Some(bytes) = meta.log_bytes {
+            let name = meta.own_name().unwrap_or_default();
+            let labels = [("id", &*meta.id), ("image", &meta.image), ("name", name)];
+            out(&labels, bytes as f64);
         }
     }
 }

@@ -11,6 +11,9 @@ use super::json::Json;
 use super::listing::truncated;
 use crate::model::Compose;
 
+/// Maximum number of volumes and bind mounts of a container. More are ignored.
+const MAX_MOUNTS: usize = 64;
+
 /// The facts that an inspection reports about a container, in addition to the container's entry in the container list.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Inspected {
@@ -45,6 +48,19 @@ pub(crate) struct Inspected {
     /// The folder in which the engine stores the container's files. If the container uses the network of another container, it can be
     /// the folder of that container.
     pub(crate) folder: Option<PathBuf>,
+    /// The volumes and bind mounts. Other kinds of mounts are left out.
+    pub(crate) mounts: Vec<VolumeMount>,
+}
+
+/// A volume or bind mount of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct VolumeMount {
+    /// None for a bind mount.
+    pub(crate) name: Option<String>,
+    /// The path on the host.
+    pub(crate) source: PathBuf,
+    /// The path in the container.
+    pub(crate) destination: String,
 }
 
 /// How a container ended.
@@ -121,7 +137,20 @@ impl Inspected {
                 .get("HostnamePath")
                 .text()
                 .and_then(|path| Some(Path::new(&path).parent()?.to_owned())),
+            mounts: container
+                .get("Mounts")
+                .items()
+                .iter()
+                .filter_map(volume)
+                .take(MAX_MOUNTS)
+                .collect(),
         }
+    }
+
+    /// Returns the folder in which the engine stores all its data.
+    pub(crate) fn data_root(&self) -> Option<&Path> {
+        // The container's own folder is `<data root>/containers/<id>`.
+        self.folder.as_deref()?.parent()?.parent()
     }
 
     /// Whether `docker compose run` created the container.
@@ -138,6 +167,21 @@ impl Inspected {
             service: label("com.docker.compose.service"),
         })
     }
+}
+
+/// Reads a volume or bind mount. None for other kinds of mounts.
+fn volume(mount: &Json) -> Option<VolumeMount> {
+    let name = match mount.get("Type").text()?.as_str() {
+        "volume" => Some(truncated(mount.get("Name").non_empty_text()?)),
+        "bind" => None,
+        _ => return None,
+    };
+    let source = truncated(mount.get("Source").non_empty_text()?);
+    Some(VolumeMount {
+        name,
+        source: source.into(),
+        destination: truncated(mount.get("Destination").non_empty_text()?),
+    })
 }
 
 /// Parses a time from the engine. None for the year 1, which means "never".
@@ -171,6 +215,8 @@ fn cpu_limit(host: &Json) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use serde_json::{Value, json};
 
     use super::Inspected;
@@ -260,10 +306,35 @@ mod tests {
     }
 
     #[test]
+    fn volumes_and_bind_mounts_are_read() {
+        let mounts = json!({"Mounts": [
+            {"Type": "volume", "Name": "data", "Source": "/var/lib/docker/volumes/data/_data", "Destination": "/data"},
+            {"Type": "bind", "Source": "/srv", "Destination": "/in"},
+            {"Type": "tmpfs", "Source": "", "Destination": "/tmp"}, {"Type": "volume"}, 7, null
+        ], "HostnamePath": "/var/lib/docker/containers/01/hostname"});
+        let read = inspected(mounts.to_string().as_bytes()).unwrap();
+        let found: Vec<_> = read
+            .mounts
+            .iter()
+            .map(|one| {
+                (
+                    one.name.as_deref(),
+                    one.source.to_str().unwrap(),
+                    &*one.destination,
+                )
+            })
+            .collect();
+        let volume = (Some("data"), "/var/lib/docker/volumes/data/_data", "/data");
+        assert_eq!(found, [volume, (None, "/srv", "/in")]);
+        assert_eq!(read.data_root(), Some(Path::new("/var/lib/docker")));
+    }
+
+    #[test]
     fn fuzz_inspections() {
         let usual = r#"{"Id":"0123456789abcdef","Created":"2026-01-01T00:00:00Z","RestartCount":1,"LogPath":"/x-json.log",
             "Image":"sha256:0123","Config":{"Tty":true,"Labels":{"a":"b"}},
             "State":{"Status":"running","Pid":7,"StartedAt":"2026-01-01T00:00:00.5Z","Health":{"Status":"healthy"}},
+            "Mounts":[{"Type":"volume","Name":"v","Source":"/v","Destination":"/d"},{"Type":"bind","Source":"/s","Destination":"/t"}],
             "HostConfig":{"NanoCpus":5,"PidsLimit":9,"LogConfig":{"Type":"json-file","Config":{}},"NetworkMode":"bridge"}}"#;
         let odd = r#"{"State":{"Pid":0,"StartedAt":"0001-01-01T00:00:00Z","Health":{"Status":"none"}},"LogPath":"",
             "HostConfig":{"CpuQuota":-1,"CpuPeriod":0,"PidsLimit":-1,"LogConfig":{"Type":"local"},"NetworkMode":"container:01"}}"#;
@@ -279,6 +350,7 @@ mod tests {
                 "{limit:?}"
             );
             assert!(inspected.pids_limit != Some(0));
+            assert!(inspected.mounts.len() <= super::MAX_MOUNTS);
         });
     }
 }

@@ -296,6 +296,9 @@ impl ListedContainer {
                 })
                 // The year 1 means "not known". The time of the year 1 is negative and becomes 0.
                 .map_or(0, |created| created.max(0)),
+            // The aggregator adds them.
+            log_bytes: None,
+            volumes: Vec::new(),
         };
         Ok(Self {
             id,

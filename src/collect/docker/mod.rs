@@ -43,6 +43,7 @@ use engine::{Engine, EngineError};
 pub(super) use events::StartedContainer;
 pub use follower::Containers;
 pub(super) use follower::patience;
+pub(super) use inspected::VolumeMount;
 pub(super) use inspection::Inspection;
 pub(super) use inventory::{Inventory, Outage, RunningContainer};
 use listing::ListScope;

@@ -345,6 +345,8 @@ struct Gathered {
     positions: Positions,
     /// The logs that can be read from files, by container id.
     files: HashMap<Arc<str>, FileLog>,
+    /// The sizes of logs that are read from files, by container id.
+    bytes: HashMap<Arc<str>, u64>,
     failures: Vec<(String, EngineError)>,
     /// Number of logs that were read from files or from the journal.
     by_file: usize,
@@ -396,6 +398,7 @@ impl Gathered {
             ended: Arc::new(self.ended),
             positions: Arc::new(self.positions),
             files: Arc::new(self.files),
+            bytes: Arc::new(self.bytes),
         }
     }
 }
@@ -429,6 +432,7 @@ impl Source for LogSource {
             ended: readings.ended,
             positions: readings.positions,
             files: readings.files,
+            bytes: readings.bytes,
             ..Gathered::default()
         };
         let mut others = Vec::new();
@@ -531,6 +535,7 @@ impl Source for LogSource {
             ended: news.ended,
             positions: news.positions,
             files: news.files,
+            bytes: news.bytes,
             ..Gathered::default()
         };
         for (name, lines) in news.lines {

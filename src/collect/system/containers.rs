@@ -16,6 +16,11 @@ impl ContainerNames {
         Self(running)
     }
 
+    /// Returns the running containers.
+    pub(super) fn running(&self) -> &Arc<Vec<RunningContainer>> {
+        &self.0
+    }
+
     /// Returns the name of a container, without the slash at its start.
     pub(super) fn by_id(&self, id: &str) -> Option<&str> {
         let one = self.0.iter().find(|one| one.listed.id == id);

@@ -7,16 +7,18 @@
 
 mod ask;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 
 use super::family::{MetricFamily, Round};
+use super::volumes::Volumes;
 use crate::collect::mountinfo::{self, Mount};
 use crate::collect::net_dev::published_names;
 use crate::model::Disk;
@@ -51,6 +53,7 @@ pub(super) struct Disks {
     /// The mount points and devices that are left out, and the number of such file systems.
     exclude: Patterns,
     excluded: u64,
+    volumes: Volumes,
 }
 
 /// A file system and its mount point.
@@ -62,6 +65,7 @@ struct Mounted {
     place: MountPath,
     device: String,
     kind: String,
+    file_system: String,
     /// Whether the whole file system is read-only, and not only its mount. The agent's unit or container can mount a writable
     /// file system read-only.
     readonly: bool,
@@ -78,13 +82,18 @@ impl MetricFamily for Disks {
     type Figures = Vec<Disk>;
     type Error = DisksError;
 
-    fn read(&mut self, _round: &Round<'_>) -> Result<Vec<Disk>, DisksError> {
+    fn read(&mut self, round: &Round<'_>) -> Result<Vec<Disk>, DisksError> {
+        if self.volumes.update(round.names.running()) {
+            // The table of mounts must be read again, to find the file systems of the new volumes.
+            self.mounted = None;
+        }
         Ok(self.list()?)
     }
 
     fn publish(&mut self, disks: Vec<Disk>, round: &mut Round<'_>) {
         round.metrics.disks = disks;
         round.excluded += self.excluded;
+        round.volumes = Arc::clone(self.volumes.found());
     }
 }
 
@@ -97,6 +106,7 @@ impl Disks {
             asker: Asker::default(),
             exclude: Patterns::default(),
             excluded: 0,
+            volumes: Volumes::default(),
         }
     }
 
@@ -118,7 +128,15 @@ impl Disks {
             self.mounted = None;
             file.rewind()?;
             file.read_to_end(&mut table)?;
-            let mut mounted = with_data(mountinfo::parse(&table).collect(), &self.host);
+            let visible = mountinfo::visible(mountinfo::parse(&table).collect());
+            let mut points = HashMap::new();
+            if !self.volumes.is_empty() {
+                let on_host = visible.iter().filter_map(|mount| {
+                    Some((self.host.path_on_host(&mount.point)?, file_system(mount)))
+                });
+                points.extend(on_host);
+            }
+            let mut mounted = with_data(visible, &self.host);
             let all = mounted.len();
             mounted.retain(|one| {
                 let name = one.device.trim_start_matches("/dev/");
@@ -127,6 +145,8 @@ impl Disks {
                     .contains(&true)
             });
             self.excluded = (all - mounted.len()) as u64;
+            let listed = mounted.iter().map(|one| (&*one.file_system, &*one.point));
+            self.volumes.find(&points, &listed.collect());
             self.mounted = Some(mounted);
         }
         let mounted = self.mounted.as_deref().unwrap_or_default();
@@ -198,10 +218,19 @@ fn has_changed(table: &File) -> bool {
     poll(&mut change, Some(&at_once)).map_or(true, |changed| changed > 0)
 }
 
+/// Returns a text that identifies the file system of a mount. The subvolumes of a btrfs have different numbers but the same device.
+/// Other file systems are identified by number, because a FUSE program can use the name of any device.
+fn file_system(mount: &Mount<'_>) -> String {
+    match &*mount.kind {
+        "btrfs" => mount.source.clone(),
+        _ => mount.number.clone().into_owned(),
+    }
+}
+
 /// Returns the file systems with data, sorted by mount point. A file system with several mounts is listed once.
-fn with_data(mounts: Vec<Mount<'_>>, host: &HostRoot) -> Vec<Mounted> {
-    let visible = mountinfo::visible(mounts).into_iter();
+fn with_data(visible: Vec<Mount<'_>>, host: &HostRoot) -> Vec<Mounted> {
     let mut mounts: Vec<(PathBuf, Mount<'_>)> = visible
+        .into_iter()
         .filter_map(|mount| Some((host.path_on_host(&mount.point)?, mount)))
         .filter(|(point, mount)| keeps_data(point, mount))
         .collect();
@@ -211,15 +240,7 @@ fn with_data(mounts: Vec<Mount<'_>>, host: &HostRoot) -> Vec<Mounted> {
         (is_part, point.as_os_str().len())
     });
     let mut seen = HashSet::new();
-    mounts.retain(|(_, mount)| {
-        // The subvolumes of a btrfs have different numbers but the same device. Other file systems are compared by number,
-        // because a FUSE program can use the name of any device.
-        let device = match &*mount.kind {
-            "btrfs" => mount.source.clone(),
-            _ => mount.number.clone().into_owned(),
-        };
-        seen.insert(device)
-    });
+    mounts.retain(|(_, mount)| seen.insert(file_system(mount)));
     mounts.sort_by(|(a, _), (b, _)| a.cmp(b));
     let points = mounts.iter().map(|(point, _)| point.as_os_str().as_bytes());
     let points = published_names(points);
@@ -228,6 +249,7 @@ fn with_data(mounts: Vec<Mount<'_>>, host: &HostRoot) -> Vec<Mounted> {
         .zip(points)
         .map(|((_, mount), point)| Mounted {
             point,
+            file_system: file_system(&mount),
             place: MountPath {
                 mount: mount.id,
                 path: mount.point,
@@ -259,10 +281,8 @@ mod tests {
     use crate::settings::HostRoot;
 
     fn mounted(table: &str) -> Vec<Mounted> {
-        with_data(
-            mountinfo::parse(table.as_bytes()).collect(),
-            &HostRoot::default(),
-        )
+        let visible = mountinfo::visible(mountinfo::parse(table.as_bytes()).collect());
+        with_data(visible, &HostRoot::default())
     }
 
     fn points(table: &str) -> Vec<String> {
@@ -324,6 +344,7 @@ mod tests {
             },
             device: "overlay".to_owned(),
             kind: "overlay".to_owned(),
+            file_system: "0:30".to_owned(),
             readonly: false,
         };
         assert_eq!(mounted(table), [root]);
@@ -346,7 +367,8 @@ mod tests {
     #[test]
     fn mount_points_that_are_not_utf_8_stay_unique() {
         let table = b"1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /m\xe9 rw - ext4 /dev/b rw\n3 1 8:3 / /m\xe8 rw - ext4 /dev/c rw\n";
-        let mounted = with_data(mountinfo::parse(table).collect(), &HostRoot::default());
+        let visible = mountinfo::visible(mountinfo::parse(table).collect());
+        let mounted = with_data(visible, &HostRoot::default());
         let mut points: Vec<_> = mounted.iter().map(|one| &one.point).collect();
         points.dedup();
         assert_eq!(points.len(), 3, "{points:?}");
@@ -367,7 +389,8 @@ mod tests {
 5 1 8:3 / /hostile rw - ext4 /dev/sda3 rw
 ";
         let host = HostRoot::parse("/host").unwrap();
-        let mounted = with_data(mountinfo::parse(table.as_bytes()).collect(), &host);
+        let visible = mountinfo::visible(mountinfo::parse(table.as_bytes()).collect());
+        let mounted = with_data(visible, &host);
         let places: Vec<(&str, &str)> = mounted
             .iter()
             .map(|one| (one.point.as_str(), one.place.path.to_str().unwrap()))

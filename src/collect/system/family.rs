@@ -6,6 +6,7 @@
 //! such figures.
 
 use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::trace;
@@ -13,6 +14,7 @@ use tracing::trace;
 use super::containers::ContainerNames;
 use super::guest::GuestFigures;
 use crate::collect::causes::with_causes;
+use crate::messages::ContainerVolumes;
 use crate::model::SystemMetrics;
 
 /// Code that reads figures of one kind. If a reading fails, the round has no new figures of this kind.
@@ -57,6 +59,8 @@ pub(super) struct Round<'r> {
     stand_for: Duration,
     /// The number of file systems, block devices and network interfaces that the settings leave out.
     pub(super) excluded: u64,
+    /// The volumes of containers that have a file system of their own.
+    pub(super) volumes: Arc<ContainerVolumes>,
     /// The metrics of this round, so far.
     pub(super) metrics: SystemMetrics,
     /// The families that failed.
@@ -85,6 +89,7 @@ impl<'r> Round<'r> {
             guest: None,
             stand_for,
             excluded: 0,
+            volumes: Arc::default(),
             metrics: SystemMetrics::default(),
             failures: Failures::default(),
             memory_total: 0,

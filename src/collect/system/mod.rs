@@ -31,6 +31,7 @@ mod units;
 mod uptime;
 mod users;
 mod virtualization;
+mod volumes;
 
 pub use kept_files::most_kept_files;
 

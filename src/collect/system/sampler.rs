@@ -81,6 +81,7 @@ impl Sampler {
                 ..own
             },
             excluded: round.excluded,
+            volumes: round.volumes,
             metrics: Arc::new(round.metrics),
         };
         (sample, round.failures)

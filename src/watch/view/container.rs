@@ -41,7 +41,7 @@ pub(super) fn draw(
     }
     let stopped = host.snapshot.as_ref().zip(host.stopped(id, name));
     let lines = match (container, stopped) {
-        (Some(container), _) => about(container, theme),
+        (Some(container), _) => about(host.snapshot.as_deref(), container, theme),
         (None, Some((snapshot, stopped))) => about_stopped(snapshot, stopped, theme),
         (None, None) => vec![Line::styled(
             "this container is not running",
@@ -182,8 +182,28 @@ fn about_stopped(
     details.finish()
 }
 
+/// Returns the name and the text of each detail about the container's log files and volumes.
+fn about_disks(snapshot: &Snapshot, container: &Container) -> Vec<(&'static str, String)> {
+    let mut all = snapshot.docker_meta.iter();
+    let Some(meta) = all.find(|meta| meta.id == container.id) else {
+        return Vec::new();
+    };
+    let log = meta.log_bytes.map(|bytes| text::bytes(bytes as f64));
+    let volumes = meta.volumes.iter().map(|volume| {
+        let mut disks = snapshot.system.disks.iter();
+        let disk = disks.find(|disk| disk.mount == volume.mount);
+        let full = match disk.and_then(|disk| disk.used.zip(disk.total)) {
+            Some((used, total)) => format!("{} of {}", text::gib(used), text::gib(total)),
+            None => "-".to_owned(),
+        };
+        ("volume", format!("{} {full}", volume.destination))
+    });
+    let log = log.map(|bytes| ("log files", bytes));
+    log.into_iter().chain(volumes).collect()
+}
+
 /// Returns three lines of details.
-fn about(container: &Container, theme: Theme) -> Vec<Line<'static>> {
+fn about(snapshot: Option<&Snapshot>, container: &Container, theme: Theme) -> Vec<Line<'static>> {
     let mut details = Details::new(theme);
     let mut say = |line, name, value: String, level| details.say(line, name, &value, level);
     say(0, "image", container.image.clone(), Level::Plain);
@@ -257,6 +277,10 @@ fn about(container: &Container, theme: Theme) -> Vec<Line<'static>> {
     match &container.network_of {
         Some(other) => say(2, "network of", other.clone(), Level::Plain),
         None => say(2, "network", text, Level::Plain),
+    }
+    for (name, text) in snapshot.map_or_else(Vec::new, |snapshot| about_disks(snapshot, container))
+    {
+        say(2, name, text, Level::Plain);
     }
     if let Some(compose) = &container.compose {
         let service = compose.service.as_deref().unwrap_or("-");

@@ -185,7 +185,9 @@ fn snapshot(host: &str, seq: u64) -> Value {
             "temperatures": [{"device": "coretemp", "sensor": "Package id 0", "celsius": 61.0, "critical": 100.0}],
         },
         "containers": [container("api", 140.2, None), container("cache", 0.1, None), container("db", 31.0, Some("unhealthy"))],
-        "docker_meta": [], "logs": {},
+        "docker_meta": [{"id": "db0000000000", "names": ["/db"], "image": "postgres:16", "status": "Up 2 hours", "state": "running", "ports": [],
+            "created": 1, "log_bytes": 12_345_678, "volumes": [{"source": "/srv/db", "destination": "/data", "mount": "/"}]}],
+        "logs": {},
         "events": [
             {"time": "2026-01-01T11:59:00.000Z", "action": "die", "container": "db", "id": "db", "image": "postgres:16", "exit_code": 137},
             {"time": "2026-01-01T11:59:01.000Z", "action": "start", "container": "db", "id": "db", "image": "postgres:16"},

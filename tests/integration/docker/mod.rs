@@ -8,6 +8,7 @@ mod check;
 mod contained;
 mod container;
 mod details;
+mod disk_use;
 mod drivers;
 mod engine;
 mod events;

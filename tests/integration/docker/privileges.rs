@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::container::Container;
 use super::engine::LOCAL_SOCKET;
-use super::snapshots::{Snapshots, figures, healthy, lines, shows};
+use super::snapshots::{Snapshots, figures, healthy, lines, metadata, shows};
 use super::{INTERVAL, launch};
 use crate::support::{DEADLINE, Launch};
 
@@ -149,6 +149,8 @@ fn an_unprivileged_agent_shows_the_io_of_containers_and_a_privileged_agent_of_pr
     assert!(one["write_bytes_per_second"].as_f64() > Some(0.0));
     let list = snapshot["system"]["top_io"].as_array().unwrap();
     assert!(list.iter().all(|one| one.get("pid").is_none()), "{list:?}");
+    let meta = metadata(&snapshot, container.name()).unwrap();
+    assert!(meta.get("log_bytes").is_none(), "{meta}");
 
     let agent = super::launch().var("TOP_PROCESSES", "1000").start();
     let snapshot = Snapshots::of(&agent, INTERVAL).until("the I/O of a process", DEADLINE, has_io);

@@ -25,6 +25,7 @@ use super::parts;
 use super::position::{Growth, Position};
 use super::reader::LogReader;
 use super::rotated::rotated_files;
+use super::size::RotatedSize;
 use super::unpacked::Budget;
 use crate::collect::logs::entry::MAX_ENTRY_BYTES;
 use crate::collect::logs::new::New;
@@ -68,6 +69,7 @@ pub(super) struct LogFile {
     seen: Seen,
     /// Whether the log was read by calls to the engine before the agent could read its file.
     handed_over: bool,
+    rotated: RotatedSize,
 }
 
 /// The newest lines of a log, found by a search from the end of the log.
@@ -114,6 +116,7 @@ impl LogFile {
             tail: None,
             seen: Seen::new(wanted + 1),
             handed_over: false,
+            rotated: RotatedSize::default(),
         }
     }
 
@@ -189,6 +192,12 @@ impl LogFile {
     /// Returns the path of the newest file.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns the size of all files of the log, in bytes. None before the first reading of the file.
+    pub(super) fn bytes(&mut self) -> Option<u64> {
+        let newest = &self.at.as_ref()?.at;
+        Some(self.rotated.with_newest(&self.path, newest))
     }
 
     /// Whether the newest file is kept open.

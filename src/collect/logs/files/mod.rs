@@ -20,6 +20,7 @@ mod range;
 mod reader;
 mod rotated;
 mod search;
+mod size;
 mod unpacked;
 pub(super) mod watches;
 
@@ -138,6 +139,8 @@ pub(super) struct LogNews {
     pub(super) positions: Positions,
     /// See [`Readings::files`].
     pub(super) files: HashMap<Arc<str>, FileLog>,
+    /// See [`Readings::bytes`].
+    pub(super) bytes: HashMap<Arc<str>, u64>,
 }
 
 /// For each container id, how far calls to the engine have read its log.
@@ -153,6 +156,8 @@ pub(super) struct Readings {
     pub(super) positions: Positions,
     /// For each container id, what reads its log file again.
     pub(super) files: HashMap<Arc<str>, FileLog>,
+    /// For each running container whose log is read from files, the size of all these files in bytes.
+    pub(super) bytes: HashMap<Arc<str>, u64>,
 }
 
 impl LogFiles {
@@ -221,6 +226,7 @@ impl LogFiles {
             ended: self.ended.logs(),
             positions,
             files,
+            bytes: size::bytes(self.known.values_mut()),
         }
     }
 
@@ -260,12 +266,14 @@ impl LogFiles {
         }
         self.watches = Some(watches);
         let (positions, files) = self.positions();
+        let bytes = size::bytes(self.known.values_mut());
         let lines = self.known.values().filter_map(ReadLog::named_lines);
         is_new.then(|| LogNews {
             lines: lines.collect(),
             ended: self.ended.logs(),
             positions,
             files,
+            bytes,
         })
     }
 

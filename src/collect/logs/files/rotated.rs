@@ -50,6 +50,28 @@ pub(super) fn rotated_files(path: &Path, newest: u64) -> impl Iterator<Item = io
     std::iter::from_fn(next)
 }
 
+/// Returns the size of the rotated files of a log together, in bytes. Does not open them. `newest` is as for [`rotated_files`].
+pub(super) fn rotated_bytes(path: &Path, newest: u64) -> u64 {
+    let look = |number: u32, suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{number}{suffix}"));
+        open::look_at(Path::new(&name)).ok()
+    };
+    let (mut seen, mut missing, mut bytes) = (vec![newest], 0, 0_u64);
+    for number in 1..=MAX_ROTATED_FILES {
+        match look(number, "").or_else(|| look(number, ".gz")) {
+            Some(metadata) if seen.contains(&metadata.ino()) => {}
+            Some(metadata) => {
+                seen.push(metadata.ino());
+                bytes = bytes.saturating_add(metadata.len());
+            }
+            None if missing == 0 => missing = 1,
+            None => break,
+        }
+    }
+    bytes
+}
+
 impl Rotated {
     /// Takes the newest file of a log, which is not rotated.
     pub(super) fn newest(file: Arc<File>, metadata: Metadata) -> Self {
