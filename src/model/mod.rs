@@ -28,7 +28,11 @@ pub use docker::{
     Volume,
 };
 pub use events::{ContainerEvent, EventAction, Events};
-pub use hardware::{PowerSupply, RaidArray, SensorKind, SensorReading};
+pub use hardware::{
+    BtrfsDevice, BtrfsFileSystem, ClockStatus, Conntrack, CpuThrottles, Entropy, Gpu,
+    MemoryController, NvmeController, PowerSupply, RaidArray, SensorChip, SensorKind, SensorLabel,
+    SensorReading, Sensors, Temperature, Zfs, ZfsArc, ZfsPool,
+};
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub use host::HostInfo;
 pub(crate) use lenient::read;
@@ -46,9 +50,9 @@ pub use options::{
 pub use processes::{ProcessCounts, TopIo, TopProcess};
 pub use stopped::StoppedContainer;
 pub use system::{
-    CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FileHandles, Gpu, InterfaceKind,
-    LoadAverage, NetworkInterface, Pressure, Pressures, SensorChip, SensorLabel, Sensors, Space,
-    Stalls, SystemMetrics, Temperature,
+    CoreThrottles, CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FileHandles,
+    InterfaceKind, LoadAverage, NetworkInterface, Pressure, Pressures, Space, Stalls,
+    SystemMetrics,
 };
 pub use timestamp::Timestamp;
 pub use units::{FailedUnit, Unit};
@@ -224,6 +228,12 @@ impl Snapshot {
                     label: "Package id 0".to_owned(),
                 }],
             }),
+            cpu_hertz: vec![(0, 1_699_981_000), (11, 8_000_000)],
+            core_throttles: vec![CoreThrottles {
+                package: 0,
+                core: 11,
+                throttles: 5,
+            }],
         };
         for (number, disk) in (1..).zip(&mut system.disks) {
             disk.exact = Some(Space {
@@ -240,7 +250,7 @@ impl Snapshot {
             memory_total: Some(40_960.0),
             celsius: Some(41.0),
             watts: Some(61.25),
-            asleep: None,
+            ..Gpu::default()
         }]);
         system.file_handles = Some(FileHandles {
             open: 1504,
@@ -300,6 +310,29 @@ impl Snapshot {
                 "seconds_to_full": 0, "technology": "Li-ion", "manufacturer": "LGC", "model_name": "LNV-45N1",
                 "serial_number": "38109"}]"#,
         );
+        system.conntrack = read_json(r#"{"entries": 123, "limit": 65536}"#);
+        system.entropy = read_json(r#"{"available_bits": 1337, "pool_bits": 4096}"#);
+        system.clock = read_json(
+            r#"{"synchronized": true, "offset_seconds": -0.0015, "max_error_seconds": 0.25, "estimated_error_seconds": 0.000125}"#,
+        );
+        system.memory_controllers = read_json(
+            r#"[{"name": "mc0", "type": "F17h", "correctable_errors": 1, "uncorrectable_errors": 5}]"#,
+        );
+        system.zfs = read_json(
+            r#"{"pools": [{"name": "tank", "state": "degraded"}],
+                "arc": {"size": 1603939792, "target": 1643208777, "target_max": 8367976448, "hits": 8772612, "misses": 604635}}"#,
+        );
+        system.btrfs = read_json(
+            r#"[{"uuid": "0abb23a9-579b-43e6-ad30-227ef47fcb9d", "label": "backup", "devices": [{"id": 1, "missing": false,
+                "write_errors": 1, "read_errors": 2, "flush_errors": 3, "corruption_errors": 4, "generation_errors": 5}]}]"#,
+        );
+        system.nvme = read_json(
+            r#"[{"name": "nvme0", "model": "Samsung SSD 970 PRO 512GB", "serial": "S680HF8N190894I", "firmware": "1B2QEXP7",
+                "state": "live", "controller_id": "1997"}]"#,
+        );
+        system.cpu_mhz = vec![1700.0, 8.0];
+        system.cpu_throttles =
+            read_json(r#"[{"package": 0, "throttles": 30, "core_throttles": 5}]"#);
         snapshot.stopped = read_json(
             r#"[{"id": "0123456789ab", "name": "/db", "image": "postgres:16", "state": "exited", "exit_code": 137,
                 "oom_killed": true, "started_at": "2026-11-26T03:40:00.000Z", "finished_at": "2026-11-26T03:50:00.000Z",

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    FailedUnit, PowerSupply, ProcessCounts, RaidArray, SensorReading, TopIo, TopProcess, Unit,
+    BtrfsFileSystem, ClockStatus, Conntrack, CpuThrottles, Entropy, FailedUnit, Gpu,
+    MemoryController, NvmeController, PowerSupply, ProcessCounts, RaidArray, SensorReading,
+    Sensors, Temperature, TopIo, TopProcess, Unit, Zfs,
 };
 
 /// The figures of the host: the section `system`.
@@ -97,6 +99,36 @@ pub struct SystemMetrics {
     /// Batteries, mains adapters and other power supplies. Absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub power_supplies: Vec<PowerSupply>,
+    /// The connections that the kernel tracks for its firewall and for network address translation. Absent if the kernel does not
+    /// track connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conntrack: Option<Conntrack>,
+    /// The entropy of the kernel's random number generator. Absent with Linux 5.18 and later, where it is constant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<Entropy>,
+    /// Whether the host's clock is synchronized. Absent if the agent may not ask the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockStatus>,
+    /// The memory controllers that count errors of the memory. Absent if there are none. The array has at most 64 controllers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory_controllers: Vec<MemoryController>,
+    /// ZFS. Absent if the kernel's module is not loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zfs: Option<Zfs>,
+    /// The mounted Btrfs file systems. Absent if there are none. The array has at most 64 file systems.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub btrfs: Vec<BtrfsFileSystem>,
+    /// The NVMe controllers. Absent if there are none. The array has at most 64 controllers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nvme: Vec<NvmeController>,
+    /// The frequency of each core, in MHz, in the order of `cpu_cores`. Absent if the frequency of a core is not known. Also absent
+    /// on x86 with kernels before Linux 5.19, because there each reading interrupts the core and can wait for 10 ms. Source:
+    /// `scaling_cur_freq` in `/sys/devices/system/cpu/cpu*/cpufreq`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpu_mhz: Vec<f64>,
+    /// How often the processors were too hot. Absent if the processors do not count it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpu_throttles: Vec<CpuThrottles>,
     /// The processes with the highest CPU use, highest first.
     pub top_processes: Vec<TopProcess>,
     /// The processes with the most resident memory, largest first.
@@ -126,6 +158,21 @@ pub struct Exact {
     pub load_avg: Option<LoadAverage>,
     /// The names of devices with sensors. Source: `/sys/class/hwmon`.
     pub sensors: Arc<Sensors>,
+    /// The frequency of each core: the core's number, and the frequency in Hz.
+    pub cpu_hertz: Vec<(u32, u64)>,
+    /// How often each core was too hot.
+    pub core_throttles: Vec<CoreThrottles>,
+}
+
+/// How often a core was too hot. Source: `core_throttle_count` in `/sys/devices/system/cpu/cpu*/thermal_throttle`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CoreThrottles {
+    /// The number of the processor.
+    pub package: u32,
+    /// The number of the core in the processor.
+    pub core: u32,
+    /// The count.
+    pub throttles: u64,
 }
 
 /// The host's memory, in bytes.
@@ -173,6 +220,15 @@ impl Default for SystemMetrics {
             file_handles: None,
             raid: Vec::new(),
             power_supplies: Vec::new(),
+            conntrack: None,
+            entropy: None,
+            clock: None,
+            memory_controllers: Vec::new(),
+            zfs: None,
+            btrfs: Vec::new(),
+            nvme: Vec::new(),
+            cpu_mhz: Vec::new(),
+            cpu_throttles: Vec::new(),
             top_processes: Vec::new(),
             top_memory: Vec::new(),
             top_io: Vec::new(),
@@ -433,59 +489,6 @@ pub struct Stalls {
     pub total_us: u64,
 }
 
-/// The temperature of one sensor.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Temperature {
-    /// The name of the device with the sensor, e.g. `coretemp`.
-    pub device: String,
-    /// The label of the sensor, e.g. `Package id 0`. For a sensor without a label, this is the kernel's name of the sensor, e.g.
-    /// `temp1`.
-    pub sensor: String,
-    /// The device's path in `/sys/devices` as a short name, e.g. `nvme_nvme0`. Each device has a different name.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub chip: String,
-    /// The kernel's name of the sensor, e.g. `temp1`. Each sensor of a device has a different name.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub input: String,
-    /// The temperature, in degrees Celsius.
-    pub celsius: f64,
-    /// The temperature above which the device is in danger, in degrees Celsius. Absent if the device does not report it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub critical: Option<f64>,
-    /// The temperature without rounding, in degrees Celsius. Not on the wire.
-    #[serde(skip)]
-    pub exact: f64,
-}
-
-/// The names of devices with sensors, and the names of their sensors. Includes sensors that do not measure temperature.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sensors {
-    /// The devices.
-    pub chips: Vec<SensorChip>,
-    /// The sensors that have a label.
-    pub labels: Vec<SensorLabel>,
-}
-
-/// A device with sensors.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SensorChip {
-    /// The device's path in `/sys/devices` as a short name, e.g. `nvme_nvme0`.
-    pub chip: String,
-    /// The device's own name, e.g. `nvme`.
-    pub device: String,
-}
-
-/// The label of one sensor.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SensorLabel {
-    /// The device, as in [`SensorChip::chip`].
-    pub chip: String,
-    /// The kernel's name of the sensor, e.g. `temp1`.
-    pub sensor: String,
-    /// The label.
-    pub label: String,
-}
-
 impl NetworkInterface {
     /// Returns the same interface without its rates. If a new reading has failed, the old rates are out of date.
     #[must_use]
@@ -498,35 +501,6 @@ impl NetworkInterface {
             ..self.clone()
         }
     }
-}
-
-/// One GPU. A figure that the GPU does not report is absent.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Gpu {
-    /// The number of the GPU.
-    pub index: u32,
-    /// The model, e.g. `NVIDIA A100-SXM4-40GB`.
-    pub name: String,
-    /// The share of time in which the GPU was computing, in percent, 0–100. The GPU measures this share over its own sampling
-    /// period of up to 1 s.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub busy_percent: Option<f64>,
-    /// Memory in use, in MiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_used: Option<f64>,
-    /// Total memory, in MiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_total: Option<f64>,
-    /// The temperature, in degrees Celsius.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub celsius: Option<f64>,
-    /// The power that the GPU uses, in watts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub watts: Option<f64>,
-    /// `true` while the GPU sleeps, else absent. A sleeping GPU has no figures, because a question to the driver would wake the
-    /// GPU. `name` is empty if the GPU has slept since the start of the agent. Source: `power/runtime_status` of the PCI device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asleep: Option<bool>,
 }
 
 /// Open files of the whole host. Source: `/proc/sys/fs/file-nr`.

@@ -13,9 +13,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use crate::model::{
-    Container, CpuSeconds, Disk, DiskIo, ExactMemory, Gpu, InterfaceCounters, InterfaceKind,
-    NetworkInterface, PowerSupply, Pressures, RaidArray, SensorKind, Snapshot, SourceHealth,
-    SourceStatus, Status, StoppedContainer, SystemMetrics, Timestamp, Unit,
+    BtrfsDevice, Container, CpuSeconds, Disk, DiskIo, ExactMemory, Gpu, InterfaceCounters,
+    InterfaceKind, MemoryController, NetworkInterface, PowerSupply, Pressures, RaidArray,
+    SensorKind, Snapshot, SourceHealth, SourceStatus, Status, StoppedContainer, SystemMetrics,
+    Timestamp, Unit, ZfsArc,
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -355,6 +356,118 @@ static HOST: &[FigureFamily] = &[
             "system.power_supplies[].manufacturer", "system.power_supplies[].model_name", "system.power_supplies[].serial_number",
             "system.power_supplies[].status", "system.power_supplies[].technology"],
         "Properties of the power supply", power_supply_info),
+
+    gauge("node_nf_conntrack_entries", "{connection}", NONE, &["system.conntrack.entries"],
+        "Number of connections that the kernel tracks",
+        |source, out| host(source, out, |host| Some(host.conntrack?.entries as f64))),
+    gauge("node_nf_conntrack_entries_limit", "{connection}", NONE, &["system.conntrack.limit"],
+        "Maximum number of connections that the kernel tracks",
+        |source, out| host(source, out, |host| Some(host.conntrack?.limit as f64))),
+    gauge("node_entropy_available_bits", "bit", NONE, &["system.entropy.available_bits"],
+        "Available entropy of the kernel's random number generator, in bits",
+        |source, out| host(source, out, |host| Some(host.entropy?.available_bits as f64))),
+    gauge("node_entropy_pool_size_bits", "bit", NONE, &["system.entropy.pool_bits"],
+        "Size of the entropy pool of the kernel's random number generator, in bits",
+        |source, out| host(source, out, |host| Some(host.entropy?.pool_bits as f64))),
+    gauge("node_timex_sync_status", "1", NONE, &["system.clock.synchronized"],
+        "Whether the host's clock is synchronized",
+        |source, out| host(source, out, |host| Some(is(host.clock?.synchronized)))),
+    gauge("node_timex_offset_seconds", "s", NONE, &["system.clock.offset_seconds"],
+        "Difference between the host's clock and the reference clock, in seconds",
+        |source, out| host(source, out, |host| Some(host.clock?.offset_seconds))),
+    gauge("node_timex_maxerror_seconds", "s", NONE, &["system.clock.max_error_seconds"],
+        "Maximum error of the host's clock, in seconds",
+        |source, out| host(source, out, |host| Some(host.clock?.max_error_seconds))),
+    gauge("node_timex_estimated_error_seconds", "s", NONE, &["system.clock.estimated_error_seconds"],
+        "Estimated error of the host's clock, in seconds",
+        |source, out| host(source, out, |host| Some(host.clock?.estimated_error_seconds))),
+
+    counter("node_edac_correctable_errors", "{error}", &["controller"],
+        &["system.memory_controllers[].correctable_errors", "system.memory_controllers[].name"],
+        "Errors that the memory has corrected",
+        |source, out| memory_controllers(source, out, |one| one.correctable_errors)),
+    counter("node_edac_uncorrectable_errors", "{error}", &["controller"], &["system.memory_controllers[].uncorrectable_errors"],
+        "Errors of the memory that could not be corrected",
+        |source, out| memory_controllers(source, out, |one| one.uncorrectable_errors)),
+
+    gauge("node_zfs_zpool_state", "1", &["state", "zpool"], &["system.zfs.pools[].state", "system.zfs.pools[].name"],
+        "State of the ZFS pool: 1 for the current state, 0 for the other states",
+        |source, out| {
+            for pool in system(source).and_then(|host| host.zfs.as_ref()).map_or(&[][..], |zfs| &zfs.pools) {
+                for state in ["degraded", "faulted", "offline", "online", "removed", "suspended", "unavail"] {
+                    out(&[("state", state), ("zpool", &pool.name)], is(pool.state == state));
+                }
+            }
+        }),
+    gauge("node_zfs_arc_size", "By", NONE, &["system.zfs.arc.size"],
+        "Size of the cache of ZFS in memory, in bytes",
+        |source, out| zfs_arc(source, out, |arc| arc.size)),
+    gauge("node_zfs_arc_c", "By", NONE, &["system.zfs.arc.target"],
+        "Size of the cache that ZFS wants at this moment, in bytes",
+        |source, out| zfs_arc(source, out, |arc| arc.target)),
+    gauge("node_zfs_arc_c_max", "By", NONE, &["system.zfs.arc.target_max"],
+        "Largest size of the cache that ZFS can want, in bytes",
+        |source, out| zfs_arc(source, out, |arc| arc.target_max)),
+    // These two are counters. node_exporter publishes them without a type and without `_total`.
+    gauge("node_zfs_arc_hits", "{read}", NONE, &["system.zfs.arc.hits"],
+        "Reads that found their data in the cache of ZFS, since the module was loaded",
+        |source, out| zfs_arc(source, out, |arc| arc.hits)),
+    gauge("node_zfs_arc_misses", "{read}", NONE, &["system.zfs.arc.misses"],
+        "Reads that did not find their data in the cache of ZFS, since the module was loaded",
+        |source, out| zfs_arc(source, out, |arc| arc.misses)),
+
+    gauge("node_btrfs_info", "1", &["uuid", "label"], &["system.btrfs[].uuid", "system.btrfs[].label"],
+        "Label of the Btrfs file system",
+        |source, out| {
+            for one in list(source, |host| &host.btrfs) {
+                out(&[("uuid", &one.uuid), ("label", one.label.as_deref().unwrap_or_default())], 1.0);
+            }
+        }),
+    // node_exporter's `node_btrfs_device_errors_total` needs root, and has the name of the device and not its number.
+    counter("system_agent_btrfs_device_errors", "{error}", &["uuid", "id", "type"],
+        &["system.btrfs[].devices[].id", "system.btrfs[].devices[].write_errors", "system.btrfs[].devices[].read_errors",
+            "system.btrfs[].devices[].flush_errors", "system.btrfs[].devices[].corruption_errors",
+            "system.btrfs[].devices[].generation_errors"],
+        "Errors of the device of the Btrfs file system, by type",
+        |source, out| btrfs_devices(source, |uuid, device| {
+            for (kind, count) in device.errors() {
+                out(&[("uuid", uuid), ("id", &device.id.to_string()), ("type", kind)], count as f64);
+            }
+        })),
+    gauge("system_agent_btrfs_device_missing", "1", &["uuid", "id"], &["system.btrfs[].devices[].missing"],
+        "Whether the device of the Btrfs file system is missing",
+        |source, out| btrfs_devices(source, |uuid, device| {
+            out(&[("uuid", uuid), ("id", &device.id.to_string())], is(device.missing));
+        })),
+
+    gauge("node_nvme_info", "1", &["cntlid", "device", "firmware_revision", "model", "serial", "state"],
+        &["system.nvme[].controller_id", "system.nvme[].name", "system.nvme[].firmware", "system.nvme[].model", "system.nvme[].serial",
+            "system.nvme[].state"],
+        "Properties and state of the NVMe controller", nvme_info),
+
+    gauge("node_cpu_scaling_frequency_hertz", "Hz", &["cpu"], &["system.cpu_mhz"],
+        "Frequency of the core, in Hz",
+        |source, out| {
+            for (cpu, hertz) in list(source, |host| &host.exact.cpu_hertz) {
+                out(&[("cpu", &cpu.to_string())], *hertz as f64);
+            }
+        }),
+    counter("node_cpu_core_throttles", "1", &["core", "package"], &["system.cpu_throttles[].core_throttles"],
+        "How often the core was so hot that it had to slow down",
+        |source, out| {
+            for one in list(source, |host| &host.exact.core_throttles) {
+                out(&[("core", &one.core.to_string()), ("package", &one.package.to_string())], one.throttles as f64);
+            }
+        }),
+    counter("node_cpu_package_throttles", "1", &["package"], &["system.cpu_throttles[].throttles", "system.cpu_throttles[].package"],
+        "How often the processor was so hot that it had to slow down",
+        |source, out| {
+            for one in list(source, |host| &host.cpu_throttles) {
+                if let Some(throttles) = one.throttles {
+                    out(&[("package", &one.package.to_string())], throttles as f64);
+                }
+            }
+        }),
 
     gauge("node_boot_time_seconds", "s", NONE, &["host.boot_time", "system.uptime"],
         "Time at which the host booted, in Unix seconds",
@@ -925,6 +1038,50 @@ fn power_supply_info(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     }
 }
 
+fn memory_controllers(
+    source: &FigureSource<'_>,
+    out: &mut Samples<'_>,
+    errors: fn(&MemoryController) -> u64,
+) {
+    for one in list(source, |host| &host.memory_controllers) {
+        // node_exporter's label is the number in `mc0`.
+        let number = one.name.trim_start_matches("mc");
+        out(&[("controller", number)], errors(one) as f64);
+    }
+}
+
+fn zfs_arc(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&ZfsArc) -> u64) {
+    host(source, out, |host| {
+        Some(value(host.zfs.as_ref()?.arc.as_ref()?) as f64)
+    });
+}
+
+/// Calls `each` with the UUID of each Btrfs file system and each of its devices.
+fn btrfs_devices(source: &FigureSource<'_>, mut each: impl FnMut(&str, &BtrfsDevice)) {
+    for one in list(source, |host| &host.btrfs) {
+        for device in &one.devices {
+            each(&one.uuid, device);
+        }
+    }
+}
+
+fn nvme_info(source: &FigureSource<'_>, out: &mut Samples<'_>) {
+    for one in list(source, |host| &host.nvme) {
+        let known = [
+            ("cntlid", one.controller_id.as_deref()),
+            ("device", Some(&*one.name)),
+            ("firmware_revision", one.firmware.as_deref()),
+            ("model", one.model.as_deref()),
+            ("serial", one.serial.as_deref()),
+            ("state", one.state.as_deref()),
+        ];
+        out(
+            &known.map(|(name, value)| (name, value.unwrap_or_default())),
+            1.0,
+        );
+    }
+}
+
 fn container_cpu(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     for one in source.snapshot.containers.iter() {
         if let Some(used) = one.cpu_usage_ns {
@@ -1152,7 +1309,7 @@ mod tests {
         ("host.cpus", "equal to the number of cores in node_cpu_seconds_total, except in a container with a quota"), ("host.virtualization", TEXT),
         ("sources.*.error", TEXT), ("sources.*.interval_reason", TEXT), ("sources.*.via", TEXT), ("sources.*.via_reason", TEXT),
         ("stopped[].error", TEXT), ("stopped[].one_off", "a part of system_agent_stopped_container_down"),
-        ("system.raid[].level", TEXT),
+        ("system.raid[].level", TEXT), ("system.memory_controllers[].type", TEXT),
         ("system.sensors[].device", "in node_hwmon_chip_names"), ("system.sensors[].sensor", "in node_hwmon_sensor_label"),
         ("system.disks[].stuck", "one of the reasons for node_filesystem_device_error"),
         ("system.failed_units[].description", TEXT), ("system.units[].sub_state", TEXT),

@@ -2,10 +2,17 @@
 //! example memory. Each metric family has its own file.
 
 mod agent;
+mod btrfs;
+mod clock;
+mod conntrack;
 mod containers;
 mod cpu;
+mod cpu_frequency;
+mod cpu_throttle;
 mod disk_io;
 mod disks;
+mod edac;
+mod entropy;
 mod family;
 mod file_handles;
 mod gpu;
@@ -13,8 +20,10 @@ mod guest;
 mod host;
 mod kept_files;
 mod load;
+mod lookup;
 mod memory;
 mod network;
+mod nvme;
 mod os_release;
 mod power_supply;
 mod pressure;
@@ -32,6 +41,7 @@ mod uptime;
 mod users;
 mod virtualization;
 mod volumes;
+mod zfs;
 
 pub use kept_files::most_kept_files;
 
@@ -87,6 +97,24 @@ fn families(options: &HostOptions) -> Vec<Box<dyn AnyFamily>> {
             "/sys/class/power_supply",
         ))),
         entry(UnitGroups::new(*units)),
+        entry(conntrack::Conntrack::new(Path::new(
+            "/proc/sys/net/netfilter",
+        ))),
+        entry(entropy::Entropy::new(Path::new("/proc/sys/kernel/random"))),
+        entry(clock::Clock),
+        // Must come after cpu, because the snapshot lists the frequencies in the order of the cores.
+        entry(cpu_frequency::CpuFrequencies::new(Path::new(
+            "/sys/devices/system/cpu",
+        ))),
+        entry(cpu_throttle::Throttles::new(Path::new(
+            "/sys/devices/system/cpu",
+        ))),
+        entry(edac::MemoryControllers::new(Path::new(
+            "/sys/devices/system/edac/mc",
+        ))),
+        entry(zfs::Zfs::new(Path::new("/proc/spl/kstat/zfs"))),
+        entry(btrfs::Btrfs::new(Path::new("/sys/fs/btrfs"))),
+        entry(nvme::NvmeControllers::new(Path::new("/sys/class/nvme"))),
     ]
 }
 
