@@ -9,8 +9,9 @@ use serde::Deserialize;
 use super::share::share;
 use super::text::{self, Level};
 use crate::model::{
-    self, Disk, FailedUnit, LoadAverage, RaidArray, Snapshot, SourceStatus, Sources,
-    StoppedContainer, SystemMetrics, Timestamp,
+    self, BtrfsFileSystem, Conntrack, Disk, FailedUnit, LoadAverage, MemoryController,
+    NvmeController, RaidArray, Snapshot, SourceStatus, Sources, StoppedContainer, SystemMetrics,
+    Timestamp, Zfs,
 };
 
 /// Maximum number of problems of one host.
@@ -76,6 +77,16 @@ struct SystemParts {
     #[serde(default)]
     raid: Vec<RaidArray>,
     #[serde(default)]
+    zfs: Option<Zfs>,
+    #[serde(default)]
+    btrfs: Vec<BtrfsFileSystem>,
+    #[serde(default)]
+    memory_controllers: Vec<MemoryController>,
+    #[serde(default)]
+    nvme: Vec<NvmeController>,
+    #[serde(default)]
+    conntrack: Option<Conntrack>,
+    #[serde(default)]
     failed_units: Option<Vec<FailedUnit>>,
 }
 
@@ -120,6 +131,11 @@ impl From<&Snapshot> for Brief {
                 load_avg: system.load_avg,
                 disks: system.disks.clone(),
                 raid: system.raid.clone(),
+                zfs: system.zfs.clone(),
+                btrfs: system.btrfs.clone(),
+                memory_controllers: system.memory_controllers.clone(),
+                nvme: system.nvme.clone(),
+                conntrack: system.conntrack,
                 failed_units: system.failed_units.clone(),
             },
             containers: snapshot
@@ -198,6 +214,14 @@ fn problems(parts: &Parts) -> Vec<(Level, String)> {
             problems.push((Level::Bad, degraded));
         }
     }
+    problems.extend(failing_hardware(system));
+    if let Some(Conntrack { entries, limit }) = system.conntrack {
+        let share = share(entries as f64, limit as f64);
+        if share >= 90.0 {
+            let full = format!("the connection table is {share:.0} % full");
+            problems.push((Level::of_share(share), full));
+        }
+    }
     let memory = share(system.memory_used, system.memory_total);
     if memory >= 90.0 {
         problems.push((Level::Bad, format!("{memory:.0} % of memory is in use")));
@@ -217,6 +241,46 @@ fn problems(parts: &Parts) -> Vec<(Level, String)> {
     problems.truncate(MAX_PROBLEMS);
     for (_, text) in &mut problems {
         *text = cut(std::mem::take(text), LONGEST_PROBLEM);
+    }
+    problems
+}
+
+/// The problems of ZFS pools, Btrfs devices, memory and NVMe controllers.
+fn failing_hardware(system: &SystemParts) -> Vec<(Level, String)> {
+    let mut problems = Vec::new();
+    let pools = system.zfs.iter().flat_map(|zfs| &zfs.pools);
+    for pool in pools.filter(|pool| pool.state != "online") {
+        let (name, state) = (text::plain(&pool.name), text::plain(&pool.state));
+        problems.push((Level::Bad, format!("pool {name} is {state}")));
+    }
+    for file_system in &system.btrfs {
+        let name = file_system.label.as_ref().unwrap_or(&file_system.uuid);
+        let name = text::plain(name);
+        for device in &file_system.devices {
+            let errors: u64 = device
+                .errors()
+                .iter()
+                .fold(0, |sum, (_, count)| sum.saturating_add(*count));
+            if device.missing {
+                let missing = format!("btrfs {name}: device {} is missing", device.id);
+                problems.push((Level::Bad, missing));
+            } else if errors > 0 {
+                let errors = format!("btrfs {name}: device {} had {errors} errors", device.id);
+                problems.push((Level::Warn, errors));
+            }
+        }
+    }
+    for controller in &system.memory_controllers {
+        let errors = controller.uncorrectable_errors;
+        if errors > 0 {
+            let errors = format!("memory had {errors} errors that could not be corrected");
+            problems.push((Level::Bad, errors));
+        }
+    }
+    let dead = system.nvme.iter();
+    for controller in dead.filter(|one| one.state.as_deref() == Some("dead")) {
+        let name = text::plain(&controller.name);
+        problems.push((Level::Bad, format!("{name} is dead")));
     }
     problems
 }

@@ -199,7 +199,7 @@ pub(super) fn graph(
     frame.render_widget(graph, inner);
 }
 
-/// Returns two lines of figures. The first line has cores, load, sources and processes. The second line has the root file system,
+/// Returns two lines of figures. The first line has cores, load, sources, processes, and the clock if it is not synchronized. The second line has the root file system,
 /// swap, network, disks, CPU times, the highest temperature and GPUs.
 fn summary(snapshot: &Snapshot, theme: Theme) -> Vec<Line<'static>> {
     let system = &snapshot.system;
@@ -221,6 +221,10 @@ fn summary(snapshot: &Snapshot, theme: Theme) -> Vec<Line<'static>> {
     if let Some(processes) = &system.processes {
         let text = format!("{} ({} threads)", processes.total, processes.threads);
         label(&mut first, "processes", text, Level::Plain);
+    }
+    if system.clock.is_some_and(|clock| !clock.synchronized) {
+        let text = "not synchronized".to_owned();
+        label(&mut first, "clock", text, Level::Warn);
     }
 
     let used = share(system.disk_used, system.disk_total);

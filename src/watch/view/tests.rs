@@ -620,6 +620,58 @@ fn the_short_form_has_the_values_of_the_whole_snapshot() {
     assert!(Brief::read(b"{}").is_err() && Brief::read(b"[").is_err());
 }
 
+#[test]
+fn hardware_that_fails_is_a_problem_of_the_host() {
+    let mut failing = snapshot("web-1", 1);
+    let well = Brief::read(failing.to_string().as_bytes()).unwrap();
+    let device = |id: u32, missing: bool, errors: u32| {
+        json!({"id": id, "missing": missing, "write_errors": 0, "read_errors": errors, "flush_errors": 0,
+            "corruption_errors": errors, "generation_errors": 0})
+    };
+    let controller = |errors: u32| json!({"name": "mc0", "correctable_errors": 7, "uncorrectable_errors": errors});
+    let system = &mut failing["system"];
+    system["zfs"] = json!({"pools": [{"name": "tank", "state": "degraded"}, {"name": "spare", "state": "online"}]});
+    system["btrfs"] = json!([{"uuid": "0abb", "label": "backup", "devices": [device(1, false, 0), device(2, true, 0), device(3, false, 2)]}]);
+    system["memory_controllers"] = json!([controller(0), controller(3)]);
+    system["nvme"] = json!([{"name": "nvme0", "state": "dead"}, {"name": "nvme1", "state": "live"}, {"name": "nvme2"}]);
+    system["conntrack"] = json!({"entries": 95, "limit": 100});
+    let brief = Brief::read(failing.to_string().as_bytes()).unwrap();
+    let whole: Snapshot = serde_json::from_value(failing).unwrap();
+    assert_eq!(brief, Brief::from(&whole));
+    let before = well.problems;
+    let new = brief
+        .problems
+        .iter()
+        .filter(|problem| !before.contains(problem));
+    let new: Vec<_> = new.map(|(_, text)| text.as_str()).collect();
+    let expected = [
+        "pool tank is degraded",
+        "btrfs backup: device 2 is missing",
+        "memory had 3 errors that could not be corrected",
+        "nvme0 is dead",
+        "the connection table is 95 % full",
+        "btrfs backup: device 3 had 4 errors",
+    ];
+    assert_eq!(new, expected);
+}
+
+#[test]
+fn a_clock_that_is_not_synchronized_is_shown() {
+    let mut shown = Shown::new(&["web-1:9000"], 200, 50);
+    for (seq, synchronized) in [(1, true), (2, false)] {
+        let mut snapshot = snapshot("web-1", seq);
+        snapshot["system"]["clock"] = json!({"synchronized": synchronized, "offset_seconds": 0.0,
+            "max_error_seconds": 16.0, "estimated_error_seconds": 16.0});
+        shown.told(0, snapshot, seq == 1);
+        let drawn = shown.drawn();
+        assert_eq!(
+            drawn.contains("clock not synchronized"),
+            !synchronized,
+            "{drawn}"
+        );
+    }
+}
+
 /// The short form of a snapshot with more problems than the limit, and with longer texts than the limit.
 fn brief_of_many_problems() -> Brief {
     let mut many = snapshot("web-1", 1);
