@@ -209,9 +209,10 @@ pub struct PowerSupply {
 /// One GPU. A figure that the GPU does not report is absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gpu {
-    /// The number of the GPU.
+    /// The number of the GPU. A GPU of NVIDIA has the number of its driver. Another GPU has the number in `card`.
     pub index: u32,
-    /// The model, e.g. `NVIDIA A100-SXM4-40GB`.
+    /// The model, e.g. `NVIDIA A100-SXM4-40GB`. If the driver does not know the model, this is the manufacturer and the PCI numbers of
+    /// the device, e.g. `Intel GPU 8086:9bc4`.
     pub name: String,
     /// The share of time in which the GPU was computing, in percent, 0–100. The GPU measures this share over its own sampling
     /// period of up to 1 s.
@@ -233,6 +234,21 @@ pub struct Gpu {
     /// GPU. `name` is empty if the GPU has slept since the start of the agent. Source: `power/runtime_status` of the PCI device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asleep: Option<bool>,
+    /// The kernel's name of the GPU, e.g. `card0`. Absent for GPUs of NVIDIA. Source: `/sys/class/drm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card: Option<String>,
+    /// The frequency of the GPU, in MHz. Only for GPUs of Intel. This is 0 while the GPU is idle. Source: `gt_act_freq_mhz` of the
+    /// driver i915, `act_freq` of the driver xe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frequency_mhz: Option<f64>,
+    /// The share of time since the previous reading in which the GPU was in its idle state RC6, in percent, 0–100. Only for GPUs of
+    /// Intel. The rest of the time is not the share in which the GPU was busy, because an idle GPU enters RC6 after a delay. Source:
+    /// `rc6_residency_ms` of the driver i915, `idle_residency_ms` of the driver xe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rc6_percent: Option<f64>,
+    /// Memory in use and total memory, in bytes. Only for GPUs of AMD. Not on the wire.
+    #[serde(skip)]
+    pub exact_memory: [Option<u64>; 2],
 }
 
 /// The connections that the kernel tracks for its firewall and for network address translation, in the agent's network namespace. If

@@ -252,6 +252,16 @@ impl Snapshot {
             watts: Some(61.25),
             ..Gpu::default()
         }]);
+        system.gpus.get_or_insert_default().push(Gpu {
+            index: 1,
+            name: "AMD GPU 1002:687f".to_owned(),
+            busy_percent: Some(4.0),
+            card: Some("card1".to_owned()),
+            frequency_mhz: Some(1100.0),
+            rc6_percent: Some(75.0),
+            exact_memory: [Some(1_490_378_752), Some(8_573_157_376)],
+            ..Gpu::default()
+        });
         system.file_handles = Some(FileHandles {
             open: 1504,
             max: 1_615_276,

@@ -84,7 +84,8 @@ pub struct SystemMetrics {
     /// systemd does not run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub units: Vec<Unit>,
-    /// NVIDIA GPUs. Absent if the library of the NVIDIA driver is missing or does not answer. Source: NVML.
+    /// GPUs of NVIDIA, AMD and Intel. Absent if there are none. GPUs of NVIDIA are absent if the library of their driver is missing or
+    /// does not answer. Sources: NVML, `/sys/class/drm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<Vec<Gpu>>,
     /// The number of processes, by state.

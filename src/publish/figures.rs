@@ -254,6 +254,21 @@ static HOST: &[FigureFamily] = &[
     gauge("system_agent_gpu_power_watts", "W", GPU, &["system.gpus[].watts"],
         "Power consumption of the GPU",
         |source, out| gpus(source, out, |gpu| gpu.watts)),
+    gauge("system_agent_gpu_frequency_hertz", "Hz", GPU, &["system.gpus[].frequency_mhz"],
+        "Frequency of the GPU, in Hz",
+        |source, out| gpus(source, out, |gpu| gpu.frequency_mhz.map(|mhz| mhz * 1e6))),
+    gauge("system_agent_gpu_rc6_ratio", "1", GPU, &["system.gpus[].rc6_percent"],
+        "Share of time in which the GPU was in its idle state RC6",
+        |source, out| gpus(source, out, |gpu| gpu.rc6_percent.map(ratio))),
+    gauge("node_drm_gpu_busy_percent", "%", &["card"], &["system.gpus[].card"],
+        "Share of time in which the GPU of AMD was busy, in percent",
+        |source, out| cards(source, out, |gpu| gpu.busy_percent)),
+    gauge("node_drm_memory_vram_used_bytes", "By", &["card"], NONE,
+        "Used memory of the GPU of AMD",
+        |source, out| cards(source, out, |gpu| gpu.exact_memory[0].map(|bytes| bytes as f64))),
+    gauge("node_drm_memory_vram_size_bytes", "By", &["card"], NONE,
+        "Total memory of the GPU of AMD",
+        |source, out| cards(source, out, |gpu| gpu.exact_memory[1].map(|bytes| bytes as f64))),
 
     gauge("system_agent_processes", "{process}", &["state"], &["system.processes.running", "system.processes.sleeping", "system.processes.blocked",
             "system.processes.stopped", "system.processes.zombie", "system.processes.total"],
@@ -893,10 +908,18 @@ fn chip_names(source: &FigureSource<'_>, out: &mut Samples<'_>) {
 fn gpus(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&Gpu) -> Option<f64>) {
     for gpu in list(source, |host| host.gpus.as_deref().unwrap_or_default()) {
         if let Some(value) = value(gpu) {
-            out(
-                &[("gpu", &gpu.index.to_string()), ("name", &gpu.name)],
-                value,
-            );
+            // A GPU of another manufacturer can have the same number as a GPU of NVIDIA.
+            let number = gpu.card.clone();
+            let number = number.unwrap_or_else(|| gpu.index.to_string());
+            out(&[("gpu", &number), ("name", &gpu.name)], value);
+        }
+    }
+}
+
+fn cards(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&Gpu) -> Option<f64>) {
+    for gpu in list(source, |host| host.gpus.as_deref().unwrap_or_default()) {
+        if let (Some(card), Some(value)) = (&gpu.card, value(gpu)) {
+            out(&[("card", card)], value);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 /// How often the list is read again.
-const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
+pub(super) const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A list of things that the kernel shows in a folder.
 pub(super) struct Lookup<T> {
@@ -32,6 +32,25 @@ impl<T> Lookup<T> {
         if self.is_due() {
             self.found = find();
             self.looked = Some(Instant::now());
+        }
+        &mut self.found
+    }
+
+    /// Like [`Lookup::found`], but keeps the things of the old list that are also in the new list, with the data that they store.
+    pub(super) fn found_and_kept(
+        &mut self,
+        find: impl FnOnce() -> Vec<T>,
+        is_same: impl Fn(&T, &T) -> bool,
+    ) -> &mut [T] {
+        let old = match self.is_due() {
+            true => std::mem::take(&mut self.found),
+            false => Vec::new(),
+        };
+        self.found(find);
+        for one in old {
+            if let Some(new) = self.found.iter_mut().find(|new| is_same(&one, new)) {
+                *new = one;
+            }
         }
         &mut self.found
     }

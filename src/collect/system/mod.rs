@@ -177,7 +177,10 @@ impl HostSource {
             containers,
             stand_for: super::stand_for(interval),
             sampler: Blocking::new("the host", None),
-            gpus: Gpus::new(Path::new("/sys/bus/pci/devices")),
+            gpus: Gpus::new(
+                Path::new("/sys/bus/pci/devices"),
+                Path::new("/sys/class/drm"),
+            ),
             last: Arc::default(),
         }
     }

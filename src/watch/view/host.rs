@@ -265,10 +265,12 @@ fn summary(snapshot: &Snapshot, theme: Theme) -> Vec<Line<'static>> {
         );
     }
     for gpu in system.gpus.iter().flatten() {
-        let (text, level) = match gpu.busy_percent {
-            Some(busy) => (format!("{busy:.0} %"), Level::of_share(busy)),
-            None if gpu.asleep == Some(true) => ("asleep".to_owned(), Level::of_share(0.0)),
-            None => ("-".to_owned(), Level::of_share(0.0)),
+        let idle = Level::of_share(0.0);
+        let (text, level) = match (gpu.busy_percent, gpu.frequency_mhz) {
+            (Some(busy), _) => (format!("{busy:.0} %"), Level::of_share(busy)),
+            _ if gpu.asleep == Some(true) => ("asleep".to_owned(), idle),
+            (None, Some(mhz)) => (format!("{mhz:.0} MHz"), idle),
+            (None, None) => ("-".to_owned(), idle),
         };
         label(&mut second, "gpu", text, level);
     }

@@ -29,7 +29,7 @@ const NVIDIA: &str = "0x10de";
 const DISPLAY: &str = "0x03";
 
 /// The GPUs of a host that has the driver.
-pub(super) struct Gpus {
+pub(super) struct NvidiaGpus {
     /// The driver. None if the library could not be loaded. If the driver is installed later, the agent must be restarted.
     driver: Option<Blocking<Driver, GpuAnswer>>,
 }
@@ -57,7 +57,7 @@ struct PciGpu {
     sleeps: bool,
 }
 
-impl Gpus {
+impl NvidiaGpus {
     /// Creates the reader, and does not load the library yet. `devices` is the folder in which the kernel lists PCI devices.
     pub(super) fn new(devices: &Path) -> Self {
         let driver = Driver {
@@ -191,7 +191,7 @@ fn gpu(index: u32, device: &Device<'_>) -> Gpu {
             .ok()
             .map(f64::from),
         watts: power.map(|milliwatts| figure(f64::from(milliwatts) / 1000.0, 2)),
-        asleep: None,
+        ..Gpu::default()
     }
 }
 
