@@ -68,7 +68,8 @@ pub struct SystemMetrics {
     /// `/proc/pressure`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pressure: Option<Pressures>,
-    /// The host's temperature sensors. Source: `/sys/class/hwmon`.
+    /// The host's temperature sensors. The sensors of a sleeping GPU are left out, because to read them would wake the GPU. Source:
+    /// `/sys/class/hwmon`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub temperatures: Vec<Temperature>,
     /// Sensors that do not measure temperature: fans, voltage, current, power and humidity. The array has at most 256 sensors. Absent
