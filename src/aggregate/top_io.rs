@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Container, SystemMetrics, TopIo};
+use crate::model::{BlockIo, Container, SystemMetrics, TopIo, Unit};
 
 /// Adds the list `top_io` of control groups if the source `system` could not read the processes. The source `system` does not know
 /// the figures of containers. Therefore, only the aggregator can make this list.
@@ -11,7 +11,7 @@ pub(super) fn with_top_io(
     containers: &[Container],
 ) -> Arc<SystemMetrics> {
     if let Some(listed) = system.top_io_of_groups {
-        let top_io = of_groups(containers, listed);
+        let top_io = of_groups(&system.units, containers, listed);
         if !top_io.is_empty() {
             Arc::make_mut(&mut system).top_io = top_io;
         }
@@ -19,21 +19,37 @@ pub(super) fn with_top_io(
     system
 }
 
-/// Returns the `listed` containers with the highest I/O, highest first. Leaves out containers without I/O.
-fn of_groups(containers: &[Container], listed: usize) -> Vec<TopIo> {
-    let mut groups: Vec<TopIo> = containers.iter().filter_map(of_container).collect();
+/// Returns the `listed` units and containers with the highest I/O, highest first. Leaves out those without I/O.
+fn of_groups(units: &[Unit], containers: &[Container], listed: usize) -> Vec<TopIo> {
+    let units = units.iter().filter_map(of_unit);
+    let mut groups: Vec<TopIo> = units
+        .chain(containers.iter().filter_map(of_container))
+        .collect();
     groups.retain(|one| total(one) > 0.0);
     groups.sort_by(|one, other| total(other).total_cmp(&total(one)));
     groups.truncate(listed);
     groups
 }
 
-fn of_container(container: &Container) -> Option<TopIo> {
-    let io = container.block_io?;
-    let name = container.name.trim_start_matches('/').to_owned();
+fn of_unit(unit: &Unit) -> Option<TopIo> {
     Some(TopIo {
-        name: name.clone(),
-        container: Some(name),
+        unit: Some(unit.name.clone()),
+        ..with_rates(&unit.name, unit.block_io)?
+    })
+}
+
+fn of_container(container: &Container) -> Option<TopIo> {
+    let name = container.name.trim_start_matches('/');
+    Some(TopIo {
+        container: Some(name.to_owned()),
+        ..with_rates(name, container.block_io)?
+    })
+}
+
+fn with_rates(name: &str, io: Option<BlockIo>) -> Option<TopIo> {
+    let io = io?;
+    Some(TopIo {
+        name: name.to_owned(),
         read_bytes_per_second: io.read_bytes_per_second?,
         write_bytes_per_second: io.write_bytes_per_second?,
         ..TopIo::default()
@@ -49,7 +65,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::with_top_io;
-    use crate::model::{BlockIo, Container, Snapshot, SystemMetrics};
+    use crate::model::{BlockIo, Container, Snapshot, SystemMetrics, Unit};
 
     fn containers(rates: &[(&str, Option<(f64, f64)>)]) -> Vec<Container> {
         let snapshot = Snapshot::recorded();
@@ -93,6 +109,34 @@ mod tests {
         assert_eq!(names(10), ["large", "middle", "small"]);
         assert_eq!(names(1), ["large"]);
         assert!(names(0).is_empty());
+    }
+
+    #[test]
+    fn units_and_containers_are_in_one_list() {
+        let containers = containers(&[("small", Some((1.0, 0.0))), ("large", Some((3.0, 0.0)))]);
+        let mut system = system(Some(10));
+        let unit = |name: &str, block_io| Unit {
+            name: name.to_owned(),
+            block_io,
+            ..Unit::default()
+        };
+        let io = containers[0].block_io.map(|io| BlockIo {
+            write_bytes_per_second: Some(1.0),
+            ..io
+        });
+        Arc::make_mut(&mut system).units = vec![unit("idle.service", None), unit("db.service", io)];
+        let system = with_top_io(system, &containers);
+        let listed: Vec<_> = system
+            .top_io
+            .iter()
+            .map(|one| (&*one.name, one.unit.as_deref(), one.container.as_deref()))
+            .collect();
+        let expected = [
+            ("large", None, Some("large")),
+            ("db.service", Some("db.service"), None),
+            ("small", None, Some("small")),
+        ];
+        assert_eq!(listed, expected);
     }
 
     #[test]

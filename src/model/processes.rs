@@ -82,11 +82,12 @@ pub struct TopIo {
     pub container: Option<String>,
     /// Bytes read from storage per second, not from the page cache. For a process, the time since its previous reading counts,
     /// which can be long for a process that was idle. The I/O of children counts if they have started and ended between two
-    /// readings. Source: `read_bytes` in `/proc/<pid>/io`, or `block_io` of the container.
+    /// readings. Source: `read_bytes` in `/proc/<pid>/io`, or `block_io` of the unit or
+    /// the container.
     pub read_bytes_per_second: f64,
     /// Bytes written to storage per second, as for `read_bytes_per_second`. The kernel counts a page when the process changes it,
     /// and writes it later. `cancelled_write_bytes`, for example of a file that was deleted before, is not subtracted. With
     /// cgroup v1, a write through the page cache counts for a container only if the container waits for it, for example with
-    /// `fsync`. Source: `write_bytes` in `/proc/<pid>/io`, or `block_io` of the container.
+    /// `fsync`. Source: `write_bytes` in `/proc/<pid>/io`, or `block_io` of the unit or the container.
     pub write_bytes_per_second: f64,
 }
