@@ -136,7 +136,7 @@ pub(crate) fn locate(mounts: &Mounts, cgroup: &str, id: &str) -> Option<Groups> 
 
 /// Returns the path of a process in the hierarchy of a v1 controller. `controller` is none for v2. The text has lines such as
 /// `4:cpu,cpuacct:/docker/0123` (v1) and `0::/docker/0123` (v2).
-fn path_of<'a>(cgroup: &'a str, controller: Option<&str>) -> Option<&'a str> {
+pub(crate) fn path_of<'a>(cgroup: &'a str, controller: Option<&str>) -> Option<&'a str> {
     cgroup.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;

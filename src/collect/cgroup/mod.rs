@@ -9,7 +9,8 @@ mod locate;
 mod parse;
 mod usage;
 
-pub(super) use locate::{Groups, Mounts, locate};
+pub(super) use locate::{Groups, Mounts, locate, path_of};
+pub(super) use parse::keyed;
 pub(super) use usage::Usage;
 
 use std::fs::File;
@@ -114,7 +115,7 @@ impl ActivityFiles {
             } => {
                 let memory = number(memory_current, "memory")?;
                 let stat = need("CPU time", text(cpu_stat, buffer))?;
-                let usage_us = need("CPU time", parse::keyed(stat, "usage_usec"))?;
+                let usage_us = need("CPU time", keyed(stat, "usage_usec"))?;
                 Ok(Activity {
                     cpu_ns: Some(usage_us.saturating_mul(1000)),
                     memory,
@@ -240,7 +241,7 @@ impl DetailFiles {
             usage.memory_limit = limit.unwrap_or(u64::MAX);
         }
         usage.pids = optional(&self.pids, buffer, parse::number);
-        let oom_kills = |text: &str| parse::keyed(text, "oom_kill");
+        let oom_kills = |text: &str| keyed(text, "oom_kill");
         match &self.version {
             DetailsByVersion::V1 {
                 memory_kernel,
@@ -293,9 +294,9 @@ fn block_io_v1(
 /// Reads the throttling figures from `cpu.stat`. `nanoseconds` is the unit of the throttled time: 1 for v1, and 1000 for v2.
 fn throttling(stat: &str, time_key: &str, nanoseconds: u64) -> Option<Throttling> {
     Some(Throttling {
-        periods: parse::keyed(stat, "nr_periods")?,
-        throttled_periods: parse::keyed(stat, "nr_throttled")?,
-        throttled_ns: parse::keyed(stat, time_key)?.saturating_mul(nanoseconds),
+        periods: keyed(stat, "nr_periods")?,
+        throttled_periods: keyed(stat, "nr_throttled")?,
+        throttled_ns: keyed(stat, time_key)?.saturating_mul(nanoseconds),
     })
 }
 

@@ -8,7 +8,7 @@ pub(super) fn number(text: &str) -> Option<u64> {
 }
 
 /// Returns the value of `key` in a text with lines of the form `key value`.
-pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
+pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let (name, value) = line.split_once(' ')?;
         (name == key).then(|| number(value)).flatten()

@@ -15,6 +15,7 @@ use rustix::param::clock_ticks_per_second;
 use rustix::system::sysinfo;
 
 use super::virtualization::is_in_initial_pid_namespace;
+use crate::collect::cgroup::{keyed, path_of};
 use crate::collect::mountinfo;
 use crate::settings::HostRoot;
 
@@ -356,20 +357,6 @@ fn own_groups(root: &Path) -> String {
     roots.collect()
 }
 
-/// Returns the path of a group in the hierarchy of a v1 controller, in lines such as `4:cpu,cpuacct:/group`. `controller` is none
-/// for v2, with a line such as `0::/group`.
-fn path_of<'g>(groups: &'g str, controller: Option<&str>) -> Option<&'g str> {
-    groups.lines().find_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (controllers, path) = rest.split_once(':')?;
-        let found = match controller {
-            Some(wanted) => controllers.split(',').any(|one| one == wanted),
-            None => controllers.is_empty(),
-        };
-        found.then_some(path)
-    })
-}
-
 /// Returns the directory of the group `path`. Returns none if the mount shows other groups.
 fn below(mount: &mountinfo::Mount<'_>, path: &str) -> Option<PathBuf> {
     let path = Path::new(path);
@@ -379,11 +366,4 @@ fn below(mount: &mountinfo::Mount<'_>, path: &str) -> Option<PathBuf> {
         return None;
     }
     Some(mount.point.join(path.strip_prefix(&mount.root).ok()?))
-}
-
-/// Returns the value of a line of the form `key value`.
-fn keyed(text: &str, key: &str) -> Option<u64> {
-    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-    let (_, value) = lines.find(|(name, _)| *name == key)?;
-    value.trim_end().parse().ok()
 }
