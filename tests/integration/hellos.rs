@@ -1,6 +1,6 @@
 //! Tests of incomplete TLS ClientHellos, and of a client with a slow network.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,41 @@ fn log_in(distant: &Delay, version: &str) -> Duration {
     client.send(format!("{KEY}\n"));
     client.snapshot();
     started.elapsed()
+}
+
+/// Returns the first `length` bytes of a ClientHello that is longer than this, in records of up to 16 KiB.
+fn long_hello(length: usize) -> Vec<u8> {
+    let mut hello = vec![0; length];
+    for record in hello.chunks_mut(5 + (1 << 14)) {
+        let length = record.len() - 5;
+        record[..5].copy_from_slice(&[0x16, 3, 1, (length >> 8) as u8, length as u8]);
+    }
+    hello[5..9].copy_from_slice(&[1, 0, 0xff, 0xf0]);
+    hello
+}
+
+#[test]
+#[serial]
+fn an_endless_client_hello_is_refused() {
+    let authority = Authority::new();
+    let identity = authority.issue("agent");
+    let agent = identity.launch().var("AUTH_TIMEOUT", "60s").start();
+    let hello = long_hello(22 * 1024);
+    let (start, rest) = hello.split_at(17 * 1024);
+    let mut long = silent(&agent, start, 1).remove(0);
+    long.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let waited = long.read(&mut [0]).unwrap_err();
+    assert_eq!(waited.kind(), ErrorKind::WouldBlock);
+    // With these bytes the message exceeds the limit. It is still incomplete and valid.
+    long.set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    long.write_all(rest).unwrap();
+    let closed = long.read(&mut [0; 64]);
+    let is_closed = match &closed {
+        Ok(read) => *read == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    };
+    assert!(is_closed, "{closed:?}");
 }
 
 #[test]

@@ -42,8 +42,10 @@ enum Stream {
 }
 
 /// Limit on the bytes that a peer can send while its connection is pending. A ClientHello, certificates and the key need less.
-/// This limit also bounds the memory in which rustls buffers an incomplete message.
 const MAX_PENDING_BYTES: usize = 128 * 1024;
+/// Limit on the bytes that a peer can send before the agent's first answer. A ClientHello usually has less than 4 KiB, and with a long
+/// session ticket at most 16 KiB. This limit bounds the memory in which rustls buffers an incomplete ClientHello.
+const MAX_HELLO_BYTES: usize = 18 * 1024;
 /// Limit on consecutive reads. With no limit, the session of a client that sends without pause would never write.
 const READS: usize = 8;
 
@@ -266,7 +268,12 @@ impl AsyncRead for Socket {
         self.set_silent(read.is_pending());
         if self.pending.is_some() {
             self.received += buf.filled().len() - before;
-            if self.received > MAX_PENDING_BYTES {
+            let limit = if self.written == 0 {
+                MAX_HELLO_BYTES
+            } else {
+                MAX_PENDING_BYTES
+            };
+            if self.received > limit {
                 return Poll::Ready(Err(io::Error::other("too many bytes before a key")));
             }
         }
