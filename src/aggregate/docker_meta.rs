@@ -41,12 +41,22 @@ pub(super) fn with_disk_use(
     all
 }
 
+/// Keeps the section of the previous snapshot if the new section is equal. The encoded section is then used again, too.
+pub(super) fn keep_if_equal(
+    section: &mut Arc<Vec<Arc<ContainerMeta>>>,
+    previous: &Arc<Vec<Arc<ContainerMeta>>>,
+) {
+    if section == previous {
+        *section = Arc::clone(previous);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
     use std::sync::Arc;
 
-    use super::with_disk_use;
+    use super::{keep_if_equal, with_disk_use};
     use crate::messages::ContainerVolumes;
     use crate::model::{ContainerMeta, Snapshot, Volume};
 
@@ -78,6 +88,14 @@ mod tests {
         assert_eq!(with[2].volumes, [volume]);
         assert!(with[0].volumes.is_empty());
         assert!(Arc::ptr_eq(&with[1], &all[1]));
+        // An equal section is replaced by the previous one, and another section is not.
+        let mut again = with_disk_use(Arc::clone(&all), &log_bytes, &volumes);
+        assert!(!Arc::ptr_eq(&again, &with));
+        keep_if_equal(&mut again, &with);
+        assert!(Arc::ptr_eq(&again, &with));
+        let mut other = Arc::clone(&all);
+        keep_if_equal(&mut other, &with);
+        assert!(Arc::ptr_eq(&other, &all));
         let without = with_disk_use(
             Arc::clone(&all),
             &HashMap::new(),

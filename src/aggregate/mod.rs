@@ -127,7 +127,10 @@ impl Aggregator {
         let started = Instant::now();
         self.newest.note_silence(started);
         self.seq += 1;
-        let snapshot = compose(&self.newest, self.seq, self.subscribers.count());
+        let mut snapshot = compose(&self.newest, self.seq, self.subscribers.count());
+        if let Some(previous) = self.subscribers.publications().newest(false) {
+            docker_meta::keep_if_equal(&mut snapshot.docker_meta, &previous.snapshot().docker_meta);
+        }
         self.supervisor.status(|| snapshot.summary());
         let logs = self.newest_logs();
         let before = self.events.end();

@@ -264,7 +264,7 @@ pub struct Conntrack {
 /// The entropy of the kernel's random number generator. Source: `/proc/sys/kernel/random`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entropy {
-    /// Available entropy, in bits. While there is too little, programs that read `/dev/random` wait. Source: `entropy_avail`.
+    /// Available entropy, in bits. Reads of `/dev/random` block while this is low. Source: `entropy_avail`.
     pub available_bits: u64,
     /// The size of the pool, in bits. Source: `poolsize`.
     pub pool_bits: u64,

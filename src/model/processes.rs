@@ -60,7 +60,7 @@ pub struct TopProcess {
 /// A process, a unit of systemd or a container with high I/O.
 ///
 /// Only root may read the I/O of the processes of other users. If the agent can read no process of another user, and the kernel
-/// refuses more processes than it allows, the entries are units of systemd and containers. An entry then has `unit` or `container`,
+/// refuses more processes than it allows, the entries are containers and the units in `units`, which are those with the highest CPU use. An entry then has `unit` or `container`,
 /// and no `pid`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TopIo {

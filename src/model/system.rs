@@ -80,8 +80,8 @@ pub struct SystemMetrics {
     /// answer, or refuses the agent. Source: systemd's `ListUnitsFiltered`, by D-Bus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_units: Option<Vec<FailedUnit>>,
-    /// The units of systemd: every failed unit, sorted by name, and then the busiest units, the busiest first. The setting `UNITS`
-    /// is the number of busiest units. The scopes of containers are left out, because they are in the section `containers`. Absent if
+    /// The units of systemd: first every failed unit and then every unit that starts or stops, each sorted by name, and then the
+    /// busiest units, the busiest first. The setting `UNITS` is the number of busiest units. The scopes of containers are left out, because they are in the section `containers`. Absent if
     /// systemd does not run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub units: Vec<Unit>,

@@ -496,7 +496,7 @@ static HOST: &[FigureFamily] = &[
         "Name of the operating system",
         |source, out| if has_host(source) { out(&[("pretty_name", &source.snapshot.host.os)], 1.0) }),
     gauge("node_systemd_unit_state", "1", &["name", "state"], &["system.failed_units[].name", "system.units[].state"],
-        "State of the failed units and of the busiest units of systemd. The value is 1 for the state of the unit, and 0 for other states",
+        "State of the units of systemd that have failed, start or stop, and of the busiest units. The value is 1 for the state of the unit, and 0 for other states",
         unit_states),
     gauge("node_systemd_unit_tasks_current", "{task}", UNIT, &["system.units[].tasks"],
         "Processes and threads of the unit",

@@ -115,7 +115,7 @@ fn unknown_values_are_read_and_shown_unchanged() {
     let address = address.to_string();
     let terminal = Terminal::watch(LARGE, &[&address], &[("API_KEY", KEY)]);
     terminal.shows(&["s old", "docker later"]);
-    terminal.press(&["Tab", "Tab", "Tab"]);
+    terminal.press(&["Tab", "Tab", "Tab", "Tab"]);
     terminal.shows(&["KIND", "later"]);
     terminal.press(&["Tab"]);
     terminal.shows(&["EVENT", "later"]);
@@ -133,7 +133,7 @@ fn times_are_shown_in_utc_in_every_time_zone() {
         &[("API_KEY", KEY), ("TZ", "Asia/Kolkata")],
     );
     terminal.shows(&["s old"]);
-    for _ in 0..4 {
+    for _ in 0..5 {
         terminal.press(&["Tab"]);
     }
     terminal.shows(&["TIME (UTC)", "2026-01-01T11:59:00Z"]);

@@ -387,9 +387,11 @@ fn units_have_the_states_of_systemd_and_only_changes_are_asked_for() {
         ("states-other.service", "inactive"),
         ("states-broken.service", "failed"),
         ("states-home.mount", "failed"),
+        ("states-waits.service", "activating"),
     ]);
     let serving = manager.serve(&bus);
     serving.service("states.service", 4242, 7);
+    serving.service("states-waits.service", 0, 9);
     serving.service("states-broken.service", 0, 3);
     let agent = bus.launch().var("UNITS", "1000").start();
     let mut client = agent.login();
@@ -406,8 +408,15 @@ fn units_have_the_states_of_systemd_and_only_changes_are_asked_for() {
     assert!(active["tasks"].is_u64(), "{active}");
     // A unit that has failed comes first, with and without a control group.
     let units = snapshot["system"]["units"].as_array().unwrap();
-    let names: Vec<_> = units.iter().take(2).map(|unit| &unit["name"]).collect();
-    assert_eq!(names, ["states-broken.service", "states-home.mount"]);
+    // So does a unit that waits for its restart.
+    let names: Vec<_> = units.iter().take(3).map(|unit| &unit["name"]).collect();
+    let expected = [
+        "states-broken.service",
+        "states-home.mount",
+        "states-waits.service",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(units[2]["restarts"], 9);
     let failed = &units[0];
     assert_eq!(
         (&failed["state"], &failed["restarts"]),

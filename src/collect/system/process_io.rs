@@ -133,7 +133,12 @@ impl KnownIo {
     ) -> Option<IoRates> {
         let kept = self.file.take();
         let is_due = is_active || self.had_io || self.read_at.is_none();
-        if self.access == IoAccess::Refused || !is_due {
+        if self.access == IoAccess::Refused {
+            return None;
+        }
+        if !is_due {
+            // An idle process has no I/O, so its counters are still those of this moment.
+            self.read_at = Some(now());
             return None;
         }
         self.had_io = false;
@@ -278,12 +283,12 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_covers_the_time_since_the_previous_reading() {
+    fn a_rate_covers_the_time_since_the_process_was_idle() {
         let mut io = KnownIo::default();
         assert_eq!(update(&mut io, false, 10, Ok((100, 1000))), (None, true));
         // An idle process is not read.
         assert_eq!(update(&mut io, false, 15, Ok((0, 0))), (None, false));
-        let rates = Some((10.0, 200.0));
+        let rates = Some((20.0, 400.0));
         assert_eq!(update(&mut io, true, 20, Ok((200, 3000))), (rates, true));
         // After I/O, the process is read once more, even if it is idle.
         assert_eq!(update(&mut io, false, 25, Ok((200, 3000))), (None, true));
@@ -297,7 +302,8 @@ mod tests {
     fn all_io_of_a_new_process_counts() {
         let mut io = KnownIo::of_new_process(Some(Duration::from_secs(5)));
         assert_eq!(update(&mut io, false, 6, Ok((9, 9))), (None, false));
-        let rates = Some((100.0, 50.0));
+        // At second 6 the process was idle, so the I/O came later.
+        let rates = Some((125.0, 62.5));
         assert_eq!(update(&mut io, true, 10, Ok((500, 250))), (rates, true));
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Socket {
     pending: Option<Arc<PendingState>>,
     /// Number of bytes that were received while the connection was pending.
     received: usize,
+    /// Limit on `received` before the agent's first answer.
+    max_unanswered: usize,
 }
 
 /// The stream of a [`Socket`].
@@ -43,7 +45,7 @@ enum Stream {
 
 /// Limit on the bytes that a peer can send while its connection is pending. A ClientHello, certificates and the key need less.
 const MAX_PENDING_BYTES: usize = 128 * 1024;
-/// Limit on the bytes that a peer can send before the agent's first answer. A ClientHello usually has less than 4 KiB, and with a long
+/// Limit on the bytes that a peer can send with TLS before the agent's first answer. A ClientHello usually has less than 4 KiB, and with a long
 /// session ticket at most 16 KiB. This limit bounds the memory in which rustls buffers an incomplete ClientHello.
 const MAX_HELLO_BYTES: usize = 18 * 1024;
 /// Limit on consecutive reads. With no limit, the session of a client that sends without pause would never write.
@@ -189,13 +191,22 @@ impl Connection {
 
 impl Socket {
     /// Creates the socket of a pending connection. The socket is not registered with a runtime yet. The socket updates `pending`
-    /// until `detach` is called.
-    pub(super) fn new(stream: std::net::TcpStream, pending: Arc<PendingState>) -> Self {
+    /// until `detach` is called. `with_tls` says whether the peer must begin with a ClientHello.
+    pub(super) fn new(
+        stream: std::net::TcpStream,
+        pending: Arc<PendingState>,
+        with_tls: bool,
+    ) -> Self {
         Self {
             stream: Stream::Bare(Some(stream)),
             written: 0,
             pending: Some(pending),
             received: 0,
+            max_unanswered: if with_tls {
+                MAX_HELLO_BYTES
+            } else {
+                MAX_PENDING_BYTES
+            },
         }
     }
 
@@ -269,7 +280,7 @@ impl AsyncRead for Socket {
         if self.pending.is_some() {
             self.received += buf.filled().len() - before;
             let limit = if self.written == 0 {
-                MAX_HELLO_BYTES
+                self.max_unanswered
             } else {
                 MAX_PENDING_BYTES
             };

@@ -166,10 +166,10 @@ struct Authenticator<'a> {
 impl Authenticator<'_> {
     /// Does the TLS handshake, if TLS is on, and reads the key and the options.
     async fn run(&self, stream: std::net::TcpStream) -> Result<(Connection, Login), Refusal> {
-        let mut socket = Socket::new(stream, Arc::clone(&self.pending.state));
+        let tls = self.credentials.borrow().tls.clone();
+        let mut socket = Socket::new(stream, Arc::clone(&self.pending.state), tls.is_some());
         socket.attach()?;
         let deadline = Instant::now() + self.timeout;
-        let tls = self.credentials.borrow().tls.clone();
         let input = timeout_at(deadline, socket.first_input(tls.is_some())).await;
         let remaining = deadline.saturating_duration_since(Instant::now());
         match input {

@@ -9,7 +9,8 @@ use super::ReadLog;
 use super::rotated::rotated_bytes;
 use crate::model::FileOffset;
 
-/// Maximum age of the size of the rotated files. They change only in a rotation, and when the engine has compressed them after it.
+/// Maximum age of the size of the rotated files. Rotated files change in a rotation. Later, the engine can
+/// compress them.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// Returns the size of all files of each log that is read from files, in bytes, by container id.

@@ -1,9 +1,8 @@
 //! Reads GPUs of AMD and Intel from the files of their drivers (`amdgpu`, `i915` and `xe`).
 //!
-//! A GPU with runtime power management sleeps while no program uses it. With some kernels, to read a file of the driver wakes the GPU, and
-//! with all kernels it delays the moment at which the GPU begins to sleep. So the agent first asks the kernel whether the GPU sleeps. If a
-//! GPU can sleep, the agent reads it only when the delay has passed since the previous reading. If the GPU is then still awake, something
-//! else uses it. Source: `drivers/gpu/drm/amd/pm/amdgpu_pm.c`.
+//! A GPU with runtime power management sleeps while no program uses it. Reading a file of the driver restarts the timer after which the
+//! GPU sleeps. On some kernels it also wakes the GPU. Therefore, the agent first asks the kernel whether the GPU sleeps. If a GPU can
+//! sleep, the agent waits for the timer to expire between two readings. Source: `drivers/gpu/drm/amd/pm/amdgpu_pm.c`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -78,6 +78,9 @@ struct ActivityReading {
 struct Details {
     files: Option<DetailFiles>,
     usage: Arc<Usage>,
+    /// When the files were read.
+    read_at: Instant,
+    /// When the figures were known to be right. While a unit is idle, this is later than `read_at`.
     at: Instant,
 }
 
@@ -140,7 +143,8 @@ impl UnitGroups {
         }
     }
 
-    /// Searches the groups of all units. Keeps the data of units that are known already.
+    /// Searches the groups of all units. Keeps the figures of units that are known already. Opens their files again, because systemd can
+    /// enable a controller for a unit that runs.
     fn search(&mut self, now: Instant) -> Result<(), UnitGroupsError> {
         self.searched = Some(now);
         if self.mounts.is_none() {
@@ -155,9 +159,11 @@ impl UnitGroups {
         self.tree = root.map(UnitTree::find).unwrap_or_default();
         let mut before = std::mem::take(&mut self.known);
         for unit in std::mem::take(&mut self.tree.units) {
-            let known = before.remove(&unit.path).or_else(|| {
-                let groups = mounts.unit_groups(&unit.path, *is_v1)?;
-                Some(KnownUnit::new(unit.name, groups))
+            let known = mounts.unit_groups(&unit.path, *is_v1).map(|groups| {
+                match before.remove(&unit.path) {
+                    Some(known) => known.with_groups(groups),
+                    None => KnownUnit::new(unit.name, groups),
+                }
             });
             if let Some(known) = known {
                 self.known.insert(unit.path, known);
@@ -215,6 +221,19 @@ impl KnownUnit {
             now: None,
             before: None,
             details: None,
+        }
+    }
+
+    /// Closes the files, so that they are opened again.
+    fn with_groups(self, groups: Groups) -> Self {
+        Self {
+            groups,
+            files: None,
+            details: self.details.map(|details| Details {
+                files: None,
+                ..details
+            }),
+            ..self
         }
     }
 
@@ -285,7 +304,10 @@ impl KnownUnit {
         let details = self.details.take();
         if let Some(now) = &self.now {
             self.details = match details {
-                Some(details) if is_idle && details.stay_valid(now.at) => Some(details),
+                Some(details) if is_idle && details.stay_valid(now.at) => Some(Details {
+                    at: now.at,
+                    ..details
+                }),
                 // A unit without details has ended since its activity was read.
                 details => Details::read(details, &self.groups, now, room, buffer).ok(),
             };
@@ -319,7 +341,9 @@ impl Details {
         buffer: &mut Vec<u8>,
     ) -> Result<Self, GroupError> {
         let (kept, before) = match before {
-            Some(Self { files, usage, at }) => (files, Some((usage, at))),
+            Some(Self {
+                files, usage, at, ..
+            }) => (files, Some((usage, at))),
             None => (None, None),
         };
         let is_kept = kept.is_some();
@@ -339,6 +363,7 @@ impl Details {
         Ok(Self {
             files: keeps.then_some(files),
             usage: Arc::new(usage),
+            read_at: now.at,
             at: now.at,
         })
     }
@@ -355,7 +380,7 @@ impl Details {
             let rates = [io.read_bytes_per_second, io.write_bytes_per_second];
             rates.into_iter().any(|rate| rate != Some(0.0))
         });
-        !has_pressure && !has_rates && now - self.at < MAX_IDLE_AGE
+        !has_pressure && !has_rates && now - self.read_at < MAX_IDLE_AGE
     }
 }
 

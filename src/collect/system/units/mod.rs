@@ -151,7 +151,9 @@ impl Units {
         self.refused = None;
         match timeout(DEADLINE, self.ask()).await {
             Ok(Ok(units)) => {
-                self.pauses.reset();
+                if !self.with_states {
+                    self.pauses.reset();
+                }
                 self.try_at = None;
                 self.last = Some((now, units.clone()));
                 return Ok(Some(units));
@@ -166,19 +168,21 @@ impl Units {
         self.unknown()
     }
 
-    /// Adds the states to the units that are published, and the failed units that are not among them. The failed units come first,
-    /// sorted by name.
+    /// Adds the states to the units that are published, and adds the units that have failed, start or stop.
     pub(super) async fn add_states(&mut self, units: &mut Vec<Unit>) {
         let Some(states) = self.systemd.as_mut().and_then(|one| one.states.as_mut()) else {
             return;
         };
-        states.add_failed(units);
-        match timeout(DEADLINE, states.add_to(units)).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => debug!(%error, "no states of units: systemd cannot be asked"),
-            Err(_) => debug!("no states of units: systemd does not answer"),
+        states.add_inactive(units);
+        let described = states.describe(units, Instant::now() + DEADLINE).await;
+        states.add_to(units);
+        match described {
+            Ok(()) => self.pauses.reset(),
+            Err(error) => {
+                debug!(%error, "incomplete states of units: systemd cannot be asked");
+                self.retry_later();
+            }
         }
-        self.retry_later();
     }
 
     /// Closes the connection. The next request connects again after a pause.
@@ -213,8 +217,11 @@ impl Units {
             listed.truncate(MAX_FAILED);
             listed
         };
-        if let Some(states) = states {
-            states.update(manager, &failed).await.map_err(unanswered)?;
+        if let Some(known) = states
+            && let Err(error) = known.update(manager, &failed).await
+        {
+            debug!(%error, "no states of units: systemd cannot list them");
+            *states = None;
         }
         let failed = failed.into_iter();
         let units = failed.map(|(name, description, ..)| FailedUnit { name, description });
@@ -246,11 +253,14 @@ async fn connect(with_states: bool) -> Result<Systemd, Unknown> {
         .build()
         .await
         .map_err(unanswered)?;
-    let states = if with_states {
-        Some(UnitStates::new(&bus, &manager).await.map_err(unanswered)?)
-    } else {
-        None
-    };
+    let mut states = None;
+    if with_states {
+        // The failed units are known even if systemd is too old for the other states.
+        match UnitStates::new(&bus, &manager).await {
+            Ok(known) => states = Some(known),
+            Err(error) => debug!(%error, "no states of units: systemd sends no changes"),
+        }
+    }
     Ok(Systemd { manager, states })
 }
 

@@ -8,20 +8,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt as _;
-use futures_util::future::join_all;
-use futures_util::stream::select_all;
+use futures_util::stream::{self, select_all};
 use tokio::task::AbortHandle;
+use tokio::time::timeout_at;
 use zbus::{
     Connection, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant, Variant, match_rule,
     message,
 };
 
 use super::{ManagerProxy, SYSTEMD, UnitListing};
+use crate::collect::system::containers::container_ids;
 use crate::model::{Timestamp, Unit};
 
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
+/// The D-Bus error for a unit that does not exist.
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 /// The start of the object paths of units.
 const UNIT_PATH: &str = "/org/freedesktop/systemd1/unit";
 /// The kinds of units that the agent follows: D-Bus interface and pattern of names. Docker makes a mount unit for each command in a
@@ -42,8 +45,12 @@ const STATES: [&str; 6] = [
 ];
 /// Maximum number of units whose states are stored.
 const MAX_UNITS: usize = 4096;
+/// Maximum number of published units that are not active.
+const MAX_INACTIVE: usize = 256;
 /// Maximum number of changed units. If more units have changed, systemd is asked for all units.
 const MAX_CHANGED: usize = 256;
+/// Maximum number of units that systemd is asked about at the same time. The bus allows 128 calls without an answer.
+const MAX_CALLS: usize = 32;
 /// Maximum number of unread messages for each match rule. If there are more, the bus keeps them.
 const MAX_QUEUED: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// How often systemd is asked for all units even if nothing has changed, in case a signal was lost.
@@ -178,45 +185,64 @@ impl UnitStates {
         }
     }
 
-    /// Moves the failed units to the front, sorted by name. Adds the failed units that have no control group.
-    pub(super) fn add_failed(&self, units: &mut Vec<Unit>) {
-        let is_failed = |unit: &Unit| {
-            let state = self.known.get(&unit.name);
-            state.is_some_and(|state| state.active == "failed")
+    /// Moves the units that are not active to the front: the failed units, and then those that start or stop. Adds those that have no
+    /// control group. For example, a unit that waits for its restart has none.
+    pub(super) fn add_inactive(&self, units: &mut Vec<Unit>) {
+        let inactive = |name: &str| {
+            self.known
+                .get(name)
+                .filter(|state| state.active != "active")
         };
-        let (mut failed, others): (Vec<_>, Vec<_>) =
-            mem::take(units).into_iter().partition(is_failed);
-        for (name, state) in &self.known {
-            if state.active == "failed" && !failed.iter().any(|unit| unit.name == *name) {
-                failed.push(Unit {
+        let (mut first, others): (Vec<_>, Vec<_>) = mem::take(units)
+            .into_iter()
+            .partition(|unit| inactive(&unit.name).is_some());
+        for name in self.known.keys().filter(|name| inactive(name).is_some()) {
+            if !first.iter().any(|unit| unit.name == *name) {
+                first.push(Unit {
                     name: name.clone(),
                     ..Unit::default()
                 });
             }
         }
-        failed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        *units = failed;
+        let is_failed = |name: &str| inactive(name).is_some_and(|state| state.active == "failed");
+        first.sort_by_cached_key(|unit| (!is_failed(&unit.name), unit.name.clone()));
+        first.truncate(MAX_INACTIVE);
+        *units = first;
         units.extend(others);
     }
 
-    /// Adds the states of these units. Asks systemd for properties that are not known yet.
-    pub(super) async fn add_to(&mut self, units: &mut [Unit]) -> zbus::Result<()> {
-        let unknown: Vec<(String, Details)> = {
+    /// Asks systemd for the properties of these units that are not known yet. What is known at `deadline` is stored, and the next
+    /// round asks for the rest.
+    pub(super) async fn describe(&mut self, units: &[Unit], deadline: Instant) -> zbus::Result<()> {
+        let mut described = Vec::new();
+        let mut outcome = Ok(());
+        {
             let asked = units.iter().filter_map(|unit| {
                 let state = self.known.get(&unit.name)?;
                 let asked = state.details.is_none().then_some(state)?;
                 Some(self.ask(&unit.name, asked))
             });
-            join_all(asked)
-                .await
-                .into_iter()
-                .collect::<zbus::Result<_>>()?
-        };
-        for (name, details) in unknown {
+            let mut answers = stream::iter(asked).buffer_unordered(MAX_CALLS);
+            while let Ok(Some(answer)) = timeout_at(deadline.into(), answers.next()).await {
+                match answer {
+                    Ok(answer) => described.push(answer),
+                    Err(error) => {
+                        outcome = Err(error);
+                        break;
+                    }
+                }
+            }
+        }
+        for (name, details) in described {
             if let Some(state) = self.known.get_mut(&name) {
                 state.details = Some(details);
             }
         }
+        outcome
+    }
+
+    /// Adds the states of these units.
+    pub(super) fn add_to(&self, units: &mut [Unit]) {
         for unit in units {
             let Some(state) = self.known.get(&unit.name) else {
                 continue;
@@ -228,7 +254,6 @@ impl UnitStates {
             unit.main_pid = details.main_pid;
             unit.restarts = details.restarts;
         }
-        Ok(())
     }
 
     async fn ask(&self, name: &str, state: &UnitState) -> zbus::Result<(String, Details)> {
@@ -291,7 +316,8 @@ impl Changes {
     fn note(&mut self, path: Option<&str>) {
         let name = path.and_then(unit_name);
         match name {
-            Some(name) if self.names.contains(&name) => {}
+            // The scope of a container is not published.
+            Some(name) if self.names.contains(&name) || !container_ids(&name).is_empty() => {}
             Some(name) if self.names.len() < MAX_CHANGED => {
                 self.names.insert(name);
             }
@@ -340,18 +366,12 @@ fn unit_name(path: &str) -> Option<String> {
 
 /// Whether the error means that the unit or the property does not exist. A unit that has ended no longer exists.
 fn is_absent(error: &zbus::Error) -> bool {
-    use zbus::fdo::Error::{
-        AccessDenied, UnknownInterface, UnknownMethod, UnknownObject, UnknownProperty,
-    };
+    use zbus::fdo::Error::{UnknownInterface, UnknownMethod, UnknownObject, UnknownProperty};
     match error {
-        zbus::Error::MethodError(..) => true,
+        zbus::Error::MethodError(name, ..) => name.as_str() == NO_SUCH_UNIT,
         zbus::Error::FDO(error) => matches!(
             **error,
-            AccessDenied(_)
-                | UnknownInterface(_)
-                | UnknownMethod(_)
-                | UnknownObject(_)
-                | UnknownProperty(_)
+            UnknownInterface(_) | UnknownMethod(_) | UnknownObject(_) | UnknownProperty(_)
         ),
         _ => false,
     }
