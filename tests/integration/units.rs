@@ -39,7 +39,7 @@ impl Bus {
              <busconfig><type>system</type><listen>unix:path={}</listen><auth>EXTERNAL</auth>\
              <policy context=\"default\"><allow send_destination=\"*\" eavesdrop=\"true\"/>\
              <allow eavesdrop=\"true\"/><allow own=\"*\"/>\
-             </policy></busconfig>",
+             </policy><limit name=\"max_replies_per_connection\">128</limit></busconfig>",
             socket.display()
         );
         std::fs::write(&configuration, text).unwrap();
@@ -509,4 +509,26 @@ fn with_units_zero_only_failed_units_are_published() {
     assert!(snapshot["system"]["units"].is_null());
     assert!(manager.requests.lock().unwrap().is_empty());
     drop(group);
+}
+
+/// The system bus refuses more than 128 calls without an answer.
+#[test]
+#[parallel]
+fn hundreds_of_units_all_get_their_properties() {
+    let names: Vec<&'static str> = (0..250)
+        .map(|number| &*format!("hundreds-{number:03}.service").leak())
+        .collect();
+    let bus = Bus::start();
+    let units: Vec<_> = names.iter().map(|name| (*name, "failed")).collect();
+    let serving = Manager::with(&units).serve(&bus);
+    for name in &names {
+        serving.service(name, 0, 3);
+    }
+    let agent = bus.agent();
+    let snapshot = agent.login().snapshot_where("all restarts", DEADLINE, |s| {
+        let units = s["system"]["units"].as_array();
+        let complete = |unit: &&Value| unit["restarts"] == 3 && unit["since"].is_string();
+        units.is_some_and(|units| units.iter().filter(complete).count() == names.len())
+    });
+    assert_eq!(failed(&snapshot).unwrap().as_array().unwrap().len(), 250);
 }
