@@ -62,6 +62,7 @@ fn the_local_host_is_shown_without_a_socket() {
         shows(&terminal, size, &[&first[..], &[&hostname()]].concat());
         for list in [
             "Processes 1",
+            "Units",
             "Disks",
             "Network",
             "Events 0",
@@ -74,7 +75,7 @@ fn the_local_host_is_shown_without_a_socket() {
         terminal.shows(&["PID", "RSS"]);
         terminal.press(&["s"]);
         shows(&terminal, size, &["Sort by", "▸ CPU%"]);
-        terminal.press(&["Down", "Down", "Down", "Enter"]);
+        terminal.press(&["Down", "Down", "Down", "Down", "Down", "Enter"]);
         terminal.shows(&["PID▾"]);
         terminal.press(&["r"]);
         terminal.shows(&["PID▴"]);
