@@ -80,10 +80,9 @@ pub struct TopIo {
     /// `pid`: the name of the container that the entry is about. Source: `/proc/<pid>/cgroup`, or the container list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// Bytes read from storage per second, not from the page cache. For a process, the time since its previous reading counts,
-    /// which can be long for a process that was idle. The I/O of children counts if they have started and ended between two
-    /// readings. Source: `read_bytes` in `/proc/<pid>/io`, or `block_io` of the unit or
-    /// the container.
+    /// Bytes read from storage per second, not from the page cache. A process that has used less than
+    /// 10 ms of CPU time since the previous round is not read. Its I/O counts in the next round in which it is read. The I/O of children counts if they have started and ended between two
+    /// readings. Source: `read_bytes` in `/proc/<pid>/io`, or `block_io` of the unit or the container.
     pub read_bytes_per_second: f64,
     /// Bytes written to storage per second, as for `read_bytes_per_second`. The kernel counts a page when the process changes it,
     /// and writes it later. `cancelled_write_bytes`, for example of a file that was deleted before, is not subtracted. With

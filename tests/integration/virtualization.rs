@@ -66,7 +66,7 @@ fn the_virtualization_is_that_of_systemd_detect_virt() {
         // The agent measures the host outside of its container.
         assert_eq!(virtualization(&launcher, other_root), machine, "{mark}");
     }
-    // The host is itself a container, of which the agent has the root directory.
+    // The host is itself a container. `HOST_ROOT` is its root directory.
     fs::create_dir_all(folder.path().join("run/systemd")).unwrap();
     fs::write(folder.path().join("run/systemd/container"), "lxc\n").unwrap();
     assert_eq!(virtualization(&CONTAINER, other_root), "lxc");

@@ -19,7 +19,7 @@ use super::lookup::{self, Lookup};
 
 /// Maximum number of cores.
 const MAX_CORES: usize = 4096;
-/// The first kernel of which x86 cores are read: Linux 5.19.
+/// On x86, the agent reads frequencies only with this kernel or a newer one: Linux 5.19.
 const FIRST_X86_KERNEL: (u32, u32) = (5, 19);
 
 /// The metric family. Source: `/sys/devices/system/cpu/cpu*/cpufreq`. The files are described in the kernel's

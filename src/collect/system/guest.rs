@@ -164,7 +164,7 @@ impl Guest {
         self.compare(HostSize { memory, cpus })
     }
 
-    /// Reads the limits and figures, and leaves out those that are not smaller than the host.
+    /// Reads the limits and figures. Leaves out memory or CPU if its limit is not smaller than the host.
     fn compare(&self, host: HostSize) -> Option<GuestFigures> {
         let Lxcfs {
             meminfo,

@@ -124,7 +124,7 @@ impl KnownIo {
     }
 
     /// Calls `read` if the process can have had I/O. `read` gets the open file of the previous pass. Returns the rates since the
-    /// previous reading, or none if there is no I/O. `now` returns the time since boot.
+    /// previous pass in which the process was idle or read, or none if there is no I/O. `now` returns the time since boot.
     pub(super) fn update(
         &mut self,
         is_active: bool,
@@ -137,7 +137,8 @@ impl KnownIo {
             return None;
         }
         if !is_due {
-            // An idle process has no I/O, so its counters are still those of this moment.
+            // The process has used no tick of CPU time, so it had hardly any I/O. The next rate must not cover this time: a burst after a
+            // long idle time would look small.
             self.read_at = Some(now());
             return None;
         }

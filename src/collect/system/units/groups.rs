@@ -37,8 +37,8 @@ pub(in crate::collect::system) struct UnitGroups {
     /// The mounted control groups, and whether systemd's hierarchy is of v1. None until they are found.
     mounts: Option<(Mounts, bool)>,
     tree: UnitTree,
-    /// When `tree` was searched. None before the first search.
-    searched: Option<Instant>,
+    /// When all files were opened again. None before the first search.
+    reopened: Option<Instant>,
     /// The units by the paths of their groups.
     known: HashMap<String, KnownUnit>,
     /// Maximum number of files that stay open.
@@ -102,15 +102,19 @@ impl MetricFamily for UnitGroups {
             return Ok(units.clone());
         }
         self.newest = None;
-        if self.searched.is_none_or(|at| now - at >= RESCAN_INTERVAL) || self.tree.has_changed() {
-            self.search(now)?;
+        let is_due = self.reopened.is_none_or(|at| now - at >= RESCAN_INTERVAL);
+        if is_due {
+            self.reopened = Some(now);
+        }
+        if is_due || self.tree.has_changed() {
+            self.search(is_due)?;
         }
         for unit in self.known.values_mut() {
             unit.before = unit.now.take();
         }
         if !self.read_activities() {
             // A unit has ended. Perhaps it has started again, or another has started at the same time.
-            self.search(now)?;
+            self.search(false)?;
             self.read_activities();
         }
         let units = self.busiest();
@@ -135,7 +139,7 @@ impl UnitGroups {
             published,
             mounts: None,
             tree: UnitTree::default(),
-            searched: None,
+            reopened: None,
             known: HashMap::new(),
             max_kept: usize::try_from(max_kept_files()).unwrap_or(usize::MAX),
             buffer: Vec::new(),
@@ -143,10 +147,9 @@ impl UnitGroups {
         }
     }
 
-    /// Searches the groups of all units. Keeps the figures of units that are known already. Opens their files again, because systemd can
-    /// enable a controller for a unit that runs.
-    fn search(&mut self, now: Instant) -> Result<(), UnitGroupsError> {
-        self.searched = Some(now);
+    /// Searches the groups of all units. Keeps the data of units that are known already. If `reopens` is true, opens their files again,
+    /// because systemd can enable a controller for a unit that runs. Units can come and go in every round, so not each search does this.
+    fn search(&mut self, reopens: bool) -> Result<(), UnitGroupsError> {
         if self.mounts.is_none() {
             let mounts = Mounts::parse(&mountinfo(&self.proc)?);
             let is_v1 = mounts.systemd().map(|(_, is_v1)| is_v1);
@@ -159,12 +162,12 @@ impl UnitGroups {
         self.tree = root.map(UnitTree::find).unwrap_or_default();
         let mut before = std::mem::take(&mut self.known);
         for unit in std::mem::take(&mut self.tree.units) {
-            let known = mounts.unit_groups(&unit.path, *is_v1).map(|groups| {
-                match before.remove(&unit.path) {
-                    Some(known) => known.with_groups(groups),
-                    None => KnownUnit::new(unit.name, groups),
-                }
-            });
+            let groups = || mounts.unit_groups(&unit.path, *is_v1);
+            let known = match before.remove(&unit.path) {
+                Some(known) if !reopens => Some(known),
+                Some(known) => groups().map(|groups| known.with_groups(groups)),
+                None => groups().map(|groups| KnownUnit::new(unit.name, groups)),
+            };
             if let Some(known) = known {
                 self.known.insert(unit.path, known);
             }

@@ -164,6 +164,26 @@ fn units_come_and_go() {
 }
 
 #[test]
+fn a_controller_that_is_enabled_later_is_seen_at_the_next_search() {
+    let mut host = Host::v2(5);
+    host.unit("init.scope");
+    let current = host.root.path().join("cgroup/init.scope/memory.current");
+    fs::rename(&current, current.with_extension("off")).unwrap();
+    assert_eq!(host.read()[0].memory, None);
+    fs::rename(current.with_extension("off"), &current).unwrap();
+    // Another unit makes the family search the groups. This does not open the files of known units again.
+    host.unit("system.slice/other.service");
+    let init = |units: Vec<Unit>| units.into_iter().find(|unit| unit.name == "init.scope");
+    assert_eq!(init(host.read()).unwrap().memory, None);
+    host.family.reopened = None;
+    host.uses("init.scope", 99_000);
+    let unit = init(host.read()).unwrap();
+    assert_eq!(unit.memory, Some(18_018_304));
+    // The reading before is still known.
+    assert!(unit.cpu_percent > Some(0.0));
+}
+
+#[test]
 fn with_few_files_all_units_are_read_too() {
     let mut host = Host::v2(3);
     host.family.max_kept = 11;
