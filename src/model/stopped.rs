@@ -15,8 +15,8 @@ pub struct StoppedContainer {
     pub image: String,
     /// The engine's word for the state: `exited`, `created`, `dead`, `removing` or another word.
     pub state: String,
-    /// The exit code of the container's first process. Absent if the container was never started, and if the inspection failed.
-    /// Source: the engine's `State.ExitCode`.
+    /// The exit code of the container's first process. Absent if the container was never started, if the inspection failed, and until
+    /// the engine reports the end. Source: the engine's `State.ExitCode`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i64>,
     /// Whether the kernel has killed a process of the container because of too little memory. Absent if the inspection failed.

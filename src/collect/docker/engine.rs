@@ -37,7 +37,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The names of the events that the agent requests. Each of these events is published, or makes the container list or an
 /// inspection stale.
-const EVENTS: [&str; 12] = [
+const EVENTS: [&str; 13] = [
     "start",
     "die",
     "oom",
@@ -51,6 +51,8 @@ const EVENTS: [&str; 12] = [
     // Podman's names for `die` and `destroy`.
     "died",
     "remove",
+    // The only event of a failed start: the container leaves its networks.
+    "disconnect",
 ];
 
 /// Maximum size of one event, in bytes.
@@ -330,13 +332,13 @@ impl Call {
         }
     }
 
-    /// Returns the stream of the container events in [`EVENTS`], from the time `since` on. The stream ends when the connection
+    /// Returns the stream of the events in [`EVENTS`], from the time `since` on. The stream ends when the connection
     /// ends.
     pub(crate) fn events(&self, since: SystemTime) -> impl Stream<Item = Message> + Send + use<> {
         let since = since
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        let filters = format!(r#"{{"type":["container"],"event":{EVENTS:?}}}"#);
+        let filters = format!(r#"{{"type":["container","network"],"event":{EVENTS:?}}}"#);
         let path = format!(
             "/events?since={}&filters={}",
             since.as_secs(),

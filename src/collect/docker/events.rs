@@ -1,6 +1,6 @@
 //! Follows the engine's event stream. Stores the events to publish, and collects the ids of the containers with events.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -138,6 +138,9 @@ pub(super) struct EventBatch {
     pub(super) too_many: bool,
     /// Whether there was an event after which the stopped containers are possibly others.
     pub(super) may_have_stopped: bool,
+    /// The ids of the containers that left a network, with the time when the last of these events happened. The engine sends such an event
+    /// after a failed start, which has no event of its own, and after each stop.
+    pub(super) disconnected: HashMap<String, SystemTime>,
     /// Whether the stream has ended. The stream ends if the engine restarts, or if the agent reads too slowly.
     pub(super) ended: bool,
 }
@@ -246,6 +249,14 @@ impl EventBatch {
             self.too_many |= !self.touched.contains(id);
         }
     }
+
+    fn disconnect(&mut self, id: String, at: SystemTime) {
+        if self.disconnected.len() < MAX_TOUCHED || self.disconnected.contains_key(&id) {
+            self.disconnected.insert(id, at);
+        } else {
+            self.too_many = true;
+        }
+    }
 }
 
 /// Locks a mutex. Ignores poisoning, because no code panics while it holds one of these locks.
@@ -270,8 +281,17 @@ fn take_message(
             return;
         }
     };
-    let Some(id) = id_of(&message) else { return };
     let is_old = replay.is_old(&message);
+    if message.get("Type").text().as_deref() == Some("network") {
+        let attributes = message.get("Actor").get("Attributes");
+        let id = attributes.get("container").non_empty_text();
+        let id = id.filter(|id| !is_old && !history.choice.excludes(id));
+        if let (Some(id), Some(at)) = (id, moment(&message)) {
+            lock(reported).disconnect(id, at);
+        }
+        return;
+    }
+    let Some(id) = id_of(&message) else { return };
     let action = message.get("Action").text().unwrap_or_default();
     let is_rename = action == "rename";
     let was_excluded = history.choice.excludes(&id);

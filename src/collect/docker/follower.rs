@@ -9,6 +9,7 @@
 //! events that have arrived. The follower does not wait for more events. The list becomes stale:
 //!
 //! - after an event of a container,
+//! - after a failed start of a container that is not in the list,
 //! - at the end of the event stream, which happens if the engine restarts or if the agent reads the stream too slowly,
 //! - after one minute,
 //! - after one second, if a container in the list started less than a minute ago,
@@ -378,6 +379,7 @@ impl Follower {
             too_many,
             ended,
             may_have_stopped,
+            disconnected,
         } = events.take();
         if ended || too_many {
             // The next call of `list` starts a new event stream. That stream begins early enough to have the missing events.
@@ -387,6 +389,14 @@ impl Follower {
         self.may_have_stopped |= may_have_stopped;
         if !touched.is_empty() {
             self.mark_stale(touched);
+        }
+        for (id, at) in disconnected {
+            let is_running = self.running.iter().any(|one| one.listed.id == id);
+            if !is_running && !self.stopped.inspect_after(&id, at) {
+                // The container was created after the newest list, and its start has failed.
+                self.may_have_stopped = true;
+                self.mark_stale([id]);
+            }
         }
     }
 
@@ -495,7 +505,10 @@ impl Follower {
     /// Inspects stopped containers that are due, and publishes all.
     async fn update_stopped(&mut self, call: &Call) {
         if self.stopped.is_due() {
-            self.stopped.inspect(call).await;
+            let running_again = self.stopped.inspect(call).await;
+            if !running_again.is_empty() {
+                self.mark_stale(running_again);
+            }
         }
         let running = self.running.iter().map(|one| one.listed.id.as_str());
         self.stopped.publish(&running.collect());

@@ -11,6 +11,7 @@ use super::engine::{Call, EngineError};
 use super::inspection::Inspection;
 use super::listing::{Excluded, ListedContainer};
 use super::process::FirstProcess;
+use super::stopped::with_ended;
 use crate::messages::Stopped;
 use crate::model::Timestamp;
 
@@ -96,9 +97,17 @@ impl Inventory {
         Arc::new(left.cloned().collect())
     }
 
-    /// Returns the stopped containers of the newest list that has them.
-    pub(super) fn stopped(&self) -> &Arc<Stopped> {
-        &self.stopped
+    /// Returns the stopped containers: those of the newest list that has them, and the containers that [`Self::running`] left out of
+    /// `running` because they have ended.
+    pub(super) fn stopped_beside(&self, running: &[RunningContainer]) -> Arc<Stopped> {
+        if running.len() == self.running.len() {
+            return Arc::clone(&self.stopped);
+        }
+        let running: HashSet<&str> = running.iter().map(|one| one.listed.id.as_str()).collect();
+        let ended = self.running.iter();
+        let ended = ended.filter(|one| !running.contains(one.listed.id.as_str()));
+        let ended = ended.map(|one| (&*one.listed, one.inspection.done()));
+        Arc::new(with_ended(&self.stopped, ended))
     }
 
     /// Whether the settings leave out the container with this id.

@@ -286,7 +286,7 @@ impl ContainerSource {
     /// Returns the previous figures, for a round that gets no newer figures from the kernel's files. `read_at` is the time when
     /// the figures were read. Omits figures that are older than `stand_for`.
     fn last_figures(&self, inventory: &Inventory, error: Option<String>) -> Round<DockerSample> {
-        let (running, stopped) = (inventory.as_listed(), inventory.stopped());
+        let running = inventory.as_listed();
         let last = self.last.as_ref();
         let last = last.filter(|last| last.at.elapsed() < self.stand_for);
         Round {
@@ -296,7 +296,7 @@ impl ContainerSource {
                 namespaces: Arc::new(self.namespaces.by_number(running)),
                 containers: last.map_or_else(Arc::default, |last| Arc::clone(&last.containers)),
                 events: self.containers.events(),
-                stopped: Arc::clone(stopped),
+                stopped: inventory.stopped_beside(running),
                 excluded: inventory.excluded(),
                 meta: meta(running),
                 via: Via::Kernel,
@@ -414,7 +414,7 @@ impl Source for ContainerSource {
                 containers,
                 namespaces: self.namespaces.names(&measured.running).await,
                 events: self.containers.events(),
-                stopped: Arc::clone(inventory.stopped()),
+                stopped: inventory.stopped_beside(&measured.running),
                 excluded: inventory.excluded(),
                 meta: meta(&measured.running),
                 via: via.clone(),

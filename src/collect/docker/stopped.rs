@@ -18,6 +18,9 @@ use crate::model::{StoppedContainer, Timestamp};
 const MAX_STOPPED: usize = 256;
 /// Limit on the time for the inspections after one request to the engine's follower. Further inspections follow after the next request.
 const INSPECTION_TIME: Duration = Duration::from_secs(1);
+/// A container that was never started is inspected again after this time. If it has no network of its own, the engine sends no event when
+/// its start fails.
+const NEVER_STARTED_RETRY: Duration = Duration::from_secs(60);
 
 /// The containers that stopped last, of the newest list of all containers.
 #[derive(Default)]
@@ -32,10 +35,12 @@ struct Entry {
     listed: ListedContainer,
     /// When the container stopped. Before the inspection, it is an estimate from the list.
     stopped_at: SystemTime,
-    /// None if the inspection says that the container runs again or no longer exists.
+    /// None if the inspection says that the container no longer exists.
     shown: Option<Arc<StoppedContainer>>,
     /// When the container must be inspected. None if it was inspected after its newest event.
     due: Option<Instant>,
+    /// When the engine answered the newest inspection. None before the first inspection.
+    inspected_at: Option<SystemTime>,
 }
 
 impl StoppedContainers {
@@ -52,6 +57,17 @@ impl StoppedContainers {
     /// Whether a stopped container has this id.
     pub(super) fn has(&self, id: &str) -> bool {
         self.entries.iter().any(|one| one.listed.id == id)
+    }
+
+    /// Makes a container due that left its networks at the time `left`, unless it was inspected after that. Returns whether the container is
+    /// known. The engine answers no inspection while it starts or stops the container, so an answer after `left` has the new state.
+    pub(super) fn inspect_after(&mut self, id: &str, left: SystemTime) -> bool {
+        let entry = self.entries.iter_mut().find(|one| one.listed.id == id);
+        let Some(entry) = entry else { return false };
+        if entry.inspected_at.is_none_or(|at| at < left) {
+            entry.due = Some(Instant::now());
+        }
+        true
     }
 
     /// Replaces the containers by those of a new list of all containers, and keeps what is known about them. `surplus` is the number of
@@ -81,6 +97,7 @@ impl StoppedContainers {
                 Some(known) if is_same && !has_changed && !all_due => known.due,
                 _ => Some(now),
             };
+            let inspected_at = known.as_ref().and_then(|known| known.inspected_at);
             // Until the inspection, the previous facts stay published.
             let shown = match known {
                 Some(known) if is_same => known.shown,
@@ -91,6 +108,7 @@ impl StoppedContainers {
                 stopped_at,
                 shown,
                 due,
+                inspected_at,
             }
         });
         self.entries = entries.collect();
@@ -99,8 +117,9 @@ impl StoppedContainers {
         self.surplus = (all - self.entries.len()) as u64;
     }
 
-    /// Inspects the containers that are due, for at most [`INSPECTION_TIME`].
-    pub(super) async fn inspect(&mut self, call: &Call) {
+    /// Inspects the containers that are due, for at most [`INSPECTION_TIME`]. Returns the ids of the containers that run again. They stay
+    /// published as stopped until a new list has them as running, so that they are always published.
+    pub(super) async fn inspect(&mut self, call: &Call) -> Vec<String> {
         let now = Instant::now();
         let due = self.entries.iter().filter(|one| one.is_due(now));
         let due: Vec<String> = due.map(|one| one.listed.id.clone()).collect();
@@ -113,7 +132,7 @@ impl StoppedContainers {
                     asked.push(id.clone());
                     async move {
                         let answer = call.inspect(&id).await;
-                        (id, answer)
+                        (id, answer, SystemTime::now())
                     }
                 })
                 .buffer_unordered(INSPECTIONS_AT_ONCE);
@@ -124,10 +143,14 @@ impl StoppedContainers {
         }
         // A container whose inspection hangs must not delay each request.
         self.retry_later(&asked);
-        for (id, answer) in answers {
-            self.take_answer(&id, answer);
+        let mut running = Vec::new();
+        for (id, answer, at) in answers {
+            if self.take_answer(&id, answer, at) {
+                running.push(id);
+            }
         }
         self.sort();
+        running
     }
 
     fn retry_later(&mut self, ids: &[String]) {
@@ -140,24 +163,36 @@ impl StoppedContainers {
         }
     }
 
-    fn take_answer(&mut self, id: &str, answer: Result<Inspected, EngineError>) {
+    /// Returns whether the container runs again.
+    fn take_answer(
+        &mut self,
+        id: &str,
+        answer: Result<Inspected, EngineError>,
+        at: SystemTime,
+    ) -> bool {
         let entry = self.entries.iter_mut().find(|one| one.listed.id == id);
-        let Some(entry) = entry else { return };
+        let Some(entry) = entry else { return false };
+        entry.inspected_at = Some(at);
         match answer {
-            Ok(inspected) if inspected.pid > 0 => (entry.shown, entry.due) = (None, None),
+            Ok(inspected) if inspected.pid > 0 => {
+                entry.due = None;
+                return true;
+            }
             Err(EngineError::Gone) => (entry.shown, entry.due) = (None, None),
             // The inspection is tried again later. The previous facts stay published.
             Err(_) => {}
             Ok(inspected) => {
                 let new = shown(&entry.listed, Some(&inspected));
                 let finished = new.finished_at.map(|at| at.0);
+                let was_started = new.started_at.is_some() || new.error.is_some();
                 entry.stopped_at = finished.unwrap_or_else(|| created(&entry.listed));
                 if entry.shown.as_deref() != Some(&new) {
                     entry.shown = Some(Arc::new(new));
                 }
-                entry.due = None;
+                entry.due = (!was_started).then(|| Instant::now() + NEVER_STARTED_RETRY);
             }
         }
+        false
     }
 
     fn sort(&mut self) {
@@ -242,6 +277,27 @@ fn ago(status: &str) -> Option<Duration> {
         number => number.parse().ok()?,
     };
     Some(Duration::from_secs(seconds.checked_mul(count)?))
+}
+
+/// Adds running containers that have ended, although the engine has not reported it yet. Their exit codes and times are not known.
+pub(super) fn with_ended<'c>(
+    stopped: &Stopped,
+    ended: impl Iterator<Item = (&'c ListedContainer, Option<&'c Inspected>)>,
+) -> Stopped {
+    let ended = ended.map(|(listed, inspected)| {
+        Arc::new(StoppedContainer {
+            state: "exited".to_owned(),
+            health: None,
+            ..shown(listed, inspected)
+        })
+    });
+    let mut containers: Vec<_> = ended.chain(stopped.containers.iter().cloned()).collect();
+    let surplus = containers.len().saturating_sub(MAX_STOPPED);
+    containers.truncate(MAX_STOPPED);
+    Stopped {
+        containers: Arc::new(containers),
+        surplus: stopped.surplus + surplus as u64,
+    }
 }
 
 fn shown(listed: &ListedContainer, inspected: Option<&Inspected>) -> StoppedContainer {
@@ -331,7 +387,7 @@ mod tests {
         let due: Vec<_> = due.map(|one| number(&one.listed.id)).collect();
         for number in &due {
             let hours = if changed.contains(number) { 0 } else { *number };
-            stopped.take_answer(&id(*number), Ok(ended(hours)));
+            stopped.take_answer(&id(*number), Ok(ended(hours)), SystemTime::now());
         }
         stopped.sort();
         stopped.publish(&HashSet::new());
@@ -400,6 +456,24 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_start_is_inspected_once() {
+        let mut stopped = StoppedContainers::default();
+        let now = SystemTime::now();
+        assert!(!stopped.inspect_after(&id(1), now));
+        assert_eq!(update(&mut stopped, &[1], &[], false), [1]);
+        // The container left its network when it stopped, before the inspection.
+        assert!(stopped.inspect_after(&id(1), now - Duration::from_secs(1)));
+        assert!(!stopped.is_due());
+        assert!(stopped.inspect_after(&id(1), SystemTime::now()));
+        assert!(stopped.is_due());
+        stopped.take_answer(&id(1), Ok(ended(1)), SystemTime::now());
+        assert!(!stopped.is_due());
+        // A container that was never started is inspected again later.
+        stopped.take_answer(&id(1), Ok(Inspected::default()), SystemTime::now());
+        assert!(!stopped.is_due() && stopped.entries[0].due.is_some());
+    }
+
+    #[test]
     fn a_failed_inspection_keeps_what_is_known_and_is_tried_again_later() {
         let mut stopped = StoppedContainers::default();
         let failed = || Err(EngineError::Deadline { call: "inspect" });
@@ -410,14 +484,14 @@ mod tests {
         };
         stopped.take_list(list(), 0, |_| false, false);
         stopped.retry_later(&[id(1)]);
-        stopped.take_answer(&id(1), failed());
+        stopped.take_answer(&id(1), failed(), SystemTime::now());
         assert_eq!((exit_code(&mut stopped), stopped.is_due()), (None, false));
-        stopped.take_answer(&id(1), Ok(ended(1)));
+        stopped.take_answer(&id(1), Ok(ended(1)), SystemTime::now());
         assert_eq!(exit_code(&mut stopped), Some(3));
         stopped.take_list(list(), 0, |_| true, false);
         assert!(stopped.is_due());
         stopped.retry_later(&[id(1)]);
-        stopped.take_answer(&id(1), failed());
+        stopped.take_answer(&id(1), failed(), SystemTime::now());
         assert_eq!(
             (exit_code(&mut stopped), stopped.is_due()),
             (Some(3), false)
@@ -442,9 +516,10 @@ mod tests {
             pid: 5,
             ..Inspected::default()
         };
-        stopped.take_answer(&id(1), Ok(running));
-        stopped.take_answer(&id(2), Err(EngineError::Gone));
-        stopped.take_answer(&id(3), Ok(ended(1)));
+        let at = SystemTime::now();
+        assert!(stopped.take_answer(&id(1), Ok(running), at));
+        assert!(!stopped.take_answer(&id(2), Err(EngineError::Gone), at));
+        assert!(!stopped.take_answer(&id(3), Ok(ended(1)), at));
         let count = |stopped: &mut StoppedContainers, running: &[&str]| {
             stopped.publish(&running.iter().copied().collect());
             (
@@ -452,8 +527,9 @@ mod tests {
                 stopped.published().surplus,
             )
         };
-        assert_eq!(count(&mut stopped, &[]), (1, 0));
-        assert_eq!(count(&mut stopped, &[&id(3)]), (0, 0));
+        // The container that runs again is published until a list has it as running.
+        assert_eq!(count(&mut stopped, &[]), (2, 0));
+        assert_eq!(count(&mut stopped, &[&id(1), &id(3)]), (0, 0));
         assert!(!stopped.is_due());
     }
 

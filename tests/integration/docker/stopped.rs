@@ -91,7 +91,9 @@ fn a_stopped_container_is_shown_as_docker_inspect_shows_it() {
     ];
     let failed = Container::run("stopped-failed", &compose, "sleep 1; exit 3");
     let memory = ["--memory", "16m", "--memory-swap", "16m"];
-    let oom = Container::run("stopped-oom", &memory, "sleep 1; exec tail /dev/zero");
+    // The container ends one second after the kill. If it ended at once, Docker could miss that there was no memory.
+    let script = "sleep 1; tail /dev/zero; status=$?; sleep 1; exit $status";
+    let oom = Container::run("stopped-oom", &memory, script);
     let health = [
         "--health-cmd",
         "false",
@@ -143,6 +145,35 @@ fn a_stopped_container_is_shown_as_docker_inspect_shows_it() {
         .filter_map(|one| one["finished_at"].as_str())
         .collect();
     assert!(times.is_sorted_by(|one, next| one >= next), "{times:?}");
+}
+
+#[test]
+#[parallel]
+fn a_failed_start_is_shown_although_it_has_no_event() {
+    let agent = launch().start();
+    let mut snapshots = Snapshots::of(&agent, EVERY);
+    let missing = ["--entrypoint", "/missing"];
+    let known = Container::create_with("stopped-known", &missing);
+    // No event is needed for this: a container that stops has the agent read the list of all containers.
+    let end = Container::run("stopped-other", &[], "exit 0");
+    snapshots.until("the created container", DEADLINE, |snapshot| {
+        stopped(snapshot, &known).is_some() && stopped(snapshot, &end).is_some()
+    });
+    for expected in ["the first failure", "the second failure"] {
+        assert!(!known.try_start());
+        let new = Container::create_with("stopped-new", &missing);
+        assert!(!new.try_start());
+        snapshots.until(expected, Duration::from_secs(5), |snapshot| {
+            let has_error = |one| {
+                stopped(snapshot, one).is_some_and(|one| {
+                    one["error"]
+                        .as_str()
+                        .is_some_and(|error| error.contains("/missing"))
+                })
+            };
+            has_error(&known) && has_error(&new)
+        });
+    }
 }
 
 #[test]

@@ -13,8 +13,17 @@ impl Busy {
     /// Starts the process and waits until it has used 0.1 s of CPU time. `nice` gives the process the highest priority, if the
     /// user may do that. With this priority the process gets a whole core even on a busy machine.
     pub(crate) fn start() -> Self {
+        Self::with_niceness("-20")
+    }
+
+    /// Starts the process with a low priority, so that it takes little CPU time from the agent and the test.
+    pub(crate) fn in_background() -> Self {
+        Self::with_niceness("10")
+    }
+
+    fn with_niceness(niceness: &str) -> Self {
         let child = Command::new("nice")
-            .args(["-n", "-20", "sh", "-c", "while :; do :; done"])
+            .args(["-n", niceness, "sh", "-c", "while :; do :; done"])
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

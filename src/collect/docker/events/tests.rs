@@ -166,6 +166,34 @@ async fn an_unreadable_event_is_not_published_but_makes_the_list_stale() {
 }
 
 #[actix::test]
+async fn the_containers_that_left_a_network_are_reported() {
+    let left = |id: &str, nanoseconds: u64| {
+        Message::Event(read(&json!({
+            "Type": "network", "Action": "disconnect", "timeNano": nanoseconds,
+            "Actor": {"ID": ID, "Attributes": {"container": id, "name": "bridge", "type": "bridge"}},
+        })))
+    };
+    // The first event happened before the agent started. The last event has no container.
+    let messages = [
+        left("old", 1),
+        left("web", FUTURE),
+        left("web", FUTURE + 1),
+        left("", FUTURE),
+    ];
+    let history = SharedEvents::new(Arc::default());
+    let following = Following::start(stream::iter(messages), history.clone());
+    tokio::task::yield_now().await;
+    let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(FUTURE + 1);
+    let expected = EventBatch {
+        disconnected: [("web".to_owned(), at)].into(),
+        ended: true,
+        ..EventBatch::default()
+    };
+    assert_eq!(following.take(), expected);
+    assert_eq!(history.events().end(), 0);
+}
+
+#[actix::test]
 async fn an_event_that_is_received_twice_is_stored_once() {
     let history = SharedEvents::new(Arc::default());
     let reported = [
@@ -185,6 +213,7 @@ async fn an_event_that_is_received_twice_is_stored_once() {
             too_many: false,
             may_have_stopped: true,
             ended: true,
+            ..EventBatch::default()
         };
         assert_eq!(following.take(), expected);
         assert_eq!(following.take(), EventBatch::default());
