@@ -23,11 +23,12 @@ use tracing::{info, warn};
 use crate::aggregate::{Aggregator, NewestSamples};
 use crate::announcement::announce;
 use crate::collect::docker::{self, ContainerSource, Containers, DockerCollector};
+use crate::collect::kernel::KernelCollector;
 use crate::collect::logs::{self, LogCollector, LogSource};
 use crate::collect::system::{self, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
 use crate::memory;
-use crate::messages::{Reports, StopCollecting, StopPublishing};
+use crate::messages::{ReadKernel, Reports, StopCollecting, StopPublishing};
 use crate::publish::admission::{ConnectionLimits, MAX_PENDING};
 use crate::publish::http::{MOST_SCRAPERS, Metrics};
 #[cfg(feature = "nats")]
@@ -102,7 +103,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let accepting = CancellationToken::new();
     let serving = Serving::start(listener, max_clients, aggregator, accepting.clone())?;
     let scraping = metrics
-        .map(|metrics| Scraping::start(metrics, aggregator, accepting.clone()))
+        .map(|metrics| Scraping::start(metrics, &measuring, accepting.clone()))
         .transpose()?;
     #[cfg(feature = "nats")]
     let publishing = nats
@@ -191,7 +192,7 @@ pub(crate) struct Measuring {
     collectors: Vec<Recipient<StopCollecting>>,
     /// One thread for each of these two stages. Clients have other threads, so a large answer of the engine or a large snapshot
     /// delays no client.
-    _threads: [Arbiter; 2],
+    threads: [Arbiter; 2],
 }
 
 impl Measuring {
@@ -218,8 +219,15 @@ impl Measuring {
         Ok(Self {
             collectors: start_collectors(settings, &aggregator, has_live, collecting),
             aggregator,
-            _threads: threads,
+            threads,
         })
+    }
+
+    /// Starts the collector of the kernel's own figures, for an output that asks for them. Returns its address.
+    fn kernel(&self) -> Recipient<ReadKernel> {
+        let [collecting, _] = &self.threads;
+        KernelCollector::start_in_arbiter(&collecting.handle(), |_| KernelCollector::new())
+            .recipient()
     }
 }
 
@@ -270,13 +278,14 @@ struct Scraping {
 impl Scraping {
     fn start(
         metrics: Metrics,
-        aggregator: &Addr<Aggregator>,
+        measuring: &Measuring,
         accepting: CancellationToken,
     ) -> io::Result<Self> {
         let thread = arbiter()?;
         let permits = metrics.permits();
-        let newest = aggregator.clone().recipient();
-        actix_rt::spawn(metrics.run(newest, thread.handle(), accepting));
+        let newest = measuring.aggregator.clone().recipient();
+        let kernel = measuring.kernel();
+        actix_rt::spawn(metrics.run(newest, kernel, thread.handle(), accepting));
         Ok(Self {
             permits,
             _thread: thread,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use actix::{Message, Recipient};
 
 use crate::model::{
-    Container, ContainerMeta, Events, FileLog, HostInfo, Options, StoppedContainer, SystemMetrics,
-    Via, Volume,
+    Container, ContainerMeta, Events, FileLog, HostInfo, Kernel, Options, StoppedContainer,
+    SystemMetrics, Via, Volume,
 };
 pub use crate::model::{EndedLog, LogSample};
 use crate::published::{EncodedSnapshot, Published, StreamPosition};
@@ -30,6 +30,14 @@ pub struct Collected<T> {
     /// The interval in use, if it is longer than the configured interval. The collector uses a longer interval while rounds take
     /// too long. None if the configured interval is in use.
     pub stretched: Option<Duration>,
+}
+
+/// Asks for the kernel's own figures. The collector reads them for this request, unless it has read them just before.
+#[derive(Debug, Clone, Default, Message)]
+#[rtype(result = "Result<Arc<Kernel>, String>")]
+pub struct ReadKernel {
+    /// The names of the families to read. None means all.
+    pub families: Option<Arc<[String]>>,
 }
 
 /// Volumes and bind mounts of containers. The key is the container's full id.

@@ -2,12 +2,13 @@
 //!
 //! A source is the system, Docker or the logs. Each source has a folder: `system`, `docker` and `logs`. Its `mod.rs` implements
 //! [`Source`], and the other files do not use actors. The actor [`Collector`] is the same for all sources. In each round, the
-//! actor reads its source once. The file `schedule.rs` decides when a round starts.
+//! actor reads its source once. The actor of the folder `kernel` reads only on request. The file `schedule.rs` decides when a round starts.
 
 mod blocking;
 mod causes;
 mod cgroup;
 pub mod docker;
+pub mod kernel;
 mod links;
 pub mod logs;
 mod mountinfo;

@@ -11,6 +11,7 @@ mod events;
 mod hardware;
 mod health;
 mod host;
+mod kernel;
 mod lenient;
 mod log_range;
 mod log_sample;
@@ -35,6 +36,7 @@ pub use hardware::{
 };
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub use host::HostInfo;
+pub use kernel::{Kernel, KernelFamily, KernelRow, KernelStatus};
 pub(crate) use lenient::read;
 pub use log_range::{
     DEFAULT_RANGE_LINES, LogRange, MOST_RANGE_LINES, RangeEnd, RangeLines, text_of, time_of,

@@ -9,6 +9,9 @@
 //!
 //! This file is long: it is a table with one row for each family. The metrics are written in the order of the rows.
 
+pub(super) mod collectors;
+pub(super) mod kernel;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
@@ -50,11 +53,14 @@ pub(super) struct FigureFamily {
     read: fn(&FigureSource<'_>, &mut Samples<'_>),
 }
 
-/// The kind of a metric. A counter never decreases. A gauge can decrease.
+/// The kind of a metric. A counter never decreases. A gauge can decrease. Of an unknown kind are figures of the kernel whose list is open,
+/// so that nobody has said of each which kind it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MetricKind {
     Gauge,
     Counter,
+    /// Prometheus calls this type `untyped`.
+    Unknown,
 }
 
 /// The snapshot from which the samples are read.

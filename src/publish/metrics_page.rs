@@ -25,6 +25,7 @@ fn page() -> String {
         let (suffix, kind) = match family.kind {
             MetricKind::Gauge => ("", "gauge"),
             MetricKind::Counter => ("_total", "counter"),
+            MetricKind::Unknown => ("", "untyped"),
         };
         let labels: Vec<String> = family
             .labels

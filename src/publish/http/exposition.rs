@@ -1,4 +1,4 @@
-//! Writes the figures of a snapshot as text for Prometheus.
+//! Writes the figures of a snapshot, and the kernel's own figures, as text for Prometheus.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabel as _, EncodeLabelSet, LabelSetEncoder, NoLabelSet,
+    DescriptorEncoder, EncodeLabel as _, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet,
 };
 use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::model::Snapshot;
+use crate::model::{Kernel, KernelStatus, Snapshot};
+use crate::publish::figures::collectors::{Choice, collector_of};
+use crate::publish::figures::kernel::{self, KernelSamples};
 use crate::publish::figures::{self, FigureFamily, FigureSource, MetricKind};
 
 /// The format of the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Format {
     /// The text format of Prometheus, version 0.0.4.
     Classic,
@@ -56,19 +58,25 @@ impl Format {
     }
 }
 
-/// Writes the figures of a snapshot. `interval` is the time between two snapshots. `room` is the expected length of the text in
-/// bytes.
+/// The figures to write.
+#[derive(Debug)]
+pub(super) struct Figures {
+    pub(super) snapshot: Arc<Snapshot>,
+    /// The time between two snapshots.
+    pub(super) interval: Duration,
+    /// The kernel's own figures. None if they cannot be read.
+    pub(super) kernel: Option<Arc<Kernel>>,
+    /// The collectors that the scraper wants.
+    pub(super) choice: Choice,
+}
+
+/// Writes the figures. `room` is the expected length of the text in bytes.
 ///
 /// # Errors
 /// Fails if an encoder fails. This is not expected, because the encoders write to memory.
-pub(super) fn write(
-    snapshot: Arc<Snapshot>,
-    interval: Duration,
-    format: Format,
-    room: usize,
-) -> Result<String, fmt::Error> {
+pub(super) fn write(figures: Figures, format: Format, room: usize) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Figures { snapshot, interval }));
+    registry.register_collector(Box::new(figures));
     let mut written = String::with_capacity(room);
     match format {
         Format::Classic => prometheus_text::encode(&mut written, &registry)?,
@@ -100,19 +108,101 @@ fn without_repeats(text: String) -> String {
     text
 }
 
-#[derive(Debug)]
-struct Figures {
-    snapshot: Arc<Snapshot>,
-    interval: Duration,
-}
-
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let source = FigureSource {
             snapshot: &self.snapshot,
             interval: self.interval,
         };
-        figures::families().try_for_each(|family| write_family(&mut encoder, family, &source))
+        let (of_kernel, replaced) = self
+            .kernel
+            .as_deref()
+            .map(kernel::metrics)
+            .unwrap_or_default();
+        let is_wanted = |family: &&FigureFamily| {
+            !replaced.contains(family.name) && self.choice.has(collector_of(family.name))
+        };
+        figures::families()
+            .filter(is_wanted)
+            .try_for_each(|family| write_family(&mut encoder, family, &source))?;
+        of_kernel
+            .iter()
+            .try_for_each(|metric| write_kernel_metric(&mut encoder, metric))?;
+        match &self.kernel {
+            Some(kernel) => write_readings(&mut encoder, kernel),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Writes a metric of the kernel's own figures, and its samples.
+fn write_kernel_metric(
+    encoder: &mut DescriptorEncoder<'_>,
+    metric: &KernelSamples<'_>,
+) -> fmt::Result {
+    let kind = metric_type(metric.kind);
+    let mut encoded = encoder.encode_descriptor(&metric.name, &metric.help, None, kind)?;
+    for (row, value) in metric.samples() {
+        let labels: Vec<(&str, &str)> = row
+            .labels
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        let labels = Labels(&labels);
+        encode_value(encoded.encode_family(&labels)?, metric.kind, value)?;
+    }
+    Ok(())
+}
+
+/// Writes which families of the kernel's own figures could be read, and how long it took.
+fn write_readings(encoder: &mut DescriptorEncoder<'_>, kernel: &Kernel) -> fmt::Result {
+    let success = |status: &KernelStatus| match status {
+        KernelStatus::Read => 1.0,
+        KernelStatus::Absent | KernelStatus::Failed(_) => 0.0,
+    };
+    let families = &kernel.families;
+    let duration = families
+        .iter()
+        .map(|one| (one.name, one.duration.as_secs_f64()));
+    let success = families.iter().map(|one| (one.name, success(&one.status)));
+    for (name, help, values) in [
+        (
+            "node_scrape_collector_duration_seconds",
+            "How long the figures of a collector were read, in seconds",
+            duration.collect::<Vec<_>>(),
+        ),
+        (
+            "node_scrape_collector_success",
+            "Whether the figures of a collector could be read. Also 0 if the host does not have them",
+            success.collect(),
+        ),
+    ] {
+        let mut encoded = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (collector, value) in values {
+            let labels = [("collector", collector)];
+            encode_value(
+                encoded.encode_family(&Labels(&labels))?,
+                MetricKind::Gauge,
+                value,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn metric_type(kind: MetricKind) -> MetricType {
+    match kind {
+        MetricKind::Gauge => MetricType::Gauge,
+        MetricKind::Counter => MetricType::Counter,
+        MetricKind::Unknown => MetricType::Unknown,
+    }
+}
+
+fn encode_value(mut sample: MetricEncoder<'_>, kind: MetricKind, value: f64) -> fmt::Result {
+    match kind {
+        // The library has no function for an unknown kind. A gauge also has no suffix.
+        MetricKind::Gauge | MetricKind::Unknown => sample.encode_gauge(&value),
+        MetricKind::Counter => sample.encode_counter::<NoLabelSet, _, f64>(&value, None),
     }
 }
 
@@ -127,20 +217,13 @@ fn write_family(
     if is_empty {
         return Ok(());
     }
-    let kind = match family.kind {
-        MetricKind::Gauge => MetricType::Gauge,
-        MetricKind::Counter => MetricType::Counter,
-    };
+    let kind = metric_type(family.kind);
     let mut encoded = encoder.encode_descriptor(family.name, family.help, None, kind)?;
     let mut written = Ok(());
     family.samples(source, &mut |labels, value| {
         written = written.and_then(|()| {
             let labels = Labels(labels);
-            let mut sample = encoded.encode_family(&labels)?;
-            match family.kind {
-                MetricKind::Gauge => sample.encode_gauge(&value),
-                MetricKind::Counter => sample.encode_counter::<NoLabelSet, _, f64>(&value, None),
-            }
+            encode_value(encoded.encode_family(&labels)?, family.kind, value)
         });
     });
     written
@@ -162,7 +245,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::{Format, write};
+    use super::{Choice, Figures, Format, write};
     use crate::model::{
         Container, ContainerMeta, Disk, DiskIo, FailedUnit, Gpu, NetworkInterface, SensorChip,
         SensorLabel, Sensors, Snapshot, Space, SystemMetrics, Temperature,
@@ -208,7 +291,13 @@ mod tests {
     }
 
     fn written(snapshot: Snapshot, format: Format) -> String {
-        write(Arc::new(snapshot), Duration::from_secs(5), format, 0).unwrap()
+        let figures = Figures {
+            snapshot: Arc::new(snapshot),
+            interval: Duration::from_secs(5),
+            kernel: None,
+            choice: Choice::All,
+        };
+        write(figures, format, 0).unwrap()
     }
 
     #[test]

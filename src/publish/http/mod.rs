@@ -1,12 +1,14 @@
-//! The HTTP server for Prometheus, at `METRICS_PORT`. Serves the figures of the newest snapshot. A scrape does not start a round
-//! of a source.
+//! The HTTP server for Prometheus, at `METRICS_PORT`. Serves the figures of the newest snapshot, and the kernel's own figures. A scrape
+//! does not start a round of a source. Only the kernel's own figures are read for a scrape, because nobody else needs them.
 //!
 //! `/metrics` returns the figures. `/healthz` answers 200 if the agent is alive. `/readyz` answers 200 if the agent has a recent
 //! snapshot.
 
+mod compression;
 mod exposition;
 mod stream;
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -18,8 +20,10 @@ use actix::Recipient;
 use actix_rt::ArbiterHandle;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use hyper::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE,
+    HeaderMap, HeaderValue, VARY, WWW_AUTHENTICATE,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -35,10 +39,13 @@ use tracing::{debug, error};
 use super::admission::first_input::{FirstInput, first_input};
 use super::admission::inbound::{BindError, Inbound};
 use super::admission::{Admission, ConnectionLimits, PendingConnection};
-use crate::messages::{NewestSnapshot, Reports};
+use super::figures::collectors::Choice;
+use crate::messages::{NewestSnapshot, ReadKernel, Reports};
+use crate::model::Kernel;
 use crate::published::Published;
 use crate::settings::{ApiKeys, Credentials, ServeSettings};
-use exposition::Format;
+use compression::Compression;
+use exposition::{Figures, Format};
 use stream::ScraperStream;
 
 /// Limit on connections that are not evicted. A scraper needs one connection. At the limit, the oldest silent connection is
@@ -53,6 +60,9 @@ const MAX_HEAD: usize = 16 * 1024;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Timeout of the aggregator's answer. The agent is alive if the aggregator answers.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Timeout of the kernel's own figures. It is longer than the timeout of their reading.
+const KERNEL_TIMEOUT: Duration = Duration::from_secs(4);
+const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 /// A snapshot is recent if it is not older than this number of intervals plus [`RECENT_MARGIN`].
 const RECENT_INTERVALS: u32 = 3;
 /// See [`RECENT_INTERVALS`].
@@ -73,9 +83,16 @@ struct Shared {
     credentials: watch::Receiver<Arc<Credentials>>,
     /// The time between two snapshots.
     interval: Duration,
-    /// For each format, the number of the newest snapshot that was written as text, and that text. All scrapers get the same
-    /// text.
-    written: Mutex<[Option<(u64, Bytes)>; 2]>,
+    /// The newest text with all figures, for each format and compression that a scraper has asked for. All scrapers get the same text.
+    written: Mutex<HashMap<(Format, Compression), Written>>,
+}
+
+/// A text with all figures.
+struct Written {
+    /// The number of the snapshot.
+    seq: u64,
+    kernel: Option<Arc<Kernel>>,
+    text: Bytes,
 }
 
 /// A response whose body is in memory.
@@ -125,10 +142,11 @@ impl Metrics {
     }
 
     /// Accepts connections until `stop` is cancelled. Serves the connections on `thread`, which serves no clients. `newest` is
-    /// the address at which the aggregator returns the newest snapshot.
+    /// the address at which the aggregator returns the newest snapshot. `kernel` is the address of the kernel's own figures.
     pub async fn run(
         mut self,
         newest: Recipient<NewestSnapshot>,
+        kernel: Recipient<ReadKernel>,
         thread: ArbiterHandle,
         stop: CancellationToken,
     ) {
@@ -145,6 +163,7 @@ impl Metrics {
             let connection = Scraper {
                 shared: Arc::clone(&self.shared),
                 newest: newest.clone(),
+                kernel: kernel.clone(),
                 pending,
             };
             let stop = stop.clone();
@@ -169,6 +188,7 @@ impl Metrics {
 struct Scraper {
     shared: Arc<Shared>,
     newest: Recipient<NewestSnapshot>,
+    kernel: Recipient<ReadKernel>,
     pending: PendingConnection,
 }
 
@@ -272,7 +292,11 @@ impl Scraper {
         };
         match (path, newest) {
             ("/healthz", _) => text(StatusCode::OK, "ok\n"),
-            ("/metrics", newest) => self.shared.figures(newest, request.headers()),
+            ("/metrics", Some(newest)) => self.figures(&newest, request).await,
+            ("/metrics", None) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "there is no snapshot yet\n",
+            ),
             (_, newest) => match newest.is_some_and(|newest| self.shared.is_recent(&newest)) {
                 true => text(StatusCode::OK, "ok\n"),
                 false => text(
@@ -281,6 +305,25 @@ impl Scraper {
                 ),
             },
         }
+    }
+
+    async fn figures<B>(&self, newest: &Published, request: &Request<B>) -> HttpResponse {
+        let choice = match Choice::from_query(request.uri().query().unwrap_or_default()) {
+            Ok(choice) => choice,
+            Err(error) => return respond(StatusCode::BAD_REQUEST, PLAIN_TEXT, error.into()),
+        };
+        let families = choice.kernel_families();
+        let kernel = match timeout(KERNEL_TIMEOUT, self.kernel.send(ReadKernel { families })).await
+        {
+            Ok(Ok(Ok(kernel))) => Some(kernel),
+            Ok(Ok(Err(error))) => {
+                debug!(%error, "the kernel's own figures cannot be read");
+                None
+            }
+            Ok(Err(_)) | Err(_) => None,
+        };
+        self.shared
+            .figures(newest, kernel, choice, request.headers())
     }
 
     /// Whether the request has a right token. Also true if no token is required.
@@ -312,17 +355,26 @@ impl Shared {
         newest.at().elapsed() <= self.interval * RECENT_INTERVALS + RECENT_MARGIN
     }
 
-    fn figures(&self, newest: Option<Arc<Published>>, headers: &HeaderMap) -> HttpResponse {
-        let Some(newest) = newest else {
-            return text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "there is no snapshot yet\n",
-            );
-        };
-        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
-        let format = Format::accepted(accept.unwrap_or_default());
-        match self.written(&newest, format) {
-            Ok(written) => respond(StatusCode::OK, format.content_type(), written),
+    fn figures(
+        &self,
+        newest: &Published,
+        kernel: Option<Arc<Kernel>>,
+        choice: Choice,
+        headers: &HeaderMap,
+    ) -> HttpResponse {
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let format = Format::accepted(header(ACCEPT).unwrap_or_default());
+        let compression = Compression::accepted(header(ACCEPT_ENCODING).unwrap_or_default());
+        match self.written(newest, kernel, choice, format, compression) {
+            Ok(written) => {
+                let mut answer = respond(StatusCode::OK, format.content_type(), written);
+                let headers = answer.headers_mut();
+                headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+                if let Some(name) = compression.name() {
+                    headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+                }
+                answer
+            }
             Err(error) => {
                 error!(%error, "metrics cannot be written");
                 text(
@@ -333,22 +385,45 @@ impl Shared {
         }
     }
 
-    fn written(&self, newest: &Published, format: Format) -> Result<Bytes, std::fmt::Error> {
+    fn written(
+        &self,
+        newest: &Published,
+        kernel: Option<Arc<Kernel>>,
+        choice: Choice,
+        format: Format,
+        compression: Compression,
+    ) -> anyhow::Result<Bytes> {
+        let has_all = choice == Choice::All;
         let seq = newest.seq();
         // A lock is poisoned only by a panic, and a panic ends the process.
         let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = &mut all[usize::from(format == Format::OpenMetrics)];
-        if let Some((of, written)) = written
-            && *of == seq
-        {
-            return Ok(written.clone());
+        let before = all.get(&(format, compression)).filter(|_| has_all);
+        let is_same = |before: &&Written| {
+            let (one, other) = (before.kernel.as_ref(), kernel.as_ref());
+            before.seq == seq && one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
+        };
+        if let Some(same) = before.filter(is_same) {
+            return Ok(same.text.clone());
         }
-        let room = written.as_ref().map_or(0, |(_, before)| before.len());
-        let renewed =
-            exposition::write(Arc::clone(newest.snapshot()), self.interval, format, room)?;
-        let renewed = Bytes::from(renewed);
-        *written = Some((seq, renewed.clone()));
-        Ok(renewed)
+        let room = all.get(&(format, Compression::None));
+        let room = room.map_or(0, |before| before.text.len());
+        let figures = Figures {
+            snapshot: Arc::clone(newest.snapshot()),
+            interval: self.interval,
+            kernel: kernel.clone(),
+            choice,
+        };
+        let text = exposition::write(figures, format, room)?;
+        let text = compression.compress(text.into())?;
+        if has_all {
+            let written = Written {
+                seq,
+                kernel,
+                text: text.clone(),
+            };
+            all.insert((format, compression), written);
+        }
+        Ok(text)
     }
 }
 
@@ -370,7 +445,7 @@ fn unauthorized() -> HttpResponse {
 
 fn text(status: StatusCode, text: &'static str) -> HttpResponse {
     let body = Bytes::from_static(text.as_bytes());
-    respond(status, "text/plain; charset=utf-8", body)
+    respond(status, PLAIN_TEXT, body)
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> HttpResponse {
@@ -394,10 +469,11 @@ mod tests {
     use hyper::Request;
     use tokio::sync::watch;
 
+    use super::compression::Compression;
     use super::exposition::Format;
-    use super::{Admission, ConnectionLimits, MOST_SCRAPERS, Scraper, Shared, is_one_of};
-    use crate::messages::NewestSnapshot;
-    use crate::model::{LogSample, Snapshot};
+    use super::{Admission, Choice, ConnectionLimits, MOST_SCRAPERS, Scraper, Shared, is_one_of};
+    use crate::messages::{NewestSnapshot, ReadKernel};
+    use crate::model::{Kernel, LogSample, Snapshot};
     use crate::published::Published;
     use crate::settings::{ApiKey, ApiKeys, Settings};
 
@@ -424,6 +500,21 @@ mod tests {
         }
     }
 
+    /// A fake collector of the kernel's own figures, whose reading always fails.
+    struct NoKernel;
+
+    impl Actor for NoKernel {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<ReadKernel> for NoKernel {
+        type Result = Result<Arc<Kernel>, String>;
+
+        fn handle(&mut self, _: ReadKernel, _: &mut Self::Context) -> Self::Result {
+            Err("the reading hangs".to_owned())
+        }
+    }
+
     async fn scraper(aggregator: Aggregator) -> Scraper {
         let variables = [("API_KEY", "0123456789abcdef")];
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
@@ -444,6 +535,7 @@ mod tests {
                 written: Mutex::default(),
             }),
             newest: aggregator.start().recipient(),
+            kernel: NoKernel.start().recipient(),
         }
     }
 
@@ -484,15 +576,40 @@ mod tests {
     }
 
     #[actix::test]
-    async fn a_snapshot_is_written_once_in_each_format() {
+    async fn all_figures_are_written_once_in_each_format_and_compression() {
         let scraper = scraper(Aggregator::Hangs).await;
-        let written =
-            |seq, format| -> Bytes { scraper.shared.written(&published(1, seq), format).unwrap() };
-        let first = written(1, Format::Classic);
-        assert_eq!(written(1, Format::Classic).as_ptr(), first.as_ptr());
-        assert_ne!(written(1, Format::OpenMetrics), first);
-        assert_eq!(written(1, Format::Classic).as_ptr(), first.as_ptr());
-        assert_ne!(written(2, Format::Classic).as_ptr(), first.as_ptr());
+        let kernel = Arc::new(Kernel::default());
+        let none = Compression::None;
+        let written = |seq, kernel: &Arc<Kernel>, format, compression| -> Bytes {
+            let (snapshot, kernel) = (published(1, seq), Some(Arc::clone(kernel)));
+            let shared = &scraper.shared;
+            shared
+                .written(&snapshot, kernel, Choice::All, format, compression)
+                .unwrap()
+        };
+        let first = written(1, &kernel, Format::Classic, none);
+        assert_eq!(
+            written(1, &kernel, Format::Classic, none).as_ptr(),
+            first.as_ptr()
+        );
+        assert_ne!(written(1, &kernel, Format::OpenMetrics, none), first);
+        assert_ne!(
+            written(1, &kernel, Format::Classic, Compression::Gzip),
+            first
+        );
+        assert_eq!(
+            written(1, &kernel, Format::Classic, none).as_ptr(),
+            first.as_ptr()
+        );
+        let other = Arc::new(Kernel::default());
+        assert_ne!(
+            written(1, &other, Format::Classic, none).as_ptr(),
+            first.as_ptr()
+        );
+        assert_ne!(
+            written(2, &other, Format::Classic, none).as_ptr(),
+            first.as_ptr()
+        );
     }
 
     #[test]

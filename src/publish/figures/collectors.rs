@@ -1,0 +1,154 @@
+//! Which of node_exporter's collectors has a metric of the snapshot. A scraper can choose collectors with `collect[]` and `exclude[]`.
+
+use super::kernel;
+
+/// The beginnings of the metrics' names, and the collectors. The first beginning that fits decides.
+const COLLECTORS: [(&str, &str); 29] = [
+    ("node_cpu_frequency", "cpufreq"),
+    ("node_cpu_scaling", "cpufreq"),
+    ("node_cpu", "cpu"),
+    ("node_load", "loadavg"),
+    ("node_memory", "meminfo"),
+    ("node_filesystem", "filesystem"),
+    ("node_disk", "diskstats"),
+    ("node_network_speed", "netclass"),
+    ("node_network", "netdev"),
+    ("node_pressure", "pressure"),
+    ("node_hwmon", "hwmon"),
+    ("node_filefd", "filefd"),
+    ("node_nf_conntrack", "conntrack"),
+    ("node_entropy", "entropy"),
+    ("node_timex", "timex"),
+    ("node_drm", "drm"),
+    ("node_edac", "edac"),
+    ("node_zfs", "zfs"),
+    ("node_btrfs", "btrfs"),
+    ("node_nvme", "nvme"),
+    ("node_md", "mdadm"),
+    ("node_power_supply", "powersupplyclass"),
+    ("node_systemd", "systemd"),
+    ("node_os", "os"),
+    ("node_uname", "uname"),
+    ("node_boot_time", "stat"),
+    ("node_processes", "processes"),
+    ("container", "containers"),
+    ("", "agent"),
+];
+
+/// Returns the collector of a metric of the snapshot.
+pub(in crate::publish) fn collector_of(metric: &str) -> &'static str {
+    let fits = COLLECTORS
+        .iter()
+        .find(|(start, _)| metric.starts_with(start));
+    fits.map_or("agent", |(_, collector)| collector)
+}
+
+/// Returns the names of all collectors, sorted.
+fn names() -> Vec<&'static str> {
+    let of_snapshot = COLLECTORS.iter().map(|(_, collector)| *collector);
+    let mut names: Vec<_> = of_snapshot.chain(kernel::families()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The collectors that a scraper wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::publish) enum Choice {
+    All,
+    /// Only these.
+    Only(Vec<String>),
+    /// All but these.
+    Without(Vec<String>),
+}
+
+impl Choice {
+    /// Reads the query of a scrape, such as `collect[]=cpu&collect[]=meminfo`. Ignores other parameters.
+    ///
+    /// # Errors
+    /// Fails for an unknown collector, and if the query has both `collect[]` and `exclude[]`. The error says what is accepted.
+    pub(in crate::publish) fn from_query(query: &str) -> Result<Self, String> {
+        let (mut only, mut without) = (Vec::new(), Vec::new());
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let list = match &*name {
+                "collect[]" => &mut only,
+                "exclude[]" => &mut without,
+                _ => continue,
+            };
+            let names = names();
+            if !names.contains(&&*value) {
+                return Err(format!(
+                    "unknown collector; accepted: {}\n",
+                    names.join(", ")
+                ));
+            }
+            if !list.iter().any(|known| *known == value) {
+                list.push(value.into_owned());
+            }
+        }
+        match (only.is_empty(), without.is_empty()) {
+            (true, true) => Ok(Self::All),
+            (false, true) => Ok(Self::Only(only)),
+            (true, false) => Ok(Self::Without(without)),
+            (false, false) => Err("use either collect[] or exclude[], not both\n".to_owned()),
+        }
+    }
+
+    /// Whether the scraper wants this collector.
+    pub(in crate::publish) fn has(&self, collector: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.iter().any(|name| name == collector),
+            Self::Without(names) => names.iter().all(|name| name != collector),
+        }
+    }
+
+    /// Returns the families of the kernel's own figures to read. None means all.
+    pub(in crate::publish) fn kernel_families(&self) -> Option<std::sync::Arc<[String]>> {
+        if *self == Self::All {
+            return None;
+        }
+        let families = kernel::families().filter(|family| self.has(family));
+        Some(families.map(str::to_owned).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Choice, collector_of, names};
+    use crate::publish::figures::families;
+
+    #[test]
+    fn every_metric_of_a_node_has_a_collector() {
+        for family in families() {
+            let is_of_node = family.name.starts_with("node_");
+            let collector = collector_of(family.name);
+            assert_eq!(
+                is_of_node,
+                !["agent", "containers"].contains(&collector),
+                "{}",
+                family.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_query_chooses_collectors() {
+        let choice = Choice::from_query("collect[]=cpu&collect%5B%5D=vmstat&x=1").unwrap();
+        assert!(choice.has("cpu") && choice.has("vmstat") && !choice.has("meminfo"));
+        assert_eq!(
+            choice.kernel_families().as_deref(),
+            Some(&["vmstat".to_owned()][..])
+        );
+        let choice = Choice::from_query("exclude[]=cpu").unwrap();
+        assert!(!choice.has("cpu") && choice.has("agent"));
+        assert_eq!(Choice::from_query(""), Ok(Choice::All));
+        let error = Choice::from_query("collect[]=many").unwrap_err();
+        assert!(
+            error.contains("meminfo") && !error.contains("many"),
+            "{error}"
+        );
+        assert!(Choice::from_query("collect[]=cpu&exclude[]=cpu").is_err());
+        assert!(names().is_sorted());
+    }
+}
