@@ -190,9 +190,11 @@ pub(crate) struct Measuring {
     /// The aggregator, which sends the snapshots to all outputs.
     pub(crate) aggregator: Addr<Aggregator>,
     collectors: Vec<Recipient<StopCollecting>>,
+    /// The collector of the kernel's own figures, for outputs that ask for them.
+    kernel: Recipient<ReadKernel>,
     /// One thread for each of these two stages. Clients have other threads, so a large answer of the engine or a large snapshot
     /// delays no client.
-    threads: [Arbiter; 2],
+    _threads: [Arbiter; 2],
 }
 
 impl Measuring {
@@ -213,21 +215,26 @@ impl Measuring {
             ..NewestSamples::for_settings(settings)
         };
         let (follows_logs, has_live) = watch::channel(false);
+        let (wants_kernel, kernel_wanted) = watch::channel(false);
         let aggregator = Aggregator::start_in_arbiter(&aggregating.handle(), move |_| {
-            Aggregator::new(interval, newest, supervisor).with_live(follows_logs)
+            Aggregator::new(interval, newest, supervisor)
+                .with_live(follows_logs)
+                .with_kernel(wants_kernel)
         });
+        let kernel = KernelCollector::new(
+            settings.system_interval,
+            kernel_wanted,
+            aggregator.clone().recipient(),
+        );
+        let kernel = KernelCollector::start_in_arbiter(&collecting.handle(), |_| kernel);
+        let mut collectors = start_collectors(settings, &aggregator, has_live, collecting);
+        collectors.push(kernel.clone().recipient());
         Ok(Self {
-            collectors: start_collectors(settings, &aggregator, has_live, collecting),
+            collectors,
             aggregator,
-            threads,
+            kernel: kernel.recipient(),
+            _threads: threads,
         })
-    }
-
-    /// Starts the collector of the kernel's own figures, for an output that asks for them. Returns its address.
-    fn kernel(&self) -> Recipient<ReadKernel> {
-        let [collecting, _] = &self.threads;
-        KernelCollector::start_in_arbiter(&collecting.handle(), |_| KernelCollector::new())
-            .recipient()
     }
 }
 
@@ -284,7 +291,7 @@ impl Scraping {
         let thread = arbiter()?;
         let permits = metrics.permits();
         let newest = measuring.aggregator.clone().recipient();
-        let kernel = measuring.kernel();
+        let kernel = measuring.kernel.clone();
         actix_rt::spawn(metrics.run(newest, kernel, thread.handle(), accepting));
         Ok(Self {
             permits,

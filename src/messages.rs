@@ -40,6 +40,12 @@ pub struct ReadKernel {
     pub families: Option<Arc<[String]>>,
 }
 
+/// The kernel's own figures, for the snapshots of clients that want them. Their collector sends them to the aggregator at each of its
+/// intervals, while there are such clients.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct KernelReading(pub Arc<Kernel>);
+
 /// Volumes and bind mounts of containers. The key is the container's full id.
 pub type ContainerVolumes = HashMap<String, Vec<Volume>>;
 
@@ -230,6 +236,8 @@ pub struct NewestSnapshot;
 pub struct AddOutput {
     /// The recipient of the snapshots.
     pub output: Recipient<Publication>,
+    /// Whether the output needs the kernel's own figures in the snapshots.
+    pub wants_kernel: bool,
 }
 
 /// From the aggregator to an output that has sent [`AddOutput`].

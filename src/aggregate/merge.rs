@@ -8,7 +8,7 @@ use super::docker_meta::with_disk_use;
 use super::source::SourceState;
 use super::top_io::with_top_io;
 use crate::messages::{DockerSample, LogSample, Reports, SystemSample};
-use crate::model::{AgentInfo, Snapshot, Sources, SystemMetrics, Timestamp};
+use crate::model::{AgentInfo, Kernel, Snapshot, Sources, SystemMetrics, Timestamp};
 use crate::settings::CollectSettings;
 
 /// The newest sample and the health of every source.
@@ -20,6 +20,8 @@ pub struct NewestSamples {
     pub docker: SourceState<DockerSample>,
     /// The logs of the containers.
     pub logs: SourceState<LogSample>,
+    /// The kernel's own figures. None while nobody gets them.
+    pub kernel: Option<Arc<Kernel>>,
     /// The figures of the agent's own sockets and certificate.
     pub reports: Arc<Reports>,
     /// Identifies the run of the agent: 16 hexadecimal digits.
@@ -43,6 +45,7 @@ impl NewestSamples {
             } else {
                 SourceState::disabled("logs")
             },
+            kernel: None,
             reports: Arc::default(),
             run: format!("{:016x}", fastrand::u64(..)),
         }
@@ -103,6 +106,7 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
         // The events are added later, because each client gets the events that are new for this client.
         events: Vec::new(),
         events_dropped: None,
+        kernel: newest.kernel.clone(),
         sources,
         host: system.host,
         agent: AgentInfo {

@@ -31,8 +31,8 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{debug, error};
 
 use crate::messages::{
-    AddOutput, CatchUp, Collected, Delivery, DockerSample, FindLog, LogSample, NewestSnapshot,
-    News, Publication, StopPublishing, Subscribe, SystemSample, Unsubscribe,
+    AddOutput, CatchUp, Collected, Delivery, DockerSample, FindLog, KernelReading, LogSample,
+    NewestSnapshot, News, Publication, StopPublishing, Subscribe, SystemSample, Unsubscribe,
 };
 use crate::model::{Events, FileLog, Positions};
 use crate::published::{PIECE_BYTES, Published, Unread};
@@ -56,6 +56,10 @@ pub struct Aggregator {
     seq: u64,
     /// Whether there are live sessions that get log lines.
     follows_logs: watch::Sender<bool>,
+    /// Whether a session or an output gets the kernel's own figures.
+    wants_kernel: watch::Sender<bool>,
+    /// Whether an output gets the kernel's own figures.
+    output_wants_kernel: bool,
     /// The outputs other than the socket. Each output gets every snapshot, unless the output's mailbox is full.
     outputs: Vec<Recipient<Publication>>,
     /// The positions in the logs after the newest round of the logs source.
@@ -94,6 +98,8 @@ impl Aggregator {
             newest,
             seq: 0,
             follows_logs: watch::Sender::new(false),
+            wants_kernel: watch::Sender::new(false),
+            output_wants_kernel: false,
             outputs: Vec::new(),
             positions: Arc::default(),
             events: Arc::default(),
@@ -110,6 +116,15 @@ impl Aggregator {
     pub fn with_live(self, follows_logs: watch::Sender<bool>) -> Self {
         Self {
             follows_logs,
+            ..self
+        }
+    }
+
+    /// Reports through `wants_kernel` whether a session or an output gets the kernel's own figures.
+    #[must_use]
+    pub fn with_kernel(self, wants_kernel: watch::Sender<bool>) -> Self {
+        Self {
+            wants_kernel,
             ..self
         }
     }
@@ -192,10 +207,17 @@ impl Aggregator {
         }
     }
 
-    fn note_live_sessions(&self) {
-        let follows = self.subscribers.follow_logs();
-        self.follows_logs
-            .send_if_modified(|before| std::mem::replace(before, follows) != follows);
+    /// Reports to the collectors what somebody wants.
+    fn note_demand(&mut self) {
+        let report = |to: &watch::Sender<bool>, wanted: bool| {
+            to.send_if_modified(|before| std::mem::replace(before, wanted) != wanted);
+        };
+        report(&self.follows_logs, self.subscribers.follow_logs());
+        let wants_kernel = self.output_wants_kernel || self.subscribers.want_kernel();
+        report(&self.wants_kernel, wants_kernel);
+        if !wants_kernel {
+            self.newest.kernel = None;
+        }
     }
 
     fn read_if_needed(
@@ -333,6 +355,15 @@ impl Handler<Collected<LogSample>> for Aggregator {
     }
 }
 
+impl Handler<KernelReading> for Aggregator {
+    type Result = ();
+
+    fn handle(&mut self, KernelReading(kernel): KernelReading, _: &mut Self::Context) {
+        // A reading that ends after the last client has gone is not kept.
+        self.newest.kernel = Some(kernel).filter(|_| *self.wants_kernel.borrow());
+    }
+}
+
 impl Handler<News<LogSample>> for Aggregator {
     type Result = ();
 
@@ -362,7 +393,7 @@ impl Handler<Subscribe> for Aggregator {
             return;
         }
         let reading = self.subscribers.subscribe(subscribe);
-        self.note_live_sessions();
+        self.note_demand();
         self.read_if_needed(reading, ctx);
     }
 }
@@ -397,7 +428,11 @@ impl Handler<NewestSnapshot> for Aggregator {
 impl Handler<AddOutput> for Aggregator {
     type Result = ();
 
-    fn handle(&mut self, AddOutput { output }: AddOutput, _: &mut Self::Context) {
+    fn handle(&mut self, add: AddOutput, _: &mut Self::Context) {
+        let AddOutput {
+            output,
+            wants_kernel,
+        } = add;
         if let PublishState::Stopped(within) = self.publishing {
             output.do_send(Publication::End(within));
             return;
@@ -406,6 +441,8 @@ impl Handler<AddOutput> for Aggregator {
             output.do_send(Publication::Published(Arc::clone(newest)));
         }
         self.outputs.push(output);
+        self.output_wants_kernel |= wants_kernel;
+        self.note_demand();
     }
 }
 
@@ -414,7 +451,7 @@ impl Handler<Unsubscribe> for Aggregator {
 
     fn handle(&mut self, unsubscribe: Unsubscribe, _: &mut Self::Context) {
         self.subscribers.unsubscribe(unsubscribe.client);
-        self.note_live_sessions();
+        self.note_demand();
     }
 }
 

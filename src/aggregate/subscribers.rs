@@ -65,6 +65,12 @@ impl Subscribers {
         self.sessions.values().any(follows)
     }
 
+    /// Returns whether a session gets the kernel's own figures.
+    pub(super) fn want_kernel(&self) -> bool {
+        let wants = |session: &Session| session.options.variant.sections.has(Section::Kernel);
+        self.sessions.values().any(wants)
+    }
+
     /// Returns whether there are live sessions.
     pub(super) fn have_live(&self) -> bool {
         self.sessions.values().any(Session::is_live)

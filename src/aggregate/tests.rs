@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use actix::{Actor, Addr, Context, Handler};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::subscribers::MAX_HISTORY;
 use super::{Aggregator, FIRST_SNAPSHOT_WITHIN, NewestSamples, SourceState};
 use crate::messages::{
-    AddOutput, CatchUp, Collected, Delivery, DockerSample, LogSample, News, Publication,
-    StopPublishing, Subscribe, SystemSample, Unsubscribe,
+    AddOutput, CatchUp, Collected, Delivery, DockerSample, KernelReading, LogSample, News,
+    Publication, StopPublishing, Subscribe, SystemSample, Unsubscribe,
 };
 use crate::model::{
     ContainerEvent, EncodedLines, EventAction, Events, FileLog, FileOffset, FilePlace, LogLines,
@@ -68,7 +68,10 @@ impl Handler<Publication> for Output {
 fn output(aggregator: &Addr<Aggregator>) -> mpsc::UnboundedReceiver<Option<(u64, u64)>> {
     let (notes, seen) = mpsc::unbounded_channel();
     let output = Output(notes).start().recipient();
-    aggregator.do_send(AddOutput { output });
+    aggregator.do_send(AddOutput {
+        output,
+        wants_kernel: false,
+    });
     seen
 }
 
@@ -95,14 +98,19 @@ fn aggregator_of(
     docker: SourceState<DockerSample>,
     logs: SourceState<LogSample>,
 ) -> Addr<Aggregator> {
+    new_aggregator(docker, logs).start()
+}
+
+fn new_aggregator(docker: SourceState<DockerSample>, logs: SourceState<LogSample>) -> Aggregator {
     let newest = NewestSamples {
         system: SourceState::enabled("system", INTERVAL),
         docker,
         logs,
+        kernel: None,
         reports: Arc::default(),
         run: "0123456789abcdef".to_owned(),
     };
-    Aggregator::new(INTERVAL, newest, Supervisor::default()).start()
+    Aggregator::new(INTERVAL, newest, Supervisor::default())
 }
 
 fn sample() -> Collected<SystemSample> {
@@ -405,6 +413,34 @@ async fn events_between_snapshots_come_once_also_to_a_client_that_resumes() {
     for client in [&mut live, &mut resumed] {
         assert!(containers(&line(client).await).is_empty());
     }
+}
+
+#[actix::test]
+async fn the_kernels_own_figures_are_wanted_while_a_client_gets_them() {
+    tokio::time::pause();
+    let (wants_kernel, mut wanted) = watch::channel(false);
+    let disabled = (
+        SourceState::disabled("docker"),
+        SourceState::disabled("logs"),
+    );
+    let aggregator = new_aggregator(disabled.0, disabled.1);
+    let aggregator = aggregator.with_kernel(wants_kernel).start();
+    aggregator.do_send(sample());
+    let reading = || KernelReading(Arc::default());
+    // A reading that nobody wants is not kept.
+    aggregator.do_send(reading());
+    let mut plain = keep(&aggregator, 1, Options::default());
+    assert!(line(&mut plain).await.get("kernel").is_none());
+    assert!(!*wanted.borrow());
+    let mut client = keep(&aggregator, 2, options(r#"{"sections":["kernel"]}"#));
+    assert!(line(&mut client).await.get("kernel").is_none());
+    assert!(*wanted.borrow_and_update());
+    aggregator.do_send(reading());
+    assert!(line(&mut client).await["kernel"].is_object());
+    assert!(line(&mut plain).await.get("kernel").is_none());
+    aggregator.do_send(Unsubscribe { client: 2 });
+    wanted.changed().await.unwrap();
+    assert!(!*wanted.borrow());
 }
 
 /// Returns a reading of a log with the lines 1 to `count`.

@@ -3,7 +3,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// One reading of the kernel's own figures.
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// The largest whole number up to which a floating-point number has every whole number.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// One reading of the kernel's own figures: the section `kernel`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Kernel {
     /// The families, in the order in which they were read.
@@ -47,5 +52,96 @@ impl KernelRow {
     /// Adds a figure.
     pub fn figure(&mut self, name: impl Into<Cow<'static, str>>, value: f64) {
         self.figures.push((name.into(), value));
+    }
+}
+
+/// In JSON, a reading is an object with the families by name. A family without devices is an object. A family with devices is an array of
+/// objects. A family that cannot be read is an object with the field `error`. Families that the host does not have are absent.
+impl Serialize for Kernel {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let families = self.families.iter();
+        serializer.collect_map(families.filter_map(|family| Some((family.name, family.json()?))))
+    }
+}
+
+/// A family in JSON.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum FamilyJson<'f> {
+    Failed { error: &'f str },
+    Host(&'f KernelRow),
+    Devices(&'f [KernelRow]),
+}
+
+impl KernelFamily {
+    fn json(&self) -> Option<FamilyJson<'_>> {
+        match (&self.status, &self.rows[..]) {
+            (KernelStatus::Failed(error), _) => Some(FamilyJson::Failed { error }),
+            (KernelStatus::Absent, _) | (KernelStatus::Read, []) => None,
+            (KernelStatus::Read, [row]) if row.labels.is_empty() => Some(FamilyJson::Host(row)),
+            (KernelStatus::Read, rows) => Some(FamilyJson::Devices(rows)),
+        }
+    }
+}
+
+impl Serialize for KernelRow {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let length = self.labels.len() + self.figures.len();
+        let mut fields = serializer.serialize_map(Some(length))?;
+        for (name, value) in &self.labels {
+            fields.serialize_entry(name, value)?;
+        }
+        for (name, value) in &self.figures {
+            // A whole number has no fraction in JSON.
+            if value.fract() == 0.0 && value.abs() < MAX_EXACT {
+                fields.serialize_entry(name, &(*value as i64))?;
+            } else {
+                fields.serialize_entry(name, value)?;
+            }
+        }
+        fields.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::{Kernel, KernelFamily, KernelRow, KernelStatus};
+
+    #[test]
+    fn families_are_objects_and_devices_are_arrays() {
+        let family = |name, status, rows| KernelFamily {
+            name,
+            status,
+            duration: Duration::ZERO,
+            rows,
+        };
+        let mut host = KernelRow::default();
+        host.figure("pgfault", 5.0);
+        let mut device = KernelRow {
+            labels: vec![("device", "eth0".to_owned())],
+            figures: Vec::new(),
+        };
+        device.figure("mtu", 1500.0);
+        device.figure("load", 0.5);
+        device.figure("large", 1e30);
+        let failed = KernelStatus::Failed("denied".to_owned());
+        let kernel = Kernel {
+            families: vec![
+                family("vmstat", KernelStatus::Read, vec![host]),
+                family("netclass", KernelStatus::Read, vec![device]),
+                family("bonding", KernelStatus::Absent, Vec::new()),
+                family("nfs", failed, Vec::new()),
+            ],
+        };
+        let expected = json!({
+            "vmstat": {"pgfault": 5},
+            "netclass": [{"device": "eth0", "mtu": 1500, "load": 0.5, "large": 1e30}],
+            "nfs": {"error": "denied"},
+        });
+        assert_eq!(serde_json::to_value(&kernel).unwrap(), expected);
     }
 }

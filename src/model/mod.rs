@@ -102,6 +102,10 @@ pub struct Snapshot {
     /// The number of dropped events. They are older than the events in `events`. Absent if no event was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events_dropped: Option<u64>,
+    /// The kernel's own figures, see [below](#kernel). Only for clients that name the section `kernel`. Absent until the agent has read
+    /// them. Source: the kernel's files.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Arc<Kernel>>,
     /// The health of each source.
     pub sources: Sources,
     /// The description of the host.

@@ -58,6 +58,8 @@ pub enum Section {
     Logs,
     /// The events of containers.
     Events,
+    /// The kernel's own figures. Only clients that name this section get it.
+    Kernel,
 }
 
 /// A set of sections.
@@ -86,19 +88,20 @@ pub enum Encoding {
 
 impl Section {
     /// All sections with the names of their fields, in the order of the JSON line.
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("system", Self::System),
         ("containers", Self::Containers),
         ("docker_meta", Self::DockerMeta),
         ("stopped", Self::Stopped),
         ("logs", Self::Logs),
         ("events", Self::Events),
+        ("kernel", Self::Kernel),
     ];
 }
 
 impl Sections {
-    /// All sections.
-    pub const ALL: Self = Self((1 << Section::ALL.len()) - 1);
+    /// The sections of a client that names no sections: all but `kernel`.
+    pub const DEFAULT: Self = Self(((1 << Section::ALL.len()) - 1) & !(1 << Section::Kernel as u8));
     /// No section. A snapshot then has only the fields that are always present.
     pub const NONE: Self = Self(0);
 
@@ -128,7 +131,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             variant: Variant {
-                sections: Sections::ALL,
+                sections: Sections::DEFAULT,
                 logs: LogMode::Tail,
                 encoding: Encoding::Json,
                 has_cursor: false,
@@ -333,7 +336,7 @@ mod tests {
             ),
             (
                 r#"{"sections":"system"}"#,
-                "sections: accepted: an array of any of system, containers, docker_meta, stopped, logs, events",
+                "sections: accepted: an array of any of system, containers, docker_meta, stopped, logs, events, kernel",
             ),
             (r#"{"sections":["system","cpu"]}"#, "sections: accepted"),
             (r#"{"sections":[1]}"#, "sections: accepted"),

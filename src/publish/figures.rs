@@ -1331,6 +1331,7 @@ mod tests {
         ("containers[].memory_kernel", "cAdvisor has no metric for this figure"),
         ("docker_meta", "metrics of containers have these values as labels"),
         ("events", LINES), ("events_dropped", LINES), ("logs", LINES), ("logs_dropped", LINES),
+        ("kernel", "these figures have a table of their own, in kernel.rs"),
         ("agent.skipped", "each client has its own count"),
         ("agent.run", "it is a text"),
         ("agent.cursor", "each client has its own position"),

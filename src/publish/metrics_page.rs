@@ -6,6 +6,7 @@
 use std::fmt::Write;
 use std::fs;
 
+use super::figures::kernel::rows;
 use super::figures::{MetricKind, families};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
@@ -13,20 +14,27 @@ const HEAD: &str = "\
 # Metrics
 
 These metrics are in `/metrics`. [prometheus.md](prometheus.md) shows how to scrape them. A metric that the host does not offer is absent.
-`make docs` writes this page from the table in `src/publish/figures.rs`.
+`make docs` writes this page from the tables in `src/publish/figures.rs` and `src/publish/figures/kernel.rs`.
 
 | metric | type | labels | meaning |
+|---|---|---|---|
+";
+
+const KERNEL: &str = "
+## The kernel's own figures
+
+The agent reads these figures for a scrape, and for clients with the section [`kernel`](snapshot.md#kernel). They have the names of
+node_exporter. The first word of the column `kernel` is the name of the collector for `collect[]` and `exclude[]`, and the key in the section
+`kernel`. The second is the figure's name in that section. A `*` stands for any text.
+
+| metric | type | kernel | meaning |
 |---|---|---|---|
 ";
 
 fn page() -> String {
     let mut page = HEAD.to_owned();
     for family in families() {
-        let (suffix, kind) = match family.kind {
-            MetricKind::Gauge => ("", "gauge"),
-            MetricKind::Counter => ("_total", "counter"),
-            MetricKind::Unknown => ("", "untyped"),
-        };
+        let (suffix, kind) = suffix_and_type(family.kind);
         let labels: Vec<String> = family
             .labels
             .iter()
@@ -41,7 +49,26 @@ fn page() -> String {
         )
         .unwrap();
     }
+    page += KERNEL;
+    for row in rows() {
+        let (suffix, kind) = suffix_and_type(row.kind);
+        let (name, family, field) = (row.name, row.family, row.field);
+        let help = row.help;
+        writeln!(
+            page,
+            "| `{name}{suffix}` | {kind} | `{family}`: `{field}` | {help} |"
+        )
+        .unwrap();
+    }
     page
+}
+
+fn suffix_and_type(kind: MetricKind) -> (&'static str, &'static str) {
+    match kind {
+        MetricKind::Gauge => ("", "gauge"),
+        MetricKind::Counter => ("_total", "counter"),
+        MetricKind::Unknown => ("", "untyped"),
+    }
 }
 
 #[test]

@@ -257,6 +257,7 @@ impl Encodings {
                 Arc::ptr_eq(&then.docker_meta, &now.docker_meta),
             ),
             (Section::Stopped, Arc::ptr_eq(&then.stopped, &now.stopped)),
+            (Section::Kernel, is_same_kernel(then, now)),
         ];
         let same = same.into_iter().filter(|(_, same)| *same);
         let sections =
@@ -267,6 +268,10 @@ impl Encodings {
             ..Self::default()
         }
     }
+}
+
+fn is_same_kernel(then: &Snapshot, now: &Snapshot) -> bool {
+    then.kernel.as_ref().map(Arc::as_ptr) == now.kernel.as_ref().map(Arc::as_ptr)
 }
 
 /// Returns the JSON text of the fields with the new log lines and events, with a comma before each field. Also returns whether there
@@ -411,6 +416,11 @@ fn encode(part: Part, snapshot: &Snapshot) -> io::Result<Vec<u8>> {
             Section::System => field(&mut json, b',', "system", &snapshot.system)?,
             Section::Containers => field(&mut json, b',', "containers", &snapshot.containers)?,
             Section::DockerMeta => field(&mut json, b',', "docker_meta", &snapshot.docker_meta)?,
+            Section::Kernel => {
+                if let Some(kernel) = &snapshot.kernel {
+                    field(&mut json, b',', "kernel", kernel)?;
+                }
+            }
             Section::Stopped => {
                 field(&mut json, b',', "stopped", &snapshot.stopped)?;
                 if let Some(dropped) = snapshot.stopped_dropped {

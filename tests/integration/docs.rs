@@ -23,6 +23,23 @@ offer a figure, the field is absent. It is never zero instead. `config/snapshot.
 `make docs` generates this page from the documentation comments in `src/model`.
 ";
 
+const KERNEL: &str = "
+## Kernel
+
+The section `kernel` has the kernel's own figures: all that the kernel says about memory, block devices, network interfaces, protocols, sensors
+and more. The agent reads them only while somebody wants them: a client that names the section, as in
+`{\"sections\":[\"system\",\"kernel\"]}`, or a scrape of `/metrics`.
+
+The keys are the names of node_exporter's collectors, such as `meminfo` or `netdev`. Each value is one of these:
+
+* an object with the figures, by the names that the kernel gives to them: `\"vmstat\":{\"pgfault\":5}`;
+* an array with an object for each device. The object has the names of the device and its figures: `\"netclass\":[{\"device\":\"eth0\",\"mtu\":1500}]`;
+* an object with the text `error`, if the figures cannot be read.
+
+A family that the host does not have is absent. Amounts are in bytes and times in seconds. Counters count since the boot of the host, or since
+the device was added. [metrics.md](metrics.md) lists all figures: the column `kernel` has the family and the name of each.
+";
+
 /// The types of the model with their documentation.
 #[derive(Default)]
 struct Model {
@@ -56,6 +73,8 @@ enum Kind {
     /// An object whose keys are names from the host or the engine.
     Map(Box<Kind>),
     Named(String),
+    /// The kernel's own figures.
+    Kernel,
 }
 
 impl Model {
@@ -127,6 +146,7 @@ impl Model {
             Kind::Text => "string".to_owned(),
             Kind::Boolean => "boolean".to_owned(),
             Kind::Timestamp => "string, RFC 3339".to_owned(),
+            Kind::Kernel => "[object](#kernel)".to_owned(),
             Kind::OrNull(kind) => format!("{}, or null", self.type_text(kind)),
             Kind::Array(kind) => format!("array of {}", self.type_text(kind)),
             Kind::Map(kind) => format!("object of {} by name", self.type_text(kind)),
@@ -178,7 +198,7 @@ impl Model {
                 writeln!(page, "| `{}` | {type_text}{absent} | {docs} |", field.name).unwrap();
             }
         }
-        page
+        page + KERNEL
     }
 
     /// Adds the paths of all fields below a struct to `paths`.
@@ -289,6 +309,7 @@ fn kind(ty: &Type, attributes: &[Attribute]) -> Kind {
                     *inner(&last.arguments, 0)
                 }
                 "Option" => Kind::OrNull(inner(&last.arguments, 0)),
+                "Kernel" => Kind::Kernel,
                 "Logs" => Kind::Map(Box::new(Kind::Array(Box::new(Kind::Text)))),
                 name => Kind::Named(name.to_owned()),
             }

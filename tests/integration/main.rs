@@ -31,6 +31,7 @@ mod metrics;
 mod mounts;
 mod nats;
 mod nats_examples;
+mod node_exporter;
 mod odd_host;
 mod options;
 mod pages;

@@ -1,7 +1,8 @@
 //! Tests of the options that a client can send after its key.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -47,6 +48,34 @@ fn a_client_that_asks_for_nothing_gets_everything() {
         let plain = agent.login().snapshot();
         assert_eq!(fields(&snapshot), fields(&plain), "{options}");
     }
+}
+
+#[test]
+#[parallel]
+fn the_kernels_own_figures_come_only_to_clients_that_ask() {
+    let agent = Agent::start(&[("PUBLISH_INTERVAL", "1s"), ("SYSTEM_INTERVAL", "1s")]);
+    let mut client = asking(&agent, r#"{"sections":["kernel","system"]}"#);
+    // The first snapshot is from before the first reading.
+    let end = Instant::now() + DEADLINE;
+    let snapshot = loop {
+        let snapshot = next(&mut client);
+        if snapshot.get("kernel").is_some() {
+            break snapshot;
+        }
+        assert!(Instant::now() < end, "no section kernel: {snapshot}");
+    };
+    let kernel = &snapshot["kernel"];
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+    let fields = meminfo.lines().count();
+    assert_eq!(kernel["meminfo"].as_object().unwrap().len(), fields);
+    let total = kernel["meminfo"]["MemTotal"].as_f64().unwrap();
+    let mib = snapshot["system"]["memory_total"].as_f64().unwrap();
+    assert!((total / 1024.0 / 1024.0 - mib).abs() < 0.1, "{total} {mib}");
+    assert!(kernel["vmstat"]["pgfault"].as_u64().unwrap() > 0);
+    let mut filled = agent.login().snapshot();
+    assert!(filled.get("kernel").is_none());
+    filled["kernel"] = kernel.clone();
+    assert_eq!(schema::violations(&filled), Vec::<String>::new());
 }
 
 #[test]

@@ -17,7 +17,7 @@ tests_of() {
 
 run_without_docker() {
     "$here/packages.sh" openssl:openssl zstd:zstd dbus-daemon:dbus-daemon tmux:tmux python3:python3 systemd-detect-virt:systemd \
-        node:nodejs jq:jq prometheus:prometheus nats-server:nats-server go:golang-go
+        node:nodejs jq:jq prometheus:prometheus prometheus-node-exporter:prometheus-node-exporter nats-server:nats-server go:golang-go
     cargo test --locked --no-run
 
     local names=() skips=() name status=0
@@ -44,7 +44,7 @@ run_all() {
         busybox:busybox-static openssl:openssl zstd:zstd dbus-daemon:dbus-daemon haproxy:haproxy tmux:tmux \
         docker-compose:docker-compose podman:podman newuidmap:uidmap \
         slirp4netns:slirp4netns python3:python3 journalctl:systemd systemd-detect-virt:systemd node:nodejs jq:jq \
-        prometheus:prometheus nats-server:nats-server go:golang-go || unmet=1
+        prometheus:prometheus prometheus-node-exporter:prometheus-node-exporter nats-server:nats-server go:golang-go || unmet=1
     if ((EUID != 0)); then
         echo 'error: missing: root (some Docker tests start their own engine)' >&2
         unmet=1

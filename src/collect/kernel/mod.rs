@@ -1,5 +1,5 @@
-//! The kernel's own figures: more than a snapshot has, under the names of node_exporter's collectors. They cost nothing while nobody asks
-//! for them: [`KernelCollector`] reads them only for a request.
+//! The kernel's own figures: more than a snapshot has by default, under the names of node_exporter's collectors. They cost nothing while
+//! nobody wants them: [`KernelCollector`] reads them only for a request, and at each interval while a client gets them.
 //!
 //! Each family has its own file.
 
@@ -11,12 +11,15 @@ mod vmstat;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Context, Handler, ResponseFuture};
-use tokio::sync::Mutex;
+use actix::{
+    Actor, ActorContext, AsyncContext, Context, Handler, Recipient, ResponseFuture, WrapFuture,
+};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 
 use super::blocking::Blocking;
-use crate::messages::ReadKernel;
+use crate::messages::{KernelReading, ReadKernel, StopCollecting};
 use crate::model::{Kernel, KernelStatus};
 use family::{Family, Roots};
 
@@ -34,10 +37,14 @@ fn families(roots: &Roots) -> Vec<Box<dyn Family>> {
     ]
 }
 
-/// The actor that reads the kernel's own figures on request.
+/// The actor that reads the kernel's own figures for whom wants them.
 pub struct KernelCollector {
     /// A request waits while another request reads.
     reader: Arc<Mutex<Reader>>,
+    interval: Duration,
+    /// Whether clients want the figures.
+    wanted: watch::Receiver<bool>,
+    sink: Recipient<KernelReading>,
 }
 
 /// The families, and the newest reading of all of them.
@@ -47,27 +54,70 @@ struct Reader {
 }
 
 impl KernelCollector {
-    /// Creates the collector. It reads nothing yet.
+    /// Creates the collector. While `wanted` is true, it reads the figures every `interval` and publishes them to `sink`.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(
+        interval: Duration,
+        wanted: watch::Receiver<bool>,
+        sink: Recipient<KernelReading>,
+    ) -> Self {
         let families = families(&Roots::default());
         Self {
             reader: Arc::new(Mutex::new(Reader {
                 families: Blocking::new("the kernel's own figures", families).within(DEADLINE),
                 newest: None,
             })),
+            interval,
+            wanted,
+            sink,
         }
-    }
-}
-
-impl Default for KernelCollector {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
 impl Actor for KernelCollector {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let rounds = publish_while_wanted(
+            Arc::clone(&self.reader),
+            self.interval,
+            self.wanted.clone(),
+            self.sink.clone(),
+        );
+        ctx.spawn(rounds.into_actor(self));
+    }
+}
+
+impl Handler<StopCollecting> for KernelCollector {
+    type Result = ();
+
+    fn handle(&mut self, _: StopCollecting, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
+/// Publishes a reading every `every` while `wanted` is true. Ends with the sender of `wanted`.
+async fn publish_while_wanted(
+    reader: Arc<Mutex<Reader>>,
+    every: Duration,
+    mut wanted: watch::Receiver<bool>,
+    sink: Recipient<KernelReading>,
+) {
+    while wanted.wait_for(|wanted| *wanted).await.is_ok() {
+        // The first tick is immediate.
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        while *wanted.borrow() {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = wanted.changed() => continue,
+            }
+            match reader.lock().await.read(None).await {
+                Ok(kernel) => sink.do_send(KernelReading(kernel)),
+                Err(error) => debug!(%error, "the kernel's own figures cannot be read"),
+            }
+        }
+    }
 }
 
 impl Handler<ReadKernel> for KernelCollector {
@@ -118,12 +168,64 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
-    use super::{KernelCollector, KernelStatus};
+    use actix::{Actor, Context, Handler};
+    use tokio::sync::{mpsc, watch};
+    use tokio::time::timeout;
+
+    use super::{KernelCollector, KernelReading, KernelStatus, ReadKernel};
+
+    /// A fake aggregator that passes the readings on.
+    struct Sink(mpsc::UnboundedSender<KernelReading>);
+
+    impl Actor for Sink {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<KernelReading> for Sink {
+        type Result = ();
+
+        fn handle(&mut self, reading: KernelReading, _: &mut Self::Context) {
+            self.0.send(reading).unwrap();
+        }
+    }
+
+    fn collector() -> (
+        KernelCollector,
+        watch::Sender<bool>,
+        mpsc::UnboundedReceiver<KernelReading>,
+    ) {
+        let (sink, readings) = mpsc::unbounded_channel();
+        let (wanted, wants) = watch::channel(false);
+        let sink = Sink(sink).start().recipient();
+        let collector = KernelCollector::new(Duration::from_millis(10), wants, sink);
+        (collector, wanted, readings)
+    }
+
+    #[actix::test]
+    async fn figures_are_read_only_while_somebody_wants_them() {
+        let (collector, wanted, mut readings) = collector();
+        let address = collector.start();
+        let mut next = async |wait| timeout(Duration::from_millis(wait), readings.recv()).await;
+        assert!(next(100).await.is_err(), "nobody wants the figures");
+        for _ in 0..2 {
+            wanted.send_replace(true);
+            assert!(next(5000).await.is_ok());
+            assert!(next(5000).await.is_ok());
+            wanted.send_replace(false);
+            // A reading that has begun still comes.
+            let _ = next(100).await;
+            while next(100).await.is_ok() {}
+        }
+        let request = ReadKernel::default();
+        assert!(address.send(request).await.unwrap().is_ok());
+        assert!(next(100).await.is_err(), "the request is answered directly");
+    }
 
     #[actix::test]
     async fn all_families_of_this_host_can_be_read() {
-        let collector = KernelCollector::new();
+        let (collector, _wanted, _readings) = collector();
         let mut reader = collector.reader.lock().await;
         let first = reader.read(None).await.unwrap();
         for family in &first.families {

@@ -10,13 +10,13 @@ use crate::model::{Kernel, KernelFamily, KernelRow};
 /// A row of the table. A `*` in `field` stands for any text. The same text then replaces each `*` in `name` and `help`.
 pub(in crate::publish) struct KernelMetric {
     /// The name of the kernel's family.
-    family: &'static str,
+    pub(in crate::publish) family: &'static str,
     /// The name that the kernel gives to the figure.
-    field: &'static str,
+    pub(in crate::publish) field: &'static str,
     /// The name in Prometheus, without the suffix `_total` of a counter.
-    name: &'static str,
-    kind: MetricKind,
-    help: &'static str,
+    pub(in crate::publish) name: &'static str,
+    pub(in crate::publish) kind: MetricKind,
+    pub(in crate::publish) help: &'static str,
 }
 
 const fn row(
@@ -62,6 +62,12 @@ static BY_FAMILY: LazyLock<BTreeMap<&str, Vec<&KernelMetric>>> = LazyLock::new(|
 /// The names of the snapshot's metrics.
 static IN_SNAPSHOT: LazyLock<HashSet<&str>> =
     LazyLock::new(|| super::families().map(|family| family.name).collect());
+
+/// Returns all rows of the table.
+#[cfg(test)]
+pub(in crate::publish) fn rows() -> &'static [KernelMetric] {
+    TABLE
+}
 
 /// Returns the names of all families in the table.
 pub(in crate::publish) fn families() -> impl Iterator<Item = &'static str> {

@@ -45,7 +45,15 @@ pub(crate) fn get(address: SocketAddr, path: &str, headers: &[&str]) -> Answer {
     request(address, &format!("GET {path}"), headers)
 }
 
-/// A Prometheus server that scrapes one target every second, as job `system-agent`. Ended on drop.
+/// A target that Prometheus scrapes every second.
+pub(crate) struct Job<'j> {
+    pub(crate) name: &'j str,
+    pub(crate) target: SocketAddr,
+    /// The other lines of the job's configuration.
+    pub(crate) how: &'j [String],
+}
+
+/// A Prometheus server. Ended on drop.
 pub(crate) struct Prometheus {
     process: Child,
     address: SocketAddr,
@@ -54,13 +62,24 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts a server that scrapes `target`. `how` has the other lines of the job's configuration.
+    /// Starts a server that scrapes `target`, as the job `system-agent`. `how` has the other lines of the job's configuration.
     pub(crate) fn scraping(target: SocketAddr, how: &[String]) -> Self {
+        let name = "system-agent";
+        Self::with_jobs(&[Job { name, target, how }])
+    }
+
+    /// Starts a server that scrapes all jobs.
+    pub(crate) fn with_jobs(jobs: &[Job<'_>]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let how: String = how.iter().map(|line| format!("    {line}\n")).collect();
+        let jobs = jobs.iter().map(|Job { name, target, how }| {
+            let how: String = how.iter().map(|line| format!("    {line}\n")).collect();
+            format!(
+                "  - job_name: {name}\n{how}    static_configs: [{{ targets: ['{target}'], labels: {{ instance: here }} }}]\n"
+            )
+        });
+        let jobs: String = jobs.collect();
         let config = format!(
-            "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\nscrape_configs:\n  - job_name: system-agent\n{how}    \
-             static_configs: [{{ targets: ['{target}'], labels: {{ instance: here }} }}]\n"
+            "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\nscrape_configs:\n{jobs}"
         );
         let path = folder.path().join("prometheus.yml");
         fs::write(&path, config).unwrap();

@@ -1,0 +1,159 @@
+//! The metrics of the host beside those of Debian's node_exporter, as a Prometheus server has both: the same names, types, series and values.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use serial_test::serial;
+
+use crate::support::prometheus::{Job, Prometheus, get, metrics_of};
+use crate::support::{DEADLINE, Launch, net, wait};
+
+/// Queries as dashboards and alert rules have them, one in each line. A line that begins with `#` is a comment.
+const QUERIES: &str = include_str!("../fixtures/prometheus-queries.txt");
+
+/// A node_exporter with its default collectors. Ended on drop.
+struct NodeExporter {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl NodeExporter {
+    fn start() -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], net::free_port()));
+        let process = Command::new("prometheus-node-exporter")
+            .arg(format!("--web.listen-address={address}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect(
+                "cannot start prometheus-node-exporter (Debian package prometheus-node-exporter)",
+            );
+        let exporter = Self { process, address };
+        wait::until("node_exporter", DEADLINE, || {
+            net::listens(address.port()).then_some(())
+        });
+        exporter
+    }
+}
+
+impl Drop for NodeExporter {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The series of a query's result by their labels, without those that name the target.
+fn by_labels(result: Vec<(Value, f64)>) -> BTreeMap<String, f64> {
+    let own = ["instance", "job"];
+    let labels = |metric: Value| {
+        let labels = metric.as_object().unwrap().iter();
+        let labels = labels.filter(|(name, _)| !own.contains(&name.as_str()));
+        labels
+            .map(|(name, value)| format!("{name}={value} "))
+            .collect()
+    };
+    result
+        .into_iter()
+        .map(|(metric, value)| (labels(metric), value))
+        .collect()
+}
+
+/// Whether two values agree. Both programs read at different moments, so figures that move can differ a little.
+fn agree(ours: f64, theirs: f64) -> bool {
+    let scale = ours.abs().max(theirs.abs());
+    ours == theirs
+        || (ours - theirs).abs() <= f64::max(scale * 0.3, 2.0)
+        || (ours.is_nan() && theirs.is_nan())
+}
+
+/// The types of the metrics in a scrape.
+fn types(scrape: &str) -> BTreeMap<&str, &str> {
+    let types = scrape
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    types.filter_map(|line| line.split_once(' ')).collect()
+}
+
+#[test]
+#[serial]
+fn dashboards_for_node_exporter_show_the_same_figures() {
+    let theirs = NodeExporter::start();
+    let agent = Launch::new()
+        .vars(&[
+            ("METRICS_PORT", "0"),
+            ("PUBLISH_INTERVAL", "1s"),
+            ("SYSTEM_INTERVAL", "1s"),
+            ("DOCKER_ENABLED", "false"),
+        ])
+        .start();
+    let ours = metrics_of(&agent);
+    let job = |name, target| Job {
+        name,
+        target,
+        how: &[],
+    };
+    let prometheus = Prometheus::with_jobs(&[job("ours", ours), job("theirs", theirs.address)]);
+    prometheus.until("min(sum_over_time(up[1h]))", |up| {
+        up.iter().any(|(_, count)| *count >= 12.0)
+    });
+    let (mut answered, mut missing, mut different) = (0, Vec::new(), Vec::new());
+    for query in QUERIES
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        let of = |job: &str| by_labels(prometheus.query(&query.replace("$job", job)));
+        let (ours, theirs) = (of("ours"), of("theirs"));
+        if theirs.is_empty() {
+            continue;
+        }
+        answered += 1;
+        let lacks: Vec<_> = theirs
+            .keys()
+            .filter(|labels| !ours.contains_key(*labels))
+            .collect();
+        let more: Vec<_> = ours
+            .keys()
+            .filter(|labels| !theirs.contains_key(*labels))
+            .collect();
+        if !lacks.is_empty() || !more.is_empty() {
+            missing.push(format!("{query}: without {lacks:?}, more {more:?}"));
+            continue;
+        }
+        let off = theirs
+            .iter()
+            .find(|(labels, value)| !agree(ours[*labels], **value));
+        if let Some((labels, value)) = off {
+            different.push(format!(
+                "{query}: {labels} {} instead of {value}",
+                ours[labels]
+            ));
+        }
+    }
+    println!(
+        "{answered} queries that node_exporter answers: {} have other series, {} have other values",
+        missing.len(),
+        different.len()
+    );
+    let all = format!("{missing:#?}\n{different:#?}");
+    assert!(
+        answered >= 150,
+        "node_exporter answers only {answered} queries"
+    );
+    assert!(missing.len() + different.len() <= answered / 50, "{all}");
+
+    // The types are equal, too.
+    let (ours, theirs) = (
+        get(ours, "/metrics", &[]),
+        get(theirs.address, "/metrics", &[]),
+    );
+    let (ours, theirs) = (types(&ours.body), types(&theirs.body));
+    let wrong: Vec<_> = ours
+        .iter()
+        .filter(|(name, kind)| theirs.get(*name).is_some_and(|theirs| theirs != *kind))
+        .collect();
+    assert_eq!(wrong, Vec::<(&&str, &&str)>::new());
+}
