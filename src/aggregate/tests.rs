@@ -1,3 +1,5 @@
+//! Tests of the aggregator. This file is long: all of these tests use the same fake sessions and samples.
+
 use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroU32;

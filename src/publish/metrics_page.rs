@@ -29,6 +29,8 @@ node_exporter. The first word of the column `kernel` is the name of the collecto
 
 | metric | type | kernel | meaning |
 |---|---|---|---|
+| `node_scrape_collector_success` | gauge | | Whether the figures of the collector could be read. Also 0 if the host does not have them |
+| `node_scrape_collector_duration_seconds` | gauge | | How long the figures of the collector were read, in seconds |
 ";
 
 fn page() -> String {

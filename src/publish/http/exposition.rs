@@ -59,7 +59,7 @@ impl Format {
 }
 
 /// The figures to write.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Figures {
     pub(super) snapshot: Arc<Snapshot>,
     /// The time between two snapshots.

@@ -7,13 +7,13 @@
 mod compression;
 mod exposition;
 mod stream;
+mod texts;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::Recipient;
@@ -47,6 +47,7 @@ use crate::settings::{ApiKeys, Credentials, ServeSettings};
 use compression::Compression;
 use exposition::{Figures, Format};
 use stream::ScraperStream;
+use texts::Texts;
 
 /// Limit on connections that are not evicted. A scraper needs one connection. At the limit, the oldest silent connection is
 /// evicted.
@@ -83,16 +84,7 @@ struct Shared {
     credentials: watch::Receiver<Arc<Credentials>>,
     /// The time between two snapshots.
     interval: Duration,
-    /// The newest text with all figures, for each format and compression that a scraper has asked for. All scrapers get the same text.
-    written: Mutex<HashMap<(Format, Compression), Written>>,
-}
-
-/// A text with all figures.
-struct Written {
-    /// The number of the snapshot.
-    seq: u64,
-    kernel: Option<Arc<Kernel>>,
-    text: Bytes,
+    texts: Texts,
 }
 
 /// A response whose body is in memory.
@@ -122,7 +114,7 @@ impl Metrics {
                 settings,
                 credentials,
                 interval,
-                written: Mutex::default(),
+                texts: Texts::default(),
             }),
         })
     }
@@ -365,9 +357,15 @@ impl Shared {
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let format = Format::accepted(header(ACCEPT).unwrap_or_default());
         let compression = Compression::accepted(header(ACCEPT_ENCODING).unwrap_or_default());
-        match self.written(newest, kernel, choice, format, compression) {
-            Ok(written) => {
-                let mut answer = respond(StatusCode::OK, format.content_type(), written);
+        let figures = Figures {
+            snapshot: Arc::clone(newest.snapshot()),
+            interval: self.interval,
+            kernel,
+            choice,
+        };
+        match self.texts.text(figures, format, compression) {
+            Ok(text) => {
+                let mut answer = respond(StatusCode::OK, format.content_type(), text);
                 let headers = answer.headers_mut();
                 headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
                 if let Some(name) = compression.name() {
@@ -383,47 +381,6 @@ impl Shared {
                 )
             }
         }
-    }
-
-    fn written(
-        &self,
-        newest: &Published,
-        kernel: Option<Arc<Kernel>>,
-        choice: Choice,
-        format: Format,
-        compression: Compression,
-    ) -> anyhow::Result<Bytes> {
-        let has_all = choice == Choice::All;
-        let seq = newest.seq();
-        // A lock is poisoned only by a panic, and a panic ends the process.
-        let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = all.get(&(format, compression)).filter(|_| has_all);
-        let is_same = |before: &&Written| {
-            let (one, other) = (before.kernel.as_ref(), kernel.as_ref());
-            before.seq == seq && one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
-        };
-        if let Some(same) = before.filter(is_same) {
-            return Ok(same.text.clone());
-        }
-        let room = all.get(&(format, Compression::None));
-        let room = room.map_or(0, |before| before.text.len());
-        let figures = Figures {
-            snapshot: Arc::clone(newest.snapshot()),
-            interval: self.interval,
-            kernel: kernel.clone(),
-            choice,
-        };
-        let text = exposition::write(figures, format, room)?;
-        let text = compression.compress(text.into())?;
-        if has_all {
-            let written = Written {
-                seq,
-                kernel,
-                text: text.clone(),
-            };
-            all.insert((format, compression), written);
-        }
-        Ok(text)
     }
 }
 
@@ -461,17 +418,15 @@ fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> HttpR
 mod tests {
     use std::future;
     use std::net::SocketAddr;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use actix::{Actor, Context, Handler, ResponseFuture};
-    use bytes::Bytes;
     use hyper::Request;
     use tokio::sync::watch;
 
-    use super::compression::Compression;
     use super::exposition::Format;
-    use super::{Admission, Choice, ConnectionLimits, MOST_SCRAPERS, Scraper, Shared, is_one_of};
+    use super::{Admission, ConnectionLimits, MOST_SCRAPERS, Scraper, Shared, Texts, is_one_of};
     use crate::messages::{NewestSnapshot, ReadKernel};
     use crate::model::{Kernel, LogSample, Snapshot};
     use crate::published::Published;
@@ -532,7 +487,7 @@ mod tests {
                 settings: serve,
                 credentials: watch::channel(Arc::new(settings.credentials)).1,
                 interval: Duration::from_secs(5),
-                written: Mutex::default(),
+                texts: Texts::default(),
             }),
             newest: aggregator.start().recipient(),
             kernel: NoKernel.start().recipient(),
@@ -573,43 +528,6 @@ mod tests {
         assert_eq!(statuses(old).await, [200, 503, 200]);
         assert_eq!(statuses(Aggregator::Has(None)).await, [200, 503, 503]);
         assert_eq!(statuses(Aggregator::Hangs).await, [503, 503, 503]);
-    }
-
-    #[actix::test]
-    async fn all_figures_are_written_once_in_each_format_and_compression() {
-        let scraper = scraper(Aggregator::Hangs).await;
-        let kernel = Arc::new(Kernel::default());
-        let none = Compression::None;
-        let written = |seq, kernel: &Arc<Kernel>, format, compression| -> Bytes {
-            let (snapshot, kernel) = (published(1, seq), Some(Arc::clone(kernel)));
-            let shared = &scraper.shared;
-            shared
-                .written(&snapshot, kernel, Choice::All, format, compression)
-                .unwrap()
-        };
-        let first = written(1, &kernel, Format::Classic, none);
-        assert_eq!(
-            written(1, &kernel, Format::Classic, none).as_ptr(),
-            first.as_ptr()
-        );
-        assert_ne!(written(1, &kernel, Format::OpenMetrics, none), first);
-        assert_ne!(
-            written(1, &kernel, Format::Classic, Compression::Gzip),
-            first
-        );
-        assert_eq!(
-            written(1, &kernel, Format::Classic, none).as_ptr(),
-            first.as_ptr()
-        );
-        let other = Arc::new(Kernel::default());
-        assert_ne!(
-            written(1, &other, Format::Classic, none).as_ptr(),
-            first.as_ptr()
-        );
-        assert_ne!(
-            written(2, &other, Format::Classic, none).as_ptr(),
-            first.as_ptr()
-        );
     }
 
     #[test]

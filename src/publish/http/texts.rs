@@ -1,0 +1,103 @@
+//! Keeps the newest text with all figures, so that scrapers that ask at the same time share it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::compression::Compression;
+use super::exposition::{self, Figures, Format};
+use crate::publish::figures::collectors::Choice;
+
+/// The newest text with all figures, for each format and compression that a scraper has asked for.
+#[derive(Default)]
+pub(super) struct Texts(Mutex<HashMap<(Format, Compression), Text>>);
+
+struct Text {
+    /// The figures in the text.
+    figures: Figures,
+    text: Bytes,
+}
+
+impl Texts {
+    /// Returns the figures as text. Writes the text if it is not stored. A text with chosen collectors is not stored.
+    ///
+    /// # Errors
+    /// Fails if an encoder or a compressor fails. This is not expected, because they write to memory.
+    pub(super) fn text(
+        &self,
+        figures: Figures,
+        format: Format,
+        compression: Compression,
+    ) -> anyhow::Result<Bytes> {
+        // A lock is poisoned only by a panic, and a panic ends the process.
+        let mut stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = stored.get(&(format, compression));
+        if let Some(same) = same.filter(|stored| stored.figures.are(&figures)) {
+            return Ok(same.text.clone());
+        }
+        let room = stored.get(&(format, Compression::None));
+        let room = room.map_or(0, |before| before.text.len());
+        let text = exposition::write(figures.clone(), format, room)?;
+        let text = compression.compress(text.into())?;
+        if figures.choice == Choice::All {
+            let written = Text {
+                figures,
+                text: text.clone(),
+            };
+            stored.insert((format, compression), written);
+        }
+        Ok(text)
+    }
+}
+
+impl Figures {
+    /// Whether these are the same figures, in the same memory.
+    fn are(&self, other: &Self) -> bool {
+        let kernel = |figures: &Self| figures.kernel.as_ref().map(Arc::as_ptr);
+        Arc::ptr_eq(&self.snapshot, &other.snapshot)
+            && kernel(self) == kernel(other)
+            && self.choice == other.choice
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{Choice, Compression, Figures, Format, Texts};
+    use crate::model::{Kernel, Snapshot};
+
+    #[test]
+    fn the_same_figures_are_written_once_in_each_format_and_compression() {
+        let texts = Texts::default();
+        let none = Compression::None;
+        let figures = Figures {
+            snapshot: Arc::new(Snapshot::recorded()),
+            interval: Duration::from_secs(5),
+            kernel: Some(Arc::new(Kernel::default())),
+            choice: Choice::All,
+        };
+        let text = |figures: &Figures, format, compression| {
+            texts.text(figures.clone(), format, compression).unwrap()
+        };
+        let first = text(&figures, Format::Classic, none);
+        let again = || text(&figures, Format::Classic, none).as_ptr() == first.as_ptr();
+        assert!(again());
+        assert_ne!(text(&figures, Format::OpenMetrics, none), first);
+        assert_ne!(text(&figures, Format::Classic, Compression::Gzip), first);
+        let chosen = Figures {
+            choice: Choice::Only(vec!["cpu".to_owned()]),
+            ..figures.clone()
+        };
+        assert!(text(&chosen, Format::Classic, none).len() < first.len());
+        assert!(again());
+        let other = Figures {
+            kernel: Some(Arc::new(Kernel::default())),
+            ..figures.clone()
+        };
+        assert_ne!(text(&other, Format::Classic, none).as_ptr(), first.as_ptr());
+        assert!(!again());
+    }
+}
