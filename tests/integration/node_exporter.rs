@@ -1,50 +1,16 @@
 //! The metrics of the host beside those of Debian's node_exporter, as a Prometheus server has both: the same names, types, series and values.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use serial_test::serial;
 
+use crate::support::Launch;
+use crate::support::node_exporter::NodeExporter;
 use crate::support::prometheus::{Job, Prometheus, get, metrics_of};
-use crate::support::{DEADLINE, Launch, net, wait};
 
 /// Queries as dashboards and alert rules have them, one in each line. A line that begins with `#` is a comment.
 const QUERIES: &str = include_str!("../fixtures/prometheus-queries.txt");
-
-/// A node_exporter with its default collectors. Ended on drop.
-struct NodeExporter {
-    process: Child,
-    address: SocketAddr,
-}
-
-impl NodeExporter {
-    fn start() -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], net::free_port()));
-        let process = Command::new("prometheus-node-exporter")
-            .arg(format!("--web.listen-address={address}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect(
-                "cannot start prometheus-node-exporter (Debian package prometheus-node-exporter)",
-            );
-        let exporter = Self { process, address };
-        wait::until("node_exporter", DEADLINE, || {
-            net::listens(address.port()).then_some(())
-        });
-        exporter
-    }
-}
-
-impl Drop for NodeExporter {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 /// The series of a query's result by their labels, without those that name the target.
 fn by_labels(result: Vec<(Value, f64)>) -> BTreeMap<String, f64> {

@@ -28,6 +28,7 @@ mod odd_logs;
 mod oddities;
 mod outages;
 mod pace;
+mod peer_alerts;
 mod podman;
 mod privileges;
 mod proxy;

@@ -13,6 +13,7 @@ mod lines;
 mod namespace;
 pub(crate) mod nats;
 pub(crate) mod net;
+pub(crate) mod node_exporter;
 mod openssl;
 pub(crate) mod prometheus;
 pub(crate) mod schema;

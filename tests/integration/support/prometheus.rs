@@ -70,6 +70,11 @@ impl Prometheus {
 
     /// Starts a server that scrapes all jobs.
     pub(crate) fn with_jobs(jobs: &[Job<'_>]) -> Self {
+        Self::with_rules(jobs, &[])
+    }
+
+    /// Starts a server that scrapes all jobs and evaluates the rules in these files.
+    pub(crate) fn with_rules(jobs: &[Job<'_>], rules: &[&Path]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let jobs = jobs.iter().map(|Job { name, target, how }| {
             let how: String = how.iter().map(|line| format!("    {line}\n")).collect();
@@ -79,7 +84,7 @@ impl Prometheus {
         });
         let jobs: String = jobs.collect();
         let config = format!(
-            "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\nscrape_configs:\n{jobs}"
+            "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\nrule_files: {rules:?}\nscrape_configs:\n{jobs}"
         );
         let path = folder.path().join("prometheus.yml");
         fs::write(&path, config).unwrap();
