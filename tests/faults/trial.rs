@@ -148,13 +148,24 @@ impl Usage {
         };
         Self {
             rss_mib: number("VmRSS:") as f64 / 1024.0,
-            files: fs::read_dir(format!("/proc/{pid}/fd"))
-                .expect("the agent has ended")
-                .count(),
+            files: open_files(pid),
             threads: number("Threads:"),
             cpu: crate::support::kernel::cpu_seconds(pid),
         }
     }
+}
+
+/// The number of the agent's open files, without those of processes: the agent keeps one open for each process of the host, and other
+/// programs start and end processes during a trial.
+fn open_files(pid: u32) -> usize {
+    let all = fs::read_dir(format!("/proc/{pid}/fd")).expect("the agent has ended");
+    let is_of_process = |entry: &fs::DirEntry| {
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        let process = target.strip_prefix("/proc").ok();
+        let process = process.and_then(|path| path.components().next());
+        process.is_some_and(|name| name.as_os_str().to_string_lossy().parse::<u32>().is_ok())
+    };
+    all.flatten().filter(|entry| !is_of_process(entry)).count()
 }
 
 impl Report {
