@@ -223,6 +223,7 @@ impl Measuring {
         });
         let kernel = KernelCollector::new(
             settings.system_interval,
+            &settings.networks_exclude,
             kernel_wanted,
             aggregator.clone().recipient(),
         );

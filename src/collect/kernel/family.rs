@@ -116,7 +116,7 @@ pub(super) fn names_in(folder: &Path) -> Result<Vec<String>, FamilyError> {
     Ok(names)
 }
 
-fn read_error(path: &Path, source: io::Error) -> FamilyError {
+pub(super) fn read_error(path: &Path, source: io::Error) -> FamilyError {
     const UNSUPPORTED: [i32; 3] = [libc::ENODEV, libc::ENXIO, libc::EOPNOTSUPP];
     let is_unsupported = source
         .raw_os_error()

@@ -3,9 +3,22 @@
 //!
 //! Each family has its own file.
 
+mod arp;
+mod bonding;
+mod conntrack;
 mod family;
+mod ipvs;
+mod lines;
 mod meminfo;
+mod net_links;
+mod netclass;
+mod netdev;
+mod netstat;
+mod nfs;
+mod sockstat;
+mod softnet;
 mod thermal;
+mod udp_queues;
 mod vmstat;
 
 use std::sync::Arc;
@@ -21,6 +34,7 @@ use tracing::debug;
 use super::blocking::Blocking;
 use crate::messages::{KernelReading, ReadKernel, StopCollecting};
 use crate::model::{Kernel, KernelStatus};
+use crate::settings::Patterns;
 use family::{Family, Roots};
 
 /// Requests within this time get the same reading.
@@ -28,12 +42,28 @@ const MAX_AGE: Duration = Duration::from_secs(1);
 /// Timeout of a reading. Prometheus waits 10 s for a scrape by default.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// Returns all families, in the order in which they are read.
-fn families(roots: &Roots) -> Vec<Box<dyn Family>> {
+/// Returns all families, in the order in which they are read. `networks_exclude` are the names of network interfaces that are left out.
+fn families(roots: &Roots, networks_exclude: &Patterns) -> Vec<Box<dyn Family>> {
+    let links = net_links::Links::shared(roots, networks_exclude.clone());
     vec![
         Box::new(meminfo::Meminfo(roots.clone())),
         Box::new(vmstat::Vmstat(roots.clone())),
         Box::new(thermal::Thermal(roots.clone())),
+        Box::new(netdev::Netdev::new(roots, &links)),
+        Box::new(netclass::Netclass(links)),
+        Box::new(netstat::Netstat(roots.clone())),
+        Box::new(sockstat::Sockstat(roots.clone())),
+        Box::new(softnet::Softnet(roots.clone())),
+        Box::new(udp_queues::UdpQueues(roots.clone())),
+        Box::new(arp::Arp {
+            roots: roots.clone(),
+            exclude: networks_exclude.clone(),
+        }),
+        Box::new(bonding::Bonding(roots.clone())),
+        Box::new(conntrack::Conntrack(roots.clone())),
+        Box::new(nfs::Nfs(roots.clone())),
+        Box::new(nfs::Nfsd(roots.clone())),
+        Box::new(ipvs::Ipvs(roots.clone())),
     ]
 }
 
@@ -54,14 +84,16 @@ struct Reader {
 }
 
 impl KernelCollector {
-    /// Creates the collector. While `wanted` is true, it reads the figures every `interval` and publishes them to `sink`.
+    /// Creates the collector. While `wanted` is true, it reads the figures every `interval` and publishes them to `sink`. It
+    /// leaves out network interfaces with the names `networks_exclude`.
     #[must_use]
     pub fn new(
         interval: Duration,
+        networks_exclude: &Patterns,
         wanted: watch::Receiver<bool>,
         sink: Recipient<KernelReading>,
     ) -> Self {
-        let families = families(&Roots::default());
+        let families = families(&Roots::default(), networks_exclude);
         Self {
             reader: Arc::new(Mutex::new(Reader {
                 families: Blocking::new("the kernel's own figures", families).within(DEADLINE),
@@ -174,7 +206,7 @@ mod tests {
     use tokio::sync::{mpsc, watch};
     use tokio::time::timeout;
 
-    use super::{KernelCollector, KernelReading, KernelStatus, ReadKernel};
+    use super::{KernelCollector, KernelReading, KernelStatus, Patterns, ReadKernel};
 
     /// A fake aggregator that passes the readings on.
     struct Sink(mpsc::UnboundedSender<KernelReading>);
@@ -199,7 +231,8 @@ mod tests {
         let (sink, readings) = mpsc::unbounded_channel();
         let (wanted, wants) = watch::channel(false);
         let sink = Sink(sink).start().recipient();
-        let collector = KernelCollector::new(Duration::from_millis(10), wants, sink);
+        let collector =
+            KernelCollector::new(Duration::from_millis(10), &Patterns::default(), wants, sink);
         (collector, wanted, readings)
     }
 

@@ -38,7 +38,7 @@ const fn row(
 /// Families with more devices than the snapshot has. If there are kernel figures, they replace the snapshot's metrics of the same names.
 const REPLACING: [&str; 4] = ["netdev", "netclass", "diskstats", "hwmon"];
 
-use MetricKind::{Gauge, Unknown};
+use MetricKind::{Counter, Gauge, Unknown};
 
 /// The first row that fits a figure is used.
 #[rustfmt::skip]
@@ -48,6 +48,38 @@ const TABLE: &[KernelMetric] = &[
     row("vmstat", "*", Unknown, "node_vmstat_*", "Field * of /proc/vmstat"),
     row("thermal_zone", "temp", Gauge, "node_thermal_zone_temp", "Temperature of the thermal zone, in Celsius"),
     row("thermal_zone", "*_state", Gauge, "node_cooling_device_*_state", "State of the cooling device: how much it cools, or the highest state"),
+    row("netdev", "*", Counter, "node_network_*", "Counter * of the network interface"),
+    row("netclass", "up", Gauge, "node_network_up", "Whether the network interface is up"),
+    row("netclass", "info", Gauge, "node_network_info", "Addresses and states of the network interface, as labels. The value is always 1"),
+    row("netclass", "carrier_changes", Counter, "node_network_carrier_changes", "How often the network interface has got or lost its link"),
+    row("netclass", "carrier_*_changes", Counter, "node_network_carrier_*_changes", "How often the link of the network interface has gone *"),
+    row("netclass", "*", Gauge, "node_network_*", "Property * of the network interface"),
+    row("netstat", "*", Unknown, "node_netstat_*", "Field * of /proc/net/netstat, snmp or snmp6"),
+    row("sockstat", "sockets_used", Gauge, "node_sockstat_sockets_used", "Sockets in use"),
+    row("sockstat", "*", Gauge, "node_sockstat_*", "Field * of /proc/net/sockstat or sockstat6"),
+    row("softnet", "processed", Counter, "node_softnet_processed", "Packets that the CPU processed"),
+    row("softnet", "dropped", Counter, "node_softnet_dropped", "Packets that the CPU dropped because its queue was full"),
+    row("softnet", "times_squeezed", Counter, "node_softnet_times_squeezed", "How often the CPU had packets left when its time or budget ended"),
+    row("softnet", "cpu_collision", Counter, "node_softnet_cpu_collision", "How often another CPU held the lock of the device while this CPU wanted to send"),
+    row("softnet", "received_rps", Counter, "node_softnet_received_rps", "How often another CPU woke the CPU to process packets"),
+    row("softnet", "flow_limit_count", Counter, "node_softnet_flow_limit_count", "How often the flow limit was reached"),
+    row("softnet", "backlog_len", Gauge, "node_softnet_backlog_len", "Packets in the queue of the CPU"),
+    row("udp_queues", "queues", Gauge, "node_udp_queues", "Bytes in the queues of UDP sockets"),
+    row("arp", "entries", Gauge, "node_arp_entries", "Neighbors in the ARP table, by network interface"),
+    row("bonding", "slaves", Gauge, "node_bonding_slaves", "Network interfaces that belong to the bond"),
+    row("bonding", "active", Gauge, "node_bonding_active", "Network interfaces of the bond that have a link"),
+    row("conntrack", "*", Gauge, "node_nf_conntrack_stat_*", "Field * of /proc/net/stat/nf_conntrack, the sum of all CPUs"),
+    row("nfs", "packets", Counter, "node_nfs_packets", "Packets of the NFS client, by transport protocol"),
+    row("nfs", "requests", Counter, "node_nfs_requests", "Requests of the NFS client, by version of NFS and method"),
+    row("nfs", "*", Counter, "node_nfs_*", "Counter * of the NFS client"),
+    row("nfsd", "packets", Counter, "node_nfsd_packets", "Packets of the NFS server, by transport protocol"),
+    row("nfsd", "requests", Counter, "node_nfsd_requests", "Requests of the NFS server, by version of NFS and method"),
+    row("nfsd", "rpc_errors", Counter, "node_nfsd_rpc_errors", "Invalid calls to the NFS server, by kind of error"),
+    row("nfsd", "server_threads", Gauge, "node_nfsd_server_threads", "Threads of the NFS server"),
+    row("nfsd", "read_ahead_cache_size_blocks", Gauge, "node_nfsd_read_ahead_cache_size_blocks", "Size of the read-ahead cache of the NFS server, in blocks"),
+    row("nfsd", "*", Counter, "node_nfsd_*", "Counter * of the NFS server"),
+    row("ipvs", "backend_*", Gauge, "node_ipvs_backend_*", "Figure * of the backend, by service and address"),
+    row("ipvs", "*", Counter, "node_ipvs_*", "Counter * of the load balancer IPVS"),
 ];
 
 /// The rows of the table by the name of their family.
