@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use actix::{Message, Recipient};
 
 use crate::model::{
-    Container, ContainerMeta, Events, FileLog, HostInfo, Kernel, Options, StoppedContainer,
-    SystemMetrics, Via, Volume,
+    Container, ContainerMeta, ControlGroup, Events, FileLog, HostInfo, Kernel, Options,
+    StoppedContainer, SystemMetrics, Via, Volume,
 };
 pub use crate::model::{EndedLog, LogSample};
 use crate::published::{EncodedSnapshot, Published, StreamPosition};
@@ -38,6 +38,8 @@ pub struct Collected<T> {
 pub struct ReadKernel {
     /// The names of the families to read. None means all.
     pub families: Option<Arc<[String]>>,
+    /// The containers to read.
+    pub containers: Vec<Arc<ControlGroup>>,
 }
 
 /// The kernel's own figures, for the snapshots of clients that want them. Their collector sends them to the aggregator at each of its

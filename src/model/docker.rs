@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Pressures, Timestamp};
+use super::{ContainerSpec, ControlGroup, ExactContainer, Pressures, Timestamp};
 
 /// The figures of one running container, as `docker stats` shows them. If the interval is shorter than 0.5 s, the figures
 /// of an idle container can be up to 1 s old, except CPU and memory.
@@ -114,6 +114,18 @@ pub struct Container {
     /// Those labels of the container that `CONTAINER_LABELS` names. Source: the engine's `Config.Labels`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The container's control group. Not on the wire.
+    #[serde(skip)]
+    pub group: Arc<ControlGroup>,
+    /// More figures. Not on the wire.
+    #[serde(skip)]
+    pub exact: Arc<ExactContainer>,
+    /// The limits that the engine reports. None if the engine has not answered. Not on the wire.
+    #[serde(skip)]
+    pub spec: Option<ContainerSpec>,
+    /// The time when the container was created, in Unix seconds. 0 if the engine does not report the time. Not on the wire.
+    #[serde(skip)]
+    pub created: i64,
 }
 
 /// The names of a container in `docker compose`.
@@ -159,6 +171,15 @@ pub struct Throttling {
     pub throttled_ns: u64,
 }
 
+/// Packets of one direction that did not arrive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PacketsLost {
+    /// Packets with errors.
+    pub errors: u64,
+    /// Packets that were dropped.
+    pub drops: u64,
+}
+
 /// The counters of one interface of a container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct InterfaceCounters {
@@ -170,6 +191,12 @@ pub struct InterfaceCounters {
     pub rx_packets: u64,
     /// Packets sent.
     pub tx_packets: u64,
+    /// Received packets with errors, and received packets that were dropped. Not on the wire.
+    #[serde(skip)]
+    pub rx_lost: PacketsLost,
+    /// Packets that were not sent because of errors, and packets that were dropped before sending. Not on the wire.
+    #[serde(skip)]
+    pub tx_lost: PacketsLost,
     /// Bytes received per second, between the newest two readings. Absent after the first reading.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rx_bytes_per_second: Option<f64>,

@@ -1,6 +1,7 @@
 //! The kernel's own figures, which the agent reads only if somebody asks for them.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -13,6 +14,27 @@ const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 pub struct Kernel {
     /// The families, in the order in which they were read.
     pub families: Vec<KernelFamily>,
+    /// Figures of containers. The key is the path of the control group.
+    pub containers: HashMap<String, RequestedContainer>,
+}
+
+/// Figures of a container that the agent reads only if somebody asks for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RequestedContainer {
+    /// CPU time in programs and in the kernel, in nanoseconds. Only with cgroup v1.
+    pub cpu_modes_ns: Option<(u64, u64)>,
+    /// The most memory that the container has used, in bytes.
+    pub memory_max: Option<u64>,
+    /// How often the container reached its memory limit. Only with cgroup v1.
+    pub memory_failures: Option<u64>,
+    /// Swap, in bytes. Only with cgroup v2.
+    pub swap: Option<u64>,
+    /// Number of processes.
+    pub processes: Option<u64>,
+    /// Number of open files of all processes.
+    pub open_files: Option<u64>,
+    /// Limit on the open files of each process: the soft limit of the first process. -1 means no limit.
+    pub open_files_limit: Option<i64>,
 }
 
 /// The figures of one kind, for example those of `/proc/meminfo`.

@@ -8,6 +8,7 @@
 mod cursor;
 mod docker;
 mod events;
+mod exact_container;
 mod hardware;
 mod health;
 mod host;
@@ -25,10 +26,13 @@ mod units;
 
 pub use cursor::{Cursor, CursorOwner, NotACursor, ResumeOutcome, Resumed};
 pub use docker::{
-    BlockIo, Compose, Container, ContainerMeta, InterfaceCounters, Port, PortProtocol, Throttling,
-    Volume,
+    BlockIo, Compose, Container, ContainerMeta, InterfaceCounters, PacketsLost, Port, PortProtocol,
+    Throttling, Volume,
 };
 pub use events::{ContainerEvent, EventAction, Events};
+pub use exact_container::{
+    ContainerSpec, ControlGroup, DeviceIo, ExactContainer, GroupDirectories,
+};
 pub use hardware::{
     BtrfsDevice, BtrfsFileSystem, ClockStatus, Conntrack, CpuThrottles, Entropy, Gpu,
     MemoryController, NvmeController, PowerSupply, RaidArray, SensorChip, SensorKind, SensorLabel,
@@ -36,7 +40,7 @@ pub use hardware::{
 };
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
 pub use host::HostInfo;
-pub use kernel::{Kernel, KernelFamily, KernelRow, KernelStatus};
+pub use kernel::{Kernel, KernelFamily, KernelRow, KernelStatus, RequestedContainer};
 pub(crate) use lenient::read;
 pub use log_range::{
     DEFAULT_RANGE_LINES, LogRange, MOST_RANGE_LINES, RangeEnd, RangeLines, text_of, time_of,
@@ -53,7 +57,7 @@ pub use processes::{ProcessCounts, TopIo, TopProcess};
 pub use stopped::StoppedContainer;
 pub use system::{
     CoreThrottles, CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FileHandles,
-    InterfaceKind, LoadAverage, NetworkInterface, Pressure, Pressures, Space, Stalls,
+    InterfaceKind, LoadAverage, MemoryTypes, NetworkInterface, Pressure, Pressures, Space, Stalls,
     SystemMetrics,
 };
 pub use timestamp::Timestamp;
@@ -217,6 +221,14 @@ impl Snapshot {
                 cached: Some(1_234_567_890),
                 swap_total: 2_147_479_552,
                 swap_used: 4096,
+                types: Some(MemoryTypes {
+                    free: 1_000_000_512,
+                    cached: 1_200_000_000,
+                    anonymous: 300_000_256,
+                    mapped: 200_000_000,
+                    active_file: 400_000_000,
+                    inactive_file: 500_000_000,
+                }),
             }),
             load_avg: Some(LoadAverage {
                 one: 0.12,
@@ -241,6 +253,9 @@ impl Snapshot {
                 throttles: 5,
             }],
         };
+        for disk in &mut system.disk_io {
+            disk.number = (254, 0);
+        }
         for (number, disk) in (1..).zip(&mut system.disks) {
             disk.exact = Some(Space {
                 size: number * 1_000_000_007,
@@ -369,6 +384,7 @@ impl Snapshot {
             container.memory_with_cache = Some(123_456_789);
             container.health = Some("healthy".to_owned());
             container.pressure = pressure;
+            container.record_exact();
         }
         snapshot.agent.connections_closed_early = Some(3);
         snapshot.agent.certificate_expires_at = Some(snapshot.timestamp);

@@ -190,6 +190,25 @@ pub struct ExactMemory {
     pub swap_total: u64,
     /// Swap in use. Source: `/proc/meminfo`, `SwapTotal` − `SwapFree`.
     pub swap_used: u64,
+    /// Memory by type. None in a guest that has only a part of the host's memory.
+    pub types: Option<MemoryTypes>,
+}
+
+/// The host's memory by type, in bytes. Source: `/proc/meminfo`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryTypes {
+    /// `MemFree`.
+    pub free: u64,
+    /// `Cached`.
+    pub cached: u64,
+    /// `AnonPages`.
+    pub anonymous: u64,
+    /// `Mapped`.
+    pub mapped: u64,
+    /// `Active(file)`.
+    pub active_file: u64,
+    /// `Inactive(file)`.
+    pub inactive_file: u64,
 }
 
 impl Default for SystemMetrics {
@@ -351,6 +370,9 @@ pub struct Space {
 pub struct DiskIo {
     /// The device's name, e.g. `sda`.
     pub device: String,
+    /// The major and minor number of the device. Not on the wire.
+    #[serde(skip)]
+    pub number: (u32, u32),
     /// Bytes read.
     pub read_bytes: u64,
     /// Bytes written.

@@ -1,8 +1,8 @@
 //! The table of metrics. Each row has the name, unit, labels and help text of a figure of the snapshot.
 //!
 //! Names and units follow the conventions of Prometheus. If node_exporter or cAdvisor has a metric with the same meaning, the
-//! figure has the name and labels of that metric. Dashboards and alerts for these programs then also work with the agent. The
-//! label `id` is different: it is the container's short id. All other names begin with `system_agent_`.
+//! figure has the name and labels of that metric. Dashboards and alerts for these programs then also work with the agent. All other
+//! names begin with `system_agent_`.
 //!
 //! The number of different values of each label is limited. Therefore, the table has no metrics of processes and of veth
 //! interfaces, because new processes and new veth interfaces appear all the time.
@@ -10,21 +10,19 @@
 //! This file is long: it is a table with one row for each family. The metrics are written in the order of the rows.
 
 pub(super) mod collectors;
+mod containers;
+mod engine_containers;
 pub(super) mod kernel;
 
-use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use crate::model::{
-    BtrfsDevice, Container, CpuSeconds, Disk, DiskIo, ExactMemory, Gpu, InterfaceCounters,
-    InterfaceKind, MemoryController, NetworkInterface, PowerSupply, Pressures, RaidArray,
-    SensorKind, Snapshot, SourceHealth, SourceStatus, Status, StoppedContainer, SystemMetrics,
-    Timestamp, Unit, ZfsArc,
+    BtrfsDevice, CpuSeconds, Disk, DiskIo, ExactMemory, Gpu, InterfaceKind, Kernel,
+    MemoryController, NetworkInterface, PowerSupply, Pressures, RaidArray, SensorKind, Snapshot,
+    SourceHealth, SourceStatus, Status, SystemMetrics, Timestamp, Unit, ZfsArc,
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
-/// The period of CPU limits, in microseconds. The kernel and Docker use this period by default.
-const CPU_PERIOD: f64 = 100_000.0;
 
 /// A row of the table: a metric family. The samples of a family differ in the values of their labels.
 pub(super) struct FigureFamily {
@@ -67,6 +65,8 @@ pub(super) enum MetricKind {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FigureSource<'s> {
     pub(super) snapshot: &'s Snapshot,
+    /// The figures that are read on request. None if they were not read.
+    pub(super) kernel: Option<&'s Kernel>,
     /// The time between two snapshots.
     pub(super) interval: Duration,
 }
@@ -84,20 +84,20 @@ impl FigureFamily {
 
 /// Returns all rows of the table.
 pub(super) fn families() -> impl Iterator<Item = &'static FigureFamily> {
-    [HOST, CONTAINERS, AGENT].into_iter().flatten()
+    let containers = [containers::CONTAINERS, engine_containers::ENGINE_CONTAINERS];
+    let all = [HOST].into_iter().chain(containers).chain([AGENT]);
+    all.flatten()
 }
 
 const NONE: &[&str] = &[];
 const FILE_SYSTEM: &[&str] = &["device", "fstype", "mountpoint"];
 const SENSOR: &[&str] = &["chip", "sensor"];
 const GPU: &[&str] = &["gpu", "name"];
-const CONTAINER: &[&str] = &["id", "image", "name"];
 const DEVICE: &[&str] = &["device"];
 const POWER_SUPPLY: &[&str] = &["power_supply"];
 const UNIT: &[&str] = &["name"];
 /// The states of a unit in `node_systemd_unit_state`, as in node_exporter.
 const UNIT_STATES: [&str; 5] = ["activating", "active", "deactivating", "failed", "inactive"];
-const INTERFACE: &[&str] = &["id", "image", "name", "interface"];
 const SOURCE: &[&str] = &["source"];
 
 // The columns are: name, unit, labels, fields, help text, and the function that reads the samples.
@@ -548,143 +548,6 @@ static HOST: &[FigureFamily] = &[
         |source, out| unit_pressure(source, out, |all| Some(all.io?.full?.total_us))),
 ];
 
-/// The metrics of containers. Most of these metrics have the names that cAdvisor uses.
-#[rustfmt::skip]
-static CONTAINERS: &[FigureFamily] = &[
-    counter("container_cpu_usage_seconds", "s", &["id", "image", "name", "cpu"], &["containers[].cpu_usage_ns", "containers[].cpu_percent"],
-        "CPU time that the container has used, in seconds", container_cpu),
-    gauge("container_spec_cpu_period", "us", CONTAINER, NONE,
-        "Period of the CPU limit, in microseconds",
-        |source, out| containers(source, out, |one| one.cpu_limit.map(|_| CPU_PERIOD))),
-    gauge("container_spec_cpu_quota", "us", CONTAINER, &["containers[].cpu_limit"],
-        "CPU time that the container may use in each period of the CPU limit, in microseconds",
-        |source, out| containers(source, out, |one| one.cpu_limit.map(|cores| cores * CPU_PERIOD))),
-    counter("container_cpu_cfs_periods", "{period}", CONTAINER, &["containers[].throttling.periods"],
-        "Periods of the CPU limit in which the container ran",
-        |source, out| containers(source, out, |one| Some(one.throttling?.periods as f64))),
-    counter("container_cpu_cfs_throttled_periods", "{period}", CONTAINER, &["containers[].throttling.throttled_periods"],
-        "Periods of the CPU limit in which the container was throttled",
-        |source, out| containers(source, out, |one| Some(one.throttling?.throttled_periods as f64))),
-    counter("container_cpu_cfs_throttled_seconds", "s", CONTAINER, &["containers[].throttling.throttled_ns"],
-        "Time in which the CPU limit throttled the container, in seconds",
-        |source, out| containers(source, out, |one| Some(one.throttling?.throttled_ns as f64 / 1e9))),
-
-    gauge("container_memory_working_set_bytes", "By", CONTAINER, &["containers[].memory_usage", "containers[].memory_percent"],
-        "Used memory, without inactive file cache",
-        |source, out| containers(source, out, |one| Some(one.memory_usage? as f64))),
-    gauge("container_memory_usage_bytes", "By", CONTAINER, NONE,
-        "Used memory, with all file cache",
-        |source, out| containers(source, out, |one| Some(one.memory_with_cache? as f64))),
-    gauge("container_memory_rss", "By", CONTAINER, &["containers[].memory_rss"],
-        "Anonymous memory of the container, in bytes: without file cache",
-        |source, out| containers(source, out, |one| Some(one.memory_rss? as f64))),
-    gauge("container_memory_cache", "By", CONTAINER, &["containers[].memory_cache"],
-        "Memory that caches files, in bytes",
-        |source, out| containers(source, out, |one| Some(one.memory_cache? as f64))),
-    gauge("container_spec_memory_limit_bytes", "By", CONTAINER, &["containers[].memory_limit"],
-        "Memory limit, or 0 without a limit", memory_limits),
-    counter("container_oom_events", "{process}", CONTAINER, &["containers[].oom_kills"],
-        "Processes that the kernel has killed because memory was exhausted",
-        |source, out| containers(source, out, |one| Some(one.oom_kills? as f64))),
-
-    counter("container_network_receive_bytes", "By", INTERFACE, &["containers[].network.*.rx_bytes"],
-        "Bytes that the container has received",
-        |source, out| networks(source, out, |counters| counters.rx_bytes)),
-    counter("container_network_transmit_bytes", "By", INTERFACE, &["containers[].network.*.tx_bytes"],
-        "Bytes that the container has sent",
-        |source, out| networks(source, out, |counters| counters.tx_bytes)),
-    counter("container_network_receive_packets", "{packet}", INTERFACE, &["containers[].network.*.rx_packets"],
-        "Packets that the container has received",
-        |source, out| networks(source, out, |counters| counters.rx_packets)),
-    counter("container_network_transmit_packets", "{packet}", INTERFACE, &["containers[].network.*.tx_packets"],
-        "Packets that the container has sent",
-        |source, out| networks(source, out, |counters| counters.tx_packets)),
-
-    counter("container_fs_reads_bytes", "By", CONTAINER, &["containers[].block_io.read_bytes"],
-        "Bytes read from all block devices together",
-        |source, out| containers(source, out, |one| Some(one.block_io?.read_bytes as f64))),
-    counter("container_fs_writes_bytes", "By", CONTAINER, &["containers[].block_io.write_bytes"],
-        "Bytes written to all block devices together",
-        |source, out| containers(source, out, |one| Some(one.block_io?.write_bytes as f64))),
-    counter("container_fs_reads", "{operation}", CONTAINER, &["containers[].block_io.read_ops"],
-        "Read operations of all block devices together",
-        |source, out| containers(source, out, |one| Some(one.block_io?.read_ops? as f64))),
-    counter("container_fs_writes", "{operation}", CONTAINER, &["containers[].block_io.write_ops"],
-        "Write operations of all block devices together",
-        |source, out| containers(source, out, |one| Some(one.block_io?.write_ops? as f64))),
-
-    counter("container_pressure_cpu_waiting_seconds", "s", CONTAINER, &["containers[].pressure.cpu.some"], CPU_WAITING,
-        |source, out| containers(source, out, |one| seconds(one.pressure.as_ref()?.cpu?.some.total_us))),
-    counter("container_pressure_cpu_stalled_seconds", "s", CONTAINER, &["containers[].pressure.cpu.full"], CPU_STALLED,
-        |source, out| containers(source, out, |one| seconds(one.pressure.as_ref()?.cpu?.full?.total_us))),
-    counter("container_pressure_memory_waiting_seconds", "s", CONTAINER, &["containers[].pressure.memory.some"], MEMORY_WAITING,
-        |source, out| containers(source, out, |one| seconds(one.pressure.as_ref()?.memory?.some.total_us))),
-    counter("container_pressure_memory_stalled_seconds", "s", CONTAINER, &["containers[].pressure.memory.full"], MEMORY_STALLED,
-        |source, out| containers(source, out, |one| seconds(one.pressure.as_ref()?.memory?.full?.total_us))),
-    counter("container_pressure_io_waiting_seconds", "s", CONTAINER, &["containers[].pressure.io.some"], IO_WAITING,
-        |source, out| containers(source, out, |one| seconds(one.pressure.as_ref()?.io?.some.total_us))),
-    counter("container_pressure_io_stalled_seconds", "s", CONTAINER, &["containers[].pressure.io.full"], IO_STALLED,
-        |source, out| containers(source, out, |one| seconds(one.pressure.as_ref()?.io?.full?.total_us))),
-
-    gauge("container_threads", "{thread}", CONTAINER, &["containers[].pids"],
-        "Number of processes and threads",
-        |source, out| containers(source, out, |one| Some(one.pids? as f64))),
-    gauge("container_threads_max", "{thread}", CONTAINER, &["containers[].pids_limit"],
-        "Limit on processes and threads of the container, or 0 without a limit",
-        |source, out| containers(source, out, |one| Some(one.pids_limit.unwrap_or_default() as f64))),
-    gauge("container_start_time_seconds", "s", CONTAINER, &["containers[].started_at"],
-        "Time at which the container was last started, in Unix seconds",
-        |source, out| containers(source, out, |one| one.started_at.map(unix))),
-    gauge("container_last_seen", "s", CONTAINER, &["sources.docker.collected_at"],
-        "Time at which the container was last read, in Unix seconds",
-        |source, out| containers(source, out, |_| source.snapshot.sources.docker.collected_at.map(unix))),
-
-    counter("system_agent_container_restarts", "{restart}", CONTAINER, &["containers[].restart_count"],
-        "Number of restarts by the container's restart policy",
-        |source, out| containers(source, out, |one| Some(one.restart_count? as f64))),
-    gauge("system_agent_container_state", "1", &["id", "image", "name", "state"], &["docker_meta[].state"],
-        "State of the container, as the engine reports it: 1 for the current state, 0 for the other states", container_states),
-    gauge("system_agent_container_log_bytes", "By", CONTAINER, &["docker_meta[].log_bytes"],
-        "Size of the files of the container's log, including rotated files", container_logs),
-    gauge("system_agent_container_health", "1", &["id", "image", "name", "status"], &["containers[].health"],
-        "Result of the container's health check: 1 for the current status, 0 for the other statuses", container_health),
-    gauge("system_agent_container_info", "1",
-        &["id", "image", "name", "image_digest", "compose_project", "compose_service", "network_of"],
-        &["containers[].id", "containers[].name", "containers[].image", "containers[].image_digest", "containers[].compose.project",
-            "containers[].compose.service", "containers[].network_of", "containers[].labels"],
-        "Properties of the container: image digest, names in docker compose, and the labels that CONTAINER_LABELS selects",
-        container_info),
-
-    gauge("system_agent_stopped_containers", "{container}", NONE, &["stopped_dropped"],
-        "Number of containers that do not run",
-        |source, out| {
-            let dropped = source.snapshot.stopped_dropped.unwrap_or_default();
-            let all = source.snapshot.stopped.len() as f64 + dropped as f64;
-            if_any(out, source.snapshot.sources.docker.collected_at.map(|_| all));
-        }),
-    gauge("system_agent_stopped_container_down", "1", CONTAINER, NONE,
-        "Whether the stopped container is meant to run, by its restart policy or docker compose project, its exit code and the engine's error",
-        |source, out| stopped(source, out, |one| Some(is(one.is_down())))),
-    gauge("system_agent_stopped_container_exit_code", "1", CONTAINER, &["stopped[].exit_code"],
-        "Exit code of the stopped container",
-        |source, out| stopped(source, out, |one| Some(one.exit_code? as f64))),
-    gauge("system_agent_stopped_container_oom_killed", "1", CONTAINER, &["stopped[].oom_killed"],
-        "Whether a process of the stopped container was killed because of too little memory",
-        |source, out| stopped(source, out, |one| Some(is(one.oom_killed?)))),
-    gauge("system_agent_stopped_container_start_time_seconds", "s", CONTAINER, &["stopped[].started_at"],
-        "Time at which the stopped container was last started, in Unix seconds",
-        |source, out| stopped(source, out, |one| one.started_at.map(unix))),
-    gauge("system_agent_stopped_container_finish_time_seconds", "s", CONTAINER, &["stopped[].finished_at"],
-        "Time at which the container stopped, in Unix seconds",
-        |source, out| stopped(source, out, |one| one.finished_at.map(unix))),
-    gauge("system_agent_stopped_container_info", "1",
-        &["id", "image", "name", "state", "restart_policy", "compose_project", "compose_service", "health"],
-        &["stopped[].id", "stopped[].name", "stopped[].image", "stopped[].state", "stopped[].restart_policy",
-            "stopped[].compose.project", "stopped[].compose.service", "stopped[].health"],
-        "Properties of the stopped container: state, restart policy, names in docker compose, and the last result of its health check",
-        stopped_info),
-];
-
 /// The metrics of the agent and its sources.
 #[rustfmt::skip]
 static AGENT: &[FigureFamily] = &[
@@ -1002,27 +865,6 @@ fn unit_pressure(
     });
 }
 
-/// Returns the labels of a container. cAdvisor uses the same label names.
-fn labels(container: &Container) -> [(&str, &str); 3] {
-    [
-        ("id", &container.id),
-        ("image", &container.image),
-        ("name", container.name.trim_start_matches('/')),
-    ]
-}
-
-fn containers(
-    source: &FigureSource<'_>,
-    out: &mut Samples<'_>,
-    value: impl Fn(&Container) -> Option<f64>,
-) {
-    for one in source.snapshot.containers.iter() {
-        if let Some(value) = value(one) {
-            out(&labels(one), value);
-        }
-    }
-}
-
 fn raid(
     source: &FigureSource<'_>,
     out: &mut Samples<'_>,
@@ -1111,170 +953,6 @@ fn nvme_info(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     }
 }
 
-fn container_cpu(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for one in source.snapshot.containers.iter() {
-        if let Some(used) = one.cpu_usage_ns {
-            let [id, image, name] = labels(one);
-            out(&[id, image, name, ("cpu", "total")], used as f64 / 1e9);
-        }
-    }
-}
-
-/// Passes the memory limit of each container to `out`, or 0 for a container without a memory limit.
-///
-/// In the snapshot, `memory_limit` of a container without a limit is approximately the host's memory. Therefore, a limit counts
-/// only if it is more than 1 MiB below the host's memory.
-fn memory_limits(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    let host_memory = source.snapshot.system.memory_total * MIB;
-    containers(source, out, |one| {
-        let limit = one.memory_limit as f64;
-        let is_limited = limit + MIB < host_memory;
-        (host_memory > 0.0).then_some(if is_limited { limit } else { 0.0 })
-    });
-}
-
-fn networks(
-    source: &FigureSource<'_>,
-    out: &mut Samples<'_>,
-    value: fn(&InterfaceCounters) -> u64,
-) {
-    for one in source.snapshot.containers.iter() {
-        let [id, image, name] = labels(one);
-        for (interface, counters) in one.network.iter() {
-            out(
-                &[id, image, name, ("interface", interface)],
-                value(counters) as f64,
-            );
-        }
-    }
-}
-
-/// Passes the states of all containers in `docker_meta` to `out`. `docker_meta` includes restarting containers, which have no
-/// figures.
-fn container_states(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for meta in source.snapshot.docker_meta.iter() {
-        let name = meta.own_name().unwrap_or_default();
-        for state in ["paused", "restarting", "running"] {
-            let labels = [
-                ("id", &*meta.id),
-                ("image", &meta.image),
-                ("name", name),
-                ("state", state),
-            ];
-            out(&labels, is(meta.state == state));
-        }
-    }
-}
-
-fn container_logs(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for meta in source.snapshot.docker_meta.iter() {
-        if let Some(bytes) = meta.log_bytes {
-            let name = meta.own_name().unwrap_or_default();
-            let labels = [("id", &*meta.id), ("image", &meta.image), ("name", name)];
-            out(&labels, bytes as f64);
-        }
-    }
-}
-
-fn stopped(
-    source: &FigureSource<'_>,
-    out: &mut Samples<'_>,
-    value: impl Fn(&StoppedContainer) -> Option<f64>,
-) {
-    for one in source.snapshot.stopped.iter() {
-        if let Some(value) = value(one) {
-            out(&stopped_labels(one), value);
-        }
-    }
-}
-
-fn stopped_labels(container: &StoppedContainer) -> [(&str, &str); 3] {
-    [
-        ("id", &container.id),
-        ("image", &container.image),
-        ("name", container.bare_name()),
-    ]
-}
-
-fn stopped_info(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for one in source.snapshot.stopped.iter() {
-        let compose = one.compose.as_ref();
-        let [id, image, name] = stopped_labels(one);
-        let labels = [
-            id,
-            image,
-            name,
-            ("state", &*one.state),
-            (
-                "restart_policy",
-                one.restart_policy.as_deref().unwrap_or_default(),
-            ),
-            (
-                "compose_project",
-                compose.map(|compose| &*compose.project).unwrap_or_default(),
-            ),
-            (
-                "compose_service",
-                compose
-                    .and_then(|compose| compose.service.as_deref())
-                    .unwrap_or_default(),
-            ),
-            ("health", one.health.as_deref().unwrap_or_default()),
-        ];
-        out(&labels, 1.0);
-    }
-}
-
-fn container_health(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for one in source.snapshot.containers.iter() {
-        let Some(health) = &one.health else {
-            continue;
-        };
-        let [id, image, name] = labels(one);
-        for status in ["healthy", "starting", "unhealthy"] {
-            out(&[id, image, name, ("status", status)], is(status == health));
-        }
-    }
-}
-
-/// Passes the properties of each container to `out`, as labels of one metric. The other metrics of a container do not have these
-/// labels.
-fn container_info(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for one in source.snapshot.containers.iter() {
-        let compose = one.compose.as_ref();
-        let project = compose.map(|compose| &*compose.project);
-        let service = compose.and_then(|compose| compose.service.as_deref());
-        let known = [
-            ("image_digest", one.image_digest.as_deref()),
-            ("compose_project", project),
-            ("compose_service", service),
-            ("network_of", one.network_of.as_deref()),
-        ]
-        .map(|(name, value)| (name, value.unwrap_or_default()));
-        let named = one
-            .labels
-            .iter()
-            .map(|(name, value)| (label_name(name), value));
-        let named: Vec<_> = named.collect();
-        // `label_name` can return the same name for different labels. Of labels with the same name, only the first label is used.
-        let mut names = BTreeSet::new();
-        let chosen = named.iter().filter(|(name, _)| names.insert(name));
-        let chosen = chosen.map(|(name, value)| (&**name, value.as_str()));
-        let labels: Vec<_> = labels(one).into_iter().chain(known).chain(chosen).collect();
-        out(&labels, 1.0);
-    }
-}
-
-/// Returns the name that cAdvisor gives to a container's label.
-fn label_name(label: &str) -> String {
-    let allowed = |one: char| match one.is_ascii_alphanumeric() {
-        true => one,
-        false => '_',
-    };
-    let name: String = label.chars().map(allowed).collect();
-    format!("container_label_{name}")
-}
-
 fn sources(
     source: &FigureSource<'_>,
     out: &mut Samples<'_>,
@@ -1314,7 +992,7 @@ mod tests {
     use serde_json::Value;
 
     use super::{FigureSource, families};
-    use crate::model::Snapshot;
+    use crate::model::{Kernel, Snapshot};
 
     /// The fields of the snapshot that are not in the table. The text next to a field is the reason.
     #[rustfmt::skip]
@@ -1328,7 +1006,6 @@ mod tests {
         ("containers[].network.*.rx_bytes_per_second", RATE), ("containers[].network.*.tx_bytes_per_second", RATE),
         ("containers[].throttled_percent", RATE),
         ("containers[].uptime", "computed from started_at, which is in the table"), ("containers[].status", TEXT),
-        ("containers[].memory_kernel", "cAdvisor has no metric for this figure"),
         ("docker_meta", "metrics of containers have these values as labels"),
         ("events", LINES), ("events_dropped", LINES), ("logs", LINES), ("logs_dropped", LINES),
         ("kernel", "these figures have a table of their own, in kernel.rs"),
@@ -1432,8 +1109,10 @@ mod tests {
     #[test]
     fn every_sample_has_the_labels_in_the_table() {
         let snapshot = Snapshot::recorded();
+        let kernel = Kernel::recorded(&snapshot);
         let source = FigureSource {
             snapshot: &snapshot,
+            kernel: Some(&kernel),
             interval: Duration::from_secs(5),
         };
         let (mut names, mut without) = (BTreeSet::new(), Vec::new());

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::collect::mountinfo;
+use crate::model::GroupDirectories;
 
 /// The mounted file systems with control groups, from `/proc/self/mountinfo`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -112,6 +113,27 @@ pub(crate) enum Groups {
     V2(PathBuf),
 }
 
+impl Groups {
+    /// Returns the directories from which figures are read on request.
+    pub(crate) fn directories(&self) -> GroupDirectories {
+        match self {
+            Self::V1 {
+                cpuacct, memory, ..
+            } => GroupDirectories::V1 {
+                cpuacct: cpuacct.clone(),
+                memory: memory.clone(),
+            },
+            Self::V2(group) => GroupDirectories::V2(group.clone()),
+        }
+    }
+}
+
+/// Returns the path of the group of the container `id`, below the root of its hierarchy. The arguments are those of [`locate`].
+pub(crate) fn group_path(cgroup: &str, id: &str) -> Option<String> {
+    let path = path_of(cgroup, Some("cpuacct")).or_else(|| path_of(cgroup, None))?;
+    container_group(path, id)
+}
+
 /// Finds the group of the container `id`. `cgroup` is the text of `/proc/<pid>/cgroup` of the container's first process. Returns
 /// `None` if the host does not have the controllers, or if the group is not below a mount point.
 pub(crate) fn locate(mounts: &Mounts, cgroup: &str, id: &str) -> Option<Groups> {
@@ -173,7 +195,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Groups, Mounts, locate};
+    use super::{Groups, Mounts, group_path, locate};
 
     const ID: &str = "f578d361bfcaff9f0290622db5df2766338472ecfb9b4602a60c37cc8dc0d8d8";
     const V1: &str = "\
@@ -224,6 +246,10 @@ mod tests {
             format!("/machine.slice/libpod-{ID}.scope/container"),
         ] {
             let own = path.trim_end_matches("/container");
+            assert_eq!(
+                group_path(&format!("0::{path}\n"), ID).as_deref(),
+                Some(own)
+            );
             assert_eq!(
                 v2(&path),
                 Some(PathBuf::from(format!("/sys/fs/cgroup{own}")))

@@ -9,17 +9,19 @@ mod locate;
 mod parse;
 mod usage;
 
-pub(super) use locate::{Groups, Mounts, locate, path_of};
+pub(super) use locate::{Groups, Mounts, group_path, locate, path_of};
 pub(super) use parse::keyed;
+use parse::{Devices, IoFigure};
 pub(super) use usage::Usage;
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::pressure;
-use crate::model::{BlockIo, Throttling};
+use crate::model::{BlockIo, ExactContainer, Throttling};
 
 /// Size of the parts in which the kernel returns the text of a file, in bytes.
 const PAGE: usize = 4096;
@@ -67,7 +69,59 @@ pub(super) struct Activity {
     /// Memory in bytes, including caches. None if the group has no memory controller.
     pub(super) memory: Option<u64>,
     /// Only with cgroup v2. With v1, it is one of the details.
-    throttling: Option<Throttling>,
+    cpu_stat: CpuStat,
+}
+
+/// The figures of `cpu.stat`.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct CpuStat {
+    /// CPU time, in microseconds. These three are none with cgroup v1.
+    usage_us: Option<u64>,
+    user_us: Option<u64>,
+    system_us: Option<u64>,
+    periods: Option<u64>,
+    throttled_periods: Option<u64>,
+    /// In nanoseconds with cgroup v1, and in microseconds with v2. The same is true of `burst_time`.
+    throttled_time: Option<u64>,
+    bursts: Option<u64>,
+    burst_time: Option<u64>,
+}
+
+impl CpuStat {
+    fn parse(text: &str) -> Self {
+        let mut stat = Self::default();
+        parse::keyed_all!(text, {
+            "usage_usec" => stat.usage_us,
+            "user_usec" => stat.user_us,
+            "system_usec" => stat.system_us,
+            "nr_periods" => stat.periods,
+            "nr_throttled" => stat.throttled_periods,
+            "throttled_usec" | "throttled_time" => stat.throttled_time,
+            "nr_bursts" => stat.bursts,
+            "burst_usec" | "burst_time" => stat.burst_time,
+        });
+        stat
+    }
+
+    /// Returns the throttling figures. `nanoseconds` is the unit of the times: 1 for v1, and 1000 for v2.
+    fn throttling(&self, nanoseconds: u64) -> Option<Throttling> {
+        Some(Throttling {
+            periods: self.periods?,
+            throttled_periods: self.throttled_periods?,
+            throttled_ns: self.throttled_time?.saturating_mul(nanoseconds),
+        })
+    }
+
+    /// Returns how often the group used more than its limit, and for how many nanoseconds.
+    fn bursts(&self, nanoseconds: u64) -> Option<(u64, u64)> {
+        Some((self.bursts?, self.burst_time?.saturating_mul(nanoseconds)))
+    }
+
+    /// Returns the CPU time in programs and in the kernel, in nanoseconds.
+    fn modes_ns(&self) -> Option<(u64, u64)> {
+        let nanoseconds = |time: u64| time.saturating_mul(1000);
+        Some((nanoseconds(self.user_us?), nanoseconds(self.system_us?)))
+    }
 }
 
 impl ActivityFiles {
@@ -107,7 +161,7 @@ impl ActivityFiles {
             } => Ok(Activity {
                 cpu_ns: number(cpu_usage, "CPU time")?,
                 memory: number(memory_usage, "memory")?,
-                throttling: None,
+                cpu_stat: CpuStat::default(),
             }),
             Self::V2 {
                 cpu_stat,
@@ -115,11 +169,12 @@ impl ActivityFiles {
             } => {
                 let memory = number(memory_current, "memory")?;
                 let stat = need("CPU time", text(cpu_stat, buffer))?;
-                let usage_us = need("CPU time", keyed(stat, "usage_usec"))?;
+                let cpu_stat = CpuStat::parse(stat);
+                let usage_us = need("CPU time", cpu_stat.usage_us)?;
                 Ok(Activity {
                     cpu_ns: Some(usage_us.saturating_mul(1000)),
                     memory,
-                    throttling: throttling(stat, "throttled_usec", 1000),
+                    cpu_stat,
                 })
             }
         }
@@ -132,6 +187,8 @@ pub(super) struct DetailFiles {
     /// None if the group has no memory controller, or if the memory by type is not wanted.
     memory: Option<MemoryFiles>,
     pids: Option<File>,
+    /// Whether the figures of each device and further counters are wanted.
+    is_exact: bool,
     version: DetailsByVersion,
 }
 
@@ -160,8 +217,8 @@ enum DetailsByVersion {
 }
 
 impl DetailFiles {
-    /// Opens the files. `with_memory_types` says whether the memory by type and the memory limit are wanted. The kernel needs
-    /// more time for these figures than for all others together.
+    /// Opens the files. `with_memory_types` says whether the memory by type, the memory limit and [`Usage::exact`] are wanted. The
+    /// kernel needs more time for the memory by type than for all others together.
     pub(super) fn open(groups: &Groups, with_memory_types: bool) -> Result<Self, GroupError> {
         let memory = |directory: &Path, limit| {
             Ok(MemoryFiles {
@@ -184,6 +241,7 @@ impl DetailFiles {
                 };
                 Ok(Self {
                     memory: memory.transpose()?,
+                    is_exact: with_memory_types,
                     pids: optional(pids, "pids.current"),
                     version: DetailsByVersion::V1 {
                         memory_kernel: types.and_then(|directory| {
@@ -202,6 +260,7 @@ impl DetailFiles {
                 let optional = |file: &str| File::open(group.join(file)).ok();
                 Ok(Self {
                     memory: memory.transpose()?,
+                    is_exact: with_memory_types,
                     pids: optional("pids.current"),
                     version: DetailsByVersion::V2 {
                         memory_events: optional("memory.events"),
@@ -222,26 +281,27 @@ impl DetailFiles {
     ) -> Result<Usage, GroupError> {
         let mut usage = Usage {
             memory: activity.memory,
-            throttling: activity.throttling,
             memory_limit: u64::MAX,
             ..Usage::default()
         };
+        let mut exact = ExactContainer::default();
         if let Some(MemoryFiles { stat, limit }) = &self.memory {
-            let keys = match self.version {
-                DetailsByVersion::V1 { .. } => {
-                    ["total_inactive_file", "total_rss", "total_cache", ""]
-                }
-                DetailsByVersion::V2 { .. } => ["inactive_file", "anon", "file", "kernel"],
-            };
-            let stat = text(stat, buffer).map(|stat| parse::keyed_all(stat, keys));
-            let [inactive_file, rss, cache, kernel] = stat.unwrap_or_default();
-            usage.inactive_file = need("memory statistics", inactive_file)?;
-            (usage.rss, usage.cache, usage.kernel) = (rss, cache, kernel);
+            let stat = need("memory statistics", text(stat, buffer))?;
+            match self.version {
+                DetailsByVersion::V1 { .. } => memory_stat_v1(stat, &mut usage, &mut exact),
+                DetailsByVersion::V2 { .. } => memory_stat_v2(stat, &mut usage, &mut exact),
+            }
+            usage.inactive_file = need("memory statistics", exact.inactive_file)?;
             let limit = text(limit, buffer).and_then(parse::number);
             usage.memory_limit = limit.unwrap_or(u64::MAX);
         }
+        let mut devices = Devices::default();
+        let mut each = |device: &str, figure, value| {
+            if self.is_exact {
+                devices.set(device, figure, value);
+            }
+        };
         usage.pids = optional(&self.pids, buffer, parse::number);
-        let oom_kills = |text: &str| keyed(text, "oom_kill");
         match &self.version {
             DetailsByVersion::V1 {
                 memory_kernel,
@@ -251,24 +311,41 @@ impl DetailFiles {
                 io_ops,
             } => {
                 usage.kernel = optional(memory_kernel, buffer, parse::number);
-                usage.oom_kills = optional(oom_control, buffer, oom_kills);
-                usage.throttling = optional(cpu_stat, buffer, |stat| {
-                    throttling(stat, "throttled_time", 1)
-                });
-                usage.block_io = block_io_v1(io_bytes, io_ops, buffer);
+                usage.oom_kills = optional(oom_control, buffer, |text| keyed(text, "oom_kill"));
+                let cpu_stat = optional(cpu_stat, buffer, |stat| Some(CpuStat::parse(stat)));
+                let cpu_stat = cpu_stat.unwrap_or_default();
+                usage.throttling = cpu_stat.throttling(1);
+                exact.bursts = cpu_stat.bursts(1);
+                usage.block_io = block_io_v1(io_bytes, io_ops, buffer, &mut each);
             }
             DetailsByVersion::V2 {
                 memory_events,
                 io_stat,
                 pressure: files,
             } => {
-                usage.oom_kills = optional(memory_events, buffer, oom_kills);
+                usage.throttling = activity.cpu_stat.throttling(1000);
+                exact.bursts = activity.cpu_stat.bursts(1000);
+                exact.cpu_modes_ns = activity.cpu_stat.modes_ns();
+                optional(memory_events, buffer, |events| {
+                    parse::keyed_all!(events, {
+                        "oom_kill" => usage.oom_kills,
+                        "high" => exact.high_events,
+                        "max" => exact.max_events,
+                    });
+                    Some(())
+                });
                 usage.pressure = pressure::of_each(|resource| {
                     let (_, file) = files.iter().find(|(one, _)| *one == resource)?;
                     optional(file, buffer, pressure::parse)
                 });
-                usage.block_io = optional(io_stat, buffer, |stat| Some(parse::io_stat(stat)));
+                usage.block_io = optional(io_stat, buffer, |stat| {
+                    Some(parse::io_stat(stat, &mut each))
+                });
             }
+        }
+        if self.is_exact {
+            exact.devices = devices.0;
+            usage.exact = Arc::new(exact);
         }
         Ok(usage)
     }
@@ -278,10 +355,14 @@ fn block_io_v1(
     io_bytes: &Option<File>,
     io_ops: &Option<File>,
     buffer: &mut Vec<u8>,
+    each: &mut impl FnMut(&str, IoFigure, u64),
 ) -> Option<BlockIo> {
-    let sums = |text: &str| Some(parse::blkio(text));
-    let (read_bytes, write_bytes) = optional(io_bytes, buffer, sums)?;
-    let (read_ops, write_ops) = optional(io_ops, buffer, sums)?;
+    let mut sums = |file, figures| {
+        let sums = |text: &str| Some(parse::blkio(text, figures, &mut *each));
+        optional(file, buffer, sums)
+    };
+    let (read_bytes, write_bytes) = sums(io_bytes, [IoFigure::ReadBytes, IoFigure::WriteBytes])?;
+    let (read_ops, write_ops) = sums(io_ops, [IoFigure::ReadOps, IoFigure::WriteOps])?;
     Some(BlockIo {
         read_bytes,
         write_bytes,
@@ -291,13 +372,38 @@ fn block_io_v1(
     })
 }
 
-/// Reads the throttling figures from `cpu.stat`. `nanoseconds` is the unit of the throttled time: 1 for v1, and 1000 for v2.
-fn throttling(stat: &str, time_key: &str, nanoseconds: u64) -> Option<Throttling> {
-    Some(Throttling {
-        periods: keyed(stat, "nr_periods")?,
-        throttled_periods: keyed(stat, "nr_throttled")?,
-        throttled_ns: keyed(stat, time_key)?.saturating_mul(nanoseconds),
-    })
+/// Reads `memory.stat` of cgroup v1. The names that begin with `total_` include the groups below.
+fn memory_stat_v1(stat: &str, usage: &mut Usage, exact: &mut ExactContainer) {
+    parse::keyed_all!(stat, {
+        "total_inactive_file" => exact.inactive_file,
+        "total_active_file" => exact.active_file,
+        "total_rss" => usage.rss,
+        "total_cache" => usage.cache,
+        "total_mapped_file" => exact.mapped_file,
+        "total_swap" => exact.swap,
+        "total_pgfault" => exact.page_faults,
+        "total_pgmajfault" => exact.major_page_faults,
+    });
+}
+
+/// Reads `memory.stat` of cgroup v2.
+fn memory_stat_v2(stat: &str, usage: &mut Usage, exact: &mut ExactContainer) {
+    parse::keyed_all!(stat, {
+        "anon" => usage.rss,
+        "file" => usage.cache,
+        "kernel" => usage.kernel,
+        "inactive_file" => exact.inactive_file,
+        "active_file" => exact.active_file,
+        "file_mapped" => exact.mapped_file,
+        "file_dirty" => exact.file_dirty,
+        "file_writeback" => exact.file_writeback,
+        "pgfault" => exact.page_faults,
+        "pgmajfault" => exact.major_page_faults,
+        "pgscan" => exact.pages_scanned,
+        "pgsteal" => exact.pages_reclaimed,
+        "workingset_refault_file" => exact.refaults_file,
+        "workingset_refault_anon" => exact.refaults_anon,
+    });
 }
 
 fn open(path: &Path) -> Result<File, GroupError> {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::collect::rate::per_second;
-use crate::model::{BlockIo, InterfaceCounters, Pressures, Throttling, figure};
+use crate::model::{
+    BlockIo, ControlGroup, ExactContainer, InterfaceCounters, Pressures, Throttling, figure,
+};
 
 /// What a container or another control group uses now, and what it has used since its start.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,6 +31,10 @@ pub(crate) struct Usage {
     pub(crate) throttled_percent: Option<f64>,
     /// The traffic of a container. Empty for other groups.
     pub(crate) network: Arc<BTreeMap<String, InterfaceCounters>>,
+    /// More figures of a container. Empty for other groups.
+    pub(crate) exact: Arc<ExactContainer>,
+    /// The container's control group. None if the figures are from the engine, and for other groups.
+    pub(crate) group: Option<Arc<ControlGroup>>,
 }
 
 impl Usage {

@@ -9,10 +9,12 @@ use time::format_description::well_known::Rfc3339;
 
 use super::json::Json;
 use super::listing::truncated;
-use crate::model::Compose;
+use crate::model::{Compose, ContainerSpec};
 
 /// Maximum number of volumes and bind mounts of a container. More are ignored.
 const MAX_MOUNTS: usize = 64;
+/// The default period of CPU limits of the kernel and of Docker, in microseconds.
+const CPU_PERIOD: u64 = 100_000;
 
 /// The facts that an inspection reports about a container, in addition to the container's entry in the container list.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,6 +40,8 @@ pub(crate) struct Inspected {
     pub(crate) pids_limit: Option<u64>,
     /// The limit on the container's CPU use, in cores. None if there is no limit.
     pub(crate) cpu_limit: Option<f64>,
+    /// The limits as the kernel gets them.
+    pub(crate) spec: ContainerSpec,
     pub(crate) labels: HashMap<String, String>,
     /// Whether the container's output goes to a terminal (`docker run -t`).
     pub(crate) tty: bool,
@@ -114,6 +118,7 @@ impl Inspected {
                 .filter(|image| is_digest(image)),
             pids_limit: host.get("PidsLimit").count().filter(|limit| *limit > 0),
             cpu_limit: cpu_limit(host),
+            spec: spec(host),
             labels: config
                 .get("Labels")
                 .members()
@@ -196,17 +201,40 @@ fn is_digest(text: &str) -> bool {
     digits.len() == 64 && digits.bytes().all(is_digit)
 }
 
+/// Returns the limits as the kernel gets them.
+fn spec(host: &Json) -> ContainerSpec {
+    let positive = |key: &str| host.get(key).count().filter(|value| *value > 0);
+    let bytes = |key: &str| positive(key).unwrap_or_default();
+    let (cpu_period, cpu_quota) = match positive("NanoCpus") {
+        // The limit in nanoseconds per second, as microseconds per period.
+        Some(billionths) => (
+            CPU_PERIOD,
+            Some(billionths.div_ceil(1_000_000_000 / CPU_PERIOD)),
+        ),
+        None => (
+            positive("CpuPeriod").unwrap_or(CPU_PERIOD),
+            positive("CpuQuota"),
+        ),
+    };
+    ContainerSpec {
+        cpu_period,
+        cpu_quota,
+        cpu_shares: bytes("CpuShares"),
+        memory: bytes("Memory"),
+        memory_and_swap: bytes("MemorySwap"),
+        memory_reservation: bytes("MemoryReservation"),
+    }
+}
+
 /// Returns the CPU limit in cores. It comes from `docker run --cpus`, or from a quota of CPU time in each period.
 fn cpu_limit(host: &Json) -> Option<f64> {
-    /// The kernel's default period, in microseconds.
-    const PERIOD: u64 = 100_000;
     /// The smallest limit that is published. Docker sets no smaller limit.
     const MIN_CORES: f64 = 0.001;
     let positive = |key: &str| host.get(key).count().filter(|value| *value > 0);
     let limit = match positive("NanoCpus") {
         Some(billionths) => billionths as f64 / 1e9,
         None => {
-            let period = positive("CpuPeriod").unwrap_or(PERIOD);
+            let period = positive("CpuPeriod").unwrap_or(CPU_PERIOD);
             positive("CpuQuota")? as f64 / period as f64
         }
     };
@@ -303,6 +331,26 @@ mod tests {
             with("/HostConfig/NanoCpus", &json!(5)).cpu_limit,
             Some(0.001)
         );
+    }
+
+    #[test]
+    fn limits_are_read_as_the_kernel_gets_them() {
+        let spec = |host: Value| {
+            let container = json!({ "HostConfig": host });
+            inspected(container.to_string().as_bytes()).unwrap().spec
+        };
+        let cores = spec(json!({"NanoCpus": 1_500_000_000, "CpuShares": 512}));
+        assert_eq!(
+            (cores.cpu_period, cores.cpu_quota),
+            (100_000, Some(150_000))
+        );
+        assert_eq!(cores.cpu_shares, 512);
+        let quota = spec(json!({"CpuPeriod": 50_000, "CpuQuota": 20_000, "MemorySwap": -1}));
+        assert_eq!((quota.cpu_period, quota.cpu_quota), (50_000, Some(20_000)));
+        let memory = spec(json!({"Memory": 1024, "MemorySwap": 2048, "MemoryReservation": 512}));
+        assert_eq!((memory.memory, memory.memory_and_swap), (1024, 2048));
+        assert_eq!(memory.memory_reservation, 512);
+        assert_eq!((memory.cpu_quota, quota.memory_and_swap), (None, 0));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use super::json::Json;
 use super::usage::{ContainerReading, CpuReading};
 use crate::collect::cgroup::Usage;
-use crate::model::{BlockIo, InterfaceCounters, Throttling};
+use crate::model::{BlockIo, ExactContainer, InterfaceCounters, PacketsLost, Throttling};
 
 /// Returns the engine's own earlier CPU reading, if the answer has one. Also returns the current reading, with its rates since
 /// `previous`.
@@ -42,6 +42,7 @@ pub(super) fn read(
         // The engine does not report OOM kills and pressure.
         pids: stats.get("pids_stats").get("current").count(),
         block_io: block_io(stats.get("blkio_stats")),
+        exact: exact(&stats).into(),
         throttling: throttling(stats.get("cpu_stats").get("throttling_data")),
         network: stats
             .get("networks")
@@ -96,6 +97,23 @@ fn of_memory(memory: &Json, keys: [&str; 2]) -> Option<u64> {
     keys.iter().find_map(|key| stats.get(key).count())
 }
 
+/// Reads more figures, with the keys of cgroup v1 and v2. Leaves out the devices.
+fn exact(stats: &Json) -> ExactContainer {
+    let cpu = stats.get("cpu_stats").get("cpu_usage");
+    let modes = ["usage_in_usermode", "usage_in_kernelmode"].map(|key| cpu.get(key).count());
+    let memory = |keys| of_memory(stats.get("memory_stats"), keys);
+    ExactContainer {
+        cpu_modes_ns: modes[0].zip(modes[1]),
+        mapped_file: memory(["total_mapped_file", "file_mapped"]),
+        swap: memory(["total_swap"; 2]),
+        active_file: memory(["total_active_file", "active_file"]),
+        inactive_file: memory(["total_inactive_file", "inactive_file"]),
+        page_faults: memory(["total_pgfault", "pgfault"]),
+        major_page_faults: memory(["total_pgmajfault", "pgmajfault"]),
+        ..ExactContainer::default()
+    }
+}
+
 /// Reads the counters of an interface. None if the value is not an object with members.
 fn interface(counters: &Json) -> Option<InterfaceCounters> {
     if counters.members().is_empty() {
@@ -107,6 +125,14 @@ fn interface(counters: &Json) -> Option<InterfaceCounters> {
         tx_bytes: counter("tx_bytes"),
         rx_packets: counter("rx_packets"),
         tx_packets: counter("tx_packets"),
+        rx_lost: PacketsLost {
+            errors: counter("rx_errors"),
+            drops: counter("rx_dropped"),
+        },
+        tx_lost: PacketsLost {
+            errors: counter("tx_errors"),
+            drops: counter("tx_dropped"),
+        },
         ..InterfaceCounters::default()
     })
 }

@@ -10,7 +10,7 @@ use super::engine::Inspected;
 use super::inventory::RunningContainer;
 use super::listing::ListedContainer;
 use crate::collect::cgroup::Usage;
-use crate::model::{Container, Timestamp, figure};
+use crate::model::{Container, ControlGroup, Timestamp, figure};
 use crate::settings::Patterns;
 
 /// Tolerance between the engine's clock and the agent's clock, for the time between two readings. An answer can be two seconds
@@ -134,6 +134,15 @@ pub(super) fn publish(
             .filter(|(name, _)| patterns.matches(name))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect(),
+        group: usage.group.clone().unwrap_or_else(|| {
+            Arc::new(ControlGroup {
+                path: format!("/docker/{}", listed.id),
+                directories: None,
+            })
+        }),
+        exact: Arc::clone(&usage.exact),
+        spec: inspected.map(|inspected| inspected.spec),
+        created: listed.meta.created,
     }
 }
 

@@ -6,9 +6,11 @@
 mod arp;
 mod bonding;
 mod conntrack;
+mod containers;
 mod family;
 mod ipvs;
 mod lines;
+mod machine;
 mod meminfo;
 mod net_links;
 mod netclass;
@@ -33,7 +35,7 @@ use tracing::debug;
 
 use super::blocking::Blocking;
 use crate::messages::{KernelReading, ReadKernel, StopCollecting};
-use crate::model::{Kernel, KernelStatus};
+use crate::model::{ControlGroup, Kernel, KernelStatus};
 use crate::settings::Patterns;
 use family::{Family, Roots};
 
@@ -64,6 +66,7 @@ fn families(roots: &Roots, networks_exclude: &Patterns) -> Vec<Box<dyn Family>> 
         Box::new(nfs::Nfs(roots.clone())),
         Box::new(nfs::Nfsd(roots.clone())),
         Box::new(ipvs::Ipvs(roots.clone())),
+        Box::new(machine::Machine::new(roots.clone())),
     ]
 }
 
@@ -144,7 +147,7 @@ async fn publish_while_wanted(
                 _ = ticks.tick() => {}
                 _ = wanted.changed() => continue,
             }
-            match reader.lock().await.read(None).await {
+            match reader.lock().await.read(None, Vec::new()).await {
                 Ok(kernel) => sink.do_send(KernelReading(kernel)),
                 Err(error) => debug!(%error, "the kernel's own figures cannot be read"),
             }
@@ -157,19 +160,28 @@ impl Handler<ReadKernel> for KernelCollector {
 
     fn handle(&mut self, request: ReadKernel, _: &mut Self::Context) -> Self::Result {
         let reader = Arc::clone(&self.reader);
-        Box::pin(async move { reader.lock().await.read(request.families).await })
+        Box::pin(async move {
+            let mut reader = reader.lock().await;
+            reader.read(request.families, request.containers).await
+        })
     }
 }
 
 impl Reader {
-    /// Reads the families with these names, or all. Returns the newest reading of all families if it is young enough.
+    /// Reads the families with these names, or all, and the figures of these containers. Returns the newest reading of all families if it
+    /// is young enough.
     ///
     /// # Errors
     /// Fails if a reading hangs.
-    async fn read(&mut self, names: Option<Arc<[String]>>) -> Result<Arc<Kernel>, String> {
+    async fn read(
+        &mut self,
+        names: Option<Arc<[String]>>,
+        containers: Vec<Arc<ControlGroup>>,
+    ) -> Result<Arc<Kernel>, String> {
         if let Some((at, kernel)) = &self.newest
             && at.elapsed() < MAX_AGE
             && names.is_none()
+            && (containers.is_empty() || !kernel.containers.is_empty())
         {
             return Ok(Arc::clone(kernel));
         }
@@ -182,6 +194,7 @@ impl Reader {
             let families = families.iter_mut().filter(|one| is_wanted(one.name()));
             Kernel {
                 families: families.map(|one| family::read(&mut **one)).collect(),
+                containers: containers::read(&Roots::default(), &containers),
             }
         };
         let kernel = Arc::new(self.families.read(read).await?);
@@ -260,7 +273,7 @@ mod tests {
     async fn all_families_of_this_host_can_be_read() {
         let (collector, _wanted, _readings) = collector();
         let mut reader = collector.reader.lock().await;
-        let first = reader.read(None).await.unwrap();
+        let first = reader.read(None, Vec::new()).await.unwrap();
         for family in &first.families {
             let is_failed = matches!(family.status, KernelStatus::Failed(_));
             assert!(!is_failed, "{family:?}");
@@ -270,13 +283,13 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count, "{names:?}");
-        let second = reader.read(None).await.unwrap();
+        let second = reader.read(None, Vec::new()).await.unwrap();
         assert!(
             Arc::ptr_eq(&first, &second),
             "the second reading is too early"
         );
         let chosen = reader
-            .read(Some(["vmstat".to_owned()].into()))
+            .read(Some(["vmstat".to_owned()].into()), Vec::new())
             .await
             .unwrap();
         assert_eq!(chosen.families.len(), 1);

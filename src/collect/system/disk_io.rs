@@ -48,6 +48,8 @@ struct KnownDevice {
 /// The counters of a device since boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counters {
+    /// The major and minor number of the device.
+    number: (u32, u32),
     reads: u64,
     sectors_read: u64,
     writes: u64,
@@ -152,6 +154,7 @@ impl Devices {
         let busy = rate(|counters| counters.busy_ms) / 10.0;
         Some(DiskIo {
             device: name.to_owned(),
+            number: now.number,
             read_bytes: bytes(now.sectors_read),
             write_bytes: bytes(now.sectors_written),
             read_ops: now.reads,
@@ -175,10 +178,12 @@ impl Devices {
 
 /// Parses a line `254 0 vda reads merged sectors ms writes merged sectors ms in_flight ms_busy …`.
 fn parse(line: &str) -> Option<(&str, Counters)> {
-    let mut fields = line.split_ascii_whitespace().skip(2);
+    let mut fields = line.split_ascii_whitespace();
+    let device = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     let name = fields.next()?;
     let mut number = |skipped: usize| fields.nth(skipped)?.parse::<u64>().ok();
     let counters = Counters {
+        number: device,
         reads: number(0)?,
         sectors_read: number(1)?,
         writes: number(1)?,
@@ -222,6 +227,7 @@ mod tests {
         assert_eq!(first[0].read_bytes_per_second, 0.0);
         let expected = DiskIo {
             device: "vda".to_owned(),
+            number: (254, 0),
             read_bytes: 18_000 * 512,
             write_bytes: 64_400 * 512,
             read_ops: 1100,
@@ -254,6 +260,7 @@ mod tests {
         // The three formats: kernels older than 4.18, kernels with discards (4.18), and kernels with flushes (5.5).
         let old = "   8       0 sda 1 2 3 4 5 6 7 8 9 10 11";
         let counters = Counters {
+            number: (8, 0),
             reads: 1,
             sectors_read: 3,
             writes: 5,

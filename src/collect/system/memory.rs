@@ -5,7 +5,7 @@ use std::io;
 
 use super::family::{MetricFamily, Round};
 use super::guest::GuestMemory;
-use crate::model::{ExactMemory, figure};
+use crate::model::{ExactMemory, MemoryTypes, figure};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -24,6 +24,8 @@ pub(super) struct MemInfo {
     cached: Option<u64>,
     /// Total and used swap. None if the host has no swap.
     swap: Option<(u64, u64)>,
+    /// None for a guest.
+    types: Option<MemoryTypes>,
 }
 
 /// Why memory cannot be read.
@@ -63,6 +65,7 @@ impl MetricFamily for Memory {
             cached: memory.cached,
             swap_total,
             swap_used,
+            types: memory.types,
         });
     }
 
@@ -90,6 +93,7 @@ impl MemInfo {
             available: guest.limit.saturating_sub(guest.used),
             cached: guest.cached,
             swap: swap.map(|(total, used)| (total, used.min(total))),
+            types: None,
         }
     }
 }
@@ -100,36 +104,95 @@ fn mib(bytes: u64) -> f64 {
 
 /// Parses lines of the form `Name:   123 kB`.
 fn parse(meminfo: &str) -> Option<MemInfo> {
-    let of = |name: &str| {
-        meminfo.lines().find_map(|line| {
-            let value = line.strip_prefix(name)?.strip_prefix(':')?.trim();
-            let kib: u64 = value.strip_suffix(" kB")?.trim_end().parse().ok()?;
-            kib.checked_mul(1024)
-        })
-    };
-    let total = of("MemTotal").filter(|total| *total > 0)?;
+    let mut lines = Lines::default();
+    for line in meminfo.lines() {
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
+        if let Some(place) = lines.place(name) {
+            *place = bytes(value);
+        }
+    }
+    let total = lines.total.filter(|total| *total > 0)?;
     // Kernels older than 3.14 do not have `MemAvailable`. The sum of these fields is an estimate.
-    let available = of("MemAvailable").or_else(|| {
-        let free = [of("MemFree")?, of("Buffers")?, of("Cached")?];
+    let available = lines.available.or_else(|| {
+        let free = [lines.free?, lines.buffers?, lines.cached?];
         Some(free.into_iter().fold(0, u64::saturating_add))
     })?;
-    let reclaimable = of("SReclaimable").unwrap_or_default();
-    let swap = of("SwapTotal").filter(|total| *total > 0);
+    let reclaimable = lines.reclaimable.unwrap_or_default();
+    let swap = lines.swap_total.filter(|total| *total > 0);
     Some(MemInfo {
         total,
         available: available.min(total),
-        cached: of("Cached").map(|cached| cached.saturating_add(reclaimable)),
+        cached: lines
+            .cached
+            .map(|cached| cached.saturating_add(reclaimable)),
         swap: swap
-            .zip(of("SwapFree"))
+            .zip(lines.swap_free)
             .map(|(total, free)| (total, total.saturating_sub(free))),
+        types: lines.types(),
     })
+}
+
+/// Returns the value ` 123 kB` in bytes.
+fn bytes(value: &str) -> Option<u64> {
+    let kib: u64 = value.trim().strip_suffix(" kB")?.trim_end().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// The lines of `/proc/meminfo` that are used, in bytes.
+#[derive(Default)]
+struct Lines {
+    total: Option<u64>,
+    free: Option<u64>,
+    available: Option<u64>,
+    buffers: Option<u64>,
+    cached: Option<u64>,
+    active_file: Option<u64>,
+    inactive_file: Option<u64>,
+    swap_total: Option<u64>,
+    swap_free: Option<u64>,
+    anonymous: Option<u64>,
+    mapped: Option<u64>,
+    reclaimable: Option<u64>,
+}
+
+impl Lines {
+    fn place(&mut self, name: &str) -> Option<&mut Option<u64>> {
+        Some(match name {
+            "MemTotal" => &mut self.total,
+            "MemFree" => &mut self.free,
+            "MemAvailable" => &mut self.available,
+            "Buffers" => &mut self.buffers,
+            "Cached" => &mut self.cached,
+            "Active(file)" => &mut self.active_file,
+            "Inactive(file)" => &mut self.inactive_file,
+            "SwapTotal" => &mut self.swap_total,
+            "SwapFree" => &mut self.swap_free,
+            "AnonPages" => &mut self.anonymous,
+            "Mapped" => &mut self.mapped,
+            "SReclaimable" => &mut self.reclaimable,
+            _ => return None,
+        })
+    }
+
+    fn types(&self) -> Option<MemoryTypes> {
+        Some(MemoryTypes {
+            free: self.free?,
+            cached: self.cached?,
+            anonymous: self.anonymous?,
+            mapped: self.mapped?,
+            active_file: self.active_file?,
+            inactive_file: self.inactive_file?,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{GuestMemory, MemInfo, parse};
+    use super::{GuestMemory, MemInfo, MemoryTypes, parse};
 
     const KIB: u64 = 1024;
     const MEMINFO: &str = "\
@@ -139,6 +202,10 @@ MemAvailable:   23853196 kB
 Buffers:             324 kB
 Cached:           150640 kB
 SwapCached:            7 kB
+Active(file):        200 kB
+Inactive(file):      100 kB
+AnonPages:           400 kB
+Mapped:              300 kB
 SwapTotal:       1000000 kB
 SwapFree:         999000 kB
 SReclaimable:     372204 kB
@@ -152,6 +219,14 @@ HugePages_Total:       0
             available: 23_853_196 * KIB,
             cached: Some((150_640 + 372_204) * KIB),
             swap: Some((1_000_000 * KIB, 1000 * KIB)),
+            types: Some(MemoryTypes {
+                free: 23_676_840 * KIB,
+                cached: 150_640 * KIB,
+                anonymous: 400 * KIB,
+                mapped: 300 * KIB,
+                active_file: 200 * KIB,
+                inactive_file: 100 * KIB,
+            }),
         };
         assert_eq!(parse(MEMINFO), Some(expected));
     }
@@ -164,6 +239,7 @@ HugePages_Total:       0
             available: 610 * KIB,
             cached: Some(100 * KIB),
             swap: None,
+            types: None,
         };
         assert_eq!(parse(text), Some(expected));
     }
@@ -182,6 +258,7 @@ HugePages_Total:       0
             available: 700,
             cached: None,
             swap: Some((1_000_000 * KIB, 7)),
+            types: None,
         };
         assert_eq!(host.of_guest(guest), expected);
         // The limit was set below the memory in use. The guest has no swap.
@@ -196,6 +273,7 @@ HugePages_Total:       0
             available: 0,
             cached: Some(5),
             swap: None,
+            types: None,
         };
         assert_eq!(host.of_guest(tight), expected);
         let without_swap = MemInfo { swap: None, ..host };

@@ -112,6 +112,7 @@ impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let source = FigureSource {
             snapshot: &self.snapshot,
+            kernel: self.kernel.as_deref(),
             interval: self.interval,
         };
         let (of_kernel, replaced) = self
@@ -247,8 +248,8 @@ mod tests {
 
     use super::{Choice, Figures, Format, write};
     use crate::model::{
-        Container, ContainerMeta, Disk, DiskIo, FailedUnit, Gpu, NetworkInterface, SensorChip,
-        SensorLabel, Sensors, Snapshot, Space, SystemMetrics, Temperature,
+        Container, ContainerMeta, ControlGroup, Disk, DiskIo, FailedUnit, Gpu, NetworkInterface,
+        SensorChip, SensorLabel, Sensors, Snapshot, Space, SystemMetrics, Temperature,
     };
 
     /// Returns a snapshot in which different sensors and labels have similar names.
@@ -276,6 +277,10 @@ mod tests {
         let containers: &mut Vec<Container> = Arc::make_mut(&mut snapshot.containers);
         let mut odd = containers[0].clone();
         odd.id = "aaaaaaaaaaaa".to_owned();
+        odd.group = Arc::new(ControlGroup {
+            path: "/docker/aaaaaaaaaaaa".to_owned(),
+            directories: None,
+        });
         odd.name = "/\"odd\\name\n".to_owned();
         odd.labels = BTreeMap::from([("a.b", "1"), ("a_b", "2"), ("é", "3")])
             .into_iter()
@@ -371,7 +376,10 @@ mod tests {
                 let (series, _) = line.rsplit_once(' ').unwrap();
                 assert!(seen.insert(series), "{series} occurs twice");
             }
-            for line in once.lines() {
+            // The CPU time of the host is a sum over the cores.
+            let is_sum =
+                |line: &&str| line.starts_with("container_cpu_") && line.contains("{id=\"/\"");
+            for line in once.lines().filter(|line| !is_sum(line)) {
                 assert!(text.lines().any(|one| one == line), "{line} is missing");
             }
         }
@@ -382,7 +390,8 @@ mod tests {
         let text = written(snapshot(), Format::Classic);
         let info = text
             .lines()
-            .find(|line| line.starts_with("system_agent_container_info{id=\"aaaaaaaaaaaa\""))
+            .filter(|line| line.starts_with("system_agent_container_info{"))
+            .find(|line| line.contains("short_id=\"aaaaaaaaaaaa\""))
             .unwrap();
         assert!(info.contains(r#"name="\"odd\\name\n""#), "{info}");
         assert!(info.contains(r#"container_label_a_b="1""#), "{info}");
@@ -396,7 +405,7 @@ mod tests {
         let line = |state: &str| {
             let end = format!("state=\"{state}\"}} 1.0");
             text.lines().find(|line| {
-                line.starts_with("system_agent_container_state{id=\"bbbbbbbbbbbb\"")
+                line.starts_with("system_agent_container_state{short_id=\"bbbbbbbbbbbb\"")
                     && line.ends_with(&end)
             })
         };

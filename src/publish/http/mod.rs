@@ -304,9 +304,13 @@ impl Scraper {
             Ok(choice) => choice,
             Err(error) => return respond(StatusCode::BAD_REQUEST, PLAIN_TEXT, error.into()),
         };
-        let families = choice.kernel_families();
-        let kernel = match timeout(KERNEL_TIMEOUT, self.kernel.send(ReadKernel { families })).await
-        {
+        let containers = newest.snapshot().containers.iter();
+        let containers = containers.filter(|_| choice.has("containers"));
+        let reading = ReadKernel {
+            families: choice.kernel_families(),
+            containers: containers.map(|one| Arc::clone(&one.group)).collect(),
+        };
+        let kernel = match timeout(KERNEL_TIMEOUT, self.kernel.send(reading)).await {
             Ok(Ok(Ok(kernel))) => Some(kernel),
             Ok(Ok(Err(error))) => {
                 debug!(%error, "the kernel's own figures cannot be read");

@@ -15,8 +15,10 @@ use network::Network;
 use super::proc_cgroup::{names, of_process};
 use super::usage::{ContainerReading, CpuReading};
 use crate::collect::cgroup::{
-    ActivityFiles, DetailFiles, FILES_PER_GROUP, GroupError, Mounts, locate, need, read_all,
+    ActivityFiles, DetailFiles, FILES_PER_GROUP, GroupError, Mounts, group_path, locate, need,
+    read_all,
 };
+use crate::model::ControlGroup;
 
 /// Maximum number of open files for one container.
 pub(super) const FILES_PER_CONTAINER: usize = FILES_PER_GROUP + 1;
@@ -71,7 +73,12 @@ impl Kernel {
             .transpose()?
             .filter(|table| !self.is_our_network(table))
             .map(|table| Network::new(table, &self.proc, pid));
+        let group = ControlGroup {
+            path: group_path(&text, id).ok_or(KernelError::GroupNotVisible)?,
+            directories: Some(groups.directories()),
+        };
         let files = ContainerFiles {
+            group: Arc::new(group),
             activity: ActivityFiles::open(&groups)?,
             details: DetailFiles::open(&groups, true)?,
             network,
@@ -102,6 +109,7 @@ impl Kernel {
 /// the group is gone, reading fails. Reading never returns the numbers of another container.
 #[derive(Debug)]
 pub(super) struct ContainerFiles {
+    group: Arc<ControlGroup>,
     activity: ActivityFiles,
     details: DetailFiles,
     /// None for a container without a network of its own.
@@ -149,6 +157,7 @@ impl ContainerFiles {
         let mut usage = self.details.read(&activity, buffer)?;
         // A limit above the host's memory counts as no limit. The engine does the same.
         usage.memory_limit = usage.memory_limit.min(host_memory);
+        usage.group = Some(Arc::clone(&self.group));
         if let Some(network) = &self.network {
             let table = need("network counters", read_all(&network.table, buffer))?;
             usage.network = Arc::new(network.interfaces(table));

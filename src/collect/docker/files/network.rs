@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::collect::links::Netlink;
-use crate::collect::net_dev::{self, Interface};
-use crate::model::InterfaceCounters;
+use crate::collect::net_dev::{self, Counters, Interface};
+use crate::model::{InterfaceCounters, PacketsLost};
 
 /// Names, without their numbers, of the tunnels that the kernel creates automatically.
 const KERNEL_TUNNELS: [&str; 9] = [
@@ -177,11 +177,17 @@ fn index(process: &Path, name: &[u8]) -> Option<u32> {
 /// Returns the counters of interfaces, by name.
 fn published(interfaces: Vec<&Interface<'_>>) -> BTreeMap<String, InterfaceCounters> {
     let names = net_dev::published_names(interfaces.iter().map(|one| one.name));
+    let lost = |counters: Counters| PacketsLost {
+        errors: counters.errors,
+        drops: counters.drops,
+    };
     let counters = |interface: &Interface<'_>| InterfaceCounters {
         rx_bytes: interface.received.bytes,
         tx_bytes: interface.sent.bytes,
         rx_packets: interface.received.packets,
         tx_packets: interface.sent.packets,
+        rx_lost: lost(interface.received),
+        tx_lost: lost(interface.sent),
         ..InterfaceCounters::default()
     };
     names

@@ -15,7 +15,10 @@ use tempfile::TempDir;
 use super::{ContainerFiles, Kernel, KernelError};
 use crate::collect::cgroup::Usage;
 use crate::collect::docker::usage::{ContainerReading, CpuReading};
-use crate::model::{BlockIo, InterfaceCounters, Pressure, Pressures, Stalls, Throttling};
+use crate::model::{
+    BlockIo, DeviceIo, ExactContainer, GroupDirectories, InterfaceCounters, Pressure, Pressures,
+    Stalls, Throttling,
+};
 
 const V1: &str = include_str!("../../../../tests/fixtures/cgroup-v1.txt");
 const V2: &str = include_str!("../../../../tests/fixtures/cgroup-v2.txt");
@@ -120,7 +123,12 @@ impl Tree {
 fn read(files: &ContainerFiles) -> (u64, Usage) {
     let ContainerReading { cpu, usage, .. } = read_since(files, None);
     assert!(cpu.received.is_some());
-    (cpu.usage_ns, Arc::unwrap_or_clone(usage))
+    let usage = Usage {
+        // The directories are different in each tree.
+        group: None,
+        ..Arc::unwrap_or_clone(usage)
+    };
+    (cpu.usage_ns, usage)
 }
 
 fn read_since(files: &ContainerFiles, before: Option<&ContainerReading>) -> ContainerReading {
@@ -182,6 +190,23 @@ fn usage_v1() -> (u64, Usage) {
             throttled_periods: 5,
             throttled_ns: 218_129_967,
         }),
+        exact: Arc::new(ExactContainer {
+            bursts: Some((0, 0)),
+            mapped_file: Some(0),
+            swap: Some(0),
+            active_file: Some(102_400),
+            inactive_file: Some(3_219_456),
+            page_faults: Some(2278),
+            major_page_faults: Some(2),
+            devices: vec![DeviceIo {
+                number: (254, 0),
+                read_bytes: 9_121_792,
+                write_bytes: 14_942_208,
+                read_ops: 192,
+                write_ops: 102,
+            }],
+            ..ExactContainer::default()
+        }),
         network: BTreeMap::from([interface("eth0", [1086, 0, 13, 0])]).into(),
         ..Usage::default()
     };
@@ -223,6 +248,31 @@ fn usage_v2() -> (u64, Usage) {
             periods: 1465,
             throttled_periods: 1457,
             throttled_ns: 183_019_555_000,
+        }),
+        exact: Arc::new(ExactContainer {
+            cpu_modes_ns: Some((8_238_049_000, 21_800_049_000)),
+            bursts: Some((0, 0)),
+            mapped_file: Some(0),
+            active_file: Some(86_016),
+            inactive_file: Some(8_392_704),
+            file_dirty: Some(0),
+            file_writeback: Some(0),
+            page_faults: Some(36_808),
+            major_page_faults: Some(3),
+            pages_scanned: Some(2048),
+            pages_reclaimed: Some(2048),
+            refaults_file: Some(0),
+            refaults_anon: Some(0),
+            high_events: Some(0),
+            max_events: Some(145),
+            devices: vec![DeviceIo {
+                number: (254, 0),
+                read_bytes: 8_478_720,
+                write_bytes: 8_388_608,
+                read_ops: 68,
+                write_ops: 14,
+            }],
+            ..ExactContainer::default()
         }),
         network: BTreeMap::from([
             interface("eth0", [1392, 0, 16, 0]),
@@ -272,6 +322,29 @@ fn v2_is_read_under_every_driver_and_parent() {
     ] {
         assert_eq!(Tree::v2(&group, &group).read(ID), usage_v2(), "{group}");
     }
+}
+
+#[test]
+fn the_path_and_the_directories_of_the_group_are_known() {
+    let group = |tree: &Tree| {
+        let reading = read_since(&tree.open(ID, true).unwrap(), None);
+        reading.usage.group.clone().unwrap()
+    };
+    let scope = format!("/machine.slice/libpod-{ID}.scope");
+    let tree = Tree::v2(&scope, &format!("{scope}/container"));
+    let found = group(&tree);
+    assert_eq!(found.path, scope);
+    let directory = tree.path(&format!("cgroup{scope}"));
+    assert_eq!(found.directories, Some(GroupDirectories::V2(directory)));
+    let tree = Tree::v1();
+    let found = group(&tree);
+    assert_eq!(found.path, format!("/docker/{ID}"));
+    let directory = |name: &str| Some(tree.path(&format!("cgroup/{name}/docker/{ID}")));
+    let directories = GroupDirectories::V1 {
+        cpuacct: directory("cpuacct"),
+        memory: directory("memory"),
+    };
+    assert_eq!(found.directories, Some(directories));
 }
 
 #[test]
@@ -350,6 +423,11 @@ fn the_figures_of_absent_controllers_are_omitted() {
         pids: None,
         block_io: None,
         throttling: None,
+        exact: Arc::new(ExactContainer {
+            bursts: None,
+            devices: Vec::new(),
+            ..Arc::unwrap_or_clone(usage_v2().1.exact)
+        }),
         ..usage_v2().1
     };
     tree.remove(&format!("cgroup{group}/io.stat"));
@@ -376,6 +454,12 @@ fn the_figures_of_absent_controllers_are_omitted() {
         kernel: None,
         oom_kills: None,
         pressure,
+        exact: Arc::new(ExactContainer {
+            cpu_modes_ns: usage_v2().1.exact.cpu_modes_ns,
+            bursts: Some((0, 0)),
+            devices: usage_v2().1.exact.devices.clone(),
+            ..ExactContainer::default()
+        }),
         ..usage_v2().1
     };
     assert_eq!(tree.read(ID), (usage_v2().0, absent));
@@ -385,6 +469,11 @@ fn the_figures_of_absent_controllers_are_omitted() {
         pids: None,
         block_io: None,
         throttling: None,
+        exact: Arc::new(ExactContainer {
+            bursts: None,
+            devices: Vec::new(),
+            ..Arc::unwrap_or_clone(usage_v1().1.exact)
+        }),
         ..usage_v1().1
     };
     for controller in ["cpu", "pids", "blkio"] {

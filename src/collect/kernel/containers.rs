@@ -1,0 +1,191 @@
+//! Reads the figures of containers that a snapshot does not have. Each needs a file of its own, so they are read only for a request.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::param::clock_ticks_per_second;
+
+use super::family::Roots;
+use crate::model::{ControlGroup, GroupDirectories, RequestedContainer};
+
+/// Maximum number of processes of a container whose open files are counted.
+const MAX_PROCESSES: usize = 1024;
+
+/// Reads the figures of containers. Leaves out containers whose control group is not visible or gone.
+pub(super) fn read(
+    roots: &Roots,
+    groups: &[Arc<ControlGroup>],
+) -> HashMap<String, RequestedContainer> {
+    let figures = groups.iter().filter_map(|group| {
+        let directories = group.directories.as_ref()?;
+        Some((group.path.clone(), read_one(roots, directories)?))
+    });
+    figures.collect()
+}
+
+fn read_one(roots: &Roots, directories: &GroupDirectories) -> Option<RequestedContainer> {
+    let mut container = RequestedContainer::default();
+    let group = match directories {
+        GroupDirectories::V1 { cpuacct, memory } => {
+            let cpuacct = cpuacct.as_deref()?;
+            let stat = fs::read_to_string(cpuacct.join("cpuacct.stat")).ok()?;
+            container.cpu_modes_ns = cpu_modes(&stat);
+            if let Some(memory) = memory {
+                container.memory_max = number(&memory.join("memory.max_usage_in_bytes"));
+                container.memory_failures = number(&memory.join("memory.failcnt"));
+            }
+            cpuacct
+        }
+        GroupDirectories::V2(group) => {
+            container.memory_max = number(&group.join("memory.peak"));
+            container.swap = number(&group.join("memory.swap.current"));
+            group
+        }
+    };
+    let processes = fs::read_to_string(group.join("cgroup.procs")).ok()?;
+    container.processes = Some(processes.lines().count() as u64);
+    // A process of another PID namespace has the number 0.
+    let visible = processes.lines().filter(|pid| *pid != "0");
+    let mut processes = visible.map(|pid| roots.proc.join(pid)).peekable();
+    if let Some(first) = processes.peek() {
+        let limits = fs::read_to_string(first.join("limits")).ok();
+        container.open_files_limit = limits.as_deref().and_then(open_files_limit);
+        container.open_files = open_files(processes.take(MAX_PROCESSES));
+    }
+    Some(container)
+}
+
+/// Parses `cpuacct.stat`, with the lines `user 14` and `system 11` in clock ticks.
+fn cpu_modes(stat: &str) -> Option<(u64, u64)> {
+    let nanoseconds = |name: &str| {
+        let ticks: u64 = stat
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())?;
+        Some(ticks.saturating_mul(1_000_000_000 / clock_ticks_per_second()))
+    };
+    Some((nanoseconds("user ")?, nanoseconds("system ")?))
+}
+
+/// Returns the number of open files of processes. The size of `/proc/<pid>/fd` is this number since Linux 6.2. Before, it is 0.
+fn open_files(processes: impl Iterator<Item = impl AsRef<Path>>) -> Option<u64> {
+    let sizes = processes
+        .filter_map(|process| Some(fs::metadata(process.as_ref().join("fd")).ok()?.size()));
+    Some(sizes.fold(0, u64::saturating_add)).filter(|files| *files > 0)
+}
+
+/// Parses the line `Max open files            1048576              1048576              files`. Returns the first number.
+fn open_files_limit(limits: &str) -> Option<i64> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    match line.split_ascii_whitespace().next()? {
+        "unlimited" => Some(-1),
+        limit => limit.parse().ok(),
+    }
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim_end().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
+
+    use super::super::family::tests::write_files;
+    use super::{GroupDirectories, Roots, open_files, open_files_limit, read};
+    use crate::model::{ControlGroup, RequestedContainer};
+
+    const LIMITS: &str = "\
+Limit                     Soft Limit           Hard Limit           Units
+Max processes             unlimited            unlimited            processes
+Max open files            1024                 1048576              files
+";
+
+    fn read_with(folder: &TempDir, directories: GroupDirectories) -> Option<RequestedContainer> {
+        let roots = Roots {
+            proc: folder.path().join("proc"),
+            ..Roots::default()
+        };
+        let group = ControlGroup {
+            path: "/docker/01".to_owned(),
+            directories: Some(directories),
+        };
+        read(&roots, &[Arc::new(group)]).remove("/docker/01")
+    }
+
+    #[test]
+    fn the_files_of_v1_are_read() {
+        let folder = TempDir::new().unwrap();
+        write_files(
+            folder.path(),
+            &[
+                ("cpuacct/cpuacct.stat", "user 14\nsystem 11\n"),
+                ("cpuacct/cgroup.procs", "4242\n4243\n"),
+                ("memory/memory.max_usage_in_bytes", "8192000\n"),
+                ("memory/memory.failcnt", "7\n"),
+                ("proc/4242/limits", LIMITS),
+            ],
+        );
+        let directories = GroupDirectories::V1 {
+            cpuacct: Some(folder.path().join("cpuacct")),
+            memory: Some(folder.path().join("memory")),
+        };
+        let expected = RequestedContainer {
+            cpu_modes_ns: Some((140_000_000, 110_000_000)),
+            memory_max: Some(8_192_000),
+            memory_failures: Some(7),
+            swap: None,
+            processes: Some(2),
+            open_files: None,
+            open_files_limit: Some(1024),
+        };
+        assert_eq!(read_with(&folder, directories), Some(expected));
+        let gone = GroupDirectories::V1 {
+            cpuacct: Some(folder.path().join("gone")),
+            memory: None,
+        };
+        assert_eq!(read_with(&folder, gone), None);
+    }
+
+    #[test]
+    fn the_files_of_v2_are_read() {
+        let folder = TempDir::new().unwrap();
+        write_files(
+            folder.path(),
+            &[
+                ("group/memory.peak", "8192000\n"),
+                ("group/memory.swap.current", "4096\n"),
+                ("group/cgroup.procs", "0\n4242\n"),
+                (
+                    "proc/4242/limits",
+                    "Max open files unlimited unlimited files\n",
+                ),
+            ],
+        );
+        let expected = RequestedContainer {
+            memory_max: Some(8_192_000),
+            swap: Some(4096),
+            processes: Some(2),
+            open_files_limit: Some(-1),
+            ..RequestedContainer::default()
+        };
+        let group = GroupDirectories::V2(folder.path().join("group"));
+        assert_eq!(read_with(&folder, group), Some(expected));
+    }
+
+    #[test]
+    fn the_open_files_of_this_process_are_counted() {
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+        assert!(open_files_limit(&limits).is_some_and(|limit| limit != 0));
+        // Kernels before 6.2 do not have the number.
+        let files = open_files(["/proc/self"].iter());
+        assert!(files.is_none_or(|files| files >= 3), "{files:?}");
+        assert_eq!(open_files_limit("Max open files\n"), None);
+    }
+}
