@@ -119,19 +119,28 @@ impl Netlink {
     pub(super) fn links(&mut self) -> io::Result<Vec<NetlinkInterface>> {
         let mut body = vec![0; 16];
         attribute(&mut body, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
-        let mut links = Vec::new();
+        self.list(RTM_GETLINK, &body, |kind, body| {
+            link(body).filter(|_| kind == RTM_NEWLINK)
+        })
+    }
+
+    /// Lists all objects of one kind. `body` is the body of the request. `parse` gets the kind and the body of each message of the
+    /// answer.
+    pub(super) fn list<T>(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        parse: impl Fn(u16, &[u8]) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        let mut list = Vec::new();
         for _ in 0..TRIES {
-            links.clear();
-            let whole = self.ask(RTM_GETLINK, NLM_F_DUMP, &body, |kind, body| {
-                if kind == RTM_NEWLINK {
-                    links.extend(link(body));
-                }
-            })?;
-            if whole {
+            list.clear();
+            let add = |kind, body: &[u8]| list.extend(parse(kind, body));
+            if self.ask(kind, NLM_F_DUMP, body, add)? {
                 break;
             }
         }
-        Ok(links)
+        Ok(list)
     }
 
     /// Returns the number that a process's network namespace has in this namespace. None if the kernel has assigned no number.
@@ -228,7 +237,7 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
 }
 
 /// Returns the attributes, each with its type. Stops at an incomplete attribute.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(short(bytes)?);
         let value = bytes.get(4..length)?;
@@ -270,7 +279,7 @@ fn link(body: &[u8]) -> Option<NetlinkInterface> {
 }
 
 /// Appends an attribute.
-fn attribute(message: &mut Vec<u8>, kind: u16, value: u32) {
+pub(super) fn attribute(message: &mut Vec<u8>, kind: u16, value: u32) {
     message.extend(8_u16.to_ne_bytes());
     message.extend(kind.to_ne_bytes());
     message.extend(value.to_ne_bytes());
@@ -281,12 +290,12 @@ fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
-fn short(bytes: &[u8]) -> Option<u16> {
+pub(super) fn short(bytes: &[u8]) -> Option<u16> {
     let bytes = bytes.get(..size_of::<u16>())?;
     Some(u16::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-fn int(bytes: &[u8]) -> Option<i32> {
+pub(super) fn int(bytes: &[u8]) -> Option<i32> {
     let bytes = bytes.get(..size_of::<i32>())?;
     Some(i32::from_ne_bytes(bytes.try_into().ok()?))
 }
