@@ -158,6 +158,7 @@ mod tests {
                 family("bonding", KernelStatus::Absent, Vec::new()),
                 family("nfs", failed, Vec::new()),
             ],
+            ..Kernel::default()
         };
         let expected = json!({
             "vmstat": {"pgfault": 5},
