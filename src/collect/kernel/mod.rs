@@ -7,21 +7,31 @@ mod arp;
 mod bonding;
 mod conntrack;
 mod containers;
+mod cpufreq;
+mod devices;
+mod edac;
 mod family;
+mod hwmon;
 mod ipvs;
+mod kernel_hung;
 mod lines;
 mod machine;
+mod mdadm;
 mod meminfo;
 mod net_links;
 mod netclass;
 mod netdev;
 mod netstat;
 mod nfs;
+mod nvme;
+mod power_supply;
+mod rapl;
 mod sockstat;
 mod softnet;
 mod thermal;
 mod udp_queues;
 mod vmstat;
+mod watchdog;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,6 +77,15 @@ fn families(roots: &Roots, networks_exclude: &Patterns) -> Vec<Box<dyn Family>> 
         Box::new(nfs::Nfsd(roots.clone())),
         Box::new(ipvs::Ipvs(roots.clone())),
         Box::new(machine::Machine::new(roots.clone())),
+        Box::new(hwmon::Hwmon::new(roots)),
+        Box::new(cpufreq::Cpufreq::new(roots)),
+        Box::new(edac::Edac(roots.clone())),
+        Box::new(mdadm::Mdadm(roots.clone())),
+        Box::new(power_supply::PowerSupply(roots.clone())),
+        Box::new(nvme::Nvme(roots.clone())),
+        Box::new(rapl::Rapl::new(roots)),
+        Box::new(watchdog::Watchdog(roots.clone())),
+        Box::new(kernel_hung::KernelHung(roots.clone())),
     ]
 }
 

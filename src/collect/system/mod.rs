@@ -34,7 +34,7 @@ mod process_io;
 mod raid;
 mod root_disk;
 mod sampler;
-mod sensors;
+pub(in crate::collect) mod sensors;
 mod space;
 mod units;
 mod uptime;

@@ -32,11 +32,11 @@ const OTHERS: [(&str, &str, SensorKind, f64); 6] = [
 /// Maximum number of published labels, including labels of sensors that do not measure temperature.
 const MAX_LABELS: usize = 1024;
 /// The drivers whose sensors wake a sleeping GPU when they are read.
-const GPU_DRIVERS: [&str; 4] = ["amdgpu", "i915", "nouveau", "xe"];
+pub(in crate::collect) const GPU_DRIVERS: [&str; 4] = ["amdgpu", "i915", "nouveau", "xe"];
 /// Plausible temperatures, in degrees Celsius. A sensor with another value is not connected or is broken.
 const PLAUSIBLE: std::ops::RangeInclusive<f64> = -60.0..=250.0;
 /// The kernel's names for kinds of sensors. In a file name, the number of the sensor follows such a name, as in `temp1_input`.
-const KINDS: [&str; 14] = [
+pub(in crate::collect) const KINDS: [&str; 14] = [
     "vrm",
     "beep_enable",
     "update_interval",
@@ -173,12 +173,12 @@ impl Sensor {
 }
 
 /// A device with sensors.
-struct Chip {
-    folder: PathBuf,
+pub(in crate::collect) struct Chip {
+    pub(in crate::collect) folder: PathBuf,
     /// The device's own name, from its file `name`.
-    device: String,
+    pub(in crate::collect) device: String,
     /// The name that node_exporter gives to the device. Each device has a different name.
-    name: String,
+    pub(in crate::collect) name: String,
 }
 
 /// Finds the files of the sensors, such as `hwmon*/temp*_input`, and the names of devices and sensors.
@@ -286,7 +286,7 @@ fn sensor_file(name: &str) -> Option<(String, u32, String)> {
 
 /// Returns the devices, each with a unique name, as in node_exporter. Devices with the same parent device would have the same
 /// name, so their own name is appended. If the own name does not make the name unique, the hwmon number is appended instead.
-fn chips(class: &Path) -> Vec<Chip> {
+pub(in crate::collect) fn chips(class: &Path) -> Vec<Chip> {
     let mut folders = entries(class);
     folders.sort();
     folders.truncate(MAX_CHIPS);
@@ -357,7 +357,7 @@ fn file_name(path: &Path) -> String {
 }
 
 /// Replaces each character that is not allowed in the name of a metric by `_`.
-fn clean(text: &str) -> String {
+pub(in crate::collect) fn clean(text: &str) -> String {
     let allowed = |one: char| match one.to_ascii_lowercase() {
         one @ ('a'..='z' | '0'..='9' | ':' | '_') => one,
         _ => '_',
