@@ -207,6 +207,7 @@ impl Snapshot {
         }
         let text = include_str!("../../tests/fixtures/snapshot.json");
         let mut snapshot: Self = serde_json::from_str(text).unwrap();
+        Arc::make_mut(&mut snapshot.host).virtualization = Some("kvm".to_owned());
         let system = Arc::make_mut(&mut snapshot.system);
         let core = |core: u32| CpuSeconds {
             core,

@@ -501,6 +501,22 @@ static HOST: &[FigureFamily] = &[
     gauge("node_os_info", "1", &["pretty_name"], &["host.os"],
         "Name of the operating system",
         |source, out| if has_host(source) { out(&[("pretty_name", &source.snapshot.host.os)], 1.0) }),
+    gauge("node_systemd_units", "1", &["state"], &["system.failed_units"],
+        "Units of systemd that have failed, at most 256. The number of units in other states is not known",
+        |source, out| {
+            let failed = system(source).and_then(|host| host.failed_units.as_ref());
+            if let Some(failed) = failed {
+                out(&[("state", "failed")], failed.len() as f64);
+            }
+        }),
+    gauge("node_systemd_virtualization_info", "1", &["virtualization_type"], &["host.virtualization"],
+        "Kind of virtual machine or container in which systemd runs. The value is always 1",
+        |source, out| {
+            let has_systemd = system(source).is_some_and(|host| host.failed_units.is_some());
+            if let Some(kind) = source.snapshot.host.virtualization.as_deref().filter(|_| has_systemd) {
+                out(&[("virtualization_type", kind)], 1.0);
+            }
+        }),
     gauge("node_systemd_unit_state", "1", &["name", "state"], &["system.failed_units[].name", "system.units[].state"],
         "State of the units of systemd that have failed, start or stop, and of the busiest units. The value is 1 for the state of the unit, and 0 for other states",
         unit_states),
@@ -1013,7 +1029,7 @@ mod tests {
         ("agent.run", "it is a text"),
         ("agent.cursor", "each client has its own position"),
         ("agent.resume", "each client has its own position"),
-        ("host.cpus", "equal to the number of cores in node_cpu_seconds_total, except in a container with a quota"), ("host.virtualization", TEXT),
+        ("host.cpus", "equal to the number of cores in node_cpu_seconds_total, except in a container with a quota"),
         ("sources.*.error", TEXT), ("sources.*.interval_reason", TEXT), ("sources.*.via", TEXT), ("sources.*.via_reason", TEXT),
         ("stopped[].error", TEXT), ("stopped[].one_off", "a part of system_agent_stopped_container_down"),
         ("system.raid[].level", TEXT), ("system.memory_controllers[].type", TEXT),

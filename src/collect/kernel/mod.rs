@@ -5,13 +5,17 @@
 
 mod arp;
 mod bonding;
+mod btrfs;
 mod conntrack;
 mod containers;
 mod cpufreq;
 mod devices;
+mod dmmultipath;
 mod edac;
 mod family;
+mod fibrechannel;
 mod hwmon;
+mod infiniband;
 mod ipvs;
 mod kernel_hung;
 mod lines;
@@ -28,10 +32,13 @@ mod power_supply;
 mod rapl;
 mod sockstat;
 mod softnet;
+mod tapestats;
 mod thermal;
 mod udp_queues;
 mod vmstat;
 mod watchdog;
+mod xfs;
+mod zfs;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,6 +92,13 @@ fn families(roots: &Roots, networks_exclude: &Patterns) -> Vec<Box<dyn Family>> 
         Box::new(nvme::Nvme(roots.clone())),
         Box::new(rapl::Rapl::new(roots)),
         Box::new(watchdog::Watchdog(roots.clone())),
+        Box::new(zfs::Zfs(roots.clone())),
+        Box::new(xfs::Xfs(roots.clone())),
+        Box::new(btrfs::Btrfs(roots.clone())),
+        Box::new(tapestats::Tapestats(roots.clone())),
+        Box::new(fibrechannel::Fibrechannel(roots.clone())),
+        Box::new(infiniband::Infiniband(roots.clone())),
+        Box::new(dmmultipath::Dmmultipath(roots.clone())),
         Box::new(kernel_hung::KernelHung(roots.clone())),
     ]
 }
