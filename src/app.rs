@@ -25,7 +25,7 @@ use crate::announcement::announce;
 use crate::collect::docker::{self, ContainerSource, Containers, DockerCollector};
 use crate::collect::kernel::KernelCollector;
 use crate::collect::logs::{self, LogCollector, LogSource};
-use crate::collect::system::{self, HostSource, SystemCollector};
+use crate::collect::system::{self, HostOptions, HostSource, SystemCollector};
 use crate::collect::{Collector, Source};
 use crate::memory;
 use crate::messages::{ReadKernel, Reports, StopCollecting, StopPublishing};
@@ -223,7 +223,7 @@ impl Measuring {
         });
         let kernel = KernelCollector::new(
             settings.system_interval,
-            &settings.networks_exclude,
+            &HostOptions::from(settings),
             kernel_wanted,
             aggregator.clone().recipient(),
         );

@@ -279,6 +279,11 @@ static HOST: &[FigureFamily] = &[
     gauge("system_agent_processes", "{process}", &["state"], &["system.processes.running", "system.processes.sleeping", "system.processes.blocked",
             "system.processes.stopped", "system.processes.zombie", "system.processes.total"],
         "Number of processes in each state", process_states),
+    gauge("node_processes_state", "{process}", &["state"], NONE,
+        "Number of processes in each state, by the letter of the state. S includes idle threads of the kernel", process_letters),
+    gauge("node_processes_pids", "{process}", NONE, NONE,
+        "Number of processes",
+        |source, out| host(source, out, |host| Some(host.processes?.total as f64))),
     gauge("node_processes_threads", "{thread}", NONE, &["system.processes.threads"],
         "Number of threads of all processes",
         |source, out| host(source, out, |host| Some(host.processes?.threads as f64))),
@@ -822,6 +827,22 @@ fn process_states(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     ] {
         out(&[("state", state)], count as f64);
     }
+}
+
+/// Passes the number of processes in each state to `out`, with the kernel's letters for the states.
+fn process_letters(source: &FigureSource<'_>, out: &mut Samples<'_>) {
+    let letter = |state: &str| match state {
+        "running" => "R",
+        "sleeping" => "S",
+        "blocked" => "D",
+        "stopped" => "T",
+        _ => "Z",
+    };
+    process_states(source, &mut |labels, count| {
+        for (_, state) in labels {
+            out(&[("state", letter(state))], count);
+        }
+    });
 }
 
 fn uname(source: &FigureSource<'_>, out: &mut Samples<'_>) {

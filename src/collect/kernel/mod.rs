@@ -10,10 +10,13 @@ mod conntrack;
 mod containers;
 mod cpufreq;
 mod devices;
+mod diskstats;
+mod dmi;
 mod dmmultipath;
 mod edac;
 mod family;
 mod fibrechannel;
+mod filesystem;
 mod hwmon;
 mod infiniband;
 mod ipvs;
@@ -28,13 +31,23 @@ mod netdev;
 mod netstat;
 mod nfs;
 mod nvme;
+mod os;
 mod power_supply;
+mod pressure;
+mod proc_stat;
+mod process;
+mod processes;
 mod rapl;
+mod schedstat;
+mod selinux;
 mod sockstat;
 mod softnet;
 mod tapestats;
 mod thermal;
+mod time;
+mod timex;
 mod udp_queues;
+mod uname;
 mod vmstat;
 mod watchdog;
 mod xfs;
@@ -51,9 +64,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 
 use super::blocking::Blocking;
+use super::system::HostOptions;
 use crate::messages::{KernelReading, ReadKernel, StopCollecting};
 use crate::model::{ControlGroup, Kernel, KernelStatus};
-use crate::settings::Patterns;
 use family::{Family, Roots};
 
 /// Requests within this time get the same reading.
@@ -61,10 +74,34 @@ const MAX_AGE: Duration = Duration::from_secs(1);
 /// Timeout of a reading. Prometheus waits 10 s for a scrape by default.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// Returns all families, in the order in which they are read. `networks_exclude` are the names of network interfaces that are left out.
-fn families(roots: &Roots, networks_exclude: &Patterns) -> Vec<Box<dyn Family>> {
-    let links = net_links::Links::shared(roots, networks_exclude.clone());
+/// Returns all families, in the order in which they are read.
+fn families(roots: &Roots, options: &HostOptions) -> Vec<Box<dyn Family>> {
+    let host = &options.root;
+    let exclude = &options.disks_exclude;
+    let [stat, cpu] = proc_stat::families(roots);
+    let links = net_links::Links::shared(roots, options.networks_exclude.clone());
     vec![
+        stat,
+        cpu,
+        Box::new(schedstat::Schedstat(roots.clone())),
+        Box::new(diskstats::Diskstats::new(
+            roots.clone(),
+            host.clone(),
+            exclude.clone(),
+        )),
+        Box::new(filesystem::Filesystem::new(host.clone(), exclude.clone())),
+        Box::new(pressure::Pressure(roots.clone())),
+        Box::new(processes::Processes(roots.clone())),
+        Box::new(process::Process::new(roots.clone())),
+        Box::new(time::Time(roots.clone())),
+        Box::new(timex::Timex),
+        Box::new(selinux::Selinux {
+            roots: roots.clone(),
+            host: host.clone(),
+        }),
+        Box::new(dmi::Dmi::new(roots.clone())),
+        Box::new(os::Os::new(host.clone())),
+        Box::new(uname::Uname),
         Box::new(meminfo::Meminfo(roots.clone())),
         Box::new(vmstat::Vmstat(roots.clone())),
         Box::new(thermal::Thermal(roots.clone())),
@@ -76,7 +113,7 @@ fn families(roots: &Roots, networks_exclude: &Patterns) -> Vec<Box<dyn Family>> 
         Box::new(udp_queues::UdpQueues(roots.clone())),
         Box::new(arp::Arp {
             roots: roots.clone(),
-            exclude: networks_exclude.clone(),
+            exclude: options.networks_exclude.clone(),
         }),
         Box::new(bonding::Bonding(roots.clone())),
         Box::new(conntrack::Conntrack(roots.clone())),
@@ -121,15 +158,15 @@ struct Reader {
 
 impl KernelCollector {
     /// Creates the collector. While `wanted` is true, it reads the figures every `interval` and publishes them to `sink`. It
-    /// leaves out network interfaces with the names `networks_exclude`.
+    /// leaves out the devices and interfaces that `options` leave out.
     #[must_use]
     pub fn new(
         interval: Duration,
-        networks_exclude: &Patterns,
+        options: &HostOptions,
         wanted: watch::Receiver<bool>,
         sink: Recipient<KernelReading>,
     ) -> Self {
-        let families = families(&Roots::default(), networks_exclude);
+        let families = families(&Roots::default(), options);
         Self {
             reader: Arc::new(Mutex::new(Reader {
                 families: Blocking::new("the kernel's own figures", families).within(DEADLINE),
@@ -252,7 +289,7 @@ mod tests {
     use tokio::sync::{mpsc, watch};
     use tokio::time::timeout;
 
-    use super::{KernelCollector, KernelReading, KernelStatus, Patterns, ReadKernel};
+    use super::{HostOptions, KernelCollector, KernelReading, KernelStatus, ReadKernel};
 
     /// A fake aggregator that passes the readings on.
     struct Sink(mpsc::UnboundedSender<KernelReading>);
@@ -277,8 +314,12 @@ mod tests {
         let (sink, readings) = mpsc::unbounded_channel();
         let (wanted, wants) = watch::channel(false);
         let sink = Sink(sink).start().recipient();
-        let collector =
-            KernelCollector::new(Duration::from_millis(10), &Patterns::default(), wants, sink);
+        let collector = KernelCollector::new(
+            Duration::from_millis(10),
+            &HostOptions::default(),
+            wants,
+            sink,
+        );
         (collector, wanted, readings)
     }
 

@@ -34,7 +34,7 @@ impl MetricFamily for Clock {
 }
 
 /// Returns the state of the clock and the figures. Returns none if the kernel refuses the call.
-fn adjtimex() -> Option<(libc::c_long, timex)> {
+pub(in crate::collect) fn adjtimex() -> Option<(libc::c_long, timex)> {
     // SAFETY: `timex` consists of numbers, for which zero is valid. With `modes` 0 the kernel only writes to the struct.
     let mut clock: timex = unsafe { MaybeUninit::zeroed().assume_init() };
     // The function `adjtimex` of the C library calls `clock_adjtime`, which can also set the clocks of other devices. The unit allows only

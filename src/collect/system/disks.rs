@@ -6,6 +6,7 @@
 //! * The file system does not count its space.
 
 mod ask;
+mod every;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -42,8 +43,9 @@ const NO_DATA: [&str; 5] = [
 const IMAGES: [&str; 3] = ["erofs", "iso9660", "squashfs"];
 
 /// The metric family, with the data that it stores between readings.
-pub(super) struct Disks {
+pub(in crate::collect) struct Disks {
     host: HostRoot,
+    select: Select,
     /// The open table of mounts. Through this open file, the kernel reports that the table has changed. None before the first
     /// reading.
     table: Option<File>,
@@ -56,6 +58,9 @@ pub(super) struct Disks {
     volumes: Volumes,
 }
 
+/// Selects mounts from the table of visible mounts.
+type Select = fn(Vec<Mount<'_>>, &HostRoot) -> Vec<Mounted>;
+
 /// A file system and its mount point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mounted {
@@ -66,6 +71,8 @@ struct Mounted {
     device: String,
     kind: String,
     file_system: String,
+    /// The file system's number, for example `254:0`.
+    number: String,
     /// Whether the whole file system is read-only, and not only its mount. The agent's unit or container can mount a writable
     /// file system read-only.
     readonly: bool,
@@ -98,9 +105,20 @@ impl MetricFamily for Disks {
 }
 
 impl Disks {
+    /// Lists each file system with data once.
     pub(super) fn new(host: HostRoot) -> Self {
+        Self::selecting(with_data, host)
+    }
+
+    /// Lists every mount that node_exporter lists by default.
+    pub(in crate::collect) fn every_mount(host: HostRoot) -> Self {
+        Self::selecting(every::mounts, host)
+    }
+
+    fn selecting(select: Select, host: HostRoot) -> Self {
         Self {
             host,
+            select,
             table: None,
             mounted: None,
             asker: Asker::default(),
@@ -111,13 +129,13 @@ impl Disks {
     }
 
     /// Leaves out the file systems with these mount points or devices. A device has its name with or without `/dev/`.
-    pub(super) fn without(mut self, names: Patterns) -> Self {
+    pub(in crate::collect) fn without(mut self, names: Patterns) -> Self {
         self.exclude = names;
         self
     }
 
     /// Reads every file system with data. Sources: `/proc/self/mountinfo` and `fstatvfs`.
-    pub(super) fn list(&mut self) -> io::Result<Vec<Disk>> {
+    pub(in crate::collect) fn list(&mut self) -> io::Result<Vec<Disk>> {
         let file = match &mut self.table {
             Some(file) => file,
             None => self.table.insert(File::open("/proc/self/mountinfo")?),
@@ -136,7 +154,7 @@ impl Disks {
                 });
                 points.extend(on_host);
             }
-            let mut mounted = with_data(visible, &self.host);
+            let mut mounted = (self.select)(visible, &self.host);
             let all = mounted.len();
             mounted.retain(|one| {
                 let name = one.device.trim_start_matches("/dev/");
@@ -205,6 +223,12 @@ impl Disks {
         }
         Ok(disks)
     }
+
+    /// Returns the mount points of the previous list, each with the number of its file system, for example `254:0`.
+    pub(in crate::collect) fn numbers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mounted = self.mounted.iter().flatten();
+        mounted.map(|one| (&*one.point, &*one.number))
+    }
 }
 
 /// Returns whether the table of mounts has changed since the previous call.
@@ -241,6 +265,11 @@ fn with_data(visible: Vec<Mount<'_>>, host: &HostRoot) -> Vec<Mounted> {
     });
     let mut seen = HashSet::new();
     mounts.retain(|(_, mount)| seen.insert(file_system(mount)));
+    published(mounts)
+}
+
+/// Sorts mounts by mount point, and converts them.
+fn published(mut mounts: Vec<(PathBuf, Mount<'_>)>) -> Vec<Mounted> {
     mounts.sort_by(|(a, _), (b, _)| a.cmp(b));
     let points = mounts.iter().map(|(point, _)| point.as_os_str().as_bytes());
     let points = published_names(points);
@@ -250,6 +279,7 @@ fn with_data(visible: Vec<Mount<'_>>, host: &HostRoot) -> Vec<Mounted> {
         .map(|((_, mount), point)| Mounted {
             point,
             file_system: file_system(&mount),
+            number: mount.number.clone().into_owned(),
             place: MountPath {
                 mount: mount.id,
                 path: mount.point,
@@ -345,6 +375,7 @@ mod tests {
             device: "overlay".to_owned(),
             kind: "overlay".to_owned(),
             file_system: "0:30".to_owned(),
+            number: "0:30".to_owned(),
             readonly: false,
         };
         assert_eq!(mounted(table), [root]);

@@ -3,14 +3,14 @@
 
 mod agent;
 mod btrfs;
-mod clock;
+pub(in crate::collect) mod clock;
 mod conntrack;
 mod containers;
 mod cpu;
 mod cpu_frequency;
 mod cpu_throttle;
 mod disk_io;
-mod disks;
+pub(in crate::collect) mod disks;
 mod edac;
 mod entropy;
 mod family;

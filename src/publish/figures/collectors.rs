@@ -138,7 +138,7 @@ mod tests {
         assert!(choice.has("cpu") && choice.has("vmstat") && !choice.has("meminfo"));
         assert_eq!(
             choice.kernel_families().as_deref(),
-            Some(&["vmstat".to_owned()][..])
+            Some(&["cpu".to_owned(), "vmstat".to_owned()][..])
         );
         let choice = Choice::from_query("exclude[]=cpu").unwrap();
         assert!(!choice.has("cpu") && choice.has("agent"));
