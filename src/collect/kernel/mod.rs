@@ -14,6 +14,7 @@ mod diskstats;
 mod dmi;
 mod dmmultipath;
 mod edac;
+mod entropy;
 mod family;
 mod fibrechannel;
 mod filesystem;
@@ -93,6 +94,7 @@ fn families(roots: &Roots, options: &HostOptions) -> Vec<Box<dyn Family>> {
         Box::new(pressure::Pressure(roots.clone())),
         Box::new(processes::Processes(roots.clone())),
         Box::new(process::Process::new(roots.clone())),
+        Box::new(entropy::Entropy(roots.clone())),
         Box::new(time::Time(roots.clone())),
         Box::new(timex::Timex),
         Box::new(selinux::Selinux {

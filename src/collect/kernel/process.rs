@@ -36,10 +36,13 @@ impl Family for Process {
         let path = folder.join("stat");
         let text = read_file(&path)?;
         let stat = Stat::parse(&text).ok_or_else(|| FamilyError::parse(&path))?;
+        let path = folder.join("statm");
+        let text = read_file(&path)?;
+        let [size, resident] = memory(&text).ok_or_else(|| FamilyError::parse(&path))?;
         let row = rows.add([]);
         row.figure("cpu", stat.used);
-        row.figure("resident", stat.resident);
-        row.figure("virtual", stat.size);
+        row.figure("resident", resident);
+        row.figure("virtual", size);
         let limit = |resource| getrlimit(resource).current;
         // As other clients of Prometheus, gives no limit as the largest number.
         row.figure(
@@ -59,14 +62,12 @@ impl Family for Process {
     }
 }
 
-/// The fields of `/proc/self/stat` that the family uses, in seconds and bytes.
+/// The fields of `/proc/self/stat` that the family uses, in seconds.
 #[derive(Debug, PartialEq)]
 struct Stat {
     used: f64,
     /// The start, since boot.
     started: f64,
-    size: f64,
-    resident: f64,
 }
 
 impl Stat {
@@ -80,10 +81,15 @@ impl Stat {
         Some(Self {
             used: (number(0)? + number(0)?) / ticks,
             started: number(6)? / ticks,
-            size: number(0)?,
-            resident: number(0)? * page_size() as f64,
         })
     }
+}
+
+/// Returns the size and the resident memory in `statm`, in bytes. These figures are exact. The figure in `stat` can be wrong by 1 MiB.
+fn memory(statm: &str) -> Option<[f64; 2]> {
+    let mut pages = statm.split_ascii_whitespace().map(str::parse::<f64>);
+    let mut bytes = || Some(pages.next()?.ok()? * page_size() as f64);
+    Some([bytes()?, bytes()?])
 }
 
 /// Counts the agent's open files. Kernels since 6.2 give the number as the size of the directory.
@@ -108,7 +114,7 @@ mod tests {
     use std::time::{SystemTime, UNIX_EPOCH};
 
     use super::super::family::tests::lines_of;
-    use super::{Process, Roots, Stat, page_size};
+    use super::{Process, Roots, Stat, memory, page_size};
 
     #[test]
     fn the_name_can_contain_spaces() {
@@ -116,11 +122,15 @@ mod tests {
         let expected = Stat {
             used: 0.88,
             started: 9876.54,
-            size: 225_280_000.0,
-            resident: 4096.0 * page_size() as f64,
         };
         assert_eq!(Stat::parse(text), Some(expected));
         assert_eq!(Stat::parse("1 (a) S 1 2"), None);
+        let page = page_size() as f64;
+        assert_eq!(
+            memory("55 40 9 1 0 2 0\n"),
+            Some([55.0 * page, 40.0 * page])
+        );
+        assert_eq!(memory("55"), None);
     }
 
     #[test]

@@ -36,12 +36,13 @@ const fn row(
 }
 
 /// Families with more devices or labels than the snapshot has. If there are kernel figures, they replace the snapshot's metrics of the same names.
-const REPLACING: [&str; 8] = [
+const REPLACING: [&str; 9] = [
     "netdev",
     "netclass",
     "diskstats",
     "hwmon",
     "filesystem",
+    "entropy",
     "os",
     "uname",
     "process",
@@ -104,6 +105,8 @@ const TABLE: &[KernelMetric] = &[
     row("process", "open_fds", Gauge, "process_open_fds", "Open files of the agent"),
     row("process", "max_fds", Gauge, "process_max_fds", "Limit on open files of the agent"),
     row("process", "start_time", Gauge, "process_start_time_seconds", "Time at which the agent started, in Unix seconds"),
+    row("entropy", "entropy_avail", Gauge, "node_entropy_available_bits", "Available entropy of the kernel's random number generator"),
+    row("entropy", "poolsize", Gauge, "node_entropy_pool_size_bits", "Size of the entropy pool"),
     row("time", "seconds", Gauge, "node_time_seconds", "Time of the host's clock, in Unix seconds"),
     row("time", "zone_offset", Gauge, "node_time_zone_offset_seconds", "How far the time zone is east of UTC, in seconds"),
     row("time", "clocksource_*", Gauge, "node_time_clocksource_*_info", "Sources for the kernel's clock: each that is available, or the current source. The value is always 1"),
