@@ -68,6 +68,7 @@ pub(crate) fn announce(
         networks_exclude = collect.networks_exclude.count(),
         log_redact = collect.log_redact.count(),
         host_root = %collect.host_root.directory().display(),
+        textfile_dir = collect.textfile_dir.as_ref().map(|folder| folder.display().to_string()),
         docker_host = collect.docker.as_ref().map(ToString::to_string),
         max_clients = serve.max_clients,
         max_open_files = files,

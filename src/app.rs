@@ -2,6 +2,7 @@
 //! stages.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -26,11 +27,13 @@ use crate::collect::docker::{self, ContainerSource, Containers, DockerCollector}
 use crate::collect::kernel::KernelCollector;
 use crate::collect::logs::{self, LogCollector, LogSource};
 use crate::collect::system::{self, HostOptions, HostSource, SystemCollector};
+use crate::collect::textfile::TextfileCollector;
 use crate::collect::{Collector, Source};
 use crate::memory;
-use crate::messages::{ReadKernel, Reports, StopCollecting, StopPublishing};
+use crate::messages::{ReadKernel, ReadTextfiles, Reports, StopCollecting, StopPublishing};
 use crate::publish::admission::{ConnectionLimits, MAX_PENDING};
-use crate::publish::http::{MOST_SCRAPERS, Metrics};
+use crate::publish::http::{MOST_SCRAPERS, Metrics, OnRequest};
+use crate::publish::is_published;
 #[cfg(feature = "nats")]
 use crate::publish::nats::NatsPublisher;
 use crate::publish::socket::{Listener, RANGE_READINGS, Subscriptions, Threads};
@@ -103,7 +106,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let accepting = CancellationToken::new();
     let serving = Serving::start(listener, max_clients, aggregator, accepting.clone())?;
     let scraping = metrics
-        .map(|metrics| Scraping::start(metrics, &measuring, accepting.clone()))
+        .map(|metrics| {
+            Scraping::start(metrics, &measuring, collect.textfile_dir, accepting.clone())
+        })
         .transpose()?;
     #[cfg(feature = "nats")]
     let publishing = nats
@@ -194,7 +199,7 @@ pub(crate) struct Measuring {
     kernel: Recipient<ReadKernel>,
     /// One thread for each of these two stages. Clients have other threads, so a large answer of the engine or a large snapshot
     /// delays no client.
-    _threads: [Arbiter; 2],
+    threads: [Arbiter; 2],
 }
 
 impl Measuring {
@@ -234,8 +239,17 @@ impl Measuring {
             collectors,
             aggregator,
             kernel: kernel.recipient(),
-            _threads: threads,
+            threads,
         })
+    }
+
+    /// Starts the collector of text files, for an output that asks for them. Returns its address.
+    fn textfiles(&self, folder: Option<PathBuf>) -> Recipient<ReadTextfiles> {
+        let [collecting, _] = &self.threads;
+        TextfileCollector::start_in_arbiter(&collecting.handle(), |_| {
+            TextfileCollector::new(folder, is_published)
+        })
+        .recipient()
     }
 }
 
@@ -287,13 +301,17 @@ impl Scraping {
     fn start(
         metrics: Metrics,
         measuring: &Measuring,
+        textfile_dir: Option<PathBuf>,
         accepting: CancellationToken,
     ) -> io::Result<Self> {
         let thread = arbiter()?;
         let permits = metrics.permits();
         let newest = measuring.aggregator.clone().recipient();
-        let kernel = measuring.kernel.clone();
-        actix_rt::spawn(metrics.run(newest, kernel, thread.handle(), accepting));
+        let on_request = OnRequest {
+            kernel: measuring.kernel.clone(),
+            textfiles: measuring.textfiles(textfile_dir),
+        };
+        actix_rt::spawn(metrics.run(newest, on_request, thread.handle(), accepting));
         Ok(Self {
             permits,
             _thread: thread,

@@ -10,7 +10,7 @@ use actix::{Message, Recipient};
 
 use crate::model::{
     Container, ContainerMeta, ControlGroup, Events, FileLog, HostInfo, Kernel, Options,
-    StoppedContainer, SystemMetrics, Via, Volume,
+    StoppedContainer, SystemMetrics, Textfiles, Via, Volume,
 };
 pub use crate::model::{EndedLog, LogSample};
 use crate::published::{EncodedSnapshot, Published, StreamPosition};
@@ -47,6 +47,11 @@ pub struct ReadKernel {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct KernelReading(pub Arc<Kernel>);
+
+/// Asks for the figures of other programs in `TEXTFILE_DIR`. The collector reads only files that have changed.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Arc<Textfiles>")]
+pub struct ReadTextfiles;
 
 /// Volumes and bind mounts of containers. The key is the container's full id.
 pub type ContainerVolumes = HashMap<String, Vec<Volume>>;

@@ -2,7 +2,7 @@
 //!
 //! A source is the system, Docker or the logs. Each source has a folder: `system`, `docker` and `logs`. Its `mod.rs` implements
 //! [`Source`], and the other files do not use actors. The actor [`Collector`] is the same for all sources. In each round, the
-//! actor reads its source once. The actor of the folder `kernel` reads only on request. The file `schedule.rs` decides when a round starts.
+//! actor reads its source once. The actors of the folders `kernel` and `textfile` read only on request. The file `schedule.rs` decides when a round starts.
 
 mod blocking;
 mod causes;
@@ -17,6 +17,7 @@ mod pressure;
 mod rate;
 mod schedule;
 pub mod system;
+pub mod textfile;
 
 pub use schedule::{Round, Source, collect_once};
 

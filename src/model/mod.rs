@@ -21,6 +21,7 @@ mod options;
 mod processes;
 mod stopped;
 mod system;
+mod textfile;
 mod timestamp;
 mod units;
 
@@ -59,6 +60,10 @@ pub use system::{
     CoreThrottles, CpuSeconds, CpuTimes, Disk, DiskIo, Exact, ExactMemory, FileHandles,
     InterfaceKind, LoadAverage, MemoryTypes, NetworkInterface, Pressure, Pressures, Space, Stalls,
     SystemMetrics,
+};
+pub(crate) use textfile::number_text;
+pub use textfile::{
+    SamplePart, TextFamily, TextKind, TextSample, Textfile, TextfileProblem, Textfiles,
 };
 pub use timestamp::Timestamp;
 pub use units::{FailedUnit, Unit};

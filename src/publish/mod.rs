@@ -11,3 +11,5 @@ mod metrics_page;
 #[cfg(feature = "nats")]
 pub mod nats;
 pub mod socket;
+
+pub(crate) use figures::collectors::is_published;

@@ -41,6 +41,7 @@ pub use whitelist::Whitelist;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -104,6 +105,8 @@ pub struct CollectSettings {
     pub log_redact: Redaction,
     /// `HOST_ROOT`: the directory below which the agent finds the host's files.
     pub host_root: HostRoot,
+    /// `TEXTFILE_DIR`: the directory of files with figures of other programs. None: the agent reads no such files.
+    pub textfile_dir: Option<PathBuf>,
 }
 
 /// Where the figures and logs of containers come from.
@@ -293,8 +296,18 @@ impl CollectSettings {
                 HostRoot::default(),
                 HostRoot::parse,
             ),
+            textfile_dir: reader.optional("TEXTFILE_DIR", &raw.textfile_dir, textfile_dir),
         }
     }
+}
+
+/// Reads `TEXTFILE_DIR`. Does not check the directory, because another program can create it later.
+fn textfile_dir(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    if !path.is_absolute() || path.components().any(|part| part.as_os_str() == "..") {
+        return Err("not an absolute path, or contains ..; accepted: a directory, such as /var/lib/system-agent/textfile".to_owned());
+    }
+    Ok(path.components().collect())
 }
 
 impl ServeSettings {

@@ -34,6 +34,7 @@ pub(super) struct RawSettings {
     pub(super) networks_exclude: Option<String>,
     pub(super) log_redact: Option<String>,
     pub(super) host_root: Option<String>,
+    pub(super) textfile_dir: Option<String>,
     pub(super) metrics_port: Option<String>,
     pub(super) metrics_bearer_token_file: Option<String>,
     pub(super) max_clients: Option<String>,
@@ -57,7 +58,7 @@ pub(super) struct RawSettings {
 }
 
 /// The names of all variables that the agent reads.
-pub(super) const VARIABLES: [&str; 47] = [
+pub(super) const VARIABLES: [&str; 48] = [
     "API_KEY",
     "API_KEY_FILE",
     "SOCKET_PORT",
@@ -85,6 +86,7 @@ pub(super) const VARIABLES: [&str; 47] = [
     "NETWORKS_EXCLUDE",
     "LOG_REDACT",
     "HOST_ROOT",
+    "TEXTFILE_DIR",
     "METRICS_PORT",
     "METRICS_BEARER_TOKEN_FILE",
     "MAX_CLIENTS",

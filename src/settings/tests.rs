@@ -43,6 +43,7 @@ fn only_the_key_is_required_and_all_other_variables_have_defaults() {
             disks_exclude: Patterns::default(),
             networks_exclude: Patterns::default(),
             host_root: HostRoot::default(),
+            textfile_dir: None,
             log_redact: Redaction::default(),
         }
     );

@@ -49,6 +49,7 @@ pub(crate) const GOOD: &[(&str, &[&str])] = &[
         &["AKIA[0-9A-Z]{16} (?i)token=(?P<secret>\\S+)", "é+"],
     ),
     ("HOST_ROOT", &["/", "/host/"]),
+    ("TEXTFILE_DIR", &["/nonexistent/textfile", "/tmp/"]),
     ("MAX_CLIENTS", &["1", "100000"]),
     ("AUTH_TIMEOUT", &["500ms", "1m"]),
     ("WRITE_TIMEOUT", &["500ms", "1m"]),
@@ -112,6 +113,7 @@ const BAD: &[(&str, &[&str])] = &[
         &["fine [", "(?=ahead)", "x*", r"\w{9999}{9999}"],
     ),
     ("HOST_ROOT", &["host", "./", "/host/.."]),
+    ("TEXTFILE_DIR", &["textfile", "./", "/var/lib/.."]),
     ("DOCKER_ENABLED", &["no", "2"]),
     (
         "DOCKER_HOST",

@@ -1,6 +1,6 @@
 //! Which of node_exporter's collectors has a metric of the snapshot. A scraper can choose collectors with `collect[]` and `exclude[]`.
 
-use super::kernel;
+use super::{families, kernel};
 
 /// The beginnings of the metrics' names, and the collectors. The first beginning that fits decides.
 const COLLECTORS: [(&str, &str); 29] = [
@@ -43,10 +43,28 @@ pub(in crate::publish) fn collector_of(metric: &str) -> &'static str {
     fits.map_or("agent", |(_, collector)| collector)
 }
 
+/// The name of the collector that reads text files. Its metrics are written by hand.
+pub(in crate::publish) const TEXTFILE: &str = "textfile";
+
+/// The metrics that are not in a table.
+const OTHERS: [&str; 4] = [
+    "node_scrape_collector_duration_seconds",
+    "node_scrape_collector_success",
+    "node_textfile_mtime_seconds",
+    "node_textfile_scrape_error",
+];
+
+/// Whether the agent itself can have a metric with this name. Text files cannot have it.
+pub(crate) fn is_published(name: &str) -> bool {
+    let name = name.strip_suffix("_total").unwrap_or(name);
+    OTHERS.contains(&name) || families().any(|family| family.name == name) || kernel::can_have(name)
+}
+
 /// Returns the names of all collectors, sorted.
 fn names() -> Vec<&'static str> {
     let of_snapshot = COLLECTORS.iter().map(|(_, collector)| *collector);
     let mut names: Vec<_> = of_snapshot.chain(kernel::families()).collect();
+    names.push(TEXTFILE);
     names.sort_unstable();
     names.dedup();
     names
@@ -115,7 +133,7 @@ impl Choice {
 
 #[cfg(test)]
 mod tests {
-    use super::{Choice, collector_of, names};
+    use super::{Choice, collector_of, is_published, names};
     use crate::publish::figures::families;
 
     #[test]
@@ -129,6 +147,22 @@ mod tests {
                 "{}",
                 family.name
             );
+        }
+    }
+
+    #[test]
+    fn text_files_cannot_have_the_names_of_the_agents_own_metrics() {
+        for name in [
+            "node_load1",
+            "node_cpu_seconds_total",
+            "node_vmstat_pgfault",
+            "node_memory_Active_anon_bytes",
+            "node_textfile_scrape_error",
+        ] {
+            assert!(is_published(name), "{name}");
+        }
+        for name in ["smartmon_device_info", "node_reboot_required", "a_total"] {
+            assert!(!is_published(name), "{name}");
         }
     }
 

@@ -327,6 +327,11 @@ pub(in crate::publish) fn families() -> impl Iterator<Item = &'static str> {
     BY_FAMILY.keys().copied()
 }
 
+/// Whether a reading can have a metric with this name, which has no suffix `_total`.
+pub(super) fn can_have(name: &str) -> bool {
+    TABLE.iter().any(|row| stars(row.name, name).is_some())
+}
+
 /// A metric of a reading: its description, and its samples in all rows of the family.
 pub(in crate::publish) struct KernelSamples<'k> {
     pub(in crate::publish) name: Cow<'static, str>,

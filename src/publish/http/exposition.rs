@@ -13,8 +13,10 @@ use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::model::{Kernel, KernelStatus, Snapshot};
-use crate::publish::figures::collectors::{Choice, collector_of};
+use super::on_request::ReadFigures;
+use super::textfile;
+use crate::model::{KernelStatus, Snapshot};
+use crate::publish::figures::collectors::{Choice, TEXTFILE, collector_of};
 use crate::publish::figures::kernel::{self, KernelSamples};
 use crate::publish::figures::{self, FigureFamily, FigureSource, MetricKind};
 
@@ -64,8 +66,8 @@ pub(super) struct Figures {
     pub(super) snapshot: Arc<Snapshot>,
     /// The time between two snapshots.
     pub(super) interval: Duration,
-    /// The kernel's own figures. None if they cannot be read.
-    pub(super) kernel: Option<Arc<Kernel>>,
+    /// The figures that were read for the scrape.
+    pub(super) read: ReadFigures,
     /// The collectors that the scraper wants.
     pub(super) choice: Choice,
 }
@@ -75,6 +77,7 @@ pub(super) struct Figures {
 /// # Errors
 /// Fails if an encoder fails. This is not expected, because the encoders write to memory.
 pub(super) fn write(figures: Figures, format: Format, room: usize) -> Result<String, fmt::Error> {
+    let textfiles = figures.read.textfiles.clone();
     let mut registry = Registry::default();
     registry.register_collector(Box::new(figures));
     let mut written = String::with_capacity(room);
@@ -82,8 +85,18 @@ pub(super) fn write(figures: Figures, format: Format, room: usize) -> Result<Str
         Format::Classic => prometheus_text::encode(&mut written, &registry)?,
         Format::OpenMetrics => text::encode(&mut written, &registry)?,
     }
-    Ok(without_repeats(written))
+    let mut written = without_repeats(written);
+    if let Some(textfiles) = textfiles {
+        let end = written.strip_suffix(END).map(str::len);
+        written.truncate(end.unwrap_or(written.len()));
+        textfile::write(&textfiles, format, &mut written)?;
+        written.push_str(end.map_or("", |_| END));
+    }
+    Ok(written)
 }
+
+/// The end of a text in the format of OpenMetrics.
+const END: &str = "# EOF\n";
 
 /// Removes repeated series. The first of several equal series stays.
 ///
@@ -112,14 +125,11 @@ impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let source = FigureSource {
             snapshot: &self.snapshot,
-            kernel: self.kernel.as_deref(),
+            kernel: self.read.kernel.as_deref(),
             interval: self.interval,
         };
-        let (of_kernel, replaced) = self
-            .kernel
-            .as_deref()
-            .map(kernel::metrics)
-            .unwrap_or_default();
+        let kernel = &self.read.kernel;
+        let (of_kernel, replaced) = kernel.as_deref().map(kernel::metrics).unwrap_or_default();
         let is_wanted = |family: &&FigureFamily| {
             !replaced.contains(family.name) && self.choice.has(collector_of(family.name))
         };
@@ -129,10 +139,7 @@ impl Collector for Figures {
         of_kernel
             .iter()
             .try_for_each(|metric| write_kernel_metric(&mut encoder, metric))?;
-        match &self.kernel {
-            Some(kernel) => write_readings(&mut encoder, kernel),
-            None => Ok(()),
-        }
+        write_readings(&mut encoder, &self.read)
     }
 }
 
@@ -155,17 +162,29 @@ fn write_kernel_metric(
     Ok(())
 }
 
-/// Writes which families of the kernel's own figures could be read, and how long it took.
-fn write_readings(encoder: &mut DescriptorEncoder<'_>, kernel: &Kernel) -> fmt::Result {
+/// Writes which collectors could read their figures for this scrape, and how long it took.
+fn write_readings(encoder: &mut DescriptorEncoder<'_>, read: &ReadFigures) -> fmt::Result {
     let success = |status: &KernelStatus| match status {
         KernelStatus::Read => 1.0,
         KernelStatus::Absent | KernelStatus::Failed(_) => 0.0,
     };
-    let families = &kernel.families;
+    let families = read.kernel.iter().flat_map(|kernel| &kernel.families);
+    // As with node_exporter, a file that cannot be read is no failure of the collector.
+    let textfiles = read.textfiles.iter();
     let duration = families
-        .iter()
-        .map(|one| (one.name, one.duration.as_secs_f64()));
-    let success = families.iter().map(|one| (one.name, success(&one.status)));
+        .clone()
+        .map(|one| (one.name, one.duration.as_secs_f64()))
+        .chain(
+            textfiles
+                .clone()
+                .map(|one| (TEXTFILE, one.duration.as_secs_f64())),
+        );
+    let success = families
+        .map(|one| (one.name, success(&one.status)))
+        .chain(textfiles.map(|_| (TEXTFILE, 1.0)));
+    if read.kernel.is_none() && read.textfiles.is_none() {
+        return Ok(());
+    }
     for (name, help, values) in [
         (
             "node_scrape_collector_duration_seconds",
@@ -246,7 +265,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::{Choice, Figures, Format, write};
+    use super::{Choice, Figures, Format, ReadFigures, write};
     use crate::model::{
         Container, ContainerMeta, ControlGroup, Disk, DiskIo, FailedUnit, Gpu, NetworkInterface,
         SensorChip, SensorLabel, Sensors, Snapshot, Space, SystemMetrics, Temperature,
@@ -299,7 +318,7 @@ mod tests {
         let figures = Figures {
             snapshot: Arc::new(snapshot),
             interval: Duration::from_secs(5),
-            kernel: None,
+            read: ReadFigures::default(),
             choice: Choice::All,
         };
         write(figures, format, 0).unwrap()
@@ -384,6 +403,32 @@ mod tests {
             for line in once.lines().filter(is_same) {
                 assert!(text.lines().any(|one| one == line), "{line} is missing");
             }
+        }
+    }
+
+    #[test]
+    fn figures_of_other_programs_are_before_the_end() {
+        for (format, end) in [
+            (Format::Classic, "node_textfile_scrape_error 0\n"),
+            (
+                Format::OpenMetrics,
+                "node_textfile_scrape_error 0.0\n# EOF\n",
+            ),
+        ] {
+            let figures = Figures {
+                snapshot: Arc::new(snapshot()),
+                interval: Duration::from_secs(5),
+                read: ReadFigures {
+                    kernel: None,
+                    textfiles: Some(Arc::default()),
+                },
+                choice: Choice::Only(vec!["textfile".to_owned()]),
+            };
+            let text = write(figures, format, 0).unwrap();
+            assert!(text.ends_with(end), "{text}");
+            assert_eq!(text.matches("# EOF").count(), end.matches("# EOF").count());
+            let success = "node_scrape_collector_success{collector=\"textfile\"} 1.0";
+            assert!(text.contains(success), "{text}");
         }
     }
 

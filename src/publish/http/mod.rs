@@ -6,7 +6,9 @@
 
 mod compression;
 mod exposition;
+mod on_request;
 mod stream;
+mod textfile;
 mod texts;
 
 use std::convert::Infallible;
@@ -40,12 +42,13 @@ use super::admission::first_input::{FirstInput, first_input};
 use super::admission::inbound::{BindError, Inbound};
 use super::admission::{Admission, ConnectionLimits, PendingConnection};
 use super::figures::collectors::Choice;
-use crate::messages::{NewestSnapshot, ReadKernel, Reports};
-use crate::model::Kernel;
+use crate::messages::{NewestSnapshot, Reports};
 use crate::published::Published;
 use crate::settings::{ApiKeys, Credentials, ServeSettings};
 use compression::Compression;
 use exposition::{Figures, Format};
+pub use on_request::OnRequest;
+use on_request::ReadFigures;
 use stream::ScraperStream;
 use texts::Texts;
 
@@ -61,8 +64,6 @@ const MAX_HEAD: usize = 16 * 1024;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Timeout of the aggregator's answer. The agent is alive if the aggregator answers.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Timeout of the kernel's own figures. It is longer than the timeout of their reading.
-const KERNEL_TIMEOUT: Duration = Duration::from_secs(4);
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 /// A snapshot is recent if it is not older than this number of intervals plus [`RECENT_MARGIN`].
 const RECENT_INTERVALS: u32 = 3;
@@ -134,11 +135,11 @@ impl Metrics {
     }
 
     /// Accepts connections until `stop` is cancelled. Serves the connections on `thread`, which serves no clients. `newest` is
-    /// the address at which the aggregator returns the newest snapshot. `kernel` is the address of the kernel's own figures.
+    /// the address at which the aggregator returns the newest snapshot. `on_request` has the addresses of all other figures.
     pub async fn run(
         mut self,
         newest: Recipient<NewestSnapshot>,
-        kernel: Recipient<ReadKernel>,
+        on_request: OnRequest,
         thread: ArbiterHandle,
         stop: CancellationToken,
     ) {
@@ -155,7 +156,7 @@ impl Metrics {
             let connection = Scraper {
                 shared: Arc::clone(&self.shared),
                 newest: newest.clone(),
-                kernel: kernel.clone(),
+                on_request: on_request.clone(),
                 pending,
             };
             let stop = stop.clone();
@@ -180,7 +181,7 @@ impl Metrics {
 struct Scraper {
     shared: Arc<Shared>,
     newest: Recipient<NewestSnapshot>,
-    kernel: Recipient<ReadKernel>,
+    on_request: OnRequest,
     pending: PendingConnection,
 }
 
@@ -304,22 +305,8 @@ impl Scraper {
             Ok(choice) => choice,
             Err(error) => return respond(StatusCode::BAD_REQUEST, PLAIN_TEXT, error.into()),
         };
-        let containers = newest.snapshot().containers.iter();
-        let containers = containers.filter(|_| choice.has("containers"));
-        let reading = ReadKernel {
-            families: choice.kernel_families(),
-            containers: containers.map(|one| Arc::clone(&one.group)).collect(),
-        };
-        let kernel = match timeout(KERNEL_TIMEOUT, self.kernel.send(reading)).await {
-            Ok(Ok(Ok(kernel))) => Some(kernel),
-            Ok(Ok(Err(error))) => {
-                debug!(%error, "the kernel's own figures cannot be read");
-                None
-            }
-            Ok(Err(_)) | Err(_) => None,
-        };
-        self.shared
-            .figures(newest, kernel, choice, request.headers())
+        let read = self.on_request.read(newest.snapshot(), &choice).await;
+        self.shared.figures(newest, read, choice, request.headers())
     }
 
     /// Whether the request has a right token. Also true if no token is required.
@@ -354,7 +341,7 @@ impl Shared {
     fn figures(
         &self,
         newest: &Published,
-        kernel: Option<Arc<Kernel>>,
+        read: ReadFigures,
         choice: Choice,
         headers: &HeaderMap,
     ) -> HttpResponse {
@@ -364,7 +351,7 @@ impl Shared {
         let figures = Figures {
             snapshot: Arc::clone(newest.snapshot()),
             interval: self.interval,
-            kernel,
+            read,
             choice,
         };
         match self.texts.text(figures, format, compression) {
@@ -430,7 +417,10 @@ mod tests {
     use tokio::sync::watch;
 
     use super::exposition::Format;
-    use super::{Admission, ConnectionLimits, MOST_SCRAPERS, Scraper, Shared, Texts, is_one_of};
+    use super::{
+        Admission, ConnectionLimits, MOST_SCRAPERS, OnRequest, Scraper, Shared, Texts, is_one_of,
+    };
+    use crate::collect::textfile::TextfileCollector;
     use crate::messages::{NewestSnapshot, ReadKernel};
     use crate::model::{Kernel, LogSample, Snapshot};
     use crate::published::Published;
@@ -494,7 +484,10 @@ mod tests {
                 texts: Texts::default(),
             }),
             newest: aggregator.start().recipient(),
-            kernel: NoKernel.start().recipient(),
+            on_request: OnRequest {
+                kernel: NoKernel.start().recipient(),
+                textfiles: TextfileCollector::new(None, |_| false).start().recipient(),
+            },
         }
     }
 

@@ -54,9 +54,8 @@ impl Texts {
 impl Figures {
     /// Whether these are the same figures, in the same memory.
     fn are(&self, other: &Self) -> bool {
-        let kernel = |figures: &Self| figures.kernel.as_ref().map(Arc::as_ptr);
         Arc::ptr_eq(&self.snapshot, &other.snapshot)
-            && kernel(self) == kernel(other)
+            && self.read.is_same(&other.read)
             && self.choice == other.choice
     }
 }
@@ -68,6 +67,14 @@ mod tests {
 
     use super::{Choice, Compression, Figures, Format, Texts};
     use crate::model::{Kernel, Snapshot};
+    use crate::publish::http::on_request::ReadFigures;
+
+    fn read() -> ReadFigures {
+        ReadFigures {
+            kernel: Some(Arc::new(Kernel::default())),
+            textfiles: None,
+        }
+    }
 
     #[test]
     fn the_same_figures_are_written_once_in_each_format_and_compression() {
@@ -76,7 +83,7 @@ mod tests {
         let figures = Figures {
             snapshot: Arc::new(Snapshot::recorded()),
             interval: Duration::from_secs(5),
-            kernel: Some(Arc::new(Kernel::default())),
+            read: read(),
             choice: Choice::All,
         };
         let text = |figures: &Figures, format, compression| {
@@ -94,7 +101,7 @@ mod tests {
         assert!(text(&chosen, Format::Classic, none).len() < first.len());
         assert!(again());
         let other = Figures {
-            kernel: Some(Arc::new(Kernel::default())),
+            read: read(),
             ..figures.clone()
         };
         assert_ne!(text(&other, Format::Classic, none).as_ptr(), first.as_ptr());

@@ -1,0 +1,71 @@
+//! The figures that are read only for a scrape.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Recipient;
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::messages::{ReadKernel, ReadTextfiles};
+use crate::model::{Kernel, Snapshot, Textfiles};
+use crate::publish::figures::collectors::{Choice, TEXTFILE};
+
+/// Timeout of a reading. It is longer than the collectors' own timeouts.
+const READ_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The addresses of the collectors that read only for a scrape.
+#[derive(Clone)]
+pub struct OnRequest {
+    /// Reads the kernel's own figures.
+    pub kernel: Recipient<ReadKernel>,
+    /// Reads the figures of other programs.
+    pub textfiles: Recipient<ReadTextfiles>,
+}
+
+/// The figures that were read for a scrape.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ReadFigures {
+    /// None if they cannot be read.
+    pub(super) kernel: Option<Arc<Kernel>>,
+    /// None if the scraper does not want them, or if they cannot be read.
+    pub(super) textfiles: Option<Arc<Textfiles>>,
+}
+
+impl ReadFigures {
+    /// Whether both are from the same readings.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.kernel.as_ref().map(Arc::as_ptr) == other.kernel.as_ref().map(Arc::as_ptr)
+            && self.textfiles.as_ref().map(Arc::as_ptr) == other.textfiles.as_ref().map(Arc::as_ptr)
+    }
+}
+
+impl OnRequest {
+    /// Reads the figures that the scraper wants, also those of the containers in `snapshot`.
+    pub(super) async fn read(&self, snapshot: &Snapshot, choice: &Choice) -> ReadFigures {
+        let containers = snapshot.containers.iter();
+        let containers = containers.filter(|_| choice.has("containers"));
+        let reading = ReadKernel {
+            families: choice.kernel_families(),
+            containers: containers.map(|one| Arc::clone(&one.group)).collect(),
+        };
+        let kernel = timeout(READ_TIMEOUT, self.kernel.send(reading));
+        let textfiles = async {
+            if !choice.has(TEXTFILE) {
+                return None;
+            }
+            let read = timeout(READ_TIMEOUT, self.textfiles.send(ReadTextfiles)).await;
+            read.ok()?.ok()
+        };
+        let (kernel, textfiles) = tokio::join!(kernel, textfiles);
+        let kernel = match kernel {
+            Ok(Ok(Ok(kernel))) => Some(kernel),
+            Ok(Ok(Err(error))) => {
+                debug!(%error, "the kernel's own figures cannot be read");
+                None
+            }
+            Ok(Err(_)) | Err(_) => None,
+        };
+        ReadFigures { kernel, textfiles }
+    }
+}
