@@ -71,7 +71,7 @@ lint: ## check formatting, code (clippy), documentation, dependencies and shell 
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --lib --bins --examples
 	tests/setup/deny.sh
 	@tests/setup/packages.sh shellcheck:shellcheck
-	shellcheck .ci/run examples/*.sh tests/setup/*.sh tests/vm/*.sh
+	shellcheck .ci/run config/smart/*.sh examples/*.sh tests/setup/*.sh tests/vm/*.sh
 
 build: ## build the release binary, target/release/system-agent
 	cargo build --locked --release

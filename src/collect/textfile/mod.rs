@@ -106,7 +106,10 @@ impl Folder {
 
 #[cfg(test)]
 mod tests {
+    use std::env;
     use std::fs;
+    use std::path::Path;
+    use std::process::Command;
     use std::sync::Arc;
 
     use actix::Actor as _;
@@ -114,6 +117,59 @@ mod tests {
     use super::TextfileCollector;
     use crate::messages::ReadTextfiles;
     use crate::model::Textfiles;
+
+    /// Runs the script for SMART figures with a fake smartctl, and reads its file.
+    #[test]
+    fn the_figures_of_the_smart_script_are_read() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("smartmon.prom");
+        let fake = root.join("tests/fixtures/smart");
+        let path = format!("{}:{}", fake.display(), env::var("PATH").unwrap());
+        let script = Command::new("sh")
+            .arg(root.join("config/smart/smartmon.sh"))
+            .arg(&file)
+            .env("PATH", path)
+            .status();
+        assert!(script.unwrap().success());
+        let names = fs::read_dir(folder.path()).unwrap();
+        assert_eq!(names.count(), 1, "the script left a file");
+        let mut reader = super::Reader::new(folder.path().to_owned(), |_| false);
+        let read = reader.read();
+        assert_eq!(read.problems, []);
+        let lines: Vec<String> = read
+            .families
+            .iter()
+            .flat_map(|family| {
+                family.samples.iter().map(|sample| {
+                    let labels = sample.labels.iter().map(|(_, value)| value.as_str());
+                    let labels: Vec<_> = labels.collect();
+                    format!("{} {} {}", family.name, labels.join(" "), sample.value)
+                })
+            })
+            .collect();
+        for line in [
+            "smartmon_smartctl_version 7.3 1",
+            "smartmon_device_active /dev/sda sat 1",
+            "smartmon_device_active /dev/sdb sat 0",
+            "smartmon_device_smart_healthy /dev/sda sat 1",
+            "smartmon_device_smart_healthy /dev/nvme0 nvme 0",
+            "smartmon_reallocated_sector_ct_raw_value /dev/sda sat 5 8",
+            "smartmon_reallocated_sector_ct_threshold /dev/sda sat 5 10",
+            "smartmon_power_on_hours_raw_value /dev/sda sat 9 5557",
+            "smartmon_airflow_temperature_cel_raw_value /dev/sda sat 190 34",
+            "smartmon_total_lbas_written_raw_value /dev/sda sat 241 28213047123",
+            "smartmon_temperature_celsius_raw_value /dev/nvme0 nvme 194 41",
+            "smartmon_data_units_written_raw_value /dev/nvme0 nvme -1 9876543210",
+            "smartmon_grown_defects_count_raw_value /dev/bus/0 megaraid,8 -1 12",
+        ] {
+            assert!(lines.iter().any(|one| one == line), "{line} in {lines:#?}");
+        }
+        let info = "Seagate \"BarraCuda\" 3.5 ST2000DM008-2FR102 ZFL0ABCD 0001 1";
+        assert!(lines.iter().any(|line| line.ends_with(info)), "{lines:#?}");
+        let sleeping = lines.iter().filter(|line| line.contains("/dev/sdb"));
+        assert_eq!(sleeping.count(), 2);
+    }
 
     #[actix::test]
     async fn requests_at_the_same_time_get_the_same_reading() {
