@@ -12,7 +12,10 @@ const MAX_CPU: usize = 8192;
 
 /// The text of `/proc/stat`. Clones share the text.
 #[derive(Debug, Clone, Default)]
-struct Text(Arc<Mutex<Option<(Instant, Arc<str>)>>>);
+struct Text(Arc<Mutex<Option<Newest>>>);
+
+/// The newest text, and the time of its reading.
+type Newest = (Instant, Arc<str>);
 
 impl Text {
     fn read(&self, roots: &Roots) -> Result<Arc<str>, FamilyError> {

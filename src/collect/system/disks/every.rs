@@ -82,11 +82,11 @@ fn is_listed(point: &Path, kind: &str) -> bool {
     if point == Path::new("/") {
         return true;
     }
-    let is_at_or_below = |folder: &&str| point.starts_with(folder);
-    let is_below = |folder: &&str| point.starts_with(folder) && point != Path::new(folder);
+    let is_at_or_below = |folder: &str| point.starts_with(folder);
+    let is_below = |folder: &str| point.starts_with(folder) && point != Path::new(folder);
     !EXCLUDED_TYPES.contains(&kind)
-        && !EXCLUDED.iter().any(|folder| is_at_or_below(&folder))
-        && !EXCLUDED_BELOW.iter().any(|folder| is_below(&folder))
+        && !EXCLUDED.iter().any(|folder| is_at_or_below(folder))
+        && !EXCLUDED_BELOW.iter().any(|folder| is_below(folder))
 }
 
 #[cfg(test)]
