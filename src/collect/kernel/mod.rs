@@ -4,6 +4,7 @@
 //! Each family has its own file.
 
 mod arp;
+mod bcache;
 mod bonding;
 mod btrfs;
 mod conntrack;
@@ -134,6 +135,7 @@ fn families(roots: &Roots, options: &HostOptions) -> Vec<Box<dyn Family>> {
         Box::new(zfs::Zfs(roots.clone())),
         Box::new(xfs::Xfs(roots.clone())),
         Box::new(btrfs::Btrfs(roots.clone())),
+        Box::new(bcache::Bcache(roots.clone())),
         Box::new(tapestats::Tapestats(roots.clone())),
         Box::new(fibrechannel::Fibrechannel(roots.clone())),
         Box::new(infiniband::Infiniband(roots.clone())),

@@ -301,6 +301,22 @@ const TABLE: &[KernelMetric] = &[
     row("dmmultipath", "paths", Gauge, "node_dmmultipath_device_paths", "Paths of the device"),
     row("dmmultipath", "paths_active", Gauge, "node_dmmultipath_device_paths_active", "Paths that work"),
     row("dmmultipath", "paths_failed", Gauge, "node_dmmultipath_device_paths_failed", "Paths that do not work"),
+    row("bcache", "average_key_size", Gauge, "node_bcache_average_key_size_sectors", "Average data of a key in the tree, in sectors"),
+    row("bcache", "btree_cache_size", Gauge, "node_bcache_btree_cache_size_bytes", "Memory of the cache of the tree, in bytes"),
+    row("bcache", "btree_read_average_duration", Gauge, "node_bcache_btree_read_average_duration_seconds", "Average duration of a read of the tree in the unit of node_exporter: multiplied by 1000, it is in seconds"),
+    row("bcache", "cache_read_races", MetricKind::Counter, "node_bcache_cache_read_races", "Reads whose bucket was reused meanwhile"),
+    row("bcache", "bypassed", MetricKind::Counter, "node_bcache_bypassed_bytes", "Reads and writes past the cache, in bytes"),
+    row("bcache", "cache_hits", MetricKind::Counter, "node_bcache_cache_hits", "Requests that the cache answered"),
+    row("bcache", "cache_misses", MetricKind::Counter, "node_bcache_cache_misses", "Requests that the cache did not answer"),
+    row("bcache", "cache_bypass_hits", MetricKind::Counter, "node_bcache_cache_bypass_hits", "Requests meant to bypass the cache whose data was in the cache"),
+    row("bcache", "cache_bypass_misses", MetricKind::Counter, "node_bcache_cache_bypass_misses", "Requests meant to bypass the cache whose data was not in the cache"),
+    row("bcache", "cache_miss_collisions", MetricKind::Counter, "node_bcache_cache_miss_collisions", "Misses whose data was written meanwhile"),
+    row("bcache", "cache_readaheads", MetricKind::Counter, "node_bcache_cache_readaheads", "Readaheads"),
+    row("bcache", "dirty_data", Gauge, "node_bcache_dirty_data_bytes", "Data that the cache has not written back, in bytes"),
+    row("bcache", "dirty_target", Gauge, "node_bcache_dirty_target_bytes", "Data that the cache aims to keep unwritten, in bytes"),
+    row("bcache", "metadata_written", MetricKind::Counter, "node_bcache_metadata_written_bytes", "Metadata written to the cache, in bytes"),
+    row("bcache", "written", MetricKind::Counter, "node_bcache_written_bytes", "Data written to the cache, in bytes"),
+    row("bcache", "*", Gauge, "node_bcache_*", "Value * of bcache"),
 ];
 
 /// The rows of the table by the name of their family.
