@@ -7,7 +7,7 @@ use super::containers::{chosen_labels, labels};
 use super::{FigureFamily, FigureSource, NONE, Samples, counter, gauge, if_any, is, unix};
 use crate::model::{Container, StoppedContainer};
 
-const WITH_SHORT_ID: &[&str] = &["id", "image", "name", "short_id"];
+const WITH_SHORT_ID: &[&str] = &["id", "short_id", "image", "name"];
 const SHORT_ID: &[&str] = &["short_id", "image", "name"];
 
 // The columns are: name, unit, labels, fields, help text, and the function that reads the samples.
@@ -27,10 +27,10 @@ pub(super) static ENGINE_CONTAINERS: &[FigureFamily] = &[
         "State of the container, as the engine reports it: 1 for the current state, 0 for the other states", container_states),
     gauge("system_agent_container_log_bytes", "By", SHORT_ID, &["docker_meta[].log_bytes"],
         "Size of the files of the container's log, including rotated files", container_logs),
-    gauge("system_agent_container_health", "1", &["id", "image", "name", "short_id", "status"], &["containers[].health"],
+    gauge("system_agent_container_health", "1", &["id", "short_id", "image", "name", "status"], &["containers[].health"],
         "Result of the container's health check: 1 for the current status, 0 for the other statuses", container_health),
     gauge("system_agent_container_info", "1",
-        &["id", "image", "name", "short_id", "image_digest", "compose_project", "compose_service", "network_of"],
+        &["id", "short_id", "image", "name", "image_digest", "compose_project", "compose_service", "network_of"],
         &["containers[].id", "containers[].name", "containers[].image", "containers[].image_digest", "containers[].compose.project",
             "containers[].compose.service", "containers[].network_of", "containers[].labels"],
         "Properties of the container: image digest, names in docker compose, and the labels that CONTAINER_LABELS selects",
@@ -68,7 +68,7 @@ pub(super) static ENGINE_CONTAINERS: &[FigureFamily] = &[
 
 fn with_short_id(container: &Container) -> [(&str, &str); 4] {
     let [id, image, name] = labels(container);
-    [id, image, name, ("short_id", &container.id)]
+    [id, ("short_id", &container.id), image, name]
 }
 
 /// Passes the states of all containers in `docker_meta` to `out`. `docker_meta` includes restarting containers, which have no
@@ -156,9 +156,9 @@ fn container_health(source: &FigureSource<'_>, out: &mut Samples<'_>) {
         let Some(health) = &one.health else {
             continue;
         };
-        let [id, image, name, short_id] = with_short_id(one);
+        let [id, short_id, image, name] = with_short_id(one);
         for status in ["healthy", "starting", "unhealthy"] {
-            let labels = [id, image, name, short_id, ("status", status)];
+            let labels = [id, short_id, image, name, ("status", status)];
             out(&labels, is(status == health));
         }
     }

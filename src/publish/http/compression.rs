@@ -5,6 +5,10 @@ use std::io::{self, Write};
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 
+/// The level of gzip. At level 1 the library does not find repetitions at a distance of 10 KiB, which is typical of metrics with labels.
+/// Level 2 needs the same time, and the text with 100 containers becomes 54 KB in place of 191 KB.
+const GZIP_LEVEL: flate2::Compression = flate2::Compression::new(2);
+
 /// The compression of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Compression {
@@ -54,7 +58,7 @@ impl Compression {
             Self::None => Ok(text),
             Self::Gzip => {
                 let compressed = Vec::with_capacity(text.len() / 8);
-                let mut encoder = GzEncoder::new(compressed, flate2::Compression::fast());
+                let mut encoder = GzEncoder::new(compressed, GZIP_LEVEL);
                 encoder.write_all(&text)?;
                 Ok(encoder.finish()?.into())
             }
