@@ -100,7 +100,7 @@ fn metrics_match_the_snapshot() {
     for disk in system["disks"].as_array().unwrap() {
         let text = |field: &str| disk[field].as_str().unwrap();
         let labels = format!(
-            "{{device=\"{}\",fstype=\"{}\",mountpoint=\"{}\"}}",
+            "{{device=\"{}\",device_error=\"\",fstype=\"{}\",mountpoint=\"{}\"}}",
             text("device"),
             text("type"),
             text("mount")

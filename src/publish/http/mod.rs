@@ -6,6 +6,7 @@
 
 mod compression;
 mod exposition;
+mod format;
 mod on_request;
 mod stream;
 mod textfile;
@@ -46,7 +47,8 @@ use crate::messages::{NewestSnapshot, Reports};
 use crate::published::Published;
 use crate::settings::{ApiKeys, Credentials, ServeSettings};
 use compression::Compression;
-use exposition::{Figures, Format};
+use exposition::Figures;
+use format::Format;
 pub use on_request::OnRequest;
 use on_request::ReadFigures;
 use stream::ScraperStream;
@@ -412,16 +414,15 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use actix::{Actor, Context, Handler, ResponseFuture};
+    use actix::{Actor, Context, Handler, MessageResult, ResponseFuture};
     use hyper::Request;
     use tokio::sync::watch;
 
-    use super::exposition::Format;
+    use super::format::Format;
     use super::{
         Admission, ConnectionLimits, MOST_SCRAPERS, OnRequest, Scraper, Shared, Texts, is_one_of,
     };
-    use crate::collect::textfile::TextfileCollector;
-    use crate::messages::{NewestSnapshot, ReadKernel};
+    use crate::messages::{NewestSnapshot, ReadKernel, ReadTextfiles};
     use crate::model::{Kernel, LogSample, Snapshot};
     use crate::published::Published;
     use crate::settings::{ApiKey, ApiKeys, Settings};
@@ -449,14 +450,22 @@ mod tests {
         }
     }
 
-    /// A fake collector of the kernel's own figures, whose reading always fails.
-    struct NoKernel;
+    /// A fake collector of figures for a scrape. There are no text files, and the reading of the kernel's own figures always fails.
+    struct NoFigures;
 
-    impl Actor for NoKernel {
+    impl Actor for NoFigures {
         type Context = Context<Self>;
     }
 
-    impl Handler<ReadKernel> for NoKernel {
+    impl Handler<ReadTextfiles> for NoFigures {
+        type Result = MessageResult<ReadTextfiles>;
+
+        fn handle(&mut self, _: ReadTextfiles, _: &mut Self::Context) -> Self::Result {
+            MessageResult(Arc::default())
+        }
+    }
+
+    impl Handler<ReadKernel> for NoFigures {
         type Result = Result<Arc<Kernel>, String>;
 
         fn handle(&mut self, _: ReadKernel, _: &mut Self::Context) -> Self::Result {
@@ -485,8 +494,8 @@ mod tests {
             }),
             newest: aggregator.start().recipient(),
             on_request: OnRequest {
-                kernel: NoKernel.start().recipient(),
-                textfiles: TextfileCollector::new(None, |_| false).start().recipient(),
+                kernel: NoFigures.start().recipient(),
+                textfiles: NoFigures.start().recipient(),
             },
         }
     }

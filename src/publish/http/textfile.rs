@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write};
 
-use super::exposition::Format;
+use super::format::Format;
 use crate::model::{SamplePart, TextFamily, TextKind, TextSample, Textfiles, number_text};
 
 /// Writes the families of all files, and which files were read.

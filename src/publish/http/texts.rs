@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::compression::Compression;
-use super::exposition::{self, Figures, Format};
+use super::exposition::{self, Figures};
+use super::format::Format;
 use crate::publish::figures::collectors::Choice;
 
 /// The newest text with all figures, for each format and compression that a scraper has asked for.

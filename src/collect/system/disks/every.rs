@@ -56,18 +56,21 @@ pub(super) fn mounts(visible: Vec<Mount<'_>>, host: &HostRoot) -> Vec<Mounted> {
 }
 
 /// Selects the mounts. If `of_first` is not empty, it is the table of mounts of the host's first process. The service manager adds mounts
-/// that only the agent has, for example for `PrivateTmp=`. These mounts are left out.
+/// that only the agent has, for example for `PrivateTmp=`: directories of the host's file systems, and file systems in memory. These mounts
+/// are left out.
 fn select(visible: Vec<Mount<'_>>, host: &HostRoot, of_first: &[u8]) -> Vec<Mounted> {
     let of_first: HashSet<_> = mountinfo::parse(of_first)
         .map(|mount| (mount.number.into_owned(), mount.root, mount.point))
         .collect();
+    let numbers: HashSet<_> = of_first.iter().map(|(number, _, _)| &**number).collect();
     let is_of_host = |mount: &Mount<'_>| {
         let same = (
             mount.number.clone().into_owned(),
             mount.root.clone(),
             mount.point.clone(),
         );
-        of_first.is_empty() || of_first.contains(&same)
+        let is_of_agent = numbers.contains(&*mount.number) || mount.kind == "tmpfs";
+        of_first.is_empty() || of_first.contains(&same) || !is_of_agent
     };
     let mounts: Vec<(PathBuf, Mount<'_>)> = visible
         .into_iter()
