@@ -31,6 +31,8 @@ node_exporter. The first word of the column `kernel` is the name of the collecto
 |---|---|---|---|
 | `node_scrape_collector_success` | gauge | | Whether the figures of the collector could be read. Also 0 if the host does not have them |
 | `node_scrape_collector_duration_seconds` | gauge | | How long the figures of the collector were read, in seconds |
+| `node_textfile_mtime_seconds` | gauge | | Time of the last change of a text file that was read, in seconds since 1970 |
+| `node_textfile_scrape_error` | gauge | | Whether a text file, or a metric of it, cannot be used |
 ";
 
 fn page() -> String {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use serial_test::serial;
 
 use crate::support::Launch;
-use crate::support::node_exporter::{NodeExporter, mount_points};
+use crate::support::node_exporter::NodeExporter;
 use crate::support::prometheus::{Job, Prometheus, get, metrics_of};
 
 /// Queries as dashboards and alert rules have them, one in each line. A line that begins with `#` is a comment.
@@ -22,14 +22,8 @@ fn by_labels(result: Vec<(Value, f64)>) -> BTreeMap<String, f64> {
             .map(|(name, value)| format!("{name}={value} "))
             .collect()
     };
-    let mounted = mount_points();
-    let is_shared = |(metric, _): &(Value, f64)| {
-        let point = metric["mountpoint"].as_str();
-        point.is_none_or(|point| mounted.iter().any(|mounted| mounted == point))
-    };
     result
         .into_iter()
-        .filter(is_shared)
         .map(|(metric, value)| (labels(metric), value))
         .collect()
 }

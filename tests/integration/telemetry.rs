@@ -23,12 +23,13 @@ fn the_start_event_has_the_effective_configuration() {
     assert_eq!(event.text("api_key"), "[redacted]");
     assert_eq!(event.text("whitelisted_clients"), "all");
     for setting in GOOD.iter().map(|(variable, _)| variable.to_lowercase()) {
-        // Docker and NATS are not configured in this test.
+        // Docker, NATS and a directory of text files are not configured in this test.
         let without = [
             "docker_host",
             "nats_encoding",
             "nats_sections",
             "nats_buffer",
+            "textfile_dir",
         ];
         let logged = event.0.get(&setting).is_some() || without.contains(&setting.as_str());
         assert!(logged, "no {setting} in {}", event.0);

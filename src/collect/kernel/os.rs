@@ -93,7 +93,11 @@ impl Release {
             });
             value.map(unquoted).unwrap_or_default()
         };
-        let fields = LABELS.map(field);
+        let mut fields = LABELS.map(field);
+        let [_, _, _, _, _, name, pretty_name, _, _, _, _, version_id] = &mut fields;
+        if pretty_name.is_empty() {
+            *pretty_name = format!("{name} {version_id}").trim().to_owned();
+        }
         let version = fields.last().map_or("", |version| version);
         Self {
             version: number(version).filter(|version| *version > 0.0),

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::container::Container;
 use super::launch;
 use crate::support::Busy;
-use crate::support::node_exporter::{NodeExporter, mount_points};
+use crate::support::node_exporter::NodeExporter;
 use crate::support::prometheus::{Job, Prometheus, metrics_of};
 
 const RULES: &str = concat!(
@@ -119,13 +119,7 @@ impl Drop for Interfaces {
 /// The names of the alerts that fire for a job, each with its labels.
 fn firing(prometheus: &Prometheus, job: &str) -> BTreeSet<String> {
     let query = format!("ALERTS{{alertstate=\"firing\",job=\"{job}\"}}");
-    let mounted = mount_points();
-    let is_shared = |labels: &serde_json::Value| {
-        let point = labels["mountpoint"].as_str();
-        point.is_none_or(|point| mounted.iter().any(|mounted| mounted == point))
-    };
     let alerts = prometheus.query(&query).into_iter();
-    let alerts = alerts.filter(|(labels, _)| is_shared(labels));
     let text = |(labels, _): (serde_json::Value, f64)| {
         let labels = labels.as_object().unwrap().iter();
         let labels = labels.filter(|(name, _)| *name != "job" && *name != "instance");

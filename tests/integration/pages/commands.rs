@@ -13,7 +13,9 @@ use super::{Page, ROOT, pages};
 const IN_MACHINE: &str =
     "docs/install.md has the same command, and the virtual machine of `make test-vm` runs it";
 /// Commands that no test runs. The fields are the page, the beginning of the command, and the reason.
-const NOT_RUN: [(&str, &str, &str); 10] = [
+const TEXTFILE: &str = "tests of `textfile` read such a directory";
+const SMART: &str = "it needs a disk with SMART; a test runs the script with recorded answers";
+const NOT_RUN: [(&str, &str, &str); 23] = [
     (
         "README.md",
         "scp target/debian",
@@ -48,6 +50,23 @@ const NOT_RUN: [(&str, &str, &str); 10] = [
         "nats sub",
         "Debian has no package of the command `nats`; tests of `nats` subscribe to these subjects",
     ),
+    ("docs/prometheus.md", "sudo install -d", TEXTFILE),
+    ("docs/prometheus.md", "echo TEXTFILE_DIR", TEXTFILE),
+    ("docs/prometheus.md", "sudo systemctl restart", TEXTFILE),
+    ("docs/prometheus.md", "cat >", TEXTFILE),
+    ("docs/prometheus.md", "backup_last", TEXTFILE),
+    ("docs/prometheus.md", "END", TEXTFILE),
+    ("docs/prometheus.md", "mv ", TEXTFILE),
+    ("docs/prometheus.md", "cd /usr/share", SMART),
+    (
+        "docs/prometheus.md",
+        "sudo apt-get install smartmontools",
+        SMART,
+    ),
+    ("docs/prometheus.md", "sudo install -D", SMART),
+    ("docs/prometheus.md", "sudo install -m", SMART),
+    ("docs/prometheus.md", "sudo systemctl daemon-reload", SMART),
+    ("docs/prometheus.md", "sudo systemctl enable", SMART),
 ];
 
 /// A command in a page, without its prompt and its comment.

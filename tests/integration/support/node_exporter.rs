@@ -18,6 +18,8 @@ impl NodeExporter {
             .arg(format!("--web.listen-address={address}"))
             // Debian leaves out the loopback interface. The original does not.
             .arg("--collector.netdev.device-exclude=^$")
+            // Debian also leaves out mounts in /mnt and /media. The original does not.
+            .arg("--collector.filesystem.mount-points-exclude=^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)")
             // The default of later versions, which leaves out compressed RAM disks.
             .arg(r"--collector.diskstats.device-exclude=^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$")
             .stdin(Stdio::null())
@@ -33,13 +35,6 @@ impl NodeExporter {
         });
         exporter
     }
-}
-
-/// The mount points of the host's first process. node_exporter lists these, and the agent those of its own namespace.
-pub(crate) fn mount_points() -> Vec<String> {
-    let mounts = std::fs::read_to_string("/proc/1/mounts").unwrap();
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-    points.map(str::to_owned).collect()
 }
 
 impl Drop for NodeExporter {
