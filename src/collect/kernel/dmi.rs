@@ -1,5 +1,8 @@
 //! Reads what the firmware says about the host's hardware.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use super::family::{Family, FamilyError, Roots, Rows, read_text};
 use crate::model::KernelRow;
 
@@ -47,8 +50,12 @@ impl Family for Dmi {
     fn read(&mut self, rows: &mut Rows) -> Result<(), FamilyError> {
         let folder = self.roots.sys.join("class/dmi/id");
         let known = self.known.get_or_insert_with(|| {
-            // Only root can read serial numbers.
-            let text = |(label, file)| Some((label, read_text(&folder.join(file))?));
+            // The kernel hides serial numbers from other users than root. The agent does not publish them, although it can read them as root.
+            let text = |(label, file)| {
+                let path = folder.join(file);
+                let is_public = fs::metadata(&path).ok()?.permissions().mode() & 0o004 != 0;
+                Some((label, read_text(&path).filter(|_| is_public)?))
+            };
             FILES.into_iter().filter_map(text).collect()
         });
         if known.is_empty() {
@@ -63,6 +70,9 @@ impl Family for Dmi {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use tempfile::TempDir;
 
     use super::super::family::tests::{lines_of, write_files};
@@ -75,8 +85,11 @@ mod tests {
             ("class/dmi/id/bios_vendor", "Dell Inc.\n"),
             ("class/dmi/id/chassis_version", "\n"),
             ("class/dmi/id/sys_vendor", "Dell Inc.\n"),
+            ("class/dmi/id/product_serial", "secret\n"),
         ];
         write_files(folder.path(), &files);
+        let secret = folder.path().join("class/dmi/id/product_serial");
+        fs::set_permissions(secret, fs::Permissions::from_mode(0o400)).unwrap();
         let mut dmi = Dmi::new(Roots {
             sys: folder.path().into(),
             ..Roots::default()

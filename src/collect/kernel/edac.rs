@@ -39,7 +39,11 @@ impl Family for Edac {
                     rows.add(labels).figure(count, errors);
                 }
             }
-            for row in names_in(&folder)?.iter().take(MAX_DEVICES) {
+            for row in names_in(&folder)
+                .unwrap_or_default()
+                .iter()
+                .take(MAX_DEVICES)
+            {
                 if let Some(number) = numbered(row, "csrow") {
                     read_row(&folder.join(row), [controller, number], rows);
                 }

@@ -62,7 +62,7 @@ use actix::{
     Actor, ActorContext, AsyncContext, Context, Handler, Recipient, ResponseFuture, WrapFuture,
 };
 use tokio::sync::{Mutex, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
 use super::blocking::Blocking;
@@ -219,12 +219,20 @@ async fn publish_while_wanted(
         while *wanted.borrow() {
             tokio::select! {
                 _ = ticks.tick() => {}
-                _ = wanted.changed() => continue,
+                changed = wanted.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
             }
-            match reader.lock().await.read(None, Vec::new()).await {
-                Ok(kernel) => sink.do_send(KernelReading(kernel)),
-                Err(error) => debug!(%error, "the kernel's own figures cannot be read"),
+            let mut reader = reader.lock().await;
+            // The newest reading can be younger than a round and still be older than this tick.
+            reader.newest = None;
+            let read = reader.read(None, Vec::new()).await;
+            if let Err(error) = &read {
+                debug!(%error, "the kernel's own figures cannot be read");
             }
+            // After an error, the snapshots have no old figures.
+            sink.do_send(KernelReading(read.ok()));
         }
     }
 }
@@ -235,7 +243,9 @@ impl Handler<ReadKernel> for KernelCollector {
     fn handle(&mut self, request: ReadKernel, _: &mut Self::Context) -> Self::Result {
         let reader = Arc::clone(&self.reader);
         Box::pin(async move {
-            let mut reader = reader.lock().await;
+            // A request that has waited this long has probably been given up.
+            let reader = timeout(DEADLINE, reader.lock()).await;
+            let mut reader = reader.map_err(|_| "another reading hangs".to_owned())?;
             reader.read(request.families, request.containers).await
         })
     }

@@ -24,7 +24,9 @@ impl Family for Nvme {
             let folder = folder.join(device);
             // For the used space, the kernel asks the controller. A controller that is not live would not answer.
             let is_live = value(&folder.join("state")).as_deref() == Some("live");
-            for name in names_in(&folder)?.iter().take(MAX_DEVICES) {
+            // A controller can disappear after the list was read.
+            let names = names_in(&folder).unwrap_or_default();
+            for name in names.iter().take(MAX_DEVICES) {
                 let rest = name
                     .strip_prefix(&**device)
                     .and_then(|rest| numbered(rest, "n"));

@@ -84,13 +84,16 @@ pub(super) fn parse(text: &str) -> Result<Vec<TextFamily>, ParseError> {
 
 const BLANKS: [char; 2] = [' ', '\t'];
 
+/// What identifies a series: the number of its family, its part of the family and its labels.
+type Series = (usize, SamplePart, Vec<(String, String)>);
+
 #[derive(Default)]
 struct Parser {
     families: Vec<Described>,
     /// The index of each family by its name.
     by_name: HashMap<String, usize>,
     /// All series so far: the family, the part, and the labels in order.
-    series: HashSet<(usize, SamplePart, Vec<(String, String)>)>,
+    series: HashSet<Series>,
 }
 
 struct Described {

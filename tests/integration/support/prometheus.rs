@@ -169,7 +169,7 @@ impl Prometheus {
 }
 
 /// The body of a response, joined if the server sent it in chunks.
-fn unchunked(answer: &Answer) -> String {
+pub(crate) fn unchunked(answer: &Answer) -> String {
     if !answer.head.contains("transfer-encoding: chunked") {
         return answer.body.clone();
     }
