@@ -20,7 +20,7 @@ pub struct NewestSamples {
     pub docker: SourceState<DockerSample>,
     /// The logs of the containers.
     pub logs: SourceState<LogSample>,
-    /// The kernel's own figures. None while nobody gets them.
+    /// The kernel's own figures. None while no client or output gets them.
     pub kernel: Option<Arc<Kernel>>,
     /// The figures of the agent's own sockets and certificate.
     pub reports: Arc<Reports>,

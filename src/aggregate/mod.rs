@@ -207,7 +207,7 @@ impl Aggregator {
         }
     }
 
-    /// Reports to the collectors what somebody wants.
+    /// Reports to the collectors which optional figures clients and outputs want.
     fn note_demand(&mut self) {
         let report = |to: &watch::Sender<bool>, wanted: bool| {
             to.send_if_modified(|before| std::mem::replace(before, wanted) != wanted);

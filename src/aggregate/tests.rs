@@ -429,7 +429,7 @@ async fn the_kernels_own_figures_are_wanted_while_a_client_gets_them() {
     let aggregator = aggregator.with_kernel(wants_kernel).start();
     aggregator.do_send(sample());
     let reading = || KernelReading(Some(Arc::default()));
-    // A reading that nobody wants is not kept.
+    // The aggregator drops a reading if no client wants it.
     aggregator.do_send(reading());
     let mut plain = keep(&aggregator, 1, Options::default());
     assert!(line(&mut plain).await.get("kernel").is_none());

@@ -29,7 +29,7 @@ impl Family for Edac {
                     rows.add(labels).figure(count, errors);
                 }
             }
-            // The errors of which the controller does not know the row.
+            // These errors belong to no known row.
             let labels = [("controller", controller), ("csrow", "unknown")];
             for (file, count) in [
                 ("ce_noinfo_count", "csrow_ce_count"),

@@ -54,7 +54,7 @@ pub(super) enum FamilyError {
 }
 
 impl FamilyError {
-    /// Returns the error for a file of which a part is invalid.
+    /// Returns the error for a file with an invalid part.
     pub(super) fn parse(path: &Path) -> Self {
         Self::Parse {
             path: path.to_owned(),

@@ -144,7 +144,7 @@ fn families(roots: &Roots, options: &HostOptions) -> Vec<Box<dyn Family>> {
     ]
 }
 
-/// The actor that reads the kernel's own figures for whom wants them.
+/// The actor that reads the kernel's own figures, for clients and for requests.
 pub struct KernelCollector {
     /// A request waits while another request reads.
     reader: Arc<Mutex<Reader>>,

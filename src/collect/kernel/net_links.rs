@@ -451,7 +451,7 @@ mod tests {
             ("carrier_down_changes", 1.0),
             ("carrier_up_changes", 3.0),
             ("dormant", 0.0),
-            // Without the flags for a running interface, and with those that the bridge has set.
+            // The flags IFF_RUNNING and IFF_LOWER_UP are missing. The bridge has set IFF_PROMISC and IFF_ALLMULTI.
             ("flags", f64::from(0x1303)),
             ("iface_id", 17.0),
             ("iface_link", 2.0),

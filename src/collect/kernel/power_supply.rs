@@ -4,7 +4,7 @@ use super::family::{Family, FamilyError, Roots, Rows, names_in, read_file};
 
 /// Maximum number of power supplies.
 const MAX_SUPPLIES: usize = 64;
-/// The values in whole numbers.
+/// The files whose numbers have no smaller unit, so they are published unchanged.
 const WHOLE: [&str; 10] = [
     "authentic",
     "calibrate",

@@ -17,7 +17,7 @@ pub(super) struct Rapl {
     zones: Cached<Zone>,
 }
 
-/// A part of a processor of which the energy is measured.
+/// A part of a processor. The kernel counts its energy.
 struct Zone {
     /// The name without its number, such as `package`.
     name: String,

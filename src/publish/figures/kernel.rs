@@ -1,11 +1,11 @@
 //! The table of the kernel's own figures: what each is called in Prometheus. The names, types and labels are those of node_exporter.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
 
 use super::MetricKind;
-use crate::model::{Kernel, KernelFamily, KernelRow};
+use crate::model::{Kernel, KernelRow};
 
 /// A row of the table. A `*` in `field` stands for any text. The same text then replaces each `*` in `name` and `help`.
 pub(in crate::publish) struct KernelMetric {
@@ -353,57 +353,42 @@ pub(in crate::publish) struct KernelSamples<'k> {
     pub(in crate::publish) name: Cow<'static, str>,
     pub(in crate::publish) kind: MetricKind,
     pub(in crate::publish) help: Cow<'static, str>,
-    family: &'k KernelFamily,
-    field: &'k str,
-}
-
-impl<'k> KernelSamples<'k> {
-    /// Returns each sample: its row, which has the labels, and its value.
-    pub(in crate::publish) fn samples(&self) -> impl Iterator<Item = (&'k KernelRow, f64)> {
-        let field = self.field;
-        let of = move |row: &'k KernelRow| {
-            let figure = row.figures.iter().find(|(name, _)| *name == field)?;
-            Some((row, figure.1))
-        };
-        self.family.rows.iter().filter_map(of)
-    }
-
-    /// Whether the metric replaces a metric of the snapshot with the same name.
-    fn replaces(&self) -> bool {
-        REPLACING.contains(&self.family.name)
-    }
+    /// The row of each sample, which has the labels, and the value.
+    pub(in crate::publish) samples: Vec<(&'k KernelRow, f64)>,
 }
 
 /// Returns the metrics of a reading, and the names of the snapshot's metrics that they replace. Leaves out metrics that the snapshot has.
 pub(in crate::publish) fn metrics(kernel: &Kernel) -> (Vec<KernelSamples<'_>>, HashSet<String>) {
     let mut replaced = HashSet::new();
-    let mut all = Vec::new();
+    let mut all: Vec<KernelSamples<'_>> = Vec::new();
     for family in &kernel.families {
-        let mut seen: HashSet<&str> = HashSet::new();
-        let fields = family.rows.iter().flat_map(|row| &row.figures);
-        for (field, _) in fields {
-            if !seen.insert(field) {
-                continue;
-            }
-            let Some(metric) = described(family, field) else {
-                continue;
-            };
-            match IN_SNAPSHOT.contains(&*metric.name) {
-                true if metric.replaces() => {
-                    replaced.insert(metric.name.clone().into_owned());
+        // The place in `all` of each figure's metric. None for a figure that is left out.
+        let mut places: HashMap<&str, Option<usize>> = HashMap::new();
+        for row in &family.rows {
+            for (field, value) in &row.figures {
+                let place = *places.entry(field).or_insert_with(|| {
+                    let metric = described(family.name, field)?;
+                    if IN_SNAPSHOT.contains(&*metric.name) {
+                        if !REPLACING.contains(&family.name) {
+                            return None;
+                        }
+                        replaced.insert(metric.name.clone().into_owned());
+                    }
+                    all.push(metric);
+                    Some(all.len() - 1)
+                });
+                if let Some(place) = place {
+                    all[place].samples.push((row, *value));
                 }
-                true => continue,
-                false => {}
             }
-            all.push(metric);
         }
     }
     (all, replaced)
 }
 
-/// Returns the metric of a figure. None if the table does not have the figure.
-fn described<'k>(family: &'k KernelFamily, field: &'k str) -> Option<KernelSamples<'k>> {
-    BY_FAMILY.get(family.name)?.iter().find_map(|row| {
+/// Returns the metric of a figure, without samples. None if the table does not have the figure.
+fn described<'k>(family: &str, field: &str) -> Option<KernelSamples<'k>> {
+    BY_FAMILY.get(family)?.iter().find_map(|row| {
         let text = stars(row.field, field)?;
         let fill = |pattern: &'static str, text: &str| match pattern.contains('*') {
             true => Cow::Owned(pattern.replace('*', text)),
@@ -413,8 +398,7 @@ fn described<'k>(family: &'k KernelFamily, field: &'k str) -> Option<KernelSampl
             name: fill(row.name, &name_part(text)),
             kind: row.kind,
             help: fill(row.help, text),
-            family,
-            field,
+            samples: Vec::new(),
         })
     })
 }

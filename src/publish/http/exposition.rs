@@ -111,14 +111,14 @@ fn write_kernel_metric(
 ) -> fmt::Result {
     let kind = metric_type(metric.kind);
     let mut encoded = encoder.encode_descriptor(&metric.name, &metric.help, None, kind)?;
-    for (row, value) in metric.samples() {
+    for (row, value) in &metric.samples {
         let labels: Vec<(&str, &str)> = row
             .labels
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
         let labels = Labels(&labels);
-        encode_value(encoded.encode_family(&labels)?, metric.kind, value)?;
+        encode_value(encoded.encode_family(&labels)?, metric.kind, *value)?;
     }
     Ok(())
 }

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serial_test::serial;
 use tempfile::TempDir;
 
 use super::container::Container;
 use super::launch;
-use crate::support::Busy;
 use crate::support::node_exporter::NodeExporter;
 use crate::support::prometheus::{Job, Prometheus, metrics_of};
+use crate::support::{Busy, wait};
 
 const RULES: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -176,23 +176,18 @@ fn every_provoked_alert_fires_on_our_figures_as_on_those_of_node_exporter() {
         .filter_map(|line| line.trim().strip_prefix("- alert: "));
     let names: BTreeSet<&str> = names.collect();
     assert!(names.len() >= 15);
-    let end = Instant::now() + Duration::from_secs(45);
-    loop {
+    let mut seen = String::new();
+    let agree = || {
         let (ours, theirs) = (firing(&prometheus, "ours"), firing(&prometheus, "theirs"));
         let is_firing = |name: &&&str| {
             let label = format!("alertname=\"{name}\"");
             theirs.iter().any(|alert| alert.contains(&label))
         };
         let silent: Vec<_> = names.iter().filter(|name| !is_firing(name)).collect();
-        if silent.is_empty() && ours == theirs {
-            break;
-        }
-        assert!(
-            Instant::now() < end,
-            "not provoked: {silent:?}; only ours: {:#?}; only theirs: {:#?}",
-            ours.difference(&theirs),
-            theirs.difference(&ours)
-        );
-        thread::sleep(Duration::from_millis(500));
-    }
+        let is_equal = silent.is_empty() && ours == theirs;
+        seen = format!("not provoked: {silent:?}; ours: {ours:#?}; theirs: {theirs:#?}");
+        is_equal.then_some(())
+    };
+    let agreed = wait::within(Duration::from_secs(45), agree);
+    assert!(agreed.is_some(), "{seen}");
 }
