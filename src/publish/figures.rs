@@ -5,7 +5,8 @@
 //! names begin with `system_agent_`.
 //!
 //! The number of different values of each label is limited. Therefore, the table has no metrics of processes and of veth
-//! interfaces, because new processes and new veth interfaces appear all the time.
+//! interfaces, because new processes and new veth interfaces appear all the time. For a scrape, the table in `kernel.rs` adds veth
+//! interfaces, because node_exporter has them.
 //!
 //! This file is long: it is a table with one row for each family. The metrics are written in the order of the rows.
 
