@@ -43,10 +43,10 @@ pub struct ReadKernel {
 }
 
 /// The kernel's own figures, for the snapshots of clients that want them. Their collector sends them to the aggregator at each of its
-/// intervals, while there are such clients. None if they cannot be read.
+/// intervals, while there are such clients.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub struct KernelReading(pub Option<Arc<Kernel>>);
+pub struct KernelReading(pub Arc<Kernel>);
 
 /// Asks for the figures of other programs in `TEXTFILE_DIR`. The collector reads only files that have changed.
 #[derive(Debug, Clone, Copy, Message)]

@@ -360,7 +360,7 @@ impl Handler<KernelReading> for Aggregator {
 
     fn handle(&mut self, KernelReading(kernel): KernelReading, _: &mut Self::Context) {
         // A reading that ends after the last client has gone is not kept.
-        self.newest.kernel = kernel.filter(|_| *self.wants_kernel.borrow());
+        self.newest.kernel = Some(kernel).filter(|_| *self.wants_kernel.borrow());
     }
 }
 

@@ -428,7 +428,7 @@ async fn the_kernels_own_figures_are_wanted_while_a_client_gets_them() {
     let aggregator = new_aggregator(disabled.0, disabled.1);
     let aggregator = aggregator.with_kernel(wants_kernel).start();
     aggregator.do_send(sample());
-    let reading = || KernelReading(Some(Arc::default()));
+    let reading = || KernelReading(Arc::default());
     // The aggregator drops a reading if no client wants it.
     aggregator.do_send(reading());
     let mut plain = keep(&aggregator, 1, Options::default());

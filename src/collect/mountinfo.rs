@@ -1,9 +1,9 @@
 //! Parses the table of mounts, `/proc/self/mountinfo`. Does not open or read the file.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// One mount. A path is not always valid UTF-8.
@@ -79,29 +79,34 @@ fn unescape(path: &[u8]) -> OsString {
 /// Removes the mounts that cannot be reached by their paths. A later mount hides an earlier mount if it has the same mount point,
 /// or a mount point above it.
 pub(super) fn visible<'t>(mounts: Vec<Mount<'t>>) -> Vec<Mount<'t>> {
-    let ids: HashMap<u64, ()> = mounts.iter().map(|mount| (mount.id, ())).collect();
-    let mut children: HashMap<u64, Vec<(u64, &Path)>> = HashMap::new();
-    for mount in &mounts {
-        let on = children.entry(mount.parent).or_default();
-        on.push((mount.id, &mount.point));
+    let ids: HashSet<u64> = mounts.iter().map(|mount| mount.id).collect();
+    // The mounts by the mount below them and their mount points.
+    let mut children: HashMap<(u64, &[u8]), u64> = HashMap::new();
+    for mount in mounts.iter().filter(|mount| mount.id != mount.parent) {
+        let place = (mount.parent, mount.point.as_os_str().as_bytes());
+        children.entry(place).or_insert(mount.id);
     }
     // The table does not list the parent of the root mount.
     let is_root = |mount: &&Mount<'_>| {
-        mount.point == Path::new("/")
-            && (!ids.contains_key(&mount.parent) || mount.parent == mount.id)
+        mount.point == Path::new("/") && (!ids.contains(&mount.parent) || mount.parent == mount.id)
     };
     let Some(root) = mounts.iter().find(is_root).map(|mount| mount.id) else {
         return mounts;
     };
     let leads_to = |path: &Path| {
+        let path = path.as_os_str().as_bytes();
+        let slashes = memchr::memchr_iter(b'/', path).skip(1);
+        let ends = [1].into_iter().chain(slashes).chain([path.len()]);
         let mut at = root;
-        // Each step goes to another mount. The limit prevents an endless loop in an invalid table.
-        for _ in 0..mounts.len() {
-            let steps = children.get(&at).into_iter().flatten();
-            let on_the_way = steps.filter(|(id, point)| *id != at && path.starts_with(point));
-            match on_the_way.min_by_key(|(_, point)| point.as_os_str().len()) {
-                Some((next, _)) => at = *next,
-                None => break,
+        let mut steps = 0;
+        for directory in ends.filter_map(|end| path.get(..end)) {
+            while let Some(next) = children.get(&(at, directory)) {
+                at = *next;
+                // Each step goes to another mount. The limit prevents an endless loop in an invalid table.
+                steps += 1;
+                if steps > mounts.len() {
+                    return at;
+                }
             }
         }
         at
@@ -119,6 +124,7 @@ pub(super) fn visible<'t>(mounts: Vec<Mount<'t>>) -> Vec<Mount<'t>> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStrExt;
+    use std::path::PathBuf;
 
     use proptest::prelude::*;
 
@@ -195,6 +201,27 @@ nonsense
     }
 
     proptest! {
+        #[test]
+        fn only_mounts_below_later_mounts_are_hidden(points in proptest::collection::vec("(/[ab]){1,3}", 0..12)) {
+            let points: Vec<PathBuf> = ["/".into()].into_iter().chain(points.into_iter().map(PathBuf::from)).collect();
+            // A mount is hidden if a later mount is at the same place or above it.
+            let is_visible = |place: usize, until: usize| {
+                !points[place + 1..until].iter().any(|later| points[place].starts_with(later))
+            };
+            let mount = |place: usize| {
+                let on = (0..place).rev().filter(|&below| {
+                    is_visible(below, place) && points[place].starts_with(&points[below])
+                });
+                let on = on.max_by_key(|&below| points[below].as_os_str().len());
+                let line = format!("{place} {} 0:1 / {} rw - tmpfs tmpfs rw\n", on.unwrap_or(999), points[place].display());
+                line
+            };
+            let table: String = (0..points.len()).map(mount).collect();
+            let seen: Vec<u64> = visible(parse(table.as_bytes()).collect()).iter().map(|mount| mount.id).collect();
+            let expected: Vec<u64> = (0..points.len()).filter(|&place| is_visible(place, points.len())).map(|place| place as u64).collect();
+            prop_assert_eq!(seen, expected, "{}", table);
+        }
+
         #[test]
         fn no_table_panics(table in "(\\PC|\n| - |\\\\| )*") {
             parse(table.as_bytes()).count();

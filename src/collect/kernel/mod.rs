@@ -40,6 +40,7 @@ mod proc_stat;
 mod process;
 mod processes;
 mod rapl;
+mod reader;
 mod schedstat;
 mod selinux;
 mod sockstat;
@@ -56,28 +57,22 @@ mod xfs;
 mod zfs;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{
     Actor, ActorContext, AsyncContext, Context, Handler, Recipient, ResponseFuture, WrapFuture,
 };
 use tokio::sync::{Mutex, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tracing::debug;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::blocking::Blocking;
 use super::system::HostOptions;
 use crate::messages::{KernelReading, ReadKernel, StopCollecting};
-use crate::model::{ControlGroup, Kernel, KernelStatus};
+use crate::model::Kernel;
 use family::{Family, Roots};
+use reader::{DEADLINE, MAX_AGE, Reader};
 
-/// Requests within this time get the same reading.
-const MAX_AGE: Duration = Duration::from_secs(1);
-/// Timeout of a reading. Prometheus waits 10 s for a scrape by default.
-const DEADLINE: Duration = Duration::from_secs(3);
-
-/// Returns all families, in the order in which they are read.
-fn families(roots: &Roots, options: &HostOptions) -> Vec<Box<dyn Family>> {
+/// Returns the families whose figures the kernel has in its memory, in the order in which they are read.
+fn of_memory(roots: &Roots, options: &HostOptions) -> Vec<Box<dyn Family>> {
     let host = &options.root;
     let exclude = &options.disks_exclude;
     let [stat, cpu] = proc_stat::families(roots);
@@ -107,7 +102,6 @@ fn families(roots: &Roots, options: &HostOptions) -> Vec<Box<dyn Family>> {
         Box::new(uname::Uname),
         Box::new(meminfo::Meminfo(roots.clone())),
         Box::new(vmstat::Vmstat(roots.clone())),
-        Box::new(thermal::Thermal(roots.clone())),
         Box::new(netdev::Netdev::new(roots, &links)),
         Box::new(netclass::Netclass(links)),
         Box::new(netstat::Netstat(roots.clone())),
@@ -124,7 +118,15 @@ fn families(roots: &Roots, options: &HostOptions) -> Vec<Box<dyn Family>> {
         Box::new(nfs::Nfsd(roots.clone())),
         Box::new(ipvs::Ipvs(roots.clone())),
         Box::new(machine::Machine::new(roots.clone())),
+        Box::new(kernel_hung::KernelHung(roots.clone())),
+    ]
+}
+
+/// Returns the families whose figures come from the drivers of devices, in the order in which they are read.
+fn of_hardware(roots: &Roots) -> Vec<Box<dyn Family>> {
+    vec![
         Box::new(hwmon::Hwmon::new(roots)),
+        Box::new(thermal::Thermal(roots.clone())),
         Box::new(cpufreq::Cpufreq::new(roots)),
         Box::new(edac::Edac(roots.clone())),
         Box::new(mdadm::Mdadm(roots.clone())),
@@ -140,7 +142,6 @@ fn families(roots: &Roots, options: &HostOptions) -> Vec<Box<dyn Family>> {
         Box::new(fibrechannel::Fibrechannel(roots.clone())),
         Box::new(infiniband::Infiniband(roots.clone())),
         Box::new(dmmultipath::Dmmultipath(roots.clone())),
-        Box::new(kernel_hung::KernelHung(roots.clone())),
     ]
 }
 
@@ -154,12 +155,6 @@ pub struct KernelCollector {
     sink: Recipient<KernelReading>,
 }
 
-/// The families, and the newest reading of all of them.
-struct Reader {
-    families: Blocking<Vec<Box<dyn Family>>, Kernel>,
-    newest: Option<(Instant, Arc<Kernel>)>,
-}
-
 impl KernelCollector {
     /// Creates the collector. While `wanted` is true, it reads the figures every `interval` and publishes them to `sink`. It
     /// leaves out the devices and interfaces that `options` leave out.
@@ -170,12 +165,10 @@ impl KernelCollector {
         wanted: watch::Receiver<bool>,
         sink: Recipient<KernelReading>,
     ) -> Self {
-        let families = families(&Roots::default(), options);
+        let roots = Roots::default();
+        let reader = Reader::new(of_memory(&roots, options), of_hardware(&roots));
         Self {
-            reader: Arc::new(Mutex::new(Reader {
-                families: Blocking::new("the kernel's own figures", families).within(DEADLINE),
-                newest: None,
-            })),
+            reader: Arc::new(Mutex::new(reader)),
             interval,
             wanted,
             sink,
@@ -224,15 +217,9 @@ async fn publish_while_wanted(
                     Err(_) => return,
                 },
             }
-            let mut reader = reader.lock().await;
             // The newest reading can be younger than a round and still be older than this tick.
-            reader.newest = None;
-            let read = reader.read(None, Vec::new()).await;
-            if let Err(error) = &read {
-                debug!(%error, "the kernel's own figures cannot be read");
-            }
-            // After an error, the snapshots have no old figures.
-            sink.do_send(KernelReading(read.ok()));
+            let kernel = reader.lock().await.read_again().await;
+            sink.do_send(KernelReading(kernel));
         }
     }
 }
@@ -244,53 +231,16 @@ impl Handler<ReadKernel> for KernelCollector {
         let reader = Arc::clone(&self.reader);
         Box::pin(async move {
             // A request that has waited this long has probably been given up.
-            let reader = timeout(DEADLINE, reader.lock()).await;
-            let mut reader = reader.map_err(|_| "another reading hangs".to_owned())?;
-            reader.read(request.families, request.containers).await
+            let locked = timeout(DEADLINE, reader.lock()).await;
+            let mut locked = locked.map_err(|_| "another reading hangs".to_owned())?;
+            let kernel = locked.read(request).await;
+            drop(locked);
+            actix_rt::spawn(async move {
+                sleep(MAX_AGE).await;
+                reader.lock().await.forget_old();
+            });
+            Ok(kernel)
         })
-    }
-}
-
-impl Reader {
-    /// Reads the families with these names, or all, and the figures of these containers. Returns the newest reading of all families if it
-    /// is young enough.
-    ///
-    /// # Errors
-    /// Fails if a reading hangs.
-    async fn read(
-        &mut self,
-        names: Option<Arc<[String]>>,
-        containers: Vec<Arc<ControlGroup>>,
-    ) -> Result<Arc<Kernel>, String> {
-        if let Some((at, kernel)) = &self.newest
-            && at.elapsed() < MAX_AGE
-            && names.is_none()
-            && (containers.is_empty() || !kernel.containers.is_empty())
-        {
-            return Ok(Arc::clone(kernel));
-        }
-        let wanted = names.clone();
-        let read = move |families: &mut Vec<Box<dyn Family>>| {
-            let is_wanted = |name: &str| {
-                let names = wanted.as_ref();
-                names.is_none_or(|names| names.iter().any(|one| one == name))
-            };
-            let families = families.iter_mut().filter(|one| is_wanted(one.name()));
-            Kernel {
-                families: families.map(|one| family::read(&mut **one)).collect(),
-                containers: containers::read(&Roots::default(), &containers),
-            }
-        };
-        let kernel = Arc::new(self.families.read(read).await?);
-        for family in &kernel.families {
-            if let KernelStatus::Failed(error) = &family.status {
-                debug!(family = family.name, %error, "figures of the kernel cannot be read");
-            }
-        }
-        if names.is_none() {
-            self.newest = Some((Instant::now(), Arc::clone(&kernel)));
-        }
-        Ok(kernel)
     }
 }
 
@@ -301,9 +251,10 @@ mod tests {
 
     use actix::{Actor, Context, Handler};
     use tokio::sync::{mpsc, watch};
-    use tokio::time::timeout;
+    use tokio::time::{sleep, timeout};
 
-    use super::{HostOptions, KernelCollector, KernelReading, KernelStatus, ReadKernel};
+    use super::{HostOptions, KernelCollector, KernelReading, MAX_AGE, ReadKernel};
+    use crate::model::KernelStatus;
 
     /// A fake aggregator that passes the readings on.
     struct Sink(mpsc::UnboundedSender<KernelReading>);
@@ -361,7 +312,7 @@ mod tests {
     async fn all_families_of_this_host_can_be_read() {
         let (collector, _wanted, _readings) = collector();
         let mut reader = collector.reader.lock().await;
-        let first = reader.read(None, Vec::new()).await.unwrap();
+        let first = reader.read(ReadKernel::default()).await;
         for family in &first.families {
             let is_failed = matches!(family.status, KernelStatus::Failed(_));
             assert!(!is_failed, "{family:?}");
@@ -371,15 +322,16 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count, "{names:?}");
-        let second = reader.read(None, Vec::new()).await.unwrap();
-        assert!(
-            Arc::ptr_eq(&first, &second),
-            "the second reading is too early"
-        );
-        let chosen = reader
-            .read(Some(["vmstat".to_owned()].into()), Vec::new())
-            .await
-            .unwrap();
+        let chosen = || ReadKernel {
+            families: Some(["vmstat".to_owned()].into()),
+            containers: Vec::new(),
+        };
+        for wanted in [ReadKernel::default(), chosen()] {
+            let second = reader.read(wanted).await;
+            assert!(Arc::ptr_eq(&first, &second), "the reading is young enough");
+        }
+        sleep(MAX_AGE).await;
+        let chosen = reader.read(chosen()).await;
         assert_eq!(chosen.families.len(), 1);
         assert_eq!(chosen.families[0].name, "vmstat");
     }

@@ -23,10 +23,6 @@ pub(super) static ENGINE_CONTAINERS: &[FigureFamily] = &[
                 }
             }
         }),
-    gauge("system_agent_container_state", "1", &["short_id", "image", "name", "state"], &["docker_meta[].state"],
-        "State of the container, as the engine reports it: 1 for the current state, 0 for the other states", container_states),
-    gauge("system_agent_container_log_bytes", "By", SHORT_ID, &["docker_meta[].log_bytes"],
-        "Size of the files of the container's log, including rotated files", container_logs),
     gauge("system_agent_container_health", "1", &["id", "short_id", "image", "name", "status"], &["containers[].health"],
         "Result of the container's health check: 1 for the current status, 0 for the other statuses", container_health),
     gauge("system_agent_container_info", "1",
@@ -35,6 +31,10 @@ pub(super) static ENGINE_CONTAINERS: &[FigureFamily] = &[
             "containers[].compose.service", "containers[].network_of", "containers[].labels"],
         "Properties of the container: image digest, names in docker compose, and the labels that CONTAINER_LABELS selects",
         container_info),
+    gauge("system_agent_container_state", "1", &["short_id", "image", "name", "state"], &["docker_meta[].state"],
+        "State of the container, as the engine reports it: 1 for the current state, 0 for the other states", container_states),
+    gauge("system_agent_container_log_bytes", "By", SHORT_ID, &["docker_meta[].log_bytes"],
+        "Size of the files of the container's log, including rotated files", container_logs),
 
     gauge("system_agent_stopped_containers", "{container}", NONE, &["stopped_dropped"],
         "Number of containers that do not run",
@@ -74,9 +74,9 @@ fn with_short_id(container: &Container) -> [(&str, &str); 4] {
 /// Passes the states of all containers in `docker_meta` to `out`. `docker_meta` includes restarting containers, which have no
 /// figures.
 fn container_states(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for meta in source.snapshot.docker_meta.iter() {
-        let name = meta.own_name().unwrap_or_default();
-        for state in ["paused", "restarting", "running"] {
+    for state in ["paused", "restarting", "running"] {
+        for meta in source.snapshot.docker_meta.iter() {
+            let name = meta.own_name().unwrap_or_default();
             let labels = [
                 ("short_id", &*meta.id),
                 ("image", &meta.image),
@@ -152,12 +152,12 @@ fn stopped_info(source: &FigureSource<'_>, out: &mut Samples<'_>) {
 }
 
 fn container_health(source: &FigureSource<'_>, out: &mut Samples<'_>) {
-    for one in source.snapshot.containers.iter() {
-        let Some(health) = &one.health else {
-            continue;
-        };
-        let [id, short_id, image, name] = with_short_id(one);
-        for status in ["healthy", "starting", "unhealthy"] {
+    for status in ["healthy", "starting", "unhealthy"] {
+        for one in source.snapshot.containers.iter() {
+            let Some(health) = &one.health else {
+                continue;
+            };
+            let [id, short_id, image, name] = with_short_id(one);
             let labels = [id, short_id, image, name, ("status", status)];
             out(&labels, is(status == health));
         }

@@ -1,25 +1,15 @@
 //! Writes the figures of a snapshot, and the kernel's own figures, as text for Prometheus.
 
-use std::collections::HashSet;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabel as _, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet,
-};
-use prometheus_client::encoding::{prometheus_text, text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
-
 use super::format::Format;
+use super::metric_text::MetricText;
 use super::on_request::ReadFigures;
 use super::textfile;
 use crate::model::{KernelStatus, Snapshot};
 use crate::publish::figures::collectors::{Choice, TEXTFILE, collector_of};
-use crate::publish::figures::kernel::{self, KernelSamples};
-use crate::publish::figures::{self, FigureFamily, FigureSource, MetricKind};
+use crate::publish::figures::{self, FigureFamily, FigureSource, MetricKind, kernel};
 
 /// The figures to write.
 #[derive(Debug, Clone)]
@@ -33,190 +23,126 @@ pub(super) struct Figures {
     pub(super) choice: Choice,
 }
 
-/// Writes the figures. `room` is the expected length of the text in bytes.
-///
-/// # Errors
-/// Fails if an encoder fails. This is not expected, because the encoders write to memory.
-pub(super) fn write(figures: Figures, format: Format, room: usize) -> Result<String, fmt::Error> {
-    let textfiles = figures.read.textfiles.clone();
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(figures));
-    let mut written = String::with_capacity(room);
-    match format {
-        Format::Classic => prometheus_text::encode(&mut written, &registry)?,
-        Format::OpenMetrics => text::encode(&mut written, &registry)?,
-    }
-    let mut written = without_repeats(written);
-    if let Some(textfiles) = textfiles {
-        let end = written.strip_suffix(END).map(str::len);
-        written.truncate(end.unwrap_or(written.len()));
-        textfile::write(&textfiles, format, &mut written)?;
-        written.push_str(end.map_or("", |_| END));
-    }
-    Ok(written)
-}
-
-/// The end of a text in the format of OpenMetrics.
-const END: &str = "# EOF\n";
-
-/// Removes repeated series. The first of several equal series stays.
-///
-/// Different names in a snapshot can become the same label. Prometheus refuses the whole text if a series occurs twice.
-fn without_repeats(text: String) -> String {
-    let mut known = HashSet::new();
-    let mut repeats = Vec::new();
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        if line.starts_with('#') {
-            // This line begins a family. A series belongs to only one family, so compare only the series of one family.
-            known.clear();
-        } else if !known.insert(line.rsplit_once(' ').map_or(line, |(series, _)| series)) {
-            repeats.push(start..start + line.len());
-        }
-        start += line.len();
-    }
-    let mut text = text;
-    for repeat in repeats.into_iter().rev() {
-        text.replace_range(repeat, "");
-    }
-    text
-}
-
-impl Collector for Figures {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let source = FigureSource {
-            snapshot: &self.snapshot,
-            kernel: self.read.kernel.as_deref(),
-            interval: self.interval,
-        };
-        let kernel = &self.read.kernel;
-        let (of_kernel, replaced) = kernel.as_deref().map(kernel::metrics).unwrap_or_default();
-        let is_wanted = |family: &&FigureFamily| {
-            !replaced.contains(family.name) && self.choice.has(collector_of(family.name))
-        };
-        figures::families()
-            .filter(is_wanted)
-            .try_for_each(|family| write_family(&mut encoder, family, &source))?;
-        of_kernel
-            .iter()
-            .try_for_each(|metric| write_kernel_metric(&mut encoder, metric))?;
-        write_readings(&mut encoder, &self.read)
-    }
-}
-
-/// Writes a metric of the kernel's own figures, and its samples.
-fn write_kernel_metric(
-    encoder: &mut DescriptorEncoder<'_>,
-    metric: &KernelSamples<'_>,
-) -> fmt::Result {
-    let kind = metric_type(metric.kind);
-    let mut encoded = encoder.encode_descriptor(&metric.name, &metric.help, None, kind)?;
-    for (row, value) in &metric.samples {
-        let labels: Vec<(&str, &str)> = row
-            .labels
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
-        let labels = Labels(&labels);
-        encode_value(encoded.encode_family(&labels)?, metric.kind, *value)?;
-    }
-    Ok(())
-}
-
-/// Writes which collectors could read their figures for this scrape, and how long it took.
-fn write_readings(encoder: &mut DescriptorEncoder<'_>, read: &ReadFigures) -> fmt::Result {
-    let success = |status: &KernelStatus| match status {
-        KernelStatus::Read => 1.0,
-        KernelStatus::Absent | KernelStatus::Failed(_) => 0.0,
+/// Writes the figures.
+pub(super) fn write(figures: &Figures, format: Format) -> String {
+    let Figures { read, choice, .. } = figures;
+    let source = FigureSource {
+        snapshot: &figures.snapshot,
+        kernel: read.kernel.as_deref(),
+        interval: figures.interval,
     };
+    let of_kernel = read.kernel.as_deref().map(|it| kernel::metrics(it, choice));
+    let (of_kernel, replaced) = of_kernel.unwrap_or_default();
+    let is_wanted = |family: &&FigureFamily| {
+        !replaced.contains(family.name) && choice.has(collector_of(family.name))
+    };
+    let mut text = MetricText::new(format);
+    for family in figures::families().filter(is_wanted) {
+        let mut family_text = FamilyText::new(&mut text, family.name, family.kind, family.help);
+        family.samples(&source, &mut |labels, value| {
+            family_text.sample(labels.iter().copied(), value);
+        });
+    }
+    for metric in &of_kernel {
+        let mut family_text = FamilyText::new(&mut text, &metric.name, metric.kind, &metric.help);
+        for (row, value) in &metric.samples {
+            let labels = row.labels.iter().map(|(name, value)| (*name, &**value));
+            family_text.sample(labels, *value);
+        }
+    }
+    write_readings(&mut text, read, choice);
+    text.remove_repeats();
+    if let Some(textfiles) = &read.textfiles {
+        textfile::write(textfiles, &mut text);
+    }
+    text.end()
+}
+
+/// A family of the agent's own metrics in a text. A family without samples is not in the text.
+struct FamilyText<'t> {
+    text: &'t mut MetricText,
+    name: &'t str,
+    kind: MetricKind,
+    help: &'t str,
+    has_head: bool,
+    number: dtoa::Buffer,
+}
+
+impl<'t> FamilyText<'t> {
+    fn new(text: &'t mut MetricText, name: &'t str, kind: MetricKind, help: &'t str) -> Self {
+        Self {
+            text,
+            name,
+            kind,
+            help,
+            has_head: false,
+            number: dtoa::Buffer::new(),
+        }
+    }
+
+    /// Writes a sample. Each label is a name and a value.
+    fn sample<'l>(&mut self, labels: impl Iterator<Item = (&'l str, &'l str)>, value: f64) {
+        let suffix = match self.kind {
+            MetricKind::Counter => "_total",
+            MetricKind::Gauge | MetricKind::Unknown => "",
+        };
+        if !self.has_head {
+            self.has_head = true;
+            let (suffix, kind) = match (self.text.format(), self.kind) {
+                (Format::Classic, MetricKind::Counter) => (suffix, "counter"),
+                // In OpenMetrics, the samples of a counter have the suffix `_total`, and the family has not.
+                (Format::OpenMetrics, MetricKind::Counter) => ("", "counter"),
+                (_, MetricKind::Gauge) => ("", "gauge"),
+                (Format::Classic, MetricKind::Unknown) => ("", "untyped"),
+                (Format::OpenMetrics, MetricKind::Unknown) => ("", "unknown"),
+            };
+            self.text.head((self.name, suffix), kind, self.help);
+        }
+        let value = match value {
+            value if value.is_nan() => "NaN",
+            f64::INFINITY => "+Inf",
+            f64::NEG_INFINITY => "-Inf",
+            value => self.number.format_finite(value),
+        };
+        self.text.sample((self.name, suffix), labels, value);
+    }
+}
+
+/// Writes which of the chosen collectors could read their figures for this scrape, and how long it took.
+fn write_readings(text: &mut MetricText, read: &ReadFigures, choice: &Choice) {
     let families = read.kernel.iter().flat_map(|kernel| &kernel.families);
+    let readings = families
+        .filter(|family| choice.has(family.name))
+        .map(|family| {
+            let is_read = family.status == KernelStatus::Read;
+            (family.name, family.duration, is_read)
+        });
     // As with node_exporter, a file that cannot be read is no failure of the collector.
     let textfiles = read.textfiles.iter();
-    let duration = families
-        .clone()
-        .map(|one| (one.name, one.duration.as_secs_f64()))
-        .chain(
-            textfiles
-                .clone()
-                .map(|one| (TEXTFILE, one.duration.as_secs_f64())),
+    let textfiles = textfiles.map(|files| (TEXTFILE, files.duration, true));
+    let readings: Vec<_> = readings.chain(textfiles).collect();
+    let gauge = MetricKind::Gauge;
+    let mut durations = FamilyText::new(
+        text,
+        "node_scrape_collector_duration_seconds",
+        gauge,
+        "How long the figures of a collector were read, in seconds",
+    );
+    for (collector, duration, _) in &readings {
+        durations.sample(
+            [("collector", *collector)].into_iter(),
+            duration.as_secs_f64(),
         );
-    let success = families
-        .map(|one| (one.name, success(&one.status)))
-        .chain(textfiles.map(|_| (TEXTFILE, 1.0)));
-    if read.kernel.is_none() && read.textfiles.is_none() {
-        return Ok(());
     }
-    for (name, help, values) in [
-        (
-            "node_scrape_collector_duration_seconds",
-            "How long the figures of a collector were read, in seconds",
-            duration.collect::<Vec<_>>(),
-        ),
-        (
-            "node_scrape_collector_success",
-            "Whether the figures of a collector could be read. Also 0 if the host does not have them",
-            success.collect(),
-        ),
-    ] {
-        let mut encoded = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (collector, value) in values {
-            let labels = [("collector", collector)];
-            encode_value(
-                encoded.encode_family(&Labels(&labels))?,
-                MetricKind::Gauge,
-                value,
-            )?;
-        }
-    }
-    Ok(())
-}
-
-fn metric_type(kind: MetricKind) -> MetricType {
-    match kind {
-        MetricKind::Gauge => MetricType::Gauge,
-        MetricKind::Counter => MetricType::Counter,
-        MetricKind::Unknown => MetricType::Unknown,
-    }
-}
-
-fn encode_value(mut sample: MetricEncoder<'_>, kind: MetricKind, value: f64) -> fmt::Result {
-    match kind {
-        // The library has no function for an unknown kind. A gauge also has no suffix.
-        MetricKind::Gauge | MetricKind::Unknown => sample.encode_gauge(&value),
-        MetricKind::Counter => sample.encode_counter::<NoLabelSet, _, f64>(&value, None),
-    }
-}
-
-/// Writes a family and its samples. Writes nothing if the family has no samples.
-fn write_family(
-    encoder: &mut DescriptorEncoder<'_>,
-    family: &FigureFamily,
-    source: &FigureSource<'_>,
-) -> fmt::Result {
-    let mut is_empty = true;
-    family.samples(source, &mut |_, _| is_empty = false);
-    if is_empty {
-        return Ok(());
-    }
-    let kind = metric_type(family.kind);
-    let mut encoded = encoder.encode_descriptor(family.name, family.help, None, kind)?;
-    let mut written = Ok(());
-    family.samples(source, &mut |labels, value| {
-        written = written.and_then(|()| {
-            let labels = Labels(labels);
-            encode_value(encoded.encode_family(&labels)?, family.kind, value)
-        });
-    });
-    written
-}
-
-/// The labels of a sample. Each label is a name and a value.
-struct Labels<'l>(&'l [(&'l str, &'l str)]);
-
-impl EncodeLabelSet for Labels<'_> {
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        let mut labels = self.0.iter();
-        labels.try_for_each(|label| label.encode(encoder.encode_label()))
+    let mut successes = FamilyText::new(
+        text,
+        "node_scrape_collector_success",
+        gauge,
+        "Whether the figures of a collector could be read. Also 0 if the host does not have them",
+    );
+    for (collector, _, is_read) in &readings {
+        let value = f64::from(u8::from(*is_read));
+        successes.sample([("collector", *collector)].into_iter(), value);
     }
 }
 
@@ -282,7 +208,7 @@ mod tests {
             read: ReadFigures::default(),
             choice: Choice::All,
         };
-        write(figures, format, 0).unwrap()
+        write(&figures, format)
     }
 
     #[test]
@@ -385,7 +311,7 @@ mod tests {
                 },
                 choice: Choice::Only(vec!["textfile".to_owned()]),
             };
-            let text = write(figures, format, 0).unwrap();
+            let text = write(&figures, format);
             assert!(text.ends_with(end), "{text}");
             assert_eq!(text.matches("# EOF").count(), end.matches("# EOF").count());
             let success = "node_scrape_collector_success{collector=\"textfile\"} 1.0";

@@ -1,7 +1,5 @@
 //! The formats of the text for Prometheus.
 
-use prometheus_client::encoding::prometheus_text;
-
 /// The format of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Format {
@@ -36,7 +34,7 @@ impl Format {
 
     pub(super) fn content_type(self) -> &'static str {
         match self {
-            Self::Classic => prometheus_text::CONTENT_TYPE,
+            Self::Classic => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }

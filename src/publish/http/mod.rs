@@ -7,6 +7,7 @@
 mod compression;
 mod exposition;
 mod format;
+mod metric_text;
 mod on_request;
 mod stream;
 mod textfile;
@@ -34,7 +35,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -308,7 +309,13 @@ impl Scraper {
             Err(error) => return respond(StatusCode::BAD_REQUEST, PLAIN_TEXT, error.into()),
         };
         let read = self.on_request.read(newest.snapshot(), &choice).await;
-        self.shared.figures(newest, read, choice, request.headers())
+        let answer = self.shared.figures(newest, read, choice, request.headers());
+        let shared = Arc::clone(&self.shared);
+        actix_rt::spawn(async move {
+            sleep(texts::KEPT).await;
+            shared.texts.forget_old();
+        });
+        answer
     }
 
     /// Whether the request has a right token. Also true if no token is required.

@@ -26,7 +26,7 @@ pub struct OnRequest {
 /// The figures that were read for a scrape.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReadFigures {
-    /// None if they cannot be read.
+    /// None if the scraper does not want them, or if they cannot be read.
     pub(super) kernel: Option<Arc<Kernel>>,
     /// None if the scraper does not want them, or if they cannot be read.
     pub(super) textfiles: Option<Arc<Textfiles>>,
@@ -49,7 +49,27 @@ impl OnRequest {
             families: choice.kernel_families(),
             containers: containers.map(|one| Arc::clone(&one.group)).collect(),
         };
-        let kernel = timeout(READ_TIMEOUT, self.kernel.send(reading));
+        let is_empty = reading
+            .families
+            .as_ref()
+            .is_some_and(|names| names.is_empty())
+            && reading.containers.is_empty();
+        let kernel = async {
+            if is_empty {
+                return None;
+            }
+            match timeout(READ_TIMEOUT, self.kernel.send(reading))
+                .await
+                .ok()?
+                .ok()?
+            {
+                Ok(kernel) => Some(kernel),
+                Err(error) => {
+                    debug!(%error, "the kernel's own figures cannot be read");
+                    None
+                }
+            }
+        };
         let textfiles = async {
             if !choice.has(TEXTFILE) {
                 return None;
@@ -58,14 +78,6 @@ impl OnRequest {
             read.ok()?.ok()
         };
         let (kernel, textfiles) = tokio::join!(kernel, textfiles);
-        let kernel = match kernel {
-            Ok(Ok(Ok(kernel))) => Some(kernel),
-            Ok(Ok(Err(error))) => {
-                debug!(%error, "the kernel's own figures cannot be read");
-                None
-            }
-            Ok(Err(_)) | Err(_) => None,
-        };
         ReadFigures { kernel, textfiles }
     }
 }

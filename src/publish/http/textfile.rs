@@ -1,18 +1,15 @@
-//! Writes the figures of other programs. The library for the agent's own metrics cannot write types, such as a summary, whose names are
-//! known only at run time.
+//! Writes the figures of other programs.
 
-use std::fmt::{self, Write};
+use std::borrow::Cow;
 
 use super::format::Format;
+use super::metric_text::MetricText;
 use crate::model::{SamplePart, TextFamily, TextKind, TextSample, Textfiles, number_text};
 
 /// Writes the families of all files, and which files were read.
-///
-/// # Errors
-/// Fails if a writer fails. This is not expected, because the writer is a text in memory.
-pub(super) fn write(textfiles: &Textfiles, format: Format, out: &mut String) -> fmt::Result {
+pub(super) fn write(textfiles: &Textfiles, out: &mut MetricText) {
     for family in &textfiles.families {
-        write_family(family, format, out)?;
+        write_family(family, out);
     }
     let mut mtimes = own(
         "node_textfile_mtime_seconds",
@@ -28,7 +25,7 @@ pub(super) fn write(textfiles: &Textfiles, format: Format, out: &mut String) -> 
         })
         .collect();
     if !mtimes.samples.is_empty() {
-        write_family(&mtimes, format, out)?;
+        write_family(&mtimes, out);
     }
     let mut error = own(
         "node_textfile_scrape_error",
@@ -39,7 +36,7 @@ pub(super) fn write(textfiles: &Textfiles, format: Format, out: &mut String) -> 
         labels: Vec::new(),
         value: f64::from(u8::from(!textfiles.problems.is_empty())),
     });
-    write_family(&error, format, out)
+    write_family(&error, out);
 }
 
 /// Returns a metric of the agent about the files.
@@ -52,7 +49,8 @@ fn own(name: &str, help: &str) -> TextFamily {
     }
 }
 
-fn write_family(family: &TextFamily, format: Format, out: &mut String) -> fmt::Result {
+fn write_family(family: &TextFamily, out: &mut MetricText) {
+    let format = out.format();
     let (name, kind) = match format {
         Format::Classic => (family.name.as_str(), family.kind.name()),
         // In OpenMetrics, the samples of a counter have the suffix `_total`, and the family has not.
@@ -62,68 +60,39 @@ fn write_family(family: &TextFamily, format: Format, out: &mut String) -> fmt::R
             _ => (family.name.as_str(), family.kind.name()),
         },
     };
-    write!(out, "# HELP {name} ")?;
-    let escapes_quotes = format == Format::OpenMetrics;
-    write_escaped(
-        family.help.as_deref().unwrap_or_default(),
-        escapes_quotes,
-        out,
-    );
-    writeln!(out, "\n# TYPE {name} {kind}")?;
+    out.head((name, ""), kind, family.help.as_deref().unwrap_or_default());
     for sample in &family.samples {
-        out.push_str(&family.name);
-        out.push_str(sample.part.suffix());
-        write_labels(family.kind, sample, format, out)?;
-        writeln!(out, " {}", number(&number_text(sample.value), format))?;
-    }
-    Ok(())
-}
-
-fn write_labels(
-    kind: TextKind,
-    sample: &TextSample,
-    format: Format,
-    out: &mut String,
-) -> fmt::Result {
-    for (index, (name, value)) in sample.labels.iter().enumerate() {
-        out.push(if index == 0 { '{' } else { ',' });
-        write!(out, "{name}=\"")?;
-        let is_number = match (kind, sample.part) {
-            (TextKind::Histogram, SamplePart::Bucket) => name == "le",
-            (TextKind::Summary, SamplePart::Value) => name == "quantile",
+        let is_number = |label: &str| match (family.kind, sample.part) {
+            (TextKind::Histogram, SamplePart::Bucket) => label == "le",
+            (TextKind::Summary, SamplePart::Value) => label == "quantile",
             _ => false,
         };
-        match is_number {
-            true => out.push_str(&number(value, format)),
-            false => write_escaped(value, true, out),
-        }
-        out.push('"');
+        let labels: Vec<(&str, Cow<'_, str>)> = sample
+            .labels
+            .iter()
+            .map(|(name, value)| match is_number(name) {
+                true => (name.as_str(), number(value, format)),
+                false => (name.as_str(), Cow::Borrowed(value.as_str())),
+            })
+            .collect();
+        let labels = labels.iter().map(|(name, value)| (*name, &**value));
+        let value = number_text(sample.value);
+        out.sample(
+            (&family.name, sample.part.suffix()),
+            labels,
+            &number(&value, format),
+        );
     }
-    if !sample.labels.is_empty() {
-        out.push('}');
-    }
-    Ok(())
 }
 
 /// Returns a number in a format. In OpenMetrics, a number that can have a fraction has one.
-fn number(text: &str, format: Format) -> String {
+fn number(text: &str, format: Format) -> Cow<'_, str> {
     let is_whole = text
         .bytes()
         .all(|byte| byte.is_ascii_digit() || byte == b'-');
     match format == Format::OpenMetrics && is_whole {
-        true => format!("{text}.0"),
-        false => text.to_owned(),
-    }
-}
-
-fn write_escaped(text: &str, escapes_quotes: bool, out: &mut String) {
-    for character in text.chars() {
-        match character {
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '"' if escapes_quotes => out.push_str("\\\""),
-            other => out.push(other),
-        }
+        true => format!("{text}.0").into(),
+        false => text.into(),
     }
 }
 
@@ -131,7 +100,7 @@ fn write_escaped(text: &str, escapes_quotes: bool, out: &mut String) {
 mod tests {
     use std::sync::Arc;
 
-    use super::{Format, write};
+    use super::{Format, MetricText, write};
     use crate::model::{
         SamplePart, TextFamily, TextKind, TextSample, Textfile, TextfileProblem, Textfiles,
     };
@@ -199,8 +168,9 @@ mod tests {
 
     #[test]
     fn all_types_are_written_in_both_formats() {
-        let mut classic = String::new();
-        write(&textfiles(), Format::Classic, &mut classic).unwrap();
+        let mut classic = MetricText::new(Format::Classic);
+        write(&textfiles(), &mut classic);
+        let classic = classic.end();
         assert_eq!(
             classic,
             r#"# HELP runs_total A "help"\n\\
@@ -229,8 +199,9 @@ node_textfile_mtime_seconds{file="/t/a.prom"} 12.5
 node_textfile_scrape_error 1
 "#
         );
-        let mut open = String::new();
-        write(&textfiles(), Format::OpenMetrics, &mut open).unwrap();
+        let mut open = MetricText::new(Format::OpenMetrics);
+        write(&textfiles(), &mut open);
+        let open = open.end();
         for line in [
             r#"# HELP runs A \"help\"\n\\"#,
             "# TYPE runs counter",
@@ -247,8 +218,9 @@ node_textfile_scrape_error 1
 
     #[test]
     fn without_files_there_is_only_the_state() {
-        let mut out = String::new();
-        write(&Textfiles::default(), Format::Classic, &mut out).unwrap();
+        let mut out = MetricText::new(Format::Classic);
+        write(&Textfiles::default(), &mut out);
+        let out = out.end();
         let samples: Vec<_> = out.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(samples, ["node_textfile_scrape_error 0"]);
     }

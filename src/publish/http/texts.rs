@@ -1,7 +1,8 @@
 //! Keeps the newest text with all figures, so that scrapers that ask at the same time share it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -10,11 +11,15 @@ use super::exposition::{self, Figures};
 use super::format::Format;
 use crate::publish::figures::collectors::Choice;
 
+/// How long a text is kept. The collectors return the same figures for this time.
+pub(super) const KEPT: Duration = Duration::from_secs(1);
+
 /// The newest text with all figures, for each format and compression that a scraper has asked for.
 #[derive(Default)]
 pub(super) struct Texts(Mutex<HashMap<(Format, Compression), Text>>);
 
 struct Text {
+    at: Instant,
     /// The figures in the text.
     figures: Figures,
     text: Bytes,
@@ -31,24 +36,32 @@ impl Texts {
         format: Format,
         compression: Compression,
     ) -> anyhow::Result<Bytes> {
-        // A lock is poisoned only by a panic, and a panic ends the process.
-        let mut stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stored = self.stored();
         let same = stored.get(&(format, compression));
         if let Some(same) = same.filter(|stored| stored.figures.are(&figures)) {
             return Ok(same.text.clone());
         }
-        let room = stored.get(&(format, Compression::None));
-        let room = room.map_or(0, |before| before.text.len());
-        let text = exposition::write(figures.clone(), format, room)?;
+        let text = exposition::write(&figures, format);
         let text = compression.compress(text.into())?;
         if figures.choice == Choice::All {
             let written = Text {
+                at: Instant::now(),
                 figures,
                 text: text.clone(),
             };
             stored.insert((format, compression), written);
         }
         Ok(text)
+    }
+
+    /// Removes texts that are older than [`KEPT`], so that they use no memory until the next scrape.
+    pub(super) fn forget_old(&self) {
+        self.stored().retain(|_, text| text.at.elapsed() < KEPT);
+    }
+
+    fn stored(&self) -> MutexGuard<'_, HashMap<(Format, Compression), Text>> {
+        // A lock is poisoned only by a panic, and a panic ends the process.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -66,7 +79,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::{Choice, Compression, Figures, Format, Texts};
+    use super::{Choice, Compression, Figures, Format, KEPT, Texts};
     use crate::model::{Kernel, Snapshot};
     use crate::publish::http::on_request::ReadFigures;
 
@@ -107,5 +120,10 @@ mod tests {
         };
         assert_ne!(text(&other, Format::Classic, none).as_ptr(), first.as_ptr());
         assert!(!again());
+        texts.forget_old();
+        assert_eq!(texts.stored().len(), 3);
+        std::thread::sleep(KEPT);
+        texts.forget_old();
+        assert!(texts.stored().is_empty());
     }
 }
