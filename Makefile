@@ -4,7 +4,7 @@
 
 PROFILE ?= quick
 
-.PHONY: help run test test-features test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs docs lint build deb image picture
+.PHONY: help run test test-features test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs dashboards docs lint build deb image picture
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench-fleet: ## measure one NATS server with 500 hosts, and then with more; take
 # A short run: make bench-logs BENCH_CONTAINERS=10 BENCH_SECONDS=5 BENCH_SLOW_SECONDS=20 BENCH_CLIENTS=50 BENCH_KILLS=4 BENCH_CUT_SECONDS=3
 bench-logs: ## as root: measure the delivery of log lines, beside `docker logs --follow`, rsyslog and a bare server; takes 22 minutes
 	@tests/setup/bench-logs.sh
+
+dashboards: ## write the dashboards in config/grafana; needs python3
+	python3 config/grafana/dashboards.py
 
 docs: ## write docs/snapshot.md and docs/metrics.md from the code
 	UPDATE_DOCS=1 cargo test --locked --lib metrics_page

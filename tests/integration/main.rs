@@ -12,6 +12,7 @@
 mod commands;
 mod configuration;
 mod credentials;
+mod dashboards;
 mod docker;
 mod docs;
 mod examples;

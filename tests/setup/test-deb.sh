@@ -78,7 +78,9 @@ before=$(listing)
 
 install_package target/deb-test/1.deb
 for file in /usr/bin/system-agent /lib/systemd/system/system-agent.service /usr/share/man/man1/system-agent.1.gz \
-    /usr/share/bash-completion/completions/system-agent; do
+    /usr/share/bash-completion/completions/system-agent /usr/share/system-agent/prometheus-rules.yml \
+    /usr/share/system-agent/grafana/fleet.json /usr/share/system-agent/grafana/host.json \
+    /usr/share/system-agent/grafana/container.json; do
     in_tree test -s "$file" || in_tree test -s "/usr$file" || fail "$file is not installed"
 done
 [[ $(in_tree stat -c '%a %U' "$env") == '600 root' ]] || fail "other users can read $env"

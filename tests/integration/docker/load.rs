@@ -24,7 +24,7 @@ fn number(snapshot: &Value, container: &Container<'_>, pointer: &str) -> Option<
 }
 
 /// The disk that holds the engine's data, as a path for `docker run`. `None` if the data is not on a single disk.
-fn disk() -> Option<String> {
+pub(super) fn disk() -> Option<String> {
     let root = Engine::local().docker(["info", "--format", "{{.DockerRootDir}}"]);
     let device = fs::metadata(root)
         .expect("cannot find the engine's data")

@@ -7,6 +7,7 @@ mod changes;
 mod check;
 mod contained;
 mod container;
+mod dashboards;
 mod details;
 mod disk_use;
 mod drivers;

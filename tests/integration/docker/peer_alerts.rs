@@ -52,10 +52,10 @@ fn run(program: &str, arguments: &[&str]) {
 }
 
 /// A program in a process group of its own. Ended on drop, with all processes that it has started.
-struct Background(Child);
+pub(super) struct Background(Child);
 
 impl Background {
-    fn start(program: &str, arguments: &[&str]) -> Self {
+    pub(super) fn start(program: &str, arguments: &[&str]) -> Self {
         let child = Command::new("setsid")
             .arg(program)
             .args(arguments)
@@ -75,18 +75,22 @@ impl Drop for Background {
 }
 
 /// A tmpfs. Unmounted on drop.
-struct Tmpfs(TempDir);
+pub(super) struct Tmpfs(TempDir);
 
 impl Tmpfs {
-    fn mount(options: &str) -> Self {
+    pub(super) fn mount(options: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.path().to_str().unwrap();
         run("mount", &["-t", "tmpfs", "-o", options, "tmpfs", path]);
         Self(folder)
     }
 
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     /// Writes a file of this many bytes. Writes less if the file system has less space.
-    fn fill(&self, bytes: usize) {
+    pub(super) fn fill(&self, bytes: usize) {
         let _ = std::fs::write(self.0.path().join("file"), vec![1; bytes]);
     }
 }

@@ -4,6 +4,7 @@ mod agent;
 mod busy;
 mod certificates;
 mod client;
+pub(crate) mod dashboards;
 mod delay;
 pub(crate) mod fuse;
 mod hello;
