@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
 
 use super::MetricKind;
-use super::collectors::Choice;
 use crate::model::{Kernel, KernelRow};
 
 /// A row of the table. A `*` in `field` stands for any text. The same text then replaces each `*` in `name` and `help`.
@@ -358,16 +357,16 @@ pub(in crate::publish) struct KernelSamples<'k> {
     pub(in crate::publish) samples: Vec<(&'k KernelRow, f64)>,
 }
 
-/// Returns the metrics of the chosen families of a reading, and the names of the snapshot's metrics that they replace. Leaves out metrics
-/// that the snapshot has.
+/// Returns the metrics of the families of a reading that `is_wanted` accepts by name, and the names of the snapshot's metrics that they
+/// replace. Leaves out metrics that the snapshot has.
 pub(in crate::publish) fn metrics<'k>(
     kernel: &'k Kernel,
-    choice: &Choice,
+    is_wanted: impl Fn(&str) -> bool,
 ) -> (Vec<KernelSamples<'k>>, HashSet<String>) {
     let mut replaced = HashSet::new();
     let mut all: Vec<KernelSamples<'_>> = Vec::new();
-    let chosen = kernel.families.iter();
-    for family in chosen.filter(|family| choice.has(family.name)) {
+    let wanted = kernel.families.iter();
+    for family in wanted.filter(|family| is_wanted(family.name)) {
         // The place in `all` of each figure's metric. None for a figure that is left out.
         let mut places: HashMap<&str, Option<usize>> = HashMap::new();
         for row in &family.rows {

@@ -31,7 +31,8 @@ pub(super) fn write(figures: &Figures, format: Format) -> String {
         kernel: read.kernel.as_deref(),
         interval: figures.interval,
     };
-    let of_kernel = read.kernel.as_deref().map(|it| kernel::metrics(it, choice));
+    let of_kernel = read.kernel.as_deref();
+    let of_kernel = of_kernel.map(|it| kernel::metrics(it, |name| choice.has(name)));
     let (of_kernel, replaced) = of_kernel.unwrap_or_default();
     let is_wanted = |family: &&FigureFamily| {
         !replaced.contains(family.name) && choice.has(collector_of(family.name))
