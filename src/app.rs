@@ -2,7 +2,6 @@
 //! stages.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -106,9 +105,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let accepting = CancellationToken::new();
     let serving = Serving::start(listener, max_clients, aggregator, accepting.clone())?;
     let scraping = metrics
-        .map(|metrics| {
-            Scraping::start(metrics, &measuring, collect.textfile_dir, accepting.clone())
-        })
+        .map(|metrics| Scraping::start(metrics, &measuring, accepting.clone()))
         .transpose()?;
     #[cfg(feature = "nats")]
     let publishing = nats
@@ -197,9 +194,11 @@ pub(crate) struct Measuring {
     collectors: Vec<Recipient<StopCollecting>>,
     /// The collector of the kernel's own figures, for outputs that ask for them.
     kernel: Recipient<ReadKernel>,
+    /// The collector of the figures of other programs, for outputs that ask for them.
+    textfiles: Recipient<ReadTextfiles>,
     /// One thread for each of these two stages. Clients have other threads, so a large answer of the engine or a large snapshot
     /// delays no client.
-    threads: [Arbiter; 2],
+    _threads: [Arbiter; 2],
 }
 
 impl Measuring {
@@ -221,10 +220,12 @@ impl Measuring {
         };
         let (follows_logs, has_live) = watch::channel(false);
         let (wants_kernel, kernel_wanted) = watch::channel(false);
+        let (wants_textfile, textfile_wanted) = watch::channel(false);
         let aggregator = Aggregator::start_in_arbiter(&aggregating.handle(), move |_| {
             Aggregator::new(interval, newest, supervisor)
                 .with_live(follows_logs)
                 .with_kernel(wants_kernel)
+                .with_textfile(wants_textfile)
         });
         let kernel = KernelCollector::new(
             settings.system_interval,
@@ -234,22 +235,22 @@ impl Measuring {
         );
         let kernel = KernelCollector::start_in_arbiter(&collecting.handle(), |_| kernel);
         let mut collectors = start_collectors(settings, &aggregator, has_live, collecting);
-        collectors.push(kernel.clone().recipient());
+        let textfiles = TextfileCollector::new(
+            settings.textfile_dir.clone(),
+            settings.system_interval,
+            is_published,
+            textfile_wanted,
+            aggregator.clone().recipient(),
+        );
+        let textfiles = TextfileCollector::start_in_arbiter(&collecting.handle(), |_| textfiles);
+        collectors.extend([kernel.clone().recipient(), textfiles.clone().recipient()]);
         Ok(Self {
             collectors,
             aggregator,
             kernel: kernel.recipient(),
-            threads,
+            textfiles: textfiles.recipient(),
+            _threads: threads,
         })
-    }
-
-    /// Starts the collector of text files, for an output that asks for them. Returns its address.
-    fn textfiles(&self, folder: Option<PathBuf>) -> Recipient<ReadTextfiles> {
-        let [collecting, _] = &self.threads;
-        TextfileCollector::start_in_arbiter(&collecting.handle(), |_| {
-            TextfileCollector::new(folder, is_published)
-        })
-        .recipient()
     }
 }
 
@@ -301,7 +302,6 @@ impl Scraping {
     fn start(
         metrics: Metrics,
         measuring: &Measuring,
-        textfile_dir: Option<PathBuf>,
         accepting: CancellationToken,
     ) -> io::Result<Self> {
         let thread = arbiter()?;
@@ -309,7 +309,7 @@ impl Scraping {
         let newest = measuring.aggregator.clone().recipient();
         let on_request = OnRequest {
             kernel: measuring.kernel.clone(),
-            textfiles: measuring.textfiles(textfile_dir),
+            textfiles: measuring.textfiles.clone(),
         };
         actix_rt::spawn(metrics.run(newest, on_request, thread.handle(), accepting));
         Ok(Self {

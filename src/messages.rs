@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use actix::{Message, Recipient};
 
 use crate::model::{
-    Container, ContainerMeta, ControlGroup, Events, FileLog, HostInfo, Kernel, Options,
+    Container, ContainerMeta, ControlGroup, Events, FileLog, HostInfo, Kernel, Options, Sections,
     StoppedContainer, SystemMetrics, Textfiles, Via, Volume,
 };
 pub use crate::model::{EndedLog, LogSample};
@@ -47,6 +47,16 @@ pub struct ReadKernel {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct KernelReading(pub Arc<Kernel>);
+
+/// A reading of the files in `TEXTFILE_DIR`. Their collector sends each reading to the aggregator.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct TextfileReading {
+    /// The reading, with the error for `sources`.
+    pub collected: Collected<Arc<Textfiles>>,
+    /// The time until the next reading, if nobody asks for one earlier.
+    pub interval: Duration,
+}
 
 /// Asks for the figures of other programs in `TEXTFILE_DIR`. The collector reads only files that have changed.
 #[derive(Debug, Clone, Copy, Message)]
@@ -243,8 +253,8 @@ pub struct NewestSnapshot;
 pub struct AddOutput {
     /// The recipient of the snapshots.
     pub output: Recipient<Publication>,
-    /// Whether the output needs the kernel's own figures in the snapshots.
-    pub wants_kernel: bool,
+    /// The sections that the output needs in the snapshots.
+    pub sections: Sections,
 }
 
 /// From the aggregator to an output that has sent [`AddOutput`].

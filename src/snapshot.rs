@@ -5,7 +5,9 @@ use crate::collect::collect_once;
 use crate::collect::docker::{ContainerSource, Containers};
 use crate::collect::logs::LogSource;
 use crate::collect::system::HostSource;
+use crate::collect::textfile;
 use crate::model::Snapshot;
+use crate::publish::is_published;
 use crate::settings::CollectSettings;
 
 /// Reads all sources once, at the same time, and composes a snapshot.
@@ -32,7 +34,11 @@ pub async fn take(settings: &CollectSettings) -> Snapshot {
         let mut source = LogSource::new(containers, settings);
         Some(collect_once(&mut source).await)
     };
-    let (system, docker, logs) = tokio::join!(system, docker, logs);
+    let textfile = async {
+        let folder = settings.textfile_dir.clone()?;
+        Some(textfile::read_once(folder, is_published).await)
+    };
+    let (system, docker, logs, textfile) = tokio::join!(system, docker, logs, textfile);
     newest.system.update(system);
     if let Some(docker) = docker {
         newest.docker.update(docker);
@@ -40,5 +46,12 @@ pub async fn take(settings: &CollectSettings) -> Snapshot {
     if let Some(logs) = logs {
         newest.logs.update(logs);
     }
-    compose(&newest, 1, 0)
+    if let (Some(state), Some(textfile)) = (&mut newest.textfile, textfile) {
+        state.update(textfile);
+    }
+    // The snapshot has the sections of a client that names no sections.
+    Snapshot {
+        textfile: None,
+        ..compose(&newest, 1, 0)
+    }
 }

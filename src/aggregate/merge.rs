@@ -8,7 +8,7 @@ use super::docker_meta::with_disk_use;
 use super::source::SourceState;
 use super::top_io::with_top_io;
 use crate::messages::{DockerSample, LogSample, Reports, SystemSample};
-use crate::model::{AgentInfo, Kernel, Snapshot, Sources, SystemMetrics, Timestamp};
+use crate::model::{AgentInfo, Kernel, Snapshot, Sources, SystemMetrics, Textfiles, Timestamp};
 use crate::settings::CollectSettings;
 
 /// The newest sample and the health of every source.
@@ -22,6 +22,8 @@ pub struct NewestSamples {
     pub logs: SourceState<LogSample>,
     /// The kernel's own figures. None while no client or output gets them.
     pub kernel: Option<Arc<Kernel>>,
+    /// The figures of other programs. None without `TEXTFILE_DIR`.
+    pub textfile: Option<SourceState<Arc<Textfiles>>>,
     /// The figures of the agent's own sockets and certificate.
     pub reports: Arc<Reports>,
     /// Identifies the run of the agent: 16 hexadecimal digits.
@@ -46,6 +48,10 @@ impl NewestSamples {
                 SourceState::disabled("logs")
             },
             kernel: None,
+            textfile: settings
+                .textfile_dir
+                .is_some()
+                .then(|| SourceState::enabled("textfile", settings.system_interval)),
             reports: Arc::default(),
             run: format!("{:016x}", fastrand::u64(..)),
         }
@@ -53,13 +59,20 @@ impl NewestSamples {
 
     /// Whether every enabled source has finished at least one round. A failed round counts.
     pub(super) fn is_complete(&self) -> bool {
-        self.system.has_answered() && self.docker.has_answered() && self.logs.has_answered()
+        let textfile = self.textfile.as_ref();
+        self.system.has_answered()
+            && self.docker.has_answered()
+            && self.logs.has_answered()
+            && textfile.is_none_or(SourceState::has_answered)
     }
 
     pub(super) fn note_silence(&mut self, now: Instant) {
         self.system.note_silence(now);
         self.docker.note_silence(now);
         self.logs.note_silence(now);
+        if let Some(textfile) = &mut self.textfile {
+            textfile.note_silence(now);
+        }
     }
 }
 
@@ -71,6 +84,7 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
         system: newest.system.health(),
         docker: newest.docker.health(),
         logs: newest.logs.health(),
+        textfile: newest.textfile.as_ref().map(SourceState::health),
     };
     let excluded = |count: u64| Some(count).filter(|count| *count > 0);
     if let Some(sample) = newest.system.sample() {
@@ -107,6 +121,10 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
         events: Vec::new(),
         events_dropped: None,
         kernel: newest.kernel.clone(),
+        textfile: newest
+            .textfile
+            .as_ref()
+            .and_then(|source| source.sample().cloned()),
         sources,
         host: system.host,
         agent: AgentInfo {

@@ -32,9 +32,10 @@ use tracing::{debug, error};
 
 use crate::messages::{
     AddOutput, CatchUp, Collected, Delivery, DockerSample, FindLog, KernelReading, LogSample,
-    NewestSnapshot, News, Publication, StopPublishing, Subscribe, SystemSample, Unsubscribe,
+    NewestSnapshot, News, Publication, StopPublishing, Subscribe, SystemSample, TextfileReading,
+    Unsubscribe,
 };
-use crate::model::{Events, FileLog, Positions};
+use crate::model::{Events, FileLog, Positions, Section, Sections};
 use crate::published::{PIECE_BYTES, Published, Unread};
 use crate::supervisor::Supervisor;
 use readings::Reading;
@@ -58,8 +59,10 @@ pub struct Aggregator {
     follows_logs: watch::Sender<bool>,
     /// Whether a session or an output gets the kernel's own figures.
     wants_kernel: watch::Sender<bool>,
-    /// Whether an output gets the kernel's own figures.
-    output_wants_kernel: bool,
+    /// Whether a session or an output gets the figures of other programs.
+    wants_textfile: watch::Sender<bool>,
+    /// The sections that outputs get.
+    output_sections: Sections,
     /// The outputs other than the socket. Each output gets every snapshot, unless the output's mailbox is full.
     outputs: Vec<Recipient<Publication>>,
     /// The positions in the logs after the newest round of the logs source.
@@ -99,7 +102,8 @@ impl Aggregator {
             seq: 0,
             follows_logs: watch::Sender::new(false),
             wants_kernel: watch::Sender::new(false),
-            output_wants_kernel: false,
+            wants_textfile: watch::Sender::new(false),
+            output_sections: Sections::NONE,
             outputs: Vec::new(),
             positions: Arc::default(),
             events: Arc::default(),
@@ -125,6 +129,15 @@ impl Aggregator {
     pub fn with_kernel(self, wants_kernel: watch::Sender<bool>) -> Self {
         Self {
             wants_kernel,
+            ..self
+        }
+    }
+
+    /// Reports through `wants_textfile` whether a session or an output gets the figures of other programs.
+    #[must_use]
+    pub fn with_textfile(self, wants_textfile: watch::Sender<bool>) -> Self {
+        Self {
+            wants_textfile,
             ..self
         }
     }
@@ -213,7 +226,9 @@ impl Aggregator {
             to.send_if_modified(|before| std::mem::replace(before, wanted) != wanted);
         };
         report(&self.follows_logs, self.subscribers.follow_logs());
-        let wants_kernel = self.output_wants_kernel || self.subscribers.want_kernel();
+        let wants = |section| self.output_sections.has(section) || self.subscribers.want(section);
+        report(&self.wants_textfile, wants(Section::Textfile));
+        let wants_kernel = wants(Section::Kernel);
         report(&self.wants_kernel, wants_kernel);
         if !wants_kernel {
             self.newest.kernel = None;
@@ -364,6 +379,18 @@ impl Handler<KernelReading> for Aggregator {
     }
 }
 
+impl Handler<TextfileReading> for Aggregator {
+    type Result = ();
+
+    fn handle(&mut self, reading: TextfileReading, ctx: &mut Self::Context) {
+        if let Some(textfile) = &mut self.newest.textfile {
+            textfile.set_interval(reading.interval);
+            textfile.update(reading.collected);
+            self.begin_if_complete(ctx);
+        }
+    }
+}
+
 impl Handler<News<LogSample>> for Aggregator {
     type Result = ();
 
@@ -429,10 +456,7 @@ impl Handler<AddOutput> for Aggregator {
     type Result = ();
 
     fn handle(&mut self, add: AddOutput, _: &mut Self::Context) {
-        let AddOutput {
-            output,
-            wants_kernel,
-        } = add;
+        let AddOutput { output, sections } = add;
         if let PublishState::Stopped(within) = self.publishing {
             output.do_send(Publication::End(within));
             return;
@@ -441,7 +465,7 @@ impl Handler<AddOutput> for Aggregator {
             output.do_send(Publication::Published(Arc::clone(newest)));
         }
         self.outputs.push(output);
-        self.output_wants_kernel |= wants_kernel;
+        self.output_sections = self.output_sections.and(sections);
         self.note_demand();
     }
 }

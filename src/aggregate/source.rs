@@ -76,6 +76,11 @@ impl<T> SourceState<T> {
         }
     }
 
+    /// Sets the configured interval, for a source that is read more often while somebody wants its figures.
+    pub(super) fn set_interval(&mut self, interval: Duration) {
+        self.interval = Some(interval);
+    }
+
     /// Replaces the newest sample between two rounds. Does nothing if there is none.
     pub(super) fn replace_sample(&mut self, sample: T) {
         if self.sample.is_some() {
@@ -259,6 +264,26 @@ mod tests {
         );
         state.note_silence(Instant::now() + INTERVAL * 3 + SILENCE_MARGIN * 2);
         assert_eq!(state.health().status, SourceStatus::Ok);
+    }
+
+    #[test]
+    fn the_interval_in_use_decides_when_a_source_is_silent() {
+        let mut state = SourceState::enabled("test", INTERVAL);
+        state.set_interval(INTERVAL * 12);
+        state.update(round(Some(1), None));
+        assert_eq!(state.health().interval_ms, Some(60_000));
+        let start = Instant::now();
+        state.note_silence(start + INTERVAL * 36);
+        assert_eq!(
+            (state.health().status, state.sample()),
+            (SourceStatus::Ok, Some(&1))
+        );
+        state.set_interval(INTERVAL);
+        state.note_silence(start + INTERVAL * 36);
+        assert_eq!(
+            (state.health().status, state.sample()),
+            (SourceStatus::Failing, None)
+        );
     }
 
     #[test]

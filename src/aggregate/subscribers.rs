@@ -65,9 +65,9 @@ impl Subscribers {
         self.sessions.values().any(follows)
     }
 
-    /// Returns whether a session gets the kernel's own figures.
-    pub(super) fn want_kernel(&self) -> bool {
-        let wants = |session: &Session| session.options.variant.sections.has(Section::Kernel);
+    /// Returns whether a session gets this section.
+    pub(super) fn want(&self, section: Section) -> bool {
+        let wants = |session: &Session| session.options.variant.sections.has(section);
         self.sessions.values().any(wants)
     }
 

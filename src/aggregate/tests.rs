@@ -15,12 +15,12 @@ use super::subscribers::MAX_HISTORY;
 use super::{Aggregator, FIRST_SNAPSHOT_WITHIN, NewestSamples, SourceState};
 use crate::messages::{
     AddOutput, CatchUp, Collected, Delivery, DockerSample, KernelReading, LogSample, News,
-    Publication, StopPublishing, Subscribe, SystemSample, Unsubscribe,
+    Publication, StopPublishing, Subscribe, SystemSample, TextfileReading, Unsubscribe,
 };
 use crate::model::{
     ContainerEvent, EncodedLines, EventAction, Events, FileLog, FileOffset, FilePlace, LogLines,
     LogMode, LogPosition, LogRange, Options, Place, RangeLines, ReadLimits, ReadLines, ReadLog,
-    Timestamp,
+    Sections, Timestamp,
 };
 use crate::published::EncodedSnapshot;
 use crate::supervisor::Supervisor;
@@ -72,7 +72,7 @@ fn output(aggregator: &Addr<Aggregator>) -> mpsc::UnboundedReceiver<Option<(u64,
     let output = Output(notes).start().recipient();
     aggregator.do_send(AddOutput {
         output,
-        wants_kernel: false,
+        sections: Sections::DEFAULT,
     });
     seen
 }
@@ -109,6 +109,7 @@ fn new_aggregator(docker: SourceState<DockerSample>, logs: SourceState<LogSample
         docker,
         logs,
         kernel: None,
+        textfile: None,
         reports: Arc::default(),
         run: "0123456789abcdef".to_owned(),
     };
@@ -440,6 +441,49 @@ async fn the_kernels_own_figures_are_wanted_while_a_client_gets_them() {
     aggregator.do_send(reading());
     assert!(line(&mut client).await["kernel"].is_object());
     assert!(line(&mut plain).await.get("kernel").is_none());
+    aggregator.do_send(Unsubscribe { client: 2 });
+    wanted.changed().await.unwrap();
+    assert!(!*wanted.borrow());
+}
+
+#[actix::test]
+async fn text_files_are_a_source_and_a_section_for_clients_that_ask() {
+    tokio::time::pause();
+    let (wants_textfile, mut wanted) = watch::channel(false);
+    let mut aggregator = new_aggregator(
+        SourceState::disabled("docker"),
+        SourceState::disabled("logs"),
+    );
+    aggregator.newest.textfile = Some(SourceState::enabled("textfile", INTERVAL));
+    let aggregator = aggregator.with_textfile(wants_textfile).start();
+    let reading = |error: Option<&str>, interval| TextfileReading {
+        collected: Collected {
+            error: error.map(str::to_owned),
+            ..collected(Arc::default())
+        },
+        interval,
+    };
+    aggregator.do_send(sample());
+    let mut plain = keep(&aggregator, 1, Options::default());
+    assert!(!*wanted.borrow_and_update());
+    // The first snapshot waits for the first reading.
+    let idle = INTERVAL * 12;
+    aggregator.do_send(reading(Some("/t: cannot be read"), idle));
+    let first = line(&mut plain).await;
+    assert!(first.get("textfile").is_none());
+    assert_eq!(first["status"], "degraded");
+    let source = &first["sources"]["textfile"];
+    assert_eq!(source["status"], "failing");
+    assert_eq!(source["error"], "/t: cannot be read");
+    assert_eq!(source["interval_ms"], 60_000);
+    let mut client = keep(&aggregator, 2, options(r#"{"sections":["textfile"]}"#));
+    let first = line(&mut client).await;
+    assert!(first["textfile"].is_array() && first.get("system").is_none());
+    assert!(*wanted.borrow_and_update());
+    aggregator.do_send(reading(None, INTERVAL));
+    let next = line(&mut client).await;
+    assert_eq!(next["sources"]["textfile"]["status"], "ok");
+    assert_eq!(next["sources"]["textfile"]["interval_ms"], 5000);
     aggregator.do_send(Unsubscribe { client: 2 });
     wanted.changed().await.unwrap();
     assert!(!*wanted.borrow());

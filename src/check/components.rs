@@ -1,6 +1,7 @@
 //! `system-agent check`: tries every component that an agent on this host would use. It connects to no running agent.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::{Outcome, Report};
@@ -8,7 +9,10 @@ use crate::collect::collect_once;
 use crate::collect::docker::{ContainerSource, Containers, server};
 use crate::collect::logs::LogSource;
 use crate::collect::system::HostSource;
+use crate::collect::textfile;
 use crate::messages::{Collected, DockerSample, LogSample, SystemSample};
+use crate::model::Textfiles;
+use crate::publish::is_published;
 use crate::settings::{CollectSettings, DockerHost, Problem, Problems, Settings, Tls, Untimely};
 
 /// Tries the configuration, the host, the engine, container statistics, container logs and TLS files. Prints one line for each
@@ -101,6 +105,12 @@ async fn sources<P: Fn(&str)>(report: &mut Report<P>, settings: &CollectSettings
     .await;
     report.line("system metrics", started, &system_outcome(system));
 
+    if let Some(folder) = &settings.textfile_dir {
+        let started = Instant::now();
+        let read = textfile::read_once(folder.clone(), is_published).await;
+        report.line("text files", started, &textfile_outcome(read));
+    }
+
     let Some(host) = &settings.docker else {
         for component in ["Docker", "container stats", "container logs"] {
             let why = Outcome::Skip("DOCKER_ENABLED is false".to_owned());
@@ -167,6 +177,13 @@ fn system_outcome(collected: Collected<SystemSample>) -> Outcome {
             metrics.disk_total,
             metrics.network.len()
         )
+    })
+}
+
+fn textfile_outcome(collected: Collected<Arc<Textfiles>>) -> Outcome {
+    outcome(collected, |read| {
+        let (files, metrics) = (read.files.len(), read.families.len());
+        format!("{metrics} metrics in {files} files")
     })
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A source is the system, Docker or the logs. Each source has a folder: `system`, `docker` and `logs`. Its `mod.rs` implements
 //! [`Source`], and the other files do not use actors. The actor [`Collector`] is the same for all sources. In each round, the
-//! actor reads its source once. The actors of the folders `kernel` and `textfile` read only on request. The file `schedule.rs` decides when a round starts.
+//! actor reads its source once. The actors of the folders `kernel` and `textfile` read on
+//! request, and for clients that want their sections. The file `schedule.rs` decides when a round starts.
 
 mod blocking;
 mod causes;

@@ -26,17 +26,22 @@ pub struct Sources {
     pub docker: SourceHealth,
     /// The source of `logs`.
     pub logs: SourceHealth,
+    /// The source of `textfile`. It is also read while no client gets the section, once a minute. `failing`: a file or a metric of a
+    /// file is left out, or the directory cannot be read. Absent without `TEXTFILE_DIR`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub textfile: Option<SourceHealth>,
 }
 
 impl Sources {
-    /// Returns all sources with their names.
+    /// Returns the sources with their names.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, &SourceHealth)> {
-        [
+        let always = [
             ("system", &self.system),
             ("docker", &self.docker),
             ("logs", &self.logs),
-        ]
-        .into_iter()
+        ];
+        let textfile = self.textfile.iter().map(|source| ("textfile", source));
+        always.into_iter().chain(textfile)
     }
 
     /// Returns `degraded` if any source is failing, else `ok`.

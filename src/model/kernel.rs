@@ -114,14 +114,26 @@ impl Serialize for KernelRow {
             fields.serialize_entry(name, value)?;
         }
         for (name, value) in &self.figures {
-            // A whole number has no fraction in JSON.
-            if value.fract() == 0.0 && value.abs() < MAX_EXACT {
-                fields.serialize_entry(name, &(*value as i64))?;
-            } else {
-                fields.serialize_entry(name, value)?;
-            }
+            fields.serialize_entry(name, &FigureJson(*value))?;
         }
         fields.end()
+    }
+}
+
+/// A figure in JSON.
+struct FigureJson(f64);
+
+impl Serialize for FigureJson {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_figure(self.0, serializer)
+    }
+}
+
+/// Writes a figure. A whole number has no fraction in JSON.
+pub(super) fn serialize_figure<S: Serializer>(value: f64, to: S) -> Result<S::Ok, S::Error> {
+    match value.fract() == 0.0 && value.abs() < MAX_EXACT {
+        true => to.serialize_i64(value as i64),
+        false => to.serialize_f64(value),
     }
 }
 

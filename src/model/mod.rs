@@ -62,9 +62,7 @@ pub use system::{
     SystemMetrics,
 };
 pub(crate) use textfile::number_text;
-pub use textfile::{
-    SamplePart, TextFamily, TextKind, TextSample, Textfile, TextfileProblem, Textfiles,
-};
+pub use textfile::{SamplePart, TextFamily, TextKind, TextSample, Textfile, Textfiles};
 pub use timestamp::Timestamp;
 pub use units::{FailedUnit, Unit};
 
@@ -115,6 +113,10 @@ pub struct Snapshot {
     /// them. Source: the kernel's files.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<Arc<Kernel>>,
+    /// The figures of other programs, see [below](#textfile). Only for clients that name the section `textfile`. Absent without
+    /// `TEXTFILE_DIR`. Source: the files in `TEXTFILE_DIR`.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub textfile: Option<Arc<Textfiles>>,
     /// The health of each source.
     pub sources: Sources,
     /// The description of the host.

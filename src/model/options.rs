@@ -60,11 +60,13 @@ pub enum Section {
     Events,
     /// The kernel's own figures. Only clients that name this section get it.
     Kernel,
+    /// The figures of other programs. Only clients that name this section get it.
+    Textfile,
 }
 
 /// A set of sections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Sections(u8);
+pub struct Sections(u16);
 
 /// The log lines that a client gets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -88,7 +90,7 @@ pub enum Encoding {
 
 impl Section {
     /// All sections with the names of their fields, in the order of the JSON line.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("system", Self::System),
         ("containers", Self::Containers),
         ("docker_meta", Self::DockerMeta),
@@ -96,19 +98,30 @@ impl Section {
         ("logs", Self::Logs),
         ("events", Self::Events),
         ("kernel", Self::Kernel),
+        ("textfile", Self::Textfile),
     ];
 }
 
 impl Sections {
-    /// The sections of a client that names no sections: all but `kernel`.
-    pub const DEFAULT: Self = Self(((1 << Section::ALL.len()) - 1) & !(1 << Section::Kernel as u8));
+    /// The sections of a client that names no sections: all but `kernel` and `textfile`.
+    pub const DEFAULT: Self = Self(
+        ((1 << Section::ALL.len()) - 1)
+            & !(1 << Section::Kernel as u16)
+            & !(1 << Section::Textfile as u16),
+    );
     /// No section. A snapshot then has only the fields that are always present.
     pub const NONE: Self = Self(0);
 
     /// Returns these sections and one more section.
     #[must_use]
     pub fn with(self, section: Section) -> Self {
-        Self(self.0 | 1 << section as u8)
+        Self(self.0 | 1 << section as u16)
+    }
+
+    /// Returns the sections of both sets.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
     }
 
     /// Returns the names of the sections.
@@ -122,7 +135,7 @@ impl Sections {
     /// Returns whether the set has a section.
     #[must_use]
     pub fn has(self, section: Section) -> bool {
-        self.0 & 1 << section as u8 != 0
+        self.0 & 1 << section as u16 != 0
     }
 }
 
@@ -336,7 +349,7 @@ mod tests {
             ),
             (
                 r#"{"sections":"system"}"#,
-                "sections: accepted: an array of any of system, containers, docker_meta, stopped, logs, events, kernel",
+                "sections: accepted: an array of any of system, containers, docker_meta, stopped, logs, events, kernel, textfile",
             ),
             (r#"{"sections":["system","cpu"]}"#, "sections: accepted"),
             (r#"{"sections":[1]}"#, "sections: accepted"),

@@ -1047,6 +1047,7 @@ mod tests {
         ("docker_meta", "metrics of containers have these values as labels"),
         ("events", LINES), ("events_dropped", LINES), ("logs", LINES), ("logs_dropped", LINES),
         ("kernel", "these figures have a table of their own, in kernel.rs"),
+        ("textfile", "metrics of other programs, which have names of their own"),
         ("agent.skipped", "each client has its own count"),
         ("agent.run", "it is a text"),
         ("agent.cursor", "each client has its own position"),

@@ -257,7 +257,8 @@ impl Encodings {
                 Arc::ptr_eq(&then.docker_meta, &now.docker_meta),
             ),
             (Section::Stopped, Arc::ptr_eq(&then.stopped, &now.stopped)),
-            (Section::Kernel, is_same_kernel(then, now)),
+            (Section::Kernel, is_same(&then.kernel, &now.kernel)),
+            (Section::Textfile, is_same(&then.textfile, &now.textfile)),
         ];
         let same = same.into_iter().filter(|(_, same)| *same);
         let sections =
@@ -270,8 +271,9 @@ impl Encodings {
     }
 }
 
-fn is_same_kernel(then: &Snapshot, now: &Snapshot) -> bool {
-    then.kernel.as_ref().map(Arc::as_ptr) == now.kernel.as_ref().map(Arc::as_ptr)
+/// Returns whether both are the same reading.
+fn is_same<T>(then: &Option<Arc<T>>, now: &Option<Arc<T>>) -> bool {
+    then.as_ref().map(Arc::as_ptr) == now.as_ref().map(Arc::as_ptr)
 }
 
 /// Returns the JSON text of the fields with the new log lines and events, with a comma before each field. Also returns whether there
@@ -419,6 +421,11 @@ fn encode(part: Part, snapshot: &Snapshot) -> io::Result<Vec<u8>> {
             Section::Kernel => {
                 if let Some(kernel) = &snapshot.kernel {
                     field(&mut json, b',', "kernel", kernel)?;
+                }
+            }
+            Section::Textfile => {
+                if let Some(textfile) = &snapshot.textfile {
+                    field(&mut json, b',', "textfile", textfile)?;
                 }
             }
             Section::Stopped => {

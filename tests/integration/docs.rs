@@ -64,6 +64,8 @@ struct Field {
 #[derive(Clone)]
 enum Kind {
     Number,
+    /// A number, or a text for a value that JSON has no number for.
+    AnyNumber,
     Integer,
     Text,
     Boolean,
@@ -120,7 +122,11 @@ impl Model {
             Item::Enum(one) => {
                 let all = serde(&one.attrs, "rename_all");
                 // The untagged variant is for values of later versions. The agent can read such values but never sends them.
-                let sent = |variant: &&syn::Variant| serde(&variant.attrs, "untagged").is_none();
+                // A variant can also stand for an absent field.
+                let sent = |variant: &&syn::Variant| {
+                    let is = |name| serde(&variant.attrs, name).is_some();
+                    !is("untagged") && !is("skip")
+                };
                 let variants = one.variants.iter().filter(sent).map(|variant| {
                     let name = variant.ident.to_string();
                     serde(&variant.attrs, "rename").unwrap_or_else(|| cased(&name, all.as_deref()))
@@ -142,6 +148,7 @@ impl Model {
     fn type_text(&self, kind: &Kind) -> String {
         match kind {
             Kind::Number => "number".to_owned(),
+            Kind::AnyNumber => "number, `NaN`, `+Inf`, `-Inf`".to_owned(),
             Kind::Integer => "integer".to_owned(),
             Kind::Text => "string".to_owned(),
             Kind::Boolean => "boolean".to_owned(),
@@ -297,12 +304,17 @@ fn kind(ty: &Type, attributes: &[Attribute]) -> Kind {
         Type::Path(path) => {
             let last = path.path.segments.last().unwrap();
             match last.ident.to_string().as_str() {
+                "f64" if serde(attributes, "serialize_with").is_some() => Kind::AnyNumber,
                 "f64" => Kind::Number,
                 "u64" | "u32" | "u16" | "i64" => Kind::Integer,
                 "String" => Kind::Text,
                 "bool" => Kind::Boolean,
                 "Timestamp" => Kind::Timestamp,
                 "Arc" => *inner(&last.arguments, 0),
+                // Labels: pairs of texts.
+                "Vec" if serde(attributes, "serialize_with").is_some() => {
+                    Kind::Map(Box::new(Kind::Text))
+                }
                 "Vec" => Kind::Array(inner(&last.arguments, 0)),
                 "BTreeMap" => Kind::Map(inner(&last.arguments, 1)),
                 "Option" if serde(attributes, "skip_serializing_if").is_some() => {
@@ -310,6 +322,7 @@ fn kind(ty: &Type, attributes: &[Attribute]) -> Kind {
                 }
                 "Option" => Kind::OrNull(inner(&last.arguments, 0)),
                 "Kernel" => Kind::Kernel,
+                "Textfiles" => Kind::Array(Box::new(Kind::Named("Textfile".to_owned()))),
                 "Logs" => Kind::Map(Box::new(Kind::Array(Box::new(Kind::Text)))),
                 name => Kind::Named(name.to_owned()),
             }

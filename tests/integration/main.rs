@@ -46,6 +46,7 @@ mod streaming;
 mod supervisor;
 mod support;
 mod telemetry;
+mod textfile;
 mod tls;
 mod top_io;
 mod units;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::parse::MAX_SAMPLES;
-use crate::model::{SamplePart, TextFamily, TextSample, TextfileProblem};
+use crate::model::{SamplePart, TextFamily, TextSample};
 
 /// The families of all files so far.
 #[derive(Default)]
@@ -13,7 +13,12 @@ pub(super) struct Merged {
     /// The index of the family to which each name of a sample belongs.
     by_sample: HashMap<String, usize>,
     samples: usize,
-    pub(super) problems: Vec<TextfileProblem>,
+}
+
+/// The families of a file that are used, and why another family of the file is left out.
+pub(super) struct Added {
+    pub(super) families: Vec<Arc<TextFamily>>,
+    pub(super) error: Option<String>,
 }
 
 struct Merging {
@@ -23,41 +28,40 @@ struct Merging {
 }
 
 impl Merged {
-    /// Adds the families of a file. Leaves out a family that conflicts with another family. Returns whether the file is used: the number
-    /// of samples is limited. `is_published` returns whether the agent itself has a metric with this name.
+    /// Adds the families of a file. Leaves out a family that conflicts with another family. `is_published` returns whether the agent
+    /// itself has a metric with this name.
+    ///
+    /// # Errors
+    /// Fails if the file is left out, because the number of samples is limited.
     pub(super) fn add(
         &mut self,
         path: &str,
         families: &[Arc<TextFamily>],
         is_published: fn(&str) -> bool,
-    ) -> bool {
+    ) -> Result<Added, String> {
         let samples: usize = families.iter().map(|family| family.samples.len()).sum();
         if self.samples + samples > MAX_SAMPLES {
-            let error = format!("all files together have more than {MAX_SAMPLES} samples");
-            self.problem(path, error);
-            return false;
+            return Err(format!(
+                "all files together have more than {MAX_SAMPLES} samples"
+            ));
         }
         self.samples += samples;
-        let mut refused = Vec::new();
+        let (mut used, mut refused) = (Vec::new(), Vec::new());
         for family in families {
-            if let Err(reason) = self.add_family(path, family, is_published) {
-                refused.push(format!("the metric {} {reason}", family.name));
+            match self.add_family(path, family, is_published) {
+                Ok(()) => used.push(Arc::clone(family)),
+                Err(reason) => refused.push(format!("the metric {} {reason}", family.name)),
             }
         }
         // One text tells of a file with many conflicts.
-        if let Some(first) = refused.first() {
-            let error = match refused.len() {
-                1 => first.clone(),
-                count => format!("{first}; {} other metrics also conflict", count - 1),
-            };
-            self.problem(path, error);
-        }
-        true
-    }
-
-    pub(super) fn problem(&mut self, path: &str, error: String) {
-        let path = path.to_owned();
-        self.problems.push(TextfileProblem { path, error });
+        let error = refused.first().map(|first| match refused.len() {
+            1 => first.clone(),
+            count => format!("{first}; {} other metrics also conflict", count - 1),
+        });
+        Ok(Added {
+            families: used,
+            error,
+        })
     }
 
     fn add_family(
@@ -157,13 +161,20 @@ mod tests {
 
     /// Merges files with these texts. Returns the families as text, and the problems.
     fn merged(texts: &[&str]) -> (Vec<String>, Vec<String>) {
-        let mut merged = Merged::default();
+        let (mut merged, mut problems) = (Merged::default(), Vec::new());
         for (path, text) in ["/a.prom", "/b.prom", "/c.prom"].into_iter().zip(texts) {
             let families: Vec<_> = parse(text).unwrap().into_iter().map(Arc::new).collect();
-            merged.add(path, &families, |name| name.starts_with("node_"));
+            let added = merged.add(path, &families, |name| name.starts_with("node_"));
+            let error = match added {
+                Ok(added) => {
+                    let is_whole = added.families == families;
+                    assert_eq!(is_whole, added.error.is_none(), "{path}");
+                    added.error
+                }
+                Err(error) => Some(error),
+            };
+            problems.extend(error.map(|error| format!("{path}: {error}")));
         }
-        let problem = |one: &crate::model::TextfileProblem| format!("{}: {}", one.path, one.error);
-        let problems = merged.problems.iter().map(problem).collect();
         let families = merged.into_families().into_iter().map(|family| {
             let (name, count) = (&family.name, family.samples.len());
             let help = family.help.as_deref().unwrap();

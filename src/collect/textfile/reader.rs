@@ -1,6 +1,6 @@
 //! Reads the files of a directory. A file is read again only if it has changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -18,7 +18,7 @@ use tracing::warn;
 
 use super::merge::Merged;
 use super::parse::parse;
-use crate::model::{TextFamily, Textfile, TextfileProblem, Textfiles};
+use crate::model::{TextFamily, Textfile, Textfiles, Timestamp};
 
 /// Limit on the number of files.
 const MAX_FILES: usize = 256;
@@ -67,6 +67,9 @@ enum FileError {
     /// The file can become readable without a change of the file.
     #[error("cannot be read: {0}")]
     Read(std::io::ErrorKind),
+    /// The file was removed after the directory was listed.
+    #[error("was removed")]
+    Removed,
     #[error("{0}")]
     Refused(String),
 }
@@ -108,9 +111,9 @@ impl Reader {
         }
         let mut textfiles = self.read_changed(&seen, folder.as_ref());
         textfiles.duration = began.elapsed();
-        self.log(&textfiles.problems);
+        self.log(&textfiles);
         let has_failed = |(_, read): &(Stamp, Result<Families, FileError>)| {
-            matches!(read, Err(FileError::Read(_)))
+            matches!(read, Err(FileError::Read(_) | FileError::Removed))
         };
         self.seen = (!self.read.values().any(has_failed)).then_some(seen);
         self.newest = Arc::new(textfiles);
@@ -120,74 +123,72 @@ impl Reader {
     fn read_changed(&mut self, seen: &Seen, folder: Option<&OwnedFd>) -> Textfiles {
         let mut before = std::mem::take(&mut self.read);
         let mut merged = Merged::default();
-        let none = BTreeMap::new();
-        let folder_path = self.folder.display().to_string();
-        let (files, is_cut) = match seen {
-            Ok((files, is_cut)) => (files, *is_cut),
-            Err(error) => {
-                let kind = std::io::Error::from(*error).kind();
-                merged.problem(&folder_path, format!("cannot be read: {kind}"));
-                (&none, false)
-            }
+        let directory = self.folder.display().to_string();
+        let (Ok((files, is_cut)), Some(folder)) = (seen, folder) else {
+            let kind = match seen {
+                Err(error) => std::io::Error::from(*error).kind(),
+                Ok(_) => std::io::ErrorKind::Other,
+            };
+            return Textfiles::failed(directory, format!("cannot be read: {kind}"));
         };
-        if is_cut {
-            let error = format!("more than {MAX_FILES} files, the others are left out");
-            merged.problem(&folder_path, error);
-        }
-        let mut used = Vec::new();
+        let mut all = match is_cut {
+            true => {
+                let error = format!("more than {MAX_FILES} files, the others are left out");
+                Textfiles::failed(directory, error).files
+            }
+            false => Vec::new(),
+        };
         let mut bytes = 0;
         for (name, stamp) in files {
-            let path = self.folder.join(name).display().to_string();
+            let mut file = Textfile {
+                file: self.folder.join(name).display().to_string(),
+                mtime: stamp.mtime(),
+                ..Textfile::default()
+            };
             bytes += stamp.size.min(MAX_FILE_BYTES);
             if bytes > MAX_BYTES {
-                merged.problem(
-                    &path,
-                    format!("all files together are larger than {MAX_BYTES} bytes"),
-                );
+                let error = format!("all files together are larger than {MAX_BYTES} bytes");
+                file.error = Some(error);
+                all.push(file);
                 continue;
             }
             let same = before.remove(name);
             let same = same.filter(|(read, _)| read == stamp).map(|(_, read)| read);
-            let families = match (same, folder) {
-                (Some(Ok(same)), _) => Ok(same),
-                (Some(Err(FileError::Refused(reason))), _) => Err(FileError::Refused(reason)),
-                (_, Some(folder)) => read_file(folder, name),
-                (_, None) => continue,
+            let families = match same {
+                Some(Ok(same)) => Ok(same),
+                Some(Err(FileError::Refused(reason))) => Err(FileError::Refused(reason)),
+                _ => read_file(folder, name),
             };
-            let is_used = match &families {
-                Ok(families) => merged.add(&path, families, self.is_published),
-                Err(error) => {
-                    merged.problem(&path, error.to_string());
-                    false
-                }
+            let added = match &families {
+                Ok(families) => merged.add(&file.file, families, self.is_published),
+                Err(error) => Err(error.to_string()),
             };
-            if is_used {
-                let (seconds, nanoseconds) = stamp.modified;
-                used.push(Textfile {
-                    path,
-                    mtime: seconds as f64 + nanoseconds as f64 / 1e9,
-                });
+            file.is_used = added.is_ok();
+            match added {
+                Ok(added) => (file.metrics, file.error) = (added.families, added.error),
+                Err(error) => file.error = Some(error),
             }
+            let is_removed = matches!(families, Err(FileError::Removed));
             // The families of a file that is not used would only take memory. The file is read again after the next change.
-            if is_used || families.is_err() {
+            if file.is_used || families.is_err() {
                 self.read.insert(name.clone(), (*stamp, families));
+            }
+            if !is_removed {
+                all.push(file);
             }
         }
         Textfiles {
-            problems: std::mem::take(&mut merged.problems),
             families: merged.into_families(),
-            files: used,
+            files: all,
             ..Textfiles::default()
         }
     }
 
     /// Logs the problems that the newest reading did not have.
-    fn log(&self, problems: &[TextfileProblem]) {
-        for problem in problems {
-            if !self.newest.problems.contains(problem) {
-                let TextfileProblem { path, error } = problem;
-                warn!(file = %path, %error, "figures of a text file left out");
-            }
+    fn log(&self, now: &Textfiles) {
+        let known: HashSet<_> = self.newest.problems().collect();
+        for (file, error) in now.problems().filter(|one| !known.contains(one)) {
+            warn!(file, error, "figures of a text file left out");
         }
     }
 }
@@ -222,6 +223,7 @@ fn read_file(folder: &OwnedFd, name: &OsString) -> Result<Families, FileError> {
     let opened = rustix::fs::openat(folder, name.as_os_str(), FILE_FLAGS, Mode::empty());
     let file = File::from(opened.map_err(|error| match error {
         Errno::LOOP => FileError::refused("is a symbolic link"),
+        Errno::NOENT => FileError::Removed,
         Errno::NXIO | Errno::NODEV => FileError::refused("is not a regular file"),
         error => std::io::Error::from(error).into(),
     })?);
@@ -260,6 +262,18 @@ impl Stamp {
             changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
         }
     }
+
+    /// Returns the time of the last change. None if it is too far in the future or in the past for the system's clock.
+    fn mtime(&self) -> Option<Timestamp> {
+        let (seconds, nanoseconds) = self.modified;
+        let whole = Duration::from_secs(seconds.unsigned_abs());
+        let at = match seconds < 0 {
+            true => SystemTime::UNIX_EPOCH.checked_sub(whole),
+            false => SystemTime::UNIX_EPOCH.checked_add(whole),
+        };
+        let fraction = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or_default());
+        at?.checked_add(fraction).map(Timestamp)
+    }
 }
 
 #[cfg(test)]
@@ -268,12 +282,13 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
     use std::path::Path;
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::thread;
+    use std::time::{Duration, Instant, SystemTime};
 
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-    use super::{MAX_FILE_BYTES, MAX_FILES, Reader};
-    use crate::model::Textfiles;
+    use super::{MAX_FILE_BYTES, MAX_FILES, Reader, Stamp};
+    use crate::model::{Textfile, Textfiles};
 
     fn reader(folder: &Path) -> Reader {
         Reader::new(folder.to_owned(), |name| name.starts_with("node_"))
@@ -282,6 +297,10 @@ mod tests {
     fn names(textfiles: &Textfiles) -> Vec<&str> {
         let families = textfiles.families.iter();
         families.map(|family| family.name.as_str()).collect()
+    }
+
+    fn errors(textfiles: &Textfiles) -> Vec<&str> {
+        textfiles.problems().map(|(_, error)| error).collect()
     }
 
     #[test]
@@ -293,8 +312,12 @@ mod tests {
         let mut reader = reader(folder.path());
         let first = reader.read();
         assert_eq!(names(&first), ["a"]);
-        assert_eq!(first.files[0].path, path.display().to_string());
-        assert!(first.files[0].mtime > 1.6e9);
+        assert_eq!(first.files[0].file, path.display().to_string());
+        let mtime = fs::metadata(&path).unwrap().modified().unwrap();
+        assert_eq!(first.files[0].mtime.unwrap().0, mtime);
+        assert_eq!(first.files[0].metrics[0].help, None);
+        let help = first.families[0].help.as_deref().unwrap();
+        assert!(help.starts_with("Metric of the file "), "{help}");
         assert!(Arc::ptr_eq(&first, &reader.read()));
         fs::rename(
             folder.path().join("b.prom.tmp"),
@@ -307,11 +330,19 @@ mod tests {
         assert_eq!(first.files[0], second.files[0]);
         fs::write(&path, "broken\n").unwrap();
         let third = reader.read();
-        assert_eq!((names(&third), third.files.len()), (vec!["b"], 1));
-        assert_eq!(third.problems[0].error, "line 1: invalid value");
+        assert_eq!(names(&third), ["b"]);
+        let used: Vec<_> = third.files.iter().map(|file| file.is_used).collect();
+        assert_eq!(used, [false, true]);
+        assert_eq!(third.files[0].metrics, []);
+        assert_eq!(errors(&third), ["line 1: invalid value"]);
         assert!(Arc::ptr_eq(&third, &reader.read()));
+        fs::write(&path, "a 2\n").unwrap();
+        let mended = reader.read();
+        assert_eq!((names(&mended), errors(&mended)), (vec!["a", "b"], vec![]));
         fs::remove_file(&path).unwrap();
-        assert_eq!(reader.read().problems, []);
+        let fewer = reader.read();
+        assert_eq!((names(&fewer), fewer.files.len()), (vec!["b"], 1));
+        assert_eq!(errors(&fewer), Vec::<&str>::new());
     }
 
     #[test]
@@ -320,16 +351,20 @@ mod tests {
         let folder = parent.path().join("textfile");
         let mut reader = reader(&folder);
         let missing = reader.read();
-        assert_eq!(missing.problems.len(), 1);
-        assert_eq!(
-            missing.problems[0].error,
-            "cannot be read: entity not found"
-        );
+        let directory = Textfile {
+            file: folder.display().to_string(),
+            error: Some("cannot be read: entity not found".to_owned()),
+            ..Textfile::default()
+        };
+        assert_eq!(missing.files, [directory]);
         assert!(Arc::ptr_eq(&missing, &reader.read()));
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("a.prom"), "a 1\n").unwrap();
         let read = reader.read();
-        assert_eq!((names(&read), read.problems.len()), (vec!["a"], 0));
+        assert_eq!((names(&read), errors(&read)), (vec!["a"], vec![]));
+        fs::remove_dir_all(&folder).unwrap();
+        let gone = reader.read();
+        assert_eq!((names(&gone), errors(&gone).len()), (vec![], 1));
     }
 
     #[test]
@@ -371,9 +406,9 @@ mod tests {
         let read = reader(folder.path()).read();
         assert!(began.elapsed() < Duration::from_secs(2));
         assert_eq!(names(&read), ["own"]);
-        let problems = read.problems.iter().map(|one| {
-            let name = Path::new(&one.path).file_stem().unwrap();
-            (name.to_str().unwrap(), one.error.as_str())
+        let problems = read.problems().map(|(file, error)| {
+            let name = Path::new(file).file_stem().unwrap();
+            (name.to_str().unwrap(), error)
         });
         let problems: Vec<_> = problems.collect();
         assert_eq!(problems, reasons);
@@ -387,7 +422,12 @@ mod tests {
             fs::write(folder.path().join(name), format!("a{number} 1\n")).unwrap();
         }
         let read = reader(folder.path()).read();
-        assert_eq!((read.families.len(), read.problems.len()), (MAX_FILES, 1));
+        assert_eq!(read.families.len(), MAX_FILES);
+        let problems: Vec<_> = read.problems().collect();
+        let path = folder.path().display().to_string();
+        let error = "more than 256 files, the others are left out";
+        assert_eq!(problems, [(path.as_str(), error)]);
+        assert_eq!(read.files.len(), MAX_FILES + 1);
     }
 
     #[test]
@@ -399,10 +439,105 @@ mod tests {
         fs::write(folder.path().join("b.prom"), many("b")).unwrap();
         let mut reader = reader(folder.path());
         let first = reader.read();
-        assert_eq!((first.families.len(), first.problems.len()), (15_000, 1));
+        assert_eq!((first.families.len(), errors(&first).len()), (15_000, 1));
         assert!(Arc::ptr_eq(&first, &reader.read()));
         fs::write(folder.path().join("a.prom"), "a 1\n").unwrap();
         let second = reader.read();
-        assert_eq!((second.families.len(), second.problems.len()), (15_001, 0));
+        assert_eq!((second.families.len(), errors(&second).len()), (15_001, 0));
+    }
+
+    /// A file is written as the documents say: to another name, which then replaces the file.
+    #[test]
+    fn a_file_that_is_replaced_while_it_is_read_is_read_whole() {
+        const SAMPLES: usize = 2000;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let replace = move |version: u32| {
+            let text: String = (0..SAMPLES)
+                .map(|at| format!("a{{at=\"{at}\"}} {version}\n"))
+                .collect();
+            fs::write(path.join("a.new"), text).unwrap();
+            fs::rename(path.join("a.new"), path.join("a.prom")).unwrap();
+        };
+        replace(0);
+        let end = Instant::now() + Duration::from_secs(2);
+        let writer = thread::spawn(move || {
+            let mut version = 0;
+            while Instant::now() < end {
+                version += 1;
+                replace(version);
+            }
+        });
+        let mut reader = reader(folder.path());
+        let mut versions = Vec::new();
+        while !writer.is_finished() {
+            let read = reader.read();
+            assert_eq!(errors(&read), Vec::<&str>::new());
+            let samples = &read.files[0].metrics[0].samples;
+            assert_eq!(samples.len(), SAMPLES);
+            let first = samples[0].value;
+            assert!(samples.iter().all(|sample| sample.value == first));
+            if versions.last() != Some(&first) {
+                versions.push(first);
+            }
+        }
+        writer.join().unwrap();
+        assert!(versions.is_sorted() && versions.len() > 10, "{versions:?}");
+    }
+
+    /// A program that removes its file before it writes a new one is no error.
+    #[test]
+    fn a_file_that_is_removed_while_it_is_read_is_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.prom");
+        let end = Instant::now() + Duration::from_secs(2);
+        let writer = thread::spawn(move || {
+            while Instant::now() < end {
+                let unfinished = path.with_extension("new");
+                fs::write(&unfinished, "a 1\n").unwrap();
+                fs::rename(&unfinished, &path).unwrap();
+                fs::remove_file(&path).unwrap();
+            }
+        });
+        let mut reader = reader(folder.path());
+        let (mut with, mut without) = (0, 0);
+        while !writer.is_finished() {
+            let read = reader.read();
+            assert_eq!(errors(&read), Vec::<&str>::new());
+            match read.files.is_empty() {
+                true => without += 1,
+                false => with += 1,
+            }
+        }
+        writer.join().unwrap();
+        assert!(with > 0 && without > 0, "{with} {without}");
+    }
+
+    #[test]
+    fn a_time_of_any_file_can_be_written() {
+        let at = |modified| {
+            let stamp = Stamp {
+                inode: (0, 0),
+                size: 0,
+                modified,
+                changed: (0, 0),
+            };
+            stamp.mtime().map(|time| time.0)
+        };
+        let epoch = SystemTime::UNIX_EPOCH;
+        assert_eq!(
+            at((1, 500_000_000)),
+            Some(epoch + Duration::from_millis(1500))
+        );
+        assert_eq!(
+            at((-1, 500_000_000)),
+            Some(epoch - Duration::from_millis(500))
+        );
+        for seconds in [i64::MIN, i64::MAX] {
+            if let Some(time) = at((seconds, 999_999_999)) {
+                let json = serde_json::to_string(&crate::model::Timestamp(time)).unwrap();
+                assert_eq!(json, "\"1970-01-01T00:00:00.000Z\"");
+            }
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! Writes the figures of other programs.
 
 use std::borrow::Cow;
+use std::time::SystemTime;
 
 use super::format::Format;
 use super::metric_text::MetricText;
-use crate::model::{SamplePart, TextFamily, TextKind, TextSample, Textfiles, number_text};
+use crate::model::{
+    SamplePart, TextFamily, TextKind, TextSample, Textfiles, Timestamp, number_text,
+};
 
 /// Writes the families of all files, and which files were read.
 pub(super) fn write(textfiles: &Textfiles, out: &mut MetricText) {
@@ -18,10 +21,13 @@ pub(super) fn write(textfiles: &Textfiles, out: &mut MetricText) {
     mtimes.samples = textfiles
         .files
         .iter()
-        .map(|file| TextSample {
-            part: SamplePart::Value,
-            labels: vec![("file".to_owned(), file.path.clone())],
-            value: file.mtime,
+        .filter(|file| file.is_used)
+        .filter_map(|file| {
+            Some(TextSample {
+                part: SamplePart::Value,
+                labels: vec![("file".to_owned(), file.file.clone())],
+                value: unix(file.mtime?),
+            })
         })
         .collect();
     if !mtimes.samples.is_empty() {
@@ -34,9 +40,17 @@ pub(super) fn write(textfiles: &Textfiles, out: &mut MetricText) {
     error.samples.push(TextSample {
         part: SamplePart::Value,
         labels: Vec::new(),
-        value: f64::from(u8::from(!textfiles.problems.is_empty())),
+        value: f64::from(u8::from(textfiles.problems().next().is_some())),
     });
     write_family(&error, out);
+}
+
+/// Returns a time in seconds since 1970. A time before 1970 is negative.
+fn unix(Timestamp(time): Timestamp) -> f64 {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => since.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
+    }
 }
 
 /// Returns a metric of the agent about the files.
@@ -99,10 +113,11 @@ fn number(text: &str, format: Format) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
 
     use super::{Format, MetricText, write};
     use crate::model::{
-        SamplePart, TextFamily, TextKind, TextSample, Textfile, TextfileProblem, Textfiles,
+        SamplePart, TextFamily, TextKind, TextSample, Textfile, Textfiles, Timestamp,
     };
 
     fn sample(part: SamplePart, labels: &[(&str, &str)], value: f64) -> TextSample {
@@ -154,14 +169,22 @@ mod tests {
                     vec![sample(Value, &[("le", "1")], 0.0)],
                 ),
             ],
-            files: vec![Textfile {
-                path: "/t/a.prom".to_owned(),
-                mtime: 12.5,
-            }],
-            problems: vec![TextfileProblem {
-                path: "/t/b.prom".to_owned(),
-                error: "is not UTF-8".to_owned(),
-            }],
+            files: vec![
+                Textfile {
+                    file: "/t/a.prom".to_owned(),
+                    mtime: Some(Timestamp(
+                        SystemTime::UNIX_EPOCH + Duration::from_millis(12_500),
+                    )),
+                    is_used: true,
+                    ..Textfile::default()
+                },
+                Textfile {
+                    file: "/t/b.prom".to_owned(),
+                    mtime: Some(Timestamp(SystemTime::UNIX_EPOCH)),
+                    error: Some("is not UTF-8".to_owned()),
+                    ..Textfile::default()
+                },
+            ],
             ..Textfiles::default()
         }
     }

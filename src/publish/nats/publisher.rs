@@ -32,7 +32,7 @@ use super::queue::{MessageKind, Queue, QueuedMessage};
 use super::subject::Subjects;
 use crate::backoff::jittered;
 use crate::messages::{AddOutput, Publication};
-use crate::model::{DEFAULT_MAX_LINE, Encoding, LogMode, Section, Variant};
+use crate::model::{DEFAULT_MAX_LINE, Encoding, LogMode, Variant};
 use crate::published::{LineRequest, LogPiece, PIECE_BYTES, Published, StreamPosition};
 use crate::settings::NatsSettings;
 
@@ -623,10 +623,7 @@ impl Actor for NatsPublisher {
                     });
                     let output = ctx.address().recipient();
                     let sections = publisher.settings.sections;
-                    publisher.aggregator.do_send(AddOutput {
-                        output,
-                        wants_kernel: sections.has(Section::Kernel),
-                    });
+                    publisher.aggregator.do_send(AddOutput { output, sections });
                 }
                 Err(error) => {
                     error!(%error, "NATS: cannot start, nothing is published");
