@@ -62,6 +62,8 @@ pub(crate) fn announce(
         container_stats = ?collect.container_stats,
         process_commands = collect.process_commands,
         container_labels = collect.container_labels.count(),
+        container_env = collect.container_env.count(),
+        container_sizes_interval = collect.container_sizes.map_or("off".to_owned(), |every| format!("{every:?}")),
         containers_include = collect.containers.counts().0,
         containers_exclude = collect.containers.counts().1,
         disks_exclude = collect.disks_exclude.count(),

@@ -436,7 +436,7 @@ fn start_collectors(
     let containers = settings
         .docker
         .clone()
-        .map(|host| Containers::of(host, settings.containers.clone()));
+        .map(|host| Containers::of(host, settings));
     let system = SystemCollector::new(
         HostSource::new(
             settings.into(),

@@ -16,7 +16,7 @@ pub async fn take(settings: &CollectSettings) -> Snapshot {
     let containers = settings
         .docker
         .clone()
-        .map(|host| Containers::of(host, settings.containers.clone()));
+        .map(|host| Containers::of(host, settings));
     let system = async {
         let mut source = HostSource::new(
             settings.into(),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use system_agent::collect::collect_once;
 use system_agent::collect::docker::{ContainerSource, Containers};
-use system_agent::settings::{CollectSettings, ContainerFilter, DockerHost};
+use system_agent::settings::{CollectSettings, DockerHost};
 
 use crate::common::bars::Bars;
 use crate::common::engine::docker;
@@ -106,10 +106,10 @@ pub(crate) fn run() {
     let mut buffer = vec![0; BUFFER];
     let (mut agent, mut floor, mut containers) = (Vec::new(), Vec::new(), 0);
     actix::System::new().block_on(async {
-        let known = Containers::of(DockerHost::default(), ContainerFilter::default());
         let variables = [("CONTAINER_STATS".into(), "kernel".into())];
         let settings =
             CollectSettings::from_env(variables.into_iter()).expect("the settings are invalid");
+        let known = Containers::of(DockerHost::default(), &settings);
         let new = || ContainerSource::new(known.clone(), &settings);
         let (mut source, mut first) = (new(), new());
         // The first round opens the files. The second round reads the files that the first round could not read yet.

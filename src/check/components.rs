@@ -142,7 +142,7 @@ async fn containers<P: Fn(&str)>(
     settings: &CollectSettings,
 ) {
     let log_lines = settings.log_lines;
-    let containers = Containers::of(host.clone(), settings.containers.clone());
+    let containers = Containers::of(host.clone(), settings);
     let started = Instant::now();
     let stats = collect_once(&mut ContainerSource::new(containers.clone(), settings)).await;
     report.line("container stats", started, &stats_outcome(stats));

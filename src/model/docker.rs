@@ -1,6 +1,7 @@
 //! The figures and the metadata of containers.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,11 @@ pub struct Container {
     /// v1) or `io.stat` (v2), or the engine's `blkio_stats`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_io: Option<BlockIo>,
+    /// The size of the container's writable layer: of the files that the container has created or changed in its file system, in
+    /// bytes, without volumes and logs. Absent unless `CONTAINER_SIZES_INTERVAL` is set, and before the engine's first answer. Source:
+    /// `SizeRw` in the engine's container list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_used: Option<u64>,
     /// How often the CPU limit has slowed the container. Absent if the host does not count this. Source: `cpu.stat`, or the
     /// engine's `throttling_data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,6 +120,12 @@ pub struct Container {
     /// Those labels of the container that `CONTAINER_LABELS` names. Source: the engine's `Config.Labels`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Those environment variables of the container that `CONTAINER_ENV` names. Not on the wire. Source: the engine's `Config.Env`.
+    #[serde(skip)]
+    pub env: Arc<BTreeMap<String, String>>,
+    /// A directory on the file system of the writable layer. None without `disk_used`. Not on the wire.
+    #[serde(skip)]
+    pub layer: Option<Arc<Path>>,
     /// The container's control group. Not on the wire.
     #[serde(skip)]
     pub group: Arc<ControlGroup>,

@@ -96,6 +96,8 @@ pub struct ContainerSpec {
     pub memory_and_swap: u64,
     /// Memory that the container should keep, in bytes. 0 means none.
     pub memory_reservation: u64,
+    /// Limit of the writable layer (`--storage-opt size`), in bytes. 0 means no limit.
+    pub storage: u64,
 }
 
 #[cfg(test)]

@@ -391,6 +391,8 @@ impl Snapshot {
         for container in Arc::make_mut(&mut snapshot.containers) {
             container.memory_with_cache = Some(123_456_789);
             container.health = Some("healthy".to_owned());
+            container.disk_used = Some(1_048_576);
+            container.layer = Some(std::path::Path::new("/var/lib/docker/overlay2/01/diff").into());
             container.pressure = pressure;
             container.record_exact();
         }

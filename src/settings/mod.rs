@@ -6,6 +6,7 @@
 //! This module reads the files of keys and certificates. It does not decide when to read the files again.
 
 mod certificate;
+mod container_env;
 mod container_filter;
 mod credentials;
 mod docker_host;
@@ -21,6 +22,7 @@ mod tls;
 mod verifier;
 mod whitelist;
 
+pub use container_env::ContainerEnv;
 pub use container_filter::{ContainerFacts, ContainerFilter};
 pub use credentials::{CredentialSources, Credentials, Stamps};
 pub use docker_host::DockerHost;
@@ -95,6 +97,10 @@ pub struct CollectSettings {
     pub container_stats: ContainerStats,
     /// `CONTAINER_LABELS`: the container labels that the agent publishes.
     pub container_labels: Patterns,
+    /// `CONTAINER_ENV`: the environment variables of containers that the agent publishes.
+    pub container_env: ContainerEnv,
+    /// `CONTAINER_SIZES_INTERVAL`: the time between two requests for the sizes of containers. None: the agent makes no such requests.
+    pub container_sizes: Option<Duration>,
     /// `CONTAINERS_INCLUDE` and `CONTAINERS_EXCLUDE`: the containers that the agent leaves out.
     pub containers: ContainerFilter,
     /// `DISKS_EXCLUDE`: mount points and devices that the agent leaves out.
@@ -233,6 +239,18 @@ impl CollectSettings {
             DockerHost::default(),
             DockerHost::parse,
         );
+        let log_redact = reader.value(
+            "LOG_REDACT",
+            &raw.log_redact,
+            Redaction::default(),
+            Redaction::parse,
+        );
+        let env = reader.value(
+            "CONTAINER_ENV",
+            &raw.container_env,
+            Patterns::default(),
+            |text| Patterns::parse(text, "names of environment variables"),
+        );
         Self {
             system_interval: reader.interval("SYSTEM_INTERVAL", &raw.system_interval),
             docker_interval: reader.interval("DOCKER_INTERVAL", &raw.docker_interval),
@@ -259,6 +277,9 @@ impl CollectSettings {
                 Patterns::default(),
                 |text| Patterns::parse(text, "names of labels"),
             ),
+            container_env: ContainerEnv::new(env, log_redact.clone()),
+            container_sizes: reader
+                .sizes_interval("CONTAINER_SIZES_INTERVAL", &raw.container_sizes_interval),
             containers: ContainerFilter::new(
                 reader.optional(
                     "CONTAINERS_INCLUDE",
@@ -284,12 +305,7 @@ impl CollectSettings {
                 Patterns::default(),
                 |text| Patterns::parse(text, "names of network interfaces"),
             ),
-            log_redact: reader.value(
-                "LOG_REDACT",
-                &raw.log_redact,
-                Redaction::default(),
-                Redaction::parse,
-            ),
+            log_redact,
             host_root: reader.value(
                 "HOST_ROOT",
                 &raw.host_root,

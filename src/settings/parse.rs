@@ -13,6 +13,10 @@ use super::{Problem, Problems};
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
 /// The shortest and the longest timeout.
 const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
+/// The shortest and the longest interval of the requests for the sizes of containers. Each request makes the engine read directories
+/// of all containers.
+const SIZES_INTERVALS: (Duration, Duration) =
+    (Duration::from_secs(60), Duration::from_secs(24 * 3600));
 /// The default of every interval.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -126,6 +130,18 @@ impl Reader {
     /// Reads an interval.
     pub(super) fn interval(&mut self, variable: &'static str, raw: &Option<String>) -> Duration {
         self.duration(variable, raw, DEFAULT_INTERVAL, INTERVALS)
+    }
+
+    /// Reads the interval of the requests for the sizes of containers. None if the variable is unset or 0.
+    pub(super) fn sizes_interval(
+        &mut self,
+        variable: &'static str,
+        raw: &Option<String>,
+    ) -> Option<Duration> {
+        let raw = raw.as_ref().filter(|text| text.trim() != "0").cloned();
+        let (off, (least, most)) = (Duration::ZERO, SIZES_INTERVALS);
+        let interval = self.duration(variable, &raw, off, (least, most));
+        (!interval.is_zero()).then_some(interval)
     }
 
     /// Reads a timeout. The default is in seconds.

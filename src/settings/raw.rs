@@ -28,6 +28,8 @@ pub(super) struct RawSettings {
     pub(super) docker_host: Option<String>,
     pub(super) container_stats: Option<String>,
     pub(super) container_labels: Option<String>,
+    pub(super) container_env: Option<String>,
+    pub(super) container_sizes_interval: Option<String>,
     pub(super) containers_include: Option<String>,
     pub(super) containers_exclude: Option<String>,
     pub(super) disks_exclude: Option<String>,
@@ -58,7 +60,7 @@ pub(super) struct RawSettings {
 }
 
 /// The names of all variables that the agent reads.
-pub(super) const VARIABLES: [&str; 48] = [
+pub(super) const VARIABLES: [&str; 50] = [
     "API_KEY",
     "API_KEY_FILE",
     "SOCKET_PORT",
@@ -80,6 +82,8 @@ pub(super) const VARIABLES: [&str; 48] = [
     "DOCKER_HOST",
     "CONTAINER_STATS",
     "CONTAINER_LABELS",
+    "CONTAINER_ENV",
+    "CONTAINER_SIZES_INTERVAL",
     "CONTAINERS_INCLUDE",
     "CONTAINERS_EXCLUDE",
     "DISKS_EXCLUDE",

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use super::{
-    CollectSettings, ContainerFilter, ContainerStats, DockerHost, HostRoot, LogFormat, Patterns,
-    Problems, Redaction, Settings,
+    CollectSettings, ContainerEnv, ContainerFilter, ContainerStats, DockerHost, HostRoot,
+    LogFormat, Patterns, Problems, Redaction, Settings,
 };
 
 fn settings(vars: &[(&str, &str)]) -> Result<Settings, Problems> {
@@ -39,6 +39,8 @@ fn only_the_key_is_required_and_all_other_variables_have_defaults() {
             docker: Some(DockerHost::default()),
             container_stats: ContainerStats::Auto,
             container_labels: Patterns::default(),
+            container_env: ContainerEnv::default(),
+            container_sizes: None,
             containers: ContainerFilter::default(),
             disks_exclude: Patterns::default(),
             networks_exclude: Patterns::default(),

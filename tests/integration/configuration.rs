@@ -37,6 +37,8 @@ pub(crate) const GOOD: &[(&str, &[&str])] = &[
     ),
     ("CONTAINER_STATS", &["auto", "kernel", "engine"]),
     ("CONTAINER_LABELS", &["*", "tier, com.example.*,v?"]),
+    ("CONTAINER_ENV", &["*", "TIER, APP_*,V?"]),
+    ("CONTAINER_SIZES_INTERVAL", &["0", "1m", "10m", "24h"]),
     ("CONTAINERS_INCLUDE", &["*", "web-*, label=tier=a*"]),
     (
         "CONTAINERS_EXCLUDE",
@@ -104,6 +106,8 @@ const BAD: &[(&str, &[&str])] = &[
     ("PROCESS_COMMANDS", &["yes"]),
     ("CONTAINER_STATS", &["cgroup", "Auto"]),
     ("CONTAINER_LABELS", &[",", "two words", "a,,b"]),
+    ("CONTAINER_ENV", &[",", "TWO WORDS", "A,,B"]),
+    ("CONTAINER_SIZES_INTERVAL", &["59s", "24h 1s", "1"]),
     ("CONTAINERS_INCLUDE", &[",", "image=", "state=running"]),
     ("CONTAINERS_EXCLUDE", &[",", "two words", "a,,b"]),
     ("DISKS_EXCLUDE", &[",", "/mnt/two words"]),
@@ -354,6 +358,7 @@ fn invalid_values_are_not_printed_because_they_can_be_secrets() {
     // Error messages contain paths, because the administrator has to find the file.
     let any_word = [
         "CONTAINER_LABELS",
+        "CONTAINER_ENV",
         "CONTAINERS_INCLUDE",
         "CONTAINERS_EXCLUDE",
         "DISKS_EXCLUDE",

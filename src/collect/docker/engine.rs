@@ -6,9 +6,8 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as BollardError;
@@ -20,20 +19,18 @@ use hyper::{HeaderMap, Response};
 use tracing::debug;
 
 use super::choice::ContainerChoice;
+pub(crate) use super::engine_error::{DEADLINE, EngineError, classify};
 use super::events::Message;
 pub(crate) use super::inspected::Inspected;
 use super::json::Json;
 use super::listing::{ListScope, ListedContainers, Listing};
-use super::pieces::{Entries, Lines};
+use super::pieces::{Entries, Lines, Piece};
 use super::transport::{
     MAX_CONTAINER_BYTES, MAX_EVENTS_BYTES, MAX_LIST_BYTES, MAX_OTHER_BYTES, Transport, next_bytes,
     whole,
 };
 use crate::collect::causes::with_causes;
-use crate::settings::DockerHost;
-
-/// Timeout of one call.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+use crate::settings::{ContainerEnv, DockerHost};
 
 /// The names of the events that the agent requests. Each of these events is published, or makes the container list or an
 /// inspection stale.
@@ -66,47 +63,15 @@ const ALL: &str = "/containers/json?all=true";
 const RUNNING: &str = "/containers/json";
 const RUNNING_OR_PAUSED: &str =
     "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
-
-/// Why a call to the engine failed.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum EngineError {
-    /// The container no longer exists.
-    #[error("no such container")]
-    Gone,
-    /// The container's logging driver does not support reading the log.
-    #[error("its logging driver does not support reading")]
-    Unreadable,
-    /// The engine cannot read the log to its end. The text is the engine's reason.
-    #[error("container logs: {0}")]
-    BrokenLog(String),
-    /// The engine did not answer before the deadline.
-    #[error("{call}: no answer within {} s", DEADLINE.as_secs())]
-    Deadline {
-        /// The name of the call.
-        call: &'static str,
-    },
-    /// There was no connection, the engine reported an error, or the answer cannot be read.
-    #[error("{call}: {reason}")]
-    Failed {
-        /// The name of the call.
-        call: &'static str,
-        /// Why the call failed, with all causes.
-        reason: String,
-    },
-}
-
-impl EngineError {
-    fn failed(call: &'static str, reason: &impl ToString) -> Self {
-        Self::Failed {
-            call,
-            reason: reason.to_string(),
-        }
-    }
-}
+/// The same lists with the sizes of the containers.
+const RUNNING_WITH_SIZES: &str = "/containers/json?size=true";
+const RUNNING_OR_PAUSED_WITH_SIZES: &str =
+    "/containers/json?size=true&filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
 
 /// An engine. The agent connects before the first call, and again after [`Engine::disconnect`].
 pub(crate) struct Engine {
     host: DockerHost,
+    env: Arc<ContainerEnv>,
     /// The handle for calls. It has the negotiated API version, which can change after an outage. None while not connected.
     connected: Option<Call>,
 }
@@ -115,8 +80,15 @@ impl Engine {
     pub(crate) fn new(host: DockerHost) -> Self {
         Self {
             host,
+            env: Arc::default(),
             connected: None,
         }
+    }
+
+    /// Lets inspections have the environment variables that `env` chooses.
+    pub(super) fn with_env(mut self, env: ContainerEnv) -> Self {
+        self.env = Arc::new(env);
+        self
     }
 
     /// Returns a handle for calls. If the engine is not connected, negotiates the API version before that.
@@ -124,7 +96,7 @@ impl Engine {
         if let Some(call) = &self.connected {
             return Ok(call.clone());
         }
-        let call = Call::negotiate(&self.host).await?;
+        let call = Call::negotiate(&self.host, Arc::clone(&self.env)).await?;
         debug!(engine = %self.host, api = call.api_version(), "connected to the engine");
         Ok(self.connected.insert(call).clone())
     }
@@ -151,6 +123,7 @@ pub(crate) struct Call {
     client: Docker,
     transport: Transport,
     is_podman: bool,
+    env: Arc<ContainerEnv>,
     /// A sentence about the entries of the newest container list that could not be read.
     unreadable: Arc<Mutex<Option<String>>>,
 }
@@ -158,7 +131,7 @@ pub(crate) struct Call {
 impl Call {
     /// Chooses the newest API version that both the agent and the engine know. If a proxy hides the engine's version, requests
     /// have no version, and the engine uses its own version.
-    async fn negotiate(host: &DockerHost) -> Result<Self, EngineError> {
+    async fn negotiate(host: &DockerHost, env: Arc<ContainerEnv>) -> Result<Self, EngineError> {
         let transport = Transport::new(host);
         let client = {
             let transport = transport.clone();
@@ -174,6 +147,7 @@ impl Call {
             client,
             transport,
             is_podman: false,
+            env,
             unreadable: Arc::default(),
         };
         let (version, is_podman) = within("connect", call.engine_version()).await?;
@@ -284,21 +258,12 @@ impl Call {
             ListScope::Running => RUNNING,
         };
         let read = async {
-            let failed = |error: BollardError| classify(CALL, &error);
-            let answer = self.get(path, MAX_LIST_BYTES).await.map_err(failed)?;
-            let mut body = answer.into_body();
-            let mut entries = Entries::new(MAX_CONTAINER_BYTES);
             let mut listing = Listing::new(scope, choice);
-            while !entries.is_complete()
-                && let Some(bytes) = next_bytes(&mut body).await.map_err(failed)?
-            {
-                let pushed = entries.push(&bytes, |entry| listing.add(entry));
-                pushed.map_err(|error| EngineError::failed(CALL, &error))?;
-                let checked = listing.check();
-                checked.map_err(|error| EngineError::failed(CALL, &error))?;
-            }
-            let ended = entries.end();
-            ended.map_err(|error| EngineError::failed(CALL, &error))?;
+            let add = |entry: Piece<'_>| {
+                listing.add(entry);
+                listing.check()
+            };
+            self.entries(CALL, path, add).await?;
             Ok(listing.finish())
         };
         let mut listed = tokio::time::timeout(DEADLINE, read)
@@ -309,6 +274,44 @@ impl Call {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = listed.unreadable.take();
         Ok(listed)
+    }
+
+    /// Requests a list, and passes each entry to `each` while the list arrives. Ends at the first error of `each`. The caller must limit
+    /// the time.
+    pub(super) async fn entries(
+        &self,
+        call: &'static str,
+        path: &str,
+        mut each: impl FnMut(Piece<'_>) -> Result<(), String>,
+    ) -> Result<(), EngineError> {
+        let failed = |error: BollardError| classify(call, &error);
+        let answer = self.get(path, MAX_LIST_BYTES).await.map_err(failed)?;
+        let mut body = answer.into_body();
+        let mut entries = Entries::new(MAX_CONTAINER_BYTES);
+        let mut added = Ok(());
+        while !entries.is_complete()
+            && added.is_ok()
+            && let Some(bytes) = next_bytes(&mut body).await.map_err(failed)?
+        {
+            let pushed = entries.push(&bytes, |entry| {
+                if added.is_ok() {
+                    added = each(entry);
+                }
+            });
+            pushed.map_err(|error| EngineError::failed(call, &error))?;
+        }
+        added.map_err(|error| EngineError::failed(call, &error))?;
+        let ended = entries.end();
+        ended.map_err(|error| EngineError::failed(call, &error))
+    }
+
+    /// Returns the path of the list of running containers with their sizes. For this list, the engine reads directories of all of these
+    /// containers.
+    pub(super) fn running_with_sizes(&self) -> &'static str {
+        match self.is_podman {
+            true => RUNNING_OR_PAUSED_WITH_SIZES,
+            false => RUNNING_WITH_SIZES,
+        }
     }
 
     /// Returns a sentence about the entries of the newest container list that could not be read. None if all entries could be
@@ -366,7 +369,7 @@ impl Call {
     pub(crate) async fn inspect(&self, id: &str) -> Result<Inspected, EngineError> {
         let path = format!("/containers/{}/json", encoded(id));
         let answer = self.get_json("inspect container", &path, MAX_CONTAINER_BYTES);
-        Ok(Inspected::read(&answer.await?))
+        Ok(Inspected::read(&answer.await?, &self.env))
     }
 
     /// Returns the statistics of one container. With `one_shot` the engine takes one reading. Without `one_shot` the engine takes
@@ -503,74 +506,9 @@ async fn within<T>(
     }
 }
 
-/// Maximum length of a reason, in characters. A longer reason is truncated.
-const MAX_REASON_CHARS: usize = 300;
-
-/// Turns an error of bollard into an [`EngineError`].
-pub(crate) fn classify(call: &'static str, error: &BollardError) -> EngineError {
-    match error {
-        BollardError::RequestTimeoutError => EngineError::Deadline { call },
-        // The status 409 means that the engine is removing the container.
-        BollardError::DockerResponseServerError {
-            status_code: 404 | 409,
-            ..
-        } => EngineError::Gone,
-        BollardError::DockerResponseServerError { message, .. }
-            if message.contains("does not support reading") =>
-        {
-            EngineError::Unreadable
-        }
-        _ => {
-            let mut reason = with_causes(error);
-            if is_denied(error) {
-                reason.push_str(
-                    "; the agent must run as root or in the group that owns the socket (docker)",
-                );
-            }
-            if let Some((cut, _)) = reason.char_indices().nth(MAX_REASON_CHARS) {
-                reason.truncate(cut);
-                reason.push('…');
-            }
-            EngineError::Failed { call, reason }
-        }
-    }
-}
-
-fn is_denied(error: &BollardError) -> bool {
-    // For this error, bollard does not return the inner error as the source.
-    if let BollardError::IOError { err } = error {
-        return err.kind() == io::ErrorKind::PermissionDenied;
-    }
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>()
-            && error.kind() == io::ErrorKind::PermissionDenied
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io;
-
-    use super::{EVENTS, classify, encoded, version};
-
-    #[test]
-    fn an_error_for_a_denied_socket_says_what_to_do() {
-        for (kind, has_advice) in [
-            (io::ErrorKind::PermissionDenied, true),
-            (io::ErrorKind::NotFound, false),
-        ] {
-            let error = io::Error::new(kind, "/run/docker.sock: text");
-            let reason = classify("connect", &error.into()).to_string();
-            assert!(reason.contains("/run/docker.sock"), "{reason}");
-            assert_eq!(reason.contains("docker)"), has_advice, "{reason}");
-        }
-    }
+    use super::{EVENTS, encoded, version};
 
     #[test]
     fn only_a_version_of_two_numbers_is_read() {

@@ -42,7 +42,7 @@ use super::process::FirstProcess;
 use super::stopped::StoppedContainers;
 use crate::backoff::Backoff;
 use crate::model::Events;
-use crate::settings::{ContainerFilter, DockerHost};
+use crate::settings::{CollectSettings, DockerHost};
 
 /// Maximum age of the container list.
 const MAX_LIST_AGE: Duration = Duration::from_secs(60);
@@ -99,16 +99,17 @@ struct Request {
 }
 
 impl Containers {
-    /// Creates the view of the containers of the engine at `host`. Leaves out the containers that `filter` does not want. Makes no
-    /// call to the engine yet.
+    /// Creates the view of the containers of the engine at `host`. The settings choose the containers and their environment variables.
+    /// Makes no call to the engine yet.
     #[must_use]
-    pub fn of(host: DockerHost, filter: ContainerFilter) -> Self {
+    pub fn of(host: DockerHost, settings: &CollectSettings) -> Self {
         let (requests, received) = mpsc::channel(MAX_REQUESTS);
         let (publish, state) = watch::channel(State::default());
-        let choice = Arc::new(ContainerChoice::new(filter));
+        let choice = Arc::new(ContainerChoice::new(settings.containers.clone()));
         let history = SharedEvents::new(Arc::clone(&choice));
+        let engine = Engine::new(host).with_env(settings.container_env.clone());
         let follower = Follower::new(
-            host,
+            engine,
             Arc::clone(&choice),
             history.clone(),
             received,
@@ -244,14 +245,14 @@ struct Follower {
 
 impl Follower {
     fn new(
-        host: DockerHost,
+        engine: Engine,
         choice: Arc<ContainerChoice>,
         history: SharedEvents,
         requests: mpsc::Receiver<Request>,
         publish: watch::Sender<State>,
     ) -> Self {
         Self {
-            engine: Engine::new(host),
+            engine,
             requests,
             publish,
             events: None,

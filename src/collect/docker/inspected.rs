@@ -1,7 +1,8 @@
 //! Reads the engine's answer to the inspection of one container.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use time::OffsetDateTime;
@@ -10,9 +11,12 @@ use time::format_description::well_known::Rfc3339;
 use super::json::Json;
 use super::listing::truncated;
 use crate::model::{Compose, ContainerSpec};
+use crate::settings::ContainerEnv;
 
 /// Maximum number of volumes and bind mounts of a container. More are ignored.
 const MAX_MOUNTS: usize = 64;
+/// Maximum number of environment variables of a container. More are ignored.
+const MAX_VARIABLES: usize = 64;
 /// The default period of CPU limits of the kernel and of Docker, in microseconds.
 const CPU_PERIOD: u64 = 100_000;
 
@@ -43,6 +47,10 @@ pub(crate) struct Inspected {
     /// The limits as the kernel gets them.
     pub(crate) spec: ContainerSpec,
     pub(crate) labels: HashMap<String, String>,
+    /// The environment variables that `CONTAINER_ENV` names, with their redacted values. At most [`MAX_VARIABLES`].
+    pub(crate) env: Arc<BTreeMap<String, String>>,
+    /// The directory of the writable layer, or another directory on the same file system.
+    pub(crate) layer: Option<Arc<Path>>,
     /// Whether the container's output goes to a terminal (`docker run -t`).
     pub(crate) tty: bool,
     /// The container's logging driver.
@@ -81,8 +89,8 @@ pub(crate) struct End {
 }
 
 impl Inspected {
-    /// Reads the engine's answer. A value that cannot be read counts as missing.
-    pub(crate) fn read(container: &Json) -> Self {
+    /// Reads the engine's answer. A value that cannot be read counts as missing. `env` chooses the environment variables to keep.
+    pub(crate) fn read(container: &Json, env: &ContainerEnv) -> Self {
         let state = container.get("State");
         let config = container.get("Config");
         let host = container.get("HostConfig");
@@ -91,7 +99,13 @@ impl Inspected {
         // Podman uses the name `json-file` for another format. Only Docker's log files end with `-json.log`.
         let in_file =
             |path: &String| driver.as_deref() == Some("json-file") && path.ends_with("-json.log");
+        let folder = container
+            .get("HostnamePath")
+            .text()
+            .and_then(|path| Some(Path::new(&path).parent()?.to_owned()));
         Self {
+            env: Arc::new(variables(config, env)),
+            layer: layer(container, folder.as_deref()),
             pid: state.get("Pid").number().unwrap_or_default(),
             started_at: state.get("StartedAt").text().as_deref().and_then(moment),
             // `none` means that the container has no health check.
@@ -138,10 +152,7 @@ impl Inspected {
                 .filter(in_file)
                 .map(PathBuf::from),
             log_driver: driver.unwrap_or_default(),
-            folder: container
-                .get("HostnamePath")
-                .text()
-                .and_then(|path| Some(Path::new(&path).parent()?.to_owned())),
+            folder,
             mounts: container
                 .get("Mounts")
                 .items()
@@ -172,6 +183,37 @@ impl Inspected {
             service: label("com.docker.compose.service"),
         })
     }
+}
+
+/// Returns the environment variables that `env` chooses.
+fn variables(config: &Json, env: &ContainerEnv) -> BTreeMap<String, String> {
+    if env.count() == 0 {
+        return BTreeMap::new();
+    }
+    let mut chosen = BTreeMap::new();
+    for variable in config.get("Env").items() {
+        if chosen.len() == MAX_VARIABLES {
+            break;
+        }
+        if let Some(variable) = variable.text()
+            && let Some((name, value)) = env.chosen(&variable)
+        {
+            chosen.insert(truncated(name.to_owned()), truncated(value));
+        }
+    }
+    chosen
+}
+
+/// Returns the directory of the writable layer. If the storage driver has no such directory, returns Docker's data root, which is
+/// usually on the same file system. None for an engine with another layout, such as Podman.
+fn layer(container: &Json, folder: Option<&Path>) -> Option<Arc<Path>> {
+    let upper = container.get("GraphDriver").get("Data").get("UpperDir");
+    if let Some(upper) = upper.non_empty_text() {
+        return Some(Path::new(&truncated(upper)).into());
+    }
+    let containers = folder?.parent()?;
+    let is_dockers = containers.file_name()? == "containers";
+    is_dockers.then(|| containers.into())
 }
 
 /// Reads a volume or bind mount. None for other kinds of mounts.
@@ -223,7 +265,34 @@ fn spec(host: &Json) -> ContainerSpec {
         memory: bytes("Memory"),
         memory_and_swap: bytes("MemorySwap"),
         memory_reservation: bytes("MemoryReservation"),
+        storage: host
+            .get("StorageOpt")
+            .get("size")
+            .text()
+            .and_then(|size| storage(&size))
+            .unwrap_or_default(),
     }
+}
+
+/// Reads a size such as `10G`, `1.5gb` or `1048576`. Docker's units are powers of 1024.
+fn storage(size: &str) -> Option<u64> {
+    let size = size.trim().to_ascii_lowercase();
+    let unit = size
+        .find(|one: char| one.is_ascii_alphabetic())
+        .unwrap_or(size.len());
+    let (number, unit) = size.split_at(unit);
+    let shift = match unit.trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        _ => return None,
+    };
+    let bytes = number.trim().parse::<f64>().ok()? * (1_u64 << shift) as f64;
+    // A number that is too large becomes the largest one.
+    (bytes >= 1.0).then_some(bytes as u64)
 }
 
 /// Returns the CPU limit in cores. It comes from `docker run --cpus`, or from a quota of CPU time in each period.
@@ -247,11 +316,13 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::Inspected;
+    use super::{Inspected, storage};
     use crate::collect::docker::json::Json;
+    use crate::settings::{CollectSettings, ContainerEnv};
 
     fn inspected(bytes: &[u8]) -> Option<Inspected> {
-        Some(Inspected::read(&Json::parse(bytes).ok()?))
+        let env = ContainerEnv::default();
+        Some(Inspected::read(&Json::parse(bytes).ok()?, &env))
     }
 
     /// Returns the inspection of a container in which the value at `place` is replaced.
@@ -351,6 +422,99 @@ mod tests {
         assert_eq!((memory.memory, memory.memory_and_swap), (1024, 2048));
         assert_eq!(memory.memory_reservation, 512);
         assert_eq!((memory.cpu_quota, quota.memory_and_swap), (None, 0));
+    }
+
+    #[test]
+    fn only_the_chosen_environment_variables_are_kept() {
+        let of = |variables: &[(&str, &str)], env: Value| {
+            let variables = variables
+                .iter()
+                .map(|(name, value)| (name.into(), value.into()));
+            let settings = CollectSettings::from_env(variables.collect::<Vec<_>>().into_iter());
+            let container = json!({"Config": {"Env": env}}).to_string();
+            let container = Json::parse(container.as_bytes()).unwrap();
+            Inspected::read(&container, &settings.unwrap().container_env).env
+        };
+        let env = json!([
+            "TIER=web",
+            "PASSWORD=secret",
+            "APP_TOKEN=secret",
+            "odd",
+            7,
+            null
+        ]);
+        assert!(of(&[], env.clone()).is_empty());
+        let variables = [
+            ("CONTAINER_ENV", "TIER,APP_*"),
+            ("LOG_REDACT", r"TOKEN=\S+"),
+        ];
+        let kept = of(&variables, env);
+        let kept: Vec<_> = kept
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .collect();
+        assert_eq!(kept, [("APP_TOKEN", "[redacted]"), ("TIER", "web")]);
+        let many: Vec<_> = (0..200).map(|number| format!("A{number}=x")).collect();
+        assert_eq!(
+            of(&[("CONTAINER_ENV", "*")], json!(many)).len(),
+            super::MAX_VARIABLES
+        );
+        let long = format!("A={}", "x".repeat(10_000));
+        assert_eq!(
+            of(&[("CONTAINER_ENV", "A")], json!([long]))["A"].len(),
+            4096
+        );
+        assert!(of(&[("CONTAINER_ENV", "A")], json!({"A": "x"})).is_empty());
+    }
+
+    #[test]
+    fn the_limit_of_the_writable_layer_is_read_as_docker_reads_it() {
+        for (size, expected) in [
+            ("10G", Some(10 << 30)),
+            ("1.5gb", Some(3 << 29)),
+            ("20 MiB", Some(20 << 20)),
+            ("64k", Some(64 << 10)),
+            ("1048576", Some(1 << 20)),
+            ("0", None),
+            ("-1G", None),
+            ("nan", None),
+            ("10X", None),
+            ("", None),
+        ] {
+            assert_eq!(storage(size), expected, "{size}");
+        }
+        let container = json!({"HostConfig": {"StorageOpt": {"size": "10G"}}}).to_string();
+        assert_eq!(
+            inspected(container.as_bytes()).unwrap().spec.storage,
+            10 << 30
+        );
+    }
+
+    #[test]
+    fn the_writable_layer_is_on_the_file_system_of_the_upper_directory_or_of_dockers_data_root() {
+        let layer = |container: Value| inspected(container.to_string().as_bytes()).unwrap().layer;
+        let docker = "/var/lib/docker/containers/01/hostname";
+        for (container, expected) in [
+            (
+                json!({"HostnamePath": docker, "GraphDriver": {"Data": {"UpperDir": "/var/lib/docker/overlay2/02/diff"}}}),
+                Some("/var/lib/docker/overlay2/02/diff"),
+            ),
+            (
+                json!({"HostnamePath": docker, "GraphDriver": null}),
+                Some("/var/lib/docker/containers"),
+            ),
+            (
+                json!({"HostnamePath": "/run/containers/storage/overlay-containers/01/userdata/hostname"}),
+                None,
+            ),
+            (json!({}), None),
+        ] {
+            assert_eq!(
+                layer(container.clone()).as_deref(),
+                expected.map(Path::new),
+                "{container}"
+            );
+        }
     }
 
     #[test]

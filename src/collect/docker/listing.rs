@@ -15,7 +15,7 @@ use crate::settings::{ContainerFacts, ContainerFilter};
 /// Length of a published id, in characters. Docker's own tools show ids of the same length.
 pub(super) const SHORT_ID: usize = 12;
 /// Maximum number of containers. The agent refuses a longer list.
-const MAX_CONTAINERS: usize = 10_000;
+pub(super) const MAX_CONTAINERS: usize = 10_000;
 /// Maximum memory for a list, in bytes. The agent refuses a list that needs more memory.
 const MAX_KEPT_BYTES: usize = 16 * 1024 * 1024;
 /// Maximum number of stopped containers of a list that are kept. The others are only counted.
@@ -341,7 +341,7 @@ impl ListedContainer {
 }
 
 /// Whether a text is a container id. An id has only hexadecimal digits, and at least [`SHORT_ID`] of them.
-fn is_id(id: &str) -> bool {
+pub(super) fn is_id(id: &str) -> bool {
     (SHORT_ID..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 

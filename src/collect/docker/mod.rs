@@ -6,6 +6,7 @@
 mod choice;
 mod direct;
 pub(super) mod engine;
+mod engine_error;
 mod events;
 mod files;
 mod follower;
@@ -18,6 +19,7 @@ mod namespaces;
 mod pieces;
 mod proc_cgroup;
 mod process;
+mod sizes;
 mod stats;
 mod stopped;
 mod transport;
@@ -49,6 +51,7 @@ pub(super) use inventory::{Inventory, Outage, RunningContainer};
 use listing::ListScope;
 pub(super) use listing::ListedContainer;
 use namespaces::Namespaces;
+use sizes::Sizes;
 pub(super) use transport::next_bytes;
 use usage::{ContainerReading, CpuReading, publish, share_networks};
 
@@ -89,6 +92,8 @@ pub struct ContainerSource {
     /// The previous readings from the engine, by container id. The next readings are compared with them.
     readings: HashMap<String, ContainerReading>,
     last: Option<Last>,
+    /// The sizes of the writable layers. None if the settings do not want them.
+    sizes: Option<Sizes>,
 }
 
 /// The previous figures from the kernel's files.
@@ -114,6 +119,10 @@ impl ContainerSource {
             namespaces: Namespaces::default(),
             readings: HashMap::new(),
             last: None,
+            sizes: settings
+                .container_sizes
+                .zip(settings.docker.clone())
+                .map(|(interval, host)| Sizes::new(host, interval)),
         }
     }
 
@@ -148,6 +157,15 @@ impl ContainerSource {
             .containers
             .sort_unstable_by_key(|(index, _)| *index);
         share_networks(&mut measured.containers, &measured.running);
+        if let Some(sizes) = &self.sizes {
+            let sizes = sizes.newest();
+            for (index, container) in &mut measured.containers {
+                let one = &measured.running[*index];
+                container.disk_used = sizes.get(&one.listed.id).copied();
+                let inspected = one.inspection.done();
+                container.layer = inspected.and_then(|inspected| inspected.layer.clone());
+            }
+        }
         Ok(Some(measured))
     }
 
@@ -377,6 +395,9 @@ impl Source for ContainerSource {
             Ok(inventory) => inventory,
             Err(error) => return Round::failed(error.to_string()),
         };
+        if let Some(sizes) = &mut self.sizes {
+            sizes.begin_round();
+        }
         let outage = inventory.outage.as_ref().map(Outage::to_string);
         let measured = match self.measure(&inventory).await {
             Ok(Some(measured)) => measured,

@@ -134,6 +134,10 @@ pub(super) fn publish(
             .filter(|(name, _)| patterns.matches(name))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect(),
+        env: inspected.map_or_else(Arc::default, |inspected| Arc::clone(&inspected.env)),
+        // The collector of the sizes sets these fields.
+        disk_used: None,
+        layer: None,
         group: usage.group.clone().unwrap_or_else(|| {
             Arc::new(ControlGroup {
                 path: format!("/docker/{}", listed.id),

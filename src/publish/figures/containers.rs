@@ -1,6 +1,8 @@
 //! The metrics of containers that cAdvisor has under the same names, with the same labels.
 //!
 //! The label `id` is the path of the container's control group, as in cAdvisor. The host itself has the id `/`.
+//!
+//! This file is long: half of it is one table, and each function after the table reads the samples of one of its rows.
 
 use std::collections::BTreeSet;
 
@@ -202,11 +204,15 @@ pub(super) static CONTAINERS: &[FigureFamily] = &[
     counter("container_blkio_device_usage", "By", &["id", "image", "name", "device", "major", "minor", "operation"], NONE,
         "Bytes read from and written to the block device, by operation", device_usage),
     gauge("container_fs_limit_bytes", "By", DEVICE, NONE,
-        "Size of the file system. Only for the host",
-        |source, out| file_systems(source, out, |disk| Some(disk.exact?.size))),
-    gauge("container_fs_usage_bytes", "By", DEVICE, NONE,
-        "Used space of the file system. Only for the host",
-        |source, out| file_systems(source, out, |disk| disk.exact?.size.checked_sub(disk.exact?.free))),
+        "Limit of the container's writable layer, or the size of the file system", |source, out| {
+            file_systems(source, out, |disk| Some(disk.exact?.size));
+            layers(source, out, layer_limit);
+        }),
+    gauge("container_fs_usage_bytes", "By", DEVICE, &["containers[].disk_used"],
+        "Size of the container's writable layer, or for the host, used space of the file system", |source, out| {
+            file_systems(source, out, |disk| disk.exact?.size.checked_sub(disk.exact?.free));
+            layers(source, out, |one, _| one.disk_used);
+        }),
     gauge("container_fs_inodes_total", "{inode}", DEVICE, NONE,
         "Inodes of the file system. Only for the host",
         |source, out| file_systems(source, out, |disk| disk.inodes_total)),
@@ -301,7 +307,7 @@ fn containers(
 }
 
 /// Passes a sample of a container to `out`. `more` are labels after those that each sample has. As in cAdvisor, the labels that
-/// `CONTAINER_LABELS` selects follow.
+/// `CONTAINER_LABELS` and `CONTAINER_ENV` select follow.
 fn sample(out: &mut Samples<'_>, one: &Container, more: &[(&str, &str)], value: f64) {
     let chosen = chosen_labels(one);
     let chosen = chosen.iter().map(|(name, value)| (&**name, *value));
@@ -310,25 +316,30 @@ fn sample(out: &mut Samples<'_>, one: &Container, more: &[(&str, &str)], value: 
     out(&all, value);
 }
 
-/// Returns the labels of the container that `CONTAINER_LABELS` selects, with the names that cAdvisor gives to them. Of labels with the same
-/// name, only the first label is used.
+/// Returns the labels of the container that `CONTAINER_LABELS` selects and the environment variables that `CONTAINER_ENV` selects, with
+/// the names that cAdvisor gives to them. Of several with the same name, only the first is used.
 pub(super) fn chosen_labels(container: &Container) -> Vec<(String, &str)> {
     let mut names = BTreeSet::new();
-    let named = container.labels.iter();
-    let named = named.map(|(name, value)| (label_name(name), value.as_str()));
-    named
+    let labels = container.labels.iter();
+    let labels = labels.map(|(name, value)| (label_name("container_label_", name), value.as_str()));
+    let env = container.env.iter().map(|(name, value)| {
+        // cAdvisor writes the names of environment variables in lower case.
+        let name = label_name("container_env_", &name.to_lowercase());
+        (name, value.as_str())
+    });
+    labels
+        .chain(env)
         .filter(|(name, _)| names.insert(name.clone()))
         .collect()
 }
 
-/// Returns the name that cAdvisor gives to a container's label.
-fn label_name(label: &str) -> String {
+/// Returns the name that cAdvisor gives to a container's label or environment variable.
+fn label_name(prefix: &str, name: &str) -> String {
     let allowed = |one: char| match one.is_ascii_alphanumeric() {
         true => one,
         false => '_',
     };
-    let name: String = label.chars().map(allowed).collect();
-    format!("container_label_{name}")
+    prefix.chars().chain(name.chars().map(allowed)).collect()
 }
 
 fn exact(
@@ -576,6 +587,38 @@ fn file_systems(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&Dis
             let [id, image, name] = ROOT;
             out(&[id, image, name, ("device", &disk.device)], value as f64);
         }
+    }
+}
+
+/// Passes a figure of the writable layer of each container to `out`, if the settings want their sizes. The second argument of `value` is
+/// the file system of the layer.
+fn layers(
+    source: &FigureSource<'_>,
+    out: &mut Samples<'_>,
+    value: fn(&Container, Option<&Disk>) -> Option<u64>,
+) {
+    let disks = system(source).map_or(&[][..], |host| &host.disks);
+    let measured = source.snapshot.containers.iter();
+    for one in measured.filter(|one| one.disk_used.is_some()) {
+        let is_below = |disk: &&Disk| {
+            let layer = one.layer.as_deref();
+            layer.is_some_and(|layer| layer.starts_with(&disk.mount))
+        };
+        let below = disks.iter().filter(is_below);
+        let disk = below.max_by_key(|disk| disk.mount.len());
+        if let Some(value) = value(one, disk) {
+            let device = disk.map_or("", |disk| &*disk.device);
+            sample(out, one, &[("device", device)], value as f64);
+        }
+    }
+}
+
+/// Returns the limit of a writable layer. Without a limit, it is the size of the file system, as in cAdvisor.
+fn layer_limit(one: &Container, disk: Option<&Disk>) -> Option<u64> {
+    let limit = one.spec.map_or(0, |spec| spec.storage);
+    match limit {
+        0 => Some(disk?.exact?.size),
+        limit => Some(limit),
     }
 }
 

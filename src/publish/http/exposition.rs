@@ -335,6 +335,65 @@ mod tests {
     }
 
     #[test]
+    fn environment_variables_are_labels_with_the_names_of_cadvisor() {
+        let mut snapshot = snapshot();
+        let containers: &mut Vec<Container> = Arc::make_mut(&mut snapshot.containers);
+        let env = [("APP_TIER", "web"), ("app.tier", "other"), ("Größe", "3")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        containers[0].env = Arc::new(env.into());
+        let text = written(snapshot, Format::Classic);
+        let rss = text
+            .lines()
+            .find(|line| {
+                line.starts_with("container_memory_rss{") && line.contains("container_env_")
+            })
+            .unwrap();
+        let labels = r#"container_env_app_tier="web",container_env_gr__e="3"} "#;
+        assert!(rss.contains(labels), "{rss}");
+        assert_eq!(rss.matches("container_env_").count(), 2, "{rss}");
+    }
+
+    #[test]
+    fn the_writable_layer_has_its_own_limit_or_that_of_its_file_system() {
+        let mut snapshot = snapshot();
+        let system: &mut SystemMetrics = Arc::make_mut(&mut snapshot.system);
+        let root = system.disks.iter().find(|disk| disk.mount == "/").unwrap();
+        let (device, size) = (root.device.clone(), root.exact.unwrap().size);
+        let containers: &mut Vec<Container> = Arc::make_mut(&mut snapshot.containers);
+        containers.truncate(1);
+        let lines = |snapshot: &Snapshot| -> Vec<String> {
+            let text = written(snapshot.clone(), Format::Classic);
+            let is_layer =
+                |line: &&str| line.starts_with("container_fs_") && line.contains("/docker/");
+            let layers = text
+                .lines()
+                .filter(is_layer)
+                .filter(|line| line.contains("_bytes{"));
+            let short = |line: &str| {
+                let device = line.find("device=").unwrap();
+                format!("{} {}", line.split('{').next().unwrap(), &line[device..])
+            };
+            layers.map(short).collect()
+        };
+        let usage =
+            |device: &str| format!("container_fs_usage_bytes device=\"{device}\"}} 1048576.0");
+        let limit = |device: &str, size: u64| {
+            format!("container_fs_limit_bytes device=\"{device}\"}} {size}.0")
+        };
+        assert_eq!(lines(&snapshot), [limit(&device, size), usage(&device)]);
+
+        let one = &mut Arc::make_mut(&mut snapshot.containers)[0];
+        one.spec.as_mut().unwrap().storage = 10 << 30;
+        assert_eq!(lines(&snapshot), [limit(&device, 10 << 30), usage(&device)]);
+
+        // The place of the layer is not known.
+        let one = &mut Arc::make_mut(&mut snapshot.containers)[0];
+        one.spec.as_mut().unwrap().storage = 0;
+        one.layer = None;
+        assert_eq!(lines(&snapshot), [usage("")]);
+    }
+
+    #[test]
     fn a_restarting_container_has_a_state_but_no_figures() {
         let text = written(snapshot(), Format::Classic);
         let line = |state: &str| {
@@ -365,6 +424,10 @@ mod tests {
             let system: &mut SystemMetrics = Arc::make_mut(&mut snapshot.system);
             let gpus = system.gpus.as_mut().unwrap();
             gpus.retain(|gpu| gpu.card.is_none());
+            // It was also recorded before the agent read the sizes of containers.
+            for one in Arc::make_mut(&mut snapshot.containers) {
+                one.disk_used = None;
+            }
             let now = written(snapshot, format);
             let mut is_known = true;
             let kept = now.split_inclusive('\n').filter(|line| {

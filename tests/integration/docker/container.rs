@@ -225,7 +225,7 @@ fn timestamp(line: &str) -> &str {
 }
 
 /// A size in the format of Docker's client, such as `40.5MiB`, `8.66MB` or `0B`.
-fn size(text: &str) -> f64 {
+pub(super) fn size(text: &str) -> f64 {
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic());
     let (number, unit) = text.split_at(unit_at.expect("expected a unit"));
     let factor = match unit {

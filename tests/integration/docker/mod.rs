@@ -38,6 +38,7 @@ mod remote;
 mod resume;
 mod scraped;
 mod silent;
+mod sizes;
 mod snapshots;
 mod stand_in;
 mod stopped;
