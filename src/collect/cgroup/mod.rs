@@ -437,7 +437,7 @@ pub(super) fn need<T>(what: &'static str, value: Option<T>) -> Result<T, GroupEr
 }
 
 /// Reads the current text of a file into `buffer`. None if the file cannot be read, or if the text is not UTF-8.
-fn text<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
+pub(super) fn text<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
     std::str::from_utf8(read_all(file, buffer)?).ok()
 }
 

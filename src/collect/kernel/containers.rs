@@ -1,7 +1,7 @@
 //! Reads the figures of containers that a snapshot does not have. Each needs a file of its own, so they are read only for a request.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::param::clock_ticks_per_second;
 
 use super::family::Roots;
+use crate::collect::cgroup;
 use crate::model::{ControlGroup, GroupDirectories, RequestedContainer};
 
 /// Maximum number of processes of a container whose open files are counted.
@@ -23,13 +24,14 @@ pub(super) fn read(
     groups: &[Arc<ControlGroup>],
 ) -> HashMap<String, RequestedContainer> {
     let mut figures = HashMap::new();
+    let mut files = Files::default();
     // The containers with few processes come first, so that one large container does not take the place of many small ones.
     let mut with_processes = Vec::new();
     for group in groups {
         let Some(directories) = &group.directories else {
             continue;
         };
-        if let Some((container, processes)) = read_one(directories) {
+        if let Some((container, processes)) = read_one(directories, &mut files) {
             with_processes.push((processes, &group.path));
             figures.insert(group.path.clone(), container);
         }
@@ -42,8 +44,8 @@ pub(super) fn read(
         let (Some(container), Some(first)) = (figures.get_mut(path), processes.first()) else {
             continue;
         };
-        let limits = fs::read_to_string(process(&roots.proc, *first).join("limits")).ok();
-        container.open_files_limit = limits.as_deref().and_then(open_files_limit);
+        let limits = files.text(&process(&roots.proc, *first).join("limits"));
+        container.open_files_limit = limits.and_then(open_files_limit);
         if is_counted && processes.len() <= left.min(MAX_PROCESSES) {
             left -= processes.len();
             container.open_files = open_files(&roots.proc, &processes);
@@ -53,26 +55,28 @@ pub(super) fn read(
 }
 
 /// Reads the figures of a container from the files of its control group. Also returns the ids of its visible processes.
-fn read_one(directories: &GroupDirectories) -> Option<(RequestedContainer, Vec<u32>)> {
+fn read_one(
+    directories: &GroupDirectories,
+    files: &mut Files,
+) -> Option<(RequestedContainer, Vec<u32>)> {
     let mut container = RequestedContainer::default();
     let group = match directories {
         GroupDirectories::V1 { cpuacct, memory } => {
             let cpuacct = cpuacct.as_deref()?;
-            let stat = fs::read_to_string(cpuacct.join("cpuacct.stat")).ok()?;
-            container.cpu_modes_ns = cpu_modes(&stat);
+            container.cpu_modes_ns = cpu_modes(files.text(&cpuacct.join("cpuacct.stat"))?);
             if let Some(memory) = memory {
-                container.memory_max = number(&memory.join("memory.max_usage_in_bytes"));
-                container.memory_failures = number(&memory.join("memory.failcnt"));
+                container.memory_max = files.number(&memory.join("memory.max_usage_in_bytes"));
+                container.memory_failures = files.number(&memory.join("memory.failcnt"));
             }
             cpuacct
         }
         GroupDirectories::V2(group) => {
-            container.memory_max = number(&group.join("memory.peak"));
-            container.swap = number(&group.join("memory.swap.current"));
+            container.memory_max = files.number(&group.join("memory.peak"));
+            container.swap = files.number(&group.join("memory.swap.current"));
             group
         }
     };
-    let processes = fs::read_to_string(group.join("cgroup.procs")).ok()?;
+    let processes = files.text(&group.join("cgroup.procs"))?;
     container.processes = Some(processes.lines().count() as u64);
     // A process of another PID namespace has the number 0.
     let visible = processes.lines().filter_map(|pid| pid.parse().ok());
@@ -120,8 +124,18 @@ fn open_files_limit(limits: &str) -> Option<i64> {
     }
 }
 
-fn number(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim_end().parse().ok()
+/// Reads files one after another into the same memory, each with three system calls.
+#[derive(Default)]
+struct Files(Vec<u8>);
+
+impl Files {
+    fn text(&mut self, path: &Path) -> Option<&str> {
+        cgroup::text(&File::open(path).ok()?, &mut self.0)
+    }
+
+    fn number(&mut self, path: &Path) -> Option<u64> {
+        self.text(path)?.trim_end().parse().ok()
+    }
 }
 
 #[cfg(test)]
