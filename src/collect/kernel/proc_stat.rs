@@ -124,7 +124,7 @@ impl Family for Cpu {
 }
 
 /// Returns the numbers in a list such as `0-3,8`, in ascending order. Skips invalid parts.
-fn cpus(list: &str) -> Vec<usize> {
+pub(super) fn cpus(list: &str) -> Vec<usize> {
     let part = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let last: usize = last.parse().ok()?;
