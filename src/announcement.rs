@@ -68,6 +68,7 @@ pub(crate) fn announce(
         containers_exclude = collect.containers.counts().1,
         disks_exclude = collect.disks_exclude.count(),
         networks_exclude = collect.networks_exclude.count(),
+        metrics_collectors = collect.collectors.names(),
         log_redact = collect.log_redact.count(),
         host_root = %collect.host_root.directory().display(),
         textfile_dir = collect.textfile_dir.as_ref().map(|folder| folder.display().to_string()),

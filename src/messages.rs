@@ -36,10 +36,40 @@ pub struct Collected<T> {
 #[derive(Debug, Clone, Default, Message)]
 #[rtype(result = "Result<Arc<Kernel>, String>")]
 pub struct ReadKernel {
-    /// The names of the families to read. None means all.
-    pub families: Option<Arc<[String]>>,
+    /// The families to read.
+    pub families: WantedFamilies,
     /// The containers to read.
     pub containers: Vec<Arc<ControlGroup>>,
+}
+
+/// The families of the kernel's own figures that a request wants.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum WantedFamilies {
+    /// Those that are on by default, and those that `METRICS_COLLECTORS` names.
+    #[default]
+    Default,
+    /// Those with these names.
+    Only(Vec<String>),
+    /// The default without these.
+    Without(Vec<String>),
+}
+
+impl WantedFamilies {
+    /// Whether the request names the family.
+    #[must_use]
+    pub fn names(&self, family: &str) -> bool {
+        matches!(self, Self::Only(names) if names.iter().any(|name| name == family))
+    }
+
+    /// Whether the request does not leave out the family.
+    #[must_use]
+    pub fn allows(&self, family: &str) -> bool {
+        match self {
+            Self::Default => true,
+            Self::Only(_) => self.names(family),
+            Self::Without(names) => names.iter().all(|name| name != family),
+        }
+    }
 }
 
 /// The kernel's own figures, for the snapshots of clients that want them. Their collector sends them to the aggregator at each of its

@@ -7,9 +7,10 @@ use std::mem::size_of;
 use std::os::fd::OwnedFd;
 
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send,
+    socket_with,
 };
 
 /// The constants from here to `OPER_UP` are from `linux/netlink.h`, `linux/rtnetlink.h`, `linux/if_link.h`,
@@ -77,7 +78,7 @@ pub(super) struct Changes(OwnedFd);
 impl Changes {
     /// Starts to listen for changes. Fails if netlink is not allowed.
     pub(super) fn follow() -> io::Result<Self> {
-        let socket = socket()?;
+        let socket = socket(None)?;
         bind(&socket, &SocketAddrNetlink::new(0, RTMGRP_LINK))?;
         Ok(Self(socket))
     }
@@ -109,7 +110,15 @@ impl Netlink {
     /// Opens the socket. Fails if netlink is not allowed.
     pub(super) fn open() -> io::Result<Self> {
         Ok(Self {
-            socket: socket()?,
+            socket: socket(None)?,
+            sequence: 0,
+        })
+    }
+
+    /// Opens a socket for sock_diag(7), which lists sockets. Fails if netlink is not allowed.
+    pub(super) fn open_for_sockets() -> io::Result<Self> {
+        Ok(Self {
+            socket: socket(Some(SOCK_DIAG))?,
             sequence: 0,
         })
     }
@@ -141,6 +150,16 @@ impl Netlink {
             }
         }
         Ok(list)
+    }
+
+    /// Asks for all objects of one kind, and passes the kind and the body of each message of the answer to `take`. Holds no list in memory.
+    pub(super) fn each(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        take: impl FnMut(u16, &[u8]),
+    ) -> io::Result<()> {
+        self.ask(kind, NLM_F_DUMP, body, take).map(drop)
     }
 
     /// Returns the number that a process's network namespace has in this namespace. None if the kernel has assigned no number.
@@ -205,10 +224,10 @@ impl Netlink {
     }
 }
 
-fn socket() -> io::Result<OwnedFd> {
-    // The protocol `None` is 0, which means NETLINK_ROUTE for this family.
+/// Opens a netlink socket. The protocol `None` is 0, which means NETLINK_ROUTE for this family.
+fn socket(protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
-    Ok(socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
+    Ok(socket_with(family, kind, SocketFlags::CLOEXEC, protocol)?)
 }
 
 /// The length of a message's header, in bytes.

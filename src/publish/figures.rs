@@ -320,8 +320,13 @@ static HOST: &[FigureFamily] = &[
         "State of the RAID array: 1 for the current state, 0 for the other states",
         |source, out| {
             for one in list(source, |host| &host.raid) {
-                for state in ["active", "broken", "check", "inactive", "recovering", "reshape", "resync"] {
+                const STATES: [&str; 5] = ["active", "check", "inactive", "recovering", "resync"];
+                for state in STATES {
                     out(&[("device", &one.device), ("state", state)], is(one.state == state));
+                }
+                // node_exporter does not have the states `broken` and `reshape`.
+                if !STATES.contains(&&*one.state) {
+                    out(&[("device", &one.device), ("state", &one.state)], 1.0);
                 }
             }
         }),

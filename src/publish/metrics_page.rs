@@ -25,7 +25,8 @@ const KERNEL: &str = "
 
 The agent reads these figures for a scrape, and for clients with the section [`kernel`](snapshot.md#kernel). They have the names of
 node_exporter. The first word of the column `kernel` is the name of the collector for `collect[]` and `exclude[]`, and the key in the section
-`kernel`. The second is the figure's name in that section. A `*` stands for any text.
+`kernel`. The second is the figure's name in that section. A `*` stands for any text. `METRICS_COLLECTORS` switches on the collectors
+`interrupts`, `softirqs` and `tcpstat`, and the counts of the collector `processes`. [prometheus.md](prometheus.md#scrape-it) describes them.
 
 | metric | type | kernel | meaning |
 |---|---|---|---|

@@ -6,6 +6,7 @@
 //! This module reads the files of keys and certificates. It does not decide when to read the files again.
 
 mod certificate;
+mod collectors;
 mod container_env;
 mod container_filter;
 mod credentials;
@@ -22,6 +23,7 @@ mod tls;
 mod verifier;
 mod whitelist;
 
+pub use collectors::Collectors;
 pub use container_env::ContainerEnv;
 pub use container_filter::{ContainerFacts, ContainerFilter};
 pub use credentials::{CredentialSources, Credentials, Stamps};
@@ -107,6 +109,8 @@ pub struct CollectSettings {
     pub disks_exclude: Patterns,
     /// `NETWORKS_EXCLUDE`: network interfaces that the agent leaves out.
     pub networks_exclude: Patterns,
+    /// `METRICS_COLLECTORS`: the collectors that are on although they are off by default.
+    pub collectors: Collectors,
     /// `LOG_REDACT`: the parts of log lines that the agent replaces.
     pub log_redact: Redaction,
     /// `HOST_ROOT`: the directory below which the agent finds the host's files.
@@ -304,6 +308,12 @@ impl CollectSettings {
                 &raw.networks_exclude,
                 Patterns::default(),
                 |text| Patterns::parse(text, "names of network interfaces"),
+            ),
+            collectors: reader.value(
+                "METRICS_COLLECTORS",
+                &raw.metrics_collectors,
+                Collectors::default(),
+                Collectors::parse,
             ),
             log_redact,
             host_root: reader.value(

@@ -37,6 +37,7 @@ pub(super) struct RawSettings {
     pub(super) log_redact: Option<String>,
     pub(super) host_root: Option<String>,
     pub(super) textfile_dir: Option<String>,
+    pub(super) metrics_collectors: Option<String>,
     pub(super) metrics_port: Option<String>,
     pub(super) metrics_bearer_token_file: Option<String>,
     pub(super) max_clients: Option<String>,
@@ -60,7 +61,7 @@ pub(super) struct RawSettings {
 }
 
 /// The names of all variables that the agent reads.
-pub(super) const VARIABLES: [&str; 50] = [
+pub(super) const VARIABLES: [&str; 51] = [
     "API_KEY",
     "API_KEY_FILE",
     "SOCKET_PORT",
@@ -91,6 +92,7 @@ pub(super) const VARIABLES: [&str; 50] = [
     "LOG_REDACT",
     "HOST_ROOT",
     "TEXTFILE_DIR",
+    "METRICS_COLLECTORS",
     "METRICS_PORT",
     "METRICS_BEARER_TOKEN_FILE",
     "MAX_CLIENTS",

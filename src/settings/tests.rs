@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use super::{
-    CollectSettings, ContainerEnv, ContainerFilter, ContainerStats, DockerHost, HostRoot,
-    LogFormat, Patterns, Problems, Redaction, Settings,
+    CollectSettings, Collectors, ContainerEnv, ContainerFilter, ContainerStats, DockerHost,
+    HostRoot, LogFormat, Patterns, Problems, Redaction, Settings,
 };
 
 fn settings(vars: &[(&str, &str)]) -> Result<Settings, Problems> {
@@ -44,6 +44,7 @@ fn only_the_key_is_required_and_all_other_variables_have_defaults() {
             containers: ContainerFilter::default(),
             disks_exclude: Patterns::default(),
             networks_exclude: Patterns::default(),
+            collectors: Collectors::default(),
             host_root: HostRoot::default(),
             textfile_dir: None,
             log_redact: Redaction::default(),

@@ -51,6 +51,10 @@ pub(crate) const GOOD: &[(&str, &[&str])] = &[
         &["AKIA[0-9A-Z]{16} (?i)token=(?P<secret>\\S+)", "é+"],
     ),
     ("HOST_ROOT", &["/", "/host/"]),
+    (
+        "METRICS_COLLECTORS",
+        &["tcpstat", "interrupts, processes,softirqs,tcpstat"],
+    ),
     ("TEXTFILE_DIR", &["/nonexistent/textfile", "/tmp/"]),
     ("MAX_CLIENTS", &["1", "100000"]),
     ("AUTH_TIMEOUT", &["500ms", "1m"]),
@@ -117,6 +121,7 @@ const BAD: &[(&str, &[&str])] = &[
         &["fine [", "(?=ahead)", "x*", r"\w{9999}{9999}"],
     ),
     ("HOST_ROOT", &["host", "./", "/host/.."]),
+    ("METRICS_COLLECTORS", &[",", "all", "tcpstat,cpu"]),
     ("TEXTFILE_DIR", &["textfile", "./", "/var/lib/.."]),
     ("DOCKER_ENABLED", &["no", "2"]),
     (

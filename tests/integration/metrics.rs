@@ -13,7 +13,9 @@ use serde_json::Value;
 use serial_test::{parallel, serial};
 use socket2::{Domain, Socket, Type};
 
-use crate::support::prometheus::{Prometheus, complaints, get, metrics_of, promtool, request};
+use crate::support::prometheus::{
+    Prometheus, complaints, get, metrics_of, promtool, request, unchunked,
+};
 use crate::support::{Agent, Authority, DEADLINE, Launch, wait};
 
 const TOKEN: &str = "scraper-71c0a9be44f2";
@@ -328,6 +330,51 @@ fn an_address_outside_the_whitelist_gets_no_answer() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     assert!(answer.is_empty());
+}
+
+/// Which of the collectors that cost much have figures in a scrape.
+fn expensive(target: SocketAddr, path: &str) -> Vec<&'static str> {
+    let answer = get(target, path, &[]);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let text = unchunked(&answer);
+    let series = [
+        ("interrupts", "node_interrupts_total{cpu=\"0\""),
+        (
+            "processes",
+            "node_processes_threads_state{thread_state=\"S\"",
+        ),
+        ("softirqs", "node_softirqs_functions_total{cpu=\"0\""),
+        ("tcpstat", "node_tcp_connection_states{state=\"listen\""),
+    ];
+    let has = |start: &str| text.lines().any(|line| line.starts_with(start));
+    let found = series.into_iter().filter(|(name, start)| {
+        let success = format!("node_scrape_collector_success{{collector=\"{name}\"}} 1.0");
+        has(start) && has(&success)
+    });
+    found.map(|(name, _)| name).collect()
+}
+
+#[test]
+#[parallel]
+fn expensive_collectors_are_read_only_by_name() {
+    let agent = launch().start();
+    let target = ready(&agent);
+    assert_eq!(expensive(target, "/metrics"), [""; 0]);
+    assert_eq!(expensive(target, "/metrics?exclude[]=cpu"), [""; 0]);
+    let all = ["interrupts", "processes", "softirqs", "tcpstat"];
+    for name in all {
+        assert_eq!(
+            expensive(target, &format!("/metrics?collect[]={name}")),
+            [name]
+        );
+    }
+
+    let launch = launch().var("METRICS_COLLECTORS", "tcpstat, softirqs");
+    let agent = launch.start();
+    let target = ready(&agent);
+    assert_eq!(expensive(target, "/metrics"), ["softirqs", "tcpstat"]);
+    let without = "/metrics?exclude[]=tcpstat";
+    assert_eq!(expensive(target, without), ["softirqs"]);
 }
 
 #[test]

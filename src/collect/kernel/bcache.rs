@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::devices::{numbered, value};
-use super::family::{Family, FamilyError, Roots, Rows, names_in, read_file};
+use super::family::{Family, FamilyError, Roots, Rows, names_if_any, names_in, read_file};
 
 /// Maximum number of caches, and of devices of a cache.
 const MAX_DEVICES: usize = 64;
@@ -53,17 +53,12 @@ impl Family for Bcache {
 
     fn read(&mut self, rows: &mut Rows) -> Result<(), FamilyError> {
         let folder = self.0.sys.join("fs/bcache");
-        let names = names_in(&folder)?;
+        let names = names_if_any(&folder)?;
         let caches = names.iter().filter(|name| name.contains('-'));
-        let mut is_empty = true;
         for uuid in caches.take(MAX_DEVICES) {
-            is_empty = false;
             read_cache(&folder.join(uuid), uuid, rows);
         }
-        match is_empty {
-            true => Err(FamilyError::Absent),
-            false => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::devices::{filled, number};
-use super::family::{Family, FamilyError, Roots, Rows, names_in, read_file};
+use super::family::{Family, FamilyError, Roots, Rows, names_if_any, names_in, read_file};
 
 /// Maximum number of file systems, and of devices of a file system.
 const MAX_ENTRIES: usize = 64;
@@ -28,20 +28,15 @@ impl Family for Btrfs {
 
     fn read(&mut self, rows: &mut Rows) -> Result<(), FamilyError> {
         let folder = self.0.sys.join("fs/btrfs");
-        let names = names_in(&folder)?;
+        let names = names_if_any(&folder)?;
         // Beside the file systems, the folder has the folders `features` and `debug`.
         let file_systems = names.iter().filter(|name| name.contains('-'));
-        let mut is_empty = true;
         for name in file_systems.take(MAX_ENTRIES) {
             let folder = folder.join(name);
             let uuid = filled(&folder.join("metadata_uuid"));
             read_file_system(&folder, uuid.as_deref().unwrap_or(name), rows);
-            is_empty = false;
         }
-        match is_empty {
-            true => Err(FamilyError::Absent),
-            false => Ok(()),
-        }
+        Ok(())
     }
 }
 

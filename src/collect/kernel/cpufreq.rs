@@ -53,9 +53,6 @@ impl Family for Cpufreq {
     fn read(&mut self, rows: &mut Rows) -> Result<(), FamilyError> {
         let Self { folder, policies } = self;
         let policies = policies.found(|| find(folder));
-        if policies.is_empty() {
-            return Err(FamilyError::Absent);
-        }
         for policy in policies {
             policy.read(rows);
         }

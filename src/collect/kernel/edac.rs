@@ -1,7 +1,7 @@
 //! Reads the errors that memory controllers have counted (EDAC), also for each row and channel of chips.
 
 use super::devices::{filled, number, numbered};
-use super::family::{Family, FamilyError, Roots, Rows, names_in};
+use super::family::{Family, FamilyError, Roots, Rows, names_if_any, names_in};
 
 /// Maximum number of controllers, and of rows of a controller.
 const MAX_DEVICES: usize = 64;
@@ -17,7 +17,7 @@ impl Family for Edac {
 
     fn read(&mut self, rows: &mut Rows) -> Result<(), FamilyError> {
         let folder = self.0.sys.join("devices/system/edac/mc");
-        let names = names_in(&folder)?;
+        let names = names_if_any(&folder)?;
         for name in names.iter().take(MAX_DEVICES) {
             let Some(controller) = numbered(name, "mc") else {
                 continue;

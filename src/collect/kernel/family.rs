@@ -8,8 +8,8 @@ use std::time::Instant;
 use crate::collect::causes::with_causes;
 use crate::model::{KernelFamily, KernelRow, KernelStatus};
 
-/// Maximum number of rows of a family. More rows are left out.
-const MAX_ROWS: usize = 8192;
+/// Maximum number of rows of a family. More rows are left out. A host with 128 CPUs has 200 interrupts for each CPU.
+const MAX_ROWS: usize = 32_768;
 
 /// Code that reads figures of one kind.
 ///
@@ -24,6 +24,19 @@ pub(super) trait Family: Send {
     /// # Errors
     /// Fails if the host does not have the figures, or if a file of the kernel cannot be read or is invalid.
     fn read(&mut self, rows: &mut Rows) -> Result<(), FamilyError>;
+
+    /// Like [`Family::read`], but also reads the figures that cost much. The request or `METRICS_COLLECTORS` names the family.
+    ///
+    /// # Errors
+    /// Fails like [`Family::read`].
+    fn read_by_name(&mut self, rows: &mut Rows) -> Result<(), FamilyError> {
+        self.read(rows)
+    }
+
+    /// Whether the family is read only if the request or `METRICS_COLLECTORS` names it.
+    fn is_off_by_default(&self) -> bool {
+        false
+    }
 }
 
 /// The directories with the kernel's files. Tests use other directories.
@@ -51,6 +64,8 @@ pub(super) enum FamilyError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot read {}: invalid data", path.display())]
     Parse { path: PathBuf },
+    #[error("cannot list the TCP sockets")]
+    Sockets(#[source] io::Error),
 }
 
 impl FamilyError {
@@ -116,6 +131,18 @@ pub(super) fn names_in(folder: &Path) -> Result<Vec<String>, FamilyError> {
     Ok(names)
 }
 
+/// Like [`names_in`], but returns no names if the directory does not exist. node_exporter finds these devices by a pattern, so for it a host
+/// without them is read successfully.
+///
+/// # Errors
+/// Fails if the directory cannot be read.
+pub(super) fn names_if_any(folder: &Path) -> Result<Vec<String>, FamilyError> {
+    match names_in(folder) {
+        Err(FamilyError::Absent) => Ok(Vec::new()),
+        names => names,
+    }
+}
+
 pub(super) fn read_error(path: &Path, source: io::Error) -> FamilyError {
     const UNSUPPORTED: [i32; 3] = [libc::ENODEV, libc::ENXIO, libc::EOPNOTSUPP];
     let is_unsupported = source
@@ -130,11 +157,15 @@ pub(super) fn read_error(path: &Path, source: io::Error) -> FamilyError {
     }
 }
 
-/// Reads a family. A family that fails has no rows.
-pub(super) fn read(family: &mut dyn Family) -> KernelFamily {
+/// Reads a family. `is_named` says whether the request or a setting names it. A family that fails has no rows.
+pub(super) fn read(family: &mut dyn Family, is_named: bool) -> KernelFamily {
     let began = Instant::now();
     let mut rows = Rows::default();
-    let status = match family.read(&mut rows) {
+    let read = match is_named {
+        true => family.read_by_name(&mut rows),
+        false => family.read(&mut rows),
+    };
+    let status = match read {
         Ok(()) => KernelStatus::Read,
         Err(FamilyError::Absent) => KernelStatus::Absent,
         Err(error) => KernelStatus::Failed(with_causes(&error)),
@@ -162,7 +193,7 @@ pub(super) mod tests {
 
     /// Reads a family. Returns each figure as a line with the labels, the name and the value, such as `device=eth0 mtu 1500`.
     pub(in super::super) fn lines_of(family: &mut dyn Family) -> Vec<String> {
-        let read = read(family);
+        let read = read(family, false);
         assert_eq!(read.status, KernelStatus::Read);
         let rows = read.rows.iter();
         rows.flat_map(|row| {
@@ -200,15 +231,17 @@ pub(super) mod tests {
 
     #[test]
     fn a_family_that_fails_has_no_rows() {
-        let missing = read(&mut Scripted(|rows| {
+        let missing = |rows: &mut Rows| {
             rows.add([]).figure("first", 1.0);
             read_file(Path::new("/proc/missing")).map(drop)
-        }));
+        };
+        let missing = read(&mut Scripted(missing), false);
         assert_eq!(
             (missing.status, missing.rows.len()),
             (KernelStatus::Absent, 0)
         );
-        let failed = read(&mut Scripted(|_| read_file(Path::new("/proc")).map(drop)));
+        let failed = |_: &mut Rows| read_file(Path::new("/proc")).map(drop);
+        let failed = read(&mut Scripted(failed), false);
         let KernelStatus::Failed(error) = failed.status else {
             panic!("{:?}", failed.status);
         };
@@ -217,13 +250,14 @@ pub(super) mod tests {
 
     #[test]
     fn the_number_of_rows_is_limited() {
-        let read = read(&mut Scripted(|rows| {
+        let many = |rows: &mut Rows| {
             for number in 0..MAX_ROWS + 5 {
                 rows.add([("device", &number.to_string())])
                     .figure("number", number as f64);
             }
             Ok(())
-        }));
+        };
+        let read = read(&mut Scripted(many), false);
         assert_eq!(read.rows.len(), MAX_ROWS);
         assert_eq!(read.rows[MAX_ROWS - 1].figures[0].1, (MAX_ROWS - 1) as f64);
     }

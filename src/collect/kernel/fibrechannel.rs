@@ -34,9 +34,6 @@ impl Family for Fibrechannel {
     fn read(&mut self, rows: &mut Rows) -> Result<(), FamilyError> {
         let folder = self.0.sys.join("class/fc_host");
         let names = names_in(&folder)?;
-        if names.is_empty() {
-            return Err(FamilyError::Absent);
-        }
         for host in names.iter().take(MAX_ADAPTERS) {
             let folder = folder.join(host);
             let text = |file: &str| value(&folder.join(file)).unwrap_or_default();

@@ -70,7 +70,7 @@ impl Family for Hwmon {
     fn read(&mut self, rows: &mut Rows) -> Result<(), FamilyError> {
         let Self { class, chips } = self;
         let chips = chips.found(|| find(class));
-        if chips.is_empty() {
+        if chips.is_empty() && !class.exists() {
             return Err(FamilyError::Absent);
         }
         for chip in chips {

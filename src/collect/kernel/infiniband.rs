@@ -122,9 +122,6 @@ impl Family for Infiniband {
     fn read(&mut self, rows: &mut Rows) -> Result<(), FamilyError> {
         let folder = self.0.sys.join("class/infiniband");
         let names = names_in(&folder)?;
-        if names.is_empty() {
-            return Err(FamilyError::Absent);
-        }
         for device in names.iter().take(MAX_DEVICES) {
             let folder = folder.join(device);
             let text = |file: &str| value(&folder.join(file)).unwrap_or_default();

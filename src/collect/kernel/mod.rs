@@ -5,6 +5,7 @@
 
 mod arp;
 mod bcache;
+mod bcachefs;
 mod bonding;
 mod btrfs;
 mod conntrack;
@@ -18,12 +19,14 @@ mod edac;
 mod entropy;
 mod family;
 mod fibrechannel;
+mod filefd;
 mod filesystem;
 mod hwmon;
 mod infiniband;
 mod ipvs;
 mod kernel_hung;
 mod lines;
+mod loadavg;
 mod machine;
 mod mdadm;
 mod meminfo;
@@ -34,6 +37,7 @@ mod netstat;
 mod nfs;
 mod nvme;
 mod os;
+mod per_cpu;
 mod power_supply;
 mod pressure;
 mod proc_stat;
@@ -46,6 +50,7 @@ mod selinux;
 mod sockstat;
 mod softnet;
 mod tapestats;
+mod tcpstat;
 mod thermal;
 mod time;
 mod timex;
@@ -87,6 +92,8 @@ fn of_memory(roots: &Roots, options: &HostOptions) -> Vec<Box<dyn Family>> {
             exclude.clone(),
         )),
         Box::new(filesystem::Filesystem::new(host.clone(), exclude.clone())),
+        Box::new(loadavg::Loadavg(roots.clone())),
+        Box::new(filefd::Filefd(roots.clone())),
         Box::new(pressure::Pressure(roots.clone())),
         Box::new(processes::Processes(roots.clone())),
         Box::new(process::Process::new(roots.clone())),
@@ -119,6 +126,9 @@ fn of_memory(roots: &Roots, options: &HostOptions) -> Vec<Box<dyn Family>> {
         Box::new(ipvs::Ipvs(roots.clone())),
         Box::new(machine::Machine::new(roots.clone())),
         Box::new(kernel_hung::KernelHung(roots.clone())),
+        Box::new(per_cpu::Interrupts(roots.clone())),
+        Box::new(per_cpu::Softirqs(roots.clone())),
+        Box::new(tcpstat::Tcpstat(roots.clone())),
     ]
 }
 
@@ -138,6 +148,7 @@ fn of_hardware(roots: &Roots) -> Vec<Box<dyn Family>> {
         Box::new(xfs::Xfs(roots.clone())),
         Box::new(btrfs::Btrfs(roots.clone())),
         Box::new(bcache::Bcache(roots.clone())),
+        Box::new(bcachefs::Bcachefs(roots.clone())),
         Box::new(tapestats::Tapestats(roots.clone())),
         Box::new(fibrechannel::Fibrechannel(roots.clone())),
         Box::new(infiniband::Infiniband(roots.clone())),
@@ -166,7 +177,11 @@ impl KernelCollector {
         sink: Recipient<KernelReading>,
     ) -> Self {
         let roots = Roots::default();
-        let reader = Reader::new(of_memory(&roots, options), of_hardware(&roots));
+        let reader = Reader::new(
+            of_memory(&roots, options),
+            of_hardware(&roots),
+            options.collectors.clone(),
+        );
         Self {
             reader: Arc::new(Mutex::new(reader)),
             interval,
@@ -253,8 +268,13 @@ mod tests {
     use tokio::sync::{mpsc, watch};
     use tokio::time::{sleep, timeout};
 
-    use super::{HostOptions, KernelCollector, KernelReading, MAX_AGE, ReadKernel};
-    use crate::model::KernelStatus;
+    use super::{
+        HostOptions, KernelCollector, KernelReading, MAX_AGE, ReadKernel, Reader, Roots,
+        of_hardware, of_memory,
+    };
+    use crate::messages::WantedFamilies;
+    use crate::model::{Kernel, KernelStatus};
+    use crate::settings::Collectors;
 
     /// A fake aggregator that passes the readings on.
     struct Sink(mpsc::UnboundedSender<KernelReading>);
@@ -323,7 +343,7 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), count, "{names:?}");
         let chosen = || ReadKernel {
-            families: Some(["vmstat".to_owned()].into()),
+            families: WantedFamilies::Only(vec!["vmstat".to_owned()]),
             containers: Vec::new(),
         };
         for wanted in [ReadKernel::default(), chosen()] {
@@ -334,5 +354,69 @@ mod tests {
         let chosen = reader.read(chosen()).await;
         assert_eq!(chosen.families.len(), 1);
         assert_eq!(chosen.families[0].name, "vmstat");
+    }
+
+    #[test]
+    fn the_setting_accepts_the_families_that_cost_much() {
+        let roots = Roots::default();
+        let mut all = of_memory(&roots, &HostOptions::default());
+        all.extend(of_hardware(&roots));
+        for name in Collectors::ACCEPTED {
+            assert!(all.iter().any(|family| family.name() == name), "{name}");
+        }
+        for family in all.iter().filter(|family| family.is_off_by_default()) {
+            assert!(Collectors::ACCEPTED.contains(&family.name()));
+        }
+    }
+
+    /// Returns the names of the families, and the number of rows of the family `processes`.
+    fn described(kernel: &Kernel) -> (Vec<&str>, Option<usize>) {
+        let processes = kernel.families.iter().find(|one| one.name == "processes");
+        let names = kernel.families.iter().map(|family| family.name).collect();
+        (names, processes.map(|family| family.rows.len()))
+    }
+
+    #[actix::test]
+    async fn expensive_families_are_read_only_by_name() {
+        let roots = Roots::default();
+        let reader = |collectors: &str| {
+            let memory = of_memory(&roots, &HostOptions::default());
+            Reader::new(
+                memory,
+                Vec::new(),
+                Collectors::parse(collectors).unwrap_or_default(),
+            )
+        };
+        let request = |families| ReadKernel {
+            families,
+            containers: Vec::new(),
+        };
+        let only = |name: &str| request(WantedFamilies::Only(vec![name.to_owned()]));
+        let without = |name: &str| request(WantedFamilies::Without(vec![name.to_owned()]));
+        let off = ["interrupts", "softirqs", "tcpstat"];
+        let mut by_name = reader("");
+        for wanted in [without("vmstat"), ReadKernel::default()] {
+            let read = by_name.read(wanted).await;
+            let (names, processes) = described(&read);
+            assert!(names.iter().all(|name| !off.contains(name)), "{names:?}");
+            assert_eq!(processes, Some(1), "no states of threads");
+        }
+        // The newest reading is young, but does not have these families.
+        for name in off {
+            let read = by_name.read(only(name)).await;
+            assert_eq!(described(&read).0, [name]);
+        }
+        let read = by_name.read(only("processes")).await;
+        assert!(described(&read).1 > Some(1), "{read:?}");
+
+        // A setting names the families for all requests. A request can still leave them out.
+        let mut by_setting = reader("tcpstat,processes");
+        let read = by_setting.read(without("tcpstat")).await;
+        let (names, _) = described(&read);
+        assert!(names.contains(&"vmstat") && !names.contains(&"tcpstat"));
+        let read = by_setting.read(ReadKernel::default()).await;
+        let (names, processes) = described(&read);
+        assert!(names.contains(&"tcpstat") && !names.contains(&"softirqs"));
+        assert!(processes > Some(1));
     }
 }

@@ -74,9 +74,6 @@ impl Family for PowerSupply {
     fn read(&mut self, rows: &mut Rows) -> Result<(), FamilyError> {
         let folder = self.0.sys.join("class/power_supply");
         let names = names_in(&folder)?;
-        if names.is_empty() {
-            return Err(FamilyError::Absent);
-        }
         for name in names.iter().take(MAX_SUPPLIES) {
             // This file has all values, so that a power supply costs one reading. A power supply can be removed meanwhile.
             let Ok(values) = read_file(&folder.join(name).join("uevent")) else {

@@ -43,7 +43,7 @@ impl Family for Rapl {
     fn read(&mut self, rows: &mut Rows) -> Result<(), FamilyError> {
         let Self { folder, zones } = self;
         let zones = zones.found(|| find(folder));
-        if zones.is_empty() {
+        if zones.is_empty() && !folder.exists() {
             return Err(FamilyError::Absent);
         }
         for zone in zones {

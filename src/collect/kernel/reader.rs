@@ -9,8 +9,9 @@ use tracing::debug;
 use super::containers;
 use super::family::{self, Family, Roots};
 use crate::collect::blocking::Blocking;
-use crate::messages::ReadKernel;
+use crate::messages::{ReadKernel, WantedFamilies};
 use crate::model::{ControlGroup, Kernel, KernelFamily, KernelStatus, RequestedContainer};
+use crate::settings::Collectors;
 
 /// Requests within this time get the same reading.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(1);
@@ -27,6 +28,8 @@ pub(super) struct Reader {
     hardware: Part<Vec<KernelFamily>>,
     /// The figures of containers, by the paths of their control groups.
     containers: Part<HashMap<String, RequestedContainer>>,
+    /// The families that a setting names.
+    collectors: Collectors,
     newest: Option<Newest>,
 }
 
@@ -40,22 +43,51 @@ struct Newest {
 
 /// A part of the reading, on a thread of its own.
 struct Part<R> {
-    families: Vec<&'static str>,
+    /// The names of the families, and whether each is off by default.
+    families: Vec<(&'static str, bool)>,
     blocking: Blocking<Vec<Box<dyn Family>>, Reading<R>>,
+}
+
+/// The families that a request wants, together with those that a setting names.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Names {
+    wanted: WantedFamilies,
+    collectors: Collectors,
+}
+
+impl Names {
+    /// Whether the request or the setting names the family.
+    fn is_named(&self, name: &str) -> bool {
+        self.wanted.names(name) || self.collectors.has(name)
+    }
+
+    /// Whether the family is read.
+    fn has(&self, name: &str, is_off_by_default: bool) -> bool {
+        self.wanted.allows(name) && (self.is_named(name) || !is_off_by_default)
+    }
+
+    /// Whether a reading of the default families has less than the request wants.
+    fn is_more_than_default(&self) -> bool {
+        let mut expensive = Collectors::ACCEPTED.into_iter();
+        expensive.any(|name| self.wanted.names(name) && !self.collectors.has(name))
+    }
 }
 
 /// What a part has read.
 struct Reading<R> {
     began: Instant,
-    /// What was read: the names of the families or all of them.
-    names: Option<Arc<[String]>>,
+    /// The families that were read.
+    names: Names,
     figures: R,
 }
 
 impl<R: Send + 'static> Part<R> {
     fn new(what: &'static str, families: Vec<Box<dyn Family>>) -> Self {
         Self {
-            families: families.iter().map(|family| family.name()).collect(),
+            families: families
+                .iter()
+                .map(|family| (family.name(), family.is_off_by_default()))
+                .collect(),
             blocking: Blocking::new(what, families).within(DEADLINE),
         }
     }
@@ -66,7 +98,7 @@ impl<R: Send + 'static> Part<R> {
     /// Fails if the reading takes longer than [`DEADLINE`].
     async fn read(
         &mut self,
-        names: &Option<Arc<[String]>>,
+        names: &Names,
         read: impl FnOnce(&mut Vec<Box<dyn Family>>) -> R + Clone + Send + 'static,
     ) -> Result<R, String> {
         loop {
@@ -90,22 +122,29 @@ impl<R: Send + 'static> Part<R> {
 }
 
 impl Part<Vec<KernelFamily>> {
-    /// Reads the families with these names, or all. If they cannot be read in time, each has the error.
-    async fn families(&mut self, names: &Option<Arc<[String]>>) -> Vec<KernelFamily> {
-        let is_wanted = |name: &str| has(names, name);
-        if !self.families.iter().any(|name| is_wanted(name)) {
+    /// Reads the families with these names. If they cannot be read in time, each has the error.
+    async fn families(&mut self, names: &Names) -> Vec<KernelFamily> {
+        let families = self.families.iter();
+        let wanted = families.filter(|(name, is_off)| names.has(name, *is_off));
+        let failing: Vec<&'static str> = wanted.map(|(name, _)| *name).collect();
+        if failing.is_empty() {
             return Vec::new();
         }
         let wanted = names.clone();
         let read = move |families: &mut Vec<Box<dyn Family>>| {
-            let families = families.iter_mut().filter(|one| has(&wanted, one.name()));
-            families.map(|one| family::read(&mut **one)).collect()
+            let families = families.iter_mut();
+            let families = families.filter(|one| wanted.has(one.name(), one.is_off_by_default()));
+            families
+                .map(|one| {
+                    let is_named = wanted.is_named(one.name());
+                    family::read(&mut **one, is_named)
+                })
+                .collect()
         };
         match self.read(names, read).await {
             Ok(families) => families,
             Err(error) => {
-                let wanted = self.families.iter().filter(|name| has(names, name));
-                let failed = wanted.map(|name| KernelFamily {
+                let failed = failing.into_iter().map(|name| KernelFamily {
                     name,
                     status: KernelStatus::Failed(error.clone()),
                     duration: DEADLINE,
@@ -127,25 +166,27 @@ impl Part<HashMap<String, RequestedContainer>> {
             return HashMap::new();
         }
         let read = move |_: &mut _| containers::read(&Roots::default(), &groups);
-        self.read(&None, read).await.unwrap_or_else(|error| {
-            debug!(%error, "figures of containers cannot be read");
-            HashMap::new()
-        })
+        self.read(&Names::default(), read)
+            .await
+            .unwrap_or_else(|error| {
+                debug!(%error, "figures of containers cannot be read");
+                HashMap::new()
+            })
     }
 }
 
-/// Whether `names` has this name. None has all names.
-fn has(names: &Option<Arc<[String]>>, name: &str) -> bool {
-    let names = names.as_ref();
-    names.is_none_or(|names| names.iter().any(|one| one == name))
-}
-
 impl Reader {
-    pub(super) fn new(memory: Vec<Box<dyn Family>>, hardware: Vec<Box<dyn Family>>) -> Self {
+    /// Creates the reader. A setting names the families `collectors`.
+    pub(super) fn new(
+        memory: Vec<Box<dyn Family>>,
+        hardware: Vec<Box<dyn Family>>,
+        collectors: Collectors,
+    ) -> Self {
         Self {
             memory: Part::new("the kernel's own figures", memory),
             hardware: Part::new("the figures of the hardware", hardware),
             containers: Part::new("the figures of containers", Vec::new()),
+            collectors,
             newest: None,
         }
     }
@@ -153,13 +194,17 @@ impl Reader {
     /// Reads the figures, or returns the newest reading of all families if it is young enough and has the wanted figures.
     pub(super) async fn read(&mut self, wanted: ReadKernel) -> Arc<Kernel> {
         let has_containers = !wanted.containers.is_empty();
+        let names = &Names {
+            wanted: wanted.families,
+            collectors: self.collectors.clone(),
+        };
         if let Some(newest) = &self.newest
             && newest.at.elapsed() < MAX_AGE
             && newest.has_containers >= has_containers
+            && !names.is_more_than_default()
         {
             return Arc::clone(&newest.kernel);
         }
-        let names = &wanted.families;
         let (mut families, hardware, containers) = tokio::join!(
             self.memory.families(names),
             self.hardware.families(names),
@@ -175,7 +220,7 @@ impl Reader {
             families,
             containers,
         });
-        if wanted.families.is_none() {
+        if names.wanted == WantedFamilies::Default {
             self.newest = Some(Newest {
                 at: Instant::now(),
                 has_containers,
@@ -203,7 +248,7 @@ mod tests {
     use std::time::Instant;
 
     use super::super::family::{Family, FamilyError, Rows};
-    use super::{DEADLINE, Kernel, KernelStatus, MAX_AGE, ReadKernel, Reader};
+    use super::{Collectors, DEADLINE, Kernel, KernelStatus, MAX_AGE, ReadKernel, Reader};
 
     struct Quick;
 
@@ -244,7 +289,11 @@ mod tests {
     #[actix::test]
     async fn slow_hardware_costs_only_its_own_figures_and_its_late_figures_are_used() {
         let (answer, device) = mpsc::channel();
-        let mut reader = Reader::new(vec![Box::new(Quick)], vec![Box::new(Slow(device))]);
+        let mut reader = Reader::new(
+            vec![Box::new(Quick)],
+            vec![Box::new(Slow(device))],
+            Collectors::default(),
+        );
         let began = Instant::now();
         let first = reader.read_again().await;
         assert!(began.elapsed() < DEADLINE * 2);
@@ -273,7 +322,7 @@ mod tests {
 
     #[actix::test]
     async fn an_old_reading_is_forgotten() {
-        let mut reader = Reader::new(vec![Box::new(Quick)], Vec::new());
+        let mut reader = Reader::new(vec![Box::new(Quick)], Vec::new(), Collectors::default());
         reader.read(ReadKernel::default()).await;
         reader.forget_old();
         assert!(reader.newest.is_some());

@@ -54,7 +54,7 @@ use super::docker::Containers;
 use super::{Collector, Round, Source};
 use crate::messages::SystemSample;
 use crate::model::SystemMetrics;
-use crate::settings::{CollectSettings, HostRoot, Patterns, Redaction};
+use crate::settings::{CollectSettings, Collectors, HostRoot, Patterns, Redaction};
 use containers::ContainerNames;
 use family::{AnyFamily, Failures, entry};
 use gpu::Gpus;
@@ -71,6 +71,7 @@ fn families(options: &HostOptions) -> Vec<Box<dyn AnyFamily>> {
         networks_exclude,
         commands,
         units,
+        collectors: _,
     } = options;
     vec![
         entry(memory::Memory::default()),
@@ -129,6 +130,8 @@ pub struct HostOptions {
     pub disks_exclude: Patterns,
     /// Network interfaces that are left out.
     pub networks_exclude: Patterns,
+    /// The collectors of the kernel's own figures that are on although they are off by default.
+    pub collectors: Collectors,
     /// The parts of command lines that are replaced. None if command lines are not published.
     pub commands: Option<Redaction>,
     /// The number of published units of systemd. 0 switches the list of units off. Failed units are always published.
@@ -142,6 +145,7 @@ impl From<&CollectSettings> for HostOptions {
             root: settings.host_root.clone(),
             disks_exclude: settings.disks_exclude.clone(),
             networks_exclude: settings.networks_exclude.clone(),
+            collectors: settings.collectors.clone(),
             commands: settings
                 .process_commands
                 .then(|| settings.log_redact.clone()),

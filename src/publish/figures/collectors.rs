@@ -1,6 +1,7 @@
 //! Which of node_exporter's collectors has a metric of the snapshot. A scraper can choose collectors with `collect[]` and `exclude[]`.
 
 use super::{families, kernel};
+use crate::messages::WantedFamilies;
 
 /// The beginnings of the metrics' names, and the collectors. The first beginning that fits decides.
 const COLLECTORS: [(&str, &str); 29] = [
@@ -121,19 +122,22 @@ impl Choice {
         }
     }
 
-    /// Returns the families of the kernel's own figures to read. None means all.
-    pub(in crate::publish) fn kernel_families(&self) -> Option<std::sync::Arc<[String]>> {
-        if *self == Self::All {
-            return None;
+    /// Returns the families of the kernel's own figures to read.
+    pub(in crate::publish) fn kernel_families(&self) -> WantedFamilies {
+        match self {
+            Self::All => WantedFamilies::Default,
+            Self::Only(names) => {
+                let is_family = |name: &&String| kernel::families().any(|family| family == **name);
+                WantedFamilies::Only(names.iter().filter(is_family).cloned().collect())
+            }
+            Self::Without(names) => WantedFamilies::Without(names.clone()),
         }
-        let families = kernel::families().filter(|family| self.has(family));
-        Some(families.map(str::to_owned).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Choice, collector_of, is_published, names};
+    use super::{Choice, WantedFamilies, collector_of, is_published, names};
     use crate::publish::figures::families;
 
     #[test]
@@ -170,12 +174,12 @@ mod tests {
     fn a_query_chooses_collectors() {
         let choice = Choice::from_query("collect[]=cpu&collect%5B%5D=vmstat&x=1").unwrap();
         assert!(choice.has("cpu") && choice.has("vmstat") && !choice.has("meminfo"));
-        assert_eq!(
-            choice.kernel_families().as_deref(),
-            Some(&["cpu".to_owned(), "vmstat".to_owned()][..])
-        );
+        let chosen = ["cpu", "vmstat"].map(str::to_owned).into();
+        assert_eq!(choice.kernel_families(), WantedFamilies::Only(chosen));
         let choice = Choice::from_query("exclude[]=cpu").unwrap();
         assert!(!choice.has("cpu") && choice.has("agent"));
+        let left_out = vec!["cpu".to_owned()];
+        assert_eq!(choice.kernel_families(), WantedFamilies::Without(left_out));
         assert_eq!(Choice::from_query(""), Ok(Choice::All));
         let error = Choice::from_query("collect[]=many").unwrap_err();
         assert!(

@@ -35,8 +35,11 @@ const fn row(
     }
 }
 
-/// Families with more devices or labels than the snapshot has. If there are kernel figures, they replace the snapshot's metrics of the same names.
-const REPLACING: [&str; 9] = [
+/// Families with more devices or labels than the snapshot has, and families of which a scrape shows whether they could be read. If there are kernel figures, they replace the snapshot's metrics of the same names.
+const REPLACING: [&str; 12] = [
+    "loadavg",
+    "filefd",
+    "processes",
     "netdev",
     "netclass",
     "diskstats",
@@ -96,7 +99,14 @@ const TABLE: &[KernelMetric] = &[
     row("filesystem", "readonly", Gauge, "node_filesystem_readonly", "Whether the whole file system is read-only"),
     row("filesystem", "mount_info", Gauge, "node_filesystem_mount_info", "Number of the mounted file system. The value is always 1"),
     row("pressure", "irq_full", Counter, "node_pressure_irq_stalled_seconds", "Time in which all tasks waited because a CPU handled interrupts, in seconds"),
+    row("loadavg", "load*", Gauge, "node_load*", "Average number of tasks that run or wait over the last minutes: *"),
+    row("filefd", "allocated", Gauge, "node_filefd_allocated", "Open files of all processes"),
+    row("filefd", "maximum", Gauge, "node_filefd_maximum", "Limit on open files of all processes"),
+    row("processes", "state", Gauge, "node_processes_state", "Number of processes in each state, by the letter of the state"),
+    row("processes", "pids", Gauge, "node_processes_pids", "Number of processes"),
+    row("processes", "threads", Gauge, "node_processes_threads", "Number of threads of all processes"),
     row("processes", "pid_max", Gauge, "node_processes_max_processes", "Limit on the number of a process, and so on the number of processes"),
+    row("processes", "threads_state", Gauge, "node_processes_threads_state", "Number of threads in each state, by the letter of the state"),
     row("processes", "threads-max", Gauge, "node_processes_max_threads", "Limit on threads of all processes"),
     row("process", "cpu", Counter, "process_cpu_seconds", "CPU time of the agent, in seconds"),
     row("process", "resident", Gauge, "process_resident_memory_bytes", "Resident memory of the agent"),
@@ -317,6 +327,23 @@ const TABLE: &[KernelMetric] = &[
     row("bcache", "metadata_written", Counter, "node_bcache_metadata_written_bytes", "Metadata written to the cache, in bytes"),
     row("bcache", "written", Counter, "node_bcache_written_bytes", "Data written to the cache, in bytes"),
     row("bcache", "*", Gauge, "node_bcache_*", "Value * of bcache"),
+    row("bcachefs", "info", Gauge, "node_bcachefs_info", "Number of the file system. The value is always 1"),
+    row("bcachefs", "btree_cache_size", Gauge, "node_bcachefs_btree_cache_size_bytes", "Size of the cache of the B-trees, in bytes"),
+    row("bcachefs", "compressed", Gauge, "node_bcachefs_compression_compressed_bytes", "Compressed size of the data, by algorithm, in bytes"),
+    row("bcachefs", "uncompressed", Gauge, "node_bcachefs_compression_uncompressed_bytes", "Uncompressed size of the data, by algorithm, in bytes"),
+    row("bcachefs", "errors", Counter, "node_bcachefs_errors", "Errors of the file system, by kind"),
+    row("bcachefs", "btree_writes", Counter, "node_bcachefs_btree_writes", "Writes of the B-trees, by kind"),
+    row("bcachefs", "btree_write_average_size", Gauge, "node_bcachefs_btree_write_average_size_bytes", "Average size of a write of the B-trees, by kind, in bytes"),
+    row("bcachefs", "device_info", Gauge, "node_bcachefs_device_info", "Label and state of the device. The value is always 1"),
+    row("bcachefs", "bucket_size", Gauge, "node_bcachefs_device_bucket_size_bytes", "Size of a bucket of the device, in bytes"),
+    row("bcachefs", "nbuckets", Gauge, "node_bcachefs_device_buckets", "Buckets of the device"),
+    row("bcachefs", "durability", Gauge, "node_bcachefs_device_durability", "As how many copies the data on the device counts"),
+    row("bcachefs", "io_done", Counter, "node_bcachefs_device_io_done_bytes", "Bytes read and written, by operation and kind of data"),
+    row("bcachefs", "io_errors", Counter, "node_bcachefs_device_io_errors", "I/O errors of the device, by kind"),
+    row("bcachefs", "counters.*", Counter, "node_bcachefs_*", "Counter * of the file system, since it was created"),
+    row("interrupts", "interrupts", Counter, "node_interrupts", "Interrupts, by CPU, kind and device"),
+    row("softirqs", "functions", Counter, "node_softirqs_functions", "Software interrupts, by CPU and kind"),
+    row("tcpstat", "connection_states", Gauge, "node_tcp_connection_states", "TCP sockets in each state, and the bytes in their queues"),
 ];
 
 /// The rows of the table by the name of their family.

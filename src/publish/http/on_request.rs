@@ -7,7 +7,7 @@ use actix::Recipient;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::messages::{ReadKernel, ReadTextfiles};
+use crate::messages::{ReadKernel, ReadTextfiles, WantedFamilies};
 use crate::model::{Kernel, Snapshot, Textfiles};
 use crate::publish::figures::collectors::{Choice, TEXTFILE};
 
@@ -49,11 +49,9 @@ impl OnRequest {
             families: choice.kernel_families(),
             containers: containers.map(|one| Arc::clone(&one.group)).collect(),
         };
-        let is_empty = reading
-            .families
-            .as_ref()
-            .is_some_and(|names| names.is_empty())
-            && reading.containers.is_empty();
+        let has_no_families =
+            matches!(&reading.families, WantedFamilies::Only(names) if names.is_empty());
+        let is_empty = has_no_families && reading.containers.is_empty();
         let kernel = async {
             if is_empty {
                 return None;
