@@ -34,6 +34,9 @@ fn moves(query: &str) -> bool {
         "increase(",
         "rate(",
         "procs_",
+        "processes_",
+        "interrupts",
+        "tcp_connection",
         "sockstat",
         "netstat",
         "entropy",
@@ -71,6 +74,7 @@ fn dashboards_for_node_exporter_show_the_same_figures() {
             ("PUBLISH_INTERVAL", "1s"),
             ("SYSTEM_INTERVAL", "1s"),
             ("DOCKER_ENABLED", "false"),
+            ("METRICS_COLLECTORS", "interrupts,processes,tcpstat"),
         ])
         .start();
     let ours = metrics_of(&agent);

@@ -185,7 +185,7 @@ mod tests {
     use super::{Bcachefs, Roots, bytes};
     use crate::model::KernelStatus;
 
-    /// Files as in the fixtures of node_exporter.
+    /// Shortened files of a file system. The numbers are those in the fixtures of node_exporter (Apache-2.0).
     const FILES: [(&str, &str); 12] = [
         ("btree_cache_size", "2.05G\n"),
         (

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::{DEADLINE, net, wait};
 
-/// A node_exporter with its default collectors. Ended on drop.
+/// A node_exporter with its default collectors and some that are off by default. Ended on drop.
 pub(crate) struct NodeExporter {
     process: Child,
     pub(crate) address: SocketAddr,
@@ -22,6 +22,8 @@ impl NodeExporter {
             .arg("--collector.filesystem.mount-points-exclude=^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)")
             // The default of later versions, which leaves out compressed RAM disks.
             .arg(r"--collector.diskstats.device-exclude=^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$")
+            // These collectors are off by default.
+            .args(["interrupts", "processes", "tcpstat"].map(|name| format!("--collector.{name}")))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
