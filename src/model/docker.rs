@@ -1,6 +1,7 @@
 //! The figures and the metadata of containers.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -126,6 +127,10 @@ pub struct Container {
     /// The time when the container was created, in Unix seconds. 0 if the engine does not report the time. Not on the wire.
     #[serde(skip)]
     pub created: i64,
+    /// The folder in which the engine stores its data, and with it the files of the container. None if the engine has not
+    /// answered. Not on the wire.
+    #[serde(skip)]
+    pub data_root: Option<Arc<Path>>,
 }
 
 /// The names of a container in `docker compose`.

@@ -143,6 +143,7 @@ pub(super) fn publish(
         exact: Arc::clone(&usage.exact),
         spec: inspected.map(|inspected| inspected.spec),
         created: listed.meta.created,
+        data_root: inspected.and_then(|inspected| inspected.data_root.clone()),
     }
 }
 
