@@ -46,6 +46,16 @@ pub(crate) fn start_containers(count: usize, options: &[&str], script: &str) {
     });
 }
 
+/// Starts a container with a name of its own that runs a script, with further options of `docker run`. Returns its name.
+pub(crate) fn start_container(purpose: &str, options: &[&str], script: &str) -> String {
+    STARTED.store(true, Ordering::SeqCst);
+    let label = label();
+    let name = format!("{label}-{purpose}").replace('=', "-");
+    let run = ["run", "--detach", "--label", &label, "--name", &name];
+    docker(&[&run[..], options, &[IMAGE, "sh", "-c", script]].concat());
+    name
+}
+
 /// Removes all containers of this run.
 pub(crate) fn remove_containers() {
     if !STARTED.load(Ordering::SeqCst) {

@@ -54,6 +54,12 @@ pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     Duration::from(clock.now().expect("the process has ended")).as_secs_f64()
 }
 
+/// CPU time of the children of a process that have ended, in seconds. It has the resolution of /proc.
+pub(crate) fn children_seconds(pid: u32) -> f64 {
+    let ended = stat(pid).and_then(|stat| Some(stat.get(13..15)?.iter().sum::<u64>()));
+    ended.unwrap_or_default() as f64 / TICKS_PER_SECOND
+}
+
 /// The process ids of dockerd, containerd and the containers' shims.
 pub(crate) fn engine_processes() -> Vec<u32> {
     let is_engine = |pid: &u32| {
@@ -105,6 +111,14 @@ pub(crate) fn median(values: &[f64]) -> f64 {
         odd if odd % 2 == 1 => sorted[odd / 2],
         even => f64::midpoint(sorted[even / 2 - 1], sorted[even / 2]),
     }
+}
+
+/// The value below which this share of the values lies, by the nearest rank.
+pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
 }
 
 fn processes() -> impl Iterator<Item = u32> {

@@ -6,8 +6,8 @@
 //! second.
 //!
 //! At some numbers of containers the benchmark also measures calls to the engine ([`ways`]), other agents ([`peers`]), the agent
-//! at 100 ms intervals, the agent's system calls ([`calls`]), the terminal view ([`view`]), a scrape by Prometheus ([`scrape`]),
-//! and one agent that runs for a long time ([`soak`]).
+//! at 100 ms intervals, the agent's system calls ([`calls`]), the terminal view ([`view`]), scrapes beside node_exporter and cAdvisor
+//! ([`scrapes`]), and one agent that runs for a long time ([`soak`]).
 //!
 //! CPU time is in seconds per minute, and is the median of the windows. The engine is dockerd, containerd and the shims. The CPU
 //! time that an agent causes in the engine is the engine's CPU time in a window, minus the engine's mean CPU time while it is
@@ -15,12 +15,15 @@
 //!
 //! | variable | default | |
 //! |---|---|---|
+//! | `BENCH_PARTS` | `costs,scrapes,figures` | `scrapes`: scrapes beside node_exporter and cAdvisor; `figures`: the figures of containers beside those of cAdvisor; `costs`: everything else |
 //! | `BENCH_SECONDS` | `60` | length of a window |
 //! | `BENCH_WINDOWS` | `3` | windows for each row of the tables; the row shows the median of the windows |
 //! | `BENCH_CONTAINERS` | `0,10,50,100,300` | numbers of containers |
 //! | `BENCH_WAYS_AT` | `100` | numbers of containers at which everything is measured; `all`: every number |
 //! | `BENCH_WAYS` | `all` | the rows to measure: `agent`, `installed` and the names in [`ways`] |
 //! | `BENCH_PEERS` | `1` | `0` leaves out other agents |
+//! | `BENCH_NODE_EXPORTER` | `prometheus-node-exporter` | the program node_exporter |
+//! | `BENCH_CADVISOR` | `cadvisor` | the program cAdvisor; without it the part `figures` is left out, and `scrapes` has no row of cAdvisor |
 //! | `BENCH_SOAK` | `0` | seconds that one agent runs while other agents are measured; the bar needs `1800` |
 //! | `BENCH_STRICT` | `0` | `1`: the run fails if a bar is missed |
 //! | `BENCH_AGENT` | | the agent's release binary, from a plain `cargo build --release` |
@@ -45,7 +48,7 @@ mod installed;
 mod peers;
 mod plan;
 mod row;
-mod scrape;
+mod scrapes;
 mod soak;
 mod view;
 mod ways;
@@ -90,9 +93,17 @@ fn bench(plan: &Plan) {
     println!("{plan}");
     let mut bars = Bars::default();
     // Counts the system calls without containers. The difference to this count shows the system calls for the containers.
-    let bare = plan.more_than_agent().then(|| Calls::of_agent(plan, 0));
-    host::print(&mut bars);
-    for &count in &plan.containers {
+    let costs = plan.has_part("costs");
+    let bare = (costs && plan.more_than_agent()).then(|| Calls::of_agent(plan, 0));
+    if costs {
+        host::print(&mut bars);
+    }
+    if plan.has_part("figures") {
+        scrapes::figures::compare(plan, &mut bars);
+    }
+    let is_needed =
+        |count: &&usize| costs || (plan.has_part("scrapes") && plan.measures_more_at(**count));
+    for &count in plan.containers.iter().filter(is_needed) {
         measure(plan, count, bare.as_ref(), &mut bars);
     }
     bars.print();
@@ -107,7 +118,27 @@ fn measure(plan: &Plan, count: usize, bare: Option<&Calls>, bars: &mut Bars) {
     let containers = Containers::start(count);
     containers.settle();
     let since = containers::unix_seconds() + 1;
+    if plan.has_part("costs") {
+        measure_costs(plan, &containers, count, bare, bars);
+    }
+    if plan.has_part("scrapes") && plan.measures_more_at(count) {
+        scrapes::print(plan, count, bars);
+    }
+    if containers::started_since(since) {
+        println!(
+            "\nDISTURBED: another program started containers on this engine during the measurement, measure again"
+        );
+    }
+}
 
+/// Measures the cost of the agent, of other ways and of other agents.
+fn measure_costs(
+    plan: &Plan,
+    containers: &Containers,
+    count: usize,
+    bare: Option<&Calls>,
+    bars: &mut Bars,
+) {
     let before = Idle::measure(plan);
     let agent = plan.has("agent").then(|| measure_agent(plan, count));
     let as_installed = plan
@@ -146,9 +177,8 @@ fn measure(plan: &Plan, count: usize, bare: Option<&Calls>, bars: &mut Bars) {
         }
         print_fast(plan, count, bars);
         view::print(plan, count, bars);
-        scrape::print(plan, count, bars);
         let soak = plan.soaks_at(count).then(|| Soak::start(plan, count));
-        let mut others = ways::measure(plan, &containers);
+        let mut others = ways::measure(plan, containers);
         others.extend(peers::measure(plan));
         if let Some(soak) = soak {
             soak.print(bars);
@@ -157,11 +187,6 @@ fn measure(plan: &Plan, count: usize, bare: Option<&Calls>, bars: &mut Bars) {
         println!("\nidle engine, s/min: before the other ways {between}; after them {after}\n");
         rows.extend(others.into_iter().map(|row| row.over(&between, &after)));
         row::print(&rows);
-    }
-    if containers::started_since(since) {
-        println!(
-            "\nDISTURBED: another program started containers on this engine during the measurement, measure again"
-        );
     }
 }
 

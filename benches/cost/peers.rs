@@ -3,6 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -89,13 +90,22 @@ pub(crate) fn measure(plan: &Plan) -> Vec<Row> {
 }
 
 impl Peer {
+    /// The program, which a setting can name.
+    fn program<'p>(&self, plan: &'p Plan) -> &'p Path {
+        match self.command {
+            "prometheus-node-exporter" => &plan.node_exporter,
+            "cadvisor" => &plan.cadvisor,
+            other => Path::new(other),
+        }
+    }
+
     fn measure(&self, plan: &Plan) -> Result<Row, String> {
         let port = free_port();
         let arguments = self
             .arguments
             .iter()
             .map(|argument| argument.replace("PORT", &port.to_string()));
-        let mut command = Command::new(self.command);
+        let mut command = Command::new(self.program(plan));
         command
             .args(arguments)
             .stdout(Stdio::null())

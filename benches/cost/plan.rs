@@ -14,7 +14,21 @@ const SECONDS_PER_COUNT: f64 = 120.0;
 /// Approximate time for a row in addition to its windows, in seconds.
 const SECONDS_PER_ROW: f64 = 10.0;
 
+/// Approximate time of the part `scrapes` in addition to its windows, in seconds. Most of it are the timed scrapes.
+const SECONDS_OF_SCRAPES: f64 = 300.0;
+/// Windows of the part `scrapes` that measure the engine.
+const ENGINE_WINDOWS: f64 = 5.0;
+/// Approximate time of the part `figures`, in seconds.
+const SECONDS_OF_FIGURES: f64 = 120.0;
+
+/// The parts of a run.
+const PARTS: [&str; 3] = ["costs", "scrapes", "figures"];
+
 pub(crate) struct Plan {
+    parts: Vec<String>,
+    /// The programs of the parts `scrapes` and `figures`, and of the rows of other agents.
+    pub(crate) node_exporter: PathBuf,
+    pub(crate) cadvisor: PathBuf,
     /// The agent's binary.
     pub(crate) agent: PathBuf,
     pub(crate) window: Duration,
@@ -49,9 +63,21 @@ impl Plan {
                 name == "agent" || name == "installed" || ways.iter().any(|way| way == name);
             assert!(known, "BENCH_WAYS: unknown name {name}");
         }
+        let parts = text("BENCH_PARTS", &PARTS.join(","));
+        let parts: Vec<String> = parts
+            .split(',')
+            .map(|part| part.trim().to_owned())
+            .collect();
+        for part in &parts {
+            let known = PARTS.contains(&part.as_str());
+            assert!(known, "BENCH_PARTS: unknown name {part}");
+        }
         let windows = number("BENCH_WINDOWS", "3");
         assert!(windows > 0, "BENCH_WINDOWS must be at least 1");
         Self {
+            parts,
+            node_exporter: PathBuf::from(text("BENCH_NODE_EXPORTER", "prometheus-node-exporter")),
+            cadvisor: PathBuf::from(text("BENCH_CADVISOR", "cadvisor")),
             agent: PathBuf::from(text("BENCH_AGENT", "target/release/system-agent")),
             window: Duration::from_secs(number("BENCH_SECONDS", "60").max(1)),
             windows: usize::try_from(windows).unwrap(),
@@ -67,6 +93,11 @@ impl Plan {
             soak: Duration::from_secs(number("BENCH_SOAK", "0")),
             strict: number("BENCH_STRICT", "0") > 0,
         }
+    }
+
+    /// Whether a part of the run is wanted.
+    pub(crate) fn has_part(&self, name: &str) -> bool {
+        self.parts.iter().any(|part| part == name)
     }
 
     /// Whether a row is wanted.
@@ -110,8 +141,14 @@ impl Plan {
         let peers = if self.peers { self.peers_known } else { 0 };
         let others = self.ways.iter().filter(|way| self.has(way)).count() + peers;
         let at = |&count: &usize| {
-            let mut seconds =
-                count as f64 * SECONDS_PER_CONTAINER + SECONDS_PER_COUNT + idle * 2.0 + row;
+            let mut seconds = count as f64 * SECONDS_PER_CONTAINER + SECONDS_PER_COUNT;
+            if self.has_part("scrapes") && self.measures_more_at(count) {
+                seconds += SECONDS_OF_SCRAPES + window * (self.windows as f64 + ENGINE_WINDOWS);
+            }
+            if !self.has_part("costs") {
+                return seconds;
+            }
+            seconds += idle * 2.0 + row;
             if self.has("installed") {
                 seconds += row * if count > 0 { 3.0 } else { 1.0 };
             }
@@ -127,7 +164,12 @@ impl Plan {
             }
             seconds
         };
-        self.containers.iter().map(at).sum::<f64>() / 60.0
+        let figures = if self.has_part("figures") {
+            SECONDS_OF_FIGURES
+        } else {
+            0.0
+        };
+        (self.containers.iter().map(at).sum::<f64>() + figures) / 60.0
     }
 }
 
@@ -135,7 +177,8 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "windows of {} s, {} per row; {:?} containers; other ways{} at {:?} containers{}; about {:.0} minutes",
+            "parts {:?}; windows of {} s, {} per row; {:?} containers; other ways{} at {:?} containers{}; about {:.0} minutes",
+            self.parts,
             self.window.as_secs(),
             self.windows,
             self.containers,

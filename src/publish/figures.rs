@@ -12,10 +12,13 @@
 
 pub(super) mod collectors;
 mod containers;
+pub(super) mod ended;
 mod engine_containers;
 pub(super) mod kernel;
 
 use std::time::{Duration, SystemTime};
+
+use ended::EndedContainer;
 
 use crate::model::{
     BtrfsDevice, CpuSeconds, Disk, DiskIo, ExactMemory, Gpu, InterfaceKind, Kernel,
@@ -68,6 +71,8 @@ pub(super) struct FigureSource<'s> {
     pub(super) snapshot: &'s Snapshot,
     /// The figures that are read on request. None if they were not read.
     pub(super) kernel: Option<&'s Kernel>,
+    /// Containers that have ended.
+    pub(super) ended: &'s [EndedContainer],
     /// The time between two snapshots.
     pub(super) interval: Duration,
 }
@@ -1157,6 +1162,7 @@ mod tests {
         let source = FigureSource {
             snapshot: &snapshot,
             kernel: Some(&kernel),
+            ended: &[],
             interval: Duration::from_secs(5),
         };
         let (mut names, mut without) = (BTreeSet::new(), Vec::new());

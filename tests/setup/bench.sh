@@ -41,6 +41,8 @@ fi
 mkdir -p "$own"
 "$here/packages.sh" strace:strace || echo 'NOTE: system calls are not counted'
 "$here/packages.sh" tmux:tmux || echo 'NOTE: the terminal view is not measured'
+"$here/packages.sh" prometheus:prometheus || echo 'NOTE: the figures of containers are not compared with those of cAdvisor'
+"$here/packages.sh" prometheus-node-exporter:prometheus-node-exporter || echo 'NOTE: scrapes are not compared with node_exporter'
 [[ ${BENCH_PEERS:-1} == 0 ]] || install_peers
 
 # A copy of the normal release build. `cargo bench` also builds a binary, but with features that only tests need.

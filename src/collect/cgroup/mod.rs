@@ -383,6 +383,10 @@ fn memory_stat_v1(stat: &str, usage: &mut Usage, exact: &mut ExactContainer) {
         "total_swap" => exact.swap,
         "total_pgfault" => exact.page_faults,
         "total_pgmajfault" => exact.major_page_faults,
+        "total_dirty" => exact.file_dirty,
+        "total_writeback" => exact.file_writeback,
+        "total_workingset_refault_file" => exact.refaults_file,
+        "total_workingset_refault_anon" => exact.refaults_anon,
     });
 }
 

@@ -162,8 +162,6 @@ impl ContainerSource {
             for (index, container) in &mut measured.containers {
                 let one = &measured.running[*index];
                 container.disk_used = sizes.get(&one.listed.id).copied();
-                let inspected = one.inspection.done();
-                container.layer = inspected.and_then(|inspected| inspected.layer.clone());
             }
         }
         Ok(Some(measured))

@@ -137,7 +137,7 @@ pub(super) fn publish(
         env: inspected.map_or_else(Arc::default, |inspected| Arc::clone(&inspected.env)),
         // The collector of the sizes sets these fields.
         disk_used: None,
-        layer: None,
+        layer: inspected.and_then(|inspected| inspected.layer.clone()),
         group: usage.group.clone().unwrap_or_else(|| {
             Arc::new(ControlGroup {
                 path: format!("/docker/{}", listed.id),

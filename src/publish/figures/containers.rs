@@ -20,6 +20,9 @@ use crate::model::{
 const CONTAINER: &[&str] = &["id", "image", "name"];
 const DEVICE: &[&str] = &["id", "image", "name", "device"];
 const INTERFACE: &[&str] = &["id", "image", "name", "interface"];
+/// The kernel's fixed settings of the root of the control groups. cAdvisor publishes them for the host.
+const ROOT_CPU_PERIOD: f64 = 100_000.0;
+const ROOT_CPU_SHARES: f64 = 1024.0;
 /// The labels of the host. cAdvisor publishes the host as the root of the control groups.
 const ROOT: [(&str, &str); 3] = [("id", "/"), ("image", ""), ("name", "")];
 
@@ -43,12 +46,19 @@ pub(super) static CONTAINERS: &[FigureFamily] = &[
         }),
     gauge("container_spec_cpu_period", "us", CONTAINER, NONE,
         "Period of the CPU limit, in microseconds",
-        |source, out| specs(source, out, |spec, _| Some(spec.cpu_period))),
+        |source, out| {
+            root(source, out, Some(ROOT_CPU_PERIOD));
+            specs(source, out, |spec, _| Some(spec.cpu_period));
+        }),
     gauge("container_spec_cpu_quota", "us", CONTAINER, &["containers[].cpu_limit"],
         "CPU time that the container may use in each period of the CPU limit, in microseconds",
         |source, out| specs(source, out, |spec, _| spec.cpu_quota)),
     gauge("container_spec_cpu_shares", "1", CONTAINER, NONE,
-        "Weight of the container against other containers when the CPUs are busy", |source, out| specs(source, out, cpu_shares)),
+        "Weight of the container against other containers when the CPUs are busy",
+        |source, out| {
+            root(source, out, Some(ROOT_CPU_SHARES));
+            specs(source, out, cpu_shares);
+        }),
     counter("container_cpu_cfs_periods", "{period}", CONTAINER, &["containers[].throttling.periods"],
         "Periods of the CPU limit in which the container ran",
         |source, out| limited(source, out, |one| Some(one.throttling?.periods as f64))),
@@ -159,7 +169,10 @@ pub(super) static CONTAINERS: &[FigureFamily] = &[
         }),
     gauge("container_spec_memory_reservation_limit_bytes", "By", CONTAINER, NONE,
         "Memory that the container keeps when memory is short, or 0",
-        |source, out| specs(source, out, |spec, _| Some(spec.memory_reservation))),
+        |source, out| {
+            root(source, out, Some(0.0));
+            specs(source, out, |spec, _| Some(spec.memory_reservation));
+        }),
     counter("container_oom_events", "{process}", CONTAINER, &["containers[].oom_kills"],
         "Processes that the kernel has killed because memory was exhausted",
         |source, out| exact(source, out, |one| one.oom_kills)),
@@ -214,11 +227,15 @@ pub(super) static CONTAINERS: &[FigureFamily] = &[
             layers(source, out, |one, _| one.disk_used);
         }),
     gauge("container_fs_inodes_total", "{inode}", DEVICE, NONE,
-        "Inodes of the file system. Only for the host",
-        |source, out| file_systems(source, out, |disk| disk.inodes_total)),
+        "Inodes of the file system. For a container, the file system of its writable layer", |source, out| {
+            file_systems(source, out, |disk| disk.inodes_total);
+            layers(source, out, |_, disk| disk?.inodes_total);
+        }),
     gauge("container_fs_inodes_free", "{inode}", DEVICE, NONE,
-        "Free inodes of the file system. Only for the host",
-        |source, out| file_systems(source, out, |disk| disk.inodes_total?.checked_sub(disk.inodes_used?))),
+        "Free inodes of the file system. For a container, the file system of its writable layer", |source, out| {
+            file_systems(source, out, |disk| disk.inodes_total?.checked_sub(disk.inodes_used?));
+            layers(source, out, |_, disk| disk?.inodes_total?.checked_sub(disk?.inodes_used?));
+        }),
 
     counter("container_pressure_cpu_waiting_seconds", "s", CONTAINER, &["containers[].pressure.cpu.some"], CPU_WAITING,
         |source, out| pressures(source, out, |all| Some(all.cpu?.some.total_us))),
@@ -256,19 +273,25 @@ pub(super) static CONTAINERS: &[FigureFamily] = &[
     gauge("container_start_time_seconds", "s", CONTAINER, &["containers[].started_at"],
         "Time at which the container was last started, or the host booted, in Unix seconds",
         |source, out| {
-            let boot_time = source.snapshot.host.boot_time;
-            root(source, out, (boot_time > 0).then_some(boot_time as f64));
+            root(source, out, boot_time(source));
             containers(source, out, |one| one.started_at.map(unix));
         }),
     gauge("container_creation_time_seconds", "s", CONTAINER, NONE,
-        "Time at which the container was created, in Unix seconds",
-        |source, out| containers(source, out, |one| (one.created > 0).then_some(one.created as f64))),
+        "Time at which the container was created, or the host booted, in Unix seconds",
+        |source, out| {
+            root(source, out, boot_time(source));
+            containers(source, out, |one| (one.created > 0).then_some(one.created as f64));
+        }),
     gauge("container_last_seen", "s", CONTAINER, &["sources.docker.collected_at"],
-        "Time at which the container was last read, in Unix seconds",
+        "Time at which the container was last read, in Unix seconds. The sample of a container that has ended stays for five minutes",
         |source, out| {
             let sources = &source.snapshot.sources;
             root(source, out, sources.system.collected_at.map(unix));
             containers(source, out, |_| sources.docker.collected_at.map(unix));
+            for one in source.ended {
+                let labels: Vec<_> = one.labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+                out(&labels, unix(one.seen));
+            }
         }),
     gauge("container_health_state", "1", CONTAINER, NONE,
         "Result of the container's health check: 1 if it is healthy, 0 if not, and -1 without a health check",
@@ -304,6 +327,11 @@ fn containers(
             sample(out, one, &[], value);
         }
     }
+}
+
+fn boot_time(source: &FigureSource<'_>) -> Option<f64> {
+    let boot_time = source.snapshot.host.boot_time;
+    (boot_time > 0).then_some(boot_time as f64)
 }
 
 /// Passes a sample of a container to `out`. `more` are labels after those that each sample has. As in cAdvisor, the labels that
@@ -577,9 +605,11 @@ fn device_usage(source: &FigureSource<'_>, out: &mut Samples<'_>) {
     });
 }
 
+/// Passes a figure of the host's file systems to `out`.
 fn file_systems(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&Disk) -> Option<u64>) {
+    let disks = system(source).map_or(&[][..], |host| &host.disks);
     let mut known = BTreeSet::new();
-    for disk in system(source).map_or(&[][..], |host| &host.disks) {
+    for disk in disks {
         // A device can be mounted several times.
         if let Some(value) = value(disk)
             && known.insert(&disk.device)
@@ -590,16 +620,14 @@ fn file_systems(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&Dis
     }
 }
 
-/// Passes a figure of the writable layer of each container to `out`, if the settings want their sizes. The second argument of `value` is
-/// the file system of the layer.
+/// Passes a figure of the writable layer of each container to `out`. The second argument of `value` is the file system of the layer.
 fn layers(
     source: &FigureSource<'_>,
     out: &mut Samples<'_>,
     value: fn(&Container, Option<&Disk>) -> Option<u64>,
 ) {
     let disks = system(source).map_or(&[][..], |host| &host.disks);
-    let measured = source.snapshot.containers.iter();
-    for one in measured.filter(|one| one.disk_used.is_some()) {
+    for one in source.snapshot.containers.iter() {
         let is_below = |disk: &&Disk| {
             let layer = one.layer.as_deref();
             layer.is_some_and(|layer| layer.starts_with(&disk.mount))

@@ -29,6 +29,7 @@ pub(super) fn write(figures: &Figures, format: Format) -> String {
     let source = FigureSource {
         snapshot: &figures.snapshot,
         kernel: read.kernel.as_deref(),
+        ended: &read.ended,
         interval: figures.interval,
     };
     let of_kernel = read.kernel.as_deref();
@@ -309,6 +310,7 @@ mod tests {
                 read: ReadFigures {
                     kernel: None,
                     textfiles: Some(Arc::default()),
+                    ended: Arc::default(),
                 },
                 choice: Choice::Only(vec!["textfile".to_owned()]),
             };

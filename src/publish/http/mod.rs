@@ -7,6 +7,7 @@
 mod compression;
 mod exposition;
 mod format;
+mod last_seen;
 mod metric_text;
 mod on_request;
 mod stream;
@@ -50,6 +51,7 @@ use crate::settings::{ApiKeys, Credentials, ServeSettings};
 use compression::Compression;
 use exposition::Figures;
 use format::Format;
+use last_seen::LastSeen;
 pub use on_request::OnRequest;
 use on_request::ReadFigures;
 use stream::ScraperStream;
@@ -89,6 +91,7 @@ struct Shared {
     /// The time between two snapshots.
     interval: Duration,
     texts: Texts,
+    last_seen: LastSeen,
 }
 
 /// A response whose body is in memory.
@@ -119,6 +122,7 @@ impl Metrics {
                 credentials,
                 interval,
                 texts: Texts::default(),
+                last_seen: LastSeen::default(),
             }),
         })
     }
@@ -308,7 +312,10 @@ impl Scraper {
             Ok(choice) => choice,
             Err(error) => return respond(StatusCode::BAD_REQUEST, PLAIN_TEXT, error.into()),
         };
-        let read = self.on_request.read(newest.snapshot(), &choice).await;
+        let mut read = self.on_request.read(newest.snapshot(), &choice).await;
+        if choice.has("containers") {
+            read.ended = self.shared.last_seen.update(newest.snapshot());
+        }
         let answer = self.shared.figures(newest, read, choice, request.headers());
         let shared = Arc::clone(&self.shared);
         actix_rt::spawn(async move {
@@ -427,7 +434,8 @@ mod tests {
 
     use super::format::Format;
     use super::{
-        Admission, ConnectionLimits, MOST_SCRAPERS, OnRequest, Scraper, Shared, Texts, is_one_of,
+        Admission, ConnectionLimits, LastSeen, MOST_SCRAPERS, OnRequest, Scraper, Shared, Texts,
+        is_one_of,
     };
     use crate::messages::{NewestSnapshot, ReadKernel, ReadTextfiles};
     use crate::model::{Kernel, LogSample, Snapshot};
@@ -498,6 +506,7 @@ mod tests {
                 credentials: watch::channel(Arc::new(settings.credentials)).1,
                 interval: Duration::from_secs(5),
                 texts: Texts::default(),
+                last_seen: LastSeen::default(),
             }),
             newest: aggregator.start().recipient(),
             on_request: OnRequest {

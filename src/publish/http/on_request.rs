@@ -10,6 +10,7 @@ use tracing::debug;
 use crate::messages::{ReadKernel, ReadTextfiles, WantedFamilies};
 use crate::model::{Kernel, Snapshot, Textfiles};
 use crate::publish::figures::collectors::{Choice, TEXTFILE};
+use crate::publish::figures::ended::EndedContainer;
 
 /// Timeout of a reading. It is longer than the collectors' own timeouts.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
@@ -30,10 +31,12 @@ pub(super) struct ReadFigures {
     pub(super) kernel: Option<Arc<Kernel>>,
     /// None if the scraper does not want them, or if they cannot be read.
     pub(super) textfiles: Option<Arc<Textfiles>>,
+    /// Containers of earlier scrapes that have ended.
+    pub(super) ended: Arc<[EndedContainer]>,
 }
 
 impl ReadFigures {
-    /// Whether both are from the same readings.
+    /// Whether both are from the same readings. The containers that have ended depend on the snapshot.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.kernel.as_ref().map(Arc::as_ptr) == other.kernel.as_ref().map(Arc::as_ptr)
             && self.textfiles.as_ref().map(Arc::as_ptr) == other.textfiles.as_ref().map(Arc::as_ptr)
@@ -76,6 +79,10 @@ impl OnRequest {
             read.ok()?.ok()
         };
         let (kernel, textfiles) = tokio::join!(kernel, textfiles);
-        ReadFigures { kernel, textfiles }
+        ReadFigures {
+            kernel,
+            textfiles,
+            ended: Arc::default(),
+        }
     }
 }

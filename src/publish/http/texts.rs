@@ -87,6 +87,7 @@ mod tests {
         ReadFigures {
             kernel: Some(Arc::new(Kernel::default())),
             textfiles: None,
+            ended: Arc::default(),
         }
     }
 

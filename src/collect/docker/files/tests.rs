@@ -196,8 +196,12 @@ fn usage_v1() -> (u64, Usage) {
             swap: Some(0),
             active_file: Some(102_400),
             inactive_file: Some(3_219_456),
+            file_dirty: Some(0),
+            file_writeback: Some(0),
             page_faults: Some(2278),
             major_page_faults: Some(2),
+            refaults_file: Some(180),
+            refaults_anon: Some(0),
             devices: vec![DeviceIo {
                 number: (254, 0),
                 read_bytes: 9_121_792,
