@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::common::variables::{number, numbers, text};
-use crate::scrapes;
 
 /// Approximate time to start and remove a container, in seconds.
 const SECONDS_PER_CONTAINER: f64 = 0.6;
@@ -14,6 +13,13 @@ const SECONDS_PER_CONTAINER: f64 = 0.6;
 const SECONDS_PER_COUNT: f64 = 120.0;
 /// Approximate time for a row in addition to its windows, in seconds.
 const SECONDS_PER_ROW: f64 = 10.0;
+
+/// Approximate time of the part `scrapes` in addition to its windows, in seconds. Most of it are the timed scrapes.
+const SECONDS_OF_SCRAPES: f64 = 300.0;
+/// Windows of the part `scrapes` that measure the engine.
+const ENGINE_WINDOWS: f64 = 5.0;
+/// Approximate time of the part `figures`, in seconds.
+const SECONDS_OF_FIGURES: f64 = 120.0;
 
 /// The parts of a run.
 const PARTS: [&str; 3] = ["costs", "scrapes", "figures"];
@@ -137,7 +143,7 @@ impl Plan {
         let at = |&count: &usize| {
             let mut seconds = count as f64 * SECONDS_PER_CONTAINER + SECONDS_PER_COUNT;
             if self.has_part("scrapes") && self.measures_more_at(count) {
-                seconds += scrapes::seconds(self);
+                seconds += SECONDS_OF_SCRAPES + window * (self.windows as f64 + ENGINE_WINDOWS);
             }
             if !self.has_part("costs") {
                 return seconds;
@@ -159,7 +165,7 @@ impl Plan {
             seconds
         };
         let figures = if self.has_part("figures") {
-            scrapes::figures::SECONDS
+            SECONDS_OF_FIGURES
         } else {
             0.0
         };

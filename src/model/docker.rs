@@ -123,7 +123,7 @@ pub struct Container {
     /// Those environment variables of the container that `CONTAINER_ENV` names. Not on the wire. Source: the engine's `Config.Env`.
     #[serde(skip)]
     pub env: Arc<BTreeMap<String, String>>,
-    /// A directory on the file system of the writable layer. None if the engine has not answered. Not on the wire.
+    /// A directory on the file system of the writable layer. None if the engine has not told it. Not on the wire.
     #[serde(skip)]
     pub layer: Option<Arc<Path>>,
     /// The container's control group. Not on the wire.

@@ -102,6 +102,7 @@ pub struct ContainerSpec {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
 
     use super::{ContainerSpec, ControlGroup, DeviceIo, ExactContainer, GroupDirectories};
@@ -155,6 +156,7 @@ mod tests {
                 ..ContainerSpec::default()
             });
             self.created = 1_795_665_027;
+            self.layer = Some(Path::new("/").into());
             for interface in Arc::make_mut(&mut self.network).values_mut() {
                 let lost = |errors, drops| PacketsLost { errors, drops };
                 (interface.rx_lost, interface.tx_lost) = (lost(1, 2), lost(3, 4));

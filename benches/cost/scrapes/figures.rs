@@ -28,9 +28,6 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// The time in which all alerts must fire.
 const ALERT_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Approximate time of the comparison, in seconds.
-pub(crate) const SECONDS: f64 = 120.0;
-
 /// Containers with load and limits. Removed on drop.
 struct Containers {
     _traffic: Sender<()>,

@@ -66,16 +66,6 @@ impl Measured {
     }
 }
 
-/// The approximate time of the measurement, in seconds.
-pub(crate) fn seconds(plan: &Plan) -> f64 {
-    let window = plan.window.max(INTERVAL);
-    let windows = WARM_UP + window * u32::try_from(plan.windows).unwrap_or(1);
-    let timed = (PAUSE + Duration::from_millis(200)) * u32::try_from(SCRAPES).unwrap_or(1);
-    // Two windows of the idle engine, and one with each program.
-    let engine = window * 5 + INTERVAL * 3;
-    (windows + timed + engine).as_secs_f64()
-}
-
 pub(crate) fn print(plan: &Plan, count: usize, bars: &mut Bars) {
     eprintln!("{count} containers: measuring scrapes");
     let window = plan.window.max(INTERVAL);

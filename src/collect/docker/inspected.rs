@@ -60,8 +60,6 @@ pub(crate) struct Inspected {
     /// The folder in which the engine stores the container's files. If the container uses the network of another container, it can be
     /// the folder of that container.
     pub(crate) folder: Option<PathBuf>,
-    /// The folder in which the engine stores all its data.
-    pub(crate) data_root: Option<Arc<Path>>,
     /// The volumes and bind mounts. Other kinds of mounts are left out.
     pub(crate) mounts: Vec<VolumeMount>,
 }
@@ -101,12 +99,10 @@ impl Inspected {
         // Podman uses the name `json-file` for another format. Only Docker's log files end with `-json.log`.
         let in_file =
             |path: &String| driver.as_deref() == Some("json-file") && path.ends_with("-json.log");
-        let folder = container.get("HostnamePath").text();
-        let folder = folder.and_then(|path| Some(Path::new(&path).parent()?.to_owned()));
-        // The container's own folder is `<data root>/containers/<id>`.
-        let data_root = folder
-            .as_deref()
-            .and_then(|folder| folder.ancestors().nth(2));
+        let folder = container
+            .get("HostnamePath")
+            .text()
+            .and_then(|path| Some(Path::new(&path).parent()?.to_owned()));
         Self {
             env: Arc::new(variables(config, env)),
             layer: layer(container, folder.as_deref()),
@@ -156,7 +152,6 @@ impl Inspected {
                 .filter(in_file)
                 .map(PathBuf::from),
             log_driver: driver.unwrap_or_default(),
-            data_root: data_root.map(Arc::from),
             folder,
             mounts: container
                 .get("Mounts")
@@ -166,6 +161,12 @@ impl Inspected {
                 .take(MAX_MOUNTS)
                 .collect(),
         }
+    }
+
+    /// Returns the folder in which the engine stores all its data.
+    pub(crate) fn data_root(&self) -> Option<&Path> {
+        // The container's own folder is `<data root>/containers/<id>`.
+        self.folder.as_deref()?.parent()?.parent()
     }
 
     /// Whether `docker compose run` created the container.
@@ -537,10 +538,7 @@ mod tests {
             .collect();
         let volume = (Some("data"), "/var/lib/docker/volumes/data/_data", "/data");
         assert_eq!(found, [volume, (None, "/srv", "/in")]);
-        assert_eq!(
-            read.data_root.as_deref(),
-            Some(Path::new("/var/lib/docker"))
-        );
+        assert_eq!(read.data_root(), Some(Path::new("/var/lib/docker")));
     }
 
     #[test]

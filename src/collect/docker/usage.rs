@@ -135,7 +135,7 @@ pub(super) fn publish(
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect(),
         env: inspected.map_or_else(Arc::default, |inspected| Arc::clone(&inspected.env)),
-        // The collector of the sizes sets this field.
+        // The collector of the sizes sets these fields.
         disk_used: None,
         layer: inspected.and_then(|inspected| inspected.layer.clone()),
         group: usage.group.clone().unwrap_or_else(|| {

@@ -22,7 +22,7 @@ pub(super) struct Volumes {
 struct ContainerMounts {
     /// The container's id.
     id: String,
-    data_root: Option<Arc<Path>>,
+    data_root: Option<PathBuf>,
     mounts: Vec<VolumeMount>,
 }
 
@@ -37,7 +37,7 @@ impl Volumes {
             let inspected = one.inspection.done()?;
             (!inspected.mounts.is_empty()).then(|| ContainerMounts {
                 id: one.listed.id.clone(),
-                data_root: inspected.data_root.clone(),
+                data_root: inspected.data_root().map(Path::to_owned),
                 mounts: inspected.mounts.clone(),
             })
         });
@@ -87,7 +87,6 @@ impl Volumes {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::path::Path;
 
     use super::{ContainerMounts, VolumeMount, Volumes};
 
@@ -121,7 +120,7 @@ mod tests {
         let mut volumes = Volumes {
             mounts: vec![ContainerMounts {
                 id: "01".to_owned(),
-                data_root: Some(Path::new(data_root).into()),
+                data_root: Some(data_root.into()),
                 mounts,
             }],
             ..Volumes::default()

@@ -217,8 +217,7 @@ pub(super) static CONTAINERS: &[FigureFamily] = &[
     counter("container_blkio_device_usage", "By", &["id", "image", "name", "device", "major", "minor", "operation"], NONE,
         "Bytes read from and written to the block device, by operation", device_usage),
     gauge("container_fs_limit_bytes", "By", DEVICE, NONE,
-        "Size of the file system. For a container, the limit of its writable layer, or the size of the file system with its files",
-        |source, out| {
+        "Limit of the container's writable layer, or the size of the file system", |source, out| {
             file_systems(source, out, |disk| Some(disk.exact?.size));
             layers(source, out, layer_limit);
         }),
@@ -228,16 +227,14 @@ pub(super) static CONTAINERS: &[FigureFamily] = &[
             layers(source, out, |one, _| one.disk_used);
         }),
     gauge("container_fs_inodes_total", "{inode}", DEVICE, NONE,
-        "Inodes of the file system. For a container, of the file system with its files",
-        |source, out| {
+        "Inodes of the file system. For a container, the file system of its writable layer", |source, out| {
             file_systems(source, out, |disk| disk.inodes_total);
             layers(source, out, |_, disk| disk?.inodes_total);
         }),
     gauge("container_fs_inodes_free", "{inode}", DEVICE, NONE,
-        "Free inodes of the file system. For a container, of the file system with its files",
-        |source, out| {
-            file_systems(source, out, inodes_free);
-            layers(source, out, |_, disk| inodes_free(disk?));
+        "Free inodes of the file system. For a container, the file system of its writable layer", |source, out| {
+            file_systems(source, out, |disk| disk.inodes_total?.checked_sub(disk.inodes_used?));
+            layers(source, out, |_, disk| disk?.inodes_total?.checked_sub(disk?.inodes_used?));
         }),
 
     counter("container_pressure_cpu_waiting_seconds", "s", CONTAINER, &["containers[].pressure.cpu.some"], CPU_WAITING,
@@ -610,8 +607,9 @@ fn device_usage(source: &FigureSource<'_>, out: &mut Samples<'_>) {
 
 /// Passes a figure of the host's file systems to `out`.
 fn file_systems(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&Disk) -> Option<u64>) {
+    let disks = system(source).map_or(&[][..], |host| &host.disks);
     let mut known = BTreeSet::new();
-    for disk in system(source).map_or(&[][..], |host| &host.disks) {
+    for disk in disks {
         // A device can be mounted several times.
         if let Some(value) = value(disk)
             && known.insert(&disk.device)
@@ -620,10 +618,6 @@ fn file_systems(source: &FigureSource<'_>, out: &mut Samples<'_>, value: fn(&Dis
             out(&[id, image, name, ("device", &disk.device)], value as f64);
         }
     }
-}
-
-fn inodes_free(disk: &Disk) -> Option<u64> {
-    disk.inodes_total?.checked_sub(disk.inodes_used?)
 }
 
 /// Passes a figure of the writable layer of each container to `out`. The second argument of `value` is the file system of the layer.
