@@ -21,6 +21,7 @@ pub(crate) fn announce(
     let Settings {
         collect,
         publish_interval,
+        history,
         serve,
         #[cfg(feature = "nats")]
         nats,
@@ -52,6 +53,7 @@ pub(crate) fn announce(
         tls_client_ca_file = tls.and_then(|tls| tls.client_ca.as_ref()).map(|file| file.display().to_string()),
         whitelisted_clients = %serve.whitelist,
         publish_interval = ?publish_interval,
+        history = if history.is_zero() { "off".to_owned() } else { format!("{history:?}") },
         system_interval = ?collect.system_interval,
         docker_interval = ?collect.docker_interval,
         log_interval = ?collect.log_interval,

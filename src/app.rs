@@ -87,6 +87,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let Settings {
         collect,
         publish_interval,
+        history,
         #[cfg(feature = "nats")]
         nats,
         credentials: first,
@@ -100,7 +101,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .context("cannot start a thread")?;
 
     let supervisor = Supervisor::from_env(|name| std::env::var_os(name));
-    let measuring = Measuring::start(&collect, publish_interval, supervisor, reports)?;
+    let measuring = Measuring::start(&collect, publish_interval, history, supervisor, reports)?;
     let aggregator = &measuring.aggregator;
     let accepting = CancellationToken::new();
     let serving = Serving::start(listener, max_clients, aggregator, accepting.clone())?;
@@ -202,13 +203,15 @@ pub(crate) struct Measuring {
 }
 
 impl Measuring {
-    /// Starts the collectors of all sources that the settings switch on, and an aggregator that publishes every `interval`.
+    /// Starts the collectors of all sources that the settings switch on, and an aggregator that publishes every `interval`. The
+    /// aggregator keeps the figures of the last `history`.
     ///
     /// # Errors
     /// Fails if a thread cannot be started.
     pub(crate) fn start(
         settings: &CollectSettings,
         interval: Duration,
+        history: Duration,
         supervisor: Supervisor,
         reports: Arc<Reports>,
     ) -> io::Result<Self> {
@@ -226,6 +229,7 @@ impl Measuring {
                 .with_live(follows_logs)
                 .with_kernel(wants_kernel)
                 .with_textfile(wants_textfile)
+                .with_history(history)
         });
         let kernel = KernelCollector::new(
             settings.system_interval,
@@ -278,6 +282,7 @@ impl Serving {
         let subscriptions = Subscriptions {
             subscribe: aggregator.clone().recipient(),
             catch_up: aggregator.clone().recipient(),
+            history_sent: aggregator.clone().recipient(),
             unsubscribe: aggregator.clone().recipient(),
             find_log: aggregator.clone().recipient(),
             readings: Arc::new(Semaphore::new(RANGE_READINGS)),

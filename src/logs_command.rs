@@ -188,7 +188,7 @@ async fn read_range(
 fn is_without(line: &StreamLine, container: &str) -> bool {
     match line {
         StreamLine::Snapshot(snapshot) => !snapshot.logs.contains_key(container),
-        StreamLine::News(_) => false,
+        StreamLine::News(_) | StreamLine::History(_) => false,
     }
 }
 
@@ -206,6 +206,7 @@ fn lines_of(line: StreamLine, container: &str) -> (Vec<String>, u64) {
             news.logs.remove(container).unwrap_or_default(),
             news.logs_dropped.remove(container).unwrap_or(0),
         ),
+        StreamLine::History(_) => (Vec::new(), 0),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Message, Recipient};
+use bytes::Bytes;
 
 use crate::model::{
     Container, ContainerMeta, ControlGroup, Events, FileLog, HostInfo, Kernel, Options, Sections,
@@ -254,6 +255,15 @@ pub struct CatchUp {
     pub is_news: bool,
 }
 
+/// From a session to the aggregator: the client has received the figures of [`Delivery::History`]. Send the next of them, or else the
+/// newest snapshot.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct HistorySent {
+    /// The client of the session.
+    pub client: ClientId,
+}
+
 /// From a session to the aggregator: send no more snapshots.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
@@ -303,6 +313,9 @@ pub enum Publication {
 pub enum Delivery {
     /// The next snapshot.
     Snapshot(Arc<EncodedSnapshot>),
+    /// A complete line with figures of the past, as the client gets it. Comes before the first snapshot, to a session whose options
+    /// ask for it. The session answers with [`HistorySent`].
+    History(Bytes),
     /// The agent stops. Within this time, the session must finish the JSON line that it is writing, and close the connection.
     End(Duration),
 }

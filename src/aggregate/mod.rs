@@ -4,6 +4,7 @@
 //! A sample is the result of one round of a source. The aggregator itself reads no source and writes to no connection.
 
 mod docker_meta;
+mod history;
 mod merge;
 mod publications;
 mod readings;
@@ -31,13 +32,14 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{debug, error};
 
 use crate::messages::{
-    AddOutput, CatchUp, Collected, Delivery, DockerSample, FindLog, KernelReading, LogSample,
-    NewestSnapshot, News, Publication, StopPublishing, Subscribe, SystemSample, TextfileReading,
-    Unsubscribe,
+    AddOutput, CatchUp, Collected, Delivery, DockerSample, FindLog, HistorySent, KernelReading,
+    LogSample, NewestSnapshot, News, Publication, StopPublishing, Subscribe, SystemSample,
+    TextfileReading, Unsubscribe,
 };
 use crate::model::{Events, FileLog, Positions, Section, Sections};
 use crate::published::{PIECE_BYTES, Published, Unread};
 use crate::supervisor::Supervisor;
+use history::{Current, HistoryRing};
 use readings::Reading;
 use subscribers::Subscribers;
 
@@ -73,6 +75,8 @@ pub struct Aggregator {
     newest_events: Arc<Events>,
     subscribers: Subscribers,
     publishing: PublishState,
+    /// The figures of the last minutes.
+    history: HistoryRing,
     /// The permits for readings of log files.
     readings: Arc<Semaphore>,
     supervisor: Supervisor,
@@ -110,8 +114,18 @@ impl Aggregator {
             newest_events: Arc::default(),
             subscribers: Subscribers::default(),
             publishing: PublishState::Awaiting,
+            history: HistoryRing::new(Duration::ZERO, interval),
             readings: Arc::new(Semaphore::new(MAX_PARALLEL_READINGS)),
             supervisor,
+        }
+    }
+
+    /// Keeps the figures of the last `period` for clients that ask for them.
+    #[must_use]
+    pub fn with_history(self, period: Duration) -> Self {
+        Self {
+            history: HistoryRing::new(period, self.interval),
+            ..self
         }
     }
 
@@ -160,6 +174,11 @@ impl Aggregator {
             docker_meta::keep_if_equal(&mut snapshot.docker_meta, &previous.snapshot().docker_meta);
         }
         self.supervisor.status(|| snapshot.summary());
+        let current = Current {
+            system: self.newest.system.is_current(started),
+            docker: self.newest.docker.is_current(started),
+        };
+        self.history.record(&snapshot, current, started);
         let logs = self.newest_logs();
         let before = self.events.end();
         if let Some(sample) = self.newest.docker.sample() {
@@ -419,7 +438,7 @@ impl Handler<Subscribe> for Aggregator {
             subscribe.deliveries.do_send(Delivery::End(within));
             return;
         }
-        let reading = self.subscribers.subscribe(subscribe);
+        let reading = self.subscribers.subscribe(subscribe, &self.history);
         self.note_demand();
         self.read_if_needed(reading, ctx);
     }
@@ -430,6 +449,18 @@ impl Handler<CatchUp> for Aggregator {
 
     fn handle(&mut self, behind: CatchUp, ctx: &mut Self::Context) {
         let reading = self.subscribers.catch_up(&behind);
+        self.read_if_needed(reading, ctx);
+    }
+}
+
+impl Handler<HistorySent> for Aggregator {
+    type Result = ();
+
+    fn handle(&mut self, sent: HistorySent, ctx: &mut Self::Context) {
+        if matches!(self.publishing, PublishState::Stopped(_)) {
+            return;
+        }
+        let reading = self.subscribers.history_sent(sent, &self.history);
         self.read_if_needed(reading, ctx);
     }
 }

@@ -11,6 +11,9 @@ use crate::model::{SourceHealth, SourceStatus, Timestamp};
 /// Figures that are older than the sum are removed. A round in which every call reaches its deadline ends within this time.
 const SILENCE_MARGIN: Duration = Duration::from_secs(15);
 
+/// Time that is added to two intervals of a source. Figures that are older than the sum are not current.
+const CURRENT_MARGIN: Duration = Duration::from_secs(1);
+
 /// The newest sample of one source, and the health of the source.
 #[derive(Debug, Clone)]
 pub struct SourceState<T> {
@@ -134,6 +137,15 @@ impl<T> SourceState<T> {
         self.stretched = stretched;
     }
 
+    /// Returns whether the newest round has read a sample, and has ended not long ago.
+    pub(super) fn is_current(&self, now: Instant) -> bool {
+        let interval = self.stretched.or(self.interval).unwrap_or_default();
+        let is_new = |sampled: Instant| {
+            now.saturating_duration_since(sampled) <= interval * 2 + CURRENT_MARGIN
+        };
+        self.sampled == self.answered && self.sampled.is_some_and(is_new)
+    }
+
     /// Returns the newest sample. Returns None if there is no sample, or if the sample was too old.
     pub(super) fn sample(&self) -> Option<&T> {
         self.sample.as_ref()
@@ -223,6 +235,21 @@ mod tests {
         state.note_silence(Instant::now() + INTERVAL * 3 + SILENCE_MARGIN * 2);
         assert_eq!(state.sample(), None);
         assert_eq!(state.health().collected_at, None);
+    }
+
+    #[test]
+    fn only_the_sample_of_the_newest_round_is_current() {
+        let mut state = SourceState::enabled("test", INTERVAL);
+        assert!(!state.is_current(Instant::now()));
+        state.update(round(Some(1), Some("a part failed")));
+        let now = Instant::now();
+        assert!(state.is_current(now));
+        assert!(state.is_current(now + INTERVAL * 2));
+        assert!(!state.is_current(now + INTERVAL * 2 + SILENCE_MARGIN));
+        state.update(round(None, Some("engine does not answer")));
+        assert_eq!(state.sample(), Some(&1));
+        assert!(!state.is_current(Instant::now()));
+        assert!(!SourceState::<u32>::disabled("test").is_current(Instant::now()));
     }
 
     #[test]

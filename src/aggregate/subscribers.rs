@@ -7,15 +7,19 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::Recipient;
 use actix::dev::SendError;
 
+use super::history::{HistoryRing, Progress};
 use super::publications::Publications;
 use super::readings::{Reading, ReadingKey};
-use crate::messages::{CatchUp, ClientId, Delivery, Subscribe};
+use crate::messages::{CatchUp, ClientId, Delivery, HistorySent, Subscribe};
 use crate::model::{LogMode, Options, Section};
-use crate::published::{EncodedSnapshot, LineRequest, LogPiece, Published, StreamPosition, Unread};
+use crate::published::{
+    EncodedSnapshot, LineRequest, LogPiece, Published, StreamPosition, Unread, history_line,
+};
 
 /// Limit on the number of stored stream positions. If the previous snapshot of a session is older, the session requests the
 /// missing events and log lines with [`CatchUp`].
@@ -48,9 +52,11 @@ struct Session {
     /// Whether the JSON line that was delivered last has not all log lines up to its snapshot. The session then requests more as
     /// soon as it has sent this JSON line, and until then gets no other.
     has_more: bool,
-    /// Whether the session waits for a reading. Until then it gets no other snapshot, so that the order of its log lines does not
-    /// change.
+    /// Whether the session waits for a reading, or for the end of the history. Until then it gets no other snapshot, so that the order of
+    /// its log lines does not change.
     is_waiting: bool,
+    /// How much of the history the session has received. None after the end, and for a session that gets no history.
+    history: Option<Progress>,
     /// The position after the JSON line that was delivered last.
     position: Option<StreamPosition>,
     /// Whether this position is newer than the snapshot of the JSON line. Otherwise, it is the position of that snapshot.
@@ -88,9 +94,12 @@ impl Subscribers {
 
     /// Adds a session, and delivers the newest snapshot to it if there is one. If log lines must be read from files first, returns
     /// a reading as [`Self::publish`] does.
+    ///
+    /// If the session gets the history, delivers the first line of it. The newest snapshot comes after the last line.
     pub(super) fn subscribe(
         &mut self,
         subscribe: Subscribe,
+        history: &HistoryRing,
     ) -> io::Result<Option<(Reading, Unread)>> {
         let Subscribe {
             client,
@@ -103,21 +112,65 @@ impl Subscribers {
             first: None,
             has_more: false,
             is_waiting: false,
+            history: None,
             position: None,
             is_between: false,
         };
-        let mut reading = None;
-        // The cursor of a live client can be newer than the newest snapshot.
-        let with_news = session.options.resume.is_some();
-        if let Some(newest) = self.publications.newest(with_news) {
-            let (is_alive, first) = session.begin(client, newest, &mut self.waiting)?;
-            if !is_alive {
-                return Ok(None);
-            }
-            reading = first;
+        if let Some(period) = session.options.history {
+            let cursor = session.options.resume.as_ref();
+            let newest = self.publications.newest(false);
+            let after = cursor
+                .zip(newest)
+                .and_then(|(it, newest)| newest.time_of(it));
+            session.history = Some(history.begin(period, after, Instant::now()));
         }
         self.sessions.insert(client, session);
-        Ok(reading)
+        self.advance(client, history)
+    }
+
+    /// Delivers the next line of the history to a session that has sent the previous line. After the last line, delivers the newest
+    /// snapshot, as [`Self::subscribe`] does.
+    pub(super) fn history_sent(
+        &mut self,
+        HistorySent { client }: HistorySent,
+        history: &HistoryRing,
+    ) -> io::Result<Option<(Reading, Unread)>> {
+        let session = self.sessions.get(&client);
+        if session.is_none_or(|session| session.history.is_none()) {
+            return Ok(None);
+        }
+        self.advance(client, history)
+    }
+
+    /// Delivers the next line of the history, or the first snapshot, to a session that has no snapshot yet.
+    fn advance(
+        &mut self,
+        client: ClientId,
+        history: &HistoryRing,
+    ) -> io::Result<Option<(Reading, Unread)>> {
+        let Some(session) = self.sessions.get_mut(&client) else {
+            return Ok(None);
+        };
+        let next = session.history.as_mut().and_then(|at| history.next(at));
+        if let Some(next) = next {
+            let line = history_line(&next, session.options.variant.encoding)?;
+            session.is_waiting = true;
+            // `do_send` ignores the limit of the mailbox. This is safe, because a session gets one line and then answers.
+            session.deliveries.do_send(Delivery::History(line));
+            return Ok(None);
+        }
+        session.history = None;
+        session.is_waiting = false;
+        // The cursor of a live client can be newer than the newest snapshot.
+        let with_news = session.options.resume.is_some();
+        let Some(newest) = self.publications.newest(with_news) else {
+            return Ok(None);
+        };
+        let (is_alive, reading) = session.begin(client, newest, &mut self.waiting)?;
+        if !is_alive {
+            self.sessions.remove(&client);
+        }
+        Ok(reading.filter(|_| is_alive))
     }
 
     pub(super) fn unsubscribe(&mut self, client: ClientId) {

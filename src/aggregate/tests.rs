@@ -14,13 +14,13 @@ use tokio::time::Instant;
 use super::subscribers::MAX_HISTORY;
 use super::{Aggregator, FIRST_SNAPSHOT_WITHIN, NewestSamples, SourceState};
 use crate::messages::{
-    AddOutput, CatchUp, Collected, Delivery, DockerSample, KernelReading, LogSample, News,
-    Publication, StopPublishing, Subscribe, SystemSample, TextfileReading, Unsubscribe,
+    AddOutput, CatchUp, Collected, Delivery, DockerSample, HistorySent, KernelReading, LogSample,
+    News, Publication, StopPublishing, Subscribe, SystemSample, TextfileReading, Unsubscribe,
 };
 use crate::model::{
     ContainerEvent, EncodedLines, EventAction, Events, FileLog, FileOffset, FilePlace, LogLines,
     LogMode, LogPosition, LogRange, Options, Place, RangeLines, ReadLimits, ReadLines, ReadLog,
-    Sections, Timestamp,
+    Sections, StreamLine, Timestamp,
 };
 use crate::published::EncodedSnapshot;
 use crate::supervisor::Supervisor;
@@ -41,6 +41,7 @@ impl Handler<Delivery> for Session {
         let seq = match delivery {
             Delivery::Snapshot(encoded) => Some(encoded.seq),
             Delivery::End(_) => None,
+            Delivery::History(_) => panic!("a history for a client that did not ask"),
         };
         let _ = self.0.send((self.1.elapsed().as_secs_f64(), seq));
     }
@@ -660,4 +661,79 @@ async fn sessions_that_read_at_different_speeds_share_the_readings() {
     };
     assert_eq!(bytes(&of_third), bytes(&received[1..]));
     assert_eq!(file.0.load(Ordering::Relaxed), 7);
+}
+
+/// A fake session that reports each delivery: the number of samples in a history, or the number of a snapshot.
+struct HistorySession(mpsc::UnboundedSender<(usize, Option<u64>)>);
+
+impl Actor for HistorySession {
+    type Context = Context<Self>;
+}
+
+impl Handler<Delivery> for HistorySession {
+    type Result = ();
+
+    fn handle(&mut self, delivery: Delivery, _: &mut Self::Context) {
+        let told = match delivery {
+            Delivery::Snapshot(encoded) => (0, Some(encoded.seq)),
+            Delivery::History(line) => match StreamLine::read(&line) {
+                Ok(StreamLine::History(history)) => (history.times.len(), None),
+                other => panic!("{other:?}"),
+            },
+            Delivery::End(_) => (0, None),
+        };
+        let _ = self.0.send(told);
+    }
+}
+
+#[actix::test]
+async fn the_history_comes_before_the_first_snapshot_and_has_what_came_meanwhile() {
+    tokio::time::pause();
+    let aggregator = new_aggregator(
+        SourceState::disabled("docker"),
+        SourceState::disabled("logs"),
+    );
+    let aggregator = aggregator.with_history(Duration::from_secs(600)).start();
+    aggregator.send(sample()).await.unwrap();
+    tokio::time::sleep(INTERVAL * 2).await;
+    let (notes, mut deliveries) = mpsc::unbounded_channel();
+    aggregator.do_send(Subscribe {
+        client: 7,
+        options: options(r#"{"history":true}"#),
+        deliveries: HistorySession(notes).start().recipient(),
+    });
+    let (samples, seq) = deliveries.recv().await.unwrap();
+    assert!(samples >= 2 && seq.is_none(), "{samples} {seq:?}");
+    // The client reads slowly. It gets no snapshot before it has read the history.
+    tokio::time::sleep(INTERVAL * 3).await;
+    assert!(deliveries.try_recv().is_err());
+    aggregator.do_send(HistorySent { client: 7 });
+    let (more, seq) = deliveries.recv().await.unwrap();
+    assert!(more >= 2 && seq.is_none(), "{more} {seq:?}");
+    aggregator.do_send(HistorySent { client: 7 });
+    // Each snapshot is a sample, so the first snapshot is the newest sample.
+    let newest = (samples + more) as u64;
+    assert_eq!(deliveries.recv().await.unwrap(), (0, Some(newest)));
+    assert_eq!(deliveries.recv().await.unwrap(), (0, Some(newest + 1)));
+    // A message too many has no effect.
+    aggregator.do_send(HistorySent { client: 7 });
+    assert_eq!(deliveries.recv().await.unwrap(), (0, Some(newest + 2)));
+}
+
+#[actix::test]
+async fn a_client_that_reads_its_history_hears_that_the_agent_stops() {
+    tokio::time::pause();
+    let aggregator = aggregator();
+    let (notes, mut deliveries) = mpsc::unbounded_channel();
+    aggregator.do_send(Subscribe {
+        client: 7,
+        options: options(r#"{"history":true}"#),
+        deliveries: HistorySession(notes).start().recipient(),
+    });
+    // There is no snapshot yet, so the history is empty.
+    assert_eq!(deliveries.recv().await.unwrap(), (0, None));
+    aggregator.do_send(StopPublishing {
+        within: Duration::from_secs(1),
+    });
+    assert_eq!(deliveries.recv().await.unwrap(), (0, None));
 }

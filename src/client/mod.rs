@@ -45,7 +45,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
-use crate::model::{Snapshot, StreamLine};
+use crate::model::{MOST_HISTORY, Snapshot, StreamLine};
 use crate::settings::ApiKey;
 
 /// The default port of agents (`SOCKET_PORT`).
@@ -198,10 +198,10 @@ impl Connector {
     pub async fn connect_asking(&self, options: &str) -> Result<Snapshots, Error> {
         let mut stream = self.open().await?;
         let cursor = lock(&self.cursor).clone();
-        let options = cursor.map_or_else(
-            || options.to_owned(),
-            |cursor| with_resume(options, &cursor),
-        );
+        let options = match cursor {
+            Some(cursor) => with_option(options, "resume", cursor.into()),
+            None => options.to_owned(),
+        };
         self.send_key(&mut stream, &options).await?;
         Ok(Snapshots {
             stream: BufReader::with_capacity(BUFFER, stream),
@@ -209,6 +209,20 @@ impl Connector {
             seen: false,
             cursor: Arc::clone(&self.cursor),
         })
+    }
+
+    /// Works like [`Self::connect`], but the agent first sends its figures of the last `period`. [`Snapshots::next_line`] returns them
+    /// as [`StreamLine::History`], in one or more lines before the first snapshot. [`Snapshots::next`] drops them.
+    ///
+    /// An agent keeps figures for 10 minutes, or for the time of its setting `HISTORY`. An agent of an earlier version does not know the option,
+    /// and [`Snapshots::next_line`] returns [`Error::Answered`]. The caller then connects without the history.
+    ///
+    /// # Errors
+    /// Fails if the agent cannot be reached, the TLS handshake fails, or the key cannot be sent. See [`Error`].
+    pub async fn connect_with_history(&self, period: Duration) -> Result<Snapshots, Error> {
+        let seconds = period.min(MOST_HISTORY).as_millis().div_ceil(1000).max(1) as u64;
+        let options = with_option(&self.options, "history", seconds.into());
+        self.connect_asking(&options).await
     }
 
     /// Sends the key and the options.
@@ -266,8 +280,8 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Reads the next snapshot. With the option `live`, use [`Self::next_line`]: this function drops the events and log lines that
-    /// come between two snapshots.
+    /// Reads the next snapshot. With the options `live` and `history`, use [`Self::next_line`]: this function drops the events and log
+    /// lines that come between two snapshots, and the figures of the past.
     ///
     /// # Errors
     /// Fails as [`Self::next_line`] does.
@@ -279,7 +293,8 @@ impl Snapshots {
         }
     }
 
-    /// Reads the next JSON line: a snapshot, or, with the option `live`, the events and log lines between two snapshots. If the
+    /// Reads the next JSON line: a snapshot, or, with the option `live`, the events and log lines between two snapshots, or, with the
+    /// option `history`, figures of the past before the first snapshot. If the
     /// future is dropped before it completes, the part of the JSON line that was read is lost.
     ///
     /// # Errors
@@ -295,8 +310,9 @@ impl Snapshots {
                 Ok(line) => {
                     self.seen = true;
                     let cursor = match &line {
-                        StreamLine::Snapshot(snapshot) => &snapshot.agent.cursor,
-                        StreamLine::News(news) => &news.agent.cursor,
+                        StreamLine::Snapshot(snapshot) => snapshot.agent.cursor.as_ref(),
+                        StreamLine::News(news) => news.agent.cursor.as_ref(),
+                        StreamLine::History(_) => None,
                     };
                     if let Some(cursor) = cursor {
                         *lock(&self.cursor) = Some(cursor.clone());
@@ -322,15 +338,14 @@ struct Answer {
     error: String,
 }
 
-/// Adds the option `resume` to options. If the options are not a JSON object, returns them unchanged, and the agent reports them.
-fn with_resume(options: &str, cursor: &str) -> String {
+/// Adds an option to options that do not have it. If the options are not a JSON object, returns them unchanged, and the agent reports them.
+fn with_option(options: &str, name: &str, value: serde_json::Value) -> String {
     let mut asked = match serde_json::from_str(options) {
         Ok(serde_json::Value::Object(asked)) => asked,
         _ if options.is_empty() => serde_json::Map::new(),
         _ => return options.to_owned(),
     };
-    let cursor = serde_json::Value::from(cursor);
-    asked.entry("resume").or_insert(cursor);
+    asked.entry(name).or_insert(value);
     serde_json::Value::Object(asked).to_string()
 }
 

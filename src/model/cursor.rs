@@ -127,6 +127,13 @@ impl Cursor {
         }
     }
 
+    /// Returns the time of the position in milliseconds since 1970: the time of the newest event up to the position, or else of the
+    /// snapshot. None if the cursor is from another host.
+    #[must_use]
+    pub fn milliseconds(&self, owner: &CursorOwner) -> Option<u64> {
+        (!self.is_of_other_host(owner)).then_some(self.time / 1_000_000)
+    }
+
     /// Returns the cursor as text. Its letters are those of base64url.
     #[must_use]
     pub fn to_text(&self) -> String {

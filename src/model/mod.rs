@@ -11,6 +11,7 @@ mod events;
 mod exact_container;
 mod hardware;
 mod health;
+mod history;
 mod host;
 mod kernel;
 mod lenient;
@@ -40,6 +41,10 @@ pub use hardware::{
     SensorReading, Sensors, Temperature, Zfs, ZfsArc, ZfsPool,
 };
 pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
+pub use history::{
+    CONTAINER_SERIES, DISK_USED, DOCKER_SERIES, HOST_SERIES, History, HistoryColumn,
+    container_figures, container_traffic, disk_figures, disk_traffic, host_figures, traffic,
+};
 pub use host::HostInfo;
 pub use kernel::{Kernel, KernelFamily, KernelRow, KernelStatus, RequestedContainer};
 pub(crate) use lenient::read;
@@ -52,7 +57,8 @@ pub use logs::{
     Logs, NewLines, Place, Positions, ReadLimits, ReadLines, ReadLog,
 };
 pub use options::{
-    DEFAULT_MAX_LINE, Encoding, LogMode, MOST_MAX_LINE, Options, Section, Sections, Variant,
+    DEFAULT_MAX_LINE, Encoding, LogMode, MOST_HISTORY, MOST_MAX_LINE, Options, Section, Sections,
+    Variant,
 };
 pub use processes::{ProcessCounts, TopIo, TopProcess};
 pub use stopped::StoppedContainer;
@@ -167,14 +173,19 @@ pub enum StreamLine {
     Snapshot(Box<Snapshot>),
     /// The events and log lines between two snapshots. Only clients with the option `live` get such lines.
     News(Box<News>),
+    /// The figures of the past. Only clients with the option `history` get such lines, before their first snapshot.
+    History(Box<History>),
 }
 
 impl StreamLine {
     /// Reads a JSON line.
     ///
     /// # Errors
-    /// Fails if the line is neither a snapshot nor the news between two snapshots.
+    /// Fails if the line is neither a snapshot, nor the news between two snapshots, nor a history.
     pub fn read(line: &[u8]) -> serde_json::Result<Self> {
+        if line.starts_with(br#"{"history":"#) {
+            return read::<HistoryLine<Box<History>>>(line).map(|line| Self::History(line.history));
+        }
         // The field `live` comes directly after the timestamp.
         let beginning = &line[..line.len().min(64)];
         let mark = br#"Z","live":true,"#;
@@ -184,6 +195,13 @@ impl StreamLine {
             read(line).map(Self::Snapshot)
         }
     }
+}
+
+/// The JSON line of a history.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HistoryLine<T> {
+    /// The history.
+    pub(crate) history: T,
 }
 
 impl Snapshot {

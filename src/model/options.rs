@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -11,6 +12,9 @@ use super::{Cursor, LogRange};
 pub const DEFAULT_MAX_LINE: u32 = 16 * 1024;
 /// The longest log line that a client can ask for, in bytes.
 pub const MOST_MAX_LINE: u32 = 1024 * 1024;
+
+/// The longest history that an agent keeps and a client can ask for.
+pub const MOST_HISTORY: Duration = Duration::from_secs(3600);
 
 /// The options of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub struct Options {
     pub range: Option<Arc<LogRange>>,
     /// The position after which events and new log lines begin. None for a client that begins now.
     pub resume: Option<Arc<Cursor>>,
+    /// How far back the figures of the past go that come before the first snapshot. None for a client that gets no such figures.
+    pub history: Option<Duration>,
 }
 
 /// The content and encoding of snapshots. Clients with the same variant share the encoded bytes.
@@ -154,6 +160,7 @@ impl Default for Options {
             live: false,
             range: None,
             resume: None,
+            history: None,
         }
     }
 }
@@ -196,6 +203,7 @@ impl Options {
                         .ok_or_else(|| "live: accepted: true or false".to_owned())?;
                 }
                 "max_line" => *max_line = parse_max_line(value)?,
+                "history" => options.history = parse_history(value)?,
                 "resume" => options.resume = Some(Arc::new(parse_cursor(value)?)),
                 "encoding" => {
                     let encodings = [("json", Encoding::Json), ("zstd", Encoding::Zstd)];
@@ -203,7 +211,7 @@ impl Options {
                 }
                 _ => {
                     return Err(format!(
-                        "{}: unknown option; accepted: sections, logs, live, max_line, every, encoding, resume",
+                        "{}: unknown option; accepted: sections, logs, live, max_line, every, encoding, resume, history",
                         shown(name)
                     ));
                 }
@@ -260,6 +268,19 @@ pub(super) fn parse_max_line(value: &Value) -> Result<u32, String> {
     bytes.filter(|bytes| accepted.contains(bytes)).ok_or_else(|| {
         format!("max_line: accepted: an integer from {DEFAULT_MAX_LINE} to {MOST_MAX_LINE}, in bytes")
     })
+}
+
+fn parse_history(value: &Value) -> Result<Option<Duration>, String> {
+    let most = MOST_HISTORY.as_secs();
+    match (value.as_bool(), value.as_u64()) {
+        (Some(wanted), _) => Ok(wanted.then_some(MOST_HISTORY)),
+        (None, Some(seconds)) if (1..=most).contains(&seconds) => {
+            Ok(Some(Duration::from_secs(seconds)))
+        }
+        _ => Err(format!(
+            "history: accepted: true, false, or an integer from 1 to {most}, in seconds"
+        )),
+    }
 }
 
 fn parse_cursor(value: &Value) -> Result<Cursor, String> {
@@ -331,6 +352,21 @@ mod tests {
     }
 
     #[test]
+    fn the_history_does_not_change_the_snapshots() {
+        for (text, seconds) in [
+            (r#"{"history":true}"#, Some(3600)),
+            (r#"{"history":3600}"#, Some(3600)),
+            (r#"{"history":1}"#, Some(1)),
+            (r#"{"history":false}"#, None),
+        ] {
+            let options = parsed(text).unwrap();
+            let history = options.history.map(|history| history.as_secs());
+            assert_eq!(history, seconds, "{text}");
+            assert_eq!(options.variant, Options::default().variant);
+        }
+    }
+
+    #[test]
     fn clients_with_the_same_content_have_equal_variants() {
         let new = parsed(r#"{"sections":["system"],"logs":"new"}"#).unwrap();
         let tail = parsed(r#"{"sections":["system"]}"#).unwrap();
@@ -345,7 +381,7 @@ mod tests {
             (r#"{"sections":["system"]"#, "options: not a JSON object"),
             (
                 r#"{"section":["system"]}"#,
-                "section: unknown option; accepted: sections, logs, live, max_line, every, encoding, resume",
+                "section: unknown option; accepted: sections, logs, live, max_line, every, encoding, resume, history",
             ),
             (
                 r#"{"sections":"system"}"#,
@@ -361,6 +397,14 @@ mod tests {
             ),
             (r#"{"max_line":"20000"}"#, "max_line: accepted"),
             (r#"{"live":1}"#, "live: accepted: true or false"),
+            (
+                r#"{"history":0}"#,
+                "history: accepted: true, false, or an integer from 1 to 3600, in seconds",
+            ),
+            (r#"{"history":3601}"#, "history: accepted"),
+            (r#"{"history":1.5}"#, "history: accepted"),
+            (r#"{"history":"10m"}"#, "history: accepted"),
+            (r#"{"history":null}"#, "history: accepted"),
             (
                 r#"{"every":0}"#,
                 "every: accepted: an integer from 1 to 4294967295",
@@ -385,7 +429,7 @@ mod tests {
     fn fuzz_options() {
         let seeds: [&[u8]; 6] = [
             br#"{"logs":"range","container":"web","before":"2026-01-02T03:04:05Z","lines":5,"grep":"a+","from":"oldest"}"#,
-            br#"{"logs":"new","live":true,"max_line":20000}"#,
+            br#"{"logs":"new","live":true,"max_line":20000,"history":600}"#,
             br#"{"sections":["system","containers","docker_meta","stopped","logs","events"],"logs":"new","every":3,"encoding":"zstd"}"#,
             br#"{"every":1,"logs":"tail"}"#,
             b"{}",

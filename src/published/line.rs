@@ -117,6 +117,12 @@ impl EncodedSnapshot {
 }
 
 impl LineEnd {
+    /// The end of a line that is already complete.
+    pub const NONE: Self = Self {
+        bytes: [0; Self::MAX_LENGTH],
+        length: 0,
+    };
+
     /// Limit on the length of the end, in bytes. The end has a zstd block header, up to 20 digits, `}}` and a line feed.
     const MAX_LENGTH: usize = 26;
 }

@@ -4,6 +4,7 @@
 //! the encoded line. Outputs that send no JSON lines read the figures from the model's types.
 
 mod encode;
+mod history;
 mod line;
 mod news;
 mod unread;
@@ -18,6 +19,7 @@ use crate::model::{
 };
 use encode::Encodings;
 pub use encode::LineRequest;
+pub use history::history_line;
 use line::next_position_id;
 pub use line::{EncodedSnapshot, LineEnd, StreamPosition};
 pub use news::NewLinesByContainer;
@@ -206,6 +208,12 @@ impl Published {
             resumed,
         };
         (Some(position), ResumeOutcome::Continued)
+    }
+
+    /// Returns the time of a cursor in milliseconds since 1970. None if the cursor is from another host.
+    #[must_use]
+    pub fn time_of(&self, cursor: &Cursor) -> Option<u64> {
+        cursor.milliseconds(&self.owner())
     }
 
     /// Returns the cursor of a position as text. `with_logs` tells whether it has the positions in the logs.

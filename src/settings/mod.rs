@@ -61,6 +61,8 @@ pub struct Settings {
     pub collect: CollectSettings,
     /// `PUBLISH_INTERVAL`: the time between two snapshots.
     pub publish_interval: Duration,
+    /// `HISTORY`: how long the agent keeps figures for clients with the option `history`. 0 switches the history off.
+    pub history: Duration,
     /// The agent's TCP ports: addresses, access, limits and timeouts.
     pub serve: ServeSettings,
     /// Publishing to NATS. None if `NATS_URL` is not set.
@@ -198,6 +200,7 @@ impl Settings {
             );
         }
         let publish_interval = reader.interval("PUBLISH_INTERVAL", &raw.publish_interval);
+        let history = reader.history("HISTORY", &raw.history);
         let shutdown_timeout = reader.timeout("SHUTDOWN_TIMEOUT", &raw.shutdown_timeout, 5);
         let telemetry = TelemetrySettings::read(&mut reader, &raw);
         let problems = reader.finish();
@@ -205,6 +208,7 @@ impl Settings {
             (Some(credentials), Some(credential_sources)) if problems.0.is_empty() => Ok(Self {
                 collect,
                 publish_interval,
+                history,
                 serve,
                 #[cfg(feature = "nats")]
                 nats,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::raw::{RawSettings, VARIABLES};
 use super::{Problem, Problems};
+use crate::model::MOST_HISTORY;
 
 /// The shortest and the longest interval.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
@@ -17,6 +18,10 @@ const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 /// of all containers.
 const SIZES_INTERVALS: (Duration, Duration) =
     (Duration::from_secs(60), Duration::from_secs(24 * 3600));
+/// The shortest and the longest history. An agent keeps at most [`MOST_HISTORY`].
+const HISTORIES: (Duration, Duration) = (Duration::from_secs(60), MOST_HISTORY);
+/// The default length of the history.
+const DEFAULT_HISTORY: Duration = Duration::from_secs(600);
 /// The default of every interval.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -138,10 +143,27 @@ impl Reader {
         variable: &'static str,
         raw: &Option<String>,
     ) -> Option<Duration> {
-        let raw = raw.as_ref().filter(|text| text.trim() != "0").cloned();
-        let (off, (least, most)) = (Duration::ZERO, SIZES_INTERVALS);
-        let interval = self.duration(variable, &raw, off, (least, most));
+        let interval = self.duration_or_zero(variable, raw, Duration::ZERO, SIZES_INTERVALS);
         (!interval.is_zero()).then_some(interval)
+    }
+
+    /// Reads the length of the history. 0 means that there is no history.
+    pub(super) fn history(&mut self, variable: &'static str, raw: &Option<String>) -> Duration {
+        self.duration_or_zero(variable, raw, DEFAULT_HISTORY, HISTORIES)
+    }
+
+    /// Reads a duration, or `0` without a unit.
+    fn duration_or_zero(
+        &mut self,
+        variable: &'static str,
+        raw: &Option<String>,
+        default: Duration,
+        limits: (Duration, Duration),
+    ) -> Duration {
+        match raw.as_deref().map(str::trim) {
+            Some("0") => Duration::ZERO,
+            _ => self.duration(variable, raw, default, limits),
+        }
     }
 
     /// Reads a timeout. The default is in seconds.

@@ -17,6 +17,7 @@ pub(super) struct RawSettings {
     pub(super) tls_client_ca_file: Option<String>,
     pub(super) whitelisted_clients: Option<String>,
     pub(super) publish_interval: Option<String>,
+    pub(super) history: Option<String>,
     pub(super) system_interval: Option<String>,
     pub(super) docker_interval: Option<String>,
     pub(super) log_interval: Option<String>,
@@ -61,7 +62,7 @@ pub(super) struct RawSettings {
 }
 
 /// The names of all variables that the agent reads.
-pub(super) const VARIABLES: [&str; 51] = [
+pub(super) const VARIABLES: [&str; 52] = [
     "API_KEY",
     "API_KEY_FILE",
     "SOCKET_PORT",
@@ -72,6 +73,7 @@ pub(super) const VARIABLES: [&str; 51] = [
     "TLS_CLIENT_CA_FILE",
     "WHITELISTED_CLIENTS",
     "PUBLISH_INTERVAL",
+    "HISTORY",
     "SYSTEM_INTERVAL",
     "DOCKER_INTERVAL",
     "LOG_INTERVAL",

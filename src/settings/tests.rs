@@ -51,6 +51,7 @@ fn only_the_key_is_required_and_all_other_variables_have_defaults() {
         }
     );
     assert_eq!(settings.publish_interval, five);
+    assert_eq!(settings.history, Duration::from_secs(600));
     assert_eq!(settings.serve.port, 9000);
     assert_eq!(settings.serve.address, None);
     assert_eq!(settings.serve.max_clients, 10_000);

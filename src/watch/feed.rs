@@ -196,6 +196,8 @@ pub(super) fn updates_of(line: StreamLine, is_first: &mut bool) -> Vec<HostUpdat
             return vec![HostUpdate::Snapshot { snapshot, first }];
         }
         StreamLine::News(news) => *news,
+        // The view does not ask for the history.
+        StreamLine::History(_) => return Vec::new(),
     };
     let mut dropped = news.logs_dropped;
     let mut logs = news.logs;

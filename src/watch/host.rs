@@ -7,9 +7,7 @@ use super::brief::Brief;
 use super::history::History;
 use super::share::share;
 use super::text::{self, Level};
-use crate::model::{
-    Container, ContainerEvent, InterfaceKind, Snapshot, StoppedContainer, SystemMetrics,
-};
+use crate::model::{Container, ContainerEvent, Snapshot, StoppedContainer, SystemMetrics};
 
 /// Maximum number of stored log lines.
 const MAX_LINES: usize = 5000;
@@ -363,57 +361,19 @@ pub(super) fn memory_percent(system: &SystemMetrics) -> f64 {
     share(system.memory_used, system.memory_total)
 }
 
-/// Bytes received and sent per second by all physical interfaces. An interface of unknown kind counts as physical. If there is
-/// no physical interface, for example in a container, returns the bytes of all virtual and veth interfaces.
+/// Bytes received and sent per second by the host.
 pub(super) fn traffic(system: &SystemMetrics) -> (f64, f64) {
-    let sum = |wanted: fn(&InterfaceKind) -> bool| {
-        let interfaces = system.network.iter().filter(|interface| {
-            wanted(interface.kind.as_ref().unwrap_or(&InterfaceKind::Physical))
-        });
-        interfaces.fold((0, 0.0, 0.0), |(count, received, sent), interface| {
-            (
-                count + 1,
-                received + interface.bytes_recv_per_second.unwrap_or_default(),
-                sent + interface.bytes_sent_per_second.unwrap_or_default(),
-            )
-        })
-    };
-    let (count, received, sent) = sum(|kind| *kind == InterfaceKind::Physical);
-    if count > 0 {
-        return (received, sent);
-    }
-    let (_, received, sent) =
-        sum(|kind| matches!(kind, InterfaceKind::Virtual | InterfaceKind::Veth));
-    (received, sent)
+    crate::model::traffic(system).unwrap_or_default()
 }
 
-/// Bytes read and written per second by all disks. Omits RAID and device-mapper devices, because the disks below them already
-/// count the same bytes.
+/// Bytes read and written per second by all disks.
 pub(super) fn disk_traffic(system: &SystemMetrics) -> (f64, f64) {
-    let made_of_others = |name: &str| name.starts_with("dm-") || name.starts_with("md");
-    system
-        .disk_io
-        .iter()
-        .filter(|disk| !made_of_others(&disk.device))
-        .fold((0.0, 0.0), |(read, written), disk| {
-            (
-                read + disk.read_bytes_per_second,
-                written + disk.write_bytes_per_second,
-            )
-        })
+    crate::model::disk_traffic(system).unwrap_or_default()
 }
 
 /// Bytes received and sent per second by all interfaces of a container.
 pub(super) fn container_traffic(container: &Container) -> (f64, f64) {
-    container
-        .network
-        .values()
-        .fold((0.0, 0.0), |(received, sent), interface| {
-            (
-                received + interface.rx_bytes_per_second.unwrap_or_default(),
-                sent + interface.tx_bytes_per_second.unwrap_or_default(),
-            )
-        })
+    crate::model::container_traffic(container).unwrap_or_default()
 }
 
 #[cfg(test)]

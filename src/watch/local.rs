@@ -32,6 +32,8 @@ pub(super) async fn follow(
     let measuring = Measuring::start(
         &settings,
         PUBLISH_INTERVAL,
+        // The view keeps its own history.
+        Duration::ZERO,
         Supervisor::default(),
         Default::default(),
     )?;

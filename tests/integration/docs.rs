@@ -187,25 +187,34 @@ impl Model {
     fn page(&self) -> String {
         let mut page = HEAD.to_owned();
         for name in self.reachable() {
-            let Struct { docs, fields } = &self.structs[name];
-            let title = title(name);
-            write!(
-                page,
-                "\n## {title}\n\n{docs}\n\n| field | type | |\n|---|---|---|\n"
+            page += &self.section(name);
+        }
+        page += KERNEL;
+        page += &self.section("History");
+        page
+    }
+
+    /// The section about one struct.
+    fn section(&self, name: &str) -> String {
+        let Struct { docs, fields } = &self.structs[name];
+        let title = title(name);
+        let mut section = format!("\n## {title}\n\n{docs}\n\n| field | type | |\n|---|---|---|\n");
+        for field in fields {
+            let absent = if field.optional {
+                ", can be absent"
+            } else {
+                ""
+            };
+            let type_text = self.type_text(&field.kind);
+            let docs = field.docs.replace('|', "\\|");
+            writeln!(
+                section,
+                "| `{}` | {type_text}{absent} | {docs} |",
+                field.name
             )
             .unwrap();
-            for field in fields {
-                let absent = if field.optional {
-                    ", can be absent"
-                } else {
-                    ""
-                };
-                let type_text = self.type_text(&field.kind);
-                let docs = field.docs.replace('|', "\\|");
-                writeln!(page, "| `{}` | {type_text}{absent} | {docs} |", field.name).unwrap();
-            }
         }
-        page + KERNEL
+        section
     }
 
     /// Adds the paths of all fields below a struct to `paths`.
@@ -323,6 +332,7 @@ fn kind(ty: &Type, attributes: &[Attribute]) -> Kind {
                 "Option" => Kind::OrNull(inner(&last.arguments, 0)),
                 "Kernel" => Kind::Kernel,
                 "Textfiles" => Kind::Array(Box::new(Kind::Named("Textfile".to_owned()))),
+                "HistoryColumn" => Kind::Array(Box::new(Kind::OrNull(Box::new(Kind::Number)))),
                 "Logs" => Kind::Map(Box::new(Kind::Array(Box::new(Kind::Text)))),
                 name => Kind::Named(name.to_owned()),
             }
@@ -393,6 +403,11 @@ fn the_schema_and_the_model_have_the_same_fields() {
     let schema: Value = serde_json::from_str(PUBLISHED).unwrap();
     let mut of_schema = BTreeSet::new();
     properties(&schema, &schema, "", &mut of_schema);
+    // A history is a line of its own. The definition in the schema and the type have the same name.
+    model.paths("History", "/history", &mut of_model);
+    let history = &schema["$defs"]["history_line"];
+    properties(&schema, history, "", &mut of_schema);
+    of_model.insert("/history".to_owned());
     let only = |a: &BTreeSet<String>, b: &BTreeSet<String>| -> Vec<String> {
         a.difference(b).cloned().collect()
     };

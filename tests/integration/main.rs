@@ -25,6 +25,7 @@ mod guessing;
 mod guest;
 mod health_checks;
 mod hellos;
+mod history;
 mod host;
 mod later;
 mod layers;

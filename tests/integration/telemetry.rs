@@ -18,6 +18,7 @@ fn the_start_event_has_the_effective_configuration() {
     // Both configured values and defaults are logged.
     assert_eq!(event.text("publish_interval"), "1.5s");
     assert_eq!(event.text("system_interval"), "5s");
+    assert_eq!(event.text("history"), "600s");
     assert_eq!(event.number("log_lines"), 7);
     assert_eq!(event.number("max_clients"), 10_000);
     assert_eq!(event.text("api_key"), "[redacted]");

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -53,18 +54,27 @@ const READS: usize = 8;
 
 /// A JSON line that is being written.
 pub(super) struct Outgoing {
-    snapshot: Arc<EncodedSnapshot>,
+    /// The line up to its end. Clients share it.
+    shared: Bytes,
     ending: LineEnd,
     /// Number of bytes of the JSON line that are already written.
     written: usize,
 }
 
 impl Outgoing {
-    pub(super) fn new(snapshot: Arc<EncodedSnapshot>, skipped: u64) -> Self {
-        let ending = snapshot.ending(skipped);
+    pub(super) fn new(snapshot: &EncodedSnapshot, skipped: u64) -> Self {
         Self {
-            snapshot,
-            ending,
+            shared: snapshot.shared.clone(),
+            ending: snapshot.ending(skipped),
+            written: 0,
+        }
+    }
+
+    /// A line that is already complete.
+    pub(super) fn complete(line: Bytes) -> Self {
+        Self {
+            shared: line,
+            ending: LineEnd::NONE,
             written: 0,
         }
     }
@@ -156,13 +166,13 @@ impl Connection {
         line: &mut Outgoing,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let (shared, ending) = (&line.snapshot.shared, line.ending.as_ref());
+        let (shared, ending) = (&line.shared, line.ending.as_ref());
         loop {
             let parts = [
                 IoSlice::new(shared.get(line.written..).unwrap_or_default()),
                 IoSlice::new(&ending[line.written.saturating_sub(shared.len())..]),
             ];
-            if parts[1].is_empty() {
+            if parts.iter().all(|part| part.is_empty()) {
                 break;
             }
             let written = ready!(match self {

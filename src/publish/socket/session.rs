@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, Running};
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tracing::info;
 
 use super::connection::{Connection, Outgoing};
-use crate::messages::{CatchUp, ClientId, Delivery, FindLog, Subscribe, Unsubscribe};
+use crate::messages::{CatchUp, ClientId, Delivery, FindLog, HistorySent, Subscribe, Unsubscribe};
 use crate::model::Options;
 use crate::published::{EncodedSnapshot, StreamPosition};
 
@@ -36,6 +37,8 @@ pub struct Subscriptions {
     pub subscribe: Recipient<Subscribe>,
     /// Sends a session a snapshot with the log lines and events that the session lacks.
     pub catch_up: Recipient<CatchUp>,
+    /// Sends a session the next figures of the past, or else its first snapshot.
+    pub history_sent: Recipient<HistorySent>,
     /// Removes a session.
     pub unsubscribe: Recipient<Unsubscribe>,
     /// Finds the log files of a container.
@@ -67,6 +70,8 @@ pub struct ClientSession {
     has_more: bool,
     /// Whether `outgoing` has only events and log lines, and is no snapshot.
     is_news: bool,
+    /// Whether `outgoing` has figures of the past. The aggregator sends nothing else meanwhile.
+    is_history: bool,
     /// Whether a JSON line with events and log lines was dropped, because a snapshot waits.
     has_missed_news: bool,
     /// The newest snapshot that arrived while `outgoing` was being written.
@@ -153,6 +158,7 @@ impl ClientSession {
             outgoing: None,
             has_more: false,
             is_news: false,
+            is_history: false,
             has_missed_news: false,
             pending: None,
             stalled: None,
@@ -196,7 +202,13 @@ impl ClientSession {
             self.counts.begin(snapshot.seq, every);
         }
         let skipped = self.counts.skipped;
-        self.outgoing = Some(Outgoing::new(snapshot, skipped));
+        self.outgoing = Some(Outgoing::new(&snapshot, skipped));
+    }
+
+    /// Starts to send figures of the past.
+    fn send_history(&mut self, line: Bytes) {
+        self.is_history = true;
+        self.outgoing = Some(Outgoing::complete(line));
     }
 
     /// Whether a snapshot is due that the client did not get. Only a live client gets something else than snapshots.
@@ -269,8 +281,14 @@ impl ClientSession {
                 Poll::Pending => return self.stall(cx),
                 Poll::Ready(Err(error)) => return Err(reason_of(&error)),
                 Poll::Ready(Ok(())) => {
-                    self.counts.sent += u64::from(!self.is_news);
                     (self.outgoing, self.stalled) = (None, None);
+                    if std::mem::take(&mut self.is_history) {
+                        let client = self.client.id;
+                        let sent = HistorySent { client };
+                        self.client.subscriptions.history_sent.do_send(sent);
+                        continue;
+                    }
+                    self.counts.sent += u64::from(!self.is_news);
                     if std::mem::take(&mut self.has_more) && self.ending == Ending::NotYet {
                         self.pending = None;
                         self.catch_up(!self.lacks_snapshot());
@@ -391,7 +409,8 @@ impl Handler<Delivery> for ClientSession {
     fn handle(&mut self, delivery: Delivery, ctx: &mut Self::Context) {
         match delivery {
             Delivery::Snapshot(snapshot) if self.ending == Ending::NotYet => self.send(snapshot),
-            Delivery::Snapshot(_) => {}
+            Delivery::History(line) if self.ending == Ending::NotYet => self.send_history(line),
+            Delivery::Snapshot(_) | Delivery::History(_) => {}
             Delivery::End(within) => {
                 self.ending = Ending::Due;
                 self.pending = None;

@@ -15,6 +15,7 @@ mod engine;
 mod events;
 mod faults;
 mod figures;
+mod history;
 mod left_out;
 mod live;
 mod load;

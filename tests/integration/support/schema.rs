@@ -28,6 +28,21 @@ pub(crate) fn violations(snapshot: &Value) -> Vec<String> {
         .collect()
 }
 
+/// The violations of the schema in a line of the history.
+pub(crate) fn history_violations(line: &Value) -> Vec<String> {
+    let mut schema: Value = serde_json::from_str(PUBLISHED).expect("the schema is not JSON");
+    let line_schema = schema["$defs"]["history_line"].clone();
+    let definitions = schema["$defs"].take();
+    schema = line_schema;
+    schema["$defs"] = definitions;
+    forbid_undocumented_properties(&mut schema);
+    let validator = jsonschema::validator_for(&schema).expect("the schema is not a valid schema");
+    let errors = validator.iter_errors(line);
+    errors
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect()
+}
+
 fn validator() -> &'static Validator {
     static VALIDATOR: OnceLock<Validator> = OnceLock::new();
     VALIDATOR.get_or_init(|| {
