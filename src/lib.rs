@@ -21,7 +21,7 @@
 //!   socket has one actor for each client.
 //! * [`app`]: the daemon. It connects the stages, handles signals and stops everything in order. `announcement` writes the log
 //!   events at the start.
-//! * [`check`], [`snapshot`] and [`watch`]: the other commands.
+//! * [`check`], [`snapshot`], [`watch`] and [`web`]: the other commands. `feeds` receives the snapshots that `watch` and `web` show.
 //! * [`client`]: a client library for agents.
 //! * [`command_line`]: commands, arguments and help texts.
 //! * [`renewal`]: reloads keys and certificates while the agent runs.
@@ -42,6 +42,8 @@ pub mod check;
 pub mod client;
 pub mod collect;
 pub mod command_line;
+#[cfg(any(feature = "watch", feature = "web"))]
+mod feeds;
 #[cfg(test)]
 mod fuzzing;
 mod hash;
@@ -61,3 +63,5 @@ pub mod supervisor;
 pub mod telemetry;
 #[cfg(feature = "watch")]
 pub mod watch;
+#[cfg(feature = "web")]
+pub mod web;

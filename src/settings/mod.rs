@@ -30,7 +30,7 @@ pub use credentials::{CredentialSources, Credentials, Stamps};
 pub use docker_host::DockerHost;
 pub use host_root::{FileVersion, HostRoot};
 pub use key::{ApiKey, ApiKeys, KeySource};
-#[cfg(all(feature = "nats", feature = "watch"))]
+#[cfg(all(feature = "nats", any(feature = "watch", feature = "web")))]
 pub(crate) use nats::parse_servers;
 #[cfg(feature = "nats")]
 pub use nats::{NatsLogin, NatsSecret, NatsSettings, address_of};

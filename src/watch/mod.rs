@@ -3,7 +3,7 @@
 //! The figures come from the agents of the hosts, or from a NATS server. The figures of this host can also come from collectors
 //! in this process. A fleet is all hosts whose agents publish to one NATS server.
 //!
-//! Feeds (`feed`, `local`, `nats`) receive snapshots and send them to the screen as updates. `host` stores the data of one host.
+//! The feeds of [`crate::feeds`] receive snapshots and send them to the screen as updates. `host` stores the data of one host.
 //! `screen` has the state of the user interface and handles keys and the mouse. `view` draws the screen.
 
 #![cfg_attr(
@@ -11,19 +11,12 @@
     allow(dead_code, reason = "only the NATS feed uses the code for fleets")
 )]
 
-mod brief;
 mod columns;
-mod feed;
 mod history;
 mod host;
 mod listing;
-mod local;
-#[cfg(feature = "nats")]
-mod nats;
 mod screen;
-mod share;
 mod terminal;
-mod text;
 mod theme;
 mod view;
 
@@ -38,9 +31,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 #[cfg(feature = "nats")]
-pub use nats::Fleet;
+pub use crate::feeds::nats::Fleet;
 
 use crate::client::Connector;
+#[cfg(feature = "nats")]
+use crate::feeds::nats;
+use crate::feeds::{brief, feed, local, share, text};
 use crate::settings::CollectSettings;
 use feed::{LookedAt, Update, Wish};
 use screen::{Outcome, Screen};

@@ -12,7 +12,7 @@ mod news;
 mod publisher;
 mod queue;
 #[cfg_attr(
-    not(feature = "watch"),
+    not(any(feature = "watch", feature = "web")),
     allow(
         dead_code,
         reason = "only the terminal view uses all functions of this module"
@@ -21,6 +21,6 @@ mod queue;
 pub(crate) mod subject;
 mod tls;
 
-#[cfg(feature = "watch")]
+#[cfg(any(feature = "watch", feature = "web"))]
 pub(crate) use link::{options, reason};
 pub use publisher::NatsPublisher;

@@ -6,7 +6,7 @@ use crate::model::StoppedContainer;
 
 /// The rating of a figure. The rating decides the colour of the figure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
+pub(crate) enum Level {
     #[default]
     Plain,
     Good,
@@ -17,7 +17,7 @@ pub(super) enum Level {
 
 impl Level {
     /// The rating of a share, in percent, of something that can run out.
-    pub(super) fn of_share(percent: f64) -> Self {
+    pub(crate) fn of_share(percent: f64) -> Self {
         match percent {
             90.0.. => Self::Bad,
             75.0.. => Self::Warn,
@@ -27,7 +27,7 @@ impl Level {
 }
 
 /// Formats bytes as `1023B`, `1.0K` or `12.3M`, with up to six characters.
-pub(super) fn bytes(bytes: f64) -> String {
+pub(crate) fn bytes(bytes: f64) -> String {
     const UNITS: [&str; 6] = ["B", "K", "M", "G", "T", "P"];
     let mut value = bytes.max(0.0);
     let mut unit = 0;
@@ -41,17 +41,17 @@ pub(super) fn bytes(bytes: f64) -> String {
 }
 
 /// Formats MiB as [`bytes()`] does.
-pub(super) fn mib(mib: f64) -> String {
+pub(crate) fn mib(mib: f64) -> String {
     bytes(mib * 1024.0 * 1024.0)
 }
 
 /// Formats GiB as [`bytes()`] does.
-pub(super) fn gib(gib: f64) -> String {
+pub(crate) fn gib(gib: f64) -> String {
     mib(gib * 1024.0)
 }
 
 /// Formats seconds as `12s`, `3m`, `4h 05m` or `6d 7h`, with up to two units.
-pub(super) fn span(seconds: u64) -> String {
+pub(crate) fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -63,7 +63,7 @@ pub(super) fn span(seconds: u64) -> String {
 
 /// Tells how a container ended: its exit code, and whether it was killed because of too little memory. If the container was never
 /// started, it is the engine's word for the state.
-pub(super) fn ending(container: &StoppedContainer) -> String {
+pub(crate) fn ending(container: &StoppedContainer) -> String {
     match (container.exit_code, container.oom_killed) {
         (Some(code), Some(true)) => format!("{code}, OOM"),
         (Some(code), _) => format!("exit {code}"),
@@ -72,7 +72,7 @@ pub(super) fn ending(container: &StoppedContainer) -> String {
 }
 
 /// Formats an age as `0.4 s` or `12 s`. An age of a minute or more has the format of [`span`].
-pub(super) fn age(age: Duration) -> String {
+pub(crate) fn age(age: Duration) -> String {
     match age.as_secs() {
         0..10 => format!("{:.1} s", age.as_secs_f64()),
         10..60 => format!("{} s", age.as_secs()),
@@ -81,7 +81,7 @@ pub(super) fn age(age: Duration) -> String {
 }
 
 /// Formats the time of day in UTC, as `12:00:05Z`.
-pub(super) fn time_of_day(moment: SystemTime) -> String {
+pub(crate) fn time_of_day(moment: SystemTime) -> String {
     let whole = humantime::format_rfc3339_seconds(moment).to_string();
     whole
         .split_once('T')
@@ -89,7 +89,7 @@ pub(super) fn time_of_day(moment: SystemTime) -> String {
 }
 
 /// Returns one bar for each value. A bar has one of eight heights. A value of `highest` or more has the full height.
-pub(super) fn bars(values: impl Iterator<Item = f64>, highest: f64) -> String {
+pub(crate) fn bars(values: impl Iterator<Item = f64>, highest: f64) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     values
         .map(|value| {
@@ -102,7 +102,7 @@ pub(super) fn bars(values: impl Iterator<Item = f64>, highest: f64) -> String {
 
 /// Removes control characters and escape sequences from a text, because a terminal can take them for commands. Replaces tabs with
 /// spaces.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {

@@ -23,7 +23,7 @@ const MAX_WAITING: usize = 16;
 ///
 /// # Errors
 /// Fails if the process cannot start threads.
-pub(super) async fn follow(
+pub(crate) async fn follow(
     host: usize,
     settings: CollectSettings,
     mut wish: watch::Receiver<Wish>,

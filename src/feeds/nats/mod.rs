@@ -152,7 +152,7 @@ struct Failed {
 ///
 /// # Errors
 /// Fails if there is no memory for the decompression of zstd.
-pub(super) async fn follow(
+pub(crate) async fn follow(
     fleet: Fleet,
     mut looked_at: watch::Receiver<LookedAt>,
     news: mpsc::Sender<Update>,

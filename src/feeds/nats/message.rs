@@ -207,7 +207,7 @@ mod tests {
             let mut unpacker = Unpacker::new().unwrap();
             for encoding in [None, Some("zstd")] {
                 if let Ok(line) = unpacker.unpack(encoding, &bytes) {
-                    prop_assert!(crate::watch::brief::Brief::read(line).is_err());
+                    prop_assert!(crate::feeds::brief::Brief::read(line).is_err());
                 }
             }
             let _ = (event(&bytes), lines(&bytes));

@@ -17,7 +17,7 @@ const FIRST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The amount of data that the view requests from an agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Detail {
+pub(crate) enum Detail {
     /// Everything except logs, which are the largest part of a snapshot.
     #[default]
     Figures,
@@ -27,25 +27,25 @@ pub(super) enum Detail {
 
 /// What the screen needs from the feed of one host.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Wish {
-    pub(super) detail: Detail,
+pub(crate) struct Wish {
+    pub(crate) detail: Detail,
     /// The number of times that the user has asked to connect now. When the number changes, the feed ends its back-off.
-    pub(super) tries: u64,
+    pub(crate) tries: u64,
 }
 
 /// The host and the container that the user has opened, for the feed of a fleet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct LookedAt {
+pub(crate) struct LookedAt {
     /// The number of the host that is open.
-    pub(super) host: Option<usize>,
+    pub(crate) host: Option<usize>,
     /// The name of the container that is open. The feed sends the log of this container.
-    pub(super) container: Option<String>,
+    pub(crate) container: Option<String>,
     /// The number of times that the user has asked to connect now. When the number changes, the feed ends its back-off.
-    pub(super) tries: u64,
+    pub(crate) tries: u64,
 }
 
 /// An update that a feed sends to the screen.
-pub(super) enum Update {
+pub(crate) enum Update {
     /// An update of one host.
     Host {
         /// The number of the host. The number of a removed host is never used again.
@@ -57,7 +57,7 @@ pub(super) enum Update {
 }
 
 /// An update of one host.
-pub(super) enum HostUpdate {
+pub(crate) enum HostUpdate {
     /// A new host of a fleet. The name comes from the subject of the host's messages. The view shows this name and not the name
     /// in snapshots.
     Appeared { name: String },
@@ -95,7 +95,7 @@ pub(super) enum HostUpdate {
 }
 
 /// An update of the connection to the NATS server.
-pub(super) enum Server {
+pub(crate) enum Server {
     /// The feed is connected.
     Connected,
     /// The connection failed, as in [`HostUpdate::Down`].
@@ -109,20 +109,20 @@ pub(super) enum Server {
 
 /// Counts of messages that the view did not show.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(crate) struct Trouble {
     /// Messages that are not valid.
-    pub(super) bad: u64,
+    pub(crate) bad: u64,
     /// Messages that arrived faster than the view could read them.
-    pub(super) missed: u64,
+    pub(crate) missed: u64,
     /// Messages of new hosts that arrived when the list of hosts was full.
-    pub(super) beyond: u64,
+    pub(crate) beyond: u64,
     /// The text of the newest problem.
-    pub(super) last: String,
+    pub(crate) last: String,
 }
 
 impl Detail {
     /// The options that the client sends after its key.
-    pub(super) fn options(self) -> &'static str {
+    pub(crate) fn options(self) -> &'static str {
         match self {
             Self::Figures => {
                 r#"{"sections":["system","containers","docker_meta","stopped","events"]}"#
@@ -133,7 +133,7 @@ impl Detail {
 }
 
 /// Sends an agent's snapshots as updates until the view ends.
-pub(super) async fn follow(
+pub(crate) async fn follow(
     host: usize,
     connector: Connector,
     mut wish: watch::Receiver<Wish>,
@@ -170,7 +170,7 @@ pub(super) async fn follow(
 
 /// Waits for the time `again`, or until the user requests an attempt. If `again` is none, waits only for the user. Returns none
 /// if the view has ended.
-pub(super) async fn pause<T>(
+pub(crate) async fn pause<T>(
     again: Option<Duration>,
     wishes: &mut watch::Receiver<T>,
     tries: fn(&T) -> u64,
@@ -189,7 +189,7 @@ pub(super) async fn pause<T>(
 }
 
 /// Returns the updates of one JSON line. `is_first` tells whether it is the first one of its connection, and is false afterwards.
-pub(super) fn updates_of(line: StreamLine, is_first: &mut bool) -> Vec<HostUpdate> {
+pub(crate) fn updates_of(line: StreamLine, is_first: &mut bool) -> Vec<HostUpdate> {
     let news = match line {
         StreamLine::Snapshot(snapshot) => {
             let first = std::mem::take(is_first);

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::watch::brief::Brief;
+use crate::feeds::brief::Brief;
 
 /// Maximum number of hosts.
 const MAX_HOSTS: usize = 10_000;
@@ -168,7 +168,7 @@ mod tests {
 
     use super::{Change, MAX_HOSTS, MAX_STORED, Recorded, Roll};
     use crate::model::Timestamp;
-    use crate::watch::brief::Brief;
+    use crate::feeds::brief::Brief;
 
     fn brief(seconds: u64, seq: u64) -> Brief {
         Brief {

@@ -1,123 +1,119 @@
-//! The short form of a snapshot: only the figures that the table of hosts shows. Reading only these figures saves most of the
-//! time and memory.
+//! The problems that a snapshot shows: rules that `watch` and `web` share.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::share::share;
 use super::text::{self, Level};
 use crate::model::{
-    self, BtrfsFileSystem, Conntrack, Disk, FailedUnit, LoadAverage, MemoryController,
-    NvmeController, RaidArray, Snapshot, SourceStatus, Sources, StoppedContainer, SystemMetrics,
-    Timestamp, Zfs,
+    BtrfsFileSystem, Conntrack, Disk, FailedUnit, LoadAverage, MemoryController, NvmeController,
+    RaidArray, Snapshot, SourceStatus, Sources, StoppedContainer, SystemMetrics, Timestamp, Zfs,
 };
 
-/// Maximum number of problems of one host.
-const MAX_PROBLEMS: usize = 16;
-/// Maximum length of the text of a problem, in characters. The text can contain a very long name.
-const LONGEST_PROBLEM: usize = 200;
-/// Maximum number of stopped containers that a problem names.
+/// Maximum number of stopped containers that a text names.
 const MAX_DOWN: usize = 8;
-/// Maximum length of the name of a host, in characters.
-const LONGEST_NAME: usize = 255;
 
-/// The figures of a host in the table of hosts.
+/// A problem that a snapshot shows.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Brief {
-    pub(super) hostname: String,
-    /// The time at which the agent composed the snapshot.
-    pub(super) timestamp: Timestamp,
-    /// The number of the snapshot.
-    pub(super) seq: u64,
-    /// The time at which the agent read the host's figures.
-    pub(super) collected_at: Option<Timestamp>,
-    /// The interval at which the agent reads the host's figures.
-    pub(super) read_every: Option<Duration>,
-    /// CPU in percent.
-    pub(super) cpu: f64,
-    /// Memory in use, in percent.
-    pub(super) memory: f64,
-    /// Used space of the root file system, in percent.
-    pub(super) disk: f64,
-    /// The load average over one minute.
-    pub(super) load: f64,
-    /// The number of containers.
-    pub(super) containers: usize,
-    /// The host's problems, the worst first.
-    pub(super) problems: Vec<(Level, String)>,
+pub(crate) struct Problem {
+    pub(crate) kind: Kind,
+    /// What has the problem, e.g. a mount point or a unit. Together with `kind`, it identifies the problem on its host.
+    pub(crate) subject: String,
+    pub(crate) level: Level,
+    pub(crate) text: String,
+    /// The name of the container, if a container has the problem.
+    pub(crate) container: Option<String>,
+    /// When the problem began, if the snapshot tells it.
+    pub(crate) since: Option<Timestamp>,
 }
 
-/// The fields of a snapshot from which a [`Brief`] is made.
-#[derive(Deserialize)]
-struct Parts {
-    timestamp: Timestamp,
-    #[serde(default)]
-    system: SystemParts,
-    #[serde(default)]
-    containers: Vec<ContainerParts>,
-    #[serde(default)]
-    stopped: Vec<Arc<StoppedContainer>>,
-    sources: Sources,
-    host: HostParts,
-    agent: AgentParts,
+/// The kind of a problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Source,
+    Disk,
+    Raid,
+    Hardware,
+    Conntrack,
+    Memory,
+    Down,
+    Unit,
+    Unhealthy,
 }
 
-#[derive(Default, Deserialize)]
-struct SystemParts {
-    cpu_percent: [f64; 1],
-    memory_used: f64,
-    memory_total: f64,
-    disk_used: f64,
-    disk_total: f64,
-    load_avg: LoadAverage,
-    #[serde(default)]
-    disks: Vec<Disk>,
-    #[serde(default)]
-    raid: Vec<RaidArray>,
-    #[serde(default)]
-    zfs: Option<Zfs>,
-    #[serde(default)]
-    btrfs: Vec<BtrfsFileSystem>,
-    #[serde(default)]
-    memory_controllers: Vec<MemoryController>,
-    #[serde(default)]
-    nvme: Vec<NvmeController>,
-    #[serde(default)]
-    conntrack: Option<Conntrack>,
-    #[serde(default)]
-    failed_units: Option<Vec<FailedUnit>>,
-}
-
-#[derive(Deserialize)]
-struct ContainerParts {
-    name: String,
-    #[serde(default)]
-    health: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct HostParts {
-    hostname: String,
-}
-
-#[derive(Deserialize)]
-struct AgentParts {
-    seq: u64,
-}
-
-impl Brief {
-    /// Reads a snapshot's JSON line.
-    ///
-    /// # Errors
-    /// Fails if the JSON line is not a snapshot.
-    pub(super) fn read(line: &[u8]) -> serde_json::Result<Self> {
-        model::read::<Parts>(line).map(Self::from)
+impl Problem {
+    fn new(kind: Kind, subject: &str, level: Level, text: String) -> Self {
+        Self {
+            kind,
+            subject: subject.to_owned(),
+            level,
+            text,
+            container: None,
+            since: None,
+        }
     }
 }
 
-impl From<&Snapshot> for Brief {
+/// The fields of a snapshot that are needed for the table of hosts and for the problems.
+#[derive(Deserialize)]
+pub(crate) struct Parts {
+    pub(super) timestamp: Timestamp,
+    #[serde(default)]
+    pub(super) system: SystemParts,
+    #[serde(default)]
+    pub(super) containers: Vec<ContainerParts>,
+    #[serde(default)]
+    pub(super) stopped: Vec<Arc<StoppedContainer>>,
+    pub(super) sources: Sources,
+    pub(super) host: HostParts,
+    pub(super) agent: AgentParts,
+}
+
+#[derive(Default, Deserialize)]
+pub(super) struct SystemParts {
+    pub(super) cpu_percent: [f64; 1],
+    pub(super) memory_used: f64,
+    pub(super) memory_total: f64,
+    pub(super) disk_used: f64,
+    pub(super) disk_total: f64,
+    pub(super) load_avg: LoadAverage,
+    #[serde(default)]
+    pub(super) disks: Vec<Disk>,
+    #[serde(default)]
+    pub(super) raid: Vec<RaidArray>,
+    #[serde(default)]
+    pub(super) zfs: Option<Zfs>,
+    #[serde(default)]
+    pub(super) btrfs: Vec<BtrfsFileSystem>,
+    #[serde(default)]
+    pub(super) memory_controllers: Vec<MemoryController>,
+    #[serde(default)]
+    pub(super) nvme: Vec<NvmeController>,
+    #[serde(default)]
+    pub(super) conntrack: Option<Conntrack>,
+    #[serde(default)]
+    pub(super) failed_units: Option<Vec<FailedUnit>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ContainerParts {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) health: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct HostParts {
+    pub(super) hostname: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct AgentParts {
+    pub(super) seq: u64,
+}
+
+impl From<&Snapshot> for Parts {
     fn from(snapshot: &Snapshot) -> Self {
         let system: &SystemMetrics = &snapshot.system;
         Parts {
@@ -155,39 +151,19 @@ impl From<&Snapshot> for Brief {
                 seq: snapshot.agent.seq,
             },
         }
-        .into()
-    }
-}
-
-impl From<Parts> for Brief {
-    fn from(parts: Parts) -> Self {
-        let system = &parts.system;
-        let read = &parts.sources.system;
-        Self {
-            timestamp: parts.timestamp,
-            seq: parts.agent.seq,
-            collected_at: read.collected_at,
-            read_every: read.interval_ms.map(Duration::from_millis),
-            cpu: system.cpu_percent[0],
-            memory: share(system.memory_used, system.memory_total),
-            disk: share(system.disk_used, system.disk_total),
-            load: system.load_avg.one,
-            containers: parts.containers.len(),
-            problems: problems(&parts),
-            hostname: cut(parts.host.hostname, LONGEST_NAME),
-        }
     }
 }
 
 /// The problems that a snapshot shows, the worst first.
-fn problems(parts: &Parts) -> Vec<(Level, String)> {
+pub(crate) fn problems(parts: &Parts) -> Vec<Problem> {
     let system = &parts.system;
     let mut problems = Vec::new();
     for (name, source) in parts.sources.named() {
         if source.status == SourceStatus::Failing {
             let why = source.error.as_deref().unwrap_or("no reason given");
             let why = text::plain(why);
-            problems.push((Level::Bad, format!("{name} is failing: {why}")));
+            let text = format!("{name} is failing: {why}");
+            problems.push(Problem::new(Kind::Source, name, Level::Bad, text));
         }
     }
     for disk in &system.disks {
@@ -197,21 +173,29 @@ fn problems(parts: &Parts) -> Vec<(Level, String)> {
         );
         if disk.stuck {
             let mount = text::plain(&disk.mount);
-            problems.push((Level::Bad, format!("{mount} does not answer")));
+            let text = format!("{mount} does not answer");
+            problems.push(Problem::new(Kind::Disk, &disk.mount, Level::Bad, text));
         } else if share >= 90.0 {
             let mount = text::plain(&disk.mount);
             let full = format!("{mount} is {share:.0} % full");
-            problems.push((Level::of_share(share), full));
+            let level = Level::of_share(share);
+            problems.push(Problem::new(Kind::Disk, &disk.mount, level, full));
         }
     }
     for array in &system.raid {
         let name = text::plain(&array.device);
         if ["inactive", "broken"].contains(&array.state.as_str()) {
-            problems.push((Level::Bad, format!("{name} is {}", array.state)));
+            let text = format!("{name} is {}", text::plain(&array.state));
+            problems.push(Problem::new(Kind::Raid, &array.device, Level::Bad, text));
         } else if array.is_degraded() {
             let (active, required) = (array.disks_active, array.disks_required);
             let degraded = format!("{name} is degraded: {active} of {required} disks work");
-            problems.push((Level::Bad, degraded));
+            problems.push(Problem::new(
+                Kind::Raid,
+                &array.device,
+                Level::Bad,
+                degraded,
+            ));
         }
     }
     problems.extend(failing_hardware(system));
@@ -219,39 +203,53 @@ fn problems(parts: &Parts) -> Vec<(Level, String)> {
         let share = share(entries as f64, limit as f64);
         if share >= 90.0 {
             let full = format!("the connection table is {share:.0} % full");
-            problems.push((Level::of_share(share), full));
+            let level = Level::of_share(share);
+            problems.push(Problem::new(Kind::Conntrack, "", level, full));
         }
     }
     let memory = share(system.memory_used, system.memory_total);
     if memory >= 90.0 {
-        problems.push((Level::Bad, format!("{memory:.0} % of memory is in use")));
+        let text = format!("{memory:.0} % of memory is in use");
+        problems.push(Problem::new(Kind::Memory, "", Level::Bad, text));
     }
-    problems.extend(down(&parts.stopped).map(|down| (Level::Warn, down)));
+    for stopped in parts.stopped.iter().filter(|one| one.is_down()) {
+        let name = text::plain(stopped.bare_name());
+        let text = format!("{name} is down ({})", text::ending(stopped));
+        problems.push(Problem {
+            container: Some(stopped.bare_name().to_owned()),
+            since: stopped.finished_at,
+            ..Problem::new(Kind::Down, stopped.bare_name(), Level::Warn, text)
+        });
+    }
     for unit in system.failed_units.iter().flatten() {
         let name = text::plain(&unit.name);
-        problems.push((Level::Warn, format!("{name} has failed")));
+        let text = format!("{name} has failed");
+        problems.push(Problem::new(Kind::Unit, &unit.name, Level::Warn, text));
     }
     for container in &parts.containers {
         if container.health.as_deref() == Some("unhealthy") {
-            let name = text::plain(container.name.trim_start_matches('/'));
-            problems.push((Level::Warn, format!("{name} is unhealthy")));
+            let bare = container.name.trim_start_matches('/');
+            let text = format!("{} is unhealthy", text::plain(bare));
+            problems.push(Problem {
+                container: Some(bare.to_owned()),
+                ..Problem::new(Kind::Unhealthy, bare, Level::Warn, text)
+            });
         }
     }
-    problems.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
-    problems.truncate(MAX_PROBLEMS);
-    for (_, text) in &mut problems {
-        *text = cut(std::mem::take(text), LONGEST_PROBLEM);
-    }
+    problems.sort_by_key(|problem| std::cmp::Reverse(problem.level));
     problems
 }
 
 /// The problems of ZFS pools, Btrfs devices, memory and NVMe controllers.
-fn failing_hardware(system: &SystemParts) -> Vec<(Level, String)> {
+fn failing_hardware(system: &SystemParts) -> Vec<Problem> {
     let mut problems = Vec::new();
     let pools = system.zfs.iter().flat_map(|zfs| &zfs.pools);
     for pool in pools.filter(|pool| pool.state != "online") {
         let (name, state) = (text::plain(&pool.name), text::plain(&pool.state));
-        problems.push((Level::Bad, format!("pool {name} is {state}")));
+        problems.push(of_hardware(
+            Level::Bad,
+            format!("pool {name} is {state}"),
+        ));
     }
     for file_system in &system.btrfs {
         let name = file_system.label.as_ref().unwrap_or(&file_system.uuid);
@@ -263,10 +261,10 @@ fn failing_hardware(system: &SystemParts) -> Vec<(Level, String)> {
                 .fold(0, |sum, (_, count)| sum.saturating_add(*count));
             if device.missing {
                 let missing = format!("btrfs {name}: device {} is missing", device.id);
-                problems.push((Level::Bad, missing));
+                problems.push(of_hardware(Level::Bad, missing));
             } else if errors > 0 {
                 let errors = format!("btrfs {name}: device {} had {errors} errors", device.id);
-                problems.push((Level::Warn, errors));
+                problems.push(of_hardware(Level::Warn, errors));
             }
         }
     }
@@ -274,19 +272,25 @@ fn failing_hardware(system: &SystemParts) -> Vec<(Level, String)> {
         let errors = controller.uncorrectable_errors;
         if errors > 0 {
             let errors = format!("memory had {errors} errors that could not be corrected");
-            problems.push((Level::Bad, errors));
+            problems.push(of_hardware(Level::Bad, errors));
         }
     }
     let dead = system.nvme.iter();
     for controller in dead.filter(|one| one.state.as_deref() == Some("dead")) {
         let name = text::plain(&controller.name);
-        problems.push((Level::Bad, format!("{name} is dead")));
+        problems.push(of_hardware(Level::Bad, format!("{name} is dead")));
     }
     problems
 }
 
+/// A problem of hardware. Its text without the digits identifies it, because a count of errors grows.
+fn of_hardware(level: Level, text: String) -> Problem {
+    let subject = text.replace(|one: char| one.is_ascii_digit(), "");
+    Problem::new(Kind::Hardware, &subject, level, text)
+}
+
 /// Names the stopped containers that are meant to run. None if there are none.
-fn down(stopped: &[Arc<StoppedContainer>]) -> Option<String> {
+pub(super) fn down(stopped: &[Arc<StoppedContainer>]) -> Option<String> {
     let down: Vec<_> = stopped.iter().filter(|one| one.is_down()).collect();
     let named = down.iter().take(MAX_DOWN).map(|one| {
         let ending = text::ending(one);
@@ -301,10 +305,3 @@ fn down(stopped: &[Arc<StoppedContainer>]) -> Option<String> {
     (!down.is_empty()).then(|| format!("{} down: {}{more}", down.len(), named.join(", ")))
 }
 
-/// Returns the first `longest` characters of a text. A shortened text is a copy, so that the memory of the long text is freed.
-fn cut(text: String, longest: usize) -> String {
-    match text.char_indices().nth(longest) {
-        Some((end, _)) => text[..end].to_owned(),
-        None => text,
-    }
-}
