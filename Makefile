@@ -15,8 +15,8 @@ run: ## build and run the agent on this host; prints an API key and the command 
 test: ## run every test; as root, also install and start what the tests need (SKIP_DOCKER=1: skip the tests that need Docker)
 	@tests/setup/test.sh
 
-test-features: ## run the unit tests without the features nats and watch, and with only one of them
-	for features in '' nats watch; do \
+test-features: ## run the unit tests without the features nats, watch and web, and with only one of them
+	for features in '' nats watch web; do \
 		cargo test --quiet --locked --lib --no-default-features --features "$$features" || exit; \
 	done
 
@@ -68,8 +68,8 @@ docs: ## write docs/snapshot.md and docs/metrics.md from the code
 lint: ## check formatting, code (clippy), documentation, dependencies and shell scripts; a warning is an error
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	# Also without the features nats and watch, and with only one of them.
-	for features in '' nats watch; do \
+	# Also without the features nats, watch and web, and with only one of them.
+	for features in '' nats watch web; do \
 		cargo clippy --locked --lib --bins --no-default-features --features "$$features" -- -D warnings || exit; \
 	done
 	# With --examples the dependencies have the same features as for clippy, so cargo does not build them again.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-#[cfg(feature = "watch")]
+#[cfg(any(feature = "watch", feature = "web"))]
 use clap::Args;
 use clap::{Parser, Subcommand};
 
@@ -51,6 +51,18 @@ pub enum Command {
     /// commands. Set NO_COLOR for a view without colours.
     #[cfg(feature = "watch")]
     Watch(Watch),
+    /// Show hosts in a browser
+    ///
+    /// Serves a page at http://127.0.0.1:9180/ (WEB_ADDRESS). The page shows each HOST, with the snapshots of the agent on that host.
+    /// Without a HOST, it shows this host. If API_KEY or API_KEY_FILE is set and an agent listens at 127.0.0.1 (SOCKET_PORT), the
+    /// figures come from that agent. Else the command measures this host itself.
+    ///
+    /// With --nats, the page shows all hosts whose agents publish to a NATS server, as with `watch`.
+    ///
+    /// WEB_PASSWORD_FILE, WEB_GUEST, WEB_SESSION_TIME, WEB_TLS_CERT_FILE, WEB_TLS_KEY_FILE and WEB_TRUSTED_PROXY say who can read
+    /// the page.
+    #[cfg(feature = "web")]
+    Web(Web),
     /// Print the log of a container, from the agent on its host
     ///
     /// Prints all log lines that the engine still has, also those in rotated and compressed files, as `docker logs` does. The agent
@@ -118,8 +130,31 @@ pub struct Watch {
     pub tls: TlsArguments,
 }
 
+/// The arguments of `web`: the hosts, and how to connect to their agents.
+#[cfg(feature = "web")]
+#[derive(Args)]
+pub struct Web {
+    /// The address of an agent: HOST, HOST:PORT or an IPv6 address [default port: 9000]
+    #[arg(value_name = "HOST[:PORT]", group = "reached")]
+    pub hosts: Vec<String>,
+    /// Show the hosts in this file: one HOST[:PORT] on each line. Lines that begin with # are comments
+    #[arg(long = "hosts", value_name = "FILE", group = "reached")]
+    pub hosts_file: Option<PathBuf>,
+    /// Show all hosts whose agents publish to this NATS server: nats://HOST:PORT or tls://HOST:PORT. For a cluster, give several
+    /// URLs with commas between them
+    #[cfg(feature = "nats")]
+    #[arg(long, value_name = "URL[,URL]", group = "reached")]
+    pub nats: Option<String>,
+    /// Ask for a password for the page, write its hash to WEB_PASSWORD_FILE, and exit
+    #[arg(long, conflicts_with = "reached")]
+    pub set_password: bool,
+    /// How to connect with TLS.
+    #[command(flatten)]
+    pub tls: TlsArguments,
+}
+
 /// How a command connects to an agent with TLS.
-#[cfg(feature = "watch")]
+#[cfg(any(feature = "watch", feature = "web"))]
 #[derive(Args)]
 pub struct TlsArguments {
     /// Use TLS, and trust the certificate authorities that this system trusts

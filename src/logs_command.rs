@@ -10,7 +10,7 @@ use system_agent::command_line::LogsArguments;
 use system_agent::model::{LogRange, MOST_RANGE_LINES, RangeEnd, StreamLine, time_of};
 use tokio::time::sleep;
 
-use super::watch_command::{connector, keys};
+use super::agents::{connector, keys};
 use super::{block_on, complain};
 
 /// The options of a client that follows logs.

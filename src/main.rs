@@ -1,9 +1,13 @@
 //! The program `system-agent`: parses the command line, runs the command and returns its exit status.
 
+#[cfg(any(feature = "watch", feature = "web"))]
+mod agents;
 #[cfg(feature = "watch")]
 mod logs_command;
 #[cfg(feature = "watch")]
 mod watch_command;
+#[cfg(feature = "web")]
+mod web_command;
 
 use std::env;
 use std::ffi::OsString;
@@ -29,6 +33,8 @@ fn main() {
         Some(Command::Snapshot { pretty }) => print_snapshot(pretty),
         #[cfg(feature = "watch")]
         Some(Command::Watch(arguments)) => watch_command::run(&arguments),
+        #[cfg(feature = "web")]
+        Some(Command::Web(arguments)) => web_command::run(&arguments),
         #[cfg(feature = "watch")]
         Some(Command::Logs(arguments)) => logs_command::run(&arguments),
     };

@@ -154,6 +154,24 @@ impl Connector {
         self
     }
 
+    /// Returns a connector for the same agent that has received no cursor yet.
+    #[must_use]
+    pub fn without_cursor(&self) -> Self {
+        Self {
+            address: self.address.clone(),
+            key: self.key.clone(),
+            options: self.options.clone(),
+            tls: self.tls.clone(),
+            cursor: Arc::default(),
+        }
+    }
+
+    /// Returns the newest cursor that was received on a connection of this connector.
+    #[must_use]
+    pub fn cursor(&self) -> Option<String> {
+        lock(&self.cursor).clone()
+    }
+
     /// Uses TLS. `trust` says which certificates of agents are accepted. `identity` is the client certificate, for agents that
     /// require a client certificate. The agent's certificate must contain `name`. The default for `name` is the host of the
     /// address.

@@ -36,6 +36,8 @@ pub(crate) struct Wish {
 /// The host and the container that the user has opened, for the feed of a fleet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct LookedAt {
+    /// Whether the complete snapshots of all hosts are needed.
+    pub(crate) everything: bool,
     /// The number of the host that is open.
     pub(crate) host: Option<usize>,
     /// The name of the container that is open. The feed sends the log of this container.

@@ -246,10 +246,7 @@ fn failing_hardware(system: &SystemParts) -> Vec<Problem> {
     let pools = system.zfs.iter().flat_map(|zfs| &zfs.pools);
     for pool in pools.filter(|pool| pool.state != "online") {
         let (name, state) = (text::plain(&pool.name), text::plain(&pool.state));
-        problems.push(of_hardware(
-            Level::Bad,
-            format!("pool {name} is {state}"),
-        ));
+        problems.push(of_hardware(Level::Bad, format!("pool {name} is {state}")));
     }
     for file_system in &system.btrfs {
         let name = file_system.label.as_ref().unwrap_or(&file_system.uuid);
@@ -304,4 +301,3 @@ pub(super) fn down(stopped: &[Arc<StoppedContainer>]) -> Option<String> {
     let more = if down.len() > MAX_DOWN { ", …" } else { "" };
     (!down.is_empty()).then(|| format!("{} down: {}{more}", down.len(), named.join(", ")))
 }
-

@@ -51,6 +51,23 @@ type Stamp = Option<(u64, u64, u64, i64, i64)>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamps(Vec<Stamp>);
 
+impl Stamps {
+    /// Returns the current stamps of the files. Blocks the thread until the file system answers.
+    pub(crate) fn of<'p>(files: impl Iterator<Item = &'p Path>) -> Self {
+        let stamp = |path: &Path| {
+            let file = fs::metadata(path).ok()?;
+            Some((
+                file.dev(),
+                file.ino(),
+                file.size(),
+                file.ctime(),
+                file.ctime_nsec(),
+            ))
+        };
+        Self(files.map(stamp).collect())
+    }
+}
+
 impl CredentialSources {
     /// Reads the variables, but not the files. Records the problems. Returns none if the variables of keys or of TLS are wrong.
     pub(super) fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
@@ -117,17 +134,7 @@ impl CredentialSources {
     /// Returns the current stamps of the files. Blocks the thread until the file system answers.
     #[must_use]
     pub fn stamps(&self) -> Stamps {
-        let stamp = |(_, path): (_, &Path)| {
-            let file = fs::metadata(path).ok()?;
-            Some((
-                file.dev(),
-                file.ino(),
-                file.size(),
-                file.ctime(),
-                file.ctime_nsec(),
-            ))
-        };
-        Stamps(self.files().map(stamp).collect())
+        Stamps::of(self.files().map(|(_, path)| path))
     }
 
     /// Returns a problem for each file that every user of the host can write, and for each secret that every user can read.

@@ -29,6 +29,8 @@ pub use container_filter::{ContainerFacts, ContainerFilter};
 pub use credentials::{CredentialSources, Credentials, Stamps};
 pub use docker_host::DockerHost;
 pub use host_root::{FileVersion, HostRoot};
+#[cfg(feature = "web")]
+pub(crate) use key::read_secret;
 pub use key::{ApiKey, ApiKeys, KeySource};
 #[cfg(all(feature = "nats", any(feature = "watch", feature = "web")))]
 pub(crate) use nats::parse_servers;
@@ -387,6 +389,24 @@ fn metrics_port(text: &str, socket_port: u16) -> Result<u16, String> {
 }
 
 impl TelemetrySettings {
+    /// Reads the settings of the log only.
+    ///
+    /// # Errors
+    /// Fails if a value is wrong. The error has all problems.
+    pub fn from_env(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, Problems> {
+        let mut reader = Reader::new(vars);
+        let raw = reader.raw();
+        let telemetry = Self::read(&mut reader, &raw);
+        let mut problems = reader.finish();
+        problems
+            .0
+            .retain(|problem| matches!(problem.variable, "LOG_FORMAT" | "RUST_LOG"));
+        match problems.0.is_empty() {
+            true => Ok(telemetry),
+            false => Err(problems),
+        }
+    }
+
     fn read(reader: &mut Reader, raw: &RawSettings) -> Self {
         let format = reader.value(
             "LOG_FORMAT",

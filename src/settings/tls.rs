@@ -91,7 +91,12 @@ impl Tls {
     /// if no certificate can be read.
     #[must_use]
     pub fn validity(&self) -> Option<Validity> {
-        let all = (1..).zip(&self.chain);
+        Self::validity_of(&self.chain)
+    }
+
+    /// Returns the time during which all certificates of `chain` are valid, as [`Self::validity`] does.
+    pub(crate) fn validity_of(chain: &[CertificateDer<'_>]) -> Option<Validity> {
+        let all = (1..).zip(chain);
         let read = all.filter_map(|(place, der)| Some((place, Certificate::read(der)?)));
         let of = |(place, certificate): (usize, Certificate<'_>)| Validity {
             from: certificate.not_before,
@@ -328,7 +333,7 @@ pub enum IdentityProblem {
 impl IdentityProblem {
     /// Returns the variable whose file is wrong, and the text of the problem. `certificate` and `key` are the names of the two
     /// variables.
-    pub(super) fn of(self, certificate: &'static str, key: &'static str) -> (&'static str, String) {
+    pub(crate) fn of(self, certificate: &'static str, key: &'static str) -> (&'static str, String) {
         match self {
             Self::Key(_) => (key, self.to_string()),
             Self::Certificate => (

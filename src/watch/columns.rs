@@ -7,9 +7,9 @@ use crate::model::{
     Container, EventAction, InterfaceKind, Snapshot, SourceStatus, StoppedContainer, TopIo,
     TopProcess, Unit,
 };
-use crate::watch::host::{Host, Latest, Link, container_traffic};
+use crate::watch::host::{Host, Latest, Link};
 use crate::watch::listing::{Head, Row, Value};
-use crate::watch::share::share;
+use crate::watch::share::{container_traffic, share};
 use crate::watch::text::{self, Level};
 
 /// The lists in the view of a host.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::brief::Brief;
 use super::history::History;
-use super::share::share;
+use super::share::{container_traffic, disk_traffic, share, traffic};
 use super::text::{self, Level};
 use crate::model::{Container, ContainerEvent, Snapshot, StoppedContainer, SystemMetrics};
 
@@ -359,21 +359,6 @@ impl Log {
 /// Memory in use, in percent.
 pub(super) fn memory_percent(system: &SystemMetrics) -> f64 {
     share(system.memory_used, system.memory_total)
-}
-
-/// Bytes received and sent per second by the host.
-pub(super) fn traffic(system: &SystemMetrics) -> (f64, f64) {
-    crate::model::traffic(system).unwrap_or_default()
-}
-
-/// Bytes read and written per second by all disks.
-pub(super) fn disk_traffic(system: &SystemMetrics) -> (f64, f64) {
-    crate::model::disk_traffic(system).unwrap_or_default()
-}
-
-/// Bytes received and sent per second by all interfaces of a container.
-pub(super) fn container_traffic(container: &Container) -> (f64, f64) {
-    crate::model::container_traffic(container).unwrap_or_default()
 }
 
 #[cfg(test)]

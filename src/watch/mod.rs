@@ -45,6 +45,8 @@ use theme::Theme;
 
 /// The interval at which the screen is drawn again even without an update, so that it shows the current age of figures.
 const AGEING: Duration = Duration::from_secs(1);
+/// The time between two snapshots of this host without an agent.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of updates that wait for the screen. When this number is reached, a feed waits before it sends the next update.
 const MAX_WAITING: usize = 64;
 
@@ -136,7 +138,7 @@ fn feeds(watched: Watched, news: &mpsc::Sender<Update>, theme: Theme) -> (Screen
             let screen = Screen::of_fleet(fleet.name(), theme);
             let news = news.clone();
             actix_rt::spawn(async move {
-                if let Err(error) = nats::follow(fleet, wishes, news.clone()).await {
+                if let Err(error) = nats::follow(&fleet, wishes, news.clone()).await {
                     let why = error.to_string();
                     let told = feed::Server::Down { why, again: None };
                     // Sending fails if the view has ended.
@@ -149,7 +151,10 @@ fn feeds(watched: Watched, news: &mpsc::Sender<Update>, theme: Theme) -> (Screen
             let (wish, wishes) = watch::channel(Wish::default());
             let news = news.clone();
             actix_rt::spawn(async move {
-                let followed = local::follow(0, *settings, wishes, news.clone()).await;
+                let followed = match local::Local::start(&settings, PUBLISH_INTERVAL) {
+                    Ok(local) => local::follow(0, &local, wishes, news.clone()).await,
+                    Err(error) => Err(error),
+                };
                 if let Err(error) = followed {
                     let told = feed::HostUpdate::Down {
                         why: error.to_string(),

@@ -223,6 +223,7 @@ impl Screen {
     /// Returns the open host and container. The feed of a fleet sends all figures of this host, and the log of this container.
     pub(super) fn looked_at(&self, tries: u64) -> LookedAt {
         LookedAt {
+            everything: false,
             host: self.host(),
             container: match &self.view {
                 View::Container { name, .. } => Some(name.clone()),

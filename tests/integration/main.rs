@@ -53,4 +53,5 @@ mod top_io;
 mod units;
 mod virtualization;
 mod watching;
+mod web;
 mod whitelist;

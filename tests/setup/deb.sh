@@ -24,4 +24,6 @@ gzip -9n "$stage"/*.1
 cp config/debian/postinst config/debian/postrm "$stage/"
 # The same unit as for an installation by hand. Only the path of the binary is different.
 sed -e '/^#/d' -e 's|/usr/local/bin/|/usr/bin/|' config/system-agent.service >"$stage/system-agent.service"
+# An asset and not a unit of `systemd-units`, which would enable and start it.
+sed -e '/^#/d' -e 's|/usr/local/bin/|/usr/bin/|' config/system-agent-web.service >"$stage/system-agent-web.service"
 cargo deb --quiet --no-build --no-strip --deb-revision "$revision"

@@ -25,7 +25,7 @@ pub(super) struct Log {
     subject: String,
     live: Subscriber,
     /// The request for the newest stored message. None after the answer, or after a new message, has arrived.
-    kept: Option<Pin<Box<dyn Future<Output = Option<Message>>>>>,
+    kept: Option<Pin<Box<dyn Future<Output = Option<Message>> + Send>>>,
     /// The ids of the newest messages.
     known: VecDeque<String>,
 }

@@ -153,7 +153,7 @@ struct Failed {
 /// # Errors
 /// Fails if there is no memory for the decompression of zstd.
 pub(crate) async fn follow(
-    fleet: Fleet,
+    fleet: &Fleet,
     mut looked_at: watch::Receiver<LookedAt>,
     news: mpsc::Sender<Update>,
 ) -> std::io::Result<()> {
@@ -167,7 +167,7 @@ pub(crate) async fn follow(
     };
     let mut backoff = Backoff::default();
     loop {
-        let Err(stopped) = connection(&fleet, &mut listener, &mut looked_at, &mut backoff).await
+        let Err(stopped) = connection(fleet, &mut listener, &mut looked_at, &mut backoff).await
         else {
             return Ok(());
         };
@@ -262,6 +262,53 @@ async fn connection(
     }
 }
 
+/// Sends the new lines of containers' logs until `lines` is closed. A message has the container's name, its lines, and the number of
+/// lines that were dropped before them.
+///
+/// # Errors
+/// Fails if the feed cannot connect, or if the connection is lost.
+#[cfg(feature = "web")]
+pub(crate) async fn follow_logs(
+    fleet: &Fleet,
+    host: &str,
+    containers: &[String],
+    lines: &mpsc::Sender<(String, Vec<String>, u64)>,
+) -> Result<(), String> {
+    let (complaints, mut complained) = mpsc::channel(MAX_COMPLAINTS);
+    let connected = fleet.connect(complaints, Arc::default()).await;
+    let client = connected.map_err(|failed| failed.why)?;
+    let lost = || format!("the connection to {} is lost", fleet.name());
+    let mut logs = futures_util::stream::SelectAll::new();
+    for container in containers {
+        let subject = subject::logs(&subject::token(host), container);
+        let log = Log::follow(&client, subject).await.ok_or_else(lost)?;
+        let messages = futures_util::stream::unfold(log, |mut log| async {
+            let message = log.next().await?;
+            Some((message, log))
+        });
+        let named = messages.map(move |message| (container, message));
+        logs.push(Box::pin(named));
+    }
+    loop {
+        let (container, message) = tokio::select! {
+            next = logs.next() => next.ok_or_else(lost)?,
+            Some(event) = complained.recv() => match event {
+                Event::Disconnected | Event::Closed => return Err(lost()),
+                _ => continue,
+            },
+            () = lines.closed() => return Ok(()),
+        };
+        // A message that is not valid is left out. The feed of the host's snapshots counts such messages.
+        let Ok(new) = message::lines(&message.payload) else {
+            continue;
+        };
+        let dropped = message::dropped(&message);
+        if lines.send((container.clone(), new, dropped)).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
 /// Returns the next message of the open log. Waits forever if no log is open.
 async fn of_log(log: &mut Option<Log>) -> Option<Message> {
     match log {
@@ -312,7 +359,7 @@ impl Listener {
             self.trouble.beyond += 1;
             return Some(());
         };
-        let told = match seen.host == Some(number) {
+        let told = match seen.everything || seen.host == Some(number) {
             false => Ok(HostUpdate::Brief(Box::new(brief))),
             true => model::read(line).map(|snapshot| HostUpdate::Snapshot {
                 snapshot,

@@ -167,8 +167,8 @@ mod tests {
     use std::time::{Duration, Instant, SystemTime};
 
     use super::{Change, MAX_HOSTS, MAX_STORED, Recorded, Roll};
-    use crate::model::Timestamp;
     use crate::feeds::brief::Brief;
+    use crate::model::Timestamp;
 
     fn brief(seconds: u64, seq: u64) -> Brief {
         Brief {

@@ -69,7 +69,7 @@ impl Subjects {
 /// Converts a name into one token of a subject. ASCII letters, digits, `-` and `_` stay. Every other byte becomes `%XX`.
 ///
 /// Different names have different tokens. No token has a dot, a wildcard or white space. The token of an empty name is `%`.
-fn token(name: &str) -> String {
+pub(crate) fn token(name: &str) -> String {
     if name.is_empty() {
         return "%".to_owned();
     }

@@ -238,10 +238,10 @@ fn summary(snapshot: &Snapshot, theme: Theme) -> Vec<Line<'static>> {
         let swap = format!("{} of {}", text::mib(used), text::mib(total));
         label(&mut second, "swap", swap, level);
     }
-    let (received, sent) = crate::watch::host::traffic(system);
+    let (received, sent) = crate::watch::share::traffic(system);
     let net = format!("↓ {}/s ↑ {}/s", text::bytes(received), text::bytes(sent));
     label(&mut second, "net", net, Level::Plain);
-    let (read, written) = crate::watch::host::disk_traffic(system);
+    let (read, written) = crate::watch::share::disk_traffic(system);
     let io = format!("r {}/s w {}/s", text::bytes(read), text::bytes(written));
     label(&mut second, "io", io, Level::Plain);
     if let Some(times) = &system.cpu_times {

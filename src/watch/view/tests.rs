@@ -740,6 +740,7 @@ fn an_open_host_of_a_fleet_shows_all_its_data() {
     shown.brief(0, &snapshot("web-1", 2));
     shown.keys(&[KeyCode::Enter]);
     let looked_at = |host, container: Option<&str>| LookedAt {
+        everything: false,
         host,
         container: container.map(str::to_owned),
         tries: 7,

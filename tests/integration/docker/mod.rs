@@ -30,6 +30,7 @@ mod odd_logs;
 mod oddities;
 mod outages;
 mod pace;
+mod page;
 mod peer_alerts;
 mod podman;
 mod privileges;
