@@ -52,9 +52,12 @@ export async function start(options = {}) {
     const lines = []
     for (const name of names) {
       const period = 1000 / state.rate
-      for (let number = Math.ceil(to / period); number * period >= from - period && lines.length < most * names.length * 2; number -= 1) {
+      let taken = 0
+      for (let number = Math.ceil(to / period); number * period >= from - period && taken < most; number -= 1) {
         const line = world.logLine(host, name, number, period)
-        if (line.at >= from && line.at < to) lines.push(line)
+        if (line.at < from || line.at >= to) continue
+        lines.push(line)
+        taken += 1
       }
     }
     return lines.sort((a, b) => a.at - b.at).slice(-most)

@@ -107,5 +107,5 @@ export function plain(text: string): string {
     })
 }
 
-/** A container's name without the slash. */
-export const bare = (name: string) => plain(name.startsWith('/') ? name.slice(1) : name)
+/** A container's name without the slash: as in addresses and series. What is shown goes through `plain` also. */
+export const bare = (name: string) => (name.startsWith('/') ? name.slice(1) : name)

@@ -9,7 +9,7 @@ import { plain, stamp } from './format'
 import { helpOpen, listenToKeys } from './keys'
 import { listenToAddress, params, range, RANGES, route, setParams, toHost, toHosts, toLogs } from './route'
 import { session } from './session'
-import { announcement, failed, hostNames, listenToServer, lostAt, readSession } from './store'
+import { announcement, failed, hostNames, hosts, listenToServer, lostAt, readSession } from './store'
 import { nextTheme, startTheme, theme } from './theme'
 import { time } from './format'
 import { texts } from './texts'
@@ -42,16 +42,19 @@ function Help() {
   )
 }
 
+/** Where the page is. The last part is its heading. */
 function Crumbs() {
   const { place } = route.value
   const name = (id: string) => hostNames.value.get(id) ?? plain(id)
+  const step = <span aria-hidden="true">/</span>
+  if (place.view === 'hosts' || place.view === 'missing') return <h1 class="crumbs">{texts.title}</h1>
   return (
-    <nav class="crumbs" aria-label={texts.title}>
-      <a href={toHosts()} aria-current={place.view === 'hosts' ? 'page' : undefined}>{texts.title}</a>
-      {'host' in place && <><span aria-hidden="true">/</span><a href={toHost(place.host)} aria-current={place.view === 'host' ? 'page' : undefined}>{name(place.host)}</a></>}
-      {place.view === 'container' && <><span aria-hidden="true">/</span><span aria-current="page">{plain(place.container)}</span></>}
-      {place.view === 'logs' && <><span aria-hidden="true">/</span><span aria-current="page">{texts.logs}</span></>}
-    </nav>
+    <div class="crumbs">
+      <a href={toHosts()}>{texts.title}</a>
+      {step}
+      {place.view === 'container' && <><a href={toHost(place.host)}>{name(place.host)}</a>{step}</>}
+      <h1>{place.view === 'logs' ? texts.logs : place.view === 'host' ? name(place.host) : plain(place.container)}</h1>
+    </div>
   )
 }
 
@@ -79,7 +82,8 @@ function Filter() {
 function RangeChoice() {
   const { name, from, to } = range.value
   const { place } = route.value
-  if (place.view === 'logs' || place.view === 'missing') return null
+  // A table of hosts has no charts.
+  if (place.view === 'logs' || place.view === 'missing' || (place.view === 'hosts' && hosts.value?.hosts.length !== 1)) return null
   return (
     <label class="choice range">
       <span>{texts.range}</span>

@@ -103,3 +103,7 @@ export function listenToServer() {
 }
 
 export const isVisible = visible
+
+const narrow = matchMedia('(max-width: 640px)')
+export const isPhone = signal(narrow.matches)
+narrow.addEventListener('change', () => (isPhone.value = narrow.matches))

@@ -1,6 +1,6 @@
 // The list of a log in the document. It holds only the rows that can be seen. It is written without the framework, because
 // thousands of rows pass through it every second.
-import { bare, iso, stamp } from '../format'
+import { bare, iso, plain, stamp } from '../format'
 import { texts } from '../texts'
 import { bytesText } from '../format'
 import { noteOf, appendMarked, type Row } from './text'
@@ -10,7 +10,7 @@ const ROW = 20
 const BEYOND = 12
 // The list changes at most this often; a person cannot read faster, and the page has time for other things.
 const PAUSE_MS = 50
-const PHONE = 600
+const PHONE = '(max-width: 640px)'
 
 export interface ListState {
   following: boolean
@@ -109,16 +109,16 @@ export class LogList {
 
   /** The height of a row, from the number of its characters. Rows with other characters are corrected after they were shown. */
   private measure() {
-    const phone = this.width < PHONE
+    const phone = matchMedia(PHONE).matches
     // As in the style sheet: the bar and the gaps at the sides, then on a wide screen the columns of time and name.
     const name = this.options.name
     const prefix = phone ? 9 : 13 + (name ? 20 : 0)
-    const columns = Math.max(10, Math.floor((this.width - 20) / this.character + 0.001) - (phone ? 0 : prefix))
+    const columns = Math.max(10, Math.floor((this.width - (phone ? 13 : 20)) / this.character + 0.001) - (phone ? 0 : prefix))
     return (row: Row) => {
       if (!row.line) return ROW
       const fields = row.fields ? row.fields.length + (row.text ? 2 : 0) : 0
       const more = row.cutBytes ? texts.log.more(bytesText(row.cutBytes)).length + 1 : 0
-      const lead = phone ? prefix + (name ? name(row).length + 1 : 0) : 0
+      const lead = phone ? prefix + (name ? name(row).length + 2 : 0) : 0
       return ROW * Math.max(1, Math.ceil((lead + row.text.length + fields + more) / columns))
     }
   }
@@ -347,7 +347,7 @@ export class LogList {
       element.append(span)
       return span
     }
-    const phone = this.width < PHONE
+    const phone = matchMedia(PHONE).matches
     if (line.level === 'error' || line.level === 'warn') part('hidden', `${line.level} `)
     const clock = stamp(row.at)
     part('log-time', phone ? `${clock.slice(0, 8)} ` : clock).title = iso(row.at)
@@ -355,7 +355,7 @@ export class LogList {
     if (name) {
       const label = name(row)
       const holder = part('log-name', phone ? `${label} ` : label)
-      holder.title = `${row.host} ${bare(line.container)}`
+      holder.title = `${row.host} ${plain(bare(line.container))}`
       holder.dataset.colour = String(this.options.colour(row.source))
     }
     const text = document.createElement('bdi')

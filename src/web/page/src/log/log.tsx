@@ -50,7 +50,7 @@ export function Log({ sources, tall = false }: { sources: Source[]; tall?: boole
       colour: (name) => colours.get(name) ?? 1,
       name: many
         ? (line) => {
-            const name = bare(line.line!.container)
+            const name = plain(bare(line.line!.container))
             const whole = severalHosts ? `${hostNames.peek().get(line.host) ?? line.host}/${name}` : name
             return whole.length > 18 ? `${whole.slice(0, 17)}…` : whole
           }
@@ -98,7 +98,7 @@ export function Log({ sources, tall = false }: { sources: Source[]; tall?: boole
           if (name === 'lines') list.current?.add((data as { lines: LogLine[] }).lines.map((line) => rowOf(line, host)))
           else if (name === 'dropped') {
             const { container, count } = data as { container: string; count: number }
-            list.current?.add([noteOf(texts.log.dropped(integer(count), bare(container)), now.peek(), host)])
+            list.current?.add([noteOf(texts.log.dropped(integer(count), plain(bare(container))), now.peek(), host)])
           }
         },
         open: (isOpen) => {
@@ -224,7 +224,7 @@ export function Log({ sources, tall = false }: { sources: Source[]; tall?: boole
             container: sources[0]!.container,
             from: range.value.name ? Math.floor(now.value / 60_000) * 60_000 - range.value.span : range.value.from,
             to: range.value.name ? Math.floor(now.value / 60_000 + 1) * 60_000 : range.value.to,
-          })}`}>{texts.log.download} {range.value.name ? texts.ranges[range.value.name] : ''}</a>
+          })}`}>{texts.log.download}<span class="phone"> {range.value.name ? texts.ranges[range.value.name] : ''}</span></a>
         )}
         <button type="button" class="follow" aria-pressed={state.following && !wanted.current} onClick={() => (state.following && !wanted.current ? list.current?.pause() : toNewest())}>
           {state.following && !wanted.current ? texts.log.following : texts.log.follow}
@@ -274,7 +274,7 @@ function Chosen({ row, close }: { row: Row; close: () => void }) {
       const value = (name: string) => answer.series[name]?.[best]
       const [cpu, memory, all, load] = names.map(value)
       const parts = [
-        cpu != null && `${bare(line.container)} ${texts.table.cpu} ${percentText(cpu)}`,
+        cpu != null && `${plain(bare(line.container))} ${texts.table.cpu} ${percentText(cpu)}`,
         memory != null && `${texts.table.memory} ${bytesText(memory)}`,
         all != null && `${hostNames.peek().get(row.host) ?? row.host} ${texts.table.cpu} ${percentText(all)}`,
         load != null && `${texts.table.load} ${load.toFixed(2)}`,
@@ -288,7 +288,7 @@ function Chosen({ row, close }: { row: Row; close: () => void }) {
       <p>
         <time dateTime={iso(line.at)} title={iso(line.at)}>{time(line.at)}</time>
         {' · '}
-        <a href={toContainer(row.host, line.container)}>{bare(line.container)}</a>
+        <a href={toContainer(row.host, line.container)}>{plain(bare(line.container))}</a>
         {line.level && ` · ${line.level}`}
         {line.stream && ` · ${line.stream}`}
         {figures && <span class="dim"> · {texts.log.figures}: {figures}</span>}

@@ -2,10 +2,11 @@
 import uPlot from 'uplot'
 import { useEffect, useLayoutEffect, useRef } from 'preact/hooks'
 import { signal } from '@preact/signals'
-import type { Shown } from '../history'
+import type { Shown } from '../merge'
 import { bytes, bytesText, percentText, rateText, stamp, time } from '../format'
-import { moment, setParams } from '../route'
+import { moment, range, setParams } from '../route'
 import { colour, palette } from '../theme'
+import { roundUp } from '../scale'
 import { texts } from '../texts'
 import type { HostEvent } from '../types'
 
@@ -33,8 +34,9 @@ interface Props {
 export const cursorAt = signal<number | null>(null)
 
 const HEIGHT = 132
+const LOW_HEIGHT = 108
 const LABELS = 128
-const AXIS = 46
+const AXIS = 54
 const NARROW = 400
 const LABEL_HEIGHT = 14
 
@@ -45,15 +47,7 @@ const formats = {
   celsius: (value: number | null | undefined) => (value === null || value === undefined ? '–' : `${value.toFixed(0)} °C`),
 }
 
-/** A round number at or above a value, in steps that suit bytes or decimal figures. */
-export function roundUp(value: number, binary: boolean): number {
-  if (!(value > 0)) return 1
-  const base = binary ? 1024 ** Math.floor(Math.log(value) / Math.log(1024)) : 1
-  const rest = value / base
-  const ten = 10 ** Math.floor(Math.log10(rest))
-  const step = [1, 2, 4, 5, 8, 10].find((factor) => factor * ten >= rest * 0.999)!
-  return step * ten * base
-}
+const heightOf = (width: number) => (width < NARROW ? LOW_HEIGHT : HEIGHT)
 
 function axisText(unit: Props['unit'], value: number): string {
   if (unit === 'percent') return `${value} %`
@@ -107,7 +101,7 @@ export function Chart(props: Props) {
     holder.classList.toggle('row', narrow)
     if (narrow) return
     spots.sort((a, b) => a.top - b.top)
-    const height = HEIGHT - 26
+    const height = u.height - 26
     for (let number = 0; number < spots.length; number += 1) {
       const least = number ? spots[number - 1]!.top + LABEL_HEIGHT : LABEL_HEIGHT / 2
       spots[number]!.top = Math.max(least, spots[number]!.top)
@@ -130,7 +124,7 @@ export function Chart(props: Props) {
     let downX = 0
     const options: uPlot.Options = {
       width: width(),
-      height: HEIGHT,
+      height: heightOf(width()),
       ms: 1,
       padding: [6, (self) => (self.width < NARROW ? 8 : LABELS), 0, 0],
       legend: { show: false },
@@ -166,9 +160,9 @@ export function Chart(props: Props) {
             const { most, limit } = latest.current
             if (most) return [0, most]
             const top = Math.max(max ?? 0, 0)
-            // A limit is shown if the figures come near it; else it would flatten them.
-            const wanted = limit && top > limit.value * 0.25 ? Math.max(top, limit.value * 1.05) : top * 1.1
-            return [0, roundUp(wanted, unit === 'bytes' || unit === 'rate')]
+            // The axis ends a little above a limit that the figures come near to; a limit far above would flatten them.
+            if (limit && top <= limit.value && top > limit.value * 0.2) return [0, limit.value * 1.12]
+            return [0, roundUp(top * 1.05, unit === 'bytes' || unit === 'rate')]
           },
         },
       },
@@ -190,7 +184,11 @@ export function Chart(props: Props) {
           stroke: dim, font, size: AXIS, gap: 4,
           grid: { stroke: faint, width: 1 },
           ticks: { show: false },
-          splits: (_u, _index, _min, max) => [0, max / 2, max],
+          splits: (_u, _index, _min, max) => {
+            const { limit } = latest.current
+            const end = limit && max === limit.value * 1.12 ? limit.value : max
+            return [0, end / 2, end]
+          },
           values: (_u, splits) => splits.map((value) => axisText(unit, value)),
         },
       ],
@@ -229,6 +227,8 @@ export function Chart(props: Props) {
             const ratio = devicePixelRatio
             const { limit, events, data } = latest.current
             ctx.save()
+            ctx.textAlign = 'left'
+            ctx.textBaseline = 'alphabetic'
             ctx.beginPath()
             ctx.rect(left, 0, wide, top + high + 8 * ratio)
             ctx.clip()
@@ -245,7 +245,7 @@ export function Chart(props: Props) {
               ctx.fillStyle = dim
               ctx.font = `${11 * ratio}px system-ui, sans-serif`
               const below = y < top + 14 * ratio
-              ctx.fillText(`${limit.name} ${formats[unit](limit.value)}`, left + 4 * ratio, below ? y + 12 * ratio : y - 4 * ratio)
+              ctx.fillText(limit.name, left + 4 * ratio, below ? y + 12 * ratio : y - 4 * ratio)
             }
             const floor = top + high
             for (const event of events) {
@@ -277,7 +277,7 @@ export function Chart(props: Props) {
     plot.current = u
     const observer = new ResizeObserver(() => {
       const wide = width()
-      if (wide !== u.width) u.setSize({ width: wide, height: HEIGHT })
+      if (wide !== u.width) u.setSize({ width: wide, height: heightOf(wide) })
     })
     observer.observe(element)
     return () => {
@@ -335,7 +335,13 @@ export function Chart(props: Props) {
 /** Says which moment the figures of the charts are from, and what happened then. */
 export function Moment({ events, data }: { events: HostEvent[]; data: Shown | null }) {
   const at = cursorAt.value ?? moment.value
-  if (at === null || !data) return <p class="moment dim">{texts.chart.hint}</p>
+  if (at === null || !data) {
+    return (
+      <p class="moment">
+        {range.value.name === null && <button type="button" class="link" onClick={() => setParams({ from: null, to: null, at: null }, true)}>{texts.chart.back}</button>}
+      </p>
+    )
+  }
   const near = ((data.to - data.from) / 400) * 3
   const here = events.filter((event) => Math.abs(event.at - at) <= near).slice(-3)
   return (

@@ -25,10 +25,10 @@ export function Bar({ percent, level = '' }: { percent: number | null | undefine
 
 const WIDTH = 88
 const HEIGHT = 16
-const MOST = 60
+const POINTS = 60
 
-export function Spark({ values }: { values: (number | null)[] | null }) {
-  const shown = (values ?? []).slice(-MOST)
+export function Spark({ values, most }: { values: (number | null)[] | null; most: number }) {
+  const shown = (values ?? []).slice(-POINTS)
   let path = ''
   let pen = false
   shown.forEach((value, index) => {
@@ -36,8 +36,8 @@ export function Spark({ values }: { values: (number | null)[] | null }) {
       pen = false
       return
     }
-    const x = WIDTH - 1 - ((shown.length - 1 - index) * (WIDTH - 2)) / (MOST - 1)
-    const y = HEIGHT - 1 - (Math.min(100, Math.max(0, value)) / 100) * (HEIGHT - 2)
+    const x = WIDTH - 1 - ((shown.length - 1 - index) * (WIDTH - 2)) / (POINTS - 1)
+    const y = HEIGHT - 1 - (Math.min(most, Math.max(0, value)) / most) * (HEIGHT - 2)
     path += `${pen ? 'L' : 'M'}${x.toFixed(1)} ${y.toFixed(1)}`
     if (!pen) path += 'h.1'
     pen = true

@@ -1,11 +1,12 @@
 // One container: facts, charts with its limits, events, and its log.
+import type { ComponentChildren } from 'preact'
 import { bare, bytesText, parsed, plain, span, time } from '../format'
 import { useEvents, useHistory } from '../history'
 import { Log } from '../log/log'
 import { Chart, Moment, type Line } from '../parts/chart'
 import { Mark } from '../parts/figures'
 import { Problems } from '../parts/problems'
-import { host, hosts, now } from '../store'
+import { host, hosts, isPhone, now } from '../store'
 import { texts } from '../texts'
 import type { Container as Running, ContainerMeta, Stopped } from '../types'
 import { Age, isStale } from './hosts'
@@ -19,12 +20,13 @@ function ports(meta: ContainerMeta | undefined): string {
   return [...all].join(', ')
 }
 
-function RunningFacts({ container, meta }: { container: Running; meta: ContainerMeta | undefined }) {
+function RunningFacts({ container, meta, state }: { container: Running; meta: ContainerMeta | undefined; state: ComponentChildren }) {
   const started = parsed(container.started_at)
   const published = ports(meta)
   const limits = container.cpu_limit !== undefined && texts.facts.cores(container.cpu_limit)
   return (
     <Facts
+      first={state}
       parts={[
         plain(container.image),
         container.uptime !== undefined && texts.facts.up(span(container.uptime * 1000)),
@@ -39,11 +41,12 @@ function RunningFacts({ container, meta }: { container: Running; meta: Container
   )
 }
 
-function StoppedFacts({ container }: { container: Stopped }) {
+function StoppedFacts({ container, state }: { container: Stopped; state: ComponentChildren }) {
   const finished = parsed(container.finished_at)
   return (
     <>
       <Facts
+        first={state}
         parts={[
           plain(container.image),
           finished !== null && `${texts.facts.finished} ${time(finished)} (${texts.table.stoppedAgo(span(now.value - finished))})`,
@@ -75,27 +78,29 @@ export function Container({ id, name }: { id: string; name: string }) {
   const cpuLimit = running?.cpu_limit ? running.cpu_limit * 100 : null
   const level = running?.health === 'unhealthy' || stopped?.oom_killed ? 'critical' : running?.health === 'starting' || stopped ? 'warning' : ''
   const state = running ? [plain(running.status), running.health && plain(running.health)].filter(Boolean).join(', ') : stopped ? stoppedState(stopped) : ''
+  const shownState = <span class={`${level ? `${level}-text` : 'state'}`}><Mark level={level} />{state}</span>
+  const nothing = data !== null && Object.values(data.series).every((values) => values.every((value) => value === null))
+  const log = <Log key={`${id} ${name}`} sources={[{ host: id, container: name }]} />
+  // On a phone the last lines come first: they are what somebody who was woken looks for.
+  const phone = isPhone.value
   return (
     <div class={row && isStale(row) ? 'stale' : ''}>
-      <div class="head">
-        <h1>{plain(name)}</h1>
-        <span class={level ? `${level}-text` : ''}><Mark level={level} />{state}</span>
-        {row && <Age row={row} />}
-      </div>
-      {running && <RunningFacts container={running} meta={meta} />}
-      {stopped && <StoppedFacts container={stopped} />}
+      {row && isStale(row) && <p><Age row={row} /></p>}
+      {running && <RunningFacts container={running} meta={meta} state={shownState} />}
+      {stopped && <StoppedFacts container={stopped} state={shownState} />}
       {snapshot && !running && !stopped && <p class="quiet">{texts.missing.container(plain(name))}</p>}
       <Problems problems={problems} withHost={false} />
-      <Moment events={events} data={data} />
+      {phone && log}
+      {nothing ? <p class="quiet">{c.noData}</p> : <><Moment events={events} data={data} />
       <div class="charts">
         <Chart title={c.cpu} unit="percent" lines={[line('cpu', c.used, 1, true)]} data={data} limit={cpuLimit === null ? null : { value: cpuLimit, name: c.limit }} events={events} />
         <Chart title={c.memory} unit="bytes" lines={[line('memory', c.used, 1, true)]} data={data} limit={memoryLimit === null ? null : { value: memoryLimit, name: c.limit }} events={events} />
         <Chart title={c.network} unit="rate" lines={[line('net.in', c.received, 1), line('net.out', c.sent, 2)]} data={data} events={events} />
         <Chart title={c.disk} unit="rate" lines={[line('io.read', c.read, 1), line('io.write', c.write, 2)]} data={data} events={events} />
         {throttled && <Chart title={c.throttled} unit="percent" lines={[line('throttled', c.share, 1)]} data={data} most={100} events={events} />}
-      </div>
-      <Events id={id} events={events} withContainer={false} />
-      <Log key={`${id} ${name}`} sources={[{ host: id, container: name }]} />
+        <Events id={id} events={events} withContainer={false} />
+      </div></>}
+      {!phone && log}
     </div>
   )
 }

@@ -1,11 +1,12 @@
 // One host: facts, problems, charts, and its tables.
+import type { ComponentChildren } from 'preact'
 import { bare, bytes, bytesText, decimal, integer, iso, parsed, percent, percentText, plain, rate, span, time } from '../format'
 import { useEvents, useHistory } from '../history'
 import { Chart, Moment, type Line } from '../parts/chart'
 import { Bar, Fig, fullness, Mark } from '../parts/figures'
 import { Problems } from '../parts/problems'
 import { Table, type Column } from '../parts/table'
-import { moment, setParams, toContainer, toHost, toLogs } from '../route'
+import { moment, setParams, toContainer, toHosts, toLogs } from '../route'
 import { host, hostError, hosts, now } from '../store'
 import { texts } from '../texts'
 import type { Container, Disk, DiskIo, HostAnswer, HostEvent, Interface, Problem, Snapshot, Stopped, TopProcess, Unit } from '../types'
@@ -16,9 +17,10 @@ const c = texts.chart
 const MIB = 1024 ** 2
 const GIB = 1024 ** 3
 
-export function Facts({ parts }: { parts: (string | false | null | undefined)[] }) {
+export function Facts({ parts, first }: { parts: (string | false | null | undefined)[]; first?: ComponentChildren }) {
   return (
     <ul class="facts">
+      {first && <li>{first}</li>}
       {parts.filter(Boolean).map((part) => <li key={part as string}>{part}</li>)}
     </ul>
   )
@@ -67,25 +69,25 @@ function Charts({ id, snapshot }: { id: string; snapshot: Snapshot | null }) {
       <Moment events={events} data={data} />
       <div class="charts">
         <Chart title={c.cpu} unit="percent" lines={CPU} data={data} most={100} events={events} />
-        <Chart title={c.memory} unit="bytes" lines={MEMORY} data={data} limit={total === null ? null : { value: total, name: c.all }} {...(total === null ? {} : { most: total * 1.08 })} events={events} />
+        <Chart title={c.memory} unit="bytes" lines={MEMORY} data={data} {...(total === null ? {} : { most: total })} events={events} />
         <Chart title={c.network} unit="rate" lines={NETWORK} data={data} events={events} />
         <Chart title={c.disk} unit="rate" lines={DISK} data={data} events={events} />
         {has(PRESSURE) && <Chart title={c.pressure} unit="percent" lines={PRESSURE} data={data} events={events} />}
         {has(TEMPERATURE) && <Chart title={c.temperature} unit="celsius" lines={TEMPERATURE} data={data} limit={critical && critical < Infinity ? { value: critical, name: texts.problems.critical } : null} events={events} />}
+        <Events id={id} events={events} />
       </div>
-      <Events id={id} events={events} />
     </>
   )
 }
 
-const EVENTS_SHOWN = 5
+const EVENTS_SHOWN = 6
 
 /** The newest events of the range as text: the marks in the charts are only for the pointer. */
 export function Events({ id, events, withContainer = true }: { id: string; events: HostEvent[]; withContainer?: boolean }) {
   if (!events.length) return null
   const at = moment.value
   return (
-    <details class="events" open={events.length <= EVENTS_SHOWN}>
+    <details class="events" open={!withContainer && events.length <= EVENTS_SHOWN}>
       <summary>{c.events} <span class="dim">{integer(events.length)}</span></summary>
       <ol>
         {events.slice(-50).reverse().map((event) => (
@@ -162,9 +164,9 @@ function containerColumns(id: string, cores: number | null): Column<ContainerRow
   return [
     {
       id: 'name', head: t.container, by: (row) => row.name,
-      cell: (row) => <a href={toContainer(id, row.name)} data-row>{row.name}</a>,
+      cell: (row) => <a href={toContainer(id, row.name)} data-row>{plain(row.name)}</a>,
     },
-    { id: 'image', head: t.image, hide: 'narrow', by: (row) => row.image, cell: (row) => <span class="dim clip" title={row.image}>{row.image}</span> },
+    { id: 'image', head: t.image, hide: 'narrow', by: (row) => row.image, cell: (row) => <span class="dim clip" title={row.image}>{row.image.slice(row.image.lastIndexOf('/') + 1)}</span> },
     {
       id: 'state', head: t.state, by: (row) => row.state,
       cell: (row) => <><Mark level={row.level} /><span class={row.level ? `${row.level}-text` : row.running ? '' : 'dim'}>{row.state}</span></>,
@@ -199,7 +201,7 @@ function containerColumns(id: string, cores: number | null): Column<ContainerRow
       id: 'io', head: t.io, right: true, hide: 'narrow', by: (row) => (row.running ? sum([row.running.block_io?.read_bytes_per_second, row.running.block_io?.write_bytes_per_second]) : null),
       cell: (row) => row.running ? <><Fig parts={rate(row.running.block_io?.read_bytes_per_second)} /><span class="second"><Fig parts={rate(row.running.block_io?.write_bytes_per_second)} /></span></> : '',
     },
-    { id: 'restarts', head: t.restarts, right: true, hide: 'narrow', by: (row) => row.running?.restart_count, cell: (row) => <span class={row.running?.restart_count ? '' : 'dim'}>{row.running?.restart_count ?? ''}</span> },
+    { id: 'restarts', head: t.restarts, right: true, hide: 'narrow', by: (row) => row.running?.restart_count, cell: (row) => <span class={row.running?.restart_count ? '' : 'dim'}>{row.running?.restart_count || ''}</span> },
     { id: 'up', head: t.up, right: true, hide: 'phone', by: (row) => row.since, cell: (row) => <span class="dim">{row.stopped && row.since !== null ? t.stoppedAgo(span(row.since)) : span(row.since)}</span> },
   ]
 }
@@ -209,7 +211,7 @@ function processColumns(id: string): Column<TopProcess>[] {
     { id: 'name', head: t.process, by: (row) => row.name, cell: (row) => <span class="clip" title={row.command ? plain(row.command) : undefined}>{plain(row.name)}</span> },
     { id: 'pid', head: t.pid, right: true, hide: 'phone', by: (row) => row.pid, cell: (row) => <span class="dim">{row.pid}</span> },
     { id: 'user', head: t.user, hide: 'phone', by: (row) => row.user, cell: (row) => <span class="dim">{plain(row.user ?? '')}</span> },
-    { id: 'container', head: t.where, by: (row) => row.container, cell: (row) => (row.container ? <a href={toContainer(id, bare(row.container))}>{bare(row.container)}</a> : '') },
+    { id: 'container', head: t.where, by: (row) => row.container, cell: (row) => (row.container ? <a href={toContainer(id, bare(row.container))}>{plain(bare(row.container))}</a> : '') },
     { id: 'cpu', head: t.cpu, right: true, by: (row) => row.cpu, cell: (row) => <Fig parts={percent(row.cpu)} /> },
     { id: 'memory', head: t.memory, right: true, by: (row) => row.memory_rss ?? row.mem, cell: (row) => <Fig parts={row.memory_rss === undefined ? percent(row.mem) : bytes(row.memory_rss)} /> },
   ]
@@ -224,7 +226,7 @@ const UNITS: Column<Unit>[] = [
       return <><Mark level={level} /><span class={level ? 'critical-text' : 'dim'}>{plain([row.state, row.sub_state && row.sub_state !== row.state ? `(${row.sub_state})` : ''].filter(Boolean).join(' '))}</span></>
     },
   },
-  { id: 'restarts', head: t.restarts, right: true, hide: 'phone', by: (row) => row.restarts, cell: (row) => <span class="dim">{row.restarts ?? ''}</span> },
+  { id: 'restarts', head: t.restarts, right: true, hide: 'phone', by: (row) => row.restarts, cell: (row) => <span class="dim">{row.restarts || ''}</span> },
   { id: 'cpu', head: t.cpu, right: true, by: (row) => row.cpu_percent, cell: (row) => <Fig parts={percent(row.cpu_percent)} /> },
   { id: 'memory', head: t.memory, right: true, by: (row) => row.memory, cell: (row) => <Fig parts={bytes(row.memory)} /> },
   { id: 'since', head: t.since, right: true, hide: 'phone', by: (row) => { const at = parsed(row.since); return at === null ? null : now.value - at }, cell: (row) => { const at = parsed(row.since); return <span class="dim">{at === null ? '' : span(now.value - at)}</span> } },
@@ -251,7 +253,7 @@ const DEVICES: Column<DiskIo>[] = [
 function interfaceColumns(id: string): Column<Interface>[] {
   return [
     { id: 'name', head: t.interface, by: (row) => row.name, cell: (row) => <>{plain(row.name)}{row.up === false && <span class="age">{t.interfaceDown}</span>}</> },
-    { id: 'kind', head: t.type, hide: 'phone', by: (row) => row.kind, cell: (row) => <span class="dim">{row.container ? <a href={toContainer(id, bare(row.container))}>{bare(row.container)}</a> : plain(row.kind ?? '')}</span> },
+    { id: 'kind', head: t.type, hide: 'phone', by: (row) => row.kind, cell: (row) => <span class="dim">{row.container ? <a href={toContainer(id, bare(row.container))}>{plain(bare(row.container))}</a> : plain(row.kind ?? '')}</span> },
     { id: 'in', head: t.received, right: true, by: (row) => row.bytes_recv_per_second, cell: (row) => <Fig parts={rate(row.bytes_recv_per_second)} /> },
     { id: 'out', head: t.sent, right: true, by: (row) => row.bytes_sent_per_second, cell: (row) => <Fig parts={rate(row.bytes_sent_per_second)} /> },
     { id: 'errors', head: t.errors, right: true, hide: 'phone', by: (row) => (row.errors_recv ?? 0) + (row.errors_sent ?? 0) + (row.drops_recv ?? 0) + (row.drops_sent ?? 0), cell: (row) => <span class="dim">{integer((row.errors_recv ?? 0) + (row.errors_sent ?? 0))}, {integer((row.drops_recv ?? 0) + (row.drops_sent ?? 0))}</span> },
@@ -283,7 +285,7 @@ export function HostBody({ id, withProblems = true }: { id: string; withProblems
       <Charts id={id} snapshot={snapshot} />
       {snapshot && (
         <>
-          <Table name="sort" caption={t.containers} rows={containerRows(snapshot)} columns={containerColumns(id, snapshot.host?.cpus ?? null)} id={(row) => row.key} order="name"
+          <Table name="sort" caption={t.containersHeading} rows={containerRows(snapshot)} columns={containerColumns(id, snapshot.host?.cpus ?? null)} id={(row) => row.key} order="name"
             text={(row) => `${row.name} ${row.image} ${row.state}`} last={(row) => row.stopped !== null} empty={t.noContainers}
             row={(row) => ({ class: row.stopped ? 'stopped' : '', 'data-log': toLogs([`${id}/${row.name}`]) })} />
           <div class="pair">
@@ -304,14 +306,10 @@ export function Host({ id }: { id: string }) {
   const answer = host.value?.row.id === id ? host.value.row : row
   return (
     <>
-      <div class="head">
-        <h1>{answer ? plain(answer.name) : plain(id)}</h1>
-        {answer && <Age row={answer} />}
-        <a href={toLogs([id])}>{texts.logs}</a>
-      </div>
-      {answer?.error && <p class="critical-text">{plain(answer.error)}</p>}
+      {answer && isStale(answer) && <p><Age row={answer} /></p>}
+      {answer?.error && !hosts.value?.problems.some((problem) => problem.host === id) && <p class="critical-text">{plain(answer.error)}</p>}
       {hosts.value && !answer && hostError.value ? (
-        <p>{texts.missing.host(plain(id))} <a href={toHost('').replace(/\/hosts\/.*/, '/')}>{texts.missing.back}</a></p>
+        <p>{texts.missing.host(plain(id))} <a href={toHosts()}>{texts.missing.back}</a></p>
       ) : (
         <HostBody key={id} id={id} />
       )}

@@ -31,7 +31,7 @@ export function Age({ row }: { row: HostRow }) {
   return null
 }
 
-function columns(worst: Map<string, Problem['severity']>): Column<HostRow>[] {
+function columns(worst: Map<string, Problem['severity']>, most: number): Column<HostRow>[] {
   const weight = (row: HostRow) => (worst.get(row.id) === 'critical' ? 0 : worst.get(row.id) === 'warning' ? 1 : row.state === 'live' ? 2 : 1.5)
   return [
     {
@@ -48,7 +48,7 @@ function columns(worst: Map<string, Problem['severity']>): Column<HostRow>[] {
     },
     {
       id: 'cpu', head: t.cpu, right: true, by: (row) => row.cpu,
-      cell: (row) => <><Fig parts={percent(row.cpu)} /><Spark values={row.spark} /></>,
+      cell: (row) => <><Fig parts={percent(row.cpu)} /><Spark values={row.spark} most={most} /></>,
     },
     {
       id: 'memory', head: t.memory, right: true, by: (row) => share(row.memory_used, row.memory_total),
@@ -103,10 +103,11 @@ export function Hosts() {
   if (!answer) return <p class="quiet">{texts.state.loading}</p>
   const worst = new Map<string, Problem['severity']>()
   for (const problem of answer.problems) if (worst.get(problem.host) !== 'critical') worst.set(problem.host, problem.severity)
+  // All lines have one scale, so that they can be compared.
+  const most = answer.hosts.reduce((top, row) => (row.spark ?? []).reduce<number>((value, point) => Math.max(value, point ?? 0), top), 25)
   const single = answer.hosts.length === 1 ? answer.hosts[0]! : null
   return (
     <>
-      <h1 class="hidden">{t.hosts}</h1>
       <Problems problems={answer.problems} withHost={!single} />
       {answer.hosts.length === 0 && <p class="quiet">{t.noHosts}</p>}
       {answer.hosts.length > 0 && (
@@ -115,7 +116,7 @@ export function Hosts() {
           caption={t.hosts}
           captionHidden
           rows={answer.hosts}
-          columns={columns(worst)}
+          columns={columns(worst, most)}
           id={(row) => row.id}
           order="host"
           text={single ? undefined : (row) => `${row.name} ${row.id}`}
@@ -124,7 +125,7 @@ export function Hosts() {
       )}
       {single && (
         <>
-          <p class="quiet">{t.addHost} <code>{plain(single.name)}</code> <code>{t.addHostRest}</code></p>
+          <p class="quiet">{t.addHost} <code>{t.addHostCommand}</code></p>
           <HostBody id={single.id} withProblems={false} />
         </>
       )}

@@ -61,13 +61,12 @@ export function Logs() {
   return (
     <div class="logs-view">
       <div class="head">
-        <h1>{texts.log.title}</h1>
         <details class="picker">
           <summary>
             {sources.length
               ? [...new Set(sources.map((source) => source.host))].map((host) => hostNames.value.get(host) ?? plain(host)).join(', ')
               : texts.log.none}
-            <span class="dim"> {sources.length} {texts.log.chooseMore}</span>
+            <span class="dim"> {texts.log.chosen(sources.length)}</span>
           </summary>
           <div class="picker-body">
             {all.map((row) => (
@@ -79,7 +78,7 @@ export function Logs() {
                 {(containers.get(row.id) ?? []).map((container) => (
                   <label key={container} class="check">
                     <input type="checkbox" checked={of.includes(row.id) || of.includes(`${row.id}/${container}`)} onChange={(event) => toggle(`${row.id}/${container}`, event.currentTarget.checked)} />
-                    {container}
+                    {plain(container)}
                   </label>
                 ))}
               </details>
