@@ -11,7 +11,7 @@ import type { History, HostEvent } from './types'
 
 // With steps of up to this length only the newest points are asked for; a longer step is an average that can still change.
 const FINE_STEP_MS = 15_000
-const SHORTEST_PAUSE_MS = 2_000
+const SHORTEST_PAUSE_MS = 4_000
 const POINTS = 600
 
 function whole(answer: History, from: number, to: number): Shown {

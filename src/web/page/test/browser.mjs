@@ -32,8 +32,27 @@ export async function open(browser, url, { size = DESK, scheme = 'light', contex
     void dialog.dismiss()
   })
   page.on('request', (request) => {
-    if (!request.url().startsWith(new URL(url).origin) && !request.url().startsWith('data:')) foreign.push(request.url())
+    if (!request.url().startsWith(url === 'about:blank' ? 'http://127.0.0.1:' : new URL(url).origin) && !request.url().startsWith('data:')) foreign.push(request.url())
   })
   await page.goto(url)
   return Object.assign(page, { errors, foreign })
+}
+
+/**
+ * The tasks of the page's main thread while `work` runs, in ms. `cpu` is the longest by its CPU time, `wall` the longest by the clock:
+ * the second also counts the time in which other programs had the CPU.
+ */
+export async function tasks(browser, page, work) {
+  await browser.startTracing(page, { categories: ['toplevel', 'devtools.timeline', 'disabled-by-default-devtools.timeline', '__metadata'] })
+  await work()
+  const { traceEvents } = JSON.parse((await browser.stopTracing()).toString())
+  const main = new Set(traceEvents.filter((event) => event.name === 'thread_name' && event.args.name === 'CrRendererMain').map((event) => `${event.pid} ${event.tid}`))
+  const all = traceEvents.filter((event) => event.ph === 'X' && /^(RunTask|ThreadControllerImpl::RunTask)$/.test(event.name) && main.has(`${event.pid} ${event.tid}`))
+  if (!all.some((event) => event.tdur > 0)) throw new Error('the trace has no CPU times')
+  const most = (values) => Math.round(values.reduce((a, b) => Math.max(a, b), 0) / 100) / 10
+  return {
+    count: all.length,
+    cpu: most(all.map((event) => event.tdur ?? 0)),
+    wall: most(all.map((event) => event.dur)),
+  }
 }

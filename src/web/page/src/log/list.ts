@@ -18,6 +18,8 @@ export interface ListState {
   rows: number
   hits: number
   shown: number
+  /** Whether all rows fit on the screen, so that nobody can scroll up. */
+  short: boolean
 }
 
 export interface ListOptions {
@@ -79,6 +81,7 @@ export class LogList {
       rows: this.rows.all.length,
       hits: this.rows.hits,
       shown: this.rows.view.length,
+      short: this.rows.height < this.element.clientHeight,
     })
   }
 
@@ -256,7 +259,7 @@ export class LogList {
     if (end && !this.following && !this.endForgotten) this.follow()
     else if (!end && this.following) this.pause()
     this.render()
-    if (scrollTop < 400 && !this.following) this.options.top()
+    if (scrollTop < 400 && !this.following && !this.rows.filtering) this.options.top()
   }
 
   private clicked = (event: MouseEvent) => {

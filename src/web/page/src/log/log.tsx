@@ -27,7 +27,7 @@ const COLOURS = 5
 export function Log({ sources, tall = false }: { sources: Source[]; tall?: boolean }) {
   const element = useRef<HTMLDivElement>(null)
   const list = useRef<LogList | null>(null)
-  const [state, setState] = useState<ListState>({ following: true, waiting: 0, rows: 0, hits: 0, shown: 0 })
+  const [state, setState] = useState<ListState>({ following: true, waiting: 0, rows: 0, hits: 0, shown: 0, short: false })
   const [row, setRow] = useState<Row | null>(null)
   const [lost, setLost] = useState(false)
   const [older, setOlder] = useState<'' | 'loading' | 'end' | 'more' | { error: string }>('more')
@@ -241,7 +241,8 @@ export function Log({ sources, tall = false }: { sources: Source[]; tall?: boole
         }} />
         {older === 'loading' ? <p class="log-top" role="status">{texts.log.loadingOlder}</p>
           : typeof older === 'object' ? <p class="log-top">{texts.log.olderFailed(older.error)} <button type="button" class="link" onClick={() => load.current()}>{texts.log.older}</button></p>
-          : !state.following && older === 'end' ? <p class="log-top">{texts.log.end}</p> : null}
+          : state.short && state.shown > 0 && older === 'more' ? <p class="log-top"><button type="button" class="link" onClick={() => load.current()}>{texts.log.older}</button></p>
+          : (!state.following || state.short) && older === 'end' ? <p class="log-top">{texts.log.end}</p> : null}
         {!state.rows && older !== 'loading' && <p class="log-empty">{texts.log.empty}</p>}
         {notFound && <p class="log-empty">{texts.log.noneMatch} {older === 'more' && <button type="button" class="link" onClick={() => load.current()}>{texts.log.older}</button>}</p>}
         {!state.following && (

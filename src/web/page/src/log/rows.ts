@@ -26,6 +26,8 @@ export class Rows {
   /** Those that the filter lets through, with their places. */
   view: Row[] = []
   hits = 0
+  /** Whether a filter is still being applied. */
+  filtering = false
   filter: Filter = { search: null, only: false, level: '' }
   private ids = new Set<string>()
   private generation = 0
@@ -108,14 +110,32 @@ export class Rows {
   /** Adds older rows, and forgets the newest beyond the limit. Returns whether some were forgotten. */
   prepend(batch: Row[]): boolean {
     const fresh = batch.filter((row) => !this.has(row))
+    if (!fresh.length) return false
     for (const row of fresh) if (row.line) this.ids.add(this.key(row))
+    fresh.sort((a, b) => a.at - b.at || a.number - b.number)
+    const first = this.all[0]
     this.all = fresh.concat(this.all)
+    const fits = this.all.length <= MOST_ROWS
+    if (fits && !this.filtering && (!first || fresh.at(-1)!.at <= first.at)) {
+      // The usual case: only the new rows get places, above the first one.
+      const front = fresh.filter((row) => this.passes(row))
+      let top = this.base
+      for (const row of front.slice().reverse()) {
+        row.height = this.measure(row)
+        top -= row.height
+        row.top = top
+        if (row.hit) this.hits += 1
+      }
+      this.view = front.concat(this.view)
+      return false
+    }
     this.all.sort((a, b) => a.at - b.at || a.number - b.number)
     const excess = Math.max(0, this.all.length - MOST_ROWS)
     if (excess) {
       for (const row of this.all.splice(MOST_ROWS)) if (row.line) this.ids.delete(this.key(row))
     }
     this.generation += 1
+    this.filtering = false
     this.view = []
     this.hits = 0
     for (const row of this.all) {
@@ -128,6 +148,7 @@ export class Rows {
 
   clear() {
     this.generation += 1
+    this.filtering = false
     this.all = []
     this.view = []
     this.hits = 0
@@ -156,6 +177,7 @@ export class Rows {
         front.push(row)
       }
       this.view = front.reverse().concat(this.view)
+      this.filtering = old.length > 0
       step()
       if (old.length) setTimeout(slice)
     }

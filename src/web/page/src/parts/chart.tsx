@@ -139,18 +139,6 @@ export function Chart(props: Props) {
             setParams({ from: null, to: null, at: null }, true)
             return null
           },
-          mousedown: (_u, _target, handler) => (event) => {
-            downX = event.clientX
-            return handler(event)
-          },
-          click: (u) => (event) => {
-            clearTimeout(clickTimer)
-            if (Math.abs(event.clientX - downX) > 3) return null
-            const value = Math.round(u.posToVal(event.clientX - u.over.getBoundingClientRect().left, 'x'))
-            // A double click zooms out; only a single click chooses a moment.
-            clickTimer = setTimeout(() => setParams({ at: String(value) }, true), 250) as unknown as number
-            return null
-          },
         },
       },
       scales: {
@@ -275,6 +263,16 @@ export function Chart(props: Props) {
     }
     const u = new uPlot(options, columns(), element)
     plot.current = u
+    u.over.addEventListener('mousedown', (event) => {
+      downX = event.clientX
+    })
+    u.over.addEventListener('click', (event) => {
+      clearTimeout(clickTimer)
+      if (Math.abs(event.clientX - downX) > 3) return
+      const value = Math.round(u.posToVal(event.clientX - u.over.getBoundingClientRect().left, 'x'))
+      // A double click zooms out; only a single click chooses a moment.
+      clickTimer = setTimeout(() => setParams({ at: String(value) }, true), 250) as unknown as number
+    })
     const observer = new ResizeObserver(() => {
       const wide = width()
       if (wide !== u.width) u.setSize({ width: wide, height: heightOf(wide) })
