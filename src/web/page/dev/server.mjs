@@ -166,7 +166,7 @@ export async function start(options = {}) {
       const search = url.searchParams.get('search')
       const begin = now - 3_600_000
       let lines = linesBetween(host, [name], begin, before, search ? 5000 : limit)
-      if (search) lines = lines.filter((line) => line.text.toLowerCase().includes(search.toLowerCase())).slice(-limit)
+      if (search) lines = lines.filter((line) => new RegExp(search.replace('(?i)', ''), 'i').test(line.text)).slice(-limit)
       return json(request, response, { lines, before: lines.length ? lines[0].at : null })
     }
     if (what === 'logs/download') {

@@ -168,6 +168,7 @@ export const texts = {
     following: 'Following',
     paused: 'Paused',
     dropped: (n: string, container: string) => `${n} lines of ${container} were dropped here`,
+    away: (host: string, why: string) => `No lines from ${host}: ${why}`,
     notKept: (n: string) => `${n} lines came while you read and were not kept here; scroll up loads them from the files`,
     end: 'The log begins here.',
     loadingOlder: 'Loading older lines',

@@ -99,6 +99,9 @@ export function Log({ sources, tall = false }: { sources: Source[]; tall?: boole
           else if (name === 'dropped') {
             const { container, count } = data as { container: string; count: number }
             list.current?.add([noteOf(texts.log.dropped(integer(count), plain(bare(container))), now.peek(), host)])
+          } else if (name === 'away') {
+            const { error } = data as { error: string }
+            list.current?.add([noteOf(texts.log.away(hostNames.peek().get(host) ?? plain(host), plain(error)), now.peek(), host)])
           }
         },
         open: (isOpen) => {
@@ -112,7 +115,7 @@ export function Log({ sources, tall = false }: { sources: Source[]; tall?: boole
   }, [key, visible, round])
 
   // Older lines, from the files.
-  const filesSearch = only && search ? search.replace(/^\/(.+)\/$/, '$1') : null
+  const filesSearch = only && expression ? `(?i)${expression.source}` : null
   useEffect(() => {
     const control = new AbortController()
     let source: Older | null = null

@@ -86,10 +86,10 @@ export function Container({ id, name }: { id: string; name: string }) {
   return (
     <div class={row && isStale(row) ? 'stale' : ''}>
       {row && isStale(row) && <p><Age row={row} /></p>}
+      <Problems problems={problems} withHost={false} />
       {running && <RunningFacts container={running} meta={meta} state={shownState} />}
       {stopped && <StoppedFacts container={stopped} state={shownState} />}
       {snapshot && !running && !stopped && <p class="quiet">{texts.missing.container(plain(name))}</p>}
-      <Problems problems={problems} withHost={false} />
       {phone && log}
       {nothing ? <p class="quiet">{c.noData}</p> : <><Moment events={events} data={data} />
       <div class="charts">

@@ -7,7 +7,7 @@ import { Bar, Fig, fullness, Mark } from '../parts/figures'
 import { Problems } from '../parts/problems'
 import { Table, type Column } from '../parts/table'
 import { moment, setParams, toContainer, toHosts, toLogs } from '../route'
-import { host, hostError, hosts, now } from '../store'
+import { host, hostError, hosts, isPhone, now } from '../store'
 import { texts } from '../texts'
 import type { Container, Disk, DiskIo, HostAnswer, HostEvent, Interface, Problem, Snapshot, Stopped, TopProcess, Unit } from '../types'
 import { Age, isStale } from './hosts'
@@ -277,17 +277,21 @@ export function HostBody({ id, withProblems = true }: { id: string; withProblems
   const units = system?.units ?? []
   const failing = Object.entries(snapshot?.sources ?? {}).filter(([, source]) => source?.status === 'failing')
   const interfaces = (system?.network ?? []).filter((one) => one.kind !== 'loopback')
+  const containers = snapshot && (
+    <Table name="sort" caption={t.containersHeading} rows={containerRows(snapshot)} columns={containerColumns(id, snapshot.host?.cpus ?? null)} id={(row) => row.key} order="name"
+      text={(row) => `${row.name} ${row.image} ${row.state}`} last={(row) => row.stopped !== null} empty={t.noContainers}
+      row={(row) => ({ class: row.stopped ? 'stopped' : '', 'data-log': toLogs([`${id}/${row.name}`]) })} />
+  )
   return (
     <div class={stale ? 'stale' : ''}>
-      {snapshot && <HostFacts snapshot={snapshot} />}
       {withProblems && <Problems problems={problems} withHost={false} />}
+      {snapshot && <HostFacts snapshot={snapshot} />}
       {failing.map(([name, source]) => <p key={name} class="warning-text">▲ {texts.facts.source(name, plain(source!.error ?? ''))}</p>)}
+      {isPhone.value && containers}
       <Charts id={id} snapshot={snapshot} />
+      {!isPhone.value && containers}
       {snapshot && (
         <>
-          <Table name="sort" caption={t.containersHeading} rows={containerRows(snapshot)} columns={containerColumns(id, snapshot.host?.cpus ?? null)} id={(row) => row.key} order="name"
-            text={(row) => `${row.name} ${row.image} ${row.state}`} last={(row) => row.stopped !== null} empty={t.noContainers}
-            row={(row) => ({ class: row.stopped ? 'stopped' : '', 'data-log': toLogs([`${id}/${row.name}`]) })} />
           <div class="pair">
             <div><Table name="psort" caption={t.processes} rows={processes(snapshot)} columns={processColumns(id)} id={(row) => String(row.pid)} order="-cpu" most={10} text={(row) => `${row.name} ${row.user} ${row.container} ${row.command}`} /></div>
             {units.length > 0 && <div><Table name="usort" caption={t.units} rows={units} columns={UNITS} id={(row) => row.name} order="-cpu" most={10} text={(row) => `${row.name} ${row.state}`} /></div>}
