@@ -37,12 +37,17 @@ export async function readSession() {
   }
 }
 
+/** The host that the server does not know. */
+const refused = signal<string | null>(null)
+
 let known: Set<string> | null = null
 
 function takeHosts(answer: HostsAnswer) {
   offset = answer.now_at - Date.now()
   now.value = answer.now_at
   hosts.value = answer
+  // A host of a fleet can appear later.
+  if (answer.hosts.some((row) => row.id === refused.peek())) refused.value = null
   const ids = new Set(answer.problems.map((problem) => problem.id))
   if (known) {
     const fresh = answer.problems.filter((problem) => !known!.has(problem.id))
@@ -59,7 +64,7 @@ function takeHosts(answer: HostsAnswer) {
 /** The host that the stream must send: that of the address, or the only one. */
 const wanted = computed(() => {
   const place = route.value.place
-  if (place.view === 'host' || place.view === 'container') return place.host
+  if (place.view === 'host' || place.view === 'container') return place.host === refused.value ? null : place.host
   const all = hosts.value?.hosts
   return place.view === 'hosts' && all?.length === 1 ? all[0]!.id : null
 })
@@ -77,10 +82,14 @@ export function listenToServer() {
     else timer = setTimeout(() => (visible.value = false), HIDDEN_MS) as unknown as number
   })
   effect(() => {
+    const { place } = route.value
+    if (!('host' in place) || place.host !== refused.peek()) refused.value = null
+  })
+  effect(() => {
     const id = wanted.value
     if (!mayLook.value || !visible.value) return undefined
     if (host.peek()?.row.id !== id) host.value = null
-    hostError.value = null
+    if (id !== null) hostError.value = null
     return follow(`/stream${id ? `?host=${encodeURIComponent(id)}` : ''}`, {
       event: (name, data) => {
         if (name === 'hosts') takeHosts(data as HostsAnswer)
@@ -95,8 +104,8 @@ export function listenToServer() {
       },
       refused: (error) => {
         hostError.value = error.message
-        // The table of hosts still works.
-        void get<HostsAnswer>('/hosts').then(takeHosts, () => undefined)
+        // The stream without this host still works.
+        refused.value = id
       },
     })
   })

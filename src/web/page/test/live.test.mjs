@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { after, afterEach, before, test } from 'node:test'
 import { start } from '../dev/server.mjs'
 import * as world from '../dev/world.mjs'
-import { DESK, launch, open, PHONE } from './browser.mjs'
+import { DESK, launch, open, PHONE, tasks } from './browser.mjs'
 
 let browser
 let server
@@ -190,6 +190,23 @@ test('a chart is zoomed by dragging, and a click chooses a moment', async () => 
   assert.ok(Math.abs((to - from) / ((100 / box.width) * 3_600_000) - 1) < 0.05)
   await page.dblclick('.u-over')
   await page.waitForURL((url) => !url.searchParams.has('from'))
+})
+
+test('a host that the server does not know is told, and shown when it appears', async () => {
+  const hosts = [world.makeHost('a'), world.makeHost('b')]
+  await show('/hosts/c:9000', { hosts })
+  await until(() => document.querySelector('main').textContent.includes('does not know'))
+  hosts.push(world.makeHost('c'))
+  await page.waitForSelector('.chart canvas')
+})
+
+test('a hundred hosts do not block the page', async (t) => {
+  await show('/', { hosts: Array.from({ length: 100 }, (_, index) => world.makeHost(`host-${index}`)) })
+  await until(() => document.querySelectorAll('tbody tr').length === 100)
+  await page.waitForTimeout(3000)
+  const longest = await tasks(browser, page, () => page.waitForTimeout(8000))
+  t.diagnostic(`longest task ${longest.cpu} ms of CPU time, ${longest.wall} ms by the clock`)
+  assert.ok(longest.cpu <= 50, `a task of ${longest.cpu} ms`)
 })
 
 test('only what is new is asked for', async () => {

@@ -161,6 +161,8 @@ export function Chart(props: Props) {
           ticks: { stroke: faint, size: 4 },
           values: (u, splits, _index, _space, step) => {
             const days = u.scales.x!.max! - u.scales.x!.min! > 36 * 3_600_000
+            // Without figures there is no time axis yet.
+            if (!latest.current.data) return splits.map(() => '')
             return splits.map((value) => {
               const whole = new Date(value)
               if (days) return step >= 86_400_000 ? `${whole.getDate()} ${whole.toLocaleString('en', { month: 'short' })}` : time(value, false).slice(-5)
@@ -177,7 +179,7 @@ export function Chart(props: Props) {
             const end = limit && max === limit.value * 1.12 ? limit.value : max
             return [0, end / 2, end]
           },
-          values: (_u, splits) => splits.map((value) => axisText(unit, value)),
+          values: (_u, splits) => splits.map((value) => (latest.current.data ? axisText(unit, value) : '')),
         },
       ],
       series: [
