@@ -149,9 +149,12 @@ test('a link to a line shows the line, its neighbours and the figures of that mo
   const line = world.logLine(host, 'web', number, 500)
   await show(`/logs?of=alpha:9000/web&line=${line.id}&at=${line.at}`, { rate: 2 })
   await page.waitForSelector('.log-row[aria-selected="true"]')
+  await page.waitForSelector('.chosen')
+  await page.waitForTimeout(200)
   assert.equal(await page.getAttribute('.log-row[aria-selected="true"] .log-time', 'title'), new Date(line.at).toISOString())
   const box = await page.locator('.log-row[aria-selected="true"]').boundingBox()
-  assert.ok(box.y > 100 && box.y < 800)
+  const list = await page.locator('.log-list').boundingBox()
+  assert.ok(box.y > list.y && box.y + box.height < list.y + list.height)
   await until(() => document.querySelector('.chosen').textContent.includes('At that moment: web cpu'))
   await page.click('.log-new')
   await until(() => Date.now() - Date.parse(document.querySelector('.log-row:last-child .log-time').title) < 5000)
@@ -181,6 +184,17 @@ test('after a cut the log resumes where it was, and dropped lines are told', asy
   assert.ok(sorted.length > 30)
   sorted.forEach((at, index) => assert.ok(index === 0 || at - sorted[index - 1] <= 200, `${at - sorted[index - 1]} ms without a line`))
   assert.ok(await list.isVisible())
+})
+
+test('the chosen line stays on the screen, also the last one', async () => {
+  await show('/logs?of=alpha:9000/web', { rate: 2 })
+  await page.waitForTimeout(500)
+  await page.locator('.log-row').last().click()
+  await page.waitForSelector('.chosen')
+  await page.waitForTimeout(300)
+  const row = await page.locator('.log-row[aria-selected="true"]').boundingBox()
+  const list = await page.locator('.log-list').boundingBox()
+  assert.ok(row.y > list.y && row.y + row.height <= list.y + list.height)
 })
 
 test('a container can be downloaded', async () => {

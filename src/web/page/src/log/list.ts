@@ -108,6 +108,9 @@ export class LogList {
     }
     if (this.following) this.pin()
     this.render()
+    // The chosen line stays on the screen when its details take a part of the height.
+    const index = this.selected === null ? -1 : this.rows.view.findIndex((row) => row.number === this.selected)
+    if (index >= 0) this.reveal(index)
   }
 
   /** The height of a row, from the number of its characters. Rows with other characters are corrected after they were shown. */

@@ -21,6 +21,7 @@ const TAIL = 200
 // A link to a line also loads what came shortly after it.
 const AFTER_MS = 30_000
 const PAGES_TO_LINE = 10
+const EMPTY_MS = 1500
 const TYPING_MS = 200
 const COLOURS = 5
 
@@ -163,7 +164,14 @@ export function Log({ sources, tall = false }: { sources: Source[]; tall?: boole
         made.chooseLine(id, at)
       })()
     }
-    return () => control.abort()
+    // A container that does not run sends nothing; its last lines are in the files.
+    const timer = setTimeout(() => {
+      if (!wanted.current && !list.current?.rows.all.length) void next()
+    }, EMPTY_MS)
+    return () => {
+      clearTimeout(timer)
+      control.abort()
+    }
   }, [key, filesSearch, round])
 
   const toNewest = () => {
@@ -246,7 +254,7 @@ export function Log({ sources, tall = false }: { sources: Source[]; tall?: boole
           : typeof older === 'object' ? <p class="log-top">{texts.log.olderFailed(older.error)} <button type="button" class="link" onClick={() => load.current()}>{texts.log.older}</button></p>
           : state.short && state.shown > 0 && older === 'more' ? <p class="log-top"><button type="button" class="link" onClick={() => load.current()}>{texts.log.older}</button></p>
           : (!state.following || state.short) && older === 'end' ? <p class="log-top">{texts.log.end}</p> : null}
-        {!state.rows && older !== 'loading' && <p class="log-empty">{texts.log.empty}</p>}
+        {!state.rows && older !== 'loading' && typeof older !== 'object' && <p class="log-empty">{texts.log.empty}</p>}
         {notFound && <p class="log-empty">{texts.log.noneMatch} {older === 'more' && <button type="button" class="link" onClick={() => load.current()}>{texts.log.older}</button>}</p>}
         {!state.following && (
           <button type="button" class="log-new" onClick={toNewest}>

@@ -76,7 +76,9 @@ export function Chart(props: Props) {
   const at = moment.value
   const pinned = useRef(at)
   pinned.current = at
-  const lines = props.lines.filter((line) => props.data === null || line.series in props.data.series)
+  // A series that the host does not have, such as swap, is left out.
+  const present = props.data === null ? [] : props.lines.filter((line) => props.data!.series[line.series]?.some((value) => value !== null))
+  const lines = present.length ? present : props.lines
   const key = lines.map((line) => line.series).join(',')
 
   // Writes the values of the moment, or the newest, and puts the names where the lines end.
@@ -150,13 +152,16 @@ export function Chart(props: Props) {
             const top = Math.max(max ?? 0, 0)
             // The axis ends a little above a limit that the figures come near to; a limit far above would flatten them.
             if (limit && top <= limit.value && top > limit.value * 0.2) return [0, limit.value * 1.12]
-            return [0, roundUp(top * 1.05, unit === 'bytes' || unit === 'rate')]
+            if (unit === 'percent' && top > 80 && top <= 100) return [0, 100]
+            // Almost nothing must not look like much.
+            const least = unit === 'percent' ? 2 : unit === 'celsius' ? 50 : 1024
+            return [0, roundUp(Math.max(top * 1.05, least), unit === 'bytes' || unit === 'rate')]
           },
         },
       },
       axes: [
         {
-          stroke: dim, font, size: 20, gap: 3, space: 64,
+          stroke: dim, font, size: 20, gap: 3, space: 48,
           grid: { show: false },
           ticks: { stroke: faint, size: 4 },
           values: (u, splits, _index, _space, step) => {

@@ -211,7 +211,7 @@ function processColumns(id: string): Column<TopProcess>[] {
     { id: 'name', head: t.process, by: (row) => row.name, cell: (row) => <span class="clip" title={row.command ? plain(row.command) : undefined}>{plain(row.name)}</span> },
     { id: 'pid', head: t.pid, right: true, hide: 'phone', by: (row) => row.pid, cell: (row) => <span class="dim">{row.pid}</span> },
     { id: 'user', head: t.user, hide: 'phone', by: (row) => row.user, cell: (row) => <span class="dim">{plain(row.user ?? '')}</span> },
-    { id: 'container', head: t.where, by: (row) => row.container, cell: (row) => (row.container ? <a href={toContainer(id, bare(row.container))}>{plain(bare(row.container))}</a> : '') },
+    { id: 'container', head: t.where, by: (row) => row.container, cell: (row) => (row.container ? <a class="clip" title={plain(bare(row.container))} href={toContainer(id, bare(row.container))}>{plain(bare(row.container))}</a> : '') },
     { id: 'cpu', head: t.cpu, right: true, by: (row) => row.cpu, cell: (row) => <Fig parts={percent(row.cpu)} /> },
     { id: 'memory', head: t.memory, right: true, by: (row) => row.memory_rss ?? row.mem, cell: (row) => <Fig parts={row.memory_rss === undefined ? percent(row.mem) : bytes(row.memory_rss)} /> },
   ]
@@ -253,7 +253,7 @@ const DEVICES: Column<DiskIo>[] = [
 function interfaceColumns(id: string): Column<Interface>[] {
   return [
     { id: 'name', head: t.interface, by: (row) => row.name, cell: (row) => <>{plain(row.name)}{row.up === false && <span class="age">{t.interfaceDown}</span>}</> },
-    { id: 'kind', head: t.type, hide: 'phone', by: (row) => row.kind, cell: (row) => <span class="dim">{row.container ? <a href={toContainer(id, bare(row.container))}>{plain(bare(row.container))}</a> : plain(row.kind ?? '')}</span> },
+    { id: 'kind', head: t.type, hide: 'phone', by: (row) => row.kind, cell: (row) => <span class="dim">{row.container ? <a class="clip" title={plain(bare(row.container))} href={toContainer(id, bare(row.container))}>{plain(bare(row.container))}</a> : plain(row.kind ?? '')}</span> },
     { id: 'in', head: t.received, right: true, by: (row) => row.bytes_recv_per_second, cell: (row) => <Fig parts={rate(row.bytes_recv_per_second)} /> },
     { id: 'out', head: t.sent, right: true, by: (row) => row.bytes_sent_per_second, cell: (row) => <Fig parts={rate(row.bytes_sent_per_second)} /> },
     { id: 'errors', head: t.errors, right: true, hide: 'phone', by: (row) => (row.errors_recv ?? 0) + (row.errors_sent ?? 0) + (row.drops_recv ?? 0) + (row.drops_sent ?? 0), cell: (row) => <span class="dim">{integer((row.errors_recv ?? 0) + (row.errors_sent ?? 0))}, {integer((row.drops_recv ?? 0) + (row.drops_sent ?? 0))}</span> },
