@@ -126,5 +126,6 @@ test('axes end at round figures', () => {
   assert.equal(m.roundUp(101, false), 120)
   assert.equal(m.roundUp(3.2 * 1024 ** 2, true), 4 * 1024 ** 2)
   assert.equal(m.roundUp(900 * 1024, true), 1000 * 1024)
+  assert.equal(m.roundUp(1.3 * 1024 ** 2, true), 2 * 1024 ** 2)
   assert.equal(m.roundUp(0, false), 1)
 })
