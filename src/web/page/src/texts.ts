@@ -197,7 +197,7 @@ export const texts = {
     chosen: (n: number) => count(n, 'container'),
     tooMany: (n: number) => `Lines of at most ${n} hosts at a time.`,
     allOf: (host: string) => `all of ${host}`,
-    none: 'none',
+    none: 'no containers',
     title: 'Logs',
     fields: (n: number) => count(n, 'field'),
   },

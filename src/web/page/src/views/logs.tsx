@@ -66,7 +66,7 @@ export function Logs() {
             {sources.length
               ? [...new Set(sources.map((source) => source.host))].map((host) => hostNames.value.get(host) ?? plain(host)).join(', ')
               : texts.log.none}
-            <span class="dim"> {texts.log.chosen(sources.length)}</span>
+            {sources.length > 0 && <span class="dim"> {texts.log.chosen(sources.length)}</span>}
           </summary>
           <div class="picker-body">
             {all.map((row) => (
