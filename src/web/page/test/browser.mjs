@@ -1,0 +1,58 @@
+// Opens the page in the system's Chromium.
+import { existsSync } from 'node:fs'
+import { chromium } from 'playwright-core'
+
+const PLACES = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
+
+export function launch() {
+  const executablePath = PLACES.find((place) => place && existsSync(place))
+  if (!executablePath) throw new Error('there is no Chromium: run tests/setup/page.sh, or set CHROMIUM to its path')
+  return chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'] })
+}
+
+export const DESK = { width: 1440, height: 900 }
+export const PHONE = { width: 390, height: 844 }
+
+/** A page of its own context. Whatever the page writes to the console as an error, or asks of another host, is kept. */
+export async function open(browser, url, { size = DESK, scheme = 'light', context = {} } = {}) {
+  const made = await browser.newContext({
+    viewport: size, colorScheme: scheme, locale: 'en-GB', timezoneId: 'Europe/Vienna', reducedMotion: 'reduce',
+    ...(size === PHONE ? { hasTouch: true, isMobile: true, deviceScaleFactor: 2 } : {}),
+    ...context,
+  })
+  const page = await made.newPage()
+  const errors = []
+  const foreign = []
+  page.on('console', (message) => {
+    if (message.type() === 'error') errors.push(message.text())
+  })
+  page.on('pageerror', (error) => errors.push(String(error)))
+  page.on('dialog', (dialog) => {
+    errors.push(`a dialog: ${dialog.message()}`)
+    void dialog.dismiss()
+  })
+  page.on('request', (request) => {
+    if (!request.url().startsWith(url === 'about:blank' ? 'http://127.0.0.1:' : new URL(url).origin) && !request.url().startsWith('data:')) foreign.push(request.url())
+  })
+  await page.goto(url)
+  return Object.assign(page, { errors, foreign })
+}
+
+/**
+ * The tasks of the page's main thread while `work` runs, in ms. `cpu` is the longest by its CPU time, `wall` the longest by the clock:
+ * the second also counts the time in which other programs had the CPU.
+ */
+export async function tasks(browser, page, work) {
+  await browser.startTracing(page, { categories: ['toplevel', 'devtools.timeline', 'disabled-by-default-devtools.timeline', '__metadata'] })
+  await work()
+  const { traceEvents } = JSON.parse((await browser.stopTracing()).toString())
+  const main = new Set(traceEvents.filter((event) => event.name === 'thread_name' && event.args.name === 'CrRendererMain').map((event) => `${event.pid} ${event.tid}`))
+  const all = traceEvents.filter((event) => event.ph === 'X' && /^(RunTask|ThreadControllerImpl::RunTask)$/.test(event.name) && main.has(`${event.pid} ${event.tid}`))
+  if (!all.some((event) => event.tdur > 0)) throw new Error('the trace has no CPU times')
+  const most = (values) => Math.round(values.reduce((a, b) => Math.max(a, b), 0) / 100) / 10
+  return {
+    count: all.length,
+    cpu: most(all.map((event) => event.tdur ?? 0)),
+    wall: most(all.map((event) => event.dur)),
+  }
+}
