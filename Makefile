@@ -4,7 +4,7 @@
 
 PROFILE ?= quick
 
-.PHONY: help run test test-features test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs dashboards docs lint build deb image picture
+.PHONY: help run test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs dashboards docs lint build deb image picture
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test-features: ## run the unit tests without the features nats, watch and web, a
 	for features in '' nats watch web; do \
 		cargo test --quiet --locked --lib --no-default-features --features "$$features" || exit; \
 	done
+
+test-page: ## test the page of `system-agent web` in a real browser; installs Node.js and Chromium if they are missing
+	@tests/setup/page.sh
 
 test-confined: ## run every test with the system calls that the systemd unit allows; any other call kills the agent
 	@tests/setup/confined.sh
