@@ -130,10 +130,10 @@ fn follow(files: &TlsFiles, read: Stamps, newest: &Newest) {
         if now != read && now == seen && may_be_usable {
             match files.load() {
                 Ok(identity) => {
-                    info!("certificate of the page reloaded");
                     identity.warn_of_end();
                     warned = SystemTime::now();
                     *newest.0.write().unwrap_or_else(PoisonError::into_inner) = identity;
+                    info!("certificate of the page reloaded");
                     (read, unusable) = (now.clone(), None);
                 }
                 Err((variable, problem)) => {
