@@ -137,7 +137,7 @@ pub struct Web {
     /// The address of an agent: HOST, HOST:PORT or an IPv6 address [default port: 9000]
     #[arg(value_name = "HOST[:PORT]", group = "reached")]
     pub hosts: Vec<String>,
-    /// Show the hosts in this file: one HOST[:PORT] on each line. Lines that begin with # are comments
+    /// Show the hosts in this file: one HOST or HOST:PORT on each line. Lines that begin with # are comments
     #[arg(long = "hosts", value_name = "FILE", group = "reached")]
     pub hosts_file: Option<PathBuf>,
     /// Show all hosts whose agents publish to this NATS server: nats://HOST:PORT or tls://HOST:PORT. For a cluster, give several

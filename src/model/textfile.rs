@@ -60,7 +60,7 @@ impl Textfiles {
         files.filter_map(|file| Some((file.file.as_str(), file.error.as_deref()?)))
     }
 
-    /// Returns the problems as one text, or none if there are none. The text names at most [`MAX_NAMED`] files.
+    /// Returns the problems as one text, or none if there are none. The text names at most 3 files.
     #[must_use]
     pub fn error(&self) -> Option<String> {
         let mut problems = self.problems();

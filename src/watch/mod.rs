@@ -3,7 +3,7 @@
 //! The figures come from the agents of the hosts, or from a NATS server. The figures of this host can also come from collectors
 //! in this process. A fleet is all hosts whose agents publish to one NATS server.
 //!
-//! The feeds of [`crate::feeds`] receive snapshots and send them to the screen as updates. `host` stores the data of one host.
+//! The feeds of `crate::feeds` receive snapshots and send them to the screen as updates. `host` stores the data of one host.
 //! `screen` has the state of the user interface and handles keys and the mouse. `view` draws the screen.
 
 #![cfg_attr(

@@ -3,7 +3,7 @@
 //! The figures come from the agents of the hosts, from a NATS server, or from collectors in this process. The daemon never starts
 //! this server.
 //!
-//! `hosts` has the state of each host, which the feeds of [`crate::feeds`] update. `source` asks for log lines, only while somebody
+//! `hosts` has the state of each host, which the feeds of `crate::feeds` update. `source` asks for log lines, only while somebody
 //! reads them. `api` has the handlers of the JSON API, `server` the HTTP server, `auth` and `password` the login, and `page` the files of the page.
 
 mod api;
@@ -29,7 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 pub use password::write_password;
 pub use settings::{TrustedProxy, VARIABLES, WebSettings, password_file};
@@ -129,7 +129,7 @@ fn follow(hosts: &Arc<Hosts>, shown: Shown) -> std::io::Result<()> {
                 // Without the sender, the feed would end.
                 let _wish = wish;
                 if let Err(error) = nats::follow(&followed, wishes, news).await {
-                    warn!(%error, "the feed of the NATS server has ended");
+                    tracing::warn!(%error, "the feed of the NATS server has ended");
                 }
             });
             let of_fleet = move |name: &str| {

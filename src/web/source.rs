@@ -60,6 +60,9 @@ impl Source {
         cursor: Option<&str>,
         containers: &[String],
     ) -> Result<NewLines, String> {
+        // Only a fleet is asked for the logs of some containers.
+        #[cfg(not(feature = "nats"))]
+        let _ = containers;
         let mut options = serde_json::json!({"sections": ["logs"], "logs": "new", "live": true});
         if let (Some(cursor), Some(options)) = (cursor, options.as_object_mut()) {
             options.insert("resume".to_owned(), cursor.into());
