@@ -14,7 +14,7 @@ use crate::model::{
 
 /// Limit on the number of samples. If the interval of snapshots is too short for it, only every n-th snapshot is a sample.
 const MAX_SAMPLES: u64 = 720;
-/// Limit on the number of containers, including those that have ended since the oldest sample.
+/// Maximum number of containers. A container that has ended counts while a sample still has its figures.
 const MAX_CONTAINERS: usize = 1024;
 /// Limit on the number of file systems.
 const MAX_DISKS: usize = 64;
@@ -239,7 +239,7 @@ impl HistoryRing {
     }
 }
 
-/// Removes the figures of sources that have not read them just now, and those that failed alone.
+/// Removes figures that are not of this round: those of a source whose newest round failed, and those of a family that failed.
 fn of_current(
     mut host: [f32; HOST_SERIES.len()],
     snapshot: &Snapshot,
@@ -329,11 +329,11 @@ fn reserve<T>(rows: &mut VecDeque<T>, most: usize) {
     }
 }
 
-/// Adds the rows of one sample to columns. If there are too many columns, replaces those that ended first.
+/// Adds the rows of one sample to the columns. If there are too many columns, the containers that ended first lose theirs.
 struct Room {
     most: usize,
     number: u64,
-    /// The columns that get no row in this sample, those that ended first at the end. None until they are needed.
+    /// The columns of containers that this sample does not have. The container that ended first is the last. None until it is needed.
     ended: Option<Vec<Box<str>>>,
 }
 

@@ -7,10 +7,10 @@ use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
-use super::figures::{bare, bytes, has_system};
-use crate::feeds::share::share;
+use super::figures::{bare, has_system};
 use crate::model::{
-    ContainerEvent, EventAction, Pressure, Snapshot, container_traffic, disk_traffic, traffic,
+    CONTAINER_SERIES, ContainerEvent, DISK_USED, EventAction, HOST_SERIES, Snapshot,
+    container_figures, disk_figures, host_figures,
 };
 
 /// How long figures and events are kept, in milliseconds.
@@ -262,79 +262,23 @@ impl From<&ContainerEvent> for Event {
     }
 }
 
-/// The series of a snapshot: name and value.
+/// The series of a snapshot: name and value. A figure that was not read is absent.
 pub(super) fn series(snapshot: &Snapshot) -> Vec<(String, f64)> {
     let mut all = Vec::new();
+    let mut add = |name: String, value: Option<f64>| all.extend(value.map(|value| (name, value)));
     if has_system(snapshot) {
-        host(snapshot, &mut all);
+        for (name, value) in HOST_SERIES.iter().zip(host_figures(snapshot)) {
+            add((*name).to_owned(), value);
+        }
+        for (mount, percent) in disk_figures(&snapshot.system) {
+            add(format!("{DISK_USED}{mount}"), Some(percent));
+        }
     }
     for container in snapshot.containers.iter() {
         let name = bare(&container.name);
-        let mut add = |series: &str, value: Option<f64>| {
-            if let Some(value) = value {
-                all.push((format!("container:{name}:{series}"), value));
-            }
-        };
-        add("cpu", Some(container.cpu_percent));
-        add("memory", container.memory_usage.map(|bytes| bytes as f64));
-        if let Some((received, sent)) = container_traffic(container) {
-            add("net.in", Some(received));
-            add("net.out", Some(sent));
+        for (series, value) in CONTAINER_SERIES.iter().zip(container_figures(container)) {
+            add(format!("container:{name}:{series}"), value);
         }
-        let io = container.block_io;
-        add("io.read", io.and_then(|io| io.read_bytes_per_second));
-        add("io.write", io.and_then(|io| io.write_bytes_per_second));
-        add("throttled", container.throttled_percent);
     }
     all
-}
-
-fn host(snapshot: &Snapshot, all: &mut Vec<(String, f64)>) {
-    let system = &*snapshot.system;
-    let mut add = |name: &str, value: Option<f64>| {
-        if let Some(value) = value {
-            all.push((name.to_owned(), value));
-        }
-    };
-    add("cpu", Some(system.cpu_percent[0]));
-    if let Some(times) = system.cpu_times {
-        add("cpu.user", Some(times.user));
-        add("cpu.system", Some(times.system));
-        add("cpu.iowait", Some(times.iowait));
-        add("cpu.steal", Some(times.steal));
-    }
-    add("memory.used", Some(bytes(system.memory_used)));
-    add("memory.cached", system.memory_cached.map(bytes));
-    add("memory.available", system.memory_available.map(bytes));
-    add("swap.used", system.swap_used.map(bytes));
-    add("load1", Some(system.load_avg.one));
-    if let Some((read, written)) = disk_traffic(system) {
-        add("disk.read", Some(read));
-        add("disk.write", Some(written));
-        let busy = system.disk_io.iter().map(|disk| disk.busy_percent);
-        add("disk.busy", busy.reduce(f64::max));
-    }
-    for disk in &system.disks {
-        if let (Some(used), Some(total)) = (disk.used, disk.total) {
-            add(
-                &format!("disk.used:{}", disk.mount),
-                Some(share(used, total)),
-            );
-        }
-    }
-    if let Some((received, sent)) = traffic(system) {
-        add("net.in", Some(received));
-        add("net.out", Some(sent));
-    }
-    if let Some(pressure) = system.pressure {
-        let some = |one: Option<Pressure>| one.map(|one| one.some.avg10);
-        add("pressure.cpu", some(pressure.cpu));
-        add("pressure.memory", some(pressure.memory));
-        add("pressure.io", some(pressure.io));
-    }
-    let hottest = system.temperatures.iter().map(|one| one.celsius);
-    add("temperature", hottest.reduce(f64::max));
-    add("containers.up", Some(snapshot.containers.len() as f64));
-    let down = snapshot.stopped.iter().filter(|one| one.is_down()).count();
-    add("containers.down", Some(down as f64));
 }

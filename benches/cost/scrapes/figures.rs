@@ -159,7 +159,7 @@ pub(crate) fn compare(plan: &Plan, bars: &mut Bars) {
     alerts(&prometheus, bars);
 }
 
-/// The series of an answer by their labels, without those that name the target.
+/// The values of an answer of Prometheus. The key is the labels of the series without `job` and `instance`.
 fn answer(prometheus: &Prometheus, query: &str, job: &str) -> BTreeMap<String, f64> {
     let series = prometheus.query(&query.replace("$job", job)).into_iter();
     let named = series.map(|(labels, value)| (text(labels), value));

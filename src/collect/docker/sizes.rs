@@ -75,7 +75,7 @@ impl Sizes {
     }
 }
 
-/// Requests the sizes again and again, until nobody reads them.
+/// Requests the sizes at each interval. Ends when the collector has ended.
 async fn ask_always(mut engine: Engine, interval: Duration, publish: watch::Sender<Reading>) {
     let mut pause = interval;
     let mut has_failed = false;

@@ -60,7 +60,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// Counts the processes and threads. Leaves out those that end meanwhile.
+    /// Counts the processes and threads. A process that ends during the reading is not counted.
     fn read(proc: &Path) -> Result<Self, FamilyError> {
         let mut counts = Self::default();
         for pid in names_in(proc)?.iter().filter(|name| is_number(name)) {

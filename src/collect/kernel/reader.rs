@@ -48,7 +48,7 @@ struct Part<R> {
     blocking: Blocking<Vec<Box<dyn Family>>, Reading<R>>,
 }
 
-/// The families that a request wants, together with those that a setting names.
+/// The families to read: those of the request, and those of `METRICS_COLLECTORS`.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Names {
     wanted: WantedFamilies,
