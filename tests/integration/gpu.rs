@@ -105,8 +105,10 @@ fn a_sleeping_gpu_is_not_woken() {
     let one = client.snapshot_where("one GPU that is awake", DEADLINE, one);
     assert_eq!(gpus(&one).unwrap()[0], asleep(0, ""));
     assert_eq!(gpus(&one).unwrap()[1]["name"], "NVIDIA T400");
-    wait::until("the library's log", DEADLINE, || log.exists().then_some(()));
-    let opened = fs::read_to_string(&log).unwrap();
+    let opened = wait::until("the library's log", DEADLINE, || {
+        let opened = fs::read_to_string(&log).ok()?;
+        opened.ends_with('\n').then_some(opened)
+    });
     assert!(
         opened.lines().all(|what| what == "none" || what == second),
         "{opened}"

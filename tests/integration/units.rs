@@ -52,7 +52,7 @@ impl Bus {
             .spawn()
             .expect("cannot start dbus-daemon");
         let bus = Self { folder, daemon };
-        wait::until("the bus", DEADLINE, || bus.socket().exists().then_some(()));
+        wait::for_server("the bus", &bus.socket());
         bus
     }
 

@@ -160,7 +160,8 @@ struct Journald(Option<Child>);
 impl Journald {
     fn start() -> Self {
         let socket = Path::new("/run/systemd/journal/socket");
-        if UnixDatagram::unbound().unwrap().connect(socket).is_ok() {
+        let accepts = || UnixDatagram::unbound().unwrap().connect(socket).is_ok();
+        if accepts() {
             return Self(None);
         }
         fs::create_dir_all(socket.parent().unwrap()).unwrap();
@@ -170,7 +171,7 @@ impl Journald {
             .spawn()
             .unwrap();
         let journald = Self(Some(child));
-        wait::until("the journal", DEADLINE, || socket.exists().then_some(()));
+        wait::until("the journal", DEADLINE, || accepts().then_some(()));
         journald
     }
 }

@@ -58,9 +58,7 @@ impl Podman {
             .expect("cannot start podman");
         podman.service = Some(service);
         let socket = podman.socket();
-        wait::until("podman's service", DEADLINE, || {
-            socket.exists().then_some(())
-        });
+        wait::for_server("podman's service", &socket);
         podman
     }
 

@@ -1,5 +1,7 @@
 //! Waits for conditions with a deadline, so that tests need no fixed pauses.
 
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,11 @@ const STEP: Duration = Duration::from_millis(10);
 pub(crate) fn until<T>(what: &str, deadline: Duration, condition: impl FnMut() -> Option<T>) -> T {
     within(deadline, condition)
         .unwrap_or_else(|| panic!("waited {deadline:?} without success for {what}"))
+}
+
+/// Waits until a server accepts connections on this Unix socket. The file of a socket exists before its server listens.
+pub(crate) fn for_server(what: &str, socket: &Path) {
+    until(what, DEADLINE, || UnixStream::connect(socket).ok());
 }
 
 /// Polls until `condition` returns a value. `None` if the deadline passes.
