@@ -4,7 +4,7 @@
 
 PROFILE ?= quick
 
-.PHONY: help run test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs dashboards docs lint build deb image picture
+.PHONY: help run test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs bench-web dashboards docs lint build deb image picture
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -60,6 +60,12 @@ bench-fleet: ## measure one NATS server with 500 hosts, and then with more; take
 # A short run: make bench-logs BENCH_CONTAINERS=10 BENCH_SECONDS=5 BENCH_SLOW_SECONDS=20 BENCH_CLIENTS=50 BENCH_KILLS=4 BENCH_CUT_SECONDS=3
 bench-logs: ## as root: measure the delivery of log lines, beside `docker logs --follow`, rsyslog and a bare server; takes 22 minutes
 	@tests/setup/bench-logs.sh
+
+# Settings and their defaults, explained in benches/web/main.rs: BENCH_AGENTS=100, BENCH_FEW_AGENTS=10, BENCH_CONTAINERS=20,
+# BENCH_INTERVAL=5, BENCH_WARM_UP=30, BENCH_SECONDS=60 (each window), BENCH_QUERIES=50, BENCH_RANGES=1h, BENCH_STRICT=0.
+# A short run: make bench-web BENCH_WARM_UP=5 BENCH_SECONDS=10
+bench-web: ## as root: measure the server of the page with 100 simulated agents; takes 6 minutes in addition to the build
+	@tests/setup/bench-web.sh
 
 dashboards: ## write the dashboards in config/grafana; needs python3
 	python3 config/grafana/dashboards.py

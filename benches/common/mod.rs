@@ -6,4 +6,5 @@ pub(crate) mod engine;
 pub(crate) mod limits;
 pub(crate) mod load;
 pub(crate) mod process;
+pub(crate) mod recording;
 pub(crate) mod variables;

@@ -62,6 +62,7 @@ fn modules_do_not_import_each_other_in_a_cycle() {
         "benches/cost",
         "benches/fanout",
         "benches/fleet",
+        "benches/web",
         "tests/integration",
         "tests/faults",
     ] {
