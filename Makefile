@@ -1,16 +1,19 @@
 # The build, the tests and the benchmarks of System Agent. `make` without a target lists all targets.
 #
-# `make run` and `make test` work on a fresh Debian machine that has only cargo and a C compiler.
+# `make run`, `make web` and `make test` work on a fresh Debian machine that has only cargo and a C compiler.
 
 PROFILE ?= quick
 
-.PHONY: help run test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs bench-web dashboards docs lint build deb image picture
+.PHONY: help run web test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs bench-web dashboards docs lint build deb image picture
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 run: ## build and run the agent on this host; prints an API key and the command of a client (PROFILE=release: as in the package)
 	@tests/setup/run.sh $(PROFILE)
+
+web: ## build and run the page of this host; prints its address (PROFILE=release: as in the package)
+	@tests/setup/web.sh $(PROFILE)
 
 test: ## run every test; as root, also install and start what the tests need (SKIP_DOCKER=1: skip the tests that need Docker)
 	@tests/setup/test.sh
