@@ -16,6 +16,7 @@ fi
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
+mkdir "$stage/state"
 install -D -m 0755 "$binary" "$stage/root/usr/bin/system-agent"
 # ldd prints `libc.so.6 => /lib/… (0x…)` for a library, and only a path for the loader. Each file keeps its path in the image.
 # A static binary has no libraries, and ldd fails.

@@ -1,5 +1,5 @@
-//! Tests the agent in a container that is started with `config/compose.yml`. The agent must measure the host, not its own
-//! container.
+//! Tests the agent in a container that is started with `config/compose.yml`, and the page in another one. The agent must measure the
+//! host, not its own container.
 
 use std::process::Command;
 
@@ -7,7 +7,9 @@ use serde_json::Value;
 use serial_test::parallel;
 
 use super::container::Container;
+use super::engine::{Engine, IMAGE};
 use crate::support::{Client, DEADLINE, KEY, Launch, net, wait};
+use crate::web::browser::get;
 
 /// The containers that `docker-compose` started. Removed on drop.
 struct Composed {
@@ -15,8 +17,10 @@ struct Composed {
 }
 
 impl Composed {
-    fn up(port: u16) -> Self {
-        let name = format!("system-agent-test-{}-contained", std::process::id());
+    /// Starts the agent at a port, and the page at the port `web` if there is one.
+    fn up(port: u16, web: Option<u16>) -> Self {
+        let topic = web.map_or("contained", |_| "page");
+        let name = format!("system-agent-test-{}-{topic}", std::process::id());
         let image = format!("{name}:test");
         let made = Command::new("tests/setup/agent-image.sh")
             .args([&image, env!("CARGO_BIN_EXE_system-agent")])
@@ -31,11 +35,21 @@ impl Composed {
                 ("API_KEY", KEY.to_owned()),
                 ("SOCKET_ADDRESS", "127.0.0.1".to_owned()),
                 ("SOCKET_PORT", port.to_string()),
+                (
+                    "WEB_ADDRESS",
+                    format!("127.0.0.1:{}", web.unwrap_or_default()),
+                ),
+                ("COMPOSE_PROFILES", web.map_or("", |_| "web").to_owned()),
             ],
         };
         let up = composed.compose(&["up", "--detach"]);
         assert!(up.status.success(), "{up:?}");
         composed
+    }
+
+    /// The name of the project, and of the agent's container.
+    fn project(&self) -> &str {
+        &self.environment[0].1
     }
 
     fn compose(&self, arguments: &[&str]) -> std::process::Output {
@@ -77,7 +91,7 @@ impl Drop for Composed {
         if std::thread::panicking() {
             eprintln!("{}", String::from_utf8_lossy(&log.stdout));
         }
-        self.compose(&["down", "--timeout", "5"]);
+        self.compose(&["down", "--volumes", "--timeout", "5"]);
         let (_, image) = &self.environment[2];
         // If this command fails, the image stays on the machine, which disturbs nothing.
         let _ = Command::new("docker").args(["rmi", image]).output();
@@ -111,7 +125,7 @@ fn an_agent_in_a_container_measures_the_host() {
     );
     let name = busy.name().to_owned();
     let port = net::free_port();
-    let composed = Composed::up(port);
+    let composed = Composed::up(port, None);
     let beside = Launch::new()
         .vars(&[("DOCKER_ENABLED", "true"), ("DOCKER_INTERVAL", "1s")])
         .start();
@@ -178,6 +192,61 @@ fn an_agent_in_a_container_measures_the_host() {
         "{busiest:?}"
     );
     drop(composed);
+}
+
+#[test]
+#[parallel]
+fn the_page_in_a_container_shows_the_host_and_has_no_rights() {
+    let (port, web) = (net::free_port(), net::free_port());
+    let composed = Composed::up(port, Some(web));
+    let address = ([127, 0, 0, 1], web).into();
+    wait::until("the page to listen", DEADLINE, || {
+        net::listens(web).then_some(())
+    });
+    let page = get(address, "/");
+    assert_eq!(page.status, 200);
+    assert!(page.body.contains("<title>System Agent</title>"));
+    let name = rustix::system::uname();
+    let row = wait::until("the host", DEADLINE, || {
+        let hosts = get(address, "/api/v1/hosts").json();
+        let row = hosts["hosts"][0].clone();
+        (row["state"] == "live").then_some(row)
+    });
+    assert_eq!(row["name"], *name.nodename().to_str().unwrap());
+    let host = format!("/api/v1/hosts/{}", row["id"].as_str().unwrap());
+    let host = wait::until("the agent's container", DEADLINE, || {
+        let host = get(address, &host).json();
+        find(&host["snapshot"], composed.project()).map(|_| host.clone())
+    });
+    assert!(find(&host["snapshot"], &format!("{}-web", composed.project())).is_some());
+
+    let engine = Engine::local();
+    let container = engine.inspect(&format!("{}-web", composed.project()));
+    assert_eq!(container["Config"]["User"], "9180:9180");
+    let rights = &container["HostConfig"];
+    assert_eq!(rights["ReadonlyRootfs"], true);
+    assert_eq!(rights["CapDrop"], serde_json::json!(["ALL"]));
+    assert!(
+        rights["CapAdd"].is_null() && rights["PidMode"] == "",
+        "{rights:#}"
+    );
+    let mounts = container["Mounts"].as_array().unwrap();
+    assert_eq!(mounts.len(), 1, "{mounts:#?}");
+    assert_eq!(mounts[0]["Destination"], "/var/lib/system-agent-web");
+    // The user of the page can write to the volume.
+    let volume = mounts[0]["Name"].as_str().unwrap();
+    let mount = format!("{volume}:/state");
+    engine.docker([
+        "run",
+        "--rm",
+        "--user",
+        "9180:9180",
+        "--volume",
+        &mount,
+        IMAGE,
+        "touch",
+        "/state/file",
+    ]);
 }
 
 fn find<'s>(snapshot: &'s Value, name: &str) -> Option<&'s Value> {

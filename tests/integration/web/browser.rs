@@ -58,7 +58,7 @@ impl PageServer {
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
-        self.request("GET", path, &[], "")
+        get(self.address, path)
     }
 
     /// Gets JSON, with the status 200.
@@ -89,6 +89,11 @@ impl PageServer {
         assert!(head[0].contains("200"), "{path}: {head:?}");
         EventStream { stream }
     }
+}
+
+/// Gets a path from a server of the page.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
+    read_answer(open(address, "GET", path, &[], ""))
 }
 
 /// Sends a request with HTTP/1.0, so that the body has no chunks.
