@@ -99,6 +99,10 @@ pub struct Container {
     /// if the container has no health check. Source: the engine's `State.Health.Status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
+    /// What the newest failed health check has printed, as the engine reported it at the newest inspection. It is redacted by
+    /// `LOG_REDACT` and cut at 1 KiB. Absent unless the container is unhealthy. Source: the engine's `State.Health.Log`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_output: Option<Arc<str>>,
     /// The number of restarts by the container's restart policy. Source: the engine's `RestartCount`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_count: Option<u64>,

@@ -1,5 +1,7 @@
 //! Containers that do not run.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Compose, Timestamp};
@@ -46,6 +48,10 @@ pub struct StoppedContainer {
     /// `State.Health.Status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
+    /// What the newest failed health check has printed, as the engine reported it at the newest inspection. It is redacted by
+    /// `LOG_REDACT` and cut at 1 KiB. Absent unless the container is unhealthy. Source: the engine's `State.Health.Log`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_output: Option<Arc<str>>,
     /// Why the engine could not start the container. Absent if there was no such error. Source: the engine's `State.Error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -92,6 +98,7 @@ mod tests {
             compose: None,
             one_off: false,
             health: None,
+            health_output: None,
             error: None,
         };
         for (policy, compose, exit_code, is_down) in [

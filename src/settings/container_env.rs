@@ -26,6 +26,12 @@ impl ContainerEnv {
         self.names.count()
     }
 
+    /// Redacts another text of the engine.
+    #[must_use]
+    pub fn redacted<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.redaction.apply(Cow::Borrowed(text))
+    }
+
     /// Returns the name and the redacted value of a variable such as `TIER=web`. None if no pattern matches its name.
     #[must_use]
     pub fn chosen<'v>(&self, variable: &'v str) -> Option<(&'v str, String)> {

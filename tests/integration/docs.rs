@@ -316,7 +316,7 @@ fn kind(ty: &Type, attributes: &[Attribute]) -> Kind {
                 "f64" if serde(attributes, "serialize_with").is_some() => Kind::AnyNumber,
                 "f64" => Kind::Number,
                 "u64" | "u32" | "u16" | "i64" => Kind::Integer,
-                "String" => Kind::Text,
+                "String" | "str" => Kind::Text,
                 "bool" => Kind::Boolean,
                 "Timestamp" => Kind::Timestamp,
                 "Arc" => *inner(&last.arguments, 0),

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::health::Health;
 use super::json::Json;
 use super::listing::truncated;
 use crate::model::{Compose, ContainerSpec};
@@ -32,8 +33,8 @@ pub(crate) struct Inspected {
     pub(crate) network_of: Option<String>,
     /// When the container was last started.
     pub(crate) started_at: Option<SystemTime>,
-    /// The status of the container's health check. None if the container has no health check.
-    pub(crate) health: Option<String>,
+    /// The result of the container's health check.
+    pub(crate) health: Health,
     /// How the container ended, and whether it starts again. It has no values of a running container's end.
     pub(crate) end: End,
     /// How often the container's restart policy has restarted the container.
@@ -108,12 +109,7 @@ impl Inspected {
             layer: layer(container, folder.as_deref()),
             pid: state.get("Pid").number().unwrap_or_default(),
             started_at: state.get("StartedAt").text().as_deref().and_then(moment),
-            // `none` means that the container has no health check.
-            health: state
-                .get("Health")
-                .get("Status")
-                .non_empty_text()
-                .filter(|status| status != "none"),
+            health: Health::read(state.get("Health"), env),
             end: End {
                 exit_code: state.get("ExitCode").integer(),
                 oom_killed: state.get("OOMKilled").boolean(),
@@ -393,8 +389,8 @@ mod tests {
             }
         }
         let weird = with("/State/Health/Status", &json!("weird"));
-        assert_eq!(weird.health.as_deref(), Some("weird"));
-        assert_eq!(with("/State/Health", &json!({})).health, None);
+        assert_eq!(weird.health.status.as_deref(), Some("weird"));
+        assert_eq!(with("/State/Health", &json!({})).health.status, None);
         assert_eq!(with("/State/Pid", &json!(-1)).pid, 0);
         assert_eq!(with("/Config/Labels/a", &json!(1)).labels["a"], "1");
         assert!(with("/Config/Labels/a", &json!(null)).labels.is_empty());

@@ -10,6 +10,7 @@ mod engine_error;
 mod events;
 mod files;
 mod follower;
+mod health;
 mod inspected;
 mod inspection;
 mod inventory;

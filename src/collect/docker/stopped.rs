@@ -288,6 +288,7 @@ pub(super) fn with_ended<'c>(
         Arc::new(StoppedContainer {
             state: "exited".to_owned(),
             health: None,
+            health_output: None,
             ..shown(listed, inspected)
         })
     });
@@ -323,7 +324,8 @@ fn shown(listed: &ListedContainer, inspected: Option<&Inspected>) -> StoppedCont
         }),
         compose: inspected.and_then(Inspected::compose),
         one_off: inspected.is_some_and(Inspected::is_one_off),
-        health: inspected.and_then(|inspected| inspected.health.clone()),
+        health: inspected.and_then(|inspected| inspected.health.status.clone()),
+        health_output: inspected.and_then(|inspected| inspected.health.output.clone()),
         error,
     }
 }

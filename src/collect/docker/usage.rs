@@ -120,7 +120,8 @@ pub(super) fn publish(
         cpu_limit: inspected
             .and_then(|inspected| inspected.cpu_limit)
             .map(|cores| figure(cores, 3)),
-        health: inspected.and_then(|inspected| inspected.health.clone()),
+        health: inspected.and_then(|inspected| inspected.health.status.clone()),
+        health_output: inspected.and_then(|inspected| inspected.health.output.clone()),
         restart_count: inspected.and_then(|inspected| inspected.restart_count),
         started_at: started_at.map(Timestamp),
         uptime: started_at

@@ -114,7 +114,7 @@ fn health_and_restarts_are_followed() {
     let mut snapshots = snapshots(&agent);
     let options = [
         "--health-cmd",
-        "test -e /well",
+        "cat /well",
         "--health-interval",
         "1s",
         "--health-retries",
@@ -128,9 +128,14 @@ fn health_and_restarts_are_followed() {
     let health = |snapshots: &mut Snapshots, health: &str| {
         entry(snapshots, name, |shown| shown["health"] == health)
     };
-    health(&mut snapshots, "healthy");
+    let well = health(&mut snapshots, "healthy");
+    assert!(well.get("health_output").is_none(), "{well:#}");
     container.exec("rm /well");
-    health(&mut snapshots, "unhealthy");
+    let ill = health(&mut snapshots, "unhealthy");
+    assert_eq!(
+        ill["health_output"],
+        "cat: can't open '/well': No such file or directory"
+    );
     let before = entry(&mut snapshots, name, |_| true);
     // The main process exits by itself, and the engine restarts the container.
     container.exec("kill -USR1 1");
