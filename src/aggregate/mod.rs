@@ -471,7 +471,9 @@ impl Handler<FindLog> for Aggregator {
     fn handle(&mut self, find: FindLog, _: &mut Self::Context) -> Self::Result {
         let logs = self.newest.logs.sample();
         let logs = logs.ok_or("logs: the agent has not read any")?;
-        logs.file_of(&find.container)
+        let docker = self.newest.docker.sample();
+        let stopped = docker.map_or(&[][..], |docker| &docker.stopped.containers);
+        logs.file_of(&find.container, stopped)
     }
 }
 

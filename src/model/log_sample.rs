@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{FileLog, LogLines, Logs, Positions, Via};
+use super::{FileLog, LogLines, LogOpener, Logs, Positions, StoppedContainer, Via};
 
 /// Minimum number of digits of a container's id that identify the container.
 const MIN_ID_DIGITS: usize = 12;
@@ -25,26 +25,44 @@ pub struct LogSample {
     pub via: Via,
     /// Why not all log lines come from the engine's log files. None if all log lines come from these files.
     pub via_reason: Option<String>,
+    /// Opens the logs of stopped containers that the agent has not read. None if no log can be read.
+    pub opener: Option<LogOpener>,
 }
 
 impl LogSample {
-    /// Returns what reads the log files of a container. `container` is its name, or its id with at least 12 digits.
+    /// Returns what reads the log of a container. `container` is its name, or its id with at least 12 digits. `stopped` are the
+    /// stopped containers: the agent has not read the logs of those that ended before it started.
     ///
     /// # Errors
     /// Fails if no such container is known, or if its log cannot be read.
-    pub fn file_of(&self, container: &str) -> Result<FileLog, String> {
+    pub fn file_of(
+        &self,
+        container: &str,
+        stopped: &[Arc<StoppedContainer>],
+    ) -> Result<FileLog, String> {
         let running = self.logs.get(container);
         let running = running.map(|lines| &lines.place().container);
         let ended = || self.ended.iter().rev().find(|log| log.name == container);
         let by_name = running.or_else(|| ended().map(|log| &log.container));
+        let is_id = container.len() >= MIN_ID_DIGITS;
         let by_id = || {
-            let is_id = container.len() >= MIN_ID_DIGITS;
             let mut ids = self.positions.keys().filter(|_| is_id);
             ids.find(|id| id.starts_with(container))
         };
-        let id = by_name.or_else(by_id).ok_or("container: no such log")?;
-        let file = self.files.get(id).cloned();
-        file.ok_or_else(|| "container: its log cannot be read".to_owned())
+        if let Some(id) = by_name.or_else(by_id) {
+            let file = self.files.get(id).cloned();
+            return file.ok_or_else(|| "container: its log cannot be read".to_owned());
+        }
+        let unread = stopped.iter().find_map(|one| {
+            if one.bare_name() == container {
+                return Some(one.id.as_str());
+            }
+            // The id of a stopped container has only 12 digits.
+            (is_id && container.starts_with(&one.id)).then_some(container)
+        });
+        let file = unread.zip(self.opener.as_ref());
+        let file = file.map(|(id, opener)| opener.0.open(id));
+        file.ok_or_else(|| "container: no such log".to_owned())
     }
 }
 

@@ -53,8 +53,8 @@ pub use log_range::{
 };
 pub use log_sample::{EndedLog, LogSample};
 pub use logs::{
-    CUT_LINE, EncodedLines, FileLog, FileOffset, FilePlace, LinesBuilder, LogLines, LogPosition,
-    Logs, NewLines, Place, Positions, ReadLimits, ReadLines, ReadLog,
+    CUT_LINE, EncodedLines, FileLog, FileOffset, FilePlace, LinesBuilder, LogLines, LogOpener,
+    LogPosition, Logs, NewLines, OpenLog, Place, Positions, ReadLimits, ReadLines, ReadLog,
 };
 pub use options::{
     DEFAULT_MAX_LINE, Encoding, LogMode, MOST_HISTORY, MOST_MAX_LINE, Options, Section, Sections,

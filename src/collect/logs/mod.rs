@@ -10,6 +10,7 @@ mod line;
 mod line_piece;
 mod new;
 mod seen;
+mod stopped;
 mod tail;
 
 use std::collections::HashMap;
@@ -33,13 +34,14 @@ use super::docker::{
 };
 use super::{Collector, Round, Source};
 use crate::messages::{EndedLog, LogSample};
-use crate::model::{FileLog, LogLines, Logs, Positions, Via};
+use crate::model::{FileLog, LogLines, LogOpener, Logs, Positions, Via};
 use crate::settings::{CollectSettings, Redaction};
 use calls::{CalledLog, MessageSource, SharedJournal};
 pub use files::most_kept_files;
 use files::{Handovers, LAST_LINES, LogFiles, LogNews, LogReading, MAX_ENDED, Readings};
 use new::{FirstRound, New};
 use seen::Handover;
+use stopped::StoppedLogs;
 
 /// Maximum number of calls for logs at the same time. Because several calls run at the same time, a slow answer does not delay
 /// all other logs. The limit bounds the memory for the answers.
@@ -85,6 +87,7 @@ pub struct LogSource {
     called: HashMap<String, Called>,
     /// The time of the first round. None before the first round.
     first_round: Option<FirstRound>,
+    stopped: Arc<StoppedLogs>,
 }
 
 /// The result of reading log files.
@@ -137,6 +140,7 @@ impl LogSource {
             journal: SharedJournal::default(),
             called: HashMap::new(),
             first_round: None,
+            stopped: Arc::new(StoppedLogs::new(settings)),
         }
     }
 
@@ -354,6 +358,7 @@ struct Gathered {
     by_engine: usize,
     /// The first reason in this round for reading a log by calls to the engine. None if there were no such logs.
     reason: Option<String>,
+    opener: Option<LogOpener>,
 }
 
 impl Gathered {
@@ -399,6 +404,7 @@ impl Gathered {
             positions: Arc::new(self.positions),
             files: Arc::new(self.files),
             bytes: Arc::new(self.bytes),
+            opener: self.opener,
         }
     }
 }
@@ -428,11 +434,13 @@ impl Source for LogSource {
             Ok(FilesRead::News(..)) => return Round::failed("the log files were not read"),
             Err(late) => return Round::failed(late),
         };
+        self.stopped.update(readings.folder, inventory.call.clone());
         let mut gathered = Gathered {
             ended: readings.ended,
             positions: readings.positions,
             files: readings.files,
             bytes: readings.bytes,
+            opener: Some(LogOpener(self.stopped.clone())),
             ..Gathered::default()
         };
         let mut others = Vec::new();
@@ -536,6 +544,7 @@ impl Source for LogSource {
             positions: news.positions,
             files: news.files,
             bytes: news.bytes,
+            opener: Some(LogOpener(self.stopped.clone())),
             ..Gathered::default()
         };
         for (name, lines) in news.lines {

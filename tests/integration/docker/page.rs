@@ -224,6 +224,33 @@ fn older_lines_are_searched_and_a_log_is_downloaded() {
 
 #[test]
 #[parallel]
+fn the_log_of_a_container_that_ended_before_the_agent_started_is_shown() {
+    let container = Container::run("page-dead", &[], "echo begin; echo last words >&2; exit 3");
+    container.wait_for_end();
+    let agent = launch().start();
+    let (server, path) = server(&agent);
+    wait_for_log(&server, &path, &container);
+    let name = container.name();
+    let older = server.json(&format!("{path}/logs/older?container={name}"));
+    assert_eq!(
+        texts(older["lines"].as_array().unwrap()),
+        ["begin", "last words"]
+    );
+    assert_eq!(older["before"], Value::Null);
+    // The view of a container opens a stream. It begins with the last lines of the file.
+    let mut stream = server.stream(&format!("{path}/logs?containers={name}&tail=200"), &[]);
+    assert_eq!(
+        texts(&lines_until(&mut stream, "last words")),
+        ["begin", "last words"]
+    );
+    let file = server.get(&format!("{path}/logs/download?container={name}"));
+    let lines: Vec<&str> = file.body.lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines[1].ends_with("Z last words"), "{}", lines[1]);
+}
+
+#[test]
+#[parallel]
 fn hostile_lines_and_names_stay_text() {
     let agent = launch().start();
     let script = r#"printf '<script>alert(1)</script>\n\033[31mred\033[0m\033]0;title\007 end\n\342\200\256reversed\n';

@@ -214,6 +214,56 @@ fn long_lines_are_read_whole_at_any_place() {
     }
 }
 
+/// The log of a container that ended before the agent started.
+fn last_words(topic: &str, options: &[&str], variables: &[(&str, &str)], excluded: bool) {
+    let script = "for i in $(seq 1 300); do echo line $i; done; echo last words >&2; exit 3";
+    let container = Container::run(topic, options, script);
+    container.wait_for_end();
+    let expected = sorted(container.logs());
+    let agent = launch().vars(variables).start();
+    let id = container.inspect()["Id"].as_str().unwrap().to_owned();
+    if excluded {
+        let seen = Container::run("ranges-seen", &[], "sleep 1000");
+        wait_until_known(&agent, seen.name());
+        let answer = ask(&agent, container.name(), &json!({}));
+        assert_eq!(answer["error"], "container: no such log");
+        return;
+    }
+    wait_until_known(&agent, container.name());
+    for name in [container.name(), &id[..12], &id] {
+        let read = lines(&ask(&agent, name, &json!({})), name);
+        assert_eq!(sorted(read), expected, "{topic} {name}");
+    }
+    let newest = ask(&agent, container.name(), &json!({"lines": 2}));
+    assert_eq!(lines(&newest, container.name()), expected[299..]);
+    let earlier = ask(
+        &agent,
+        container.name(),
+        &json!({"before": newest["reached"]}),
+    );
+    assert_eq!(
+        sorted(lines(&earlier, container.name())),
+        expected[..299],
+        "{topic}"
+    );
+    let other = format!("{}{}", &id[..12], "0".repeat(52));
+    let answer = ask(&agent, &other, &json!({}));
+    assert!(answer["error"].is_string(), "{answer:#}");
+}
+
+#[test]
+#[parallel]
+fn the_log_of_a_container_that_ended_before_the_agent_started_is_read() {
+    last_words("ranges-dead", &[], &[], false);
+    last_words("ranges-dead-local", &["--log-driver", "local"], &[], false);
+    let by_calls = [("CONTAINER_STATS", "engine")];
+    last_words("ranges-dead-called", &[], &by_calls, false);
+    last_words("ranges-dead-terminal", &["--tty"], &by_calls, false);
+    last_words("ranges-dead-tty", &["--tty"], &[], false);
+    let excluded = [("CONTAINERS_EXCLUDE", "*ranges-dead-left*")];
+    last_words("ranges-dead-left-out", &[], &excluded, true);
+}
+
 #[test]
 #[parallel]
 fn a_range_that_cannot_be_read_gets_an_error() {

@@ -12,4 +12,5 @@ mod source;
 mod stream;
 
 pub(super) use called_log::CalledLog;
+pub(super) use reader::CallReader;
 pub(super) use source::{MessageSource, SharedJournal};

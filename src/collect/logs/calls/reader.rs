@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::fetch::{Message, timestamp};
 use super::range::Found;
 use super::source::{MessageSource, MessageStream};
-use crate::collect::docker::engine::{EngineError, LogWindow};
+use crate::collect::docker::engine::{Call, EngineError, LogWindow};
 use crate::collect::logs::entry::DISORDER;
 use crate::collect::logs::line_piece::LinePiece;
 use crate::collect::logs::seen::{fingerprint_of_message, identity};
@@ -38,7 +38,7 @@ const NEWER_MESSAGES: u64 = 1000;
 const MAX_PLACE_MESSAGE: usize = 32 * 1024;
 
 /// The log of one container, read by calls to the engine or from the journal.
-pub(super) struct CallReader {
+pub(in crate::collect::logs) struct CallReader {
     id: Arc<str>,
     redaction: Redaction,
     /// Where the messages come from.
@@ -190,6 +190,15 @@ impl CallReader {
             source: Mutex::new(source.clone()),
             runtime: Handle::current(),
         }
+    }
+
+    /// Prepares to read the log of the container `id` by calls to the engine.
+    pub(in crate::collect::logs) fn of_engine(
+        id: Arc<str>,
+        call: &Call,
+        redaction: &Redaction,
+    ) -> Self {
+        Self::new(id, &MessageSource::Engine(call.clone()), redaction)
     }
 
     /// Sets the source of further messages, because the agent can have connected to the engine again.

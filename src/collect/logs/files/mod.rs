@@ -21,6 +21,7 @@ mod reader;
 mod rotated;
 mod search;
 mod size;
+pub(super) mod stopped;
 mod unpacked;
 pub(super) mod watches;
 
@@ -158,6 +159,8 @@ pub(super) struct Readings {
     pub(super) files: HashMap<Arc<str>, FileLog>,
     /// For each running container whose log is read from files, the size of all these files in bytes.
     pub(super) bytes: HashMap<Arc<str>, u64>,
+    /// See [`LogFiles::folder`].
+    pub(super) folder: PathBuf,
 }
 
 impl LogFiles {
@@ -227,6 +230,7 @@ impl LogFiles {
             positions,
             files,
             bytes: size::bytes(self.known.values_mut()),
+            folder: self.folder.clone(),
         }
     }
 
