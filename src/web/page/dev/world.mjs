@@ -85,7 +85,7 @@ export function fleet(now) {
     ],
   })
   Object.assign(alpha.containers.find((one) => one.name === 'web'), { restarts: 3, started: 4 * 60_000 - 3000, memory_limit: 512 * MIB, leak: true, health: 'healthy' })
-  Object.assign(alpha.containers.find((one) => one.name === 'search'), { health: 'unhealthy' })
+  Object.assign(alpha.containers.find((one) => one.name === 'search'), { health: 'unhealthy', health_output: 'curl: (7) Failed to connect to 127.0.0.1 port 7700 after 0 ms: Connection refused' })
   alpha.problems = [
     { container: 'web', severity: 'critical', text: 'web was OOM-killed (exit 137), third time today', since_at: minutes(4) },
     { container: 'search', severity: 'warning', text: 'search is unhealthy', since_at: minutes(21) },
@@ -266,7 +266,7 @@ export function snapshot(host, now) {
     network: { eth0: { rx_bytes_per_second: values[`container:${one.name}:net.in`], tx_bytes_per_second: values[`container:${one.name}:net.out`] } },
     block_io: { read_bytes_per_second: values[`container:${one.name}:io.read`], write_bytes_per_second: values[`container:${one.name}:io.write`] },
     throttled_percent: values[`container:${one.name}:throttled`],
-    cpu_limit: one.cpu_limit ?? undefined, health: one.health, restart_count: one.restarts ?? 0,
+    cpu_limit: one.cpu_limit ?? undefined, health: one.health, health_output: one.health_output, restart_count: one.restarts ?? 0,
     started_at: new Date(at - one.started).toISOString(), uptime: Math.round(one.started / 1000),
     compose: SHOP.includes(one.name) ? { project: 'shop', service: one.name } : undefined,
   }))

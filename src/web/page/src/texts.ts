@@ -120,6 +120,7 @@ export const texts = {
     cpuLimit: (cores: string) => `limit ${cores}`,
     logSize: (size: string) => `log ${size}`,
     finished: 'stopped',
+    healthCheck: 'last health check:',
     policy: (policy: string) => `restart policy ${policy}`,
     source: (name: string, why: string) => `source ${name} fails: ${why}`,
   },

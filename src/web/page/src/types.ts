@@ -186,6 +186,7 @@ export interface Container {
   throttled_percent?: number
   cpu_limit?: number
   health?: string
+  health_output?: string
   restart_count?: number
   started_at?: string
   uptime?: number
@@ -212,5 +213,7 @@ export interface Stopped {
   finished_at?: string
   restart_policy?: string
   compose?: { project: string; service?: string }
+  health?: string
+  health_output?: string
   error?: string
 }

@@ -19,6 +19,7 @@ const VIEWS = {
   host: ['fleet', '/hosts/alpha:9000'],
   away: ['fleet', '/hosts/delta:9000'],
   container: ['fleet', '/hosts/alpha:9000/containers/web'],
+  unhealthy: ['fleet', '/hosts/alpha:9000/containers/search'],
   stopped: ['fleet', '/hosts/alpha:9000/containers/importer'],
   logs: ['fleet', '/logs?of=alpha:9000/web&of=alpha:9000/api&of=alpha:9000/worker&of=alpha:9000/postgres'],
   search: ['fleet', '/logs?of=alpha:9000/web&of=alpha:9000/api&search=orders'],

@@ -25,7 +25,8 @@ const EMPTY_MS = 1500
 const TYPING_MS = 200
 const COLOURS = 5
 
-export function Log({ sources, tall = false }: { sources: Source[]; tall?: boolean }) {
+/** With `whole`, the download has all of the log, and not only the range. */
+export function Log({ sources, tall = false, whole = false }: { sources: Source[]; tall?: boolean; whole?: boolean }) {
   const element = useRef<HTMLDivElement>(null)
   const list = useRef<LogList | null>(null)
   const [state, setState] = useState<ListState>({ following: true, waiting: 0, rows: 0, hits: 0, shown: 0, short: false })
@@ -233,9 +234,9 @@ export function Log({ sources, tall = false }: { sources: Source[]; tall?: boole
         {sources.length === 1 && (
           <a download href={`${API}/hosts/${encodeURIComponent(sources[0]!.host)}/logs/download${query({
             container: sources[0]!.container,
-            from: range.value.name ? Math.floor(now.value / 60_000) * 60_000 - range.value.span : range.value.from,
-            to: range.value.name ? Math.floor(now.value / 60_000 + 1) * 60_000 : range.value.to,
-          })}`}>{texts.log.download}<span class="phone"> {range.value.name ? texts.ranges[range.value.name] : ''}</span></a>
+            ...(whole ? {} : { from: range.value.name ? Math.floor(now.value / 60_000) * 60_000 - range.value.span : range.value.from,
+              to: range.value.name ? Math.floor(now.value / 60_000 + 1) * 60_000 : range.value.to }),
+          })}`}>{texts.log.download}<span class="phone"> {!whole && range.value.name ? texts.ranges[range.value.name] : ''}</span></a>
         )}
         <button type="button" class="follow" aria-pressed={state.following && !wanted.current} onClick={() => (state.following && !wanted.current ? list.current?.pause() : toNewest())}>
           {state.following && !wanted.current ? texts.log.following : texts.log.follow}

@@ -59,6 +59,17 @@ function StoppedFacts({ container, state }: { container: Stopped; state: Compone
   )
 }
 
+/** What the failed health check has printed. */
+function HealthOutput({ container }: { container: Running | Stopped }) {
+  if (!container.health_output) return null
+  return (
+    <div class="check-output">
+      <span class="dim">{texts.facts.healthCheck}</span>
+      <pre>{plain(container.health_output)}</pre>
+    </div>
+  )
+}
+
 export function Container({ id, name }: { id: string; name: string }) {
   const answer = host.value?.row.id === id ? host.value : null
   const snapshot = answer?.snapshot ?? null
@@ -80,7 +91,7 @@ export function Container({ id, name }: { id: string; name: string }) {
   const state = running ? [plain(running.status), running.health && plain(running.health)].filter(Boolean).join(', ') : stopped ? stoppedState(stopped) : ''
   const shownState = <span class={`${level ? `${level}-text` : 'state'}`}><Mark level={level} />{state}</span>
   const nothing = data !== null && Object.values(data.series).every((values) => values.every((value) => value === null))
-  const log = <Log key={`${id} ${name}`} sources={[{ host: id, container: name }]} />
+  const log = <Log key={`${id} ${name}`} sources={[{ host: id, container: name }]} whole={stopped !== undefined} />
   // On a phone the last lines come first: they are what somebody who was woken looks for.
   const phone = isPhone.value
   return (
@@ -89,6 +100,7 @@ export function Container({ id, name }: { id: string; name: string }) {
       <Problems problems={problems} withHost={false} />
       {running && <RunningFacts container={running} meta={meta} state={shownState} />}
       {stopped && <StoppedFacts container={stopped} state={shownState} />}
+      {(running ?? stopped) && <HealthOutput container={(running ?? stopped)!} />}
       {snapshot && !running && !stopped && <p class="quiet">{texts.missing.container(plain(name))}</p>}
       {phone && log}
       {nothing ? <p class="quiet">{c.noData}</p> : <><Moment events={events} data={data} />
