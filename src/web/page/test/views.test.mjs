@@ -33,6 +33,7 @@ const VIEWS = {
   host: ['fleet', '/hosts/alpha:9000', '.chart canvas'],
   'away host': ['fleet', '/hosts/delta:9000', '.chart canvas'],
   container: ['fleet', '/hosts/alpha:9000/containers/web', '.log-row'],
+  'unhealthy container': ['fleet', '/hosts/alpha:9000/containers/search', '.check-output'],
   'stopped container': ['fleet', '/hosts/alpha:9000/containers/importer', '.log-row'],
   logs: ['fleet', '/logs?of=alpha:9000/web&of=alpha:9000/api&search=orders', 'mark'],
   'choice of logs': ['fleet', '/logs', '.choose'],

@@ -65,7 +65,7 @@ function HealthOutput({ container }: { container: Running | Stopped }) {
   return (
     <div class="check-output">
       <span class="dim">{texts.facts.healthCheck}</span>
-      <pre>{plain(container.health_output)}</pre>
+      <pre tabIndex={0}>{plain(container.health_output)}</pre>
     </div>
   )
 }
