@@ -357,7 +357,7 @@ struct Answer {
 }
 
 /// Adds an option to options that do not have it. If the options are not a JSON object, returns them unchanged, and the agent reports them.
-fn with_option(options: &str, name: &str, value: serde_json::Value) -> String {
+pub(crate) fn with_option(options: &str, name: &str, value: serde_json::Value) -> String {
     let mut asked = match serde_json::from_str(options) {
         Ok(serde_json::Value::Object(asked)) => asked,
         _ if options.is_empty() => serde_json::Map::new(),

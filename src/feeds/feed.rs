@@ -6,14 +6,17 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::brief::Brief;
-use crate::client::{Backoff, Connector, Error};
-use crate::model::{ContainerEvent, Snapshot, StreamLine};
+use crate::client::{Backoff, Connector, Error, with_option};
+use crate::model::{ContainerEvent, History, MOST_HISTORY, Snapshot, StreamLine};
 
 /// The timeout for the first snapshot of a connection.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The figures of the past that are asked for begin this long before they are missing.
+const PAST_MARGIN: Duration = Duration::from_secs(10);
 
 /// The amount of data that the view requests from an agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub(crate) struct Wish {
     pub(crate) detail: Detail,
     /// The number of times that the user has asked to connect now. When the number changes, the feed ends its back-off.
     pub(crate) tries: u64,
+    /// Whether the agent sends the figures of the past that it has kept, after each connection.
+    pub(crate) past: bool,
 }
 
 /// The host and the container that the user has opened, for the feed of a fleet.
@@ -71,6 +76,8 @@ pub(crate) enum HostUpdate {
         /// Whether the snapshot is the first snapshot of a connection.
         first: bool,
     },
+    /// Figures of the past, before the first snapshot of a connection. Only with [`Wish::past`].
+    Past(Box<History>),
     /// The connection failed.
     Down {
         /// The reason.
@@ -142,9 +149,10 @@ pub(crate) async fn follow(
     news: mpsc::Sender<Update>,
 ) {
     let mut backoff = Backoff::default();
+    let mut past = wish.borrow().past.then(Past::default);
     loop {
         let detail = wish.borrow_and_update().detail;
-        let connection = one_connection(&connector, detail, &mut backoff, host, &news);
+        let connection = one_connection(&connector, detail, &mut past, &mut backoff, host, &news);
         let outcome = tokio::select! {
             outcome = connection => outcome,
             // While there is a connection, a change of `tries` has no effect. A change of `detail` needs a new connection.
@@ -154,6 +162,11 @@ pub(crate) async fn follow(
             },
         };
         let Some(error) = outcome else { return };
+        if past.is_some() && matches!(error, Error::Answered(_)) {
+            // An agent of an earlier version does not know the option.
+            past = None;
+            continue;
+        }
         // Another attempt cannot help against these errors. With a wrong key, the agent would even block this address for longer.
         let in_vain = matches!(error, Error::Unauthorized | Error::Answered(_));
         let again = (!in_vain).then(|| backoff.pause());
@@ -198,8 +211,7 @@ pub(crate) fn updates_of(line: StreamLine, is_first: &mut bool) -> Vec<HostUpdat
             return vec![HostUpdate::Snapshot { snapshot, first }];
         }
         StreamLine::News(news) => *news,
-        // The view does not ask for the history.
-        StreamLine::History(_) => return Vec::new(),
+        StreamLine::History(past) => return vec![HostUpdate::Past(past)],
     };
     let mut dropped = news.logs_dropped;
     let mut logs = news.logs;
@@ -218,15 +230,36 @@ pub(crate) fn updates_of(line: StreamLine, is_first: &mut bool) -> Vec<HostUpdat
     events.chain(lines).collect()
 }
 
+/// How much of the past a feed needs after it has connected again.
+#[derive(Default)]
+struct Past {
+    /// When the newest snapshot arrived.
+    newest: Option<Instant>,
+}
+
+impl Past {
+    /// Adds the option `history`: everything since the newest snapshot.
+    fn option(&self, options: &str) -> String {
+        let missing = self.newest.map(|newest| newest.elapsed() + PAST_MARGIN);
+        let missing = missing.unwrap_or(MOST_HISTORY).min(MOST_HISTORY);
+        with_option(options, "history", missing.as_secs().into())
+    }
+}
+
 /// Connects, and sends snapshots as updates until an error occurs. Returns the error, or none if the view has ended.
 async fn one_connection(
     connector: &Connector,
     detail: Detail,
+    past: &mut Option<Past>,
     backoff: &mut Backoff,
     host: usize,
     news: &mpsc::Sender<Update>,
 ) -> Option<Error> {
-    let mut snapshots = match connector.connect_asking(detail.options()).await {
+    let options = match past {
+        Some(past) => past.option(detail.options()),
+        None => detail.options().to_owned(),
+    };
+    let mut snapshots = match connector.connect_asking(&options).await {
         Ok(snapshots) => snapshots,
         Err(error) => return Some(error),
     };
@@ -243,6 +276,9 @@ async fn one_connection(
         match next {
             Ok(line) => {
                 backoff.reset();
+                if let (StreamLine::Snapshot(_), Some(past)) = (&line, &mut *past) {
+                    past.newest = Some(Instant::now());
+                }
                 for told in updates_of(line, &mut first) {
                     news.send(Update::Host { host, told }).await.ok()?;
                 }

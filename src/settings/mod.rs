@@ -15,7 +15,7 @@ mod host_root;
 mod key;
 #[cfg(feature = "nats")]
 mod nats;
-mod parse;
+pub(crate) mod parse;
 mod patterns;
 mod raw;
 mod redaction;

@@ -211,8 +211,8 @@ impl Reader {
 
 /// Reads a size and returns the number of bytes. `least` and `most` must be whole numbers of KiB, MiB or GiB, because the error
 /// shows them in these units.
-#[cfg(feature = "nats")]
-pub(super) fn size(text: &str, (least, most): (usize, usize)) -> Result<usize, String> {
+#[cfg(any(feature = "nats", feature = "web"))]
+pub(crate) fn size(text: &str, (least, most): (usize, usize)) -> Result<usize, String> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
     let named = |bytes: usize| {
         let (unit, shift) = units

@@ -588,6 +588,8 @@ fn take_of_host(host: &mut Host, told: HostUpdate, most_events: usize, now: Inst
         }
         // `Screen::take` handles these updates.
         HostUpdate::Appeared { .. } | HostUpdate::Vanished => {}
+        // The view does not ask for the past.
+        HostUpdate::Past(_) => {}
     }
 }
 

@@ -17,7 +17,7 @@ use super::{History, millis, now};
 use crate::feeds::brief::cut;
 use crate::feeds::feed::{HostUpdate, Server, Update};
 use crate::feeds::text;
-use crate::model::{Snapshot, traffic};
+use crate::model::{self, Snapshot, traffic};
 
 /// Maximum number of hosts. Further hosts of a fleet are left out.
 pub(super) const MAX_HOSTS: usize = 1000;
@@ -33,6 +33,10 @@ const LATE_INTERVALS: i64 = 3;
 const LATE_MS: i64 = 10_000;
 /// The table of hosts is encoded once in this time, in milliseconds. It has the current time.
 const LIST_KEPT_MS: i64 = 1000;
+/// Maximum number of messages with figures of the past that wait for the first snapshot of their connection.
+const MAX_PAST: usize = 256;
+/// The clock of a host is wrong if its snapshot is older or newer than this plus one interval, in milliseconds.
+const CLOCK_MS: i64 = 10_000;
 /// The interval at which hosts without new snapshots are looked for.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -70,6 +74,8 @@ struct Host {
     interval_ms: Option<i64>,
     /// The time and the number of the newest snapshot.
     last: Option<(i64, u64)>,
+    /// Figures of the past that the agent has sent before its first snapshot.
+    past: Vec<model::History>,
     snapshot: Option<Box<Snapshot>>,
     spark: VecDeque<Option<f64>>,
     memory: Memory,
@@ -118,6 +124,8 @@ struct List<'h> {
     now_at: i64,
     hosts: Vec<HostRow<'h>>,
     problems: Vec<Problem>,
+    /// Why the history is not stored.
+    history_error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -175,6 +183,7 @@ impl Hosts {
             now_at: at,
             hosts: state.hosts.values().map(Host::row).collect(),
             problems,
+            history_error: self.history.trouble(),
         }));
         state.list = Some((version, at, list.clone()));
         (version, list)
@@ -268,10 +277,23 @@ impl Hosts {
         host.version = version;
         match told {
             HostUpdate::Snapshot { snapshot, .. } | HostUpdate::Opened { snapshot } => {
+                let past = std::mem::take(&mut host.past);
+                if !past.is_empty() {
+                    self.history
+                        .fill(&id, &past, host.clock_shift(&snapshot, at));
+                }
                 self.history.record(&id, &snapshot, at);
                 host.take(snapshot, at);
             }
-            HostUpdate::Down { why, .. } => host.away(Some(why), at),
+            HostUpdate::Past(past) => {
+                if host.past.len() < MAX_PAST {
+                    host.past.push(*past);
+                }
+            }
+            HostUpdate::Down { why, .. } => {
+                host.past.clear();
+                host.away(Some(why), at);
+            }
             HostUpdate::Silent => {
                 host.away(Some("no snapshot arrives".to_owned()), at);
             }
@@ -340,6 +362,7 @@ impl State {
             newest_at: None,
             interval_ms: None,
             last: None,
+            past: Vec::new(),
             snapshot: None,
             spark: VecDeque::new(),
             memory: Memory::default(),
@@ -427,6 +450,17 @@ impl Host {
             info!(host = self.id, error = why, "host is away");
         }
         self.error = why.map(|why| cut(text::plain(&why), LONGEST_ERROR));
+    }
+
+    /// Returns by how many milliseconds this clock is ahead of the host's clock. 0 if the difference can be the age of the snapshot.
+    fn clock_shift(&self, snapshot: &Snapshot, at: i64) -> i64 {
+        let shift = at - millis(snapshot.timestamp.0);
+        let interval = self.interval_ms.unwrap_or_default();
+        if shift.abs() > interval + CLOCK_MS {
+            shift
+        } else {
+            0
+        }
     }
 
     fn push_spark(&mut self, value: Option<f64>) {

@@ -9,17 +9,18 @@
 mod api;
 mod auth;
 mod figures;
+mod history;
 mod hosts;
 mod page;
 mod password;
 mod problems;
-mod recent;
 mod server;
 mod settings;
 mod source;
 mod tls;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,7 +30,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 pub use password::write_password;
 pub use settings::{TrustedProxy, VARIABLES, WebSettings, password_file};
@@ -46,8 +47,8 @@ use crate::feeds::nats;
 pub use crate::feeds::nats::Fleet;
 use crate::settings::CollectSettings;
 use auth::Auth;
+pub use history::{Answer, History, HistorySettings, Kept};
 use hosts::Hosts;
-use recent::History;
 use source::Source;
 
 /// Maximum number of updates that wait. When this number is reached, a feed waits before it sends the next update.
@@ -79,7 +80,9 @@ pub async fn run(settings: WebSettings, shown: Shown) -> anyhow::Result<()> {
     let tls = settings.tls.clone();
     let tls = tls.map(|(files, identity)| tls::server_config(files, identity));
     let tls = tls.transpose().context("cannot start a thread")?;
-    let hosts = Hosts::new(Arc::default());
+    let history = Arc::new(open_history(&settings)?);
+    let writer = history.start_writer().context("cannot start a thread")?;
+    let hosts = Hosts::new(history);
     follow(&hosts, shown).context("cannot start the collectors")?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let address = listener.local_addr().unwrap_or(settings.address);
@@ -93,8 +96,31 @@ pub async fn run(settings: WebSettings, shown: Shown) -> anyhow::Result<()> {
     );
     let app = api::App::new(auth, hosts);
     server::serve(listener, tls, app, stop).await;
+    drop(writer);
     info!("page server stopped");
     Ok(())
+}
+
+/// Opens the history.
+fn open_history(settings: &WebSettings) -> anyhow::Result<History> {
+    let HistorySettings { folder, .. } = &settings.history;
+    let error = match History::open(&settings.history) {
+        Ok(_) if folder.is_none() && !settings.is_history_needed => {
+            std::io::Error::other("no folder; set WEB_HISTORY_FOLDER")
+        }
+        Ok(history) => {
+            let folder = folder.as_ref().map(|folder| folder.display().to_string());
+            info!(folder, "history opened");
+            return Ok(history);
+        }
+        Err(error) => error,
+    };
+    let folder = folder.as_deref().unwrap_or(Path::new("")).display();
+    if settings.is_history_needed {
+        anyhow::bail!("WEB_HISTORY_FOLDER: cannot use {folder}: {error}");
+    }
+    warn!(%error, %folder, "the history is not stored: only the last hour stays in memory");
+    Ok(History::in_memory(error.to_string()))
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -160,9 +186,12 @@ fn follow(hosts: &Arc<Hosts>, shown: Shown) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Returns the wish for figures only. Asks the feed every few minutes to connect again, even if it waits for a person.
+/// Returns the wish for figures only, and for the past after each connection. Asks the feed every few minutes to connect again, even if it waits for a person.
 fn retried() -> watch::Receiver<Wish> {
-    let (wish, wishes) = watch::channel(Wish::default());
+    let (wish, wishes) = watch::channel(Wish {
+        past: true,
+        ..Wish::default()
+    });
     actix_rt::spawn(async move {
         let mut ticks = interval(RETRY_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

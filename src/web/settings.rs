@@ -9,9 +9,10 @@ use axum::http::HeaderName;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use super::history::{HistorySettings, Kept};
 use super::password::PasswordHash;
 use super::tls::{TlsFiles, TlsIdentity};
-use crate::settings::{Problem, Problems, TelemetrySettings};
+use crate::settings::{Problem, Problems, TelemetrySettings, parse};
 
 /// The default of `WEB_ADDRESS`.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
@@ -20,8 +21,17 @@ const DEFAULT_SESSION_TIME: Duration = Duration::from_secs(7 * 86_400);
 /// The shortest and the longest `WEB_SESSION_TIME`.
 const SESSION_TIMES: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(366 * 86_400));
+/// The default of `WEB_HISTORY_LIMIT`, in bytes.
+const DEFAULT_LIMIT: u64 = 1 << 30;
+/// The least and the largest `WEB_HISTORY_LIMIT`, in bytes.
+const LIMITS: (usize, usize) = (16 << 20, 1024 << 30);
+/// The name of the folder in the directories for state of a user.
+const FOLDER: &str = "system-agent-web";
+/// The shortest time that figures are kept.
+const SHORTEST_KEPT: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
 /// The variables of the page's server.
-pub const VARIABLES: [&str; 7] = [
+pub const VARIABLES: [&str; 13] = [
     "WEB_ADDRESS",
     "WEB_PASSWORD_FILE",
     "WEB_GUEST",
@@ -29,6 +39,12 @@ pub const VARIABLES: [&str; 7] = [
     "WEB_TLS_CERT_FILE",
     "WEB_TLS_KEY_FILE",
     "WEB_TRUSTED_PROXY",
+    "WEB_HISTORY_FOLDER",
+    "WEB_HISTORY_LIMIT",
+    "WEB_HISTORY_FULL",
+    "WEB_HISTORY_MINUTES",
+    "WEB_HISTORY_TEN_MINUTES",
+    "WEB_HISTORY_HOURS",
 ];
 
 /// The variables as text.
@@ -42,6 +58,12 @@ struct Raw {
     web_tls_cert_file: Option<String>,
     web_tls_key_file: Option<String>,
     web_trusted_proxy: Option<String>,
+    web_history_folder: Option<String>,
+    web_history_limit: Option<String>,
+    web_history_full: Option<String>,
+    web_history_minutes: Option<String>,
+    web_history_ten_minutes: Option<String>,
+    web_history_hours: Option<String>,
 }
 
 /// The settings of the page's server, after the check of their values.
@@ -59,6 +81,10 @@ pub struct WebSettings {
     pub tls: Option<(TlsFiles, TlsIdentity)>,
     /// `WEB_TRUSTED_PROXY`. None: no header of a proxy is trusted.
     pub proxy: Option<TrustedProxy>,
+    /// `WEB_HISTORY_…`: where the history is stored, and for how long.
+    pub history: HistorySettings,
+    /// Whether `WEB_HISTORY_FOLDER` names the folder. Without it, a folder that cannot be used is no error.
+    pub is_history_needed: bool,
     /// Format and level of the log.
     pub telemetry: TelemetrySettings,
 }
@@ -98,6 +124,7 @@ impl WebSettings {
             problem("WEB_TRUSTED_PROXY", text);
             None
         });
+        let history = history(&raw, &vars, &mut problem);
         let password = raw.web_password_file.as_ref().map(PathBuf::from);
         let password = password.and_then(|path| {
             let read = PasswordHash::read(&path);
@@ -159,6 +186,8 @@ impl WebSettings {
                 session_time: session_time.unwrap_or(DEFAULT_SESSION_TIME),
                 tls,
                 proxy,
+                is_history_needed: raw.web_history_folder.is_some(),
+                history,
                 telemetry,
             }),
             Ok(_) => Err(Problems(problems)),
@@ -203,6 +232,89 @@ fn read<T>(
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<Option<T>, String> {
     raw.as_deref().map(parse).transpose()
+}
+
+/// Reads the settings of the history.
+fn history(
+    raw: &Raw,
+    vars: &[(OsString, OsString)],
+    problem: &mut impl FnMut(&'static str, String),
+) -> HistorySettings {
+    let folder = match raw.web_history_folder.as_deref() {
+        Some("off") => None,
+        Some(folder) => Some(PathBuf::from(folder)),
+        None => state_folder(vars),
+    };
+    let limit = read(&raw.web_history_limit, |text| parse::size(text, LIMITS));
+    let limit = limit.unwrap_or_else(|text| {
+        problem("WEB_HISTORY_LIMIT", text);
+        None
+    });
+    let default = Kept::default();
+    let mut kept = |variable, raw: &Option<String>, default, longest: Duration| {
+        let time = read(raw, |text| parse_kept(text, longest));
+        let time = time.unwrap_or_else(|text| {
+            problem(variable, text);
+            None
+        });
+        time.unwrap_or(default)
+    };
+    HistorySettings {
+        folder,
+        limit: limit.map_or(DEFAULT_LIMIT, |limit| limit as u64),
+        kept: Kept {
+            full: kept(
+                "WEB_HISTORY_FULL",
+                &raw.web_history_full,
+                default.full,
+                DAY * 7,
+            ),
+            minute: kept(
+                "WEB_HISTORY_MINUTES",
+                &raw.web_history_minutes,
+                default.minute,
+                DAY * 366,
+            ),
+            ten_minutes: kept(
+                "WEB_HISTORY_TEN_MINUTES",
+                &raw.web_history_ten_minutes,
+                default.ten_minutes,
+                DAY * 3660,
+            ),
+            hour: kept(
+                "WEB_HISTORY_HOURS",
+                &raw.web_history_hours,
+                default.hour,
+                DAY * 3660,
+            ),
+        },
+    }
+}
+
+/// Returns the folder of the history without `WEB_HISTORY_FOLDER`: the state directory of the service, or that of the user.
+fn state_folder(vars: &[(OsString, OsString)]) -> Option<PathBuf> {
+    let value = |name: &str| {
+        let found = vars
+            .iter()
+            .find(|(one, value)| one == name && !value.is_empty());
+        found.map(|(_, value)| PathBuf::from(value))
+    };
+    let service = value("STATE_DIRECTORY");
+    // systemd separates several directories by colons.
+    let first = |folders: PathBuf| Some(folders.to_str()?.split(':').next()?.into());
+    let user = || value("XDG_STATE_HOME").filter(|folder| folder.is_absolute());
+    let home = || Some(value("HOME")?.join(".local/state"));
+    let of_user = || Some(user().or_else(home)?.join(FOLDER));
+    service.and_then(first).or_else(of_user)
+}
+
+fn parse_kept(text: &str, longest: Duration) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).ok();
+    let time = time.filter(|time| (SHORTEST_KEPT..=longest).contains(time));
+    time.ok_or_else(|| {
+        let days = longest.as_secs() / DAY.as_secs();
+        format!("not a time from 1h to {days}d; accepted: such as 12h or 7d")
+    })
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {

@@ -56,6 +56,14 @@ impl Launch {
         self
     }
 
+    /// Sets an environment variable, unless it is set.
+    pub(crate) fn var_if_unset(self, name: &str, value: &str) -> Self {
+        match self.environment.iter().any(|(set, _)| set == name) {
+            true => self,
+            false => self.var(name, value),
+        }
+    }
+
     /// Sets several environment variables.
     pub(crate) fn vars(self, variables: &[(&str, &str)]) -> Self {
         variables

@@ -48,7 +48,9 @@ impl PageServer {
         Self::start(&hosts, &[])
     }
 
+    /// The history of these servers stays in memory, unless `launch` has a folder for it.
     pub(crate) fn launch(launch: Launch) -> Self {
+        let launch = launch.var_if_unset("WEB_HISTORY_FOLDER", "off");
         let process = launch.var("WEB_ADDRESS", "127.0.0.1:0").spawn();
         let started = process.event("page server started");
         let url = started.text("url");

@@ -3,4 +3,5 @@
 mod access;
 mod api;
 pub(crate) mod browser;
+mod history;
 mod tls;
