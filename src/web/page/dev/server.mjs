@@ -29,7 +29,7 @@ export async function start(options = {}) {
     ...options.state,
   }
   const find = (id) => state.hosts.find((host) => host.id === id)
-  const listing = (now) => ({ now_at: now, hosts: state.hosts.map((host) => world.row(host, now)), problems: world.problems(state.hosts) })
+  const listing = (now) => ({ now_at: now, hosts: state.hosts.map((host) => world.row(host, now)), problems: world.problems(state.hosts), history_error: state.historyError ?? null })
   const one = (host, now) => ({ row: world.row(host, now), problems: world.problems([host]), snapshot: world.snapshot(host, now) })
 
   const json = (request, response, value, status = 200, headers = {}) => {

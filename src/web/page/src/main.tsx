@@ -124,6 +124,7 @@ function App() {
         <RangeChoice />
       </header>
       {lostAt.value !== null && <p class="banner" role="status">▲ {texts.state.lost(stamp(lostAt.value).slice(0, 8))}</p>}
+      {hosts.value?.history_error && <p class="banner" role="status">▲ {texts.state.historyError(plain(hosts.value.history_error))}</p>}
       <main id="content" tabIndex={-1}>
         <Content />
       </main>

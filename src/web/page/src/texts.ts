@@ -42,6 +42,7 @@ export const texts = {
 
   state: {
     lost: (time: string) => `Connection to the server lost at ${time}. Trying again; the figures are the last ones known.`,
+    historyError: (error: string) => `The history is not stored (${error}). Charts show the last hour from memory.`,
     waiting: 'waiting for the first snapshot',
     away: (time: string, age: string) => `away since ${time} (${age})`,
     stale: (age: string) => `${age} old`,

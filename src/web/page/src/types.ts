@@ -43,6 +43,8 @@ export interface HostsAnswer {
   now_at: number
   hosts: HostRow[]
   problems: Problem[]
+  /** Why the history is not stored. */
+  history_error: string | null
 }
 
 export interface HostAnswer {

@@ -17,6 +17,7 @@ before(async () => {
   browser = await launch()
   servers.fleet = await start({ hosts: world.fleet(now), rate: 2 })
   servers.first = await start({ hosts: world.first(now) })
+  servers.full = await start({ hosts: world.fleet(now), state: { historyError: 'database or disk is full' } })
   servers.none = await start({ hosts: [] })
   servers.login = await start({ password: 'secret' })
   servers.hostile = await start({ hosts: world.hostile(now), state: { hostile: true } })
@@ -29,6 +30,7 @@ after(async () => {
 const VIEWS = {
   hosts: ['fleet', '/', 'tbody tr'],
   'no hosts': ['none', '/', '.quiet'],
+  'full disk': ['full', '/', '.banner'],
   'first run': ['first', '/', '.chart canvas'],
   host: ['fleet', '/hosts/alpha:9000', '.chart canvas'],
   'away host': ['fleet', '/hosts/delta:9000', '.chart canvas'],
