@@ -13,12 +13,12 @@
 //! | `BENCH_WARM_UP` | `30` | seconds before the first window, after all agents are connected |
 //! | `BENCH_SECONDS` | `60` | length of a window |
 //! | `BENCH_QUERIES` | `50` | number of queries of the history, for each range |
-//! | `BENCH_RANGES` | `1h` | ranges of the queries, such as `1h,30d,1y` |
+//! | `BENCH_RANGES` | `1h,30d,1y` | ranges of the queries, such as `1h,30d,1y` |
 //! | `BENCH_STRICT` | `0` | `1`: the run fails if a bar is missed |
 //! | `BENCH_AGENT` | | the release binary, from a plain `cargo build --release` |
 //!
-//! The server keeps the figures of the last hour in memory. So the memory is the memory of the longest case only after
-//! `BENCH_WARM_UP=3600`.
+//! One of the hosts has a history of a year, which the benchmark writes before it starts the server. The server keeps the samples of the
+//! last ten minutes in memory. So the memory is that of the longest case only after `BENCH_WARM_UP=600`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -34,6 +34,7 @@ mod common;
 mod agents;
 mod browser;
 mod figures;
+mod past;
 mod plan;
 mod queries;
 mod rows;

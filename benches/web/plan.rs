@@ -45,7 +45,10 @@ impl Plan {
             warm_up: seconds("BENCH_WARM_UP", "30"),
             window: seconds("BENCH_SECONDS", "60"),
             queries: count("BENCH_QUERIES", "50").max(1),
-            ranges: text("BENCH_RANGES", "1h").split(',').map(range).collect(),
+            ranges: text("BENCH_RANGES", "1h,30d,1y")
+                .split(',')
+                .map(range)
+                .collect(),
             strict: number("BENCH_STRICT", "0") > 0,
             directory: tempfile::tempdir().unwrap(),
         }
@@ -58,7 +61,7 @@ impl Plan {
 
     /// The approximate time of the run, in seconds: two warm-ups, and a window for each of the four rows.
     fn seconds(&self) -> u64 {
-        (self.warm_up + self.short_warm_up() + 4 * self.window).as_secs() + 30
+        (self.warm_up + self.short_warm_up() + 4 * self.window).as_secs() + 180
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use crate::browser;
+use crate::common::bars::Bars;
 use crate::common::load::median;
+use crate::past;
 use crate::plan::Plan;
 use crate::server::Server;
 
@@ -23,22 +25,30 @@ pub(crate) fn path(host: &str, series: &str, seconds: u64) -> String {
     format!("/api/v1/hosts/{host}/history?series={series}&from={from}&to={to}&points={POINTS}")
 }
 
-/// Measures queries of each range. Each query is about another host.
-pub(crate) fn measure(plan: &Plan, server: &Server) {
+/// The longest time of a query of 30 days, in milliseconds.
+const MAX_MEDIAN: f64 = 100.0;
+
+/// Measures queries of each range. Queries of the last hour are each about another host. Only the host `old` has a longer history.
+pub(crate) fn measure(plan: &Plan, server: &Server, old: &String, bars: &mut Bars) {
     println!(
         "\n## Queries of the history\n\nThe series of the page of a host, {POINTS} points, with gzip.\n\n\
          | range | queries | points in an answer | median, ms | worst, ms |\n|---|--:|--:|--:|--:|"
     );
     for (name, range) in &plan.ranges {
         let mut times = Vec::new();
-        let hosts = server.hosts.iter().cycle().take(plan.queries);
+        let hosts = match past::is_long(*range) {
+            true => std::slice::from_ref(old),
+            false => &server.hosts[..],
+        };
+        let host = &hosts[0];
+        let hosts = hosts.iter().cycle().take(plan.queries);
         for host in hosts {
             let path = path(host, HOST_SERIES, range.as_secs());
             let asked = Instant::now();
             browser::get(server.address, &path, true);
             times.push(asked.elapsed().as_secs_f64() * 1000.0);
         }
-        let path = path(&server.hosts[0], HOST_SERIES, range.as_secs());
+        let path = path(host, HOST_SERIES, range.as_secs());
         let answer = browser::get(server.address, &path, false);
         let answer: Value = serde_json::from_slice(&answer.body).unwrap();
         let points = answer["times"].as_array().map_or(0, Vec::len);
@@ -49,5 +59,7 @@ pub(crate) fn measure(plan: &Plan, server: &Server) {
             times.len(),
             median(&times)
         );
+        let what = format!("median of a query of {name}");
+        bars.at_most(&what, median(&times), MAX_MEDIAN, "ms");
     }
 }

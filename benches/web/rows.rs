@@ -12,7 +12,7 @@ use crate::common::bars::Bars;
 use crate::common::load::{anonymous_mib, cpu_seconds, rss_mib};
 use crate::plan::Plan;
 use crate::server::Server;
-use crate::{queries, view};
+use crate::{past, queries, view};
 
 /// The highest CPU time with the first number of agents, in percent of a core.
 const MAX_CPU: f64 = 10.0;
@@ -75,7 +75,10 @@ pub(crate) fn measure(plan: &Plan, recorded: &Arc<Value>, bars: &mut Bars) {
     few.print(plan.few, "none");
 
     let agents = Agents::start(plan, recorded, plan.agents);
-    let server = Server::start(plan, &agents, &[]);
+    let folder = past::folder(plan.directory.path(), "history");
+    let old = agents.addresses[0].to_string();
+    past::write_year(&folder, &old, recorded);
+    let server = Server::start(plan, &agents, &folder);
     thread::sleep(plan.warm_up);
     let row = |browsers: &str, streams: &[EventStream]| {
         let measured = Measured::now(plan, &server, &agents, streams);
@@ -91,7 +94,7 @@ pub(crate) fn measure(plan: &Plan, recorded: &Arc<Value>, bars: &mut Bars) {
     row("two: the table, a host", &streams);
     drop(streams);
 
-    queries::measure(plan, &server);
+    queries::measure(plan, &server, &old, bars);
     view::measure(&server);
     drop(server);
     let with_logs = [&few_agents, &agents].map(print_asked).iter().sum::<u64>();
@@ -106,7 +109,8 @@ pub(crate) fn measure(plan: &Plan, recorded: &Arc<Value>, bars: &mut Bars) {
 
 /// Measures a server of its own for few agents.
 fn of_few(plan: &Plan, agents: &Agents) -> Measured {
-    let server = Server::start(plan, agents, &[]);
+    let folder = past::folder(plan.directory.path(), "history of few");
+    let server = Server::start(plan, agents, &folder);
     thread::sleep(plan.short_warm_up());
     Measured::now(plan, &server, agents, &[])
 }

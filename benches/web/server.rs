@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,8 +24,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the server for these agents, with further settings. Returns after a snapshot of each agent has arrived.
-    pub(crate) fn start(plan: &Plan, agents: &Agents, settings: &[(&str, &str)]) -> Self {
+    /// Starts the server for these agents, with a folder for the history. Returns after a snapshot of each agent has arrived.
+    pub(crate) fn start(plan: &Plan, agents: &Agents, history: &Path) -> Self {
         let list = plan.directory.path().join("hosts");
         let lines = agents.addresses.iter().map(|one| format!("{one}\n"));
         fs::write(&list, lines.collect::<String>()).unwrap();
@@ -37,7 +38,7 @@ impl Server {
             .env_clear()
             .envs([("API_KEY", KEY), ("MALLOC_ARENA_MAX", "1")])
             .env("WEB_ADDRESS", address.to_string())
-            .envs(settings.iter().copied())
+            .env("WEB_HISTORY_FOLDER", history)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let mut process = Process::start(&mut command).expect("cannot start BENCH_AGENT");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -279,8 +280,10 @@ impl Hosts {
             HostUpdate::Snapshot { snapshot, .. } | HostUpdate::Opened { snapshot } => {
                 let past = std::mem::take(&mut host.past);
                 if !past.is_empty() {
-                    self.history
-                        .fill(&id, &past, host.clock_shift(&snapshot, at));
+                    let shift = Host::clock_shift(&past, &snapshot, at);
+                    let (history, id) = (Arc::clone(&self.history), id.clone());
+                    // An hour of 100 containers takes a moment.
+                    spawn_blocking(move || history.fill(&id, &past, shift));
                 }
                 self.history.record(&id, &snapshot, at);
                 host.take(snapshot, at);
@@ -453,9 +456,10 @@ impl Host {
     }
 
     /// Returns by how many milliseconds this clock is ahead of the host's clock. 0 if the difference can be the age of the snapshot.
-    fn clock_shift(&self, snapshot: &Snapshot, at: i64) -> i64 {
+    fn clock_shift(past: &[model::History], snapshot: &Snapshot, at: i64) -> i64 {
         let shift = at - millis(snapshot.timestamp.0);
-        let interval = self.interval_ms.unwrap_or_default();
+        let interval = past.iter().map(|past| past.interval_ms).max();
+        let interval = i64::try_from(interval.unwrap_or_default()).unwrap_or_default();
         if shift.abs() > interval + CLOCK_MS {
             shift
         } else {

@@ -151,9 +151,14 @@ impl Memory {
         }
     }
 
-    /// Removes all entries for the journal. Later entries have all names again.
-    pub(super) fn forget_journal(&mut self) {
+    /// Removes all entries for the journal.
+    fn forget_journal(&mut self) {
         self.pending = Pending::default();
+        self.repeat_names();
+    }
+
+    /// The next entry of each window has all names again.
+    pub(super) fn repeat_names(&mut self) {
         for window in self.open.values_mut().flat_map(BTreeMap::values_mut) {
             window.journaled = 0;
         }

@@ -211,11 +211,11 @@ impl History {
                 samples.entry(time).or_default().extend(figures);
             }
         }
-        let mut memory = lock(&self.memory);
         for (time, figures) in samples {
-            memory.add(host, time, gap, figures.into_iter());
+            // Other hosts must not wait for all samples.
+            lock(&self.memory).add(host, time, gap, figures.into_iter());
         }
-        memory.limit_pending();
+        lock(&self.memory).limit_pending();
     }
 
     /// Writes what is new to the store, and closes the windows that have ended. Does this once a second.
@@ -245,6 +245,8 @@ impl History {
         let why = written.err().map(|error| error.to_string());
         if why.is_some() {
             let mut memory = lock(&self.memory);
+            // After damage the new database does not have the names.
+            memory.repeat_names();
             memory.close(now);
             memory.forget_old(now);
         }

@@ -233,19 +233,20 @@ fn the_page_in_a_container_shows_the_host_and_has_no_rights() {
     let mounts = container["Mounts"].as_array().unwrap();
     assert_eq!(mounts.len(), 1, "{mounts:#?}");
     assert_eq!(mounts[0]["Destination"], "/var/lib/system-agent-web");
-    // The user of the page can write to the volume.
+    // The user of the page can write its history to the volume.
+    let list = get(address, "/api/v1/hosts").json();
+    assert!(list["history_error"].is_null(), "{list:#}");
     let volume = mounts[0]["Name"].as_str().unwrap();
     let mount = format!("{volume}:/state");
     engine.docker([
         "run",
         "--rm",
-        "--user",
-        "9180:9180",
         "--volume",
         &mount,
         IMAGE,
-        "touch",
-        "/state/file",
+        "test",
+        "-s",
+        "/state/history.db",
     ]);
 }
 
