@@ -60,7 +60,7 @@ pub enum Command {
     /// With --nats, the page shows all hosts whose agents publish to a NATS server, as with `watch`.
     ///
     /// WEB_PASSWORD_FILE, WEB_GUEST, WEB_SESSION_TIME, WEB_TLS_CERT_FILE, WEB_TLS_KEY_FILE and WEB_TRUSTED_PROXY say who can read
-    /// the page.
+    /// the page. WEB_HISTORY_FOLDER names the folder of the history. docs/web.md lists all settings.
     #[cfg(feature = "web")]
     Web(Web),
     /// Print the log of a container, from the agent on its host

@@ -17,7 +17,7 @@ readonly dir=$vm/$suite
 readonly rows=$dir/rows.json
 # Parts that need a restart of the machine come last. The script restarts the machine for after_reboot and no_memory_controller.
 readonly ALL=(package failed_units systemd_units figures logs events host guest file_systems processes watchdog proxy minimum containerd live_restore
-    userns data_root drivers compose podman rootless cost by_hand pages upgrade after_reboot no_memory_controller purge)
+    userns data_root drivers compose podman rootless cost by_hand pages web upgrade after_reboot no_memory_controller purge)
 
 fail() {
     echo "error: $1" >&2

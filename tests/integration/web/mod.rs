@@ -3,5 +3,6 @@
 mod access;
 mod api;
 pub(crate) mod browser;
+mod fleet;
 mod history;
 mod tls;

@@ -1,7 +1,9 @@
 //! TLS of the page's server.
 
 use std::fs;
+use std::process::Command;
 
+use serde_json::Value;
 use serial_test::parallel;
 
 use super::browser::PageServer;
@@ -78,4 +80,38 @@ fn a_browser_that_does_not_finish_its_handshake_delays_nobody() {
         });
         closed.all(|closed| closed).then_some(())
     });
+}
+
+/// A client with HTTP/2: the address, the file of the authority. Prints the protocol, the status and the body.
+const HTTP_2: &str = r#"
+const session = require("http2").connect(process.argv[1], {
+    ca: require("fs").readFileSync(process.argv[2]),
+    checkServerIdentity: () => undefined,
+});
+session.on("error", (error) => { console.error(error); process.exit(1); });
+const request = session.request({ ":path": "/api/v1/session" });
+let body = "";
+request.on("response", (head) => console.log(session.socket.alpnProtocol, head[":status"]));
+request.setEncoding("utf8").on("data", (part) => (body += part));
+request.on("end", () => { console.log(body); session.close(); });
+"#;
+
+#[test]
+#[parallel]
+fn a_browser_can_use_http_2() {
+    let authority = Authority::new();
+    let server = server(&authority.issue("page"));
+    let url = format!("https://{}", server.address);
+    let client = Command::new("node")
+        .args(["-e", HTTP_2, "--", &url])
+        .arg(&authority.certificate)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&client.stdout).into_owned();
+    let (head, body) = printed
+        .split_once('\n')
+        .unwrap_or_else(|| panic!("{client:?}"));
+    assert_eq!(head, "h2 200");
+    let session: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(session["login"], false);
 }
