@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use system_agent::model::Snapshot;
-use system_agent::web::{History, HistorySettings, Kept};
+use system_agent::web::{History, HistorySettings, Retention};
 
 use crate::figures::Figures;
 
@@ -23,7 +23,7 @@ pub(crate) fn write_year(folder: &Path, host: &str, recorded: &Arc<Value>) {
     let settings = HistorySettings {
         folder: Some(folder.to_owned()),
         limit: 1 << 30,
-        kept: Kept::default(),
+        retention: Retention::default(),
     };
     let mut figures = Figures::new(recorded, host);
     let snapshots: Vec<Snapshot> = (0..SNAPSHOTS)
@@ -48,11 +48,11 @@ pub(crate) fn write_year(folder: &Path, host: &str, recorded: &Arc<Value>) {
         };
         // The server writes once a second.
         if step > 5000 || samples.is_multiple_of(12) {
-            history.write(at);
+            history.write(at, true);
         }
         at += step;
     }
-    history.write(now);
+    history.write(now, true);
     drop(history);
     println!(
         "\na year of one host: {:.1} MiB on disk; {samples} samples were written in {:.0} s",

@@ -3,7 +3,7 @@
 //!
 //! This module also defines the updates that all feeds send to the screen.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -149,7 +149,10 @@ pub(crate) async fn follow(
     news: mpsc::Sender<Update>,
 ) {
     let mut backoff = Backoff::default();
-    let mut past = wish.borrow().past.then(Past::default);
+    let mut past = Past {
+        is_wanted: wish.borrow().past,
+        newest: None,
+    };
     loop {
         let detail = wish.borrow_and_update().detail;
         let connection = one_connection(&connector, detail, &mut past, &mut backoff, host, &news);
@@ -162,11 +165,12 @@ pub(crate) async fn follow(
             },
         };
         let Some(error) = outcome else { return };
-        if past.is_some() && matches!(error, Error::Answered(_)) {
+        if past.is_wanted && matches!(error, Error::Answered(_)) {
             // An agent of an earlier version does not know the option.
-            past = None;
+            past.is_wanted = false;
             continue;
         }
+        past.is_wanted = wish.borrow().past;
         // Another attempt cannot help against these errors. With a wrong key, the agent would even block this address for longer.
         let in_vain = matches!(error, Error::Unauthorized | Error::Answered(_));
         let again = (!in_vain).then(|| backoff.pause());
@@ -231,17 +235,23 @@ pub(crate) fn updates_of(line: StreamLine, is_first: &mut bool) -> Vec<HostUpdat
 }
 
 /// How much of the past a feed needs after it has connected again.
-#[derive(Default)]
 struct Past {
-    /// When the newest snapshot arrived.
-    newest: Option<Instant>,
+    is_wanted: bool,
+    /// When the newest snapshot arrived, by both clocks. The first clock stands still while the machine sleeps.
+    newest: Option<(Instant, SystemTime)>,
 }
 
 impl Past {
     /// Adds the option `history`: everything since the newest snapshot.
     fn option(&self, options: &str) -> String {
-        let missing = self.newest.map(|newest| newest.elapsed() + PAST_MARGIN);
-        let missing = missing.unwrap_or(MOST_HISTORY).min(MOST_HISTORY);
+        if !self.is_wanted {
+            return options.to_owned();
+        }
+        let passed = self.newest.map(|(instant, time)| {
+            let by_time = time.elapsed().unwrap_or_default();
+            instant.elapsed().max(by_time) + PAST_MARGIN
+        });
+        let missing = passed.unwrap_or(MOST_HISTORY).min(MOST_HISTORY);
         with_option(options, "history", missing.as_secs().into())
     }
 }
@@ -250,15 +260,12 @@ impl Past {
 async fn one_connection(
     connector: &Connector,
     detail: Detail,
-    past: &mut Option<Past>,
+    past: &mut Past,
     backoff: &mut Backoff,
     host: usize,
     news: &mpsc::Sender<Update>,
 ) -> Option<Error> {
-    let options = match past {
-        Some(past) => past.option(detail.options()),
-        None => detail.options().to_owned(),
-    };
+    let options = past.option(detail.options());
     let mut snapshots = match connector.connect_asking(&options).await {
         Ok(snapshots) => snapshots,
         Err(error) => return Some(error),
@@ -276,8 +283,8 @@ async fn one_connection(
         match next {
             Ok(line) => {
                 backoff.reset();
-                if let (StreamLine::Snapshot(_), Some(past)) = (&line, &mut *past) {
-                    past.newest = Some(Instant::now());
+                if let StreamLine::Snapshot(_) = line {
+                    past.newest = Some((Instant::now(), SystemTime::now()));
                 }
                 for told in updates_of(line, &mut first) {
                     news.send(Update::Host { host, told }).await.ok()?;

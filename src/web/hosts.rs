@@ -38,6 +38,8 @@ const LIST_KEPT_MS: i64 = 1000;
 const MAX_PAST: usize = 256;
 /// The clock of a host is wrong if its snapshot is older or newer than this plus one interval, in milliseconds.
 const CLOCK_MS: i64 = 10_000;
+/// A larger change of the difference between the clocks is a step of a clock, in milliseconds.
+const CLOCK_STEP_MS: i64 = 600_000;
 /// The interval at which hosts without new snapshots are looked for.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -75,6 +77,8 @@ struct Host {
     interval_ms: Option<i64>,
     /// The time and the number of the newest snapshot.
     last: Option<(i64, u64)>,
+    /// By how many milliseconds this clock is ahead of the host's clock. None before the first snapshot of a connection.
+    clock_shift: Option<i64>,
     /// Figures of the past that the agent has sent before its first snapshot.
     past: Vec<model::History>,
     snapshot: Option<Box<Snapshot>>,
@@ -279,13 +283,14 @@ impl Hosts {
         match told {
             HostUpdate::Snapshot { snapshot, .. } | HostUpdate::Opened { snapshot } => {
                 let past = std::mem::take(&mut host.past);
+                let shift = host.clock_shift(&past, &snapshot, at);
+                let measured_at = millis(snapshot.timestamp.0).saturating_add(shift);
                 if !past.is_empty() {
-                    let shift = Host::clock_shift(&past, &snapshot, at);
                     let (history, id) = (Arc::clone(&self.history), id.clone());
                     // An hour of 100 containers takes a moment.
-                    spawn_blocking(move || history.fill(&id, &past, shift));
+                    spawn_blocking(move || history.fill(&id, &past, shift, at));
                 }
-                self.history.record(&id, &snapshot, at);
+                self.history.record(&id, &snapshot, measured_at);
                 host.take(snapshot, at);
             }
             HostUpdate::Past(past) => {
@@ -295,6 +300,7 @@ impl Hosts {
             }
             HostUpdate::Down { why, .. } => {
                 host.past.clear();
+                host.clock_shift = None;
                 host.away(Some(why), at);
             }
             HostUpdate::Silent => {
@@ -365,6 +371,7 @@ impl State {
             newest_at: None,
             interval_ms: None,
             last: None,
+            clock_shift: None,
             past: Vec::new(),
             snapshot: None,
             spark: VecDeque::new(),
@@ -455,16 +462,21 @@ impl Host {
         self.error = why.map(|why| cut(text::plain(&why), LONGEST_ERROR));
     }
 
-    /// Returns by how many milliseconds this clock is ahead of the host's clock. 0 if the difference can be the age of the snapshot.
-    fn clock_shift(past: &[model::History], snapshot: &Snapshot, at: i64) -> i64 {
-        let shift = at - millis(snapshot.timestamp.0);
-        let interval = past.iter().map(|past| past.interval_ms).max();
-        let interval = i64::try_from(interval.unwrap_or_default()).unwrap_or_default();
-        if shift.abs() > interval + CLOCK_MS {
-            shift
-        } else {
-            0
-        }
+    /// Returns by how many milliseconds this clock is ahead of the host's clock. A difference that can be the age of the snapshot is 0.
+    fn clock_shift(&mut self, past: &[model::History], snapshot: &Snapshot, at: i64) -> i64 {
+        let behind = at - millis(snapshot.timestamp.0);
+        // Snapshots that the network has held back arrive late. They do not change the difference.
+        let known = self
+            .clock_shift
+            .filter(|shift| (behind - shift).abs() <= CLOCK_STEP_MS);
+        let shift = known.unwrap_or_else(|| {
+            let interval = past.iter().map(|past| past.interval_ms).max();
+            let interval = i64::try_from(interval.unwrap_or_default()).unwrap_or_default();
+            let longest = interval.max(self.interval_ms.unwrap_or_default()) + CLOCK_MS;
+            if behind.abs() > longest { behind } else { 0 }
+        });
+        self.clock_shift = Some(shift);
+        shift
     }
 
     fn push_spark(&mut self, value: Option<f64>) {

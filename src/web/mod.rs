@@ -47,7 +47,7 @@ use crate::feeds::nats;
 pub use crate::feeds::nats::Fleet;
 use crate::settings::CollectSettings;
 use auth::Auth;
-pub use history::{Answer, History, HistorySettings, Kept};
+pub use history::{Answer, History, HistorySettings, Retention};
 use hosts::Hosts;
 use source::Source;
 

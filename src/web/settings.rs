@@ -9,7 +9,7 @@ use axum::http::HeaderName;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::history::{HistorySettings, Kept};
+use super::history::{HistorySettings, Retention};
 use super::password::PasswordHash;
 use super::tls::{TlsFiles, TlsIdentity};
 use crate::settings::{Problem, Problems, TelemetrySettings, parse};
@@ -250,7 +250,7 @@ fn history(
         problem("WEB_HISTORY_LIMIT", text);
         None
     });
-    let default = Kept::default();
+    let default = Retention::default();
     let mut kept = |variable, raw: &Option<String>, default, longest: Duration| {
         let time = read(raw, |text| parse_kept(text, longest));
         let time = time.unwrap_or_else(|text| {
@@ -262,7 +262,7 @@ fn history(
     HistorySettings {
         folder,
         limit: limit.map_or(DEFAULT_LIMIT, |limit| limit as u64),
-        kept: Kept {
+        retention: Retention {
             full: kept(
                 "WEB_HISTORY_FULL",
                 &raw.web_history_full,

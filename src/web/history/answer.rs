@@ -7,9 +7,11 @@ use serde::Serialize;
 use super::samples::{Average, Samples};
 
 /// The shortest step, in milliseconds.
-const LEAST_STEP_MS: i64 = 1000;
+const MIN_STEP_MS: i64 = 1000;
 /// The usual time between two samples, as long as too few samples are known, in milliseconds.
 const USUAL_STEP_MS: i64 = 5000;
+/// The number of samples that are enough to know the usual time between two of them.
+const ENOUGH: usize = 4;
 
 /// Series over the same times.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -24,6 +26,17 @@ pub struct Answer {
     pub times: Vec<i64>,
     /// The figures of each series, averages over the step that begins at the time.
     pub series: BTreeMap<String, Vec<Option<f32>>>,
+}
+
+/// How samples follow each other, in milliseconds.
+#[derive(Clone, Copy)]
+struct Spacing {
+    /// From the time of a sample to the middle of what it stands for.
+    shift: i64,
+    /// The time that a sample stands for.
+    length: i64,
+    /// The longest time between two samples that is not a gap.
+    longest: i64,
 }
 
 /// The steps of a range.
@@ -41,7 +54,7 @@ impl Steps {
     pub(super) fn new((from, to): (i64, i64), points: usize, series: &[&str]) -> Self {
         let points = i64::try_from(points.max(1)).unwrap_or(i64::MAX);
         let length = to.saturating_sub(from).max(1);
-        let step = (length / points + i64::from(length % points > 0)).max(LEAST_STEP_MS);
+        let step = (length / points + i64::from(length % points > 0)).max(MIN_STEP_MS);
         let count = usize::try_from(length / step + 1).unwrap_or_default();
         let averages = |name: &&str| ((*name).to_owned(), vec![Average::default(); count]);
         Self {
@@ -57,29 +70,41 @@ impl Steps {
         self.step
     }
 
-    /// Adds the samples from `first` to before `end`, with this usual time between two of them. Averages are the averages of the
-    /// interval that begins with their time, and come exactly at its multiples.
-    pub(super) fn add(
-        &mut self,
-        samples: &Samples,
-        (first, end): (i64, i64),
-        interval: i64,
-        are_averages: bool,
-    ) {
-        let interval = interval.max(1);
-        let (shift, longest) = match are_averages {
-            true => (interval / 2, interval * 3 / 2),
-            // Samples come a little earlier or later, and one of them can be missing.
-            false => (0, interval * 3),
+    /// Adds averages with a time from `first` to before `end`. Each one is the average of the time `length` that begins with its time.
+    pub(super) fn add_averages(&mut self, averages: &Samples, range: (i64, i64), length: i64) {
+        // If an agent has a longer interval, some averages are missing, and this is no gap.
+        let interval = usual_interval(&averages.times).unwrap_or(length);
+        let spacing = Spacing {
+            // The middle of the time of an average.
+            shift: length / 2,
+            length,
+            longest: interval.max(length) * 3 / 2,
         };
+        self.add_rows(averages, range, spacing);
+    }
+
+    /// Adds samples with a time from `first` to before `end`. `usual` is the usual time between two samples of the range, if it is known.
+    pub(super) fn add(&mut self, samples: &Samples, range: (i64, i64), usual: Option<i64>) {
+        let own = usual_interval(&samples.times).filter(|_| samples.times.len() >= ENOUGH);
+        let interval = own.or(usual).unwrap_or(USUAL_STEP_MS).max(1);
+        let spacing = Spacing {
+            shift: 0,
+            length: interval,
+            // Samples come a little earlier or later, and one of them can be missing.
+            longest: interval * 3,
+        };
+        self.add_rows(samples, range, spacing);
+    }
+
+    fn add_rows(&mut self, samples: &Samples, (first, end): (i64, i64), spacing: Spacing) {
         let rows = samples.rows(first.max(self.from), end.min(self.to.saturating_add(1)));
         let steps: Vec<usize> = samples.times[rows.clone()]
             .iter()
-            .filter_map(|at| usize::try_from((at + shift - self.from) / self.step).ok())
+            .filter_map(|at| usize::try_from((at + spacing.shift - self.from) / self.step).ok())
             .collect();
         for step in &steps {
             if let Some(known) = self.longest.get_mut(*step) {
-                *known = (*known).max(longest);
+                *known = (*known).max(spacing.longest.max(1));
             }
         }
         for (name, averages) in &mut self.series {
@@ -88,7 +113,7 @@ impl Steps {
             };
             for (step, figure) in steps.iter().zip(&column[rows.clone()]) {
                 if let Some(average) = averages.get_mut(*step) {
-                    average.add(*figure, interval as f64);
+                    average.add(*figure, spacing.length as f64);
                 }
             }
         }
@@ -126,12 +151,9 @@ impl Steps {
     }
 }
 
-/// Returns the usual time between two of these sorted times, in milliseconds.
-pub(super) fn usual_interval(times: &[i64]) -> i64 {
+/// Returns the usual time between two of these sorted times, in milliseconds: the lower median. None for less than two times.
+pub(super) fn usual_interval(times: &[i64]) -> Option<i64> {
     let mut steps: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    if steps.is_empty() {
-        return USUAL_STEP_MS;
-    }
-    let middle = steps.len() / 2;
-    *steps.select_nth_unstable(middle).1
+    let middle = steps.len().checked_sub(1)? / 2;
+    Some(*steps.select_nth_unstable(middle).1)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,21 +14,21 @@ use crate::web::hosts::MAX_HOSTS;
 
 /// How long figures and events are kept in memory while they are not stored, in milliseconds.
 const KEPT_MS: i64 = 3_600_000;
-/// Samples with a time this far in the future are not stored, in milliseconds. The clock was set back.
-const FUTURE_MS: i64 = WINDOW_MS;
+/// A window that is still in the future after this time is removed. The clock was wrong when its samples came.
+const FUTURE: Duration = Duration::from_secs(2 * 3600);
 /// Limit on the bytes of entries that wait for the journal.
 const MAX_PENDING: usize = 16 << 20;
 /// The least time between two samples of a host, in milliseconds.
-pub(super) const LEAST_STEP_MS: i64 = 900;
+pub(super) const MIN_GAP_MS: i64 = 500;
 
 /// Samples of one host from [`WINDOW_MS`] milliseconds.
 #[derive(Debug)]
 pub(super) struct Window {
     /// Later windows have higher numbers.
     pub(super) number: u64,
-    /// The lowest number of a window in the journal whose samples are in this window. A server that starts again gives the window
-    /// another number.
-    oldest: u64,
+    /// The lowest number in the journal of the window's entries. A server that starts again gives the window another number.
+    lowest_number: u64,
+    opened: Instant,
     pub(super) host: String,
     pub(super) start: i64,
     pub(super) samples: Samples,
@@ -58,7 +59,7 @@ pub(super) struct Pending {
     /// One JSON line for each sample.
     pub(super) entries: Vec<u8>,
     /// The highest number of a window in `entries`.
-    pub(super) newest_window: u64,
+    pub(super) highest_number: u64,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +74,8 @@ pub(super) struct Memory {
     /// Whether samples go to the journal too.
     has_journal: bool,
     next_window: u64,
+    /// Windows with numbers below this one have entries in the journal on disk.
+    written_below: u64,
 }
 
 impl Memory {
@@ -94,8 +97,10 @@ impl Memory {
                 let figure = (*figure)?;
                 Some((name.as_str(), figure))
             });
-            if let Some(window) = memory.add(&entry.host, entry.at, entry.gap, figures) {
-                window.oldest = window.oldest.min(entry.window);
+            // The samples of the journal are all different.
+            if let Some(window) = memory.add(&entry.host, entry.at, 1, figures) {
+                window.gap = window.gap.max(entry.gap);
+                window.lowest_number = window.lowest_number.min(entry.window);
             }
         }
         // These numbers are higher than all in the journal. The names of a window that goes on are written again.
@@ -103,6 +108,7 @@ impl Memory {
             window.number = memory.next_window;
             memory.next_window += 1;
         }
+        memory.written_below = memory.next_window;
         memory.has_journal = true;
         memory
     }
@@ -128,7 +134,8 @@ impl Memory {
             self.next_window += 1;
             Window {
                 number: self.next_window - 1,
-                oldest: self.next_window - 1,
+                lowest_number: self.next_window - 1,
+                opened: Instant::now(),
                 host: host.to_owned(),
                 start,
                 samples: Samples::default(),
@@ -142,6 +149,11 @@ impl Memory {
             window.write_entry(row, &mut self.pending);
         }
         Some(window)
+    }
+
+    /// Whether many entries wait for the journal.
+    pub(super) fn is_busy(&self) -> bool {
+        self.pending.entries.len() > MAX_PENDING / 2
     }
 
     /// Makes sure that the entries for the journal do not grow without limit while it cannot be written.
@@ -178,7 +190,7 @@ impl Memory {
         events.push_back(event);
     }
 
-    /// Closes the windows that end before `now`. Removes windows with a time in the future.
+    /// Closes the windows that end before `now`.
     pub(super) fn close(&mut self, now: i64) {
         for windows in self.open.values_mut() {
             // Snapshots of the last moment can still arrive.
@@ -189,15 +201,17 @@ impl Memory {
                 self.closed
                     .extend(windows.pop_first().map(|(_, window)| Arc::new(window)));
             }
-            windows.retain(|start, _| *start <= now + FUTURE_MS);
+            windows.retain(|start, window| *start <= now || window.opened.elapsed() < FUTURE);
         }
         self.open.retain(|_, windows| !windows.is_empty());
     }
 
-    /// Removes what could not be stored for an hour.
+    /// Removes what could not be stored for an hour. Keeps windows with entries in the journal on disk: at most two of each host.
     pub(super) fn forget_old(&mut self, now: i64) {
-        self.closed
-            .retain(|window| window.start + WINDOW_MS + KEPT_MS > now);
+        let written_below = self.written_below;
+        self.closed.retain(|window| {
+            window.start + WINDOW_MS + KEPT_MS > now || window.lowest_number < written_below
+        });
         for events in self.events.values_mut() {
             events.retain(|event| event.at + KEPT_MS > now);
         }
@@ -211,12 +225,20 @@ impl Memory {
             .retain(|window| !numbers.contains(&window.number));
     }
 
-    /// Returns the lowest number in the journal of a window that is open.
-    pub(super) fn oldest_open_window(&self) -> u64 {
+    /// Returns the lowest number in the journal of the windows that are not stored.
+    pub(super) fn lowest_number(&self) -> u64 {
         let open = self.open.values().flat_map(BTreeMap::values);
-        open.map(|window| window.oldest)
+        let all = open.chain(self.closed.iter().map(Arc::as_ref));
+        all.map(|window| window.lowest_number)
             .min()
             .unwrap_or(self.next_window)
+    }
+
+    /// Records that entries were written to the journal.
+    pub(super) fn written(&mut self, pending: &Pending) {
+        if !pending.entries.is_empty() {
+            self.written_below = self.written_below.max(pending.highest_number + 1);
+        }
     }
 
     /// Puts back what could not be written. It is older than what has come since.
@@ -226,7 +248,7 @@ impl Memory {
         events: HashMap<String, VecDeque<Event>>,
     ) {
         pending.entries.append(&mut self.pending.entries);
-        pending.newest_window = pending.newest_window.max(self.pending.newest_window);
+        pending.highest_number = pending.highest_number.max(self.pending.highest_number);
         self.pending = pending;
         self.limit_pending();
         for (host, mut events) in events {
@@ -264,7 +286,7 @@ impl Window {
         // Writing to memory does not fail, and an entry is always valid JSON.
         if serde_json::to_writer(&mut pending.entries, &entry).is_ok() {
             pending.entries.push(b'\n');
-            pending.newest_window = pending.newest_window.max(self.number);
+            pending.highest_number = pending.highest_number.max(self.number);
             self.journaled = all.names.len();
         }
     }

@@ -7,12 +7,17 @@
 
 mod answer;
 mod block;
+mod database;
 mod event;
+#[cfg(test)]
+mod fault_tests;
 mod memory;
+mod reader;
 mod samples;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tier;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
@@ -34,9 +39,11 @@ pub use answer::Answer;
 use answer::{Steps, usual_interval};
 use event::Event;
 pub(super) use event::EventsAnswer;
-use memory::{LEAST_STEP_MS, Memory};
-use samples::CONTAINER;
-use store::{Reader, Store, Tier};
+use memory::{MIN_GAP_MS, Memory};
+use reader::Reader;
+use samples::{CONTAINER, Samples};
+use store::Store;
+use tier::Tier;
 
 /// The time of a window, in milliseconds. A multiple of a minute, and a divisor of an hour.
 const WINDOW_MS: i64 = 600_000;
@@ -46,6 +53,17 @@ const LATE_MS: i64 = 2000;
 const MAX_EVENTS: usize = 1000;
 /// The time between two transactions of the store. With the time of a transaction it is less than a second.
 const WRITE_INTERVAL: Duration = Duration::from_millis(800);
+/// The number of windows that are stored in one transaction.
+const WINDOWS_AT_ONCE: usize = 16;
+/// An agent keeps its figures for an hour at most. Older ones have a wrong time, in milliseconds.
+const MAX_PAST_MS: i64 = 2 * 3_600_000;
+/// How long a fill waits for the store at once, and how often.
+const PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSES: u32 = 100;
+/// A difference of the clocks that is a step, in milliseconds.
+const CLOCK_STEP_MS: i64 = 60_000;
+/// Figures are deleted only after the clock has made no step for this time.
+const STEADY_AFTER: Duration = Duration::from_secs(3600);
 /// Figures of a source that are older than this number of its intervals plus [`CURRENT_MS`] are not recorded.
 const CURRENT_INTERVALS: i64 = 2;
 /// See [`CURRENT_INTERVALS`], in milliseconds.
@@ -59,12 +77,12 @@ pub struct HistorySettings {
     /// Maximum size of the store in bytes. The oldest figures go first.
     pub limit: u64,
     /// How long figures are kept.
-    pub kept: Kept,
+    pub retention: Retention,
 }
 
 /// How long figures are kept, by the time between two of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
+pub struct Retention {
     /// The figures of each snapshot.
     pub full: Duration,
     /// One figure a minute.
@@ -75,7 +93,7 @@ pub struct Kept {
     pub hour: Duration,
 }
 
-impl Default for Kept {
+impl Default for Retention {
     fn default() -> Self {
         const HOUR: Duration = Duration::from_secs(3600);
         Self {
@@ -87,7 +105,7 @@ impl Default for Kept {
     }
 }
 
-impl Kept {
+impl Retention {
     fn ms(self, tier: Tier) -> i64 {
         let kept = match tier {
             Tier::Full => self.full,
@@ -106,6 +124,36 @@ pub struct History {
     store: Option<(Mutex<Store>, Reader)>,
     /// Why the store cannot be written.
     trouble: Mutex<Option<String>>,
+    /// Locked by the host that [`Self::fill`] works for.
+    filling: Mutex<()>,
+}
+
+/// Compares the clock of the host with a clock that never steps. The clock of a host can be wrong until the host has the time of the
+/// network, and figures must not be deleted by a wrong clock.
+struct Clock {
+    since: Instant,
+    /// The time at `since`, in milliseconds since 1970.
+    began_at: i64,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            began_at: now(),
+        }
+    }
+
+    /// Whether the clock has made no step for an hour. `at` is the current time.
+    fn is_steady(&mut self, at: i64) -> bool {
+        let passed = self.since.elapsed();
+        let expected = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX);
+        if (at - self.began_at - expected).abs() > CLOCK_STEP_MS {
+            *self = Self::new();
+            return false;
+        }
+        passed >= STEADY_AFTER
+    }
 }
 
 /// The thread that writes to the store. Ends on drop, after it has written what is left.
@@ -125,14 +173,16 @@ impl History {
                 memory: Mutex::default(),
                 store: None,
                 trouble: Mutex::default(),
+                filling: Mutex::default(),
             });
         };
-        let (store, journal) = Store::open(folder, settings.limit, settings.kept)?;
+        let (store, journal) = Store::open(folder, settings.limit, settings.retention)?;
         let reader = store.reader();
         Ok(Self {
             memory: Mutex::new(Memory::replay(journal)),
             store: Some((Mutex::new(store), reader)),
             trouble: Mutex::default(),
+            filling: Mutex::default(),
         })
     }
 
@@ -142,6 +192,7 @@ impl History {
             memory: Mutex::default(),
             store: None,
             trouble: Mutex::new(Some(why)),
+            filling: Mutex::default(),
         }
     }
 
@@ -155,10 +206,12 @@ impl History {
         let thread = thread::Builder::new()
             .name("history".to_owned())
             .spawn(move || {
+                let mut clock = Clock::new();
                 while stopped.recv_timeout(WRITE_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                    history.write(now());
+                    let at = now();
+                    history.write(at, clock.is_steady(at));
                 }
-                history.write(now());
+                history.write(now(), false);
             })?;
         Ok(Writer {
             stop: Some(stop),
@@ -181,13 +234,13 @@ impl History {
         let figures = figures
             .iter()
             .map(|(name, figure)| (name.as_str(), *figure as f32));
-        memory.add(host, at, LEAST_STEP_MS, figures);
+        memory.add(host, at, MIN_GAP_MS, figures);
         memory.limit_pending();
     }
 
     /// Records figures of the past that an agent has kept, where there are none. `shift` is the time by which the clock of this
-    /// host is ahead of the agent's clock, in milliseconds.
-    pub(super) fn fill(&self, host: &str, past: &[model::History], shift: i64) {
+    /// host is ahead of the agent's clock, in milliseconds. Blocks the thread while many samples wait for the store.
+    pub(super) fn fill(&self, host: &str, past: &[model::History], shift: i64, now: i64) {
         let interval = past
             .iter()
             .map(|past| past.interval_ms)
@@ -195,7 +248,7 @@ impl History {
             .unwrap_or_default();
         let gap = i64::try_from(interval / 2)
             .unwrap_or_default()
-            .max(LEAST_STEP_MS);
+            .max(MIN_GAP_MS);
         // A message can have the same times as the one before, with the figures of other containers.
         let mut samples: BTreeMap<i64, Vec<(&str, f32)>> = BTreeMap::new();
         let columns: Vec<_> = past.iter().map(columns).collect();
@@ -211,37 +264,35 @@ impl History {
                 samples.entry(time).or_default().extend(figures);
             }
         }
+        // One host after another, so that not all of them wait for the store at the same time.
+        let _one = lock(&self.filling);
+        let mut pauses = 0;
         for (time, figures) in samples {
+            // After a step of the agent's clock, times can be wrong by hours.
+            if time > now || time < now - MAX_PAST_MS {
+                continue;
+            }
+            while lock(&self.memory).is_busy() && pauses < MAX_PAUSES {
+                thread::sleep(PAUSE);
+                pauses += 1;
+            }
             // Other hosts must not wait for all samples.
             lock(&self.memory).add(host, time, gap, figures.into_iter());
         }
         lock(&self.memory).limit_pending();
     }
 
-    /// Writes what is new to the store, and closes the windows that have ended. Does this once a second.
-    pub fn write(&self, now: i64) {
+    /// Writes what is new to the store, and stores the windows that have ended. Call this once a second. With `may_delete`, figures
+    /// whose retention has passed are deleted.
+    pub fn write(&self, now: i64, may_delete: bool) {
         let Some((store, _)) = &self.store else {
             let mut memory = lock(&self.memory);
             memory.close(now);
             memory.forget_old(now);
             return;
         };
-        let mut store = lock(store);
-        let written = self.append(&mut store).and_then(|()| {
-            let (closed, oldest) = {
-                let mut memory = lock(&self.memory);
-                memory.close(now);
-                let closed = memory.closed.clone();
-                (closed, memory.oldest_open_window())
-            };
-            if closed.is_empty() {
-                return Ok(());
-            }
-            store.compact(&closed, oldest, now)?;
-            lock(&self.memory).stored(&closed);
-            Ok(())
-        });
-        drop(store);
+        let deleted_at = may_delete.then_some(now);
+        let written = self.write_to(&mut lock(store), now, deleted_at);
         let why = written.err().map(|error| error.to_string());
         if why.is_some() {
             let mut memory = lock(&self.memory);
@@ -259,6 +310,25 @@ impl History {
         *trouble = why;
     }
 
+    fn write_to(&self, store: &mut Store, now: i64, deleted_at: Option<i64>) -> io::Result<()> {
+        self.append(store)?;
+        let closed = {
+            let mut memory = lock(&self.memory);
+            memory.close(now);
+            memory.closed.clone()
+        };
+        if closed.is_empty() || store.is_resting() {
+            return Ok(());
+        }
+        for windows in closed.chunks(WINDOWS_AT_ONCE) {
+            store.merge(windows)?;
+            lock(&self.memory).stored(windows);
+            self.append(store)?;
+        }
+        let lowest = lock(&self.memory).lowest_number();
+        store.clean(lowest, deleted_at)
+    }
+
     /// Writes new entries and events. What cannot be written waits.
     fn append(&self, store: &mut Store) -> io::Result<()> {
         let (pending, events) = {
@@ -274,9 +344,11 @@ impl History {
         let all = events.iter();
         let all =
             all.flat_map(|(host, events)| events.iter().map(move |event| (host.as_str(), event)));
-        let written = store.append(&pending.entries, pending.newest_window, all);
-        if written.is_err() {
-            lock(&self.memory).put_back(pending, events);
+        let written = store.append(&pending.entries, pending.highest_number, all);
+        let mut memory = lock(&self.memory);
+        match written {
+            Ok(()) => memory.written(&pending),
+            Err(_) => memory.put_back(pending, events),
         }
         written
     }
@@ -300,67 +372,58 @@ impl History {
         let coarsest = coarsest.unwrap_or(Tier::Full);
         // The time that the tiers so far have.
         let mut known: Option<(i64, i64)> = None;
-        let mut full = Vec::new();
+        let mut raw: Vec<(Samples, (i64, i64))> = Vec::new();
         if let Some((_, reader)) = &self.store {
-            // The best tier, then the coarser ones for what is older, then the finer ones for what is newer.
+            // The best tier. Then the coarser ones, which have what is older, and the finer ones, which have what is newer.
             let coarser = Tier::ALL.into_iter().filter(|tier| *tier > coarsest);
             let finer = Tier::ALL.into_iter().rev().filter(|tier| *tier < coarsest);
             for tier in std::iter::once(coarsest).chain(coarser).chain(finer) {
-                let range = match known {
-                    None => (from, to),
-                    Some((begin, _)) if tier > coarsest => (from, begin - 1),
-                    Some((_, end)) => (end, to),
+                let step = tier.step_ms();
+                // An average counts if its time ends before the known time.
+                let sides = match known {
+                    None => vec![(from, to + 1)],
+                    Some((begin, end)) => vec![(from, begin - (step - 1).max(0)), (end, to + 1)],
                 };
-                if range.0 > range.1 {
-                    continue;
-                }
-                let part = reader.part(host, tier, range, |name| series.contains(&name))?;
-                let Some((begin, covered)) = part.span else {
-                    continue;
-                };
-                // The newest average of a tier has not all of its samples yet.
-                let covered = match tier.step_ms() {
-                    0 => covered,
-                    step => covered - covered.rem_euclid(step),
-                };
-                let (begin, covered) = (begin.max(range.0), covered.min(range.1 + 1));
-                if begin >= covered {
-                    continue;
-                }
-                if tier == Tier::Full {
-                    full.extend(
-                        part.blocks
-                            .into_iter()
-                            .map(|block| (block, (begin, covered))),
-                    );
-                } else {
-                    for block in &part.blocks {
-                        steps.add(block, (begin, covered), tier.step_ms(), true);
+                for (first, end) in sides.into_iter().filter(|(first, end)| first < end) {
+                    let wanted = |name: &str| series.contains(&name);
+                    let part = reader.part(host, tier, (first, end - 1), wanted)?;
+                    let Some((begin, covered)) = part.span else {
+                        continue;
+                    };
+                    // The newest average of a tier does not have all of its samples yet.
+                    let covered = covered - covered.rem_euclid(step.max(1));
+                    let (begin, covered) = (begin.max(first), covered.min(end));
+                    if begin >= covered {
+                        continue;
                     }
+                    let range = (begin, covered);
+                    if tier == Tier::Full {
+                        raw.extend(part.blocks.into_iter().map(|block| (block, range)));
+                    } else {
+                        for block in &part.blocks {
+                            steps.add_averages(block, range, step);
+                        }
+                    }
+                    known = Some(match known {
+                        None => range,
+                        Some((first, end)) => (first.min(begin), end.max(covered)),
+                    });
                 }
-                known = Some(match known {
-                    None => (begin, covered),
-                    Some((first, end)) => (first.min(begin), end.max(covered)),
-                });
             }
         }
-        let newest = known.map_or(i64::MIN, |(_, end)| end);
         {
             let memory = lock(&self.memory);
             let windows = memory.windows(host);
             let asked =
                 windows.filter(|window| window.start <= to && window.start + WINDOW_MS > from);
-            full.extend(asked.map(|window| (window.samples.picked(series), (newest, i64::MAX))));
+            raw.extend(asked.map(|window| (window.samples.picked(series), (i64::MIN, i64::MAX))));
         }
-        let mut times: Vec<i64> = full
-            .iter()
-            .flat_map(|(samples, (first, end))| &samples.times[samples.rows(*first, *end)])
-            .copied()
-            .collect();
+        let times = raw.iter().flat_map(|(samples, _)| &samples.times);
+        let mut times: Vec<i64> = times.copied().collect();
         times.sort_unstable();
-        let interval = usual_interval(&times);
-        for (samples, range) in &full {
-            steps.add(samples, *range, interval, false);
+        let usual = usual_interval(&times);
+        for (samples, range) in &raw {
+            steps.add(samples, *range, usual);
         }
         Ok(steps.answer())
     }
@@ -380,18 +443,20 @@ impl History {
             Some((_, reader)) => reader.events(host, (from, to), container)?,
             None => Vec::new(),
         };
-        let memory = lock(&self.memory);
         let wanted = |event: &&Event| {
             (from..=to).contains(&event.at)
                 && container.is_none_or(|name| event.container.as_deref() == Some(name))
         };
-        let new = memory.events.get(host).into_iter().flatten().filter(wanted);
-        for event in new {
-            if !events.contains(event) {
-                events.push(event.clone());
-            }
-        }
-        drop(memory);
+        let new: Vec<Event> = {
+            let memory = lock(&self.memory);
+            let all = memory.events.get(host).into_iter().flatten();
+            all.filter(wanted).cloned().collect()
+        };
+        let new: Vec<Event> = new
+            .into_iter()
+            .filter(|event| !events.contains(event))
+            .collect();
+        events.extend(new);
         events.sort_by_key(|event| event.at);
         let more = events.len() > MAX_EVENTS;
         events.truncate(MAX_EVENTS);

@@ -1,11 +1,12 @@
 //! Samples of one host: times, and the figures of each series at these times.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 /// Maximum number of series in stored samples.
-pub(super) const MAX_SERIES: usize = 4096;
+pub(super) const MAX_STORED_SERIES: usize = 4096;
 /// Maximum number of series in memory, before [`Samples::limit`] chooses the ones to store.
-const MAX_IN_MEMORY: usize = 2 * MAX_SERIES;
+const MAX_IN_MEMORY: usize = 2 * MAX_STORED_SERIES;
 /// The beginning of the names of containers' series.
 pub(super) const CONTAINER: &str = "container:";
 
@@ -99,12 +100,24 @@ impl Samples {
 
     /// Adds the samples of `other` that are at least `gap` milliseconds away from the own ones.
     pub(super) fn merge(&mut self, other: &Self, gap: i64) {
+        let own = self.times.clone();
         for (row, at) in other.times.iter().enumerate() {
+            let next = own.partition_point(|time| time < at);
+            let near = [next.checked_sub(1), Some(next)].into_iter().flatten();
+            let mut near = near.filter_map(|row| own.get(row));
+            if near.any(|time| (time - at).abs() < gap) {
+                continue;
+            }
             let figures = other.row(row);
             let figures =
                 figures.map(|(position, figure)| (other.names[position].as_str(), figure));
-            self.add(*at, gap, figures);
+            self.add(*at, 1, figures);
         }
+    }
+
+    /// Whether there is a sample at this time.
+    pub(super) fn has(&self, at: i64) -> bool {
+        self.times.binary_search(&at).is_ok()
     }
 
     /// Replaces the sample at this time.
@@ -143,19 +156,20 @@ impl Samples {
         first..end.max(first)
     }
 
-    /// Removes series without figures. If more than `most` are left, removes the series of containers with the fewest figures.
+    /// Removes series without figures. If more than `most` are left, removes series of the containers that ended first.
     pub(super) fn limit(&mut self, most: usize) {
-        let mut kept: Vec<(bool, usize, usize)> = Vec::new();
+        let mut kept = Vec::new();
         for (position, (name, column)) in self.names.iter().zip(&self.columns).enumerate() {
             let count = column.iter().filter(|figure| !figure.is_nan()).count();
-            if count > 0 {
-                kept.push((name.starts_with(CONTAINER), usize::MAX - count, position));
+            if let Some(newest) = column.iter().rposition(|figure| !figure.is_nan()) {
+                let rank = Reverse((newest, count));
+                kept.push((name.starts_with(CONTAINER), rank, position));
             }
         }
         if kept.len() == self.names.len() && kept.len() <= most {
             return;
         }
-        // The host's own series come first, then the containers with the most figures.
+        // The host's own series come first, then the containers with the newest figures.
         kept.sort_unstable();
         kept.truncate(most);
         let mut positions: Vec<_> = kept.into_iter().map(|(.., position)| position).collect();

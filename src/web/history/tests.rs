@@ -1,30 +1,30 @@
 use std::path::Path;
 
-use super::{Answer, History, HistorySettings, Kept, WINDOW_MS};
+use super::{Answer, History, HistorySettings, Retention, WINDOW_MS};
 use crate::model::{self, HistoryColumn, Snapshot};
 
 /// 2026-01-01, the beginning of an hour.
-const START: i64 = 1_767_225_600_000;
-const MINUTE: i64 = 60_000;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
+pub(super) const START: i64 = 1_767_225_600_000;
+pub(super) const MINUTE: i64 = 60_000;
+pub(super) const HOUR: i64 = 60 * MINUTE;
+pub(super) const DAY: i64 = 24 * HOUR;
 const STEP: i64 = 5000;
-const HOST: &str = "alpha:9000";
+pub(super) const HOST: &str = "alpha:9000";
 
-fn settings(folder: &Path) -> HistorySettings {
+pub(super) fn settings(folder: &Path) -> HistorySettings {
     HistorySettings {
         folder: Some(folder.to_owned()),
         limit: 1 << 30,
-        kept: Kept::default(),
+        retention: Retention::default(),
     }
 }
 
-fn open(folder: &Path) -> History {
+pub(super) fn open(folder: &Path) -> History {
     History::open(&settings(folder)).unwrap()
 }
 
 /// Records a snapshot with this figure of the CPU.
-fn record(history: &History, at: i64, cpu: f64) {
+pub(super) fn record(history: &History, at: i64, cpu: f64) {
     let mut snapshot = Snapshot::recorded();
     let mut system = (*snapshot.system).clone();
     system.cpu_percent[0] = cpu;
@@ -36,26 +36,26 @@ fn record(history: &History, at: i64, cpu: f64) {
 
 /// Records a snapshot every [`STEP`] from `from` to before `to`, with the number of minutes since [`START`] as the figure of the
 /// CPU. Writes once a minute.
-fn run(history: &History, from: i64, to: i64) {
+pub(super) fn run(history: &History, from: i64, to: i64) {
     for at in (from..to).step_by(STEP as usize) {
         record(history, at, minute(at));
         if at % MINUTE == 0 {
-            history.write(at);
+            history.write(at, true);
         }
     }
-    history.write(to + 3000);
+    history.write(to + 3000, true);
 }
 
 fn minute(at: i64) -> f64 {
     ((at - START) / MINUTE) as f64
 }
 
-fn cpu(history: &History, from: i64, to: i64, points: usize) -> Answer {
+pub(super) fn cpu(history: &History, from: i64, to: i64, points: usize) -> Answer {
     history.query(HOST, &["cpu"], from, to, points).unwrap()
 }
 
 /// The figures of the CPU with their times.
-fn figures(answer: &Answer) -> Vec<(i64, Option<f32>)> {
+pub(super) fn figures(answer: &Answer) -> Vec<(i64, Option<f32>)> {
     let times = answer.times.iter().copied();
     times.zip(answer.series["cpu"].iter().copied()).collect()
 }
@@ -175,17 +175,17 @@ fn an_outage_is_a_gap_in_each_range() {
 #[test]
 fn old_figures_stay_as_averages_and_the_oldest_are_deleted() {
     let folder = tempfile::tempdir().unwrap();
-    let kept = Kept::default();
+    let retention = Retention::default();
     let history = open(folder.path());
     // One sample an hour for 38 days, then one in ten minutes.
     let days = 40;
     for window in (0..days * 144).filter(|window| window % 6 == 0 || *window > (days - 2) * 144) {
         let at = START + window * WINDOW_MS + 1000;
         record(&history, at, window as f64);
-        history.write(at);
+        history.write(at, true);
     }
     let end = START + days * DAY;
-    history.write(end + 3000);
+    history.write(end + 3000, true);
     let store = rusqlite::Connection::open(folder.path().join("history.db")).unwrap();
     let oldest = |tier: i64| -> i64 {
         let sql = "SELECT min(start) FROM blocks WHERE tier = ?1";
@@ -228,12 +228,12 @@ fn old_figures_stay_as_averages_and_the_oldest_are_deleted() {
     let history = History::open(&HistorySettings {
         folder: Some(folder.path().to_owned()),
         limit: limit as u64,
-        kept,
+        retention,
     })
     .unwrap();
     record(&history, end + 1000, 1.0);
-    history.write(end + 1000);
-    history.write(end + WINDOW_MS + 3000);
+    history.write(end + 1000, true);
+    history.write(end + WINDOW_MS + 3000, true);
     assert!(
         size() > limit / 3 && size() <= limit,
         "{} of {limit}",
@@ -248,7 +248,7 @@ fn old_figures_stay_as_averages_and_the_oldest_are_deleted() {
 }
 
 /// A message of an agent's history.
-fn past(times: &[i64], host: Option<f32>, container: &str) -> model::History {
+pub(super) fn past(times: &[i64], host: Option<f32>, container: &str) -> model::History {
     let column = |figure: f32| HistoryColumn(times.iter().map(|_| Some(figure)).collect());
     let host = host.map(|figure| ("cpu".to_owned(), column(figure)));
     let of_container = [("cpu".to_owned(), column(1.5))].into_iter().collect();
@@ -268,14 +268,14 @@ fn an_agents_history_fills_the_time_without_the_server() {
     run(&history, START, down);
     drop(history);
     let history = open(folder.path());
-    history.write(up);
+    history.write(up, true);
     // The agent's clock is an hour behind, and its samples are not at the times of the server's samples.
     let times: Vec<i64> = (up - 10 * MINUTE..up)
         .step_by(STEP as usize)
         .map(|at| at + 400 - HOUR)
         .collect();
     let messages = [past(&times, Some(77.0), "/web"), past(&times, None, "db")];
-    history.fill(HOST, &messages, HOUR);
+    history.fill(HOST, &messages, HOUR, up);
     run(&history, up, START + 31 * MINUTE);
     let names = ["cpu", "container:web:cpu", "container:db:cpu"];
     let answer = history
@@ -300,8 +300,8 @@ fn an_agents_history_fills_the_time_without_the_server() {
         assert_eq!(known as i64, (up - down) / STEP, "{name}");
     }
     // Another connection sends the same figures again: nothing changes.
-    history.fill(HOST, &messages, HOUR);
-    history.write(START + 31 * MINUTE + 5000);
+    history.fill(HOST, &messages, HOUR, up);
+    history.write(START + 31 * MINUTE + 5000, true);
     assert_eq!(
         history
             .query(HOST, &names, START, START + 31 * MINUTE, 5000)
@@ -328,9 +328,9 @@ fn events_are_stored_once() {
     history.record(HOST, &snapshot, last + 1000);
     let fresh = history.events(HOST, first, last, None).unwrap();
     assert_eq!(fresh.events.len(), snapshot.events.len());
-    history.write(last + 1000);
+    history.write(last + 1000, true);
     history.record(HOST, &snapshot, last + 6000);
-    history.write(last + 6000);
+    history.write(last + 6000, true);
     drop(history);
     let history = open(folder.path());
     let stored = history.events(HOST, first, last, None).unwrap();
@@ -409,7 +409,7 @@ fn without_a_folder_the_last_hour_stays_in_memory() {
     let history = History::open(&HistorySettings {
         folder: None,
         limit: 0,
-        kept: Kept::default(),
+        retention: Retention::default(),
     })
     .unwrap();
     run(&history, START, START + 2 * HOUR);
@@ -453,7 +453,7 @@ fn figures_of_a_failing_source_are_not_recorded() {
     let history = History::open(&HistorySettings {
         folder: None,
         limit: 0,
-        kept: Kept::default(),
+        retention: Retention::default(),
     })
     .unwrap();
     let mut snapshot = Snapshot::recorded();
