@@ -8,6 +8,8 @@ import { MOST_ROWS, Rows, type Filter } from './rows'
 
 const ROW = 20
 const BEYOND = 12
+// The height of the line of text above the rows, as in style.css.
+const TOP_LINE = 28
 // The list changes at most this often; a person cannot read faster, and the page has time for other things.
 const PAUSE_MS = 50
 const PHONE = '(max-width: 640px)'
@@ -20,6 +22,8 @@ export interface ListState {
   shown: number
   /** Whether all rows fit on the screen, so that nobody can scroll up. */
   short: boolean
+  /** Whether there is room for a line of text above the rows. */
+  roomy: boolean
 }
 
 export interface ListOptions {
@@ -75,13 +79,16 @@ export class LogList {
   }
 
   private report() {
+    // The list is lower while there is a line of text above it. The frame always has the same height.
+    const height = this.element.parentElement?.clientHeight ?? 0
     this.options.changed({
       following: this.following,
       waiting: this.held.length + this.notKept,
       rows: this.rows.all.length,
       hits: this.rows.hits,
       shown: this.rows.view.length,
-      short: this.rows.height < this.element.clientHeight,
+      short: this.rows.height < height,
+      roomy: this.rows.height + TOP_LINE <= height,
     })
   }
 

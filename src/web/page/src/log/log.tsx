@@ -29,7 +29,7 @@ const COLOURS = 5
 export function Log({ sources, tall = false, whole = false }: { sources: Source[]; tall?: boolean; whole?: boolean }) {
   const element = useRef<HTMLDivElement>(null)
   const list = useRef<LogList | null>(null)
-  const [state, setState] = useState<ListState>({ following: true, waiting: 0, rows: 0, hits: 0, shown: 0, short: false })
+  const [state, setState] = useState<ListState>({ following: true, waiting: 0, rows: 0, hits: 0, shown: 0, short: false, roomy: false })
   const [row, setRow] = useState<Row | null>(null)
   const [lost, setLost] = useState(false)
   const [older, setOlder] = useState<'' | 'loading' | 'end' | 'more' | { error: string }>('more')
@@ -242,7 +242,7 @@ export function Log({ sources, tall = false, whole = false }: { sources: Source[
           {state.following && !wanted.current ? texts.log.following : texts.log.follow}
         </button>
       </div>
-      <div class="log-frame">
+      <div class={`log-frame ${state.roomy ? 'roomy' : ''}`}>
         <div ref={element} class={`log-list ${many ? 'many' : 'one'}`} tabIndex={0} role="listbox" aria-label={texts.log.lines} onKeyDown={(event) => {
           const made = list.current
           if (!made || event.ctrlKey || event.metaKey) return
