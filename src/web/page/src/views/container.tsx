@@ -87,7 +87,7 @@ export function Container({ id, name }: { id: string; name: string }) {
   // The engine reports the host's memory as the limit of a container without one.
   const memoryLimit = running?.memory_limit && running.memory_limit < memoryTotal * 0.999 ? running.memory_limit : null
   const cpuLimit = running?.cpu_limit ? running.cpu_limit * 100 : null
-  const level = running?.health === 'unhealthy' || stopped?.oom_killed ? 'critical' : running?.health === 'starting' || stopped ? 'warning' : ''
+  const level = running?.health === 'unhealthy' || stopped?.oom_killed ? 'critical' : running?.health === 'starting' || stopped?.exit_code || stopped?.error ? 'warning' : ''
   const state = running ? [plain(running.status), running.health && plain(running.health)].filter(Boolean).join(', ') : stopped ? stoppedState(stopped) : ''
   const shownState = <span class={`${level ? `${level}-text` : 'state'}`}><Mark level={level} />{state}</span>
   const nothing = data !== null && Object.values(data.series).every((values) => values.every((value) => value === null))
