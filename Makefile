@@ -106,5 +106,5 @@ test-vm: ## as root: test the package in a virtual machine with a current system
 image: ## build the Docker image system-agent:latest, for config/compose.yml
 	@tests/setup/agent-image.sh
 
-picture: ## as root: draw docs/watch.svg, the picture of the terminal view, from a real run
+picture: ## as root: make docs/watch.svg and docs/page-*.png, the pictures of the terminal view and of the page, from a real run
 	@tests/setup/picture.sh

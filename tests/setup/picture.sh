@@ -4,8 +4,8 @@
 #
 #   picture.sh [PROFILE]
 #
-# PROFILE is the profile of cargo for the build of the agent, by default release. PICTURE_SECONDS is the time that the charts of the page
-# show, by default 600.
+# PROFILE is the profile of cargo for the build of the agent, by default release. PICTURE_SECONDS is the time that the containers
+# run before the pictures of the page, by default 400. The charts show its last five minutes.
 # shellcheck disable=SC2016 # The scripts in single quotes are for the shells of the containers.
 set -euo pipefail
 
@@ -56,7 +56,7 @@ start() {
 readonly wave='wave=$(($(date +%s) % 240)); [ $wave -lt 120 ] || wave=$((240 - wave));'
 start db 17.2 'hold 90; while :; do work 4000; dd if=/dev/zero of=/tmp/table bs=64k count=$((RANDOM % 12 + 1)) conv=fsync 2>/dev/null
     echo "INFO checkpoint complete: wrote $((RANDOM % 90 + 10)) buffers"; sleep 1; done' --memory 256m --health-cmd true --health-interval 5s
-start cache 8.0 'hold 26; while :; do work 1500; sleep 0.5; done' --memory 32m
+start cache 8.0 'hold 50; while :; do wget -q -O /dev/null http://api/items; work 1500; sleep 0.5; done' --memory 192m
 start api 3.1.4 "head -c 400000 /dev/urandom >/tmp/items; httpd -p 80 -h /tmp; hold 30
     while :; do $wave work \$((wave * 250 + 2000)); echo \"{\\\"level\\\":\\\"info\\\",\\\"msg\\\":\\\"GET /api/items\\\",\\\"ms\\\":\$((RANDOM % 40 + 3))}\"; sleep 0.3; done" \
     --memory 128m --cpus 0.5 --health-cmd true --health-interval 5s
@@ -69,8 +69,8 @@ start worker 3.1.4 'hold 18; while :; do work 12000; echo "job $((RANDOM % 9000 
     --health-cmd 'wget -q -O /dev/null http://127.0.0.1:8080/health' --health-interval 20s --health-retries 2
 start mailer 1.4 'hold 5; while :; do work 500; sleep 3; done' --memory 32m
 start metrics 0.27 'hold 20; while :; do work 2500; sleep 1; done' --memory 64m
-start import 3.1.4 'sleep 150; echo "INFO 8212 of 20000 rows imported"; echo "ERROR relation \"prices\" does not exist" >&2; exit 1' --restart no
-start backup 1.0 'sleep 60; echo "backup complete: 1.4 GiB in 58 s"' --restart no
+start import 3.1.4 'sleep 200; echo "INFO 8212 of 20000 rows imported"; tail /dev/zero; exit 137' --memory 32m
+start backup 1.0 'sleep 60; echo "backup complete: 1.4 GiB in 58 s"'
 
 # The agent sees a host with a name for the picture. Other containers of this machine are left out.
 export CONTAINERS_INCLUDE='shop-*' SYSTEM_INTERVAL=2s DOCKER_INTERVAL=2s
@@ -88,6 +88,6 @@ sleep 60
 LC_ALL=C.UTF-8 tmux -L "$server" capture-pane -p -e | "$target/debug/examples/picture" >docs/watch.svg
 tmux -L "$server" kill-server
 # Wait until the charts of the page have figures.
-sleep $((${PICTURE_SECONDS:-600} - 60))
-node src/web/page/test/picture.mjs "http://127.0.0.1:$page_port/?range=15m" docs/page
+sleep $((${PICTURE_SECONDS:-400} - 60))
+node src/web/page/test/picture.mjs "http://127.0.0.1:$page_port/?range=5m" docs/page
 stat -c '%n: %s bytes' docs/watch.svg docs/page-light.png docs/page-dark.png
