@@ -1054,6 +1054,7 @@ mod tests {
         ("containers[].network.*.rx_bytes_per_second", RATE), ("containers[].network.*.tx_bytes_per_second", RATE),
         ("containers[].throttled_percent", RATE),
         ("containers[].uptime", "computed from started_at, which is in the table"), ("containers[].status", TEXT),
+        ("containers[].health_output", TEXT), ("stopped[].health_output", TEXT),
         ("docker_meta", "metrics of containers have these values as labels"),
         ("events", LINES), ("events_dropped", LINES), ("logs", LINES), ("logs_dropped", LINES),
         ("kernel", "these figures have a table of their own, in kernel.rs"),
