@@ -6,13 +6,49 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 cd "$here/../.."
-# More test threads than cores, because most tests wait most of the time.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 3 / 2))}
+# More test threads than cores, because tests wait nine tenths of their time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
 
-# Prints the tests of a module of the integration crate. The tests in the module docker need an engine.
-tests_of() {
-    cargo test --quiet --locked --test integration -- --list --format terse |
-        sed -n "s/^\\($1::.*\\): test\$/\\1/p"
+# Prints all tests of the integration crate.
+integration_tests() {
+    cargo test --quiet --locked --test integration -- --list --format terse | sed -n 's/: test$//p'
+}
+
+# Prints those of the tests in the input that have the attribute `serial`. They need the host for themselves.
+serial_tests() {
+    local files
+    mapfile -t files < <(find tests/integration -name '*.rs')
+    awk -F:: '
+        FILENAME == "-" { if ($NF in serial) print; next }
+        /^ *#\[serial\]/ { found = 1 }
+        found && /^ *fn / { name = $0; gsub(/^ *fn |\(.*/, "", name); serial[name]; found = 0 }
+    ' "${files[@]}" -
+}
+
+# Runs all tests, except the tests of the integration crate that the arguments name.
+#
+# The tests that need the host for themselves run first, one by one. Among the others, each of them would keep all threads of the
+# test program waiting until it can run.
+run_tests() {
+    local serial=() skips=() name status=0 serial_status=0
+    mapfile -t serial < <(integration_tests | grep -vxFf <(printf '%s\n' "$@") | serial_tests)
+    if ((${#serial[@]} == 0)); then
+        echo 'error: no test has the attribute serial; has it been renamed?' >&2
+        return 1
+    fi
+    for name in "$@" "${serial[@]}"; do
+        skips+=(--skip "$name")
+    done
+    cargo test --locked --doc || status=$?
+    # With --exact, a name does not stand for other tests whose names contain it.
+    cargo test --locked --test integration -- --test-threads 1 --exact "${serial[@]}" || serial_status=$?
+    # All other tests run in one command at the end, so that their summary is at the end of the output.
+    cargo test --locked --tests --no-fail-fast -- --exact "${skips[@]}" || status=$?
+    if ((serial_status)); then
+        echo 'error: a test that runs alone failed; its output is above that of the other tests' >&2
+        status=$serial_status
+    fi
+    return "$status"
 }
 
 run_without_docker() {
@@ -20,18 +56,14 @@ run_without_docker() {
         node:nodejs jq:jq prometheus:prometheus prometheus-node-exporter:prometheus-node-exporter nats-server:nats-server go:golang-go
     cargo test --locked --no-run
 
-    local names=() skips=() name status=0
-    mapfile -t names < <(tests_of docker)
+    local names=() status=0
+    # The tests in the module docker need an engine.
+    mapfile -t names < <(integration_tests | grep '^docker::')
     if ((${#names[@]} == 0)); then
         echo 'error: SKIP_DOCKER=1, but there is no test under docker::; has the module been renamed?' >&2
         return 1
     fi
-    for name in "${names[@]}"; do
-        skips+=(--skip "$name")
-    done
-    cargo test --locked --doc || status=$?
-    # --exact skips only the tests that are counted below.
-    cargo test --locked --tests --no-fail-fast -- --exact "${skips[@]}" || status=$?
+    run_tests "${names[@]}" || status=$?
     printf 'SKIPPED %d tests (SKIP_DOCKER=1):' "${#names[@]}"
     printf ' %s' "${names[@]}"
     echo
@@ -57,13 +89,10 @@ run_all() {
     "$here/engine.sh" "$here/test.sh" with-engine
 }
 
-# engine.sh runs this function. All tests run in one command at the end, so that the summary is at the end of the output.
+# engine.sh runs this function.
 run_with_engine() {
-    local status=0
     "$here/image.sh"
-    cargo test --locked --doc || status=$?
-    cargo test --locked --tests --no-fail-fast || status=$?
-    return "$status"
+    run_tests
 }
 
 if [[ ${SKIP_DOCKER:-0} == 1 ]]; then
