@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::figures::bare;
 use super::millis;
-use crate::feeds::problems::{Parts, problems};
+use crate::feeds::problems::{Kind, Parts, problems};
 use crate::feeds::share::share;
 use crate::feeds::text::{self, Level};
 use crate::model::{ContainerEvent, EventAction, Snapshot};
@@ -71,7 +71,21 @@ impl Memory {
             }
             self.events.push_back(event.clone());
         }
-        let mut found: Vec<Found> = problems(&Parts::from(snapshot))
+        let mut killed = self.killed(at);
+        let mut shown = problems(&Parts::from(snapshot));
+        // One sentence for each container.
+        shown.retain(|problem| {
+            let is_of = |one: &&mut Found| one.container == problem.container;
+            let killed = killed.iter_mut().find(is_of);
+            match killed.filter(|_| problem.kind == Kind::Down) {
+                Some(killed) => {
+                    killed.text.push_str(" and is down");
+                    false
+                }
+                None => true,
+            }
+        });
+        let mut found: Vec<Found> = shown
             .into_iter()
             .map(|problem| Found {
                 key: format!("{:?}:{}", problem.kind, problem.subject).to_lowercase(),
@@ -81,7 +95,7 @@ impl Memory {
                 since: problem.since.map(|since| millis(since.0)),
             })
             .collect();
-        found.extend(self.killed(at));
+        found.extend(killed);
         found.extend(self.crash_loops(at));
         found.extend(self.filling(snapshot, at));
         self.dated(host, found, at)
@@ -311,6 +325,20 @@ mod tests {
             "web was OOM-killed (exit 137, 2 times in an hour)"
         );
         assert_eq!((one.severity, one.since_at), ("critical", NOW - 240_000));
+        // If it is also down, one sentence says both.
+        let stopped = serde_json::json!([{
+            "id": "0123456789ab", "name": "/web", "image": "nginx", "state": "exited", "exit_code": 137, "oom_killed": true,
+            "restart_policy": "always",
+        }]);
+        snapshot.stopped = Arc::new(serde_json::from_value(stopped).unwrap());
+        snapshot.events.clear();
+        let both = memory.problems("h", &snapshot, NOW);
+        assert_eq!(both.len(), 1, "{both:?}");
+        assert_eq!(
+            both[0].text,
+            "web was OOM-killed (exit 137, 2 times in an hour) and is down"
+        );
+        snapshot.stopped = Arc::default();
         // An hour later it is no problem any more.
         snapshot.events.clear();
         let later = memory.problems("h", &snapshot, NOW + 3_600_000);
