@@ -86,7 +86,7 @@ pub(super) async fn follow(
     let Some(source) = app.hosts.source(&host) else {
         return no_such_host();
     };
-    let Some((events, answer)) = Events::start(&app.log_streams) else {
+    let Some((events, answer)) = Events::start(&app.log_streams, &headers) else {
         return too_many("log streams");
     };
     let mut follower = Follower {

@@ -1,16 +1,21 @@
 //! Server-sent events.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+
+use crate::web::page::accepts_gzip;
 
 /// The pause after which a comment shows that the stream is alive.
 pub(super) const ALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -24,6 +29,8 @@ const LONGEST_ID: usize = 6000;
 /// The sending side of an event stream.
 pub(super) struct Events {
     sender: Sender<Bytes>,
+    /// None if the browser does not accept gzip.
+    encoder: Option<Mutex<GzEncoder<Vec<u8>>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -31,8 +38,8 @@ pub(super) struct Events {
 pub(super) struct Gone;
 
 impl Events {
-    /// Starts an event stream. None if there are too many.
-    pub(super) fn start(permits: &Arc<Semaphore>) -> Option<(Self, Response)> {
+    /// Starts an event stream. `headers` are those of the request. None if there are too many.
+    pub(super) fn start(permits: &Arc<Semaphore>, headers: &HeaderMap) -> Option<(Self, Response)> {
         let permit = Arc::clone(permits).try_acquire_owned().ok()?;
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
         let mut answer = Response::new(body(receiver));
@@ -41,8 +48,14 @@ impl Events {
         all.insert(header::CONTENT_TYPE, kind);
         // Proxies such as nginx must not collect the events.
         all.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        all.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        let encoder = accepts_gzip(headers).then(|| {
+            all.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            Mutex::new(GzEncoder::new(Vec::new(), Compression::fast()))
+        });
         let events = Self {
             sender,
+            encoder,
             _permit: permit,
         };
         Some((events, answer))
@@ -69,6 +82,16 @@ impl Events {
     }
 
     async fn send_text(&self, text: Bytes) -> Result<(), Gone> {
+        let text = match &self.encoder {
+            Some(encoder) => {
+                let mut encoder = encoder.lock().unwrap_or_else(PoisonError::into_inner);
+                // The flush makes the whole event readable. Writing to memory does not fail.
+                let written = encoder.write_all(&text).and_then(|()| encoder.flush());
+                written.map_err(|_| Gone)?;
+                std::mem::take(encoder.get_mut()).into()
+            }
+            None => text,
+        };
         match timeout(SLOW_TIMEOUT, self.sender.send(text)).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Gone),

@@ -24,7 +24,7 @@ pub(super) async fn stream(State(app): State<Arc<App>>, uri: Uri, headers: Heade
     {
         return no_such_host();
     }
-    let Some((events, answer)) = Events::start(&app.streams) else {
+    let Some((events, answer)) = Events::start(&app.streams, &headers) else {
         return too_many("event streams");
     };
     let seen = last_id(&headers).and_then(|id| Seen::parse(id, &app.run));

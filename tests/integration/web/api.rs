@@ -1,12 +1,14 @@
 //! The JSON API with real agents.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
+use flate2::bufread::GzDecoder;
 use serde_json::Value;
 use serial_test::parallel;
 
-use super::browser::PageServer;
+use super::browser::{PageServer, open};
 use crate::support::{Agent, DEADLINE, KEY, Launch, net, wait};
 
 const FAST: [(&str, &str); 2] = [("PUBLISH_INTERVAL", "200ms"), ("SYSTEM_INTERVAL", "200ms")];
@@ -256,6 +258,37 @@ fn answers_are_compressed_for_browsers_that_accept_it() {
         length(&zipped),
         length(&plain)
     );
+}
+
+#[test]
+#[parallel]
+fn each_event_of_a_compressed_stream_can_be_read_at_once() {
+    let agent = Agent::start(&FAST);
+    let server = PageServer::of(&[&agent]);
+    row(&server, &id(&agent), "live");
+    let path = format!("/api/v1/stream?host={}", id(&agent));
+    let head = ["Accept-Encoding: gzip"];
+    let mut stream = BufReader::new(open(server.address, "GET", &path, &head, ""));
+    let mut line = String::new();
+    let mut is_zipped = false;
+    while stream.read_line(&mut line).unwrap() > 2 {
+        is_zipped |= line == "content-encoding: gzip\r\n";
+        line.clear();
+    }
+    assert!(is_zipped);
+    let mut events = BufReader::new(GzDecoder::new(stream)).lines();
+    let mut next = || {
+        let mut text = events.by_ref().map(Result::unwrap);
+        let data = text.find_map(|line| Some(line.strip_prefix("data: ")?.to_owned()));
+        serde_json::from_str::<Value>(&data.unwrap()).unwrap()
+    };
+    for _ in 0..3 {
+        let event = next();
+        assert!(
+            event["hosts"].is_array() || event["row"].is_object(),
+            "{event}"
+        );
+    }
 }
 
 #[test]
