@@ -18,8 +18,8 @@ web: ## build and run the page of this host; prints its address (PROFILE=release
 test: ## run every test; as root, also install and start what the tests need (SKIP_DOCKER=1: skip the tests that need Docker)
 	@tests/setup/test.sh
 
-test-features: ## run the unit tests without the features nats, watch and web, and with only one of them
-	for features in '' nats watch web; do \
+test-features: ## run the unit tests without the features nats, otlp, watch and web, and with only one of them
+	for features in '' nats otlp watch web; do \
 		cargo test --quiet --locked --lib --no-default-features --features "$$features" || exit; \
 	done
 
@@ -73,15 +73,16 @@ bench-web: ## as root: measure the server of the page with 100 simulated agents;
 dashboards: ## write the dashboards in config/grafana; needs python3
 	python3 config/grafana/dashboards.py
 
-docs: ## write docs/snapshot.md and docs/metrics.md from the code
+docs: ## write docs/snapshot.md, docs/metrics.md and docs/opentelemetry-metrics.md from the code
 	UPDATE_DOCS=1 cargo test --locked --lib metrics_page
+	UPDATE_DOCS=1 cargo test --locked --lib the_metrics_page
 	UPDATE_DOCS=1 cargo test --locked --test integration docs::
 
 lint: ## check formatting, code (clippy), documentation, dependencies and shell scripts; a warning is an error
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	# Also without the features nats, watch and web, and with only one of them.
-	for features in '' nats watch web; do \
+	# Also without the features nats, otlp, watch and web, and with only one of them.
+	for features in '' nats otlp watch web; do \
 		cargo clippy --locked --lib --bins --no-default-features --features "$$features" -- -D warnings || exit; \
 	done
 	# With --examples the dependencies have the same features as for clippy, so cargo does not build them again.

@@ -1,7 +1,7 @@
 //! The log events at the start of the agent: its settings without secrets, its addresses, and warnings about risky settings.
 
 use std::net::SocketAddr;
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "nats", feature = "otlp"))]
 use std::path::Path;
 
 use tracing::{info, warn};
@@ -10,6 +10,8 @@ use crate::renewal;
 use crate::settings::{ApiKey, Settings};
 #[cfg(feature = "nats")]
 use crate::settings::{NatsLogin, NatsSettings};
+#[cfg(feature = "otlp")]
+use crate::settings::{OtlpHeaders, OtlpSettings, OtlpTarget};
 
 /// Logs the settings without secrets, the addresses that the agent listens on, and warnings about risky settings.
 pub(crate) fn announce(
@@ -25,6 +27,8 @@ pub(crate) fn announce(
         serve,
         #[cfg(feature = "nats")]
         nats,
+        #[cfg(feature = "otlp")]
+        otlp,
         credentials,
         credential_sources,
         shutdown_timeout,
@@ -34,6 +38,12 @@ pub(crate) fn announce(
     let nats_url = nats.as_ref().map_or("none".to_owned(), NatsSettings::urls);
     #[cfg(not(feature = "nats"))]
     let nats_url = "none";
+    #[cfg(feature = "otlp")]
+    let otlp_endpoint = otlp.as_ref().and_then(|otlp| otlp.targets().next());
+    #[cfg(feature = "otlp")]
+    let otlp_endpoint = otlp_endpoint.map_or("none".to_owned(), |target| target.url.to_string());
+    #[cfg(not(feature = "otlp"))]
+    let otlp_endpoint = "none";
     let sources = credential_sources;
     let tls = sources.tls.as_ref();
     let keys: Vec<_> = credentials.keys.iter().map(ApiKey::name).collect();
@@ -83,11 +93,16 @@ pub(crate) fn announce(
         log_format = ?telemetry.format,
         rust_log = telemetry.filter,
         nats_url = nats_url,
+        otlp_endpoint = otlp_endpoint,
         "agent started"
     );
     #[cfg(feature = "nats")]
     if let Some(nats) = nats {
         announce_nats(nats);
+    }
+    #[cfg(feature = "otlp")]
+    if let Some(otlp) = otlp {
+        announce_otlp(otlp);
     }
     renewal::warn_of(credentials, sources);
     let is_local = address.ip().to_canonical().is_loopback();
@@ -147,6 +162,48 @@ fn announce_nats(nats: &NatsSettings) {
     if nats.in_the_clear() {
         warn!(
             "messages to NATS, and the password or token for NATS, cross the network unencrypted: use tls:// in NATS_URL"
+        );
+    }
+}
+
+/// Logs the settings of the publisher to a receiver of OpenTelemetry, without secrets, and warnings about risky settings.
+#[cfg(feature = "otlp")]
+fn announce_otlp(otlp: &OtlpSettings) {
+    let file = |path: &Path| path.display().to_string();
+    let url = |target: &OtlpTarget| target.url.to_string();
+    let any = otlp.targets().next();
+    let identity = any.and_then(|target| target.identity.as_ref());
+    let headers = any.and_then(|target| match &target.headers {
+        OtlpHeaders::File(path) => Some(file(path)),
+        OtlpHeaders::Given(_) => None,
+    });
+    info!(
+        otlp_metrics_endpoint = otlp.metrics.as_ref().map(url),
+        otlp_logs_endpoint = otlp.logs.as_ref().map(url),
+        otlp_headers_file = headers,
+        otlp_ca_file = any.and_then(|target| target.ca.as_deref()).map(file),
+        otlp_cert_file = identity.map(|(cert, _)| file(cert)),
+        otlp_key_file = identity.map(|(_, key)| file(key)),
+        otlp_timeout = ?any.map(|target| target.timeout).unwrap_or_default(),
+        otlp_compression = ?any.map(|target| target.compression).unwrap_or_default(),
+        otlp_signals = otlp.signals.names(),
+        otlp_interval = ?otlp.interval,
+        otlp_names = ?otlp.names,
+        otlp_point_attributes = otlp.point_attributes.join(","),
+        state_directory = otlp.state.as_deref().map(file),
+        "OTLP: sending"
+    );
+    for problem in otlp.exposed() {
+        warn!(variable = problem.variable, "{}", problem.text);
+    }
+    if otlp.in_the_clear() {
+        warn!(
+            "figures, log lines and headers for OpenTelemetry cross the network unencrypted: use https:// in OTLP_ENDPOINT"
+        );
+    }
+    if otlp.logs.is_some() && otlp.state.is_none() {
+        warn!(
+            "log lines and events that come while the agent does not run are not sent to OpenTelemetry: set STATE_DIRECTORY to a directory of the agent"
         );
     }
 }

@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 #[cfg(feature = "nats")]
 use rustix::system::uname;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "nats", feature = "otlp"))]
 use tokio::sync::oneshot;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -35,10 +35,14 @@ use crate::publish::http::{MOST_SCRAPERS, Metrics, OnRequest};
 use crate::publish::is_published;
 #[cfg(feature = "nats")]
 use crate::publish::nats::NatsPublisher;
+#[cfg(feature = "otlp")]
+use crate::publish::otlp::{OtlpPublisher, SensedHost};
 use crate::publish::socket::{Listener, RANGE_READINGS, Subscriptions, Threads};
 use crate::renewal::Renewal;
 #[cfg(feature = "nats")]
 use crate::settings::NatsSettings;
+#[cfg(feature = "otlp")]
+use crate::settings::OtlpSettings;
 use crate::settings::{CollectSettings, ContainerStats, ServeSettings, Settings};
 use crate::supervisor::Supervisor;
 
@@ -90,6 +94,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         history,
         #[cfg(feature = "nats")]
         nats,
+        #[cfg(feature = "otlp")]
+        otlp,
         credentials: first,
         credential_sources,
         shutdown_timeout,
@@ -110,7 +116,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .transpose()?;
     #[cfg(feature = "nats")]
     let publishing = nats
-        .map(|nats| Publishing::start(nats, aggregator))
+        .map(|nats| Publishing::start(nats, aggregator, Arc::clone(&measuring.reports)))
+        .transpose()?;
+    #[cfg(feature = "otlp")]
+    let exporting = otlp
+        .map(|otlp| Exporting::start(otlp, &collect, publish_interval, &measuring))
         .transpose()?;
 
     actix_rt::spawn(memory::return_freed());
@@ -124,6 +134,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         scraping,
         #[cfg(feature = "nats")]
         publishing,
+        #[cfg(feature = "otlp")]
+        exporting,
     };
     running.stop(shutdown_timeout, &mut signals).await?;
     info!("stopped");
@@ -139,6 +151,8 @@ struct Running {
     scraping: Option<Scraping>,
     #[cfg(feature = "nats")]
     publishing: Option<Publishing>,
+    #[cfg(feature = "otlp")]
+    exporting: Option<Exporting>,
 }
 
 impl Running {
@@ -154,6 +168,8 @@ impl Running {
             scraping,
             #[cfg(feature = "nats")]
             publishing,
+            #[cfg(feature = "otlp")]
+            exporting,
         } = self;
         accepting.cancel();
         for collector in &measuring.collectors {
@@ -174,6 +190,10 @@ impl Running {
             if let Some(publishing) = publishing {
                 publishing.ended().await;
             }
+            #[cfg(feature = "otlp")]
+            if let Some(exporting) = exporting {
+                exporting.ended().await;
+            }
         };
         tokio::select! {
             closed = timeout(within, closed) => {
@@ -193,6 +213,9 @@ pub(crate) struct Measuring {
     /// The aggregator, which sends the snapshots to all outputs.
     pub(crate) aggregator: Addr<Aggregator>,
     collectors: Vec<Recipient<StopCollecting>>,
+    /// The health of the outputs, for snapshots.
+    #[cfg(any(feature = "nats", feature = "otlp"))]
+    pub(crate) reports: Arc<Reports>,
     /// The collector of the kernel's own figures, for outputs that ask for them.
     kernel: Recipient<ReadKernel>,
     /// The collector of the figures of other programs, for outputs that ask for them.
@@ -218,7 +241,7 @@ impl Measuring {
         let threads = [arbiter()?, arbiter()?];
         let [collecting, aggregating] = &threads;
         let newest = NewestSamples {
-            reports,
+            reports: Arc::clone(&reports),
             ..NewestSamples::for_settings(settings)
         };
         let (follows_logs, has_live) = watch::channel(false);
@@ -251,6 +274,8 @@ impl Measuring {
         Ok(Self {
             collectors,
             aggregator,
+            #[cfg(any(feature = "nats", feature = "otlp"))]
+            reports,
             kernel: kernel.recipient(),
             textfiles: textfiles.recipient(),
             _threads: threads,
@@ -333,14 +358,59 @@ struct Publishing {
 
 #[cfg(feature = "nats")]
 impl Publishing {
-    fn start(settings: NatsSettings, aggregator: &Addr<Aggregator>) -> io::Result<Self> {
+    fn start(
+        settings: NatsSettings,
+        aggregator: &Addr<Aggregator>,
+        reports: Arc<Reports>,
+    ) -> io::Result<Self> {
         let thread = arbiter()?;
         let (ending, ended) = oneshot::channel();
         let aggregator = aggregator.clone().recipient();
         // The same name as `host.hostname` in snapshots.
         let host = uname().nodename().to_string_lossy().into_owned();
         NatsPublisher::start_in_arbiter(&thread.handle(), move |_| {
-            NatsPublisher::new(settings, &host, aggregator, ending)
+            NatsPublisher::new(settings, &host, aggregator, reports, ending)
+        });
+        Ok(Self {
+            ended,
+            _thread: thread,
+        })
+    }
+
+    /// Waits until the publisher has ended.
+    async fn ended(self) {
+        // The publisher sends nothing on this channel. When the publisher ends, it drops the sender.
+        let _ = self.ended.await;
+    }
+}
+
+/// The publisher to a receiver of OpenTelemetry. It has its own thread, so that a slow receiver delays no client.
+#[cfg(feature = "otlp")]
+struct Exporting {
+    ended: oneshot::Receiver<()>,
+    _thread: Arbiter,
+}
+
+#[cfg(feature = "otlp")]
+impl Exporting {
+    fn start(
+        settings: OtlpSettings,
+        collect: &CollectSettings,
+        publish_interval: Duration,
+        measuring: &Measuring,
+    ) -> io::Result<Self> {
+        let thread = arbiter()?;
+        let (ending, ended) = oneshot::channel();
+        let aggregator = measuring.aggregator.clone().recipient();
+        let reports = Arc::clone(&measuring.reports);
+        let id = collect.host_root.read("/etc/machine-id", 64).ok();
+        let id = id.map(|id| id.trim().to_owned());
+        let host = SensedHost {
+            id: id.filter(|id| !id.is_empty()),
+            publish_interval,
+        };
+        OtlpPublisher::start_in_arbiter(&thread.handle(), move |_| {
+            OtlpPublisher::new(settings, host, aggregator, reports, ending)
         });
         Ok(Self {
             ended,

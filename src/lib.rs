@@ -8,7 +8,7 @@
 //!  SystemCollector ──┐
 //!  DockerCollector ──┼─ Collected ─▶ Aggregator ─ Delivery ─▶ ClientSession ─▶ client
 //!  LogCollector    ──┘               one encoding   │         one per connection
-//!                                                   └──────▶  NatsPublisher, HTTP server
+//!                                                   └──────▶  NatsPublisher, OtlpPublisher, HTTP server
 //! ```
 //!
 //! * [`settings`]: reads and checks the environment variables. Reports all problems together.
@@ -17,8 +17,8 @@
 //! * [`collect`]: stage 1, one actor for each source, each at its own interval.
 //! * [`aggregate`]: stage 2. At each tick, once per publish interval, it composes a snapshot from the newest figures.
 //! * [`published`]: the snapshot that stage 2 gives to all outputs, and the encoding of that snapshot.
-//! * [`publish`]: stage 3. Each output has a folder: the socket, the HTTP server for Prometheus, and the publisher to NATS. The
-//!   socket has one actor for each client.
+//! * [`publish`]: stage 3. Each output has a folder: the socket, the HTTP server for Prometheus, and the publishers to NATS and to
+//!   OpenTelemetry. The socket has one actor for each client.
 //! * [`app`]: the daemon. It connects the stages, handles signals and stops everything in order. `announcement` writes the log
 //!   events at the start.
 //! * [`check`], [`snapshot`], [`watch`] and [`web`]: the other commands. `feeds` receives the snapshots that `watch` and `web` show.

@@ -16,7 +16,7 @@ use std::process;
 
 use clap::Parser;
 use system_agent::command_line::{Arguments, CheckTarget, Command};
-use system_agent::settings::{CollectSettings, Problems, Settings};
+use system_agent::settings::{CollectSettings, Problems, Settings, secret_variables};
 use system_agent::{app, check, privileges, secrets, snapshot, telemetry};
 
 /// The exit status for a configuration with errors: `EX_CONFIG` of sysexits(3). The systemd unit does not restart the agent after
@@ -75,10 +75,12 @@ fn read_settings() -> Result<Settings, Problems> {
     Settings::from_env(variables().into_iter())
 }
 
-/// Returns the environment variables, and overwrites the value of `API_KEY` in the environment of the process.
+/// Returns the environment variables, and overwrites the values of secrets in the environment of the process.
 fn variables() -> Vec<(OsString, OsString)> {
     let variables = env::vars_os().collect();
-    secrets::wipe_variable(c"API_KEY");
+    for variable in secret_variables() {
+        secrets::wipe_variable(variable);
+    }
     variables
 }
 

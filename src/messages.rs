@@ -10,8 +10,9 @@ use actix::{Message, Recipient};
 use bytes::Bytes;
 
 use crate::model::{
-    Container, ContainerMeta, ControlGroup, Events, FileLog, HostInfo, Kernel, Options, Sections,
-    StoppedContainer, SystemMetrics, Textfiles, Via, Volume,
+    Container, ContainerMeta, ControlGroup, Events, FileLog, HostInfo, Kernel, Options,
+    OutputHealth, Outputs, Sections, SourceStatus, StoppedContainer, SystemMetrics, Textfiles, Via,
+    Volume,
 };
 pub use crate::model::{EndedLog, LogSample};
 use crate::published::{EncodedSnapshot, Published, StreamPosition};
@@ -169,6 +170,85 @@ pub struct Reports {
     logged: Mutex<(u64, Option<Instant>)>,
     /// The expiry of the certificate in Unix seconds. 0 means that there is no certificate.
     certificate_expires: AtomicU64,
+    /// The health of the output to a NATS server.
+    pub nats: OutputReport,
+    /// The health of the output to a receiver of OpenTelemetry.
+    pub otlp: OutputReport,
+}
+
+/// The health of an output. The output writes it, and the aggregator reads it.
+#[derive(Debug, Default)]
+pub struct OutputReport(Mutex<Option<OutputState>>);
+
+#[derive(Debug, Default)]
+struct OutputState {
+    /// The newest error of each part of the output that fails.
+    errors: BTreeMap<&'static str, String>,
+    sent: u64,
+    dropped: u64,
+    /// Since when log lines or events wait. None if none wait.
+    waiting: Option<Instant>,
+}
+
+impl OutputReport {
+    fn with<T>(&self, change: impl FnOnce(&mut OutputState) -> T) -> T {
+        // The lock is never poisoned, because a panic ends the process.
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(state.get_or_insert_default())
+    }
+
+    /// Reports that the output is on.
+    pub fn start(&self) {
+        self.with(|_| ());
+    }
+
+    /// Reports that a part of the output works.
+    pub fn succeeded(&self, part: &'static str) {
+        self.with(|state| state.errors.remove(part));
+    }
+
+    /// Reports that a part of the output fails.
+    pub fn failed(&self, part: &'static str, error: impl Into<String>) {
+        self.with(|state| state.errors.insert(part, error.into()));
+    }
+
+    /// Counts log lines and events that the server has accepted.
+    pub fn sent(&self, count: u64) {
+        self.with(|state| state.sent += count);
+    }
+
+    /// Counts log lines and events that were dropped.
+    pub fn dropped(&self, count: u64) {
+        self.with(|state| state.dropped += count);
+    }
+
+    /// Reports whether log lines or events wait for the server.
+    pub fn waiting(&self, is_waiting: bool) {
+        self.with(|state| match is_waiting {
+            true => _ = state.waiting.get_or_insert_with(Instant::now),
+            false => state.waiting = None,
+        });
+    }
+
+    /// Returns the health for snapshots. None if the output is off.
+    #[must_use]
+    pub fn health(&self) -> Option<OutputHealth> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = state.as_ref()?;
+        let errors: Vec<&str> = state.errors.values().map(String::as_str).collect();
+        Some(OutputHealth {
+            status: match errors.is_empty() {
+                true => SourceStatus::Ok,
+                false => SourceStatus::Failing,
+            },
+            error: (!errors.is_empty()).then(|| errors.join("; ")),
+            sent: state.sent,
+            dropped: state.dropped,
+            lag_ms: state
+                .waiting
+                .map(|since| u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        })
+    }
 }
 
 impl Reports {
@@ -203,6 +283,16 @@ impl Reports {
         // 0 means that there is no certificate, so an expiry at second 0 is stored as second 1.
         let seconds = since_1970.map_or(0, |since| since.as_secs().max(1));
         self.certificate_expires.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Returns the health of the outputs. None if all are off.
+    #[must_use]
+    pub fn outputs(&self) -> Option<Outputs> {
+        let outputs = Outputs {
+            nats: self.nats.health(),
+            otlp: self.otlp.health(),
+        };
+        (outputs != Outputs::default()).then_some(outputs)
     }
 
     /// Returns the expiry of the certificate that the agent uses. None if there is no certificate.
@@ -334,6 +424,7 @@ mod tests {
     use std::time::{Duration, Instant, SystemTime};
 
     use super::Reports;
+    use crate::model::{OutputHealth, SourceStatus};
 
     #[test]
     fn connections_closed_early_are_all_counted_and_logged_once_a_minute() {
@@ -345,6 +436,35 @@ mod tests {
         assert_eq!(logged.len(), 43_199 / 30);
         assert!(logged.iter().all(|count| *count == 30), "{logged:?}");
         assert_eq!(reports.connections_closed_early(), 43_200);
+    }
+
+    #[test]
+    fn an_output_is_failing_while_one_of_its_parts_fails() {
+        let reports = Reports::default();
+        assert_eq!(reports.outputs(), None);
+        reports.otlp.start();
+        let health = || reports.outputs().unwrap().otlp.unwrap();
+        assert_eq!((health().status, health().error), (SourceStatus::Ok, None));
+        reports.otlp.failed("metrics", "refused");
+        reports.otlp.failed("logs", "timed out");
+        reports.otlp.waiting(true);
+        assert_eq!(health().error.unwrap(), "timed out; refused");
+        assert!(health().lag_ms.is_some());
+        reports.otlp.succeeded("metrics");
+        assert_eq!(health().status, SourceStatus::Failing);
+        reports.otlp.succeeded("logs");
+        reports.otlp.sent(3);
+        reports.otlp.dropped(2);
+        reports.otlp.waiting(false);
+        let expected = OutputHealth {
+            status: SourceStatus::Ok,
+            error: None,
+            sent: 3,
+            dropped: 2,
+            lag_ms: None,
+        };
+        assert_eq!(health(), expected);
+        assert_eq!(reports.outputs().unwrap().nats, None);
     }
 
     #[test]

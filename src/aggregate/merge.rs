@@ -126,6 +126,7 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
             .as_ref()
             .and_then(|source| source.sample().cloned()),
         sources,
+        outputs: newest.reports.outputs(),
         host: system.host,
         agent: AgentInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -91,6 +91,43 @@ pub struct SourceHealth {
     pub via_reason: Option<String>,
 }
 
+/// The health of the outputs that connect to a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outputs {
+    /// The output to a NATS server. Absent without `NATS_URL`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats: Option<OutputHealth>,
+    /// The output to a receiver of OpenTelemetry. Absent without `OTLP_ENDPOINT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otlp: Option<OutputHealth>,
+}
+
+impl Outputs {
+    /// Returns the outputs with their names.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, &OutputHealth)> {
+        let all = [("nats", &self.nats), ("otlp", &self.otlp)];
+        all.into_iter()
+            .filter_map(|(name, output)| Some((name, output.as_ref()?)))
+    }
+}
+
+/// The health of one output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputHealth {
+    /// `ok`: the newest attempt succeeded, or there was none yet. `failing`: the server is away or has refused something.
+    pub status: SourceStatus,
+    /// Why the output is failing. Null if the output is not failing.
+    pub error: Option<String>,
+    /// The number of log lines and events that the server has accepted since the start of the agent.
+    pub sent: u64,
+    /// The number of log lines and events that were dropped since the start of the agent, because they were too many or because the
+    /// server refused them for ever.
+    pub dropped: u64,
+    /// How long log lines or events have been waiting for the server, in milliseconds. Absent if none wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_ms: Option<u64>,
+}
+
 /// Where the figures of a source come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -119,7 +156,7 @@ impl Via {
     }
 }
 
-/// Whether a source works.
+/// Whether a source or an output works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceStatus {

@@ -40,7 +40,7 @@ pub use hardware::{
     MemoryController, NvmeController, PowerSupply, RaidArray, SensorChip, SensorKind, SensorLabel,
     SensorReading, Sensors, Temperature, Zfs, ZfsArc, ZfsPool,
 };
-pub use health::{SourceHealth, SourceStatus, Sources, Status, Via};
+pub use health::{OutputHealth, Outputs, SourceHealth, SourceStatus, Sources, Status, Via};
 pub use history::{
     CONTAINER_SERIES, DISK_USED, DOCKER_SERIES, HOST_SERIES, History, HistoryColumn,
     container_figures, container_traffic, disk_figures, disk_traffic, host_figures, traffic,
@@ -125,6 +125,9 @@ pub struct Snapshot {
     pub textfile: Option<Arc<Textfiles>>,
     /// The health of each source.
     pub sources: Sources,
+    /// The health of the outputs to servers. Absent without such an output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Outputs>,
     /// The description of the host.
     pub host: Arc<HostInfo>,
     /// Data about the agent itself.
@@ -414,6 +417,9 @@ impl Snapshot {
             container.pressure = pressure;
             container.record_exact();
         }
+        snapshot.outputs = read_json(
+            r#"{"otlp": {"status": "failing", "error": "503", "sent": 12, "dropped": 3, "lag_ms": 1500}}"#,
+        );
         snapshot.agent.connections_closed_early = Some(3);
         snapshot.agent.certificate_expires_at = Some(snapshot.timestamp);
         snapshot.agent.memory_anon = Some(4_321_280);

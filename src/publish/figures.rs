@@ -11,7 +11,7 @@
 //! This file is long: it is a table with one row for each family. The metrics are written in the order of the rows.
 
 pub(super) mod collectors;
-mod containers;
+pub(super) mod containers;
 pub(super) mod ended;
 mod engine_containers;
 pub(super) mod kernel;
@@ -22,8 +22,9 @@ use ended::EndedContainer;
 
 use crate::model::{
     BtrfsDevice, CpuSeconds, Disk, DiskIo, ExactMemory, Gpu, InterfaceKind, Kernel,
-    MemoryController, NetworkInterface, PowerSupply, Pressures, RaidArray, SensorKind, Snapshot,
-    SourceHealth, SourceStatus, Status, SystemMetrics, Timestamp, Unit, ZfsArc,
+    MemoryController, NetworkInterface, OutputHealth, Outputs, PowerSupply, Pressures, RaidArray,
+    SensorKind, Snapshot, SourceHealth, SourceStatus, Status, SystemMetrics, Timestamp, Unit,
+    ZfsArc,
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -35,7 +36,7 @@ pub(super) struct FigureFamily {
     pub(super) kind: MetricKind,
     /// The unit, in the notation of the Unified Code for Units of Measure.
     #[cfg_attr(
-        not(test),
+        not(any(test, feature = "otlp")),
         expect(dead_code, reason = "outputs that publish units need this field")
     )]
     pub(super) unit: &'static str,
@@ -105,6 +106,7 @@ const UNIT: &[&str] = &["name"];
 /// The states of a unit in `node_systemd_unit_state`, as in node_exporter.
 const UNIT_STATES: [&str; 5] = ["activating", "active", "deactivating", "failed", "inactive"];
 const SOURCE: &[&str] = &["source"];
+const OUTPUT: &[&str] = &["output"];
 
 // The columns are: name, unit, labels, fields, help text, and the function that reads the samples.
 
@@ -608,6 +610,19 @@ static AGENT: &[FigureFamily] = &[
         "Time between two snapshots, in seconds",
         |source, out| out(&[], source.interval.as_secs_f64())),
 
+    gauge("system_agent_output_up", "1", OUTPUT, &["outputs.*.status"],
+        "Whether the output works. Outputs are a NATS server and a receiver of OpenTelemetry",
+        |source, out| outputs(source, out, |one| Some(is(one.status == SourceStatus::Ok)))),
+    counter("system_agent_output_sent", "{record}", OUTPUT, &["outputs.*.sent"],
+        "Number of log lines and events that the server has accepted",
+        |source, out| outputs(source, out, |one| Some(one.sent as f64))),
+    counter("system_agent_output_dropped", "{record}", OUTPUT, &["outputs.*.dropped"],
+        "Number of log lines and events for the server that were dropped",
+        |source, out| outputs(source, out, |one| Some(one.dropped as f64))),
+    gauge("system_agent_output_lag_seconds", "s", OUTPUT, &["outputs.*.lag_ms"],
+        "Time for which log lines or events have been waiting for the server, in seconds",
+        |source, out| outputs(source, out, |one| Some(one.lag_ms.unwrap_or_default() as f64 / 1000.0))),
+
     gauge("system_agent_build_info", "1", &["version"], &["agent.version"],
         "Version of the agent",
         |source, out| out(&[("version", &source.snapshot.agent.version)], 1.0)),
@@ -1014,6 +1029,19 @@ fn sources(
     }
 }
 
+fn outputs(
+    source: &FigureSource<'_>,
+    out: &mut Samples<'_>,
+    value: fn(&OutputHealth) -> Option<f64>,
+) {
+    let all = source.snapshot.outputs.iter().flat_map(Outputs::named);
+    for (name, one) in all {
+        if let Some(value) = value(one) {
+            out(&[("output", name)], value);
+        }
+    }
+}
+
 fn is(yes: bool) -> f64 {
     f64::from(u8::from(yes))
 }
@@ -1064,7 +1092,7 @@ mod tests {
         ("agent.cursor", "each client has its own position"),
         ("agent.resume", "each client has its own position"),
         ("host.cpus", "equal to the number of cores in node_cpu_seconds_total, except in a container with a quota"),
-        ("sources.*.error", TEXT), ("sources.*.interval_reason", TEXT), ("sources.*.via", TEXT), ("sources.*.via_reason", TEXT),
+        ("outputs.*.error", TEXT), ("sources.*.error", TEXT), ("sources.*.interval_reason", TEXT), ("sources.*.via", TEXT), ("sources.*.via_reason", TEXT),
         ("stopped[].error", TEXT), ("stopped[].one_off", "a part of system_agent_stopped_container_down"),
         ("system.raid[].level", TEXT), ("system.memory_controllers[].type", TEXT),
         ("system.sensors[].device", "in node_hwmon_chip_names"), ("system.sensors[].sensor", "in node_hwmon_sensor_label"),

@@ -1,7 +1,8 @@
-//! STAGE 3: the outputs. The outputs are the socket, HTTP and NATS, and each output has its own folder. The aggregator passes
+//! STAGE 3: the outputs. The outputs are the socket, HTTP, NATS and OpenTelemetry, and each output has its own folder. The aggregator passes
 //! snapshots to the outputs.
 //!
-//! Outputs read no source. `figures` is the table of metrics. `admission` limits connections.
+//! Outputs read no source. `figures` is the table of metrics. `admission` limits connections. `server_tls` is TLS with the
+//! servers of outputs.
 
 pub mod admission;
 mod figures;
@@ -10,6 +11,10 @@ pub mod http;
 mod metrics_page;
 #[cfg(feature = "nats")]
 pub mod nats;
+#[cfg(feature = "otlp")]
+pub mod otlp;
+#[cfg(any(feature = "nats", feature = "otlp"))]
+mod server_tls;
 pub mod socket;
 
 pub(crate) use figures::collectors::is_published;

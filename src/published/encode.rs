@@ -440,6 +440,9 @@ fn encode(part: Part, snapshot: &Snapshot) -> io::Result<Vec<u8>> {
         },
         Part::Foot => {
             field(&mut json, b',', "sources", &snapshot.sources)?;
+            if let Some(outputs) = &snapshot.outputs {
+                field(&mut json, b',', "outputs", outputs)?;
+            }
             field(&mut json, b',', "host", &snapshot.host)?;
             json.extend_from_slice(br#","agent":{"#);
         }

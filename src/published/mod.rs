@@ -216,6 +216,12 @@ impl Published {
         cursor.milliseconds(&self.owner())
     }
 
+    /// Returns the cursor of a position as text, with the positions in the logs.
+    #[must_use]
+    pub fn cursor_with_logs(&self, position: &StreamPosition) -> String {
+        self.cursor(position, true)
+    }
+
     /// Returns the cursor of a position as text. `with_logs` tells whether it has the positions in the logs.
     fn cursor(&self, position: &StreamPosition, with_logs: bool) -> String {
         let now = self.snapshot.timestamp.0.duration_since(UNIX_EPOCH);

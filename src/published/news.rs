@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use super::{LogPiece, StreamPosition};
 use crate::model::{LogLines, LogPosition, LogSample, NewLines};
@@ -9,7 +10,8 @@ use crate::model::{LogLines, LogPosition, LogSample, NewLines};
 /// The new log lines of all containers, and the number of dropped log lines, by container name.
 #[derive(Debug, Default)]
 pub struct NewLinesByContainer<'l> {
-    lines: BTreeMap<&'l str, Vec<NewLines<'l>>>,
+    /// The log lines, each with the id of the container.
+    lines: BTreeMap<&'l str, Vec<(&'l Arc<str>, NewLines<'l>)>>,
     dropped: BTreeMap<&'l str, u64>,
 }
 
@@ -26,7 +28,7 @@ impl<'l> NewLinesByContainer<'l> {
         for log in logs.ended.iter() {
             let read = piece.and_then(|piece| piece.of(&log.container));
             match (read, &log.lines) {
-                (Some(read), _) => news.push(&log.name, read.new_lines()),
+                (Some(read), _) => news.push(&log.name, &log.container, read.new_lines()),
                 (None, Some(lines)) => news.add(&log.name, lines, since),
                 (None, None) => {
                     news.add_dropped(&log.name, &log.container, log.position, since);
@@ -36,7 +38,7 @@ impl<'l> NewLinesByContainer<'l> {
         for (name, lines) in logs.logs.iter() {
             let read = piece.and_then(|piece| piece.of(&lines.place().container));
             match read {
-                Some(read) => news.push(name, read.new_lines()),
+                Some(read) => news.push(name, &lines.place().container, read.new_lines()),
                 None => news.add(name, lines, since),
             }
         }
@@ -61,7 +63,22 @@ impl<'l> NewLinesByContainer<'l> {
     /// Returns the new log lines of a container, oldest first.
     pub fn lines(&self, container: &str) -> impl Iterator<Item = String> + use<'_, 'l> {
         let lines = self.lines.get(container).into_iter().flatten();
-        lines.flat_map(NewLines::texts)
+        lines.flat_map(|(_, lines)| lines.texts())
+    }
+
+    /// Returns the new log lines with the name and the id of each container, oldest first.
+    pub fn by_container(&self) -> impl Iterator<Item = (&'l str, &'l str, &NewLines<'l>)> {
+        let all = self.lines.iter();
+        all.flat_map(|(name, logs)| {
+            logs.iter()
+                .map(move |(container, lines)| (*name, &***container, lines))
+        })
+    }
+
+    /// Returns the number of dropped log lines of all containers.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.values().sum()
     }
 
     /// Returns the JSON text of the fields `logs` and `logs_dropped`. A comma precedes each field.
@@ -73,7 +90,7 @@ impl<'l> NewLinesByContainer<'l> {
             }
             serde_json::to_writer(&mut json, name)?;
             json.extend_from_slice(b":[");
-            for (place, lines) in logs.iter().enumerate() {
+            for (place, (_, lines)) in logs.iter().enumerate() {
                 if place > 0 {
                     json.push(b',');
                 }
@@ -100,13 +117,13 @@ impl<'l> NewLinesByContainer<'l> {
                 }
             }
         };
-        self.push(name, news);
+        self.push(name, &place.container, news);
     }
 
-    fn push(&mut self, name: &'l str, news: NewLines<'l>) {
+    fn push(&mut self, name: &'l str, container: &'l Arc<str>, news: NewLines<'l>) {
         self.count_dropped(name, news.dropped);
         if news.count() > 0 {
-            self.lines.entry(name).or_default().push(news);
+            self.lines.entry(name).or_default().push((container, news));
         }
     }
 

@@ -169,6 +169,8 @@ fn is_secret(variable: &str) -> bool {
             | "NATS_TOKEN_FILE"
             | "NATS_PASSWORD_FILE"
             | "NATS_KEY_FILE"
+            | "OTLP_HEADERS_FILE"
+            | "OTLP_KEY_FILE"
     )
 }
 

@@ -15,6 +15,8 @@ mod host_root;
 mod key;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "otlp")]
+mod otlp;
 pub(crate) mod parse;
 mod patterns;
 mod raw;
@@ -36,6 +38,11 @@ pub use key::{ApiKey, ApiKeys, KeySource};
 pub(crate) use nats::parse_servers;
 #[cfg(feature = "nats")]
 pub use nats::{NatsLogin, NatsSecret, NatsSettings, address_of};
+#[cfg(feature = "otlp")]
+pub use otlp::{
+    HeaderList, OtlpCompression, OtlpHeaders, OtlpNames, OtlpSettings, OtlpSignals, OtlpTarget,
+    OtlpUrl,
+};
 pub use patterns::Patterns;
 pub use redaction::Redaction;
 pub use tls::{IdentityProblem, Tls, TlsFiles, Untimely, Validity};
@@ -56,6 +63,16 @@ use container_filter::ContainerPattern;
 use parse::Reader;
 use raw::RawSettings;
 
+/// The variables whose values are secrets. The process overwrites these values after it has read them.
+#[must_use]
+pub fn secret_variables() -> Vec<&'static std::ffi::CStr> {
+    #[cfg(feature = "otlp")]
+    let standard = otlp::SECRET_VARIABLES;
+    #[cfg(not(feature = "otlp"))]
+    let standard = [];
+    [c"API_KEY"].into_iter().chain(standard).collect()
+}
+
 /// All settings of the daemon, after the check of their values.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -70,6 +87,9 @@ pub struct Settings {
     /// Publishing to NATS. None if `NATS_URL` is not set.
     #[cfg(feature = "nats")]
     pub nats: Option<NatsSettings>,
+    /// Sending to a receiver of OpenTelemetry. None without an endpoint.
+    #[cfg(feature = "otlp")]
+    pub otlp: Option<OtlpSettings>,
     /// Keys and certificates, as they were at the start of the agent.
     pub credentials: Credentials,
     /// The sources from which the agent reads keys and certificates again when they change.
@@ -201,6 +221,15 @@ impl Settings {
                 "set, but this build cannot publish to NATS; accepted: only in a build with the feature `nats`",
             );
         }
+        #[cfg(feature = "otlp")]
+        let otlp = OtlpSettings::read(&mut reader, &raw);
+        #[cfg(not(feature = "otlp"))]
+        if raw.otlp_endpoint.is_some() {
+            reader.problem(
+                "OTLP_ENDPOINT",
+                "set, but this build cannot send to OpenTelemetry; accepted: only in a build with the feature `otlp`",
+            );
+        }
         let publish_interval = reader.interval("PUBLISH_INTERVAL", &raw.publish_interval);
         let history = reader.history("HISTORY", &raw.history);
         let shutdown_timeout = reader.timeout("SHUTDOWN_TIMEOUT", &raw.shutdown_timeout, 5);
@@ -214,6 +243,8 @@ impl Settings {
                 serve,
                 #[cfg(feature = "nats")]
                 nats,
+                #[cfg(feature = "otlp")]
+                otlp,
                 credentials,
                 credential_sources,
                 shutdown_timeout,

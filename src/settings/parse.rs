@@ -6,6 +6,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+#[cfg(feature = "otlp")]
+use super::otlp::STANDARD_VARIABLES;
 use super::raw::{RawSettings, VARIABLES};
 use super::{Problem, Problems};
 use crate::model::MOST_HISTORY;
@@ -28,6 +30,9 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 /// Reads values and records the problems with them.
 pub(super) struct Reader {
     vars: Vec<(String, String)>,
+    /// The standard variables of OpenTelemetry.
+    #[cfg(feature = "otlp")]
+    standard: Vec<(&'static str, String)>,
     problems: Vec<Problem>,
 }
 
@@ -37,9 +42,19 @@ impl Reader {
     pub(super) fn new(vars: impl Iterator<Item = (OsString, OsString)>) -> Self {
         let mut reader = Self {
             vars: Vec::new(),
+            #[cfg(feature = "otlp")]
+            standard: Vec::new(),
             problems: Vec::new(),
         };
         for (name, value) in vars {
+            #[cfg(feature = "otlp")]
+            if let Some(&variable) = STANDARD_VARIABLES
+                .iter()
+                .find(|known| name.to_str() == Some(known))
+            {
+                reader.add_standard(variable, value);
+                continue;
+            }
             let Some(&variable) = VARIABLES.iter().find(|known| name.to_str() == Some(known))
             else {
                 continue;
@@ -59,12 +74,31 @@ impl Reader {
         envy::from_iter(self.vars.drain(..)).unwrap_or_default()
     }
 
-    /// Records a problem.
+    #[cfg(feature = "otlp")]
+    fn add_standard(&mut self, variable: &'static str, value: OsString) {
+        match value.into_string() {
+            Ok(text) if text.trim().is_empty() => {}
+            Ok(text) => self.standard.push((variable, text.trim().to_owned())),
+            Err(_) => self.problem(variable, "not UTF-8 text; accepted: text in UTF-8"),
+        }
+    }
+
+    /// Returns the value of a standard variable of OpenTelemetry. None if it is unset.
+    #[cfg(feature = "otlp")]
+    pub(super) fn standard(&self, variable: &str) -> Option<&str> {
+        let found = self.standard.iter().find(|(name, _)| *name == variable);
+        found.map(|(_, value)| &**value)
+    }
+
+    /// Records a problem. A problem that is already recorded is not recorded again.
     pub(super) fn problem(&mut self, variable: &'static str, text: impl Into<String>) {
-        self.problems.push(Problem {
+        let problem = Problem {
             variable,
             text: text.into(),
-        });
+        };
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     /// Returns all recorded problems, the oldest first.
@@ -135,6 +169,16 @@ impl Reader {
     /// Reads an interval.
     pub(super) fn interval(&mut self, variable: &'static str, raw: &Option<String>) -> Duration {
         self.duration(variable, raw, DEFAULT_INTERVAL, INTERVALS)
+    }
+
+    /// Reads an interval without a default. None if the variable is unset.
+    #[cfg(feature = "otlp")]
+    pub(super) fn optional_interval(
+        &mut self,
+        variable: &'static str,
+        raw: &Option<String>,
+    ) -> Option<Duration> {
+        raw.as_ref().map(|_| self.interval(variable, raw))
     }
 
     /// Reads the interval of the requests for the sizes of containers. None if the variable is unset or 0.

@@ -59,10 +59,21 @@ pub(super) struct RawSettings {
     pub(super) nats_encoding: Option<String>,
     pub(super) nats_sections: Option<String>,
     pub(super) nats_buffer: Option<String>,
+    pub(super) otlp_endpoint: Option<String>,
+    pub(super) otlp_headers_file: Option<String>,
+    pub(super) otlp_ca_file: Option<String>,
+    pub(super) otlp_cert_file: Option<String>,
+    pub(super) otlp_key_file: Option<String>,
+    pub(super) otlp_timeout: Option<String>,
+    pub(super) otlp_compression: Option<String>,
+    pub(super) otlp_signals: Option<String>,
+    pub(super) otlp_interval: Option<String>,
+    pub(super) otlp_names: Option<String>,
+    pub(super) otlp_point_attributes: Option<String>,
 }
 
 /// The names of all variables that the agent reads.
-pub(super) const VARIABLES: [&str; 52] = [
+pub(super) const VARIABLES: [&str; 63] = [
     "API_KEY",
     "API_KEY_FILE",
     "SOCKET_PORT",
@@ -115,4 +126,15 @@ pub(super) const VARIABLES: [&str; 52] = [
     "NATS_ENCODING",
     "NATS_SECTIONS",
     "NATS_BUFFER",
+    "OTLP_ENDPOINT",
+    "OTLP_HEADERS_FILE",
+    "OTLP_CA_FILE",
+    "OTLP_CERT_FILE",
+    "OTLP_KEY_FILE",
+    "OTLP_TIMEOUT",
+    "OTLP_COMPRESSION",
+    "OTLP_SIGNALS",
+    "OTLP_INTERVAL",
+    "OTLP_NAMES",
+    "OTLP_POINT_ATTRIBUTES",
 ];

@@ -76,6 +76,19 @@ pub(crate) const GOOD: &[(&str, &[&str])] = &[
     ("NATS_ENCODING", &["json", "zstd"]),
     ("NATS_SECTIONS", &["system", "system, logs,events"]),
     ("NATS_BUFFER", &["64KiB", "1 GiB"]),
+    (
+        "OTLP_ENDPOINT",
+        &["http://127.0.0.1:4318", "https://otlp.example.org/otlp"],
+    ),
+    ("OTLP_SIGNALS", &["metrics", "logs, events"]),
+    ("OTLP_INTERVAL", &["500ms", "1m"]),
+    ("OTLP_NAMES", &["conventions", "receivers"]),
+    (
+        "OTLP_POINT_ATTRIBUTES",
+        &["none", "container.name, container.id"],
+    ),
+    ("OTLP_TIMEOUT", &["500ms", "1m"]),
+    ("OTLP_COMPRESSION", &["gzip", "zstd", "none"]),
 ];
 
 /// Durations that are invalid for every variable.
@@ -154,6 +167,23 @@ const BAD: &[(&str, &[&str])] = &[
     ("NATS_ENCODING", &["gzip", "ZSTD"]),
     ("NATS_SECTIONS", &["systems", "system,,logs"]),
     ("NATS_BUFFER", &["63KiB", "2GiB", "16", "16MB", "much"]),
+    (
+        "OTLP_ENDPOINT",
+        &[
+            "127.0.0.1:4318",
+            "grpc://127.0.0.1",
+            "http://",
+            "http://127.0.0.1:0",
+            "http://user:password@127.0.0.1",
+        ],
+    ),
+    ("OTLP_HEADERS_FILE", &["/nonexistent/headers"]),
+    ("OTLP_SIGNALS", &["traces", "metrics,,logs"]),
+    ("OTLP_INTERVAL", &["99ms", "61m"]),
+    ("OTLP_NAMES", &["semconv", "Receivers"]),
+    ("OTLP_POINT_ATTRIBUTES", &["two words", "a,,b"]),
+    ("OTLP_TIMEOUT", &["99ms", "61m"]),
+    ("OTLP_COMPRESSION", &["deflate", "GZIP"]),
 ];
 
 /// Returns a launcher with this value. All other settings are valid.
@@ -162,6 +192,9 @@ fn launch(variable: &str, value: &str) -> Launch {
         "API_KEY_FILE" => Launch::new().without("API_KEY").var(variable, value),
         "NATS_ENCODING" | "NATS_SECTIONS" | "NATS_BUFFER" => Launch::new()
             .var("NATS_URL", "nats://127.0.0.1:4222")
+            .var(variable, value),
+        _ if variable.starts_with("OTLP_") => Launch::new()
+            .var("OTLP_ENDPOINT", "http://127.0.0.1:1")
             .var(variable, value),
         _ => Launch::new().var(variable, value),
     }
@@ -234,6 +267,9 @@ fn every_variable_is_in_both_tables() {
         "NATS_CA_FILE",
         "NATS_CERT_FILE",
         "NATS_KEY_FILE",
+        "OTLP_CA_FILE",
+        "OTLP_CERT_FILE",
+        "OTLP_KEY_FILE",
     ];
     for name in names {
         let tried = BAD.iter().any(|(tried, _)| *tried == name);

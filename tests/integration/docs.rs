@@ -369,6 +369,7 @@ fn the_documentation_of_every_figure_names_a_source() {
         "AgentInfo",
         "Snapshot",
         "SourceHealth",
+        "OutputHealth",
         "ContainerMeta",
         "Port",
     ]);

@@ -460,7 +460,7 @@ fn specs(
     });
 }
 
-fn cpu_shares(spec: ContainerSpec, is_v2: bool) -> Option<u64> {
+pub(in crate::publish) fn cpu_shares(spec: ContainerSpec, is_v2: bool) -> Option<u64> {
     /// Docker's default weight with cgroup v1.
     const DEFAULT: u64 = 1024;
     /// The default weight of 100 with cgroup v2, on the scale of v1.
@@ -472,7 +472,7 @@ fn cpu_shares(spec: ContainerSpec, is_v2: bool) -> Option<u64> {
     })
 }
 
-fn swap_limit(spec: ContainerSpec, is_v2: bool) -> Option<u64> {
+pub(in crate::publish) fn swap_limit(spec: ContainerSpec, is_v2: bool) -> Option<u64> {
     let memory = if is_v2 { spec.memory } else { 0 };
     Some(spec.memory_and_swap.saturating_sub(memory))
 }
@@ -628,12 +628,7 @@ fn layers(
 ) {
     let disks = system(source).map_or(&[][..], |host| &host.disks);
     for one in source.snapshot.containers.iter() {
-        let is_below = |disk: &&Disk| {
-            let layer = one.layer.as_deref();
-            layer.is_some_and(|layer| layer.starts_with(&disk.mount))
-        };
-        let below = disks.iter().filter(is_below);
-        let disk = below.max_by_key(|disk| disk.mount.len());
+        let disk = disk_of_layer(disks, one);
         if let Some(value) = value(one, disk) {
             let device = disk.map_or("", |disk| &*disk.device);
             sample(out, one, &[("device", device)], value as f64);
@@ -641,8 +636,21 @@ fn layers(
     }
 }
 
+/// Returns the file system of a container's writable layer.
+pub(in crate::publish) fn disk_of_layer<'d>(
+    disks: &'d [Disk],
+    one: &Container,
+) -> Option<&'d Disk> {
+    let is_below = |disk: &&Disk| {
+        let layer = one.layer.as_deref();
+        layer.is_some_and(|layer| layer.starts_with(&disk.mount))
+    };
+    let below = disks.iter().filter(is_below);
+    below.max_by_key(|disk| disk.mount.len())
+}
+
 /// Returns the limit of a writable layer. Without a limit, it is the size of the file system, as in cAdvisor.
-fn layer_limit(one: &Container, disk: Option<&Disk>) -> Option<u64> {
+pub(in crate::publish) fn layer_limit(one: &Container, disk: Option<&Disk>) -> Option<u64> {
     let limit = one.spec.map_or(0, |spec| spec.storage);
     match limit {
         0 => Some(disk?.exact?.size),

@@ -7,10 +7,11 @@ use std::time::Duration;
 use actix::{Message, Recipient};
 use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, Server};
 use nkeys::KeyPair;
+use tokio_rustls::rustls::ClientConfig;
 
 use super::subject::Subjects;
-use super::tls;
 use crate::backoff::jittered;
+use crate::publish::server_tls;
 use crate::settings::{NatsLogin, NatsSecret, NatsSettings, address_of};
 
 /// The nominal back-off after the first failed attempt to connect. The nominal back-off doubles after each further failure.
@@ -78,13 +79,32 @@ pub(super) async fn connect(
         options = options.add_client_certificate(cert.clone(), key.clone());
     }
     // This configuration replaces the authorities and the client certificate that are set above.
-    if let Some(config) = tls::client_config(settings) {
+    if let Some(config) = tls_config(settings) {
         options = options.tls_client_config(config);
     }
     options
         .connect(&settings.servers[..])
         .await
         .map_err(io::Error::other)
+}
+
+/// Returns the TLS configuration for connections to servers. Returns None if TLS is not required, or if a file cannot be used. If
+/// this function returns None, the NATS library makes the configuration, and reports the error in the file.
+fn tls_config(settings: &NatsSettings) -> Option<ClientConfig> {
+    if !settings.tls_required() {
+        return None;
+    }
+    // If the agent passes a configuration, the library also reads the system's certificates, and fails if a certificate is
+    // invalid. If the agent passes only a CA file, the library does not read the system's certificates. Therefore, the agent
+    // passes only the CA file if a certificate of the system is invalid.
+    if settings.ca.is_some() && !rustls_native_certs::load_native_certs().errors.is_empty() {
+        return None;
+    }
+    let identity = settings.identity.as_ref();
+    server_tls::client_config(
+        settings.ca.as_deref(),
+        identity.map(|(certificate, key)| (&**certificate, &**key)),
+    )
 }
 
 /// Returns the options of a connection. If `login` is set, the client authenticates with these credentials.

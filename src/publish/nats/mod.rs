@@ -3,7 +3,7 @@
 //! [`NatsPublisher`] gets every snapshot from the aggregator. It publishes the newest snapshot, and skips a snapshot if a newer
 //! snapshot exists. New events and log lines wait in a `queue` until a server has confirmed them.
 //!
-//! `link` opens the connection, and `tls` reads the certificates for the connection. `delivery` publishes one message. `news`
+//! `link` opens the connection. `delivery` publishes one message. `news`
 //! splits events and log lines into messages. `subject` has the names of the subjects.
 
 mod delivery;
@@ -19,7 +19,6 @@ mod queue;
     )
 )]
 pub(crate) mod subject;
-mod tls;
 
 #[cfg(any(feature = "watch", feature = "web"))]
 pub(crate) use link::{options, reason};

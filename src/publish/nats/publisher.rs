@@ -31,7 +31,7 @@ use super::news;
 use super::queue::{MessageKind, Queue, QueuedMessage};
 use super::subject::Subjects;
 use crate::backoff::jittered;
-use crate::messages::{AddOutput, Publication};
+use crate::messages::{AddOutput, Publication, Reports};
 use crate::model::{DEFAULT_MAX_LINE, Encoding, LogMode, Variant};
 use crate::published::{LineRequest, LogPiece, PIECE_BYTES, Published, StreamPosition};
 use crate::settings::NatsSettings;
@@ -57,6 +57,8 @@ const FLUSH_TIME: Duration = Duration::from_millis(500);
 /// oldest events and log lines are dropped.
 pub struct NatsPublisher {
     settings: NatsSettings,
+    /// The health of the output, for snapshots.
+    reports: Arc<Reports>,
     /// The aggregator, which sends every snapshot to this actor.
     aggregator: Recipient<AddOutput>,
     subjects: Subjects,
@@ -133,8 +135,10 @@ impl NatsPublisher {
         settings: NatsSettings,
         host: &str,
         aggregator: Recipient<AddOutput>,
+        reports: Arc<Reports>,
         ended: oneshot::Sender<()>,
     ) -> Self {
+        reports.nats.start();
         let subjects = Subjects::of(host);
         let began = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -148,6 +152,7 @@ impl NatsPublisher {
             ),
             queue: Queue::new(settings.buffer),
             settings,
+            reports,
             aggregator,
             subjects,
             route: None,
@@ -173,6 +178,7 @@ impl NatsPublisher {
     /// Logs a warning only once. When the connection is established or lost, the same warning can be logged again.
     fn warn_once(&mut self, about: &str, server: Option<&str>, reason: &str) {
         let complaint = format!("{about}: {reason}");
+        self.reports.nats.failed("nats", complaint.clone());
         if self.warned.len() < MAX_WARNINGS && self.warned.insert(complaint) {
             warn!(server, reason, "NATS: {about}");
         }
@@ -200,6 +206,7 @@ impl NatsPublisher {
         if !matches!(self.link, ConnectionState::Away) {
             warn!("NATS: connection lost");
         }
+        self.reports.nats.failed("nats", "connection lost");
         self.warned.clear();
         self.stop_looking(ctx);
         self.link = ConnectionState::Away;
@@ -365,7 +372,10 @@ impl NatsPublisher {
         let sent = wrap_future(sent).map(|sent, publisher: &mut Self, ctx| {
             publisher.snapshots.in_flight = None;
             match sent {
-                Ok(()) => publisher.counts.snapshots += 1,
+                Ok(()) => {
+                    publisher.counts.snapshots += 1;
+                    publisher.reports.nats.succeeded("nats");
+                }
                 Err(failure) => {
                     publisher.warn_once("snapshot not published", None, &failure.to_string());
                 }
@@ -476,6 +486,7 @@ impl NatsPublisher {
             );
         }
         self.lost += dropped_now;
+        self.reports.nats.dropped(dropped_now);
     }
 
     /// Publishes messages from the queue, up to the limit of messages in flight.
@@ -494,6 +505,8 @@ impl NatsPublisher {
                 "NATS: the buffer is empty again, after log lines and events were dropped"
             );
         }
+        let is_waiting = !self.queue.is_empty() || self.waiting.is_some();
+        self.reports.nats.waiting(is_waiting);
         self.end_when_done(ctx);
     }
 
@@ -544,7 +557,9 @@ impl NatsPublisher {
                         &format!("the limit is {most} bytes, including the headers"),
                     );
                 }
-                publisher.queue.settle(number, published.unreported);
+                let count = publisher.queue.settle(number, published.unreported);
+                publisher.reports.nats.sent(count - published.too_long.min(count));
+                publisher.reports.nats.dropped(published.too_long);
                 publisher.publish_waiting(ctx);
             }
             Err(failure) => publisher.failed(number, &failure, ctx),

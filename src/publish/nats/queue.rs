@@ -340,8 +340,15 @@ impl Queue {
 
     /// Removes a message that the server has confirmed. `unreported` is the number of dropped log lines or events that no
     /// published message has reported. The next message of the subject reports them.
-    pub(super) fn settle(&mut self, number: u64, unreported: u64) {
+    ///
+    /// Returns the number of log lines and events of the message.
+    pub(super) fn settle(&mut self, number: u64, unreported: u64) -> u64 {
+        let count = self
+            .messages
+            .get(&number)
+            .map_or(0, |message| message.count);
         self.remove_message(number, unreported);
+        count
     }
 
     /// Makes a message ready for another attempt, because the server has possibly not received the message.

@@ -1,4 +1,4 @@
-//! TLS with a NATS server. Reads the files with certificates and keys again for each connection, because an administrator can
+//! TLS with the server of an output. Reads the files with certificates and keys again for each connection, because an administrator can
 //! renew the files at any time.
 //!
 //! If a file cannot be read, the agent continues to use the content that it has read earlier.
@@ -18,31 +18,25 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
 };
 
-use crate::settings::{NatsSettings, Signatures, Trusted, certified, read_certificates, read_key};
+use crate::settings::{Signatures, Trusted, certified, read_certificates, read_key};
 
-/// Returns the TLS configuration for connections to servers. Returns None if TLS is not required, or if a file cannot be used. If
-/// this function returns None, the NATS library makes the configuration, and reports the error in the file.
-pub(super) fn client_config(settings: &NatsSettings) -> Option<ClientConfig> {
-    if !settings.tls_required() {
-        return None;
-    }
-    // If the agent passes a configuration, the library also reads the system's certificates, and fails if a certificate is
-    // invalid. If the agent passes only a CA file, the library does not read the system's certificates. Therefore, the agent
-    // passes only the CA file if a certificate of the system is invalid.
-    if settings.ca.is_some() && !rustls_native_certs::load_native_certs().errors.is_empty() {
-        return None;
-    }
+/// Returns the TLS configuration for connections to servers. `ca` is the file of authorities, none for those of the system. `identity` has
+/// the files with the agent's certificate and key. Returns None if a file cannot be used.
+pub(super) fn client_config(
+    ca: Option<&Path>,
+    identity: Option<(&Path, &Path)>,
+) -> Option<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .ok()?;
-    let verifier = Authorities::new(settings.ca.clone(), provider)?;
+    let verifier = Authorities::new(ca.map(Path::to_path_buf), provider)?;
     let builder = builder
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    Some(match &settings.identity {
+    Some(match identity {
         Some((certificate, key)) => {
-            let identity = Identity::new(certificate.clone(), key.clone())?;
+            let identity = Identity::new(certificate.to_path_buf(), key.to_path_buf())?;
             builder.with_client_cert_resolver(Arc::new(identity))
         }
         None => builder.with_no_client_auth(),

@@ -1,0 +1,239 @@
+//! The standard variables of OpenTelemetry. Every exporter knows them. The variables of one signal win over those of all signals.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::parse::Reader;
+use super::{HeaderList, OtlpCompression, OtlpUrl};
+
+/// The standard variables that the agent reads.
+pub(in crate::settings) const VARIABLES: [&str; 27] = [
+    ENDPOINT.0[0],
+    ENDPOINT.0[1],
+    ENDPOINT.0[2],
+    HEADERS.0[0],
+    HEADERS.0[1],
+    HEADERS.0[2],
+    CERTIFICATE.0[0],
+    CERTIFICATE.0[1],
+    CERTIFICATE.0[2],
+    CLIENT_CERTIFICATE.0[0],
+    CLIENT_CERTIFICATE.0[1],
+    CLIENT_CERTIFICATE.0[2],
+    CLIENT_KEY.0[0],
+    CLIENT_KEY.0[1],
+    CLIENT_KEY.0[2],
+    TIMEOUT.0[0],
+    TIMEOUT.0[1],
+    TIMEOUT.0[2],
+    COMPRESSION.0[0],
+    COMPRESSION.0[1],
+    COMPRESSION.0[2],
+    PROTOCOL.0[0],
+    PROTOCOL.0[1],
+    PROTOCOL.0[2],
+    RESOURCE_ATTRIBUTES,
+    SERVICE_NAME,
+    STATE_DIRECTORY,
+];
+
+/// The variables whose values can be secrets.
+pub(in crate::settings) const SECRET_VARIABLES: [&std::ffi::CStr; 3] = [
+    c"OTEL_EXPORTER_OTLP_HEADERS",
+    c"OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+    c"OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+];
+
+/// Names of a variable: for all signals, for metrics, and for logs.
+pub(super) struct Standard([&'static str; 3]);
+
+pub(super) const ENDPOINT: Standard = Standard([
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+]);
+const HEADERS: Standard = Standard([
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+    "OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+]);
+pub(super) const CERTIFICATE: Standard = Standard([
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE",
+]);
+pub(super) const CLIENT_CERTIFICATE: Standard = Standard([
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE",
+]);
+pub(super) const CLIENT_KEY: Standard = Standard([
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+    "OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY",
+    "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY",
+]);
+const TIMEOUT: Standard = Standard([
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT",
+]);
+const COMPRESSION: Standard = Standard([
+    "OTEL_EXPORTER_OTLP_COMPRESSION",
+    "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION",
+    "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION",
+]);
+const PROTOCOL: Standard = Standard([
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL",
+]);
+const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
+const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
+/// systemd sets this variable for a unit with `StateDirectory=`.
+const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
+/// The longest timeout, in milliseconds.
+const MAX_TIMEOUT: u64 = 3_600_000;
+/// Maximum number of resource attributes.
+const MAX_ATTRIBUTES: usize = 64;
+
+/// A kind of signals. Events of containers are logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    Metrics,
+    Logs,
+}
+
+impl Signal {
+    /// The path that follows a URL for all signals.
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Metrics => "/v1/metrics",
+            Self::Logs => "/v1/logs",
+        }
+    }
+}
+
+impl Standard {
+    /// Whether one of the variables is set.
+    pub(super) fn is_set(&self, reader: &Reader) -> bool {
+        self.0.iter().any(|name| reader.standard(name).is_some())
+    }
+
+    /// Returns the variable that counts for a signal, and its value.
+    pub(super) fn of(&self, reader: &Reader, signal: Signal) -> Option<(&'static str, String)> {
+        let [all, metrics, logs] = self.0;
+        let own = match signal {
+            Signal::Metrics => metrics,
+            Signal::Logs => logs,
+        };
+        [own, all]
+            .into_iter()
+            .find_map(|name| Some((name, reader.standard(name)?.to_owned())))
+    }
+
+    fn read<T>(
+        &self,
+        reader: &mut Reader,
+        signal: Signal,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let (variable, text) = self.of(reader, signal)?;
+        reader.optional(variable, &Some(text), parse)
+    }
+}
+
+/// Returns the URL of a signal. The path of the signal follows only the URL for all signals.
+pub(super) fn endpoint(reader: &mut Reader, signal: Signal) -> Option<OtlpUrl> {
+    let (variable, text) = ENDPOINT.of(reader, signal)?;
+    reader.optional(variable, &Some(text), |text| {
+        if variable == ENDPOINT.0[0] {
+            OtlpUrl::parse_base(text, signal.path())
+        } else {
+            OtlpUrl::parse(text)
+        }
+    })
+}
+
+pub(super) fn headers(reader: &mut Reader, signal: Signal) -> HeaderList {
+    let read = HEADERS.read(reader, signal, HeaderList::parse);
+    read.unwrap_or_default()
+}
+
+/// Returns the timeout. The standard variable is a number of milliseconds.
+pub(super) fn timeout(reader: &mut Reader, signal: Signal) -> Option<Duration> {
+    TIMEOUT.read(reader, signal, |text| match text.parse::<u64>() {
+        Ok(number) if (1..=MAX_TIMEOUT).contains(&number) => Ok(Duration::from_millis(number)),
+        _ => Err(format!(
+            "not a number of milliseconds; accepted: 1 to {MAX_TIMEOUT}"
+        )),
+    })
+}
+
+pub(super) fn compression(reader: &mut Reader, signal: Signal) -> OtlpCompression {
+    let read = COMPRESSION.read(reader, signal, OtlpCompression::parse);
+    read.unwrap_or_default()
+}
+
+/// Records a problem if the standard variable names a protocol that the agent does not have.
+pub(super) fn check_protocol(reader: &mut Reader, signal: Signal) {
+    PROTOCOL.read(reader, signal, |text| match text {
+        "http/protobuf" => Ok(()),
+        _ => Err("unsupported protocol; accepted: http/protobuf".to_owned()),
+    });
+}
+
+/// Returns the attributes in `OTEL_RESOURCE_ATTRIBUTES`: pairs `name=value`, separated by commas.
+pub(super) fn resource_attributes(reader: &mut Reader) -> Vec<(String, String)> {
+    let text = reader.standard(RESOURCE_ATTRIBUTES).map(str::to_owned);
+    let read = reader.optional(RESOURCE_ATTRIBUTES, &text, |text| {
+        let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+        let pairs: Option<Vec<_>> = pairs
+            .map(|pair| {
+                let (name, value) = pair.split_once('=')?;
+                let name = percent_decoded(name.trim());
+                (!name.is_empty()).then(|| (name, percent_decoded(value.trim())))
+            })
+            .collect();
+        pairs
+            .filter(|pairs| pairs.len() <= MAX_ATTRIBUTES)
+            .ok_or_else(|| {
+                format!("not a list of attributes; accepted: up to {MAX_ATTRIBUTES} pairs NAME=VALUE, separated by commas")
+            })
+    });
+    read.unwrap_or_default()
+}
+
+pub(super) fn service_name(reader: &Reader) -> Option<String> {
+    reader.standard(SERVICE_NAME).map(str::to_owned)
+}
+
+/// Returns the first directory in `STATE_DIRECTORY`.
+pub(super) fn state_directory(reader: &Reader) -> Option<PathBuf> {
+    let first = reader.standard(STATE_DIRECTORY)?.split(':').next()?;
+    let path = PathBuf::from(first);
+    path.is_absolute().then_some(path)
+}
+
+/// Replaces `%XX` by the character with this code. Other text stays as it is.
+pub(super) fn percent_decoded(text: &str) -> String {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let code = after
+            .get(..2)
+            .filter(|_| first == b'%')
+            .and_then(|code| std::str::from_utf8(code).ok())
+            .and_then(|code| u8::from_str_radix(code, 16).ok());
+        match code {
+            Some(code) => {
+                decoded.push(code);
+                rest = &after[2..];
+            }
+            None => {
+                decoded.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(decoded).unwrap_or_else(|_| text.to_owned())
+}
