@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+#[cfg(any(feature = "nats", feature = "otlp"))]
+use actix::Context;
 use actix::{Actor, Addr, Recipient};
 use actix_rt::Arbiter;
 use anyhow::{Context as _, anyhow};
@@ -116,11 +118,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .transpose()?;
     #[cfg(feature = "nats")]
     let publishing = nats
-        .map(|nats| Publishing::start(nats, aggregator, Arc::clone(&measuring.reports)))
+        .map(|nats| Publishing::nats(nats, &measuring))
         .transpose()?;
     #[cfg(feature = "otlp")]
     let exporting = otlp
-        .map(|otlp| Exporting::start(otlp, &collect, publish_interval, &measuring))
+        .map(|otlp| Publishing::otlp(otlp, &collect, publish_interval, &measuring))
         .transpose()?;
 
     actix_rt::spawn(memory::return_freed());
@@ -152,7 +154,7 @@ struct Running {
     #[cfg(feature = "nats")]
     publishing: Option<Publishing>,
     #[cfg(feature = "otlp")]
-    exporting: Option<Exporting>,
+    exporting: Option<Publishing>,
 }
 
 impl Running {
@@ -349,58 +351,33 @@ impl Scraping {
     }
 }
 
-/// The publisher to a NATS server. It has its own thread, so that a slow server delays no client.
-#[cfg(feature = "nats")]
+/// A publisher to a server. It has its own thread, so that a slow server delays no client.
+#[cfg(any(feature = "nats", feature = "otlp"))]
 struct Publishing {
     ended: oneshot::Receiver<()>,
     _thread: Arbiter,
 }
 
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "nats", feature = "otlp"))]
 impl Publishing {
-    fn start(
-        settings: NatsSettings,
-        aggregator: &Addr<Aggregator>,
-        reports: Arc<Reports>,
-    ) -> io::Result<Self> {
-        let thread = arbiter()?;
-        let (ending, ended) = oneshot::channel();
-        let aggregator = aggregator.clone().recipient();
+    /// Starts the publisher to a NATS server.
+    #[cfg(feature = "nats")]
+    fn nats(settings: NatsSettings, measuring: &Measuring) -> io::Result<Self> {
+        let aggregator = measuring.aggregator.clone().recipient();
+        let reports = Arc::clone(&measuring.reports);
         // The same name as `host.hostname` in snapshots.
         let host = uname().nodename().to_string_lossy().into_owned();
-        NatsPublisher::start_in_arbiter(&thread.handle(), move |_| {
-            NatsPublisher::new(settings, &host, aggregator, reports, ending)
-        });
-        Ok(Self {
-            ended,
-            _thread: thread,
-        })
+        Self::start(|ending| NatsPublisher::new(settings, &host, aggregator, reports, ending))
     }
 
-    /// Waits until the publisher has ended.
-    async fn ended(self) {
-        // The publisher sends nothing on this channel. When the publisher ends, it drops the sender.
-        let _ = self.ended.await;
-    }
-}
-
-/// The publisher to a receiver of OpenTelemetry. It has its own thread, so that a slow receiver delays no client.
-#[cfg(feature = "otlp")]
-struct Exporting {
-    ended: oneshot::Receiver<()>,
-    _thread: Arbiter,
-}
-
-#[cfg(feature = "otlp")]
-impl Exporting {
-    fn start(
+    /// Starts the publisher to a receiver of OpenTelemetry.
+    #[cfg(feature = "otlp")]
+    fn otlp(
         settings: OtlpSettings,
         collect: &CollectSettings,
         publish_interval: Duration,
         measuring: &Measuring,
     ) -> io::Result<Self> {
-        let thread = arbiter()?;
-        let (ending, ended) = oneshot::channel();
         let aggregator = measuring.aggregator.clone().recipient();
         let reports = Arc::clone(&measuring.reports);
         let id = collect.host_root.read("/etc/machine-id", 64).ok();
@@ -409,9 +386,16 @@ impl Exporting {
             id: id.filter(|id| !id.is_empty()),
             publish_interval,
         };
-        OtlpPublisher::start_in_arbiter(&thread.handle(), move |_| {
-            OtlpPublisher::new(settings, host, aggregator, reports, ending)
-        });
+        Self::start(|ending| OtlpPublisher::new(settings, host, aggregator, reports, ending))
+    }
+
+    fn start<P: Actor<Context = Context<P>> + Send>(
+        publisher: impl FnOnce(oneshot::Sender<()>) -> P,
+    ) -> io::Result<Self> {
+        let thread = arbiter()?;
+        let (ending, ended) = oneshot::channel();
+        let publisher = publisher(ending);
+        P::start_in_arbiter(&thread.handle(), |_| publisher);
         Ok(Self {
             ended,
             _thread: thread,

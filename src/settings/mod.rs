@@ -21,6 +21,8 @@ pub(crate) mod parse;
 mod patterns;
 mod raw;
 mod redaction;
+#[cfg(feature = "otlp")]
+mod standard;
 mod tls;
 mod verifier;
 mod whitelist;
@@ -67,7 +69,7 @@ use raw::RawSettings;
 #[must_use]
 pub fn secret_variables() -> Vec<&'static std::ffi::CStr> {
     #[cfg(feature = "otlp")]
-    let standard = otlp::SECRET_VARIABLES;
+    let standard = standard::SECRET_VARIABLES;
     #[cfg(not(feature = "otlp"))]
     let standard = [];
     [c"API_KEY"].into_iter().chain(standard).collect()

@@ -6,9 +6,9 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-#[cfg(feature = "otlp")]
-use super::otlp::STANDARD_VARIABLES;
 use super::raw::{RawSettings, VARIABLES};
+#[cfg(feature = "otlp")]
+use super::standard::VARIABLES as STANDARD_VARIABLES;
 use super::{Problem, Problems};
 use crate::model::MOST_HISTORY;
 

@@ -13,6 +13,7 @@ features=()
 if [[ $profile == quick ]]; then
     features=(--no-default-features)
     [[ ! ${NATS_URL:-} ]] || features+=(--features nats)
+    [[ ! ${OTLP_ENDPOINT:-} ]] || features+=(--features otlp)
 fi
 
 # The build comes first, so that the client command is printed directly above the agent's own log.

@@ -29,10 +29,11 @@ impl MetricLane {
                 continue;
             }
             newest = Some(published.at());
-            let pause = match self.export(&published).await {
-                Ok(()) => continue,
-                Err(pause) => pause,
+            let exported = tokio::select! {
+                exported = self.export(&published) => exported,
+                () = feed.ending.due() => return,
             };
+            let Err(pause) = exported else { continue };
             tokio::select! {
                 () = sleep(pause) => {}
                 () = feed.ending.due() => return,
@@ -49,7 +50,7 @@ impl MetricLane {
     /// Sends the figures of a snapshot. After a temporary failure, returns the pause before the next attempt, which sends newer figures.
     async fn export(&mut self, published: &Arc<Published>) -> Result<(), Duration> {
         for request in self.exporter.requests(published.snapshot()) {
-            let Some(contents) = self.sender.compress(request.encode_to_vec()) else {
+            let Some(contents) = self.sender.compress(request) else {
                 return Ok(());
             };
             if let Sent::Accepted(answer) = self.sender.attempt(contents).await? {

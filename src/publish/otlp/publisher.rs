@@ -153,7 +153,10 @@ impl Handler<Publication> for OtlpPublisher {
             Publication::Published(published) => self.source.publish(published),
             Publication::End(within) => {
                 self.source.end();
-                ctx.run_later(within.saturating_sub(FLUSH_TIME), Self::end);
+                match self.running {
+                    0 => self.end(ctx),
+                    _ => _ = ctx.run_later(within.saturating_sub(FLUSH_TIME), Self::end),
+                }
             }
         }
     }

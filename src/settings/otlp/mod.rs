@@ -8,7 +8,6 @@ mod standard;
 mod url;
 
 pub use headers::{HeaderList, OtlpHeaders};
-pub(super) use standard::{SECRET_VARIABLES, VARIABLES as STANDARD_VARIABLES};
 pub use url::OtlpUrl;
 
 use std::path::{Path, PathBuf};
@@ -18,8 +17,9 @@ use super::Problem;
 use super::credentials::exposed;
 use super::parse::Reader;
 use super::raw::RawSettings;
+use super::standard::{CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_KEY, ENDPOINT, Standard};
 use super::tls::{certified, load, read_certificates, read_key, trusted};
-use standard::{Signal, Standard};
+use standard::Signal;
 
 /// The default of `OTLP_TIMEOUT`, in seconds.
 const TIMEOUT: u64 = 10;
@@ -102,7 +102,7 @@ pub struct OtlpTarget {
 impl OtlpSettings {
     /// Reads the variables and checks the files. Returns none if no variable names an endpoint.
     pub(super) fn read(reader: &mut Reader, raw: &RawSettings) -> Option<Self> {
-        let is_set = raw.otlp_endpoint.is_some() || standard::ENDPOINT.is_set(reader);
+        let is_set = raw.otlp_endpoint.is_some() || ENDPOINT.is_set(reader);
         if !is_set {
             for (variable, value) in only_with_endpoint(raw) {
                 if value.is_some() {
@@ -268,24 +268,14 @@ impl OtlpTarget {
             own.or_else(|| standard.of(reader, signal))
                 .map(|(variable, path)| (variable, PathBuf::from(path)))
         };
-        let ca = file(
-            reader,
-            &raw.otlp_ca_file,
-            "OTLP_CA_FILE",
-            &standard::CERTIFICATE,
-        );
+        let ca = file(reader, &raw.otlp_ca_file, "OTLP_CA_FILE", &CERTIFICATE);
         let cert = file(
             reader,
             &raw.otlp_cert_file,
             "OTLP_CERT_FILE",
-            &standard::CLIENT_CERTIFICATE,
+            &CLIENT_CERTIFICATE,
         );
-        let key = file(
-            reader,
-            &raw.otlp_key_file,
-            "OTLP_KEY_FILE",
-            &standard::CLIENT_KEY,
-        );
+        let key = file(reader, &raw.otlp_key_file, "OTLP_KEY_FILE", &CLIENT_KEY);
         if let Some((variable, path)) = &ca {
             load(reader, variable, path, |path| {
                 read_certificates(path).and_then(trusted)

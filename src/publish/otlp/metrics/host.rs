@@ -126,7 +126,7 @@ pub(super) static CONVERSIONS: &[Conversion] = &[
     convert("node_network_transmit_errs", ["system.network.errors", "system.network.errors"], "{error}", Counter, INTERFACE, TRANSMIT),
     convert("node_network_receive_drop", ["system.network.packet.dropped", "system.network.dropped"], "{packet}", Counter, INTERFACE, RECEIVE),
     convert("node_network_transmit_drop", ["system.network.packet.dropped", "system.network.dropped"], "{packet}", Counter, INTERFACE, TRANSMIT),
-    convert("system_agent_network_up", ["", ""], "1", Gauge, INTERFACE, &[]),
+    convert("system_agent_network_up", ["", ""], "", Gauge, INTERFACE, &[]),
     convert("node_network_speed_bytes", ["", ""], "By/s", Gauge, INTERFACE, &[]),
     convert("node_nf_conntrack_entries", ["", "system.network.conntrack.count"], "{entries}", UpDown, NONE, &[]),
     convert("node_nf_conntrack_entries_limit", ["", "system.network.conntrack.max"], "{entries}", UpDown, NONE, &[]),

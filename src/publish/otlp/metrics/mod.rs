@@ -1,7 +1,7 @@
 //! Turns a snapshot into metrics of OpenTelemetry.
 //!
 //! The figures of the host come from the table [`crate::publish::figures`], with the names in `host`. The figures of containers have a table
-//! of their own, `containers`, because each container is a resource. A test checks that both tables together have every family of
+//! of their own, `containers`, because each container is a resource. `points` and `wire` write the messages. A test checks that both tables together have every family of
 //! Prometheus, and `page` writes the documentation from them.
 
 mod containers;
@@ -9,23 +9,24 @@ mod host;
 #[cfg(test)]
 mod page;
 mod points;
+mod wire;
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::metrics::v1::{Metric, ResourceMetrics, ScopeMetrics};
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use prost::Message as _;
 
 use super::attributes::scope;
 use super::resource::HostResource;
-use crate::model::Snapshot;
+use crate::model::{Container, Snapshot};
 use crate::publish::figures::{FigureFamily, FigureSource, MetricKind, families};
 use crate::settings::{OtlpNames, OtlpSettings};
 use containers::{CONTAINERS, ContainerRow};
 use host::{CONVERSIONS, Conversion, HOST, HostRow, NOT_SENT, attribute, own_name};
 use points::{Described, Kind, Number, Points};
+use wire::field;
 
 /// Limit on the points of a request, if it has more than one resource. With usual names, a request is then shorter than 1 MiB.
 const MAX_POINTS: usize = 8000;
@@ -79,6 +80,8 @@ pub(super) struct Exporter {
     resource: Arc<HostResource>,
     /// `OTLP_POINT_ATTRIBUTES`.
     point_attributes: Vec<String>,
+    /// The encoded scope of all metrics.
+    scope: Vec<u8>,
     /// The time between two snapshots.
     interval: Duration,
 }
@@ -101,12 +104,13 @@ impl Exporter {
             container_rows,
             resource,
             point_attributes: settings.point_attributes.clone(),
+            scope: scope().encode_to_vec(),
             interval,
         }
     }
 
-    /// Returns the requests with all figures of a snapshot.
-    pub(super) fn requests(&self, snapshot: &Snapshot) -> Vec<ExportMetricsServiceRequest> {
+    /// Returns the encoded requests with all figures of a snapshot.
+    pub(super) fn requests(&self, snapshot: &Snapshot) -> Vec<Vec<u8>> {
         let source = FigureSource {
             snapshot,
             kernel: None,
@@ -114,8 +118,7 @@ impl Exporter {
             interval: self.interval,
         };
         let mut requests = Vec::new();
-        let mut open = ExportMetricsServiceRequest::default();
-        let mut count = 0;
+        let (mut open, mut count) = (Vec::new(), 0);
         let hosts = std::iter::once_with(|| self.host(&source));
         let containers = (snapshot.containers.iter()).map(|one| self.container(&source, one));
         for (resource, points) in hosts.chain(containers) {
@@ -123,18 +126,18 @@ impl Exporter {
                 requests.push(std::mem::take(&mut open));
                 count = 0;
             }
-            open.resource_metrics.push(resource);
+            wire::bytes(&mut open, field::REQUEST_RESOURCE_METRICS, &resource);
             count += points;
         }
         requests.push(open);
         requests
     }
 
-    /// Returns the figures of the host and the agent, and the number of points.
-    fn host(&self, source: &FigureSource<'_>) -> (ResourceMetrics, usize) {
+    /// Returns the encoded figures of the host and the agent, and the number of points.
+    fn host(&self, source: &FigureSource<'_>) -> (Vec<u8>, usize) {
         let snapshot = source.snapshot;
         let boot = snapshot.host.boot_time.saturating_mul(1_000_000_000);
-        let mut points = Points::new(&[], boot, time_of(snapshot));
+        let mut points = Points::new(Vec::new(), boot, time_of(snapshot));
         for row in &self.host_rows {
             let metric = Described {
                 name: row.name,
@@ -148,34 +151,43 @@ impl Exporter {
         for sent in &self.families {
             sent.add(source, self.names, &mut points);
         }
-        let count = points.count();
         let resource = self.resource.of_host(&snapshot.host);
-        (resource_metrics(resource, points.finish()), count)
+        (self.resource_metrics(&resource, &points), points.count())
     }
 
-    fn container(
-        &self,
-        source: &FigureSource<'_>,
-        one: &crate::model::Container,
-    ) -> (ResourceMetrics, usize) {
+    /// Returns the encoded figures of a container, and the number of points.
+    fn container(&self, source: &FigureSource<'_>, one: &Container) -> (Vec<u8>, usize) {
         let snapshot = source.snapshot;
         let resource = self.resource.of_figures(&snapshot.host, one);
         let is_copied = |one: &&KeyValue| self.point_attributes.contains(&one.key);
-        let common: Vec<KeyValue> = resource
-            .attributes
-            .iter()
-            .filter(is_copied)
-            .cloned()
-            .collect();
+        let mut common = Vec::new();
+        for attribute in resource.attributes.iter().filter(is_copied) {
+            let attribute = attribute.encode_to_vec();
+            wire::bytes(&mut common, field::POINT_ATTRIBUTES, &attribute);
+        }
         let time = time_of(snapshot);
-        let mut points = Points::new(&common, containers::start(one).unwrap_or(time), time);
+        let mut points = Points::new(common, containers::start(one).unwrap_or(time), time);
         for row in &self.container_rows {
             row.values(source, one, &mut |attributes, value| {
                 points.add(row.described(), attributes, value);
             });
         }
-        let count = points.count();
-        (resource_metrics(resource, points.finish()), count)
+        (self.resource_metrics(&resource, &points), points.count())
+    }
+
+    fn resource_metrics(&self, resource: &Resource, points: &Points<'_>) -> Vec<u8> {
+        let mut scope_metrics = Vec::with_capacity(8192);
+        wire::bytes(&mut scope_metrics, field::SCOPE_METRICS_SCOPE, &self.scope);
+        points.write(&mut scope_metrics);
+        let mut all = Vec::with_capacity(scope_metrics.len() + 1024);
+        let resource = resource.encode_to_vec();
+        wire::bytes(&mut all, field::RESOURCE_METRICS_RESOURCE, &resource);
+        wire::bytes(
+            &mut all,
+            field::RESOURCE_METRICS_SCOPE_METRICS,
+            &scope_metrics,
+        );
+        all
     }
 }
 
@@ -199,7 +211,7 @@ fn sent(family: &'static FigureFamily, names: NameSet) -> Option<SentFamily> {
             "" => own_name(family.name),
             name => name.to_owned(),
         },
-        unit: conversion.map_or(family.unit, |one| one.unit),
+        unit: conversion.map_or_else(|| own_unit(family), |one| one.unit),
         kind: match (conversion, family.kind) {
             (Some(conversion), _) => conversion.kind,
             (None, MetricKind::Counter) => Kind::Counter,
@@ -209,9 +221,18 @@ fn sent(family: &'static FigureFamily, names: NameSet) -> Option<SentFamily> {
     })
 }
 
+/// Returns the unit of a family that the conventions do not have. A state has no unit: Prometheus would take the unit `1` for a ratio, and
+/// append this word to the name.
+fn own_unit(family: &'static FigureFamily) -> &'static str {
+    match family.unit {
+        "1" if !family.name.ends_with("_ratio") => "",
+        unit => unit,
+    }
+}
+
 impl SentFamily {
     /// Adds the samples of the family.
-    fn add(&self, source: &FigureSource<'_>, names: NameSet, points: &mut Points<'_>) {
+    fn add<'n>(&'n self, source: &FigureSource<'_>, names: NameSet, points: &mut Points<'n>) {
         let metric = Described {
             name: &self.name,
             unit: self.unit,
@@ -247,18 +268,6 @@ impl SentFamily {
             true => Number::Int(value.round() as u64),
             false => Number::Double(value),
         }
-    }
-}
-
-fn resource_metrics(resource: Resource, metrics: Vec<Metric>) -> ResourceMetrics {
-    ResourceMetrics {
-        resource: Some(resource),
-        scope_metrics: vec![ScopeMetrics {
-            scope: Some(scope()),
-            metrics,
-            ..ScopeMetrics::default()
-        }],
-        ..ResourceMetrics::default()
     }
 }
 

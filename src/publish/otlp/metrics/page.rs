@@ -42,6 +42,14 @@ fn full_name(name: &str) -> String {
     }
 }
 
+/// Returns a unit for a cell of a table. A state has no unit.
+fn quoted(unit: &str) -> String {
+    match unit {
+        "" => String::new(),
+        unit => format!("`{unit}`"),
+    }
+}
+
 fn write_table(page: &mut String, lines: Vec<(NameSet, Line)>) {
     let mut sets: BTreeMap<Line, Vec<NameSet>> = BTreeMap::new();
     let mut merged: BTreeMap<(String, String, &str, bool), Vec<String>> = BTreeMap::new();
@@ -75,10 +83,10 @@ fn write_table(page: &mut String, lines: Vec<(NameSet, Line)>) {
             (false, true) => "conventions",
             (false, false) => "receivers",
         };
-        let families = merged[&key].join(", ");
+        let (families, unit) = (merged[&key].join(", "), quoted(unit));
         writeln!(
             page,
-            "| `{name}` | `{unit}` | {kind} | {names} | {families} |"
+            "| `{name}` | {unit} | {kind} | {names} | {families} |"
         )
         .unwrap();
     }
@@ -124,10 +132,10 @@ fn page() -> String {
             Set::Receivers => "receivers",
         };
         let families = named(row.families).join(", ");
-        let (name, unit, kind) = (row.name, row.unit, kind(row.kind));
+        let (name, unit, kind) = (row.name, quoted(row.unit), kind(row.kind));
         writeln!(
             page,
-            "| `{name}` | `{unit}` | {kind} | {names} | {families} |"
+            "| `{name}` | {unit} | {kind} | {names} | {families} |"
         )
         .unwrap();
     }
