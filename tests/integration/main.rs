@@ -36,6 +36,7 @@ mod nats_examples;
 mod node_exporter;
 mod odd_host;
 mod options;
+mod otlp;
 mod pages;
 mod protocol;
 mod self_signed;

@@ -28,6 +28,8 @@ mod news;
 mod odd;
 mod odd_logs;
 mod oddities;
+mod otlp;
+mod otlp_receivers;
 mod outages;
 mod pace;
 mod page;

@@ -178,7 +178,9 @@ fn every_field_of_a_snapshot_in_a_page_exists() {
         .map(String::as_str)
         .collect();
     let mut wrong = BTreeSet::new();
-    for page in pages() {
+    // The metrics and attributes of OpenTelemetry have names like paths, such as `system.memory.limit`.
+    let has_fields = |page: &Page| !page.name().starts_with("docs/opentelemetry");
+    for page in pages().into_iter().filter(has_fields) {
         for quoted in page.quoted() {
             let is_path = quoted
                 .chars()

@@ -16,6 +16,7 @@ pub(crate) mod nats;
 pub(crate) mod net;
 pub(crate) mod node_exporter;
 mod openssl;
+pub(crate) mod otlp;
 pub(crate) mod prometheus;
 pub(crate) mod schema;
 mod terminal;
