@@ -4,7 +4,7 @@
 
 PROFILE ?= quick
 
-.PHONY: help run web test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs bench-web dashboards docs lint build deb image picture
+.PHONY: help run web test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs bench-web bench-otlp dashboards docs lint build deb image picture
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -65,10 +65,16 @@ bench-logs: ## as root: measure the delivery of log lines, beside `docker logs -
 	@tests/setup/bench-logs.sh
 
 # Settings and their defaults, explained in benches/web/main.rs: BENCH_AGENTS=100, BENCH_FEW_AGENTS=10, BENCH_CONTAINERS=20,
-# BENCH_INTERVAL=5, BENCH_WARM_UP=30, BENCH_SECONDS=60 (each window), BENCH_QUERIES=50, BENCH_RANGES=1h, BENCH_STRICT=0.
+# BENCH_INTERVAL=5, BENCH_WARM_UP=30, BENCH_SECONDS=60 (each window), BENCH_QUERIES=50, BENCH_RANGES=1h,30d,1y, BENCH_STRICT=0.
 # A short run: make bench-web BENCH_WARM_UP=5 BENCH_SECONDS=10
-bench-web: ## as root: measure the server of the page with 100 simulated agents; takes 6 minutes in addition to the build
+bench-web: ## as root: measure the server of the page with 100 simulated agents; takes 7 minutes in addition to the build
 	@tests/setup/bench-web.sh
+
+# Settings and their defaults, explained in benches/otlp/main.rs: BENCH_CONTAINERS=100, BENCH_SECONDS=30 (each window), BENCH_WINDOWS=3,
+# BENCH_RATE=100, BENCH_PARTS=metrics,logs, BENCH_STRICT=0.
+# A short run: make bench-otlp BENCH_CONTAINERS=10 BENCH_SECONDS=5 BENCH_WINDOWS=1
+bench-otlp: ## as root: measure exports to a receiver of OpenTelemetry, and log lines to it beside the socket; takes 15 minutes
+	@tests/setup/bench-otlp.sh
 
 dashboards: ## write the dashboards in config/grafana; needs python3
 	python3 config/grafana/dashboards.py
