@@ -145,8 +145,11 @@ impl Client {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        connection.ready().await.map_err(plain)?;
-        let answer = connection.send_request(request).await.map_err(plain)?;
+        connection.ready().await.map_err(|error| plain(&error))?;
+        let answer = connection
+            .send_request(request)
+            .await
+            .map_err(|error| plain(&error))?;
         let (status, after) = (answer.status(), retry_after(&answer));
         let answer = Limited::new(answer.into_body(), MAX_ANSWER);
         let answer = answer.collect().await.map_err(io::Error::other)?;
@@ -204,7 +207,7 @@ where
 {
     let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(plain)?;
+        .map_err(|error| plain(&error))?;
     // The task ends when the receiver or the sender closes the connection. The sender gets the error.
     actix_rt::spawn(async move {
         let _ = connection.await;
@@ -213,8 +216,8 @@ where
 }
 
 /// Returns the cause of an error of hyper, because hyper's own text does not name it.
-fn plain(error: hyper::Error) -> io::Error {
-    let cause = std::error::Error::source(&error).map(ToString::to_string);
+fn plain(error: &hyper::Error) -> io::Error {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
     io::Error::other(cause.unwrap_or_else(|| error.to_string()))
 }
 

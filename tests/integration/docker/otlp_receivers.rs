@@ -201,7 +201,7 @@ fn a_store_with_the_names_of_prometheus_gets_the_figures_and_tells_containers_ap
             ("system_agent_up".to_owned(), 1.0),
         ];
         if let Some(root) = root {
-            figures_of_all.push((used.to_owned(), bytes(&root["used"])?));
+            figures_of_all.push((used.to_owned(), bytes(&root["used"])? * 1024.0));
         }
         for container in &containers {
             let name = container.name();

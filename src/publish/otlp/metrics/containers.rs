@@ -170,7 +170,7 @@ pub(super) static CONTAINERS: &[ContainerRow] = &[
             }
         })),
     row(Both, "system_agent.container.memory.swap_limit", "By", UpDown, &["container_spec_memory_swap_limit_bytes"],
-        Int(|one| Some(swap_limit(one.spec?, is_v2(one))?))),
+        Int(|one| swap_limit(one.spec?, is_v2(one)))),
     row(Both, "system_agent.container.memory.reservation", "By", UpDown, &["container_spec_memory_reservation_limit_bytes"],
         Int(|one| Some(one.spec?.memory_reservation))),
     row(Both, "system_agent.container.oom_kills", "{process}", Counter, &["container_oom_events"], Int(|one| one.oom_kills)),

@@ -50,14 +50,14 @@ fn quoted(unit: &str) -> String {
     }
 }
 
-fn write_table(page: &mut String, lines: Vec<(NameSet, Line)>) {
+fn write_table(page: &mut String, lines: &[(NameSet, Line)]) {
     let mut sets: BTreeMap<Line, Vec<NameSet>> = BTreeMap::new();
     let mut merged: BTreeMap<(String, String, &str, bool), Vec<String>> = BTreeMap::new();
     let mut order: Vec<(String, String, &str, bool)> = Vec::new();
-    for (names, line) in &lines {
+    for (names, line) in lines {
         sets.entry(line.clone()).or_default().push(*names);
     }
-    for (_, line) in &lines {
+    for (_, line) in lines {
         let both = sets[line].len() > 1;
         let key = (line.0.clone(), line.1.clone(), line.2, both);
         let families = merged.entry(key.clone()).or_insert_with(|| {
@@ -122,7 +122,7 @@ fn page() -> String {
             host.push((names, line));
         }
     }
-    write_table(&mut page, host);
+    write_table(&mut page, &host);
     page.push_str(CONTAINER_HEAD);
     page.push_str(TABLE);
     for row in CONTAINERS {
