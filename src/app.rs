@@ -216,7 +216,10 @@ pub(crate) struct Measuring {
     pub(crate) aggregator: Addr<Aggregator>,
     collectors: Vec<Recipient<StopCollecting>>,
     /// The health of the outputs, for snapshots.
-    #[cfg(any(feature = "nats", feature = "otlp"))]
+    #[cfg_attr(
+        not(any(feature = "nats", feature = "otlp")),
+        expect(dead_code, reason = "only publishers to servers report their health")
+    )]
     pub(crate) reports: Arc<Reports>,
     /// The collector of the kernel's own figures, for outputs that ask for them.
     kernel: Recipient<ReadKernel>,
@@ -276,7 +279,6 @@ impl Measuring {
         Ok(Self {
             collectors,
             aggregator,
-            #[cfg(any(feature = "nats", feature = "otlp"))]
             reports,
             kernel: kernel.recipient(),
             textfiles: textfiles.recipient(),
