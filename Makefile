@@ -23,7 +23,7 @@ test-features: ## run the unit tests without the features nats, otlp, watch and 
 		cargo test --quiet --locked --lib --no-default-features --features "$$features" || exit; \
 	done
 
-test-page: ## test the page of `system-agent web` in a real browser; installs Node.js and Chromium if they are missing
+test-page: ## as root: test the page of `system-agent web` in a real browser, with a simulated server and with real agents and containers; installs Node.js and Chromium if they are missing
 	@tests/setup/page.sh
 
 test-confined: ## run every test with the system calls that the systemd unit allows; any other call kills the agent

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use flate2::write::GzDecoder;
+
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An answer with the status 200.
@@ -88,24 +90,25 @@ impl Drop for EventStream {
     }
 }
 
-/// Reads a stream until its events with these names have arrived once. Returns the length of each of these events, in bytes.
-pub(crate) fn first_events(address: SocketAddr, path: &str, names: &[&str]) -> Vec<usize> {
-    let mut lines = BufReader::new(ask(address, path, true));
-    let mut lengths = vec![None; names.len()];
-    let (mut place, mut length) = (None, 0);
-    while lengths.contains(&None) {
-        let mut line = String::new();
-        let read = lines.read_line(&mut line).expect("the event does not come");
-        assert_ne!(read, 0, "{path}: the stream has ended");
-        length += read;
-        if let Some(name) = line.strip_prefix("event: ") {
-            place = names.iter().position(|one| *one == name.trim_end());
-            length = read;
-        } else if line == "\n"
-            && let Some(place) = place.take()
-        {
-            lengths[place] = Some(length);
+/// Reads a compressed stream until each of its events with these names has arrived. Returns the number of bytes.
+pub(crate) fn first_events(address: SocketAddr, path: &str, names: &[&str]) -> usize {
+    let mut stream = BufReader::new(ask(address, path, true));
+    let mut head = String::new();
+    while stream.read_line(&mut head).unwrap() > 2 {}
+    assert_ok(path, &head);
+    let mut events = GzDecoder::new(Vec::new());
+    let mut bytes = 0;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = stream.read(&mut buffer).expect("the event does not come");
+        assert_ne!(length, 0, "{path}: the stream has ended");
+        bytes += length;
+        events.write_all(&buffer[..length]).unwrap();
+        events.flush().unwrap();
+        let text = String::from_utf8_lossy(events.get_ref());
+        let has = |name: &&str| text.contains(&format!("event: {name}\n"));
+        if text.ends_with("\n\n") && names.iter().all(has) {
+            return bytes;
         }
     }
-    lengths.into_iter().flatten().collect()
 }
