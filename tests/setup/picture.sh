@@ -79,7 +79,7 @@ export API_KEY
 SOCKET_ADDRESS=127.0.0.1 SOCKET_PORT=$agent_port PUBLISH_INTERVAL=2s \
     unshare --uts sh -c 'echo web-1 >/proc/sys/kernel/hostname; exec "$0"' "$agent" 2>/dev/null &
 started+=($!)
-WEB_ADDRESS=127.0.0.1:$page_port "$agent" web "127.0.0.1:$agent_port" 2>/dev/null &
+WEB_ADDRESS=127.0.0.1:$page_port WEB_HISTORY_FOLDER=off "$agent" web "127.0.0.1:$agent_port" 2>/dev/null &
 started+=($!)
 tmux -L "$server" -f /dev/null new-session -d -x 110 -y 40 "env -u API_KEY SYSTEM_INTERVAL=500ms DOCKER_INTERVAL=500ms NO_COLOR= \
     $agent watch"

@@ -100,7 +100,7 @@ smoke() {
 smoke_web() {
     local port hosts='' deadline
     port=$(free_port)
-    launch "$port" web WEB_ADDRESS="127.0.0.1:$port"
+    launch "$port" web WEB_ADDRESS="127.0.0.1:$port" WEB_HISTORY_FOLDER=off
     deadline=$((SECONDS + 30))
     until [[ $hosts == *'"state":"live"'* ]]; do
         ((SECONDS < deadline)) || fail "the page does not show this host; it answers: ${hosts:0:200}"
