@@ -12,7 +12,11 @@ command -v apt-get >/dev/null || { echo 'error: apt-get is missing' >&2; exit 1;
 
 work=$folder/work
 mkdir -p "$work"/{lists/partial,archives/partial,packages}
-echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian forky main' >"$work/sources.list"
+# The mirror that this machine's own apt uses, as in tests/vm/image.sh. Some mirrors have an expired Release file of a testing suite.
+mirror=${MIRROR:-$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/debian.sources 2>/dev/null | head -1)}
+mirror=${mirror:-$(sed -n 's/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' /etc/apt/sources.list | head -1)}
+keys=/usr/share/keyrings/debian-archive-keyring.gpg
+echo "deb [signed-by=$keys check-valid-until=no] $mirror forky main" >"$work/sources.list"
 # A package list and a cache of their own, so that the machine's package manager does not change.
 options=(-o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$work/lists"
     -o "Dir::Cache::Archives=$work/archives" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root)
