@@ -28,7 +28,7 @@ const AMOUNTS: [&str; 4] = [
     "memory_cache",
     "memory_kernel",
 ];
-/// The containers of the recording do nothing, so many of their figures are 0. The figures vary below this number instead.
+/// The recorded containers are idle, so many of their figures are 0. Such a figure gets random values up to this number.
 const IDLE: f64 = 5.0;
 /// On average, one snapshot in this number has an event.
 const SNAPSHOTS_PER_EVENT: u32 = 60;

@@ -30,8 +30,8 @@ pub struct LogSample {
 }
 
 impl LogSample {
-    /// Returns what reads the log of a container. `container` is its name, or its id with at least 12 digits. `stopped` are the
-    /// stopped containers: the agent has not read the logs of those that ended before it started.
+    /// Returns what reads the log of a container. `container` is its name, or its id with at least 12 digits. The agent reads
+    /// the logs of running containers. Of the containers in `stopped`, it opens the log now if it has not read it before.
     ///
     /// # Errors
     /// Fails if no such container is known, or if its log cannot be read.

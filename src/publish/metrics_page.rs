@@ -78,14 +78,18 @@ fn suffix_and_type(kind: MetricKind) -> (&'static str, &'static str) {
 
 #[test]
 fn the_page_lists_every_metric() {
-    let page = page();
+    assert_is_written(PAGE, &page());
+}
+
+/// Fails if the file of a page has another text. With `UPDATE_DOCS`, writes the file first.
+pub(super) fn assert_is_written(path: &str, page: &str) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(PAGE, &page).unwrap();
+        fs::write(path, page).unwrap();
     }
-    let written = fs::read_to_string(PAGE).unwrap_or_default();
+    let written = fs::read_to_string(path).unwrap_or_default();
     let differs = page.lines().zip(written.lines()).find(|(a, b)| a != b);
     assert!(
         page == written,
-        "make docs writes docs/metrics.md again: {differs:#?}"
+        "make docs writes {path} again: {differs:#?}"
     );
 }

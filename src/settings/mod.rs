@@ -17,7 +17,7 @@ mod key;
 mod nats;
 #[cfg(feature = "otlp")]
 mod otlp;
-pub(crate) mod parse;
+mod parse;
 mod patterns;
 mod raw;
 mod redaction;
@@ -63,6 +63,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use container_filter::ContainerPattern;
 use parse::Reader;
+#[cfg(feature = "web")]
+pub(crate) use parse::size as parse_size;
 use raw::RawSettings;
 
 /// The variables whose values are secrets. The process overwrites these values after it has read them.

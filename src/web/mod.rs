@@ -3,8 +3,8 @@
 //! The figures come from the agents of the hosts, from a NATS server, or from collectors in this process. The daemon never starts
 //! this server.
 //!
-//! `hosts` has the state of each host, which the feeds of `crate::feeds` update. `source` asks for log lines, only while somebody
-//! reads them. `api` has the handlers of the JSON API, `server` the HTTP server, `auth` and `password` the login, and `page` the files of the page.
+//! `hosts` has the state of each host, which the feeds of `crate::feeds` update. `source` asks the agents for log lines,
+//! but only while a browser shows them. `history` stores figures and events. `api` has the handlers of the JSON API, `server` the HTTP server, `auth` and `password` the login, and `page` the files of the page.
 
 mod api;
 mod auth;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::history::{HistorySettings, Retention};
 use super::password::PasswordHash;
 use super::tls::{TlsFiles, TlsIdentity};
-use crate::settings::{Problem, Problems, TelemetrySettings, parse};
+use crate::settings::{Problem, Problems, TelemetrySettings, parse_size};
 
 /// The default of `WEB_ADDRESS`.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
@@ -245,7 +245,7 @@ fn history(
         Some(folder) => Some(PathBuf::from(folder)),
         None => state_folder(vars),
     };
-    let limit = read(&raw.web_history_limit, |text| parse::size(text, LIMITS));
+    let limit = read(&raw.web_history_limit, |text| parse_size(text, LIMITS));
     let limit = limit.unwrap_or_else(|text| {
         problem("WEB_HISTORY_LIMIT", text);
         None

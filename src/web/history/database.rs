@@ -13,8 +13,9 @@ use tracing::warn;
 const VERSION: i64 = 1;
 /// How long a statement waits for another one that holds a lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The number of free pages that are given back to the file system at once, and how long this takes at most.
+/// The database file becomes shorter by this number of free pages at once.
 const PAGES_AT_ONCE: u32 = 500;
+/// Shortening the file stops after this time. The next call goes on.
 const LONGEST_VACUUM: Duration = Duration::from_millis(200);
 /// The number of damaged databases that are kept. The last one is replaced.
 const MAX_DAMAGED: u32 = 5;
@@ -124,12 +125,12 @@ pub(super) fn set_aside(file: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives free pages back to the file system.
-pub(super) fn give_back(writer: &Connection) -> rusqlite::Result<()> {
+/// Shortens the database file by its free pages.
+pub(super) fn shorten(writer: &Connection) -> rusqlite::Result<()> {
     let begun = Instant::now();
     let free = || writer.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0));
     while free()? > i64::from(PAGES_AT_ONCE) && begun.elapsed() < LONGEST_VACUUM {
-        // Each row of the answer is a page that was given back.
+        // The statement frees one page for each row of its answer, so all rows must be read.
         writer.pragma(None, "incremental_vacuum", PAGES_AT_ONCE, |_| Ok(()))?;
     }
     Ok(())

@@ -366,51 +366,10 @@ impl History {
         points: usize,
     ) -> io::Result<Answer> {
         let mut steps = Steps::new((from, to), points, series);
-        let coarsest = Tier::ALL
-            .into_iter()
-            .rfind(|tier| tier.step_ms() * 2 <= steps.length());
-        let coarsest = coarsest.unwrap_or(Tier::Full);
-        // The time that the tiers so far have.
-        let mut known: Option<(i64, i64)> = None;
-        let mut raw: Vec<(Samples, (i64, i64))> = Vec::new();
-        if let Some((_, reader)) = &self.store {
-            // The best tier. Then the coarser ones, which have what is older, and the finer ones, which have what is newer.
-            let coarser = Tier::ALL.into_iter().filter(|tier| *tier > coarsest);
-            let finer = Tier::ALL.into_iter().rev().filter(|tier| *tier < coarsest);
-            for tier in std::iter::once(coarsest).chain(coarser).chain(finer) {
-                let step = tier.step_ms();
-                // An average counts if its time ends before the known time.
-                let sides = match known {
-                    None => vec![(from, to + 1)],
-                    Some((begin, end)) => vec![(from, begin - (step - 1).max(0)), (end, to + 1)],
-                };
-                for (first, end) in sides.into_iter().filter(|(first, end)| first < end) {
-                    let wanted = |name: &str| series.contains(&name);
-                    let part = reader.part(host, tier, (first, end - 1), wanted)?;
-                    let Some((begin, covered)) = part.span else {
-                        continue;
-                    };
-                    // The newest average of a tier does not have all of its samples yet.
-                    let covered = covered - covered.rem_euclid(step.max(1));
-                    let (begin, covered) = (begin.max(first), covered.min(end));
-                    if begin >= covered {
-                        continue;
-                    }
-                    let range = (begin, covered);
-                    if tier == Tier::Full {
-                        raw.extend(part.blocks.into_iter().map(|block| (block, range)));
-                    } else {
-                        for block in &part.blocks {
-                            steps.add_averages(block, range, step);
-                        }
-                    }
-                    known = Some(match known {
-                        None => range,
-                        Some((first, end)) => (first.min(begin), end.max(covered)),
-                    });
-                }
-            }
-        }
+        let mut raw = match &self.store {
+            Some((_, reader)) => add_tiers(reader, host, series, (from, to), &mut steps)?,
+            None => Vec::new(),
+        };
         {
             let memory = lock(&self.memory);
             let windows = memory.windows(host);
@@ -490,6 +449,64 @@ impl Drop for Writer {
             let _ = thread.join();
         }
     }
+}
+
+/// Adds the averages of the store to `steps`: of the best tier for their length, and of the others where the best tier has none. Returns
+/// the samples of the full tier, with the time that counts of each.
+///
+/// # Errors
+/// Fails if the store cannot be read.
+fn add_tiers(
+    reader: &Reader,
+    host: &str,
+    series: &[&str],
+    (from, to): (i64, i64),
+    steps: &mut Steps,
+) -> io::Result<Vec<(Samples, (i64, i64))>> {
+    let coarsest = Tier::ALL
+        .into_iter()
+        .rfind(|tier| tier.step_ms() * 2 <= steps.length());
+    let coarsest = coarsest.unwrap_or(Tier::Full);
+    // The time that the tiers so far have.
+    let mut known: Option<(i64, i64)> = None;
+    let mut raw = Vec::new();
+    // The best tier. Then the coarser ones, which have what is older, and the finer ones, which have what is newer.
+    let coarser = Tier::ALL.into_iter().filter(|tier| *tier > coarsest);
+    let finer = Tier::ALL.into_iter().rev().filter(|tier| *tier < coarsest);
+    for tier in std::iter::once(coarsest).chain(coarser).chain(finer) {
+        let step = tier.step_ms();
+        // An average counts if its time ends before the known time.
+        let sides = match known {
+            None => vec![(from, to + 1)],
+            Some((begin, end)) => vec![(from, begin - (step - 1).max(0)), (end, to + 1)],
+        };
+        for (first, end) in sides.into_iter().filter(|(first, end)| first < end) {
+            let wanted = |name: &str| series.contains(&name);
+            let part = reader.part(host, tier, (first, end - 1), wanted)?;
+            let Some((begin, covered)) = part.span else {
+                continue;
+            };
+            // The newest average of a tier does not have all of its samples yet.
+            let covered = covered - covered.rem_euclid(step.max(1));
+            let (begin, covered) = (begin.max(first), covered.min(end));
+            if begin >= covered {
+                continue;
+            }
+            let range = (begin, covered);
+            if tier == Tier::Full {
+                raw.extend(part.blocks.into_iter().map(|block| (block, range)));
+            } else {
+                for block in &part.blocks {
+                    steps.add_averages(block, range, step);
+                }
+            }
+            known = Some(match known {
+                None => range,
+                Some((first, end)) => (first.min(begin), end.max(covered)),
+            });
+        }
+    }
+    Ok(raw)
 }
 
 /// Returns the time at which the window with the time `at` begins.

@@ -1,7 +1,8 @@
 //! The history on disk, in a SQLite database.
 //!
-//! The table `journal` has the newest samples, one row for each second. When a window of time has ended, its samples move to the table
-//! `blocks`, as they are and as averages of the coarser [`Tier`]s, in one transaction. The table `events` has the events.
+//! The table `journal` has the newest samples, one row for each second. When a window of time has ended, its samples are added to the table
+//! `blocks`: as they are, and as averages for the coarser [`Tier`]s. Then their rows of the journal are deleted. The table `events` has the
+//! events.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use tracing::warn;
 
-use super::database::{connect, give_back, is_damage, set_aside};
+use super::database::{connect, is_damage, set_aside, shorten};
 use super::event::Event;
 use super::memory::{Entry, Window};
 use super::reader::Reader;
@@ -179,7 +180,7 @@ impl Store {
         let Some(writer) = &self.writer else {
             return Ok(());
         };
-        give_back(writer).map_err(io::Error::other)
+        shorten(writer).map_err(io::Error::other)
     }
 
     /// Runs `write` in a transaction. After damage, goes on with a new database.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
 
 use super::{CONTAINERS, HOST, Kind, NOT_SENT, NameSet, Set, sent};
 use crate::publish::figures::{MetricKind, families};
+use crate::publish::metrics_page::assert_is_written;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/opentelemetry-metrics.md");
 const HEAD: &str = "\
@@ -148,14 +148,5 @@ fn page() -> String {
 
 #[test]
 fn the_metrics_page_lists_every_metric_of_opentelemetry() {
-    let page = page();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(PAGE, &page).unwrap();
-    }
-    let written = fs::read_to_string(PAGE).unwrap_or_default();
-    let differs = page.lines().zip(written.lines()).find(|(a, b)| a != b);
-    assert!(
-        page == written,
-        "make docs writes docs/opentelemetry-metrics.md again: {differs:#?}"
-    );
+    assert_is_written(PAGE, &page());
 }
