@@ -37,8 +37,12 @@ impl Place {
     }
 
     fn agent(&self) -> Agent {
-        let host = format!("unix://{}", self.socket.display());
-        launch().var("DOCKER_HOST", host).start()
+        launch().var("DOCKER_HOST", self.host()).start()
+    }
+
+    /// Returns the value of `DOCKER_HOST`.
+    fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
     }
 }
 
@@ -49,7 +53,11 @@ fn assert_survives(answer: Answer) {
     let script = "while :; do echo line; sleep 0.1; done";
     let container = Container::run("fault", &["--network", "none"], script);
     let well = StandIn::at(&place.socket, |_| Answer::Engine);
-    let agent = place.agent();
+    // Other tests have containers whose logs only the engine can read. The agent waits for these calls.
+    let agent = launch()
+        .var("DOCKER_HOST", place.host())
+        .var("CONTAINERS_INCLUDE", container.name())
+        .start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     let up = |s: &Value| healthy(s) && shows(s, container.name());
     snapshots.until("the container", DEADLINE, up);

@@ -194,6 +194,13 @@ impl LogFile {
         &self.path
     }
 
+    /// Returns the folder of the container. None if the log file is not in such a folder.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        let container = &*self.place.container;
+        let mut folders = self.path.ancestors();
+        folders.find(|folder| folder.file_name().is_some_and(|name| name == container))
+    }
+
     /// Returns the size of all files of the log, in bytes. None before the first reading of the file.
     pub(super) fn bytes(&mut self) -> Option<u64> {
         let newest = &self.at.as_ref()?.at;

@@ -17,6 +17,7 @@ mod part;
 mod parts;
 mod position;
 mod range;
+mod read_log;
 mod reader;
 mod rotated;
 mod search;
@@ -35,9 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::io::Errno;
-
-use crate::collect::docker::engine::{EngineError, Inspected};
+use crate::collect::docker::engine::Inspected;
 use crate::collect::docker::{Inspection, ListedContainer, RunningContainer, StartedContainer};
 use crate::collect::logs::new::{FirstRound, New};
 use crate::collect::logs::seen::Handover;
@@ -49,6 +48,8 @@ pub(super) use ended::{LAST_LINES, MAX_ENDED};
 use file::LogFile;
 use kept::KeptFiles;
 pub use kept::most_kept_files;
+pub(super) use read_log::LogReading;
+use read_log::ReadLog;
 use watches::{Reports, Watches};
 
 /// Limit on the time of a round. After this time, the round does not start to read another log. The next round begins with the
@@ -76,6 +77,8 @@ pub(super) struct LogFiles {
     /// The folder in which the engine has a folder for each container.
     folder: PathBuf,
     kept: KeptFiles,
+    /// See [`ReadLog::read`].
+    read_from: Option<PathBuf>,
     /// The logs that are watched for changes. None while there are no live clients.
     watches: Option<Watches>,
     /// The logs that are watched for rotations. A log that is rotated is read immediately. Otherwise, a container that writes very
@@ -90,44 +93,6 @@ pub(super) struct LogFiles {
     /// The index of the container at which the next round begins. If a round runs out of time, this is the first container that
     /// the round did not read.
     first: usize,
-}
-
-/// The way in which a container's log is read, and the result of the newest reading.
-enum ReadLog {
-    /// The log is read from its file.
-    File {
-        name: String,
-        log: Box<LogFile>,
-        /// None before the first reading.
-        lines: Option<Arc<LogLines>>,
-        /// Number of failures that were ignored after the newest success: 0 or 1. A second failure is not ignored.
-        failed: u32,
-        /// The reason why the file cannot be read now, if the agent or the host is the cause.
-        host_error: Option<EngineError>,
-    },
-    /// The log is read by calls to the engine. The fields are the reason, and the position where the calls continue.
-    Engine(String, Option<Handover>),
-    /// The log is in the systemd journal. `tty` tells whether the container has a TTY.
-    Journal { tty: bool },
-    /// The engine did not answer the inspection of the container.
-    Unanswered(EngineError),
-}
-
-/// The result of reading one container's log from its file.
-pub(super) enum LogReading {
-    /// The newest lines.
-    Lines(Arc<LogLines>),
-    /// The lines of an earlier reading, and the reason why newer lines cannot be read.
-    Stale(Arc<LogLines>, EngineError),
-    /// The log must be read by calls to the engine. The fields are the reason, and the position where the calls continue. The
-    /// position is None if the file was never read.
-    Engine(String, Option<Handover>),
-    /// The log must be read from the systemd journal, or by calls to the engine. `tty` tells whether the container has a TTY.
-    Journal { tty: bool },
-    /// There are no lines. The engine did not answer the inspection, or the agent or the host cannot open files now.
-    Unanswered(EngineError),
-    /// There are no lines. The container has just ended or started, or the round had no time for its log.
-    Absent,
 }
 
 /// What has changed since the newest round.
@@ -177,6 +142,7 @@ impl LogFiles {
             ended: EndedLogs::default(),
             folder: settings.host_root.file(Path::new(DEFAULT_FOLDER)),
             kept: KeptFiles::within_limit(),
+            read_from: None,
             watches: None,
             rotations: None,
             unwatched: HashMap::new(),
@@ -215,7 +181,7 @@ impl LogFiles {
                         watches.watch(log.container(), log.path());
                     }
                 }
-                known.read();
+                known.read(&mut self.read_from);
             }
         }
         self.ended.read();
@@ -501,99 +467,6 @@ impl LogFiles {
     fn learn_folder(&mut self, own: Option<&Path>) {
         if let Some(containers) = own.and_then(Path::parent) {
             self.folder = self.root.file(containers);
-        }
-    }
-}
-
-/// Whether an error is the fault of the agent or the host, and not of the file. Examples are too few file descriptors and too
-/// little memory.
-fn is_temporary(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN)
-    )
-}
-
-impl ReadLog {
-    /// Reads the new lines of a log that is read from its file. Does nothing for other logs.
-    fn read(&mut self) {
-        let Self::File {
-            log,
-            lines,
-            failed,
-            host_error,
-            ..
-        } = self
-        else {
-            return;
-        };
-        match log.update() {
-            Ok(grown) => {
-                (*failed, *host_error) = (0, None);
-                if grown {
-                    *lines = Some(Arc::new(log.lines()));
-                }
-            }
-            // The first failure is ignored, because there is no file for a moment during a rotation.
-            Err(_) if lines.is_some() && *failed == 0 => *failed = 1,
-            // A call to the engine would also fail, and costs more than a retry.
-            Err(error) if is_temporary(&error) => {
-                *host_error = Some(EngineError::Failed {
-                    call: "log file",
-                    reason: error.to_string(),
-                });
-            }
-            Err(error) => {
-                *self = Self::Engine(format!("cannot read the log file: {error}"), log.handover());
-            }
-        }
-    }
-
-    /// Reads the new lines of a log that is read from its file, after a change. Returns whether there are new lines. Ignores errors,
-    /// because the next round reads the log again.
-    fn read_changed(&mut self) -> bool {
-        let Self::File { log, lines, .. } = self else {
-            return false;
-        };
-        let has_grown = log.update().is_ok_and(|has_grown| has_grown);
-        if has_grown {
-            *lines = Some(Arc::new(log.lines()));
-        }
-        has_grown
-    }
-
-    /// Returns the name of the container and the newest lines, if the log is read from its file and has been read.
-    fn named_lines(&self) -> Option<(String, Arc<LogLines>)> {
-        match self {
-            Self::File { name, lines, .. } => Some((name.clone(), Arc::clone(lines.as_ref()?))),
-            Self::Engine(..) | Self::Journal { .. } | Self::Unanswered(_) => None,
-        }
-    }
-
-    /// Returns the result of the newest reading.
-    fn last(&self) -> LogReading {
-        match self {
-            Self::File {
-                lines, host_error, ..
-            } => match (lines, host_error) {
-                (Some(lines), None) => LogReading::Lines(Arc::clone(lines)),
-                (Some(lines), Some(host_error)) => {
-                    LogReading::Stale(Arc::clone(lines), host_error.clone())
-                }
-                (None, Some(host_error)) => LogReading::Unanswered(host_error.clone()),
-                (None, None) => LogReading::Absent,
-            },
-            Self::Engine(reason, handover) => LogReading::Engine(reason.clone(), handover.clone()),
-            Self::Journal { tty } => LogReading::Journal { tty: *tty },
-            Self::Unanswered(error) => LogReading::Unanswered(error.clone()),
-        }
-    }
-
-    /// Returns the log, if it is read from its file.
-    fn log_file(&self) -> Option<&LogFile> {
-        match self {
-            Self::File { log, .. } => Some(log),
-            Self::Engine(..) | Self::Journal { .. } | Self::Unanswered(_) => None,
         }
     }
 }

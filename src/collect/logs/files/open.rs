@@ -130,6 +130,12 @@ pub(super) fn look_at(path: &Path) -> io::Result<Metadata> {
     Ok(metadata)
 }
 
+/// Whether there is something at `path`. True if the agent cannot tell.
+pub(super) fn exists(path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path);
+    !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// Limit on the bytes of a container's configuration.
 const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 
