@@ -1,6 +1,8 @@
 //! The daemon: starts all stages and connects them, handles signals, and stops everything in order. Only this file knows all
 //! stages.
 
+mod open_files;
+
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -11,7 +13,6 @@ use actix::Context;
 use actix::{Actor, Addr, Recipient};
 use actix_rt::Arbiter;
 use anyhow::{Context as _, anyhow};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 #[cfg(feature = "nats")]
 use rustix::system::uname;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,19 +25,19 @@ use tracing::{info, warn};
 
 use crate::aggregate::{Aggregator, NewestSamples};
 use crate::announcement::announce;
-use crate::collect::docker::{self, ContainerSource, Containers, DockerCollector};
+use crate::collect::docker::{ContainerSource, Containers, DockerCollector};
 use crate::collect::kernel::KernelCollector;
-use crate::collect::logs::{self, LogCollector, LogSource};
-use crate::collect::system::{self, HostOptions, HostSource, SystemCollector};
+use crate::collect::logs::{LogCollector, LogSource};
+use crate::collect::system::{HostOptions, HostSource, SystemCollector};
 use crate::collect::textfile::TextfileCollector;
 use crate::collect::{Collector, Source};
 use crate::memory;
-use crate::messages::{ReadKernel, ReadTextfiles, Reports, StopCollecting, StopPublishing};
-use crate::publish::admission::{ConnectionLimits, MAX_PENDING};
-use crate::publish::http::{MOST_SCRAPERS, Metrics, OnRequest};
+use crate::messages::{Reports, StopCollecting, StopPublishing};
+use crate::publish::http::{MOST_SCRAPERS, Metrics};
 use crate::publish::is_published;
 #[cfg(feature = "nats")]
 use crate::publish::nats::NatsPublisher;
+use crate::publish::on_request::OnRequest;
 #[cfg(feature = "otlp")]
 use crate::publish::otlp::{OtlpPublisher, SensedHost};
 use crate::publish::socket::{Listener, RANGE_READINGS, Subscriptions, Threads};
@@ -45,15 +46,12 @@ use crate::renewal::Renewal;
 use crate::settings::NatsSettings;
 #[cfg(feature = "otlp")]
 use crate::settings::OtlpSettings;
-use crate::settings::{CollectSettings, ContainerStats, ServeSettings, Settings};
+use crate::settings::{CollectSettings, ServeSettings, Settings};
 use crate::supervisor::Supervisor;
 
 /// Sessions must close within this share of `SHUTDOWN_TIMEOUT`. The remaining time is for the final log events and for the exit
 /// of the process.
 const SESSION_SHARE: f64 = 0.9;
-/// Number of open files that are reserved for everything except connections and the files that collectors leave open. Examples
-/// are hundreds of concurrent calls to the engine, and files in `/proc` that are open for a moment.
-const OTHER_OPEN_FILES: u64 = 600;
 
 /// Runs the daemon until a signal ends it.
 ///
@@ -63,8 +61,8 @@ const OTHER_OPEN_FILES: u64 = 600;
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     memory::return_large_buffers();
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let files = raise_file_limit();
-    let (limits, max_clients) = limits_within(files, &settings);
+    let files = open_files::raise_file_limit();
+    let (limits, max_clients) = open_files::limits_within(files, &settings);
     let serve = Arc::new(ServeSettings {
         max_clients,
         ..settings.serve.clone()
@@ -221,10 +219,8 @@ pub(crate) struct Measuring {
         expect(dead_code, reason = "only publishers to servers report their health")
     )]
     pub(crate) reports: Arc<Reports>,
-    /// The collector of the kernel's own figures, for outputs that ask for them.
-    kernel: Recipient<ReadKernel>,
-    /// The collector of the figures of other programs, for outputs that ask for them.
-    textfiles: Recipient<ReadTextfiles>,
+    /// The collectors for outputs that ask for figures.
+    on_request: OnRequest,
     /// One thread for each of these two stages. Clients have other threads, so a large answer of the engine or a large snapshot
     /// delays no client.
     _threads: [Arbiter; 2],
@@ -280,8 +276,10 @@ impl Measuring {
             collectors,
             aggregator,
             reports,
-            kernel: kernel.recipient(),
-            textfiles: textfiles.recipient(),
+            on_request: OnRequest {
+                kernel: kernel.recipient(),
+                textfiles: textfiles.recipient(),
+            },
             _threads: threads,
         })
     }
@@ -341,11 +339,12 @@ impl Scraping {
         let thread = arbiter()?;
         let permits = metrics.permits();
         let newest = measuring.aggregator.clone().recipient();
-        let on_request = OnRequest {
-            kernel: measuring.kernel.clone(),
-            textfiles: measuring.textfiles.clone(),
-        };
-        actix_rt::spawn(metrics.run(newest, on_request, thread.handle(), accepting));
+        actix_rt::spawn(metrics.run(
+            newest,
+            measuring.on_request.clone(),
+            thread.handle(),
+            accepting,
+        ));
         Ok(Self {
             permits,
             _thread: thread,
@@ -388,7 +387,10 @@ impl Publishing {
             id: id.filter(|id| !id.is_empty()),
             publish_interval,
         };
-        Self::start(|ending| OtlpPublisher::new(settings, host, aggregator, reports, ending))
+        let on_request = measuring.on_request.clone();
+        Self::start(|ending| {
+            OtlpPublisher::new(settings, host, aggregator, on_request, reports, ending)
+        })
     }
 
     fn start<P: Actor<Context = Context<P>> + Send>(
@@ -409,74 +411,6 @@ impl Publishing {
         // The publisher sends nothing on this channel. When the publisher ends, it drops the sender.
         let _ = self.ended.await;
     }
-}
-
-/// Raises the soft limit of open files to the hard limit, because each client needs an open file. Returns the limit in use. None
-/// means that there is no limit.
-fn raise_file_limit() -> Option<u64> {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(error) => {
-            warn!(%error, "cannot raise the soft limit of open files");
-            limit.current
-        }
-    }
-}
-
-/// Returns the limits of connections and the limit of clients. The limit of clients is `MAX_CLIENTS`, or less if the limit of
-/// open files is too low.
-fn limits_within(files: Option<u64>, settings: &Settings) -> (ConnectionLimits, usize) {
-    let max_clients = settings.serve.max_clients;
-    let collect = &settings.collect;
-    let scrapers = settings.serve.metrics_port.map_or(0, |_| MOST_SCRAPERS);
-    let by_files = collect.docker.is_some() && collect.container_stats != ContainerStats::Engine;
-    let (connections, clients_by_files) = match files {
-        Some(files) => {
-            let kept = system::most_kept_files(files);
-            let of_containers = if by_files {
-                docker::most_kept_files(files) + logs::most_kept_files(files)
-            } else {
-                0
-            };
-            connections_within(files, kept + of_containers + scrapers as u64)
-        }
-        None => (usize::MAX, usize::MAX),
-    };
-    if clients_by_files < max_clients {
-        warn!(
-            max_clients,
-            max_open_files = files,
-            room = clients_by_files,
-            "the limit of open files is too low for MAX_CLIENTS: raise it, or fewer clients can connect"
-        );
-    } else {
-        info!(
-            max_clients,
-            max_open_files = files,
-            room = clients_by_files,
-            "the limit of open files is high enough for MAX_CLIENTS"
-        );
-    }
-    let limits = ConnectionLimits {
-        pending: MAX_PENDING,
-        total: connections,
-    };
-    (limits, clients_by_files.min(max_clients))
-}
-
-/// Returns the limit of connections and the limit of clients. `files` is the limit of open files.
-///
-/// `kept` open files are reserved for collectors and for Prometheus. Connections get at least half of the remaining files. A
-/// sixteenth of the connections is reserved for pending connections.
-fn connections_within(files: u64, kept: u64) -> (usize, usize) {
-    let left = files.saturating_sub(kept);
-    let connections = usize::try_from(left - OTHER_OPEN_FILES.min(left / 2)).unwrap_or(usize::MAX);
-    (connections, connections - connections.div_ceil(16))
 }
 
 fn arbiter() -> io::Result<Arbiter> {
@@ -577,24 +511,5 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{connections_within, docker, system};
-
-    #[test]
-    fn even_a_low_limit_of_open_files_leaves_a_quarter_for_clients() {
-        for files in [64, 256, 1024, 1200, 4096, 20_000, 1 << 20] {
-            let kept = docker::most_kept_files(files) + system::most_kept_files(files);
-            let (connections, clients) = connections_within(files, kept);
-            assert!(clients as u64 >= files / 4, "{clients} of {files}");
-            assert!(
-                connections > clients && connections as u64 + kept < files,
-                "{connections} and {kept} of {files}"
-            );
-        }
-        assert!(connections_within(65_536, 8192).1 > 50_000);
     }
 }

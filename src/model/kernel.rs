@@ -71,6 +71,13 @@ pub struct KernelRow {
 }
 
 impl KernelRow {
+    /// Returns the figure with this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<f64> {
+        let found = self.figures.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| *value)
+    }
+
     /// Adds a figure.
     pub fn figure(&mut self, name: impl Into<Cow<'static, str>>, value: f64) {
         self.figures.push((name.into(), value));

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::format::Format;
 use super::metric_text::MetricText;
-use super::on_request::ReadFigures;
 use super::textfile;
 use crate::model::{KernelStatus, Snapshot};
 use crate::publish::figures::collectors::{Choice, TEXTFILE, collector_of};
 use crate::publish::figures::{self, FigureFamily, FigureSource, MetricKind, kernel};
+use crate::publish::on_request::ReadFigures;
 
 /// The figures to write.
 #[derive(Debug, Clone)]

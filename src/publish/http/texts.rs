@@ -81,7 +81,7 @@ mod tests {
 
     use super::{Choice, Compression, Figures, Format, KEPT, Texts};
     use crate::model::{Kernel, Snapshot};
-    use crate::publish::http::on_request::ReadFigures;
+    use crate::publish::on_request::ReadFigures;
 
     fn read() -> ReadFigures {
         ReadFigures {

@@ -10,12 +10,17 @@ use tokio::time::sleep;
 use super::feed::Feed;
 use super::metrics::Exporter;
 use super::sender::{Sender, Sent};
+use crate::publish::figures::collectors::Choice;
+use crate::publish::on_request::OnRequest;
 use crate::published::Published;
 
 /// Sends metrics.
 pub(super) struct MetricLane {
     pub(super) sender: Sender,
     pub(super) exporter: Exporter,
+    pub(super) on_request: OnRequest,
+    /// Which figures `on_request` reads.
+    pub(super) choice: Choice,
     /// The time between two exports. None: each snapshot is exported.
     pub(super) interval: Option<Duration>,
 }
@@ -49,7 +54,9 @@ impl MetricLane {
 
     /// Sends the figures of a snapshot. After a temporary failure, returns the pause before the next attempt, which sends newer figures.
     async fn export(&mut self, published: &Arc<Published>) -> Result<(), Duration> {
-        for request in self.exporter.requests(published.snapshot()) {
+        let snapshot = published.snapshot();
+        let read = self.on_request.read(snapshot, &self.choice).await;
+        for request in self.exporter.requests(snapshot, &read) {
             let Some(contents) = self.sender.compress(request) else {
                 return Ok(());
             };

@@ -21,6 +21,7 @@ use super::resource::HostResource;
 use super::sender::Sender;
 use crate::messages::{AddOutput, Publication, Reports};
 use crate::model::Sections;
+use crate::publish::on_request::OnRequest;
 use crate::settings::{OtlpSettings, OtlpTarget};
 
 /// Time that is reserved at the end of the agent, so that the last log event is written.
@@ -41,6 +42,7 @@ pub struct OtlpPublisher {
     host: SensedHost,
     /// The aggregator, which sends every snapshot to this actor.
     aggregator: Recipient<AddOutput>,
+    on_request: OnRequest,
     reports: Arc<Reports>,
     source: Source,
     /// Number of tasks that run.
@@ -56,6 +58,7 @@ impl OtlpPublisher {
         settings: OtlpSettings,
         host: SensedHost,
         aggregator: Recipient<AddOutput>,
+        on_request: OnRequest,
         reports: Arc<Reports>,
         ended: oneshot::Sender<()>,
     ) -> Self {
@@ -64,6 +67,7 @@ impl OtlpPublisher {
             settings,
             host,
             aggregator,
+            on_request,
             reports,
             source: Source::new(),
             running: 0,
@@ -86,6 +90,8 @@ impl OtlpPublisher {
             Ok::<_, io::Error>(MetricLane {
                 sender: sender(target, "metrics")?,
                 exporter,
+                on_request: self.on_request.clone(),
+                choice: Exporter::choice(),
                 interval: settings.interval,
             })
         });

@@ -5,7 +5,7 @@
 
 use super::points::{Kind, Number};
 use super::{NameSet, Set};
-use crate::model::{Disk, MemoryTypes, SensorKind};
+use crate::model::{Disk, KernelRow, MemoryTypes, SensorKind};
 use crate::publish::figures::FigureSource;
 
 use Kind::{Counter, Gauge, UpDown};
@@ -155,7 +155,14 @@ pub(super) static CONVERSIONS: &[Conversion] = &[
     convert("system_agent_engine_cpu_ratio", ["system_agent.engine.cpu.usage", "system_agent.engine.cpu.usage"], "{cpu}", Gauge, NONE, &[]),
 ];
 
+/// The kernel's own families that are read for each export.
+pub(super) const KERNEL_FAMILIES: [&str; 4] = ["stat", "vmstat", "meminfo", "diskstats"];
+
 const NO_ATTRIBUTES: [[&str; 2]; 2] = [["", ""], ["", ""]];
+const DISK_IO: [[&str; 2]; 2] = [
+    ["disk.io.direction", "system.device"],
+    ["direction", "device"],
+];
 const SENSOR: [[&str; 2]; 2] = [["hw.id", "hw.name"], ["hw.id", "hw.name"]];
 
 const fn row(
@@ -232,6 +239,40 @@ pub(super) static HOST: &[HostRow] = &[
         |source, names, out| sensors(source, names, &SensorKind::Voltage, out)),
     row(Both, "hw.power", "W", Gauge, &["node_hwmon_power_watt"], SENSOR,
         |source, names, out| sensors(source, names, &SensorKind::Power, out)),
+
+    row(Conventions, "system.process.created", "{process}", Counter, &[], NO_ATTRIBUTES,
+        |source, _, out| of_kernel(source, "stat", "processes", &[], out)),
+    row(Receivers, "system.processes.created", "{processes}", Counter, &[], NO_ATTRIBUTES,
+        |source, _, out| of_kernel(source, "stat", "processes", &[], out)),
+    row(Both, "system_agent.context_switches", "{switch}", Counter, &[], NO_ATTRIBUTES,
+        |source, _, out| of_kernel(source, "stat", "ctxt", &[], out)),
+    row(Both, "system.paging.faults", "{fault}", Counter, &[], [["system.paging.fault.type", ""], ["type", ""]],
+        |source, [kind, _], out| {
+            let of = |field| kernel_rows(source, "vmstat").find_map(|row| row.get(field));
+            let (Some(all), Some(major)) = (of("pgfault"), of("pgmajfault")) else { return };
+            out(&[(kind, "major")], whole(major));
+            out(&[(kind, "minor")], whole(all - major));
+        }),
+    row(Conventions, "system.paging.operations", "{operation}", Counter, &[], [["system.paging.direction", "system.paging.fault.type"]; 2],
+        |source, [direction, kind], out| for (way, field) in [("in", "pswpin"), ("out", "pswpout")] {
+            of_kernel(source, "vmstat", field, &[(direction, way), (kind, "major")], out);
+        }),
+    row(Receivers, "system.paging.operations", "{operations}", Counter, &[], [["direction", "type"]; 2],
+        |source, [direction, kind], out| for (way, field) in [("page_in", "pswpin"), ("page_out", "pswpout")] {
+            of_kernel(source, "vmstat", field, &[(direction, way), (kind, "major")], out);
+        }),
+    row(Conventions, "system.memory.linux.slab.usage", "By", UpDown, &[], [["system.memory.linux.slab.state", ""]; 2],
+        |source, [state, _], out| for (name, field) in [("reclaimable", "SReclaimable"), ("unreclaimable", "SUnreclaim")] {
+            of_kernel(source, "meminfo", field, &[(state, name)], out);
+        }),
+    row(Both, "system.disk.merged", "{operation}", Counter, &[], DISK_IO,
+        |source, names, out| both_ways(source, names, ["reads_merged", "writes_merged"], out, whole)),
+    row(Both, "system.disk.operation_time", "s", Counter, &[], DISK_IO,
+        |source, names, out| both_ways(source, names, ["read_time", "write_time"], out, Number::Double)),
+    row(Receivers, "system.disk.pending_operations", "{operations}", UpDown, &[], DISK_IO,
+        |source, [_, device], out| of_disks(source, device, "io_now", out, whole)),
+    row(Receivers, "system.disk.weighted_io_time", "s", Counter, &[], DISK_IO,
+        |source, [_, device], out| of_disks(source, device, "io_time_weighted", out, Number::Double)),
 ];
 
 impl HostRow {
@@ -326,6 +367,81 @@ fn filesystem_usage(source: &FigureSource<'_>, [state, _]: [&str; 2], out: &mut 
         ] {
             let [device, mount, kind, mode] = of_disk(disk, by_conventions);
             out(&[device, mount, kind, mode, (state, name)], bytes.into());
+        }
+    }
+}
+
+/// Returns the rows of one of [`KERNEL_FAMILIES`]. Empty if it could not be read.
+fn kernel_rows<'s>(
+    source: &FigureSource<'s>,
+    family: &'static str,
+) -> impl Iterator<Item = &'s KernelRow> {
+    let families = source
+        .kernel
+        .into_iter()
+        .flat_map(|kernel| &kernel.families);
+    let found = families.filter(move |one| one.name == family);
+    found.flat_map(|one| &one.rows)
+}
+
+/// Returns a count as a whole number.
+fn whole(value: f64) -> Number {
+    Number::Int(value.max(0.0) as u64)
+}
+
+/// Passes a figure of the whole host to `out`.
+fn of_kernel(
+    source: &FigureSource<'_>,
+    family: &'static str,
+    field: &str,
+    attributes: &[(&str, &str)],
+    out: &mut Values<'_>,
+) {
+    let found = kernel_rows(source, family).find_map(|row| row.get(field));
+    if let Some(value) = found {
+        out(attributes, whole(value));
+    }
+}
+
+/// Passes a figure of each block device to `out`. The snapshot has the same devices.
+fn of_disks(
+    source: &FigureSource<'_>,
+    device: &str,
+    field: &str,
+    out: &mut Values<'_>,
+    number: fn(f64) -> Number,
+) {
+    each_disk(source, |name, row| {
+        if let Some(value) = row.get(field) {
+            out(&[(device, name)], number(value));
+        }
+    });
+}
+
+/// Passes two figures of each block device to `out`: of reading and of writing.
+fn both_ways(
+    source: &FigureSource<'_>,
+    [direction, device]: [&str; 2],
+    fields: [&str; 2],
+    out: &mut Values<'_>,
+    number: fn(f64) -> Number,
+) {
+    each_disk(source, |name, row| {
+        for (way, field) in ["read", "write"].into_iter().zip(fields) {
+            if let Some(value) = row.get(field) {
+                out(&[(direction, way), (device, name)], number(value));
+            }
+        }
+    });
+}
+
+fn each_disk(source: &FigureSource<'_>, mut each: impl FnMut(&str, &KernelRow)) {
+    let known = &source.snapshot.system.disk_io;
+    for row in kernel_rows(source, "diskstats") {
+        let name = row.labels.iter().find(|(label, _)| *label == "device");
+        let Some((_, name)) = name else { continue };
+        if known.iter().any(|disk| disk.device == *name) {
+            each(name, row);
         }
     }
 }

@@ -9,6 +9,7 @@ mod host;
 #[cfg(test)]
 mod page;
 mod points;
+mod textfile;
 mod wire;
 
 use std::sync::Arc;
@@ -20,13 +21,17 @@ use prost::Message as _;
 
 use super::attributes::scope;
 use super::resource::HostResource;
-use crate::model::{Container, Snapshot};
+use crate::model::{Container, Snapshot, Textfiles};
+use crate::publish::figures::collectors::{Choice, TEXTFILE};
 use crate::publish::figures::{FigureFamily, FigureSource, MetricKind, families};
+use crate::publish::on_request::ReadFigures;
 use crate::settings::{OtlpNames, OtlpSettings};
 use containers::{CONTAINERS, ContainerRow};
-use host::{CONVERSIONS, Conversion, HOST, HostRow, NOT_SENT, attribute, own_name};
-use points::{Described, Kind, Number, Points};
-use wire::field;
+use host::{
+    CONVERSIONS, Conversion, HOST, HostRow, KERNEL_FAMILIES, NOT_SENT, attribute, own_name,
+};
+use points::{Common, Described, Kind, Number, Points};
+use wire::{Message, field};
 
 /// Limit on the points of a request, if it has more than one resource. With usual names, a request is then shorter than 1 MiB.
 const MAX_POINTS: usize = 8000;
@@ -71,11 +76,34 @@ struct SentFamily {
     conversion: Option<&'static Conversion>,
 }
 
+/// A figure of the host or the agent: a row of [`HOST`] or a family of Prometheus.
+enum HostFigure {
+    Row(&'static HostRow),
+    Family(SentFamily),
+}
+
+impl HostFigure {
+    fn described(&self) -> Described<'_> {
+        match self {
+            Self::Row(row) => Described {
+                name: row.name,
+                unit: row.unit,
+                kind: row.kind,
+            },
+            Self::Family(sent) => Described {
+                name: &sent.name,
+                unit: sent.unit,
+                kind: sent.kind,
+            },
+        }
+    }
+}
+
 /// Turns snapshots into requests.
 pub(super) struct Exporter {
     names: NameSet,
-    families: Vec<SentFamily>,
-    host_rows: Vec<&'static HostRow>,
+    /// The figures of the host and the agent. Those with the same name follow each other.
+    host_figures: Vec<HostFigure>,
     container_rows: Vec<&'static ContainerRow>,
     resource: Arc<HostResource>,
     /// `OTLP_POINT_ATTRIBUTES`.
@@ -84,6 +112,8 @@ pub(super) struct Exporter {
     scope: Vec<u8>,
     /// The time between two snapshots.
     interval: Duration,
+    /// The length of the newest request.
+    length: usize,
 }
 
 impl Exporter {
@@ -93,102 +123,151 @@ impl Exporter {
         interval: Duration,
     ) -> Self {
         let names = settings.names;
-        let host_rows: Vec<_> = HOST.iter().filter(|row| row.set.has(names)).collect();
         let container_rows: Vec<_> = CONTAINERS.iter().filter(|row| row.is_in(names)).collect();
         Self {
             names,
-            families: families()
-                .filter_map(|family| sent(family, names))
-                .collect(),
-            host_rows,
+            host_figures: host_figures(names),
             container_rows,
             resource,
             point_attributes: settings.point_attributes.clone(),
             scope: scope().encode_to_vec(),
             interval,
+            length: 0,
         }
     }
 
+    /// Returns which figures must be read for each export, because they are not in a snapshot.
+    pub(super) fn choice() -> Choice {
+        let names = KERNEL_FAMILIES.iter().copied().chain([TEXTFILE]);
+        Choice::Only(names.map(str::to_owned).collect())
+    }
+
     /// Returns the encoded requests with all figures of a snapshot.
-    pub(super) fn requests(&self, snapshot: &Snapshot) -> Vec<Vec<u8>> {
+    /// `read` has the figures that are not in a snapshot.
+    pub(super) fn requests(&mut self, snapshot: &Snapshot, read: &ReadFigures) -> Vec<Vec<u8>> {
         let source = FigureSource {
             snapshot,
-            kernel: None,
+            kernel: read.kernel.as_deref(),
             ended: &[],
             interval: self.interval,
         };
         let mut requests = Vec::new();
-        let (mut open, mut count) = (Vec::new(), 0);
-        let hosts = std::iter::once_with(|| self.host(&source));
-        let containers = (snapshot.containers.iter()).map(|one| self.container(&source, one));
-        for (resource, points) in hosts.chain(containers) {
-            if count > 0 && count + points > MAX_POINTS {
-                requests.push(std::mem::take(&mut open));
+        // A little more than last time, so that the request rarely moves while it grows.
+        let mut open = Vec::with_capacity(self.length + self.length / 8);
+        let mut count = self.write_host(&mut open, &source, read.textfiles.as_deref());
+        for one in snapshot.containers.iter() {
+            let begin = open.len();
+            let points = self.write_container(&mut open, &source, one);
+            if count + points > MAX_POINTS && begin > 0 {
+                let next = open.split_off(begin);
+                requests.push(std::mem::replace(&mut open, next));
                 count = 0;
             }
-            wire::bytes(&mut open, field::REQUEST_RESOURCE_METRICS, &resource);
             count += points;
         }
+        self.length = requests.first().map_or(open.len(), Vec::len);
         requests.push(open);
         requests
     }
 
-    /// Returns the encoded figures of the host and the agent, and the number of points.
-    fn host(&self, source: &FigureSource<'_>) -> (Vec<u8>, usize) {
+    /// Appends the figures of the host and the agent. Returns the number of points.
+    fn write_host(
+        &self,
+        out: &mut Vec<u8>,
+        source: &FigureSource<'_>,
+        textfiles: Option<&Textfiles>,
+    ) -> usize {
         let snapshot = source.snapshot;
-        let boot = snapshot.host.boot_time.saturating_mul(1_000_000_000);
-        let mut points = Points::new(Vec::new(), boot, time_of(snapshot));
-        for row in &self.host_rows {
-            let metric = Described {
-                name: row.name,
-                unit: row.unit,
-                kind: row.kind,
-            };
-            row.values(source, self.names, &mut |attributes, value| {
-                points.add(metric, attributes, value);
-            });
-        }
-        for sent in &self.families {
-            sent.add(source, self.names, &mut points);
-        }
+        let common = Common {
+            attributes: Vec::new(),
+            start: snapshot.host.boot_time.saturating_mul(1_000_000_000),
+            time: time_of(snapshot),
+        };
         let resource = self.resource.of_host(&snapshot.host);
-        (self.resource_metrics(&resource, &points), points.count())
+        self.write(out, &resource, common, |points| {
+            for figure in &self.host_figures {
+                let metric = figure.described();
+                match figure {
+                    HostFigure::Row(row) => {
+                        row.values(source, self.names, &mut |attributes, value| {
+                            points.add(metric, attributes, value);
+                        });
+                    }
+                    HostFigure::Family(sent) => sent.add(source, self.names, points),
+                }
+            }
+            if let Some(textfiles) = textfiles {
+                textfile::add(textfiles, points);
+            }
+        })
     }
 
-    /// Returns the encoded figures of a container, and the number of points.
-    fn container(&self, source: &FigureSource<'_>, one: &Container) -> (Vec<u8>, usize) {
+    /// Appends the figures of a container. Returns the number of points.
+    fn write_container(
+        &self,
+        out: &mut Vec<u8>,
+        source: &FigureSource<'_>,
+        one: &Container,
+    ) -> usize {
         let snapshot = source.snapshot;
         let resource = self.resource.of_figures(&snapshot.host, one);
         let is_copied = |one: &&KeyValue| self.point_attributes.contains(&one.key);
-        let mut common = Vec::new();
+        let mut attributes = Vec::new();
         for attribute in resource.attributes.iter().filter(is_copied) {
             let attribute = attribute.encode_to_vec();
-            wire::bytes(&mut common, field::POINT_ATTRIBUTES, &attribute);
+            wire::bytes(&mut attributes, field::POINT_ATTRIBUTES, &attribute);
         }
         let time = time_of(snapshot);
-        let mut points = Points::new(common, containers::start(one).unwrap_or(time), time);
-        for row in &self.container_rows {
-            row.values(source, one, &mut |attributes, value| {
-                points.add(row.described(), attributes, value);
-            });
-        }
-        (self.resource_metrics(&resource, &points), points.count())
+        let common = Common {
+            attributes,
+            start: containers::start(one).unwrap_or(time),
+            time,
+        };
+        self.write(out, &resource, common, |points| {
+            for row in &self.container_rows {
+                row.values(source, one, &mut |attributes, value| {
+                    points.add(row.described(), attributes, value);
+                });
+            }
+        })
     }
 
-    fn resource_metrics(&self, resource: &Resource, points: &Points<'_>) -> Vec<u8> {
-        let mut scope_metrics = Vec::with_capacity(8192);
-        wire::bytes(&mut scope_metrics, field::SCOPE_METRICS_SCOPE, &self.scope);
-        points.write(&mut scope_metrics);
-        let mut all = Vec::with_capacity(scope_metrics.len() + 1024);
+    /// Appends a resource with the metrics that `add` adds. Returns the number of points.
+    fn write(
+        &self,
+        out: &mut Vec<u8>,
+        resource: &Resource,
+        common: Common,
+        add: impl FnOnce(&mut Points<'_>),
+    ) -> usize {
+        let all = Message::open(out, field::REQUEST_RESOURCE_METRICS);
         let resource = resource.encode_to_vec();
-        wire::bytes(&mut all, field::RESOURCE_METRICS_RESOURCE, &resource);
-        wire::bytes(
-            &mut all,
-            field::RESOURCE_METRICS_SCOPE_METRICS,
-            &scope_metrics,
-        );
-        all
+        wire::bytes(out, field::RESOURCE_METRICS_RESOURCE, &resource);
+        let scope_metrics = Message::open(out, field::RESOURCE_METRICS_SCOPE_METRICS);
+        wire::bytes(out, field::SCOPE_METRICS_SCOPE, &self.scope);
+        let mut points = Points::new(out, common);
+        add(&mut points);
+        let count = points.finish();
+        scope_metrics.close(out);
+        all.close(out);
+        count
     }
+}
+
+/// Returns the figures of the host and the agent. Those with the same name follow each other.
+fn host_figures(names: NameSet) -> Vec<HostFigure> {
+    let rows = HOST.iter().filter(|row| row.set.has(names));
+    let families = families().filter_map(|family| sent(family, names));
+    let all = rows
+        .map(HostFigure::Row)
+        .chain(families.map(HostFigure::Family));
+    let mut all: Vec<_> = all.collect();
+    let order: Vec<String> = all
+        .iter()
+        .map(|one| one.described().name.to_owned())
+        .collect();
+    all.sort_by_cached_key(|one| order.iter().position(|name| name == one.described().name));
+    all
 }
 
 /// Returns how a family of Prometheus is sent. None if the family is not sent, or if another row has its figures.
@@ -232,31 +311,27 @@ fn own_unit(family: &'static FigureFamily) -> &'static str {
 
 impl SentFamily {
     /// Adds the samples of the family.
-    fn add<'n>(&'n self, source: &FigureSource<'_>, names: NameSet, points: &mut Points<'n>) {
+    fn add(&self, source: &FigureSource<'_>, names: NameSet, points: &mut Points<'_>) {
         let metric = Described {
             name: &self.name,
             unit: self.unit,
             kind: self.kind,
         };
         self.family.samples(source, &mut |labels, value| {
-            let mut attributes: Vec<(String, String)> = Vec::with_capacity(labels.len() + 1);
-            let mut push = |name: &str, value: &str| {
-                attributes.push((name.to_owned(), value.to_owned()));
-            };
             match self.conversion {
-                Some(conversion) => conversion.attributes(labels, names, &mut push),
+                Some(conversion) => {
+                    conversion.attributes(labels, names, &mut |name, value| {
+                        points.attribute(name, value);
+                    });
+                }
                 None => {
                     for (label, value) in labels {
-                        push(attribute(label, names), value);
+                        points.attribute(attribute(label, names), value);
                     }
                 }
             }
-            let attributes: Vec<_> = attributes
-                .iter()
-                .map(|(name, value)| (&**name, &**value))
-                .collect();
             let scale = self.conversion.map_or(1.0, |one| one.scale);
-            points.add(metric, &attributes, self.number(value * scale));
+            points.add(metric, &[], self.number(value * scale));
         });
     }
 

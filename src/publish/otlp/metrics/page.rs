@@ -13,7 +13,7 @@ const HEAD: &str = "\
 
 The agent sends these metrics to a receiver of OpenTelemetry. [opentelemetry.md](opentelemetry.md) shows how to set it up. A metric that the host
 does not offer is absent. The names are those of the semantic conventions, where these have the figure, and begin with `system_agent.`
-otherwise. The column `names` tells whether a metric is sent with `OTLP_NAMES=conventions`, with `OTLP_NAMES=receivers`, or with both. The last
+otherwise. Metrics of [other programs](prometheus.md#figures-of-other-programs) keep their names. The column `names` tells whether a metric is sent with `OTLP_NAMES=conventions`, with `OTLP_NAMES=receivers`, or with both. The last
 column has the same figure in [metrics.md](metrics.md), which explains it. `make docs` writes this page from the tables in
 `src/publish/otlp/metrics`.
 
@@ -76,7 +76,7 @@ fn write_table(page: &mut String, lines: &[(NameSet, Line)]) {
         let of = |names: NameSet| {
             lines
                 .iter()
-                .any(|(set, line)| *set == names && line.0 == *name)
+                .any(|(set, line)| *set == names && (&line.0, &line.1) == (name, unit))
         };
         let names = match (both, of(NameSet::Conventions)) {
             (true, _) => "both",

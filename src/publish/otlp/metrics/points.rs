@@ -1,8 +1,10 @@
-//! Collects the data points of one resource.
+//! Writes the metrics of one resource into a request, in one pass and without copies.
+
+use std::ops::Range;
 
 use opentelemetry_proto::tonic::metrics::v1::AggregationTemporality;
 
-use super::wire::{self, field};
+use super::wire::{self, Message, field};
 
 /// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,119 +45,130 @@ impl From<f64> for Number {
     }
 }
 
-/// The data points of one resource.
-pub(super) struct Points<'n> {
-    metrics: Vec<OpenMetric<'n>>,
+/// What all points of a resource have in common.
+pub(super) struct Common {
     /// The encoded attributes that every point has.
-    common: Vec<u8>,
+    pub(super) attributes: Vec<u8>,
     /// The time at which the counters began, in nanoseconds since 1970.
-    start: u64,
+    pub(super) start: u64,
     /// The time of the figures, in nanoseconds since 1970.
-    time: u64,
+    pub(super) time: u64,
+}
+
+/// Writes the metrics of one resource. The points of a metric must follow each other.
+pub(super) struct Points<'o> {
+    out: &'o mut Vec<u8>,
+    common: Common,
+    open: Option<OpenMetric>,
     count: usize,
-    /// The point that is being written.
-    point: Vec<u8>,
+    /// The encoded attributes of the next point.
+    attributes: Vec<u8>,
 }
 
-/// A metric, with its points as they are on the wire.
-struct OpenMetric<'n> {
-    described: Described<'n>,
-    points: Vec<u8>,
+/// The metric whose points are being written.
+struct OpenMetric {
+    /// The place of the name in the request.
+    name: Range<usize>,
+    kind: Kind,
+    metric: Message,
+    data: Message,
 }
 
-impl<'n> Points<'n> {
-    pub(super) fn new(common: Vec<u8>, start: u64, time: u64) -> Self {
+impl<'o> Points<'o> {
+    /// Begins to append metrics to `out`, which is the message of a scope.
+    pub(super) fn new(out: &'o mut Vec<u8>, common: Common) -> Self {
+        let start = common.start.min(common.time);
         Self {
-            metrics: Vec::with_capacity(64),
-            common,
-            start: start.min(time),
-            time,
+            out,
+            common: Common { start, ..common },
+            open: None,
             count: 0,
-            point: Vec::new(),
+            attributes: Vec::new(),
         }
     }
 
-    /// Adds a point. If an earlier metric has the same name, the point belongs to it.
+    /// Adds an attribute to the next point.
+    pub(super) fn attribute(&mut self, key: &str, value: &str) {
+        let out = &mut self.attributes;
+        match key {
+            // The only attribute of the conventions that is a number.
+            "cpu.logical_number" => {
+                let number = value.parse().unwrap_or_default();
+                wire::number_attribute(out, field::POINT_ATTRIBUTES, key, number);
+            }
+            _ => wire::text_attribute(out, field::POINT_ATTRIBUTES, key, value),
+        }
+    }
+
+    /// Adds a point with these attributes, in addition to those of [`Self::attribute`].
     pub(super) fn add(
         &mut self,
-        metric: Described<'n>,
+        metric: Described<'_>,
         attributes: &[(&str, &str)],
         value: Number,
     ) {
-        self.write_point(metric.kind, attributes, value);
-        self.count += 1;
-        // The rows of one metric mostly follow each other, so the newest metrics are looked at first.
-        let known = self.metrics.iter_mut().rev();
-        let mut known = known.filter(|known| known.described.name == metric.name);
-        match known.next() {
-            Some(known) => wire::bytes(&mut known.points, field::DATA_POINTS, &self.point),
-            None => {
-                let mut points = Vec::with_capacity(self.point.len() + 8);
-                wire::bytes(&mut points, field::DATA_POINTS, &self.point);
-                self.metrics.push(OpenMetric {
-                    described: metric,
-                    points,
-                });
-            }
-        }
-    }
-
-    fn write_point(&mut self, kind: Kind, attributes: &[(&str, &str)], value: Number) {
-        let point = &mut self.point;
-        point.clear();
-        if kind != Kind::Gauge {
-            wire::fixed(point, field::POINT_START, self.start);
-        }
-        wire::fixed(point, field::POINT_TIME, self.time);
-        match value {
-            Number::Int(value) => {
-                let value = value.min(i64::MAX as u64);
-                wire::fixed(point, field::POINT_INT, value);
-            }
-            Number::Double(value) => wire::fixed(point, field::POINT_DOUBLE, value.to_bits()),
-        }
-        point.extend_from_slice(&self.common);
         for (key, value) in attributes {
-            match *key {
-                // The only attribute of the conventions that is a number.
-                "cpu.logical_number" => {
-                    let number = value.parse().unwrap_or_default();
-                    wire::number_attribute(point, field::POINT_ATTRIBUTES, key, number);
-                }
-                _ => wire::text_attribute(point, field::POINT_ATTRIBUTES, key, value),
-            }
+            self.attribute(key, value);
         }
+        let name = self.open.as_ref().map(|open| &self.out[open.name.clone()]);
+        if name != Some(metric.name.as_bytes()) {
+            self.close();
+            self.open(metric);
+        }
+        let is_sum = metric.kind != Kind::Gauge;
+        let numbers = wire::FIXED_LENGTH * if is_sum { 3 } else { 2 };
+        let length = numbers + self.common.attributes.len() + self.attributes.len();
+        let out = &mut *self.out;
+        wire::head(out, field::DATA_POINTS, length);
+        if is_sum {
+            wire::fixed(out, field::POINT_START, self.common.start);
+        }
+        wire::fixed(out, field::POINT_TIME, self.common.time);
+        match value {
+            Number::Int(value) => wire::fixed(out, field::POINT_INT, value.min(i64::MAX as u64)),
+            Number::Double(value) => wire::fixed(out, field::POINT_DOUBLE, value.to_bits()),
+        }
+        out.extend_from_slice(&self.common.attributes);
+        out.extend_from_slice(&self.attributes);
+        self.attributes.clear();
+        self.count += 1;
     }
 
-    /// Returns the number of points.
-    pub(super) fn count(&self) -> usize {
+    fn open(&mut self, Described { name, unit, kind }: Described<'_>) {
+        let metric = Message::open(self.out, field::SCOPE_METRICS_METRICS);
+        wire::bytes(self.out, field::METRIC_NAME, name.as_bytes());
+        let name = self.out.len() - name.len()..self.out.len();
+        if !unit.is_empty() {
+            wire::bytes(self.out, field::METRIC_UNIT, unit.as_bytes());
+        }
+        let field = match kind {
+            Kind::Gauge => field::METRIC_GAUGE,
+            Kind::Counter | Kind::UpDown => field::METRIC_SUM,
+        };
+        let data = Message::open(self.out, field);
+        self.open = Some(OpenMetric {
+            name,
+            kind,
+            metric,
+            data,
+        });
+    }
+
+    fn close(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        if open.kind != Kind::Gauge {
+            let temporality = AggregationTemporality::Cumulative as u64;
+            wire::varint(self.out, field::SUM_TEMPORALITY, temporality);
+            let is_monotonic = u64::from(open.kind == Kind::Counter);
+            wire::varint(self.out, field::SUM_IS_MONOTONIC, is_monotonic);
+        }
+        open.data.close(self.out);
+        open.metric.close(self.out);
+    }
+
+    /// Finishes the last metric, and returns the number of points.
+    pub(super) fn finish(mut self) -> usize {
+        self.close();
         self.count
-    }
-
-    /// Appends the metrics with their points to a message of a scope.
-    pub(super) fn write(&self, scope_metrics: &mut Vec<u8>) {
-        let (mut metric, mut data) = (Vec::new(), Vec::new());
-        for one in &self.metrics {
-            let Described { name, unit, kind } = one.described;
-            metric.clear();
-            data.clear();
-            data.extend_from_slice(&one.points);
-            wire::bytes(&mut metric, field::METRIC_NAME, name.as_bytes());
-            if !unit.is_empty() {
-                wire::bytes(&mut metric, field::METRIC_UNIT, unit.as_bytes());
-            }
-            let field = match kind {
-                Kind::Gauge => field::METRIC_GAUGE,
-                Kind::Counter | Kind::UpDown => {
-                    let temporality = AggregationTemporality::Cumulative as u64;
-                    wire::varint(&mut data, field::SUM_TEMPORALITY, temporality);
-                    let is_monotonic = u64::from(kind == Kind::Counter);
-                    wire::varint(&mut data, field::SUM_IS_MONOTONIC, is_monotonic);
-                    field::METRIC_SUM
-                }
-            };
-            wire::bytes(&mut metric, field, &data);
-            wire::bytes(scope_metrics, field::SCOPE_METRICS_METRICS, &metric);
-        }
     }
 }

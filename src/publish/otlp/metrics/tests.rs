@@ -16,8 +16,12 @@ use prost::Message as _;
 use super::{
     CONTAINERS, CONVERSIONS, Exporter, HOST, HostResource, NOT_SENT, NameSet, own_name, sent,
 };
-use crate::model::Snapshot;
+use crate::model::{
+    Kernel, KernelFamily, KernelRow, KernelStatus, SamplePart, Snapshot, TextFamily, TextKind,
+    TextSample, Textfiles,
+};
 use crate::publish::figures::families;
+use crate::publish::on_request::ReadFigures;
 use crate::settings::{OtlpSettings, OtlpSignals};
 
 const ALL_NAMES: [NameSet; 2] = [NameSet::Conventions, NameSet::Receivers];
@@ -46,8 +50,103 @@ fn exporter(names: NameSet) -> Exporter {
     Exporter::new(&settings, Arc::new(resource), Duration::from_secs(5))
 }
 
+/// A sample of a text file: its part, labels and value.
+type Sample<'s> = (SamplePart, &'s [(&'s str, &'s str)], f64);
+
+/// The figures that are read for each export.
+fn read_figures() -> ReadFigures {
+    let row = |labels: Vec<(&'static str, String)>, figures: &[(&'static str, f64)]| KernelRow {
+        labels,
+        figures: figures
+            .iter()
+            .map(|(name, value)| ((*name).into(), *value))
+            .collect(),
+    };
+    let family = |name: &'static str, row: KernelRow| KernelFamily {
+        name,
+        status: KernelStatus::Read,
+        duration: Duration::ZERO,
+        rows: vec![row],
+    };
+    let disk = Snapshot::recorded().system.disk_io[0].device.clone();
+    let disk_figures = [
+        ("reads_merged", 1.0),
+        ("writes_merged", 2.0),
+        ("read_time", 0.5),
+        ("write_time", 1.5),
+        ("io_now", 3.0),
+        ("io_time_weighted", 4.5),
+    ];
+    let families = vec![
+        family("stat", row(vec![], &[("processes", 7.0), ("ctxt", 9.0)])),
+        family(
+            "vmstat",
+            row(
+                vec![],
+                &[
+                    ("pgfault", 10.0),
+                    ("pgmajfault", 4.0),
+                    ("pswpin", 1.0),
+                    ("pswpout", 2.0),
+                ],
+            ),
+        ),
+        family(
+            "meminfo",
+            row(vec![], &[("SReclaimable", 4096.0), ("SUnreclaim", 8192.0)]),
+        ),
+        family("diskstats", row(vec![("device", disk)], &disk_figures)),
+    ];
+    let family = |name: &str, kind, samples: &[Sample<'_>]| TextFamily {
+        name: name.to_owned(),
+        kind,
+        help: None,
+        samples: samples
+            .iter()
+            .map(|(part, labels, value)| TextSample {
+                part: *part,
+                labels: labels
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect(),
+                value: *value,
+            })
+            .collect(),
+    };
+    let textfiles = Textfiles {
+        families: vec![
+            Arc::new(family(
+                "backup_size_bytes",
+                TextKind::Gauge,
+                &[(SamplePart::Value, &[("job", "db")], 1.5)],
+            )),
+            Arc::new(family(
+                "wait_seconds",
+                TextKind::Histogram,
+                &[
+                    (SamplePart::Bucket, &[("le", "1")], 2.0),
+                    (SamplePart::Bucket, &[("le", "+Inf")], 3.0),
+                    (SamplePart::Sum, &[], 4.5),
+                    (SamplePart::Count, &[], 3.0),
+                ],
+            )),
+        ],
+        ..Textfiles::default()
+    };
+    ReadFigures {
+        kernel: Some(Arc::new(Kernel {
+            families,
+            ..Kernel::default()
+        })),
+        textfiles: Some(Arc::new(textfiles)),
+        ended: Arc::default(),
+    }
+}
+
 fn requests(names: NameSet, snapshot: &Snapshot) -> Vec<ExportMetricsServiceRequest> {
-    let requests = exporter(names).requests(snapshot).into_iter();
+    let requests = exporter(names)
+        .requests(snapshot, &read_figures())
+        .into_iter();
     requests
         .map(|request| ExportMetricsServiceRequest::decode(&*request).unwrap())
         .collect()
@@ -188,6 +287,9 @@ fn no_two_points_are_the_same_series() {
         let mut kinds = BTreeMap::new();
         for resource in resources(names, &snapshot) {
             let mut series = BTreeSet::new();
+            let names: Vec<_> = metrics(&resource).iter().map(|one| &one.name).collect();
+            let different: BTreeSet<_> = names.iter().collect();
+            assert_eq!(names.len(), different.len(), "a metric is there twice");
             for metric in metrics(&resource) {
                 let is_name = |one: char| {
                     one.is_ascii_lowercase() || one.is_ascii_digit() || "._".contains(one)
@@ -280,6 +382,42 @@ fn the_figures_of_the_host_have_the_names_of_the_conventions() {
         .unwrap();
     let start = points(uptime)[0].start_time_unix_nano;
     assert_eq!(start, snapshot.host.boot_time * 1_000_000_000);
+}
+
+#[test]
+fn the_kernels_own_figures_and_those_of_text_files_are_sent() {
+    let snapshot = Snapshot::recorded();
+    let disk = &snapshot.system.disk_io[0].device;
+    let conventions = &resources(NameSet::Conventions, &snapshot)[0];
+    let receivers = &resources(NameSet::Receivers, &snapshot)[0];
+    let point = |attributes: &str, value: f64| (attributes.to_owned(), value);
+    assert_eq!(
+        read(conventions, "system.paging.faults"),
+        [
+            point("system.paging.fault.type=major", 4.0),
+            point("system.paging.fault.type=minor", 6.0)
+        ]
+    );
+    assert_eq!(
+        read(receivers, "system.processes.created"),
+        [point("", 7.0)]
+    );
+    let merged = format!("disk.io.direction=write,system.device={disk}");
+    assert!(read(conventions, "system.disk.merged").contains(&point(&merged, 2.0)));
+    let pending = format!("device={disk}");
+    assert_eq!(
+        read(receivers, "system.disk.pending_operations"),
+        [point(&pending, 3.0)]
+    );
+    assert_eq!(
+        read(conventions, "backup_size_bytes"),
+        [point("job=db", 1.5)]
+    );
+    assert_eq!(
+        read(conventions, "wait_seconds_bucket"),
+        [point("le=1", 2.0), point("le=+Inf", 3.0)]
+    );
+    assert_eq!(read(conventions, "wait_seconds_sum"), [point("", 4.5)]);
 }
 
 #[test]

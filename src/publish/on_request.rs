@@ -1,4 +1,4 @@
-//! The figures that are read only for a scrape.
+//! The figures that are read only if an output asks for them: for a scrape, and for an export to OpenTelemetry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::publish::figures::ended::EndedContainer;
 /// Timeout of a reading. It is longer than the collectors' own timeouts.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The addresses of the collectors that read only for a scrape.
+/// The addresses of the collectors that read only if they are asked.
 #[derive(Clone)]
 pub struct OnRequest {
     /// Reads the kernel's own figures.
@@ -24,28 +24,32 @@ pub struct OnRequest {
     pub textfiles: Recipient<ReadTextfiles>,
 }
 
-/// The figures that were read for a scrape.
+/// The figures that were read for an output.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ReadFigures {
-    /// None if the scraper does not want them, or if they cannot be read.
-    pub(super) kernel: Option<Arc<Kernel>>,
-    /// None if the scraper does not want them, or if they cannot be read.
-    pub(super) textfiles: Option<Arc<Textfiles>>,
+pub(in crate::publish) struct ReadFigures {
+    /// None if the output does not want them, or if they cannot be read.
+    pub(in crate::publish) kernel: Option<Arc<Kernel>>,
+    /// None if the output does not want them, or if they cannot be read.
+    pub(in crate::publish) textfiles: Option<Arc<Textfiles>>,
     /// Containers of earlier scrapes that have ended.
-    pub(super) ended: Arc<[EndedContainer]>,
+    pub(in crate::publish) ended: Arc<[EndedContainer]>,
 }
 
 impl ReadFigures {
     /// Whether both are from the same readings. The containers that have ended depend on the snapshot.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    pub(in crate::publish) fn is_same(&self, other: &Self) -> bool {
         self.kernel.as_ref().map(Arc::as_ptr) == other.kernel.as_ref().map(Arc::as_ptr)
             && self.textfiles.as_ref().map(Arc::as_ptr) == other.textfiles.as_ref().map(Arc::as_ptr)
     }
 }
 
 impl OnRequest {
-    /// Reads the figures that the scraper wants, also those of the containers in `snapshot`.
-    pub(super) async fn read(&self, snapshot: &Snapshot, choice: &Choice) -> ReadFigures {
+    /// Reads the figures that the output wants, also those of the containers in `snapshot`.
+    pub(in crate::publish) async fn read(
+        &self,
+        snapshot: &Snapshot,
+        choice: &Choice,
+    ) -> ReadFigures {
         let containers = snapshot.containers.iter();
         let containers = containers.filter(|_| choice.has("containers"));
         let reading = ReadKernel {

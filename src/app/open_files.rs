@@ -1,0 +1,101 @@
+//! The limit of open files, and how many connections and clients it allows. Every stage keeps files open, so this is a part of the
+//! daemon's start.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::{info, warn};
+
+use crate::collect::{docker, logs, system};
+use crate::publish::admission::{ConnectionLimits, MAX_PENDING};
+use crate::publish::http::MOST_SCRAPERS;
+use crate::settings::{ContainerStats, Settings};
+
+/// Number of open files that are reserved for everything except connections and the files that collectors leave open. Examples
+/// are hundreds of concurrent calls to the engine, and files in `/proc` that are open for a moment.
+const OTHER_OPEN_FILES: u64 = 600;
+
+/// Raises the soft limit of open files to the hard limit, because each client needs an open file. Returns the limit in use. None
+/// means that there is no limit.
+pub(super) fn raise_file_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            warn!(%error, "cannot raise the soft limit of open files");
+            limit.current
+        }
+    }
+}
+
+/// Returns the limits of connections and the limit of clients. The limit of clients is `MAX_CLIENTS`, or less if the limit of
+/// open files is too low.
+pub(super) fn limits_within(files: Option<u64>, settings: &Settings) -> (ConnectionLimits, usize) {
+    let max_clients = settings.serve.max_clients;
+    let collect = &settings.collect;
+    let scrapers = settings.serve.metrics_port.map_or(0, |_| MOST_SCRAPERS);
+    let by_files = collect.docker.is_some() && collect.container_stats != ContainerStats::Engine;
+    let (connections, clients_by_files) = match files {
+        Some(files) => {
+            let kept = system::most_kept_files(files);
+            let of_containers = if by_files {
+                docker::most_kept_files(files) + logs::most_kept_files(files)
+            } else {
+                0
+            };
+            connections_within(files, kept + of_containers + scrapers as u64)
+        }
+        None => (usize::MAX, usize::MAX),
+    };
+    if clients_by_files < max_clients {
+        warn!(
+            max_clients,
+            max_open_files = files,
+            room = clients_by_files,
+            "the limit of open files is too low for MAX_CLIENTS: raise it, or fewer clients can connect"
+        );
+    } else {
+        info!(
+            max_clients,
+            max_open_files = files,
+            room = clients_by_files,
+            "the limit of open files is high enough for MAX_CLIENTS"
+        );
+    }
+    let limits = ConnectionLimits {
+        pending: MAX_PENDING,
+        total: connections,
+    };
+    (limits, clients_by_files.min(max_clients))
+}
+
+/// Returns the limit of connections and the limit of clients. `files` is the limit of open files.
+///
+/// `kept` open files are reserved for collectors and for Prometheus. Connections get at least half of the remaining files. A
+/// sixteenth of the connections is reserved for pending connections.
+fn connections_within(files: u64, kept: u64) -> (usize, usize) {
+    let left = files.saturating_sub(kept);
+    let connections = usize::try_from(left - OTHER_OPEN_FILES.min(left / 2)).unwrap_or(usize::MAX);
+    (connections, connections - connections.div_ceil(16))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{connections_within, docker, system};
+
+    #[test]
+    fn even_a_low_limit_of_open_files_leaves_a_quarter_for_clients() {
+        for files in [64, 256, 1024, 1200, 4096, 20_000, 1 << 20] {
+            let kept = docker::most_kept_files(files) + system::most_kept_files(files);
+            let (connections, clients) = connections_within(files, kept);
+            assert!(clients as u64 >= files / 4, "{clients} of {files}");
+            assert!(
+                connections > clients && connections as u64 + kept < files,
+                "{connections} and {kept} of {files}"
+            );
+        }
+        assert!(connections_within(65_536, 8192).1 > 50_000);
+    }
+}
