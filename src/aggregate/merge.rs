@@ -8,7 +8,9 @@ use super::docker_meta::with_disk_use;
 use super::source::SourceState;
 use super::top_io::with_top_io;
 use crate::messages::{DockerSample, LogSample, Reports, SystemSample};
-use crate::model::{AgentInfo, Kernel, Snapshot, Sources, SystemMetrics, Textfiles, Timestamp};
+use crate::model::{
+    AgentInfo, Kernel, PROTOCOL_VERSION, Snapshot, Sources, SystemMetrics, Textfiles, Timestamp,
+};
 use crate::settings::CollectSettings;
 
 /// The newest sample and the health of every source.
@@ -130,6 +132,7 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
         host: system.host,
         agent: AgentInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: Some(PROTOCOL_VERSION),
             run: newest.run.clone(),
             cursor: None,
             resume: None,

@@ -432,6 +432,9 @@ impl Snapshot {
 pub struct AgentInfo {
     /// The agent's version.
     pub version: String,
+    /// The version of the [protocol](protocol.md#versions), 1. Absent with agents of earlier versions, which have the same protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u64>,
     /// Identifies the run of the agent. A restart of the agent begins another run, with `seq` 1. Absent with agents of earlier
     /// versions.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -476,6 +479,9 @@ pub struct AgentInfo {
     // The final field of the JSON line: see `crate::published::EncodedSnapshot`.
     pub skipped: u64,
 }
+
+/// The version of the protocol, see docs/protocol.md. It grows only if clients must change.
+pub const PROTOCOL_VERSION: u64 = 1;
 
 /// Rounds a figure for a snapshot to `decimals` decimal places. The result is finite and not negative.
 ///

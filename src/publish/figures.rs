@@ -1089,6 +1089,7 @@ mod tests {
         ("textfile", "metrics of other programs, which have names of their own"),
         ("agent.skipped", "each client has its own count"),
         ("agent.run", "it is a text"),
+        ("agent.protocol", "Prometheus does not use the protocol"),
         ("agent.cursor", "each client has its own position"),
         ("agent.resume", "each client has its own position"),
         ("host.cpus", "equal to the number of cores in node_cpu_seconds_total, except in a container with a quota"),

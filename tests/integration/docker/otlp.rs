@@ -134,7 +134,14 @@ fn no_line_is_lost_or_doubled_while_the_receiver_fails() {
 #[test]
 #[parallel]
 fn the_lines_of_an_outage_stay_in_their_files_and_not_in_memory() {
-    let container = writer("otlp-memory", 1000, "0.02");
+    // Run it with OUTAGE_SECONDS=300 for a long outage.
+    let outage: u64 = match std::env::var("OUTAGE_SECONDS") {
+        Ok(seconds) => seconds.parse().expect("OUTAGE_SECONDS must be a number"),
+        Err(_) => 10,
+    };
+    // A long outage has fewer lines a second, because the receiver of this test keeps all of them.
+    let pause = if outage > 10 { "0.05" } else { "0.02" };
+    let container = writer("otlp-memory", 1000, pause);
     let receiver = Receiver::start();
     let agent = sending(&receiver).start();
     wait::until("the first lines", DEADLINE, || {
@@ -143,11 +150,11 @@ fn the_lines_of_an_outage_stay_in_their_files_and_not_in_memory() {
     receiver.reply(Reply::Refuse(503, None));
     thread::sleep(Duration::from_secs(5));
     let before = agent.peak_rss();
-    thread::sleep(Duration::from_secs(10));
+    thread::sleep(Duration::from_secs(outage));
     receiver.reply(Reply::Accept);
     let found = check_complete(&receiver, &container);
     let after = agent.peak_rss();
-    assert!(found.len() > 1500, "{}", found.len());
+    assert!(found.len() as u64 > 50 * (outage + 5), "{}", found.len());
     assert!(
         after < before + 16 * 1024 * 1024,
         "{before} bytes before, {after} after"
