@@ -1,6 +1,5 @@
-//! The log lines of containers. Each log line is encoded once, when it is read. Log lines are numbered. The position of a client
-//! in a container's log is the number of the newest log line that the client has received or missed, and a place in the log's
-//! files.
+//! The log lines of containers. Log lines are numbered. The position of a client in a container's log is the number of the newest
+//! log line that the client has received or missed, and a place in the log's files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -13,7 +12,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::{LogRange, RangeLines};
+use super::{EncodedLines, LogRange, RangeLines};
 
 /// The text at the end of a log line that was cut at [`super::DEFAULT_MAX_LINE`] bytes.
 pub const CUT_LINE: &str = " … [line cut at 16 KiB]";
@@ -212,87 +211,6 @@ pub struct LogLines {
     lines: Arc<EncodedLines>,
 }
 
-/// Log lines as JSON. Each log line is encoded only once, because the next reading and each snapshot copy the encoded text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EncodedLines {
-    /// A JSON array of strings.
-    json: Box<str>,
-    /// The offset in `json` at which each log line starts. One more entry comes after the final log line. Between two entries
-    /// there is a log line, and the comma or bracket after it.
-    begins: Box<[u32]>,
-    /// The number of log lines, at the end, that are not finished yet. A container can write a long log line in several pieces.
-    open: usize,
-}
-
-/// Builds [`EncodedLines`] line by line.
-#[derive(Debug)]
-pub struct LinesBuilder {
-    json: String,
-    begins: Vec<u32>,
-}
-
-impl Default for LinesBuilder {
-    fn default() -> Self {
-        Self {
-            json: "[".to_owned(),
-            begins: vec![1],
-        }
-    }
-}
-
-impl LinesBuilder {
-    /// Adds a log line that has no character that JSON must escape: not `"`, `\\` or a control character. The log line is the
-    /// concatenation of `parts`.
-    pub fn push_plain(&mut self, parts: [&str; 3]) {
-        self.json.push('"');
-        for part in parts {
-            self.json.push_str(part);
-        }
-        self.json.push('"');
-        self.end_line();
-    }
-
-    /// Adds log lines that are already encoded.
-    pub fn extend(&mut self, lines: &EncodedLines) {
-        for line in lines.iter() {
-            self.json.push_str(line);
-            self.end_line();
-        }
-    }
-
-    /// Returns the number of log lines.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.begins.len() - 1
-    }
-
-    /// Returns the number of bytes of all log lines.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.json.len()
-    }
-
-    /// Finishes the log lines. The last `open` log lines are not finished yet.
-    #[must_use]
-    pub fn finish(mut self, open: usize) -> EncodedLines {
-        if self.count() > 0 {
-            self.json.pop();
-        }
-        self.json.push(']');
-        EncodedLines {
-            json: self.json.into(),
-            begins: self.begins.into(),
-            open,
-        }
-    }
-
-    fn end_line(&mut self) {
-        self.json.push(',');
-        self.begins
-            .push(u32::try_from(self.json.len()).unwrap_or(u32::MAX));
-    }
-}
-
 /// The position of log lines in their container's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -337,88 +255,6 @@ impl<'l> NewLines<'l> {
     }
 }
 
-impl EncodedLines {
-    /// Joins old and new log lines. The old log lines are the range `kept` of `before`, and only their encoded text is copied.
-    /// The new log lines are `lines`. The final `open` log lines are not finished yet.
-    #[must_use]
-    pub fn following(
-        before: &Self,
-        kept: Range<usize>,
-        lines: &[impl AsRef<str>],
-        open: usize,
-    ) -> Self {
-        let (copied, begin) = (before.text(kept.clone()), before.begin(kept.start));
-        let text: usize = lines.iter().map(|line| line.as_ref().len()).sum();
-        let mut json = Vec::with_capacity(copied.len() + text + text / 16 + lines.len() * 3 + 3);
-        let mut begins = Vec::with_capacity(kept.len() + lines.len() + 1);
-        let mut end_line = |json: &mut Vec<u8>| {
-            json.push(b',');
-            begins.push(u32::try_from(json.len()).unwrap_or(u32::MAX));
-        };
-        json.push(b'[');
-        if !kept.is_empty() {
-            json.extend_from_slice(copied.as_bytes());
-            json.push(b',');
-        }
-        for line in lines {
-            // Writing text to memory never fails.
-            let _ = serde_json::to_writer(&mut json, line.as_ref());
-            end_line(&mut json);
-        }
-        let moved = |at: &u32| at + 1 - begin as u32;
-        let before = before.begins[kept.start..=kept.end].iter().map(moved);
-        let begins: Box<[u32]> = before.chain(begins).collect();
-        if begins.len() > 1 {
-            json.pop();
-        }
-        json.push(b']');
-        Self {
-            // The bytes are always valid UTF-8, because they come from text.
-            json: String::from_utf8(json).unwrap_or_default().into(),
-            begins,
-            open,
-        }
-    }
-
-    /// Returns the log lines, each as a JSON string.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
-        (0..self.begins.len() - 1).map(|line| self.text(line..line + 1))
-    }
-
-    /// Returns the number of log lines, at the end, that are not finished yet.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        self.open
-    }
-
-    /// Returns the JSON strings of a range of log lines, separated by commas.
-    fn text(&self, lines: Range<usize>) -> &str {
-        let text = match lines.is_empty() {
-            true => None,
-            // Leaves out the comma or bracket after the final log line.
-            false => self
-                .json
-                .get(self.begin(lines.start)..self.begin(lines.end) - 1),
-        };
-        text.unwrap_or_default()
-    }
-
-    /// Returns the offset in `json` at which a log line starts.
-    fn begin(&self, line: usize) -> usize {
-        self.begins.get(line).map_or(0, |begin| *begin as usize)
-    }
-}
-
-impl Default for EncodedLines {
-    fn default() -> Self {
-        Self {
-            json: "[]".into(),
-            begins: [1].into(),
-            open: 0,
-        }
-    }
-}
-
 impl LogLines {
     /// Creates log lines with their position in the container's log.
     #[must_use]
@@ -429,7 +265,7 @@ impl LogLines {
     /// Returns the number of log lines.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.lines.begins.len() - 1
+        self.lines.count()
     }
 
     /// Returns the position of the log lines in the container's log.
@@ -441,13 +277,13 @@ impl LogLines {
     /// Returns all log lines as a JSON array of strings.
     #[must_use]
     pub fn json(&self) -> &str {
-        &self.lines.json
+        self.lines.json()
     }
 
     /// Returns the number of finished log lines.
     #[must_use]
     pub fn finished(&self) -> usize {
-        self.count().saturating_sub(self.lines.open)
+        self.count().saturating_sub(self.lines.open())
     }
 
     /// Whether a finished log line after a position was cut, so that the log has more of its text.
@@ -511,7 +347,7 @@ impl PartialEq for LogLines {
 mod tests {
     use std::sync::Arc;
 
-    use super::{EncodedLines, LinesBuilder, LogLines, LogPosition, Place};
+    use super::{EncodedLines, LogLines, LogPosition, Place};
 
     fn encoded(texts: &[&str], open: usize) -> EncodedLines {
         EncodedLines::following(&EncodedLines::default(), 0..0, texts, open)
@@ -562,38 +398,5 @@ mod tests {
         assert_eq!(json(lines(&[], 0, 0)), "[]");
         let read: LogLines = serde_json::from_str(r#"["a", "b"]"#).unwrap();
         assert_eq!((read.count(), json(read)), (2, r#"["a","b"]"#.to_owned()));
-    }
-
-    #[test]
-    fn built_log_lines_equal_encoded_log_lines() {
-        let mut builder = LinesBuilder::default();
-        assert_eq!(LinesBuilder::default().finish(0), EncodedLines::default());
-        builder.push_plain(["a", " ", "b"]);
-        builder.extend(&encoded(&["\"c\n", "ä"], 0));
-        builder.push_plain(["", "", ""]);
-        assert_eq!(builder.count(), 4);
-        assert_eq!(builder.finish(1), encoded(&["a b", "\"c\n", "ä", ""], 1));
-    }
-
-    #[test]
-    fn copied_log_lines_equal_newly_encoded_log_lines() {
-        let all = ["a", "b\n\"", "", "ä\u{1}", "e"];
-        for count in 0..=all.len() {
-            let before = encoded(&all[..count], 0);
-            for from in 0..=count {
-                for to in from..=count {
-                    for more in 0..=all.len() - to {
-                        let new = &all[to..to + more];
-                        let followed = EncodedLines::following(&before, from..to, new, 1);
-                        let anew = encoded(&all[from..to + more], 1);
-                        assert_eq!(followed, anew, "{count} {from} {to} {more}");
-                        let shown = followed
-                            .iter()
-                            .map(|line| serde_json::from_str(line).unwrap());
-                        assert_eq!(shown.collect::<Vec<String>>(), all[from..to + more]);
-                    }
-                }
-            }
-        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod cursor;
 mod docker;
+mod encoded_lines;
 mod events;
 mod exact_container;
 mod hardware;
@@ -31,6 +32,7 @@ pub use docker::{
     BlockIo, Compose, Container, ContainerMeta, InterfaceCounters, PacketsLost, Port, PortProtocol,
     Throttling, Volume,
 };
+pub use encoded_lines::{EncodedLines, LinesBuilder};
 pub use events::{ContainerEvent, EventAction, Events};
 pub use exact_container::{
     ContainerSpec, ControlGroup, DeviceIo, ExactContainer, GroupDirectories,
@@ -53,8 +55,8 @@ pub use log_range::{
 };
 pub use log_sample::{EndedLog, LogSample};
 pub use logs::{
-    CUT_LINE, EncodedLines, FileLog, FileOffset, FilePlace, LinesBuilder, LogLines, LogOpener,
-    LogPosition, Logs, NewLines, OpenLog, Place, Positions, ReadLimits, ReadLines, ReadLog,
+    CUT_LINE, FileLog, FileOffset, FilePlace, LogLines, LogOpener, LogPosition, Logs, NewLines,
+    OpenLog, Place, Positions, ReadLimits, ReadLines, ReadLog,
 };
 pub use options::{
     DEFAULT_MAX_LINE, Encoding, LogMode, MOST_HISTORY, MOST_MAX_LINE, Options, Section, Sections,
