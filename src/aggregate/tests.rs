@@ -20,7 +20,7 @@ use crate::messages::{
 use crate::model::{
     ContainerEvent, EncodedLines, EventAction, Events, FileLog, FileOffset, FilePlace, LogLines,
     LogMode, LogPosition, LogRange, Options, Place, RangeLines, ReadLimits, ReadLines, ReadLog,
-    Sections, StreamLine, Timestamp,
+    Sections, StderrLines, StreamLine, Timestamp,
 };
 use crate::published::EncodedSnapshot;
 use crate::supervisor::Supervisor;
@@ -495,7 +495,13 @@ fn log(count: u64) -> LogSample {
     let container: Arc<str> = "0123456789abcdef".into();
     let position = |line| LogPosition { line, place: None };
     let texts: Vec<_> = (1..=count).map(|number| format!("T {number}")).collect();
-    let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &texts, 0);
+    let lines = EncodedLines::following(
+        &EncodedLines::default(),
+        0..0,
+        &texts,
+        &StderrLines::default(),
+        0,
+    );
     let place = Place {
         container: Arc::clone(&container),
         end: count,
@@ -557,7 +563,13 @@ impl ReadLog for TenLines {
         self.0.fetch_add(1, Ordering::Relaxed);
         let end = to.line.min(after.line + 10);
         let texts: Vec<_> = (after.line + 1..=end).map(|n| format!("T {n}")).collect();
-        let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &texts, 0);
+        let lines = EncodedLines::following(
+            &EncodedLines::default(),
+            0..0,
+            &texts,
+            &StderrLines::default(),
+            0,
+        );
         Ok(ReadLines {
             lines: Arc::new(lines),
             new: 0..texts.len(),
@@ -581,7 +593,13 @@ fn in_file(line: u64) -> LogPosition {
 fn log_in_files(count: u64, file: &Arc<TenLines>) -> LogSample {
     let container: Arc<str> = "0123456789abcdef".into();
     let newest = [format!("T {count}")];
-    let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &newest, 0);
+    let lines = EncodedLines::following(
+        &EncodedLines::default(),
+        0..0,
+        &newest,
+        &StderrLines::default(),
+        0,
+    );
     let place = Place {
         container: Arc::clone(&container),
         end: count,

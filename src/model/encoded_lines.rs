@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::{LogStream, StderrLines};
+
 /// Log lines as JSON. Each log line is encoded only once, because the next reading and each snapshot copy the encoded text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedLines {
@@ -10,6 +12,8 @@ pub struct EncodedLines {
     /// The offset in `json` at which each log line starts. One more entry comes after the final log line. Between two entries
     /// there is a log line, and the comma or bracket after it.
     begins: Box<[u32]>,
+    /// The log lines that come from stderr. On the wire, there is no such information.
+    stderr: StderrLines,
     /// The number of log lines, at the end, that are not finished yet. A container can write a long log line in several pieces.
     open: usize,
 }
@@ -19,6 +23,7 @@ pub struct EncodedLines {
 pub struct LinesBuilder {
     json: String,
     begins: Vec<u32>,
+    stderr: StderrLines,
 }
 
 impl Default for LinesBuilder {
@@ -26,6 +31,7 @@ impl Default for LinesBuilder {
         Self {
             json: "[".to_owned(),
             begins: vec![1],
+            stderr: StderrLines::default(),
         }
     }
 }
@@ -33,7 +39,10 @@ impl Default for LinesBuilder {
 impl LinesBuilder {
     /// Adds a log line that has no character that JSON must escape: not `"`, `\\` or a control character. The log line is the
     /// concatenation of `parts`.
-    pub fn push_plain(&mut self, parts: [&str; 3]) {
+    pub fn push_plain(&mut self, parts: [&str; 3], stream: LogStream) {
+        if stream == LogStream::Stderr {
+            self.stderr.insert(self.count());
+        }
         self.json.push('"');
         for part in parts {
             self.json.push_str(part);
@@ -44,6 +53,8 @@ impl LinesBuilder {
 
     /// Adds log lines that are already encoded.
     pub fn extend(&mut self, lines: &EncodedLines) {
+        self.stderr
+            .extend(self.count(), &lines.stderr, 0..lines.count());
         for line in lines.iter() {
             self.json.push_str(line);
             self.end_line();
@@ -69,9 +80,11 @@ impl LinesBuilder {
             self.json.pop();
         }
         self.json.push(']');
+        self.stderr.shrink();
         EncodedLines {
             json: self.json.into(),
             begins: self.begins.into(),
+            stderr: self.stderr,
             open,
         }
     }
@@ -85,12 +98,13 @@ impl LinesBuilder {
 
 impl EncodedLines {
     /// Joins old and new log lines. The old log lines are the range `kept` of `before`, and only their encoded text is copied.
-    /// The new log lines are `lines`. The final `open` log lines are not finished yet.
+    /// The new log lines are `lines`. Those in `stderr`, by their index in `lines`, come from stderr. The final `open` log lines are not finished yet.
     #[must_use]
     pub fn following(
         before: &Self,
         kept: Range<usize>,
         lines: &[impl AsRef<str>],
+        stderr: &StderrLines,
         open: usize,
     ) -> Self {
         let (copied, begin) = (before.text(kept.clone()), before.begin(kept.start));
@@ -111,6 +125,10 @@ impl EncodedLines {
             let _ = serde_json::to_writer(&mut json, line.as_ref());
             end_line(&mut json);
         }
+        let mut all_stderr = StderrLines::default();
+        all_stderr.extend(0, &before.stderr, kept.clone());
+        all_stderr.extend(kept.len(), stderr, 0..lines.len());
+        all_stderr.shrink();
         let moved = |at: &u32| at + 1 - begin as u32;
         let before = before.begins[kept.start..=kept.end].iter().map(moved);
         let begins: Box<[u32]> = before.chain(begins).collect();
@@ -122,6 +140,7 @@ impl EncodedLines {
             // The bytes are always valid UTF-8, because they come from text.
             json: String::from_utf8(json).unwrap_or_default().into(),
             begins,
+            stderr: all_stderr,
             open,
         }
     }
@@ -147,6 +166,12 @@ impl EncodedLines {
         self.open
     }
 
+    /// Returns the stream of the log line with an index.
+    #[must_use]
+    pub fn stream_of(&self, line: usize) -> LogStream {
+        self.stderr.stream_of(line)
+    }
+
     /// Returns the JSON strings of a range of log lines, separated by commas.
     pub(super) fn text(&self, lines: Range<usize>) -> &str {
         let text = match lines.is_empty() {
@@ -170,6 +195,7 @@ impl Default for EncodedLines {
         Self {
             json: "[]".into(),
             begins: [1].into(),
+            stderr: StderrLines::default(),
             open: 0,
         }
     }
@@ -177,39 +203,82 @@ impl Default for EncodedLines {
 
 #[cfg(test)]
 mod tests {
-    use super::{EncodedLines, LinesBuilder};
+    use std::ops::Range;
 
-    fn encoded(texts: &[&str], open: usize) -> EncodedLines {
-        EncodedLines::following(&EncodedLines::default(), 0..0, texts, open)
+    use super::{EncodedLines, LinesBuilder};
+    use crate::model::LogStream::{self, Stderr, Stdout};
+
+    fn encoded(lines: &[(&str, LogStream)], open: usize) -> EncodedLines {
+        following(&EncodedLines::default(), 0..0, lines, open)
+    }
+
+    fn following(
+        before: &EncodedLines,
+        kept: Range<usize>,
+        lines: &[(&str, LogStream)],
+        open: usize,
+    ) -> EncodedLines {
+        let texts: Vec<&str> = lines.iter().map(|(text, _)| *text).collect();
+        let stderr = lines.iter().map(|(_, stream)| *stream).collect();
+        EncodedLines::following(before, kept, &texts, &stderr, open)
+    }
+
+    /// Returns the text and the stream of each log line.
+    fn shown(lines: &EncodedLines) -> Vec<(String, LogStream)> {
+        let texts = lines.iter().map(|line| serde_json::from_str(line).unwrap());
+        let streams = (0..lines.count()).map(|line| lines.stream_of(line));
+        texts.zip(streams).collect()
     }
 
     #[test]
     fn built_log_lines_equal_encoded_log_lines() {
         let mut builder = LinesBuilder::default();
         assert_eq!(LinesBuilder::default().finish(0), EncodedLines::default());
-        builder.push_plain(["a", " ", "b"]);
-        builder.extend(&encoded(&["\"c\n", "ä"], 0));
-        builder.push_plain(["", "", ""]);
+        builder.push_plain(["a", " ", "b"], Stderr);
+        builder.extend(&encoded(&[("\"c\n", Stdout), ("ä", Stderr)], 0));
+        builder.push_plain(["", "", ""], Stdout);
         assert_eq!(builder.count(), 4);
-        assert_eq!(builder.finish(1), encoded(&["a b", "\"c\n", "ä", ""], 1));
+        let all = [
+            ("a b", Stderr),
+            ("\"c\n", Stdout),
+            ("ä", Stderr),
+            ("", Stdout),
+        ];
+        let built = builder.finish(1);
+        assert_eq!(built, encoded(&all, 1));
+        let all = all.map(|(text, stream)| (text.to_owned(), stream));
+        assert_eq!(shown(&built), all);
+    }
+
+    #[test]
+    fn the_json_text_does_not_depend_on_the_streams() {
+        let stdout = encoded(&[("a", Stdout), ("b", Stdout)], 0);
+        let mixed = encoded(&[("a", Stdout), ("b", Stderr)], 0);
+        assert_ne!(stdout, mixed);
+        assert_eq!(stdout.json(), mixed.json());
     }
 
     #[test]
     fn copied_log_lines_equal_newly_encoded_log_lines() {
-        let all = ["a", "b\n\"", "", "ä\u{1}", "e"];
+        let all = [
+            ("a", Stdout),
+            ("b\n\"", Stderr),
+            ("", Stderr),
+            ("ä\u{1}", Stdout),
+            ("e", Stderr),
+        ];
         for count in 0..=all.len() {
             let before = encoded(&all[..count], 0);
             for from in 0..=count {
                 for to in from..=count {
                     for more in 0..=all.len() - to {
                         let new = &all[to..to + more];
-                        let followed = EncodedLines::following(&before, from..to, new, 1);
-                        let anew = encoded(&all[from..to + more], 1);
-                        assert_eq!(followed, anew, "{count} {from} {to} {more}");
-                        let shown = followed
-                            .iter()
-                            .map(|line| serde_json::from_str(line).unwrap());
-                        assert_eq!(shown.collect::<Vec<String>>(), all[from..to + more]);
+                        let followed = following(&before, from..to, new, 1);
+                        let expected = &all[from..to + more];
+                        assert_eq!(followed, encoded(expected, 1), "{count} {from} {to} {more}");
+                        let expected = expected.iter();
+                        let expected = expected.map(|(text, stream)| ((*text).to_owned(), *stream));
+                        assert_eq!(shown(&followed), expected.collect::<Vec<_>>());
                     }
                 }
             }

@@ -12,7 +12,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::{EncodedLines, LogRange, RangeLines};
+use super::{EncodedLines, LogRange, LogStream, RangeLines, StderrLines};
 
 /// The text at the end of a log line that was cut at [`super::DEFAULT_MAX_LINE`] bytes.
 pub const CUT_LINE: &str = " … [line cut at 16 KiB]";
@@ -253,6 +253,12 @@ impl<'l> NewLines<'l> {
         // Decoding never fails, because the agent itself encoded the log lines.
         new.map(|line| serde_json::from_str(lines.text(line..line + 1)).unwrap_or_default())
     }
+
+    /// Returns the stream of each new log line, oldest first.
+    pub fn streams(&self) -> impl Iterator<Item = LogStream> + use<'l> {
+        let lines = self.lines;
+        self.new.clone().map(|line| lines.stream_of(line))
+    }
 }
 
 impl LogLines {
@@ -326,7 +332,13 @@ impl From<Vec<String>> for LogLines {
             origin: LogPosition::default(),
             created: 0,
         };
-        let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &lines, 0);
+        let lines = EncodedLines::following(
+            &EncodedLines::default(),
+            0..0,
+            &lines,
+            &StderrLines::default(),
+            0,
+        );
         Self::new(Arc::new(lines), place)
     }
 }
@@ -347,10 +359,11 @@ impl PartialEq for LogLines {
 mod tests {
     use std::sync::Arc;
 
-    use super::{EncodedLines, LogLines, LogPosition, Place};
+    use super::{EncodedLines, LogLines, LogPosition, Place, StderrLines};
 
     fn encoded(texts: &[&str], open: usize) -> EncodedLines {
-        EncodedLines::following(&EncodedLines::default(), 0..0, texts, open)
+        let stderr = StderrLines::default();
+        EncodedLines::following(&EncodedLines::default(), 0..0, texts, &stderr, open)
     }
 
     fn lines(texts: &[&str], open: usize, end: u64) -> LogLines {

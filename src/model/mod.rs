@@ -18,6 +18,7 @@ mod kernel;
 mod lenient;
 mod log_range;
 mod log_sample;
+mod log_stream;
 mod logs;
 mod options;
 mod processes;
@@ -54,6 +55,7 @@ pub use log_range::{
     DEFAULT_RANGE_LINES, LogRange, MOST_RANGE_LINES, RangeEnd, RangeLines, text_of, time_of,
 };
 pub use log_sample::{EndedLog, LogSample};
+pub use log_stream::{LogStream, StderrLines};
 pub use logs::{
     CUT_LINE, FileLog, FileOffset, FilePlace, LogLines, LogOpener, LogPosition, Logs, NewLines,
     OpenLog, Place, Positions, ReadLimits, ReadLines, ReadLog,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::tail::Channel;
+use crate::model::LogStream;
 
 /// Limit on an unfinished entry, in bytes. A valid entry is much shorter, because the engine splits long lines into fragments of
 /// 16 KiB.
@@ -14,7 +15,7 @@ pub(super) const DISORDER: Duration = Duration::from_secs(1);
 /// One entry of a log: a line, or a fragment of a long line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    pub(super) is_stderr: bool,
+    pub(super) stream: LogStream,
     /// `TIMESTAMP text`, as the engine prints it.
     pub(super) message: Vec<u8>,
 }
@@ -25,15 +26,16 @@ pub(super) struct PlainEntry<'a> {
     pub(super) text: &'a str,
     /// The timestamp as the engine prints it, and a space.
     pub(super) timestamp: String,
+    pub(super) stream: LogStream,
 }
 
 impl Entry {
     /// Returns the channel of the entry. `tty` tells whether the container has a TTY.
     pub(super) fn channel_of(&self, tty: bool) -> Channel {
-        match self.is_stderr {
+        match self.stream {
             _ if tty => Channel::Terminal,
-            true => Channel::Stderr,
-            false => Channel::Stdout,
+            LogStream::Stderr => Channel::Stderr,
+            LogStream::Stdout => Channel::Stdout,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::model::DEFAULT_MAX_LINE;
+use crate::model::{DEFAULT_MAX_LINE, LogStream};
 use crate::settings::Redaction;
 
 /// Limit on the text of a line, in bytes, without the timestamp, unless a client asks for more. The engine's fragments have this
@@ -43,6 +43,7 @@ pub(super) struct Line {
     pub(super) console: bool,
     /// Whether the beginning of the line is missing.
     pub(super) headless: bool,
+    pub(super) stream: LogStream,
 }
 
 impl Line {

@@ -64,7 +64,8 @@ impl LinePiece {
             self.lines.extend(&self.tail.show());
             self.tail = new_tail(&self.redaction, self.limits);
         }
-        self.lines.push_plain([&plain.timestamp, plain.text, ""]);
+        let parts = [&plain.timestamp, plain.text, ""];
+        self.lines.push_plain(parts, plain.stream);
     }
 
     /// If no line is unfinished, returns the number of the newest line. Drops lines that come before the client's position.

@@ -88,7 +88,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::{FirstRound, New};
-    use crate::model::EncodedLines;
+    use crate::model::{EncodedLines, StderrLines};
 
     const NOON: &str = "2024-01-01T12:00:00Z";
 
@@ -105,7 +105,13 @@ mod tests {
             "2024-01-01T13:00:01+01:00 d",
             "no time",
         ];
-        let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &lines, 0);
+        let lines = EncodedLines::following(
+            &EncodedLines::default(),
+            0..0,
+            &lines,
+            &StderrLines::default(),
+            0,
+        );
         assert_eq!(New::Since(at(NOON)).of(&lines), 3);
         assert_eq!(New::All.of(&lines), 5);
         assert_eq!(New::OnlyKept.of(&lines), 5);

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use super::line::{Line, MAX_LINE_BYTES, MAX_TIMESTAMP_BYTES, after_timestamp, max_raw_bytes};
 use super::new::moment;
-use crate::model::EncodedLines;
+use crate::model::{EncodedLines, LogStream};
 use crate::settings::Redaction;
 
 /// Limit on the text that is stored of one container, in bytes. If the text is longer, the oldest lines are dropped.
@@ -32,6 +32,16 @@ pub(super) enum Channel {
     Terminal,
     /// The output of a TTY, read by a call to the engine. It is one stream, in pieces of any length.
     Console,
+}
+
+impl Channel {
+    /// Returns the stream of the channel's lines.
+    fn stream(self) -> LogStream {
+        match self {
+            Self::Stderr => LogStream::Stderr,
+            Self::Stdout | Self::Terminal | Self::Console => LogStream::Stdout,
+        }
+    }
 }
 
 /// The newest lines of one container.
@@ -150,6 +160,7 @@ impl TailLines {
                 self.lines.push_back(Line {
                     terminal: console || channel == Channel::Terminal,
                     console,
+                    stream: channel.stream(),
                     ..Line::default()
                 });
                 self.extend(number, text);
@@ -301,10 +312,12 @@ impl TailLines {
         let lines: Vec<_> = lines
             .map(|(place, line)| line.finished(&self.redaction, !waits(place), self.max_line))
             .collect();
+        let stderr = self.lines.iter().map(|line| line.stream).collect();
         self.shown = Arc::new(EncodedLines::following(
             &self.shown,
             kept,
             &lines,
+            &stderr,
             unfinished,
         ));
         let settled = self.lines.drain(..self.lines.len() - unfinished);
@@ -318,7 +331,7 @@ impl TailLines {
 
 #[cfg(test)]
 mod tests {
-    use super::{Channel, MAX_LINE_BYTES, MAX_TEXT_BYTES, TailLines};
+    use super::{Channel, LogStream, MAX_LINE_BYTES, MAX_TEXT_BYTES, TailLines};
     use crate::collect::logs::line::TRUNCATED;
 
     const TS: &str = "2024-01-01T12:00:00.123456789Z";
@@ -491,6 +504,27 @@ mod tests {
             let expected = ["first", "se\rcond", "third, no end"];
             assert_eq!(lines, expected.map(|text| format!("{TS} {text}")));
         }
+    }
+
+    #[test]
+    fn a_line_of_fragments_has_the_stream_of_its_channel() {
+        use Channel::{Console, Stderr, Stdout, Terminal};
+        let mut tail = TailLines::new(5, 9);
+        let long = fragment('x');
+        for (channel, text) in [
+            (Stdout, "a\n"),
+            (Stderr, &long),
+            (Stdout, "b\n"),
+            (Stderr, "end\n"),
+            (Terminal, "c\r\n"),
+            (Console, "d\r\n"),
+        ] {
+            tail.push(channel, format!("{TS} {text}").as_bytes());
+        }
+        let lines = tail.show();
+        let expected = [false, true, false, false, false];
+        let is_stderr = |line| lines.stream_of(line) == LogStream::Stderr;
+        assert_eq!([0, 1, 2, 3, 4].map(is_stderr), expected);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Compressor, Part};
 use crate::model::{
     ContainerEvent, EncodedLines, EndedLog, EventAction, Events, LogLines, LogPosition, LogSample,
-    Options, Place, Positions, Section, Snapshot, SystemMetrics, Timestamp,
+    Options, Place, Positions, Section, Snapshot, StderrLines, SystemMetrics, Timestamp,
 };
 use crate::published::{EncodedSnapshot, LineRequest, Published, StreamPosition};
 
@@ -267,7 +267,13 @@ fn log(container: &str, texts: &[&str], end: u64, origin: u64) -> Arc<LogLines> 
         origin: at_line(origin),
         created: 0,
     };
-    let lines = EncodedLines::following(&EncodedLines::default(), 0..0, &texts, 0);
+    let lines = EncodedLines::following(
+        &EncodedLines::default(),
+        0..0,
+        &texts,
+        &StderrLines::default(),
+        0,
+    );
     Arc::new(LogLines::new(Arc::new(lines), place))
 }
 

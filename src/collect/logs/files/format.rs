@@ -68,14 +68,14 @@ impl Format {
             Self::JsonFile => {
                 let entry = JsonEntry::parse(entry)?;
                 Some(Entry {
-                    is_stderr: entry.is_stderr(),
+                    stream: entry.stream(),
                     message: entry.message(),
                 })
             }
             Self::Local => {
                 let entry = local::LocalEntry::parse(entry)?;
                 Some(Entry {
-                    is_stderr: entry.is_stderr(),
+                    stream: entry.stream(),
                     message: entry.message(),
                 })
             }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::collect::logs::entry::PlainEntry;
 use crate::collect::logs::line::MAX_LINE_BYTES;
-use crate::model::time_of as parse_time;
+use crate::model::{LogStream, time_of as parse_time};
 
 /// The end of the name of such a file.
 pub(super) const SUFFIX: &[u8] = b"-json.log";
@@ -35,8 +35,11 @@ impl<'a> JsonEntry<'a> {
         serde_json::from_slice(entry).ok()
     }
 
-    pub(super) fn is_stderr(&self) -> bool {
-        self.stream == "stderr"
+    pub(super) fn stream(&self) -> LogStream {
+        match &*self.stream {
+            "stderr" => LogStream::Stderr,
+            _ => LogStream::Stdout,
+        }
     }
 
     /// Returns the entry as a message `TIMESTAMP text`, as the engine prints it.
@@ -58,9 +61,12 @@ pub(super) fn parse_plain(entry: &[u8]) -> Option<PlainEntry<'_>> {
     let near = entry.len().saturating_sub(TIME.len() + TIMESTAMP_BYTES);
     let end = near + memchr::memmem::rfind(&entry[near..], TIME)?;
     let (entry, time) = (&entry[..end], &entry[end + TIME.len()..]);
-    let text = [br#"\n","stream":"stdout"#, br#"\n","stream":"stderr"#]
-        .iter()
-        .find_map(|end| entry.strip_suffix(*end))?;
+    let (text, stream) = [
+        (br#"\n","stream":"stdout"#, LogStream::Stdout),
+        (br#"\n","stream":"stderr"#, LogStream::Stderr),
+    ]
+    .into_iter()
+    .find_map(|(end, stream)| Some((entry.strip_suffix(end)?, stream)))?;
     let is_escaped = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
     let is_time = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b':' | b'.' | b'T' | b'Z');
     let is_plain =
@@ -71,7 +77,11 @@ pub(super) fn parse_plain(entry: &[u8]) -> Option<PlainEntry<'_>> {
     timestamp.push(b' ');
     // The bytes are those of text.
     let timestamp = String::from_utf8(timestamp).unwrap_or_default();
-    Some(PlainEntry { text, timestamp })
+    Some(PlainEntry {
+        text,
+        timestamp,
+        stream,
+    })
 }
 
 /// Appends a timestamp with nine digits after the point, as the engine prints it. The log file omits zeros at the end.
@@ -104,11 +114,11 @@ pub(super) fn time_of(entry: &[u8]) -> Option<SystemTime> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{JsonEntry, parse_plain, push_timestamp, time_of};
+    use super::{JsonEntry, LogStream, parse_plain, push_timestamp, time_of};
 
-    fn as_plain(entry: &str) -> Option<String> {
+    fn as_plain(entry: &str) -> Option<(String, LogStream)> {
         let plain = parse_plain(entry.as_bytes())?;
-        Some(plain.timestamp + plain.text)
+        Some((plain.timestamp + plain.text, plain.stream))
     }
 
     #[test]
@@ -116,7 +126,8 @@ mod tests {
         let entry = |log: &str, rest: &str| format!("{{\"log\":\"{log}\",{rest}}}");
         let usual = r#""stream":"stderr","time":"2024-01-01T12:00:00.5Z""#;
         let text = "2024-01-01T12:00:00.500000000Z ä <b>".to_owned();
-        assert_eq!(as_plain(&entry("ä <b>\\n", usual)), Some(text));
+        let expected = Some((text, LogStream::Stderr));
+        assert_eq!(as_plain(&entry("ä <b>\\n", usual)), expected);
         for log in [
             "no end",
             "a\\tb\\n",
@@ -140,13 +151,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_plain_entry_is_read_as_by_the_json_parser(text in "[ -~äß\\t\"\\\\]{0,40}", digits in 0..10_usize) {
+        fn a_plain_entry_is_read_as_by_the_json_parser(text in "[ -~äß\\t\"\\\\]{0,40}", digits in 0..10_usize, is_stderr: bool) {
             let log = serde_json::to_string(&format!("{text}\n")).unwrap();
             let fraction = format!(".{}", "123456789".get(..digits).unwrap_or("5"));
-            let entry = format!(r#"{{"log":{log},"stream":"stdout","time":"2024-01-01T12:00:00{fraction}Z"}}"#);
-            if let Some(plain) = as_plain(&entry) {
-                let message = JsonEntry::parse(entry.as_bytes()).unwrap().message();
-                prop_assert_eq!(plain + "\n", String::from_utf8(message).unwrap());
+            let written = if is_stderr { "stderr" } else { "stdout" };
+            let entry = format!(r#"{{"log":{log},"stream":"{written}","time":"2024-01-01T12:00:00{fraction}Z"}}"#);
+            if let Some((plain, stream)) = as_plain(&entry) {
+                let parsed = JsonEntry::parse(entry.as_bytes()).unwrap();
+                prop_assert_eq!(plain + "\n", String::from_utf8(parsed.message()).unwrap());
+                prop_assert_eq!((stream, stream.name()), (parsed.stream(), written));
             } else {
                 prop_assert!(text.contains(['\t', '"', '\\']));
             }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::collect::logs::entry::PlainEntry;
 use crate::collect::logs::line::MAX_LINE_BYTES;
+use crate::model::LogStream;
 
 /// Limit on the length of an entry, in bytes. The engine splits long lines into fragments of 16 KiB.
 const MAX_LENGTH: usize = 1024 * 1024;
@@ -122,8 +123,11 @@ impl<'a> LocalEntry<'a> {
         Some(entry)
     }
 
-    pub(super) fn is_stderr(&self) -> bool {
-        self.source == b"stderr"
+    pub(super) fn stream(&self) -> LogStream {
+        match self.source {
+            b"stderr" => LogStream::Stderr,
+            _ => LogStream::Stdout,
+        }
     }
 
     /// Returns when the entry was written.
@@ -163,6 +167,7 @@ impl<'a> LocalEntry<'a> {
         Some(PlainEntry {
             text,
             timestamp: self.timestamp(),
+            stream: self.stream(),
         })
     }
 }
@@ -223,7 +228,7 @@ pub(super) mod tests {
 
     use proptest::prelude::*;
 
-    use super::{LocalEntry, entry_begin, entry_end};
+    use super::{LocalEntry, LogStream, entry_begin, entry_end};
 
     fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {
         while value >= 0x80 {
@@ -267,10 +272,10 @@ pub(super) mod tests {
         [&length[..], &message, &length].concat()
     }
 
-    fn shown(entry: &[u8]) -> Option<(String, bool)> {
+    fn shown(entry: &[u8]) -> Option<(String, LogStream)> {
         let entry = LocalEntry::parse(entry)?;
         let message = String::from_utf8_lossy(&entry.message()).into_owned();
-        Some((message, entry.is_stderr()))
+        Some((message, entry.stream()))
     }
 
     #[test]
@@ -279,11 +284,19 @@ pub(super) mod tests {
         let hello = b"\0\0\0\x19\n\x06stdout\x10\xbf\xa6\xdc\xae\xa7\x89\x98\xf6\x18\x1a\x05hello\0\0\0\x19";
         assert_eq!(
             shown(hello),
-            Some(("2026-11-29T01:37:04.334861119Z hello\n".to_owned(), false))
+            Some((
+                "2026-11-29T01:37:04.334861119Z hello\n".to_owned(),
+                LogStream::Stdout
+            ))
         );
         assert_eq!(entry_end(hello), Some(hello.len()));
         let text = |last| shown(&entry("stderr", 0, b"a", last)).unwrap();
-        let line = |text: &str| (format!("1970-01-01T00:00:00.000000000Z {text}"), true);
+        let line = |text: &str| {
+            (
+                format!("1970-01-01T00:00:00.000000000Z {text}"),
+                LogStream::Stderr,
+            )
+        };
         assert_eq!(text(None), line("a\n"));
         assert_eq!(text(Some(false)), line("a"));
         assert_eq!(text(Some(true)), line("a\n"));
@@ -293,13 +306,12 @@ pub(super) mod tests {
     #[test]
     fn only_whole_lines_without_special_characters_are_plain() {
         let plain = |text: &str, last| {
-            let entry = entry("stdout", 5, text.as_bytes(), last);
-            LocalEntry::parse(&entry)?
-                .plain()
-                .map(|plain| plain.timestamp + plain.text)
+            let entry = entry("stderr", 5, text.as_bytes(), last);
+            let plain = LocalEntry::parse(&entry)?.plain()?;
+            Some((plain.timestamp + plain.text, plain.stream))
         };
         let line = "1970-01-01T00:00:00.000000005Z ä <b>".to_owned();
-        assert_eq!(plain("ä <b>", None), Some(line));
+        assert_eq!(plain("ä <b>", None), Some((line, LogStream::Stderr)));
         assert_eq!(plain("a", Some(true)), None);
         for text in ["a\"b", "a\\b", "a\tb", "a\r", &"x".repeat(16 * 1024)] {
             assert_eq!(plain(text, None), None, "{text}");

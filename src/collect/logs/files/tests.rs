@@ -14,6 +14,7 @@ use super::file::LogFile;
 use super::format::Format;
 use super::local;
 use crate::collect::logs::new::New;
+use crate::model::LogStream::{self, Stderr, Stdout};
 use crate::model::{Cursor, CursorOwner, Events, FileOffset, LogPosition, Positions, ReadLimits};
 
 const ID: &str = "0123456789abcdef";
@@ -25,6 +26,8 @@ struct Engine {
     format: Format,
     folder: tempfile::TempDir,
     written: u32,
+    /// The stream of each line, by the number of the line.
+    streams: Vec<LogStream>,
     max_files: u32,
     /// The number of the first line of each file, newest first.
     files: Vec<u32>,
@@ -36,6 +39,7 @@ impl Engine {
             format,
             folder: tempfile::tempdir().unwrap(),
             written: 0,
+            streams: Vec::new(),
             max_files,
             files: vec![0],
         };
@@ -66,7 +70,12 @@ impl Engine {
     fn write(&mut self, lines: u32) {
         for _ in 0..lines {
             let text = format!("line {}\n", self.written);
-            self.append(&entry(self.format, "stdout", &text));
+            let stream = match self.written % 3 {
+                0 => Stderr,
+                _ => Stdout,
+            };
+            self.append(&entry(self.format, stream.name(), &text));
+            self.streams.push(stream);
             self.written += 1;
         }
     }
@@ -84,6 +93,7 @@ impl Engine {
             "stderr",
             &format!("{}\n", fragments[1]),
         ));
+        self.streams.extend([Stderr, Stdout]);
         self.written += 2;
     }
 
@@ -160,6 +170,8 @@ struct Client {
     at: LogPosition,
     /// The numbers of the lines that the client received.
     received: Vec<u32>,
+    /// The stream of each of these lines.
+    streams: Vec<LogStream>,
     dropped: u64,
 }
 
@@ -172,6 +184,7 @@ impl Client {
             log,
             at: origin,
             received: Vec::new(),
+            streams: Vec::new(),
             dropped: 0,
         }
     }
@@ -210,6 +223,7 @@ impl Client {
             let number = text.split(' ').nth(2).unwrap();
             self.received.push(number.parse().unwrap());
         }
+        self.streams.extend(read.new_lines().streams());
         self.dropped += read.dropped;
         self.at = read.end;
         false
@@ -238,6 +252,15 @@ impl Client {
     fn read_all(&mut self, most: usize) {
         self.log.update().unwrap();
         while !self.read(most) {}
+    }
+
+    /// Whether each received line has the stream to which the engine's container has written it.
+    fn has_right_streams(&self, engine: &Engine) -> bool {
+        let written = |number: &u32| engine.streams[*number as usize];
+        self.streams
+            .iter()
+            .copied()
+            .eq(self.received.iter().map(written))
     }
 }
 
@@ -273,6 +296,7 @@ fn a_slow_client_gets_every_line(mut engine: Engine) {
         (client.received.len() as u32, client.dropped),
         (engine.written, 0)
     );
+    assert!(client.has_right_streams(&engine));
 }
 
 #[test]
@@ -384,6 +408,7 @@ proptest! {
         let missing = all - client.received.len() as u64;
         prop_assert!(client.dropped <= missing + restarts, "{} of {missing}", client.dropped);
         prop_assert!(restarts > 0 || client.dropped == missing, "{} of {missing}", client.dropped);
+        prop_assert!(client.has_right_streams(&engine), "{:?} {:?}", client.received, client.streams);
         prop_assert!(client.received.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", client.received);
         let kept: Vec<u32> = (engine.oldest()..engine.written).collect();
         prop_assert!(client.received.ends_with(&kept), "{:?} {:?}", kept, client.received);

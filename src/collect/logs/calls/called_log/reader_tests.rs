@@ -11,6 +11,7 @@ use super::CalledLog;
 use super::tests::{call, engine_at, frame};
 use crate::collect::docker::engine::Call;
 use crate::collect::logs::new::New;
+use crate::model::LogStream::{self, Stderr, Stdout};
 use crate::model::{
     Cursor, CursorOwner, Events, LogPosition, LogRange, Positions, RangeEnd, ReadLimits, text_of,
 };
@@ -31,6 +32,10 @@ struct Setting {
     _driver: Driver,
     messages: Arc<Mutex<Vec<Written>>>,
     written: u32,
+    /// Whether the container has a TTY.
+    tty: bool,
+    /// The stream of each line, by the number of the line.
+    streams: Vec<LogStream>,
     /// The number of the first line that the engine still has.
     oldest: u32,
     now: u64,
@@ -92,6 +97,8 @@ impl Setting {
             _driver: Driver(Some((end, driver))),
             messages,
             written: 0,
+            tty,
+            streams: Vec::new(),
             oldest: 0,
             now: 0,
             at: LogPosition::default(),
@@ -114,7 +121,12 @@ impl Setting {
 
     fn write(&mut self, lines: u32) {
         for _ in 0..lines {
-            self.push(1, format!("line {}\n", self.written));
+            let (channel, stream) = match self.written % 3 {
+                0 if !self.tty => (2, Stderr),
+                _ => (1, Stdout),
+            };
+            self.push(channel, format!("line {}\n", self.written));
+            self.streams.push(stream);
             self.written += 1;
         }
     }
@@ -126,6 +138,7 @@ impl Setting {
         self.push(2, begin[..FRAGMENT].to_owned());
         self.push(1, format!("line {}\n", number + 1));
         self.push(2, format!("{}\n", &begin[FRAGMENT..]));
+        self.streams.extend([Stderr, Stdout]);
         self.written += 2;
     }
 
@@ -176,9 +189,11 @@ impl Setting {
             "no progress at {:?} to {to:?}",
             self.at
         );
-        for text in texts {
+        for (text, stream) in texts.iter().zip(read.new_lines().streams()) {
             let number = text.trim_end().split(' ').nth(2).unwrap();
-            self.received.push(number.parse().unwrap());
+            let number: u32 = number.parse().unwrap();
+            assert_eq!(stream, self.streams[number as usize], "line {number}");
+            self.received.push(number);
         }
         self.dropped += read.dropped;
         self.at = read.end;

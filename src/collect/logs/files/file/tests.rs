@@ -5,12 +5,16 @@ use std::process::Command;
 use std::sync::Arc;
 
 use super::{Handover, LogFile, MAX_PARSED_BYTES, New, ORIGIN, Seen};
-use crate::model::Place;
+use crate::model::{LogStream, Place};
 
 /// An entry as the engine writes it.
 fn entry(text: &str) -> String {
-    let log = serde_json::to_string(text).unwrap();
-    format!("{{\"log\":{log},\"stream\":\"stdout\",\"time\":\"2024-01-01T12:00:00.25Z\"}}\n")
+    entry_of(LogStream::Stdout, text)
+}
+
+fn entry_of(stream: LogStream, text: &str) -> String {
+    let (log, stream) = (serde_json::to_string(text).unwrap(), stream.name());
+    format!("{{\"log\":{log},\"stream\":\"{stream}\",\"time\":\"2024-01-01T12:00:00.25Z\"}}\n")
 }
 
 fn append(path: &Path, entries: impl AsRef<[u8]>) {
@@ -428,4 +432,46 @@ fn fuzz_log_files() {
             }
         },
     );
+}
+
+#[test]
+fn each_line_keeps_its_stream_until_it_leaves_the_tail() {
+    use LogStream::{Stderr, Stdout};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("0123-json.log");
+    let long = "x".repeat(16 * 1024);
+    let mut log = log_at(&path, 4);
+    let mut read = |entries: &[(LogStream, &str)]| {
+        for (stream, text) in entries {
+            append(&path, entry_of(*stream, text));
+        }
+        assert!(log.update().unwrap());
+        let lines = log.lines();
+        let new = lines.after(0);
+        let texts = new.texts().map(|text| text[31..].to_owned());
+        texts.zip(new.streams()).collect::<Vec<_>>()
+    };
+    let line = |text: &str, stream| (text.to_owned(), stream);
+    let long_line = || line(&long, Stderr);
+    let (a, b) = (line("a", Stdout), line("b\t", Stderr));
+    let first = read(&[(Stdout, "a\n"), (Stderr, "b\t\n"), (Stderr, &long)]);
+    assert_eq!(first, [a, b.clone()]);
+    // The unfinished line comes before the line of the other stream.
+    let (c, d) = (line("c", Stdout), line("d", Stderr));
+    let second = read(&[(Stdout, "c\n"), (Stderr, "\n"), (Stderr, "d\n")]);
+    assert_eq!(second, [b, long_line(), c.clone(), d.clone()]);
+    let third = read(&[(Stdout, "e\n")]);
+    assert_eq!(third, [long_line(), c, d, line("e", Stdout)]);
+}
+
+#[test]
+fn the_lines_of_a_terminal_come_from_stdout() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("0123-json.log");
+    append(&path, entry_of(LogStream::Stderr, "a\r\n"));
+    let mut log = log_at(&path, 4).of_terminal(true);
+    assert!(log.update().unwrap());
+    let lines = log.lines();
+    let streams: Vec<_> = lines.after(0).streams().collect();
+    assert_eq!(streams, [LogStream::Stdout]);
 }
