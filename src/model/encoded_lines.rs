@@ -98,7 +98,8 @@ impl LinesBuilder {
 
 impl EncodedLines {
     /// Joins old and new log lines. The old log lines are the range `kept` of `before`, and only their encoded text is copied.
-    /// The new log lines are `lines`. Those in `stderr`, by their index in `lines`, come from stderr. The final `open` log lines are not finished yet.
+    /// The new log lines are `lines`. Those in `stderr`, by their index in `lines`, come from stderr. The final `open` log lines are
+    /// not finished yet.
     #[must_use]
     pub fn following(
         before: &Self,

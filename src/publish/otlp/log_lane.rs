@@ -164,7 +164,8 @@ impl LogLane {
             dropped += lines.dropped();
             for (name, id, lines) in lines.by_container() {
                 let resource = self.resource.of_lines(snapshot, name, id);
-                batches.add_lines(&resource, id, lines.texts(), now);
+                let lines = lines.texts().zip(lines.streams());
+                batches.add_lines(&resource, id, lines, now);
             }
         }
         let after = match piece {

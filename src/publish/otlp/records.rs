@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::attributes::{any, number, scope, text};
 use super::severity::LineFacts;
-use crate::model::{ContainerEvent, EventAction};
+use crate::model::{ContainerEvent, EventAction, LogStream};
 
 /// Approximate limit on the contents of a request, in bytes. Receivers accept at least 4 MiB.
 const MAX_BATCH: usize = 1 << 20;
@@ -45,10 +45,10 @@ impl Batches {
         &mut self,
         resource: &Resource,
         id: &str,
-        lines: impl Iterator<Item = String>,
+        lines: impl Iterator<Item = (String, LogStream)>,
         now: SystemTime,
     ) {
-        let records = lines.map(|line| of_line(id, line, now));
+        let records = lines.map(|(line, stream)| of_line(id, line, stream, now));
         self.add(resource, records);
     }
 
@@ -153,7 +153,7 @@ fn size(record: &LogRecord) -> usize {
 }
 
 /// Returns the log record of a line `TIMESTAMP text`.
-fn of_line(id: &str, line: String, now: SystemTime) -> LogRecord {
+fn of_line(id: &str, line: String, stream: LogStream, now: SystemTime) -> LogRecord {
     let uid = identity(id, &line);
     let (time, body) = match line.split_once(' ') {
         Some((timestamp, body)) => match nanoseconds_of(timestamp) {
@@ -173,7 +173,10 @@ fn of_line(id: &str, line: String, now: SystemTime) -> LogRecord {
         severity_number: severity.into(),
         severity_text: word,
         body: Some(any(Value::StringValue(body))),
-        attributes: vec![text("log.record.uid", uid)],
+        attributes: vec![
+            text("log.record.uid", uid),
+            text("log.iostream", stream.name()),
+        ],
         trace_id: facts.trace_id,
         span_id: facts.span_id,
         ..LogRecord::default()
@@ -262,6 +265,7 @@ mod tests {
     use prost::Message as _;
 
     use super::{Batch, Batches, MAX_BATCH, of_event, of_line};
+    use crate::model::LogStream::{self, Stderr, Stdout};
     use crate::model::{ContainerEvent, EventAction, Timestamp};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -271,6 +275,10 @@ mod tests {
             Value::StringValue(text) => text,
             other => panic!("not a text: {other:?}"),
         }
+    }
+
+    fn of_stdout(lines: &[String]) -> impl Iterator<Item = (String, LogStream)> {
+        lines.iter().map(|line| (line.clone(), Stdout))
     }
 
     fn attribute(record: &LogRecord, key: &str) -> Value {
@@ -287,12 +295,12 @@ mod tests {
     #[test]
     fn a_line_has_the_time_that_stands_before_its_text() {
         let line = "2026-01-01T00:00:00.123456789Z level=warn two  words";
-        let record = of_line("id", line.to_owned(), NOW);
+        let record = of_line("id", line.to_owned(), Stdout, NOW);
         assert_eq!(record.time_unix_nano, 1_767_225_600_123_456_789);
         assert_eq!(body(&record), "level=warn two  words");
         assert_eq!(record.severity_number, SeverityNumber::Warn as i32);
         assert_eq!(record.severity_text, "warn");
-        let again = of_line("id", line.to_owned(), NOW + Duration::from_secs(1));
+        let again = of_line("id", line.to_owned(), Stdout, NOW + Duration::from_secs(1));
         assert_eq!(
             attribute(&record, "log.record.uid"),
             attribute(&again, "log.record.uid")
@@ -301,16 +309,31 @@ mod tests {
             ("other", line),
             ("id", "2026-01-01T00:00:00.123456788Z level=warn two  words"),
         ] {
-            let other = of_line(id, other.to_owned(), NOW);
+            let other = of_line(id, other.to_owned(), Stdout, NOW);
             assert_ne!(
                 attribute(&record, "log.record.uid"),
                 attribute(&other, "log.record.uid")
             );
         }
-        let without = of_line("id", "no time".to_owned(), NOW);
+        let without = of_line("id", "no time".to_owned(), Stdout, NOW);
         assert_eq!((without.time_unix_nano, body(&without)), (0, "no time"));
-        let empty = of_line("id", "2026-01-01T00:00:00Z ".to_owned(), NOW);
+        let empty = of_line("id", "2026-01-01T00:00:00Z ".to_owned(), Stdout, NOW);
         assert_eq!(body(&empty), "");
+    }
+
+    #[test]
+    fn a_line_names_the_stream_it_comes_from() {
+        let line = "2026-01-01T00:00:00Z text";
+        let mut batches = Batches::default();
+        let lines = [Stderr, Stdout].map(|stream| (line.to_owned(), stream));
+        batches.add_lines(&Resource::default(), "id", lines.into_iter(), NOW);
+        let batch = batches.finish().pop_front().unwrap();
+        let records = &batch.request.resource_logs[0].scope_logs[0].log_records;
+        let streams = records
+            .iter()
+            .map(|record| attribute(record, "log.iostream"));
+        let expected = ["stderr", "stdout"].map(|name| Value::StringValue(name.to_owned()));
+        assert_eq!(streams.collect::<Vec<_>>(), expected);
     }
 
     #[test]
@@ -346,8 +369,8 @@ mod tests {
         let lines: Vec<String> = (0..300)
             .map(|number| format!("{number} {}", "x".repeat(16_000)))
             .collect();
-        batches.add_lines(&Resource::default(), "a", lines[..150].iter().cloned(), NOW);
-        batches.add_lines(&Resource::default(), "b", lines[150..].iter().cloned(), NOW);
+        batches.add_lines(&Resource::default(), "a", of_stdout(&lines[..150]), NOW);
+        batches.add_lines(&Resource::default(), "b", of_stdout(&lines[150..]), NOW);
         let batches = batches.finish();
         assert!(batches.len() >= 5, "{}", batches.len());
         for batch in &batches {
@@ -363,8 +386,8 @@ mod tests {
     fn a_batch_is_split_into_two_halves() {
         let mut batches = Batches::default();
         let lines: Vec<String> = (0..7).map(|number| number.to_string()).collect();
-        batches.add_lines(&Resource::default(), "a", lines[..3].iter().cloned(), NOW);
-        batches.add_lines(&Resource::default(), "b", lines[3..].iter().cloned(), NOW);
+        batches.add_lines(&Resource::default(), "a", of_stdout(&lines[..3]), NOW);
+        batches.add_lines(&Resource::default(), "b", of_stdout(&lines[3..]), NOW);
         let mut batches = batches.finish();
         assert_eq!(batches.len(), 1);
         let [one, other] = batches.pop_front().unwrap().split().unwrap();

@@ -155,10 +155,10 @@ fn older_lines_of_a_log_that_only_the_engine_can_read_come_in_pages() {
 }
 
 /// A systemd-journald, unless the host runs one. Ends on drop.
-struct Journald(Option<Child>);
+pub(super) struct Journald(Option<Child>);
 
 impl Journald {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let socket = Path::new("/run/systemd/journal/socket");
         let accepts = || UnixDatagram::unbound().unwrap().connect(socket).is_ok();
         if accepts() {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use serial_test::parallel;
+use serial_test::{parallel, serial};
 
 use super::container::Container;
+use super::drivers::Journald;
 use super::launch;
 use crate::support::otlp::{Received, Receiver, Reply};
 use crate::support::{Agent, DEADLINE, Launch, wait};
@@ -290,4 +291,72 @@ fn lines_have_their_severity_and_trace_and_events_have_names() {
     let die = event("container.die");
     assert_eq!(die.attributes()["system_agent.container.exit_code"], "3");
     assert_eq!(die.record.severity_text, "WARN");
+}
+
+/// Writes more lines at a time than the agent stores, to both streams in turn. Then writes a line of three fragments to stderr, with a
+/// line to stdout between the fragments.
+const BOTH_STREAMS: &str = "for i in $(seq 1 100); do echo out $i; echo err $i >&2; done
+    { printf 'err '; head -c 40000 /dev/zero | tr '\\0' x; } >&2; echo out between; echo >&2
+    sleep 0.5; echo out end; sleep 1000";
+
+/// Waits for the line `out end`, which is the container's last line. Returns the beginning and the stream of each line.
+fn streams(receiver: &Receiver, container: &Container<'_>) -> Vec<(String, String)> {
+    let lines = wait::until("the last line", DEADLINE, || {
+        let lines = receiver.lines(container.name());
+        let has_end = lines.iter().any(|line| line.body() == "out end");
+        has_end.then_some(lines)
+    });
+    let of_line = |line: &Received| {
+        let stream = line.attributes().remove("log.iostream");
+        (
+            line.body().chars().take(3).collect(),
+            stream.expect("no log.iostream"),
+        )
+    };
+    lines.iter().map(of_line).collect()
+}
+
+/// Fails unless each of the container's lines has its stream.
+fn assert_streams(receiver: &Receiver, container: &Container<'_>) {
+    let streams = streams(receiver, container);
+    for (begin, expected, count) in [("out", "stdout", 102), ("err", "stderr", 101)] {
+        let found: Vec<&str> = streams
+            .iter()
+            .filter(|(found, _)| found == begin)
+            .map(|(_, stream)| &**stream)
+            .collect();
+        assert_eq!(found, vec![expected; count], "{}", container.name());
+    }
+}
+
+#[test]
+#[parallel]
+fn each_line_has_the_stream_to_which_the_container_has_written_it() {
+    for way in ["kernel", "engine"] {
+        let receiver = Receiver::start();
+        let agent = sending(&receiver).var("CONTAINER_STATS", way).start();
+        agent.login().snapshot();
+        for driver in ["json-file", "local"] {
+            let options = ["--log-driver", driver];
+            let container = Container::run("otlp-streams", &options, BOTH_STREAMS);
+            assert_streams(&receiver, &container);
+        }
+        let script = "echo out; echo err >&2; sleep 0.5; echo out end; sleep 1000";
+        let terminal = Container::run("otlp-streams-tty", &["--tty"], script);
+        let expected = ["out", "err", "out"].map(|begin| (begin.to_owned(), "stdout".to_owned()));
+        assert_eq!(streams(&receiver, &terminal), expected);
+    }
+}
+
+#[test]
+#[serial]
+fn each_line_of_the_driver_journald_has_its_stream() {
+    let _journald = Journald::start();
+    let receiver = Receiver::start();
+    let agent = sending(&receiver).start();
+    agent.login().snapshot();
+    let driver = ["--log-driver", "journald"];
+    let container = Container::run("otlp-streams-journal", &driver, BOTH_STREAMS);
+    assert_streams(&receiver, &container);
+    assert_eq!(agent.login().snapshot()["sources"]["logs"]["via"], "kernel");
 }
