@@ -4,7 +4,7 @@
 
 PROFILE ?= quick
 
-.PHONY: help run web test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs bench-web bench-otlp dashboards docs lint build deb image picture
+.PHONY: help run web test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs bench-web bench-otlp try-receivers dashboards docs lint build deb image picture
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench-web: ## as root: measure the server of the page with 100 simulated agents;
 # A short run: make bench-otlp BENCH_CONTAINERS=10 BENCH_SECONDS=5 BENCH_WINDOWS=1
 bench-otlp: ## as root: measure exports to a receiver of OpenTelemetry, and log lines to it beside the socket; takes 15 minutes
 	@tests/setup/bench-otlp.sh
+
+try-receivers: ## as root: send to a real Prometheus and a real VictoriaLogs, which are built from their sources with Go; takes 15 minutes at first
+	@tests/setup/try-receivers.sh
 
 dashboards: ## write the dashboards in config/grafana; needs python3
 	python3 config/grafana/dashboards.py
