@@ -14,6 +14,7 @@
 # * mitigations=off and tsc=nowatchdog save work. Without these options the kernel can also reject its clock.
 # * After a snapshot is loaded, the machine's clock shows the time of the snapshot, so the script sets the clock.
 # * qemu-utils and qemu-system-x86 must have the same version.
+# * With PAGES=16k the arm64 machine starts the kernel with pages of 16 KiB. It has a disk and a snapshot of its own.
 set -euo pipefail
 
 suite=${1:?SUITE}
@@ -25,17 +26,22 @@ readonly dir=$vm/$suite
 in_guest() { tests/vm/in.sh "$port" "$@"; }
 
 rm -f "$vm/ssh-$port"
-disk=$dir/run.qcow2
+pages=${PAGES:+-$PAGES}
+disk=$dir/run$pages.qcow2
 [[ -e $disk ]] || qemu-img create -q -f qcow2 -F raw -b "$dir/root.ext4" "$disk"
 resume=()
 [[ ! ${COLD:-} ]] && qemu-img snapshot -l "$disk" | grep -q ' booted ' && resume=(-loadvm booted)
 
 begun=$SECONDS
+case $suite in
+    *-arm64) emulator=(qemu-system-aarch64 -machine virt) console='ttyAMA0' ;;
+    *) emulator=(qemu-system-x86_64) console='ttyS0 tsc=nowatchdog' ;;
+esac
 start() {
-    nice -n "${VM_NICE:-0}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 -nodefaults -no-user-config \
+    nice -n "${VM_NICE:-0}" "${emulator[@]}" -accel tcg,thread=multi -cpu max -smp 2 -m 3072 -nodefaults -no-user-config \
         -display none -monitor "unix:$dir/monitor,server,nowait" -serial "file:$dir/console.log" -no-reboot \
-        -kernel "$dir/vmlinuz" -initrd "$dir/initrd.img" -append "root=/dev/vda rw console=ttyS0 mitigations=off \
-tsc=nowatchdog panic=-1 quiet systemd.show_status=0 ${APPEND:-}" \
+        -kernel "$dir/vmlinuz$pages" -initrd "$dir/initrd$pages.img" -append "root=/dev/vda rw console=$console mitigations=off \
+panic=-1 quiet systemd.show_status=0 ${APPEND:-}" \
         -drive "file=$disk,if=virtio,format=qcow2,cache=unsafe,discard=unmap" \
         -netdev "user,id=n0,hostfwd=tcp:127.0.0.1:$port-:22" -device virtio-net-pci,netdev=n0 \
         -device virtio-rng-pci -daemonize -pidfile "$dir/qemu.pid" "${resume[@]}" "$@"
@@ -49,7 +55,7 @@ until in_guest true 2>/dev/null; do
         echo "the kernel of $suite panicked in the emulator at its start: starting again"
         starts=$((starts + 1))
         start "$@"
-    elif ! runs || ((SECONDS - begun > 600)); then
+    elif ! runs || ((SECONDS - begun > 1200)); then
         echo "error: $suite does not start; the end of $dir/console.log:" >&2
         tail "$dir/console.log" >&2
         exit 1
