@@ -12,12 +12,14 @@ import host
 import logs
 import pages
 import podman
+import release
 import services
 import units
 import vm
 import web
 
-PARTS = {name[5:]: function for module in (units, services, figures, logs, host, guest, engines, podman, cost, pages, web)
+PARTS = {name[5:]: function for module in (units, services, figures, logs, host, guest, engines, podman, cost, pages, web,
+                                                                                  release)
          for name, function in vars(module).items() if name.startswith('part_') and function.__module__ == module.__name__}
 
 for name in sys.argv[1:]:
