@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Buffers of at least this size, in bytes, are returned to the kernel as soon as they are freed.
+#[cfg(target_env = "gnu")]
 const LARGE: i32 = 128 * 1024;
 
 /// Makes the allocator return large buffers as soon as they are freed. Has no effect with other allocators than that of glibc.

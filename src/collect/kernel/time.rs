@@ -50,7 +50,12 @@ impl Family for Time {
 
 /// Returns the name of the agent's time zone at this Unix time, and how many seconds the zone is east of UTC.
 fn zone_at(seconds: i64) -> Option<(String, libc::c_long)> {
-    let seconds: libc::time_t = seconds;
+    #[allow(
+        deprecated,
+        clippy::useless_conversion,
+        reason = "32 bits on some machines; libc marks the type as deprecated for musl, where it is going to have 64 bits"
+    )]
+    let seconds = libc::time_t::try_from(seconds).ok()?;
     let mut local = MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: both pointers are valid until the call returns. The agent never changes its environment, which the function reads.
     let is_known = unsafe { !libc::localtime_r(&raw const seconds, local.as_mut_ptr()).is_null() };

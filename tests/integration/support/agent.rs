@@ -35,7 +35,7 @@ impl Launch {
     pub(crate) fn new() -> Self {
         let launch = Self {
             launcher: Vec::new(),
-            binary: env!("CARGO_BIN_EXE_system-agent").into(),
+            binary: binary(),
             arguments: Vec::new(),
             environment: Vec::new(),
             secrets: Vec::new(),
@@ -185,6 +185,12 @@ impl Launch {
             .filter(|key| !key.is_empty())
             .collect()
     }
+}
+
+/// The binary that this test run starts: the built one, or a binary of a release. See release/test-foreign.sh.
+fn binary() -> OsString {
+    let built = || env!("CARGO_BIN_EXE_system-agent").into();
+    std::env::var_os("TEST_BINARY").unwrap_or_else(built)
 }
 
 /// The command through which this test run starts every agent. See tests/setup/confined.sh.
