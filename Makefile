@@ -4,7 +4,7 @@
 
 PROFILE ?= quick
 
-.PHONY: help run web test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs bench-web bench-otlp try-receivers dashboards docs lint build deb image picture
+.PHONY: help run web test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs bench-web bench-otlp try-receivers dashboards docs lint build deb image picture test-foreign release release-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -98,7 +98,7 @@ lint: ## check formatting, code (clippy), documentation, dependencies and shell 
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --lib --bins --examples
 	tests/setup/deny.sh
 	@tests/setup/packages.sh shellcheck:shellcheck
-	shellcheck .ci/run config/smart/*.sh examples/*.sh tests/setup/*.sh tests/vm/*.sh
+	shellcheck -x .ci/run config/smart/*.sh examples/*.sh release/*.sh tests/setup/*.sh tests/vm/*.sh
 
 build: ## build the release binary, target/release/system-agent
 	cargo build --locked --release
@@ -109,12 +109,22 @@ deb: ## build the Debian package in target/debian, with the unit, a manual page 
 test-deb: ## as root: install, run, upgrade and purge the Debian package in a clean Debian
 	@tests/setup/test-deb.sh
 
+test-foreign: ## test the aarch64 binary of `make release` with an emulator: commands, unit tests, tests of the protocol
+	@release/test-foreign.sh
+
 # Settings, explained in tests/vm/run.sh: SUITE=trixie or forky, PARTS="figures logs" for these parts only.
 test-vm: ## as root: test the package in a virtual machine with a current systemd, Docker and Podman; takes 40 minutes
 	@tests/vm/run.sh $(PARTS)
 
 image: ## build the Docker image system-agent:latest, for config/compose.yml
 	@tests/setup/agent-image.sh
+
+# Settings: TARGETS=targets of Rust, RELEASE_KEY_FILE=secret key of minisign; further ones are in the head of the scripts in release/.
+release: ## make all files of a release in target/release-files: static binaries, packages, image, checksums, signature
+	@release/all.sh $(TARGETS)
+
+release-check: ## build the binaries of a release twice, in different directories, and compare their bytes (TARGETS=targets of Rust)
+	@release/check-reproducible.sh $(TARGETS)
 
 picture: ## as root: make docs/watch.svg and docs/page-*.png, the pictures of the terminal view and of the page, from a real run
 	@tests/setup/picture.sh
