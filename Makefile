@@ -4,7 +4,7 @@
 
 PROFILE ?= quick
 
-.PHONY: help run web test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs bench-web bench-otlp try-receivers dashboards docs lint build deb image picture test-foreign release release-check
+.PHONY: help run web test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs bench-web bench-otlp try-receivers dashboards docs lint build deb image picture test-foreign release release-check test-release
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -98,7 +98,7 @@ lint: ## check formatting, code (clippy), documentation, dependencies and shell 
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --lib --bins --examples
 	tests/setup/deny.sh
 	@tests/setup/packages.sh shellcheck:shellcheck
-	shellcheck -x .ci/run config/smart/*.sh examples/*.sh release/*.sh tests/setup/*.sh tests/vm/*.sh
+	shellcheck -x .ci/run config/setup.sh config/openrc/system-agent config/smart/*.sh examples/*.sh release/*.sh tests/setup/*.sh tests/vm/*.sh
 
 build: ## build the release binary, target/release/system-agent
 	cargo build --locked --release
@@ -111,6 +111,10 @@ test-deb: ## as root: install, run, upgrade and purge the Debian package in a cl
 
 test-foreign: ## test the aarch64 binary of `make release` with an emulator: commands, unit tests, tests of the protocol
 	@release/test-foreign.sh
+
+test-release: ## as root, after `make release`: install, run, upgrade and remove each package and the archive in clean trees
+	@release/test-install.sh
+	@release/test-packages.sh
 
 # Settings, explained in tests/vm/run.sh: SUITE=trixie or forky, PARTS="figures logs" for these parts only.
 test-vm: ## as root: test the package in a virtual machine with a current systemd, Docker and Podman; takes 40 minutes

@@ -149,11 +149,13 @@ test_life() {
         fail "files remain after the purge: $(find "$tree" -xdev -path "$tree/proc" -prune -o -name '*system-agent*' -print)"
     pass 'a purge leaves no file and no user'
 
-    works --prefix /opt/agent
+    cp -R "$release" "$tree/tmp/release"
+    works --prefix /opt/agent --url file:///tmp/release
+    rm -rf "$tree/tmp/release"
     grep -q '^ExecStart=/opt/agent/bin/system-agent run$' "$tree/etc/systemd/system/system-agent.service" || fail 'the unit does not have the prefix'
     run_agent /opt/agent/bin/system-agent 29613
     works --prefix /opt/agent --uninstall --purge
-    pass '--prefix installs in another directory'
+    pass '--prefix installs in another directory, from a directory of this host'
 }
 
 # What install.sh must refuse, with the shell $shell. $1 names the program that checks the signature.

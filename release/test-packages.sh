@@ -294,6 +294,31 @@ file_is_aarch64() {
     [[ $(od -An -j18 -N2 -tx1 "$1" | tr -d ' \n') == b700 ]]
 }
 
+# Loads the images into the engines of this machine, and runs the program. The images of the test are removed afterwards.
+test_images() {
+    local engine name image
+    for engine in docker podman; do
+        if ! command -v "$engine" >/dev/null || ! "$engine" info >/dev/null 2>&1; then
+            row 'images' "$engine" "not tried: $engine does not run"
+            continue
+        fi
+        for image in "$files"/system-agent-*-image-amd64.tar "$files"/system-agent-*-oci.tar; do
+            # Docker reads the index of several architectures only with the image store of containerd.
+            [[ $engine == docker && $image == *-oci.tar ]] && continue
+            name=$("$engine" load --input "$image" 2>/dev/null | sed -n 's/^Loaded image.*: //p')
+            [[ $name ]] || fail "$engine does not load $image"
+            # The default limits of Podman are higher than a machine in a container allows.
+            "$engine" run --rm --network host --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 "$name" --version >"$TEST/output.log" 2>&1 || true
+            "$engine" rmi "$name" >"$TEST/rmi.log"
+            if grep -q -x "system-agent $version" "$TEST/output.log"; then
+                row "${image##*-}" "$("$engine" --version)" 'loaded, run'
+            else
+                fail "the image does not run with $engine: $(cat "$TEST/output.log")"
+            fi
+        done
+    done
+}
+
 # Makes keys for this test, packages of an earlier revision, and a signed copy of the release.
 prepare() {
     local home=$TEST/gpg
@@ -327,6 +352,7 @@ test_rpm
 test_arch
 test_apk
 test_foreign
+test_images
 row 'Ubuntu' 'debootstrap' 'not tried: this test uses only the mirror of Debian'
 row 'Nix (release/flake.nix)' 'nix' 'not tried: Debian has no nixpkgs to build with'
 echo

@@ -15,12 +15,36 @@ const IN_MACHINE: &str =
 /// Commands that no test runs. The fields are the page, the beginning of the command, and the reason.
 const TEXTFILE: &str = "tests of `textfile` read such a directory";
 const SMART: &str = "it needs a disk with SMART; a test runs the script with recorded answers";
-const NOT_RUN: [(&str, &str, &str); 23] = [
+const INSTALL: &str = "release/test-install.sh runs it";
+const PACKAGE: &str = "release/test-packages.sh runs the same package manager";
+const LOAD: &str = "release/test-packages.sh loads the images";
+const NOT_RUN: [(&str, &str, &str); 36] = [
+    ("README.md", "sudo sh install.sh", INSTALL),
+    ("docs/install.md", "sudo sh install.sh", INSTALL),
     (
-        "README.md",
-        "scp target/debian",
-        "it copies a file to another machine",
+        "docs/install.md",
+        "curl -fsSO https://example.org",
+        "it downloads a file from a maintainer's server",
     ),
+    (
+        "docs/install.md",
+        "sudo apt-get install ./system-agent_",
+        PACKAGE,
+    ),
+    ("docs/install.md", "sudo dnf install", PACKAGE),
+    ("docs/install.md", "sudo apk add", PACKAGE),
+    ("docs/install.md", "sudo pacman -U", PACKAGE),
+    ("docs/install.md", "sudo curl -fsSo /etc/apt", PACKAGE),
+    ("docs/install.md", "echo 'deb [signed-by", PACKAGE),
+    ("docs/install.md", "sudo apt-get update", PACKAGE),
+    (
+        "docs/install.md",
+        "sudo apt-get install system-agent",
+        PACKAGE,
+    ),
+    ("docs/install.md", "sudo curl -fsSo /etc/yum", PACKAGE),
+    ("docs/install.md", "docker load", LOAD),
+    ("docs/install.md", "docker tag", LOAD),
     ("README.md", "export API_KEY", "it sets a variable"),
     ("README.md", "sudo apt-get install", IN_MACHINE),
     ("README.md", "sudo grep", IN_MACHINE),

@@ -21,6 +21,7 @@ fn sources() -> String {
         "examples",
         "tests",
         "benches",
+        "release",
         "Makefile",
         "Cargo.toml",
     ] {
