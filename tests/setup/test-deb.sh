@@ -67,7 +67,7 @@ done
 umount "$tree/proc" 2>/dev/null || true
 rm -rf "$tree"
 mkdir -p "$tree"
-debootstrap --variant=minbase --include=adduser,init-system-helpers stable "$tree" >target/deb-test/debootstrap.log ||
+debootstrap --variant=minbase --include=init-system-helpers stable "$tree" >target/deb-test/debootstrap.log ||
     fail 'debootstrap failed; target/deb-test/debootstrap.log says why'
 mount -t proc proc "$tree/proc"
 # Prints the users and the files in /etc. Leaves out the backup files, such as passwd-, that the tools of Debian make.
