@@ -110,8 +110,8 @@ make_packages() {
             cd "$tree"
             PACKAGE_ARCH=$arch PACKAGE_VERSION=$version PACKAGE_REVISION=$revision \
                 PACKAGE_HOMEPAGE=${RELEASE_HOMEPAGE:-} PACKAGE_RPM_KEY=${RELEASE_GPG_KEY:-} \
-                PACKAGE_APK_KEY=${RELEASE_APK_KEY:-} PACKAGE_APK_KEY_NAME=${apk_key_name:-} \
-                "$nfpm" package --config "$OLDPWD/release/nfpm.yaml" --packager "$kind" --target "$files/" >"$stage/nfpm.log" 2>&1
+                PACKAGE_APK_KEY=${RELEASE_APK_KEY:-} \
+                "$nfpm" package --config "$stage/nfpm.yaml" --packager "$kind" --target "$files/" >"$stage/nfpm.log" 2>&1
         ) || fail "nfpm failed: $(cat "$stage/nfpm.log")"
     done
 }
@@ -151,6 +151,7 @@ rm -rf "$stage"
 mkdir -p "$stage"
 find "$files" -maxdepth 1 -type f \( -name '*.deb' -o -name '*.rpm' -o -name '*.apk' -o -name '*.pkg.tar.zst' -o \
     -name 'system-agent-*-linux-*.tar.gz' \) -delete
+sed "s|@APK_KEY_NAME@|${apk_key_name:-}|" release/nfpm.yaml >"$stage/nfpm.yaml"
 stage_common
 found=
 for binary in "$binaries"/*/system-agent; do

@@ -3,8 +3,7 @@
 # a table. Needs the packages in target/release-files. It makes packages with an earlier revision to upgrade from.
 #
 # Debian and its package managers are the only ones that the developers can reach. So the packages for Fedora and Arch are tested with
-# the real rpm, dnf and pacman, but in a tree of Debian. The package for Alpine is tested in a tree with BusyBox, with the real apk
-# if there is one: APK=/path/to/apk. Debian does not have it.
+# the real rpm, dnf, pacman and apk, but in trees of Debian. Debian has no apk, so it must be given: APK=/path/to/apk.
 set -euo pipefail
 
 cd "$(dirname "$(realpath "$0")")/.."
@@ -215,7 +214,7 @@ test_pkgbuild() {
 }
 
 apk_in_tree() {
-    quietly "$apk" --root "$tree" --arch x86_64 --no-network --keys-dir "$TEST/apk-keys" "$@"
+    quietly "$apk" --root "$tree" --arch x86_64 --no-network "$@"
 }
 
 install_apk() {
@@ -224,6 +223,7 @@ install_apk() {
 
 # The package of the release is signed, and its key is trusted.
 upgrade_apk() {
+    install -D -m 0644 -t "$tree/etc/apk/keys" "$TEST/apk-keys/test.rsa.pub"
     apk_in_tree add "$(package "$signed" '*_x86_64.apk')"
 }
 
@@ -231,36 +231,18 @@ remove_apk() {
     apk_in_tree del system-agent
 }
 
-# Makes a tree that has only BusyBox, as Alpine has before anything is installed.
-make_busybox_tree() {
-    local applet
-    drop_tree alpine
-    tree=$TEST/alpine
-    mkdir -p "$tree"/{bin,dev,etc,proc,root,sbin,tmp,usr/bin,usr/sbin,var/lib,lib}
-    cp "$BASE/usr/bin/busybox" "$tree/bin/busybox"
-    for applet in $("$tree/bin/busybox" --list); do
-        [[ $applet == busybox ]] || ln -s /bin/busybox "$tree/bin/$applet"
-    done
-    ln -s /bin/busybox "$tree/usr/bin/env"
-    ln -s /bin/busybox "$tree/sbin/nologin"
-    echo 'root:x:0:0:root:/root:/bin/sh' >"$tree/etc/passwd"
-    printf '%s\n' 'root:x:0:' 'docker:x:101:' >"$tree/etc/group"
-    : >"$tree/etc/shadow"
-    mknod -m 0666 "$tree/dev/null" c 1 3
-    mknod -m 0666 "$tree/dev/urandom" c 1 9
-    mkdir -p "$tree/proc"
-    mount -t proc proc "$tree/proc"
-}
-
 test_apk() {
     if [[ ! $apk ]]; then
         row 'apk (x86_64)' 'apk' 'not tried: Debian has no apk; give it with APK=/path/to/apk'
         return
     fi
-    make_busybox_tree
+    new_tree alpine
+    in_tree groupadd --system docker
+    # The scripts of packages run in the shell of BusyBox, as on Alpine. The BusyBox of Debian has no adduser, so setup.sh uses useradd.
+    ln -sf busybox "$tree/usr/bin/sh"
     whole_life install_apk upgrade_apk remove_apk 29541 etc/init.d/system-agent usr/share/zsh/site-functions/_system-agent
     grep -q '^docker:.*system-agent' "$tree/etc/group" || fail 'the user is not in the group docker'
-    row 'apk (x86_64)' "$("$apk" --version | cut -d, -f1) in a tree of BusyBox, upgrade to a signed package" 'installed, run, upgraded, removed'
+    row 'apk (x86_64)' "$("$apk" --version | cut -d, -f1) in a tree of Debian, upgrade to a signed package" 'installed, run, upgraded, removed'
     drop_tree alpine
 }
 
