@@ -55,7 +55,7 @@ write_configuration() {
         umask 077
         # The key goes to sed through standard input, because every user can see the arguments of a command.
         printf 's/^API_KEY=$/API_KEY=%s/\ns/^#SOCKET_ADDRESS=$/SOCKET_ADDRESS=127.0.0.1/\n' "$key" |
-            sed -f /dev/stdin "$(dirname "$0")/agent.env" >"$directory/agent.env.new"
+            sed -f - "$(dirname "$0")/agent.env" >"$directory/agent.env.new"
     )
     mv "$directory/agent.env.new" "$directory/agent.env"
     if command -v restorecon >/dev/null; then
