@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memmem;
+
 use crate::model::{DEFAULT_MAX_LINE, LogStream};
 use crate::settings::Redaction;
 
@@ -129,6 +131,24 @@ pub(super) fn without_first_word(line: &[u8], start: usize) -> Vec<u8> {
 /// Whether a message `TIMESTAMP text` is a fragment of a line, and more fragments follow.
 pub(super) fn is_fragment(message: &[u8]) -> bool {
     !message.ends_with(b"\n") && after_timestamp(message).len() >= MAX_LINE_BYTES
+}
+
+/// Returns the number of messages of the engine in a line of a console. Each fragment begins with the timestamp of the line. The
+/// engine's fragments are longer than [`MAX_LINE_BYTES`] if it has replaced invalid bytes.
+pub(super) fn fragments(line: &[u8]) -> usize {
+    let text = after_timestamp(line);
+    let timestamp = &line[..line.len() - text.len()];
+    if timestamp.is_empty() {
+        return 1;
+    }
+    let (mut text, mut count) = (text, 1);
+    while let Some(further) = text.get(MAX_LINE_BYTES..)
+        && let Some(at) = memmem::find(further, timestamp)
+    {
+        text = &further[at + timestamp.len()..];
+        count += 1;
+    }
+    count
 }
 
 /// Returns the text after the timestamp and its space. If there is no timestamp, returns the whole message.

@@ -117,16 +117,53 @@ fn borders(answer: &[u64]) -> Vec<usize> {
 /// Old engines print the messages of the driver `local` in the time zone of the host. So of a timestamp with nanoseconds, only the
 /// seconds and the nanoseconds count.
 pub(super) fn identity(message: &[u8]) -> u64 {
-    let (time, text) = match timestamp_parts(message) {
+    identity_of_parts(message, message, message.len())
+}
+
+/// Works like [`identity`] for a message of `length` bytes. `first` are its first bytes, and `last` its last bytes.
+fn identity_of_parts(first: &[u8], last: &[u8], length: usize) -> u64 {
+    let (time, text) = match timestamp_parts(first) {
         Some(parts) => parts,
-        None => (&message[..0], message),
+        None => (&first[..0], first),
     };
     let beginning = &text[..text.len().min(BEGINNING)];
-    let end = &text[text.len().saturating_sub(END).max(beginning.len())..];
-    let length = (text.len() as u64).to_le_bytes();
+    let length = length - (first.len() - text.len());
+    let end = &last[last.len() - END.min(length - beginning.len())..];
+    let length = (length as u64).to_le_bytes();
     [time, beginning, end, &length]
         .iter()
         .fold(FNV64, |hash, bytes| fnv64(hash, bytes))
+}
+
+/// The parts of a message that [`identity`] needs, if the message arrives in pieces.
+#[derive(Debug, Default)]
+pub(super) struct MessageParts {
+    first: Vec<u8>,
+    last: Vec<u8>,
+    length: usize,
+}
+
+impl MessageParts {
+    /// Adds the next piece.
+    pub(super) fn push(&mut self, piece: &[u8]) {
+        let missing = MAX_TIMESTAMP_BYTES + BEGINNING - self.first.len();
+        self.first
+            .extend_from_slice(&piece[..piece.len().min(missing)]);
+        self.last
+            .extend_from_slice(&piece[piece.len().saturating_sub(END)..]);
+        self.last.drain(..self.last.len().saturating_sub(END));
+        self.length += piece.len();
+    }
+
+    /// Returns the beginning of the message, with the whole timestamp.
+    pub(super) fn first(&self) -> &[u8] {
+        &self.first
+    }
+
+    /// Returns the [`identity`] of the message.
+    pub(super) fn identity(&self) -> u64 {
+        identity_of_parts(&self.first, &self.last, self.length)
+    }
 }
 
 /// Splits a message with nanoseconds: `SS.NNNNNNNNN`, and the text after the timestamp.
@@ -150,7 +187,7 @@ pub(super) fn fingerprint_of_message(identity: u64) -> u32 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Overlap, Seen, identity};
+    use super::{MessageParts, Overlap, Seen, identity};
 
     fn seen(messages: &[u64]) -> Seen {
         let mut seen = Seen::new(6);
@@ -195,6 +232,22 @@ mod tests {
         assert_eq!(utc, of("2024-01-01T14:00:01.123456789+02:00"));
         assert_ne!(utc, of("2024-01-01T12:00:02.123456789Z"));
         assert_ne!(of("2024-01-01T12:00:01Z"), of("2024-01-01T12:01:01Z"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_in_pieces_has_the_same_identity(text in "[a-z]{0,400}", sizes in prop::collection::vec(1..300_usize, 1..9), time in any::<bool>()) {
+            let time = if time { "2024-01-01T12:00:01.123456789Z " } else { "" };
+            let message = format!("{time}{text}").into_bytes();
+            let (mut parts, mut rest) = (MessageParts::default(), &message[..]);
+            for size in sizes {
+                let (piece, further) = rest.split_at(size.min(rest.len()));
+                parts.push(piece);
+                rest = further;
+            }
+            parts.push(rest);
+            prop_assert_eq!(parts.identity(), identity(&message));
+        }
     }
 
     #[test]

@@ -13,7 +13,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::line::{Line, MAX_LINE_BYTES, MAX_TIMESTAMP_BYTES, after_timestamp, max_raw_bytes};
+use super::line::{
+    Line, MAX_LINE_BYTES, MAX_TIMESTAMP_BYTES, after_timestamp, fragments, max_raw_bytes,
+};
 use super::new::moment;
 use crate::model::{EncodedLines, LogStream};
 use crate::settings::Redaction;
@@ -55,7 +57,7 @@ pub(super) struct TailLines {
     max_text: usize,
     /// Number of messages that were requested. `usize::MAX` for a log file, and after [`Self::continued`].
     messages_asked: usize,
-    /// Number of messages that arrived. Each line of a console counts as one message, even if it has several fragments.
+    /// Number of messages that arrived.
     messages: usize,
     /// The result of the previous call of [`Self::show`].
     shown: Arc<EncodedLines>,
@@ -155,7 +157,7 @@ impl TailLines {
                 number
             }
             None => {
-                self.messages += 1;
+                self.messages += if console { fragments(text) } else { 1 };
                 let number = self.count();
                 self.lines.push_back(Line {
                     terminal: console || channel == Channel::Terminal,
@@ -464,7 +466,7 @@ mod tests {
                 format!("{TS} {long}{TRUNCATED}"),
             ),
         ] {
-            let mut tail = TailLines::new(1, 2);
+            let mut tail = TailLines::new(1, 4);
             tail.push(Channel::Console, format!("{TS} {long}{end}").as_bytes());
             assert_eq!(shown(&mut tail), [expected]);
         }

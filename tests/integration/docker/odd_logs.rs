@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::container::Container;
 use super::launch;
-use super::news::{NEW_LOGS, Reader, writer};
+use super::news::{Account, NEW_LOGS, Reader, writer};
 use super::snapshots::{Snapshots, lines};
 use super::stand_in::{Answer, StandIn};
 use crate::support::{Agent, DEADLINE, Launch, wait};
@@ -408,4 +408,88 @@ fn set_descriptors(agent: &Agent, soft: &str) -> String {
     let before = prlimit(&["--nofile", "--noheadings", "--raw", "--output", "SOFT"]);
     prlimit(&[&format!("--nofile={soft}:")]);
     before
+}
+
+/// Shell functions: `line` writes the next numbered line, `lines COUNT` several, and `long BYTES` one with this much more text.
+const NUMBERED: &str = "line() { i=$((i + 1)); echo \"line $i\"; }
+    long() { i=$((i + 1)); printf \"line $i \"; head -c $1 /dev/zero | tr '\\0' x; echo; }
+    lines() { for _ in $(seq $1); do line; done; }; i=0";
+
+/// Bursts of 202 lines, which are more than the agent stores. The names say where the long lines are.
+const BURSTS: [(&str, &str); 6] = [
+    ("first", "long 40000; lines 201"),
+    ("middle", "lines 101; long 40000; lines 100"),
+    ("late", "lines 195; long 40000; lines 6"),
+    ("last", "lines 201; long 40000"),
+    (
+        "several",
+        "lines 178; long 40000; long 100000; lines 10; long 200000; lines 9; long 500000; lines 1",
+    ),
+    // With `line 191 ` before it, the second text has exactly 16 KiB, and the fourth has 32 KiB.
+    (
+        "exact",
+        "lines 189; long 16374; long 16375; lines 2; long 32759; lines 2; long 32760; lines 5",
+    ),
+];
+
+/// Fails unless each line of each burst arrives at a client, from containers with these options. Each container first writes the
+/// lines of the script `first`, if there is one.
+fn assert_bursts_arrive(variables: &[(&str, &str)], options: &[&str], first: Option<&str>) {
+    let containers = BURSTS.map(|(place, burst)| {
+        let first = first.unwrap_or(":");
+        let script = format!("{WAIT} {NUMBERED}; {first}; wait_for go; {burst}; sleep 1000");
+        Container::run(&format!("odd-burst-{place}"), options, &script)
+    });
+    let watched = Watched::with_inspections(Vec::new());
+    let agent = watched
+        .launch()
+        .vars(&[("CONTAINER_STATS", "engine"), ("LOG_LINES", "20")])
+        .vars(variables)
+        .start();
+    let (before, count) = match first {
+        Some(_) => (Some(1), 203),
+        None => (None, 202),
+    };
+    for container in &containers {
+        let name = container.name();
+        let mut reader = Reader::new(agent.connect(), NEW_LOGS, name);
+        reader.read();
+        let end = Instant::now() + DEADLINE;
+        while watched.asked(container) < 3 || reader.account.last != before {
+            assert!(Instant::now() < end, "{name}: the log is not read");
+            reader.read();
+        }
+        container.exec("touch /go");
+        while reader.account.last != Some(count) {
+            let Account { lines, last, .. } = &reader.account;
+            assert!(Instant::now() < end, "{name}: {lines} lines up to {last:?}");
+            reader.read();
+        }
+        let Account { lines, dropped, .. } = reader.account;
+        assert_eq!((lines, dropped), (count, 0), "{name}");
+    }
+}
+
+#[test]
+#[parallel]
+fn a_burst_with_long_lines_arrives_whole_by_calls_to_the_engine() {
+    for options in [&["--tty"][..], &[]] {
+        for first in [Some("line"), None] {
+            assert_bursts_arrive(&[], options, first);
+        }
+    }
+}
+
+#[test]
+#[parallel]
+fn a_burst_with_long_lines_arrives_whole_with_the_driver_local() {
+    // Not with a TTY: for this driver, Docker 20.10 leaves out the line feed of a long line, so the next line is a part of it.
+    assert_bursts_arrive(&[], &["--log-driver", "local"], Some("line"));
+}
+
+#[test]
+#[parallel]
+fn a_burst_with_long_lines_arrives_whole_with_redaction() {
+    let redaction = [("LOG_REDACT", "password=\\S+")];
+    assert_bursts_arrive(&redaction, &["--tty"], Some("line"));
 }

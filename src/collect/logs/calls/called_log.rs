@@ -4,13 +4,14 @@
 //! answer to such a call has no message that the agent has already read, the next call requests the whole tail again. The code
 //! compares messages and not timestamps, because a clock can be set back.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::continuation::Continuation;
-use super::fetch::{CALL, FetchError, Message, is_open, second_of, timestamp, whole};
+use super::fetch::{CALL, FetchError, Message, count_of, second_of, timestamp, whole};
+use super::gathered::{Gathered, gather};
 use super::pace::ReadPace;
 use super::reader::{CallReader, Messages, Start, place_after, time_of_message};
 use super::source::MessageSource;
@@ -18,7 +19,7 @@ use crate::collect::docker::engine::{Call, DEADLINE, EngineError, LogWindow};
 use crate::collect::logs::line::is_fragment;
 use crate::collect::logs::new::New;
 use crate::collect::logs::seen::{Handover, Seen, identity};
-use crate::collect::logs::tail::TailLines;
+use crate::collect::logs::tail::{Channel, TailLines};
 use crate::model::{EncodedLines, FileLog, FileOffset, FilePlace, LogLines, LogPosition, Place};
 use crate::settings::Redaction;
 
@@ -74,14 +75,6 @@ enum JournalState {
     Readable,
     /// The messages come by calls to the engine.
     Unreadable,
-}
-
-/// The messages after a place.
-struct Gathered {
-    tail: TailLines,
-    last: Option<Message>,
-    /// The newest whole messages, oldest first.
-    identities: VecDeque<u64>,
 }
 
 impl CalledLog {
@@ -271,7 +264,7 @@ impl CalledLog {
                 (asked, since) = (full, None);
                 continue;
             }
-            let is_full = answer.len() >= asked;
+            let is_full = count_of(&answer) >= asked;
             if is_full
                 && self.follows_a_gap(&answer)
                 && self.catch_up(source, id, &answer, redaction).await
@@ -299,14 +292,14 @@ impl CalledLog {
             return false;
         };
         let new_messages = &answer[known..];
-        self.pace.messages = (new_messages.len() * 3 / 2 + LAST_SEEN).min(self.wanted + 1);
+        self.pace.messages = (count_of(new_messages) * 3 / 2 + LAST_SEEN).min(self.wanted + 1);
         let before = continuation.tail.count();
         if continuation.push(new_messages) {
             self.place.end += (continuation.tail.count() - before) as u64;
             self.remember(new_messages);
             let lines = continuation.tail.show();
             self.continuation = Some(continuation);
-            self.settle(answer);
+            self.settle(self.place_at_end(answer));
             self.show(lines);
         } else {
             self.continuation = Some(continuation);
@@ -341,19 +334,27 @@ impl CalledLog {
             true => self.settled.as_deref().copied(),
             false => self.new.start(ORIGIN),
         };
-        let newest = whole(answer).last().map(|(_, message)| identity(message));
-        let (Some(start), Some(newest)) = (start, newest) else {
+        let whole = whole(answer);
+        let (Some(start), Some((channel, newest))) = (start, whole.last().or(answer.last())) else {
             return false;
         };
+        // The beginning of a TTY's first line can be missing in the answer, or its end. Its timestamp is still that of the line.
+        let is_first = *channel == Channel::Console && whole.len() <= 1;
+        let same_time = time_of_message(newest).filter(|_| is_first);
+        let newest = identity(newest);
         let deadline = Instant::now() + DEADLINE;
         let mut window = match Start::at(&start.at) {
-            Start::After(_) => LogWindow::Newest((answer.len() * GROWTH) as u64),
+            Start::After(_) => LogWindow::Newest((count_of(answer) * GROWTH) as u64),
             other => other.window(None),
         };
         let gathered = loop {
             let mut has_newest = false;
-            let note = |message: u64| has_newest |= message == newest;
-            let read = self.gather(source, id, Start::at(&start.at), window, redaction, note);
+            let note = |message: Option<u64>, time: Option<SystemTime>| {
+                has_newest |= message == Some(newest) || (time == same_time && time.is_some());
+            };
+            let tail = TailLines::new(self.wanted, usize::MAX).redacting(redaction);
+            let messages = Messages::after(source, id, Start::at(&start.at), window, deadline);
+            let read = async { gather(messages.await?, tail, self.wanted, note).await };
             let read = timeout_at(deadline, read).await;
             let read = read.unwrap_or(Err(EngineError::Deadline { call: CALL }));
             match (read, window) {
@@ -369,6 +370,8 @@ impl CalledLog {
         let Gathered {
             tail,
             last,
+            end,
+            unfinished,
             identities,
         } = gathered;
         if !self.read {
@@ -379,8 +382,18 @@ impl CalledLog {
         }
         self.place.end = start.line + tail.count() as u64;
         identities.iter().for_each(|one| self.seen.push(*one));
+        if !whole.is_empty() && !identities.contains(&newest) {
+            // The next answer can also have only the end of the line.
+            self.seen.push(newest);
+        }
         let last: Vec<Message> = last.into_iter().collect();
-        self.continue_with(tail, &last, &[]);
+        self.continue_with(tail, &last, &[], end);
+        if let Some(continuation) = &mut self.continuation
+            && unfinished.is_some()
+        {
+            // `last` can be a piece without a timestamp.
+            continuation.fragment = unfinished;
+        }
         if let Some(second) = last.last().and_then(|(_, message)| second_of(message)) {
             self.pace.since_before(second);
         }
@@ -389,44 +402,15 @@ impl CalledLog {
         true
     }
 
-    /// Reads the messages after the place `start`, and calls `note` with the identity of each. If the place was not found, returns the
-    /// stream of messages.
-    async fn gather(
-        &self,
-        source: &MessageSource,
-        id: &str,
-        start: Start,
-        window: LogWindow,
-        redaction: &Redaction,
-        mut note: impl FnMut(u64),
-    ) -> Result<Result<Gathered, Messages>, EngineError> {
-        let deadline = Instant::now() + DEADLINE;
-        let mut messages = Messages::after(source, id, start, window, deadline).await?;
-        let mut gathered = Gathered {
-            tail: TailLines::new(self.wanted, usize::MAX).redacting(redaction),
-            last: None,
-            identities: VecDeque::new(),
-        };
-        while let Some((channel, message)) = messages.next().await? {
-            gathered.tail.push(channel, &message);
-            if !is_open(channel, &message) {
-                if gathered.identities.len() > self.wanted {
-                    gathered.identities.pop_front();
-                }
-                let identity = identity(&message);
-                note(identity);
-                gathered.identities.push_back(identity);
-            }
-            gathered.last = Some((channel, message));
-        }
-        Ok(match messages.has_found_start() {
-            true => Ok(gathered),
-            false => Err(messages),
-        })
-    }
-
-    /// Shows the lines of `tail`. Later answers continue after `answer`. Its messages `new_messages` were not read before.
-    fn continue_with(&mut self, mut tail: TailLines, answer: &[Message], new_messages: &[Message]) {
+    /// Shows the lines of `tail`. Later answers continue after `answer`, at the place `end`. Its messages `new_messages` were not read
+    /// before.
+    fn continue_with(
+        &mut self,
+        mut tail: TailLines,
+        answer: &[Message],
+        new_messages: &[Message],
+        end: Option<FileOffset>,
+    ) {
         let lines = tail.show();
         self.read = true;
         self.remember(new_messages);
@@ -437,23 +421,27 @@ impl CalledLog {
         };
         continuation.note_end(answer);
         self.continuation = Some(continuation);
-        self.settle(answer);
+        self.settle(end);
         self.pace.messages = LAST_SEEN.min(self.wanted + 1);
         self.show(lines);
     }
 
-    /// Records the place after an answer, if no line is unfinished there.
-    fn settle(&mut self, answer: &[Message]) {
+    /// Returns the place after an answer. None if it is not known.
+    fn place_at_end(&self, answer: &[Message]) -> Option<FileOffset> {
+        match answer.last() {
+            Some(message) => place_after(message),
+            // The log is empty.
+            None => self.seen.is_empty().then(FileOffset::default),
+        }
+    }
+
+    /// Records the place `at` after an answer, if no line is unfinished there.
+    fn settle(&mut self, at: Option<FileOffset>) {
         let is_open =
             |of: &Continuation| of.tail.is_open() || of.open.is_some() || of.fragment.is_some();
         if self.continuation.as_ref().is_none_or(is_open) {
             return;
         }
-        let at = match answer.last() {
-            Some(message) => place_after(message),
-            // The log is empty.
-            None => self.seen.is_empty().then(FileOffset::default),
-        };
         let line = self.place.end;
         if let Some(at) = at {
             self.settled = Some(Arc::new(FilePlace { at, line }));
@@ -473,7 +461,8 @@ impl CalledLog {
         let identities: Vec<u64> = whole.iter().map(|(_, text)| identity(text)).collect();
         let continues = |known: usize| continuation.continues(answer.get(known));
         // A longer request would not get more messages.
-        let complete = answer.len() < asked || asked >= full;
+        let has_whole_log = count_of(answer) < asked;
+        let complete = has_whole_log || asked >= full;
         if let Some(overlap) = self.seen.overlap(&identities) {
             // The repeated fragments of one line are equal. It does not matter how many of them are new.
             let alike = || {
@@ -486,7 +475,7 @@ impl CalledLog {
                 return Some(overlap.messages);
             }
         } else {
-            let begins_the_log = self.seen.is_empty() && answer.len() < asked;
+            let begins_the_log = self.seen.is_empty() && has_whole_log;
             if (begins_the_log || continuation.open.is_some()) && continues(0) {
                 return Some(0);
             }
@@ -495,7 +484,9 @@ impl CalledLog {
         // message of the answer has the same channel and timestamp as the line, the answer still continues the line.
         let (channel, began) = continuation.fragment.as_ref()?;
         let same = |(of, text): &Message| of == channel && timestamp(text) == Some(&**began);
-        (complete && answer.first().is_some_and(same)).then_some(0)
+        // The end of such a line of a TTY has no place, because the place depends on the whole line.
+        let has_place = !is_one_line(answer);
+        (complete && has_place && answer.first().is_some_and(same)).then_some(0)
     }
 
     /// Returns how many messages to request if fragments leave too few whole lines. None if the answer is sufficient.
@@ -537,19 +528,19 @@ impl CalledLog {
         let mut new = (tail.count() - before) as u64;
         // If the answer has as many messages as requested, the log can have older lines. The beginning of the oldest line can be
         // missing.
-        let full = answer.len() >= asked;
+        let full = count_of(answer) >= asked;
         let headless = tail.headless() > 0;
         let mut tail = tail.continued().redacting(redaction);
         let lines = tail.show();
         let finished = (lines.iter().len() - lines.open()) as u64;
+        let shown_headless = headless && tail.count() == 1;
         if self.read {
-            // The number of lost lines is unknown, so one lost line is counted. A line whose beginning is missing already counts
-            // as this lost line.
+            // The number of lost lines is unknown, so one lost line is counted. A line that is not shown because its beginning is
+            // missing already counts as this lost line.
             let follows_nothing = known.is_none() && (full || !self.seen.is_empty());
-            new += u64::from(follows_nothing && !headless && finished > 0);
+            new += u64::from(follows_nothing && (!headless || shown_headless) && finished > 0);
             self.place.end += new;
         } else {
-            let shown_headless = headless && tail.count() == 1;
             let new = self.new.of(&lines) as u64;
             // If all lines of a full answer are new, there were probably more new lines. One lost line is counted for them.
             let all = full && new == finished && !shown_headless;
@@ -562,7 +553,9 @@ impl CalledLog {
             };
             self.place.end = ORIGIN + tail.unfinished() as u64;
         }
-        self.continue_with(tail, answer, new_messages);
+        let has_place = !(full && is_one_line(answer));
+        let end = self.place_at_end(answer).filter(|_| has_place);
+        self.continue_with(tail, answer, new_messages, end);
     }
 
     /// Remembers new messages, and the time of the newest message.
@@ -585,6 +578,11 @@ impl CalledLog {
         };
         self.lines = Arc::new(LogLines::new(lines, place));
     }
+}
+
+/// Whether an answer is one finished line of a TTY. If it has all messages that were requested, the beginning can be missing.
+fn is_one_line(answer: &[Message]) -> bool {
+    matches!(answer, [(Channel::Console, message)] if message.ends_with(b"\n"))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, timeout_at};
 
 use crate::collect::docker::engine::{Call, EngineError, classify};
+use crate::collect::logs::line::fragments;
 use crate::collect::logs::tail::Channel;
 
 /// The name of the call in error messages.
@@ -74,7 +75,7 @@ pub(super) async fn fetch(
         }
     };
     Err(match error {
-        BollardError::IOError { .. } => FetchError::CutShort(error, answer.len()),
+        BollardError::IOError { .. } => FetchError::CutShort(error, count_of(&answer)),
         error => FetchError::Other(classify(CALL, &error)),
     })
 }
@@ -120,6 +121,16 @@ pub(super) fn whole(answer: &[Message]) -> &[Message] {
         Some(((channel, message), whole)) if is_open(*channel, message) => whole,
         _ => answer,
     }
+}
+
+/// Returns how many messages of the engine an answer has. The engine counts each fragment of a line, and a console has one
+/// [`Message`] for the whole line.
+pub(super) fn count_of(answer: &[Message]) -> usize {
+    let count = |(channel, message): &Message| match channel {
+        Channel::Console => fragments(message),
+        _ => 1,
+    };
+    answer.iter().map(count).sum()
 }
 
 /// Whether a message is an unfinished piece of a terminal's stream.

@@ -4,6 +4,7 @@
 mod called_log;
 mod continuation;
 mod fetch;
+mod gathered;
 mod journal;
 mod pace;
 mod range;

@@ -11,13 +11,14 @@ use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::fetch::{Message, timestamp};
+use super::fetch::{Message, is_open, timestamp};
 use super::range::Found;
 use super::source::{MessageSource, MessageStream};
 use crate::collect::docker::engine::{Call, EngineError, LogWindow};
 use crate::collect::logs::entry::DISORDER;
+use crate::collect::logs::line::MAX_LINE_BYTES;
 use crate::collect::logs::line_piece::LinePiece;
-use crate::collect::logs::seen::{fingerprint_of_message, identity};
+use crate::collect::logs::seen::{MessageParts, fingerprint_of_message, identity};
 use crate::collect::logs::tail::{Channel, TailLines};
 use crate::model::{
     FileOffset, FilePlace, LogPosition, LogRange, RangeEnd, RangeLines, ReadLimits, ReadLines,
@@ -34,8 +35,6 @@ const EARLIER: Duration = Duration::from_secs(60);
 const LOST_TAIL: u64 = 1000;
 /// Number of messages that are requested in addition to the needed ones, because more were written meanwhile.
 const NEWER_MESSAGES: u64 = 1000;
-/// A longer message is not the message of a place, because the pieces of a TTY's line can differ in two answers.
-const MAX_PLACE_MESSAGE: usize = 32 * 1024;
 
 /// The log of one container, read by calls to the engine or from the journal.
 pub(in crate::collect::logs) struct CallReader {
@@ -89,16 +88,16 @@ impl Start {
     }
 }
 
-/// Returns the place after a message. None if the message cannot be found again.
+/// Returns the place after a message. None if the message is not finished.
 pub(super) fn place_after((channel, message): &Message) -> Option<FileOffset> {
-    let is_whole = *channel != Channel::Console || message.ends_with(b"\n");
-    if !is_whole || message.len() > MAX_PLACE_MESSAGE {
+    if is_open(*channel, message) {
         return None;
     }
-    Some(FileOffset::of_time(
-        time_of_message(message)?,
-        fingerprint_of_message(identity(message)),
-    ))
+    Some(place_at(time_of_message(message)?, identity(message)))
+}
+
+fn place_at(time: SystemTime, identity: u64) -> FileOffset {
+    FileOffset::of_time(time, fingerprint_of_message(identity))
 }
 
 pub(super) fn time_of_message(message: &[u8]) -> Option<SystemTime> {
@@ -119,8 +118,13 @@ pub(super) struct Messages {
     start: Start,
     /// Whether the message of the place was found, or there is none.
     is_after: bool,
-    /// Number of messages that the engine has sent, including those before the place.
+    /// Number of messages that the engine has sent, including those before the place. The pieces of a TTY's line do not show how many
+    /// fragments the line has, so this is the largest possible number.
     received: u64,
+    /// The newest line of a TTY, if it arrives in pieces.
+    line: Option<MessageParts>,
+    /// Whether `line` continues in the next message.
+    is_open: bool,
     /// Whether the messages are newer than the place, although its message was not found.
     is_late: bool,
 }
@@ -139,6 +143,8 @@ impl Messages {
             start,
             is_after: matches!(start, Start::Beginning | Start::Newest(_)),
             received: 0,
+            line: None,
+            is_open: false,
             is_late: false,
         })
     }
@@ -153,17 +159,61 @@ impl Messages {
         self.is_after || matches!(self.start, Start::Newer(_))
     }
 
+    /// Records the newest message. A long line of a TTY arrives in pieces, which can differ in two answers. Only the whole line is
+    /// the same in each answer.
+    fn note(&mut self, (channel, message): &Message) {
+        self.received += 1;
+        if *channel != Channel::Console {
+            return;
+        }
+        self.received += (message.len() / MAX_LINE_BYTES) as u64;
+        let continues = std::mem::replace(&mut self.is_open, is_open(*channel, message));
+        if !continues {
+            self.line = None;
+        }
+        if continues || self.is_open {
+            self.line.get_or_insert_default().push(message);
+        }
+    }
+
+    /// Returns the identity of `message`, which is the newest message. Of a line in pieces, the last piece has the identity of the
+    /// line, and the other pieces have none.
+    pub(super) fn identity(&self, message: &[u8]) -> Option<u64> {
+        match &self.line {
+            _ if self.is_open => None,
+            Some(line) => Some(line.identity()),
+            None => Some(identity(message)),
+        }
+    }
+
+    /// Returns the time of `message`, which is the newest message or a piece of it.
+    pub(super) fn time(&self, message: &[u8]) -> Option<SystemTime> {
+        time_of_message(self.line.as_ref().map_or(message, MessageParts::first))
+    }
+
+    /// If the newest line of a TTY is not finished, returns its timestamp.
+    pub(super) fn unfinished(&self) -> Option<&[u8]> {
+        let line = self.line.as_ref().filter(|_| self.is_open)?;
+        timestamp(line.first())
+    }
+
+    /// Returns the place after `message`, which is the newest message. None if the message is not finished.
+    pub(super) fn place(&self, message: &[u8]) -> Option<FileOffset> {
+        Some(place_at(self.time(message)?, self.identity(message)?))
+    }
+
     /// Returns the next message. None at the end of the log.
     pub(super) async fn next(&mut self) -> Result<Option<Message>, EngineError> {
         while let Some(message) = self.stream.next().await? {
-            self.received += 1;
+            self.note(&message);
             if self.is_after {
                 return Ok(Some(message));
             }
-            let time = time_of_message(&message.1);
+            let time = self.time(&message.1);
             match self.start {
                 Start::After(at) => {
-                    self.is_after = fingerprint_of_message(identity(&message.1)) == at.fingerprint;
+                    let identity = self.identity(&message.1);
+                    self.is_after = identity.map(fingerprint_of_message) == Some(at.fingerprint);
                     let late = at.time().and_then(|at| at.checked_add(DISORDER * 2));
                     if time.zip(late).is_some_and(|(time, late)| time > late) && !self.is_after {
                         self.is_late = true;
@@ -295,7 +345,7 @@ impl CallReader {
         let beyond = to.at.time().and_then(|time| time.checked_add(DISORDER * 2));
         while let Some(message) = messages.next().await.map_err(as_io)? {
             piece.push(message.0, &message.1);
-            let place = place_after(&message);
+            let place = messages.place(&message.1);
             let settled = piece.settle();
             let time = place.and_then(|place| place.time());
             if place == Some(to.at) || time.zip(beyond).is_some_and(|(time, beyond)| time > beyond)
@@ -336,7 +386,7 @@ impl CallReader {
             let mut count = 0;
             while let Some(message) = messages.next().await.map_err(as_io)? {
                 lines.push(message.0, &message.1);
-                let place = place_after(&message);
+                let place = messages.place(&message.1);
                 if place.is_some_and(|place| place.time() <= to.at.time()) {
                     count = lines.count() - lines.unfinished();
                 }

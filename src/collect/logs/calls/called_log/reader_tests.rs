@@ -131,6 +131,39 @@ impl Setting {
         }
     }
 
+    /// Writes a line of this many fragments to a TTY.
+    fn write_long_to_terminal(&mut self, fragments: usize) {
+        self.begin_long(fragments);
+        self.end_long();
+    }
+
+    /// Writes the beginning of a line to a TTY. All fragments of a line have the timestamp of the first.
+    fn begin_long(&mut self, fragments: usize) {
+        let begin = format!("line {} ", self.written);
+        let text = begin.clone() + &"x".repeat(fragments * FRAGMENT - begin.len());
+        self.now += 7;
+        let mut messages = self.messages.lock().unwrap();
+        for fragment in text.as_bytes().chunks(FRAGMENT) {
+            let fragment = String::from_utf8(fragment.to_vec()).unwrap();
+            messages.push((self.now, 1, fragment));
+        }
+        self.streams.push(Stdout);
+        self.written += 1;
+    }
+
+    fn end_long(&mut self) {
+        let end = (self.now, 1, "\r\n".to_owned());
+        self.messages.lock().unwrap().push(end);
+    }
+
+    /// Fails unless the client has received each line once, after it has read all that it can.
+    fn assert_all_received(&mut self, what: &str) {
+        while !self.read(100_000) {}
+        let written: Vec<u32> = (0..self.written).collect();
+        assert_eq!(self.received, written, "{what}");
+        assert_eq!(self.dropped, 0, "{what}");
+    }
+
     /// Writes a line of two fragments. A short line of the other channel is between the fragments.
     fn write_long(&mut self) {
         let number = self.written;
@@ -240,7 +273,7 @@ impl Setting {
 #[derive(Debug, Clone)]
 enum Step {
     Write(u32),
-    WriteLong,
+    WriteLong(usize),
     Rotate,
     Wait,
     Round,
@@ -251,7 +284,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (1..60_u32).prop_map(Step::Write),
-        1 => Just(Step::WriteLong),
+        1 => (1..6_usize).prop_map(Step::WriteLong),
         1 => Just(Step::Rotate),
         1 => Just(Step::Wait),
         4 => Just(Step::Round),
@@ -271,9 +304,8 @@ proptest! {
         for step in steps {
             match step {
                 Step::Write(lines) => setting.write(lines),
-                // The output of a TTY has no fragments.
-                Step::WriteLong if tty => setting.write(1),
-                Step::WriteLong => setting.write_long(),
+                Step::WriteLong(fragments) if tty => setting.write_long_to_terminal(fragments),
+                Step::WriteLong(_) => setting.write_long(),
                 Step::Rotate => {
                     // The agent reads the log at least once before lines are deleted.
                     setting.round();
@@ -301,6 +333,64 @@ proptest! {
         let kept: Vec<u32> = (oldest..written).collect();
         prop_assert!(received.ends_with(&kept), "{kept:?} {received:?}");
     }
+}
+
+#[test]
+fn no_line_of_a_terminal_is_lost_in_a_burst_with_a_long_line() {
+    // More lines than the agent stores are before the long line. The largest line has more fragments than the agent requests.
+    for fragments in [1, 2, 3, 5, 40] {
+        for (before, after) in [(0, 0), (0, 40), (40, 0), (40, 2), (40, 40)] {
+            for first in [0, 1] {
+                let mut setting = Setting::new(true);
+                setting.write(first);
+                setting.round();
+                setting.write(before);
+                setting.write_long_to_terminal(fragments);
+                setting.write(after);
+                setting.round();
+                let what = format!("{first}, {before}, {fragments} fragments, {after}");
+                setting.assert_all_received(&what);
+                // Nothing is received twice, and later lines continue.
+                setting.round();
+                setting.write(3);
+                setting.round();
+                setting.assert_all_received(&what);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_line_of_a_terminal_is_lost_before_a_long_line_that_is_not_finished() {
+    for fragments in [1, 3, 40] {
+        for after in [0, 1, 40] {
+            let mut setting = Setting::new(true);
+            setting.write(40);
+            setting.begin_long(fragments);
+            setting.round();
+            setting.round();
+            setting.end_long();
+            setting.write(after);
+            setting.round();
+            setting.assert_all_received(&format!("{fragments} fragments, {after}"));
+        }
+    }
+}
+
+#[test]
+fn older_lines_of_a_terminal_come_in_pages_despite_long_lines() {
+    let mut setting = Setting::new(true);
+    for _ in 0..400 {
+        setting.write(1);
+        setting.write_long_to_terminal(5);
+    }
+    setting.round();
+    let all: Vec<u32> = (0..setting.written).collect();
+    let range = LogRange {
+        lines: 50,
+        ..LogRange::of("web")
+    };
+    assert_eq!(setting.range(&range), all);
 }
 
 #[test]
