@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-#[cfg(any(feature = "watch", feature = "web"))]
-use clap::Args;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 #[cfg(feature = "watch")]
 use crate::model::MOST_RANGE_LINES;
@@ -71,6 +69,24 @@ pub enum Command {
     /// The API key comes from API_KEY or API_KEY_FILE, as for `watch`.
     #[cfg(feature = "watch")]
     Logs(LogsArguments),
+    /// Tell whether a newer release exists
+    ///
+    /// Reads the version of the newest release from the file `latest` in the folder of releases, and prints one sentence. Installs
+    /// nothing, and sends nothing but its own version.
+    ///
+    /// Exit status: 0 if this is the newest release, 10 if a newer release exists, 1 if it is not known.
+    Update(UpdateArguments),
+}
+
+/// The arguments of `update`.
+#[derive(Args)]
+pub struct UpdateArguments {
+    /// Only tell whether a newer release exists. The command cannot do more
+    #[arg(long, required = true)]
+    pub check: bool,
+    /// The URL of the folder of releases: http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH] [default: UPDATE_URL]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
 }
 
 /// The arguments of `logs`.

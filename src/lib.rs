@@ -21,18 +21,19 @@
 //!   OpenTelemetry. The socket has one actor for each client.
 //! * [`app`]: the daemon. It connects the stages, handles signals and stops everything in order. `announcement` writes the log
 //!   events at the start.
-//! * [`check`], [`snapshot`], [`watch`] and [`web`]: the other commands. `feeds` receives the snapshots that `watch` and `web` show.
+//! * [`check`], [`snapshot`], [`update`], [`watch`] and [`web`]: the other commands. `feeds` receives the snapshots that `watch` and `web` show.
 //! * [`client`]: a client library for agents.
 //! * [`command_line`]: commands, arguments and help texts.
 //! * [`renewal`]: reloads keys and certificates while the agent runs.
 //! * [`supervisor`]: notifies systemd.
 //! * `backoff`: calculates the pauses between retries.
+//! * `http_connection`: connects to an HTTP server.
 //! * [`secrets`]: protects the secrets in the memory of the process.
 //! * [`privileges`]: gives up a privilege that the agent does not need.
 //! * [`telemetry`]: the agent's own log.
 //!
-//! A stage imports `settings`, `model`, `messages`, `published`, `supervisor` and `backoff`, but no other stage. Stages exchange
-//! messages. [`app`] gives each stage the recipients of its messages. An actor contains little code and calls plain functions.
+//! A stage imports `settings`, `model`, `messages`, `published`, `supervisor`, `backoff` and `http_connection`, but no other stage.
+//! Stages exchange messages. [`app`] gives each stage the recipients of its messages. An actor contains little code and calls plain functions.
 
 pub mod aggregate;
 mod announcement;
@@ -47,6 +48,7 @@ mod feeds;
 #[cfg(test)]
 mod fuzzing;
 mod hash;
+mod http_connection;
 mod memory;
 pub mod messages;
 pub mod model;
@@ -61,6 +63,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod supervisor;
 pub mod telemetry;
+pub mod update;
 #[cfg(feature = "watch")]
 pub mod watch;
 #[cfg(feature = "web")]

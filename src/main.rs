@@ -4,6 +4,7 @@
 mod agents;
 #[cfg(feature = "watch")]
 mod logs_command;
+mod update_command;
 #[cfg(feature = "watch")]
 mod watch_command;
 #[cfg(feature = "web")]
@@ -37,6 +38,7 @@ fn main() {
         Some(Command::Web(arguments)) => web_command::run(&arguments),
         #[cfg(feature = "watch")]
         Some(Command::Logs(arguments)) => logs_command::run(&arguments),
+        Some(Command::Update(arguments)) => update_command::run(&arguments),
     };
     process::exit(status);
 }

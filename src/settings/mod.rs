@@ -12,6 +12,7 @@ mod container_filter;
 mod credentials;
 mod docker_host;
 mod host_root;
+mod http_url;
 mod key;
 #[cfg(feature = "nats")]
 mod nats;
@@ -33,6 +34,7 @@ pub use container_filter::{ContainerFacts, ContainerFilter};
 pub use credentials::{CredentialSources, Credentials, Stamps};
 pub use docker_host::DockerHost;
 pub use host_root::{FileVersion, HostRoot};
+pub use http_url::HttpUrl;
 #[cfg(feature = "web")]
 pub(crate) use key::read_secret;
 pub use key::{ApiKey, ApiKeys, KeySource};
@@ -43,7 +45,6 @@ pub use nats::{NatsLogin, NatsSecret, NatsSettings, address_of};
 #[cfg(feature = "otlp")]
 pub use otlp::{
     HeaderList, OtlpCompression, OtlpHeaders, OtlpNames, OtlpSettings, OtlpSignals, OtlpTarget,
-    OtlpUrl,
 };
 pub use patterns::Patterns;
 pub use redaction::Redaction;

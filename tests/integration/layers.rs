@@ -11,13 +11,14 @@ use std::{
 
 const STAGES: [&str; 3] = ["collect", "aggregate", "publish"];
 /// The modules that all stages may import. `fuzzing` and `recorded` exist only for tests.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 10] = [
     "model",
     "messages",
     "published",
     "settings",
     "supervisor",
     "backoff",
+    "http_connection",
     "hash",
     "fuzzing",
     "recorded",

@@ -52,6 +52,7 @@ mod textfile;
 mod tls;
 mod top_io;
 mod units;
+mod update;
 mod virtualization;
 mod watching;
 mod web;

@@ -34,6 +34,6 @@ const MORE: &str = r#"
 The configuration of an agent that was installed as a package: every variable with its default and the accepted values. The file
 contains the API key.
 .SH EXIT STATUS
-0 after SIGTERM or SIGINT. 78 if the configuration has errors; each error is then printed on its own line. 1 after any other
-failure.
+0 after SIGTERM or SIGINT. 78 if the configuration has errors; each error is then printed on its own line. 10 from \fBupdate
+\-\-check\fR if a newer release exists. 1 after any other failure.
 "#;

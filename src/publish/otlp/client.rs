@@ -7,19 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use libdeflater::{CompressionLvl, Compressor};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
 
+use crate::http_connection::{USER_AGENT_VALUE, connect, plain};
 use crate::publish::server_tls;
 use crate::settings::{OtlpCompression, OtlpTarget};
 
@@ -143,7 +140,7 @@ impl Client {
         let request = self.request(contents)?;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => connect(&self.target.url, self.tls.as_ref()).await?,
         };
         connection.ready().await.map_err(|error| plain(&error))?;
         let answer = connection
@@ -169,10 +166,7 @@ impl Client {
             CONTENT_TYPE,
             HeaderValue::from_static("application/x-protobuf"),
         );
-        headers.insert(
-            USER_AGENT,
-            HeaderValue::from_static(concat!("system-agent/", env!("CARGO_PKG_VERSION"))),
-        );
+        headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_VALUE));
         if let Some(encoding) = self.target.compression.name() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
@@ -180,45 +174,12 @@ impl Client {
         own.add_to(headers);
         Ok(request)
     }
-
-    async fn connect(&self) -> io::Result<SendRequest<Full<Bytes>>> {
-        let url = &self.target.url;
-        let stream = TcpStream::connect((&*url.host, url.port)).await?;
-        stream.set_nodelay(true)?;
-        match &self.tls {
-            None => handshake(stream).await,
-            Some(tls) => {
-                let name = ServerName::try_from(url.host.clone()).map_err(io::Error::other)?;
-                handshake(tls.connect(name, stream).await?).await
-            }
-        }
-    }
 }
 
 fn connector(ca: Option<&Path>, identity: Option<(&Path, &Path)>) -> io::Result<TlsConnector> {
     let config = server_tls::client_config(ca, identity);
     let config = config.ok_or_else(|| io::Error::other("a file of certificates cannot be used"))?;
     Ok(TlsConnector::from(std::sync::Arc::new(config)))
-}
-
-async fn handshake<S>(stream: S) -> io::Result<SendRequest<Full<Bytes>>>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| plain(&error))?;
-    // The task ends when the receiver or the sender closes the connection. The sender gets the error.
-    actix_rt::spawn(async move {
-        let _ = connection.await;
-    });
-    Ok(sender)
-}
-
-/// Returns the cause of an error of hyper, because hyper's own text does not name it.
-fn plain(error: &hyper::Error) -> io::Error {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    io::Error::other(cause.unwrap_or_else(|| error.to_string()))
 }
 
 /// Returns the time that an answer asks the agent to wait.

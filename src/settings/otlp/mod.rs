@@ -5,16 +5,15 @@
 
 mod headers;
 mod standard;
-mod url;
 
 pub use headers::{HeaderList, OtlpHeaders};
-pub use url::OtlpUrl;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Problem;
 use super::credentials::exposed;
+use super::http_url::HttpUrl;
 use super::parse::Reader;
 use super::raw::RawSettings;
 use super::standard::{CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_KEY, ENDPOINT, Standard};
@@ -86,7 +85,7 @@ pub enum OtlpCompression {
 #[derive(Debug, Clone, PartialEq)]
 pub struct OtlpTarget {
     /// The URL of requests.
-    pub url: OtlpUrl,
+    pub url: HttpUrl,
     /// The headers of requests.
     pub headers: OtlpHeaders,
     /// `OTLP_CA_FILE`: the certificates by which the agent verifies the receiver. None: the certificates that the system trusts.
@@ -246,13 +245,24 @@ impl OtlpCompression {
     }
 }
 
+/// Refuses a URL with credentials, and tells where they belong.
+fn without_credentials(text: &str) -> Result<(), String> {
+    match text.contains('@') {
+        true => {
+            Err("credentials in the URL: put them into the file of OTLP_HEADERS_FILE".to_owned())
+        }
+        false => Ok(()),
+    }
+}
+
 impl OtlpTarget {
     /// Reads the variables of a signal. Returns none if no variable names an endpoint for this signal, and if a variable is wrong.
     fn read(reader: &mut Reader, raw: &RawSettings, signal: Signal) -> Option<Self> {
         standard::check_protocol(reader, signal);
         let url = match &raw.otlp_endpoint {
             Some(_) => reader.optional("OTLP_ENDPOINT", &raw.otlp_endpoint, |text| {
-                OtlpUrl::parse_base(text, signal.path())
+                without_credentials(text)?;
+                HttpUrl::parse_base(text, signal.path())
             }),
             None => standard::endpoint(reader, signal),
         };

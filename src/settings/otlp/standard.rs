@@ -8,7 +8,7 @@ use super::super::standard::{
     COMPRESSION, ENDPOINT, HEADERS, PROTOCOL, RESOURCE_ATTRIBUTES, SERVICE_NAME, STATE_DIRECTORY,
     Standard, TIMEOUT,
 };
-use super::{HeaderList, OtlpCompression, OtlpUrl};
+use super::{HeaderList, HttpUrl, OtlpCompression, without_credentials};
 
 /// The longest timeout, in milliseconds.
 const MAX_TIMEOUT: u64 = 3_600_000;
@@ -62,13 +62,14 @@ impl Standard {
 }
 
 /// Returns the URL of a signal. The path of the signal follows only the URL for all signals.
-pub(super) fn endpoint(reader: &mut Reader, signal: Signal) -> Option<OtlpUrl> {
+pub(super) fn endpoint(reader: &mut Reader, signal: Signal) -> Option<HttpUrl> {
     let (variable, text) = ENDPOINT.of(reader, signal)?;
     reader.optional(variable, &Some(text), |text| {
+        without_credentials(text)?;
         if variable == ENDPOINT.0[0] {
-            OtlpUrl::parse_base(text, signal.path())
+            HttpUrl::parse_base(text, signal.path())
         } else {
-            OtlpUrl::parse(text)
+            HttpUrl::parse(text)
         }
     })
 }

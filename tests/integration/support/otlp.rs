@@ -205,7 +205,8 @@ impl Receiver {
     }
 }
 
-fn tls(certificate: &Path, key: &Path) -> Arc<ServerConfig> {
+/// A server's TLS configuration with this certificate and key.
+pub(crate) fn tls(certificate: &Path, key: &Path) -> Arc<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(certificate).unwrap();
     let chain = chain.map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(key).unwrap();

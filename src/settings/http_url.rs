@@ -1,4 +1,4 @@
-//! The URL of a receiver of OpenTelemetry.
+//! The URL of an HTTP server: a receiver of OpenTelemetry, or the folder of releases.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,9 +8,9 @@ const ACCEPTED: &str = "accepted: http://HOST[:PORT][/PATH] or https://HOST[:POR
 /// Maximum length of a URL, in bytes.
 const MAX_LENGTH: usize = 2048;
 
-/// The URL of requests with one kind of signals.
+/// The URL of an HTTP server, without credentials and without a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OtlpUrl {
+pub struct HttpUrl {
     /// Whether the URL begins with `https://`.
     pub tls: bool,
     /// The name or address of the host, without brackets.
@@ -21,17 +21,23 @@ pub struct OtlpUrl {
     pub path: String,
 }
 
-impl OtlpUrl {
-    /// Reads the URL to which the path of a signal, such as `/v1/logs`, is appended.
-    pub(super) fn parse_base(text: &str, signal_path: &str) -> Result<Self, String> {
+impl HttpUrl {
+    /// Reads a URL, and appends a path to it, such as `/v1/logs`.
+    ///
+    /// # Errors
+    /// Fails if the text is not such a URL. The error does not contain the text, because it can have a secret.
+    pub fn parse_base(text: &str, path: &str) -> Result<Self, String> {
         let mut url = Self::parse(text)?;
         url.path.truncate(url.path.trim_end_matches('/').len());
-        url.path += signal_path;
+        url.path += path;
         Ok(url)
     }
 
     /// Reads a complete URL.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// Fails if the text is not such a URL. The error does not contain the text, because it can have a secret.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let problem = |words: &str| Err(format!("{words}; {ACCEPTED}"));
         let (tls, rest) = match text.split_once("://") {
             Some(("http", rest)) => (false, rest),
@@ -43,7 +49,7 @@ impl OtlpUrl {
             return problem("too long");
         }
         if rest.contains('@') {
-            return problem("credentials in the URL: put them into the file of OTLP_HEADERS_FILE");
+            return problem("credentials in the URL");
         }
         if rest.contains(['?', '#', '\\']) || !rest.chars().all(|one| one.is_ascii_graphic()) {
             return problem("more than a host, a port and a path");
@@ -85,7 +91,7 @@ impl OtlpUrl {
         })
     }
 
-    /// Whether the receiver is on this host.
+    /// Whether the server is on this host.
     #[must_use]
     pub fn is_on_this_host(&self) -> bool {
         let address = self.host.parse::<IpAddr>();
@@ -102,7 +108,7 @@ impl OtlpUrl {
     }
 }
 
-impl fmt::Display for OtlpUrl {
+impl fmt::Display for HttpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
         write!(f, "{scheme}://{}{}", self.authority(), self.path)
@@ -111,7 +117,7 @@ impl fmt::Display for OtlpUrl {
 
 #[cfg(test)]
 mod tests {
-    use super::OtlpUrl;
+    use super::HttpUrl;
 
     #[test]
     fn the_path_of_the_signal_follows_a_base_url() {
@@ -128,10 +134,10 @@ mod tests {
             ),
             ("http://h/a//", "http://h:80/a/v1/logs"),
         ] {
-            let url = OtlpUrl::parse_base(base, "/v1/logs").unwrap();
+            let url = HttpUrl::parse_base(base, "/v1/logs").unwrap();
             assert_eq!(url.to_string(), expected);
         }
-        let whole = OtlpUrl::parse("https://a.example.org:8443/insert").unwrap();
+        let whole = HttpUrl::parse("https://a.example.org:8443/insert").unwrap();
         assert_eq!(whole.to_string(), "https://a.example.org:8443/insert");
     }
 
@@ -151,7 +157,7 @@ mod tests {
             "http://[nonsense]",
             "http://ä",
         ] {
-            let problem = OtlpUrl::parse(text).unwrap_err();
+            let problem = HttpUrl::parse(text).unwrap_err();
             assert!(
                 problem.contains("accepted: ") && !problem.contains("secret"),
                 "{text}: {problem}"
@@ -169,7 +175,7 @@ mod tests {
             ("http://localhost.example.org", false),
         ] {
             assert_eq!(
-                OtlpUrl::parse(text).unwrap().is_on_this_host(),
+                HttpUrl::parse(text).unwrap().is_on_this_host(),
                 expected,
                 "{text}"
             );
