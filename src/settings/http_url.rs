@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 /// The accepted form of a URL, for error messages.
-const ACCEPTED: &str = "accepted: http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]";
+pub(super) const ACCEPTED: &str =
+    "accepted: http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]";
 /// Maximum length of a URL, in bytes.
 const MAX_LENGTH: usize = 2048;
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::Problem;
 use super::credentials::exposed;
-use super::http_url::HttpUrl;
+use super::http_url::{ACCEPTED, HttpUrl};
 use super::parse::Reader;
 use super::raw::RawSettings;
 use super::standard::{CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_KEY, ENDPOINT, Standard};
@@ -248,9 +248,9 @@ impl OtlpCompression {
 /// Refuses a URL with credentials, and tells where they belong.
 fn without_credentials(text: &str) -> Result<(), String> {
     match text.contains('@') {
-        true => {
-            Err("credentials in the URL: put them into the file of OTLP_HEADERS_FILE".to_owned())
-        }
+        true => Err(format!(
+            "credentials in the URL: put them into the file of OTLP_HEADERS_FILE; {ACCEPTED}"
+        )),
         false => Ok(()),
     }
 }
