@@ -18,7 +18,8 @@ const SMART: &str = "it needs a disk with SMART; a test runs the script with rec
 const INSTALL: &str = "release/test-install.sh runs it";
 const PACKAGE: &str = "release/test-packages.sh runs the same package manager";
 const LOAD: &str = "release/test-packages.sh loads the images";
-const NOT_RUN: [(&str, &str, &str); 36] = [
+const RELEASE: &str = "it needs the files of a release, whose build takes long";
+const NOT_RUN: [(&str, &str, &str); 38] = [
     ("README.md", "sudo sh install.sh", INSTALL),
     ("docs/install.md", "sudo sh install.sh", INSTALL),
     (
@@ -74,6 +75,8 @@ const NOT_RUN: [(&str, &str, &str); 36] = [
         "nats sub",
         "Debian has no package of the command `nats`; tests of `nats` subscribe to these subjects",
     ),
+    ("docs/release.md", "minisign -V", RELEASE),
+    ("docs/release.md", "sha256sum", RELEASE),
     ("docs/prometheus.md", "sudo install -d", TEXTFILE),
     ("docs/prometheus.md", "echo TEXTFILE_DIR", TEXTFILE),
     ("docs/prometheus.md", "sudo systemctl restart", TEXTFILE),
