@@ -30,6 +30,10 @@ for step in packages image repositories; do
     "release/$step.sh"
 done
 
+# `system-agent update --check` reads this file.
+version=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml)
+echo "$version" >"$files/latest"
+
 # Without the directories in which the steps work.
 (
     cd "$files"
