@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds the binaries of a release, target/release-files/bin/MACHINE/system-agent. With musl they are static.
+# Builds the binaries of a release. With musl they are static: target/release-files/bin/MACHINE/system-agent. With glibc they can load
+# libraries at run time, for NVIDIA GPUs and the systemd journal: target/release-files/glibc/MACHINE/system-agent.
 #
 #   build.sh [TARGET...]
 #
-# TARGET is a target of Rust, by default x86_64-unknown-linux-musl and aarch64-unknown-linux-musl. With a target with glibc for one of
-# these two machines, the binary is target/release-files/glibc/MACHINE/system-agent. The same commit gives the same bytes, in every
-# directory and with every target directory.
+# TARGET is a target of Rust, by default those with musl and with glibc for x86_64 and aarch64. The same commit gives the same bytes, in
+# every directory and with every target directory.
 set -euo pipefail
 
 cd "$(dirname "$(realpath "$0")")/.."
@@ -13,7 +13,7 @@ readonly files=target/release-files
 # The oldest glibc that a binary for a target with glibc runs with.
 readonly GLIBC=2.28
 targets=("$@")
-((${#targets[@]})) || targets=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl)
+((${#targets[@]})) || targets=({x86_64,aarch64}-unknown-linux-{musl,gnu})
 # shellcheck source=release/tools.sh
 . release/tools.sh
 install_targets "${targets[@]}"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Makes the packages of a release from the binaries: deb, rpm, apk, a package for Arch, and an archive for each architecture.
 #
-# The binaries are target/release-files/bin/ARCH/system-agent. An architecture without a binary is left out. The same input gives the
-# same bytes. Settings:
+# The binaries are target/release-files/bin/ARCH/system-agent, which is static, and target/release-files/glibc/ARCH/system-agent. The
+# packages for Debian, Fedora and Arch get the second one if it exists, because only that one can load the libraries for NVIDIA GPUs and for
+# the systemd journal. An architecture without a static binary is left out. The same input gives the same bytes. Settings:
 #
 #   RELEASE_REVISION   the revision of the packages, by default 1
 #   RELEASE_FILES      the directory of the result, by default target/release-files
@@ -18,6 +19,7 @@ cd "$(dirname "$(realpath "$0")")/.."
 readonly NFPM=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.4
 files=$(realpath -m "${RELEASE_FILES:-target/release-files}")
 binaries=$PWD/target/release-files/bin
+glibc=$PWD/target/release-files/glibc
 revision=${RELEASE_REVISION:-1}
 stage=$files/stage
 version=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml)
@@ -105,7 +107,12 @@ make_packages() {
     normalize "$tree"
     local arch
     arch=$(go_arch "$1")
-    for kind in deb rpm apk archlinux; do
+    for kind in apk deb rpm archlinux; do
+        # The package for Alpine comes first, because Alpine has no glibc.
+        if [[ $kind == deb && -e $glibc/$1/system-agent ]]; then
+            cp "$glibc/$1/system-agent" "$tree/"
+            normalize "$tree"
+        fi
         (
             cd "$tree"
             PACKAGE_ARCH=$arch PACKAGE_VERSION=$version PACKAGE_REVISION=$revision \
@@ -159,7 +166,6 @@ for binary in "$binaries"/*/system-agent; do
     found=1
     arch=$(basename "$(dirname "$binary")")
     make_archive "$arch"
-    # The packages name no libraries that they depend on.
     if readelf --wide --program-headers "$binary" | grep -q INTERP; then
         echo "no packages for $arch: the binary is not static"
         continue
