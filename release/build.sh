@@ -41,6 +41,8 @@ for pair in "${remapped[@]}"; do
     # zig's compiler takes the last match, too.
     c_flags+=" -ffile-prefix-map=$pair"
 done
+# The headers of zig.
+c_flags+=" -ffile-prefix-map=$release_tools=/tools"
 # A space in a path separates nothing in this form.
 CARGO_ENCODED_RUSTFLAGS=$(
     IFS=$'\x1f'

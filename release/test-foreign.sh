@@ -36,11 +36,13 @@ echo '--- check'
 export API_KEY=0f2c7d19b4e86a53c1d7
 DOCKER_ENABLED=false "$emulator" "$binary" check || fail 'check failed; its output is above'
 echo '--- snapshot'
+# Without `disks`: the emulator of QEMU 7.2 leaves the number of the mount in the answer of statx empty, so the agent takes each file
+# system for another one and leaves it out.
 snapshot=$(DOCKER_ENABLED=false "$emulator" "$binary" snapshot)
 unset API_KEY
 jq --raw-output --exit-status '
     select(.status == "ok" and .system.memory_total > 0 and (.system.cpu_cores | length) > 0 and (.system.network | length) > 0)
-    | "\(.system.cpu_cores | length) cores, \(.system.memory_total) MiB of memory, \(.system.disks | length) file systems"
+    | "\(.system.cpu_cores | length) cores, \(.system.memory_total) MiB of memory, \(.system.disk_total) GiB of disk"
 ' <<<"$snapshot" || fail "the snapshot lacks figures: $snapshot"
 
 install_targets "$target"
