@@ -84,7 +84,7 @@ pub struct UpdateArguments {
     /// Only tell whether a newer release exists. The command cannot do more
     #[arg(long, required = true)]
     pub check: bool,
-    /// The URL of the folder of releases: http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH] [default: UPDATE_URL]
+    /// The URL of the folder of releases: `http://HOST[:PORT][/PATH]` or `https://HOST[:PORT][/PATH]` [default: UPDATE_URL]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
 }
