@@ -24,7 +24,12 @@ fn main() -> io::Result<()> {
     );
     for file in &files {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let _ = writeln!(list, "    ({name:?}, include_bytes!({file:?})),");
+        // Without the path of the source: compiled code contains positions, which would move with the length of the path.
+        let path = format!("/{FOLDER}/{name}");
+        let _ = writeln!(
+            list,
+            "    ({name:?}, include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {path:?}))),"
+        );
     }
     list.push_str("];\n");
     let out = env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?;
