@@ -41,7 +41,7 @@ def part_install():
     installed = time.monotonic() - begun
     wait('a snapshot', first_snapshot, 60)
     watched = time.monotonic() - begun
-    row('one command installs and starts the service', succeeds(*SERVICE), told[-300:])
+    row('one command installs and starts the service', succeeds(*SERVICE))
     row('from nothing to a snapshot with this emulated processor', watched < 600, f'{installed:.0f} s for install.sh, {watched:.0f} s in all')
     row('the key is printed once', told.count(key().split('=', 1)[1]) == 1)
     row('the service is started at boot', run('systemctl', 'is-enabled', 'system-agent') == 'enabled')
@@ -62,7 +62,7 @@ def part_install():
         and key() == kept)
     told = install()
     wait('a snapshot', first_snapshot, 60)
-    row('a later installation uses the old configuration', key() == kept, told[-200:])
+    row('a later installation uses the old configuration', key() == kept)
     shell('cd /tmp && sh install.sh --uninstall --purge 2>&1')
     row('--purge removes the configuration and the user', not succeeds('id', 'system-agent') and not succeeds('test', '-e', vm.ENV))
     note('install.sh was tried')
