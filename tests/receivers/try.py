@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Sends figures and log lines of real containers to a real Prometheus and a real VictoriaLogs, and compares what they have stored.
 
-    try.py AGENT PROMETHEUS VICTORIA_LOGS
+    try.py AGENT VICTORIA_LOGS [PROMETHEUS]
 
-The arguments are the three programs. tests/setup/try-receivers.sh builds them and starts the Docker engine. Prints a table. Fails if a row
-differs.
+The arguments are the programs. Without Prometheus, only log lines are sent. tests/setup/try-receivers.sh builds the programs and starts the
+Docker engine. Prints a table. Fails if a row differs.
 """
 
 import contextlib
@@ -84,12 +84,40 @@ def snapshot(port):
 def numbers_in_store(url, name):
     """Returns the numbers of the lines in VictoriaLogs, and the streams, sorted by number."""
     text = get(f"{url}/select/logsql/query", query=f'"container.name":="{name}"', limit=10 * LINES)
-    entries = [json.loads(line) for line in text.splitlines()]
+    # The events of the container have its name too.
+    entries = [entry for entry in map(json.loads, text.splitlines()) if entry["_msg"].startswith("line ")]
     return sorted((int(entry["_msg"].split()[1]), entry.get("log.iostream")) for entry in entries)
 
 
+def compare_metrics(metrics, now, names, row):
+    """Compares the figures in Prometheus with those of a snapshot."""
+    of_name = {one["name"].lstrip("/"): one for one in now["containers"]}
+
+    def values(query):
+        answer = json.loads(get(f"{metrics}/api/v1/query", query=query))
+        return [(one["metric"], float(one["value"][1])) for one in answer["data"]["result"]]
+
+    def of_containers(query):
+        found = {labels.get("container_name"): value for labels, value in values(query)}
+        return {name: found.get(name) for name in names}
+
+    def snapshots_figure(field):
+        return {name: float(of_name[name][field]) for name in names}
+
+    row("Prometheus: system_memory_limit_bytes", [float(round(now["system"]["memory_total"] * 1024 * 1024))],
+        [float(round(value)) for _, value in values("system_memory_limit_bytes")])
+    row("Prometheus: system_cpu_logical_count", [float(now["host"]["cpus"])],
+        [value for _, value in values("system_cpu_logical_count")])
+    row("Prometheus: container_memory_working_set_bytes of each container", snapshots_figure("memory_usage"),
+        of_containers("container_memory_working_set_bytes"))
+    row("Prometheus: threads of each container", snapshots_figure("pids"),
+        of_containers('{__name__=~"system_agent_container_threads|system_agent_container_threads_total"}'))
+    created = values("system_process_created_total")
+    row("Prometheus: system_process_created_total is there", True, bool(created) and created[0][1] > 0)
+
+
 def main():
-    agent, prometheus, victoria_logs = sys.argv[1:]
+    agent, victoria_logs, *prometheus = sys.argv[1:]
     rows = []
 
     def row(what, expected, found):
@@ -102,16 +130,17 @@ def main():
         config.write_text("otlp:\n  promote_resource_attributes: [host.name, container.name]\n")
         metrics = f"http://127.0.0.1:{ports['prometheus']}"
         logs = f"http://127.0.0.1:{ports['logs']}"
-        stack.enter_context(running([
-            prometheus, "--web.enable-otlp-receiver", f"--config.file={config}", f"--storage.tsdb.path={folder}/metrics",
-            f"--web.listen-address=127.0.0.1:{ports['prometheus']}"], folder / "prometheus.log"))
+        if prometheus:
+            stack.enter_context(running([
+                *prometheus, "--web.enable-otlp-receiver", f"--config.file={config}", f"--storage.tsdb.path={folder}/metrics",
+                f"--web.listen-address=127.0.0.1:{ports['prometheus']}"], folder / "prometheus.log"))
+            wait_for("Prometheus", 60, lambda: get(f"{metrics}/-/ready"))
         stack.enter_context(running([
             victoria_logs, f"-httpListenAddr=127.0.0.1:{ports['logs']}", f"-storageDataPath={folder}/logs"], folder / "logs.log"))
-        wait_for("Prometheus", 60, lambda: get(f"{metrics}/-/ready"))
         wait_for("VictoriaLogs", 60, lambda: get(f"{logs}/health"))
         stack.enter_context(running([agent, "run"], folder / "agent.log", **{
             "API_KEY": KEY, "SOCKET_ADDRESS": "127.0.0.1", "SOCKET_PORT": str(ports["agent"]), "PUBLISH_INTERVAL": "1s",
-            "OTLP_POINT_ATTRIBUTES": "none",
+            "OTLP_POINT_ATTRIBUTES": "none", "OTLP_SIGNALS": "metrics,logs,events" if prometheus else "logs,events",
             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{metrics}/api/v1/otlp/v1/metrics",
             "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"{logs}/insert/opentelemetry/v1/logs"}))
         wait_for("the agent", 20, lambda: snapshot(ports["agent"])["status"] == "ok")
@@ -126,31 +155,9 @@ def main():
             row(f"VictoriaLogs: each line of {name} once, with its stream", f"{LINES} lines",
                 f"{LINES} lines" if found == expected else f"{len(found)} lines, not the same")
 
-        now = snapshot(ports["agent"])
-        of_name = {one["name"].lstrip("/"): one for one in now["containers"]}
-
-        def values(query):
-            answer = json.loads(get(f"{metrics}/api/v1/query", query=query))
-            return [(one["metric"], float(one["value"][1])) for one in answer["data"]["result"]]
-
-        def of_containers(query):
-            found = {labels.get("container_name"): value for labels, value in values(query)}
-            return {name: found.get(name) for name in names}
-
-        def snapshots_figure(field):
-            return {name: float(of_name[name][field]) for name in names}
-
-        row("Prometheus: system_memory_limit_bytes", [float(round(now["system"]["memory_total"] * 1024 * 1024))],
-            [float(round(value)) for _, value in values("system_memory_limit_bytes")])
-        row("Prometheus: system_cpu_logical_count", [float(now["host"]["cpus"])],
-            [value for _, value in values("system_cpu_logical_count")])
-        row("Prometheus: container_memory_working_set_bytes of each container", snapshots_figure("memory_usage"),
-            of_containers("container_memory_working_set_bytes"))
-        row("Prometheus: threads of each container", snapshots_figure("pids"),
-            of_containers('{__name__=~"system_agent_container_threads|system_agent_container_threads_total"}'))
-        created = values("system_process_created_total")
-        row("Prometheus: system_process_created_total is there", True, bool(created) and created[0][1] > 0)
-        health = wait_for("no failure", 20, lambda: snapshot(ports["agent"])["outputs"]["otlp"])
+        if prometheus:
+            compare_metrics(metrics, snapshot(ports["agent"]), names, row)
+        health = wait_for("the health", 20, lambda: snapshot(ports["agent"])["outputs"]["otlp"])
         row("the agent: outputs.otlp", ("ok", 0), (health["status"], health["dropped"]))
 
     print("| checked | result |\n|---|---|")

@@ -11,7 +11,7 @@ agent=${CARGO_TARGET_DIR:-target}/quick/system-agent
 
 if [[ ${1:-} == with-engine ]]; then
     "$here/image.sh"
-    exec tests/receivers/try.py "$agent" "$folder/prometheus" "$folder/victoria-logs"
+    exec tests/receivers/try.py "$agent" "$folder/victoria-logs" "$folder/prometheus"
 fi
 
 ((EUID == 0)) || { echo 'error: missing: root (the test starts containers)' >&2; exit 1; }
