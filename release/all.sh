@@ -12,6 +12,7 @@ if [[ ${RELEASE_KEY_FILE:-} ]]; then
 fi
 cd "$(dirname "$(realpath "$0")")/.."
 readonly files=target/release-files
+export RELEASE_FILES=$files
 
 if [[ ${RELEASE_KEY_FILE:-} && ! -r $RELEASE_KEY_FILE ]]; then
     # Before the build, which takes long.
@@ -22,6 +23,8 @@ if [[ $(git status --porcelain --untracked-files=no) ]]; then
     echo 'warning: there are changes without a commit; nobody can build this release from the commit' >&2
 fi
 
+# Missing tools are reported before the build, which takes long.
+tests/setup/packages.sh go:golang-go dpkg-deb:dpkg createrepo_c:createrepo-c gpg:gpg minisign:minisign
 rm -rf "$files"
 release/build.sh "$@"
 release/sbom.sh

@@ -92,6 +92,8 @@ read_options() {
     url=${url%/}
     share=$prefix/share/system-agent
     manifest=$share/installed-files
+    # Exists while files are replaced, and until the service has started.
+    pending=$share/pending
 }
 
 detect_host() {
@@ -235,7 +237,8 @@ fetch_release() {
     mkdir "$work/tree"
     gzip -dc "$work/$archive" | tar -xf - -C "$work/tree" || fail "$archive cannot be unpacked"
     tree=$work/tree/${archive%.tar.gz}
-    "$tree/system-agent" --version >/dev/null 2>&1 || fail "the program in $archive does not run on this host"
+    "$tree/system-agent" --version >/dev/null 2>&1 ||
+        fail "the program in $archive does not run in $work. If programs are not allowed there (noexec), set TMPDIR to another directory"
 }
 
 # Installs the file $2 as $3 with the mode $1, if the two differ. The rename replaces the file in one step, also while it runs.
@@ -261,6 +264,12 @@ put() {
 
 install_files() {
     installed='' changed=''
+    # An earlier run was interrupted after it had replaced files.
+    [ ! -e "$pending" ] || changed=1
+    [ "$dry_run" ] || {
+        mkdir -p "$share"
+        printf '%s\n' "$first" >"$pending"
+    }
     put 0755 "$tree/system-agent" "$prefix/bin/system-agent"
     for page in "$tree"/man/*.1.gz; do
         put 0644 "$page" "$prefix/share/man/man1/$(basename "$page")"
@@ -281,9 +290,8 @@ install_files() {
     esac
 }
 
-# Writes the list of files for --uninstall, and removes the files of the version before that this version does not have. This is the
-# last step: without the list, the next run treats the host as a first installation.
-finish_installation() {
+# Writes the list of files for --uninstall, and removes the files of the version before that this version does not have.
+write_manifest() {
     printf '%s' "$installed" >"$work/installed-files"
     if [ -e "$manifest" ]; then
         grep -v -x -F -f "$work/installed-files" "$manifest" | while IFS= read -r file; do
@@ -335,6 +343,8 @@ install_release() {
     fetch_release
     first=first
     [ ! -e "$manifest" ] || first=upgrade
+    # The service of a first installation has not started yet.
+    [ ! -e "$pending" ] || [ "$(cat "$pending")" != first ] || first=first
     new_key=1
     [ ! -e /etc/system-agent/agent.env ] || new_key=''
     install_files
@@ -346,11 +356,13 @@ install_release() {
     fi
     sh "$share/setup.sh" "$first"
     if [ "$first" = upgrade ] && [ ! "$changed" ] && [ ! "$new_key" ]; then
+        rm -f "$pending"
         say "System Agent $version is already installed; nothing was changed"
         return
     fi
-    start_service
-    finish_installation
+    write_manifest
+    start_service || fail 'the service does not start. Its log says why. Mend the cause, and run this script again'
+    rm -f "$pending"
     say "System Agent $version is installed in $prefix"
     if [ "$new_key" ]; then
         # The operator needs the key once, for the first client.
@@ -365,14 +377,17 @@ uninstall() {
     if [ -e "$manifest" ]; then
         case $service_manager in
         systemd)
-            if [ "$running" ]; then
-                run systemctl disable --quiet --now system-agent.service system-agent-web.service
-            else
-                run systemctl disable --quiet system-agent.service system-agent-web.service
-            fi
+            for unit in system-agent.service system-agent-web.service; do
+                [ -e "/etc/systemd/system/$unit" ] || continue
+                if [ "$running" ]; then
+                    run systemctl disable --quiet --now "$unit"
+                else
+                    run systemctl disable --quiet "$unit"
+                fi
+            done
             ;;
         openrc)
-            [ ! "$running" ] || run rc-service --ifstarted system-agent stop
+            [ ! "$running" ] || [ ! -e "$service" ] || run rc-service --ifstarted system-agent stop
             run rc-update --quiet delete system-agent default || true
             ;;
         esac

@@ -46,7 +46,8 @@ find_nfpm() {
     [[ -x $nfpm ]] && return
     tests/setup/packages.sh go:golang-go
     echo "building ${NFPM##*/}"
-    GOBIN=${nfpm%/*} GOFLAGS=-mod=mod go install "$NFPM" || fail "go install $NFPM failed"
+    # nfpm needs Go 1.25. An older Go, from 1.21 on, downloads it.
+    GOTOOLCHAIN=auto GOBIN=${nfpm%/*} GOFLAGS=-mod=mod go install "$NFPM" || fail "go install $NFPM failed; it needs Go 1.21 or later"
 }
 
 # Puts the files that are the same for every architecture into $stage/common.

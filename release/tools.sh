@@ -25,6 +25,9 @@ install_targets() {
 install_zigbuild() {
     local list=release/tools.txt
     cmp -s "$list" "$release_tools/python/tools.txt" && return
+    if ! python3 -c 'import ensurepip' 2>/dev/null && ((EUID == 0)) && command -v apt-get >/dev/null; then
+        apt-get install -y --no-install-recommends python3-venv >/dev/null
+    fi
     if ! python3 -c 'import ensurepip' 2>/dev/null; then
         echo 'error: python3 has no module venv (Debian: apt-get install python3-venv)' >&2
         return 1

@@ -104,8 +104,9 @@ def compare_metrics(metrics, now, names, row):
     def snapshots_figure(field):
         return {name: float(of_name[name][field]) for name in names}
 
-    row("Prometheus: system_memory_limit_bytes", [float(round(now["system"]["memory_total"] * 1024 * 1024))],
-        [float(round(value)) for _, value in values("system_memory_limit_bytes")])
+    # The snapshot has MiB with two decimal places.
+    row("Prometheus: system_memory_limit_bytes", [now["system"]["memory_total"]],
+        [round(value / 1024 / 1024, 2) for _, value in values("system_memory_limit_bytes")])
     row("Prometheus: system_cpu_logical_count", [float(now["host"]["cpus"])],
         [value for _, value in values("system_cpu_logical_count")])
     row("Prometheus: container_memory_working_set_bytes of each container", snapshots_figure("memory_usage"),

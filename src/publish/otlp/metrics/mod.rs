@@ -21,7 +21,7 @@ use prost::Message as _;
 
 use super::attributes::scope;
 use super::resource::HostResource;
-use crate::model::{Container, Snapshot, Textfiles};
+use crate::model::{Container, Snapshot, TextFamily};
 use crate::publish::figures::collectors::{Choice, TEXTFILE};
 use crate::publish::figures::{FigureFamily, FigureSource, MetricKind, families};
 use crate::publish::on_request::ReadFigures;
@@ -151,32 +151,23 @@ impl Exporter {
             ended: &[],
             interval: self.interval,
         };
-        let mut requests = Vec::new();
         // A little more than last time, so that the request rarely moves while it grows.
-        let mut open = Vec::with_capacity(self.length + self.length / 8);
-        let mut count = self.write_host(&mut open, &source, read.textfiles.as_deref());
+        let mut requests = Requests::with_capacity(self.length + self.length / 8);
+        requests.add(|out| self.write_host(out, &source));
         for one in snapshot.containers.iter() {
-            let begin = open.len();
-            let points = self.write_container(&mut open, &source, one);
-            if count + points > MAX_POINTS && begin > 0 {
-                let next = open.split_off(begin);
-                requests.push(std::mem::replace(&mut open, next));
-                count = 0;
-            }
-            count += points;
+            requests.add(|out| self.write_container(out, &source, one));
         }
-        self.length = requests.first().map_or(open.len(), Vec::len);
-        requests.push(open);
+        let families = read.textfiles.iter().flat_map(|files| &files.families);
+        for family in families {
+            requests.add(|out| self.write_textfile(out, snapshot, family));
+        }
+        let requests = requests.finish();
+        self.length = requests.first().map_or(0, Vec::len);
         requests
     }
 
     /// Appends the figures of the host and the agent. Returns the number of points.
-    fn write_host(
-        &self,
-        out: &mut Vec<u8>,
-        source: &FigureSource<'_>,
-        textfiles: Option<&Textfiles>,
-    ) -> usize {
+    fn write_host(&self, out: &mut Vec<u8>, source: &FigureSource<'_>) -> usize {
         let snapshot = source.snapshot;
         let common = Common {
             attributes: Vec::new(),
@@ -196,9 +187,20 @@ impl Exporter {
                     HostFigure::Family(sent) => sent.add(source, self.names, points),
                 }
             }
-            if let Some(textfiles) = textfiles {
-                textfile::add(textfiles, points);
-            }
+        })
+    }
+
+    /// Appends a metric of another program. Returns the number of points. It is a resource of its own, although the host is the same, so that
+    /// many metrics of other programs do not make the request with the host's figures too large.
+    fn write_textfile(&self, out: &mut Vec<u8>, snapshot: &Snapshot, family: &TextFamily) -> usize {
+        let resource = self.resource.of_host(&snapshot.host);
+        let common = Common {
+            attributes: Vec::new(),
+            start: snapshot.host.boot_time.saturating_mul(1_000_000_000),
+            time: time_of(snapshot),
+        };
+        self.write(out, &resource, common, |points| {
+            textfile::add(family, points);
         })
     }
 
@@ -251,6 +253,41 @@ impl Exporter {
         scope_metrics.close(out);
         all.close(out);
         count
+    }
+}
+
+/// Requests that are being written. A resource is not divided between requests.
+struct Requests {
+    full: Vec<Vec<u8>>,
+    open: Vec<u8>,
+    /// The number of points in `open`.
+    points: usize,
+}
+
+impl Requests {
+    fn with_capacity(length: usize) -> Self {
+        Self {
+            full: Vec::new(),
+            open: Vec::with_capacity(length),
+            points: 0,
+        }
+    }
+
+    /// Adds the resource that `write` appends. It returns the number of points.
+    fn add(&mut self, write: impl FnOnce(&mut Vec<u8>) -> usize) {
+        let begin = self.open.len();
+        let points = write(&mut self.open);
+        if begin > 0 && self.points + points > MAX_POINTS {
+            let next = self.open.split_off(begin);
+            self.full.push(std::mem::replace(&mut self.open, next));
+            self.points = 0;
+        }
+        self.points += points;
+    }
+
+    fn finish(mut self) -> Vec<Vec<u8>> {
+        self.full.push(self.open);
+        self.full
     }
 }
 

@@ -409,22 +409,25 @@ fn the_kernels_own_figures_and_those_of_text_files_are_sent() {
         read(receivers, "system.disk.pending_operations"),
         [point(&pending, 3.0)]
     );
+    let all = resources(NameSet::Conventions, &snapshot);
+    let [.., backup, wait] = &all[..] else {
+        panic!("too few resources");
+    };
+    assert_eq!(backup.resource, conventions.resource);
+    assert_eq!(read(backup, "backup_size_bytes"), [point("job=db", 1.5)]);
     assert_eq!(
-        read(conventions, "backup_size_bytes"),
-        [point("job=db", 1.5)]
-    );
-    assert_eq!(
-        read(conventions, "wait_seconds_bucket"),
+        read(wait, "wait_seconds_bucket"),
         [point("le=1", 2.0), point("le=+Inf", 3.0)]
     );
-    assert_eq!(read(conventions, "wait_seconds_sum"), [point("", 4.5)]);
+    assert_eq!(read(wait, "wait_seconds_sum"), [point("", 4.5)]);
 }
 
 #[test]
 fn each_container_is_a_resource_and_its_points_have_its_name() {
     let snapshot = Snapshot::recorded();
     let all = resources(NameSet::Conventions, &snapshot);
-    assert_eq!(all.len(), 1 + snapshot.containers.len());
+    // The host, the containers, and two metrics of text files.
+    assert_eq!(all.len(), 1 + snapshot.containers.len() + 2);
     for (resource, one) in all[1..].iter().zip(snapshot.containers.iter()) {
         let attributes = shown(&resource.resource.as_ref().unwrap().attributes);
         let name = one.name.trim_start_matches('/');
@@ -470,7 +473,7 @@ fn requests_are_split_between_resources() {
         assert!(of_request <= super::MAX_POINTS);
         count += request.resource_metrics.len();
     }
-    assert_eq!(count, 401);
+    assert_eq!(count, 1 + 400 + 2);
 }
 
 #[test]
