@@ -253,6 +253,8 @@ put() {
         say "would install: $3"
         return
     fi
+    mkdir -p "$share"
+    [ -e "$pending" ] || printf '%s\n' "$first" >"$pending"
     mkdir -p "$(dirname "$3")"
     cp "$2" "$3.new"
     chmod "$1" "$3.new"
@@ -266,10 +268,6 @@ install_files() {
     installed='' changed=''
     # An earlier run was interrupted after it had replaced files.
     [ ! -e "$pending" ] || changed=1
-    [ "$dry_run" ] || {
-        mkdir -p "$share"
-        printf '%s\n' "$first" >"$pending"
-    }
     put 0755 "$tree/system-agent" "$prefix/bin/system-agent"
     for page in "$tree"/man/*.1.gz; do
         put 0644 "$page" "$prefix/share/man/man1/$(basename "$page")"

@@ -335,12 +335,14 @@ fn assert_followed_through_the_api(options: &[&str]) {
     // The script writes bursts of log lines with pauses between the bursts. Some bursts fit into the requested tail, other bursts
     // are longer.
     let script = "i=0; while [ $i -lt 200 ]; do i=$((i + 1)); echo line $i
-         case $i in *3|*7) sleep 0.15;; 50|150) sleep 1.5;; esac; done; echo end; sleep 1000";
+         case $i in *3|*7) sleep 0.25;; 50|150) sleep 1.5;; esac; done; echo end; sleep 1000";
     let container = Container::run("followed", options, script);
     let name = container.name();
+    // Without the containers of other tests: with many lines to read by calls, the rounds are less frequent.
     let agent = launch()
         .vars(&[("CONTAINER_STATS", "engine"), ("LOG_LINES", "20")])
         .vars(&[("LOG_INTERVAL", "200ms"), ("PUBLISH_INTERVAL", "200ms")])
+        .var("CONTAINERS_INCLUDE", name)
         .start();
     let mut snapshots = Snapshots::of(&agent, Duration::from_millis(200));
     let mut seen: Vec<Vec<String>> = Vec::new();

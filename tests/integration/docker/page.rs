@@ -225,7 +225,9 @@ fn older_lines_are_searched_and_a_log_is_downloaded() {
 #[test]
 #[parallel]
 fn the_log_of_a_container_that_ended_before_the_agent_started_is_shown() {
-    let container = Container::run("page-dead", &[], "echo begin; echo last words >&2; exit 3");
+    // Docker reads both streams at the same time, so lines that follow each other at once can be stored in another order.
+    let script = "echo begin; sleep 0.3; echo last words >&2; exit 3";
+    let container = Container::run("page-dead", &[], script);
     container.wait_for_end();
     let agent = launch().start();
     let (server, path) = server(&agent);

@@ -216,7 +216,8 @@ fn long_lines_are_read_whole_at_any_place() {
 
 /// The log of a container that ended before the agent started.
 fn last_words(topic: &str, options: &[&str], variables: &[(&str, &str)], excluded: bool) {
-    let script = "for i in $(seq 1 300); do echo line $i; done; echo last words >&2; exit 3";
+    let script =
+        "for i in $(seq 1 300); do echo line $i; done; sleep 0.3; echo last words >&2; exit 3";
     let container = Container::run(topic, options, script);
     container.wait_for_end();
     let expected = sorted(container.logs());
