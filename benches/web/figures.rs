@@ -28,7 +28,7 @@ const AMOUNTS: [&str; 4] = [
     "memory_cache",
     "memory_kernel",
 ];
-/// The recorded containers are idle, so many of their figures are 0. Such a figure gets random values up to this number.
+/// The recorded containers are idle, so many of their figures are 0. The benchmark replaces a 0 by a random figure, which is at most this number.
 const IDLE: f64 = 5.0;
 /// On average, one snapshot in this number has an event.
 const SNAPSHOTS_PER_EVENT: u32 = 60;

@@ -21,7 +21,7 @@ use prost::Message as _;
 
 use super::attributes::scope;
 use super::resource::HostResource;
-use crate::model::{Container, Snapshot, TextFamily};
+use crate::model::{Container, Snapshot};
 use crate::publish::figures::collectors::{Choice, TEXTFILE};
 use crate::publish::figures::{FigureFamily, FigureSource, MetricKind, families};
 use crate::publish::on_request::ReadFigures;
@@ -142,8 +142,7 @@ impl Exporter {
         Choice::Only(names.map(str::to_owned).collect())
     }
 
-    /// Returns the encoded requests with all figures of a snapshot.
-    /// `read` has the figures that are not in a snapshot.
+    /// Returns the encoded requests with all figures of a snapshot. `read` has the figures that are not in the snapshot.
     pub(super) fn requests(&mut self, snapshot: &Snapshot, read: &ReadFigures) -> Vec<Vec<u8>> {
         let source = FigureSource {
             snapshot,
@@ -153,13 +152,19 @@ impl Exporter {
         };
         // A little more than last time, so that the request rarely moves while it grows.
         let mut requests = Requests::with_capacity(self.length + self.length / 8);
-        requests.add(|out| self.write_host(out, &source));
+        let host = self.resource.of_host(&snapshot.host);
+        requests.add(|out| self.write_host(out, &host, &source));
         for one in snapshot.containers.iter() {
             requests.add(|out| self.write_container(out, &source, one));
         }
-        let families = read.textfiles.iter().flat_map(|files| &files.families);
-        for family in families {
-            requests.add(|out| self.write_textfile(out, snapshot, family));
+        // Each metric of another program is a resource of its own, although the host is the same. So many of them do not make the request
+        // with the host's figures too large.
+        for family in read.textfiles.iter().flat_map(|files| &files.families) {
+            requests.add(|out| {
+                self.write(out, &host, of_host(snapshot), |points| {
+                    textfile::add(family, points);
+                })
+            });
         }
         let requests = requests.finish();
         self.length = requests.first().map_or(0, Vec::len);
@@ -167,15 +172,13 @@ impl Exporter {
     }
 
     /// Appends the figures of the host and the agent. Returns the number of points.
-    fn write_host(&self, out: &mut Vec<u8>, source: &FigureSource<'_>) -> usize {
-        let snapshot = source.snapshot;
-        let common = Common {
-            attributes: Vec::new(),
-            start: snapshot.host.boot_time.saturating_mul(1_000_000_000),
-            time: time_of(snapshot),
-        };
-        let resource = self.resource.of_host(&snapshot.host);
-        self.write(out, &resource, common, |points| {
+    fn write_host(
+        &self,
+        out: &mut Vec<u8>,
+        resource: &Resource,
+        source: &FigureSource<'_>,
+    ) -> usize {
+        self.write(out, resource, of_host(source.snapshot), |points| {
             for figure in &self.host_figures {
                 let metric = figure.described();
                 match figure {
@@ -187,20 +190,6 @@ impl Exporter {
                     HostFigure::Family(sent) => sent.add(source, self.names, points),
                 }
             }
-        })
-    }
-
-    /// Appends a metric of another program. Returns the number of points. It is a resource of its own, although the host is the same, so that
-    /// many metrics of other programs do not make the request with the host's figures too large.
-    fn write_textfile(&self, out: &mut Vec<u8>, snapshot: &Snapshot, family: &TextFamily) -> usize {
-        let resource = self.resource.of_host(&snapshot.host);
-        let common = Common {
-            attributes: Vec::new(),
-            start: snapshot.host.boot_time.saturating_mul(1_000_000_000),
-            time: time_of(snapshot),
-        };
-        self.write(out, &resource, common, |points| {
-            textfile::add(family, points);
         })
     }
 
@@ -380,6 +369,15 @@ impl SentFamily {
             true => Number::Int(value.round() as u64),
             false => Number::Double(value),
         }
+    }
+}
+
+/// Returns what all points of the host have in common. The counters begin at the boot.
+fn of_host(snapshot: &Snapshot) -> Common {
+    Common {
+        attributes: Vec::new(),
+        start: snapshot.host.boot_time.saturating_mul(1_000_000_000),
+        time: time_of(snapshot),
     }
 }
 
