@@ -264,7 +264,7 @@ test_foreign() {
     for package in "$files"/*.aarch64.rpm "$files"/*_aarch64.apk "$files"/*-aarch64.pkg.tar.zst; do
         [[ -e $package ]] || continue
         if [[ $package == *.rpm ]]; then
-            member=./usr/bin/system-agent
+            member=/usr/bin/system-agent
         else
             member=usr/bin/system-agent
         fi
