@@ -221,9 +221,9 @@ pub(crate) struct Measuring {
     pub(crate) reports: Arc<Reports>,
     /// The collectors for outputs that ask for figures.
     on_request: OnRequest,
-    /// One thread for each of these two stages. Clients have other threads, so a large answer of the engine or a large snapshot
-    /// delays no client.
-    _threads: [Arbiter; 2],
+    /// The thread of these two stages. They share it, because messages between threads cost more than most of their work. Clients
+    /// have other threads, so a large answer of the engine or a large snapshot delays no client.
+    _thread: Arbiter,
 }
 
 impl Measuring {
@@ -239,8 +239,7 @@ impl Measuring {
         supervisor: Supervisor,
         reports: Arc<Reports>,
     ) -> io::Result<Self> {
-        let threads = [arbiter()?, arbiter()?];
-        let [collecting, aggregating] = &threads;
+        let thread = arbiter()?;
         let newest = NewestSamples {
             reports: Arc::clone(&reports),
             ..NewestSamples::for_settings(settings)
@@ -248,7 +247,7 @@ impl Measuring {
         let (follows_logs, has_live) = watch::channel(false);
         let (wants_kernel, kernel_wanted) = watch::channel(false);
         let (wants_textfile, textfile_wanted) = watch::channel(false);
-        let aggregator = Aggregator::start_in_arbiter(&aggregating.handle(), move |_| {
+        let aggregator = Aggregator::start_in_arbiter(&thread.handle(), move |_| {
             Aggregator::new(interval, newest, supervisor)
                 .with_live(follows_logs)
                 .with_kernel(wants_kernel)
@@ -261,8 +260,8 @@ impl Measuring {
             kernel_wanted,
             aggregator.clone().recipient(),
         );
-        let kernel = KernelCollector::start_in_arbiter(&collecting.handle(), |_| kernel);
-        let mut collectors = start_collectors(settings, &aggregator, has_live, collecting);
+        let kernel = KernelCollector::start_in_arbiter(&thread.handle(), |_| kernel);
+        let mut collectors = start_collectors(settings, &aggregator, has_live, &thread);
         let textfiles = TextfileCollector::new(
             settings.textfile_dir.clone(),
             settings.system_interval,
@@ -270,7 +269,7 @@ impl Measuring {
             textfile_wanted,
             aggregator.clone().recipient(),
         );
-        let textfiles = TextfileCollector::start_in_arbiter(&collecting.handle(), |_| textfiles);
+        let textfiles = TextfileCollector::start_in_arbiter(&thread.handle(), |_| textfiles);
         collectors.extend([kernel.clone().recipient(), textfiles.clone().recipient()]);
         Ok(Self {
             collectors,
@@ -280,7 +279,7 @@ impl Measuring {
                 kernel: kernel.recipient(),
                 textfiles: textfiles.recipient(),
             },
-            _threads: threads,
+            _thread: thread,
         })
     }
 }

@@ -10,6 +10,7 @@ mod causes;
 mod cgroup;
 pub mod docker;
 pub mod kernel;
+mod kernel_file;
 mod links;
 pub mod logs;
 mod mountinfo;

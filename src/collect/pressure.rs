@@ -2,13 +2,16 @@
 
 use crate::model::{Pressure, Pressures, Stalls, figure};
 
-/// Calls `text_of` for each resource. Returns none if no resource has a pressure. Kernels before 4.20 do not have the pressure
+/// The resources that the kernel has pressure figures of.
+pub(super) const RESOURCES: [&str; 3] = ["cpu", "memory", "io"];
+
+/// Calls `text_of` for each resource of [`RESOURCES`]. Returns none if no resource has a pressure. Kernels before 4.20 do not have the pressure
 /// files. With the kernel option `psi=0`, the files can exist, but they cannot be read.
 pub(super) fn of_each(mut text_of: impl FnMut(&str) -> Option<Pressure>) -> Option<Pressures> {
     let pressures = Pressures {
-        cpu: text_of("cpu"),
-        memory: text_of("memory"),
-        io: text_of("io"),
+        cpu: text_of(RESOURCES[0]),
+        memory: text_of(RESOURCES[1]),
+        io: text_of(RESOURCES[2]),
     };
     (pressures != Pressures::default()).then_some(pressures)
 }

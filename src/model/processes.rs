@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// The number of processes, by state. Source: `/proc/<pid>/stat`.
+///
+/// An idle process is read again after at most 15 s, or when the CPU time of the host shows that it, or another idle process, is
+/// active. `total` is always current.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessCounts {
     /// All processes.
@@ -26,8 +29,9 @@ pub struct ProcessCounts {
 pub struct TopProcess {
     /// The process's name (`comm`), up to 15 bytes.
     pub name: String,
-    /// CPU use in percent of one core, since the previous reading. Two readings of processes are at least 400 ms apart, because
-    /// the kernel counts CPU time in ticks of 10 ms. Source: `utime` + `stime` in `/proc/<pid>/stat`.
+    /// CPU use in percent of one core, since the previous reading of the process. Two readings are at least 400 ms apart, because
+    /// the kernel counts CPU time in ticks of 10 ms. An idle process is read again after at most 15 s, or when the CPU time of the host
+    /// shows that idle processes have become active. Source: `utime` + `stime` in `/proc/<pid>/stat`.
     pub cpu: f64,
     /// Resident memory, in percent of the host's memory. Source: `/proc/<pid>/stat`, `rss`.
     pub mem: f64,

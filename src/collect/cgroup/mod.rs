@@ -16,15 +16,13 @@ pub(super) use usage::Usage;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::kernel_file::text;
 use super::pressure;
 use crate::model::{BlockIo, ExactContainer, Throttling};
 
-/// Size of the parts in which the kernel returns the text of a file, in bytes.
-const PAGE: usize = 4096;
 /// Maximum number of files of one group: two of [`ActivityFiles`], and at most eight of [`DetailFiles`].
 pub(super) const FILES_PER_GROUP: usize = 10;
 /// Number of files of [`ActivityFiles`].
@@ -438,36 +436,4 @@ fn optional<T>(
 /// Returns the value, or an error if a file that must have the value `what` does not have it.
 pub(super) fn need<T>(what: &'static str, value: Option<T>) -> Result<T, GroupError> {
     value.ok_or(GroupError::Malformed(what))
-}
-
-/// Reads the current text of a file into `buffer`. None if the file cannot be read, or if the text is not UTF-8.
-pub(super) fn text<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
-    std::str::from_utf8(read_all(file, buffer)?).ok()
-}
-
-/// Reads the current bytes of a file of the kernel into `buffer`. None if the file cannot be read.
-pub(super) fn read_all<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-    if buffer.is_empty() {
-        buffer.resize(4 * PAGE, 0);
-    }
-    let mut length = 0;
-    loop {
-        match file.read_at(&mut buffer[length..], length as u64) {
-            Ok(0) => break,
-            Ok(read) => {
-                length += read;
-                // The kernel returns a file in pages. It fills each page except for at most one line. So a much shorter answer is
-                // the end of the file, and one system call is saved.
-                if read < PAGE * 3 / 4 && length < buffer.len() {
-                    break;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return None,
-        }
-        if length == buffer.len() {
-            buffer.resize(buffer.len() * 2, 0);
-        }
-    }
-    Some(&buffer[..length])
 }

@@ -38,13 +38,9 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Adds the rates and the share of throttled periods since `before`. `seconds` is the time between the two readings. If
+    /// Adds the rates of the network traffic since `before`. `seconds` is the time between the two readings of the traffic. If
     /// `seconds` is none, adds no rates.
-    pub(crate) fn add_rates(&mut self, before: &Self, seconds: Option<f64>) {
-        self.throttled_percent = before
-            .throttling
-            .zip(self.throttling)
-            .and_then(|(before, now)| throttled_percent(before, now));
+    pub(crate) fn add_network_rates(&mut self, before: &Self, seconds: Option<f64>) {
         let Some(seconds) = seconds else { return };
         let rate = |before, now| Some(per_second(before, now, seconds));
         for (name, now) in Arc::make_mut(&mut self.network) {
@@ -53,10 +49,40 @@ impl Usage {
                 now.tx_bytes_per_second = rate(before.tx_bytes, now.tx_bytes);
             }
         }
+    }
+
+    /// Adds the rates of I/O and the share of throttled periods since `before`. `seconds` is the time between the two readings of
+    /// these figures. If `seconds` is none, adds no rates.
+    pub(crate) fn add_rates(&mut self, before: &Self, seconds: Option<f64>) {
+        self.throttled_percent = before
+            .throttling
+            .zip(self.throttling)
+            .and_then(|(before, now)| throttled_percent(before, now));
+        let Some(seconds) = seconds else { return };
+        let rate = |before, now| Some(per_second(before, now, seconds));
         if let Some((now, before)) = self.block_io.as_mut().zip(before.block_io) {
             now.read_bytes_per_second = rate(before.read_bytes, now.read_bytes);
             now.write_bytes_per_second = rate(before.write_bytes, now.write_bytes);
         }
+    }
+}
+
+impl Usage {
+    /// Whether nothing of the figures changes while the group is idle: no rate of I/O, and no pressure that has yet to fall.
+    pub(crate) fn is_settled(&self) -> bool {
+        let has_io = self.block_io.is_some_and(|io| {
+            let rates = [io.read_bytes_per_second, io.write_bytes_per_second];
+            rates.into_iter().flatten().any(|rate| rate > 0.0)
+        });
+        let pressures = self.pressure.iter();
+        let pressures = pressures.flat_map(|one| [&one.cpu, &one.memory, &one.io]);
+        let stalls = pressures
+            .flatten()
+            .flat_map(|one| [Some(one.some), one.full]);
+        let has_pressure = stalls
+            .flatten()
+            .any(|one| one.avg10 > 0.0 || one.avg60 > 0.0 || one.avg300 > 0.0);
+        !has_io && !has_pressure
     }
 }
 

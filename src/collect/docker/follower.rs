@@ -17,7 +17,8 @@
 //! - after a failed call to the engine,
 //! - when a collector asks for a new inspection of a container.
 //!
-//! While the list is fresh, a request costs the engine at most one ping. The ping shows that the engine answers.
+//! While the list is fresh, a request costs the engine at most one ping, and none if the engine has answered within the last seconds.
+//! The ping shows that the engine answers.
 //!
 //! Once a minute, and after an event that can change them, the list also has the stopped containers.
 
@@ -52,8 +53,9 @@ const MAX_LIST_AGE_WITH_YOUNG: Duration = Duration::from_secs(1);
 /// Timeout for the list of all containers. It is shorter than the timeout of other calls, because the list of running containers is read
 /// after it.
 const ALL_DEADLINE: Duration = Duration::from_secs(3);
-/// Maximum age of the engine's previous answer. If the answer is older, the next request sends a ping.
-const MAX_ANSWER_AGE: Duration = Duration::from_secs(1);
+/// Maximum age of the engine's previous answer. If the answer is older, the next request sends a ping. An engine that has ended is noticed
+/// at once, because the stream of its events ends. Only an engine that hangs is noticed by a ping.
+const MAX_ANSWER_AGE: Duration = Duration::from_secs(8);
 /// Maximum number of requests that wait for the follower. Each collector makes one request at a time. If a collector stops
 /// waiting for an answer, its request stays in the queue.
 const MAX_REQUESTS: usize = 64;

@@ -1,6 +1,7 @@
 //! Calculates the published figures of one container from its usage. The usage comes from the kernel's files or from the engine.
 //! This module does no I/O.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use super::engine::Inspected;
 use super::inventory::RunningContainer;
 use super::listing::ListedContainer;
 use crate::collect::cgroup::Usage;
-use crate::model::{Container, ControlGroup, Timestamp, figure};
+use crate::model::{Container, ControlGroup, InterfaceCounters, Timestamp, figure};
 use crate::settings::Patterns;
 
 /// Tolerance between the engine's clock and the agent's clock, for the time between two readings. An answer can be two seconds
@@ -42,8 +43,10 @@ pub(super) struct ContainerReading {
     pub(super) cpu: CpuReading,
     /// The usage. If the container is idle, this can be the usage of an earlier reading.
     pub(super) usage: Arc<Usage>,
-    /// When the usage was read. None if the engine read it.
+    /// When the network traffic was read. None if the engine read it.
     pub(super) usage_at: Option<Instant>,
+    /// When the other figures of the usage were read. They can be older, if the container is idle. None if the engine read them.
+    pub(super) details_at: Option<Instant>,
     /// Whether the container was idle between the previous reading and `usage_at`.
     pub(super) idle: bool,
 }
@@ -57,11 +60,12 @@ impl ContainerReading {
         usage_at: Option<Instant>,
     ) -> Self {
         if let Some(before) = before {
-            let seconds = match before.usage_at.zip(usage_at.or(cpu.received)) {
+            let seconds_since = |at: Option<Instant>| match at.zip(usage_at.or(cpu.received)) {
                 Some((before, now)) => Some(now.saturating_duration_since(before).as_secs_f64()),
                 None => seconds_between(&before.cpu, &cpu),
             };
-            usage.add_rates(&before.usage, seconds);
+            usage.add_network_rates(&before.usage, seconds_since(before.usage_at));
+            usage.add_rates(&before.usage, seconds_since(before.details_at));
         }
         Self {
             idle: before.is_some_and(|before| {
@@ -70,6 +74,31 @@ impl ContainerReading {
             cpu,
             usage: Arc::new(usage),
             usage_at,
+            details_at: usage_at,
+        }
+    }
+
+    /// Creates a reading of a container that has been idle since `before`. Only its network traffic was read.
+    pub(super) fn idle_since(
+        before: &Self,
+        cpu: CpuReading,
+        network: Arc<BTreeMap<String, InterfaceCounters>>,
+        at: Instant,
+    ) -> Self {
+        let mut usage = Usage {
+            network,
+            ..(*before.usage).clone()
+        };
+        let seconds = before.usage_at;
+        let seconds = seconds.map(|before| at.saturating_duration_since(before).as_secs_f64());
+        usage.add_network_rates(&before.usage, seconds);
+        // No periods have passed.
+        usage.throttled_percent = None;
+        Self {
+            cpu,
+            usage: Arc::new(usage),
+            usage_at: Some(at),
+            ..*before
         }
     }
 }

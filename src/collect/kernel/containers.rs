@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::param::clock_ticks_per_second;
 
 use super::family::Roots;
-use crate::collect::cgroup;
+use crate::collect::kernel_file;
 use crate::model::{ControlGroup, GroupDirectories, RequestedContainer};
 
 /// Maximum number of processes of a container whose open files are counted.
@@ -130,7 +130,7 @@ struct Files(Vec<u8>);
 
 impl Files {
     fn text(&mut self, path: &Path) -> Option<&str> {
-        cgroup::text(&File::open(path).ok()?, &mut self.0)
+        kernel_file::text(&File::open(path).ok()?, &mut self.0)
     }
 
     fn number(&mut self, path: &Path) -> Option<u64> {

@@ -1,12 +1,12 @@
 //! Measures the agent's own use of CPU and memory.
 
-use std::fs;
 use std::io;
 use std::time::Duration;
 
 use rustix::param::{clock_ticks_per_second, page_size};
 
 use super::proc_stat::{parse, since_boot};
+use crate::collect::kernel_file::KernelFile;
 use crate::messages::AgentUsage;
 use crate::model::figure;
 
@@ -14,12 +14,24 @@ use crate::model::figure;
 const MIN_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Reads the agent's own use of CPU and memory, even if the agent cannot see other processes.
-#[derive(Default)]
 pub(super) struct OwnUsage {
+    stat: KernelFile,
+    statm: KernelFile,
     /// The CPU time at the previous reading, in ticks, and the time of that reading.
     before: Option<(u64, Duration)>,
     /// The result of the previous reading.
     last: AgentUsage,
+}
+
+impl Default for OwnUsage {
+    fn default() -> Self {
+        Self {
+            stat: KernelFile::new("/proc/self/stat"),
+            statm: KernelFile::new("/proc/self/statm"),
+            before: None,
+            last: AgentUsage::default(),
+        }
+    }
 }
 
 /// Why the agent's own usage cannot be read.
@@ -40,8 +52,8 @@ impl OwnUsage {
         if elapsed.is_some_and(|elapsed| elapsed < MIN_INTERVAL) {
             return Ok(self.last);
         }
-        let text = fs::read("/proc/self/stat")?;
-        let stat = parse(&text).ok_or(AgentError::Parse)?;
+        let pages = self.own_pages();
+        let stat = parse(self.stat.read()?).ok_or(AgentError::Parse)?;
         let percent = match (self.before, elapsed) {
             (Some((used, _)), Some(elapsed)) => {
                 let ticks = stat.used.saturating_sub(used) as f64;
@@ -50,7 +62,6 @@ impl OwnUsage {
             _ => 0.0,
         };
         self.before = Some((stat.used, now));
-        let pages = own_pages();
         self.last = AgentUsage {
             cpu_percent: figure(percent, 2),
             engine_cpu_percent: None,
@@ -58,6 +69,13 @@ impl OwnUsage {
             memory_anon: pages.map(|pages| pages.anonymous * page_size() as u64),
         };
         Ok(self.last)
+    }
+
+    /// Reads the agent's own resident memory, exact to the page. The figure in `stat` is a sum of counters for each CPU and can be
+    /// wrong by 1 MiB. Such an error does not matter for a list of the largest processes, but it matters for the agent, which uses
+    /// little memory.
+    fn own_pages(&mut self) -> Option<OwnPages> {
+        parse_statm(std::str::from_utf8(self.statm.read().ok()?).ok()?)
     }
 }
 
@@ -67,13 +85,6 @@ struct OwnPages {
     resident: u64,
     /// Pages that do not belong to a file or to shared memory.
     anonymous: u64,
-}
-
-/// Reads the agent's own resident memory, exact to the page. The figure in `stat` is a sum of counters for each CPU and can be
-/// wrong by 1 MiB. Such an error does not matter for a list of the largest processes, but it matters for the agent, which uses
-/// little memory.
-fn own_pages() -> Option<OwnPages> {
-    parse_statm(&fs::read_to_string("/proc/self/statm").ok()?)
 }
 
 /// Parses `statm`. Its first three fields are numbers of pages: the size, the resident memory, and the part of the resident
@@ -90,7 +101,7 @@ fn parse_statm(text: &str) -> Option<OwnPages> {
 
 #[cfg(test)]
 mod tests {
-    use super::{OwnPages, own_pages, parse_statm};
+    use super::{OwnPages, OwnUsage, parse_statm};
 
     #[test]
     fn anonymous_memory_is_resident_memory_without_shared_memory() {
@@ -103,7 +114,7 @@ mod tests {
         for odd in ["", "1", "1 2", "1 a 3"] {
             assert_eq!(parse_statm(odd), None, "{odd}");
         }
-        let own = own_pages().unwrap();
+        let own = OwnUsage::default().own_pages().unwrap();
         assert!(own.anonymous > 0 && own.anonymous < own.resident, "{own:?}");
     }
 }

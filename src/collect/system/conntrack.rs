@@ -4,15 +4,16 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
 use super::family::{MetricFamily, Round};
-use super::lookup::{Lookup, number};
+use super::lookup::{Lookup, number_in};
+use crate::collect::kernel_file::KernelFile;
 use crate::model;
 
 /// The metric family. Source: `nf_conntrack_count` and `nf_conntrack_max` in `/proc/sys/net/netfilter`. The kernel has the files only
 /// while its module `nf_conntrack` is loaded.
 pub(super) struct Conntrack {
     folder: PathBuf,
-    /// The file with the number of connections, if there is one.
-    counts: Lookup<PathBuf>,
+    /// The files with the number of connections and with its limit, if they exist.
+    files: Lookup<[KernelFile; 2]>,
 }
 
 impl MetricFamily for Conntrack {
@@ -23,18 +24,22 @@ impl MetricFamily for Conntrack {
     type Error = Infallible;
 
     fn read(&mut self, _round: &Round<'_>) -> Result<Option<model::Conntrack>, Infallible> {
-        let Self { folder, counts } = self;
+        let Self { files, folder } = self;
         let find = || {
-            let count = folder.join("nf_conntrack_count");
-            count.exists().then_some(count).into_iter().collect()
+            let files = ["nf_conntrack_count", "nf_conntrack_max"].map(|file| folder.join(file));
+            let exist = files.iter().all(|file| file.exists());
+            exist
+                .then(|| files.map(KernelFile::new))
+                .into_iter()
+                .collect()
         };
-        let read = |count: &PathBuf| {
+        let read = |[count, limit]: &mut [KernelFile; 2]| {
             Some(model::Conntrack {
-                entries: number(count)?,
-                limit: number(&folder.join("nf_conntrack_max"))?,
+                entries: number_in(count.read().ok()?)?,
+                limit: number_in(limit.read().ok()?)?,
             })
         };
-        Ok(counts.found(find).first().and_then(read))
+        Ok(files.found(find).first_mut().and_then(read))
     }
 
     fn publish(&mut self, conntrack: Option<model::Conntrack>, round: &mut Round<'_>) {
@@ -47,7 +52,7 @@ impl Conntrack {
     pub(super) fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
-            counts: Lookup::default(),
+            files: Lookup::default(),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Reads the CPU time of the host and of each core.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::time::Duration;
 
 use rustix::param::clock_ticks_per_second;
 
 use super::family::{MetricFamily, Round};
 use super::guest::GuestCpu;
+use crate::collect::kernel_file::KernelFile;
 use crate::model::{CpuSeconds, CpuTimes, figure};
 
 /// Maximum decrease of a core's idle time between two readings, in ticks. If the idle time falls by more, the core was switched
@@ -15,8 +15,8 @@ use crate::model::{CpuSeconds, CpuTimes, figure};
 const MAX_IDLE_DECREASE: u64 = 300;
 
 /// The metric family, with the data that it stores between readings.
-#[derive(Default)]
 pub(super) struct Cpus {
+    file: KernelFile,
     before: Option<CpuTimesReading>,
     /// The previous reading of the guest. None if the agent does not measure a guest.
     guest_before: Option<GuestCpu>,
@@ -24,8 +24,18 @@ pub(super) struct Cpus {
     highest: Vec<(u32, Times)>,
     /// The previous published figure: how busy all CPUs together were, in percent.
     last: f64,
-    /// Buffer for the text of the file, which is long on a host with many CPUs and interrupts.
-    text: String,
+}
+
+impl Default for Cpus {
+    fn default() -> Self {
+        Self {
+            file: KernelFile::new("/proc/stat"),
+            before: None,
+            guest_before: None,
+            highest: Vec::new(),
+            last: 0.0,
+        }
+    }
 }
 
 /// One reading of `/proc/stat`.
@@ -52,6 +62,10 @@ pub(super) struct CpuFigures {
     cpus: u32,
     /// The time when the host booted, in Unix seconds, by the current setting of the clock. None if the file does not have it.
     boot_time: Option<u64>,
+    /// CPU time that all processes of the host have used since boot, in seconds.
+    busy: f64,
+    /// How many processes and threads have started since boot. None if the file does not have it.
+    forks: Option<u64>,
 }
 
 /// The use of the CPUs between two readings.
@@ -83,15 +97,16 @@ impl MetricFamily for Cpus {
 
     /// Reads `/proc/stat`. In a guest, replaces the figures that are those of the host.
     fn read(&mut self, round: &Round<'_>) -> Result<CpuFigures, CpuError> {
-        self.text.clear();
-        File::open("/proc/stat")?.read_to_string(&mut self.text)?;
-        let now = CpuTimesReading::parse(&self.text).ok_or(CpuError::Parse)?;
+        let text = std::str::from_utf8(self.file.read()?).map_err(|_| CpuError::Parse)?;
+        let now = CpuTimesReading::parse(text).ok_or(CpuError::Parse)?;
         self.highest = now.at_least(&self.highest);
         let mut figures = CpuFigures {
             since: self.before.as_ref().map(|before| now.since(before)),
             seconds: seconds(&self.highest, clock_ticks_per_second() as f64),
             cpus: u32::try_from(now.cores.len()).unwrap_or(u32::MAX),
-            boot_time: boot_time(&self.text),
+            boot_time: number(text, "btime"),
+            forks: number(text, "processes"),
+            busy: now.all.of_processes() as f64 / clock_ticks_per_second() as f64,
         };
         let guest = round.guest.as_ref().and_then(|guest| guest.cpu.clone());
         if let Some(guest) = &guest {
@@ -112,6 +127,8 @@ impl MetricFamily for Cpus {
         round.metrics.exact.cpu_seconds = figures.seconds;
         round.cpus = Some(figures.cpus);
         round.boot_time = figures.boot_time;
+        round.busy = Some(figures.busy);
+        round.forks = figures.forks;
     }
 
     fn publish_last(&self, round: &mut Round<'_>) {
@@ -207,10 +224,11 @@ impl CpuTimesReading {
     }
 }
 
-/// Parses the line `btime 1795818000`. Searches from the end, because the line of interrupts, which comes earlier, is long.
-fn boot_time(stat: &str) -> Option<u64> {
-    let (_, after) = stat.rsplit_once("\nbtime ")?;
-    after.lines().next()?.trim().parse().ok()
+/// Parses a line such as `btime 1795818000`. Searches from the end, because the line of interrupts, which comes earlier, is long.
+fn number(stat: &str, name: &str) -> Option<u64> {
+    let mut lines = stat.rsplit('\n');
+    let number = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    number.trim().parse().ok()
 }
 
 /// Converts the times of each core to seconds.
@@ -225,6 +243,12 @@ fn seconds(cores: &[(u32, Times)], ticks_per_second: f64) -> Vec<CpuSeconds> {
 impl Times {
     fn idle(self) -> u64 {
         self.0[3]
+    }
+
+    /// Returns the time that the kernel counts for processes: user, nice and system.
+    fn of_processes(self) -> u64 {
+        let [user, nice, system, ..] = self.0;
+        user.saturating_add(nice).saturating_add(system)
     }
 
     /// Returns the larger time of each kind.
@@ -373,6 +397,8 @@ btime 1700000000
             seconds: seconds(&host.cores, 100.0),
             cpus: 2,
             boot_time: Some(1),
+            busy: 0.0,
+            forks: None,
         };
         let read_at = Instant::now();
         let millis = Duration::from_millis;

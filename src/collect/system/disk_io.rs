@@ -1,12 +1,13 @@
 //! Reads the traffic of the host's block devices: counters and rates.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::family::{MetricFamily, Round};
+use crate::collect::kernel_file::KernelFile;
 use crate::collect::rate::per_second;
 use crate::model::{DiskIo, figure};
 use crate::settings::Patterns;
@@ -21,6 +22,8 @@ const NO_DISKS: [&str; 4] = ["loop", "ram", "zram", "fd"];
 pub(super) struct Devices {
     /// The folder in which the kernel lists whole devices: `/sys/block`.
     block: PathBuf,
+    /// The table of the counters, `/proc/diskstats`.
+    table: KernelFile,
     /// The devices of the previous reading, by name.
     known: HashMap<String, KnownDevice>,
     /// The number of the current reading. A device that is gone has the number of an earlier reading.
@@ -83,6 +86,7 @@ impl Devices {
     pub(super) fn new(block: &Path) -> Self {
         Self {
             block: block.to_owned(),
+            table: KernelFile::new("/proc/diskstats"),
             known: HashMap::new(),
             reading: 0,
             read_at: Instant::now(),
@@ -99,8 +103,9 @@ impl Devices {
     /// Reads every whole device. `seconds` is the time since the previous reading. Source: `/proc/diskstats`. If the kernel does
     /// not have this file, returns an empty list.
     fn table(&mut self, seconds: f64) -> io::Result<Vec<DiskIo>> {
-        match fs::read("/proc/diskstats") {
-            Ok(table) => Ok(self.take_in(&String::from_utf8_lossy(&table), seconds)),
+        let table = self.table.read().map(String::from_utf8_lossy);
+        match table.map(Cow::into_owned) {
+            Ok(table) => Ok(self.take_in(&table, seconds)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
         }

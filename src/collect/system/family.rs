@@ -72,6 +72,10 @@ pub(super) struct Round<'r> {
     pub(super) cpus: Option<u32>,
     /// The time when the host booted, in Unix seconds. None if it could not be read.
     pub(super) boot_time: Option<u64>,
+    /// CPU time that all processes of the host have used since boot, in seconds. None if it could not be read.
+    pub(super) busy: Option<f64>,
+    /// How many processes and threads have started since boot. None if it could not be read.
+    pub(super) forks: Option<u64>,
     /// CPU use of the engine's processes, in percent of one core. None if it is not known.
     pub(super) engine_cpu_percent: Option<f64>,
 }
@@ -95,6 +99,8 @@ impl<'r> Round<'r> {
             memory_total: 0,
             cpus: None,
             boot_time: None,
+            busy: None,
+            forks: None,
             engine_cpu_percent: None,
         }
     }

@@ -1,13 +1,23 @@
 //! Reads the number of open files on the whole host.
 
-use std::fs;
 use std::io;
 
 use super::family::{MetricFamily, Round};
+use crate::collect::kernel_file::KernelFile;
 use crate::model;
 
 /// The metric family. Source: `/proc/sys/fs/file-nr`.
-pub(super) struct FileHandles;
+pub(super) struct FileHandles {
+    file: KernelFile,
+}
+
+impl Default for FileHandles {
+    fn default() -> Self {
+        Self {
+            file: KernelFile::new("/proc/sys/fs/file-nr"),
+        }
+    }
+}
 
 /// Why the number of open files cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +35,7 @@ impl MetricFamily for FileHandles {
     type Error = FileHandlesError;
 
     fn read(&mut self, _round: &Round<'_>) -> Result<model::FileHandles, FileHandlesError> {
-        let text = fs::read("/proc/sys/fs/file-nr")?;
-        parse(&String::from_utf8_lossy(&text)).ok_or(FileHandlesError::Parse)
+        parse(&String::from_utf8_lossy(self.file.read()?)).ok_or(FileHandlesError::Parse)
     }
 
     fn publish(&mut self, handles: model::FileHandles, round: &mut Round<'_>) {

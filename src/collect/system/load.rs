@@ -1,10 +1,10 @@
 //! Reads the host's load averages.
 
-use std::fs;
 use std::io;
 use std::time::Instant;
 
 use super::family::{MetricFamily, Round};
+use crate::collect::kernel_file::KernelFile;
 use crate::model::{LoadAverage, ProcessCounts, figure};
 
 /// The periods of the averages, in seconds.
@@ -12,12 +12,22 @@ const PERIODS: [f64; 3] = [60.0, 300.0, 900.0];
 
 /// The metric family, with its previous figures. Source: `/proc/loadavg`. In a guest, the averages are computed from the states
 /// of the processes.
-#[derive(Default)]
 pub(super) struct Load {
+    file: KernelFile,
     last: LoadAverage,
     /// The averages of the guest in the order of [`PERIODS`], and when they were computed. None if the agent does not measure a
     /// guest.
     guest: Option<([f64; 3], Instant)>,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            file: KernelFile::new("/proc/loadavg"),
+            last: LoadAverage::default(),
+            guest: None,
+        }
+    }
 }
 
 /// Why the load averages cannot be read.
@@ -47,8 +57,7 @@ impl MetricFamily for Load {
             return Ok(self.of_guest(&counts, Instant::now()));
         }
         self.guest = None;
-        let text = fs::read("/proc/loadavg")?;
-        parse(&String::from_utf8_lossy(&text)).ok_or(LoadError::Parse)
+        parse(&String::from_utf8_lossy(self.file.read()?)).ok_or(LoadError::Parse)
     }
 
     fn publish(&mut self, load: LoadAverage, round: &mut Round<'_>) {

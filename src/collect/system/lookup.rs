@@ -102,6 +102,11 @@ pub(super) fn text(file: &Path) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// Parses the text of a file with one number.
+pub(super) fn number_in<T: FromStr>(text: &[u8]) -> Option<T> {
+    std::str::from_utf8(text).ok()?.trim().parse().ok()
+}
+
 /// Reads a file with one number.
 pub(super) fn number<T: FromStr>(file: &Path) -> Option<T> {
     text(file)?.parse().ok()

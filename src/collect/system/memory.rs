@@ -1,18 +1,27 @@
 //! Reads the host's memory and swap.
 
-use std::fs;
 use std::io;
 
 use super::family::{MetricFamily, Round};
 use super::guest::GuestMemory;
+use crate::collect::kernel_file::KernelFile;
 use crate::model::{ExactMemory, MemoryTypes, figure};
 
 const MIB: f64 = 1_048_576.0;
 
 /// The metric family, with its previous figures. Source: `/proc/meminfo`, and the control group of a guest.
-#[derive(Default)]
 pub(super) struct Memory {
+    file: KernelFile,
     last: MemInfo,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            file: KernelFile::new("/proc/meminfo"),
+            last: MemInfo::default(),
+        }
+    }
 }
 
 /// The figures, in bytes.
@@ -44,8 +53,8 @@ impl MetricFamily for Memory {
     type Error = MemoryError;
 
     fn read(&mut self, round: &Round<'_>) -> Result<MemInfo, MemoryError> {
-        let text = fs::read_to_string("/proc/meminfo")?;
-        let host = parse(&text).ok_or(MemoryError::Parse)?;
+        let text = std::str::from_utf8(self.file.read()?);
+        let host = text.ok().and_then(parse).ok_or(MemoryError::Parse)?;
         let guest = round.guest.as_ref().and_then(|guest| guest.memory);
         Ok(guest.map_or(host, |guest| host.of_guest(guest)))
     }

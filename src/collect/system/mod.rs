@@ -29,6 +29,7 @@ mod power_supply;
 mod pressure;
 mod proc_stat;
 mod process;
+mod process_choice;
 mod process_files;
 mod process_io;
 mod raid;
@@ -76,7 +77,8 @@ fn families(options: &HostOptions) -> Vec<Box<dyn AnyFamily>> {
     vec![
         entry(memory::Memory::default()),
         entry(cpu::Cpus::default()),
-        // Must come after memory, because each process is published with its share of the host's memory.
+        // Must come after memory, because each process is published with its share of the host's memory, and after cpu, because the CPU
+        // time of the host shows whether idle processes must be read.
         entry(process::Processes::new(
             *top_processes,
             Users::new(root.clone()),
@@ -91,8 +93,8 @@ fn families(options: &HostOptions) -> Vec<Box<dyn AnyFamily>> {
         entry(load::Load::default()),
         entry(uptime::Uptime::default()),
         entry(sensors::Sensors::new(Path::new("/sys/class/hwmon"))),
-        entry(pressure::HostPressure),
-        entry(file_handles::FileHandles),
+        entry(pressure::HostPressure::default()),
+        entry(file_handles::FileHandles::default()),
         entry(raid::RaidArrays::default()),
         entry(power_supply::PowerSupplies::new(Path::new(
             "/sys/class/power_supply",

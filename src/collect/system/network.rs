@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::family::{MetricFamily, Round};
+use crate::collect::kernel_file::KernelFile;
 use crate::collect::links::{Changes, Netlink, NetlinkInterface};
 use crate::collect::net_dev::{self, Interface};
 use crate::collect::rate::per_second;
@@ -35,6 +36,8 @@ const TRIES: usize = 3;
 pub(super) struct Interfaces {
     /// The folder `/sys/class/net`. It has a folder with files for each interface.
     class: PathBuf,
+    /// The table of the counters, `/proc/net/dev`.
+    counters: KernelFile,
     /// Reports changes of interfaces. After a change, `links` is out of date. None if the agent cannot use netlink.
     changes: Option<Changes>,
     /// The link data of each interface, by name.
@@ -119,6 +122,7 @@ impl Interfaces {
     fn by_files(class: &Path) -> Self {
         Self {
             class: class.to_owned(),
+            counters: KernelFile::new("/proc/net/dev"),
             changes: None,
             links: HashMap::new(),
             looked: None,
@@ -150,7 +154,7 @@ impl Interfaces {
             if changed {
                 self.ask();
             }
-            table = fs::read("/proc/net/dev")?;
+            table = self.counters.read()?.to_vec();
             // The name connects an interface in `links` with its counters in `table`. If an interface was renamed between the
             // two readings, a name can mean two different interfaces. In this case, both are read again.
             changed = self.have_changed();

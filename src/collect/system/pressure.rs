@@ -1,15 +1,28 @@
 //! Reads the host's pressure: how long work waited for CPU, memory and I/O.
 
-use std::fs;
 use std::io;
-use std::path::Path;
 
 use super::family::{MetricFamily, Round};
+use crate::collect::kernel_file::KernelFile;
 use crate::collect::pressure;
 use crate::model::Pressures;
 
 /// The metric family. Source: `/proc/pressure`.
-pub(super) struct HostPressure;
+pub(super) struct HostPressure {
+    /// Each resource with its file.
+    files: [(&'static str, KernelFile); 3],
+}
+
+impl Default for HostPressure {
+    fn default() -> Self {
+        Self {
+            files: pressure::RESOURCES.map(|resource| {
+                let path = format!("/proc/pressure/{resource}");
+                (resource, KernelFile::new(path))
+            }),
+        }
+    }
+}
 
 /// Why the host's pressure cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +39,10 @@ impl MetricFamily for HostPressure {
     fn read(&mut self, _round: &Round<'_>) -> Result<Option<Pressures>, PressureError> {
         let mut failed = None;
         let pressures = pressure::of_each(|resource| {
-            match fs::read(Path::new("/proc/pressure").join(resource)) {
-                Ok(text) => pressure::parse(&String::from_utf8_lossy(&text)),
+            let mut files = self.files.iter_mut();
+            let (_, file) = files.find(|(of, _)| *of == resource)?;
+            match file.read() {
+                Ok(text) => pressure::parse(&String::from_utf8_lossy(text)),
                 Err(error) => {
                     failed.get_or_insert(error);
                     None

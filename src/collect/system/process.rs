@@ -1,8 +1,9 @@
 //! Reads the host's processes: their number, the largest users of CPU and memory, and the CPU use of the engine.
 //!
-//! One reading is one pass over `/proc`. For most processes, a pass needs one system call and no allocation, because the file
-//! `stat` of the process stays open. The number of open files is limited. For a process beyond this limit, a pass needs three
-//! system calls. For each process in the published lists, two more files stay open and are read, and one more system call is needed.
+//! One reading is one pass over `/proc`. A pass lists all processes. It reads only the processes that were active, unless [`Choice`]
+//! says that all are due. For most of them, it needs one system call and no allocation, because the file `stat` of the process stays
+//! open. The number of open files is limited. For a process beyond this limit, a reading needs three system calls. For each process in
+//! the published lists, two more files stay open and are read, and one more system call is needed.
 //!
 //! This file is long: all its figures come from the same pass.
 
@@ -11,7 +12,6 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process;
 use std::sync::Arc;
@@ -26,9 +26,11 @@ use super::containers::ContainerNames;
 use super::family::{MetricFamily, Round};
 use super::kept_files::max_kept_files;
 use super::proc_stat::{Stat, parse, since_boot};
+use super::process_choice::{Choice, PassTimes};
 use super::process_files::{Owner, Proc, TEXT_SIZE, open_files, read_file};
 use super::process_io::{self, IoFound, KnownIo, highest, needs_groups};
 use super::users::Users;
+use crate::collect::kernel_file::KernelFile;
 use crate::model::{ProcessCounts, TopIo, TopProcess, figure};
 use crate::settings::Redaction;
 
@@ -39,6 +41,9 @@ const ENGINE: [&[u8]; 2] = [b"dockerd", b"containerd"];
 const SHIM: &[u8] = b"containerd-shim";
 /// The id of the first process of every PID namespace. If this process cannot be read, `/proc` hides other processes too.
 const FIRST_PID: u32 = 1;
+/// The letters of two states: the process runs or can run, and the process waits for a disk.
+const RUNNING: u8 = b'R';
+const BLOCKED: u8 = b'D';
 /// Maximum number of ended processes between an ended process and the ancestor that inherits its I/O.
 const MAX_GENERATIONS: usize = 32;
 /// Minimum time between two passes, because the kernel counts CPU time in ticks of 10 ms. A round that comes sooner publishes
@@ -53,7 +58,7 @@ pub(super) struct Processes {
     listed: usize,
     /// The directory `/proc`. None until it has been opened.
     proc: Option<Arc<OwnedFd>>,
-    /// The processes of the previous pass, by process id.
+    /// The processes of the newest pass, by process id.
     known: HashMap<u32, KnownProcess>,
     /// Maximum number of files that stay open.
     max_kept: u64,
@@ -61,6 +66,12 @@ pub(super) struct Processes {
     room_for_files: u64,
     /// The number of the current pass. A process that has ended has the number of an earlier pass.
     pass_number: u64,
+    /// The number of the newest pass that read all processes.
+    complete_pass: u64,
+    /// The file `/proc/loadavg`, which has the number of threads.
+    loadavg: KernelFile,
+    /// The numbers when the processes were listed. None before that, or if they could not be read.
+    tasks_at_list: Option<Tasks>,
     /// The start of the previous pass, as time since boot. None before the first pass.
     before: Option<Duration>,
     ticks_per_second: f64,
@@ -71,22 +82,34 @@ pub(super) struct Processes {
     counts_files: Option<bool>,
     /// The parts of command lines that are replaced. None if command lines are not published.
     commands: Option<Redaction>,
+    choice: Choice,
     /// Buffers that every pass uses again.
     buffers: Buffers,
     /// The figures and the start of the previous pass. None if that pass failed.
     last_pass: Option<(ProcessFigures, Instant)>,
 }
 
-/// The data about a process from the previous pass.
+/// The newest reading of a process.
 #[derive(Debug)]
 struct KnownProcess {
     /// The open file `stat`. After the process has ended, reading this file fails, even if another process has the same id.
     file: Option<OwnedFd>,
+    name: Box<[u8]>,
     /// The start time, in ticks since boot. A later process with the same id has a different start time.
     started: u64,
+    /// CPU time used so far, in ticks.
     used: u64,
-    /// When `used` was read, as time since boot. In a long pass, this time differs much between processes.
+    /// CPU time used between the two newest readings, in ticks. 0 if this pass has not read the process.
+    used_since: u64,
+    /// The time between the two newest readings, in seconds.
+    elapsed: f64,
+    /// When the process was read, as time since boot. In a long pass, this time differs much between processes.
     read_at: Duration,
+    /// Resident memory, in pages.
+    resident: u64,
+    threads: u64,
+    /// The letter of the state.
+    state: u8,
     /// The number of the newest pass that found the process.
     pass: u64,
     /// The id of the parent process.
@@ -100,29 +123,31 @@ struct KnownProcess {
 #[derive(Default)]
 struct Buffers {
     entries: Vec<MaybeUninit<u8>>,
+    /// The processes that this pass has listed, and those of them that it has read, and has not read.
     pids: Vec<u32>,
+    read: Vec<u32>,
+    unread: Vec<u32>,
     found: Vec<Found>,
     /// The processes with I/O.
     io: Vec<IoFound>,
-    /// The names of all processes found, one after another.
-    names: Vec<u8>,
-    counts: ProcessCounts,
 }
 
-/// A process that this pass has found.
+/// What the lists of processes are sorted by.
 struct Found {
     pid: u32,
-    /// The range of the name in [`Buffers::names`].
-    name: Range<usize>,
-    /// CPU time used since the previous pass, in ticks.
-    used: u64,
-    /// The time since the previous pass, in seconds.
-    elapsed: f64,
+    /// CPU use in percent of one core.
+    percent: f64,
     /// Resident memory, in pages.
     resident: u64,
+}
+
+/// Numbers of the kernel. While both stay the same, no process has started or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tasks {
+    /// How many processes and threads have started since boot.
+    forks: u64,
+    /// How many threads there are.
     threads: u64,
-    /// Whether the process waits for a disk.
-    is_blocked: bool,
 }
 
 /// The result of a pass.
@@ -163,7 +188,8 @@ impl MetricFamily for Processes {
             return Ok(figures.clone());
         }
         self.last_pass = None;
-        let figures = self.pass(round.memory_total, round.names)?;
+        let tasks = self.tasks(round.forks);
+        let figures = self.pass(round.memory_total, round.names, round.busy, tasks)?;
         self.last_pass = Some((figures.clone(), now));
         Ok(figures)
     }
@@ -196,18 +222,32 @@ impl Processes {
             max_kept: max_kept_files(),
             room_for_files: 0,
             pass_number: 0,
+            complete_pass: 0,
+            loadavg: KernelFile::new("/proc/loadavg"),
+            tasks_at_list: None,
             before: None,
             ticks_per_second: clock_ticks_per_second() as f64,
             page: page_size() as u64,
             users,
             counts_files: None,
             commands,
+            choice: Choice::default(),
             buffers: Buffers::default(),
             last_pass: None,
         }
     }
 
-    /// Reads all processes and compares them with the previous pass. `host_memory` is in bytes.
+    /// Reads the numbers that change when a process starts or ends. `forks` is how many processes and threads have started since boot.
+    fn tasks(&mut self, forks: Option<u64>) -> Option<Tasks> {
+        let text = std::str::from_utf8(self.loadavg.read().ok()?).ok()?;
+        Some(Tasks {
+            forks: forks?,
+            threads: threads(text)?,
+        })
+    }
+
+    /// Makes one pass over the processes. `host_memory` is in bytes. `busy` is the CPU time that all processes of the host have used
+    /// since boot, in seconds. `tasks` is none if it could not be read.
     ///
     /// # Errors
     /// Fails if `/proc` cannot be read, or if it hides the processes of other users from the agent.
@@ -215,34 +255,18 @@ impl Processes {
         &mut self,
         host_memory: u64,
         names: &ContainerNames,
+        busy: Option<f64>,
+        tasks: Option<Tasks>,
     ) -> Result<ProcessFigures, ProcessesError> {
-        let began = since_boot();
-        let proc = self.find()?;
-        self.before = Some(began);
-        if !self
-            .buffers
-            .found
-            .iter()
-            .any(|process| process.pid == FIRST_PID)
-        {
+        let now = PassTimes {
+            at: since_boot(),
+            busy,
+        };
+        let proc = self.find(now, tasks)?;
+        self.before = Some(now.at);
+        if !self.known.contains_key(&FIRST_PID) {
             return Err(ProcessesError::Hidden);
         }
-
-        let percent = |process: &Found| {
-            // The first pass has nothing to compare with.
-            if process.elapsed > 0.0 {
-                process.used as f64 / self.ticks_per_second / process.elapsed * 100.0
-            } else {
-                0.0
-            }
-        };
-        let found = &self.buffers.found;
-        let name = |process: &Found| &self.buffers.names[process.name.clone()];
-        let engine = found
-            .iter()
-            .filter(|process| is_engine(name(process)))
-            .map(percent)
-            .reduce(|sum, percent| sum + percent);
         self.users.refresh();
         // Older kernels report 0 for every process. The agent itself always has open files.
         let counts_files = *self.counts_files.get_or_insert_with(|| {
@@ -254,6 +278,7 @@ impl Processes {
             users: &self.users,
             commands: self.commands.as_ref(),
             pass: self.pass_number,
+            complete_pass: self.complete_pass,
         };
         let Self {
             buffers,
@@ -261,68 +286,79 @@ impl Processes {
             room_for_files,
             ..
         } = self;
-        let Buffers {
-            found,
-            names: text,
-            io,
-            ..
-        } = buffers;
-        let name_of =
-            |name: &Range<usize>| String::from_utf8_lossy(&text[name.clone()]).into_owned();
-        let container_of = |owner: Option<&Owner>| {
-            let container = names.by_ids(&owner?.containers)?;
+        let Buffers { found, io, .. } = buffers;
+        let (mut counts, mut engine) = (ProcessCounts::default(), None);
+        found.clear();
+        for (pid, process) in &*known {
+            let percent = process.percent(self.ticks_per_second);
+            count(&mut counts, process);
+            if is_engine(&process.name) {
+                *engine.get_or_insert(0.0) += percent;
+            }
+            found.push(Found {
+                pid: *pid,
+                percent,
+                resident: process.resident,
+            });
+        }
+        let container_of = |owner: &Owner| {
+            let container = names.by_ids(&owner.containers)?;
             Some(container.to_owned())
         };
         let with_io = |one: &IoFound| {
-            let owner = owner_of(known, &proc, one.pid, room_for_files);
-            TopIo {
-                name: name_of(&one.name),
+            let process = known.get_mut(&one.pid)?;
+            let name = process.name();
+            let owner = process.owner(&proc, one.pid, room_for_files);
+            Some(TopIo {
+                name,
                 pid: Some(one.pid),
                 unit: None,
-                user: owner.and_then(|owner| owner.user.clone()),
+                user: owner.user.clone(),
                 container: container_of(owner),
                 read_bytes_per_second: one.rates.read,
                 write_bytes_per_second: one.rates.written,
-            }
+            })
         };
-        let most_io = highest(io, self.listed).iter().map(with_io);
+        let most_io = highest(io, self.listed).iter().filter_map(with_io);
         let most_io = (!needs_groups).then(|| most_io.collect());
-        let mut published = |process: &Found| {
+        let mut published = |one: &Found| {
+            let process = known.get_mut(&one.pid)?;
             let resident = process.resident * self.page;
-            let owner = owner_of(known, &proc, process.pid, room_for_files);
-            TopProcess {
-                name: name_of(&process.name),
-                cpu: figure(percent(process), 2),
+            let (name, threads) = (process.name(), process.threads);
+            let owner = process.owner(&proc, one.pid, room_for_files);
+            Some(TopProcess {
+                name,
+                cpu: figure(one.percent, 2),
                 mem: figure(share(resident, host_memory), 2),
-                pid: process.pid,
+                pid: one.pid,
                 memory_rss: Some(resident),
-                threads: Some(process.threads),
-                open_files: open_files(proc.folder, process.pid).filter(|_| counts_files),
-                user: owner.and_then(|owner| owner.user.clone()),
-                command: owner.and_then(|owner| owner.command.clone()),
+                threads: Some(threads),
+                open_files: owner.open_files.filter(|_| counts_files),
+                user: owner.user.clone(),
+                command: owner.command.clone(),
                 container: container_of(owner),
-            }
+            })
         };
         // Sorts by the rounded percentage, because snapshots contain the rounded percentage.
-        let by_cpu = |one: &Found| ((percent(one) * 100.0).round() as u64, one.resident);
-        let by_memory = |one: &Found| (one.resident, one.used);
+        let by_cpu = |one: &Found| ((one.percent * 100.0).round() as u64, one.resident);
+        let by_memory = |one: &Found| (one.resident, (one.percent * 100.0).round() as u64);
         Ok(ProcessFigures {
-            counts: buffers.counts,
+            counts,
             busiest: top(found, self.listed, by_cpu)
                 .iter()
-                .map(&mut published)
+                .filter_map(&mut published)
                 .collect(),
             largest: top(found, self.listed, by_memory)
                 .iter()
-                .map(published)
+                .filter_map(published)
                 .collect(),
             most_io,
             engine_cpu_percent: engine.map(|percent| figure(percent, 2)),
         })
     }
 
-    /// Makes one pass over `/proc` and stores the result in `buffers`.
-    fn find(&mut self) -> io::Result<Arc<OwnedFd>> {
+    /// Lists all processes, and reads those that [`Choice`] wants.
+    fn find(&mut self, now: PassTimes, tasks: Option<Tasks>) -> io::Result<Arc<OwnedFd>> {
         let proc = match &self.proc {
             Some(proc) => Arc::clone(proc),
             None => {
@@ -332,17 +368,42 @@ impl Processes {
             }
         };
         self.pass_number += 1;
-        self.buffers.found.clear();
-        self.buffers.names.clear();
-        self.buffers.counts = ProcessCounts::default();
-        self.list(&proc)?;
+        self.buffers.read.clear();
+        self.buffers.unread.clear();
+        let is_complete_due = self.choice.is_complete_due(now);
+        if is_complete_due || tasks.is_none() || tasks != self.tasks_at_list {
+            self.list(&proc)?;
+            self.tasks_at_list = tasks;
+        } else {
+            self.buffers.pids.extend(self.known.keys());
+        }
         let kept = self.known.values().map(KnownProcess::kept_files).sum();
         self.room_for_files = self.max_kept.saturating_sub(kept);
         let mut pids = std::mem::take(&mut self.buffers.pids);
+        let mut used = 0;
         for pid in pids.drain(..) {
-            self.find_one(&proc, pid)?;
+            match self.known.get_mut(&pid) {
+                Some(known) if !is_complete_due && known.is_idle() => {
+                    known.skip(self.pass_number);
+                    self.buffers.unread.push(pid);
+                }
+                _ => used += self.read_one(&proc, pid)?,
+            }
         }
         self.buffers.pids = pids;
+        let seconds = |ticks: u64| ticks as f64 / self.ticks_per_second;
+        if is_complete_due || self.choice.is_more_used(now, seconds(used)) {
+            let mut unread = std::mem::take(&mut self.buffers.unread);
+            for pid in unread.drain(..) {
+                used += self.read_one(&proc, pid)?;
+            }
+            self.buffers.unread = unread;
+            self.complete_pass = self.pass_number;
+            let used = used as f64 / self.ticks_per_second;
+            self.choice.note_complete(now, used);
+        } else {
+            self.choice.note_partial(now, seconds(used));
+        }
         self.forget_ended();
         self.read_io(&proc);
         Ok(proc)
@@ -367,23 +428,22 @@ impl Processes {
         }
     }
 
-    /// Reads the I/O of the processes of this pass that can have had I/O.
+    /// Reads the I/O of the processes that this pass has read and that can have had I/O.
     fn read_io(&mut self, proc: &OwnedFd) {
         self.buffers.io.clear();
         if self.listed == 0 {
             return;
         }
         let (own_user, room) = (geteuid().as_raw(), &mut self.room_for_files);
-        for process in &self.buffers.found {
-            let (pid, is_active) = (process.pid, process.used > 0 || process.is_blocked);
+        for &pid in &self.buffers.read {
             let Some(known) = self.known.get_mut(&pid) else {
                 continue;
             };
+            let is_active = known.used_since > 0 || known.state == BLOCKED;
             let rates = known.io.update(is_active, since_boot, |kept, access| {
                 process_io::read(proc.as_fd(), pid, own_user, kept, access, room)
             });
-            let name = process.name.clone();
-            let found = rates.map(|rates| IoFound { pid, name, rates });
+            let found = rates.map(|rates| IoFound { pid, rates });
             self.buffers.io.extend(found);
         }
     }
@@ -401,68 +461,63 @@ impl Processes {
         Ok(())
     }
 
-    /// Reads one process into `buffers`. Leaves out a process that has ended or that is hidden from the agent.
-    fn find_one(&mut self, proc: &OwnedFd, pid: u32) -> io::Result<()> {
+    /// Reads one process. Returns the CPU time that it has used since its previous reading, in ticks. Leaves out a process that has
+    /// ended or that is hidden from the agent.
+    fn read_one(&mut self, proc: &OwnedFd, pid: u32) -> io::Result<u64> {
         let mut text = [0; TEXT_SIZE];
-        let (kept, before) = match self.known.remove(&pid) {
-            Some(mut known) => (known.file.take(), Some(known)),
-            None => (None, None),
-        };
+        let known = self.known.get_mut(&pid);
+        let kept = known.and_then(|known| {
+            // If the process has ended, `forget_ended` removes it.
+            known.pass = 0;
+            known.file.take()
+        });
         let (file, length) = match self.read_stat(proc, pid, kept, &mut text) {
             Ok(read) => read,
-            Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => {
-                // `forget_ended` removes it.
-                self.known.extend(before.map(|before| (pid, before)));
-                return Ok(());
-            }
+            Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => return Ok(0),
             Err(error) => return Err(error.into()),
         };
         let Some(stat) = parse(&text[..length]) else {
-            return Ok(());
+            return Ok(0);
         };
         let read_at = since_boot();
-        count(&mut self.buffers.counts, &stat);
+        let before = self.known.remove(&pid);
         let before = before.filter(|before| before.started == stat.started);
-        let base = match &before {
-            Some(before) => before.used,
-            None if self.is_new(&stat) => 0,
+        let is_new = self.is_new(&stat);
+        let (base, since) = match &before {
+            Some(before) => (before.used, Some(before.read_at)),
+            None if is_new => (0, self.before),
             // The process is older than the previous pass, but that pass did not find it. There is nothing to compare with.
-            None => stat.used,
+            None => (stat.used, self.before),
         };
-        let since = before.as_ref().map(|before| before.read_at).or(self.before);
-        let elapsed = since.map_or(0.0, |at| read_at.saturating_sub(at).as_secs_f64());
-        let (owner, io) = match before {
-            Some(before) => (before.owner, before.io),
-            None if self.is_new(&stat) => (None, KnownIo::of_new_process(self.before)),
-            None => (None, KnownIo::default()),
+        let (name, owner, io) = match before {
+            Some(before) => (before.name, before.owner, before.io),
+            None if is_new => (Box::default(), None, KnownIo::of_new_process(self.before)),
+            None => (Box::default(), None, KnownIo::default()),
         };
-        // Closes the files of a process that was in no published list in the previous pass.
-        let owner = owner.filter(|owner| owner.pass + 1 == self.pass_number);
-        self.known.insert(
-            pid,
-            KnownProcess {
-                file,
-                started: stat.started,
-                used: stat.used,
-                read_at,
-                pass: self.pass_number,
-                parent: stat.parent,
-                io,
-                owner,
+        let used_since = stat.used.saturating_sub(base);
+        let known = KnownProcess {
+            file,
+            name: match *name == *stat.name {
+                true => name,
+                false => stat.name.into(),
             },
-        );
-        let name = self.buffers.names.len()..self.buffers.names.len() + stat.name.len();
-        self.buffers.names.extend_from_slice(stat.name);
-        self.buffers.found.push(Found {
-            pid,
-            name,
-            used: stat.used.saturating_sub(base),
-            elapsed,
+            started: stat.started,
+            used: stat.used,
+            used_since,
+            elapsed: since.map_or(0.0, |at| read_at.saturating_sub(at).as_secs_f64()),
+            read_at,
             resident: stat.resident,
             threads: stat.threads,
-            is_blocked: stat.state == b'D',
-        });
-        Ok(())
+            state: stat.state,
+            pass: self.pass_number,
+            parent: stat.parent,
+            io,
+            owner,
+        };
+        let known = self.known.entry(pid).insert_entry(known).into_mut();
+        known.close_owner(self.pass_number);
+        self.buffers.read.push(pid);
+        Ok(used_since)
     }
 
     /// Reads `stat` of a process into `text`. Returns the open file, if the file can stay open, and the length of the text.
@@ -503,6 +558,46 @@ fn process_id(entry: &CStr) -> Option<u32> {
 }
 
 impl KnownProcess {
+    /// Returns whether the process did nothing before its newest reading that a pass has to follow.
+    fn is_idle(&self) -> bool {
+        self.used_since == 0
+            && !matches!(self.state, RUNNING | BLOCKED)
+            && !self.io.had_io()
+            && !ENGINE.contains(&&*self.name)
+    }
+
+    /// Returns whether the process was in a published list of the pass before `pass`.
+    fn is_listed(&self, pass: u64) -> bool {
+        let owner = self.owner.as_ref();
+        owner.is_some_and(|owner| owner.pass + 1 == pass)
+    }
+
+    /// Records that a pass has found the process, and has not read it because it was idle.
+    fn skip(&mut self, pass: u64) {
+        self.pass = pass;
+        self.close_owner(pass);
+    }
+
+    /// Closes the files of a process that was in no published list of the previous pass.
+    fn close_owner(&mut self, pass: u64) {
+        if !self.is_listed(pass) {
+            self.owner = None;
+        }
+    }
+
+    /// Returns the CPU use in percent of one core. The first reading has nothing to compare with.
+    fn percent(&self, ticks_per_second: f64) -> f64 {
+        if self.elapsed > 0.0 {
+            self.used_since as f64 / ticks_per_second / self.elapsed * 100.0
+        } else {
+            0.0
+        }
+    }
+
+    fn name(&self) -> String {
+        String::from_utf8_lossy(&self.name).into_owned()
+    }
+
     /// Returns the number of files of this process that are open.
     fn kept_files(&self) -> u64 {
         let owner = self.owner.iter().flat_map(|owner| &owner.files);
@@ -510,38 +605,38 @@ impl KnownProcess {
         kept.count() as u64 + self.io.kept_files()
     }
 
-    /// Returns the user and the containers of the process. They are read in each pass, because a process can change its user and
-    /// its control group.
+    /// Returns the user and the containers of the process. They are read again with each pass that reads all processes, because a
+    /// process can change its user and its control group. The open files of an active process are counted in each pass.
     fn owner(&mut self, proc: &Proc<'_>, pid: u32, room_for_files: &mut u64) -> &Owner {
-        let before = self.owner.take();
-        self.owner.insert(match before {
-            Some(owner) if owner.pass == proc.pass => owner,
+        let mut owner = match self.owner.take() {
+            Some(owner) if owner.read_in >= proc.complete_pass => owner,
             before => {
                 let files = before.map(|before| before.files).unwrap_or_default();
                 Box::new(Owner::read(proc, pid, files, room_for_files))
             }
-        })
+        };
+        let is_new = owner.read_in == proc.pass;
+        if owner.pass < proc.pass && (is_new || self.used_since > 0) {
+            owner.open_files = open_files(proc.folder, pid);
+        }
+        owner.pass = proc.pass;
+        self.owner.insert(owner)
     }
 }
 
-/// Returns the user and the containers of a process that this pass has found.
-fn owner_of<'k>(
-    known: &'k mut HashMap<u32, KnownProcess>,
-    proc: &Proc<'_>,
-    pid: u32,
-    room_for_files: &mut u64,
-) -> Option<&'k Owner> {
-    let known = known.get_mut(&pid)?;
-    Some(known.owner(proc, pid, room_for_files))
+/// Parses the number of threads in `0.52 0.58 0.59 1/467 12345`, which is 467 here.
+fn threads(loadavg: &str) -> Option<u64> {
+    let field = loadavg.split_ascii_whitespace().nth(3)?;
+    field.split_once('/')?.1.parse().ok()
 }
 
 /// Adds a process to the counts.
-fn count(counts: &mut ProcessCounts, stat: &Stat<'_>) {
+fn count(counts: &mut ProcessCounts, process: &KnownProcess) {
     counts.total += 1;
-    counts.threads += stat.threads;
-    let state = match stat.state {
-        b'R' => &mut counts.running,
-        b'D' => &mut counts.blocked,
+    counts.threads += process.threads;
+    let state = match process.state {
+        RUNNING => &mut counts.running,
+        BLOCKED => &mut counts.blocked,
         b'T' | b't' => &mut counts.stopped,
         b'Z' | b'X' | b'x' => &mut counts.zombie,
         // Includes the states idle and parked of kernel threads.
@@ -578,19 +673,20 @@ fn share(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{ContainerNames, Found, Processes, Users, top};
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::{Choice, ContainerNames, Found, Processes, Users, top};
     use crate::settings::HostRoot;
 
     #[test]
     fn processes_are_sorted_by_cpu_then_memory_then_id() {
         let one = |pid, used, resident| Found {
             pid,
-            name: 0..0,
-            used,
-            elapsed: 1.0,
+            percent: f64::from(used),
             resident,
-            threads: 1,
-            is_blocked: false,
         };
         let all = || {
             vec![
@@ -602,7 +698,7 @@ mod tests {
             ]
         };
         let pids = |listed| -> Vec<u32> {
-            let key = |one: &Found| (one.used, one.resident);
+            let key = |one: &Found| (one.percent as u64, one.resident);
             top(&mut all(), listed, key)
                 .iter()
                 .map(|one| one.pid)
@@ -616,17 +712,65 @@ mod tests {
     #[test]
     fn a_process_that_has_ended_is_removed() {
         let mut processes = Processes::new(5, Users::new(HostRoot::default()), None);
-        let mut child = std::process::Command::new("sleep")
-            .arg("100")
-            .spawn()
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        processes
+            .pass(1, &ContainerNames::default(), None, None)
             .unwrap();
-        processes.pass(1, &ContainerNames::default()).unwrap();
         assert!(processes.known.contains_key(&child.id()));
         child.kill().unwrap();
         child.wait().unwrap();
-        processes.pass(1, &ContainerNames::default()).unwrap();
+        processes
+            .pass(1, &ContainerNames::default(), None, None)
+            .unwrap();
         assert!(!processes.known.contains_key(&child.id()));
         assert!(processes.known.contains_key(&std::process::id()));
+    }
+
+    /// A pass with this CPU time of all processes of the host, in seconds.
+    fn pass_with(processes: &mut Processes, busy: f64) -> super::ProcessFigures {
+        let names = ContainerNames::default();
+        processes.pass(1, &names, Some(busy), None).unwrap()
+    }
+
+    #[test]
+    fn an_idle_process_is_read_when_the_host_uses_more_cpu_time_than_the_other_processes() {
+        let mut child = Command::new("sh")
+            .args(["-c", "read line; while :; do :; done"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        // A process in a published list is read in each pass, so nothing is listed at first.
+        let mut processes = Processes::new(0, Users::new(HostRoot::default()), None);
+        // The shell is new for the first pass, and has been idle since then for the second one.
+        thread::sleep(Duration::from_millis(300));
+        pass_with(&mut processes, 0.0);
+        processes.choice = Choice::default();
+        pass_with(&mut processes, 0.0);
+        let idle_since = processes.known[&pid].read_at;
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(1) {
+            thread::sleep(Duration::from_millis(100));
+            let figures = pass_with(&mut processes, 0.0);
+            assert_eq!(processes.known[&pid].read_at, idle_since);
+            assert_eq!(figures.counts.total, processes.known.len() as u64);
+        }
+        processes.listed = usize::MAX;
+        let figures = pass_with(&mut processes, 1000.0);
+        let known = &processes.known[&pid];
+        assert!(known.read_at > idle_since);
+        // The time since the previous reading counts, not the time since the previous pass.
+        assert!(known.elapsed >= 1.0, "{}", known.elapsed);
+        assert!(figures.busiest.iter().any(|process| process.pid == pid));
+        // It is active now, so each pass reads it.
+        let active_since = processes.known[&pid].read_at;
+        pass_with(&mut processes, 1000.0);
+        assert!(processes.known[&pid].read_at > active_since);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        pass_with(&mut processes, 1000.0);
+        assert!(!processes.known.contains_key(&pid));
     }
 
     #[test]
@@ -634,7 +778,9 @@ mod tests {
         let mut processes = Processes::new(5, Users::new(HostRoot::default()), None);
         let mut kept_of_all = |most| {
             processes.max_kept = most;
-            let read = processes.pass(1, &ContainerNames::default()).unwrap();
+            let read = processes
+                .pass(1, &ContainerNames::default(), None, None)
+                .unwrap();
             let known = processes.known.values();
             let kept = known.filter(|known| known.file.is_some()).count() as u64;
             assert_eq!(read.counts.total, processes.known.len() as u64);
@@ -654,7 +800,9 @@ mod tests {
         processes.max_kept = u64::MAX;
         let mut kept_owner_files = |listed| {
             processes.listed = listed;
-            let read = processes.pass(1, &ContainerNames::default()).unwrap();
+            let read = processes
+                .pass(1, &ContainerNames::default(), None, None)
+                .unwrap();
             let known = processes.known.values();
             let owner_files = known.map(|known| {
                 known.kept_files() - u64::from(known.file.is_some()) - known.io.kept_files()

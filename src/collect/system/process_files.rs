@@ -25,7 +25,11 @@ pub(super) struct Owner {
     pub(super) command: Option<String>,
     /// Possible ids of the process's containers.
     pub(super) containers: Vec<String>,
+    /// The number of open files. None if it cannot be read.
+    pub(super) open_files: Option<u64>,
     /// The number of the pass that read this data.
+    pub(super) read_in: u64,
+    /// The number of the newest pass that listed the process. 0 if none has listed it.
     pub(super) pass: u64,
 }
 
@@ -52,6 +56,8 @@ pub(super) struct Proc<'p> {
     pub(super) users: &'p Users,
     pub(super) commands: Option<&'p Redaction>,
     pub(super) pass: u64,
+    /// The number of the newest pass that read all processes.
+    pub(super) complete_pass: u64,
 }
 
 impl Owner {
@@ -91,7 +97,9 @@ impl Owner {
             command,
             user: effective_user(&identity).map(|id| proc.users.name(id)),
             containers: container_ids(&String::from_utf8_lossy(&groups)),
-            pass: proc.pass,
+            open_files: None,
+            read_in: proc.pass,
+            pass: 0,
         }
     }
 }

@@ -4,7 +4,6 @@
 //! disk, or it had I/O at its previous reading. The first pass reads the file of each process, so that later passes can compare.
 
 use std::cmp::Reverse;
-use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -31,8 +30,6 @@ pub(super) struct IoRates {
 /// A process of a pass that has had I/O.
 pub(super) struct IoFound {
     pub(super) pid: u32,
-    /// The range of the name in the buffer of names.
-    pub(super) name: Range<usize>,
     pub(super) rates: IoRates,
 }
 
@@ -106,6 +103,11 @@ impl KnownIo {
     /// Returns the number of open files.
     pub(super) fn kept_files(&self) -> u64 {
         u64::from(self.file.is_some())
+    }
+
+    /// Returns whether the process had I/O before its newest reading.
+    pub(super) fn had_io(&self) -> bool {
+        self.had_io
     }
 
     pub(super) fn access(&self) -> IoAccess {
@@ -342,7 +344,6 @@ mod tests {
     fn processes_are_sorted_by_the_sum_of_reading_and_writing() {
         let one = |pid, read, written| IoFound {
             pid,
-            name: 0..0,
             rates: IoRates { read, written },
         };
         let pids = |listed| -> Vec<u32> {

@@ -3,6 +3,7 @@
 
 mod network;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -16,14 +17,16 @@ use super::proc_cgroup::{names, of_process};
 use super::usage::{ContainerReading, CpuReading};
 use crate::collect::cgroup::{
     ActivityFiles, DetailFiles, FILES_PER_GROUP, GroupError, Mounts, group_path, locate, need,
-    read_all,
 };
-use crate::model::ControlGroup;
+use crate::collect::kernel_file::read_all;
+use crate::model::{ControlGroup, InterfaceCounters};
 
 /// Maximum number of open files for one container.
 pub(super) const FILES_PER_CONTAINER: usize = FILES_PER_GROUP + 1;
-/// Maximum age of the figures of an idle container.
+/// Maximum age of the network traffic of an idle container.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(1);
+/// Maximum age of the other figures of an idle container, except CPU time and memory, which are read each time.
+const MAX_DETAILS_AGE: Duration = Duration::from_secs(15);
 
 /// The location of the kernel's files: the directory `/proc`, and the mounted control groups.
 #[derive(Debug, Clone)]
@@ -121,10 +124,12 @@ impl ContainerFiles {
     /// `host_memory`, in bytes, is the memory limit of a container without its own limit.
     ///
     /// Most containers are idle most of the time. If the CPU time and the memory of a container have not changed, most of its
-    /// files have not changed either. The first idle reading still reads all files. Later idle readings reuse the figures of the
-    /// first idle reading while these figures are younger than [`MAX_IDLE_AGE`]. Older figures are not reused, because an idle
-    /// container can still receive network traffic. If other containers share its network (`shares_network`), each reading reads
-    /// all files, because the other containers can be busy.
+    /// files have not changed either. The first idle reading still reads all files. Later idle readings reuse its figures:
+    ///
+    /// * the network traffic up to [`MAX_IDLE_AGE`], because an idle container can still receive traffic. If other containers share its
+    ///   network (`shares_network`), the traffic is not reused, because the other containers can be busy.
+    /// * all others up to [`MAX_DETAILS_AGE`], because the kernel can still write data of an idle container to a disk, and can change its
+    ///   limits.
     pub(super) fn read(
         &self,
         before: Option<&ContainerReading>,
@@ -142,38 +147,58 @@ impl ContainerFiles {
             read_at: None,
             received: Some(received),
         };
-        if let Some(before) = before
-            && !shares_network
-            && before.idle
-            && before.cpu.usage_ns == usage_ns
-            && before.usage.memory == activity.memory
-            && is_valid_until_next(before, received)
+        let idle = before.filter(|before| {
+            before.idle && before.cpu.usage_ns == usage_ns && before.usage.memory == activity.memory
+        });
+        if let Some(before) = idle
+            && is_valid_until_next(before, before.details_at, received, MAX_DETAILS_AGE)
         {
-            return Ok(ContainerReading {
-                cpu,
-                ..before.clone()
-            });
+            let at = before.usage_at;
+            if !shares_network && is_valid_until_next(before, at, received, MAX_IDLE_AGE) {
+                return Ok(ContainerReading {
+                    cpu,
+                    ..before.clone()
+                });
+            }
+            if before.usage.is_settled() {
+                let network = self.read_network(buffer)?;
+                return Ok(ContainerReading::idle_since(before, cpu, network, received));
+            }
         }
         let mut usage = self.details.read(&activity, buffer)?;
         // A limit above the host's memory counts as no limit. The engine does the same.
         usage.memory_limit = usage.memory_limit.min(host_memory);
         usage.group = Some(Arc::clone(&self.group));
-        if let Some(network) = &self.network {
-            let table = need("network counters", read_all(&network.table, buffer))?;
-            usage.network = Arc::new(network.interfaces(table));
-        }
+        usage.network = self.read_network(buffer)?;
         Ok(ContainerReading::since(before, cpu, usage, Some(received)))
+    }
+
+    /// Reads the network traffic. Returns an empty map for a container without a network of its own.
+    fn read_network(
+        &self,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Arc<BTreeMap<String, InterfaceCounters>>, GroupError> {
+        let Some(network) = &self.network else {
+            return Ok(Arc::default());
+        };
+        let table = need("network counters", read_all(&network.table, buffer))?;
+        Ok(Arc::new(network.interfaces(table)))
     }
 }
 
-/// Whether the previous figures stay fresh until the next reading. Assumes that the next interval is as long as the previous
-/// interval.
-fn is_valid_until_next(before: &ContainerReading, now: Instant) -> bool {
-    let (Some(read_at), Some(last)) = (before.usage_at, before.cpu.received) else {
+/// Whether the figures of the reading `before`, which were read at `read_at`, stay younger than `max_age` until the next reading. Assumes
+/// that the next interval is as long as the previous interval.
+fn is_valid_until_next(
+    before: &ContainerReading,
+    read_at: Option<Instant>,
+    now: Instant,
+    max_age: Duration,
+) -> bool {
+    let (Some(read_at), Some(last)) = (read_at, before.cpu.received) else {
         return false;
     };
     let since = |at| now.saturating_duration_since(at);
-    since(read_at) + since(last) < MAX_IDLE_AGE
+    since(read_at) + since(last) < max_age
 }
 
 fn read_text(path: &Path) -> Result<String, GroupError> {

@@ -1,0 +1,174 @@
+//! Decides which processes a pass reads. Most processes of a host are idle most of the time, and reading them costs more than all other
+//! figures of the host together. So most passes read only the processes that were active, and a pass reads all processes
+//!
+//! * at least every 15 s, and
+//! * when processes that it did not read have used CPU time. The CPU time of the whole host in `/proc/stat` shows this.
+
+use std::time::Duration;
+
+/// Maximum time between two passes that read all processes.
+const MAX_AGE: Duration = Duration::from_secs(15);
+/// Passes are not exactly one interval apart.
+const TOLERANCE: Duration = Duration::from_millis(500);
+/// The CPU time that processes can use without being read, in cores. It is higher than the error of the kernel's ticks.
+const MAX_UNSEEN: f64 = 0.05;
+
+/// The data that the choice needs from earlier passes.
+#[derive(Debug, Default)]
+pub(super) struct Choice {
+    /// The newest pass that read all processes. None before the first one.
+    complete: Option<PassTimes>,
+    /// The newest pass.
+    newest: Option<PassTimes>,
+    /// CPU time of the processes that were read since `complete`, in seconds.
+    seen: f64,
+    /// CPU time of the host that no process had which was read, in cores. Processes have it that ended before a pass could read them,
+    /// and those that `/proc` hides.
+    unseen: f64,
+}
+
+/// When a pass was made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PassTimes {
+    /// Time since boot.
+    pub(super) at: Duration,
+    /// CPU time that all processes of the host have used since boot, in seconds. None if it could not be read.
+    pub(super) busy: Option<f64>,
+}
+
+impl Choice {
+    /// Returns whether the pass must read all processes, because it is too long ago that a pass read them.
+    pub(super) fn is_complete_due(&self, now: PassTimes) -> bool {
+        let (Some(complete), Some(newest)) = (self.complete, self.newest) else {
+            return true;
+        };
+        // The next pass would be too late.
+        let until_next = now.at.saturating_sub(newest.at);
+        now.at.saturating_sub(complete.at) + until_next > MAX_AGE + TOLERANCE
+    }
+
+    /// Returns whether processes that the pass has not read have used CPU time since the previous pass. `used` is the CPU time of the
+    /// processes that it has read, in seconds.
+    pub(super) fn is_more_used(&self, now: PassTimes, used: f64) -> bool {
+        let unseen = self.newest.and_then(|newest| cores(newest, now, used));
+        unseen.is_none_or(|unseen| unseen > self.unseen + MAX_UNSEEN)
+    }
+
+    /// Records a pass that has read all processes.
+    pub(super) fn note_complete(&mut self, now: PassTimes, used: f64) {
+        let seen = self.seen + used;
+        let unseen = self.complete.and_then(|before| cores(before, now, seen));
+        *self = Self {
+            complete: Some(now),
+            newest: Some(now),
+            seen: 0.0,
+            unseen: unseen.unwrap_or(0.0),
+        };
+    }
+
+    /// Records a pass that has read only the processes that were active.
+    pub(super) fn note_partial(&mut self, now: PassTimes, used: f64) {
+        let unseen = self.newest.and_then(|newest| cores(newest, now, used));
+        self.unseen = unseen.map_or(self.unseen, |unseen| unseen.min(self.unseen));
+        self.seen += used;
+        self.newest = Some(now);
+    }
+}
+
+/// Returns the CPU time of the host between two passes without `used`, in cores. None if it is not known.
+fn cores(before: PassTimes, now: PassTimes, used: f64) -> Option<f64> {
+    let busy = now.busy? - before.busy?;
+    let elapsed = now.at.checked_sub(before.at)?.as_secs_f64();
+    (elapsed > 0.0).then(|| ((busy - used) / elapsed).max(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Choice, PassTimes};
+
+    fn at(seconds: f64, busy: f64) -> PassTimes {
+        PassTimes {
+            at: Duration::from_secs_f64(seconds),
+            busy: Some(busy),
+        }
+    }
+
+    /// Makes passes at these times on an idle host. Returns the times of those that read all processes.
+    fn complete(times: impl Iterator<Item = f64>) -> Vec<f64> {
+        let mut choice = Choice::default();
+        times
+            .filter(|time| {
+                let now = at(*time, 0.0);
+                let is_due = choice.is_complete_due(now) || choice.is_more_used(now, 0.0);
+                match is_due {
+                    true => choice.note_complete(now, 0.0),
+                    false => choice.note_partial(now, 0.0),
+                }
+                is_due
+            })
+            .collect()
+    }
+
+    #[test]
+    fn no_process_of_an_idle_host_is_older_than_15_seconds() {
+        let every = |seconds: f64| (0..).map(move |pass| f64::from(pass) * seconds);
+        assert_eq!(complete(every(5.0).take(8)), [0.0, 15.0, 30.0]);
+        assert_eq!(complete(every(5.125).take(8)), [0.0, 15.375, 30.75]);
+        assert_eq!(complete(every(1.0).take(32)), [0.0, 15.0, 30.0]);
+        assert_eq!(complete(every(10.0).take(4)), [0.0, 10.0, 20.0, 30.0]);
+        assert_eq!(complete(every(60.0).take(3)), [0.0, 60.0, 120.0]);
+    }
+
+    #[test]
+    fn all_processes_are_read_when_others_have_used_cpu_time() {
+        let mut choice = Choice::default();
+        choice.note_complete(at(0.0, 100.0), 0.0);
+        // 0.2 s in 5 s are 4 % of a core.
+        assert!(!choice.is_more_used(at(5.0, 100.2), 0.0));
+        assert!(choice.is_more_used(at(5.0, 100.3), 0.0));
+        assert!(!choice.is_more_used(at(5.0, 102.0), 1.9));
+        choice.note_partial(at(5.0, 102.0), 1.9);
+        assert!(choice.is_more_used(at(10.0, 103.0), 0.0));
+    }
+
+    #[test]
+    fn the_time_of_processes_that_cannot_be_read_is_not_searched_again() {
+        let mut choice = Choice::default();
+        choice.note_complete(at(0.0, 0.0), 0.0);
+        // Half a core is used by processes that no pass finds.
+        assert!(choice.is_more_used(at(5.0, 2.5), 0.0));
+        choice.note_complete(at(5.0, 2.5), 0.0);
+        assert!(!choice.is_more_used(at(10.0, 5.0), 0.0));
+        choice.note_partial(at(10.0, 5.0), 0.0);
+        assert!(choice.is_more_used(at(15.0, 8.0), 0.0));
+        // They end. Afterwards, less is needed to search.
+        assert!(!choice.is_more_used(at(15.0, 5.1), 0.0));
+        choice.note_partial(at(15.0, 5.1), 0.0);
+        assert!(choice.is_more_used(at(20.0, 5.5), 0.0));
+    }
+
+    #[test]
+    fn time_of_all_passes_since_the_complete_one_counts() {
+        let mut choice = Choice::default();
+        choice.note_complete(at(0.0, 0.0), 0.0);
+        choice.note_partial(at(5.0, 1.0), 1.0);
+        choice.note_partial(at(10.0, 2.0), 1.0);
+        choice.note_complete(at(15.0, 3.0), 1.0);
+        assert!(choice.unseen.abs() < 1e-9);
+    }
+
+    #[test]
+    fn all_processes_are_read_if_the_time_of_the_host_is_not_known() {
+        let unknown = |seconds| PassTimes {
+            busy: None,
+            ..at(seconds, 0.0)
+        };
+        let mut choice = Choice::default();
+        choice.note_complete(at(0.0, 0.0), 0.0);
+        assert!(choice.is_more_used(unknown(5.0), 0.0));
+        choice.note_complete(unknown(5.0), 0.0);
+        assert!(choice.is_more_used(at(10.0, 0.0), 0.0));
+    }
+}
