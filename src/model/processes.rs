@@ -29,7 +29,7 @@ pub struct ProcessCounts {
 pub struct TopProcess {
     /// The process's name (`comm`), up to 15 bytes.
     pub name: String,
-    /// CPU use in percent of one core, since the previous reading of the process. Two readings are at least 400 ms apart, because
+    /// CPU use in percent of one core, since the previous reading of the process. Two readings are at least 300 ms apart, because
     /// the kernel counts CPU time in ticks of 10 ms. An idle process is read again after at most 15 s, or when the CPU time of the host
     /// shows that idle processes have become active. Source: `utime` + `stime` in `/proc/<pid>/stat`.
     pub cpu: f64,

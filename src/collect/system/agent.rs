@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use rustix::param::{clock_ticks_per_second, page_size};
 
+use super::family::MIN_CPU_INTERVAL;
 use super::proc_stat::{parse, since_boot};
 use crate::collect::kernel_file::KernelFile;
 use crate::messages::AgentUsage;
 use crate::model::figure;
 
-/// Minimum time between two readings of CPU time. It is the same time as for all processes, in `process.rs`.
-const MIN_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Reads the agent's own use of CPU and memory, even if the agent cannot see other processes.
 pub(super) struct OwnUsage {
@@ -44,12 +43,12 @@ pub(super) enum AgentError {
 }
 
 impl OwnUsage {
-    /// Reads the usage and compares it with the previous reading. If the previous reading is less than 400 ms old, returns the
+    /// Reads the usage and compares it with the previous reading. If the previous reading is younger than [`MIN_CPU_INTERVAL`], returns the
     /// previous result. Source: `/proc/self/stat` and `/proc/self/statm`.
     pub(super) fn read(&mut self) -> Result<AgentUsage, AgentError> {
         let now = since_boot();
         let elapsed = self.before.map(|(_, at)| now.saturating_sub(at));
-        if elapsed.is_some_and(|elapsed| elapsed < MIN_INTERVAL) {
+        if elapsed.is_some_and(|elapsed| elapsed < MIN_CPU_INTERVAL) {
             return Ok(self.last);
         }
         let pages = self.own_pages();

@@ -23,7 +23,7 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::geteuid;
 
 use super::containers::ContainerNames;
-use super::family::{MetricFamily, Round};
+use super::family::{MIN_CPU_INTERVAL, MetricFamily, Round};
 use super::kept_files::max_kept_files;
 use super::proc_stat::{Stat, parse, since_boot};
 use super::process_choice::{Choice, PassTimes};
@@ -46,9 +46,6 @@ const RUNNING: u8 = b'R';
 const BLOCKED: u8 = b'D';
 /// Maximum number of ended processes between an ended process and the ancestor that inherits its I/O.
 const MAX_GENERATIONS: usize = 32;
-/// Minimum time between two passes, because the kernel counts CPU time in ticks of 10 ms. A round that comes sooner publishes
-/// the figures of the previous pass.
-const MIN_INTERVAL: Duration = Duration::from_millis(400);
 /// Size of the buffer for entries of `/proc`, in bytes. One system call returns all entries that fit.
 const ENTRIES_SIZE: usize = 32 * 1024;
 
@@ -183,7 +180,7 @@ impl MetricFamily for Processes {
     fn read(&mut self, round: &Round<'_>) -> Result<ProcessFigures, ProcessesError> {
         let now = Instant::now();
         if let Some((figures, at)) = &self.last_pass
-            && now - *at < MIN_INTERVAL
+            && now - *at < MIN_CPU_INTERVAL
         {
             return Ok(figures.clone());
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::agent::OwnUsage;
 use super::containers::ContainerNames;
-use super::family::{AnyFamily, Failures, Round, timed};
+use super::family::{AnyFamily, Failures, MIN_CPU_INTERVAL, Round, timed};
 use super::guest::Guest;
 use super::host::Host;
 use super::{HostOptions, families};
@@ -14,9 +14,6 @@ use crate::collect::causes::with_causes;
 use crate::messages::{AgentUsage, SystemSample};
 use crate::model::SystemMetrics;
 
-/// Time between the first reading (the baseline) and the first sample. The kernel counts CPU time in ticks of 10 ms, so the
-/// error of the first figures is up to 4 %.
-const FIRST_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Reads the host, and stores the data that the next reading needs.
 pub(super) struct Sampler {
@@ -31,7 +28,7 @@ pub(super) struct Sampler {
 
 impl Sampler {
     /// Reads the baseline and waits for a short time, so that even the first sample has rates. Blocks the thread for at least
-    /// [`FIRST_INTERVAL`].
+    /// [`MIN_CPU_INTERVAL`].
     ///
     /// `stand_for` is the maximum age of the figures that are published for a failed family.
     pub(super) fn new(options: HostOptions, stand_for: Duration) -> Self {
@@ -50,7 +47,7 @@ impl Sampler {
         }
         // A failure is ignored here, because the first sample reports it.
         let _ = sampler.own.read();
-        thread::sleep(FIRST_INTERVAL);
+        thread::sleep(MIN_CPU_INTERVAL);
         sampler
     }
 

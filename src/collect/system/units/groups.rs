@@ -17,14 +17,12 @@ use crate::collect::cgroup::{
     ACTIVITY_FILES, Activity, ActivityFiles, DetailFiles, FILES_PER_GROUP, GroupError, Groups,
     Mounts, Usage,
 };
-use crate::collect::system::family::{MetricFamily, Round};
+use crate::collect::system::family::{MIN_CPU_INTERVAL, MetricFamily, Round};
 use crate::collect::system::kept_files::max_kept_files;
 use crate::model::{Unit, figure};
 
 /// How often the groups are searched again even if nothing seems to have changed.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
-/// A round that comes sooner than this after the previous one publishes the figures of the previous one.
-const MIN_INTERVAL: Duration = Duration::from_millis(400);
 /// Maximum age of the details of an idle unit.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(30);
 
@@ -97,7 +95,7 @@ impl MetricFamily for UnitGroups {
         }
         let now = Instant::now();
         if let Some((units, at)) = &self.newest
-            && now - *at < MIN_INTERVAL
+            && now - *at < MIN_CPU_INTERVAL
         {
             return Ok(units.clone());
         }

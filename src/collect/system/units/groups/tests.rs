@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{MIN_INTERVAL, UnitGroups};
+use super::{MIN_CPU_INTERVAL, UnitGroups};
 use crate::collect::system::containers::ContainerNames;
 use crate::collect::system::family::{MetricFamily as _, Round};
 use crate::model::{SystemMetrics, Unit};
@@ -63,7 +63,7 @@ impl Host {
     fn read(&mut self) -> Vec<Unit> {
         // Every reading of a test is a new one.
         if let Some((_, at)) = &mut self.family.newest {
-            *at -= MIN_INTERVAL;
+            *at -= MIN_CPU_INTERVAL;
         }
         let (names, last) = (ContainerNames::default(), SystemMetrics::default());
         let round = Round::new(&names, &last, Duration::ZERO);
