@@ -226,6 +226,7 @@ fetch_release() {
     [ "$versions" ] || fail "$url has no archive for $arch"
     if [ ! "$version" ]; then
         version=$(printf '%s\n' "$versions" | tail -n 1)
+        refuse_older
     elif ! printf '%s\n' "$versions" | grep -q -x -F -e "$version"; then
         fail "$url does not have version $version. It has: $(printf '%s\n' "$versions" | tr '\n' ' ')"
     fi
@@ -239,6 +240,17 @@ fetch_release() {
     tree=$work/tree/${archive%.tar.gz}
     "$tree/system-agent" --version >/dev/null 2>&1 ||
         fail "the program in $archive does not run in $work. If programs are not allowed there (noexec), set TMPDIR to another directory"
+}
+
+# An old release has a right signature too. A server must not replace a newer version by it.
+refuse_older() {
+    installed=$("$prefix/bin/system-agent" --version 2>/dev/null | sed -n 's/^system-agent //p')
+    [ "$installed" ] || return 0
+    newest=$(printf '%s\n' "$installed" "$version" | sort -V 2>/dev/null | tail -n 1)
+    case $newest in
+    '' | "$version") ;;
+    *) fail "version $installed is installed, and $url has only the older version $version. To install that one, use --version $version" ;;
+    esac
 }
 
 # Installs the file $2 as $3 with the mode $1, if the two differ. The rename replaces the file in one step, also while it runs.

@@ -131,6 +131,14 @@ test_life() {
     refuses 'belongs to an installation with another prefix' --prefix /opt/agent
     pass 'another prefix is refused'
 
+    mv "$tree/usr/local/bin/system-agent" "$tree/usr/local/bin/program"
+    printf '#!/bin/sh\necho system-agent 99.0.0\n' >"$tree/usr/local/bin/system-agent"
+    chmod 0755 "$tree/usr/local/bin/system-agent"
+    refuses 'version 99.0.0 is installed, and'
+    works --dry-run --version "$version"
+    mv "$tree/usr/local/bin/program" "$tree/usr/local/bin/system-agent"
+    pass 'an older release is refused, unless its version is given'
+
     works --uninstall --dry-run
     in_tree test -e /usr/local/bin/system-agent || fail 'the dry run removed the program'
     works --uninstall

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::header::{HOST, HeaderValue, USER_AGENT};
+use hyper::header::{HOST, HeaderValue, LOCATION, USER_AGENT};
 use hyper::{Request, StatusCode};
 use semver::Version;
 use tokio::time::timeout;
@@ -21,7 +21,9 @@ use crate::settings::HttpUrl;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The file with the version of the newest release.
 const LATEST: &str = "/latest";
-/// Limit on the time of the whole request.
+/// Maximum number of redirections. A server of releases often redirects to the server that has the files.
+const MAX_REDIRECTIONS: usize = 5;
+/// Limit on the time of all requests together.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit on the file, in bytes.
 const MAX_FILE: usize = 1024;
@@ -57,6 +59,17 @@ pub enum UpdateError {
         /// The status of the answer.
         status: StatusCode,
     },
+    /// The server redirects the request to an address that is not accepted.
+    #[error("{url}: the server redirects to another address: {reason}")]
+    Redirection {
+        /// The URL of the file.
+        url: HttpUrl,
+        /// Why the address is not accepted.
+        reason: String,
+    },
+    /// The server, or the servers to which it redirects, redirect the request too often.
+    #[error("{0}: more than {MAX_REDIRECTIONS} redirections")]
+    TooManyRedirections(HttpUrl),
     /// The file is too long.
     #[error("{0}: longer than {MAX_FILE} bytes; expected: one line with a version")]
     TooLong(HttpUrl),
@@ -72,11 +85,7 @@ pub enum UpdateError {
 /// Fails if the URL is wrong, or if the server does not answer with a version.
 pub async fn newer_release(folder: &str) -> Result<Option<Version>, UpdateError> {
     let url = HttpUrl::parse_base(folder, LATEST).map_err(UpdateError::Url)?;
-    let tls = match url.tls {
-        true => Some(TlsConnector::from(Trust::system()?.client_config(None)?)),
-        false => None,
-    };
-    let text = match timeout(TIMEOUT, read(&url, tls.as_ref())).await {
+    let text = match timeout(TIMEOUT, follow(&url)).await {
         Ok(text) => text?,
         Err(_) => return Err(UpdateError::Late { url }),
     };
@@ -91,23 +100,66 @@ fn is_newer(release: &Version, than: &str) -> bool {
     Version::parse(than).is_ok_and(|than| release.cmp_precedence(&than).is_gt())
 }
 
-async fn read(url: &HttpUrl, tls: Option<&TlsConnector>) -> Result<Bytes, UpdateError> {
+/// Requests a file, and follows redirections.
+async fn follow(first: &HttpUrl) -> Result<Bytes, UpdateError> {
+    let mut url = first.clone();
+    for _ in 0..=MAX_REDIRECTIONS {
+        match read(&url).await? {
+            Answer::File(text) => return Ok(text),
+            Answer::Elsewhere(other) => url = other,
+        }
+    }
+    Err(UpdateError::TooManyRedirections(first.clone()))
+}
+
+/// The answer of a server.
+enum Answer {
+    File(Bytes),
+    /// The file has another URL.
+    Elsewhere(HttpUrl),
+}
+
+async fn read(url: &HttpUrl) -> Result<Answer, UpdateError> {
+    let tls = match url.tls {
+        true => Some(TlsConnector::from(Trust::system()?.client_config(None)?)),
+        false => None,
+    };
     let failed = |error| UpdateError::Connection {
         url: url.clone(),
         error,
     };
     let request = request(url).map_err(failed)?;
-    let mut connection = connect(url, tls).await.map_err(failed)?;
+    let mut connection = connect(url, tls.as_ref()).await.map_err(failed)?;
     let answer = connection.send_request(request).await;
     let answer = answer.map_err(|error| failed(plain(&error)))?;
     let status = answer.status();
+    if let StatusCode::MOVED_PERMANENTLY
+    | StatusCode::FOUND
+    | StatusCode::SEE_OTHER
+    | StatusCode::TEMPORARY_REDIRECT
+    | StatusCode::PERMANENT_REDIRECT = status
+    {
+        let location = answer.headers().get(LOCATION);
+        let location = location.and_then(|location| location.to_str().ok());
+        let other = location.map_or_else(
+            || Err("the answer has no usable header Location".to_owned()),
+            |location| url.redirected(location),
+        );
+        return match other {
+            Ok(other) => Ok(Answer::Elsewhere(other)),
+            Err(reason) => Err(UpdateError::Redirection {
+                url: url.clone(),
+                reason,
+            }),
+        };
+    }
     if status != StatusCode::OK {
         let url = url.clone();
         return Err(UpdateError::Status { url, status });
     }
     let text = Limited::new(answer.into_body(), MAX_FILE).collect().await;
     match text {
-        Ok(text) => Ok(text.to_bytes()),
+        Ok(text) => Ok(Answer::File(text.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => Err(UpdateError::TooLong(url.clone())),
         Err(error) => Err(failed(io::Error::other(error))),
     }

@@ -92,16 +92,7 @@ pub(crate) fn print(bars: &mut Bars) {
 /// Runs in the process that compares. Prints the number of containers, files per container, rounds, and µs per container of the
 /// agent and of the floor.
 pub(crate) fn run() {
-    // Raises the limit on open files, as the agent does at its start.
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    )
-    .unwrap();
+    raise_file_limit();
     let files = all_files();
     let mut buffer = vec![0; BUFFER];
     let (mut agent, mut floor, mut containers) = (Vec::new(), Vec::new(), 0);
@@ -154,6 +145,16 @@ pub(crate) fn run() {
         median(&agent) / each,
         median(&floor) / each
     );
+}
+
+/// Raises the limit on open files, as the agent does at its start.
+pub(crate) fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
 }
 
 fn micros(duration: Duration) -> f64 {

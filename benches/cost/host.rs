@@ -56,11 +56,7 @@ struct Cost {
 
 fn measure(processes: usize) -> Cost {
     eprintln!("measuring: the host's part with {processes} processes");
-    let here = std::fs::read_dir("/proc").unwrap().filter(|entry| {
-        let name = entry.as_ref().unwrap().file_name();
-        name.to_string_lossy().parse::<u32>().is_ok()
-    });
-    let _idle = Idle::start(processes.saturating_sub(here.count()));
+    let _idle = Idle::to(processes);
     let output = Command::new(std::env::current_exe().unwrap())
         .arg("host")
         .output()
@@ -77,9 +73,18 @@ fn measure(processes: usize) -> Cost {
 }
 
 /// Idle processes. A shell starts them and ends them when it gets SIGTERM.
-struct Idle(Option<Child>);
+pub(crate) struct Idle(Option<Child>);
 
 impl Idle {
+    /// Starts so many processes that the host has `processes` of them.
+    pub(crate) fn to(processes: usize) -> Self {
+        let here = std::fs::read_dir("/proc").unwrap().filter(|entry| {
+            let name = entry.as_ref().unwrap().file_name();
+            name.to_string_lossy().parse::<u32>().is_ok()
+        });
+        Self::start(processes.saturating_sub(here.count()))
+    }
+
     fn start(count: usize) -> Self {
         if count == 0 {
             return Self(None);

@@ -9,6 +9,8 @@
 //! at 100 ms intervals, the agent's system calls ([`calls`]), the terminal view ([`view`]), scrapes beside node_exporter and cAdvisor
 //! ([`scrapes`]), and one agent that runs for a long time ([`soak`]).
 //!
+//! At each number the benchmark also runs the agent beside a floor program and Beszel's agent ([`beside`]).
+//!
 //! CPU time is in seconds per minute, and is the median of the windows. The engine is dockerd, containerd and the shims. The CPU
 //! time that an agent causes in the engine is the engine's CPU time in a window, minus the engine's mean CPU time while it is
 //! idle.
@@ -20,10 +22,11 @@
 //! | `BENCH_WINDOWS` | `3` | windows for each row of the tables; the row shows the median of the windows |
 //! | `BENCH_CONTAINERS` | `0,10,50,100,300` | numbers of containers |
 //! | `BENCH_WAYS_AT` | `100` | numbers of containers at which everything is measured; `all`: every number |
-//! | `BENCH_WAYS` | `all` | the rows to measure: `agent`, `installed` and the names in [`ways`] |
+//! | `BENCH_WAYS` | `all` | the rows to measure: `agent`, `installed`, `beside` and the names in [`ways`] |
 //! | `BENCH_PEERS` | `1` | `0` leaves out other agents |
 //! | `BENCH_NODE_EXPORTER` | `prometheus-node-exporter` | the program node_exporter |
 //! | `BENCH_CADVISOR` | `cadvisor` | the program cAdvisor; without it the part `figures` is left out, and `scrapes` has no row of cAdvisor |
+//! | `BENCH_BESZEL` | | the program Beszel's agent; without it the agent is compared only with the floor |
 //! | `BENCH_SOAK` | `0` | seconds that one agent runs while other agents are measured; the bar needs `1800` |
 //! | `BENCH_STRICT` | `0` | `1`: the run fails if a bar is missed |
 //! | `BENCH_AGENT` | | the agent's release binary, from a plain `cargo build --release` |
@@ -40,6 +43,7 @@
 mod common;
 
 mod agent;
+mod beside;
 mod calls;
 mod containers;
 mod floor;
@@ -79,6 +83,7 @@ fn main() {
         // Each of these functions runs in a process of its own, so that its CPU time and memory can be measured separately.
         ["way", name, label] => ways::run(name, label),
         ["floor"] => floor::run(),
+        ["reading", agent] => beside::run(agent),
         ["host"] => host::run(),
         _ => {
             let ways = ways::ALL.iter().map(|way| way.name).collect();
@@ -168,6 +173,9 @@ fn measure_costs(
         print_ages(count, &noted, bars);
         print_starts(plan, count, bars);
     }
+    if plan.has("beside") {
+        beside::compare(plan, count, bars);
+    }
     if count > 0 {
         floor::print(bars);
     }
@@ -220,7 +228,7 @@ fn print_starts(plan: &Plan, count: usize, bars: &mut Bars) {
     println!("\nexec to first complete snapshot: {took:.2} s (median of {STARTS} starts)");
     if count <= 100 {
         let what = format!("exec to first complete snapshot, {count} containers");
-        bars.at_most(&what, took, 1.5, "s");
+        bars.at_most(&what, took, 0.4, "s");
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     /// The programs of the parts `scrapes` and `figures`, and of the rows of other agents.
     pub(crate) node_exporter: PathBuf,
     pub(crate) cadvisor: PathBuf,
+    /// Beszel's agent, if it is compared.
+    pub(crate) beszel: Option<PathBuf>,
     /// The agent's binary.
     pub(crate) agent: PathBuf,
     pub(crate) window: Duration,
@@ -54,13 +56,13 @@ impl Plan {
             "all" => containers.clone(),
             _ => numbers("BENCH_WAYS_AT", "100"),
         };
-        let rows = match text("BENCH_WAYS", "all").as_str() {
+        let rows: Option<Vec<String>> = match text("BENCH_WAYS", "all").as_str() {
             "all" => None,
             some => Some(some.split(',').map(|name| name.trim().to_owned()).collect()),
         };
         for name in rows.iter().flatten() {
-            let known =
-                name == "agent" || name == "installed" || ways.iter().any(|way| way == name);
+            let known = matches!(name.as_str(), "agent" | "installed" | "beside")
+                || ways.iter().any(|way| way == name);
             assert!(known, "BENCH_WAYS: unknown name {name}");
         }
         let parts = text("BENCH_PARTS", &PARTS.join(","));
@@ -78,6 +80,9 @@ impl Plan {
             parts,
             node_exporter: PathBuf::from(text("BENCH_NODE_EXPORTER", "prometheus-node-exporter")),
             cadvisor: PathBuf::from(text("BENCH_CADVISOR", "cadvisor")),
+            beszel: Some(text("BENCH_BESZEL", ""))
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
             agent: PathBuf::from(text("BENCH_AGENT", "target/release/system-agent")),
             window: Duration::from_secs(number("BENCH_SECONDS", "60").max(1)),
             windows: usize::try_from(windows).unwrap(),
@@ -149,6 +154,9 @@ impl Plan {
                 return seconds;
             }
             seconds += idle * 2.0 + row;
+            if self.has("beside") {
+                seconds += row + SECONDS_PER_ROW;
+            }
             if self.has("installed") {
                 seconds += row * if count > 0 { 3.0 } else { 1.0 };
             }

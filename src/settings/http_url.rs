@@ -18,7 +18,7 @@ pub struct HttpUrl {
     pub host: String,
     /// The port. Without a port in the URL, 80 or 443.
     pub port: u16,
-    /// The path, with its leading `/`.
+    /// The path, with its leading `/`. After a redirection, it can have a query.
     pub path: String,
 }
 
@@ -92,6 +92,34 @@ impl HttpUrl {
         })
     }
 
+    /// Returns the URL to which a server redirects a request for this URL. `location` is the header `Location`. Unlike other URLs, it
+    /// can have a query.
+    ///
+    /// # Errors
+    /// Fails if `location` is not a URL of an HTTP server, or if it leaves HTTPS. The error does not contain the text.
+    pub fn redirected(&self, location: &str) -> Result<Self, String> {
+        let location = location.split('#').next().unwrap_or_default();
+        let (place, query) = match location.find('?') {
+            Some(mark) => location.split_at(mark),
+            None => (location, ""),
+        };
+        if !query.chars().all(|one| one.is_ascii_graphic()) {
+            return Err(format!("not the text of a URL; {ACCEPTED}"));
+        }
+        let scheme = if self.tls { "https" } else { "http" };
+        let place = match place {
+            same_scheme if same_scheme.starts_with("//") => format!("{scheme}:{same_scheme}"),
+            path if path.starts_with('/') => format!("{scheme}://{}{path}", self.authority()),
+            whole => whole.to_owned(),
+        };
+        let mut url = Self::parse(&place)?;
+        if self.tls && !url.tls {
+            return Err("it leaves HTTPS".to_owned());
+        }
+        url.path += query;
+        Ok(url)
+    }
+
     /// Whether the server is on this host.
     #[must_use]
     pub fn is_on_this_host(&self) -> bool {
@@ -112,7 +140,9 @@ impl HttpUrl {
 impl fmt::Display for HttpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
-        write!(f, "{scheme}://{}{}", self.authority(), self.path)
+        // The query of a redirection can have a secret.
+        let path = self.path.split('?').next().unwrap_or_default();
+        write!(f, "{scheme}://{}{path}", self.authority())
     }
 }
 
@@ -164,6 +194,32 @@ mod tests {
                 "{text}: {problem}"
             );
         }
+    }
+
+    #[test]
+    fn a_redirection_can_change_the_host_and_must_not_leave_https() {
+        let from = HttpUrl::parse("https://h:8443/a/latest").unwrap();
+        for (location, expected, path) in [
+            ("/b?c=d", "https://h:8443/b", "/b?c=d"),
+            ("//other/b", "https://other:443/b", "/b"),
+            ("https://other/b?sig=x#y", "https://other:443/b", "/b?sig=x"),
+        ] {
+            let url = from.redirected(location).unwrap();
+            assert_eq!((url.to_string(), &*url.path), (expected.to_owned(), path));
+        }
+        for location in [
+            "http://h/b",
+            "b",
+            "",
+            "ftp://h/",
+            "https://user:pw@h/",
+            "/b?c d",
+        ] {
+            from.redirected(location).unwrap_err();
+        }
+        let plain = HttpUrl::parse("http://h/latest").unwrap();
+        assert!(plain.redirected("https://h/latest").unwrap().tls);
+        assert_eq!(plain.redirected("/b").unwrap().to_string(), "http://h:80/b");
     }
 
     #[test]

@@ -138,10 +138,59 @@ fn an_answer_with_another_status_is_refused() {
         &finished,
         "/elsewhere/latest: the server answers 404 Not Found",
     );
-    let moved = "HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n";
-    let address = serve(moved.to_owned(), None);
-    let finished = check(&format!("http://{address}/releases/"));
-    assert_failed(&finished, "the server answers 302 Found");
+}
+
+/// The answer of a server that redirects to another address.
+fn moved(status: &str, location: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
+}
+
+#[test]
+#[parallel]
+fn redirections_are_followed_five_times() {
+    for status in [
+        "301 Moved Permanently",
+        "302 Found",
+        "303 See Other",
+        "307 Temporary Redirect",
+        "308 Permanent Redirect",
+    ] {
+        let mut address = serve(file("999.0.0"), None);
+        for _ in 0..5 {
+            let location = format!("http://{address}/releases/latest");
+            address = serve(moved(status, &location), None);
+        }
+        let url = format!("http://{address}/releases");
+        let finished = check(&url);
+        assert_eq!(finished.code(), 10, "{status}: {finished:?}");
+        // The answer names the URL that the user has given.
+        assert!(finished.stdout[0].ends_with(&format!("{url}/install.sh")));
+        let one_more = serve(moved(status, &format!("{url}/latest")), None);
+        let finished = check(&format!("http://{one_more}/releases"));
+        assert_failed(&finished, "more than 5 redirections");
+    }
+    let redirected = |location: &str| {
+        let address = serve(moved("302 Found", location), None);
+        check(&format!("http://{address}/releases"))
+    };
+    // The server answers 404 for every other path.
+    assert_failed(
+        &redirected("/elsewhere"),
+        "/elsewhere: the server answers 404",
+    );
+    let secret = redirected("/elsewhere?signature=hidden");
+    assert!(!secret.stderr.concat().contains("hidden"), "{secret:?}");
+    assert_failed(
+        &redirected("ftp://example.org/"),
+        "redirects to another address: unsupported scheme",
+    );
+    assert_failed(&redirected("/releases/latest"), "more than 5 redirections");
+    let none = serve(
+        "HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        None,
+    );
+    let finished = check(&format!("http://{none}/releases"));
+    assert_failed(&finished, "no usable header Location");
 }
 
 #[test]

@@ -44,6 +44,10 @@ mkdir -p "$own"
 "$here/packages.sh" prometheus:prometheus || echo 'NOTE: the figures of containers are not compared with those of cAdvisor'
 "$here/packages.sh" prometheus-node-exporter:prometheus-node-exporter || echo 'NOTE: scrapes are not compared with node_exporter'
 [[ ${BENCH_PEERS:-1} == 0 ]] || install_peers
+if [[ ${BENCH_BESZEL:-} && ! -x $own/beszel-client/bin/python3 ]]; then
+    "$here/packages.sh" python3:python3 ssh-keygen:openssh-client
+    python3 -m venv "$own/beszel-client" && "$own/beszel-client/bin/pip" install --quiet asyncssh==2.24.1
+fi
 
 # A copy of the normal release build. `cargo bench` also builds a binary, but with features that only tests need.
 cargo build --locked --release

@@ -11,7 +11,6 @@ use crate::collect::kernel_file::KernelFile;
 use crate::messages::AgentUsage;
 use crate::model::figure;
 
-
 /// Reads the agent's own use of CPU and memory, even if the agent cannot see other processes.
 pub(super) struct OwnUsage {
     stat: KernelFile,

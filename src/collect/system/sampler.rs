@@ -14,7 +14,6 @@ use crate::collect::causes::with_causes;
 use crate::messages::{AgentUsage, SystemSample};
 use crate::model::SystemMetrics;
 
-
 /// Reads the host, and stores the data that the next reading needs.
 pub(super) struct Sampler {
     families: Vec<Box<dyn AnyFamily>>,
