@@ -31,10 +31,10 @@ for name in sys.argv[1:]:
         # A part that ends with an exception has not passed.
         traceback.print_exc()
         vm.row('the part ends without an error', False, traceback.format_exc().strip().splitlines()[-1])
-        # The next part must begin without containers.
+        # The next part must begin without containers. Not every machine has Podman.
         for engine in ('docker', 'podman'):
             try:
                 vm.remove_all(engine)
-            except RuntimeError:
+            except (RuntimeError, FileNotFoundError):
                 pass
     vm.note(f'{name}: {time.monotonic() - begun:.0f} s')
