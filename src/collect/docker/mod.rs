@@ -89,6 +89,8 @@ pub struct ContainerSource {
     /// Whether the kernel's files stay open between rounds.
     keeps_open: bool,
     direct: Blocking<Option<Direct>, FigureSet>,
+    /// Whether `direct` has no open files, because there was no container at the newest reading.
+    has_no_files: bool,
     namespaces: Namespaces,
     /// The previous readings from the engine, by container id. The next readings are compared with them.
     readings: HashMap<String, ContainerReading>,
@@ -117,6 +119,7 @@ impl ContainerSource {
             stand_for: super::stand_for(settings.docker_interval),
             keeps_open: settings.docker_interval <= MAX_INTERVAL_KEPT_OPEN,
             direct: Blocking::new("the containers' control groups", None),
+            has_no_files: true,
             namespaces: Namespaces::default(),
             readings: HashMap::new(),
             last: None,
@@ -139,7 +142,11 @@ impl ContainerSource {
             measured.reason = Some("CONTAINER_STATS is engine".to_owned());
             measured.running = Arc::clone(inventory.as_listed());
             for_engine.extend(0..measured.running.len());
+        } else if self.has_no_files && inventory.as_listed().is_empty() {
+            // Another thread would have nothing to read and no file to close.
+            measured.read_at = Some(SystemTime::now());
         } else {
+            self.has_no_files = false;
             let (inventory, keeps_open) = (inventory.clone(), self.keeps_open);
             let read = move |direct: &mut Option<Direct>| {
                 let direct = direct.get_or_insert_with(|| Direct::new(keeps_open));
@@ -147,6 +154,7 @@ impl ContainerSource {
             };
             match self.direct.read_within(KERNEL_TIMEOUT, read).await? {
                 Some(figure_set) if figure_set.is_whole => {
+                    self.has_no_files = figure_set.running.is_empty();
                     self.add_kernel_figures(figure_set, &mut measured, &mut for_engine)
                         .await;
                 }

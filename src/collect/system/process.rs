@@ -67,7 +67,7 @@ pub(super) struct Processes {
     complete_pass: u64,
     /// The file `/proc/loadavg`, which has the number of threads.
     loadavg: KernelFile,
-    /// The numbers when the processes were listed. None before that, or if they could not be read.
+    /// The numbers when the processes were listed. None before that, after a failed pass, or if they could not be read.
     tasks_at_list: Option<Tasks>,
     /// The start of the previous pass, as time since boot. None before the first pass.
     before: Option<Duration>,
@@ -368,9 +368,10 @@ impl Processes {
         self.buffers.read.clear();
         self.buffers.unread.clear();
         let is_complete_due = self.choice.is_complete_due(now);
-        if is_complete_due || tasks.is_none() || tasks != self.tasks_at_list {
+        // None until this pass has succeeded, so that the next one lists the processes if it fails.
+        let tasks_at_list = self.tasks_at_list.take();
+        if is_complete_due || tasks.is_none() || tasks != tasks_at_list {
             self.list(&proc)?;
-            self.tasks_at_list = tasks;
         } else {
             self.buffers.pids.extend(self.known.keys());
         }
@@ -403,6 +404,7 @@ impl Processes {
         }
         self.forget_ended();
         self.read_io(&proc);
+        self.tasks_at_list = tasks;
         Ok(proc)
     }
 
