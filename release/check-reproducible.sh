@@ -11,6 +11,8 @@ cd "$(dirname "$(realpath "$0")")/.."
 work=$(realpath -m target/reproducible)
 rm -rf "$work"
 mkdir -p "$work"
+# A commit that is made while this runs must not be in the second build.
+commit=$(git rev-parse HEAD)
 # Both builds use the same tools, whose versions are fixed.
 export RELEASE_TOOLS=${RELEASE_TOOLS:-$PWD/target/release-tools}
 
@@ -19,6 +21,7 @@ build() {
     local clone=$1 directory=$2
     shift 2
     git clone --quiet --no-hardlinks . "$clone"
+    git -C "$clone" checkout --quiet "$commit"
     # All times differ between the two clones: of the files, and of the build.
     (cd "$clone" && CARGO_TARGET_DIR=$directory release/build.sh "$@")
     rm -rf "$directory"
