@@ -246,9 +246,13 @@ fetch_release() {
 refuse_older() {
     installed=$("$prefix/bin/system-agent" --version 2>/dev/null | sed -n 's/^system-agent //p')
     [ "$installed" ] || return 0
-    newest=$(printf '%s\n' "$installed" "$version" | sort -V 2>/dev/null | tail -n 1)
-    case $newest in
-    '' | "$version") ;;
+    [ "$installed" != "$version" ] || return 0
+    # A pre-release (1.0.0-rc.1) comes before its release: sort -V puts a tilde before everything, also before the end. Build metadata do
+    # not count.
+    ordered=$(printf '%s\n' "$installed" "$version" | sed 's/+.*//; s/-/~/' | sort -V 2>/dev/null) || ordered=''
+    [ "$ordered" ] || say 'warning: sort has no option -V, so it is not checked whether the release is older than the installed version'
+    case $(printf '%s\n' "$ordered" | tail -n 1) in
+    '' | "$(printf '%s\n' "$version" | sed 's/+.*//; s/-/~/')") ;;
     *) fail "version $installed is installed, and $url has only the older version $version. To install that one, use --version $version" ;;
     esac
 }

@@ -135,6 +135,9 @@ test_life() {
     printf '#!/bin/sh\necho system-agent 99.0.0\n' >"$tree/usr/local/bin/system-agent"
     chmod 0755 "$tree/usr/local/bin/system-agent"
     refuses 'version 99.0.0 is installed, and'
+    # A release is newer than its pre-releases.
+    printf '#!/bin/sh\necho system-agent %s-rc.1\n' "$version" >"$tree/usr/local/bin/system-agent"
+    works --dry-run
     works --dry-run --version "$version"
     mv "$tree/usr/local/bin/program" "$tree/usr/local/bin/system-agent"
     pass 'an older release is refused, unless its version is given'

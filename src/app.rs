@@ -221,8 +221,9 @@ pub(crate) struct Measuring {
     pub(crate) reports: Arc<Reports>,
     /// The collectors for outputs that ask for figures.
     on_request: OnRequest,
-    /// The thread of these two stages. They share it, because messages between threads cost more than most of their work. Clients
-    /// have other threads, so a large answer of the engine or a large snapshot delays no client.
+    /// The thread of these two stages. They share it, because messages between threads cost more than most of their work. A large
+    /// answer of the engine can delay a snapshot by the time of its parsing. Clients have other threads, so it delays no login and no
+    /// write to a client.
     _thread: Arbiter,
 }
 

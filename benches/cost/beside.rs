@@ -1,9 +1,9 @@
 //! Compares the agent with the floor and with Beszel's agent. All of them run at the same time, so a disturbance affects all, and the CPU
 //! times are those of the clocks of the processes, in nanoseconds.
 //!
-//! The floor is the minimum cost of what the agent does in a round: a program that only lists `/proc`, reads the file `stat` of every
-//! process, and reads every other file that the agent keeps open. Of a log file, it reads what was added. It parses nothing and sends
-//! nothing.
+//! The floor is a program that in each round only lists `/proc`, reads the file `stat` of every process, and reads every other file that
+//! the agent keeps open. Of a log file, it reads what was added. It parses nothing and sends nothing. The agent itself does not read
+//! idle processes in every round, so its cost can be lower.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

@@ -16,7 +16,7 @@ use crate::common::bars::Bars;
 use crate::load::median;
 
 const ROUNDS: usize = 20;
-/// The pause between rounds. It is longer than 400 ms, because the agent does not read the processes more often than that.
+/// The pause between rounds. It is longer than 300 ms, because the agent does not read the processes more often than that.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The default of `TOP_PROCESSES`.
 const TOP_PROCESSES: usize = 10;

@@ -32,16 +32,16 @@ impl KernelFile {
     /// Returns the current text of the file.
     ///
     /// # Errors
-    /// Fails if the file cannot be opened or read. If an open file cannot be read, it is opened again first, because the file system
-    /// can have been mounted again, as that of LXCFS after an update.
+    /// Fails if the file cannot be opened or read. If an open file cannot be read or is empty, it is opened again first: the file system
+    /// of LXCFS can have been mounted again after an update, or can have no room for a text that has become longer.
     pub(super) fn read(&mut self) -> io::Result<&[u8]> {
         if self.text.is_empty() {
             self.text.resize(SMALL, 0);
         }
         let kept = self.file.take();
         let (file, length) = match kept.map(|file| (read_into(&file, &mut self.text), file)) {
-            Some((Ok(length), file)) => (file, length),
-            Some((Err(_), _)) | None => {
+            Some((Ok(length), file)) if length > 0 => (file, length),
+            _ => {
                 let file = File::open(&self.path)?;
                 let length = read_into(&file, &mut self.text)?;
                 (file, length)

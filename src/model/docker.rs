@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{ContainerSpec, ControlGroup, ExactContainer, Pressures, Timestamp};
 
-/// The figures of one running container, as `docker stats` shows them. If the interval is shorter than 0.5 s, the figures
-/// of an idle container can be up to 1 s old, except CPU and memory.
+/// The figures of one running container, as `docker stats` shows them.
+///
+/// CPU time and `memory_with_cache` are read each time. While they do not change, the container is idle. The network traffic of an idle
+/// container is at most 1 s old, or as old as the interval. Its other figures, also the inactive file cache that `memory_usage` does not
+/// include, are at most 15 s old.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Container {
     /// The first 12 hex digits of the container's id.

@@ -24,14 +24,16 @@ pub struct ProcessCounts {
     pub threads: u64,
 }
 
-/// A process with a high use of CPU or memory.
+/// A process with a high use of CPU or memory. `user`, `command`, `container`, and the `open_files` of an idle process are at most 15 s
+/// old.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TopProcess {
     /// The process's name (`comm`), up to 15 bytes.
     pub name: String,
     /// CPU use in percent of one core, since the previous reading of the process. Two readings are at least 300 ms apart, because
     /// the kernel counts CPU time in ticks of 10 ms. An idle process is read again after at most 15 s, or when the CPU time of the host
-    /// shows that idle processes have become active. Source: `utime` + `stime` in `/proc/<pid>/stat`.
+    /// shows that idle processes have become active. The figure of such a process is mostly from the time since the previous snapshot.
+    /// Source: `utime` + `stime` in `/proc/<pid>/stat`.
     pub cpu: f64,
     /// Resident memory, in percent of the host's memory. Source: `/proc/<pid>/stat`, `rss`.
     pub mem: f64,
@@ -84,9 +86,9 @@ pub struct TopIo {
     /// `pid`: the name of the container that the entry is about. Source: `/proc/<pid>/cgroup`, or the container list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// Bytes read from storage per second, not from the page cache. A process that has used less than
-    /// 10 ms of CPU time since the previous round is not read. Its I/O counts in the next round in which it is read. The I/O of children counts if they have started and ended between two
-    /// readings. Source: `read_bytes` in `/proc/<pid>/io`, or `block_io` of the unit or the container.
+    /// Bytes read from storage per second, not from the page cache. A process that has used less than 10 ms of CPU time since
+    /// the previous round is not read. Its I/O counts in the next round in which it is read. An idle process is read after at most 15 s. The
+    /// I/O of children counts if they have started and ended between two readings. Source: `read_bytes` in `/proc/<pid>/io`, or `block_io` of the unit or the container.
     pub read_bytes_per_second: f64,
     /// Bytes written to storage per second, as for `read_bytes_per_second`. The kernel counts a page when the process changes it,
     /// and writes it later. `cancelled_write_bytes`, for example of a file that was deleted before, is not subtracted. With

@@ -9,7 +9,7 @@ pub(super) const ACCEPTED: &str =
 /// Maximum length of a URL, in bytes.
 const MAX_LENGTH: usize = 2048;
 
-/// The URL of an HTTP server, without credentials and without a query.
+/// The URL of an HTTP server, without credentials. Only the URL of a redirection can have a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpUrl {
     /// Whether the URL begins with `https://`.
@@ -92,13 +92,16 @@ impl HttpUrl {
         })
     }
 
-    /// Returns the URL to which a server redirects a request for this URL. `location` is the header `Location`. Unlike other URLs, it
-    /// can have a query.
+    /// Returns the URL to which a server redirects a request for this URL. `location` is the header `Location`: a URL, or a path that
+    /// begins with `/`. Unlike other URLs, it can have a query.
     ///
     /// # Errors
     /// Fails if `location` is not a URL of an HTTP server, or if it leaves HTTPS. The error does not contain the text.
     pub fn redirected(&self, location: &str) -> Result<Self, String> {
         let location = location.split('#').next().unwrap_or_default();
+        if location.len() > MAX_LENGTH {
+            return Err(format!("too long; {ACCEPTED}"));
+        }
         let (place, query) = match location.find('?') {
             Some(mark) => location.split_at(mark),
             None => (location, ""),

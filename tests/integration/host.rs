@@ -425,7 +425,7 @@ fn the_agent_publishes_its_own_cpu_and_memory() {
     client.snapshot_where("two clients", DEADLINE, |s| s["agent"]["clients"] == 2);
     let began = SystemTime::now();
     let watch = Watch::start(move || (kernel::rss(pid), kernel::cpu_seconds(pid)));
-    // Skip snapshots from before the start. The agent reads processes, including itself, every 400 ms.
+    // Skip snapshots from before the start. The agent reads processes, including itself, every 300 ms.
     client.snapshot_where("a current snapshot", DEADLINE, |snapshot| {
         collected_at(snapshot) > began + Duration::from_millis(600)
     });

@@ -172,7 +172,7 @@ fn even_one_snapshot_has_the_io_of_a_process() {
     let writer = Writer::start();
     let dd = writer.dd();
     thread::sleep(Duration::from_millis(500));
-    // The two readings for one snapshot are 500 ms apart, and `dd` may use no tick of CPU time in between.
+    // The two readings for one snapshot are 300 ms apart, and `dd` may use no tick of CPU time in between.
     let found = (0..10).any(|_| {
         let agent = Agent::start(&VARIABLES);
         let snapshot = agent.login().snapshot();

@@ -338,6 +338,7 @@ impl Follower {
     async fn ask(&mut self) -> Result<Call, EngineError> {
         let call = self.engine.call().await?;
         self.process_events();
+        let mut has_asked = true;
         if !self.is_fresh() {
             self.list(&call).await?;
             self.update_stopped(&call).await;
@@ -349,8 +350,12 @@ impl Follower {
         {
             call.ping().await?;
             self.answered_at = Some(Instant::now());
+        } else {
+            has_asked = false;
         }
-        self.confirmed_at = Some(SystemTime::now());
+        if has_asked {
+            self.confirmed_at = Some(SystemTime::now());
+        }
         Ok(call)
     }
 

@@ -18,7 +18,7 @@ use crate::messages::ContainerVolumes;
 use crate::model::SystemMetrics;
 
 /// Minimum time between two readings of CPU time, because the kernel counts it in ticks of 10 ms: the error of a percentage is then at
-/// most 3 percent of a core. A round that comes sooner publishes the previous figures.
+/// most 3.3 percent of a core. A round that comes sooner publishes the previous figures.
 pub(super) const MIN_CPU_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Code that reads figures of one kind. If a reading fails, the round has no new figures of this kind.

@@ -3,7 +3,7 @@
 //! One reading is one pass over `/proc`. A pass lists all processes. It reads only the processes that were active, unless [`Choice`]
 //! says that all are due. For most of them, it needs one system call and no allocation, because the file `stat` of the process stays
 //! open. The number of open files is limited. For a process beyond this limit, a reading needs three system calls. For each process in
-//! the published lists, two more files stay open and are read, and one more system call is needed.
+//! the published lists, two more files stay open, which passes over all processes read.
 //!
 //! This file is long: all its figures come from the same pass.
 
@@ -26,7 +26,7 @@ use super::containers::ContainerNames;
 use super::family::{MIN_CPU_INTERVAL, MetricFamily, Round};
 use super::kept_files::max_kept_files;
 use super::proc_stat::{Stat, parse, since_boot};
-use super::process_choice::{Choice, PassTimes};
+use super::process_choice::{Choice, PassTimes, use_of};
 use super::process_files::{Owner, Proc, TEXT_SIZE, open_files, read_file};
 use super::process_io::{self, IoFound, KnownIo, highest, needs_groups};
 use super::users::Users;
@@ -96,10 +96,10 @@ struct KnownProcess {
     started: u64,
     /// CPU time used so far, in ticks.
     used: u64,
-    /// CPU time used between the two newest readings, in ticks. 0 if this pass has not read the process.
+    /// CPU time used between the two newest readings, in ticks.
     used_since: u64,
-    /// The time between the two newest readings, in seconds.
-    elapsed: f64,
+    /// CPU use between the two newest readings, in percent of one core.
+    percent: f64,
     /// When the process was read, as time since boot. In a long pass, this time differs much between processes.
     read_at: Duration,
     /// Resident memory, in pages.
@@ -186,7 +186,10 @@ impl MetricFamily for Processes {
         }
         self.last_pass = None;
         let tasks = self.tasks(round.forks);
-        let figures = self.pass(round.memory_total, round.names, round.busy, tasks)?;
+        // The load averages of a guest are computed from the states of all its processes.
+        let needs_all = (round.guest.as_ref()).is_some_and(|guest| guest.computes_load);
+        let busy = round.busy.filter(|_| !needs_all);
+        let figures = self.pass(round.memory_total, round.names, busy, tasks)?;
         self.last_pass = Some((figures.clone(), now));
         Ok(figures)
     }
@@ -237,10 +240,9 @@ impl Processes {
     /// Reads the numbers that change when a process starts or ends. `forks` is how many processes and threads have started since boot.
     fn tasks(&mut self, forks: Option<u64>) -> Option<Tasks> {
         let text = std::str::from_utf8(self.loadavg.read().ok()?).ok()?;
-        Some(Tasks {
-            forks: forks?,
-            threads: threads(text)?,
-        })
+        // An emulated /proc can have 0 in place of these numbers.
+        let (forks, threads) = (forks?, threads(text)?);
+        (forks > 0 && threads > 0).then_some(Tasks { forks, threads })
     }
 
     /// Makes one pass over the processes. `host_memory` is in bytes. `busy` is the CPU time that all processes of the host have used
@@ -287,7 +289,7 @@ impl Processes {
         let (mut counts, mut engine) = (ProcessCounts::default(), None);
         found.clear();
         for (pid, process) in &*known {
-            let percent = process.percent(self.ticks_per_second);
+            let percent = process.percent;
             count(&mut counts, process);
             if is_engine(&process.name) {
                 *engine.get_or_insert(0.0) += percent;
@@ -381,8 +383,8 @@ impl Processes {
         let mut used = 0;
         for pid in pids.drain(..) {
             match self.known.get_mut(&pid) {
-                Some(known) if !is_complete_due && known.is_idle() => {
-                    known.skip(self.pass_number);
+                Some(known) if !is_complete_due && known.is_idle(self.pass_number) => {
+                    known.skip(self.pass_number, now.at);
                     self.buffers.unread.push(pid);
                 }
                 _ => used += self.read_one(&proc, pid)?,
@@ -494,16 +496,25 @@ impl Processes {
             None => (Box::default(), None, KnownIo::default()),
         };
         let used_since = stat.used.saturating_sub(base);
+        let seconds_since =
+            |at: Option<Duration>| at.map_or(0.0, |at| read_at.saturating_sub(at).as_secs_f64());
+        let used = used_since as f64 / self.ticks_per_second;
+        let cores = use_of(used, seconds_since(since), seconds_since(self.before));
+        let (name, owner) = match *name == *stat.name {
+            true => (name, owner),
+            // The process runs another program now, so its command line and possibly its user are different.
+            false => (
+                stat.name.into(),
+                owner.map(|owner| Box::new(owner.outdated())),
+            ),
+        };
         let known = KnownProcess {
             file,
-            name: match *name == *stat.name {
-                true => name,
-                false => stat.name.into(),
-            },
+            name,
             started: stat.started,
             used: stat.used,
             used_since,
-            elapsed: since.map_or(0.0, |at| read_at.saturating_sub(at).as_secs_f64()),
+            percent: cores * 100.0,
             read_at,
             resident: stat.resident,
             threads: stat.threads,
@@ -557,11 +568,13 @@ fn process_id(entry: &CStr) -> Option<u32> {
 }
 
 impl KnownProcess {
-    /// Returns whether the process did nothing before its newest reading that a pass has to follow.
-    fn is_idle(&self) -> bool {
+    /// Returns whether the process did nothing before its newest reading that a pass has to follow. The processes in the lists are
+    /// read in each pass, so that their memory is current.
+    fn is_idle(&self, pass: u64) -> bool {
         self.used_since == 0
             && !matches!(self.state, RUNNING | BLOCKED)
             && !self.io.had_io()
+            && !self.is_listed(pass)
             && !ENGINE.contains(&&*self.name)
     }
 
@@ -571,9 +584,10 @@ impl KnownProcess {
         owner.is_some_and(|owner| owner.pass + 1 == pass)
     }
 
-    /// Records that a pass has found the process, and has not read it because it was idle.
-    fn skip(&mut self, pass: u64) {
+    /// Records that a pass has found the process, and has not read it because it was idle. `now` is the time since boot.
+    fn skip(&mut self, pass: u64, now: Duration) {
         self.pass = pass;
+        self.io.skip(now);
         self.close_owner(pass);
     }
 
@@ -581,15 +595,6 @@ impl KnownProcess {
     fn close_owner(&mut self, pass: u64) {
         if !self.is_listed(pass) {
             self.owner = None;
-        }
-    }
-
-    /// Returns the CPU use in percent of one core. The first reading has nothing to compare with.
-    fn percent(&self, ticks_per_second: f64) -> f64 {
-        if self.elapsed > 0.0 {
-            self.used_since as f64 / ticks_per_second / self.elapsed * 100.0
-        } else {
-            0.0
         }
     }
 
@@ -759,8 +764,8 @@ mod tests {
         let figures = pass_with(&mut processes, 1000.0);
         let known = &processes.known[&pid];
         assert!(known.read_at > idle_since);
-        // The time since the previous reading counts, not the time since the previous pass.
-        assert!(known.elapsed >= 1.0, "{}", known.elapsed);
+        // It has used nearly a whole core, although the time since its previous reading is long.
+        assert!(known.used_since > 20 && known.percent > 30.0, "{known:?}");
         assert!(figures.busiest.iter().any(|process| process.pid == pid));
         // It is active now, so each pass reads it.
         let active_since = processes.known[&pid].read_at;

@@ -75,6 +75,23 @@ impl Choice {
     }
 }
 
+/// Returns the CPU use of a process in cores. It has used `used` seconds of CPU time in the last `elapsed` seconds, and `recent` is the
+/// part of this time since the previous pass, in seconds.
+///
+/// The passes since the previous reading of the process have shown that it used less than [`MAX_UNSEEN`] until then. So most of the CPU
+/// time of a process that has suddenly become active is from the time since the previous pass.
+pub(super) fn use_of(used: f64, elapsed: f64, recent: f64) -> f64 {
+    if elapsed <= 0.0 {
+        // The first reading has nothing to compare with.
+        return 0.0;
+    }
+    let average = used / elapsed;
+    if recent <= 0.0 || recent >= elapsed {
+        return average;
+    }
+    average.max((used - MAX_UNSEEN * (elapsed - recent)) / recent)
+}
+
 /// Returns the CPU time of the host between two passes without `used`, in cores. None if it is not known.
 fn cores(before: PassTimes, now: PassTimes, used: f64) -> Option<f64> {
     let busy = now.busy? - before.busy?;
@@ -86,7 +103,7 @@ fn cores(before: PassTimes, now: PassTimes, used: f64) -> Option<f64> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Choice, PassTimes};
+    use super::{Choice, PassTimes, use_of};
 
     fn at(seconds: f64, busy: f64) -> PassTimes {
         PassTimes {
@@ -157,6 +174,17 @@ mod tests {
         choice.note_partial(at(10.0, 2.0), 1.0);
         choice.note_complete(at(15.0, 3.0), 1.0);
         assert!(choice.unseen.abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_process_that_becomes_active_does_not_seem_idle_because_of_the_time_before() {
+        // It was idle for 10 s, and then it used a whole core for 5 s.
+        assert!((use_of(5.0, 15.0, 5.0) - 0.9).abs() < 1e-9);
+        // It used 4 % of a core all the time.
+        assert!((use_of(0.6, 15.0, 5.0) - 0.04).abs() < 1e-9);
+        assert!((use_of(5.0, 5.0, 5.0) - 1.0).abs() < 1e-9);
+        assert!((use_of(5.0, 5.0, 7.0) - 1.0).abs() < 1e-9);
+        assert_eq!(use_of(5.0, 0.0, 0.0), 0.0);
     }
 
     #[test]

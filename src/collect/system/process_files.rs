@@ -61,6 +61,11 @@ pub(super) struct Proc<'p> {
 }
 
 impl Owner {
+    /// Returns the owner with its open files, so that the next pass that lists the process reads them again.
+    pub(super) fn outdated(self) -> Self {
+        Self { read_in: 0, ..self }
+    }
+
     /// Reads the owner of a process. The owner is empty if the process has ended.
     pub(super) fn read(
         proc: &Proc<'_>,

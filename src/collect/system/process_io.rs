@@ -105,6 +105,13 @@ impl KnownIo {
         u64::from(self.file.is_some())
     }
 
+    /// Records that the process was idle until `now`, which is the time since boot. See [`KnownIo::update`].
+    pub(super) fn skip(&mut self, now: Duration) {
+        if self.read_at.is_some() {
+            self.read_at = Some(now);
+        }
+    }
+
     /// Returns whether the process had I/O before its newest reading.
     pub(super) fn had_io(&self) -> bool {
         self.had_io

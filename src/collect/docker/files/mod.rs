@@ -25,7 +25,7 @@ use crate::model::{ControlGroup, InterfaceCounters};
 pub(super) const FILES_PER_CONTAINER: usize = FILES_PER_GROUP + 1;
 /// Maximum age of the network traffic of an idle container.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(1);
-/// Maximum age of the other figures of an idle container, except CPU time and memory, which are read each time.
+/// Maximum age of the other figures of an idle container, except CPU time and memory with its cache, which are read each time.
 const MAX_DETAILS_AGE: Duration = Duration::from_secs(15);
 
 /// The location of the kernel's files: the directory `/proc`, and the mounted control groups.
