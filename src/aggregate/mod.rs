@@ -46,6 +46,9 @@ use subscribers::Subscribers;
 /// Maximum time that the first snapshot waits for the first round of every source. Docker 20.10 needs up to two seconds for the
 /// first statistics of a container.
 const FIRST_SNAPSHOT_WITHIN: Duration = Duration::from_secs(3);
+/// Time that the rounds of the collectors get in addition to the time that the first rounds took, before each snapshot. With short
+/// intervals it is less.
+const MAX_ROUND_LEAD: Duration = Duration::from_millis(200);
 /// Maximum number of readings of log files at the same time. It bounds the memory for log lines that are being read.
 const MAX_PARALLEL_READINGS: usize = 2;
 /// Time after which a session gets its snapshot without the log lines that it waits for, because a file system hangs. A later
@@ -332,9 +335,11 @@ fn note(error: &io::Error) {
     error!(%error, "snapshot not encoded");
 }
 
-/// Returns a stream that ticks every `interval`. The first tick comes after one interval. A missed tick is not repeated later.
+/// Returns a stream that ticks every `interval`. The first tick comes after one interval and a little more, so that the rounds of the
+/// collectors, which began before the first snapshot, have ended at each tick. A missed tick is not repeated later.
 fn ticks(interval: Duration) -> impl stream::Stream<Item = Tick> {
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+    let first = interval + MAX_ROUND_LEAD.min(interval / 25);
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     stream::unfold(ticks, |mut ticks| async move {
         ticks.tick().await;

@@ -147,8 +147,8 @@ async fn the_first_snapshot_goes_out_when_all_sources_have_answered() {
     assert_eq!(next(&mut deliveries).await, (1.0, Some(1)));
     // More samples do not change the times of the next snapshots.
     aggregator.do_send(sample());
-    assert_eq!(next(&mut deliveries).await, (6.0, Some(2)));
-    assert_eq!(next(&mut deliveries).await, (11.0, Some(3)));
+    assert_eq!(next(&mut deliveries).await, (6.2, Some(2)));
+    assert_eq!(next(&mut deliveries).await, (11.2, Some(3)));
 }
 
 #[actix::test]
@@ -159,7 +159,7 @@ async fn a_source_that_does_not_answer_delays_the_first_snapshot_by_a_limited_ti
     let mut deliveries = subscribe(&aggregator, 1, start);
     let within = FIRST_SNAPSHOT_WITHIN.as_secs_f64();
     assert_eq!(next(&mut deliveries).await, (within, Some(1)));
-    assert_eq!(next(&mut deliveries).await, (within + 5.0, Some(2)));
+    assert_eq!(next(&mut deliveries).await, (within + 5.2, Some(2)));
 }
 
 #[actix::test]
@@ -171,7 +171,7 @@ async fn a_new_client_gets_the_newest_snapshot_immediately() {
     tokio::time::sleep(Duration::from_secs(7)).await;
     let mut deliveries = subscribe(&aggregator, 1, start);
     assert_eq!(next(&mut deliveries).await, (7.0, Some(2)));
-    assert_eq!(next(&mut deliveries).await, (10.0, Some(3)));
+    assert_eq!(next(&mut deliveries).await, (10.2, Some(3)));
     aggregator.do_send(Unsubscribe { client: 1 });
     tokio::time::sleep(INTERVAL * 2).await;
     assert!(deliveries.try_recv().is_err());

@@ -384,7 +384,7 @@ impl Processes {
         for pid in pids.drain(..) {
             match self.known.get_mut(&pid) {
                 Some(known) if !is_complete_due && known.is_idle(self.pass_number) => {
-                    known.skip(self.pass_number, now.at);
+                    known.skip(self.pass_number);
                     self.buffers.unread.push(pid);
                 }
                 _ => used += self.read_one(&proc, pid)?,
@@ -402,6 +402,11 @@ impl Processes {
             let used = used as f64 / self.ticks_per_second;
             self.choice.note_complete(now, used);
         } else {
+            for pid in &self.buffers.unread {
+                if let Some(known) = self.known.get_mut(pid) {
+                    known.io.skip(now.at);
+                }
+            }
             self.choice.note_partial(now, seconds(used));
         }
         self.forget_ended();
@@ -584,10 +589,9 @@ impl KnownProcess {
         owner.is_some_and(|owner| owner.pass + 1 == pass)
     }
 
-    /// Records that a pass has found the process, and has not read it because it was idle. `now` is the time since boot.
-    fn skip(&mut self, pass: u64, now: Duration) {
+    /// Records that a pass has found the process, and has not read it because it was idle.
+    fn skip(&mut self, pass: u64) {
         self.pass = pass;
-        self.io.skip(now);
         self.close_owner(pass);
     }
 

@@ -306,6 +306,10 @@ mod tests {
         // Counters that go backwards are no I/O.
         assert_eq!(update(&mut io, true, 35, Ok((0, 0))), (None, true));
         assert_eq!(update(&mut io, true, 35, Ok((9, 9))), (None, true));
+        // A pass that has not read the process counts as idle too.
+        io.skip(Duration::from_secs(40));
+        let rates = Some((10.0, 0.0));
+        assert_eq!(update(&mut io, true, 45, Ok((59, 9))), (rates, true));
     }
 
     #[test]
