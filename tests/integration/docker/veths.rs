@@ -61,6 +61,10 @@ fn names(snapshot: &Value, veth_name: &str, container: &str) -> bool {
     let (Some(veth), Some(_)) = (veth(snapshot, veth_name), figures(snapshot, container)) else {
         return false;
     };
+    if veth["up"] == false {
+        // Docker has not connected it yet. The container is shown as it was before its restart.
+        return false;
+    }
     assert_eq!(veth["container"], container, "{veth_name}: {veth}");
     true
 }
