@@ -76,7 +76,7 @@ fn measure(processes: usize) -> Cost {
 pub(crate) struct Idle(Option<Child>);
 
 impl Idle {
-    /// Starts so many processes that the host has `processes` of them.
+    /// Starts idle processes until the host has `processes` processes.
     pub(crate) fn to(processes: usize) -> Self {
         let here = std::fs::read_dir("/proc").unwrap().filter(|entry| {
             let name = entry.as_ref().unwrap().file_name();

@@ -356,7 +356,7 @@ impl Processes {
         })
     }
 
-    /// Lists all processes, and reads those that [`Choice`] wants.
+    /// Lists all processes. Reads those that were active, or all of them if [`Choice`] says that they are due.
     fn find(&mut self, now: PassTimes, tasks: Option<Tasks>) -> io::Result<Arc<OwnedFd>> {
         let proc = match &self.proc {
             Some(proc) => Arc::clone(proc),
@@ -682,7 +682,7 @@ fn share(part: u64, whole: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
     use std::thread;
     use std::time::{Duration, Instant};
 
@@ -734,7 +734,17 @@ mod tests {
         assert!(processes.known.contains_key(&std::process::id()));
     }
 
-    /// A pass with this CPU time of all processes of the host, in seconds.
+    /// A child that ends with the test, also if the test fails. A child that runs on would use a core without end.
+    struct Ending(Child);
+
+    impl Drop for Ending {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// Makes a pass. `busy` is the CPU time of all processes of the host, in seconds.
     fn pass_with(processes: &mut Processes, busy: f64) -> super::ProcessFigures {
         let names = ContainerNames::default();
         processes.pass(1, &names, Some(busy), None).unwrap()
@@ -742,12 +752,12 @@ mod tests {
 
     #[test]
     fn an_idle_process_is_read_when_the_host_uses_more_cpu_time_than_the_other_processes() {
-        let mut child = Command::new("sh")
+        let child = Command::new("sh")
             .args(["-c", "read line; while :; do :; done"])
             .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let pid = child.id();
+            .spawn();
+        let mut child = Ending(child.unwrap());
+        let pid = child.0.id();
         // A process in a published list is read in each pass, so nothing is listed at first.
         let mut processes = Processes::new(0, Users::new(HostRoot::default()), None);
         // The shell is new for the first pass, and has been idle since then for the second one.
@@ -756,7 +766,7 @@ mod tests {
         processes.choice = Choice::default();
         pass_with(&mut processes, 0.0);
         let idle_since = processes.known[&pid].read_at;
-        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        child.0.stdin.take().unwrap().write_all(b"\n").unwrap();
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(1) {
             thread::sleep(Duration::from_millis(100));
@@ -775,8 +785,7 @@ mod tests {
         let active_since = processes.known[&pid].read_at;
         pass_with(&mut processes, 1000.0);
         assert!(processes.known[&pid].read_at > active_since);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        drop(child);
         pass_with(&mut processes, 1000.0);
         assert!(!processes.known.contains_key(&pid));
     }
