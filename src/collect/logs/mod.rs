@@ -39,7 +39,7 @@ use crate::settings::{CollectSettings, Redaction};
 use calls::{CalledLog, MessageSource, SharedJournal};
 pub use files::most_kept_files;
 use files::{Handovers, LAST_LINES, LogFiles, LogNews, LogReading, MAX_ENDED, Readings};
-use new::{FirstRound, New};
+use new::{AgentStart, New};
 use seen::Handover;
 use stopped::StoppedLogs;
 
@@ -85,8 +85,9 @@ pub struct LogSource {
     journal: SharedJournal,
     /// The logs that are read by calls to the engine or from the journal, by container id. Logs of containers that have ended are included.
     called: HashMap<String, Called>,
-    /// The time of the first round. None before the first round.
-    first_round: Option<FirstRound>,
+    start: AgentStart,
+    /// Whether the containers of the first list are known.
+    has_first_list: bool,
     stopped: Arc<StoppedLogs>,
 }
 
@@ -139,7 +140,8 @@ impl LogSource {
             files: Blocking::new("log files", LogFiles::new(settings)),
             journal: SharedJournal::default(),
             called: HashMap::new(),
-            first_round: None,
+            start: AgentStart::now(),
+            has_first_list: false,
             stopped: Arc::new(StoppedLogs::new(settings)),
         }
     }
@@ -281,9 +283,9 @@ impl LogSource {
     /// Prepares to read a log by calls to the engine. If there is a `handover`, reading continues at the position of the
     /// handover.
     fn start_log(&self, container: &ListedContainer, handover: Option<&Handover>) -> CalledLog {
-        let new = match self.first_round {
-            Some(first_round) => first_round.new_of(container.meta.created),
-            None => New::OnlyKept,
+        let new = match self.has_first_list {
+            true => self.start.new_of(container.meta.created),
+            false => New::OnlyKept,
         };
         let log = CalledLog::new(&container.id, self.lines, new);
         match handover {
@@ -479,7 +481,7 @@ impl Source for LogSource {
             Some(call) => self.ask_engine(call, &others, &mut gathered).await,
             None => self.report_outage(&inventory, &others, &mut gathered),
         }
-        self.first_round.get_or_insert_with(FirstRound::now);
+        self.has_first_list = true;
         let round = gathered.finish();
         if let Some(sample) = &round.sample {
             self.via = (sample.via.clone(), sample.via_reason.clone());

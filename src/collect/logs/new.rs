@@ -7,23 +7,24 @@ use crate::model::{EncodedLines, FileOffset, FilePlace, time_of};
 /// Which lines are new when a log is read for the first time. A client that got no lines of this container gets the new lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum New {
-    /// The lines that are found. The log existed in the agent's first round, so older lines do not count as lost.
+    /// The lines that are found. The container was in the agent's first list, so older lines do not count as lost.
     OnlyKept,
     /// The lines that were written after this time.
     Since(SystemTime),
-    /// All lines, because the container was created after the agent's first round.
+    /// All lines, because the container was created after the agent started.
     All,
 }
 
-/// The time of the agent's first round, on the wall clock and on the monotonic clock. If a container appears later, the lines
-/// that it wrote after this time are new.
+/// The time when the agent started, on the wall clock and on the monotonic clock. If a container is not in the agent's first list,
+/// the lines that it wrote after this time are new. A time after the first list would be too late: the container can start while
+/// the engine sends the list, and write lines at once.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct FirstRound {
+pub(super) struct AgentStart {
     wall: SystemTime,
     at: Instant,
 }
 
-impl FirstRound {
+impl AgentStart {
     pub(super) fn now() -> Self {
         Self {
             wall: SystemTime::now(),
@@ -31,7 +32,12 @@ impl FirstRound {
         }
     }
 
-    /// Decides which lines of a container are new. `created` is the time when the container was created, in Unix seconds.
+    /// Whether the agent started before `time`.
+    pub(super) fn is_before(self, time: SystemTime) -> bool {
+        self.wall < time
+    }
+
+    /// Decides which lines of a container are new that was not in the first list. `created` is the time when the container was created, in Unix seconds.
     pub(super) fn new_of(self, created: i64) -> New {
         let now = SystemTime::now();
         self.new_at(
@@ -40,10 +46,10 @@ impl FirstRound {
         )
     }
 
-    /// Works like [`Self::new_of`]. `began` is the time of the first round, calculated back from the current wall clock. If the
-    /// clock was set after the first round, `began` differs from `wall`. The earlier of these two times counts.
-    fn new_at(self, created: i64, began: SystemTime) -> New {
-        let since = self.wall.min(began);
+    /// Works like [`Self::new_of`]. `start` is the time when the agent started, calculated back from the current wall clock. If the
+    /// clock was set after that, `start` differs from `wall`. The earlier of these two times counts.
+    fn new_at(self, created: i64, start: SystemTime) -> New {
+        let since = self.wall.min(start);
         let seconds = since.duration_since(SystemTime::UNIX_EPOCH);
         let created = u64::try_from(created).unwrap_or_default();
         if created > seconds.unwrap_or_default().as_secs() {
@@ -87,7 +93,7 @@ pub(super) fn moment(line: &str) -> Option<SystemTime> {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use super::{FirstRound, New};
+    use super::{AgentStart, New};
     use crate::model::{EncodedLines, StderrLines};
 
     const NOON: &str = "2024-01-01T12:00:00Z";
@@ -119,18 +125,18 @@ mod tests {
 
     #[test]
     fn a_container_created_after_the_clock_was_set_back_is_new() {
-        let mut began = FirstRound::now();
-        began.wall = at(NOON);
+        let mut start = AgentStart::now();
+        start.wall = at(NOON);
         let noon = 1_704_110_400;
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
-        assert_eq!(began.new_at(noon + 60, began.wall), New::All);
-        assert_eq!(began.new_at(noon - 60, began.wall), New::Since(began.wall));
+        assert_eq!(start.new_at(noon + 60, start.wall), New::All);
+        assert_eq!(start.new_at(noon - 60, start.wall), New::Since(start.wall));
         // The clock is set back by two hours. After that, a container is created.
-        let shifted = began.wall - hours(2);
-        assert_eq!(began.new_at(noon - 7000, shifted), New::All);
-        assert_eq!(began.new_at(noon - 7300, shifted), New::Since(shifted));
+        let shifted = start.wall - hours(2);
+        assert_eq!(start.new_at(noon - 7000, shifted), New::All);
+        assert_eq!(start.new_at(noon - 7300, shifted), New::Since(shifted));
         // The clock is set forward. Lines from before that moment are still new.
-        let shifted = began.wall + hours(2);
-        assert_eq!(began.new_at(noon - 60, shifted), New::Since(began.wall));
+        let shifted = start.wall + hours(2);
+        assert_eq!(start.new_at(noon - 60, shifted), New::Since(start.wall));
     }
 }

@@ -1,17 +1,21 @@
 //! Tests of clients that request only new log lines. Each log line arrives once, or is counted as dropped.
 
 use std::fs::{self, File};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use serial_test::{parallel, serial};
+use tempfile::TempDir;
 
-use super::container::Container;
+use super::container::{Container, unique_name};
 use super::engine::PrivateEngine;
 use super::launch;
-use crate::support::{Agent, Client, DEADLINE, Ending, KEY, Launch, unpack};
+use super::stand_in::{Answer, StandIn};
+use crate::support::{Agent, Client, DEADLINE, Ending, KEY, Launch, unpack, wait};
 
 /// Options of a client that wants only logs, and wants each log line once.
 pub(super) const NEW_LOGS: &str = r#"{"sections":["logs"],"logs":"new"}"#;
@@ -427,6 +431,42 @@ fn a_container_that_starts_again_sends_only_its_new_log_lines() {
         ),
         (Some(2), 1, 0)
     );
+}
+
+#[test]
+#[parallel]
+fn log_lines_of_a_container_that_starts_while_the_engine_sends_its_first_list_arrive() {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let has_started = Arc::new(AtomicBool::new(false));
+    let is_first = AtomicBool::new(true);
+    let _engine = StandIn::at(&socket, {
+        let has_started = Arc::clone(&has_started);
+        move |path| {
+            if !path.contains("/containers/json") || !is_first.swap(false, Ordering::SeqCst) {
+                return Answer::Engine;
+            }
+            // The engine has made this list before the container starts, and sends it after that.
+            wait::until("a container", DEADLINE, || {
+                has_started.load(Ordering::SeqCst).then_some(())
+            });
+            Answer::Json("200 OK", "[]")
+        }
+    });
+    let agent = often("100")
+        .var("DOCKER_HOST", format!("unix://{}", socket.display()))
+        .var("DOCKER_INTERVAL", "500ms")
+        .start();
+    let name = unique_name("news-first");
+    let mut reader = Reader::new(agent.connect(), NEW_LOGS, &name);
+    let container = Container::run_as(&name, "echo line 1; sleep 1000");
+    container.wait_for_line_with("line 1");
+    has_started.store(true, Ordering::SeqCst);
+    let end = Instant::now() + DEADLINE;
+    while reader.account.last != Some(1) {
+        assert!(Instant::now() < end, "no log line");
+        reader.read();
+    }
 }
 
 #[test]

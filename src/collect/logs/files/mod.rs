@@ -38,7 +38,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::collect::docker::engine::Inspected;
 use crate::collect::docker::{Inspection, ListedContainer, RunningContainer, StartedContainer};
-use crate::collect::logs::new::{FirstRound, New};
+use crate::collect::logs::new::{AgentStart, New};
 use crate::collect::logs::seen::Handover;
 use crate::messages::EndedLog;
 use crate::model::{FileLog, LogLines, Positions};
@@ -87,9 +87,9 @@ pub(super) struct LogFiles {
     /// The logs that could not be watched again after a change, with the number of attempts.
     unwatched: HashMap<Arc<str>, u8>,
     /// When the agent started. A container that started earlier is in the first container list, or has ended before it.
-    began: SystemTime,
-    /// The time of the first round. None before the first round.
-    first_round: Option<FirstRound>,
+    start: AgentStart,
+    /// Whether the containers of the first list are known.
+    has_first_list: bool,
     /// The index of the container at which the next round begins. If a round runs out of time, this is the first container that
     /// the round did not read.
     first: usize,
@@ -146,8 +146,8 @@ impl LogFiles {
             watches: None,
             rotations: None,
             unwatched: HashMap::new(),
-            began: SystemTime::now(),
-            first_round: None,
+            start: AgentStart::now(),
+            has_first_list: false,
             first: 0,
         }
     }
@@ -167,7 +167,7 @@ impl LogFiles {
         }
         let end = Instant::now() + MAX_ROUND_TIME;
         self.update(running, called, excludes);
-        self.first_round.get_or_insert_with(FirstRound::now);
+        self.has_first_list = true;
         self.first %= running.len().max(1);
         let (later, earlier) = running.split_at(self.first);
         for (place, container) in earlier.iter().chain(later).enumerate() {
@@ -292,7 +292,9 @@ impl LogFiles {
             ended.start_again(name);
             return Some(Arc::clone(ended.file().container()));
         }
-        let first_round = self.first_round.filter(|_| at > self.began)?;
+        if !self.has_first_list || !self.start.is_before(at) {
+            return None;
+        }
         let folder = self.folder.join(&id);
         if self.container_stats == ContainerStats::Engine || self.known.contains_key(&id) {
             return None;
@@ -309,7 +311,7 @@ impl LogFiles {
         let created = created.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let created = created.map_or(0, |since| since.as_secs() as i64);
         let tty = open::has_terminal(&folder);
-        let new = first_round.new_of(created);
+        let new = self.start.new_of(created);
         let container = Arc::from(id.as_str());
         let log = LogFile::new(Arc::clone(&container), path, tty, self.lines, new);
         let log = log.redacting(&self.redaction).created(created);
@@ -410,9 +412,9 @@ impl LogFiles {
                     ended.map(|(log, lines)| (Box::new(log.of_terminal(inspected.tty)), lines));
                 let (log, lines) = ended.unwrap_or_else(|| {
                     let id = Arc::from(listed.id.as_str());
-                    let new = match self.first_round {
-                        Some(first_round) => first_round.new_of(listed.meta.created),
-                        None => New::OnlyKept,
+                    let new = match self.has_first_list {
+                        true => self.start.new_of(listed.meta.created),
+                        false => New::OnlyKept,
                     };
                     let log = LogFile::new(id, path, inspected.tty, self.lines, new);
                     let log = log.redacting(&self.redaction).created(listed.meta.created);
