@@ -1,7 +1,8 @@
 //! Reads the host's processes: their number, the largest users of CPU and memory, and the CPU use of the engine.
 //!
 //! One reading is one pass over `/proc`. A pass lists all processes. It reads only the processes that were active, unless [`Choice`]
-//! says that all are due. For most of them, it needs one system call and no allocation, because the file `stat` of the process stays
+//! says that all are due. A process that has just started is read in the second pass that finds it, because most new processes have
+//! ended by then. For most processes, it needs one system call and no allocation, because the file `stat` of the process stays
 //! open. The number of open files is limited. For a process beyond this limit, a reading needs three system calls. For each process in
 //! the published lists, two more files stay open, which passes over all processes read.
 //!
@@ -26,7 +27,7 @@ use super::containers::ContainerNames;
 use super::family::{MIN_CPU_INTERVAL, MetricFamily, Round};
 use super::kept_files::max_kept_files;
 use super::proc_stat::{Stat, parse, since_boot};
-use super::process_choice::{Choice, PassTimes, use_of};
+use super::process_choice::{Choice, MAX_QUIET_PERCENT, PassTimes, use_of};
 use super::process_files::{Owner, Proc, TEXT_SIZE, open_files, read_file};
 use super::process_io::{self, IoFound, KnownIo, highest, needs_groups};
 use super::users::Users;
@@ -55,8 +56,10 @@ pub(super) struct Processes {
     listed: usize,
     /// The directory `/proc`. None until it has been opened.
     proc: Option<Arc<OwnedFd>>,
-    /// The processes of the newest pass, by process id.
+    /// The processes of the newest pass that have been read, by process id.
     known: HashMap<u32, KnownProcess>,
+    /// The processes of the newest pass that have not been read yet, by process id.
+    new: HashMap<u32, NewProcess>,
     /// Maximum number of files that stay open.
     max_kept: u64,
     /// How many more files can stay open in this pass.
@@ -114,6 +117,15 @@ struct KnownProcess {
     io: KnownIo,
     /// The user and the containers of the process. Only for a process in a published list.
     owner: Option<Box<Owner>>,
+}
+
+/// A process that a pass has found and not read.
+#[derive(Debug, Clone, Copy)]
+struct NewProcess {
+    /// The start of the pass that did not find it yet, as time since boot.
+    not_before: Option<Duration>,
+    /// The number of the newest pass that found the process.
+    pass: u64,
 }
 
 /// The data of one pass. The next pass uses the same memory.
@@ -219,6 +231,7 @@ impl Processes {
             listed,
             proc: None,
             known: HashMap::new(),
+            new: HashMap::new(),
             max_kept: max_kept_files(),
             room_for_files: 0,
             pass_number: 0,
@@ -287,6 +300,11 @@ impl Processes {
         } = self;
         let Buffers { found, io, .. } = buffers;
         let (mut counts, mut engine) = (ProcessCounts::default(), None);
+        // Most processes have one thread and sleep.
+        let unknown = self.new.len() as u64;
+        counts.total += unknown;
+        counts.threads += unknown;
+        counts.sleeping += unknown;
         found.clear();
         for (pid, process) in &*known {
             let percent = process.percent;
@@ -375,39 +393,56 @@ impl Processes {
         if is_complete_due || tasks.is_none() || tasks != tasks_at_list {
             self.list(&proc)?;
         } else {
-            self.buffers.pids.extend(self.known.keys());
+            let pids = &mut self.buffers.pids;
+            pids.extend(self.known.keys().chain(self.new.keys()));
         }
         let kept = self.known.values().map(KnownProcess::kept_files).sum();
         self.room_for_files = self.max_kept.saturating_sub(kept);
         let mut pids = std::mem::take(&mut self.buffers.pids);
-        let mut used = 0;
+        let (mut used, mut quiet_cores) = (0, 0.0);
         for pid in pids.drain(..) {
-            match self.known.get_mut(&pid) {
-                Some(known) if !is_complete_due && known.is_idle(self.pass_number) => {
-                    known.skip(self.pass_number);
-                    self.buffers.unread.push(pid);
-                }
-                _ => used += self.read_one(&proc, pid)?,
+            if self.must_read(pid, is_complete_due) {
+                used += self.read_one(&proc, pid)?;
+                continue;
             }
+            match self.known.get_mut(&pid) {
+                Some(known) => {
+                    known.skip(self.pass_number);
+                    quiet_cores += known.percent / 100.0;
+                }
+                None => {
+                    let new = NewProcess {
+                        not_before: self.before,
+                        pass: self.pass_number,
+                    };
+                    self.new.insert(pid, new);
+                }
+            }
+            self.buffers.unread.push(pid);
         }
         self.buffers.pids = pids;
-        let seconds = |ticks: u64| ticks as f64 / self.ticks_per_second;
-        if is_complete_due || self.choice.is_more_used(now, seconds(used)) {
+        let ticks_per_second = self.ticks_per_second;
+        let seconds = |ticks: u64| ticks as f64 / ticks_per_second;
+        let must_read_all = self.choice.is_more_used(now, seconds(used), quiet_cores);
+        if must_read_all {
             let mut unread = std::mem::take(&mut self.buffers.unread);
             for pid in unread.drain(..) {
                 used += self.read_one(&proc, pid)?;
             }
             self.buffers.unread = unread;
+        }
+        if must_read_all || is_complete_due {
             self.complete_pass = self.pass_number;
-            let used = used as f64 / self.ticks_per_second;
-            self.choice.note_complete(now, used);
+            self.choice.note_complete(now, seconds(used));
         } else {
             for pid in &self.buffers.unread {
-                if let Some(known) = self.known.get_mut(pid) {
+                if let Some(known) = self.known.get_mut(pid)
+                    && known.used_since == 0
+                {
                     known.io.skip(now.at);
                 }
             }
-            self.choice.note_partial(now, seconds(used));
+            self.choice.note_partial(now, seconds(used), quiet_cores);
         }
         self.forget_ended();
         self.read_io(&proc);
@@ -418,6 +453,7 @@ impl Processes {
     /// Removes the processes that have ended. Their nearest ancestors that still run inherit their I/O.
     fn forget_ended(&mut self) {
         let pass = self.pass_number;
+        self.new.retain(|_, new| new.pass == pass);
         let ended = self.known.extract_if(|_, known| known.pass != pass);
         let ended: HashMap<u32, KnownProcess> = ended.collect();
         for process in ended.values() {
@@ -431,6 +467,15 @@ impl Processes {
             if let Some(heir) = self.known.get_mut(&heir) {
                 heir.io.inherit(process.io.legacy());
             }
+        }
+    }
+
+    /// Returns whether the pass must read a process before it knows whether the others must be read too. `is_complete_due` says that
+    /// all processes are due that are not new.
+    fn must_read(&self, pid: u32, is_complete_due: bool) -> bool {
+        match self.known.get(&pid) {
+            Some(known) => is_complete_due || !known.is_quiet(self.pass_number),
+            None => self.new.contains_key(&pid),
         }
     }
 
@@ -471,6 +516,10 @@ impl Processes {
     /// ended or that is hidden from the agent.
     fn read_one(&mut self, proc: &OwnedFd, pid: u32) -> io::Result<u64> {
         let mut text = [0; TEXT_SIZE];
+        let not_before = match self.new.remove(&pid) {
+            Some(new) => new.not_before,
+            None => self.before,
+        };
         let known = self.known.get_mut(&pid);
         let kept = known.and_then(|known| {
             // If the process has ended, `forget_ended` removes it.
@@ -488,23 +537,30 @@ impl Processes {
         let read_at = since_boot();
         let before = self.known.remove(&pid);
         let before = before.filter(|before| before.started == stat.started);
-        let is_new = self.is_new(&stat);
+        let is_new = self.is_new(&stat, not_before);
         let (base, since) = match &before {
             Some(before) => (before.used, Some(before.read_at)),
-            None if is_new => (0, self.before),
+            None if is_new => (0, not_before),
             // The process is older than the previous pass, but that pass did not find it. There is nothing to compare with.
             None => (stat.used, self.before),
         };
+        let is_known = before.is_some();
         let (name, owner, io) = match before {
             Some(before) => (before.name, before.owner, before.io),
-            None if is_new => (Box::default(), None, KnownIo::of_new_process(self.before)),
+            None if is_new => (Box::default(), None, KnownIo::of_new_process(not_before)),
             None => (Box::default(), None, KnownIo::default()),
         };
         let used_since = stat.used.saturating_sub(base);
         let seconds_since =
             |at: Option<Duration>| at.map_or(0.0, |at| read_at.saturating_sub(at).as_secs_f64());
         let used = used_since as f64 / self.ticks_per_second;
-        let cores = use_of(used, seconds_since(since), seconds_since(self.before));
+        let elapsed = seconds_since(since);
+        let recent = match is_known {
+            true => seconds_since(self.before),
+            // The use of a new process is its average since the pass that did not find it yet.
+            false => elapsed,
+        };
+        let cores = use_of(used, elapsed, recent);
         let (name, owner) = match *name == *stat.name {
             true => (name, owner),
             // The process runs another program now, so its command line and possibly its user are different.
@@ -557,10 +613,10 @@ impl Processes {
         Ok((Some(file), length))
     }
 
-    /// Returns whether a process has started after the start of the previous pass. All CPU time of such a process counts for
-    /// this pass.
-    fn is_new(&self, stat: &Stat<'_>) -> bool {
-        self.before.is_some_and(|before| {
+    /// Returns whether a process has started after the start of a pass that did not find it, `not_before`. All CPU time of such a
+    /// process counts.
+    fn is_new(&self, stat: &Stat<'_>, not_before: Option<Duration>) -> bool {
+        not_before.is_some_and(|before| {
             // The kernel rounds the start time down to whole ticks.
             (stat.started + 1) as f64 / self.ticks_per_second >= before.as_secs_f64()
         })
@@ -575,8 +631,8 @@ fn process_id(entry: &CStr) -> Option<u32> {
 impl KnownProcess {
     /// Returns whether the process did nothing before its newest reading that a pass has to follow. The processes in the lists are
     /// read in each pass, so that their memory is current.
-    fn is_idle(&self, pass: u64) -> bool {
-        self.used_since == 0
+    fn is_quiet(&self, pass: u64) -> bool {
+        self.percent < MAX_QUIET_PERCENT
             && !matches!(self.state, RUNNING | BLOCKED)
             && !self.io.had_io()
             && !self.is_listed(pass)
@@ -589,7 +645,7 @@ impl KnownProcess {
         owner.is_some_and(|owner| owner.pass + 1 == pass)
     }
 
-    /// Records that a pass has found the process, and has not read it because it was idle.
+    /// Records that a pass has found the process, and has not read it because it was quiet.
     fn skip(&mut self, pass: u64) {
         self.pass = pass;
         self.close_owner(pass);
@@ -772,7 +828,8 @@ mod tests {
             thread::sleep(Duration::from_millis(100));
             let figures = pass_with(&mut processes, 0.0);
             assert_eq!(processes.known[&pid].read_at, idle_since);
-            assert_eq!(figures.counts.total, processes.known.len() as u64);
+            let all = processes.known.len() + processes.new.len();
+            assert_eq!(figures.counts.total, all as u64);
         }
         processes.listed = usize::MAX;
         let figures = pass_with(&mut processes, 1000.0);
@@ -788,6 +845,38 @@ mod tests {
         drop(child);
         pass_with(&mut processes, 1000.0);
         assert!(!processes.known.contains_key(&pid));
+    }
+
+    #[test]
+    fn a_new_process_is_read_in_the_second_pass_that_finds_it() {
+        let mut processes = Processes::new(usize::MAX, Users::new(HostRoot::default()), None);
+        pass_with(&mut processes, 0.0);
+        let child = Command::new("sh")
+            .args(["-c", "while :; do :; done"])
+            .spawn();
+        let child = Ending(child.unwrap());
+        let pid = child.0.id();
+        thread::sleep(Duration::from_millis(300));
+        let figures = pass_with(&mut processes, 0.0);
+        assert!(processes.new.contains_key(&pid) && !processes.known.contains_key(&pid));
+        let all = (processes.known.len() + processes.new.len()) as u64;
+        assert_eq!(figures.counts.total, all);
+        thread::sleep(Duration::from_millis(300));
+        pass_with(&mut processes, 0.0);
+        assert!(!processes.new.contains_key(&pid));
+        // All of its CPU time counts, also the time before the first of these passes.
+        let known = &processes.known[&pid];
+        assert!(known.used_since > 10, "{known:?}");
+        assert!(known.percent > 10.0 && known.percent <= 101.0, "{known:?}");
+        // A process that has ended before the second pass is forgotten.
+        let mut short = Command::new("true").spawn().unwrap();
+        thread::sleep(Duration::from_millis(50));
+        pass_with(&mut processes, 0.0);
+        assert!(processes.new.contains_key(&short.id()));
+        short.wait().unwrap();
+        pass_with(&mut processes, 0.0);
+        assert!(!processes.new.contains_key(&short.id()));
+        assert!(!processes.known.contains_key(&short.id()));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Decides which processes a pass reads. Most processes of a host are idle most of the time, and reading them costs more than all other
-//! figures of the host together. So most passes read only the processes that were active, and a pass reads all processes
+//! Decides which processes a pass reads. Most processes of a host do little most of the time, and reading them costs more than all
+//! other figures of the host together. So most passes read only the processes that were active, and a pass reads all processes
 //!
 //! * at least every 15 s, and
-//! * when processes that it did not read have used CPU time. The CPU time of the whole host in `/proc/stat` shows this.
+//! * when processes that it did not read have used more CPU time than before. The CPU time of the whole host in `/proc/stat` shows this.
 
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ const MAX_AGE: Duration = Duration::from_secs(15);
 const TOLERANCE: Duration = Duration::from_millis(500);
 /// The CPU time that processes can use without being read, in cores. It is higher than the error of the kernel's ticks.
 const MAX_UNSEEN: f64 = 0.05;
+
+/// A process that used less than this before its newest reading does not count as active, in percent of one core.
+pub(super) const MAX_QUIET_PERCENT: f64 = 0.5;
 
 /// The data that the choice needs from earlier passes.
 #[derive(Debug, Default)]
@@ -47,11 +50,12 @@ impl Choice {
         now.at.saturating_sub(complete.at) + until_next > MAX_AGE + TOLERANCE
     }
 
-    /// Returns whether processes that the pass has not read have used CPU time since the previous pass. `used` is the CPU time of the
-    /// processes that it has read, in seconds.
-    pub(super) fn is_more_used(&self, now: PassTimes, used: f64) -> bool {
+    /// Returns whether processes that the pass has not read have used more CPU time since the previous pass than expected. `used` is
+    /// the CPU time of the processes that it has read, in seconds. `quiet` is the CPU use of the others at their newest reading, in
+    /// cores.
+    pub(super) fn is_more_used(&self, now: PassTimes, used: f64, quiet: f64) -> bool {
         let unseen = self.newest.and_then(|newest| cores(newest, now, used));
-        unseen.is_none_or(|unseen| unseen > self.unseen + MAX_UNSEEN)
+        unseen.is_none_or(|unseen| unseen - quiet > self.unseen + MAX_UNSEEN)
     }
 
     /// Records a pass that has read all processes.
@@ -66,9 +70,10 @@ impl Choice {
         };
     }
 
-    /// Records a pass that has read only the processes that were active.
-    pub(super) fn note_partial(&mut self, now: PassTimes, used: f64) {
+    /// Records a pass that has read only the processes that were active. See [`Self::is_more_used`].
+    pub(super) fn note_partial(&mut self, now: PassTimes, used: f64, quiet: f64) {
         let unseen = self.newest.and_then(|newest| cores(newest, now, used));
+        let unseen = unseen.map(|unseen| (unseen - quiet).max(0.0));
         self.unseen = unseen.map_or(self.unseen, |unseen| unseen.min(self.unseen));
         self.seen += used;
         self.newest = Some(now);
@@ -118,10 +123,10 @@ mod tests {
         times
             .filter(|time| {
                 let now = at(*time, 0.0);
-                let is_due = choice.is_complete_due(now) || choice.is_more_used(now, 0.0);
+                let is_due = choice.is_complete_due(now) || choice.is_more_used(now, 0.0, 0.0);
                 match is_due {
                     true => choice.note_complete(now, 0.0),
-                    false => choice.note_partial(now, 0.0),
+                    false => choice.note_partial(now, 0.0, 0.0),
                 }
                 is_due
             })
@@ -143,11 +148,22 @@ mod tests {
         let mut choice = Choice::default();
         choice.note_complete(at(0.0, 100.0), 0.0);
         // 0.2 s in 5 s are 4 % of a core.
-        assert!(!choice.is_more_used(at(5.0, 100.2), 0.0));
-        assert!(choice.is_more_used(at(5.0, 100.3), 0.0));
-        assert!(!choice.is_more_used(at(5.0, 102.0), 1.9));
-        choice.note_partial(at(5.0, 102.0), 1.9);
-        assert!(choice.is_more_used(at(10.0, 103.0), 0.0));
+        assert!(!choice.is_more_used(at(5.0, 100.2), 0.0, 0.0));
+        assert!(choice.is_more_used(at(5.0, 100.3), 0.0, 0.0));
+        assert!(!choice.is_more_used(at(5.0, 102.0), 1.9, 0.0));
+        choice.note_partial(at(5.0, 102.0), 1.9, 0.0);
+        assert!(choice.is_more_used(at(10.0, 103.0), 0.0, 0.0));
+    }
+
+    #[test]
+    fn the_expected_time_of_quiet_processes_is_not_searched() {
+        let mut choice = Choice::default();
+        choice.note_complete(at(0.0, 0.0), 0.0);
+        // 100 processes with 0.3 % of a core each.
+        assert!(!choice.is_more_used(at(5.0, 1.5), 0.0, 0.3));
+        choice.note_partial(at(5.0, 1.5), 0.0, 0.3);
+        assert!(choice.is_more_used(at(10.0, 3.3), 0.0, 0.3));
+        assert!(choice.is_more_used(at(10.0, 3.0), 0.0, 0.2));
     }
 
     #[test]
@@ -155,23 +171,23 @@ mod tests {
         let mut choice = Choice::default();
         choice.note_complete(at(0.0, 0.0), 0.0);
         // Half a core is used by processes that no pass finds.
-        assert!(choice.is_more_used(at(5.0, 2.5), 0.0));
+        assert!(choice.is_more_used(at(5.0, 2.5), 0.0, 0.0));
         choice.note_complete(at(5.0, 2.5), 0.0);
-        assert!(!choice.is_more_used(at(10.0, 5.0), 0.0));
-        choice.note_partial(at(10.0, 5.0), 0.0);
-        assert!(choice.is_more_used(at(15.0, 8.0), 0.0));
+        assert!(!choice.is_more_used(at(10.0, 5.0), 0.0, 0.0));
+        choice.note_partial(at(10.0, 5.0), 0.0, 0.0);
+        assert!(choice.is_more_used(at(15.0, 8.0), 0.0, 0.0));
         // They end. Afterwards, less is needed to search.
-        assert!(!choice.is_more_used(at(15.0, 5.1), 0.0));
-        choice.note_partial(at(15.0, 5.1), 0.0);
-        assert!(choice.is_more_used(at(20.0, 5.5), 0.0));
+        assert!(!choice.is_more_used(at(15.0, 5.1), 0.0, 0.0));
+        choice.note_partial(at(15.0, 5.1), 0.0, 0.0);
+        assert!(choice.is_more_used(at(20.0, 5.5), 0.0, 0.0));
     }
 
     #[test]
     fn time_of_all_passes_since_the_complete_one_counts() {
         let mut choice = Choice::default();
         choice.note_complete(at(0.0, 0.0), 0.0);
-        choice.note_partial(at(5.0, 1.0), 1.0);
-        choice.note_partial(at(10.0, 2.0), 1.0);
+        choice.note_partial(at(5.0, 1.0), 1.0, 0.0);
+        choice.note_partial(at(10.0, 2.0), 1.0, 0.0);
         choice.note_complete(at(15.0, 3.0), 1.0);
         assert!(choice.unseen.abs() < 1e-9);
     }
@@ -195,8 +211,8 @@ mod tests {
         };
         let mut choice = Choice::default();
         choice.note_complete(at(0.0, 0.0), 0.0);
-        assert!(choice.is_more_used(unknown(5.0), 0.0));
+        assert!(choice.is_more_used(unknown(5.0), 0.0, 0.0));
         choice.note_complete(unknown(5.0), 0.0);
-        assert!(choice.is_more_used(at(10.0, 0.0), 0.0));
+        assert!(choice.is_more_used(at(10.0, 0.0), 0.0, 0.0));
     }
 }
