@@ -235,14 +235,22 @@ impl LogFile {
     /// Reads the new lines. Returns false if the log has not changed.
     pub(super) fn update(&mut self) -> io::Result<bool> {
         let (now, kept) = self.kept.look(&self.path)?;
+        self.update_from(now, kept)
+    }
+
+    /// Works like [`Self::update`], with fewer system calls. The kernel must report to the agent when a newer file is created.
+    pub(super) fn update_watched(&mut self) -> io::Result<bool> {
+        let (now, kept) = self.kept.look_watched(&self.path)?;
+        self.update_from(now, kept)
+    }
+
+    /// Reads the new lines of the newest file. `now` is its metadata, and `kept` the file itself if it is open.
+    fn update_from(&mut self, now: Metadata, kept: Option<Arc<File>>) -> io::Result<bool> {
         if self.tail.is_some() && self.at.as_ref().is_some_and(|at| at.is_at(&now)) {
             return Ok(false);
         }
         let (file, now) = match kept {
-            Some(file) => {
-                let now = file.metadata()?;
-                (file, now)
-            }
+            Some(file) => (file, now),
             None => {
                 let inode = self.at.as_ref().map(|position| position.at.inode);
                 let (file, now) = open::open_again(&self.path, inode)?;

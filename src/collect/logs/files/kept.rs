@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 
@@ -12,6 +13,8 @@ use super::open;
 
 /// Maximum number of log files that stay open. The files of other logs are opened for each reading.
 const MAX_KEPT_FILES: u64 = 1024;
+/// Maximum time between two looks for a newer file of a log, if the kernel reports new files.
+const MAX_LOOK_AGE: Duration = Duration::from_secs(15);
 /// Log files use at most this share of the agent's limit of open files.
 const SHARE_OF_FILES: u64 = 8;
 
@@ -40,6 +43,8 @@ pub(super) struct KeptFile(Mutex<Option<OpenFile>>);
 struct OpenFile {
     file: Arc<File>,
     inode: u64,
+    /// When the agent last looked for a newer file at the path, and found this one.
+    looked_at: Instant,
     _counted: Arc<()>,
 }
 
@@ -64,6 +69,7 @@ impl KeptFile {
             *kept = Some(OpenFile {
                 file: Arc::clone(file),
                 inode: now.ino(),
+                looked_at: Instant::now(),
                 _counted: Arc::clone(&all.open),
             });
         }
@@ -84,6 +90,9 @@ impl KeptFile {
             Ok(now) => {
                 let is_newest = |(_, inode): &(_, u64)| *inode == now.ino();
                 let kept = kept.filter(is_newest).map(|(file, _)| file);
+                if kept.is_some() {
+                    self.set_looked_at(Instant::now());
+                }
                 Ok((now, kept))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -92,6 +101,39 @@ impl KeptFile {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Works like [`Self::look`]. Looks only at the file that is kept open, if the agent has looked for a newer file a short time ago.
+    /// The kernel must report to the agent when a newer file is created.
+    pub(super) fn look_watched(&self, path: &Path) -> io::Result<(Metadata, Option<Arc<File>>)> {
+        if let Some(file) = self.recently_newest() {
+            let now = file.metadata()?;
+            // A deleted file can have a successor.
+            if now.nlink() > 0 {
+                return Ok((now, Some(file)));
+            }
+        }
+        self.look(path)
+    }
+
+    /// Returns the open file, if it was the newest one a short time ago.
+    fn recently_newest(&self) -> Option<Arc<File>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.as_ref()?;
+        (kept.looked_at.elapsed() < MAX_LOOK_AGE).then(|| Arc::clone(&kept.file))
+    }
+
+    fn set_looked_at(&self, at: Instant) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = kept.as_mut() {
+            kept.looked_at = at;
+        }
+    }
+
+    /// Makes the next reading look for a newer file.
+    #[cfg(test)]
+    pub(super) fn forget_look(&self) {
+        self.set_looked_at(Instant::now().checked_sub(MAX_LOOK_AGE).unwrap());
     }
 
     /// Closes the file.

@@ -176,12 +176,16 @@ impl LogFiles {
                 break;
             }
             if let Some(known) = self.known.get_mut(&container.listed.id) {
+                let mut is_watched = false;
                 if let Some(log) = known.log_file() {
+                    // A file that was opened before the log was watched can be rotated already.
+                    let rotations = self.rotations.as_ref();
+                    is_watched = rotations.is_some_and(|one| one.is_watched(log.container()));
                     for watches in self.watches.iter_mut().chain(&mut self.rotations) {
                         watches.watch(log.container(), log.path());
                     }
                 }
-                known.read(&mut self.read_from);
+                known.read(&mut self.read_from, is_watched);
             }
         }
         self.ended.read();

@@ -69,7 +69,9 @@ impl ReadLog {
     /// and a call to the engine for its log is useless. Such a call would also delay all other logs while the engine does not
     /// answer. This is certain only if the agent sees the engine's folders: a container's own `/var/lib/docker` can belong to
     /// another engine.
-    pub(super) fn read(&mut self, read_from: &mut Option<PathBuf>) {
+    ///
+    /// `is_watched` says whether the kernel reports to the agent when the log is rotated.
+    pub(super) fn read(&mut self, read_from: &mut Option<PathBuf>, is_watched: bool) {
         let Self::File {
             log,
             lines,
@@ -80,7 +82,11 @@ impl ReadLog {
         else {
             return;
         };
-        match log.update() {
+        let updated = match is_watched {
+            true => log.update_watched(),
+            false => log.update(),
+        };
+        match updated {
             Ok(grown) => {
                 (*failed, *host_error) = (0, None);
                 let containers = log.folder().and_then(Path::parent);
@@ -204,27 +210,27 @@ mod tests {
 
         // The agent does not know yet whether it sees the folders of this engine.
         let mut removed = log(containers.path(), "removed", None);
-        removed.read(&mut read_from);
+        removed.read(&mut read_from, false);
         assert!(matches!(removed.last(), LogReading::Engine(..)));
 
         let mut running = log(containers.path(), "running", Some(line));
-        running.read(&mut read_from);
+        running.read(&mut read_from, false);
         assert!(matches!(running.last(), LogReading::Lines(_)));
         let mut removed = log(containers.path(), "removed", None);
-        removed.read(&mut read_from);
+        removed.read(&mut read_from, false);
         assert!(matches!(removed.last(), LogReading::Absent));
         assert!(removed.log_file().is_none());
 
         // The folder exists, so the container does too, and the engine can read its log.
         let mut without_file = log(containers.path(), "running", None);
         fs::remove_file(containers.path().join("running/running-json.log")).unwrap();
-        without_file.read(&mut read_from);
+        without_file.read(&mut read_from, false);
         assert!(matches!(without_file.last(), LogReading::Engine(..)));
 
         // The container belongs to an engine whose folders the agent does not see.
         let elsewhere = tempfile::tempdir().unwrap();
         let mut unseen = log(elsewhere.path(), "unseen", None);
-        unseen.read(&mut read_from);
+        unseen.read(&mut read_from, false);
         assert!(matches!(unseen.last(), LogReading::Engine(..)));
     }
 }

@@ -78,6 +78,11 @@ impl Watches {
         Arc::ptr_eq(&self.inotify, inotify)
     }
 
+    /// Whether the log of a container is watched.
+    pub(super) fn is_watched(&self, container: &str) -> bool {
+        self.watched.contains(container)
+    }
+
     /// Watches the log of a container. If only its next change is reported, it is watched until [`Self::changed`] returns it. Returns
     /// whether the log is watched.
     pub(super) fn watch(&mut self, container: &Arc<str>, path: &Path) -> bool {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use super::{Handover, LogFile, MAX_PARSED_BYTES, New, ORIGIN, Seen};
+use super::{Handover, KeptFiles, LogFile, MAX_PARSED_BYTES, New, ORIGIN, Seen};
 use crate::model::{LogStream, Place};
 
 /// An entry as the engine writes it.
@@ -95,6 +95,48 @@ fn no_buffer_stays_allocated_between_rounds() {
     assert_eq!(kept(&numbered(0..10)), Some(0));
     let beginning = "{\"log\":";
     assert_eq!(kept(beginning), Some(beginning.len()));
+}
+
+#[test]
+fn a_watched_log_is_read_from_the_open_file_until_its_rotation_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("0123-json.log");
+    let older = folder.path().join("0123-json.log.1");
+    append(&path, numbered(0..10));
+    let mut log = log_at(&path, 20).keeping(&KeptFiles::within_limit());
+    assert!(log.update_watched().unwrap());
+    append(&path, numbered(10..12));
+    assert!(log.update_watched().unwrap());
+    assert_eq!(texts(&mut log), expected(0..12));
+    fs::rename(&path, &older).unwrap();
+    append(&older, numbered(12..13));
+    append(&path, numbered(13..15));
+    // The line in the older file is read, although the report has not arrived.
+    assert!(log.update_watched().unwrap());
+    assert_eq!(texts(&mut log), expected(0..13));
+    assert!(!log.update_watched().unwrap());
+    // The report arrives.
+    assert!(log.update().unwrap());
+    assert_eq!(texts(&mut log), expected(0..15));
+    append(&path, numbered(15..16));
+    assert!(log.update_watched().unwrap());
+    assert_eq!(texts(&mut log), expected(0..16));
+    // No report arrives, for example because there were too many.
+    fs::rename(&path, &older).unwrap();
+    append(&path, numbered(16..17));
+    assert!(!log.update_watched().unwrap());
+    log.kept.forget_look();
+    assert!(log.update_watched().unwrap());
+    assert_eq!(texts(&mut log), expected(0..17));
+    // The file is emptied, as by `logrotate` with `copytruncate`.
+    fs::write(&path, numbered(17..18)).unwrap();
+    assert!(log.update_watched().unwrap());
+    assert_eq!(texts(&mut log).last().unwrap(), "line 17");
+    // The file is deleted, and another one has its name.
+    fs::remove_file(&path).unwrap();
+    append(&path, numbered(18..20));
+    assert!(log.update_watched().unwrap());
+    assert_eq!(texts(&mut log).last().unwrap(), "line 19");
 }
 
 #[test]
