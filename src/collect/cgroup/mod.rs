@@ -190,6 +190,22 @@ pub(super) struct DetailFiles {
     version: DetailsByVersion,
 }
 
+/// The figures of an earlier reading that change rarely: the memory limit, and with cgroup v1 also the OOM kills, and the throttling
+/// if there is no CPU limit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rare<'u> {
+    pub(super) usage: &'u Usage,
+    /// Whether the kernel has killed no process of the host for lack of memory since then.
+    pub(super) has_no_oom_kills: bool,
+}
+
+impl Rare<'_> {
+    /// Whether the group had no CPU limit. The kernel counts periods only for a group with a limit.
+    fn has_no_cpu_limit(&self) -> bool {
+        self.usage.throttling.is_some_and(|one| one.periods == 0)
+    }
+}
+
 /// The memory by type, and the memory limit.
 #[derive(Debug)]
 struct MemoryFiles {
@@ -271,10 +287,12 @@ impl DetailFiles {
         }
     }
 
-    /// Reads all figures. `activity` is the reading of [`ActivityFiles`] in the same round.
+    /// Reads all figures. `activity` is the reading of [`ActivityFiles`] in the same round. Figures that change rarely are reused from
+    /// `rare`, or are read if it is none.
     pub(super) fn read(
         &self,
         activity: &Activity,
+        rare: Option<&Rare<'_>>,
         buffer: &mut Vec<u8>,
     ) -> Result<Usage, GroupError> {
         let mut usage = Usage {
@@ -290,8 +308,13 @@ impl DetailFiles {
                 DetailsByVersion::V2 { .. } => memory_stat_v2(stat, &mut usage, &mut exact),
             }
             usage.inactive_file = need("memory statistics", exact.inactive_file)?;
-            let limit = text(limit, buffer).and_then(parse::number);
-            usage.memory_limit = limit.unwrap_or(u64::MAX);
+            usage.memory_limit = match rare {
+                Some(rare) => rare.usage.memory_limit,
+                None => {
+                    let limit = text(limit, buffer).and_then(parse::number);
+                    limit.unwrap_or(u64::MAX)
+                }
+            };
         }
         let mut devices = Devices::default();
         let mut each = |device: &str, figure, value| {
@@ -309,11 +332,23 @@ impl DetailFiles {
                 io_ops,
             } => {
                 usage.kernel = optional(memory_kernel, buffer, parse::number);
-                usage.oom_kills = optional(oom_control, buffer, |text| keyed(text, "oom_kill"));
-                let cpu_stat = optional(cpu_stat, buffer, |stat| Some(CpuStat::parse(stat)));
-                let cpu_stat = cpu_stat.unwrap_or_default();
-                usage.throttling = cpu_stat.throttling(1);
-                exact.bursts = cpu_stat.bursts(1);
+                usage.oom_kills = match rare.filter(|rare| rare.has_no_oom_kills) {
+                    Some(rare) => rare.usage.oom_kills,
+                    None => optional(oom_control, buffer, |text| keyed(text, "oom_kill")),
+                };
+                match rare.filter(|rare| rare.has_no_cpu_limit()) {
+                    Some(Rare { usage: known, .. }) => {
+                        usage.throttling = known.throttling;
+                        exact.bursts = known.exact.bursts;
+                    }
+                    None => {
+                        let cpu_stat =
+                            optional(cpu_stat, buffer, |stat| Some(CpuStat::parse(stat)));
+                        let cpu_stat = cpu_stat.unwrap_or_default();
+                        usage.throttling = cpu_stat.throttling(1);
+                        exact.bursts = cpu_stat.bursts(1);
+                    }
+                }
                 usage.block_io = block_io_v1(io_bytes, io_ops, buffer, &mut each);
             }
             DetailsByVersion::V2 {

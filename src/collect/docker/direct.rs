@@ -11,10 +11,12 @@ use rustix::process::{Resource, getrlimit};
 use tracing::debug;
 
 use super::engine::{EngineError, Inspected};
-use super::files::{ContainerFiles, FILES_PER_CONTAINER, Kernel, KernelError};
+use super::files::{ContainerFiles, FILES_PER_CONTAINER, Host, Kernel, KernelError};
 use super::inspection::Inspection;
 use super::inventory::{Inventory, RunningContainer};
 use super::usage::{ContainerReading, CpuReading, network_owners};
+use crate::collect::cgroup::keyed;
+use crate::collect::kernel_file::KernelFile;
 
 /// Maximum number of container files that stay open.
 const MAX_KEPT_FILES: u64 = 4096;
@@ -34,8 +36,9 @@ pub(super) struct Direct {
     containers: HashMap<String, Container>,
     /// Number of containers whose files stay open. The files of other containers are opened for each reading.
     max_kept: usize,
-    /// The host's memory in bytes.
-    host_memory: u64,
+    host: Host,
+    /// The file `/proc/vmstat`, which has the number of processes that the kernel has killed for lack of memory.
+    vmstat: KernelFile,
     /// Buffer for the texts of files.
     buffer: Vec<u8>,
 }
@@ -44,6 +47,8 @@ pub(super) struct Direct {
 struct Container {
     /// The id of the container's first process.
     pid: u32,
+    /// The newest inspection. None if there was no answer.
+    inspected: Option<Arc<Inspected>>,
     files: FileAccess,
     /// The previous reading. The next reading is compared with it.
     last: Option<ContainerReading>,
@@ -115,7 +120,11 @@ impl Direct {
             kernel: Kernel::new(Path::new("/proc")),
             containers: HashMap::new(),
             max_kept: usize::try_from(kept).unwrap_or(usize::MAX) / FILES_PER_CONTAINER,
-            host_memory: host_memory(),
+            host: Host {
+                memory: host_memory(),
+                oom_kills: None,
+            },
+            vmstat: KernelFile::new("/proc/vmstat"),
             buffer: Vec::new(),
         }
     }
@@ -126,8 +135,12 @@ impl Direct {
             // The earlier failure is possibly temporary.
             self.kernel = Kernel::new(Path::new("/proc"));
         }
-        // Memory can be added to a running host.
-        self.host_memory = host_memory();
+        // Memory can be added to a running host. The number of killed processes is read before the figures of the containers, so that
+        // the next round sees a process that is killed in between.
+        self.host = Host {
+            memory: host_memory(),
+            oom_kills: self.oom_kills(),
+        };
         let running = inventory.running();
         self.update(&running);
         let owners = network_owners(&running);
@@ -180,10 +193,11 @@ impl Direct {
             std::mem::replace(&mut self.containers, HashMap::with_capacity(running.len()));
         let mut unknown = Vec::new();
         for one in running {
-            let Some(inspected) = one.inspection.done() else {
+            let Some(inspected) = one.inspection.answer() else {
                 if let Inspection::Failed { error, .. } = &one.inspection {
                     let unanswered = Container {
                         pid: 0,
+                        inspected: None,
                         files: FileAccess::Unanswered(error.clone()),
                         last: None,
                     };
@@ -193,7 +207,10 @@ impl Direct {
             };
             match before.remove_entry(&one.listed.id) {
                 // If the files could not be read, the agent tries again, because the reason is possibly temporary.
-                Some((id, known)) if known.pid == inspected.pid && known.files.are_readable() => {
+                Some((id, mut known))
+                    if known.pid == inspected.pid && known.files.are_readable() =>
+                {
+                    known.note(inspected);
                     self.containers.insert(id, known);
                 }
                 _ => unknown.push((one, inspected)),
@@ -206,11 +223,17 @@ impl Direct {
         }
     }
 
-    fn add(&mut self, one: &RunningContainer, inspected: &Inspected) {
+    /// Returns how many processes the kernel has killed for lack of memory since boot.
+    fn oom_kills(&mut self) -> Option<u64> {
+        let text = std::str::from_utf8(self.vmstat.read().ok()?).ok()?;
+        keyed(text, "oom_kill")
+    }
+
+    fn add(&mut self, one: &RunningContainer, inspected: &Arc<Inspected>) {
         let container = &one.listed;
         let Inspected {
             pid, own_network, ..
-        } = *inspected;
+        } = **inspected;
         let files = match &self.kernel {
             _ if pid == 0 => FileAccess::Idle,
             Err(error) => FileAccess::Refused(error.to_string()),
@@ -231,21 +254,26 @@ impl Direct {
             );
         }
         let last = None;
-        let known = Container { pid, files, last };
+        let known = Container {
+            pid,
+            inspected: Some(Arc::clone(inspected)),
+            files,
+            last,
+        };
         self.containers.insert(container.id.clone(), known);
     }
 
     /// Reads a container's figures, with the rates since the previous reading. If other containers share the container's network
     /// (`shares_network`), reads all files each time.
     fn read(&mut self, id: &str, shares_network: bool) -> Result<Figures, Missing> {
-        let (buffer, host_memory) = (&mut self.buffer, self.host_memory);
+        let (buffer, host) = (&mut self.buffer, &self.host);
         let known = self.containers.get_mut(id).ok_or(Missing::Lost)?;
         let last = known.last.as_ref();
         let read = match (&known.files, &self.kernel) {
-            (FileAccess::Kept(files), _) => files.read(last, shares_network, buffer, host_memory),
+            (FileAccess::Kept(files), _) => files.read(last, shares_network, buffer, host),
             (&FileAccess::Located { own_network }, Ok(kernel)) => kernel
                 .open(id, known.pid, own_network)
-                .and_then(|files| files.read(last, shares_network, buffer, host_memory)),
+                .and_then(|files| files.read(last, shares_network, buffer, host)),
             (FileAccess::Refused(reason), _) => return Err(Missing::Refused(reason.clone())),
             (FileAccess::Unanswered(error), _) => return Err(Missing::Failed(error.clone())),
             (FileAccess::Idle, _) => return Err(Missing::Idle),
@@ -264,6 +292,17 @@ impl Direct {
                 self.containers.remove(id);
                 Err(Missing::Lost)
             }
+        }
+    }
+}
+
+impl Container {
+    /// Stores the newest inspection. The engine is asked again after an event, which can be a change of the container's limits.
+    fn note(&mut self, inspected: &Arc<Inspected>) {
+        let known = self.inspected.replace(Arc::clone(inspected));
+        let is_same = known.is_some_and(|known| Arc::ptr_eq(&known, inspected));
+        if let Some(last) = self.last.as_mut().filter(|_| !is_same) {
+            last.rare_at = None;
         }
     }
 }

@@ -47,6 +47,11 @@ pub(super) struct ContainerReading {
     pub(super) usage_at: Option<Instant>,
     /// When the other figures of the usage were read. They can be older, if the container is idle. None if the engine read them.
     pub(super) details_at: Option<Instant>,
+    /// When the figures that change rarely were read, see [`Rare`](crate::collect::cgroup::Rare). Not later than `details_at`. None if
+    /// they must be read again.
+    pub(super) rare_at: Option<Instant>,
+    /// How many processes of the host the kernel had killed for lack of memory before the reading. None if it is not known.
+    pub(super) host_oom_kills: Option<u64>,
     /// Whether the container was idle between the previous reading and `usage_at`.
     pub(super) idle: bool,
 }
@@ -75,6 +80,8 @@ impl ContainerReading {
             usage: Arc::new(usage),
             usage_at,
             details_at: usage_at,
+            rare_at: usage_at,
+            host_oom_kills: None,
         }
     }
 

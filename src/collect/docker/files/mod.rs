@@ -16,7 +16,7 @@ use network::Network;
 use super::proc_cgroup::{names, of_process};
 use super::usage::{ContainerReading, CpuReading};
 use crate::collect::cgroup::{
-    ActivityFiles, DetailFiles, FILES_PER_GROUP, GroupError, Mounts, group_path, locate, need,
+    ActivityFiles, DetailFiles, FILES_PER_GROUP, GroupError, Mounts, Rare, group_path, locate, need,
 };
 use crate::collect::kernel_file::read_all;
 use crate::model::{ControlGroup, InterfaceCounters};
@@ -33,6 +33,15 @@ const MAX_DETAILS_AGE: Duration = Duration::from_secs(15);
 pub(super) struct Kernel {
     proc: PathBuf,
     mounts: Mounts,
+}
+
+/// The figures of the host that the readings of containers need.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Host {
+    /// Memory in bytes. This is the memory limit of a container without its own limit.
+    pub(super) memory: u64,
+    /// How many processes the kernel has killed for lack of memory since boot. None if the kernel does not report it.
+    pub(super) oom_kills: Option<u64>,
 }
 
 /// Why a container's figures cannot be read from the kernel.
@@ -121,7 +130,8 @@ pub(super) struct ContainerFiles {
 
 impl ContainerFiles {
     /// Reads all figures once, with their rates since `before`. `buffer` receives the texts of files, and the caller reuses it.
-    /// `host_memory`, in bytes, is the memory limit of a container without its own limit.
+    ///
+    /// Figures that change rarely are reused up to [`MAX_DETAILS_AGE`], see [`Rare`].
     ///
     /// Most containers are idle most of the time. If the CPU time and the memory of a container have not changed, most of its
     /// files have not changed either. The first idle reading still reads all files. Later idle readings reuse its figures:
@@ -135,7 +145,7 @@ impl ContainerFiles {
         before: Option<&ContainerReading>,
         shares_network: bool,
         buffer: &mut Vec<u8>,
-        host_memory: u64,
+        host: &Host,
     ) -> Result<ContainerReading, KernelError> {
         let received = Instant::now();
         let activity = self.activity.read(buffer)?;
@@ -151,7 +161,7 @@ impl ContainerFiles {
             before.idle && before.cpu.usage_ns == usage_ns && before.usage.memory == activity.memory
         });
         if let Some(before) = idle
-            && is_valid_until_next(before, before.details_at, received, MAX_DETAILS_AGE)
+            && is_valid_until_next(before, before.rare_at, received, MAX_DETAILS_AGE)
         {
             let at = before.usage_at;
             if !shares_network && is_valid_until_next(before, at, received, MAX_IDLE_AGE) {
@@ -165,12 +175,26 @@ impl ContainerFiles {
                 return Ok(ContainerReading::idle_since(before, cpu, network, received));
             }
         }
-        let mut usage = self.details.read(&activity, buffer)?;
+        let rare = before.filter(|before| {
+            is_valid_until_next(before, before.rare_at, received, MAX_DETAILS_AGE)
+        });
+        let rare = rare.map(|before| Rare {
+            usage: &before.usage,
+            has_no_oom_kills: host.oom_kills.is_some() && before.host_oom_kills == host.oom_kills,
+        });
+        let mut usage = self.details.read(&activity, rare.as_ref(), buffer)?;
         // A limit above the host's memory counts as no limit. The engine does the same.
-        usage.memory_limit = usage.memory_limit.min(host_memory);
+        usage.memory_limit = usage.memory_limit.min(host.memory);
         usage.group = Some(Arc::clone(&self.group));
         usage.network = self.read_network(buffer)?;
-        Ok(ContainerReading::since(before, cpu, usage, Some(received)))
+        let rare_at = rare
+            .and(before)
+            .map_or(Some(received), |before| before.rare_at);
+        Ok(ContainerReading {
+            rare_at,
+            host_oom_kills: host.oom_kills,
+            ..ContainerReading::since(before, cpu, usage, Some(received))
+        })
     }
 
     /// Reads the network traffic. Returns an empty map for a container without a network of its own.

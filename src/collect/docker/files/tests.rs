@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{ContainerFiles, Kernel, KernelError};
+use super::{ContainerFiles, Host, Kernel, KernelError};
 use crate::collect::cgroup::Usage;
 use crate::collect::docker::usage::{ContainerReading, CpuReading};
 use crate::model::{
@@ -27,6 +27,10 @@ const ID: &str = "a00868185cc6b5e743c7649fd58cd74cf5e3bcdeaf7397da2c51717bbdda61
 const OTHER: &str = "f578d361bfcaff9f0290622db5df2766338472ecfb9b4602a60c37cc8dc0d8d8";
 const PID: u32 = 4242;
 const HOST_MEMORY: u64 = 8 << 30;
+const HOST: Host = Host {
+    memory: HOST_MEMORY,
+    oom_kills: Some(7),
+};
 
 /// Lines of `mountinfo`. `FOLDER` stands for the directory of the tree.
 const MOUNTS_V1: &str = "\
@@ -133,7 +137,17 @@ fn read(files: &ContainerFiles) -> (u64, Usage) {
 
 fn read_since(files: &ContainerFiles, before: Option<&ContainerReading>) -> ContainerReading {
     let mut buffer = Vec::new();
-    files.read(before, false, &mut buffer, HOST_MEMORY).unwrap()
+    files.read(before, false, &mut buffer, &HOST).unwrap()
+}
+
+/// Like [`read_since`], on a host where the kernel has killed `oom_kills` processes.
+fn read_on(files: &ContainerFiles, before: &ContainerReading, oom_kills: u64) -> ContainerReading {
+    let host = Host {
+        oom_kills: Some(oom_kills),
+        ..HOST
+    };
+    let read = files.read(Some(before), false, &mut Vec::new(), &host);
+    read.unwrap()
 }
 
 /// Returns the same reading, with its times moved back by `by`.
@@ -141,6 +155,8 @@ fn earlier(reading: ContainerReading, by: Duration) -> ContainerReading {
     let before = |at: Option<Instant>| at.and_then(|at| at.checked_sub(by));
     ContainerReading {
         usage_at: before(reading.usage_at),
+        details_at: before(reading.details_at),
+        rare_at: before(reading.rare_at),
         cpu: CpuReading {
             received: before(reading.cpu.received),
             ..reading.cpu
@@ -559,8 +575,7 @@ fn each_reading_has_the_current_text() {
     let mut buffer = Vec::new();
     let mut memory = |text: &str| {
         tree.write(&format!("cgroup{group}/memory.current"), text);
-        let ContainerReading { usage, .. } =
-            files.read(None, false, &mut buffer, HOST_MEMORY).unwrap();
+        let ContainerReading { usage, .. } = files.read(None, false, &mut buffer, &HOST).unwrap();
         usage.memory
     };
     assert_eq!(memory("99999744\n"), Some(99_999_744));
@@ -700,12 +715,7 @@ impl Second {
         tree.write(&format!("cgroup{group}/cpu.stat"), &stat);
         tree.write(&format!("cgroup{group}/memory.current"), self.memory);
         tree.write(&format!("cgroup{group}/pids.current"), "5\n");
-        let now = files.read(
-            Some(&before),
-            self.shares_network,
-            &mut Vec::new(),
-            HOST_MEMORY,
-        );
+        let now = files.read(Some(&before), self.shares_network, &mut Vec::new(), &HOST);
         let now = now.unwrap();
         assert!(now.cpu.received > before.cpu.received);
         now.usage.pids
@@ -745,6 +755,77 @@ fn most_files_of_an_idle_container_are_not_read_again() {
     for second in changed {
         assert_eq!(second.pids(), Some(5));
     }
+}
+
+#[test]
+fn figures_of_a_busy_container_that_change_rarely_are_read_again_when_they_can_have_changed() {
+    let tree = Tree::v1();
+    let files = tree.open(ID, true).unwrap();
+    let write = |file: &str, text: &str| {
+        let (controller, name) = file.split_once('/').unwrap();
+        tree.write(&format!("cgroup/{controller}/docker/{ID}/{name}"), text);
+    };
+    write(
+        "cpu/cpu.stat",
+        "nr_periods 0\nnr_throttled 0\nthrottled_time 0\n",
+    );
+    let first = read_since(&files, None);
+    let limit = first.usage.memory_limit;
+    assert_eq!(first.usage.oom_kills, Some(2));
+    write(
+        "cpu/cpu.stat",
+        "nr_periods 9\nnr_throttled 0\nthrottled_time 0\n",
+    );
+    write("memory/memory.limit_in_bytes", "4096\n");
+    write("memory/memory.oom_control", "oom_kill 3\n");
+    let mut busy_until = 0;
+    let mut busy = || {
+        busy_until += 1_000_000;
+        write("cpuacct/cpuacct.usage", &format!("99{busy_until}\n"));
+    };
+    let rare = |reading: &ContainerReading| {
+        let usage = &reading.usage;
+        let periods = usage.throttling.map(|throttling| throttling.periods);
+        (usage.memory_limit, periods, usage.oom_kills)
+    };
+    busy();
+    let second = read_on(&files, &first, 7);
+    assert_eq!(rare(&second), (limit, Some(0), Some(2)));
+    assert_eq!(second.rare_at, first.rare_at);
+    // The kernel has killed a process of the host. It can be one of this container.
+    busy();
+    let third = read_on(&files, &second, 8);
+    assert_eq!(rare(&third), (limit, Some(0), Some(3)));
+    // The figures get too old.
+    busy();
+    let old = earlier(third.clone(), Duration::from_secs(10));
+    assert_eq!(rare(&read_on(&files, &old, 8)), (4096, Some(9), Some(3)));
+    // The engine reports a change of the container.
+    let changed = ContainerReading {
+        rare_at: None,
+        ..third
+    };
+    busy();
+    let fourth = read_on(&files, &changed, 8);
+    assert_eq!(rare(&fourth), (4096, Some(9), Some(3)));
+    // With a CPU limit, the throttling is read each time.
+    write(
+        "cpu/cpu.stat",
+        "nr_periods 19\nnr_throttled 0\nthrottled_time 0\n",
+    );
+    busy();
+    let fifth = read_on(&files, &fourth, 8);
+    assert_eq!(rare(&fifth), (4096, Some(19), Some(3)));
+    assert_eq!(fifth.rare_at, fourth.rare_at);
+    // The age of these figures also counts when the container becomes idle.
+    let idle = ContainerReading {
+        idle: true,
+        ..fifth
+    };
+    write("memory/memory.limit_in_bytes", "8192\n");
+    assert_eq!(rare(&read_on(&files, &idle, 8)).0, 4096);
+    let old = earlier(idle, Duration::from_secs(10));
+    assert_eq!(rare(&read_on(&files, &old, 8)).0, 8192);
 }
 
 #[test]

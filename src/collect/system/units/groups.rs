@@ -352,7 +352,7 @@ impl Details {
             Some(files) => files,
             None => DetailFiles::open(groups, false)?,
         };
-        let mut usage = files.read(&now.activity, buffer)?;
+        let mut usage = files.read(&now.activity, None, buffer)?;
         if let Some((before, at)) = before {
             usage.add_rates(&before, Some((now.at - at).as_secs_f64()));
         }
