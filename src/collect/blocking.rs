@@ -1,27 +1,44 @@
 //! Runs readings that can block the thread. Each reading runs on a separate thread.
 
+use std::io;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::oneshot;
 
 /// Time after which a reading counts as failed.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Time that each later round waits for a reading that has missed its deadline.
 const LATE_WAIT: Duration = Duration::from_millis(100);
 
-/// Runs one reading at a time on a separate thread, and stores the state between readings. A reading can hang, for example
+/// Runs one reading at a time on a thread of its own, and stores the state between readings. A reading can hang, for example
 /// because of a file system that does not answer. In that case, only its own source fails.
+///
+/// The thread is not from the pool of tokio. A thread of that pool wakes the runtime twice for each reading.
 pub(super) struct Blocking<S, R> {
     what: &'static str,
     deadline: Duration,
     state: State<S, R>,
+    /// None before the first reading.
+    thread: Option<Thread<S, R>>,
+}
+
+/// The thread of the readings. It ends when this value is dropped and no reading runs.
+struct Thread<S, R>(mpsc::Sender<Reading<S, R>>);
+
+/// A reading that a thread has to make.
+struct Reading<S, R> {
+    state: S,
+    read: Box<dyn FnOnce(&mut S) -> R + Send>,
+    answer: oneshot::Sender<(S, R)>,
 }
 
 enum State<S, R> {
     Idle(S),
     /// A reading runs. The time is the start of the reading.
-    Busy(JoinHandle<(S, R)>, Instant),
-    /// The thread was cancelled, because the runtime stops.
+    Busy(oneshot::Receiver<(S, R)>, Instant),
+    /// The thread has ended, because a reading has panicked.
     Lost,
 }
 
@@ -32,6 +49,7 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
             what,
             deadline: DEADLINE,
             state: State::Idle(state),
+            thread: None,
         }
     }
 
@@ -50,15 +68,9 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
         read: impl FnOnce(&mut S) -> R + Send + 'static,
     ) -> Result<R, String> {
         let (mut reading, late) = match std::mem::replace(&mut self.state, State::Lost) {
-            State::Idle(mut state) => {
-                let reading = spawn_blocking(move || {
-                    let outcome = read(&mut state);
-                    (state, outcome)
-                });
-                (reading, false)
-            }
+            State::Idle(state) => (self.start(state, read)?, false),
             State::Busy(reading, _) => (reading, true),
-            State::Lost => return Err(stopping()),
+            State::Lost => return Err(self.panicked()),
         };
         let deadline = if late { LATE_WAIT } else { self.deadline };
         match tokio::time::timeout(deadline, &mut reading).await {
@@ -72,7 +84,7 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
                 }
                 Ok(outcome)
             }
-            Ok(Err(cancelled)) => Err(cancelled.to_string()),
+            Ok(Err(_)) => Err(self.panicked()),
             Err(_) => {
                 // Later calls of `read` wait only briefly, so the start time does not matter here.
                 self.state = State::Busy(reading, Instant::now());
@@ -92,15 +104,9 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
         read: impl FnOnce(&mut S) -> R + Send + 'static,
     ) -> Result<Option<R>, String> {
         let (mut reading, since) = match std::mem::replace(&mut self.state, State::Lost) {
-            State::Idle(mut state) => {
-                let reading = spawn_blocking(move || {
-                    let outcome = read(&mut state);
-                    (state, outcome)
-                });
-                (reading, Instant::now())
-            }
+            State::Idle(state) => (self.start(state, read)?, Instant::now()),
             State::Busy(reading, since) => (reading, since),
-            State::Lost => return Err(stopping()),
+            State::Lost => return Err(self.panicked()),
         };
         let wait = if since.elapsed() > self.deadline {
             LATE_WAIT
@@ -112,7 +118,7 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
                 self.state = State::Idle(state);
                 Ok(Some(outcome))
             }
-            Ok(Err(cancelled)) => Err(cancelled.to_string()),
+            Ok(Err(_)) => Err(self.panicked()),
             Err(_) => {
                 self.state = State::Busy(reading, since);
                 if since.elapsed() > self.deadline {
@@ -121,6 +127,40 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
                 Ok(None)
             }
         }
+    }
+
+    /// Starts a reading.
+    ///
+    /// # Errors
+    /// Fails if the system refuses to start another thread. The state stays the same.
+    fn start(
+        &mut self,
+        state: S,
+        read: impl FnOnce(&mut S) -> R + Send + 'static,
+    ) -> Result<oneshot::Receiver<(S, R)>, String> {
+        let thread = match self.thread.take().map_or_else(Thread::start, Ok) {
+            Ok(thread) => self.thread.insert(thread),
+            Err(error) => {
+                self.state = State::Idle(state);
+                return Err(format!(
+                    "reading {}: cannot start a thread: {error}",
+                    self.what
+                ));
+            }
+        };
+        let (answer, answered) = oneshot::channel();
+        let reading = Reading {
+            state,
+            read: Box::new(read),
+            answer,
+        };
+        // If the thread has ended, the caller finds that there is no answer.
+        let _ = thread.0.send(reading);
+        Ok(answered)
+    }
+
+    fn panicked(&self) -> String {
+        format!("reading {} has failed, see the agent's own log", self.what)
     }
 
     fn hangs(&self) -> String {
@@ -132,8 +172,26 @@ impl<S: Send + 'static, R: Send + 'static> Blocking<S, R> {
     }
 }
 
-fn stopping() -> String {
-    "the agent is stopping".to_owned()
+impl<S: Send + 'static, R: Send + 'static> Thread<S, R> {
+    fn start() -> io::Result<Self> {
+        let (readings, due) = mpsc::channel::<Reading<S, R>>();
+        let make = move || {
+            for Reading {
+                mut state,
+                read,
+                answer,
+            } in due
+            {
+                let outcome = read(&mut state);
+                // If nobody waits for the answer, the agent is stopping.
+                let _ = answer.send((state, outcome));
+            }
+        };
+        thread::Builder::new()
+            .name("readings".to_owned())
+            .spawn(make)?;
+        Ok(Self(readings))
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod tail;
 use std::collections::HashMap;
 use std::future::pending;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,6 +80,10 @@ pub struct LogSource {
     starts: broadcast::Receiver<StartedContainer>,
     /// The containers whose start was received after the newest reading.
     started: Vec<StartedContainer>,
+    /// Whether `files` has no logs, because there was no container at the newest reading and since then.
+    has_no_files: bool,
+    /// The folder in which the engine has a folder for each container. None before the first reading.
+    folder: Option<PathBuf>,
     /// How the newest round read the logs, and the reason if it is not from files alone.
     via: (Via, Option<String>),
     /// The journal, for containers with the driver `journald`.
@@ -132,6 +137,8 @@ impl LogSource {
             rotations: None,
             cannot_watch: false,
             must_retry: false,
+            has_no_files: false,
+            folder: None,
             via: (Via::Kernel, None),
             containers,
             lines: settings.log_lines,
@@ -431,12 +438,21 @@ impl Source for LogSource {
             let readings = files.read(&running, &called, rotations, |id| known.excludes(id));
             FilesRead::Round(running, readings)
         };
-        let (running, readings) = match self.files.read(read).await {
-            Ok(FilesRead::Round(running, readings)) => (running, readings),
-            Ok(FilesRead::News(..)) => return Round::failed("the log files were not read"),
-            Err(late) => return Round::failed(late),
+        let (running, readings) = if self.has_no_files && inventory.as_listed().is_empty() {
+            // Another thread would have nothing to read.
+            Default::default()
+        } else {
+            match self.files.read(read).await {
+                Ok(FilesRead::Round(running, readings)) => (running, readings),
+                Ok(FilesRead::News(..)) => return Round::failed("the log files were not read"),
+                Err(late) => return Round::failed(late),
+            }
         };
-        self.stopped.update(readings.folder, inventory.call.clone());
+        self.has_no_files = running.is_empty() && readings.is_empty();
+        self.folder = readings.folder.or(self.folder.take());
+        if let Some(folder) = &self.folder {
+            self.stopped.update(folder.clone(), inventory.call.clone());
+        }
         let mut gathered = Gathered {
             ended: readings.ended,
             positions: readings.positions,
@@ -527,6 +543,7 @@ impl Source for LogSource {
             self.started.push(started);
         }
         let started = std::mem::take(&mut self.started);
+        self.has_no_files &= started.is_empty();
         let inotify = self
             .inotify
             .as_ref()

@@ -113,6 +113,7 @@ pub(super) struct LogNews {
 pub(super) type Handovers = HashMap<String, Handover>;
 
 /// The results of a round.
+#[derive(Default)]
 pub(super) struct Readings {
     /// One result for each running container, in the same order.
     pub(super) running: Vec<LogReading>,
@@ -124,8 +125,15 @@ pub(super) struct Readings {
     pub(super) files: HashMap<Arc<str>, FileLog>,
     /// For each running container whose log is read from files, the size of all these files in bytes.
     pub(super) bytes: HashMap<Arc<str>, u64>,
-    /// See [`LogFiles::folder`].
-    pub(super) folder: PathBuf,
+    /// See [`LogFiles::folder`]. None if nothing was read.
+    pub(super) folder: Option<PathBuf>,
+}
+
+impl Readings {
+    /// Whether there is no log, also of a container that has ended.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ended.is_empty() && self.positions.is_empty() && self.files.is_empty()
+    }
 }
 
 impl LogFiles {
@@ -200,7 +208,7 @@ impl LogFiles {
             positions,
             files,
             bytes: size::bytes(self.known.values_mut()),
-            folder: self.folder.clone(),
+            folder: Some(self.folder.clone()),
         }
     }
 

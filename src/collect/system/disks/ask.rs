@@ -1,10 +1,11 @@
 //! Asks file systems how full they are. A file system that does not answer does not delay the other file systems.
 //!
 //! The system call `fstatvfs` can block forever, for example if the server of a network file system is gone. So separate threads
-//! make this call. One thread asks all fast file systems, one after another. Each slow file system has its own thread.
+//! make this call. One thread asks all fast file systems, one after another. Each slow file system has its own thread. Only the root
+//! file system is asked by the caller: without it, the agent itself cannot run, and two threads need not wait for each other.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -89,6 +90,10 @@ impl Asker {
     /// Asks one file system. Waits at most `wait` for the answer. Does not wait for a slow file system. Returns false if no
     /// thread is available.
     fn ask_one(&mut self, place: &MountPath, wait: Duration) -> bool {
+        if place.path == Path::new("/") {
+            self.known.insert(place.clone(), ask_timed(place));
+            return true;
+        }
         let slow = self
             .known
             .get(place)
@@ -177,9 +182,7 @@ impl Thread {
         let (answer, answers) = channel();
         let ask = move || {
             for place in asked {
-                let began = Instant::now();
-                let given = ask(&place).unwrap_or_else(StatfsAnswer::Failed);
-                if answer.send((given, began.elapsed())).is_err() {
+                if answer.send(ask_timed(&place)).is_err() {
                     return;
                 }
             }
@@ -190,6 +193,13 @@ impl Thread {
             .ok()?;
         Some(Self { places, answers })
     }
+}
+
+/// Asks one file system. Returns the answer, and how long the answer took.
+fn ask_timed(place: &MountPath) -> (StatfsAnswer, Duration) {
+    let began = Instant::now();
+    let answer = ask(place).unwrap_or_else(StatfsAnswer::Failed);
+    (answer, began.elapsed())
 }
 
 /// Asks one file system. Opens the path first, so that the check of the mount's number and the call of `fstatvfs` use the same
