@@ -12,12 +12,17 @@ use nix::unistd::Pid;
 /// Ticks per second of the CPU times in /proc. Linux uses 100 on all platforms of the agent.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The CPU time of processes in ticks, by process id.
+/// The CPU time of processes and of their children that have ended, in nanoseconds, by process id. It is from the clocks of the
+/// processes: /proc counts in hundredths of a second, and the engine has a process for each container, so the rounding would be larger
+/// than what is measured.
 pub(crate) struct Load(BTreeMap<u32, u64>);
 
 impl Load {
     pub(crate) fn now(pids: &[u32]) -> Self {
-        let of = |&pid: &u32| Some((pid, cpu_ticks(pid)?));
+        let of = |&pid: &u32| {
+            let used = clock(pid)? + Duration::from_secs_f64(children_seconds(pid));
+            Some((pid, used.as_nanos() as u64))
+        };
         Self(pids.iter().filter_map(of).collect())
     }
 
@@ -31,27 +36,30 @@ impl Load {
     /// The CPU time after `before` was read. For a process that started later, the CPU time counts from the start of that
     /// process.
     pub(crate) fn since(&self, before: &Self) -> Self {
-        let used = |(pid, ticks): (&u32, &u64)| {
+        let used = |(pid, time): (&u32, &u64)| {
             let before = before.0.get(pid).unwrap_or(&0);
-            (*pid, ticks.saturating_sub(*before))
+            (*pid, time.saturating_sub(*before))
         };
         Self(self.0.iter().map(used).collect())
     }
 
     /// CPU seconds per minute.
     pub(crate) fn per_minute(&self, window: Duration) -> f64 {
-        let ticks: u64 = self.0.values().sum();
-        let seconds = ticks as f64 / TICKS_PER_SECOND;
-        seconds * 60.0 / window.as_secs_f64()
+        let used: u64 = self.0.values().sum();
+        Duration::from_nanos(used).as_secs_f64() * 60.0 / window.as_secs_f64()
     }
 }
 
-/// CPU time of all threads of a process in user and system mode, in seconds. The figure is from the clock of the process, because
-/// /proc counts only in hundredths of a second.
+/// CPU time of all threads of a process in user and system mode, in seconds.
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
+    clock(pid).expect("the process has ended").as_secs_f64()
+}
+
+/// CPU time of all threads of a process. None if the process has ended.
+fn clock(pid: u32) -> Option<Duration> {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap());
-    let clock = ClockId::pid_cpu_clock_id(pid).expect("the process has ended");
-    Duration::from(clock.now().expect("the process has ended")).as_secs_f64()
+    let clock = ClockId::pid_cpu_clock_id(pid).ok()?;
+    Some(clock.now().ok()?.into())
 }
 
 /// CPU time of the children of a process that have ended, in seconds. It has the resolution of /proc.
@@ -138,11 +146,6 @@ fn stat(pid: u32) -> Option<Vec<u64>> {
 
 fn parent(pid: u32) -> Option<u32> {
     u32::try_from(*stat(pid)?.get(1)?).ok()
-}
-
-/// The CPU time of a process and of its children that have exited: fields 14 to 17 (`utime`, `stime`, `cutime`, `cstime`).
-fn cpu_ticks(pid: u32) -> Option<u64> {
-    Some(stat(pid)?.get(11..15)?.iter().sum())
 }
 
 /// A memory size from `/proc/<pid>/status` in MiB. `None` if the process has ended.

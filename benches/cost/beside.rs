@@ -239,8 +239,8 @@ impl Stats {
 }
 
 /// Beszel's agent, and a client that asks it as Beszel's hub does.
-struct Beszel {
-    agent: Process,
+pub(crate) struct Beszel {
+    pub(crate) agent: Process,
     _client: Process,
     _folder: TempDir,
 }
@@ -250,7 +250,7 @@ impl Beszel {
     ///
     /// # Errors
     /// Fails if a program cannot be started, or if the client gets no answer. The text is the reason.
-    fn start(program: &Path) -> Result<Self, String> {
+    pub(crate) fn start(program: &Path) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let key = folder.path().join("key");
         let made = Command::new("ssh-keygen")

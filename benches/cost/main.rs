@@ -26,7 +26,9 @@
 //! | `BENCH_PEERS` | `1` | `0` leaves out other agents |
 //! | `BENCH_NODE_EXPORTER` | `prometheus-node-exporter` | the program node_exporter |
 //! | `BENCH_CADVISOR` | `cadvisor` | the program cAdvisor; without it the part `figures` is left out, and `scrapes` has no row of cAdvisor |
-//! | `BENCH_BESZEL` | | the program Beszel's agent; without it the agent is compared only with the floor |
+//! | `BENCH_TELEGRAF` | `telegraf` | the program Telegraf |
+//! | `BENCH_DOZZLE` | `dozzle` | the program Dozzle |
+//! | `BENCH_BESZEL` | | the program Beszel's agent; without it the agent runs only beside the floor, and the other agents lack this one |
 //! | `BENCH_SOAK` | `0` | seconds that one agent runs while other agents are measured; the bar needs `1800` |
 //! | `BENCH_STRICT` | `0` | `1`: the run fails if a bar is missed |
 //! | `BENCH_AGENT` | | the agent's release binary, from a plain `cargo build --release` |

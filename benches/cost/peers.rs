@@ -1,5 +1,5 @@
-//! Measures other agents in their usual configuration, if they are installed. All of these agents listen on the loopback
-//! interface.
+//! Measures other programs that watch the host or its containers, in their usual configuration, if they are installed. Those that
+//! listen do so on the loopback interface.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,9 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::beside::Beszel;
 use crate::common::agent::free_port;
+use crate::common::engine::docker;
 use crate::load::median;
 use crate::plan::Plan;
 use crate::process::Process;
@@ -27,14 +29,28 @@ struct Peer {
     command: &'static str,
     /// The benchmark replaces `PORT` by a free port.
     arguments: &'static [&'static str],
-    path: &'static str,
-    /// Whether the agent measures only on request.
-    asked: bool,
+    client: Wanted,
 }
 
-pub(crate) const COUNT: usize = ALL.len();
+/// The client that an agent has while it is measured.
+enum Wanted {
+    /// The agent has no clients, and does not listen.
+    Nothing,
+    /// The agent measures without a client. It is ready when it has this page.
+    Page(&'static str),
+    /// A client reads this page at each interval.
+    Asks(&'static str),
+    /// A client reads streams without end. `HOST` is replaced by the engine's id.
+    Follows {
+        page: &'static str,
+        streams: &'static [&'static str],
+    },
+}
 
-const ALL: [Peer; 4] = [
+/// The rows of other agents, with that of Beszel's agent.
+pub(crate) const COUNT: usize = ALL.len() + 1;
+
+const ALL: [Peer; 9] = [
     Peer {
         name: "Glances, web server read each 5 s",
         command: "glances",
@@ -49,22 +65,36 @@ const ALL: [Peer; 4] = [
             "--disable-autodiscover",
             "--disable-check-update",
         ],
-        path: "/api/4/all",
-        asked: true,
+        client: Wanted::Asks("/api/4/all"),
     },
     Peer {
         name: "prometheus-node-exporter, scraped each 5 s",
         command: "prometheus-node-exporter",
         arguments: &["--web.listen-address=127.0.0.1:PORT"],
-        path: "/metrics",
-        asked: true,
+        client: Wanted::Asks("/metrics"),
     },
     Peer {
         name: "Netdata, each 1 s",
         command: "netdata",
         arguments: &["-D", "-i", "127.0.0.1", "-p", "PORT"],
-        path: "/api/v1/info",
-        asked: false,
+        client: Wanted::Page("/api/v1/info"),
+    },
+    Peer {
+        name: "Netdata, each 5 s",
+        command: "netdata",
+        arguments: &[
+            "-D",
+            "-i",
+            "127.0.0.1",
+            "-p",
+            "PORT",
+            "-W",
+            "set",
+            "db",
+            "update every",
+            "5",
+        ],
+        client: Wanted::Page("/api/v1/info"),
     },
     Peer {
         name: "cAdvisor, housekeeping and scraped each 5 s",
@@ -74,19 +104,76 @@ const ALL: [Peer; 4] = [
             "-port=PORT",
             "-housekeeping_interval=5s",
         ],
-        path: "/metrics",
-        asked: true,
+        client: Wanted::Asks("/metrics"),
+    },
+    Peer {
+        name: "Telegraf, each 5 s, with logs",
+        command: "telegraf",
+        arguments: &[
+            "--config",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/benches/cost/telegraf.conf"),
+        ],
+        client: Wanted::Nothing,
+    },
+    Peer {
+        name: "Dozzle, a client follows the list",
+        command: "dozzle",
+        arguments: DOZZLE,
+        client: Wanted::Follows {
+            page: "/healthcheck",
+            streams: &["/api/events/stream"],
+        },
+    },
+    Peer {
+        name: "Dozzle, a client follows the list and all logs",
+        command: "dozzle",
+        arguments: DOZZLE,
+        client: Wanted::Follows {
+            page: "/healthcheck",
+            streams: &[
+                "/api/events/stream",
+                // Dozzle sends only lines of the levels that the client names.
+                concat!(
+                    "/api/hosts/HOST/logs/stream?stdout=1&stderr=1&levels=unknown",
+                    "&levels=trace&levels=debug&levels=info&levels=warn&levels=error&levels=fatal"
+                ),
+            ],
+        },
+    },
+    Peer {
+        name: "docker stats",
+        command: "docker",
+        arguments: &["stats", "--format", "{{json .}}"],
+        client: Wanted::Nothing,
     },
 ];
 
+const DOZZLE: &[&str] = &["--addr", "127.0.0.1:PORT", "--no-analytics"];
+
 /// A row for each agent. The row of an agent that cannot be measured states the reason.
 pub(crate) fn measure(plan: &Plan) -> Vec<Row> {
-    let all = ALL.iter().filter(|_| plan.peers);
+    if !plan.peers {
+        return Vec::new();
+    }
     let row = |peer: &Peer| {
         peer.measure(plan)
             .unwrap_or_else(|why| Row::missing(peer.name, why))
     };
-    all.map(row).collect()
+    let name = "Beszel's agent, asked each 5 s";
+    let beszel = beszel(name, plan).unwrap_or_else(|why| Row::missing(name, why));
+    ALL.iter().map(row).chain([beszel]).collect()
+}
+
+/// Measures Beszel's agent alone. The part [`crate::beside`] measures it beside other programs.
+fn beszel(name: &str, plan: &Plan) -> Result<Row, String> {
+    let program = plan.beszel.as_deref();
+    let mut beszel = Beszel::start(program.ok_or("BENCH_BESZEL does not name its program")?)?;
+    thread::sleep(WARM_UP);
+    let row = Row::measure(name, plan, processes_of(beszel.agent.pid()));
+    if beszel.agent.has_ended() {
+        return Err("exited during the measurement".to_owned());
+    }
+    Ok(row)
 }
 
 impl Peer {
@@ -95,46 +182,87 @@ impl Peer {
         match self.command {
             "prometheus-node-exporter" => &plan.node_exporter,
             "cadvisor" => &plan.cadvisor,
+            "telegraf" => &plan.telegraf,
+            "dozzle" => &plan.dozzle,
             other => Path::new(other),
         }
     }
 
     fn measure(&self, plan: &Plan) -> Result<Row, String> {
+        // Some agents write files to their current directory.
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let port = free_port();
         let arguments = self
             .arguments
             .iter()
             .map(|argument| argument.replace("PORT", &port.to_string()));
-        let mut command = Command::new(self.program(plan));
+        let program = self.program(plan);
+        let mut command = Command::new(program);
         command
             .args(arguments)
+            .current_dir(&folder)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let mut process = Process::start(&mut command).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => "not installed".to_owned(),
+            io::ErrorKind::NotFound => format!("no program {}", program.display()),
             _ => error.to_string(),
         })?;
-        let started = Instant::now();
-        while let Err(error) = get(port, self.path) {
-            if process.has_ended() {
-                return Err("exited at its start".to_owned());
+        let mut asks = None;
+        match self.client {
+            Wanted::Nothing => {}
+            Wanted::Page(page) => wait(&mut process, port, page)?,
+            Wanted::Asks(page) => {
+                wait(&mut process, port, page)?;
+                asks = Some(Client::start(port, page));
             }
-            if started.elapsed() > TIMEOUT {
-                return Err(format!("does not answer: {error}"));
+            Wanted::Follows { page, streams } => {
+                wait(&mut process, port, page)?;
+                for stream in streams {
+                    follow(port, stream).map_err(|error| error.to_string())?;
+                }
             }
-            thread::sleep(Duration::from_millis(200));
         }
-        let client = self.asked.then(|| Client::start(port, self.path));
         thread::sleep(WARM_UP);
+        if process.has_ended() {
+            return Err("exited at its start".to_owned());
+        }
         let row = Row::measure(self.name, plan, processes_of(process.pid()));
         if process.has_ended() {
             return Err("exited during the measurement".to_owned());
         }
         Ok(Row {
-            latency_ms: client.map(Client::end),
+            latency_ms: asks.map(Client::end),
             ..row
         })
     }
+}
+
+/// Waits until an agent has a page.
+fn wait(process: &mut Process, port: u16, page: &str) -> Result<(), String> {
+    let started = Instant::now();
+    while let Err(error) = get(port, page) {
+        if process.has_ended() {
+            return Err("exited at its start".to_owned());
+        }
+        if started.elapsed() > TIMEOUT {
+            return Err(format!("does not answer: {error}"));
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+/// Reads a stream over HTTP in a thread of its own, until the agent ends.
+fn follow(port: u16, path: &str) -> io::Result<()> {
+    let host = docker(&["info", "--format", "{{.ID}}"]);
+    let path = path.replace("HOST", &host);
+    let mut stream = ask(port, &path)?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status)?;
+    check(&status, &path)?;
+    stream.set_read_timeout(None)?;
+    thread::spawn(move || io::copy(&mut stream, &mut io::sink()));
+    Ok(())
 }
 
 /// A client that sends a request at each interval.
@@ -168,15 +296,25 @@ impl Client {
 
 /// Reads a page over HTTP.
 fn get(port: u16, path: &str) -> io::Result<()> {
+    let mut page = Vec::new();
+    ask(port, path)?.read_to_end(&mut page)?;
+    check(&page, path)
+}
+
+/// Sends a request for a page.
+fn ask(port: u16, path: &str) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     )?;
-    let mut page = Vec::new();
-    stream.read_to_end(&mut page)?;
-    let ok = page.starts_with(b"HTTP/1.1 200") || page.starts_with(b"HTTP/1.0 200");
+    Ok(stream)
+}
+
+/// Checks the beginning of an answer.
+fn check(answer: &[u8], path: &str) -> io::Result<()> {
+    let ok = answer.starts_with(b"HTTP/1.1 200") || answer.starts_with(b"HTTP/1.0 200");
     ok.then_some(())
         .ok_or_else(|| io::Error::other(format!("no page at {path}")))
 }

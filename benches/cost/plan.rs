@@ -1,7 +1,7 @@
 //! The plan of a run, from environment variables. `main.rs` lists the variables.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::time::Duration;
 
 use crate::common::variables::{number, numbers, text};
@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     /// The programs of the parts `scrapes` and `figures`, and of the rows of other agents.
     pub(crate) node_exporter: PathBuf,
     pub(crate) cadvisor: PathBuf,
+    pub(crate) telegraf: PathBuf,
+    pub(crate) dozzle: PathBuf,
     /// Beszel's agent, if it is compared.
     pub(crate) beszel: Option<PathBuf>,
     /// The agent's binary.
@@ -78,8 +80,10 @@ impl Plan {
         assert!(windows > 0, "BENCH_WINDOWS must be at least 1");
         Self {
             parts,
-            node_exporter: PathBuf::from(text("BENCH_NODE_EXPORTER", "prometheus-node-exporter")),
-            cadvisor: PathBuf::from(text("BENCH_CADVISOR", "cadvisor")),
+            node_exporter: program("BENCH_NODE_EXPORTER", "prometheus-node-exporter"),
+            cadvisor: program("BENCH_CADVISOR", "cadvisor"),
+            telegraf: program("BENCH_TELEGRAF", "telegraf"),
+            dozzle: program("BENCH_DOZZLE", "dozzle"),
             beszel: Some(text("BENCH_BESZEL", ""))
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
@@ -178,6 +182,17 @@ impl Plan {
             0.0
         };
         (self.containers.iter().map(at).sum::<f64>() + figures) / 60.0
+    }
+}
+
+/// A program: a name that is searched in PATH, or a path. A path becomes absolute, because other agents start in a directory of
+/// their own.
+fn program(variable: &str, default: &str) -> PathBuf {
+    let program = text(variable, default);
+    if program.contains('/') {
+        path::absolute(program).expect("cannot find the current directory")
+    } else {
+        PathBuf::from(program)
     }
 }
 

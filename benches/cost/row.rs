@@ -126,7 +126,7 @@ pub(crate) fn print(rows: &[Row]) {
         "| way | own CPU s/min | engine CPU added s/min | RSS MiB | anonymous MiB | ms per round |"
     );
     println!("|---|---:|---:|---:|---:|---:|");
-    for row in rows {
+    for row in rows.iter().filter(|row| row.missing.is_none()) {
         let Row {
             name,
             own,
@@ -138,11 +138,13 @@ pub(crate) fn print(rows: &[Row]) {
         let latency = row
             .latency_ms
             .map_or_else(String::new, |ms| format!("{ms:.0}"));
-        match &row.missing {
-            None => println!(
-                "| {name} | {own:.2} | {engine:.2} | {rss_mib:.1} | {anonymous_mib:.1} | {latency} |"
-            ),
-            Some(why) => println!("| {name} | {why} | | | | |"),
+        println!(
+            "| {name} | {own:.3} | {engine:.2} | {rss_mib:.1} | {anonymous_mib:.1} | {latency} |"
+        );
+    }
+    for row in rows {
+        if let Some(why) = &row.missing {
+            println!("\nNOTE: not measured: {}: {why}", row.name);
         }
     }
 }
