@@ -13,6 +13,10 @@ use super::{ContainerSpec, ControlGroup, ExactContainer, Pressures, Timestamp};
 /// CPU time and `memory_with_cache` are read each time. While they do not change, the container is idle. The network traffic of an idle
 /// container is at most 1 s old, or as old as the interval. Its other figures, also the inactive file cache that `memory_usage` does not
 /// include, are at most 15 s old.
+///
+/// Of a container that is not idle, `memory_limit` is at most 15 s old, and current after the engine has reported a change. With
+/// cgroup v1, the same is true of `throttling` if there is no CPU limit. `oom_kills` is then read when `oom_kill` in `/proc/vmstat` has
+/// changed, and at least every 15 s.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Container {
     /// The first 12 hex digits of the container's id.

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 /// The number of processes, by state. Source: `/proc/<pid>/stat`.
 ///
-/// An idle process is read again after at most 15 s, or when the CPU time of the host shows that it, or another idle process, is
-/// active. `total` is always current.
+/// A process that used less than 0.5 % of a core is read again after at most 15 s, or when the CPU time of the host shows that such
+/// processes use more. A new process is read in the second round that finds it, or when the CPU time shows that it is active. Until
+/// then it counts as sleeping and as one thread. `total` is always current.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessCounts {
     /// All processes.
@@ -31,8 +32,9 @@ pub struct TopProcess {
     /// The process's name (`comm`), up to 15 bytes.
     pub name: String,
     /// CPU use in percent of one core, since the previous reading of the process. Two readings are at least 300 ms apart, because
-    /// the kernel counts CPU time in ticks of 10 ms. An idle process is read again after at most 15 s, or when the CPU time of the host
-    /// shows that idle processes have become active. The figure of such a process is mostly from the time since the previous snapshot.
+    /// the kernel counts CPU time in ticks of 10 ms. A process that used less than 0.5 % and is in no list is read again after at most
+    /// 15 s, or when the CPU time of the host shows that such processes use more. The figure of such a process is mostly from the time
+    /// since the previous snapshot. The first figure of a new process covers all its CPU time.
     /// Source: `utime` + `stime` in `/proc/<pid>/stat`.
     pub cpu: f64,
     /// Resident memory, in percent of the host's memory. Source: `/proc/<pid>/stat`, `rss`.
@@ -87,8 +89,8 @@ pub struct TopIo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
     /// Bytes read from storage per second, not from the page cache. A process that has used less than 10 ms of CPU time since
-    /// the previous round is not read. Its I/O counts in the next round in which it is read. An idle process is read after at most 15 s. The
-    /// I/O of children counts if they have started and ended between two readings. Source: `read_bytes` in `/proc/<pid>/io`, or `block_io` of the unit or the container.
+    /// the previous round is not read. Its I/O counts in the next round in which it is read. A process that used less than 0.5 % of a
+    /// core and had no I/O is read again after at most 15 s. The I/O of children counts if they have started and ended between two readings. Source: `read_bytes` in `/proc/<pid>/io`, or `block_io` of the unit or the container.
     pub read_bytes_per_second: f64,
     /// Bytes written to storage per second, as for `read_bytes_per_second`. The kernel counts a page when the process changes it,
     /// and writes it later. `cancelled_write_bytes`, for example of a file that was deleted before, is not subtracted. With

@@ -200,8 +200,8 @@ pub(super) struct Rare<'u> {
 }
 
 impl Rare<'_> {
-    /// Whether the group had no CPU limit. The kernel counts periods only for a group with a limit.
-    fn has_no_cpu_limit(&self) -> bool {
+    /// Whether the kernel has counted no periods. It counts them only for a group with a CPU limit.
+    fn has_no_periods(&self) -> bool {
         self.usage.throttling.is_some_and(|one| one.periods == 0)
     }
 }
@@ -336,7 +336,7 @@ impl DetailFiles {
                     Some(rare) => rare.usage.oom_kills,
                     None => optional(oom_control, buffer, |text| keyed(text, "oom_kill")),
                 };
-                match rare.filter(|rare| rare.has_no_cpu_limit()) {
+                match rare.filter(|rare| rare.has_no_periods()) {
                     Some(Rare { usage: known, .. }) => {
                         usage.throttling = known.throttling;
                         exact.bursts = known.exact.bursts;

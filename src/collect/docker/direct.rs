@@ -18,8 +18,8 @@ use super::usage::{ContainerReading, CpuReading, network_owners};
 use crate::collect::cgroup::keyed;
 use crate::collect::kernel_file::KernelFile;
 
-/// Maximum number of container files that stay open.
-const MAX_KEPT_FILES: u64 = 4096;
+/// Maximum number of container files that stay open: those of 1,000 containers. The kernel needs about 4.5 KB for each of them.
+const MAX_KEPT_FILES: u64 = 12_288;
 /// Container files use at most this share of the files that the process can open: one quarter.
 const SHARE_OF_FILES: u64 = 4;
 
@@ -223,8 +223,16 @@ impl Direct {
         }
     }
 
-    /// Returns how many processes the kernel has killed for lack of memory since boot.
+    /// Returns how many processes the kernel has killed for lack of memory since boot. None if no container needs it.
     fn oom_kills(&mut self) -> Option<u64> {
+        let needs = |container: &Container| match &container.files {
+            FileAccess::Kept(files) => files.needs_oom_kills(),
+            FileAccess::Located { .. } => true,
+            FileAccess::Refused(_) | FileAccess::Unanswered(_) | FileAccess::Idle => false,
+        };
+        if !self.containers.values().any(needs) {
+            return None;
+        }
         let text = std::str::from_utf8(self.vmstat.read().ok()?).ok()?;
         keyed(text, "oom_kill")
     }

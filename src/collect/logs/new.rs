@@ -34,16 +34,18 @@ impl AgentStart {
 
     /// Whether the agent started before `time`.
     pub(super) fn is_before(self, time: SystemTime) -> bool {
-        self.wall < time
+        self.wall.min(self.by_clock_now()) < time
     }
 
-    /// Decides which lines of a container are new that was not in the first list. `created` is the time when the container was created, in Unix seconds.
-    pub(super) fn new_of(self, created: i64) -> New {
+    /// Returns when the agent started, calculated back from the current wall clock.
+    fn by_clock_now(self) -> SystemTime {
         let now = SystemTime::now();
-        self.new_at(
-            created,
-            now.checked_sub(self.at.elapsed()).unwrap_or(self.wall),
-        )
+        now.checked_sub(self.at.elapsed()).unwrap_or(self.wall)
+    }
+
+    /// Decides which lines are new, of a container that was not in the first list. `created` is the time when the container was created, in Unix seconds.
+    pub(super) fn new_of(self, created: i64) -> New {
+        self.new_at(created, self.by_clock_now())
     }
 
     /// Works like [`Self::new_of`]. `start` is the time when the agent started, calculated back from the current wall clock. If the
@@ -126,6 +128,9 @@ mod tests {
     #[test]
     fn a_container_created_after_the_clock_was_set_back_is_new() {
         let mut start = AgentStart::now();
+        start.wall += Duration::from_secs(3600);
+        assert!(start.is_before(SystemTime::now()));
+        assert!(!start.is_before(SystemTime::now() - Duration::from_secs(60)));
         start.wall = at(NOON);
         let noon = 1_704_110_400;
         let hours = |hours: u64| Duration::from_secs(hours * 3600);

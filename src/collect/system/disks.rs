@@ -280,10 +280,7 @@ fn published(mut mounts: Vec<(PathBuf, Mount<'_>)>) -> Vec<Mounted> {
             point,
             file_system: file_system(&mount),
             number: mount.number.clone().into_owned(),
-            place: MountPath {
-                mount: mount.id,
-                path: mount.point,
-            },
+            place: MountPath::new(mount.id, mount.point, &mount.kind),
             device: mount.source,
             kind: mount.kind.into_owned(),
             readonly: mount.options.split(',').any(|option| option == "ro"),
@@ -368,10 +365,7 @@ mod tests {
 ";
         let root = Mounted {
             point: "/".to_owned(),
-            place: MountPath {
-                mount: 1,
-                path: "/".into(),
-            },
+            place: MountPath::new(1, "/".into(), "overlay"),
             device: "overlay".to_owned(),
             kind: "overlay".to_owned(),
             file_system: "0:30".to_owned(),

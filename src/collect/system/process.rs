@@ -124,6 +124,8 @@ struct KnownProcess {
 struct NewProcess {
     /// The start of the pass that did not find it yet, as time since boot.
     not_before: Option<Duration>,
+    /// Whether the agent may not read the process. Such a process does not count.
+    is_refused: bool,
     /// The number of the newest pass that found the process.
     pass: u64,
 }
@@ -301,7 +303,7 @@ impl Processes {
         let Buffers { found, io, .. } = buffers;
         let (mut counts, mut engine) = (ProcessCounts::default(), None);
         // Most processes have one thread and sleep.
-        let unknown = self.new.len() as u64;
+        let unknown = self.new.values().filter(|new| !new.is_refused).count() as u64;
         counts.total += unknown;
         counts.threads += unknown;
         counts.sleeping += unknown;
@@ -411,11 +413,12 @@ impl Processes {
                     quiet_cores += known.percent / 100.0;
                 }
                 None => {
-                    let new = NewProcess {
+                    let new = self.new.entry(pid).or_insert(NewProcess {
                         not_before: self.before,
-                        pass: self.pass_number,
-                    };
-                    self.new.insert(pid, new);
+                        is_refused: false,
+                        pass: 0,
+                    });
+                    new.pass = self.pass_number;
                 }
             }
             self.buffers.unread.push(pid);
@@ -470,13 +473,13 @@ impl Processes {
         }
     }
 
-    /// Returns whether the pass must read a process before it knows whether the others must be read too. `is_complete_due` says that
-    /// all processes are due that are not new.
+    /// Returns whether the pass must read a process even if the CPU time of the host shows that nothing else was active.
     fn must_read(&self, pid: u32, is_complete_due: bool) -> bool {
-        match self.known.get(&pid) {
-            Some(known) => is_complete_due || !known.is_quiet(self.pass_number),
-            None => self.new.contains_key(&pid),
-        }
+        is_complete_due
+            || match self.known.get(&pid) {
+                Some(known) => !known.is_quiet(self.pass_number),
+                None => self.new.get(&pid).is_some_and(|new| !new.is_refused),
+            }
     }
 
     /// Reads the I/O of the processes that this pass has read and that can have had I/O.
@@ -516,10 +519,8 @@ impl Processes {
     /// ended or that is hidden from the agent.
     fn read_one(&mut self, proc: &OwnedFd, pid: u32) -> io::Result<u64> {
         let mut text = [0; TEXT_SIZE];
-        let not_before = match self.new.remove(&pid) {
-            Some(new) => new.not_before,
-            None => self.before,
-        };
+        let new = self.new.remove(&pid);
+        let not_before = new.map_or(self.before, |new| new.not_before);
         let known = self.known.get_mut(&pid);
         let kept = known.and_then(|known| {
             // If the process has ended, `forget_ended` removes it.
@@ -528,7 +529,16 @@ impl Processes {
         });
         let (file, length) = match self.read_stat(proc, pid, kept, &mut text) {
             Ok(read) => read,
-            Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => return Ok(0),
+            Err(Errno::NOENT | Errno::SRCH) => return Ok(0),
+            Err(Errno::ACCESS | Errno::PERM) => {
+                let refused = NewProcess {
+                    not_before,
+                    is_refused: true,
+                    pass: self.pass_number,
+                };
+                self.new.insert(pid, refused);
+                return Ok(0);
+            }
             Err(error) => return Err(error.into()),
         };
         let Some(stat) = parse(&text[..length]) else {
@@ -538,16 +548,23 @@ impl Processes {
         let before = self.known.remove(&pid);
         let before = before.filter(|before| before.started == stat.started);
         let is_new = self.is_new(&stat, not_before);
+        // The first figures of a process that an earlier pass has found cover its whole life. Without such a pass, they cover the time
+        // since the previous pass, because the life of the process can be too short for a rate.
+        let started = Duration::from_secs_f64(stat.started as f64 / self.ticks_per_second);
+        let since_start = match new {
+            Some(_) => not_before.map(|before| before.max(started)),
+            None => not_before,
+        };
         let (base, since) = match &before {
             Some(before) => (before.used, Some(before.read_at)),
-            None if is_new => (0, not_before),
+            None if is_new => (0, since_start),
             // The process is older than the previous pass, but that pass did not find it. There is nothing to compare with.
             None => (stat.used, self.before),
         };
         let is_known = before.is_some();
         let (name, owner, io) = match before {
             Some(before) => (before.name, before.owner, before.io),
-            None if is_new => (Box::default(), None, KnownIo::of_new_process(not_before)),
+            None if is_new => (Box::default(), None, KnownIo::of_new_process(since_start)),
             None => (Box::default(), None, KnownIo::default()),
         };
         let used_since = stat.used.saturating_sub(base);
@@ -557,7 +574,6 @@ impl Processes {
         let elapsed = seconds_since(since);
         let recent = match is_known {
             true => seconds_since(self.before),
-            // The use of a new process is its average since the pass that did not find it yet.
             false => elapsed,
         };
         let cores = use_of(used, elapsed, recent);
@@ -867,7 +883,13 @@ mod tests {
         // All of its CPU time counts, also the time before the first of these passes.
         let known = &processes.known[&pid];
         assert!(known.used_since > 10, "{known:?}");
-        assert!(known.percent > 10.0 && known.percent <= 101.0, "{known:?}");
+        // Its start and its CPU time are rounded to ticks.
+        let life = known.read_at.as_secs_f64() - known.started as f64 / processes.ticks_per_second;
+        let percent = known.used_since as f64 / processes.ticks_per_second / life * 100.0;
+        assert!(
+            (known.percent - percent).abs() < 1.0,
+            "{percent}, {known:?}"
+        );
         // A process that has ended before the second pass is forgotten.
         let mut short = Command::new("true").spawn().unwrap();
         thread::sleep(Duration::from_millis(50));

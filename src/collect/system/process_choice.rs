@@ -83,8 +83,9 @@ impl Choice {
 /// Returns the CPU use of a process in cores. It has used `used` seconds of CPU time in the last `elapsed` seconds, and `recent` is the
 /// part of this time since the previous pass, in seconds.
 ///
-/// The passes since the previous reading of the process have shown that it used less than [`MAX_UNSEEN`] until then. So most of the CPU
-/// time of a process that has suddenly become active is from the time since the previous pass.
+/// The passes since the previous reading have shown that the processes that they did not read used hardly more than before, by
+/// [`MAX_UNSEEN`] together. So most of the CPU time of a process that has suddenly become active is from the time since the previous
+/// pass. This is wrong only if other processes became idle at the same time.
 pub(super) fn use_of(used: f64, elapsed: f64, recent: f64) -> f64 {
     if elapsed <= 0.0 {
         // The first reading has nothing to compare with.

@@ -1,7 +1,7 @@
 //! Calculates the I/O of processes from `/proc/<pid>/io`.
 //!
-//! A pass reads this file only for a process that can have had I/O: it has used CPU time since the previous pass, or it waits for a
-//! disk, or it had I/O at its previous reading. The first pass reads the file of each process, so that later passes can compare.
+//! A pass reads this file only for a process that it reads, and that can have had I/O: it has used CPU time since its previous reading,
+//! or it waits for a disk, or it had I/O at its previous reading. The first pass reads the file of each process, so that later passes can compare.
 
 use std::cmp::Reverse;
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -439,11 +439,10 @@ fn log_lines_of_a_container_that_starts_while_the_engine_sends_its_first_list_ar
     let folder = TempDir::new().unwrap();
     let socket = folder.path().join("docker.sock");
     let has_started = Arc::new(AtomicBool::new(false));
-    let is_first = AtomicBool::new(true);
     let _engine = StandIn::at(&socket, {
         let has_started = Arc::clone(&has_started);
         move |path| {
-            if !path.contains("/containers/json") || !is_first.swap(false, Ordering::SeqCst) {
+            if !path.contains("/containers/json") || has_started.load(Ordering::SeqCst) {
                 return Answer::Engine;
             }
             // The engine has made this list before the container starts, and sends it after that.

@@ -25,7 +25,8 @@ use crate::model::{ControlGroup, InterfaceCounters};
 pub(super) const FILES_PER_CONTAINER: usize = FILES_PER_GROUP + 1;
 /// Maximum age of the network traffic of an idle container.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(1);
-/// Maximum age of the other figures of an idle container, except CPU time and memory with its cache, which are read each time.
+/// Maximum age of the other figures of an idle container, except CPU time and memory with its cache, which are read each time. Also the
+/// maximum age of the figures of [`Rare`].
 const MAX_DETAILS_AGE: Duration = Duration::from_secs(15);
 
 /// The location of the kernel's files: the directory `/proc`, and the mounted control groups.
@@ -129,6 +130,11 @@ pub(super) struct ContainerFiles {
 }
 
 impl ContainerFiles {
+    /// Whether reading needs [`Host::oom_kills`].
+    pub(super) fn needs_oom_kills(&self) -> bool {
+        matches!(self.activity, ActivityFiles::V1 { .. })
+    }
+
     /// Reads all figures once, with their rates since `before`. `buffer` receives the texts of files, and the caller reuses it.
     ///
     /// Figures that change rarely are reused up to [`MAX_DETAILS_AGE`], see [`Rare`].
@@ -187,9 +193,12 @@ impl ContainerFiles {
         usage.memory_limit = usage.memory_limit.min(host.memory);
         usage.group = Some(Arc::clone(&self.group));
         usage.network = self.read_network(buffer)?;
-        let rare_at = rare
-            .and(before)
-            .map_or(Some(received), |before| before.rare_at);
+        let rare_at = match (before, rare) {
+            (Some(before), Some(_)) => before.rare_at,
+            (Some(_), None) => Some(received),
+            // In its first moments, a container with a CPU limit has no periods yet.
+            (None, _) => None,
+        };
         Ok(ContainerReading {
             rare_at,
             host_oom_kills: host.oom_kills,

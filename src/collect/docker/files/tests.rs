@@ -769,7 +769,12 @@ fn figures_of_a_busy_container_that_change_rarely_are_read_again_when_they_can_h
         "cpu/cpu.stat",
         "nr_periods 0\nnr_throttled 0\nthrottled_time 0\n",
     );
+    // A container with a CPU limit has no periods at its first reading, so that reading is not reused.
     let first = read_since(&files, None);
+    assert_eq!(first.rare_at, None);
+    write("cpuacct/cpuacct.usage", "1\n");
+    let first = read_since(&files, Some(&first));
+    assert!(first.rare_at.is_some());
     let limit = first.usage.memory_limit;
     assert_eq!(first.usage.oom_kills, Some(2));
     write(

@@ -238,7 +238,8 @@ impl LogFile {
         self.update_from(now, kept)
     }
 
-    /// Works like [`Self::update`], with fewer system calls. The kernel must report to the agent when a newer file is created.
+    /// Works like [`Self::update`], with fewer system calls. Looks for a newer file only from time to time, so the kernel must report to
+    /// the agent when a newer file is created.
     pub(super) fn update_watched(&mut self) -> io::Result<bool> {
         let (now, kept) = self.kept.look_watched(&self.path)?;
         self.update_from(now, kept)

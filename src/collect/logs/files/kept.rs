@@ -13,7 +13,8 @@ use super::open;
 
 /// Maximum number of log files that stay open. The files of other logs are opened for each reading.
 const MAX_KEPT_FILES: u64 = 1024;
-/// Maximum time between two looks for a newer file of a log, if the kernel reports new files.
+/// Maximum time between two looks for a newer file of a log, if the kernel reports new files. If a report is missing, for example because
+/// another host has rotated the log, the rotation is noticed after this time.
 const MAX_LOOK_AGE: Duration = Duration::from_secs(15);
 /// Log files use at most this share of the agent's limit of open files.
 const SHARE_OF_FILES: u64 = 8;
