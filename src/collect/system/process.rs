@@ -551,9 +551,10 @@ impl Processes {
         // The first figures of a process that an earlier pass has found cover its whole life. Without such a pass, they cover the time
         // since the previous pass, because the life of the process can be too short for a rate.
         let started = Duration::from_secs_f64(stat.started as f64 / self.ticks_per_second);
-        let since_start = match new {
-            Some(_) => not_before.map(|before| before.max(started)),
-            None => not_before,
+        let was_found = new.is_some_and(|new| new.pass < self.pass_number);
+        let since_start = match was_found {
+            true => not_before.map(|before| before.max(started)),
+            false => not_before,
         };
         let (base, since) = match &before {
             Some(before) => (before.used, Some(before.read_at)),
@@ -899,6 +900,16 @@ mod tests {
         pass_with(&mut processes, 0.0);
         assert!(!processes.new.contains_key(&short.id()));
         assert!(!processes.known.contains_key(&short.id()));
+        // A process that is read in the first pass that finds it has lived too short for a rate of its own.
+        thread::sleep(Duration::from_millis(500));
+        let young = Command::new("sh")
+            .args(["-c", "while :; do :; done"])
+            .spawn();
+        let young = Ending(young.unwrap());
+        thread::sleep(Duration::from_millis(50));
+        pass_with(&mut processes, 1000.0);
+        let known = &processes.known[&young.0.id()];
+        assert!(known.percent < 50.0, "{known:?}");
     }
 
     #[test]
