@@ -1,5 +1,5 @@
-//! Measures other programs that watch the host or its containers, in their usual configuration, if they are installed. Those that
-//! listen do so on the loopback interface.
+//! Measures other programs that watch the host or its containers, in their usual configuration, if they are installed. A program that
+//! accepts connections listens only on the loopback interface.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -38,7 +38,7 @@ enum State<S, R> {
     Idle(S),
     /// A reading runs. The time is the start of the reading.
     Busy(oneshot::Receiver<(S, R)>, Instant),
-    /// The thread has ended, because a reading has panicked.
+    /// A reading has panicked, which has ended the thread.
     Lost,
 }
 
@@ -183,7 +183,7 @@ impl<S: Send + 'static, R: Send + 'static> Thread<S, R> {
             } in due
             {
                 let outcome = read(&mut state);
-                // If nobody waits for the answer, the agent is stopping.
+                // Sending fails only if the caller has ended, because the agent is stopping.
                 let _ = answer.send((state, outcome));
             }
         };

@@ -18,7 +18,7 @@ use super::usage::{ContainerReading, CpuReading, network_owners};
 use crate::collect::cgroup::keyed;
 use crate::collect::kernel_file::KernelFile;
 
-/// Maximum number of container files that stay open: those of 1,000 containers. The kernel needs about 4.5 KB for each of them.
+/// Maximum number of container files that stay open. This is enough for 1,000 containers. The kernel needs 4.4 KB of memory for each file.
 const MAX_KEPT_FILES: u64 = 12_288;
 /// Container files use at most this share of the files that the process can open: one quarter.
 const SHARE_OF_FILES: u64 = 4;
@@ -36,6 +36,7 @@ pub(super) struct Direct {
     containers: HashMap<String, Container>,
     /// Number of containers whose files stay open. The files of other containers are opened for each reading.
     max_kept: usize,
+    /// The figures of the host in this round.
     host: Host,
     /// The file `/proc/vmstat`, which has the number of processes that the kernel has killed for lack of memory.
     vmstat: KernelFile,

@@ -80,7 +80,8 @@ impl ContainerReading {
             usage: Arc::new(usage),
             usage_at,
             details_at: usage_at,
-            rare_at: usage_at,
+            // The caller sets these two if it has read the kernel's files.
+            rare_at: None,
             host_oom_kills: None,
         }
     }

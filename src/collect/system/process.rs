@@ -376,7 +376,8 @@ impl Processes {
         })
     }
 
-    /// Lists all processes. Reads those that were active, or all of them if [`Choice`] says that they are due.
+    /// Lists all processes. Reads those that were active before, and those that the previous pass has found and not read. If [`Choice`]
+    /// says that all processes are due, reads all of them.
     fn find(&mut self, now: PassTimes, tasks: Option<Tasks>) -> io::Result<Arc<OwnedFd>> {
         let proc = match &self.proc {
             Some(proc) => Arc::clone(proc),

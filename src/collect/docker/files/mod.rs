@@ -41,7 +41,8 @@ pub(super) struct Kernel {
 pub(super) struct Host {
     /// Memory in bytes. This is the memory limit of a container without its own limit.
     pub(super) memory: u64,
-    /// How many processes the kernel has killed for lack of memory since boot. None if the kernel does not report it.
+    /// How many processes the kernel has killed for lack of memory since boot. None if the kernel does not report it,
+    /// or if [`ContainerFiles::needs_oom_kills`] is false for all containers.
     pub(super) oom_kills: Option<u64>,
 }
 
