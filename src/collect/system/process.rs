@@ -401,30 +401,7 @@ impl Processes {
         }
         let kept = self.known.values().map(KnownProcess::kept_files).sum();
         self.room_for_files = self.max_kept.saturating_sub(kept);
-        let mut pids = std::mem::take(&mut self.buffers.pids);
-        let (mut used, mut quiet_cores) = (0, 0.0);
-        for pid in pids.drain(..) {
-            if self.must_read(pid, is_complete_due) {
-                used += self.read_one(&proc, pid)?;
-                continue;
-            }
-            match self.known.get_mut(&pid) {
-                Some(known) => {
-                    known.skip(self.pass_number);
-                    quiet_cores += known.percent / 100.0;
-                }
-                None => {
-                    let new = self.new.entry(pid).or_insert(NewProcess {
-                        not_before: self.before,
-                        is_refused: false,
-                        pass: 0,
-                    });
-                    new.pass = self.pass_number;
-                }
-            }
-            self.buffers.unread.push(pid);
-        }
-        self.buffers.pids = pids;
+        let (mut used, quiet_cores) = self.read_due(&proc, is_complete_due)?;
         let ticks_per_second = self.ticks_per_second;
         let seconds = |ticks: u64| ticks as f64 / ticks_per_second;
         let must_read_all = self.choice.is_more_used(now, seconds(used), quiet_cores);
@@ -452,6 +429,36 @@ impl Processes {
         self.read_io(&proc);
         self.tasks_at_list = tasks;
         Ok(proc)
+    }
+
+    /// Reads those of the listed processes that must be read, and stores the others in `unread`. Returns the CPU time that the processes
+    /// have used since their previous readings, in ticks, and the CPU use of the others at their newest readings, in cores.
+    fn read_due(&mut self, proc: &OwnedFd, is_complete_due: bool) -> io::Result<(u64, f64)> {
+        let mut pids = std::mem::take(&mut self.buffers.pids);
+        let (mut used, mut quiet_cores) = (0, 0.0);
+        for pid in pids.drain(..) {
+            if self.must_read(pid, is_complete_due) {
+                used += self.read_one(proc, pid)?;
+                continue;
+            }
+            match self.known.get_mut(&pid) {
+                Some(known) => {
+                    known.skip(self.pass_number);
+                    quiet_cores += known.percent / 100.0;
+                }
+                None => {
+                    let new = self.new.entry(pid).or_insert(NewProcess {
+                        not_before: self.before,
+                        is_refused: false,
+                        pass: 0,
+                    });
+                    new.pass = self.pass_number;
+                }
+            }
+            self.buffers.unread.push(pid);
+        }
+        self.buffers.pids = pids;
+        Ok((used, quiet_cores))
     }
 
     /// Removes the processes that have ended. Their nearest ancestors that still run inherit their I/O.
