@@ -5,12 +5,13 @@
 //! different JSON lines of one variant. If the cache for clients that lag is full, a JSON line is encoded again for each of them.
 
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::ParamSwitch;
@@ -25,6 +26,8 @@ const MIN_LAGGING_BYTES: usize = 2 * 1024 * 1024;
 const LAGGING_BYTES_OF_CLIENT: usize = 16 * 1024;
 /// Limit on the cached JSON lines for any number of clients that lag. Without a line in the cache, its log lines are read again.
 const MAX_LAGGING_BYTES: usize = 16 * 1024 * 1024;
+/// A buffer that is used again is at most this much larger than its content.
+const MAX_SPARE_FACTOR: usize = 2;
 /// The compression level of zstd. Level 1 with [`PARAMETERS`] is faster than zstd's default level 3.
 ///
 /// Compared with level 3, compression takes 11 to 24 % less time. The section `containers` and the logs of web servers become 3
@@ -48,6 +51,8 @@ const MIN_SPACE: usize = 4096;
 #[derive(Default)]
 pub(super) struct Encodings {
     sections: HashMap<Part, Vec<u8>>,
+    /// The buffers of the sections that have changed since the previous snapshot. They are used again.
+    outdated: HashMap<Part, Vec<u8>>,
     /// The cached JSON lines.
     lines: HashMap<Key, Arc<EncodedSnapshot>>,
     /// The JSON lines in `lines` that are for clients that lag, oldest first.
@@ -55,6 +60,7 @@ pub(super) struct Encodings {
     /// Number of bytes of these JSON lines.
     lagging_bytes: usize,
     compressor: Compressor,
+    spare: Spare,
 }
 
 /// A JSON line that a client needs.
@@ -194,17 +200,13 @@ impl Encodings {
         let pieces = if is_news {
             news_line(published, news, &stream)?
         } else {
-            pieces(
-                &mut self.sections,
-                variant,
-                &published.snapshot,
-                &news,
-                &stream,
-            )?
+            self.encode_parts(variant, &published.snapshot)?;
+            pieces(&self.sections, variant, &published.snapshot, &news, &stream)?
         };
         let shared = match variant.encoding {
-            Encoding::Json => pieces.concat(),
-            Encoding::Zstd => self.compressor.compress(&pieces)?,
+            Encoding::Json if is_news => pieces.concat().into(),
+            Encoding::Json => self.spare.concat(&pieces),
+            Encoding::Zstd => self.compressor.compress(&pieces)?.into(),
         };
         let made = Arc::new(EncodedSnapshot {
             seq: published.seq(),
@@ -216,7 +218,7 @@ impl Encodings {
             is_empty,
             more: piece.is_some_and(LogPiece::has_more),
             variant,
-            shared: Bytes::from(shared),
+            shared,
         });
         self.lines.insert(key, Arc::clone(&made));
         if lagging {
@@ -226,6 +228,20 @@ impl Encodings {
             self.drop_surplus(clients);
         }
         Ok(made)
+    }
+
+    /// Encodes those parts of the JSON line that are not encoded yet.
+    fn encode_parts(&mut self, variant: Variant, snapshot: &Snapshot) -> io::Result<()> {
+        for part in parts(variant) {
+            if let Entry::Vacant(entry) = self.sections.entry(part) {
+                let mut json = self.outdated.remove(&part).unwrap_or_default();
+                json.clear();
+                encode(part, snapshot, &mut json)?;
+                json.shrink_to(MAX_SPARE_FACTOR * json.len());
+                entry.insert(json);
+            }
+        }
+        Ok(())
     }
 
     /// Drops the oldest cached JSON lines for clients that lag, until the others are within the limit.
@@ -260,14 +276,88 @@ impl Encodings {
             (Section::Kernel, is_same(&then.kernel, &now.kernel)),
             (Section::Textfile, is_same(&then.textfile, &now.textfile)),
         ];
-        let same = same.into_iter().filter(|(_, same)| *same);
-        let sections =
-            same.filter_map(|(section, _)| self.sections.remove_entry(&Part::Section(section)));
-        Self {
-            sections: sections.collect(),
-            compressor: std::mem::take(&mut self.compressor),
-            ..Self::default()
+        let is_same = |part: &Part| {
+            let is_same =
+                |(section, same): &(Section, bool)| *part == Part::Section(*section) && *same;
+            same.iter().any(is_same)
+        };
+        if !std::ptr::eq(then, now) {
+            self.spare.age();
         }
+        let sections = self.sections.drain();
+        let (sections, outdated) = sections.partition(|(part, _)| is_same(part));
+        Self {
+            sections,
+            outdated,
+            lines: HashMap::new(),
+            lagging: VecDeque::new(),
+            lagging_bytes: 0,
+            compressor: std::mem::take(&mut self.compressor),
+            spare: self.spare.clone(),
+        }
+    }
+}
+
+impl Drop for Encodings {
+    fn drop(&mut self) {
+        let lines = self.lines.drain().map(|(_, line)| line);
+        let lines = lines.filter(|line| line.variant.encoding == Encoding::Json && !line.is_news);
+        if let Some(largest) = lines.max_by_key(|line| line.shared.len()) {
+            self.spare.keep(largest);
+        }
+    }
+}
+
+/// The buffer of a JSON line that all clients have received. The next snapshot uses it again, because the kernel needs more time to
+/// provide new memory than the agent needs to fill it.
+#[derive(Clone, Default)]
+struct Spare(Arc<Mutex<SpareBuffer>>);
+
+#[derive(Default)]
+struct SpareBuffer {
+    bytes: BytesMut,
+    /// Whether a snapshot has not used it.
+    is_unused: bool,
+}
+
+impl Spare {
+    /// Stores the buffer of a line that is no longer used.
+    fn keep(&self, line: Arc<EncodedSnapshot>) {
+        // A line that an output still sends is left to it.
+        let line = Arc::try_unwrap(line).ok();
+        let bytes = line.and_then(|line| line.shared.try_into_mut().ok());
+        *self.buffer() = SpareBuffer {
+            bytes: bytes.unwrap_or_default(),
+            is_unused: false,
+        };
+    }
+
+    /// Frees the buffer if the previous snapshot has not used it. Must be called for each snapshot.
+    fn age(&self) {
+        let mut buffer = self.buffer();
+        if std::mem::replace(&mut buffer.is_unused, true) {
+            buffer.bytes = BytesMut::new();
+        }
+    }
+
+    /// Joins the pieces of a line.
+    fn concat(&self, pieces: &[Cow<'_, [u8]>]) -> Bytes {
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        let mut line = std::mem::take(&mut self.buffer().bytes);
+        line.clear();
+        if line.capacity() > MAX_SPARE_FACTOR * length {
+            line = BytesMut::new();
+        }
+        line.reserve(length);
+        for piece in pieces {
+            line.extend_from_slice(piece);
+        }
+        line.freeze()
+    }
+
+    fn buffer(&self) -> MutexGuard<'_, SpareBuffer> {
+        // A lock is poisoned only by a panic, and a panic ends the process.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -348,16 +438,32 @@ fn news_line(
 
 /// Returns the JSON line in pieces, without its end. The end begins with the value of `skipped`, which differs between clients.
 ///
-/// `news` is the JSON text of the new events and log lines. The function puts `news` before the fields after the sections.
-/// `stream` is the JSON text of the first fields of `agent`. The function also encodes the parts that are not encoded yet.
+/// `sections` has all encoded parts of the line. `news` is the JSON text of the new events and log lines. The function puts `news`
+/// before the fields after the sections. `stream` is the JSON text of the first fields of `agent`.
 fn pieces<'p>(
-    sections: &'p mut HashMap<Part, Vec<u8>>,
+    sections: &'p HashMap<Part, Vec<u8>>,
     variant: Variant,
     snapshot: &'p Snapshot,
     news: &'p [u8],
     stream: &'p [u8],
 ) -> io::Result<Vec<Cow<'p, [u8]>>> {
-    let shared = |section: &Section| {
+    let mut pieces = Vec::new();
+    for part in parts(variant) {
+        match part {
+            Part::Section(Section::Logs) => tails(&snapshot.logs, &mut pieces)?,
+            Part::Foot => pieces.push(news.into()),
+            Part::Agent => pieces.push(stream.into()),
+            Part::Head | Part::Section(_) => {}
+        }
+        let encoded = sections.get(&part);
+        pieces.extend(encoded.map(|encoded| Cow::from(&encoded[..])));
+    }
+    Ok(pieces)
+}
+
+/// Returns the parts of a JSON line that do not differ between clients with the same variant, in their order.
+fn parts(variant: Variant) -> impl Iterator<Item = Part> {
+    let shared = move |section: &Section| {
         let of_its_own = match section {
             Section::Logs => variant.logs == LogMode::New,
             Section::Events => true,
@@ -366,28 +472,10 @@ fn pieces<'p>(
         variant.sections.has(*section) && !of_its_own
     };
     let all = Section::ALL.into_iter().map(|(_, section)| section);
-    let parts: Vec<Part> = [Part::Head]
+    [Part::Head]
         .into_iter()
         .chain(all.filter(shared).map(Part::Section))
         .chain([Part::Foot, Part::Agent])
-        .collect();
-    for part in &parts {
-        if !sections.contains_key(part) {
-            sections.insert(*part, encode(*part, snapshot)?);
-        }
-    }
-    let mut pieces = Vec::new();
-    for part in &parts {
-        match part {
-            Part::Section(Section::Logs) => tails(&snapshot.logs, &mut pieces)?,
-            Part::Foot => pieces.push(news.into()),
-            Part::Agent => pieces.push(stream.into()),
-            Part::Head | Part::Section(_) => {}
-        }
-        let encoded = sections.get(part);
-        pieces.extend(encoded.map(|encoded| Cow::from(&encoded[..])));
-    }
-    Ok(pieces)
 }
 
 /// Appends the pieces of the section `logs`. The pieces borrow the log lines, which are already encoded.
@@ -406,32 +494,31 @@ fn tails<'p>(logs: &'p Logs, pieces: &mut Vec<Cow<'p, [u8]>>) -> io::Result<()> 
     Ok(())
 }
 
-/// Encodes one part of a JSON line.
-fn encode(part: Part, snapshot: &Snapshot) -> io::Result<Vec<u8>> {
-    let mut json = Vec::new();
+/// Appends one part of a JSON line to `json`, which is empty.
+fn encode(part: Part, snapshot: &Snapshot, json: &mut Vec<u8>) -> io::Result<()> {
     match part {
         Part::Head => {
-            field(&mut json, b'{', "timestamp", &snapshot.timestamp)?;
-            field(&mut json, b',', "status", &snapshot.status)?;
+            field(json, b'{', "timestamp", &snapshot.timestamp)?;
+            field(json, b',', "status", &snapshot.status)?;
         }
         Part::Section(section) => match section {
-            Section::System => field(&mut json, b',', "system", &snapshot.system)?,
-            Section::Containers => field(&mut json, b',', "containers", &snapshot.containers)?,
-            Section::DockerMeta => field(&mut json, b',', "docker_meta", &snapshot.docker_meta)?,
+            Section::System => field(json, b',', "system", &snapshot.system)?,
+            Section::Containers => field(json, b',', "containers", &snapshot.containers)?,
+            Section::DockerMeta => field(json, b',', "docker_meta", &snapshot.docker_meta)?,
             Section::Kernel => {
                 if let Some(kernel) = &snapshot.kernel {
-                    field(&mut json, b',', "kernel", kernel)?;
+                    field(json, b',', "kernel", kernel)?;
                 }
             }
             Section::Textfile => {
                 if let Some(textfile) = &snapshot.textfile {
-                    field(&mut json, b',', "textfile", textfile)?;
+                    field(json, b',', "textfile", textfile)?;
                 }
             }
             Section::Stopped => {
-                field(&mut json, b',', "stopped", &snapshot.stopped)?;
+                field(json, b',', "stopped", &snapshot.stopped)?;
                 if let Some(dropped) = snapshot.stopped_dropped {
-                    field(&mut json, b',', "stopped_dropped", &dropped)?;
+                    field(json, b',', "stopped_dropped", &dropped)?;
                 }
             }
             // `tails` adds the log lines, which are already encoded. `Encodings::line` adds the events, which differ between
@@ -439,22 +526,22 @@ fn encode(part: Part, snapshot: &Snapshot) -> io::Result<Vec<u8>> {
             Section::Logs | Section::Events => {}
         },
         Part::Foot => {
-            field(&mut json, b',', "sources", &snapshot.sources)?;
+            field(json, b',', "sources", &snapshot.sources)?;
             if let Some(outputs) = &snapshot.outputs {
-                field(&mut json, b',', "outputs", outputs)?;
+                field(json, b',', "outputs", outputs)?;
             }
-            field(&mut json, b',', "host", &snapshot.host)?;
+            field(json, b',', "host", &snapshot.host)?;
             json.extend_from_slice(br#","agent":{"#);
         }
         Part::Agent => {
-            serde_json::to_writer(&mut json, &snapshot.agent)?;
+            serde_json::to_writer(&mut *json, &snapshot.agent)?;
             json.remove(0);
             // `skipped` is the last field of the model, so the text ends with `"skipped":0}`. `0}` is cut off here. Each output
             // appends its own count. The socket has a count for each client.
             json.truncate(json.len() - "0}".len());
         }
     }
-    Ok(json)
+    Ok(())
 }
 
 fn field(json: &mut Vec<u8>, before: u8, name: &str, value: &impl Serialize) -> io::Result<()> {

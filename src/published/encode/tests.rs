@@ -115,6 +115,55 @@ fn an_encoded_section_is_reused_while_its_sample_is_the_same() {
 }
 
 #[test]
+fn the_buffer_of_a_line_is_used_again_after_all_clients_have_received_it() {
+    let next = |before: Published| {
+        let mut now = snapshot();
+        now.agent.seq = before.seq() + 1;
+        let events = (Arc::default(), 0);
+        let next = Published::new(
+            now,
+            LogSample::default(),
+            events,
+            Instant::now(),
+            Some(&before),
+        );
+        drop(before);
+        next
+    };
+    let first = published(LogSample::default());
+    let buffer = made(&first, "{}", None).shared.as_ptr();
+    let second = next(first);
+    let line = made(&second, "{}", None);
+    assert_eq!(line.shared.as_ptr(), buffer);
+    assert_eq!(value(&line), json!(second.snapshot));
+    // A client still receives the second line.
+    let sent = line.shared.clone();
+    let third = next(second);
+    let other = made(&third, "{}", None);
+    assert_ne!(other.shared.as_ptr(), buffer);
+    assert_eq!(value(&other), json!(third.snapshot));
+    assert_eq!(line.shared, sent);
+    let spare = |published: &Published| published.encodings().spare.buffer().bytes.capacity();
+    let third = next(third);
+    assert_eq!(spare(&third), 0);
+    // A buffer is freed if two snapshots do not use it.
+    drop((sent, line, other));
+    made(&third, "{}", None);
+    let third = next(third);
+    assert!(spare(&third) > 0);
+    let third = next(third);
+    assert!(spare(&third) > 0);
+    let third = next(third);
+    assert_eq!(spare(&third), 0);
+    // The buffer of a much longer line is not used for a short one.
+    let buffer = made(&third, "{}", None).shared.as_ptr();
+    let fourth = next(third);
+    let short = made(&fourth, r#"{"sections":["stopped"]}"#, None);
+    assert!(short.shared.len() * 2 < made(&fourth, "{}", None).shared.len());
+    assert_ne!(short.shared.as_ptr(), buffer);
+}
+
+#[test]
 fn a_zstd_frame_holds_the_whole_json_line_for_every_count_of_skipped_snapshots() {
     let published = published(LogSample::default());
     let plain = made(&published, "{}", None);
