@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 /// The number of processes, by state. Source: `/proc/<pid>/stat`.
 ///
 /// A process that used less than 0.5 % of a core is read again after at most 15 s, or when the CPU time of the host shows that such
-/// processes use more. A new process is read in the second round that finds it, or when the CPU time shows that it is active. Until
-/// then it counts as sleeping and as one thread. `total` is always current.
+/// processes use more. A new process is read one round after the number of processes has changed, or when the CPU time shows that it is
+/// active, and after at most 15 s. Until then it counts as sleeping and as one thread. `total` is always current.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessCounts {
     /// All processes.

@@ -64,8 +64,6 @@ pub(super) struct CpuFigures {
     boot_time: Option<u64>,
     /// CPU time that all processes of the host have used since boot, in seconds.
     busy: f64,
-    /// How many processes and threads have started since boot. None if the file does not have it.
-    forks: Option<u64>,
 }
 
 /// The use of the CPUs between two readings.
@@ -105,7 +103,6 @@ impl MetricFamily for Cpus {
             seconds: seconds(&self.highest, clock_ticks_per_second() as f64),
             cpus: u32::try_from(now.cores.len()).unwrap_or(u32::MAX),
             boot_time: number(text, "btime"),
-            forks: number(text, "processes"),
             busy: now.all.of_processes() as f64 / clock_ticks_per_second() as f64,
         };
         let guest = round.guest.as_ref().and_then(|guest| guest.cpu.clone());
@@ -128,7 +125,6 @@ impl MetricFamily for Cpus {
         round.cpus = Some(figures.cpus);
         round.boot_time = figures.boot_time;
         round.busy = Some(figures.busy);
-        round.forks = figures.forks;
     }
 
     fn publish_last(&self, round: &mut Round<'_>) {
@@ -398,7 +394,6 @@ btime 1700000000
             cpus: 2,
             boot_time: Some(1),
             busy: 0.0,
-            forks: None,
         };
         let read_at = Instant::now();
         let millis = Duration::from_millis;

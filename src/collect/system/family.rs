@@ -78,8 +78,6 @@ pub(super) struct Round<'r> {
     pub(super) boot_time: Option<u64>,
     /// CPU time that all processes of the host have used since boot, in seconds. None if it could not be read.
     pub(super) busy: Option<f64>,
-    /// How many processes and threads have started since boot. None if it could not be read.
-    pub(super) forks: Option<u64>,
     /// CPU use of the engine's processes, in percent of one core. None if it is not known.
     pub(super) engine_cpu_percent: Option<f64>,
 }
@@ -104,7 +102,6 @@ impl<'r> Round<'r> {
             cpus: None,
             boot_time: None,
             busy: None,
-            forks: None,
             engine_cpu_percent: None,
         }
     }

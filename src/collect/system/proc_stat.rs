@@ -22,6 +22,8 @@ pub(super) struct Stat<'t> {
     /// The id of the parent process.
     pub(super) parent: u32,
     pub(super) threads: u64,
+    /// The page faults of the children that have ended and that the process has waited for (`cminflt`). Every process has some.
+    pub(super) child_faults: u64,
     /// CPU time used so far (`utime` + `stime`), in clock ticks of the kernel.
     pub(super) used: u64,
     /// The start time, in clock ticks since boot.
@@ -41,7 +43,8 @@ pub(super) fn parse(stat: &[u8]) -> Option<Stat<'_>> {
     let state = *fields.next()?.first()?;
     let mut field = |skipped: usize| number(fields.nth(skipped)?);
     let parent = u32::try_from(field(0)?).ok()?;
-    let (utime, stime) = (field(14 - 5)?, field(0)?);
+    let child_faults = field(11 - 5)?;
+    let (utime, stime) = (field(14 - 12)?, field(0)?);
     let threads = field(20 - 16)?;
     let started = field(22 - 21)?;
     let resident = field(24 - 23)?;
@@ -50,6 +53,7 @@ pub(super) fn parse(stat: &[u8]) -> Option<Stat<'_>> {
         state,
         parent,
         threads,
+        child_faults,
         used: utime.checked_add(stime)?,
         started,
         resident,
@@ -74,7 +78,7 @@ mod tests {
 
     use super::{effective_user, parse};
 
-    const STAT: &[u8] = b"1234 (a) b (c) S 1 1234 1234 0 -1 4194304 2731 0 10 0 57 31 5 6 20 0 3 0 \
+    const STAT: &[u8] = b"1234 (a) b (c) S 1 1234 1234 0 -1 4194304 2731 99 10 0 57 31 5 6 20 0 3 0 \
         987654 225280000 4096 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
 
     #[test]
@@ -86,6 +90,7 @@ mod tests {
             (57 + 31, 987_654, 4096)
         );
         assert_eq!((stat.state, stat.parent, stat.threads), (b'S', 1, 3));
+        assert_eq!(stat.child_faults, 99);
         let odd = [b"1 (\xff\n ) ".as_slice(), &STAT[15..]].concat();
         assert_eq!(parse(&odd).unwrap().name, b"\xff\n ");
     }

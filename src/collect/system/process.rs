@@ -1,10 +1,10 @@
 //! Reads the host's processes: their number, the largest users of CPU and memory, and the CPU use of the engine.
 //!
-//! One reading is one pass over `/proc`. A pass lists all processes. It reads only the processes that were active, unless [`Choice`]
-//! says that all are due. A process that has just started is read in the second pass that finds it, because most new processes have
-//! ended by then. For most processes, it needs one system call and no allocation, because the file `stat` of the process stays
-//! open. The number of open files is limited. For a process beyond this limit, a reading needs three system calls. For each process in
-//! the published lists, two more files stay open, which passes over all processes read.
+//! One reading is one pass over `/proc`. A pass lists the processes if their number has changed. It reads only the processes that were
+//! active, unless [`Choice`] says that all are due. A process that has just started is read in the second pass that finds it, because
+//! most new processes have ended by then. For most processes, it needs one system call and no allocation, because the file `stat` of
+//! the process stays open. The number of open files is limited. For a process beyond this limit, a reading needs three system calls.
+//! For each process in the published lists, two more files stay open, which passes over all processes read.
 //!
 //! This file is long: all its figures come from the same pass.
 
@@ -28,10 +28,9 @@ use super::family::{MIN_CPU_INTERVAL, MetricFamily, Round};
 use super::kept_files::max_kept_files;
 use super::proc_stat::{Stat, parse, since_boot};
 use super::process_choice::{Choice, MAX_QUIET_PERCENT, PassTimes, use_of};
-use super::process_files::{Owner, Proc, TEXT_SIZE, open_files, read_file};
+use super::process_files::{NumberOfProcesses, Owner, Proc, TEXT_SIZE, open_files, read_file};
 use super::process_io::{self, IoFound, KnownIo, highest, needs_groups};
 use super::users::Users;
-use crate::collect::kernel_file::KernelFile;
 use crate::model::{ProcessCounts, TopIo, TopProcess, figure};
 use crate::settings::Redaction;
 
@@ -68,10 +67,12 @@ pub(super) struct Processes {
     pass_number: u64,
     /// The number of the newest pass that read all processes.
     complete_pass: u64,
-    /// The file `/proc/loadavg`, which has the number of threads.
-    loadavg: KernelFile,
-    /// The numbers when the processes were listed. None before that, after a failed pass, or if they could not be read.
-    tasks_at_list: Option<Tasks>,
+    /// The number of processes. See [`NumberOfProcesses`].
+    number: NumberOfProcesses,
+    /// The newest list of processes. None before the first one, and after a failed pass.
+    list: Option<List>,
+    /// The start of the newest pass that listed the processes, as time since boot. None before the first one.
+    listed_at: Option<Duration>,
     /// The start of the previous pass, as time since boot. None before the first pass.
     before: Option<Duration>,
     ticks_per_second: f64,
@@ -108,6 +109,10 @@ struct KnownProcess {
     /// Resident memory, in pages.
     resident: u64,
     threads: u64,
+    /// See [`Stat::child_faults`].
+    child_faults: u64,
+    /// Whether a child of the process has ended between the two newest readings.
+    lost_child: bool,
     /// The letter of the state.
     state: u8,
     /// The number of the newest pass that found the process.
@@ -152,13 +157,15 @@ struct Found {
     resident: u64,
 }
 
-/// Numbers of the kernel. While both stay the same, no process has started or ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tasks {
-    /// How many processes and threads have started since boot.
-    forks: u64,
-    /// How many threads there are.
-    threads: u64,
+/// A list of the host's processes.
+#[derive(Debug, Clone, Copy)]
+struct List {
+    /// The start of the pass that made it, as time since boot.
+    at: Duration,
+    /// How many processes it has, without those that the agent may not read.
+    length: u64,
+    /// The kernel's number of processes before it was made. None if it could not be read.
+    number: Option<u64>,
 }
 
 /// The result of a pass.
@@ -199,11 +206,10 @@ impl MetricFamily for Processes {
             return Ok(figures.clone());
         }
         self.last_pass = None;
-        let tasks = self.tasks(round.forks);
         // The load averages of a guest are computed from the states of all its processes.
         let needs_all = (round.guest.as_ref()).is_some_and(|guest| guest.computes_load);
         let busy = round.busy.filter(|_| !needs_all);
-        let figures = self.pass(round.memory_total, round.names, busy, tasks)?;
+        let figures = self.pass(round.memory_total, round.names, busy)?;
         self.last_pass = Some((figures.clone(), now));
         Ok(figures)
     }
@@ -238,8 +244,9 @@ impl Processes {
             room_for_files: 0,
             pass_number: 0,
             complete_pass: 0,
-            loadavg: KernelFile::new("/proc/loadavg"),
-            tasks_at_list: None,
+            number: NumberOfProcesses::default(),
+            list: None,
+            listed_at: None,
             before: None,
             ticks_per_second: clock_ticks_per_second() as f64,
             page: page_size() as u64,
@@ -252,16 +259,8 @@ impl Processes {
         }
     }
 
-    /// Reads the numbers that change when a process starts or ends. `forks` is how many processes and threads have started since boot.
-    fn tasks(&mut self, forks: Option<u64>) -> Option<Tasks> {
-        let text = std::str::from_utf8(self.loadavg.read().ok()?).ok()?;
-        // An emulated /proc can have 0 in place of these numbers.
-        let (forks, threads) = (forks?, threads(text)?);
-        (forks > 0 && threads > 0).then_some(Tasks { forks, threads })
-    }
-
     /// Makes one pass over the processes. `host_memory` is in bytes. `busy` is the CPU time that all processes of the host have used
-    /// since boot, in seconds. `tasks` is none if it could not be read.
+    /// since boot, in seconds.
     ///
     /// # Errors
     /// Fails if `/proc` cannot be read, or if it hides the processes of other users from the agent.
@@ -270,13 +269,12 @@ impl Processes {
         host_memory: u64,
         names: &ContainerNames,
         busy: Option<f64>,
-        tasks: Option<Tasks>,
     ) -> Result<ProcessFigures, ProcessesError> {
         let now = PassTimes {
             at: since_boot(),
             busy,
         };
-        let proc = self.find(now, tasks)?;
+        let proc = self.find(now)?;
         self.before = Some(now.at);
         if !self.known.contains_key(&FIRST_PID) {
             return Err(ProcessesError::Hidden);
@@ -303,7 +301,8 @@ impl Processes {
         let Buffers { found, io, .. } = buffers;
         let (mut counts, mut engine) = (ProcessCounts::default(), None);
         // Most processes have one thread and sleep.
-        let unknown = self.new.values().filter(|new| !new.is_refused).count() as u64;
+        let listed = self.list.map_or(0, |list| list.length);
+        let unknown = listed.saturating_sub(known.len() as u64);
         counts.total += unknown;
         counts.threads += unknown;
         counts.sleeping += unknown;
@@ -376,9 +375,9 @@ impl Processes {
         })
     }
 
-    /// Lists all processes. Reads those that were active before, and those that the previous pass has found and not read. If [`Choice`]
-    /// says that all processes are due, reads all of them.
-    fn find(&mut self, now: PassTimes, tasks: Option<Tasks>) -> io::Result<Arc<OwnedFd>> {
+    /// Lists the processes, if needed. Reads those that were active before, and those that the previous pass has found and not read. If
+    /// [`Choice`] says that all processes are due, reads all of them.
+    fn find(&mut self, now: PassTimes) -> io::Result<Arc<OwnedFd>> {
         let proc = match &self.proc {
             Some(proc) => Arc::clone(proc),
             None => {
@@ -391,22 +390,35 @@ impl Processes {
         self.buffers.read.clear();
         self.buffers.unread.clear();
         let is_complete_due = self.choice.is_complete_due(now);
+        let number = self.number.read(proc.as_fd());
         // None until this pass has succeeded, so that the next one lists the processes if it fails.
-        let tasks_at_list = self.tasks_at_list.take();
-        if is_complete_due || tasks.is_none() || tasks != tasks_at_list {
-            self.list(&proc)?;
-        } else {
-            let pids = &mut self.buffers.pids;
-            pids.extend(self.known.keys().chain(self.new.keys()));
-        }
+        let listed = self.list.take();
+        let listed = listed.filter(|list| number.is_some() && list.number == number);
+        let mut list = match listed {
+            Some(list) if !is_complete_due => {
+                let pids = &mut self.buffers.pids;
+                pids.extend(self.known.keys().chain(self.new.keys()));
+                list
+            }
+            _ => self.list(&proc, now, number)?,
+        };
         let kept = self.known.values().map(KnownProcess::kept_files).sum();
         self.room_for_files = self.max_kept.saturating_sub(kept);
-        let (mut used, quiet_cores) = self.read_due(&proc, is_complete_due)?;
+        let mut used = self.read_due(&proc, is_complete_due)?;
+        used += self.read_children(&proc, now)?;
+        let quiet = self.buffers.unread.iter();
+        let quiet = quiet.filter_map(|pid| Some(self.known.get(pid)?.percent));
+        let quiet_cores = quiet.sum::<f64>() / 100.0;
         let ticks_per_second = self.ticks_per_second;
         let seconds = |ticks: u64| ticks as f64 / ticks_per_second;
         let must_read_all = self.choice.is_more_used(now, seconds(used), quiet_cores);
         if must_read_all {
+            if list.at != now.at {
+                list = self.list(&proc, now, number)?;
+            }
             let mut unread = std::mem::take(&mut self.buffers.unread);
+            let is_found = |pid: &u32| self.known.contains_key(pid) || self.new.contains_key(pid);
+            unread.extend(self.buffers.pids.drain(..).filter(|pid| !is_found(pid)));
             for pid in unread.drain(..) {
                 used += self.read_one(&proc, pid)?;
             }
@@ -427,28 +439,31 @@ impl Processes {
         }
         self.forget_ended();
         self.read_io(&proc);
-        self.tasks_at_list = tasks;
+        if list.at == now.at {
+            // Some of the listed processes have ended, and others may not be read.
+            let unread = self.new.values().filter(|new| !new.is_refused).count();
+            list.length = (self.known.len() + unread) as u64;
+        }
+        self.list = Some(list);
+        self.listed_at = Some(list.at);
         Ok(proc)
     }
 
     /// Reads those of the listed processes that must be read, and stores the others in `unread`. Returns the CPU time that the processes
-    /// have used since their previous readings, in ticks, and the CPU use of the others at their newest readings, in cores.
-    fn read_due(&mut self, proc: &OwnedFd, is_complete_due: bool) -> io::Result<(u64, f64)> {
+    /// have used since their previous readings, in ticks.
+    fn read_due(&mut self, proc: &OwnedFd, is_complete_due: bool) -> io::Result<u64> {
         let mut pids = std::mem::take(&mut self.buffers.pids);
-        let (mut used, mut quiet_cores) = (0, 0.0);
+        let mut used = 0;
         for pid in pids.drain(..) {
             if self.must_read(pid, is_complete_due) {
                 used += self.read_one(proc, pid)?;
                 continue;
             }
             match self.known.get_mut(&pid) {
-                Some(known) => {
-                    known.skip(self.pass_number);
-                    quiet_cores += known.percent / 100.0;
-                }
+                Some(known) => known.skip(self.pass_number),
                 None => {
                     let new = self.new.entry(pid).or_insert(NewProcess {
-                        not_before: self.before,
+                        not_before: self.listed_at,
                         is_refused: false,
                         pass: 0,
                     });
@@ -458,7 +473,26 @@ impl Processes {
             self.buffers.unread.push(pid);
         }
         self.buffers.pids = pids;
-        Ok((used, quiet_cores))
+        Ok(used)
+    }
+
+    /// Reads the processes with I/O that have the same parent as a process that has ended. The kernel counts the I/O of an ended process
+    /// for its parent, so the end must be known before the I/O of the parent is calculated. Returns the CPU time as [`Self::read_due`]
+    /// does.
+    fn read_children(&mut self, proc: &OwnedFd, now: PassTimes) -> io::Result<u64> {
+        let mut unread = std::mem::take(&mut self.buffers.unread);
+        let is_due = |pid: &mut u32| {
+            let Some(known) = self.known.get(pid) else {
+                return false;
+            };
+            let parent = || self.known.get(&known.parent);
+            let is_affected = |parent: &KnownProcess| parent.read_at >= now.at && parent.lost_child;
+            known.io.has_counted() && parent().is_some_and(is_affected)
+        };
+        let due: Vec<u32> = unread.extract_if(.., is_due).collect();
+        self.buffers.unread = unread;
+        due.into_iter()
+            .try_fold(0, |used, pid| Ok(used + self.read_one(proc, pid)?))
     }
 
     /// Removes the processes that have ended. Their nearest ancestors that still run inherit their I/O.
@@ -510,8 +544,8 @@ impl Processes {
         }
     }
 
-    /// Lists the ids of all processes in `buffers`.
-    fn list(&mut self, proc: &OwnedFd) -> io::Result<()> {
+    /// Lists the ids of all processes in `buffers`. `number` is the kernel's number of processes.
+    fn list(&mut self, proc: &OwnedFd, now: PassTimes, number: Option<u64>) -> io::Result<List> {
         let Buffers { pids, entries, .. } = &mut self.buffers;
         pids.clear();
         entries.resize(ENTRIES_SIZE, MaybeUninit::uninit());
@@ -520,7 +554,13 @@ impl Processes {
         while let Some(entry) = directory.next() {
             pids.extend(process_id(entry?.file_name()));
         }
-        Ok(())
+        let length = pids.len() as u64;
+        Ok(List {
+            at: now.at,
+            length,
+            // A smaller number is not the kernel's, so `/proc` is emulated.
+            number: number.filter(|number| *number >= length),
+        })
     }
 
     /// Reads one process. Returns the CPU time that it has used since its previous reading, in ticks. Leaves out a process that has
@@ -528,7 +568,7 @@ impl Processes {
     fn read_one(&mut self, proc: &OwnedFd, pid: u32) -> io::Result<u64> {
         let mut text = [0; TEXT_SIZE];
         let new = self.new.remove(&pid);
-        let not_before = new.map_or(self.before, |new| new.not_before);
+        let not_before = new.map_or(self.listed_at, |new| new.not_before);
         let known = self.known.get_mut(&pid);
         let kept = known.and_then(|known| {
             // If the process has ended, `forget_ended` removes it.
@@ -556,14 +596,10 @@ impl Processes {
         let before = self.known.remove(&pid);
         let before = before.filter(|before| before.started == stat.started);
         let is_new = self.is_new(&stat, not_before);
-        // The first figures of a process that an earlier pass has found cover its whole life. Without such a pass, they cover the time
-        // since the previous pass, because the life of the process can be too short for a rate.
+        // The first figures of a process cover its whole life, and at least the time since the previous pass, because the life can be
+        // too short for a rate.
         let started = Duration::from_secs_f64(stat.started as f64 / self.ticks_per_second);
-        let was_found = new.is_some_and(|new| new.pass < self.pass_number);
-        let since_start = match was_found {
-            true => not_before.map(|before| before.max(started)),
-            false => not_before,
-        };
+        let since_start = self.before.map(|before| before.min(started));
         let (base, since) = match &before {
             Some(before) => (before.used, Some(before.read_at)),
             None if is_new => (0, since_start),
@@ -571,6 +607,9 @@ impl Processes {
             None => (stat.used, self.before),
         };
         let is_known = before.is_some();
+        let lost_child = before
+            .as_ref()
+            .is_some_and(|before| before.child_faults != stat.child_faults);
         let (name, owner, io) = match before {
             Some(before) => (before.name, before.owner, before.io),
             None if is_new => (Box::default(), None, KnownIo::of_new_process(since_start)),
@@ -604,6 +643,8 @@ impl Processes {
             read_at,
             resident: stat.resident,
             threads: stat.threads,
+            child_faults: stat.child_faults,
+            lost_child,
             state: stat.state,
             pass: self.pass_number,
             parent: stat.parent,
@@ -713,12 +754,6 @@ impl KnownProcess {
     }
 }
 
-/// Parses the number of threads in `0.52 0.58 0.59 1/467 12345`, which is 467 here.
-fn threads(loadavg: &str) -> Option<u64> {
-    let field = loadavg.split_ascii_whitespace().nth(3)?;
-    field.split_once('/')?.1.parse().ok()
-}
-
 /// Adds a process to the counts.
 fn count(counts: &mut ProcessCounts, process: &KnownProcess) {
     counts.total += 1;
@@ -767,7 +802,8 @@ mod tests {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use super::{Choice, ContainerNames, Found, Processes, Users, top};
+    use super::{AsFd, Choice, ContainerNames, Found, Processes, Users, top};
+    use crate::collect::system::process_io::IoCounters;
     use crate::settings::HostRoot;
 
     #[test]
@@ -802,15 +838,11 @@ mod tests {
     fn a_process_that_has_ended_is_removed() {
         let mut processes = Processes::new(5, Users::new(HostRoot::default()), None);
         let mut child = Command::new("sleep").arg("100").spawn().unwrap();
-        processes
-            .pass(1, &ContainerNames::default(), None, None)
-            .unwrap();
+        listed_pass(&mut processes, None);
         assert!(processes.known.contains_key(&child.id()));
         child.kill().unwrap();
         child.wait().unwrap();
-        processes
-            .pass(1, &ContainerNames::default(), None, None)
-            .unwrap();
+        listed_pass(&mut processes, None);
         assert!(!processes.known.contains_key(&child.id()));
         assert!(processes.known.contains_key(&std::process::id()));
     }
@@ -825,10 +857,15 @@ mod tests {
         }
     }
 
-    /// Makes a pass. `busy` is the CPU time of all processes of the host, in seconds.
+    /// Makes a pass that lists the processes. `busy` is the CPU time of all processes of the host, in seconds.
+    fn listed_pass(processes: &mut Processes, busy: Option<f64>) -> super::ProcessFigures {
+        // Without this, a pass does not list the processes if other tests start as many as they end.
+        processes.list = None;
+        processes.pass(1, &ContainerNames::default(), busy).unwrap()
+    }
+
     fn pass_with(processes: &mut Processes, busy: f64) -> super::ProcessFigures {
-        let names = ContainerNames::default();
-        processes.pass(1, &names, Some(busy), None).unwrap()
+        listed_pass(processes, Some(busy))
     }
 
     #[test]
@@ -872,6 +909,17 @@ mod tests {
         assert!(!processes.known.contains_key(&pid));
     }
 
+    /// Fails unless the CPU use of a busy process is that of its whole life.
+    fn assert_rate_of_life(processes: &Processes, pid: u32) {
+        let known = &processes.known[&pid];
+        assert!(known.used_since > 10, "{known:?}");
+        // Its start and its CPU time are rounded to ticks.
+        let life = known.read_at.as_secs_f64() - known.started as f64 / processes.ticks_per_second;
+        let percent = known.used_since as f64 / processes.ticks_per_second / life * 100.0;
+        let off = (known.percent - percent).abs();
+        assert!(off < 1.0, "{percent}, {known:?}");
+    }
+
     #[test]
     fn a_new_process_is_read_in_the_second_pass_that_finds_it() {
         let mut processes = Processes::new(usize::MAX, Users::new(HostRoot::default()), None);
@@ -890,15 +938,7 @@ mod tests {
         pass_with(&mut processes, 0.0);
         assert!(!processes.new.contains_key(&pid));
         // All of its CPU time counts, also the time before the first of these passes.
-        let known = &processes.known[&pid];
-        assert!(known.used_since > 10, "{known:?}");
-        // Its start and its CPU time are rounded to ticks.
-        let life = known.read_at.as_secs_f64() - known.started as f64 / processes.ticks_per_second;
-        let percent = known.used_since as f64 / processes.ticks_per_second / life * 100.0;
-        assert!(
-            (known.percent - percent).abs() < 1.0,
-            "{percent}, {known:?}"
-        );
+        assert_rate_of_life(&processes, pid);
         // A process that has ended before the second pass is forgotten.
         let mut short = Command::new("true").spawn().unwrap();
         thread::sleep(Duration::from_millis(50));
@@ -920,14 +960,65 @@ mod tests {
         assert!(known.percent < 50.0, "{known:?}");
     }
 
+    /// Makes a pass that does not list the processes, unless other tests start or end one at the same moment.
+    fn pass_without_list(processes: &mut Processes, busy: f64) -> super::ProcessFigures {
+        let proc = processes.proc.clone().unwrap();
+        let number = processes.number.read(proc.as_fd());
+        processes.list.as_mut().unwrap().number = number;
+        let names = ContainerNames::default();
+        processes.pass(1, &names, Some(busy)).unwrap()
+    }
+
+    #[test]
+    fn a_busy_process_is_found_although_the_number_of_processes_is_the_same() {
+        let mut processes = Processes::new(usize::MAX, Users::new(HostRoot::default()), None);
+        pass_with(&mut processes, 0.0);
+        let child = Command::new("sh")
+            .args(["-c", "while :; do :; done"])
+            .spawn();
+        let child = Ending(child.unwrap());
+        let pid = child.0.id();
+        thread::sleep(Duration::from_millis(300));
+        let figures = pass_without_list(&mut processes, 0.0);
+        let list = processes.list.unwrap();
+        assert_eq!(figures.counts.total, list.length);
+        thread::sleep(Duration::from_millis(300));
+        pass_without_list(&mut processes, 1000.0);
+        // All of its CPU time counts, also the time before the pass that did not list it.
+        assert_rate_of_life(&processes, pid);
+    }
+
+    #[test]
+    fn the_io_of_an_ended_child_is_known_before_that_of_its_parent_is_calculated() {
+        let mut processes = Processes::new(usize::MAX, Users::new(HostRoot::default()), None);
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        pass_with(&mut processes, 0.0);
+        // Only idle processes that are in no list are not read.
+        processes.listed = 0;
+        pass_with(&mut processes, 0.0);
+        pass_with(&mut processes, 0.0);
+        let written = IoCounters {
+            read: 0,
+            written: 1 << 40,
+        };
+        let known = processes.known.get_mut(&child.id()).unwrap();
+        known.io.inherit(written);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let own = std::process::id();
+        let parent = processes.known.get_mut(&own).unwrap();
+        parent.percent = 50.0;
+        pass_without_list(&mut processes, 0.0);
+        assert!(!processes.known.contains_key(&child.id()));
+        assert!(processes.known[&own].io.legacy().written >= 1 << 40);
+    }
+
     #[test]
     fn the_number_of_open_files_stays_within_its_limit() {
         let mut processes = Processes::new(5, Users::new(HostRoot::default()), None);
         let mut kept_of_all = |most| {
             processes.max_kept = most;
-            let read = processes
-                .pass(1, &ContainerNames::default(), None, None)
-                .unwrap();
+            let read = listed_pass(&mut processes, None);
             let known = processes.known.values();
             let kept = known.filter(|known| known.file.is_some()).count() as u64;
             assert_eq!(read.counts.total, processes.known.len() as u64);
@@ -947,9 +1038,7 @@ mod tests {
         processes.max_kept = u64::MAX;
         let mut kept_owner_files = |listed| {
             processes.listed = listed;
-            let read = processes
-                .pass(1, &ContainerNames::default(), None, None)
-                .unwrap();
+            let read = listed_pass(&mut processes, None);
             let known = processes.known.values();
             let owner_files = known.map(|known| {
                 known.kept_files() - u64::from(known.file.is_some()) - known.io.kept_files()

@@ -1,10 +1,12 @@
 //! Reads files of one process: the user, the containers and the command line of a process.
 
 use std::ffi::CStr;
+use std::fs;
 use std::io::Write;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags, openat, statat};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, openat, statat, statx};
 use rustix::io::{Errno, pread, retry_on_intr};
 
 use super::containers::container_ids;
@@ -12,9 +14,38 @@ use super::proc_stat::effective_user;
 use super::users::Users;
 use crate::settings::Redaction;
 
+/// The PID namespace of the agent, as a symbolic link. It does not resolve if `/proc` is that of another namespace.
+const PID_NAMESPACE: &str = "/proc/self/ns/pid";
+/// The text of this link in the host's own PID namespace. The kernel has a constant for this number, `PROC_PID_INIT_INO`.
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+
 /// Size of the buffer for the text of a process's file, in bytes. The buffer holds all of `stat`, which has 52 numbers of up to
 /// 20 digits and a name. For the other files, it holds the part that the agent needs.
 pub(super) const TEXT_SIZE: usize = 2048;
+
+/// The kernel's number of processes, which is part of the link count of `/proc`. While it stays the same, hardly any process has
+/// started or ended.
+#[derive(Debug, Default)]
+pub(super) struct NumberOfProcesses {
+    /// Whether the link count counts the same processes as `/proc` lists. In a PID namespace, `/proc` lists only the processes of the
+    /// namespace. None before the first reading.
+    is_usable: Option<bool>,
+}
+
+impl NumberOfProcesses {
+    /// Returns a number that changes with the number of processes. None if there is no such number.
+    pub(super) fn read(&mut self, proc: BorrowedFd<'_>) -> Option<u64> {
+        let is_first = || {
+            fs::read_link(PID_NAMESPACE).is_ok_and(|link| link == Path::new(FIRST_PID_NAMESPACE))
+        };
+        let is_usable = *self.is_usable.get_or_insert_with(is_first);
+        let links = || {
+            let links = statx(proc, "", AtFlags::EMPTY_PATH, StatxFlags::NLINK).ok()?;
+            Some(u64::from(links.stx_nlink))
+        };
+        is_usable.then(links).flatten()
+    }
+}
 
 /// The user and the containers that a process belongs to.
 #[derive(Debug)]
