@@ -11,7 +11,7 @@ use rustix::process::{Resource, getrlimit};
 use tracing::debug;
 
 use super::engine::{EngineError, Inspected};
-use super::files::{ContainerFiles, FILES_PER_CONTAINER, Host, Kernel, KernelError};
+use super::files::{ContainerFiles, FILES_PER_CONTAINER, Host, HostEnds, Kernel, KernelError};
 use super::inspection::Inspection;
 use super::inventory::{Inventory, RunningContainer};
 use super::usage::{ContainerReading, CpuReading, network_owners};
@@ -36,8 +36,12 @@ pub(super) struct Direct {
     containers: HashMap<String, Container>,
     /// Number of containers whose files stay open. The files of other containers are opened for each reading.
     max_kept: usize,
-    /// The figures of the host in this round.
-    host: Host,
+    /// The memory of the host, in bytes.
+    host_memory: u64,
+    /// How many processes the kernel has killed for lack of memory. None if it is not needed or not known.
+    oom_kills: Option<u64>,
+    /// The network interfaces of the host.
+    ends: HostEnds,
     /// The file `/proc/vmstat`, which has the number of processes that the kernel has killed for lack of memory.
     vmstat: KernelFile,
     /// Buffer for the texts of files.
@@ -121,10 +125,9 @@ impl Direct {
             kernel: Kernel::new(Path::new("/proc")),
             containers: HashMap::new(),
             max_kept: usize::try_from(kept).unwrap_or(usize::MAX) / FILES_PER_CONTAINER,
-            host: Host {
-                memory: host_memory(),
-                oom_kills: None,
-            },
+            host_memory: host_memory(),
+            oom_kills: None,
+            ends: HostEnds::new("/proc/net/dev"),
             vmstat: KernelFile::new("/proc/vmstat"),
             buffer: Vec::new(),
         }
@@ -136,14 +139,14 @@ impl Direct {
             // The earlier failure is possibly temporary.
             self.kernel = Kernel::new(Path::new("/proc"));
         }
-        // Memory can be added to a running host. The number of killed processes is read before the figures of the containers, so that
-        // the next round sees a process that is killed in between.
-        self.host = Host {
-            memory: host_memory(),
-            oom_kills: self.oom_kills(),
-        };
+        // Memory can be added to a running host.
+        self.host_memory = host_memory();
+        // The number of killed processes is read before the figures of the containers, so that the next round sees a process that is
+        // killed in between.
+        self.oom_kills = self.read_oom_kills();
         let running = inventory.running();
         self.update(&running);
+        self.read_ends();
         let owners = network_owners(&running);
         let shares_network =
             |one: &RunningContainer| owners.iter().any(|owner| one.listed.is(owner));
@@ -171,6 +174,7 @@ impl Direct {
         if let Some(inventory) = newer {
             self.update(&inventory.running());
         }
+        self.read_ends();
         for id in ids {
             let known = self.containers.get(id);
             if known.is_some_and(|known| known.last.is_none()) {
@@ -179,6 +183,7 @@ impl Direct {
             }
         }
         thread::sleep(pause);
+        self.read_ends();
         FigureSet {
             running: Arc::default(),
             figures: ids.iter().map(|id| self.read(id, false)).collect(),
@@ -225,7 +230,7 @@ impl Direct {
     }
 
     /// Returns how many processes the kernel has killed for lack of memory since boot. None if no container needs it.
-    fn oom_kills(&mut self) -> Option<u64> {
+    fn read_oom_kills(&mut self) -> Option<u64> {
         let needs = |container: &Container| match &container.files {
             FileAccess::Kept(files) => files.needs_oom_kills(),
             FileAccess::Located { .. } => true,
@@ -236,6 +241,14 @@ impl Direct {
         }
         let text = std::str::from_utf8(self.vmstat.read().ok()?).ok()?;
         keyed(text, "oom_kill")
+    }
+
+    /// Reads the network interfaces of the host, if a container needs them.
+    fn read_ends(&mut self) {
+        let needs = |container: &Container| matches!(&container.files, FileAccess::Kept(files) if files.has_network());
+        if self.containers.values().any(needs) {
+            self.ends.read();
+        }
     }
 
     fn add(&mut self, one: &RunningContainer, inspected: &Arc<Inspected>) {
@@ -275,7 +288,12 @@ impl Direct {
     /// Reads a container's figures, with the rates since the previous reading. If other containers share the container's network
     /// (`shares_network`), reads all files each time.
     fn read(&mut self, id: &str, shares_network: bool) -> Result<Figures, Missing> {
-        let (buffer, host) = (&mut self.buffer, &self.host);
+        let buffer = &mut self.buffer;
+        let host = &Host {
+            memory: self.host_memory,
+            oom_kills: self.oom_kills,
+            ends: Some(&self.ends),
+        };
         let known = self.containers.get_mut(id).ok_or(Missing::Lost)?;
         let last = known.last.as_ref();
         let read = match (&known.files, &self.kernel) {

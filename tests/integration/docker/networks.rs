@@ -32,6 +32,8 @@ impl Network {
     }
 }
 
+const COUNTERS: [&str; 4] = ["rx_bytes", "tx_bytes", "rx_packets", "tx_packets"];
+
 impl Drop for Network {
     fn drop(&mut self) {
         let _ = Engine::local().try_docker(["network", "rm", &self.0]);
@@ -109,6 +111,64 @@ fn a_network_that_a_container_joins_later_is_shown() {
     assert_eq!(own(&container), ["eth0"]);
     until_shown("its interface", &own(&container));
     drop(container);
+}
+
+/// Returns the kernel's counters of an interface, read inside the container.
+fn kernels(container: &Container<'_>, interface: &str) -> Vec<f64> {
+    let files = COUNTERS.map(|counter| format!("/sys/class/net/{interface}/statistics/{counter}"));
+    let text = container.exec(&format!("cat {}", files.join(" ")));
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// Fails unless each counter of a new snapshot is between those of the kernel before and after it.
+fn assert_current(snapshots: &mut Snapshots, container: &Container<'_>, interface: &str) -> f64 {
+    let before = kernels(container, interface);
+    let snapshot = snapshots.fresh();
+    let after = kernels(container, interface);
+    let shown = &figures(&snapshot, container.name()).unwrap()["network"][interface];
+    for (at, counter) in COUNTERS.iter().enumerate() {
+        let shown = shown[counter].as_f64().unwrap();
+        let fits = (before[at]..=after[at]).contains(&shown);
+        assert!(
+            fits,
+            "{interface}, {counter}: {shown}, not {before:?} to {after:?}"
+        );
+    }
+    before[0]
+}
+
+/// The agent does not read the table of a container while the host's ends of its interfaces have the same counters.
+#[test]
+#[parallel]
+fn traffic_after_a_quiet_time_is_shown_at_once() {
+    let container = Container::run("quiet-network", &[], "sleep 1000");
+    let network = Network::create("quiet");
+    let agent = launch().var("CONTAINERS_INCLUDE", container.name()).start();
+    let mut snapshots = Snapshots::of(&agent, INTERVAL);
+    snapshots.until("the container", DEADLINE, |s| {
+        figures(s, container.name()).is_some()
+    });
+    let ping = |interface: &str| {
+        let gateway = format!(
+            "ip -4 addr show {interface} | awk '/inet/ {{ sub(\"[.][0-9]+/.*\", \".1\", $2); print $2 }}'"
+        );
+        container.exec(&format!("ping -c 3 -i 0.1 -s 500 $({gateway})"));
+    };
+    for interface in ["eth0", "eth1"] {
+        if interface == "eth1" {
+            network.join(&container);
+            snapshots.until("the second network", DEADLINE, |s| {
+                figures(s, container.name()).is_some_and(|it| it["network"]["eth1"].is_object())
+            });
+        }
+        for _ in 0..3 {
+            let quiet = assert_current(&mut snapshots, &container, interface);
+            snapshots.fresh();
+            ping(interface);
+            let sent = assert_current(&mut snapshots, &container, interface) - quiet;
+            assert!(sent >= 3.0 * 500.0, "only {sent} bytes");
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Reads a container's figures from the kernel. The figures are in the files of the container's control group, and in the table
 //! of network interfaces of its first process. This module makes no call to the engine.
 
+mod host_ends;
 mod network;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(super) use host_ends::HostEnds;
 use network::Network;
 
 use super::proc_cgroup::{names, of_process};
@@ -29,6 +31,10 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(1);
 /// maximum age of the figures of [`Rare`].
 const MAX_DETAILS_AGE: Duration = Duration::from_secs(15);
 
+/// Maximum age of the network traffic of a container while the counters of the host's ends of its interfaces stay the same. The container's
+/// ends can have dropped packets of their own.
+const MAX_UNCHANGED_AGE: Duration = Duration::from_mins(1);
+
 /// The location of the kernel's files: the directory `/proc`, and the mounted control groups.
 #[derive(Debug, Clone)]
 pub(super) struct Kernel {
@@ -38,12 +44,14 @@ pub(super) struct Kernel {
 
 /// The figures of the host that the readings of containers need.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Host {
+pub(super) struct Host<'e> {
     /// Memory in bytes. This is the memory limit of a container without its own limit.
     pub(super) memory: u64,
     /// How many processes the kernel has killed for lack of memory since boot. None if the kernel does not report it,
     /// or if [`ContainerFiles::needs_oom_kills`] is false for all containers.
     pub(super) oom_kills: Option<u64>,
+    /// The network interfaces. None if they were not read in this round.
+    pub(super) ends: Option<&'e HostEnds>,
 }
 
 /// Why a container's figures cannot be read from the kernel.
@@ -86,7 +94,7 @@ impl Kernel {
             .then(|| File::open(&table).map_err(|source| file_error(&table, source)))
             .transpose()?
             .filter(|table| !self.is_our_network(table))
-            .map(|table| Network::new(table, &self.proc, pid));
+            .map(|table| Box::new(Network::new(table, &self.proc, pid)));
         let group = ControlGroup {
             path: group_path(&text, id).ok_or(KernelError::GroupNotVisible)?,
             directories: Some(groups.directories()),
@@ -127,13 +135,18 @@ pub(super) struct ContainerFiles {
     activity: ActivityFiles,
     details: DetailFiles,
     /// None for a container without a network of its own.
-    network: Option<Network>,
+    network: Option<Box<Network>>,
 }
 
 impl ContainerFiles {
     /// Whether reading needs [`Host::oom_kills`].
     pub(super) fn needs_oom_kills(&self) -> bool {
         matches!(self.activity, ActivityFiles::V1 { .. })
+    }
+
+    /// Whether the container has a network of its own.
+    pub(super) fn has_network(&self) -> bool {
+        self.network.is_some()
     }
 
     /// Reads all figures once, with their rates since `before`. `buffer` receives the texts of files, and the caller reuses it.
@@ -152,7 +165,7 @@ impl ContainerFiles {
         before: Option<&ContainerReading>,
         shares_network: bool,
         buffer: &mut Vec<u8>,
-        host: &Host,
+        host: &Host<'_>,
     ) -> Result<ContainerReading, KernelError> {
         let received = Instant::now();
         let activity = self.activity.read(buffer)?;
@@ -178,7 +191,7 @@ impl ContainerFiles {
                 });
             }
             if before.usage.is_settled() {
-                let network = self.read_network(buffer)?;
+                let network = self.read_network(Some(before), received, host.ends, buffer)?;
                 return Ok(ContainerReading::idle_since(before, cpu, network, received));
             }
         }
@@ -193,7 +206,7 @@ impl ContainerFiles {
         // A limit above the host's memory counts as no limit. The engine does the same.
         usage.memory_limit = usage.memory_limit.min(host.memory);
         usage.group = Some(Arc::clone(&self.group));
-        usage.network = self.read_network(buffer)?;
+        usage.network = self.read_network(before, received, host.ends, buffer)?;
         let rare_at = match (before, rare) {
             (Some(before), Some(_)) => before.rare_at,
             (Some(_), None) => Some(received),
@@ -207,16 +220,32 @@ impl ContainerFiles {
         })
     }
 
-    /// Reads the network traffic. Returns an empty map for a container without a network of its own.
+    /// Reads the network traffic. Returns an empty map for a container without a network of its own. Returns the counters of `before` up
+    /// to [`MAX_UNCHANGED_AGE`] if those of the host's ends have not changed, unless the engine has reported a change of the container,
+    /// which can be another interface.
     fn read_network(
         &self,
+        before: Option<&ContainerReading>,
+        now: Instant,
+        host: Option<&HostEnds>,
         buffer: &mut Vec<u8>,
     ) -> Result<Arc<BTreeMap<String, InterfaceCounters>>, GroupError> {
         let Some(network) = &self.network else {
             return Ok(Arc::default());
         };
+        if let (Some(before), Some(host)) = (before, host)
+            && before.rare_at.is_some()
+            && let Some(read_at) = network.unchanged_since(host)
+            && is_valid_until_next(before, Some(read_at), now, MAX_UNCHANGED_AGE)
+        {
+            return Ok(Arc::clone(&before.usage.network));
+        }
         let table = need("network counters", read_all(&network.table, buffer))?;
-        Ok(Arc::new(network.interfaces(table)))
+        let interfaces = Arc::new(network.interfaces(table));
+        if let Some(host) = host {
+            network.note_read(host, now);
+        }
+        Ok(interfaces)
     }
 }
 

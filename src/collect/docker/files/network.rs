@@ -8,7 +8,9 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
+use super::host_ends::{EndsOfContainer, HostEnds, OtherEnd};
 use crate::collect::links::Netlink;
 use crate::collect::net_dev::{self, Counters, Interface};
 use crate::model::{InterfaceCounters, PacketsLost};
@@ -30,6 +32,7 @@ pub(super) struct Network {
     process: PathBuf,
     pid: u32,
     chosen: Mutex<Chosen>,
+    seen: Mutex<Seen>,
 }
 
 /// The interfaces that count, for a list of names. The choice is cached until the names change.
@@ -37,6 +40,14 @@ pub(super) struct Network {
 struct Chosen {
     names: Vec<Vec<u8>>,
     count: Vec<bool>,
+}
+
+/// The host's ends when the container's table was read.
+#[derive(Debug, Default)]
+struct Seen {
+    ends: EndsOfContainer,
+    /// None before the first reading.
+    at: Option<Instant>,
 }
 
 impl Network {
@@ -47,7 +58,40 @@ impl Network {
             process: proc.join(pid.to_string()),
             pid,
             chosen: Mutex::default(),
+            seen: Mutex::default(),
         }
+    }
+
+    /// Returns when the container's table was read, if the counters of the host's ends have not changed since then.
+    pub(super) fn unchanged_since(&self, host: &HostEnds) -> Option<Instant> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.at.filter(|_| seen.ends.are_unchanged(host))
+    }
+
+    /// Records that the container's table was read at `now`, after the host's table.
+    pub(super) fn note_read(&self, host: &HostEnds, now: Instant) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut seen.ends);
+        *seen = Seen {
+            ends: host.of_container(&before, || self.own_ends()),
+            at: Some(now),
+        };
+    }
+
+    /// Returns the interfaces that count. None if their numbers are not known.
+    fn own_ends(&self) -> Option<Vec<OtherEnd>> {
+        let namespace = Netlink::open().ok()?.namespace_of(self.pid).ok()??;
+        let chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = chosen
+            .names
+            .iter()
+            .zip(&chosen.count)
+            .filter(|(_, counts)| **counts);
+        let end = |name: &[u8]| {
+            let index = index(&self.process, name)?;
+            Some(OtherEnd { namespace, index })
+        };
+        counted.map(|(name, _)| end(name)).collect()
     }
 
     /// Returns the counters of the container's interfaces, from the text of the table.

@@ -27,9 +27,10 @@ const ID: &str = "a00868185cc6b5e743c7649fd58cd74cf5e3bcdeaf7397da2c51717bbdda61
 const OTHER: &str = "f578d361bfcaff9f0290622db5df2766338472ecfb9b4602a60c37cc8dc0d8d8";
 const PID: u32 = 4242;
 const HOST_MEMORY: u64 = 8 << 30;
-const HOST: Host = Host {
+const HOST: Host<'_> = Host {
     memory: HOST_MEMORY,
     oom_kills: Some(7),
+    ends: None,
 };
 
 /// Lines of `mountinfo`. `FOLDER` stands for the directory of the tree.
