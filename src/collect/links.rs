@@ -73,6 +73,7 @@ pub(super) struct NetlinkInterface {
 }
 
 /// Reports that interfaces have changed.
+#[derive(Debug)]
 pub(super) struct Changes(OwnedFd);
 
 impl Changes {

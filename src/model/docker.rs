@@ -67,9 +67,9 @@ pub struct Container {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pressure: Option<Pressures>,
     /// Counters of each network interface since the container's start. Empty for a container without a network of its own, for
-    /// example a container that shares the network of another container. Source: `/proc/<pid>/net/dev`, which
-    /// is read again when the counters of the host's end of an interface have changed, and after at most a minute; or the engine's
-    /// `networks`.
+    /// example a container that shares the network of another container. Source: `/proc/<pid>/net/dev`, or the engine's
+    /// `networks`. If all interfaces are ends of veth pairs, the file is read when the counters of the host's ends have changed, and after at
+    /// most a minute.
     pub network: Arc<BTreeMap<String, InterfaceCounters>>,
     /// The number of processes and threads. Absent if the host does not count them. Source: `pids.current`,
     /// or the engine's `pids_stats`.

@@ -258,7 +258,8 @@ impl Encodings {
     }
 
     /// Returns the encodings for the snapshot `now`. Takes over every encoded section that has not changed since the snapshot
-    /// `then`. Also takes over the compressor.
+    /// `then`, the buffers of the other sections, and the compressor. So the sections are encoded again if a client still needs the snapshot
+    /// `then`.
     ///
     /// A section changes only when its source has finished another round.
     pub(super) fn reuse(&mut self, then: &Snapshot, now: &Snapshot) -> Self {
@@ -316,8 +317,8 @@ struct Spare(Arc<Mutex<SpareBuffer>>);
 #[derive(Default)]
 struct SpareBuffer {
     bytes: BytesMut,
-    /// Whether a snapshot has not used it.
-    is_unused: bool,
+    /// Whether a snapshot was published since it was stored.
+    is_old: bool,
 }
 
 impl Spare {
@@ -326,16 +327,19 @@ impl Spare {
         // A line that an output still sends is left to it.
         let line = Arc::try_unwrap(line).ok();
         let bytes = line.and_then(|line| line.shared.try_into_mut().ok());
-        *self.buffer() = SpareBuffer {
-            bytes: bytes.unwrap_or_default(),
-            is_unused: false,
-        };
+        let mut buffer = self.buffer();
+        if let Some(bytes) = bytes.filter(|bytes| bytes.capacity() > buffer.bytes.capacity()) {
+            *buffer = SpareBuffer {
+                bytes,
+                is_old: false,
+            };
+        }
     }
 
-    /// Frees the buffer if the previous snapshot has not used it. Must be called for each snapshot.
+    /// Frees a buffer that two snapshots have not used. Must be called for each snapshot.
     fn age(&self) {
         let mut buffer = self.buffer();
-        if std::mem::replace(&mut buffer.is_unused, true) {
+        if std::mem::replace(&mut buffer.is_old, true) {
             buffer.bytes = BytesMut::new();
         }
     }
@@ -343,11 +347,14 @@ impl Spare {
     /// Joins the pieces of a line.
     fn concat(&self, pieces: &[Cow<'_, [u8]>]) -> Bytes {
         let length = pieces.iter().map(|piece| piece.len()).sum();
-        let mut line = std::mem::take(&mut self.buffer().bytes);
+        let mut buffer = self.buffer();
+        let mut line = match buffer.bytes.capacity() <= MAX_SPARE_FACTOR * length {
+            true => std::mem::take(&mut buffer.bytes),
+            // A longer line of this snapshot can use it.
+            false => BytesMut::new(),
+        };
+        drop(buffer);
         line.clear();
-        if line.capacity() > MAX_SPARE_FACTOR * length {
-            line = BytesMut::new();
-        }
         line.reserve(length);
         for piece in pieces {
             line.extend_from_slice(piece);

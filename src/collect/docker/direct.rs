@@ -294,13 +294,17 @@ impl Direct {
             oom_kills: self.oom_kills,
             ends: Some(&self.ends),
         };
+        let without_ends = &Host {
+            ends: None,
+            ..*host
+        };
         let known = self.containers.get_mut(id).ok_or(Missing::Lost)?;
         let last = known.last.as_ref();
         let read = match (&known.files, &self.kernel) {
             (FileAccess::Kept(files), _) => files.read(last, shares_network, buffer, host),
             (&FileAccess::Located { own_network }, Ok(kernel)) => kernel
                 .open(id, known.pid, own_network)
-                .and_then(|files| files.read(last, shares_network, buffer, host)),
+                .and_then(|files| files.read(last, shares_network, buffer, without_ends)),
             (FileAccess::Refused(reason), _) => return Err(Missing::Refused(reason.clone())),
             (FileAccess::Unanswered(error), _) => return Err(Missing::Failed(error.clone())),
             (FileAccess::Idle, _) => return Err(Missing::Idle),

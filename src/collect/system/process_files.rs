@@ -23,8 +23,8 @@ const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 /// 20 digits and a name. For the other files, it holds the part that the agent needs.
 pub(super) const TEXT_SIZE: usize = 2048;
 
-/// The kernel's number of processes, which is part of the link count of `/proc`. While it stays the same, hardly any process has
-/// started or ended.
+/// The kernel's number of processes, which is part of the link count of `/proc`. While it stays the same, as many processes have started
+/// as have ended.
 #[derive(Debug, Default)]
 pub(super) struct NumberOfProcesses {
     /// Whether the link count counts the same processes as `/proc` lists. In a PID namespace, `/proc` lists only the processes of the

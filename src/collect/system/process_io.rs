@@ -127,11 +127,6 @@ impl KnownIo {
         self.counters.plus(self.inherited)
     }
 
-    /// Whether the process, or an ended child of it, had I/O.
-    pub(super) fn has_counted(&self) -> bool {
-        self.legacy() != IoCounters::default()
-    }
-
     /// Adds the I/O of a child that has ended.
     pub(super) fn inherit(&mut self, io: IoCounters) {
         self.inherited = self.inherited.plus(io);

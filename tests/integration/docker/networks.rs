@@ -141,8 +141,9 @@ fn assert_current(snapshots: &mut Snapshots, container: &Container<'_>, interfac
 #[test]
 #[parallel]
 fn traffic_after_a_quiet_time_is_shown_at_once() {
-    let container = Container::run("quiet-network", &[], "sleep 1000");
+    // Removed after the container.
     let network = Network::create("quiet");
+    let container = Container::run("quiet-network", &[], "sleep 1000");
     let agent = launch().var("CONTAINERS_INCLUDE", container.name()).start();
     let mut snapshots = Snapshots::of(&agent, INTERVAL);
     snapshots.until("the container", DEADLINE, |s| {

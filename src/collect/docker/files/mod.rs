@@ -32,7 +32,7 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(1);
 const MAX_DETAILS_AGE: Duration = Duration::from_secs(15);
 
 /// Maximum age of the network traffic of a container while the counters of the host's ends of its interfaces stay the same. The container's
-/// ends can have dropped packets of their own.
+/// ends can have dropped packets.
 const MAX_UNCHANGED_AGE: Duration = Duration::from_mins(1);
 
 /// The location of the kernel's files: the directory `/proc`, and the mounted control groups.
@@ -50,7 +50,7 @@ pub(super) struct Host<'e> {
     /// How many processes the kernel has killed for lack of memory since boot. None if the kernel does not report it,
     /// or if [`ContainerFiles::needs_oom_kills`] is false for all containers.
     pub(super) oom_kills: Option<u64>,
-    /// The network interfaces. None if they were not read in this round.
+    /// The network interfaces. None for a container whose files do not stay open.
     pub(super) ends: Option<&'e HostEnds>,
 }
 
@@ -243,7 +243,8 @@ impl ContainerFiles {
         let table = need("network counters", read_all(&network.table, buffer))?;
         let interfaces = Arc::new(network.interfaces(table));
         if let Some(host) = host {
-            network.note_read(host, now);
+            let has_traffic = before.is_some_and(|before| before.usage.network != interfaces);
+            network.note_read(host, now, has_traffic);
         }
         Ok(interfaces)
     }

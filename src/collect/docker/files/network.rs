@@ -7,7 +7,9 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+#[cfg(test)]
+use std::time::Duration;
 use std::time::Instant;
 
 use super::host_ends::{EndsOfContainer, HostEnds, OtherEnd};
@@ -32,7 +34,6 @@ pub(super) struct Network {
     process: PathBuf,
     pid: u32,
     chosen: Mutex<Chosen>,
-    seen: Mutex<Seen>,
 }
 
 /// The interfaces that count, for a list of names. The choice is cached until the names change.
@@ -40,6 +41,7 @@ pub(super) struct Network {
 struct Chosen {
     names: Vec<Vec<u8>>,
     count: Vec<bool>,
+    seen: Seen,
 }
 
 /// The host's ends when the container's table was read.
@@ -48,6 +50,10 @@ struct Seen {
     ends: EndsOfContainer,
     /// None before the first reading.
     at: Option<Instant>,
+    /// The interfaces that count. None if they are not known.
+    own: Option<Vec<OtherEnd>>,
+    /// Whether the counters have changed while those of the host's ends stayed the same.
+    is_unreliable: bool,
 }
 
 impl Network {
@@ -58,45 +64,52 @@ impl Network {
             process: proc.join(pid.to_string()),
             pid,
             chosen: Mutex::default(),
-            seen: Mutex::default(),
         }
     }
 
     /// Returns when the container's table was read, if the counters of the host's ends have not changed since then.
     pub(super) fn unchanged_since(&self, host: &HostEnds) -> Option<Instant> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.at.filter(|_| seen.ends.are_unchanged(host))
+        let seen = &self.chosen().seen;
+        let is_unchanged = !seen.is_unreliable && seen.ends.are_unchanged(host);
+        seen.at.filter(|_| is_unchanged)
     }
 
-    /// Records that the container's table was read at `now`, after the host's table.
-    pub(super) fn note_read(&self, host: &HostEnds, now: Instant) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::take(&mut seen.ends);
-        *seen = Seen {
-            ends: host.of_container(&before, || self.own_ends()),
-            at: Some(now),
-        };
+    /// Records that the container's table was read at `now`, after the host's table. `has_traffic` says whether its counters have changed
+    /// since the previous reading.
+    pub(super) fn note_read(&self, host: &HostEnds, now: Instant, has_traffic: bool) {
+        let chosen = &mut *self.chosen();
+        let seen = &mut chosen.seen;
+        let is_first = seen.at.replace(now).is_none();
+        if !is_first && has_traffic && seen.ends.are_unchanged(host) {
+            // For example, eBPF programs can send packets past the host's end.
+            seen.is_unreliable = true;
+        }
+        // The kernel can give a number to the container's namespace later.
+        if is_first || seen.own.is_none() && seen.ends.is_older(host) {
+            let counted = chosen.names.iter().zip(&chosen.count);
+            let counted = counted.filter(|(_, counts)| **counts);
+            seen.own = self.own_ends(counted.map(|(name, _)| &**name));
+        }
+        seen.ends = host.of_container(seen.own.as_deref().unwrap_or_default());
     }
 
-    /// Returns the interfaces that count. None if their numbers are not known.
-    fn own_ends(&self) -> Option<Vec<OtherEnd>> {
+    fn chosen(&self) -> MutexGuard<'_, Chosen> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the interfaces with these names. None if their numbers are not known.
+    fn own_ends<'n>(&self, names: impl Iterator<Item = &'n [u8]>) -> Option<Vec<OtherEnd>> {
         let namespace = Netlink::open().ok()?.namespace_of(self.pid).ok()??;
-        let chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
-        let counted = chosen
-            .names
-            .iter()
-            .zip(&chosen.count)
-            .filter(|(_, counts)| **counts);
         let end = |name: &[u8]| {
             let index = index(&self.process, name)?;
             Some(OtherEnd { namespace, index })
         };
-        counted.map(|(name, _)| end(name)).collect()
+        names.map(end).collect()
     }
 
     /// Returns the counters of the container's interfaces, from the text of the table.
     pub(super) fn interfaces(&self, table: &[u8]) -> BTreeMap<String, InterfaceCounters> {
-        let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        let chosen = &mut *self.chosen();
         let all = net_dev::parse(table);
         if !all.iter().map(|one| one.name).eq(chosen.names.iter()) {
             let names: Vec<&[u8]> = all.iter().map(|one| one.name).collect();
@@ -104,10 +117,23 @@ impl Network {
             *chosen = Chosen {
                 names: names.into_iter().map(<[u8]>::to_vec).collect(),
                 count,
+                seen: Seen::default(),
             };
         }
         let counts = all.iter().zip(&chosen.count).filter(|(_, counts)| **counts);
         published(counts.map(|(one, _)| one).collect())
+    }
+
+    /// Sets the ends of the interfaces, which the kernel does not have in a test.
+    #[cfg(test)]
+    pub(super) fn set_own_ends(&self, ends: Vec<OtherEnd>) {
+        self.chosen().seen.own = Some(ends);
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_read_earlier(&self, by: Duration) {
+        let at = &mut self.chosen().seen.at;
+        *at = at.and_then(|at| at.checked_sub(by));
     }
 
     /// Returns the names of the interfaces whose other end is on the host, for example the end of a veth pair. Empty if the other

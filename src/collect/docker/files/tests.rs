@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{ContainerFiles, Host, Kernel, KernelError};
+use super::{ContainerFiles, Host, HostEnds, Kernel, KernelError};
 use crate::collect::cgroup::Usage;
 use crate::collect::docker::usage::{ContainerReading, CpuReading};
 use crate::model::{
@@ -149,6 +149,117 @@ fn read_on(files: &ContainerFiles, before: &ContainerReading, oom_kills: u64) ->
     };
     let read = files.read(Some(before), false, &mut Vec::new(), &host);
     read.unwrap()
+}
+
+/// A container on a host with the ends of its two interfaces.
+struct Ends {
+    tree: Tree,
+    host: HostEnds,
+    files: ContainerFiles,
+}
+
+impl Ends {
+    /// Returns it with its second reading, which has read the container's table.
+    fn new() -> (Self, ContainerReading) {
+        let group = format!("/docker/{ID}");
+        let tree = Tree::v2(&group, &group);
+        let table = tree.path("proc/self/net/dev");
+        let files = tree.open(ID, true).unwrap();
+        let mut ends = Self {
+            host: HostEnds::without_reports(table.to_str().unwrap()),
+            tree,
+            files,
+        };
+        ends.write_host(1);
+        ends.host.read();
+        let own = vec![ends.host.add_end(0), ends.host.add_end(1)];
+        let first = ends.read(None);
+        ends.files.network.as_ref().unwrap().set_own_ends(own);
+        let second = ends.read(Some(first));
+        (ends, second)
+    }
+
+    fn write_host(&self, bytes: u64) {
+        let table = format!("Inter-|\n face |bytes\n vetha: {bytes} 1\n vethb: 2 1\n");
+        self.tree.write("proc/self/net/dev", &table);
+    }
+
+    /// Writes the received bytes of the first interface of the container.
+    fn write(&self, bytes: u64) {
+        let table = file(V2, "net/dev").replacen("1392", &bytes.to_string(), 1);
+        self.tree.write(&format!("proc/{PID}/net/dev"), &table);
+    }
+
+    /// Reads the container 600 ms after `before`.
+    fn read(&self, before: Option<ContainerReading>) -> ContainerReading {
+        let before = before.map(|before| earlier(before, Duration::from_millis(600)));
+        let host = Host {
+            ends: Some(&self.host),
+            ..HOST
+        };
+        let read = self
+            .files
+            .read(before.as_ref(), false, &mut Vec::new(), &host);
+        read.unwrap()
+    }
+}
+
+fn received(reading: &ContainerReading) -> u64 {
+    reading.usage.network["eth0"].rx_bytes
+}
+
+#[test]
+fn the_table_of_a_container_is_read_when_the_counters_of_the_hosts_ends_have_changed() {
+    let (mut ends, before) = Ends::new();
+    assert_eq!(received(&before), 1392);
+    ends.write(2000);
+    let before = ends.read(Some(before));
+    assert_eq!(received(&before), 1392);
+    ends.write_host(2);
+    ends.host.read();
+    let before = ends.read(Some(before));
+    assert_eq!(received(&before), 2000);
+    // The engine has reported a change of the container.
+    ends.write(3000);
+    let changed = ContainerReading {
+        rare_at: None,
+        ..before
+    };
+    assert_eq!(received(&ends.read(Some(changed))), 3000);
+}
+
+#[test]
+fn counters_that_the_hosts_ends_do_not_show_are_read_each_time() {
+    let (ends, before) = Ends::new();
+    ends.write(2000);
+    // The previous reading is so old that the next one would be more than a minute after the reading of the table.
+    let old = earlier(before, Duration::from_secs(31));
+    let network = ends.files.network.as_ref().unwrap();
+    network.set_read_earlier(Duration::from_secs(31));
+    let before = ends.read(Some(old));
+    assert_eq!(received(&before), 2000);
+    ends.write(3000);
+    assert_eq!(received(&ends.read(Some(before))), 3000);
+}
+
+#[test]
+fn a_further_interface_without_an_end_on_the_host_is_read_each_time() {
+    let (ends, mut before) = Ends::new();
+    let table = file(V2, "net/dev");
+    let line = table.lines().last().unwrap().replace("eth1", "eth2");
+    let write = |bytes: &str| {
+        let table = format!("{table}{}\n", line.replace("1392", bytes));
+        ends.tree.write(&format!("proc/{PID}/net/dev"), &table);
+    };
+    write("1392");
+    // The engine reports that the container has joined a network.
+    before.rare_at = None;
+    let mut before = ends.read(Some(before));
+    for bytes in [2000, 3000] {
+        write(&bytes.to_string());
+        before = ends.read(Some(before));
+        assert_eq!(before.usage.network["eth2"].rx_bytes, bytes);
+    }
 }
 
 /// Returns the same reading, with its times moved back by `by`.
