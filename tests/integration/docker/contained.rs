@@ -214,11 +214,11 @@ fn the_page_in_a_container_shows_the_host_and_has_no_rights() {
     });
     assert_eq!(row["name"], *name.nodename().to_str().unwrap());
     let host = format!("/api/v1/hosts/{}", row["id"].as_str().unwrap());
-    let host = wait::until("the agent's container", DEADLINE, || {
+    wait::until("both containers", DEADLINE, || {
         let host = get(address, &host).json();
-        find(&host["snapshot"], composed.project()).map(|_| host.clone())
+        find(&host["snapshot"], composed.project())?;
+        find(&host["snapshot"], &format!("{}-web", composed.project())).map(|_| ())
     });
-    assert!(find(&host["snapshot"], &format!("{}-web", composed.project())).is_some());
 
     let engine = Engine::local();
     let container = engine.inspect(&format!("{}-web", composed.project()));

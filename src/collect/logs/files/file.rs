@@ -264,6 +264,9 @@ impl LogFile {
             Some(at) => Growth::read(at, &file, &now)?,
             None => None,
         };
+        if growth.is_none() {
+            self.rotated.note_rotation();
+        }
         let fingerprint = match &growth {
             Some(growth) => growth.fingerprint(),
             None => fingerprint_of(&file, &now, now.len())?,

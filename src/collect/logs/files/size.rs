@@ -28,20 +28,24 @@ pub(super) fn bytes<'l>(logs: impl Iterator<Item = &'l mut ReadLog>) -> HashMap<
 #[derive(Debug, Default)]
 pub(super) struct RotatedSize {
     bytes: u64,
-    /// The inode number of the newest file at that time. It changes in a rotation.
-    newest: u64,
+    /// None before the first look, and after a rotation.
     read_at: Option<Instant>,
 }
 
 impl RotatedSize {
+    /// Records that the log was rotated. The inode number of the newest file does not show this, because a new file can get the number of
+    /// a file that was deleted a moment ago.
+    pub(super) fn note_rotation(&mut self) {
+        self.read_at = None;
+    }
+
     /// Returns the size of all files of the log at `path`, in bytes. `newest` is the end of the newest file. Looks at the rotated
     /// files after a rotation, and once a minute.
     pub(super) fn with_newest(&mut self, path: &Path, newest: &FileOffset) -> u64 {
         let is_fresh = self.read_at.is_some_and(|at| at.elapsed() < MAX_AGE);
-        if !is_fresh || self.newest != newest.inode {
+        if !is_fresh {
             *self = Self {
                 bytes: rotated_bytes(path, newest.inode),
-                newest: newest.inode,
                 read_at: Some(Instant::now()),
             };
         }
@@ -64,21 +68,22 @@ mod tests {
             fs::write(path, vec![0; bytes]).unwrap();
         };
         let mut size = RotatedSize::default();
-        let mut bytes = |inode, offset| {
+        let bytes = |size: &mut RotatedSize, offset| {
             let newest = FileOffset {
-                inode,
+                inode: 1,
                 offset,
                 fingerprint: 0,
             };
             size.with_newest(&path, &newest)
         };
-        assert_eq!(bytes(1, 10), 10);
+        assert_eq!(bytes(&mut size, 10), 10);
         // One file can be missing while the engine renames the files.
         write(".1", 100);
         write(".3.gz", 5000);
         write(".7", 90_000);
         fs::create_dir(format!("{}.2", path.display())).unwrap();
-        assert_eq!(bytes(1, 20), 20);
-        assert_eq!(bytes(2, 0), 5100);
+        assert_eq!(bytes(&mut size, 20), 20);
+        size.note_rotation();
+        assert_eq!(bytes(&mut size, 0), 5100);
     }
 }

@@ -140,6 +140,22 @@ fn a_watched_log_is_read_from_the_open_file_until_its_rotation_is_reported() {
 }
 
 #[test]
+fn the_size_includes_a_rotated_file_if_the_new_file_has_the_inode_number_of_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("0123-json.log");
+    append(&path, numbered(0..100));
+    let mut log = log_at(&path, 20);
+    log.update().unwrap();
+    let size = |path: &Path| fs::metadata(path).unwrap().len();
+    assert_eq!(log.bytes(), Some(size(&path)));
+    let older = folder.path().join("0123-json.log.1");
+    fs::copy(&path, &older).unwrap();
+    fs::write(&path, numbered(100..300)).unwrap();
+    log.update().unwrap();
+    assert_eq!(log.bytes(), Some(size(&older) + size(&path)));
+}
+
+#[test]
 fn every_line_is_counted_through_rotation_and_compression() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x-json.log");
