@@ -9,13 +9,13 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, Write as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::ParamSwitch;
 
+use super::spare::{MAX_SPARE_FACTOR, Spare};
 use super::{EncodedSnapshot, LogPiece, Published, StreamPosition};
 use crate::model::{Encoding, LogMode, Logs, ResumeOutcome, Section, Snapshot, Variant};
 
@@ -26,8 +26,6 @@ const MIN_LAGGING_BYTES: usize = 2 * 1024 * 1024;
 const LAGGING_BYTES_OF_CLIENT: usize = 16 * 1024;
 /// Limit on the cached JSON lines for any number of clients that lag. Without a line in the cache, its log lines are read again.
 const MAX_LAGGING_BYTES: usize = 16 * 1024 * 1024;
-/// A buffer that is used again is at most this much larger than its content.
-const MAX_SPARE_FACTOR: usize = 2;
 /// The compression level of zstd. Level 1 with [`PARAMETERS`] is faster than zstd's default level 3.
 ///
 /// Compared with level 3, compression takes 11 to 24 % less time. The section `containers` and the logs of web servers become 3
@@ -306,65 +304,6 @@ impl Drop for Encodings {
         if let Some(largest) = lines.max_by_key(|line| line.shared.len()) {
             self.spare.keep(largest);
         }
-    }
-}
-
-/// The buffer of a JSON line that all clients have received. The next snapshot uses it again, because the kernel needs more time to
-/// provide new memory than the agent needs to fill it.
-#[derive(Clone, Default)]
-struct Spare(Arc<Mutex<SpareBuffer>>);
-
-#[derive(Default)]
-struct SpareBuffer {
-    bytes: BytesMut,
-    /// Whether a snapshot was published since it was stored.
-    is_old: bool,
-}
-
-impl Spare {
-    /// Stores the buffer of a line that is no longer used.
-    fn keep(&self, line: Arc<EncodedSnapshot>) {
-        // A line that an output still sends is left to it.
-        let line = Arc::try_unwrap(line).ok();
-        let bytes = line.and_then(|line| line.shared.try_into_mut().ok());
-        let mut buffer = self.buffer();
-        if let Some(bytes) = bytes.filter(|bytes| bytes.capacity() > buffer.bytes.capacity()) {
-            *buffer = SpareBuffer {
-                bytes,
-                is_old: false,
-            };
-        }
-    }
-
-    /// Frees a buffer that two snapshots have not used. Must be called for each snapshot.
-    fn age(&self) {
-        let mut buffer = self.buffer();
-        if std::mem::replace(&mut buffer.is_old, true) {
-            buffer.bytes = BytesMut::new();
-        }
-    }
-
-    /// Joins the pieces of a line.
-    fn concat(&self, pieces: &[Cow<'_, [u8]>]) -> Bytes {
-        let length = pieces.iter().map(|piece| piece.len()).sum();
-        let mut buffer = self.buffer();
-        let mut line = match buffer.bytes.capacity() <= MAX_SPARE_FACTOR * length {
-            true => std::mem::take(&mut buffer.bytes),
-            // A longer line of this snapshot can use it.
-            false => BytesMut::new(),
-        };
-        drop(buffer);
-        line.clear();
-        line.reserve(length);
-        for piece in pieces {
-            line.extend_from_slice(piece);
-        }
-        line.freeze()
-    }
-
-    fn buffer(&self) -> MutexGuard<'_, SpareBuffer> {
-        // A lock is poisoned only by a panic, and a panic ends the process.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

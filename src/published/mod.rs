@@ -7,6 +7,7 @@ mod encode;
 mod history;
 mod line;
 mod news;
+mod spare;
 mod unread;
 
 use std::io;

@@ -1,10 +1,10 @@
 //! Reads the host's processes: their number, the largest users of CPU and memory, and the CPU use of the engine.
 //!
 //! One reading is one pass over `/proc`. A pass lists the processes if some have started or ended (see [`Processes::find`]). It reads only
-//! the processes that were active, unless [`Choice`] says that all are due. A process that has just started is read in the second pass that finds it, because
-//! most new processes have ended by then. For most processes, it needs one system call and no allocation, because the file `stat` of
-//! the process stays open. The number of open files is limited. For a process beyond this limit, a reading needs three system calls.
-//! For each process in the published lists, two more files stay open, which passes over all processes read.
+//! the processes that were active, unless [`Choice`] says that all are due. A process that has just started is read in the second pass that
+//! finds it, because most new processes have ended by then. For most processes, it needs one system call and no allocation, because the file
+//! `stat` of the process stays open. The number of open files is limited. For a process beyond this limit, a reading needs three system
+//! calls. For each process in the published lists, two more files stay open, which passes over all processes read.
 //!
 //! This file is long: all its figures come from the same pass.
 
@@ -380,8 +380,9 @@ impl Processes {
     /// processes are due, reads all of them. Lists the processes first
     ///
     /// * if their number has changed, or is not known,
-    /// * if one of the processes that it reads, or a child of one, has ended, because another one has then started. In addition, the kernel
-    ///   counts the I/O of a process that has ended for its parent, so the end must be known before the I/O of the parent is calculated.
+    /// * if one of the processes that it reads, or a child of one, has ended. If the number is the same, another one has started. In addition,
+    ///   the kernel counts the I/O of a process that has ended for its parent, so the end must be known before the I/O of the parent is
+    ///   calculated.
     /// * if all processes are due.
     fn find(&mut self, now: PassTimes) -> io::Result<Arc<OwnedFd>> {
         let proc = match &self.proc {
@@ -414,10 +415,13 @@ impl Processes {
         let ticks_per_second = self.ticks_per_second;
         let seconds = |ticks: u64| ticks as f64 / ticks_per_second;
         let mut used = self.read_due(&proc, now, is_complete_due)?;
-        let is_more_used = self
-            .choice
-            .is_more_used(now, seconds(used), self.quiet_cores());
-        if list.at != now.at && (self.has_found_end || is_more_used) {
+        let is_old = list.at != now.at;
+        if is_old
+            && (self.has_found_end
+                || self
+                    .choice
+                    .is_more_used(now, seconds(used), self.quiet_cores()))
+        {
             list = self.list(&proc, now)?;
             self.take_back_unread();
             used += self.read_due(&proc, now, is_complete_due)?;

@@ -130,7 +130,7 @@ fn the_buffer_of_a_line_is_used_again_after_all_clients_have_received_it() {
         drop(before);
         next
     };
-    let spare = |published: &Published| published.encodings().spare.buffer().bytes.capacity();
+    let spare = |published: &Published| published.encodings().spare.capacity();
     let first = published(LogSample::default());
     let buffer = made(&first, "{}", None).shared.as_ptr();
     let second = next(first);
