@@ -1019,8 +1019,11 @@ mod tests {
         let known = &processes.known[&pid];
         let recent = (known.read_at - before).as_secs_f64();
         let percent = known.used_since as f64 / processes.ticks_per_second / recent * 100.0;
+        // Up to 5 % of a core can have been used before without being noticed.
+        let idle = before.as_secs_f64() - known.started as f64 / processes.ticks_per_second;
         let off = (known.percent - percent).abs();
-        assert!(known.used_since > 10 && off < 5.0, "{percent}, {known:?}");
+        let is_near = off < 1.0 + 5.0 * idle / recent;
+        assert!(known.used_since > 10 && is_near, "{percent}, {known:?}");
     }
 
     #[test]
