@@ -25,14 +25,22 @@ pub(super) struct Counters {
 /// lists an interface twice. In this case, the first line counts.
 pub(super) fn parse(table: &[u8]) -> Vec<Interface<'_>> {
     let mut known = BTreeSet::new();
-    let lines = table.split(|byte| *byte == b'\n').filter_map(parse_line);
-    lines.filter(|one| known.insert(one.name)).collect()
+    let interfaces = lines(table).filter_map(|(name, counters)| parse_counters(name, counters));
+    interfaces.filter(|one| known.insert(one.name)).collect()
 }
 
-fn parse_line(line: &[u8]) -> Option<Interface<'_>> {
-    // Splits at the last colon, because a name can contain a colon (the alias `eth0:1`).
-    let colon = line.iter().rposition(|byte| *byte == b':')?;
-    let counters = std::str::from_utf8(&line[colon + 1..]).ok()?;
+/// Returns the lines of a table that have a name, each as the name and the text of the counters.
+pub(super) fn lines(table: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = table.split(|byte| *byte == b'\n');
+    lines.filter_map(|line| {
+        // Splits at the last colon, because a name can contain a colon (the alias `eth0:1`).
+        let colon = line.iter().rposition(|byte| *byte == b':')?;
+        Some((line[..colon].trim_ascii(), &line[colon + 1..]))
+    })
+}
+
+fn parse_counters<'t>(name: &'t [u8], counters: &[u8]) -> Option<Interface<'t>> {
+    let counters = std::str::from_utf8(counters).ok()?;
     let mut counters = counters.split_ascii_whitespace().map(str::parse::<u64>);
     let mut way = || {
         let mut next = || counters.next()?.ok();
@@ -47,7 +55,7 @@ fn parse_line(line: &[u8]) -> Option<Interface<'_>> {
         Some(way)
     };
     Some(Interface {
-        name: line[..colon].trim_ascii(),
+        name,
         received: way()?,
         sent: way()?,
     })

@@ -275,11 +275,7 @@ impl Encodings {
             (Section::Kernel, is_same(&then.kernel, &now.kernel)),
             (Section::Textfile, is_same(&then.textfile, &now.textfile)),
         ];
-        let is_same = |part: &Part| {
-            let is_same =
-                |(section, same): &(Section, bool)| *part == Part::Section(*section) && *same;
-            same.iter().any(is_same)
-        };
+        let is_same = |part: &Part| matches!(part, Part::Section(section) if same.contains(&(*section, true)));
         if !std::ptr::eq(then, now) {
             self.spare.age();
         }

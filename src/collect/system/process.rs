@@ -162,7 +162,7 @@ struct Found {
 struct List {
     /// The start of the pass that made it, as time since boot.
     at: Duration,
-    /// How many processes it has, without those that the agent may not read.
+    /// The number of its processes. Processes that the agent may not read do not count.
     length: u64,
     /// The kernel's number of processes at that time. None if it could not be read, or changed.
     number: Option<u64>,
@@ -376,8 +376,8 @@ impl Processes {
         })
     }
 
-    /// Reads the processes that were active before, and those that the previous pass has found and not read. If [`Choice`] says that all
-    /// processes are due, reads all of them. Lists the processes first
+    /// Reads the processes that were active, and those that the previous pass was the first to list. If [`Choice`] says that all processes
+    /// are due, reads all of them. Lists the processes first
     ///
     /// * if their number has changed, or is not known,
     /// * if one of the processes that it reads, or a child of one, has ended. If the number is the same, another one has started. In addition,
@@ -385,14 +385,7 @@ impl Processes {
     ///   calculated.
     /// * if all processes are due.
     fn find(&mut self, now: PassTimes) -> io::Result<Arc<OwnedFd>> {
-        let proc = match &self.proc {
-            Some(proc) => Arc::clone(proc),
-            None => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let proc = Arc::new(open("/proc", flags, Mode::empty())?);
-                Arc::clone(self.proc.insert(proc))
-            }
-        };
+        let proc = self.folder()?;
         self.pass_number += 1;
         self.buffers.read.clear();
         self.buffers.unread.clear();
@@ -457,6 +450,16 @@ impl Processes {
         self.list = Some(list);
         self.listed_at = Some(list.at);
         Ok(proc)
+    }
+
+    /// Returns the directory `/proc`, which stays open.
+    fn folder(&mut self) -> io::Result<Arc<OwnedFd>> {
+        if let Some(proc) = &self.proc {
+            return Ok(Arc::clone(proc));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = Arc::new(open("/proc", flags, Mode::empty())?);
+        Ok(Arc::clone(self.proc.insert(proc)))
     }
 
     /// Reads those of the listed processes that must be read and that this pass has not read yet, and stores the others in `unread`.
@@ -588,24 +591,21 @@ impl Processes {
     fn read_one(&mut self, proc: &OwnedFd, pid: u32) -> io::Result<u64> {
         let mut text = [0; TEXT_SIZE];
         let new = self.new.remove(&pid);
-        let not_before = new.map_or(self.listed_at, |new| new.not_before);
-        let was_found = new.is_some_and(|new| new.pass < self.pass_number);
         let known = self.known.get_mut(&pid);
         let kept = known.and_then(|known| {
             // If the process has ended, `forget_ended` removes it.
             known.pass = 0;
             known.file.take()
         });
-        let was_known = self.known.contains_key(&pid);
         let (file, length) = match self.read_stat(proc, pid, kept, &mut text) {
             Ok(read) => read,
             Err(Errno::NOENT | Errno::SRCH) => {
-                self.has_found_end |= was_known;
+                self.has_found_end |= self.known.contains_key(&pid);
                 return Ok(0);
             }
             Err(Errno::ACCESS | Errno::PERM) => {
                 let refused = NewProcess {
-                    not_before,
+                    not_before: new.map_or(self.listed_at, |new| new.not_before),
                     is_refused: true,
                     pass: self.pass_number,
                 };
@@ -614,14 +614,29 @@ impl Processes {
             }
             Err(error) => return Err(error.into()),
         };
-        let Some(stat) = parse(&text[..length]) else {
-            return Ok(0);
-        };
+        match parse(&text[..length]) {
+            Some(stat) => Ok(self.store(pid, new, file, &stat)),
+            None => Ok(0),
+        }
+    }
+
+    /// Compares the reading of a process with the previous one, and stores it. `new` is what an earlier pass has found, if none has read
+    /// the process. Returns the CPU time as [`Self::read_one`] does.
+    fn store(
+        &mut self,
+        pid: u32,
+        new: Option<NewProcess>,
+        file: Option<OwnedFd>,
+        stat: &Stat<'_>,
+    ) -> u64 {
         let read_at = since_boot();
-        let before = self.known.remove(&pid);
-        let before = before.filter(|before| before.started == stat.started);
+        let not_before = new.map_or(self.listed_at, |new| new.not_before);
+        let was_found = new.is_some_and(|new| new.pass < self.pass_number);
+        let known = self.known.remove(&pid);
+        let was_known = known.is_some();
+        let before = known.filter(|before| before.started == stat.started);
         self.has_found_end |= was_known && before.is_none();
-        let is_new = self.is_new(&stat, not_before);
+        let is_new = self.is_new(stat, not_before);
         // The first figures of a process cover its whole life, and at least the time since the previous pass, because the life can be
         // too short for a rate.
         let started = Duration::from_secs_f64(stat.started as f64 / self.ticks_per_second);
@@ -681,7 +696,7 @@ impl Processes {
         let known = self.known.entry(pid).insert_entry(known).into_mut();
         known.close_owner(self.pass_number);
         self.buffers.read.push(pid);
-        Ok(used_since)
+        used_since
     }
 
     /// Reads `stat` of a process into `text`. Returns the open file, if the file can stay open, and the length of the text.
@@ -895,13 +910,18 @@ mod tests {
         listed_pass(processes, Some(busy))
     }
 
-    #[test]
-    fn an_idle_process_is_read_when_the_host_uses_more_cpu_time_than_the_other_processes() {
+    /// Starts a process that is idle until it gets a line, and then uses a whole core.
+    fn start_idle() -> Ending {
         let child = Command::new("sh")
             .args(["-c", "read line; while :; do :; done"])
             .stdin(Stdio::piped())
             .spawn();
-        let mut child = Ending(child.unwrap());
+        Ending(child.unwrap())
+    }
+
+    #[test]
+    fn an_idle_process_is_read_when_the_host_uses_more_cpu_time_than_the_other_processes() {
+        let mut child = start_idle();
         let pid = child.0.id();
         // A process in a published list is read in each pass, so nothing is listed at first.
         let mut processes = Processes::new(0, Users::new(HostRoot::default()), None);
@@ -1001,11 +1021,7 @@ mod tests {
     fn a_busy_process_is_found_although_the_number_of_processes_is_the_same() {
         let mut processes = Processes::new(0, Users::new(HostRoot::default()), None);
         pass_with(&mut processes, 0.0);
-        let child = Command::new("sh")
-            .args(["-c", "read line; while :; do :; done"])
-            .stdin(Stdio::piped())
-            .spawn();
-        let mut child = Ending(child.unwrap());
+        let mut child = start_idle();
         let pid = child.0.id();
         thread::sleep(Duration::from_millis(300));
         pass_without_list(&mut processes, 0.0);

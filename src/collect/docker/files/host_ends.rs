@@ -10,6 +10,7 @@ use std::io;
 
 use crate::collect::kernel_file::KernelFile;
 use crate::collect::links::{Changes, Netlink};
+use crate::collect::net_dev;
 
 /// The counters of the host's interfaces, and which of them are the ends of pairs.
 #[derive(Debug)]
@@ -66,12 +67,11 @@ impl HostEnds {
         // An interface can have the name of an earlier one.
         let has_changed = self.changes.as_ref().is_some_and(Changes::any);
         let Ok(table) = self.table.read() else {
-            // No counters are equal to those of the next reading.
-            self.forget();
+            // Without counters, each container is read.
             return;
         };
         let mut names = self.hashes.build_hasher();
-        for (name, counters) in lines(table) {
+        for (name, counters) in net_dev::lines(table) {
             names.write(name);
             names.write_u8(b':');
             self.counters.push(self.hashes.hash_one(counters));
@@ -80,19 +80,9 @@ impl HostEnds {
         if names == self.names && !has_changed && self.generation > 0 {
             return;
         }
-        match ends(table) {
-            Ok(ends) => {
-                self.names = names;
-                self.ends = ends;
-                self.generation += 1;
-            }
-            Err(_) => self.forget(),
-        }
-    }
-
-    fn forget(&mut self) {
-        self.names = 0;
-        self.ends.clear();
+        self.names = names;
+        // Without netlink, no ends are known, and each container is read.
+        self.ends = ends(table).unwrap_or_default();
         self.generation += 1;
     }
 
@@ -143,19 +133,9 @@ impl EndsOfContainer {
     }
 }
 
-/// Returns the lines of a table, each as the name of an interface and its counters.
-fn lines(table: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let lines = table.split(|byte| *byte == b'\n');
-    lines.filter_map(|line| {
-        // A name can contain a colon.
-        let colon = line.iter().rposition(|byte| *byte == b':')?;
-        Some((line[..colon].trim_ascii(), &line[colon + 1..]))
-    })
-}
-
 /// Returns the positions in `table` of the ends of veth pairs whose other ends are in other network namespaces.
 fn ends(table: &[u8]) -> io::Result<HashMap<OtherEnd, usize>> {
-    let positions: HashMap<&[u8], usize> = lines(table)
+    let positions: HashMap<&[u8], usize> = net_dev::lines(table)
         .enumerate()
         .map(|(position, (name, _))| (name, position))
         .collect();
