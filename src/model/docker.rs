@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerSpec, ControlGroup, ExactContainer, Pressures, Timestamp};
@@ -70,7 +71,7 @@ pub struct Container {
     /// example a container that shares the network of another container. Source: `/proc/<pid>/net/dev`, or the engine's
     /// `networks`. If all interfaces are ends of veth pairs, the file is read when the counters of the host's ends have changed, and after at
     /// most a minute.
-    pub network: Arc<BTreeMap<String, InterfaceCounters>>,
+    pub network: Arc<Interfaces>,
     /// The number of processes and threads. Absent if the host does not count them. Source: `pids.current`,
     /// or the engine's `pids_stats`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -203,6 +204,9 @@ pub struct PacketsLost {
     /// Packets that were dropped.
     pub drops: u64,
 }
+
+/// The counters of the interfaces of a container, by the name of the interface.
+pub type Interfaces = LiteMap<String, InterfaceCounters>;
 
 /// The counters of one interface of a container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]

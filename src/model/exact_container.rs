@@ -157,7 +157,7 @@ mod tests {
             });
             self.created = 1_795_665_027;
             self.layer = Some(Path::new("/").into());
-            for interface in Arc::make_mut(&mut self.network).values_mut() {
+            for (_, interface) in Arc::make_mut(&mut self.network) {
                 let lost = |errors, drops| PacketsLost { errors, drops };
                 (interface.rx_lost, interface.tx_lost) = (lost(1, 2), lost(3, 4));
             }

@@ -30,8 +30,8 @@ mod units;
 
 pub use cursor::{Cursor, CursorOwner, NotACursor, ResumeOutcome, Resumed};
 pub use docker::{
-    BlockIo, Compose, Container, ContainerMeta, InterfaceCounters, PacketsLost, Port, PortProtocol,
-    Throttling, Volume,
+    BlockIo, Compose, Container, ContainerMeta, InterfaceCounters, Interfaces, PacketsLost, Port,
+    PortProtocol, Throttling, Volume,
 };
 pub use encoded_lines::{EncodedLines, LinesBuilder};
 pub use events::{ContainerEvent, EventAction, Events};
@@ -462,8 +462,8 @@ pub struct AgentInfo {
     pub cpu_percent: f64,
     /// CPU use of dockerd, containerd and its shims together since the previous reading of the host, in percent of one core. It
     /// includes the work that the agent and all other programs cause in these processes. The use of a shim that used less than 0.5 % is
-    /// at most 15 s old. Absent if the agent cannot see these
-    /// processes.
+    /// at most 15 s old, and that of a shim that used nothing for a minute is at most a minute old. Absent if the agent cannot see
+    /// these processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_cpu_percent: Option<f64>,
     /// Resident memory of the agent, in bytes. It includes the part of the agent's program file that is in memory. Source:

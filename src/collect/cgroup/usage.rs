@@ -1,11 +1,11 @@
 //! The figures of a control group, and their rates between two readings. Does no I/O.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::collect::rate::per_second;
 use crate::model::{
-    BlockIo, ControlGroup, ExactContainer, InterfaceCounters, Pressures, Throttling, figure,
+    BlockIo, ControlGroup, ExactContainer, InterfaceCounters, Interfaces, Pressures, Throttling,
+    figure,
 };
 
 /// What a container or another control group uses now, and what it has used since its start.
@@ -30,7 +30,7 @@ pub(crate) struct Usage {
     /// reading. None if there were no periods.
     pub(crate) throttled_percent: Option<f64>,
     /// The traffic of a container. Empty for other groups.
-    pub(crate) network: Arc<BTreeMap<String, InterfaceCounters>>,
+    pub(crate) network: Arc<Interfaces>,
     /// More figures of a container. Empty for other groups.
     pub(crate) exact: Arc<ExactContainer>,
     /// The container's control group. None if the figures are from the engine, and for other groups.
@@ -42,6 +42,13 @@ impl Usage {
     /// `seconds` is none, adds no rates.
     pub(crate) fn add_network_rates(&mut self, before: &Self, seconds: Option<f64>) {
         let Some(seconds) = seconds else { return };
+        let is_zero = |one: &InterfaceCounters| {
+            one.rx_bytes_per_second == Some(0.0) && one.tx_bytes_per_second == Some(0.0)
+        };
+        if Arc::ptr_eq(&before.network, &self.network) && self.network.values().all(is_zero) {
+            // The counters were not read again, because they have not changed.
+            return;
+        }
         let rate = |before, now| Some(per_second(before, now, seconds));
         for (name, now) in Arc::make_mut(&mut self.network) {
             if let Some(before) = before.network.get(name) {

@@ -1,6 +1,5 @@
 //! Reads a container's usage from the engine's answer to a call for statistics.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use time::OffsetDateTime;
@@ -9,7 +8,9 @@ use time::format_description::well_known::Rfc3339;
 use super::json::Json;
 use super::usage::{ContainerReading, CpuReading};
 use crate::collect::cgroup::Usage;
-use crate::model::{BlockIo, ExactContainer, InterfaceCounters, PacketsLost, Throttling};
+use crate::model::{
+    BlockIo, ExactContainer, InterfaceCounters, Interfaces, PacketsLost, Throttling,
+};
 
 /// Returns the engine's own earlier CPU reading, if the answer has one. Also returns the current reading, with its rates since
 /// `previous`.
@@ -49,7 +50,7 @@ pub(super) fn read(
             .members()
             .iter()
             .filter_map(|(name, counters)| Some((name.clone(), interface(counters)?)))
-            .collect::<BTreeMap<_, _>>()
+            .collect::<Interfaces>()
             .into(),
         ..Usage::default()
     };
@@ -209,7 +210,7 @@ mod tests {
         assert_eq!(container.memory_usage, Some(51_204_096 - 1_048_576));
         assert_eq!(container.memory_limit, 67_108_864);
         assert_eq!(container.memory_percent, Some(74.74));
-        assert_eq!(container.network["eth0"].rx_bytes, 946);
+        assert_eq!(container.network.get("eth0").unwrap().rx_bytes, 946);
         assert_eq!(container.pids, Some(1));
         assert!(container.throttling.unwrap().throttled_periods > 0);
         let nothing = BlockIo {

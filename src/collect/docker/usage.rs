@@ -1,7 +1,6 @@
 //! Calculates the published figures of one container from its usage. The usage comes from the kernel's files or from the engine.
 //! This module does no I/O.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +10,7 @@ use super::engine::Inspected;
 use super::inventory::RunningContainer;
 use super::listing::ListedContainer;
 use crate::collect::cgroup::Usage;
-use crate::model::{Container, ControlGroup, InterfaceCounters, Timestamp, figure};
+use crate::model::{Container, ControlGroup, Interfaces, Timestamp, figure};
 use crate::settings::Patterns;
 
 /// Tolerance between the engine's clock and the agent's clock, for the time between two readings. An answer can be two seconds
@@ -90,7 +89,7 @@ impl ContainerReading {
     pub(super) fn idle_since(
         before: &Self,
         cpu: CpuReading,
-        network: Arc<BTreeMap<String, InterfaceCounters>>,
+        network: Arc<Interfaces>,
         at: Instant,
     ) -> Self {
         let mut usage = Usage {
@@ -269,7 +268,6 @@ fn by_host(before: &CpuReading, now: &CpuReading) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::time::{Duration, Instant};
 
     use proptest::prelude::*;
@@ -277,7 +275,7 @@ mod tests {
 
     use super::{ContainerReading, CpuReading, cpu_percent, without_cache};
     use crate::collect::cgroup::Usage;
-    use crate::model::{BlockIo, InterfaceCounters, Throttling};
+    use crate::model::{BlockIo, InterfaceCounters, Interfaces, Throttling};
 
     fn before() -> CpuReading {
         CpuReading {
@@ -377,7 +375,7 @@ mod tests {
                 write_bytes: d,
                 ..BlockIo::default()
             }),
-            network: BTreeMap::from([("eth0".to_owned(), counters)]).into(),
+            network: Interfaces::from_iter([("eth0".to_owned(), counters)]).into(),
             ..Usage::default()
         }
     }
@@ -388,10 +386,10 @@ mod tests {
         fn no_figure_is_negative_or_infinite(earlier: [u64; 4], later: [u64; 4], milliseconds in 0..10_000_u64) {
             let at = Instant::now();
             let before = ContainerReading::since(None, before(), usage(earlier), Some(at));
-            prop_assert_eq!(before.usage.network["eth0"].rx_bytes_per_second, None);
+            prop_assert_eq!(before.usage.network.get("eth0").unwrap().rx_bytes_per_second, None);
             let at = at + Duration::from_millis(milliseconds);
             let now = ContainerReading::since(Some(&before), before.cpu, usage(later), Some(at));
-            let (io, network) = (now.usage.block_io.unwrap(), now.usage.network["eth0"]);
+            let (io, network) = (now.usage.block_io.unwrap(), now.usage.network.get("eth0").unwrap());
             for rate in [
                 io.read_bytes_per_second,
                 io.write_bytes_per_second,

@@ -4,7 +4,6 @@
 mod host_ends;
 mod network;
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use host_ends::HostEnds;
-use network::Network;
+use network::{Network, has_traffic};
 
 use super::proc_cgroup::{names, of_process};
 use super::usage::{ContainerReading, CpuReading};
@@ -21,7 +20,7 @@ use crate::collect::cgroup::{
     ActivityFiles, DetailFiles, FILES_PER_GROUP, GroupError, Mounts, Rare, group_path, locate, need,
 };
 use crate::collect::kernel_file::read_all;
-use crate::model::{ControlGroup, InterfaceCounters};
+use crate::model::{ControlGroup, Interfaces};
 
 /// Maximum number of open files for one container.
 pub(super) const FILES_PER_CONTAINER: usize = FILES_PER_GROUP + 1;
@@ -229,7 +228,7 @@ impl ContainerFiles {
         now: Instant,
         host: Option<&HostEnds>,
         buffer: &mut Vec<u8>,
-    ) -> Result<Arc<BTreeMap<String, InterfaceCounters>>, GroupError> {
+    ) -> Result<Arc<Interfaces>, GroupError> {
         let Some(network) = &self.network else {
             return Ok(Arc::default());
         };
@@ -243,7 +242,8 @@ impl ContainerFiles {
         let table = need("network counters", read_all(&network.table, buffer))?;
         let interfaces = Arc::new(network.interfaces(table));
         if let Some(host) = host {
-            let has_traffic = before.is_some_and(|before| before.usage.network != interfaces);
+            let before = before.map(|before| &before.usage.network);
+            let has_traffic = before.is_some_and(|before| has_traffic(before, &interfaces));
             network.note_read(host, now, has_traffic);
         }
         Ok(interfaces)

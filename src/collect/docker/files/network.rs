@@ -2,7 +2,7 @@
 //! traffic of other interfaces (loopback, tunnels, bridges, VLANs) would count the same bytes twice. `docker stats` also omits
 //! them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::host_ends::{EndsOfContainer, HostEnds, OtherEnd};
 use crate::collect::links::Netlink;
 use crate::collect::net_dev::{self, Counters, Interface};
-use crate::model::{InterfaceCounters, PacketsLost};
+use crate::model::{InterfaceCounters, Interfaces, PacketsLost};
 
 /// Names, without their numbers, of the tunnels that the kernel creates automatically.
 const KERNEL_TUNNELS: [&str; 9] = [
@@ -108,7 +108,7 @@ impl Network {
     }
 
     /// Returns the counters of the container's interfaces, from the text of the table.
-    pub(super) fn interfaces(&self, table: &[u8]) -> BTreeMap<String, InterfaceCounters> {
+    pub(super) fn interfaces(&self, table: &[u8]) -> Interfaces {
         let chosen = &mut *self.chosen();
         let all = net_dev::parse(table);
         if !all.iter().map(|one| one.name).eq(chosen.names.iter()) {
@@ -244,8 +244,21 @@ fn index(process: &Path, name: &[u8]) -> Option<u32> {
     })
 }
 
+/// Whether one of the counters differs between two readings. The rates do not count, because the newer reading has none yet.
+pub(super) fn has_traffic(before: &Interfaces, now: &Interfaces) -> bool {
+    let counters = |(name, one): (&String, &InterfaceCounters)| {
+        let counters = InterfaceCounters {
+            rx_bytes_per_second: None,
+            tx_bytes_per_second: None,
+            ..*one
+        };
+        (name.clone(), counters)
+    };
+    !before.iter().map(counters).eq(now.iter().map(counters))
+}
+
 /// Returns the counters of interfaces, by name.
-fn published(interfaces: Vec<&Interface<'_>>) -> BTreeMap<String, InterfaceCounters> {
+fn published(interfaces: Vec<&Interface<'_>>) -> Interfaces {
     let names = net_dev::published_names(interfaces.iter().map(|one| one.name));
     let lost = |counters: Counters| PacketsLost {
         errors: counters.errors,
@@ -271,7 +284,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::fs;
 
-    use super::{choose, index};
+    use super::{choose, has_traffic, index};
+    use crate::model::{InterfaceCounters, Interfaces};
 
     fn chosen<'n>(names: &[&'n str], paired: &[&str]) -> Vec<&'n str> {
         let paired: BTreeSet<Vec<u8>> =
@@ -309,6 +323,23 @@ mod tests {
         assert_eq!(chosen(&["lo", "tap0", "tunl0"], &[]), ["tap0"]);
         assert_eq!(chosen(&["lo", "tap0", "tun0"], &[]), ["tap0"]);
         assert_eq!(chosen(&["lo", "wg0", "sit0"], &[]), ["wg0"]);
+    }
+
+    #[test]
+    fn rates_are_no_traffic() {
+        let interfaces = |name: &str, rx_bytes, rate| {
+            let counters = InterfaceCounters {
+                rx_bytes,
+                rx_bytes_per_second: rate,
+                ..InterfaceCounters::default()
+            };
+            Interfaces::from_iter([(name.to_owned(), counters)])
+        };
+        let before = interfaces("eth0", 7, Some(1.5));
+        assert!(!has_traffic(&before, &interfaces("eth0", 7, None)));
+        assert!(has_traffic(&before, &interfaces("eth0", 8, None)));
+        assert!(has_traffic(&before, &interfaces("eth1", 7, None)));
+        assert!(has_traffic(&before, &Interfaces::default()));
     }
 
     #[test]

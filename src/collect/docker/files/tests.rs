@@ -4,7 +4,6 @@
 //! The files of cgroup v1 were recorded from a container on a real kernel (6.18). The files of cgroup v2 were recorded by
 //! tests/vm/guest/record.py on kernel 6.12 with Docker 26, in the virtual machine of `make test-vm`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,8 +15,8 @@ use super::{ContainerFiles, Host, HostEnds, Kernel, KernelError};
 use crate::collect::cgroup::Usage;
 use crate::collect::docker::usage::{ContainerReading, CpuReading};
 use crate::model::{
-    BlockIo, DeviceIo, ExactContainer, GroupDirectories, InterfaceCounters, Pressure, Pressures,
-    Stalls, Throttling,
+    BlockIo, DeviceIo, ExactContainer, GroupDirectories, InterfaceCounters, Interfaces, Pressure,
+    Pressures, Stalls, Throttling,
 };
 
 const V1: &str = include_str!("../../../../tests/fixtures/cgroup-v1.txt");
@@ -205,7 +204,7 @@ impl Ends {
 }
 
 fn received(reading: &ContainerReading) -> u64 {
-    reading.usage.network["eth0"].rx_bytes
+    reading.usage.network.get("eth0").unwrap().rx_bytes
 }
 
 #[test]
@@ -243,6 +242,25 @@ fn counters_that_the_hosts_ends_do_not_show_are_read_each_time() {
 }
 
 #[test]
+fn a_table_without_traffic_is_not_read_in_each_round_after_a_minute() {
+    let (ends, before) = Ends::new();
+    // This reading has rates, and the next one reads the table.
+    let before = ends.read(Some(earlier(before, Duration::from_secs(5))));
+    let rate = |reading: &ContainerReading| {
+        let eth0 = reading.usage.network.get("eth0").unwrap();
+        eth0.rx_bytes_per_second
+    };
+    assert_eq!(rate(&before), Some(0.0));
+    let old = earlier(before, Duration::from_secs(31));
+    let network = ends.files.network.as_ref().unwrap();
+    network.set_read_earlier(Duration::from_secs(31));
+    let before = ends.read(Some(old));
+    assert_eq!((received(&before), rate(&before)), (1392, Some(0.0)));
+    ends.write(3000);
+    assert_eq!(received(&ends.read(Some(before))), 1392);
+}
+
+#[test]
 fn a_further_interface_without_an_end_on_the_host_is_read_each_time() {
     let (ends, mut before) = Ends::new();
     let table = file(V2, "net/dev");
@@ -258,7 +276,7 @@ fn a_further_interface_without_an_end_on_the_host_is_read_each_time() {
     for bytes in [2000, 3000] {
         write(&bytes.to_string());
         before = ends.read(Some(before));
-        assert_eq!(before.usage.network["eth2"].rx_bytes, bytes);
+        assert_eq!(before.usage.network.get("eth2").unwrap().rx_bytes, bytes);
     }
 }
 
@@ -339,7 +357,7 @@ fn usage_v1() -> (u64, Usage) {
             }],
             ..ExactContainer::default()
         }),
-        network: BTreeMap::from([interface("eth0", [1086, 0, 13, 0])]).into(),
+        network: Interfaces::from_iter([interface("eth0", [1086, 0, 13, 0])]).into(),
         ..Usage::default()
     };
     (295_045_679, usage)
@@ -406,7 +424,7 @@ fn usage_v2() -> (u64, Usage) {
             }],
             ..ExactContainer::default()
         }),
-        network: BTreeMap::from([
+        network: Interfaces::from_iter([
             interface("eth0", [1392, 0, 16, 0]),
             interface("eth1", [1392, 0, 16, 0]),
         ])
@@ -676,7 +694,7 @@ fn a_text_of_any_length_is_read_completely() {
     let (_, usage) = tree.read(ID);
     assert_eq!(usage.block_io.unwrap().write_ops, Some(2000));
     assert_eq!(usage.network.len(), 1000);
-    assert_eq!(usage.network["eth999"].rx_bytes, 999);
+    assert_eq!(usage.network.get("eth999").unwrap().rx_bytes, 999);
 }
 
 #[test]
@@ -964,8 +982,15 @@ fn rates_use_the_time_between_two_readings_of_the_files() {
     write("net/dev", "1086", "2001086");
     write("cpu/cpu.stat", "nr_periods 11", "nr_periods 21");
     let second = read_since(&files, Some(&first));
-    let rate =
-        |reading: &ContainerReading| reading.usage.network["eth0"].rx_bytes_per_second.unwrap();
+    let rate = |reading: &ContainerReading| {
+        reading
+            .usage
+            .network
+            .get("eth0")
+            .unwrap()
+            .rx_bytes_per_second
+            .unwrap()
+    };
     assert!(
         (9000.0..=10_000.0).contains(&rate(&second)),
         "{}",
