@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The number of processes, by state. Source: `/proc/<pid>/stat`.
 ///
 /// A process that used less than 0.5 % of a core is read again after at most 15 s, or when the CPU time of the host shows that such
-/// processes use more. A new process is read one round after the number of processes has changed, or when the CPU time shows that it is
+/// processes use more. One that has used no CPU time for a minute is read after at most a minute. A new process is read one round after the number of processes has changed, or when the CPU time shows that it is
 /// active, and after at most 15 s. Until then it counts as sleeping and as one thread. `total` is current.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessCounts {
@@ -33,7 +33,7 @@ pub struct TopProcess {
     pub name: String,
     /// CPU use in percent of one core, since the previous reading of the process. Two readings are at least 300 ms apart, because
     /// the kernel counts CPU time in ticks of 10 ms. A process that used less than 0.5 % and is in no list is read again after at most
-    /// 15 s, or when the CPU time of the host shows that such processes use more. The figure of such a process is mostly from the time
+    /// 15 s, or a minute if it has used nothing for a minute, or when the CPU time of the host shows that such processes use more. The figure of such a process is mostly from the time
     /// since the previous snapshot. The first figure of a new process covers all its CPU time.
     /// Source: `utime` + `stime` in `/proc/<pid>/stat`.
     pub cpu: f64,
@@ -90,7 +90,7 @@ pub struct TopIo {
     pub container: Option<String>,
     /// Bytes read from storage per second, not from the page cache. A process that has used less than 10 ms of CPU time since
     /// the previous round is not read. Its I/O counts in the next round in which it is read. A process that used less than 0.5 % of a
-    /// core and had no I/O is read again after at most 15 s. The I/O of children counts if they have started and ended between two readings. Source: `read_bytes` in `/proc/<pid>/io`, or `block_io` of the unit or the container.
+    /// core and had no I/O is read again after at most 15 s, and one that has used no CPU time for a minute after at most a minute. The I/O of children counts if they have started and ended between two readings. Source: `read_bytes` in `/proc/<pid>/io`, or `block_io` of the unit or the container.
     pub read_bytes_per_second: f64,
     /// Bytes written to storage per second, as for `read_bytes_per_second`. The kernel counts a page when the process changes it,
     /// and writes it later. `cancelled_write_bytes`, for example of a file that was deleted before, is not subtracted. With

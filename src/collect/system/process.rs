@@ -1,7 +1,7 @@
 //! Reads the host's processes: their number, the largest users of CPU and memory, and the CPU use of the engine.
 //!
 //! One reading is one pass over `/proc`. A pass lists the processes if some have started or ended (see [`Processes::find`]). It reads only
-//! the processes that were active, unless [`Choice`] says that all are due. A process that has just started is read in the second pass that
+//! the processes that were active, unless [`Choice`] says that others are due. A process that has just started is read in the second pass that
 //! finds it, because most new processes have ended by then. For most processes, it needs one system call and no allocation, because the file
 //! `stat` of the process stays open. The number of open files is limited. For a process beyond this limit, a reading needs three system
 //! calls. For each process in the published lists, two more files stay open, which passes over all processes read.
@@ -65,7 +65,7 @@ pub(super) struct Processes {
     room_for_files: u64,
     /// The number of the current pass. A process that has ended has the number of an earlier pass.
     pass_number: u64,
-    /// The number of the newest pass that read all processes.
+    /// The number of the newest full pass. See [`Choice`].
     complete_pass: u64,
     /// The number of processes. See [`NumberOfProcesses`].
     number: NumberOfProcesses,
@@ -108,6 +108,8 @@ struct KnownProcess {
     percent: f64,
     /// When the process was read, as time since boot. In a long pass, this time differs much between processes.
     read_at: Duration,
+    /// The newest reading that found that the process had used CPU time, or the first reading, as time since boot.
+    idle_since: Duration,
     /// Resident memory, in pages.
     resident: u64,
     threads: u64,
@@ -376,14 +378,14 @@ impl Processes {
         })
     }
 
-    /// Reads the processes that were active, and those that the previous pass was the first to list. If [`Choice`] says that all processes
-    /// are due, reads all of them. Lists the processes first
+    /// Reads the processes that were active, and those that the previous pass was the first to list. If [`Choice`] says that a full pass
+    /// is due, reads those that are due in it. Lists the processes first
     ///
     /// * if their number has changed, or is not known,
     /// * if one of the processes that it reads, or a child of one, has ended. If the number is the same, another one has started. In addition,
     ///   the kernel counts the I/O of a process that has ended for its parent, so the end must be known before the I/O of the parent is
     ///   calculated.
-    /// * if all processes are due.
+    /// * if a full pass is due.
     fn find(&mut self, now: PassTimes) -> io::Result<Arc<OwnedFd>> {
         let proc = self.folder()?;
         self.pass_number += 1;
@@ -428,17 +430,17 @@ impl Processes {
             }
             self.buffers.unread = unread;
         }
+        for pid in &self.buffers.unread {
+            if let Some(known) = self.known.get_mut(pid)
+                && known.used_since == 0
+            {
+                known.io.skip(now.at);
+            }
+        }
         if must_read_all || is_complete_due {
             self.complete_pass = self.pass_number;
             self.choice.note_complete(now, seconds(used));
         } else {
-            for pid in &self.buffers.unread {
-                if let Some(known) = self.known.get_mut(pid)
-                    && known.used_since == 0
-                {
-                    known.io.skip(now.at);
-                }
-            }
             self.choice.note_partial(now, seconds(used), quiet_cores);
         }
         self.forget_ended();
@@ -477,7 +479,7 @@ impl Processes {
             if known.is_some_and(|known| known.read_at >= now.at) {
                 continue;
             }
-            if self.must_read(pid, is_complete_due) {
+            if self.must_read(pid, now, is_complete_due) {
                 used += self.read_one(proc, pid)?;
                 continue;
             }
@@ -537,12 +539,14 @@ impl Processes {
     }
 
     /// Returns whether the pass must read a process even if the CPU time of the host shows that nothing else was active.
-    fn must_read(&self, pid: u32, is_complete_due: bool) -> bool {
-        is_complete_due
-            || match self.known.get(&pid) {
-                Some(known) => !known.is_quiet(self.pass_number),
-                None => self.new.get(&pid).is_some_and(|new| !new.is_refused),
+    fn must_read(&self, pid: u32, now: PassTimes, is_complete_due: bool) -> bool {
+        match self.known.get(&pid) {
+            Some(known) if is_complete_due && known.is_quiet(self.pass_number) => {
+                (self.choice).is_due_in_full_pass(now, pid, known.read_at, known.idle_since)
             }
+            Some(known) => !known.is_quiet(self.pass_number),
+            None => is_complete_due || self.new.get(&pid).is_some_and(|new| !new.is_refused),
+        }
     }
 
     /// Reads the I/O of the processes that this pass has read and that can have had I/O.
@@ -649,6 +653,7 @@ impl Processes {
         };
         let lost_child = |before: &KnownProcess| before.child_faults != stat.child_faults;
         self.has_found_end |= before.as_ref().is_some_and(lost_child);
+        let idle_since = before.as_ref().map(|before| before.idle_since);
         let (name, owner, io) = match before {
             Some(before) => (before.name, before.owner, before.io),
             None if is_new => {
@@ -684,6 +689,7 @@ impl Processes {
             used_since,
             percent: cores * 100.0,
             read_at,
+            idle_since: idle_since.filter(|_| used_since == 0).unwrap_or(read_at),
             resident: stat.resident,
             threads: stat.threads,
             child_faults: stat.child_faults,
@@ -1090,9 +1096,10 @@ mod tests {
             processes.max_kept = most;
             let read = listed_pass(&mut processes, None);
             let known = processes.known.values();
-            let kept = known.filter(|known| known.file.is_some()).count() as u64;
+            let kept = known.filter(|known| known.file.is_some()).count();
+            // A process that ends during the pass can be listed and not read.
             assert!(read.counts.total >= processes.known.len() as u64);
-            (kept, read.counts.total)
+            (kept, processes.known.len())
         };
         assert_eq!(kept_of_all(1).0, 1);
         assert_eq!(kept_of_all(2).0, 2);

@@ -1,13 +1,19 @@
 //! Decides which processes a pass reads. Most processes of a host do little most of the time, and reading them costs more than all
-//! other figures of the host together. So most passes read only the processes that were active, and a pass reads all processes
-//!
-//! * at least every 15 s, and
-//! * when processes that it did not read have used more CPU time than before. The CPU time of the whole host in `/proc/stat` shows this.
+//! other figures of the host together. So most passes read only the processes that were active. A full pass comes at least every 15 s.
+//! It reads all processes, except three of four of those that have used no CPU time for a minute. A pass reads all processes
+//! without exception when processes that it did not read have used more CPU time than before. The CPU time of the whole host in
+//! `/proc/stat` shows this.
 
 use std::time::Duration;
 
-/// Maximum time between two passes that read all processes.
+/// Maximum time between two full passes.
 const MAX_AGE: Duration = Duration::from_secs(15);
+/// A process that has used no CPU time for this long is dormant.
+const DORMANT_AFTER: Duration = Duration::from_mins(1);
+/// Maximum age of the reading of a dormant process.
+const MAX_DORMANT_AGE: Duration = Duration::from_mins(1);
+/// A full pass reads one of this many dormant processes, so that all full passes cost the same.
+const DORMANT_TURNS: u32 = 4;
 /// Passes are not exactly one interval apart.
 const TOLERANCE: Duration = Duration::from_millis(500);
 /// The CPU time that processes can use without being read, in cores. It is higher than the error of the kernel's ticks.
@@ -19,8 +25,10 @@ pub(super) const MAX_QUIET_PERCENT: f64 = 0.5;
 /// The data that the choice needs from earlier passes.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
-    /// The newest pass that read all processes. None before the first one.
+    /// The newest full pass. None before the first one.
     complete: Option<PassTimes>,
+    /// The number of full passes. It can wrap.
+    full_passes: u32,
     /// The newest pass.
     newest: Option<PassTimes>,
     /// CPU time of the processes that were read since `complete`, in seconds.
@@ -40,7 +48,7 @@ pub(super) struct PassTimes {
 }
 
 impl Choice {
-    /// Returns whether the pass must read all processes, because it is too long ago that a pass read them.
+    /// Returns whether the pass must be a full one, because the newest full pass is too long ago.
     pub(super) fn is_complete_due(&self, now: PassTimes) -> bool {
         let (Some(complete), Some(newest)) = (self.complete, self.newest) else {
             return true;
@@ -48,6 +56,26 @@ impl Choice {
         // The next pass would be too late.
         let until_next = now.at.saturating_sub(newest.at);
         now.at.saturating_sub(complete.at) + until_next > MAX_AGE + TOLERANCE
+    }
+
+    /// Returns whether a full pass must read the process `pid`. The process was read at `read_at`, and has used no CPU time since
+    /// `idle_since`. Both are times since boot.
+    pub(super) fn is_due_in_full_pass(
+        &self,
+        now: PassTimes,
+        pid: u32,
+        read_at: Duration,
+        idle_since: Duration,
+    ) -> bool {
+        if now.at.saturating_sub(idle_since) < DORMANT_AFTER {
+            return true;
+        }
+        let until_next = self
+            .complete
+            .map_or(MAX_AGE, |complete| now.at.saturating_sub(complete.at));
+        let is_too_old_soon =
+            now.at.saturating_sub(read_at) + until_next > MAX_DORMANT_AGE + TOLERANCE;
+        is_too_old_soon || self.full_passes % DORMANT_TURNS == pid % DORMANT_TURNS
     }
 
     /// Returns whether processes that the pass has not read have used more CPU time since the previous pass than expected. `used` is
@@ -58,13 +86,14 @@ impl Choice {
         unseen.is_none_or(|unseen| unseen - quiet > self.unseen + MAX_UNSEEN)
     }
 
-    /// Records a pass that has read all processes.
+    /// Records a full pass, or one that has read all processes.
     pub(super) fn note_complete(&mut self, now: PassTimes, used: f64) {
         let seen = self.seen + used;
         let unseen = self.complete.and_then(|before| cores(before, now, seen));
         *self = Self {
             complete: Some(now),
             newest: Some(now),
+            full_passes: self.full_passes.wrapping_add(1),
             seen: 0.0,
             unseen: unseen.unwrap_or(0.0),
         };
@@ -142,6 +171,57 @@ mod tests {
         assert_eq!(complete(every(1.0).take(32)), [0.0, 15.0, 30.0]);
         assert_eq!(complete(every(10.0).take(4)), [0.0, 10.0, 20.0, 30.0]);
         assert_eq!(complete(every(60.0).take(3)), [0.0, 60.0, 120.0]);
+    }
+
+    #[test]
+    fn a_dormant_process_is_read_once_a_minute_and_not_all_in_the_same_pass() {
+        for every in [1.0, 5.0, 15.0, 20.0, 60.0, 100.0] {
+            let mut choice = Choice::default();
+            let mut read_at = [0.0; 8];
+            let mut busiest = 0;
+            for pass in 0..200 {
+                let time = f64::from(pass) * every;
+                let now = at(time, 0.0);
+                if !choice.is_complete_due(now) {
+                    choice.note_partial(now, 0.0, 0.0);
+                    continue;
+                }
+                let mut read = 0;
+                for (pid, read_at) in (0_u32..).zip(&mut read_at) {
+                    let before = Duration::from_secs_f64(*read_at);
+                    if choice.is_due_in_full_pass(now, pid, before, Duration::ZERO) {
+                        let most = f64::max(60.0, every) + 1.0;
+                        assert!(time - *read_at <= most, "{every}: {pid} at {time}");
+                        *read_at = time;
+                        read += 1;
+                    }
+                }
+                choice.note_complete(now, 0.0);
+                let oldest = read_at.iter().copied().fold(time, f64::min);
+                assert!(
+                    time - oldest < 60.0_f64.max(every),
+                    "{every}: {oldest} at {time}"
+                );
+                if time >= 120.0 {
+                    busiest = read.max(busiest);
+                }
+            }
+            let expected = if every <= 15.0 { 2 } else { 8 };
+            assert!(busiest <= expected, "{every}: {busiest} of 8 in one pass");
+        }
+    }
+
+    #[test]
+    fn a_full_pass_reads_a_process_that_was_active_in_the_last_minute() {
+        let mut choice = Choice::default();
+        choice.note_complete(at(100.0, 0.0), 0.0);
+        let read_at = Duration::from_secs(100);
+        let is_due = |pid, idle_since| {
+            let idle_since = Duration::from_secs(idle_since);
+            choice.is_due_in_full_pass(at(115.0, 0.0), pid, read_at, idle_since)
+        };
+        assert!((0..8).all(|pid| is_due(pid, 60)));
+        assert_eq!((0..8).filter(|pid| is_due(*pid, 50)).count(), 2);
     }
 
     #[test]
