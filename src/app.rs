@@ -48,6 +48,7 @@ use crate::settings::NatsSettings;
 use crate::settings::OtlpSettings;
 use crate::settings::{CollectSettings, ServeSettings, Settings};
 use crate::supervisor::Supervisor;
+use open_files::Limits;
 
 /// Sessions must close within this share of `SHUTDOWN_TIMEOUT`. The remaining time is for the final log events and for the exit
 /// of the process.
@@ -62,7 +63,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     memory::return_large_buffers();
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let files = open_files::raise_file_limit();
-    let (limits, max_clients) = open_files::limits_within(files, &settings);
+    let Limits {
+        connections,
+        max_clients,
+        container_files,
+    } = open_files::limits_within(files, &settings);
     let serve = Arc::new(ServeSettings {
         max_clients,
         ..settings.serve.clone()
@@ -73,7 +78,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let listener = Listener::bind(
         Arc::clone(&serve),
         credentials.clone(),
-        limits,
+        connections,
         Arc::clone(&reports),
     )?;
     let bind = |port| {
@@ -107,7 +112,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .context("cannot start a thread")?;
 
     let supervisor = Supervisor::from_env(|name| std::env::var_os(name));
-    let measuring = Measuring::start(&collect, publish_interval, history, supervisor, reports)?;
+    let measuring = Measuring::start(
+        &collect,
+        container_files,
+        publish_interval,
+        history,
+        supervisor,
+        reports,
+    )?;
     let aggregator = &measuring.aggregator;
     let accepting = CancellationToken::new();
     let serving = Serving::start(listener, max_clients, aggregator, accepting.clone())?;
@@ -229,12 +241,14 @@ pub(crate) struct Measuring {
 
 impl Measuring {
     /// Starts the collectors of all sources that the settings switch on, and an aggregator that publishes every `interval`. The
-    /// aggregator keeps the figures of the last `history`.
+    /// aggregator keeps the figures of the last `history`. Up to `container_files` files of containers stay open, or more if the limit of
+    /// open files is high.
     ///
     /// # Errors
     /// Fails if a thread cannot be started.
     pub(crate) fn start(
         settings: &CollectSettings,
+        container_files: u64,
         interval: Duration,
         history: Duration,
         supervisor: Supervisor,
@@ -262,7 +276,8 @@ impl Measuring {
             aggregator.clone().recipient(),
         );
         let kernel = KernelCollector::start_in_arbiter(&thread.handle(), |_| kernel);
-        let mut collectors = start_collectors(settings, &aggregator, has_live, &thread);
+        let mut collectors =
+            start_collectors(settings, container_files, &aggregator, has_live, &thread);
         let textfiles = TextfileCollector::new(
             settings.textfile_dir.clone(),
             settings.system_interval,
@@ -424,6 +439,7 @@ fn arbiters(count: usize) -> io::Result<Vec<Arbiter>> {
 /// Starts the collectors of all sources that the settings switch on.
 fn start_collectors(
     settings: &CollectSettings,
+    container_files: u64,
     aggregator: &Addr<Aggregator>,
     has_live: watch::Receiver<bool>,
     arbiter: &Arbiter,
@@ -446,7 +462,7 @@ fn start_collectors(
         return collectors;
     };
     let docker = DockerCollector::new(
-        ContainerSource::new(containers.clone(), settings),
+        ContainerSource::new(containers.clone(), settings).with_kept_files(container_files),
         settings.docker_interval,
         aggregator.clone().recipient(),
     )

@@ -30,23 +30,31 @@ pub(super) fn raise_file_limit() -> Option<u64> {
     }
 }
 
-/// Returns the limits of connections and the limit of clients. The limit of clients is `MAX_CLIENTS`, or less if the limit of
-/// open files is too low.
-pub(super) fn limits_within(files: Option<u64>, settings: &Settings) -> (ConnectionLimits, usize) {
+/// What the limit of open files allows.
+pub(super) struct Limits {
+    pub(super) connections: ConnectionLimits,
+    /// `MAX_CLIENTS`, or less if the limit of open files is too low.
+    pub(super) max_clients: usize,
+    /// Number of files of containers that can stay open.
+    pub(super) container_files: u64,
+}
+
+/// Returns the limits for the limit of open files `files`. None means that there is no limit.
+pub(super) fn limits_within(files: Option<u64>, settings: &Settings) -> Limits {
     let max_clients = settings.serve.max_clients;
     let collect = &settings.collect;
     let scrapers = settings.serve.metrics_port.map_or(0, |_| MOST_SCRAPERS);
     let by_files = collect.docker.is_some() && collect.container_stats != ContainerStats::Engine;
+    let most_files = files.unwrap_or(u64::MAX);
+    let mut kept = system::most_kept_files(most_files) + scrapers as u64;
+    let mut container_files = 0;
+    if by_files {
+        kept += logs::most_kept_files(most_files);
+        let left = left_beside_clients(most_files, kept, max_clients as u64);
+        container_files = docker::most_kept_files(most_files, left);
+    }
     let (connections, clients_by_files) = match files {
-        Some(files) => {
-            let kept = system::most_kept_files(files);
-            let of_containers = if by_files {
-                docker::most_kept_files(files) + logs::most_kept_files(files)
-            } else {
-                0
-            };
-            connections_within(files, kept + of_containers + scrapers as u64)
-        }
+        Some(files) => connections_within(files, kept + container_files),
         None => (usize::MAX, usize::MAX),
     };
     if clients_by_files < max_clients {
@@ -64,11 +72,21 @@ pub(super) fn limits_within(files: Option<u64>, settings: &Settings) -> (Connect
             "the limit of open files is high enough for MAX_CLIENTS"
         );
     }
-    let limits = ConnectionLimits {
-        pending: MAX_PENDING,
-        total: connections,
-    };
-    (limits, clients_by_files.min(max_clients))
+    Limits {
+        connections: ConnectionLimits {
+            pending: MAX_PENDING,
+            total: connections,
+        },
+        max_clients: clients_by_files.min(max_clients),
+        container_files,
+    }
+}
+
+/// Returns how many open files are left if the collectors keep `kept` files open and `max_clients` clients are connected.
+fn left_beside_clients(files: u64, kept: u64, max_clients: u64) -> u64 {
+    // The inverse of what `connections_within` reserves for pending connections.
+    let connections = max_clients + max_clients.div_ceil(15) + 1;
+    files.saturating_sub(kept + OTHER_OPEN_FILES + connections)
 }
 
 /// Returns the limit of connections and the limit of clients. `files` is the limit of open files.
@@ -83,12 +101,12 @@ fn connections_within(files: u64, kept: u64) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{connections_within, docker, system};
+    use super::{connections_within, docker, left_beside_clients, system};
 
     #[test]
     fn even_a_low_limit_of_open_files_leaves_a_quarter_for_clients() {
         for files in [64, 256, 1024, 1200, 4096, 20_000, 1 << 20] {
-            let kept = docker::most_kept_files(files) + system::most_kept_files(files);
+            let kept = docker::most_kept_files(files, 0) + system::most_kept_files(files);
             let (connections, clients) = connections_within(files, kept);
             assert!(clients as u64 >= files / 4, "{clients} of {files}");
             assert!(
@@ -97,5 +115,25 @@ mod tests {
             );
         }
         assert!(connections_within(65_536, 8192).1 > 50_000);
+    }
+
+    #[test]
+    fn containers_may_use_the_open_files_that_clients_do_not_need() {
+        for (files, max_clients, expected) in [
+            (20_000, 100, 12_288),
+            // The clients need the rest.
+            (20_000, 10_000, 20_000 - 3_072 - 600 - 10_668),
+            (8_192, 100, 8_192 - 1_536 - 600 - 108),
+            // At least one quarter.
+            (1_024, 10_000, 256),
+        ] {
+            let kept = system::most_kept_files(files);
+            let left = left_beside_clients(files, kept, max_clients);
+            let of_containers = docker::most_kept_files(files, left);
+            assert_eq!(of_containers, expected, "{files} and {max_clients}");
+            let (connections, clients) = connections_within(files, kept + of_containers);
+            assert!(clients as u64 >= max_clients.min(files / 4), "{clients}");
+            assert!(connections as u64 + kept + of_containers < files);
+        }
     }
 }

@@ -48,6 +48,8 @@ impl Local {
         Ok(Self {
             measuring: Measuring::start(
                 settings,
+                // This program does not raise its limit of open files.
+                0,
                 interval,
                 // The programs that show hosts keep their own history.
                 Duration::ZERO,

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use rustix::process::{Resource, getrlimit};
 use tracing::debug;
 
 use super::engine::{EngineError, Inspected};
@@ -20,13 +19,14 @@ use crate::collect::kernel_file::KernelFile;
 
 /// Maximum number of container files that stay open. This is enough for 1,000 containers. The kernel needs 4.4 KB of memory for each file.
 const MAX_KEPT_FILES: u64 = 12_288;
-/// Container files use at most this share of the files that the process can open: one quarter.
+/// Container files can always use this share of the files that the process can open: one quarter.
 const SHARE_OF_FILES: u64 = 4;
 
-/// Returns how many container files can stay open if the process can open `limit` files.
+/// Returns how many container files can stay open if the process can open `limit` files, and if `left` of them are needed for nothing
+/// else.
 #[must_use]
-pub fn most_kept_files(limit: u64) -> u64 {
-    (limit / SHARE_OF_FILES).min(MAX_KEPT_FILES)
+pub fn most_kept_files(limit: u64, left: u64) -> u64 {
+    (limit / SHARE_OF_FILES).max(left).min(MAX_KEPT_FILES)
 }
 
 /// The files of all containers, with the previous reading of each container.
@@ -112,15 +112,8 @@ fn host_memory() -> u64 {
 }
 
 impl Direct {
-    /// Prepares to read the files in `/proc` and in the mounted control groups. With `keeps_open`, files stay open between
-    /// readings. This is only for short intervals, because an open file keeps the network of an ended container alive.
-    pub(super) fn new(keeps_open: bool) -> Self {
-        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let kept = if keeps_open {
-            most_kept_files(files)
-        } else {
-            0
-        };
+    /// Prepares to read the files in `/proc` and in the mounted control groups. At most `kept` files stay open between readings.
+    pub(super) fn new(kept: u64) -> Self {
         Self {
             kernel: Kernel::new(Path::new("/proc")),
             containers: HashMap::new(),

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{StreamExt, stream};
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::watch;
 
 use super::blocking::Blocking;
@@ -86,8 +87,8 @@ pub struct ContainerSource {
     patience: Duration,
     /// Maximum age of the previous figures, which are published while no newer figures can be read.
     stand_for: Duration,
-    /// Whether the kernel's files stay open between rounds.
-    keeps_open: bool,
+    /// Maximum number of the kernel's files that stay open between rounds.
+    kept_files: u64,
     direct: Blocking<Option<Direct>, FigureSet>,
     /// Whether `direct` has no open files, because there was no container at the newest reading.
     has_no_files: bool,
@@ -117,7 +118,12 @@ impl ContainerSource {
             labels: settings.container_labels.clone(),
             patience: patience(settings.docker_interval),
             stand_for: super::stand_for(settings.docker_interval),
-            keeps_open: settings.docker_interval <= MAX_INTERVAL_KEPT_OPEN,
+            kept_files: if settings.docker_interval <= MAX_INTERVAL_KEPT_OPEN {
+                let limit = getrlimit(Resource::Nofile).current;
+                most_kept_files(limit.unwrap_or(u64::MAX), 0)
+            } else {
+                0
+            },
             direct: Blocking::new("the containers' control groups", None),
             has_no_files: true,
             namespaces: Namespaces::default(),
@@ -128,6 +134,16 @@ impl ContainerSource {
                 .zip(settings.docker.clone())
                 .map(|(interval, host)| Sizes::new(host, interval)),
         }
+    }
+
+    /// Lets more files of containers stay open between rounds, at most `most`. Has no effect if the interval is so long that no file stays
+    /// open.
+    #[must_use]
+    pub fn with_kept_files(mut self, most: u64) -> Self {
+        if self.kept_files > 0 {
+            self.kept_files = self.kept_files.max(most);
+        }
+        self
     }
 
     /// Measures the containers of an inventory. Omits a container that stops during the measurement. Returns `None` if the files
@@ -147,9 +163,9 @@ impl ContainerSource {
             measured.read_at = Some(SystemTime::now());
         } else {
             self.has_no_files = false;
-            let (inventory, keeps_open) = (inventory.clone(), self.keeps_open);
+            let (inventory, kept_files) = (inventory.clone(), self.kept_files);
             let read = move |direct: &mut Option<Direct>| {
-                let direct = direct.get_or_insert_with(|| Direct::new(keeps_open));
+                let direct = direct.get_or_insert_with(|| Direct::new(kept_files));
                 direct.read_all(&inventory)
             };
             match self.direct.read_within(KERNEL_TIMEOUT, read).await? {
@@ -238,9 +254,9 @@ impl ContainerSource {
             return;
         }
         measured.waited = FIRST_PAUSE;
-        let keeps_open = self.keeps_open;
+        let kept_files = self.kept_files;
         let read = move |direct: &mut Option<Direct>| {
-            let direct = direct.get_or_insert_with(|| Direct::new(keeps_open));
+            let direct = direct.get_or_insert_with(|| Direct::new(kept_files));
             direct.read_twice(&ids, inspected_again.as_ref(), FIRST_PAUSE)
         };
         // If this reading takes too long, the next round reports the error.
