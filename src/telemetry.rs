@@ -14,7 +14,7 @@ use crate::settings::{LogFormat, TelemetrySettings};
 
 /// Maximum number of log events that wait because the reader of stderr is slow. Further events are dropped, because the log must
 /// never delay the daemon.
-const MAX_WAITING: usize = 8192;
+const MAX_WAITING: usize = 2048;
 
 /// Starts the log. When the guard is dropped, the log writes the events that still wait.
 pub fn start(settings: &TelemetrySettings) -> WorkerGuard {

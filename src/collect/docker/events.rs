@@ -28,7 +28,7 @@ const MAX_REPLAY: Duration = Duration::from_secs(60);
 
 /// Maximum number of starts of containers that wait for the logs source. If there are more, the oldest are dropped. Their logs are
 /// then opened when the container list has the containers.
-const MAX_STARTS: usize = 1024;
+const MAX_STARTS: usize = 256;
 
 /// Attributes of events that are no labels of the container.
 const OWN_ATTRIBUTES: [&str; 10] = [

@@ -23,6 +23,9 @@ use crate::settings::Redaction;
 /// Limit on the text that is stored of one container, in bytes. If the text is longer, the oldest lines are dropped.
 const MAX_TEXT_BYTES: usize = 1024 * 1024;
 
+/// Number of lines for which a tail keeps memory between two readings.
+const SPARE_LINES: usize = 8;
+
 /// The channel of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Channel {
@@ -326,6 +329,8 @@ impl TailLines {
         // The length is limited, so it fits in 32 bits.
         self.settled
             .extend(settled.map(|line| line.raw.len() as u32));
+        // The first reading adds many lines, the next ones few.
+        self.lines.shrink_to(SPARE_LINES);
         self.first_settled = 0;
         Arc::clone(&self.shown)
     }
