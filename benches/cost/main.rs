@@ -9,7 +9,8 @@
 //! at 100 ms intervals, the agent's system calls ([`calls`]), the terminal view ([`view`]), scrapes beside node_exporter and cAdvisor
 //! ([`scrapes`]), and one agent that runs for a long time ([`soak`]).
 //!
-//! At each number the benchmark also runs the agent beside a floor program and Beszel's agent ([`beside`]).
+//! At each number the benchmark also runs the agent beside a floor program and Beszel's agent ([`beside`]), and counts and measures
+//! the calls of the installed agent to the engine ([`engine_calls`]).
 //!
 //! CPU time is in seconds per minute, and is the median of the windows. The engine is dockerd, containerd and the shims. The CPU
 //! time that an agent causes in the engine is the engine's CPU time in a window, minus the engine's mean CPU time while it is
@@ -48,6 +49,7 @@ mod agent;
 mod beside;
 mod calls;
 mod containers;
+mod engine_calls;
 mod floor;
 mod host;
 mod installed;
@@ -170,6 +172,7 @@ fn measure_costs(
     }
     if count > 0 && plan.has("installed") {
         installed::compare(plan, count, bars);
+        engine_calls::measure(plan, count, bars);
     }
     if let Some(noted) = noted {
         print_ages(count, &noted, bars);

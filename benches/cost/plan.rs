@@ -21,6 +21,9 @@ const ENGINE_WINDOWS: f64 = 5.0;
 /// Approximate time of the part `figures`, in seconds.
 const SECONDS_OF_FIGURES: f64 = 120.0;
 
+/// Approximate time to count and measure the calls to the engine, in seconds.
+const SECONDS_OF_CALLS: f64 = 200.0;
+
 /// The parts of a run.
 const PARTS: [&str; 3] = ["costs", "scrapes", "figures"];
 
@@ -163,6 +166,9 @@ impl Plan {
             }
             if self.has("installed") {
                 seconds += row * if count > 0 { 3.0 } else { 1.0 };
+                if count > 0 {
+                    seconds += SECONDS_OF_CALLS.max(window * self.windows as f64);
+                }
             }
             if self.measures_more_at(count) {
                 let soak = if self.soaks_at(count) {
