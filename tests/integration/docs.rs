@@ -333,6 +333,7 @@ fn kind(ty: &Type, attributes: &[Attribute]) -> Kind {
                 "Kernel" => Kind::Kernel,
                 "Textfiles" => Kind::Array(Box::new(Kind::Named("Textfile".to_owned()))),
                 "HistoryColumn" => Kind::Array(Box::new(Kind::OrNull(Box::new(Kind::Number)))),
+                "Interfaces" => Kind::Map(Box::new(Kind::Named("InterfaceCounters".to_owned()))),
                 "Logs" => Kind::Map(Box::new(Kind::Array(Box::new(Kind::Text)))),
                 name => Kind::Named(name.to_owned()),
             }
