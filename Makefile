@@ -37,7 +37,7 @@ soak: ## as root: run the agent for 30 minutes (SOAK_MINUTES=30) with changing c
 	@tests/setup/faults.sh soak
 
 # Settings and their defaults, explained in benches/cost/main.rs: BENCH_PARTS=costs,scrapes,figures, BENCH_SECONDS=60 (each
-# window), BENCH_WINDOWS=3, BENCH_CONTAINERS=0,10,50,100,300, BENCH_WAYS=all, BENCH_WAYS_AT=100, BENCH_PEERS=1, BENCH_SOAK=0 (seconds),
+# window), BENCH_WINDOWS=3, BENCH_CONTAINERS=0,10,50,100,300, BENCH_LOG_SECONDS=1, BENCH_WAYS=all, BENCH_WAYS_AT=100, BENCH_PEERS=1, BENCH_SOAK=0 (seconds),
 # BENCH_NODE_EXPORTER=prometheus-node-exporter, BENCH_CADVISOR=cadvisor, BENCH_TELEGRAF=telegraf, BENCH_DOZZLE=dozzle, BENCH_BESZEL=
 # (the programs to compare with), BENCH_STRICT=0.
 # A short run: make bench BENCH_SECONDS=5 BENCH_WINDOWS=1 BENCH_CONTAINERS=0,10

@@ -32,6 +32,10 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const BUFFER: usize = 64 * 1024;
 /// Timeout for the start of Beszel's agent.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// With more containers than this, the agent gets fewer [`CLIENTS`] than by default, so that a limit of 20,000 open files allows it
+/// to keep the files of 1,000 containers open.
+const MANY: usize = 500;
+const CLIENTS: (&str, &str) = ("MAX_CLIENTS", "100");
 /// The number of processes on the host, without containers.
 const PROCESSES: usize = 300;
 
@@ -49,8 +53,9 @@ struct Program {
 pub(crate) fn compare(plan: &Plan, count: usize, bars: &mut Bars) {
     eprintln!("measuring: the agent beside the floor");
     let _processes = (count == 0).then(|| host::Idle::to(PROCESSES));
-    let root = Agent::start(plan, count, &[]);
-    let installed = Agent::start_by(as_installed(&plan.agent), count, &[]);
+    let settings: &[_] = if count > MANY { &[CLIENTS] } else { &[] };
+    let root = Agent::start(plan, count, settings);
+    let installed = Agent::start_by(as_installed(&plan.agent), count, settings);
     // The agent opens the files of all containers in its first rounds.
     thread::sleep(WARM_UP);
     let mut floor = Command::new(std::env::current_exe().unwrap());

@@ -13,22 +13,23 @@ const YOUNG: Duration = Duration::from_secs(70);
 const WINDOW: Duration = Duration::from_secs(5);
 const MAX_WINDOWS: usize = 12;
 
-/// Containers that each log one line per second. Removed on drop.
+/// Containers that each log a line at regular times. Removed on drop.
 pub(crate) struct Containers {
     count: usize,
     started: Instant,
 }
 
 impl Containers {
-    pub(crate) fn start(count: usize) -> Self {
+    /// Starts containers that each log a line every `log_seconds` seconds.
+    pub(crate) fn start(count: usize, log_seconds: u64) -> Self {
         eprintln!("{count} containers: starting them");
         // The value exists before the first start, so that its drop removes the containers also when a start fails.
         let mut containers = Self {
             count,
             started: Instant::now(),
         };
-        let script = "while :; do echo a line of the benchmark; sleep 1; done";
-        start_containers(count, &[], script);
+        let script = format!("while :; do echo a line of the benchmark; sleep {log_seconds}; done");
+        start_containers(count, &[], &script);
         containers.started = Instant::now();
         containers
     }

@@ -3,7 +3,7 @@
 //! First the benchmark measures the host's part of a round (module [`host`]). After that it starts containers, and measures the
 //! idle engine, the agent with one client at the default intervals, and the idle engine again. The benchmark does this for each
 //! number of containers. The agent runs as root and as the package installs it ([`installed`]). Each container logs one line per
-//! second.
+//! second, or as `BENCH_LOG_SECONDS` says.
 //!
 //! At some numbers of containers the benchmark also measures calls to the engine ([`ways`]), other agents ([`peers`]), the agent
 //! at 100 ms intervals, the agent's system calls ([`calls`]), the terminal view ([`view`]), scrapes beside node_exporter and cAdvisor
@@ -22,8 +22,9 @@
 //! | `BENCH_SECONDS` | `60` | length of a window |
 //! | `BENCH_WINDOWS` | `3` | windows for each row of the tables; the row shows the median of the windows |
 //! | `BENCH_CONTAINERS` | `0,10,50,100,300` | numbers of containers |
+//! | `BENCH_LOG_SECONDS` | `1` | seconds between two log lines of a container; with 1,000 containers, `10` leaves time to two cores |
 //! | `BENCH_WAYS_AT` | `100` | numbers of containers at which everything is measured; `all`: every number |
-//! | `BENCH_WAYS` | `all` | the rows to measure: `agent`, `installed`, `beside` and the names in [`ways`] |
+//! | `BENCH_WAYS` | `all` | the rows to measure: `agent`, `installed`, `engine-calls`, `beside` and the names in [`ways`] |
 //! | `BENCH_PEERS` | `1` | `0` leaves out other agents |
 //! | `BENCH_NODE_EXPORTER` | `prometheus-node-exporter` | the program node_exporter |
 //! | `BENCH_CADVISOR` | `cadvisor` | the program cAdvisor; without it the part `figures` is left out, and `scrapes` has no row of cAdvisor |
@@ -124,7 +125,7 @@ fn bench(plan: &Plan) {
 /// All measurements at one number of containers.
 fn measure(plan: &Plan, count: usize, bare: Option<&Calls>, bars: &mut Bars) {
     println!("\n## {count} containers\n");
-    let containers = Containers::start(count);
+    let containers = Containers::start(count, plan.log_seconds);
     containers.settle();
     let since = containers::unix_seconds() + 1;
     if plan.has_part("costs") {
@@ -148,30 +149,35 @@ fn measure_costs(
     bare: Option<&Calls>,
     bars: &mut Bars,
 ) {
-    let before = Idle::measure(plan);
+    let measure_idle = || plan.measures_engine_at(count).then(|| Idle::measure(plan));
+    let before = measure_idle();
     let agent = plan.has("agent").then(|| measure_agent(plan, count));
     let as_installed = plan
         .has("installed")
         .then(|| installed::measure(plan, count));
-    let between = Idle::measure(plan);
-    println!("idle engine, s/min: before the agent {before}; after the agent {between}\n");
+    let between = measure_idle();
     let mut rows = Vec::new();
     let (row, noted) = agent.unzip();
-    if let Some(row) = row {
-        let row = row.over(&before, &between);
-        row.check(count, bars);
-        rows.push(row);
-    }
-    if let Some(row) = as_installed {
-        let row = row.over(&before, &between);
-        row.check_engine("as installed", count, bars);
-        rows.push(row);
-    }
-    if !rows.is_empty() {
-        row::print(&rows);
+    if let (Some(before), Some(between)) = (&before, &between) {
+        println!("idle engine, s/min: before the agent {before}; after the agent {between}\n");
+        if let Some(row) = row {
+            let row = row.over(before, between);
+            row.check(count, bars);
+            rows.push(row);
+        }
+        if let Some(row) = as_installed {
+            let row = row.over(before, between);
+            row.check_engine("as installed", count, bars);
+            rows.push(row);
+        }
+        if !rows.is_empty() {
+            row::print(&rows);
+        }
     }
     if count > 0 && plan.has("installed") {
         installed::compare(plan, count, bars);
+    }
+    if count > 0 && plan.has("engine-calls") {
         engine_calls::measure(plan, count, bars);
     }
     if let Some(noted) = noted {
@@ -184,7 +190,7 @@ fn measure_costs(
     if count > 0 {
         floor::print(bars);
     }
-    if plan.measures_more_at(count) {
+    if let Some(between) = between.filter(|_| plan.measures_more_at(count)) {
         if let Some(bare) = bare.filter(|_| count > 0) {
             calls::print(bare, &Calls::of_agent(plan, count), count);
         }
@@ -285,7 +291,7 @@ fn print_host() {
     let cgroup = docker(&["info", "--format", "{{.CgroupVersion}}"]);
     println!(
         "# System Agent {}: cost\n\n{cores} cores, Linux {}, Docker {engine}, cgroup v{cgroup}; \
-         containers on the engine's default network, each logs one line per second",
+         containers on the engine's default network",
         env!("CARGO_PKG_VERSION"),
         kernel.trim()
     );

@@ -41,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) window: Duration,
     pub(crate) windows: usize,
     pub(crate) containers: Vec<usize>,
+    /// The time between two log lines of a container, in seconds.
+    pub(crate) log_seconds: u64,
     /// The numbers of containers at which the benchmark measures more than the agent.
     more_at: Vec<usize>,
     /// The wanted rows by name. `None` means all rows.
@@ -66,8 +68,10 @@ impl Plan {
             some => Some(some.split(',').map(|name| name.trim().to_owned()).collect()),
         };
         for name in rows.iter().flatten() {
-            let known = matches!(name.as_str(), "agent" | "installed" | "beside")
-                || ways.iter().any(|way| way == name);
+            let known = matches!(
+                name.as_str(),
+                "agent" | "installed" | "engine-calls" | "beside"
+            ) || ways.iter().any(|way| way == name);
             assert!(known, "BENCH_WAYS: unknown name {name}");
         }
         let parts = text("BENCH_PARTS", &PARTS.join(","));
@@ -98,6 +102,7 @@ impl Plan {
                 .filter(|count| containers.contains(count))
                 .collect(),
             containers,
+            log_seconds: number("BENCH_LOG_SECONDS", "1").max(1),
             rows,
             peers: number("BENCH_PEERS", "1") > 0,
             peers_known,
@@ -126,6 +131,11 @@ impl Plan {
 
     pub(crate) fn measures_more_at(&self, count: usize) -> bool {
         self.more_at.contains(&count)
+    }
+
+    /// Whether a row is measured that shows the CPU time of the engine.
+    pub(crate) fn measures_engine_at(&self, count: usize) -> bool {
+        self.has("agent") || self.has("installed") || self.measures_more_at(count)
     }
 
     /// Whether the soak runs at this number of containers. It runs at 100, because the bar is for 100 containers. If 100 is not
@@ -160,15 +170,17 @@ impl Plan {
             if !self.has_part("costs") {
                 return seconds;
             }
-            seconds += idle * 2.0 + row;
+            if self.measures_engine_at(count) {
+                seconds += idle * 2.0 + row;
+            }
             if self.has("beside") {
                 seconds += row + SECONDS_PER_ROW;
             }
             if self.has("installed") {
                 seconds += row * if count > 0 { 3.0 } else { 1.0 };
-                if count > 0 {
-                    seconds += SECONDS_OF_CALLS.max(window * self.windows as f64);
-                }
+            }
+            if count > 0 && self.has("engine-calls") {
+                seconds += SECONDS_OF_CALLS.max(window * self.windows as f64);
             }
             if self.measures_more_at(count) {
                 let soak = if self.soaks_at(count) {
