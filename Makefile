@@ -4,7 +4,7 @@
 
 PROFILE ?= quick
 
-.PHONY: help run web test test-features test-page test-confined test-deb test-vm faults soak bench bench-fanout bench-fleet bench-logs bench-web bench-otlp try-receivers dashboards docs lint build deb image picture test-foreign release release-check test-release
+.PHONY: help run web test test-features test-page test-confined test-deb test-vm faults soak bench instructions bench-fanout bench-fleet bench-logs bench-web bench-otlp try-receivers dashboards docs lint build deb image picture test-foreign release release-check test-release
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ soak: ## as root: run the agent for 30 minutes (SOAK_MINUTES=30) with changing c
 # Only scrapes beside node_exporter and cAdvisor: make bench BENCH_PARTS=scrapes,figures BENCH_CONTAINERS=100 BENCH_CADVISOR=/path/cadvisor
 bench: ## as root: measure the cost of the agent, and of other ways and other agents; prints the expected duration first
 	@tests/setup/bench.sh
+
+# INSTRUCTIONS_AGENT= (a program that is already built), INSTRUCTIONS_SNAPSHOTS=24
+instructions: ## count the agent's instructions for each snapshot, with callgrind; takes 5 minutes in addition to the build
+	@tests/setup/instructions.sh
 
 # Settings and their defaults, explained in benches/fanout/main.rs: BENCH_PARTS=rows,herd,sleepers,steady,bytes,logs,
 # BENCH_CLIENTS=100,1000,10000, BENCH_SECONDS=20 (each window), BENCH_INTERVAL=5, BENCH_MINUTES=5, BENCH_ASLEEP=60,

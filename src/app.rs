@@ -114,7 +114,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let supervisor = Supervisor::from_env(|name| std::env::var_os(name));
     let measuring = Measuring::start(
         &collect,
-        container_files,
+        Some(container_files),
         publish_interval,
         history,
         supervisor,
@@ -241,14 +241,14 @@ pub(crate) struct Measuring {
 
 impl Measuring {
     /// Starts the collectors of all sources that the settings switch on, and an aggregator that publishes every `interval`. The
-    /// aggregator keeps the figures of the last `history`. Up to `container_files` files of containers stay open, or more if the limit of
-    /// open files is high.
+    /// aggregator keeps the figures of the last `history`. `container_files` is how many files of containers stay open, if this differs
+    /// from the default of [`ContainerSource`].
     ///
     /// # Errors
     /// Fails if a thread cannot be started.
     pub(crate) fn start(
         settings: &CollectSettings,
-        container_files: u64,
+        container_files: Option<u64>,
         interval: Duration,
         history: Duration,
         supervisor: Supervisor,
@@ -439,7 +439,7 @@ fn arbiters(count: usize) -> io::Result<Vec<Arbiter>> {
 /// Starts the collectors of all sources that the settings switch on.
 fn start_collectors(
     settings: &CollectSettings,
-    container_files: u64,
+    container_files: Option<u64>,
     aggregator: &Addr<Aggregator>,
     has_live: watch::Receiver<bool>,
     arbiter: &Arbiter,
@@ -461,8 +461,12 @@ fn start_collectors(
     let Some(containers) = containers else {
         return collectors;
     };
+    let mut source = ContainerSource::new(containers.clone(), settings);
+    if let Some(container_files) = container_files {
+        source = source.with_kept_files(container_files);
+    }
     let docker = DockerCollector::new(
-        ContainerSource::new(containers.clone(), settings).with_kept_files(container_files),
+        source,
         settings.docker_interval,
         aggregator.clone().recipient(),
     )

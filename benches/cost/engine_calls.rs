@@ -30,8 +30,11 @@ const MIN_COUNTED: Duration = Duration::from_mins(3);
 /// How often each call is made to measure it.
 const REPEATS: u32 = 300;
 
-/// The requests, by path.
-type Requests = Arc<Mutex<BTreeMap<String, u32>>>;
+/// Timeout for an answer of the engine.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The requests, by path without the ids of containers. For each, one of the paths and the number of requests.
+type Requests = Arc<Mutex<BTreeMap<String, (String, u32)>>>;
 
 /// A socket that passes everything to the engine's socket and back, and counts the requests.
 struct CountingSocket {
@@ -86,13 +89,24 @@ fn count(client: &UnixStream, mut engine: &UnixStream, requests: &Requests) -> i
     let mut line = String::new();
     while lines.read_line(&mut line)? > 0 {
         let path = line.strip_suffix(" HTTP/1.1\r\n");
-        if let Some((_, path)) = path.and_then(|request| request.split_once(' ')) {
-            *requests.lock().unwrap().entry(path.to_owned()).or_default() += 1;
+        if let Some(path) = path.and_then(|request| request.strip_prefix("GET ")) {
+            let mut requests = requests.lock().unwrap();
+            let (example, number) = requests.entry(without_ids(path)).or_default();
+            *number += 1;
+            path.clone_into(example);
         }
         engine.write_all(line.as_bytes())?;
         line.clear();
     }
     Ok(())
+}
+
+fn without_ids(path: &str) -> String {
+    let is_id = |part: &str| part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let parts = path
+        .split('/')
+        .map(|part| if is_id(part) { "ID" } else { part });
+    parts.collect::<Vec<_>>().join("/")
 }
 
 /// Counts the calls, measures them and prints the result.
@@ -113,26 +127,29 @@ pub(crate) fn measure(plan: &Plan, count: usize, bars: &mut Bars) {
     let minutes = counted.as_secs_f64() / 60.0;
     let mut sum = 0.0;
     println!("\n| call | calls a minute | engine CPU ms a call |\n|---|---:|---:|");
-    for (path, calls) in requests {
-        if path.contains("/events?") {
-            // This call has no end. The engine uses CPU time for it only when there are events.
-            println!("| {path} | {:.2} | |", f64::from(calls) / minutes);
+    for (path, (example, calls)) in requests {
+        let per_minute = f64::from(calls) / minutes;
+        if path.contains("/events?") || path.contains("follow=") {
+            // This call has no end. The engine uses CPU time for it only when there is something to send.
+            println!("| {path} | {per_minute:.2} | |");
             continue;
         }
-        let each = seconds_per_call(&path).expect("the engine does not answer");
-        let per_minute = f64::from(calls) / minutes;
+        let each = seconds_per_call(&example).expect("cannot measure a call");
         sum += each * per_minute;
         println!("| {path} | {per_minute:.2} | {:.2} |", each * 1000.0);
     }
+    let sum = sum.max(0.0);
     println!("\nthe calls of the installed agent cost the engine {sum:.3} s/min");
     let what = format!("CPU of the engine for the agent's calls, {count} containers");
     bars.at_most(&what, sum, 0.1, "s/min");
 }
 
 /// Makes the same call many times. Returns the CPU time of the engine for one call, in seconds, without the time that the idle
-/// engine uses.
+/// engine uses. The result can be slightly negative.
 fn seconds_per_call(path: &str) -> io::Result<f64> {
-    let mut connection = BufReader::new(UnixStream::connect(ENGINE)?);
+    let connection = UnixStream::connect(ENGINE)?;
+    connection.set_read_timeout(Some(TIMEOUT))?;
+    let mut connection = BufReader::new(connection);
     call(&mut connection, path)?;
     let before = Load::now(&engine_processes());
     let began = Instant::now();
@@ -143,7 +160,7 @@ fn seconds_per_call(path: &str) -> io::Result<f64> {
     let used = Load::now(&engine_processes()).since(&before);
     let busy = used.per_minute(took) / 60.0 * took.as_secs_f64();
     let idle = Load::over(took, engine_processes).per_minute(took) / 60.0 * took.as_secs_f64();
-    Ok((busy - idle).max(0.0) / f64::from(REPEATS))
+    Ok((busy - idle) / f64::from(REPEATS))
 }
 
 /// Makes one call and reads the whole answer.
@@ -151,6 +168,11 @@ fn call(connection: &mut BufReader<UnixStream>, path: &str) -> io::Result<()> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: docker\r\n\r\n");
     connection.get_mut().write_all(request.as_bytes())?;
     let mut length = None;
+    let mut status = String::new();
+    connection.read_line(&mut status)?;
+    if !status.starts_with("HTTP/1.1 200 ") {
+        return Err(io::Error::other(format!("{path}: {status}")));
+    }
     loop {
         let mut line = String::new();
         if connection.read_line(&mut line)? == 0 {

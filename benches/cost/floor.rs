@@ -22,7 +22,7 @@ use crate::load::median;
 /// Size of the buffer for a file's text.
 const BUFFER: usize = 16 * 1024;
 const ROUNDS: usize = 30;
-/// Maximum number of containers of the floor. The files of more containers can be too many for a process.
+/// Maximum number of containers whose files the floor reads, because the limit of open files can be too low for more.
 const MAX_CONTAINERS: usize = 300;
 /// Number of files that the agent's source may keep open: those of 1,000 containers.
 const KEPT_FILES: u64 = 11_000;
@@ -91,8 +91,10 @@ pub(crate) fn print(bars: &mut Bars) {
     );
     let what = format!("a container round over its floor, {containers} containers");
     bars.at_most(&what, agent / floor, 2.0, "×");
-    let what = format!("a container round, {containers} containers");
-    bars.at_most(&what, agent * containers / 1000.0, 50.0, "ms");
+    if containers >= 1000.0 {
+        let what = format!("a container round, {containers} containers");
+        bars.at_most(&what, agent * containers / 1000.0, 50.0, "ms");
+    }
 }
 
 /// Runs in the process that compares. Prints the number of containers, files per container, rounds, and µs per container of the

@@ -22,7 +22,7 @@
 //! | `BENCH_SECONDS` | `60` | length of a window |
 //! | `BENCH_WINDOWS` | `3` | windows for each row of the tables; the row shows the median of the windows |
 //! | `BENCH_CONTAINERS` | `0,10,50,100,300` | numbers of containers |
-//! | `BENCH_LOG_SECONDS` | `1` | seconds between two log lines of a container; with 1,000 containers, `10` leaves time to two cores |
+//! | `BENCH_LOG_SECONDS` | `1` | seconds between two log lines of a container; with 1,000 containers on two cores, use `10` |
 //! | `BENCH_WAYS_AT` | `100` | numbers of containers at which everything is measured; `all`: every number |
 //! | `BENCH_WAYS` | `all` | the rows to measure: `agent`, `installed`, `engine-calls`, `beside` and the names in [`ways`] |
 //! | `BENCH_PEERS` | `1` | `0` leaves out other agents |

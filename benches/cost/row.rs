@@ -102,7 +102,7 @@ impl Row {
     /// Checks the bar of the CPU time that an agent causes in the engine.
     pub(crate) fn check_engine(&self, way: &str, count: usize, bars: &mut Bars) {
         let what = format!("CPU caused in the engine, {way}, {count} containers");
-        bars.at_most(&what, self.engine, 0.1, "s/min");
+        bars.at_most(&what, self.engine, 0.2, "s/min");
     }
 
     /// Subtracts the mean CPU time of the idle engine from the engine's CPU time.

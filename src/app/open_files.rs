@@ -13,6 +13,9 @@ use crate::settings::{ContainerStats, Settings};
 /// are hundreds of concurrent calls to the engine, and files in `/proc` that are open for a moment.
 const OTHER_OPEN_FILES: u64 = 600;
 
+/// With few clients, this many open files stay reserved for connections, because other connections can be pending.
+const MIN_CONNECTIONS: u64 = 1024;
+
 /// Raises the soft limit of open files to the hard limit, because each client needs an open file. Returns the limit in use. None
 /// means that there is no limit.
 pub(super) fn raise_file_limit() -> Option<u64> {
@@ -35,7 +38,7 @@ pub(super) struct Limits {
     pub(super) connections: ConnectionLimits,
     /// `MAX_CLIENTS`, or less if the limit of open files is too low.
     pub(super) max_clients: usize,
-    /// Number of files of containers that can stay open.
+    /// Maximum number of files of containers that stay open.
     pub(super) container_files: u64,
 }
 
@@ -45,13 +48,16 @@ pub(super) fn limits_within(files: Option<u64>, settings: &Settings) -> Limits {
     let collect = &settings.collect;
     let scrapers = settings.serve.metrics_port.map_or(0, |_| MOST_SCRAPERS);
     let by_files = collect.docker.is_some() && collect.container_stats != ContainerStats::Engine;
+    let keeps_open = docker::keeps_files_open(collect.docker_interval);
     let most_files = files.unwrap_or(u64::MAX);
     let mut kept = system::most_kept_files(most_files) + scrapers as u64;
     let mut container_files = 0;
     if by_files {
         kept += logs::most_kept_files(most_files);
         let left = left_beside_clients(most_files, kept, max_clients as u64);
-        container_files = docker::most_kept_files(most_files, left);
+        if keeps_open {
+            container_files = docker::most_kept_files(most_files, left);
+        }
     }
     let (connections, clients_by_files) = match files {
         Some(files) => connections_within(files, kept + container_files),
@@ -86,7 +92,7 @@ pub(super) fn limits_within(files: Option<u64>, settings: &Settings) -> Limits {
 fn left_beside_clients(files: u64, kept: u64, max_clients: u64) -> u64 {
     // The inverse of what `connections_within` reserves for pending connections.
     let connections = max_clients + max_clients.div_ceil(15) + 1;
-    files.saturating_sub(kept + OTHER_OPEN_FILES + connections)
+    files.saturating_sub(kept + OTHER_OPEN_FILES + connections.max(MIN_CONNECTIONS))
 }
 
 /// Returns the limit of connections and the limit of clients. `files` is the limit of open files.
@@ -101,7 +107,7 @@ fn connections_within(files: u64, kept: u64) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{connections_within, docker, left_beside_clients, system};
+    use super::{OTHER_OPEN_FILES, connections_within, docker, left_beside_clients, system};
 
     #[test]
     fn even_a_low_limit_of_open_files_leaves_a_quarter_for_clients() {
@@ -123,7 +129,8 @@ mod tests {
             (20_000, 100, 12_288),
             // The clients need the rest.
             (20_000, 10_000, 20_000 - 3_072 - 600 - 10_668),
-            (8_192, 100, 8_192 - 1_536 - 600 - 108),
+            (8_192, 100, 8_192 - 1_536 - 600 - 1_024),
+            (8_192, 1, 8_192 - 1_536 - 600 - 1_024),
             // At least one quarter.
             (1_024, 10_000, 256),
         ] {
@@ -133,7 +140,8 @@ mod tests {
             assert_eq!(of_containers, expected, "{files} and {max_clients}");
             let (connections, clients) = connections_within(files, kept + of_containers);
             assert!(clients as u64 >= max_clients.min(files / 4), "{clients}");
-            assert!(connections as u64 + kept + of_containers < files);
+            let reserved = OTHER_OPEN_FILES.min(files / 4);
+            assert!(connections as u64 + kept + of_containers + reserved <= files);
         }
     }
 }

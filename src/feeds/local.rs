@@ -48,8 +48,7 @@ impl Local {
         Ok(Self {
             measuring: Measuring::start(
                 settings,
-                // This program does not raise its limit of open files.
-                0,
+                None,
                 interval,
                 // The programs that show hosts keep their own history.
                 Duration::ZERO,

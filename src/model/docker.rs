@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use litemap::LiteMap;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{ContainerSpec, ControlGroup, ExactContainer, Pressures, Timestamp};
 
@@ -71,6 +71,7 @@ pub struct Container {
     /// example a container that shares the network of another container. Source: `/proc/<pid>/net/dev`, or the engine's
     /// `networks`. If all interfaces are ends of veth pairs, the file is read when the counters of the host's ends have changed, and after at
     /// most a minute.
+    #[serde(serialize_with = "as_object")]
     pub network: Arc<Interfaces>,
     /// The number of processes and threads. Absent if the host does not count them. Source: `pids.current`,
     /// or the engine's `pids_stats`.
@@ -208,6 +209,11 @@ pub struct PacketsLost {
 /// The counters of the interfaces of a container, by the name of the interface.
 pub type Interfaces = LiteMap<String, InterfaceCounters>;
 
+/// Writes the interfaces as an object, even if there are none. `LiteMap` writes an empty map as an array.
+fn as_object<S: Serializer>(interfaces: &Interfaces, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(interfaces.iter())
+}
+
 /// The counters of one interface of a container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct InterfaceCounters {
@@ -324,7 +330,36 @@ pub enum PortProtocol {
 
 #[cfg(test)]
 mod tests {
-    use super::ContainerMeta;
+    use serde_json::{Value, json};
+
+    use super::{Container, ContainerMeta, InterfaceCounters, Interfaces};
+
+    #[test]
+    fn the_interfaces_are_an_object_with_any_number_of_interfaces() {
+        let network = |names: &[&str]| -> Value {
+            let counters = InterfaceCounters::default;
+            let interfaces = names.iter().map(|name| ((*name).to_owned(), counters()));
+            let mut container: Container = serde_json::from_value(json!({
+                "id": "0", "name": "web", "image": "", "status": "", "cpu_percent": 0.0, "memory_limit": 0, "network": {},
+            }))
+            .unwrap();
+            container.network = Interfaces::from_iter(interfaces).into();
+            let json = serde_json::to_value(&container).unwrap();
+            assert_eq!(
+                serde_json::from_value::<Container>(json.clone()).unwrap(),
+                container
+            );
+            json["network"].clone()
+        };
+        assert_eq!(network(&[]), json!({}));
+        let names: Vec<_> = network(&["eth1", "eth0"])
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect();
+        assert_eq!(names, ["eth0", "eth1"]);
+    }
 
     #[test]
     fn the_name_of_a_link_is_not_used_as_the_containers_own_name() {

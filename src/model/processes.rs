@@ -33,7 +33,7 @@ pub struct TopProcess {
     pub name: String,
     /// CPU use in percent of one core, since the previous reading of the process. Two readings are at least 300 ms apart, because
     /// the kernel counts CPU time in ticks of 10 ms. A process that used less than 0.5 % and is in no list is read again after at most
-    /// 15 s, or a minute if it has used nothing for a minute, or when the CPU time of the host shows that such processes use more. The figure of such a process is mostly from the time
+    /// 15 s. A process that has used nothing for a minute is read again after at most a minute. Both are read at once when the CPU time of the host shows that such processes use more. The figure of such a process is mostly from the time
     /// since the previous snapshot. The first figure of a new process covers all its CPU time.
     /// Source: `utime` + `stime` in `/proc/<pid>/stat`.
     pub cpu: f64,

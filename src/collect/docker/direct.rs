@@ -22,8 +22,7 @@ const MAX_KEPT_FILES: u64 = 12_288;
 /// Container files can always use this share of the files that the process can open: one quarter.
 const SHARE_OF_FILES: u64 = 4;
 
-/// Returns how many container files can stay open if the process can open `limit` files, and if `left` of them are needed for nothing
-/// else.
+/// Returns how many container files can stay open if the process can open `limit` files. `left` is how many of them nothing else needs.
 #[must_use]
 pub fn most_kept_files(limit: u64, left: u64) -> u64 {
     (limit / SHARE_OF_FILES).max(left).min(MAX_KEPT_FILES)

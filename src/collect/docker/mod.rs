@@ -107,6 +107,12 @@ struct Last {
     read_at: SystemTime,
 }
 
+/// Whether the kernel's files stay open between two rounds that are `interval` apart.
+#[must_use]
+pub fn keeps_files_open(interval: Duration) -> bool {
+    interval <= MAX_INTERVAL_KEPT_OPEN
+}
+
 impl ContainerSource {
     /// Creates a source for `containers`. The settings choose the method (kernel or engine) and the labels to publish.
     #[must_use]
@@ -118,7 +124,7 @@ impl ContainerSource {
             labels: settings.container_labels.clone(),
             patience: patience(settings.docker_interval),
             stand_for: super::stand_for(settings.docker_interval),
-            kept_files: if settings.docker_interval <= MAX_INTERVAL_KEPT_OPEN {
+            kept_files: if keeps_files_open(settings.docker_interval) {
                 let limit = getrlimit(Resource::Nofile).current;
                 most_kept_files(limit.unwrap_or(u64::MAX), 0)
             } else {
@@ -136,14 +142,10 @@ impl ContainerSource {
         }
     }
 
-    /// Lets more files of containers stay open between rounds, at most `most`. Has no effect if the interval is so long that no file stays
-    /// open.
+    /// Sets how many files of containers stay open between rounds. By default a quarter of the files that the process can open.
     #[must_use]
-    pub fn with_kept_files(mut self, most: u64) -> Self {
-        if self.kept_files > 0 {
-            self.kept_files = self.kept_files.max(most);
-        }
-        self
+    pub fn with_kept_files(self, kept_files: u64) -> Self {
+        Self { kept_files, ..self }
     }
 
     /// Measures the containers of an inventory. Omits a container that stops during the measurement. Returns `None` if the files

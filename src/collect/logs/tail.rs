@@ -23,8 +23,8 @@ use crate::settings::Redaction;
 /// Limit on the text that is stored of one container, in bytes. If the text is longer, the oldest lines are dropped.
 const MAX_TEXT_BYTES: usize = 1024 * 1024;
 
-/// Number of lines for which a tail keeps memory between two readings.
-const SPARE_LINES: usize = 8;
+/// Number of lines for which a tail keeps memory between two readings. The first reading can need more.
+const SPARE_LINES: usize = 16;
 
 /// The channel of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -329,8 +329,9 @@ impl TailLines {
         // The length is limited, so it fits in 32 bits.
         self.settled
             .extend(settled.map(|line| line.raw.len() as u32));
-        // The first reading adds many lines, the next ones few.
-        self.lines.shrink_to(SPARE_LINES);
+        if self.lines.capacity() > 2 * SPARE_LINES {
+            self.lines.shrink_to(SPARE_LINES);
+        }
         self.first_settled = 0;
         Arc::clone(&self.shown)
     }

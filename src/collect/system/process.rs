@@ -4,7 +4,7 @@
 //! the processes that were active, unless [`Choice`] says that others are due. A process that has just started is read in the second pass that
 //! finds it, because most new processes have ended by then. For most processes, it needs one system call and no allocation, because the file
 //! `stat` of the process stays open. The number of open files is limited. For a process beyond this limit, a reading needs three system
-//! calls. For each process in the published lists, two more files stay open, which passes over all processes read.
+//! calls. For each process in the published lists, two more files stay open, which full passes read.
 //!
 //! This file is long: all its figures come from the same pass.
 
@@ -66,7 +66,7 @@ pub(super) struct Processes {
     /// The number of the current pass. A process that has ended has the number of an earlier pass.
     pass_number: u64,
     /// The number of the newest full pass. See [`Choice`].
-    complete_pass: u64,
+    full_pass: u64,
     /// The number of processes. See [`NumberOfProcesses`].
     number: NumberOfProcesses,
     /// The newest list of processes. None before the first one, and after a failed pass.
@@ -108,8 +108,10 @@ struct KnownProcess {
     percent: f64,
     /// When the process was read, as time since boot. In a long pass, this time differs much between processes.
     read_at: Duration,
-    /// The newest reading that found that the process had used CPU time, or the first reading, as time since boot.
+    /// When a reading last found that the process had used CPU time, as time since boot. If none has, the time of the first reading.
     idle_since: Duration,
+    /// [`Choice::unseen_total`] at the newest reading.
+    unseen_total: f64,
     /// Resident memory, in pages.
     resident: u64,
     threads: u64,
@@ -245,7 +247,7 @@ impl Processes {
             max_kept: max_kept_files(),
             room_for_files: 0,
             pass_number: 0,
-            complete_pass: 0,
+            full_pass: 0,
             number: NumberOfProcesses::default(),
             list: None,
             listed_at: None,
@@ -293,7 +295,7 @@ impl Processes {
             users: &self.users,
             commands: self.commands.as_ref(),
             pass: self.pass_number,
-            complete_pass: self.complete_pass,
+            full_pass: self.full_pass,
         };
         let Self {
             buffers,
@@ -392,13 +394,13 @@ impl Processes {
         self.buffers.read.clear();
         self.buffers.unread.clear();
         self.has_found_end = false;
-        let is_complete_due = self.choice.is_complete_due(now);
+        let is_full_due = self.choice.is_full_due(now);
         let number = self.number.read(proc.as_fd());
         // None until this pass has succeeded, so that the next one lists the processes if it fails.
         let listed = self.list.take();
         let listed = listed.filter(|list| number.is_some() && list.number == number);
         let mut list = match listed {
-            Some(list) if !is_complete_due => {
+            Some(list) if !is_full_due => {
                 let pids = &mut self.buffers.pids;
                 pids.extend(self.known.keys().chain(self.new.keys()));
                 list
@@ -409,7 +411,7 @@ impl Processes {
         self.room_for_files = self.max_kept.saturating_sub(kept);
         let ticks_per_second = self.ticks_per_second;
         let seconds = |ticks: u64| ticks as f64 / ticks_per_second;
-        let mut used = self.read_due(&proc, now, is_complete_due)?;
+        let mut used = self.read_due(&proc, now, is_full_due)?;
         let is_old = list.at != now.at;
         if is_old
             && (self.has_found_end
@@ -419,7 +421,7 @@ impl Processes {
         {
             list = self.list(&proc, now)?;
             self.take_back_unread();
-            used += self.read_due(&proc, now, is_complete_due)?;
+            used += self.read_due(&proc, now, is_full_due)?;
         }
         let quiet_cores = self.quiet_cores();
         let must_read_all = self.choice.is_more_used(now, seconds(used), quiet_cores);
@@ -437,9 +439,10 @@ impl Processes {
                 known.io.skip(now.at);
             }
         }
-        if must_read_all || is_complete_due {
-            self.complete_pass = self.pass_number;
-            self.choice.note_complete(now, seconds(used));
+        if must_read_all || is_full_due {
+            self.full_pass = self.pass_number;
+            self.choice
+                .note_full(now, seconds(used), self.buffers.unread.is_empty());
         } else {
             self.choice.note_partial(now, seconds(used), quiet_cores);
         }
@@ -466,12 +469,7 @@ impl Processes {
 
     /// Reads those of the listed processes that must be read and that this pass has not read yet, and stores the others in `unread`.
     /// Returns the CPU time that the processes have used since their previous readings, in ticks.
-    fn read_due(
-        &mut self,
-        proc: &OwnedFd,
-        now: PassTimes,
-        is_complete_due: bool,
-    ) -> io::Result<u64> {
+    fn read_due(&mut self, proc: &OwnedFd, now: PassTimes, is_full_due: bool) -> io::Result<u64> {
         let mut pids = std::mem::take(&mut self.buffers.pids);
         let mut used = 0;
         for pid in pids.drain(..) {
@@ -479,7 +477,7 @@ impl Processes {
             if known.is_some_and(|known| known.read_at >= now.at) {
                 continue;
             }
-            if self.must_read(pid, now, is_complete_due) {
+            if self.must_read(pid, now, is_full_due) {
                 used += self.read_one(proc, pid)?;
                 continue;
             }
@@ -539,13 +537,13 @@ impl Processes {
     }
 
     /// Returns whether the pass must read a process even if the CPU time of the host shows that nothing else was active.
-    fn must_read(&self, pid: u32, now: PassTimes, is_complete_due: bool) -> bool {
+    fn must_read(&self, pid: u32, now: PassTimes, is_full_due: bool) -> bool {
         match self.known.get(&pid) {
-            Some(known) if is_complete_due && known.is_quiet(self.pass_number) => {
+            Some(known) if is_full_due && known.is_quiet(self.pass_number) => {
                 (self.choice).is_due_in_full_pass(now, pid, known.read_at, known.idle_since)
             }
             Some(known) => !known.is_quiet(self.pass_number),
-            None => is_complete_due || self.new.get(&pid).is_some_and(|new| !new.is_refused),
+            None => is_full_due || self.new.get(&pid).is_some_and(|new| !new.is_refused),
         }
     }
 
@@ -654,6 +652,10 @@ impl Processes {
         let lost_child = |before: &KnownProcess| before.child_faults != stat.child_faults;
         self.has_found_end |= before.as_ref().is_some_and(lost_child);
         let idle_since = before.as_ref().map(|before| before.idle_since);
+        let unseen_total = self.choice.unseen_total();
+        let unseen = before
+            .as_ref()
+            .map(|before| unseen_total - before.unseen_total);
         let (name, owner, io) = match before {
             Some(before) => (before.name, before.owner, before.io),
             None if is_new => {
@@ -672,7 +674,7 @@ impl Processes {
             true => elapsed,
             false => seconds_since(self.before),
         };
-        let cores = use_of(used, elapsed, recent);
+        let cores = use_of(used, elapsed, recent, unseen.unwrap_or(f64::INFINITY));
         let (name, owner) = match *name == *stat.name {
             true => (name, owner),
             // The process runs another program now, so its command line and possibly its user are different.
@@ -690,6 +692,7 @@ impl Processes {
             percent: cores * 100.0,
             read_at,
             idle_since: idle_since.filter(|_| used_since == 0).unwrap_or(read_at),
+            unseen_total,
             resident: stat.resident,
             threads: stat.threads,
             child_faults: stat.child_faults,
@@ -783,11 +786,11 @@ impl KnownProcess {
         kept.count() as u64 + self.io.kept_files()
     }
 
-    /// Returns the user and the containers of the process. They are read again with each pass that reads all processes, because a
+    /// Returns the user and the containers of the process. They are read again after each full pass, because a
     /// process can change its user and its control group. The open files of an active process are counted in each pass.
     fn owner(&mut self, proc: &Proc<'_>, pid: u32, room_for_files: &mut u64) -> &Owner {
         let mut owner = match self.owner.take() {
-            Some(owner) if owner.read_in >= proc.complete_pass => owner,
+            Some(owner) if owner.read_in >= proc.full_pass => owner,
             before => {
                 let files = before.map(|before| before.files).unwrap_or_default();
                 Box::new(Owner::read(proc, pid, files, room_for_files))
@@ -961,6 +964,32 @@ mod tests {
         drop(child);
         pass_with(&mut processes, 1000.0);
         assert!(!processes.known.contains_key(&pid));
+    }
+
+    #[test]
+    fn a_full_pass_reads_a_dormant_process_in_one_of_four_passes() {
+        let children = [start_idle(), start_idle()];
+        let [dormant, idle] = [0, 1].map(|child: usize| children[child].0.id());
+        let mut processes = Processes::new(0, Users::new(HostRoot::default()), None);
+        thread::sleep(Duration::from_millis(300));
+        pass_with(&mut processes, 0.0);
+        pass_with(&mut processes, 0.0);
+        let minute = Duration::from_secs(61);
+        let known = processes.known.get_mut(&dormant).unwrap();
+        known.idle_since = known.idle_since.saturating_sub(minute);
+        let mut reads = [0, 0];
+        for _ in 0..4 {
+            let read_at = |processes: &Processes, pid| processes.known[&pid].read_at;
+            let before = [dormant, idle].map(|pid| read_at(&processes, pid));
+            processes.choice.age(Duration::from_secs(15));
+            let figures = pass_with(&mut processes, 0.0);
+            assert_eq!(processes.full_pass, processes.pass_number);
+            assert!(figures.counts.total >= processes.known.len() as u64);
+            for ((pid, before), reads) in [dormant, idle].into_iter().zip(before).zip(&mut reads) {
+                *reads += usize::from(read_at(&processes, pid) > before);
+            }
+        }
+        assert_eq!(reads, [1, 4]);
     }
 
     /// Fails unless the CPU use of a busy process is that of its whole life.

@@ -1,6 +1,6 @@
 //! Decides which processes a pass reads. Most processes of a host do little most of the time, and reading them costs more than all
 //! other figures of the host together. So most passes read only the processes that were active. A full pass comes at least every 15 s.
-//! It reads all processes, except three of four of those that have used no CPU time for a minute. A pass reads all processes
+//! Of the processes that have used no CPU time for a minute, it reads one in four, and it reads all others. A pass reads all processes
 //! without exception when processes that it did not read have used more CPU time than before. The CPU time of the whole host in
 //! `/proc/stat` shows this.
 
@@ -26,16 +26,18 @@ pub(super) const MAX_QUIET_PERCENT: f64 = 0.5;
 #[derive(Debug, Default)]
 pub(super) struct Choice {
     /// The newest full pass. None before the first one.
-    complete: Option<PassTimes>,
+    full: Option<PassTimes>,
     /// The number of full passes. It can wrap.
     full_passes: u32,
     /// The newest pass.
     newest: Option<PassTimes>,
-    /// CPU time of the processes that were read since `complete`, in seconds.
+    /// CPU time of the processes that were read since `full`, in seconds.
     seen: f64,
     /// CPU time of the host that no process had which was read, in cores. Processes have it that ended before a pass could read them,
-    /// and those that `/proc` hides.
+    /// and those that `/proc` hides. It rises only in a pass that reads all processes.
     unseen: f64,
+    /// The sum of the CPU time of the host that no process had which was read, of all passes, in seconds.
+    unseen_total: f64,
 }
 
 /// When a pass was made.
@@ -48,14 +50,14 @@ pub(super) struct PassTimes {
 }
 
 impl Choice {
-    /// Returns whether the pass must be a full one, because the newest full pass is too long ago.
-    pub(super) fn is_complete_due(&self, now: PassTimes) -> bool {
-        let (Some(complete), Some(newest)) = (self.complete, self.newest) else {
+    /// Returns whether the pass must be a full one, because the newest full pass was too long ago.
+    pub(super) fn is_full_due(&self, now: PassTimes) -> bool {
+        let (Some(full), Some(newest)) = (self.full, self.newest) else {
             return true;
         };
         // The next pass would be too late.
         let until_next = now.at.saturating_sub(newest.at);
-        now.at.saturating_sub(complete.at) + until_next > MAX_AGE + TOLERANCE
+        now.at.saturating_sub(full.at) + until_next > MAX_AGE + TOLERANCE
     }
 
     /// Returns whether a full pass must read the process `pid`. The process was read at `read_at`, and has used no CPU time since
@@ -71,8 +73,8 @@ impl Choice {
             return true;
         }
         let until_next = self
-            .complete
-            .map_or(MAX_AGE, |complete| now.at.saturating_sub(complete.at));
+            .full
+            .map_or(MAX_AGE, |full| now.at.saturating_sub(full.at));
         let is_too_old_soon =
             now.at.saturating_sub(read_at) + until_next > MAX_DORMANT_AGE + TOLERANCE;
         is_too_old_soon || self.full_passes % DORMANT_TURNS == pid % DORMANT_TURNS
@@ -86,17 +88,44 @@ impl Choice {
         unseen.is_none_or(|unseen| unseen - quiet > self.unseen + MAX_UNSEEN)
     }
 
-    /// Records a full pass, or one that has read all processes.
-    pub(super) fn note_complete(&mut self, now: PassTimes, used: f64) {
+    /// Records a full pass. `has_read_all` says whether it has read all processes.
+    pub(super) fn note_full(&mut self, now: PassTimes, used: f64, has_read_all: bool) {
         let seen = self.seen + used;
-        let unseen = self.complete.and_then(|before| cores(before, now, seen));
+        let unseen = self.full.and_then(|before| cores(before, now, seen));
+        let unseen = unseen.unwrap_or(0.0);
         *self = Self {
-            complete: Some(now),
+            full: Some(now),
             newest: Some(now),
             full_passes: self.full_passes.wrapping_add(1),
             seen: 0.0,
-            unseen: unseen.unwrap_or(0.0),
+            unseen: match has_read_all {
+                true => unseen,
+                false => unseen.min(self.unseen),
+            },
+            unseen_total: self.unseen_total + self.unseen_since_newest(now, used),
         };
+    }
+
+    /// Returns the sum of the CPU time of the host that no process had which was read, of all passes until the previous one, in
+    /// seconds. The difference between two passes limits what a process has used that was not read between them.
+    pub(super) fn unseen_total(&self) -> f64 {
+        self.unseen_total
+    }
+
+    /// Makes all passes longer ago.
+    #[cfg(test)]
+    pub(super) fn age(&mut self, by: Duration) {
+        for pass in [&mut self.full, &mut self.newest].into_iter().flatten() {
+            pass.at = pass.at.saturating_sub(by);
+        }
+    }
+
+    /// Returns the CPU time of the host since the newest pass, without `used`, in seconds.
+    fn unseen_since_newest(&self, now: PassTimes, used: f64) -> f64 {
+        let busy = self
+            .newest
+            .and_then(|newest| Some(now.busy? - newest.busy?));
+        busy.map_or(0.0, |busy| (busy - used).max(0.0))
     }
 
     /// Records a pass that has read only the processes that were active. See [`Self::is_more_used`].
@@ -104,18 +133,20 @@ impl Choice {
         let unseen = self.newest.and_then(|newest| cores(newest, now, used));
         let unseen = unseen.map(|unseen| (unseen - quiet).max(0.0));
         self.unseen = unseen.map_or(self.unseen, |unseen| unseen.min(self.unseen));
+        self.unseen_total += self.unseen_since_newest(now, used);
         self.seen += used;
         self.newest = Some(now);
     }
 }
 
 /// Returns the CPU use of a process in cores. It has used `used` seconds of CPU time in the last `elapsed` seconds, and `recent` is the
-/// part of this time since the previous pass, in seconds.
+/// part of this time since the previous pass, in seconds. `unseen` is what all processes together have used, in seconds, that the passes
+/// since the previous reading did not read ([`Choice::unseen_total`]).
 ///
 /// The passes since the previous reading have shown that the processes that they did not read used hardly more than before, by
 /// [`MAX_UNSEEN`] together. So most of the CPU time of a process that has suddenly become active is from the time since the previous
 /// pass. This is wrong only if other processes became idle at the same time.
-pub(super) fn use_of(used: f64, elapsed: f64, recent: f64) -> f64 {
+pub(super) fn use_of(used: f64, elapsed: f64, recent: f64, unseen: f64) -> f64 {
     if elapsed <= 0.0 {
         // The first reading has nothing to compare with.
         return 0.0;
@@ -124,7 +155,8 @@ pub(super) fn use_of(used: f64, elapsed: f64, recent: f64) -> f64 {
     if recent <= 0.0 || recent >= elapsed {
         return average;
     }
-    average.max((used - MAX_UNSEEN * (elapsed - recent)) / recent)
+    let hidden = unseen.min(MAX_UNSEEN * (elapsed - recent));
+    average.max((used - hidden) / recent)
 }
 
 /// Returns the CPU time of the host between two passes without `used`, in cores. None if it is not known.
@@ -147,15 +179,15 @@ mod tests {
         }
     }
 
-    /// Makes passes at these times on an idle host. Returns the times of those that read all processes.
-    fn complete(times: impl Iterator<Item = f64>) -> Vec<f64> {
+    /// Makes passes at these times on an idle host. Returns the times of the full passes.
+    fn full(times: impl Iterator<Item = f64>) -> Vec<f64> {
         let mut choice = Choice::default();
         times
             .filter(|time| {
                 let now = at(*time, 0.0);
-                let is_due = choice.is_complete_due(now) || choice.is_more_used(now, 0.0, 0.0);
+                let is_due = choice.is_full_due(now) || choice.is_more_used(now, 0.0, 0.0);
                 match is_due {
-                    true => choice.note_complete(now, 0.0),
+                    true => choice.note_full(now, 0.0, true),
                     false => choice.note_partial(now, 0.0, 0.0),
                 }
                 is_due
@@ -166,11 +198,11 @@ mod tests {
     #[test]
     fn no_process_of_an_idle_host_is_older_than_15_seconds() {
         let every = |seconds: f64| (0..).map(move |pass| f64::from(pass) * seconds);
-        assert_eq!(complete(every(5.0).take(8)), [0.0, 15.0, 30.0]);
-        assert_eq!(complete(every(5.125).take(8)), [0.0, 15.375, 30.75]);
-        assert_eq!(complete(every(1.0).take(32)), [0.0, 15.0, 30.0]);
-        assert_eq!(complete(every(10.0).take(4)), [0.0, 10.0, 20.0, 30.0]);
-        assert_eq!(complete(every(60.0).take(3)), [0.0, 60.0, 120.0]);
+        assert_eq!(full(every(5.0).take(8)), [0.0, 15.0, 30.0]);
+        assert_eq!(full(every(5.125).take(8)), [0.0, 15.375, 30.75]);
+        assert_eq!(full(every(1.0).take(32)), [0.0, 15.0, 30.0]);
+        assert_eq!(full(every(10.0).take(4)), [0.0, 10.0, 20.0, 30.0]);
+        assert_eq!(full(every(60.0).take(3)), [0.0, 60.0, 120.0]);
     }
 
     #[test]
@@ -182,7 +214,7 @@ mod tests {
             for pass in 0..200 {
                 let time = f64::from(pass) * every;
                 let now = at(time, 0.0);
-                if !choice.is_complete_due(now) {
+                if !choice.is_full_due(now) {
                     choice.note_partial(now, 0.0, 0.0);
                     continue;
                 }
@@ -196,7 +228,7 @@ mod tests {
                         read += 1;
                     }
                 }
-                choice.note_complete(now, 0.0);
+                choice.note_full(now, 0.0, true);
                 let oldest = read_at.iter().copied().fold(time, f64::min);
                 assert!(
                     time - oldest < 60.0_f64.max(every),
@@ -206,15 +238,16 @@ mod tests {
                     busiest = read.max(busiest);
                 }
             }
-            let expected = if every <= 15.0 { 2 } else { 8 };
-            assert!(busiest <= expected, "{every}: {busiest} of 8 in one pass");
+            if every <= 15.0 {
+                assert_eq!(busiest, 2, "{every}: so many of 8 in one pass");
+            }
         }
     }
 
     #[test]
     fn a_full_pass_reads_a_process_that_was_active_in_the_last_minute() {
         let mut choice = Choice::default();
-        choice.note_complete(at(100.0, 0.0), 0.0);
+        choice.note_full(at(100.0, 0.0), 0.0, true);
         let read_at = Duration::from_secs(100);
         let is_due = |pid, idle_since| {
             let idle_since = Duration::from_secs(idle_since);
@@ -227,7 +260,7 @@ mod tests {
     #[test]
     fn all_processes_are_read_when_others_have_used_cpu_time() {
         let mut choice = Choice::default();
-        choice.note_complete(at(0.0, 100.0), 0.0);
+        choice.note_full(at(0.0, 100.0), 0.0, true);
         // 0.2 s in 5 s are 4 % of a core.
         assert!(!choice.is_more_used(at(5.0, 100.2), 0.0, 0.0));
         assert!(choice.is_more_used(at(5.0, 100.3), 0.0, 0.0));
@@ -239,7 +272,7 @@ mod tests {
     #[test]
     fn the_expected_time_of_quiet_processes_is_not_searched() {
         let mut choice = Choice::default();
-        choice.note_complete(at(0.0, 0.0), 0.0);
+        choice.note_full(at(0.0, 0.0), 0.0, true);
         // 100 processes with 0.3 % of a core each.
         assert!(!choice.is_more_used(at(5.0, 1.5), 0.0, 0.3));
         choice.note_partial(at(5.0, 1.5), 0.0, 0.3);
@@ -250,10 +283,10 @@ mod tests {
     #[test]
     fn the_time_of_processes_that_cannot_be_read_is_not_searched_again() {
         let mut choice = Choice::default();
-        choice.note_complete(at(0.0, 0.0), 0.0);
+        choice.note_full(at(0.0, 0.0), 0.0, true);
         // Half a core is used by processes that no pass finds.
         assert!(choice.is_more_used(at(5.0, 2.5), 0.0, 0.0));
-        choice.note_complete(at(5.0, 2.5), 0.0);
+        choice.note_full(at(5.0, 2.5), 0.0, true);
         assert!(!choice.is_more_used(at(10.0, 5.0), 0.0, 0.0));
         choice.note_partial(at(10.0, 5.0), 0.0, 0.0);
         assert!(choice.is_more_used(at(15.0, 8.0), 0.0, 0.0));
@@ -264,24 +297,42 @@ mod tests {
     }
 
     #[test]
-    fn time_of_all_passes_since_the_complete_one_counts() {
+    fn time_of_all_passes_since_the_full_one_counts() {
         let mut choice = Choice::default();
-        choice.note_complete(at(0.0, 0.0), 0.0);
+        choice.note_full(at(0.0, 0.0), 0.0, true);
         choice.note_partial(at(5.0, 1.0), 1.0, 0.0);
         choice.note_partial(at(10.0, 2.0), 1.0, 0.0);
-        choice.note_complete(at(15.0, 3.0), 1.0);
+        choice.note_full(at(15.0, 3.0), 1.0, true);
         assert!(choice.unseen.abs() < 1e-9);
     }
 
     #[test]
     fn a_process_that_becomes_active_does_not_seem_idle_because_of_the_time_before() {
-        // It was idle for 10 s, and then it used a whole core for 5 s.
-        assert!((use_of(5.0, 15.0, 5.0) - 0.9).abs() < 1e-9);
+        let is = |figure: f64, expected: f64| (figure - expected).abs() < 1e-9;
+        // It was idle for 10 s, and then it used a whole core for 5 s. Other processes that were not read used much.
+        assert!(is(use_of(5.0, 15.0, 5.0, 9.0), 0.9));
         // It used 4 % of a core all the time.
-        assert!((use_of(0.6, 15.0, 5.0) - 0.04).abs() < 1e-9);
-        assert!((use_of(5.0, 5.0, 5.0) - 1.0).abs() < 1e-9);
-        assert!((use_of(5.0, 5.0, 7.0) - 1.0).abs() < 1e-9);
-        assert_eq!(use_of(5.0, 0.0, 0.0), 0.0);
+        assert!(is(use_of(0.6, 15.0, 5.0, 9.0), 0.04));
+        assert!(is(use_of(5.0, 5.0, 5.0, 0.0), 1.0));
+        assert!(is(use_of(5.0, 5.0, 7.0, 0.0), 1.0));
+        assert_eq!(use_of(5.0, 0.0, 0.0, 0.0), 0.0);
+        // It was dormant for 55 s, or it used 4 % of a core all the time, and nothing else was active.
+        assert!(is(use_of(5.0, 60.0, 5.0, 0.0), 1.0));
+        assert!(is(use_of(2.4, 60.0, 5.0, 2.2), 0.04));
+    }
+
+    #[test]
+    fn the_time_of_dormant_processes_is_not_expected_of_other_processes() {
+        let mut choice = Choice::default();
+        choice.note_full(at(0.0, 0.0), 0.0, true);
+        // A dormant process uses 4 % of a core now, and full passes do not read it.
+        for pass in 1..5 {
+            let now = at(15.0 * f64::from(pass), 0.6 * f64::from(pass));
+            assert!(!choice.is_more_used(now, 0.0, 0.0));
+            choice.note_full(now, 0.0, false);
+        }
+        assert!((choice.unseen_total() - 2.4).abs() < 1e-9);
+        assert!(choice.is_more_used(at(65.0, 2.8), 0.0, 0.0));
     }
 
     #[test]
@@ -291,9 +342,9 @@ mod tests {
             ..at(seconds, 0.0)
         };
         let mut choice = Choice::default();
-        choice.note_complete(at(0.0, 0.0), 0.0);
+        choice.note_full(at(0.0, 0.0), 0.0, true);
         assert!(choice.is_more_used(unknown(5.0), 0.0, 0.0));
-        choice.note_complete(unknown(5.0), 0.0);
+        choice.note_full(unknown(5.0), 0.0, true);
         assert!(choice.is_more_used(at(10.0, 0.0), 0.0, 0.0));
     }
 }

@@ -87,8 +87,8 @@ pub(super) struct Proc<'p> {
     pub(super) users: &'p Users,
     pub(super) commands: Option<&'p Redaction>,
     pub(super) pass: u64,
-    /// The number of the newest pass that read all processes.
-    pub(super) complete_pass: u64,
+    /// The number of the newest full pass.
+    pub(super) full_pass: u64,
 }
 
 impl Owner {

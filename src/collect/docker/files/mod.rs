@@ -234,7 +234,7 @@ impl ContainerFiles {
         };
         if let (Some(before), Some(host)) = (before, host)
             && before.rare_at.is_some()
-            && let Some(read_at) = network.unchanged_since(host)
+            && let Some(read_at) = network.unchanged_since(host, now)
             && is_valid_until_next(before, Some(read_at), now, MAX_UNCHANGED_AGE)
         {
             return Ok(Arc::clone(&before.usage.network));

@@ -8,9 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-#[cfg(test)]
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::host_ends::{EndsOfContainer, HostEnds, OtherEnd};
 use crate::collect::links::Netlink;
@@ -36,6 +34,9 @@ pub(super) struct Network {
     chosen: Mutex<Chosen>,
 }
 
+/// How long the table of a container is read in each round after traffic that the host's ends did not show.
+const UNEXPLAINED_FOR: Duration = Duration::from_mins(1);
+
 /// The interfaces that count, for a list of names. The choice is cached until the names change.
 #[derive(Debug, Default)]
 struct Chosen {
@@ -52,8 +53,8 @@ struct Seen {
     at: Option<Instant>,
     /// The interfaces that count. None if they are not known.
     own: Option<Vec<OtherEnd>>,
-    /// Whether the counters have changed while those of the host's ends stayed the same.
-    is_unreliable: bool,
+    /// When a reading last found that the counters had changed while those of the host's ends stayed the same. None if no reading has.
+    unexplained_at: Option<Instant>,
 }
 
 impl Network {
@@ -67,11 +68,14 @@ impl Network {
         }
     }
 
-    /// Returns when the container's table was read, if the counters of the host's ends have not changed since then.
-    pub(super) fn unchanged_since(&self, host: &HostEnds) -> Option<Instant> {
+    /// Returns when the container's table was read, if the counters of the host's ends have not changed since then. Returns none for a minute
+    /// after traffic that the host's ends did not show.
+    pub(super) fn unchanged_since(&self, host: &HostEnds, now: Instant) -> Option<Instant> {
         let seen = &self.chosen().seen;
-        let is_unchanged = !seen.is_unreliable && seen.ends.are_unchanged(host);
-        seen.at.filter(|_| is_unchanged)
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < UNEXPLAINED_FOR;
+        let is_reliable = !seen.unexplained_at.is_some_and(is_recent);
+        seen.at
+            .filter(|_| is_reliable && seen.ends.are_unchanged(host))
     }
 
     /// Records that the container's table was read at `now`, after the host's table. `has_traffic` says whether its counters have changed
@@ -81,8 +85,8 @@ impl Network {
         let seen = &mut chosen.seen;
         let is_first = seen.at.replace(now).is_none();
         if !is_first && has_traffic && seen.ends.are_unchanged(host) {
-            // For example, eBPF programs can send packets past the host's end.
-            seen.is_unreliable = true;
+            // For example, eBPF programs can send packets past the host's end. Or a packet came between the two readings.
+            seen.unexplained_at = Some(now);
         }
         // The kernel can give a number to the container's namespace later.
         if is_first || seen.own.is_none() && seen.ends.is_older(host) {
@@ -246,15 +250,16 @@ fn index(process: &Path, name: &[u8]) -> Option<u32> {
 
 /// Whether one of the counters differs between two readings. The rates do not count, because the newer reading has none yet.
 pub(super) fn has_traffic(before: &Interfaces, now: &Interfaces) -> bool {
-    let counters = |(name, one): (&String, &InterfaceCounters)| {
-        let counters = InterfaceCounters {
-            rx_bytes_per_second: None,
-            tx_bytes_per_second: None,
-            ..*one
-        };
-        (name.clone(), counters)
+    let without_rates = |one: &InterfaceCounters| InterfaceCounters {
+        rx_bytes_per_second: None,
+        tx_bytes_per_second: None,
+        ..*one
     };
-    !before.iter().map(counters).eq(now.iter().map(counters))
+    let is_same =
+        |(before, now): ((&String, &InterfaceCounters), (&String, &InterfaceCounters))| {
+            before.0 == now.0 && without_rates(before.1) == without_rates(now.1)
+        };
+    before.len() != now.len() || !before.iter().zip(now).all(is_same)
 }
 
 /// Returns the counters of interfaces, by name.
