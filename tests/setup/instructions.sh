@@ -62,5 +62,6 @@ read_snapshots "$snapshots"
 callgrind_control --dump "$agent" >>"$folder/log" 2>&1 || fail 'callgrind cannot be reached'
 counted=$(awk '/^(totals|summary): / { sum = $2 } END { print sum }' "$folder"/counts.1)
 [[ $counted ]] || fail 'callgrind has counted nothing'
-awk -v sum="$counted" -v snapshots="$snapshots" -v processes="$(find /proc -maxdepth 1 -name '[0-9]*' | wc -l)" \
+processes=(/proc/[0-9]*)
+awk -v sum="$counted" -v snapshots="$snapshots" -v processes="${#processes[@]}" \
     'BEGIN { printf "%.2f million instructions a snapshot, %d processes\n", sum / snapshots / 1e6, processes }'
