@@ -168,9 +168,9 @@ fn seconds_per_call(path: &str) -> io::Result<f64> {
     }
     let took = began.elapsed();
     let used = Load::now(&engine_processes()).since(&before);
-    let busy = used.per_minute(took) / 60.0 * took.as_secs_f64();
-    let idle = Load::over(took, engine_processes).per_minute(took) / 60.0 * took.as_secs_f64();
-    Ok((busy - idle) / f64::from(REPEATS))
+    let idle = Load::over(took, engine_processes);
+    let per_minute = used.per_minute(took) - idle.per_minute(took);
+    Ok(per_minute / 60.0 * took.as_secs_f64() / f64::from(REPEATS))
 }
 
 /// Makes one call and reads the whole answer.

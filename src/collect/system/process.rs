@@ -380,8 +380,8 @@ impl Processes {
         })
     }
 
-    /// Reads the processes that were active, and those that the previous pass was the first to list. If [`Choice`] says that a full pass
-    /// is due, reads those that are due in it. Lists the processes first
+    /// Reads the active processes, and the processes that were new in the previous pass. A full pass also reads the other processes that
+    /// [`Choice`] selects. Before that, lists the processes
     ///
     /// * if their number has changed, or is not known,
     /// * if one of the processes that it reads, or a child of one, has ended. If the number is the same, another one has started. In addition,
@@ -423,8 +423,7 @@ impl Processes {
             self.take_back_unread();
             used += self.read_due(&proc, now, is_full_due)?;
         }
-        let quiet_cores = self.quiet_cores();
-        let must_read_all = self.choice.is_more_used(now, seconds(used), quiet_cores);
+        let must_read_all = (self.choice).is_more_used(now, seconds(used), self.quiet_cores());
         if must_read_all {
             let mut unread = std::mem::take(&mut self.buffers.unread);
             for pid in unread.drain(..) {
@@ -432,20 +431,7 @@ impl Processes {
             }
             self.buffers.unread = unread;
         }
-        for pid in &self.buffers.unread {
-            if let Some(known) = self.known.get_mut(pid)
-                && known.used_since == 0
-            {
-                known.io.skip(now.at);
-            }
-        }
-        if must_read_all || is_full_due {
-            self.full_pass = self.pass_number;
-            self.choice
-                .note_full(now, seconds(used), self.buffers.unread.is_empty());
-        } else {
-            self.choice.note_partial(now, seconds(used), quiet_cores);
-        }
+        self.note_pass(now, seconds(used), must_read_all || is_full_due);
         self.forget_ended();
         self.read_io(&proc);
         if list.at == now.at {
@@ -455,6 +441,25 @@ impl Processes {
         self.list = Some(list);
         self.listed_at = Some(list.at);
         Ok(proc)
+    }
+
+    /// Records a pass. `used` is the CPU time of the processes that it read, in seconds. `is_full` says whether it was a full pass, or
+    /// read all processes.
+    fn note_pass(&mut self, now: PassTimes, used: f64, is_full: bool) {
+        for pid in &self.buffers.unread {
+            if let Some(known) = self.known.get_mut(pid)
+                && known.used_since == 0
+            {
+                known.io.skip(now.at);
+            }
+        }
+        if is_full {
+            self.full_pass = self.pass_number;
+            self.choice
+                .note_full(now, used, self.buffers.unread.is_empty());
+        } else {
+            self.choice.note_partial(now, used, self.quiet_cores());
+        }
     }
 
     /// Returns the directory `/proc`, which stays open.

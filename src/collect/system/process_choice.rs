@@ -33,10 +33,10 @@ pub(super) struct Choice {
     newest: Option<PassTimes>,
     /// CPU time of the processes that were read since `full`, in seconds.
     seen: f64,
-    /// CPU time of the host that no process had which was read, in cores. Processes have it that ended before a pass could read them,
-    /// and those that `/proc` hides. It rises only in a pass that reads all processes.
+    /// The host's CPU time that belongs to no process which was read, in cores: that of processes that ended before a pass could read
+    /// them, and of processes that `/proc` hides. Only a pass that reads all processes can raise this value.
     unseen: f64,
-    /// The sum of the CPU time of the host that no process had which was read, of all passes, in seconds.
+    /// The host's CPU time that belongs to no process which was read, in seconds. Each pass adds the time since the previous pass.
     unseen_total: f64,
 }
 
@@ -106,8 +106,8 @@ impl Choice {
         };
     }
 
-    /// Returns the sum of the CPU time of the host that no process had which was read, of all passes until the previous one, in
-    /// seconds. The difference between two passes limits what a process has used that was not read between them.
+    /// Returns the host's CPU time that belongs to no process which was read, until the previous pass, in seconds. A process that was
+    /// not read between two passes has used at most the difference of their two values.
     pub(super) fn unseen_total(&self) -> f64 {
         self.unseen_total
     }
@@ -140,8 +140,8 @@ impl Choice {
 }
 
 /// Returns the CPU use of a process in cores. It has used `used` seconds of CPU time in the last `elapsed` seconds, and `recent` is the
-/// part of this time since the previous pass, in seconds. `unseen` is what all processes together have used, in seconds, that the passes
-/// since the previous reading did not read ([`Choice::unseen_total`]).
+/// part of this time since the previous pass, in seconds. `unseen` is the CPU time of all unread processes together in the passes since the
+/// previous reading, in seconds ([`Choice::unseen_total`]).
 ///
 /// The passes since the previous reading have shown that the processes that they did not read used hardly more than before, by
 /// [`MAX_UNSEEN`] together. So most of the CPU time of a process that has suddenly become active is from the time since the previous
