@@ -58,6 +58,8 @@ export function makeHost(name, options = {}) {
     cores: 4,
     memory: 16 * GIB,
     load: 0.1 + (hash(name) % 50) / 70,
+    // A number keeps the CPU use there, whatever the time is.
+    cpu: null,
     booted: (3 + (hash(name) % 60)) * 86_400_000,
     interval: 5000,
     disks: [['/', '/dev/vda1', 'ext4', 0.3 + (hash(name) % 30) / 100, 80], ['/var', '/dev/vdb1', 'xfs', 0.2 + (hash(name) % 45) / 100, 250]],
@@ -135,7 +137,7 @@ export function figures(host, at) {
   // An outage that is over shows as a gap.
   if (host.gap && at > host.gap[0] && at < host.gap[1]) return null
   const day = 0.7 + 0.3 * Math.sin(at / 86_400_000 * 2 * Math.PI)
-  const cpu = Math.min(98, 100 * host.load * wave(host.name, at) * day + 1)
+  const cpu = host.cpu ?? Math.min(98, 100 * host.load * wave(host.name, at) * day + 1)
   values.cpu = cpu
   values['cpu.user'] = cpu * 0.62
   values['cpu.system'] = cpu * 0.27
