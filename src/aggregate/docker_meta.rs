@@ -1,10 +1,10 @@
 //! Adds the sizes of logs and the volumes to the section `docker_meta`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::messages::ContainerVolumes;
 use crate::model::ContainerMeta;
+use foldhash::HashMap;
 
 /// Length of an id in the section `docker_meta`, in characters.
 const SHORT_ID: usize = 12;
@@ -53,8 +53,9 @@ pub(super) fn keep_if_equal(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::sync::Arc;
+
+    use foldhash::HashMap;
 
     use super::{keep_if_equal, with_disk_use};
     use crate::messages::ContainerVolumes;
@@ -74,7 +75,8 @@ mod tests {
         let ids = ["000000000001", "000000000002", "000000000003"];
         let all = Arc::new(ids.map(meta).to_vec());
         let id = |short: &str| format!("{short}{}", "f".repeat(52));
-        let log_bytes = HashMap::from([(id(ids[0]).into(), 7), ("short".into(), 8)]);
+        let log_bytes = [(id(ids[0]).into(), 7), ("short".into(), 8)];
+        let log_bytes = log_bytes.into_iter().collect();
         let volume = Volume {
             mount: "/mnt".to_owned(),
             ..Volume::default()
@@ -98,7 +100,7 @@ mod tests {
         assert!(Arc::ptr_eq(&other, &all));
         let without = with_disk_use(
             Arc::clone(&all),
-            &HashMap::new(),
+            &HashMap::default(),
             &ContainerVolumes::default(),
         );
         assert!(Arc::ptr_eq(&without, &all));

@@ -511,7 +511,7 @@ fn log(count: u64) -> LogSample {
     let lines = Arc::new(LogLines::new(Arc::new(lines), place));
     LogSample {
         logs: Arc::new([("web".to_owned(), lines)].into()),
-        positions: Arc::new([(container, position(count))].into()),
+        positions: Arc::new(std::iter::once((container, position(count))).collect()),
         ..LogSample::default()
     }
 }
@@ -610,8 +610,8 @@ fn log_in_files(count: u64, file: &Arc<TenLines>) -> LogSample {
     let file: Arc<dyn ReadLog> = Arc::<TenLines>::clone(file);
     LogSample {
         logs: Arc::new([("web".to_owned(), lines)].into()),
-        files: Arc::new([(Arc::clone(&container), FileLog(file))].into()),
-        positions: Arc::new([(container, in_file(count))].into()),
+        files: Arc::new(std::iter::once((Arc::clone(&container), FileLog(file))).collect()),
+        positions: Arc::new(std::iter::once((container, in_file(count))).collect()),
         ..LogSample::default()
     }
 }

@@ -8,6 +8,7 @@
 mod blocking;
 mod causes;
 mod cgroup;
+mod decimal;
 pub mod docker;
 pub mod kernel;
 mod kernel_file;

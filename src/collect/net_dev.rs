@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::decimal::decimals;
+
 /// A network interface and its counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Interface<'t> {
@@ -34,16 +36,15 @@ pub(super) fn lines(table: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let lines = table.split(|byte| *byte == b'\n');
     lines.filter_map(|line| {
         // Splits at the last colon, because a name can contain a colon (the alias `eth0:1`).
-        let colon = line.iter().rposition(|byte| *byte == b':')?;
+        let colon = memchr::memrchr(b':', line)?;
         Some((line[..colon].trim_ascii(), &line[colon + 1..]))
     })
 }
 
 fn parse_counters<'t>(name: &'t [u8], counters: &[u8]) -> Option<Interface<'t>> {
-    let counters = std::str::from_utf8(counters).ok()?;
-    let mut counters = counters.split_ascii_whitespace().map(str::parse::<u64>);
+    let mut counters = decimals(counters);
     let mut way = || {
-        let mut next = || counters.next()?.ok();
+        let mut next = || counters.next()?;
         let way = Counters {
             bytes: next()?,
             packets: next()?,
@@ -51,7 +52,7 @@ fn parse_counters<'t>(name: &'t [u8], counters: &[u8]) -> Option<Interface<'t>> 
             drops: next()?,
         };
         // Skips `fifo frame compressed multicast` (received) or `fifo colls carrier compressed` (sent).
-        counters.nth(3)?.ok()?;
+        counters.nth(3)??;
         Some(way)
     };
     Some(Interface {

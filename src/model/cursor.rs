@@ -398,7 +398,7 @@ mod tests {
             line: 42,
             place: None,
         };
-        let positions = Positions::from([(id(1), known.clone()), (id(2), by_calls.clone())]);
+        let positions = Positions::from_iter([(id(1), known.clone()), (id(2), by_calls.clone())]);
         let none = Events::default();
         let cursor = Cursor::of_events(&owner(5), 0, &none, 77).with_logs(&positions, None);
         let cursor = Arc::new(Cursor::parse(&cursor.to_text()).unwrap());
@@ -424,7 +424,7 @@ mod tests {
             },
         );
         let again = Cursor::of_events(&owner(6), 0, &none, 78);
-        let again = again.with_logs(&Positions::from([newest.clone()]), Some(&other));
+        let again = again.with_logs(&Positions::from_iter([newest.clone()]), Some(&other));
         let again = Arc::new(Cursor::parse(&again.to_text()).unwrap());
         let again = again.resumed(&owner(6)).unwrap();
         assert_eq!(again.position(&id(1), 0), Some(without_number));
@@ -526,7 +526,7 @@ mod tests {
             line: 105,
             place: Some(place(100, 9000).into()),
         };
-        let positions = Positions::from([(id(1), at)]);
+        let positions = Positions::from_iter([(id(1), at)]);
         let cursor = Cursor::of_events(&owner(5), 3, &Events::default(), 77);
         let seeds = [
             cursor.to_text(),

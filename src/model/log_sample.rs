@@ -1,9 +1,9 @@
 //! The result of one reading of the logs of all containers.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{FileLog, LogLines, LogOpener, Logs, Positions, StoppedContainer, Via};
+use foldhash::HashMap;
 
 /// Minimum number of digits of a container's id that identify the container.
 const MIN_ID_DIGITS: usize = 12;

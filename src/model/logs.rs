@@ -1,13 +1,14 @@
 //! The log lines of containers. Log lines are numbered. The position of a client in a container's log is the number of the newest
 //! log line that the client has received or missed, and a place in the log's files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use foldhash::HashMap;
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;

@@ -15,6 +15,7 @@ use serde::Serialize;
 use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::ParamSwitch;
 
+use super::json::append_json;
 use super::spare::{MAX_SPARE_FACTOR, Spare};
 use super::{EncodedSnapshot, LogPiece, Published, StreamPosition};
 use crate::model::{Encoding, LogMode, Logs, ResumeOutcome, Section, Snapshot, Variant};
@@ -476,7 +477,7 @@ fn encode(part: Part, snapshot: &Snapshot, json: &mut Vec<u8>) -> io::Result<()>
             json.extend_from_slice(br#","agent":{"#);
         }
         Part::Agent => {
-            serde_json::to_writer(&mut *json, &snapshot.agent)?;
+            append_json(json, &snapshot.agent)?;
             json.remove(0);
             // `skipped` is the last field of the model, so the text ends with `"skipped":0}`. `0}` is cut off here. Each output
             // appends its own count. The socket has a count for each client.
@@ -489,7 +490,7 @@ fn encode(part: Part, snapshot: &Snapshot, json: &mut Vec<u8>) -> io::Result<()>
 fn field(json: &mut Vec<u8>, before: u8, name: &str, value: &impl Serialize) -> io::Result<()> {
     json.push(before);
     write!(json, "\"{name}\":")?;
-    Ok(serde_json::to_writer(json, value)?)
+    append_json(json, value)
 }
 
 /// Compresses the shared part of each JSON line into a zstd frame without its last block. Each output appends the last block.

@@ -5,6 +5,7 @@
 
 mod encode;
 mod history;
+mod json;
 mod line;
 mod news;
 mod spare;

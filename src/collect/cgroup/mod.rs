@@ -17,7 +17,9 @@ pub(super) use usage::Usage;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use memchr::memmem::Finder;
 
 use super::kernel_file::text;
 use super::pressure;
@@ -25,6 +27,8 @@ use crate::model::{BlockIo, ExactContainer, Throttling};
 
 /// Maximum number of files of one group: two of [`ActivityFiles`], and at most eight of [`DetailFiles`].
 pub(super) const FILES_PER_GROUP: usize = 10;
+/// Where the figures that include the groups below begin in `memory.stat` of cgroup v1.
+static FIRST_TOTAL: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("\ntotal_"));
 /// Number of files of [`ActivityFiles`].
 pub(super) const ACTIVITY_FILES: usize = 2;
 
@@ -405,9 +409,10 @@ fn block_io_v1(
     })
 }
 
-/// Reads `memory.stat` of cgroup v1. The names that begin with `total_` include the groups below.
+/// Reads `memory.stat` of cgroup v1. The names that begin with `total_` include the groups below. They are after all others.
 fn memory_stat_v1(stat: &str, usage: &mut Usage, exact: &mut ExactContainer) {
-    parse::keyed_all!(stat, {
+    let totals = FIRST_TOTAL.find(stat.as_bytes()).unwrap_or_default();
+    parse::keyed_all!(&stat[totals..], {
         "total_inactive_file" => exact.inactive_file,
         "total_active_file" => exact.active_file,
         "total_rss" => usage.rss,

@@ -18,10 +18,23 @@ pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
     })
 }
 
+/// Returns the name and the value of each line of a text with lines of the form `name value`. The memory statistics of a container have
+/// 40 lines and more, so this is most of what the agent itself does to read a container.
+pub(super) fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut begin = 0;
+    let ends = memchr::memchr_iter(b'\n', text.as_bytes()).chain([text.len()]);
+    ends.filter_map(move |end| {
+        let line = &text[begin..end];
+        begin = end + 1;
+        let space = memchr::memchr(b' ', line.as_bytes())?;
+        Some((&line[..space], &line[space + 1..]))
+    })
+}
+
 /// Reads the values of several keys. Goes through the text only once. For each key, the macro has the place for the value.
 macro_rules! keyed_all {
     ($text:expr, { $($($key:literal)|+ => $place:expr,)+ }) => {
-        for (name, value) in $text.lines().filter_map(|line| line.split_once(' ')) {
+        for (name, value) in parse::pairs($text) {
             match name {
                 $($($key)|+ => $place = parse::number(value),)+
                 _ => {}
@@ -142,7 +155,7 @@ pub(super) fn io_stat(text: &str, mut each: impl FnMut(&str, IoFigure, u64)) -> 
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Devices, IoFigure, MAX_DEVICES, keyed, number};
+    use super::{Devices, IoFigure, MAX_DEVICES, keyed, number, pairs};
     use crate::model::{BlockIo, DeviceIo};
 
     const BYTES: [IoFigure; 2] = [IoFigure::ReadBytes, IoFigure::WriteBytes];
@@ -154,6 +167,15 @@ mod tests {
 
     fn io_stat(text: &str) -> BlockIo {
         super::io_stat(text, |_, _, _| {})
+    }
+
+    #[test]
+    fn each_line_with_a_space_is_a_pair() {
+        let all = |text: &'static str| pairs(text).collect::<Vec<_>>();
+        assert_eq!(all(""), []);
+        assert_eq!(all("a 1"), [("a", "1")]);
+        assert_eq!(all("a 1\nb 2 3\n"), [("a", "1"), ("b", "2 3")]);
+        assert_eq!(all("\n\nnonsense\n 4\nä \n"), [("", "4"), ("ä", "")]);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Measures containers from the kernel's files, without the engine. Stores the open files and the previous reading of each
 //! container. The module `files` finds and reads the files.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use foldhash::{HashMap, HashMapExt as _};
 use tracing::debug;
 
 use super::engine::{EngineError, Inspected};

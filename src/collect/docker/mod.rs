@@ -26,11 +26,11 @@ mod stopped;
 mod transport;
 mod usage;
 
-use std::collections::HashMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use foldhash::{HashMap, HashMapExt as _};
 use futures_util::{StreamExt, stream};
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::watch;

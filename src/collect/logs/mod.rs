@@ -13,13 +13,13 @@ mod seen;
 mod stopped;
 mod tail;
 
-use std::collections::HashMap;
 use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::{HashMap, HashMapExt as _};
 use futures_util::{StreamExt, stream};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::broadcast::{self, error::RecvError};

@@ -1,7 +1,6 @@
 //! Reads the network interfaces of the agent's network namespace, usually the namespace of the host: counters, rates, kind and
 //! link state. Does not read the interfaces inside containers.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -16,6 +15,7 @@ use crate::collect::net_dev::{self, Interface};
 use crate::collect::rate::per_second;
 use crate::model::{InterfaceKind, NetworkInterface};
 use crate::settings::Patterns;
+use foldhash::{HashMap, HashMapExt as _};
 
 /// The hardware type of Ethernet (`ARPHRD_ETHER`).
 const ETHERNET: u16 = 1;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::collect::decimal::decimal;
+
 /// Returns the time since boot, including the time in suspend. The kernel uses the same clock for the start times of processes.
 pub(super) fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
@@ -35,13 +37,13 @@ pub(super) struct Stat<'t> {
 /// Parses `/proc/<pid>/stat`. Spaces separate the fields. The second field is the name, in parentheses. The name itself can
 /// contain spaces and parentheses.
 pub(super) fn parse(stat: &[u8]) -> Option<Stat<'_>> {
-    let open = stat.iter().position(|byte| *byte == b'(')?;
-    let close = stat.iter().rposition(|byte| *byte == b')')?;
+    let open = memchr::memchr(b'(', stat)?;
+    let close = memchr::memrchr(b')', stat)?;
     let name = stat.get(open + 1..close)?;
     // The first field here is the third field of the file.
     let mut fields = stat[close + 1..].split(|byte| *byte == b' ').skip(1);
     let state = *fields.next()?.first()?;
-    let mut field = |skipped: usize| number(fields.nth(skipped)?);
+    let mut field = |skipped: usize| decimal(fields.nth(skipped)?);
     let parent = u32::try_from(field(0)?).ok()?;
     let child_faults = field(11 - 5)?;
     let (utime, stime) = (field(14 - 12)?, field(0)?);
@@ -58,10 +60,6 @@ pub(super) fn parse(stat: &[u8]) -> Option<Stat<'_>> {
         started,
         resident,
     })
-}
-
-fn number(digits: &[u8]) -> Option<u64> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Parses the effective user in `/proc/<pid>/status`: `Uid:\treal\teffective\tsaved\tfile systems`.

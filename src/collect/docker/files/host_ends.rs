@@ -4,13 +4,13 @@
 //! counters of both ends. So a container's counters have not changed while those of the host's end stay the same. The kernel needs 0.7 µs
 //! for an interface in the host's table, and 9 µs for the table of a container.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 
 use crate::collect::kernel_file::KernelFile;
 use crate::collect::links::{Changes, Netlink};
 use crate::collect::net_dev;
+use foldhash::{HashMap, HashMapExt as _};
 
 /// The counters of the host's interfaces, and which of them are the ends of pairs.
 #[derive(Debug)]

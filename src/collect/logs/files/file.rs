@@ -48,6 +48,8 @@ const ORIGIN: u64 = 1 << 32;
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
+    /// The folder of the container. None if the log file is not in such a folder.
+    folder: Option<Box<Path>>,
     format: Format,
     tty: bool,
     wanted: usize,
@@ -92,7 +94,10 @@ impl LogFile {
     ) -> Self {
         let redaction = Redaction::default();
         let reader = LogReader::new(path.clone(), tty, &redaction);
+        let is_containers =
+            |folder: &&Path| folder.file_name().is_some_and(|name| name == &*container);
         Self {
+            folder: path.ancestors().find(is_containers).map(Box::from),
             kept: Arc::clone(&reader.kept),
             all_kept: KeptFiles::default(),
             reader: FileLog(Arc::new(reader)),
@@ -196,9 +201,7 @@ impl LogFile {
 
     /// Returns the folder of the container. None if the log file is not in such a folder.
     pub(super) fn folder(&self) -> Option<&Path> {
-        let container = &*self.place.container;
-        let mut folders = self.path.ancestors();
-        folders.find(|folder| folder.file_name().is_some_and(|name| name == container))
+        self.folder.as_deref()
     }
 
     /// Returns the size of all files of the log, in bytes. None before the first reading of the file.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::json_file::{self, JsonEntry};
+use super::json_file;
 use super::local;
 use crate::collect::logs::entry::{Entry, PlainEntry};
 
@@ -65,13 +65,7 @@ impl Format {
     /// Parses an entry. Returns none if the bytes are not a valid entry.
     pub(super) fn parse(self, entry: &[u8]) -> Option<Entry> {
         match self {
-            Self::JsonFile => {
-                let entry = JsonEntry::parse(entry)?;
-                Some(Entry {
-                    stream: entry.stream(),
-                    message: entry.message(),
-                })
-            }
+            Self::JsonFile => json_file::parse(entry),
             Self::Local => {
                 let entry = local::LocalEntry::parse(entry)?;
                 Some(Entry {

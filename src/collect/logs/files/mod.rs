@@ -29,7 +29,6 @@ pub(super) mod watches;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -46,6 +45,7 @@ use crate::settings::{CollectSettings, ContainerStats, DockerHost, HostRoot, Red
 use ended::EndedLogs;
 pub(super) use ended::{LAST_LINES, MAX_ENDED};
 use file::LogFile;
+use foldhash::{HashMap, HashMapExt as _};
 use kept::KeptFiles;
 pub use kept::most_kept_files;
 pub(super) use read_log::LogReading;

@@ -90,7 +90,8 @@ impl ReadLog {
             Ok(grown) => {
                 (*failed, *host_error) = (0, None);
                 let containers = log.folder().and_then(Path::parent);
-                if containers != read_from.as_deref() {
+                // As text, which needs much less time than to compare the parts of the paths.
+                if containers.map(Path::as_os_str) != read_from.as_deref().map(Path::as_os_str) {
                     *read_from = containers.map(Path::to_owned);
                 }
                 if grown {

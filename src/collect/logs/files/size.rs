@@ -1,6 +1,5 @@
 //! The size of all files of a log.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::ReadLog;
 use super::rotated::rotated_bytes;
 use crate::model::FileOffset;
+use foldhash::HashMap;
 
 /// Maximum age of the size of the rotated files. Rotated files change in a rotation. Later, the engine can
 /// compress them.

@@ -239,7 +239,7 @@ impl Setting {
             host: "web-1".to_owned(),
             run,
         };
-        let positions = Positions::from([(ID.into(), self.at.clone())]);
+        let positions = Positions::from_iter([(ID.into(), self.at.clone())]);
         let cursor = Cursor::of_events(&owner(1), 0, &Events::default(), 0);
         let text = cursor.with_logs(&positions, None).to_text();
         let cursor = Arc::new(Cursor::parse(&text).unwrap());
