@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use foldhash::HashMap;
+
 use crate::messages::ContainerVolumes;
 use crate::model::ContainerMeta;
-use foldhash::HashMap;
 
 /// Length of an id in the section `docker_meta`, in characters.
 const SHORT_ID: usize = 12;

@@ -1,5 +1,4 @@
-//! Parses decimal numbers in the bytes of the kernel's files. This needs a fraction of the time of `str::parse`, which first needs
-//! valid text.
+//! Parses decimal numbers in the bytes of the kernel's files. `str::parse` needs a `str`, so the bytes would first be checked as UTF-8.
 
 /// Returns the number that the digits have. None if there is none, if there is another byte than a digit, or if the number does not fit.
 pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
@@ -15,7 +14,7 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Returns the numbers between spaces or tabs.
+/// Returns the numbers between ASCII white space.
 pub(super) fn decimals(text: &[u8]) -> impl Iterator<Item = Option<u64>> {
     let mut rest = text;
     // Columns are padded with many spaces, so `split` would find mostly empty fields.

@@ -39,7 +39,8 @@ pub struct Cursor {
     time: u64,
     /// Identifies the newest event up to the position. 0 if there is none.
     event: u32,
-    /// The positions in the logs. None if the client has not asked for each log line once.
+    /// The positions in the logs. None if the client has not asked for each log line once. The map has the hash of the standard library,
+    /// because clients choose the keys.
     logs: Option<HashMap<ShortId, LogPosition>>,
     /// Whether `logs` has all logs of the client. A log that is missing in a complete cursor was created later.
     is_complete: bool,

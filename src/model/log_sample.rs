@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{FileLog, LogLines, LogOpener, Logs, Positions, StoppedContainer, Via};
 use foldhash::HashMap;
+
+use super::{FileLog, LogLines, LogOpener, Logs, Positions, StoppedContainer, Via};
 
 /// Minimum number of digits of a container's id that identify the container.
 const MIN_ID_DIGITS: usize = 12;

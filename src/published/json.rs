@@ -20,45 +20,46 @@ pub(super) fn append_json(json: &mut Vec<u8>, value: &impl Serialize) -> io::Res
 
 #[derive(Debug, Default)]
 struct JoinedNames {
-    /// What a quotation mark is a part of.
-    text: Text,
+    next: NextString,
 }
 
+/// What the string that comes next is. `serde_json` writes exactly one string between `begin_object_key` and `begin_object_value`.
 #[derive(Debug, Default)]
-enum Text {
+enum NextString {
     #[default]
     Value,
     FirstName,
+    /// A name with another one before it, so it needs a comma.
     OtherName,
 }
 
 impl Formatter for JoinedNames {
     fn begin_object_key<W: ?Sized + Write>(&mut self, _: &mut W, first: bool) -> io::Result<()> {
-        self.text = if first {
-            Text::FirstName
+        self.next = if first {
+            NextString::FirstName
         } else {
-            Text::OtherName
+            NextString::OtherName
         };
         Ok(())
     }
 
     fn begin_string<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(match self.text {
-            Text::Value | Text::FirstName => b"\"",
-            Text::OtherName => b",\"",
+        writer.write_all(match self.next {
+            NextString::Value | NextString::FirstName => b"\"",
+            NextString::OtherName => b",\"",
         })
     }
 
     fn end_string<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        match self.text {
-            Text::Value => writer.write_all(b"\""),
+        match self.next {
+            NextString::Value => writer.write_all(b"\""),
             // `begin_object_value` follows.
-            Text::FirstName | Text::OtherName => Ok(()),
+            NextString::FirstName | NextString::OtherName => Ok(()),
         }
     }
 
     fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.text = Text::Value;
+        self.next = NextString::Value;
         writer.write_all(b"\":")
     }
 }
@@ -73,6 +74,7 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::append_json;
+    use crate::model::Snapshot;
 
     #[derive(Serialize)]
     struct Every<'t> {
@@ -86,6 +88,8 @@ mod tests {
         #[serde(flatten)]
         more: BTreeMap<&'t str, f64>,
         raw: &'t RawValue,
+        objects: [BTreeMap<char, NoField>; 2],
+        by_variant: BTreeMap<Key, u8>,
         no_field: NoField,
     }
 
@@ -93,11 +97,25 @@ mod tests {
     enum Variant {
         Unit,
         One(&'static str),
+        Pair(u8, &'static str),
         Two { a: u8, b: Option<Box<Variant>> },
+    }
+
+    #[derive(Serialize, PartialEq, Eq, PartialOrd, Ord)]
+    enum Key {
+        First,
+        Other,
     }
 
     #[derive(Serialize)]
     struct NoField {}
+
+    #[derive(Serialize)]
+    struct OnlyMore {
+        #[serde(flatten)]
+        more: BTreeMap<&'static str, u8>,
+        after: u8,
+    }
 
     fn check(value: &impl Serialize) {
         let mut json = b"before".to_vec();
@@ -116,6 +134,7 @@ mod tests {
         for variant in [
             Variant::Unit,
             Variant::One("o\"ne"),
+            Variant::Pair(1, "\""),
             Variant::Two {
                 a: 1,
                 b: Some(Box::new(inner)),
@@ -131,9 +150,15 @@ mod tests {
                 variant,
                 more: [("one\"", 0.1), ("two", f64::NAN)].into(),
                 raw: &raw,
+                objects: [[('"', NoField {})].into(), BTreeMap::new()],
+                by_variant: [(Key::First, 1), (Key::Other, 2)].into(),
                 no_field: NoField {},
             });
         }
+        for more in [BTreeMap::new(), [("one", 1), ("two", 2)].into()] {
+            check(&OnlyMore { more, after: 3 });
+        }
+        check(&Snapshot::recorded());
         check(&"text");
         check(&[[["deep"]]]);
     }

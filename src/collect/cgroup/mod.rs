@@ -17,9 +17,9 @@ pub(super) use usage::Usage;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use memchr::memmem::Finder;
+use memchr::memmem;
 
 use super::kernel_file::text;
 use super::pressure;
@@ -27,8 +27,6 @@ use crate::model::{BlockIo, ExactContainer, Throttling};
 
 /// Maximum number of files of one group: two of [`ActivityFiles`], and at most eight of [`DetailFiles`].
 pub(super) const FILES_PER_GROUP: usize = 10;
-/// Where the figures that include the groups below begin in `memory.stat` of cgroup v1.
-static FIRST_TOTAL: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("\ntotal_"));
 /// Number of files of [`ActivityFiles`].
 pub(super) const ACTIVITY_FILES: usize = 2;
 
@@ -409,10 +407,14 @@ fn block_io_v1(
     })
 }
 
-/// Reads `memory.stat` of cgroup v1. The names that begin with `total_` include the groups below. They are after all others.
+/// Reads `memory.stat` of cgroup v1. The figures whose names begin with `total_` include the groups below. The kernel writes them after the
+/// figures of the group alone, which are about half of the lines. So those are skipped.
 fn memory_stat_v1(stat: &str, usage: &mut Usage, exact: &mut ExactContainer) {
-    let totals = FIRST_TOTAL.find(stat.as_bytes()).unwrap_or_default();
-    parse::keyed_all!(&stat[totals..], {
+    let totals = match stat.starts_with("total_") {
+        true => None,
+        false => memmem::find(stat.as_bytes(), b"\ntotal_"),
+    };
+    parse::keyed_all!(&stat[totals.unwrap_or(0)..], {
         "total_inactive_file" => exact.inactive_file,
         "total_active_file" => exact.active_file,
         "total_rss" => usage.rss,
@@ -476,4 +478,26 @@ fn optional<T>(
 /// Returns the value, or an error if a file that must have the value `what` does not have it.
 pub(super) fn need<T>(what: &'static str, value: Option<T>) -> Result<T, GroupError> {
     value.ok_or(GroupError::Malformed(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ExactContainer, Usage, memory_stat_v1};
+
+    #[test]
+    fn the_totals_of_memory_are_found_wherever_they_begin() {
+        let read = |stat: &str| {
+            let (mut usage, mut exact) = (Usage::default(), ExactContainer::default());
+            memory_stat_v1(stat, &mut usage, &mut exact);
+            (usage.cache, usage.rss, exact.inactive_file)
+        };
+        let own = "cache 1\nrss 2\ninactive_file 3\n";
+        let totals = "total_cache 10\ntotal_rss 20\ntotal_inactive_file 30\n";
+        let expected = (Some(10), Some(20), Some(30));
+        assert_eq!(read(totals), expected);
+        assert_eq!(read(&format!("{own}{totals}")), expected);
+        assert_eq!(read(&format!("{own}{totals}anon_cost 40\n")), expected);
+        assert_eq!(read(own), (None, None, None));
+        assert_eq!(read(""), (None, None, None));
+    }
 }

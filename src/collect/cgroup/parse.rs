@@ -18,8 +18,8 @@ pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
     })
 }
 
-/// Returns the name and the value of each line of a text with lines of the form `name value`. The memory statistics of a container have
-/// 40 lines and more, so this is most of what the agent itself does to read a container.
+/// Returns the name and the value of each line of a text with lines of the form `name value`. Uses `memchr` instead of `str::lines`,
+/// because the memory statistics of each container have 40 lines and more.
 pub(super) fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut begin = 0;
     let ends = memchr::memchr_iter(b'\n', text.as_bytes()).chain([text.len()]);
@@ -169,6 +169,11 @@ mod tests {
         super::io_stat(text, |_, _, _| {})
     }
 
+    fn check_pairs(text: &str) {
+        let lines = text.split('\n').filter_map(|line| line.split_once(' '));
+        assert!(pairs(text).eq(lines), "{text:?}");
+    }
+
     #[test]
     fn each_line_with_a_space_is_a_pair() {
         let all = |text: &'static str| pairs(text).collect::<Vec<_>>();
@@ -254,6 +259,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in "(\\PC|\n| |[0-9]|Read |Write |rbytes=|wios=)*", value: u64) {
             let _ = (number(&text), keyed(&text, "0"));
+            check_pairs(&text);
             let (read, written) = blkio(&text);
             let more = format!("{text}\n8:0 Read {value}\n8:0 Write {value}\n8:0 Write {}\n", u64::MAX);
             prop_assert_eq!(blkio(&more), (read.saturating_add(value), u64::MAX));
@@ -278,6 +284,7 @@ mod tests {
         crate::fuzzing::run("cgroup_files", &seeds, |bytes| {
             let text = String::from_utf8_lossy(bytes);
             let _ = (number(&text), keyed(&text, "cache"));
+            check_pairs(&text);
             let _ = (blkio(&text), io_stat(&text));
         });
     }

@@ -4,12 +4,13 @@
 //! which container this is. The number of the interface is not enough, because `eth0` can have the same number in every
 //! container.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 

@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use foldhash::{HashMap, HashMapExt as _};
+
 use super::family::{MetricFamily, Round};
 use crate::collect::kernel_file::KernelFile;
 use crate::collect::links::{Changes, Netlink, NetlinkInterface};
@@ -15,7 +17,6 @@ use crate::collect::net_dev::{self, Interface};
 use crate::collect::rate::per_second;
 use crate::model::{InterfaceKind, NetworkInterface};
 use crate::settings::Patterns;
-use foldhash::{HashMap, HashMapExt as _};
 
 /// The hardware type of Ethernet (`ARPHRD_ETHER`).
 const ETHERNET: u16 = 1;

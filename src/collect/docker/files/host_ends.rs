@@ -7,10 +7,11 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 
+use foldhash::{HashMap, HashMapExt as _};
+
 use crate::collect::kernel_file::KernelFile;
 use crate::collect::links::{Changes, Netlink};
 use crate::collect::net_dev;
-use foldhash::{HashMap, HashMapExt as _};
 
 /// The counters of the host's interfaces, and which of them are the ends of pairs.
 #[derive(Debug)]

@@ -94,10 +94,10 @@ impl LogFile {
     ) -> Self {
         let redaction = Redaction::default();
         let reader = LogReader::new(path.clone(), tty, &redaction);
-        let is_containers =
+        let is_of_container =
             |folder: &&Path| folder.file_name().is_some_and(|name| name == &*container);
         Self {
-            folder: path.ancestors().find(is_containers).map(Box::from),
+            folder: path.ancestors().find(is_of_container).map(Box::from),
             kept: Arc::clone(&reader.kept),
             all_kept: KeptFiles::default(),
             reader: FileLog(Arc::new(reader)),

@@ -20,7 +20,7 @@ const TIME: &[u8] = br#"","time":""#;
 
 /// One entry of a log.
 #[derive(Deserialize)]
-pub(super) struct JsonEntry<'a> {
+struct JsonEntry<'a> {
     #[serde(borrow)]
     log: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -43,7 +43,7 @@ impl<'a> JsonEntry<'a> {
     }
 
     fn message(&self) -> Vec<u8> {
-        message(&self.time, &[&self.log])
+        message(&self.time, &self.log, "")
     }
 }
 
@@ -56,9 +56,9 @@ struct Plain<'a> {
 
 /// Parses an entry. Returns none if the bytes are not an entry.
 pub(super) fn parse(entry: &[u8]) -> Option<Entry> {
-    // Most entries are plain, and the JSON parser needs several times as long for them.
-    if let Some(Plain { text, time, stream }) = plain(entry) {
-        let message = message(time, &[text, "\n"]);
+    // The JSON parser needs several times as long for a plain entry.
+    if let Some(Plain { text, time, stream }) = Plain::parse(entry) {
+        let message = message(time, text, "\n");
         return Some(Entry { stream, message });
     }
     let entry = JsonEntry::parse(entry)?;
@@ -68,55 +68,56 @@ pub(super) fn parse(entry: &[u8]) -> Option<Entry> {
     })
 }
 
-/// Returns the message `TIMESTAMP text`, as the engine prints it.
-fn message(time: &str, text: &[&str]) -> Vec<u8> {
-    let length: usize = text.iter().map(|part| part.len()).sum();
-    let mut message = Vec::with_capacity(length + TIMESTAMP_BYTES);
+/// Returns the message `TIMESTAMP text`, as the engine prints it. `end` is appended to the text.
+fn message(time: &str, text: &str, end: &str) -> Vec<u8> {
+    let mut message = Vec::with_capacity(TIMESTAMP_BYTES + text.len() + end.len());
     push_timestamp(&mut message, time);
     message.push(b' ');
-    for part in text {
-        message.extend_from_slice(part.as_bytes());
-    }
+    message.extend_from_slice(text.as_bytes());
+    message.extend_from_slice(end.as_bytes());
     message
 }
 
 /// Parses an entry that is a whole line, and whose text has no escape sequence except the line feed at its end. Such a text is the
 /// same in the log file and in the JSON of a snapshot. Returns none if the entry is of another kind.
 pub(super) fn parse_plain(entry: &[u8]) -> Option<PlainEntry<'_>> {
-    let Plain { text, time, stream } = plain(entry)?;
-    let mut timestamp = Vec::with_capacity(TIMESTAMP_BYTES);
-    push_timestamp(&mut timestamp, time);
-    timestamp.push(b' ');
+    let Plain { text, time, stream } = Plain::parse(entry)?;
     Some(PlainEntry {
         text,
         // The bytes are those of text.
-        timestamp: String::from_utf8(timestamp).unwrap_or_default(),
+        timestamp: String::from_utf8(message(time, "", "")).unwrap_or_default(),
         stream,
     })
 }
 
-fn plain(entry: &[u8]) -> Option<Plain<'_>> {
-    let entry = entry.strip_suffix(b"\n").unwrap_or(entry);
-    let entry = entry.strip_prefix(br#"{"log":""#)?.strip_suffix(br#""}"#)?;
-    // The timestamp is the last field.
-    let near = entry.len().saturating_sub(TIME.len() + TIMESTAMP_BYTES);
-    let end = near + memchr::memmem::rfind(&entry[near..], TIME)?;
-    let (entry, time) = (&entry[..end], &entry[end + TIME.len()..]);
-    let (text, stream) = [
-        (br#"\n","stream":"stdout"#, LogStream::Stdout),
-        (br#"\n","stream":"stderr"#, LogStream::Stderr),
-    ]
-    .into_iter()
-    .find_map(|(end, stream)| Some((entry.strip_suffix(end)?, stream)))?;
-    let is_escaped = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
-    let is_time = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b':' | b'.' | b'T' | b'Z');
-    let is_plain =
-        text.len() < MAX_LINE_BYTES && !text.iter().any(is_escaped) && time.iter().all(is_time);
-    Some(Plain {
-        text: std::str::from_utf8(text).ok().filter(|_| is_plain)?,
-        time: std::str::from_utf8(time).ok()?,
-        stream,
-    })
+impl<'a> Plain<'a> {
+    /// Parses an entry. Returns none if it is of another kind.
+    fn parse(entry: &'a [u8]) -> Option<Self> {
+        let entry = entry.strip_suffix(b"\n").unwrap_or(entry);
+        let entry = entry.strip_prefix(br#"{"log":""#)?.strip_suffix(br#""}"#)?;
+        // The timestamp is the last field.
+        let (entry, time) = entry.split_at(memchr::memrchr(b'"', entry)? + 1);
+        let entry = entry.strip_suffix(TIME)?;
+        let (text, stream) = [
+            (br#"\n","stream":"stdout"#, LogStream::Stdout),
+            (br#"\n","stream":"stderr"#, LogStream::Stderr),
+        ]
+        .into_iter()
+        .find_map(|(end, stream)| Some((entry.strip_suffix(end)?, stream)))?;
+        let is_escaped = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+        let is_time =
+            |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b':' | b'.' | b'T' | b'Z');
+        let is_plain =
+            text.len() < MAX_LINE_BYTES && !text.iter().any(is_escaped) && time.iter().all(is_time);
+        if !is_plain {
+            return None;
+        }
+        Some(Self {
+            text: std::str::from_utf8(text).ok()?,
+            time: std::str::from_utf8(time).ok()?,
+            stream,
+        })
+    }
 }
 
 /// Appends a timestamp with nine digits after the point, as the engine prints it. The log file omits zeros at the end.
@@ -148,7 +149,9 @@ pub(super) fn time_of(entry: &[u8]) -> Option<SystemTime> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{JsonEntry, LogStream, parse, parse_plain, push_timestamp, time_of};
+    use super::{
+        Entry, JsonEntry, LogStream, MAX_LINE_BYTES, parse, parse_plain, push_timestamp, time_of,
+    };
 
     fn as_plain(entry: &str) -> Option<(String, LogStream)> {
         let plain = parse_plain(entry.as_bytes())?;
@@ -183,7 +186,88 @@ mod tests {
         }
     }
 
+    /// Every entry is read as by the JSON parser, whatever kind it is.
+    fn check(entry: &[u8]) {
+        let parsed = JsonEntry::parse(entry).map(|parsed| Entry {
+            stream: parsed.stream(),
+            message: parsed.message(),
+        });
+        assert_eq!(parse(entry), parsed, "{}", entry.escape_ascii());
+    }
+
+    /// Entries of all kinds, with and without the line feed at the end.
+    fn samples() -> Vec<Vec<u8>> {
+        let time = r#""time":"2024-01-01T12:00:00.5Z""#;
+        let stdout = format!(r#""stream":"stdout",{time}"#);
+        let logs = [
+            "whole\\n",
+            "a part",
+            "\\n",
+            "",
+            "tty\\r\\n",
+            "\\\"\\u003c\\\\n\\n",
+            "ä ß\\n",
+        ];
+        let mut samples: Vec<Vec<u8>> = logs
+            .iter()
+            .map(|log| format!(r#"{{"log":"{log}",{stdout}}}"#).into_bytes())
+            .collect();
+        let rests = [
+            format!(r#""stream":"stderr",{time}"#),
+            format!(r#""stream":"other",{time}"#),
+            format!(r#""stream":"stdout","attrs":{{"a":"b"}},{time}"#),
+            format!(r#"{time},"stream":"stdout""#),
+            format!(r#"{stdout},{time}"#),
+            r#""stream":"stdout","time":"""#.to_owned(),
+            r#""stream":"stdout","time":"2024-01-01T12:00:00.123456789123456789123456789+01:00""#
+                .to_owned(),
+            r#""stream":"stdout","time":"yesterday""#.to_owned(),
+            time.to_owned(),
+        ];
+        samples.extend(
+            rests
+                .iter()
+                .map(|rest| format!(r#"{{"log":"a\n",{rest}}}"#).into_bytes()),
+        );
+        for length in [MAX_LINE_BYTES - 1, MAX_LINE_BYTES, MAX_LINE_BYTES + 1] {
+            let log = "x".repeat(length);
+            samples.push(format!(r#"{{"log":"{log}\n",{stdout}}}"#).into_bytes());
+        }
+        samples.push([b"{\"log\":\"\xff\\n\",", stdout.as_bytes(), b"}"].concat());
+        let with_end = |one: &Vec<u8>| [one, &b"\n"[..]].concat();
+        samples.extend(samples.clone().iter().map(with_end));
+        samples
+    }
+
+    #[test]
+    fn entries_of_all_kinds_are_read_as_by_the_json_parser() {
+        let samples = samples();
+        samples.iter().for_each(|one| check(one));
+        let plain = samples.iter().filter(|one| parse_plain(one).is_some());
+        assert_eq!(plain.count(), 2 * 7);
+    }
+
+    #[test]
+    fn fuzz_json_entries() {
+        let samples = samples();
+        let seeds: Vec<&[u8]> = samples.iter().map(|one| &one[..]).collect();
+        crate::fuzzing::run("json_entries", &seeds, check);
+    }
+
     proptest! {
+        #[test]
+        fn an_entry_with_a_wrong_byte_is_read_as_by_the_json_parser(
+            which in 0..samples().len(), at: prop::sample::Index, byte: u8, inserts: bool,
+        ) {
+            let mut entry = samples().swap_remove(which);
+            let at = at.index(entry.len());
+            match inserts {
+                true => entry.insert(at, byte),
+                false => entry[at] = byte,
+            }
+            check(&entry);
+        }
+
         #[test]
         fn a_plain_entry_is_read_as_by_the_json_parser(text in "[ -~äß\\t\"\\\\]{0,40}", digits in 0..10_usize, is_stderr: bool) {
             let log = serde_json::to_string(&format!("{text}\n")).unwrap();

@@ -35,6 +35,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use foldhash::{HashMap, HashMapExt as _};
+
 use crate::collect::docker::engine::Inspected;
 use crate::collect::docker::{Inspection, ListedContainer, RunningContainer, StartedContainer};
 use crate::collect::logs::new::{AgentStart, New};
@@ -45,7 +47,6 @@ use crate::settings::{CollectSettings, ContainerStats, DockerHost, HostRoot, Red
 use ended::EndedLogs;
 pub(super) use ended::{LAST_LINES, MAX_ENDED};
 use file::LogFile;
-use foldhash::{HashMap, HashMapExt as _};
 use kept::KeptFiles;
 pub use kept::most_kept_files;
 pub(super) use read_log::LogReading;

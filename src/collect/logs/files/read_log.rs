@@ -90,7 +90,7 @@ impl ReadLog {
             Ok(grown) => {
                 (*failed, *host_error) = (0, None);
                 let containers = log.folder().and_then(Path::parent);
-                // As text, which needs much less time than to compare the parts of the paths.
+                // Compares the paths as text, because Rust compares paths part by part, which takes much longer.
                 if containers.map(Path::as_os_str) != read_from.as_deref().map(Path::as_os_str) {
                     *read_from = containers.map(Path::to_owned);
                 }

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
+
 use super::ReadLog;
 use super::rotated::rotated_bytes;
 use crate::model::FileOffset;
-use foldhash::HashMap;
 
 /// Maximum age of the size of the rotated files. Rotated files change in a rotation. Later, the engine can
 /// compress them.

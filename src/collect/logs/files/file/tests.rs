@@ -533,3 +533,16 @@ fn the_lines_of_a_terminal_come_from_stdout() {
     let streams: Vec<_> = lines.after(0).streams().collect();
     assert_eq!(streams, [LogStream::Stdout]);
 }
+
+#[test]
+fn the_folder_of_the_container_is_known_if_the_log_is_in_it() {
+    let folder_of = |path: &str| {
+        let log = log_at(Path::new(path), 5);
+        log.folder().map(Path::to_owned)
+    };
+    let folder = Some(Path::new("/data/containers/0123").to_owned());
+    assert_eq!(folder_of("/data/containers/0123/0123-json.log"), folder);
+    let local = folder_of("/data/containers/0123/local-logs/container.log");
+    assert_eq!(local, folder);
+    assert_eq!(folder_of("/data/0123-json.log"), None);
+}
