@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { after, afterEach, before, test } from 'node:test'
 import { start } from '../dev/server.mjs'
 import * as world from '../dev/world.mjs'
-import { DESK, launch, open, PHONE, tasks } from './browser.mjs'
+import { DESK, launch, open, PHONE, assertNoLongTask } from './browser.mjs'
 
 let browser
 let server
@@ -34,14 +34,13 @@ test('1,000 lines a second do not block the page', async (t) => {
   await page.waitForTimeout(2000)
   // After 20 seconds the list is full, and each batch also removes rows.
   await page.waitForTimeout(20_000)
-  const longest = await tasks(browser, page, () => page.waitForTimeout(6000))
+  await assertNoLongTask(t, browser, page, () => page.waitForTimeout(2000))
   const { rows, elements, end } = await page.evaluate(() => ({
     rows: document.querySelectorAll('.log-row').length,
     elements: document.querySelectorAll('*').length,
     end: document.querySelector('.log-row:last-child .log-time').title,
   }))
-  t.diagnostic(`longest task ${longest.cpu} ms of CPU time, ${longest.wall} ms by the clock; ${rows} rows, ${elements} elements`)
-  assert.ok(longest.cpu <= 50, `a task of ${longest.cpu} ms`)
+  t.diagnostic(`${rows} rows, ${elements} elements`)
   assert.ok(rows < 120)
   assert.ok(Date.now() - Date.parse(end) < 3000, `the newest line is of ${end}`)
   assert.ok((await atEnd()) < 5)
@@ -50,24 +49,25 @@ test('1,000 lines a second do not block the page', async (t) => {
 test('search, level and scrolling at 1,000 lines a second', async (t) => {
   await show(FOUR, { rate: 250 })
   await page.waitForTimeout(15_000)
-  const longest = await tasks(browser, page, async () => {
-  await page.fill('.log-search', 'orders')
-  await page.waitForSelector('mark')
-  await page.check('.log-tools .check input')
-  await page.waitForTimeout(500)
-  await page.uncheck('.log-tools .check input')
-  await page.selectOption('.log-tools select', 'warn')
-  await page.waitForTimeout(500)
-  await page.selectOption('.log-tools select', 'all')
-  await page.hover('.log-list')
-  await page.mouse.wheel(0, -600)
-  await page.waitForTimeout(1000)
-  await page.click('.log-new')
-  await page.waitForTimeout(500)
+  await assertNoLongTask(t, browser, page, async () => {
+    await page.fill('.log-search', 'orders')
+    await page.waitForSelector('mark')
+    await page.check('.log-tools .check input')
+    await page.waitForTimeout(500)
+    await page.uncheck('.log-tools .check input')
+    await page.selectOption('.log-tools select', 'warn')
+    await page.waitForTimeout(500)
+    await page.selectOption('.log-tools select', 'all')
+    await page.hover('.log-list')
+    await page.mouse.wheel(0, -600)
+    await page.waitForTimeout(1000)
+    await page.click('.log-new')
+    await page.waitForTimeout(500)
+    assert.ok((await atEnd()) < 5)
+    // For the next time.
+    await page.fill('.log-search', '')
+    await until(() => !document.querySelector('mark'))
   })
-  assert.ok((await atEnd()) < 5)
-  t.diagnostic(`longest task ${longest.cpu} ms of CPU time, ${longest.wall} ms by the clock`)
-  assert.ok(longest.cpu <= 50, `a task of ${longest.cpu} ms`)
 })
 
 test('new lines never move what is being read', async () => {

@@ -7,7 +7,7 @@ import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { after, before, test } from 'node:test'
-import { DESK, launch, open, PHONE, tasks } from './browser.mjs'
+import { DESK, launch, open, PHONE, assertNoLongTask } from './browser.mjs'
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const AGENT = process.env.AGENT
@@ -133,17 +133,15 @@ test('a stopped container shows its last words', async () => {
   await page.context().close()
 })
 
-test('a log of 1,000 lines/s is followed without a long task', async () => {
+test('a log of 1,000 lines/s is followed without a long task', async (t) => {
   const page = await open(browser, `${url}/hosts/${busy}/containers/${NAME}-chatty`)
   await page.waitForSelector('.log-row', { timeout: 30_000 })
   await page.waitForTimeout(2000)
   const newest = () => page.evaluate(() => Math.max(...[...document.querySelectorAll('.log-row')].map((row) => Number(/line (\d+)/.exec(row.textContent)?.[1] ?? 0))))
   const first = await newest()
-  const longest = await tasks(browser, page, () => page.waitForTimeout(6000))
+  await assertNoLongTask(t, browser, page, () => page.waitForTimeout(2000))
   const lines = (await newest()) - first
-  console.log(`# ${lines} lines; longest task ${longest.cpu} ms of CPU, ${longest.wall} ms by the clock`)
-  assert.ok(lines >= 3000, `${lines} lines`)
-  assert.ok(longest.cpu <= 50, `${longest.cpu} ms`)
+  assert.ok(lines >= 5000, `${lines} lines`)
   assert.deepEqual(page.errors, [])
   await page.context().close()
 })

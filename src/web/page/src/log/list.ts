@@ -7,6 +7,7 @@ import { noteOf, appendMarked, type Row } from './text'
 import { MOST_ROWS, Rows, type Filter } from './rows'
 
 const ROW = 20
+// So many rows above and below what can be seen are made too, for scrolling.
 const BEYOND = 12
 // The height of the line of text above the rows, as in style.css.
 const TOP_LINE = 28
@@ -47,6 +48,7 @@ export class LogList {
   private held: Row[] = []
   private notKept = 0
   private endForgotten = false
+  private beyond = BEYOND
   private frame = 0
   private flushed = 0
   private character = 7.8
@@ -164,6 +166,8 @@ export class LogList {
     const batch = this.incoming
     this.incoming = []
     if (this.following) {
+      // Where every frame has other rows, none is made that nobody sees.
+      this.beyond = batch.length > BEYOND ? 0 : BEYOND
       this.rows.append(this.held.length || this.notKept ? this.takeHeld(batch) : batch)
       this.render()
       this.pin()
@@ -402,8 +406,9 @@ export class LogList {
     }
     const { clientHeight } = this.element
     const from = this.following ? Math.max(0, total - clientHeight) : this.element.scrollTop
-    const first = Math.max(0, this.rows.at(from) - BEYOND)
-    const last = Math.min(view.length - 1, this.rows.at(from + clientHeight) + BEYOND)
+    const beyond = this.following ? this.beyond : BEYOND
+    const first = Math.max(0, this.rows.at(from) - beyond)
+    const last = Math.min(view.length - 1, this.rows.at(from + clientHeight) + beyond)
     const wanted = new Set<number>()
     for (let index = first; index <= last; index += 1) wanted.add(view[index]!.number)
     for (const [number, element] of this.shown) {
