@@ -67,7 +67,7 @@ mod tests {
         let one = Snapshot::recorded().docker_meta[0].clone();
         let meta = |id: &str| {
             Arc::new(ContainerMeta {
-                id: id.to_owned(),
+                id: id.into(),
                 log_bytes: None,
                 volumes: Vec::new(),
                 ..(*one).clone()

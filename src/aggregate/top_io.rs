@@ -70,7 +70,7 @@ mod tests {
     fn containers(rates: &[(&str, Option<(f64, f64)>)]) -> Vec<Container> {
         let snapshot = Snapshot::recorded();
         let container = |(name, rates): &(&str, Option<(f64, f64)>)| Container {
-            name: format!("/{name}"),
+            name: format!("/{name}").into(),
             block_io: Some(BlockIo {
                 read_bytes_per_second: rates.map(|rates| rates.0),
                 write_bytes_per_second: rates.map(|rates| rates.1),

@@ -138,7 +138,7 @@ impl From<&Snapshot> for Parts {
                 .containers
                 .iter()
                 .map(|container| ContainerParts {
-                    name: container.name.clone(),
+                    name: container.name.to_string(),
                     health: container.health.clone(),
                 })
                 .collect(),

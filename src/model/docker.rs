@@ -16,18 +16,18 @@ use super::{ContainerSpec, ControlGroup, ExactContainer, Pressures, Timestamp};
 /// include, are at most 15 s old.
 ///
 /// Of a container that is not idle, `memory_limit` is at most 15 s old, and current after the engine has reported a change. With
-/// cgroup v1, the same is true of `throttling` if there is no CPU limit. `oom_kills` is then read when `oom_kill` in `/proc/vmstat` has
-/// changed, and at least every 15 s.
+/// cgroup v1, the same is true of `throttling` if there is no CPU limit, and of the numbers of operations in `block_io` while no bytes are
+/// read or written. `oom_kills` is then read when `oom_kill` in `/proc/vmstat` has changed, and at least every 15 s.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Container {
     /// The first 12 hex digits of the container's id.
-    pub id: String,
+    pub id: Arc<str>,
     /// The container's name, with its leading `/`.
-    pub name: String,
+    pub name: Arc<str>,
     /// The image from which the container was created, with its name in the engine's container list.
-    pub image: String,
+    pub image: Arc<str>,
     /// The container's state: `running` or `paused`.
-    pub status: String,
+    pub status: Arc<str>,
     /// CPU use since the previous reading, in percent of one core. A container that uses two cores fully has 200. Source:
     /// `cpuacct.usage` (cgroup v1) or `cpu.stat` (v2), or the engine's `cpu_stats`.
     pub cpu_percent: f64,
@@ -239,21 +239,21 @@ pub struct InterfaceCounters {
     pub tx_bytes_per_second: Option<f64>,
 }
 
-/// One running container, as in the engine's container list.
+/// One running container, as in the engine's container list. Its text is shared, because the aggregator makes a copy for each snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerMeta {
     /// The first 12 hex digits of the container's id.
-    pub id: String,
+    pub id: Arc<str>,
     /// All names of the container, each with its leading `/`.
-    pub names: Vec<String>,
+    pub names: Arc<[String]>,
     /// The image from which the container was created.
-    pub image: String,
+    pub image: Arc<str>,
     /// The engine's text about the container, e.g. `Up 2 hours (healthy)`.
-    pub status: String,
+    pub status: Arc<str>,
     /// The engine's word for the state, e.g. `running`. This is `unknown` if the engine does not report a state.
-    pub state: String,
+    pub state: Arc<str>,
     /// Published and exposed ports, in the engine's own format.
-    pub ports: Vec<Port>,
+    pub ports: Arc<[Port]>,
     /// The time when the container was created, in Unix seconds. This is 0 if the engine does not report the time.
     pub created: i64,
     /// The size of the container's log files, in bytes: the newest file and the rotated files. Rotated files are looked at after a
@@ -370,12 +370,12 @@ mod tests {
             (&[], None),
         ] {
             let meta = ContainerMeta {
-                id: String::new(),
+                id: "".into(),
                 names: names.iter().map(|&name| name.to_owned()).collect(),
-                image: String::new(),
-                status: String::new(),
-                state: String::new(),
-                ports: Vec::new(),
+                image: "".into(),
+                status: "".into(),
+                state: "".into(),
+                ports: [].into(),
                 created: 0,
                 log_bytes: None,
                 volumes: Vec::new(),

@@ -110,21 +110,20 @@ impl EncodedLines {
     ) -> Self {
         let (copied, begin) = (before.text(kept.clone()), before.begin(kept.start));
         let text: usize = lines.iter().map(|line| line.as_ref().len()).sum();
-        let mut json = Vec::with_capacity(copied.len() + text + text / 16 + lines.len() * 3 + 3);
-        let mut begins = Vec::with_capacity(kept.len() + lines.len() + 1);
-        let mut end_line = |json: &mut Vec<u8>| {
-            json.push(b',');
-            begins.push(u32::try_from(json.len()).unwrap_or(u32::MAX));
-        };
-        json.push(b'[');
+        // The exact length if no character must be escaped: then the text stays where it is. Each line has two quotation marks and a comma
+        // or bracket after it.
+        let length = copied.len() + usize::from(!kept.is_empty()) + text + lines.len() * 3;
+        let mut json = String::with_capacity(length + 1 + usize::from(length == 0));
+        let mut begins = Vec::with_capacity(lines.len());
+        json.push('[');
         if !kept.is_empty() {
-            json.extend_from_slice(copied.as_bytes());
-            json.push(b',');
+            json.push_str(copied);
+            json.push(',');
         }
         for line in lines {
-            // Writing text to memory never fails.
-            let _ = serde_json::to_writer(&mut json, line.as_ref());
-            end_line(&mut json);
+            push_string(&mut json, line.as_ref());
+            json.push(',');
+            begins.push(u32::try_from(json.len()).unwrap_or(u32::MAX));
         }
         let mut all_stderr = StderrLines::default();
         all_stderr.extend(0, &before.stderr, kept.clone());
@@ -136,10 +135,9 @@ impl EncodedLines {
         if begins.len() > 1 {
             json.pop();
         }
-        json.push(b']');
+        json.push(']');
         Self {
-            // The bytes are always valid UTF-8, because they come from text.
-            json: String::from_utf8(json).unwrap_or_default().into(),
+            json: json.into(),
             begins,
             stderr: all_stderr,
             open,
@@ -188,6 +186,23 @@ impl EncodedLines {
     /// Returns the offset in `json` at which a log line starts.
     fn begin(&self, line: usize) -> usize {
         self.begins.get(line).map_or(0, |begin| *begin as usize)
+    }
+}
+
+/// Appends a text as a JSON string.
+fn push_string(json: &mut String, text: &str) {
+    // Almost no log line has a character that must be escaped. No branch in the loop, so that the compiler uses vector instructions.
+    let must_escape = |byte: u8| (byte < b' ') | (byte == b'"') | (byte == b'\\');
+    let is_plain = !text
+        .bytes()
+        .fold(false, |any, byte| any | must_escape(byte));
+    if is_plain {
+        json.push('"');
+        json.push_str(text);
+        json.push('"');
+    } else {
+        // The encoding of a text never fails.
+        json.push_str(&serde_json::to_string(text).unwrap_or_default());
     }
 }
 
@@ -257,6 +272,17 @@ mod tests {
         let mixed = encoded(&[("a", Stdout), ("b", Stderr)], 0);
         assert_ne!(stdout, mixed);
         assert_eq!(stdout.json(), mixed.json());
+    }
+
+    #[test]
+    fn each_character_is_encoded_as_by_serde_json() {
+        for character in (0..=0x2ff).chain([0x2028, 0xfffd, 0x1f600]) {
+            let character = char::from_u32(character).unwrap();
+            for text in [String::from(character), format!("before {character} after")] {
+                let lines = encoded(&[(&text, Stdout)], 0);
+                assert_eq!(lines.json(), serde_json::to_string(&[&text]).unwrap());
+            }
+        }
     }
 
     #[test]

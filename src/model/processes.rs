@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// A process that used less than 0.5 % of a core is read again after at most 15 s, or when the CPU time of the host shows that such
 /// processes use more. One that has used no CPU time for a minute is read after at most a minute. A new process is read one round after the number of processes has changed, or when the CPU time shows that it is
-/// active, and after at most 15 s. Until then it counts as sleeping and as one thread. `total` is current.
+/// active, and after at most 15 s and one round. Until then it counts as sleeping and as one thread. `total` is current.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessCounts {
     /// All processes.

@@ -236,7 +236,7 @@ fn host_values(host: &Host, is_alone: bool, now: Instant) -> Vec<Value> {
 
 fn containers(host: &Host, snapshot: &Snapshot) -> Vec<Row> {
     let row = |container: &Container| {
-        let trace = host.containers.get(&container.id);
+        let trace = host.containers.get(&*container.id);
         let bars = trace.map_or_else(String::new, |trace| {
             text::bars(trace.cpu.newest(10), trace.cpu.highest(10).max(10.0))
         });
@@ -245,10 +245,10 @@ fn containers(host: &Host, snapshot: &Snapshot) -> Vec<Row> {
         let share =
             |share: f64| Value::number(share, format!("{share:.1}")).level(Level::of_share(share));
         Row {
-            id: container.id.clone(),
+            id: container.id.to_string(),
             values: vec![
                 Value::text(text::plain(container.name.trim_start_matches('/'))).level(
-                    if container.status == "paused" {
+                    if &*container.status == "paused" {
                         Level::Dim
                     } else {
                         Level::Plain
@@ -316,7 +316,7 @@ pub(super) fn stopped_for(snapshot: &Snapshot, container: &StoppedContainer) -> 
 
 fn health(container: &Container) -> Value {
     match container.health.as_deref() {
-        _ if container.status == "paused" => Value::text("paused").level(Level::Warn),
+        _ if &*container.status == "paused" => Value::text("paused").level(Level::Warn),
         None => Value::text("-").level(Level::Dim),
         Some("healthy") => Value::text("healthy").level(Level::Good),
         Some("unhealthy") => Value::text("unhealthy").level(Level::Bad),

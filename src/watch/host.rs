@@ -165,10 +165,10 @@ impl Host {
             snapshot
                 .containers
                 .iter()
-                .any(|container| container.id == *id)
+                .any(|container| *container.id == **id)
         });
         for container in snapshot.containers.iter() {
-            let trace = self.containers.entry(container.id.clone()).or_default();
+            let trace = self.containers.entry(container.id.to_string()).or_default();
             trace.take(container);
         }
         for event in &snapshot.events {
@@ -254,7 +254,7 @@ impl Host {
     pub(super) fn container(&self, id: &str, name: &str) -> Option<&Container> {
         let containers = &self.snapshot.as_ref()?.containers;
         let called = |container: &&Container| container.name.trim_start_matches('/') == name;
-        let by_id = containers.iter().find(|container| container.id == id);
+        let by_id = containers.iter().find(|container| &*container.id == id);
         by_id.or_else(|| containers.iter().find(called))
     }
 

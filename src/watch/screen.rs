@@ -426,7 +426,7 @@ impl Screen {
                 let Some((known, id)) = known else { return };
                 let running = known.container(id, id).map(|one| {
                     let name = one.name.trim_start_matches('/').to_owned();
-                    (one.id.clone(), name, Tail::Log)
+                    (one.id.to_string(), name, Tail::Log)
                 });
                 // The agent reads no log of a stopped container.
                 let opened = running.or_else(|| {

@@ -230,7 +230,7 @@ impl Hosts {
         let state = self.lock();
         let snapshot = state.hosts.get(id)?.snapshot.as_ref();
         let containers = snapshot.into_iter().flat_map(|one| one.containers.iter());
-        let name = |name: &String| super::figures::bare(name).to_owned();
+        let name = |name: &str| super::figures::bare(name).to_owned();
         Some(containers.map(|one| name(&one.name)).collect())
     }
 

@@ -310,6 +310,7 @@ fn kind(ty: &Type, attributes: &[Attribute]) -> Kind {
     };
     match ty {
         Type::Array(array) => Kind::Array(Box::new(kind(&array.elem, &[]))),
+        Type::Slice(slice) => Kind::Array(Box::new(kind(&slice.elem, &[]))),
         Type::Path(path) => {
             let last = path.path.segments.last().unwrap();
             match last.ident.to_string().as_str() {

@@ -99,7 +99,7 @@ fn unknown_values_are_read_and_shown_unchanged() {
         "{kinds:?}"
     );
     assert_eq!(read.events[0].action, EventAction::Other(word()));
-    let mut ports = read.docker_meta.iter().flat_map(|meta| &meta.ports);
+    let mut ports = read.docker_meta.iter().flat_map(|meta| meta.ports.iter());
     assert_eq!(ports.next().unwrap().protocol, PortProtocol::Other(word()));
     // Unknown values are written again unchanged.
     let again = serde_json::to_value(&read).unwrap();

@@ -53,7 +53,7 @@ impl Recorder {
         let number = self.count;
         let one = Snapshot::recorded().containers[0].clone();
         let containers = names.iter().map(|name| crate::model::Container {
-            name: format!("/{name}"),
+            name: format!("/{name}").into(),
             cpu_percent: f64::from(number),
             ..one.clone()
         });

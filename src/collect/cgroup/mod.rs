@@ -192,8 +192,8 @@ pub(super) struct DetailFiles {
     version: DetailsByVersion,
 }
 
-/// The figures of an earlier reading that change rarely: the memory limit, and with cgroup v1 also the OOM kills, and the throttling
-/// if there is no CPU limit.
+/// The figures of an earlier reading that change rarely: the memory limit, and with cgroup v1 also the OOM kills, the throttling
+/// if there is no CPU limit, and the number of I/O operations if no bytes were read or written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rare<'u> {
     pub(super) usage: &'u Usage,
@@ -205,6 +205,12 @@ impl Rare<'_> {
     /// Whether the kernel has counted no periods. It counts them only for a group with a CPU limit.
     fn has_no_periods(&self) -> bool {
         self.usage.throttling.is_some_and(|one| one.periods == 0)
+    }
+
+    /// Whether the group had read and written the same number of bytes.
+    fn has_same_bytes(&self, (read, written): (u64, u64)) -> bool {
+        let io = self.usage.block_io;
+        io.is_some_and(|io| (io.read_bytes, io.write_bytes) == (read, written))
     }
 }
 
@@ -351,7 +357,29 @@ impl DetailFiles {
                         exact.bursts = cpu_stat.bursts(1);
                     }
                 }
-                usage.block_io = block_io_v1(io_bytes, io_ops, buffer, &mut each);
+                let figures = [IoFigure::ReadBytes, IoFigure::WriteBytes];
+                let sums = |text: &str| Some(parse::blkio(text, figures, &mut each));
+                let bytes = optional(io_bytes, buffer, sums);
+                let same =
+                    rare.filter(|rare| bytes.is_some_and(|bytes| rare.has_same_bytes(bytes)));
+                let ops = match same {
+                    Some(Rare { usage: known, .. }) => {
+                        devices.0.clone_from(&known.exact.devices);
+                        known.block_io.and_then(|io| io.read_ops.zip(io.write_ops))
+                    }
+                    None => {
+                        let figures = [IoFigure::ReadOps, IoFigure::WriteOps];
+                        let sums = |text: &str| Some(parse::blkio(text, figures, &mut each));
+                        optional(io_ops, buffer, sums)
+                    }
+                };
+                usage.block_io = bytes.zip(ops).map(|(bytes, ops)| BlockIo {
+                    read_bytes: bytes.0,
+                    write_bytes: bytes.1,
+                    read_ops: Some(ops.0),
+                    write_ops: Some(ops.1),
+                    ..BlockIo::default()
+                });
             }
             DetailsByVersion::V2 {
                 memory_events,
@@ -384,27 +412,6 @@ impl DetailFiles {
         }
         Ok(usage)
     }
-}
-
-fn block_io_v1(
-    io_bytes: &Option<File>,
-    io_ops: &Option<File>,
-    buffer: &mut Vec<u8>,
-    each: &mut impl FnMut(&str, IoFigure, u64),
-) -> Option<BlockIo> {
-    let mut sums = |file, figures| {
-        let sums = |text: &str| Some(parse::blkio(text, figures, &mut *each));
-        optional(file, buffer, sums)
-    };
-    let (read_bytes, write_bytes) = sums(io_bytes, [IoFigure::ReadBytes, IoFigure::WriteBytes])?;
-    let (read_ops, write_ops) = sums(io_ops, [IoFigure::ReadOps, IoFigure::WriteOps])?;
-    Some(BlockIo {
-        read_bytes,
-        write_bytes,
-        read_ops: Some(read_ops),
-        write_ops: Some(write_ops),
-        ..BlockIo::default()
-    })
 }
 
 /// Reads `memory.stat` of cgroup v1. The figures whose names begin with `total_` include the groups below. The kernel writes them after the

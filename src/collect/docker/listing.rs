@@ -45,7 +45,7 @@ pub(crate) struct ListedContainer {
     /// The full id. Calls to the engine use this id.
     pub(crate) id: String,
     /// The container's name, with a `/` at the beginning.
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     /// The metadata that is published.
     pub(crate) meta: Arc<ContainerMeta>,
 }
@@ -205,7 +205,7 @@ impl<'f> Listing<'f> {
         for one in self.containers.iter_mut().chain(&mut self.stopped) {
             if !names.insert(one.name.clone()) {
                 // If two containers had the same name, their logs and figures would be mixed.
-                one.name = format!("/{}", one.meta.id);
+                one.name = format!("/{}", one.meta.id).into();
                 names.insert(one.name.clone());
             }
         }
@@ -278,14 +278,14 @@ impl ListedContainer {
         let state = text("State");
         let created = entry.get("Created");
         let meta = ContainerMeta {
-            id: id[..SHORT_ID].to_ascii_lowercase(),
-            names,
-            image: text("Image"),
-            status: text("Status"),
+            id: id[..SHORT_ID].to_ascii_lowercase().into(),
+            names: names.into(),
+            image: text("Image").into(),
+            status: text("Status").into(),
             state: if state.is_empty() {
-                "unknown".to_owned()
+                "unknown".into()
             } else {
-                state
+                state.into()
             },
             ports: entry.get("Ports").items().iter().filter_map(port).collect(),
             created: created
@@ -302,30 +302,22 @@ impl ListedContainer {
         };
         Ok(Self {
             id,
-            name: format!("/{}", meta.own_name().unwrap_or(&meta.id)),
+            name: format!("/{}", meta.own_name().unwrap_or(&meta.id)).into(),
             meta: Arc::new(meta),
         })
     }
 
     fn is_stopped(&self) -> bool {
-        STOPPED_STATES.contains(&self.meta.state.as_str())
+        STOPPED_STATES.contains(&&*self.meta.state)
     }
 
     /// Returns the approximate memory of the container, in bytes.
     fn size(&self) -> usize {
-        let texts = [
-            &self.meta.image,
-            &self.meta.status,
-            &self.meta.state,
-            &self.name,
-        ];
-        let texts: usize = texts
-            .into_iter()
-            .chain(&self.meta.names)
-            .map(String::len)
-            .sum();
-        let lists =
-            size_of_val(self.meta.ports.as_slice()) + size_of_val(self.meta.names.as_slice());
+        let meta = &self.meta;
+        let texts = [&*meta.image, &*meta.status, &*meta.state, &*self.name];
+        let names = meta.names.iter().map(String::as_str);
+        let texts: usize = texts.into_iter().chain(names).map(str::len).sum();
+        let lists = size_of_val(&*meta.ports) + size_of_val(&*meta.names);
         size_of::<Self>() + size_of::<ContainerMeta>() + texts + lists
     }
 

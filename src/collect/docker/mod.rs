@@ -336,7 +336,7 @@ impl ContainerSource {
             read_at: last.map(|last| last.read_at),
             error,
             ..Round::whole(DockerSample {
-                namespaces: Arc::new(self.namespaces.by_number(running)),
+                namespaces: self.namespaces.known_names(running),
                 containers: last.map_or_else(Arc::default, |last| Arc::clone(&last.containers)),
                 events: self.containers.events(),
                 stopped: inventory.stopped_beside(running),
@@ -393,7 +393,8 @@ impl Measured {
     }
 
     fn fail(&mut self, container: &RunningContainer, error: EngineError) {
-        self.failures.push((container.listed.name.clone(), error));
+        self.failures
+            .push((container.listed.name.to_string(), error));
     }
 }
 

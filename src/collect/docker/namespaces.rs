@@ -27,6 +27,8 @@ pub(super) struct Namespaces {
     /// For each container id, the id of the container's first process and the number of its namespace. The number is none if the
     /// kernel has assigned no number.
     known: HashMap<String, (u32, Option<i32>)>,
+    /// The newest names.
+    names: Arc<BTreeMap<i32, String>>,
     /// Reports changes of interfaces. After such a change, a namespace can have a number. None before the first round, or if
     /// netlink is not permitted.
     changes: Option<Changes>,
@@ -65,7 +67,8 @@ impl Namespaces {
                 self.look_up(running, true);
             }
         }
-        Arc::new(self.by_number(running))
+        self.names = self.known_names(running);
+        Arc::clone(&self.names)
     }
 
     /// Looks up the numbers that are not known. Removes the numbers of containers that no longer run. The number of a container
@@ -95,15 +98,33 @@ impl Namespaces {
         }
     }
 
-    /// Returns the names of the containers by the known numbers of their namespaces.
-    pub(super) fn by_number(&self, running: &[RunningContainer]) -> BTreeMap<i32, String> {
+    /// Returns the names of the containers by the numbers of their namespaces, as far as the numbers are known.
+    pub(super) fn known_names(&self, running: &[RunningContainer]) -> Arc<BTreeMap<i32, String>> {
+        let names = self.by_number(running);
+        let before = self.names.iter().map(|(number, name)| (*number, &**name));
+        if names
+            .iter()
+            .map(|(number, name)| (*number, *name))
+            .eq(before)
+        {
+            return Arc::clone(&self.names);
+        }
+        let names = names.into_iter();
+        Arc::new(
+            names
+                .map(|(number, name)| (number, name.to_owned()))
+                .collect(),
+        )
+    }
+
+    fn by_number<'r>(&self, running: &'r [RunningContainer]) -> BTreeMap<i32, &'r str> {
         let mut names = BTreeMap::new();
         let mut shared = Vec::new();
         for one in running {
             let Some((_, Some(number))) = self.known.get(&one.listed.id) else {
                 continue;
             };
-            let name = one.listed.bare_name().to_owned();
+            let name = one.listed.bare_name();
             if names.insert(*number, name).is_some() {
                 shared.push(*number);
             }

@@ -308,10 +308,10 @@ fn shown(listed: &ListedContainer, inspected: Option<&Inspected>) -> StoppedCont
     // The engine reports the exit code 0 for a container that was never started.
     let has_ended = started_at.is_some() || error.is_some();
     StoppedContainer {
-        id: meta.id.clone(),
-        name: listed.name.clone(),
-        image: meta.image.clone(),
-        state: meta.state.clone(),
+        id: (*meta.id).to_owned(),
+        name: (*listed.name).to_owned(),
+        image: (*meta.image).to_owned(),
+        state: (*meta.state).to_owned(),
         exit_code: end.and_then(|end| end.exit_code).filter(|_| has_ended),
         oom_killed: end.and_then(|end| end.oom_killed),
         started_at: started_at.map(Timestamp),

@@ -1,7 +1,7 @@
 //! Calculates the published figures of one container from its usage. The usage comes from the kernel's files or from the engine.
 //! This module does no I/O.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use time::OffsetDateTime;
@@ -20,6 +20,8 @@ const AGENT_TOLERANCE_SECONDS: f64 = 3.0;
 /// includes [`HOST_TOLERANCE_SECONDS`].
 const HOST_TOLERANCE: f64 = 0.25;
 const HOST_TOLERANCE_SECONDS: f64 = 0.15;
+/// The state of almost all containers. They share its text.
+static RUNNING: LazyLock<Arc<str>> = LazyLock::new(|| "running".into());
 
 /// A reading of a container's CPU time. The next reading is compared with it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -125,15 +127,14 @@ pub(super) fn publish(
     let labels = inspected.map(|inspected| &inspected.labels);
     let started_at = inspected.and_then(|inspected| inspected.started_at);
     Container {
-        id: listed.meta.id.clone(),
-        name: listed.name.clone(),
-        image: listed.meta.image.clone(),
+        id: Arc::clone(&listed.meta.id),
+        name: Arc::clone(&listed.name),
+        image: Arc::clone(&listed.meta.image),
         // The list can show a container as restarting. The container can already run when it is measured.
-        status: match listed.meta.state.as_str() {
-            "paused" => "paused",
-            _ => "running",
-        }
-        .to_owned(),
+        status: match &*listed.meta.state {
+            "paused" => "paused".into(),
+            _ => Arc::clone(&RUNNING),
+        },
         cpu_percent: before.map_or(0.0, |before| figure(cpu_percent(before, cpu), 2)),
         cpu_usage_ns: Some(cpu.usage_ns),
         memory_usage: memory,

@@ -247,7 +247,8 @@ impl LogSource {
         gathered: &mut Gathered,
     ) {
         if let Some(outage) = &inventory.outage {
-            let failure = |asked: &LogRequest<'_>| (asked.container.name.clone(), outage.error());
+            let failure =
+                |asked: &LogRequest<'_>| (asked.container.name.to_string(), outage.error());
             gathered.failures.extend(asked.iter().map(failure));
         }
         self.record_positions(gathered);
@@ -472,7 +473,7 @@ impl Source for LogSource {
                 LogReading::Stale(lines, error) => {
                     gathered.by_file += 1;
                     gathered.add(container.bare_name(), lines);
-                    gathered.failures.push((container.name.clone(), error));
+                    gathered.failures.push((container.name.to_string(), error));
                 }
                 LogReading::Engine(reason, handover) => {
                     gathered.reason.get_or_insert(reason);
@@ -488,7 +489,7 @@ impl Source for LogSource {
                     handover: None,
                 }),
                 LogReading::Unanswered(error) => {
-                    gathered.failures.push((container.name.clone(), error));
+                    gathered.failures.push((container.name.to_string(), error));
                 }
                 LogReading::Absent => {}
             }

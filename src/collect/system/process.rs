@@ -2,7 +2,7 @@
 //!
 //! One reading is one pass over `/proc`. A pass lists the processes if some have started or ended (see [`Processes::find`]). It reads only
 //! the processes that were active, unless [`Choice`] says that others are due. A process that has just started is read in the second pass that
-//! finds it, because most new processes have ended by then. For most processes, it needs one system call and no allocation, because the file
+//! finds it, because most new processes have ended by then. If the passes are far apart, it is read at once. For most processes, it needs one system call and no allocation, because the file
 //! `stat` of the process stays open. The number of open files is limited. For a process beyond this limit, a reading needs three system
 //! calls. For each process in the published lists, two more files stay open, which full passes read.
 //!
@@ -31,6 +31,7 @@ use super::process_choice::{Choice, MAX_QUIET_PERCENT, PassTimes, use_of};
 use super::process_files::{NumberOfProcesses, Owner, Proc, TEXT_SIZE, open_files, read_file};
 use super::process_io::{self, IoFound, KnownIo, highest, needs_groups};
 use super::users::Users;
+use crate::collect::decimal::decimal;
 use crate::model::{ProcessCounts, TopIo, TopProcess, figure};
 use crate::settings::Redaction;
 
@@ -548,6 +549,10 @@ impl Processes {
                 (self.choice).is_due_in_full_pass(now, pid, known.read_at, known.idle_since)
             }
             Some(known) => !known.is_quiet(self.pass_number),
+            // In the next pass, most new processes have ended.
+            None if self.choice.next_is_soon(now) => {
+                self.new.get(&pid).is_some_and(|new| !new.is_refused)
+            }
             None => is_full_due || self.new.get(&pid).is_some_and(|new| !new.is_refused),
         }
     }
@@ -747,7 +752,7 @@ impl Processes {
 
 /// Parses the name of an entry of `/proc`. Returns none if the entry is not a process.
 fn process_id(entry: &CStr) -> Option<u32> {
-    std::str::from_utf8(entry.to_bytes()).ok()?.parse().ok()
+    decimal(entry.to_bytes())?.try_into().ok()
 }
 
 impl KnownProcess {
@@ -995,6 +1000,25 @@ mod tests {
             }
         }
         assert_eq!(reads, [1, 4]);
+    }
+
+    #[test]
+    fn a_full_pass_reads_a_new_process_only_if_the_next_pass_is_far() {
+        let mut processes = Processes::new(0, Users::new(HostRoot::default()), None);
+        pass_with(&mut processes, 0.0);
+        for (interval, is_read) in [(0, false), (15, true)] {
+            let child = start_idle();
+            let pid = child.0.id();
+            let interval = Duration::from_secs(interval);
+            processes.choice.age(interval);
+            processes.choice.age_full(Duration::from_secs(16));
+            pass_with(&mut processes, 0.0);
+            assert_eq!(processes.full_pass, processes.pass_number);
+            assert_eq!(processes.known.contains_key(&pid), is_read, "{interval:?}");
+            assert_eq!(processes.new.contains_key(&pid), !is_read, "{interval:?}");
+            pass_with(&mut processes, 0.0);
+            assert!(processes.known.contains_key(&pid), "{interval:?}");
+        }
     }
 
     /// Fails unless the CPU use of a busy process is that of its whole life.

@@ -60,6 +60,11 @@ impl Choice {
         now.at.saturating_sub(full.at) + until_next > MAX_AGE + TOLERANCE
     }
 
+    /// Returns whether the next pass comes much earlier than a full pass would.
+    pub(super) fn next_is_soon(&self, now: PassTimes) -> bool {
+        (self.newest).is_some_and(|newest| now.at.saturating_sub(newest.at) <= MAX_AGE / 2)
+    }
+
     /// Returns whether a full pass must read the process `pid`. The process was read at `read_at`, and has used no CPU time since
     /// `idle_since`. Both are times since boot.
     pub(super) fn is_due_in_full_pass(
@@ -117,6 +122,14 @@ impl Choice {
     pub(super) fn age(&mut self, by: Duration) {
         for pass in [&mut self.full, &mut self.newest].into_iter().flatten() {
             pass.at = pass.at.saturating_sub(by);
+        }
+    }
+
+    /// Makes the newest full pass longer ago, and not the newest pass.
+    #[cfg(test)]
+    pub(super) fn age_full(&mut self, by: Duration) {
+        if let Some(full) = &mut self.full {
+            full.at = full.at.saturating_sub(by);
         }
     }
 

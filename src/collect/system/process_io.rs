@@ -11,6 +11,7 @@ use rustix::fs::fstat;
 use rustix::io::{Errno, pread, retry_on_intr};
 
 use super::process_files::{TEXT_SIZE, read_file};
+use crate::collect::decimal::decimal;
 use crate::collect::rate::per_second;
 
 /// Bytes that a process has read from storage and written to storage.
@@ -75,7 +76,7 @@ impl IoCounters {
         let counter = |name: &[u8]| {
             let mut lines = text.split(|byte| *byte == b'\n');
             let digits = lines.find_map(|line| line.strip_prefix(name))?;
-            std::str::from_utf8(digits).ok()?.trim().parse().ok()
+            decimal(digits.trim_ascii())
         };
         Some(Self {
             read: counter(b"read_bytes:")?,

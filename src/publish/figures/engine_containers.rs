@@ -83,7 +83,7 @@ fn container_states(source: &FigureSource<'_>, out: &mut Samples<'_>) {
                 ("name", name),
                 ("state", state),
             ];
-            out(&labels, is(meta.state == state));
+            out(&labels, is(*meta.state == *state));
         }
     }
 }

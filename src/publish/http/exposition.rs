@@ -184,12 +184,12 @@ mod tests {
         });
         let containers: &mut Vec<Container> = Arc::make_mut(&mut snapshot.containers);
         let mut odd = containers[0].clone();
-        odd.id = "aaaaaaaaaaaa".to_owned();
+        odd.id = "aaaaaaaaaaaa".into();
         odd.group = Arc::new(ControlGroup {
             path: "/docker/aaaaaaaaaaaa".to_owned(),
             directories: None,
         });
-        odd.name = "/\"odd\\name\n".to_owned();
+        odd.name = "/\"odd\\name\n".into();
         odd.labels = BTreeMap::from([("a.b", "1"), ("a_b", "2"), ("é", "3")])
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -197,8 +197,8 @@ mod tests {
         containers.push(odd);
         let meta: &mut Vec<Arc<ContainerMeta>> = Arc::make_mut(&mut snapshot.docker_meta);
         let mut restarting = ContainerMeta::clone(&meta[0]);
-        restarting.id = "bbbbbbbbbbbb".to_owned();
-        restarting.state = "restarting".to_owned();
+        restarting.id = "bbbbbbbbbbbb".into();
+        restarting.state = "restarting".into();
         meta.push(Arc::new(restarting));
         snapshot
     }

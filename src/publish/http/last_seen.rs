@@ -70,7 +70,7 @@ mod tests {
         let recorded = snapshot.containers[0].clone();
         let containers = ids.iter().map(|id| {
             let mut one = recorded.clone();
-            one.name = format!("/{id}");
+            one.name = format!("/{id}").into();
             one.group = Arc::new(ControlGroup {
                 path: format!("/docker/{id}"),
                 directories: None,

@@ -136,7 +136,7 @@ fn full_id(container: &Container) -> &str {
     let path = &container.group.path;
     let last = path.rsplit(['/', '-']).next().unwrap_or_default();
     let last = last.strip_suffix(".scope").unwrap_or(last);
-    match last.len() == 64 && last.starts_with(&container.id) {
+    match last.len() == 64 && last.starts_with(&*container.id) {
         true => last,
         false => &container.id,
     }

@@ -64,7 +64,7 @@ pub(super) fn draw(
 
 /// Draws graphs of CPU, memory and network.
 fn over_time(host: &Host, container: &Container, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
-    let Some(trace) = host.containers.get(&container.id) else {
+    let Some(trace) = host.containers.get(&*container.id) else {
         return;
     };
     let last =
@@ -206,9 +206,9 @@ fn about_disks(snapshot: &Snapshot, container: &Container) -> Vec<(&'static str,
 fn about(snapshot: Option<&Snapshot>, container: &Container, theme: Theme) -> Vec<Line<'static>> {
     let mut details = Details::new(theme);
     let mut say = |line, name, value: String, level| details.say(line, name, &value, level);
-    say(0, "image", container.image.clone(), Level::Plain);
-    say(0, "id", container.id.clone(), Level::Plain);
-    say(0, "status", container.status.clone(), Level::Plain);
+    say(0, "image", container.image.to_string(), Level::Plain);
+    say(0, "id", container.id.to_string(), Level::Plain);
+    say(0, "status", container.status.to_string(), Level::Plain);
     if let Some(health) = &container.health {
         let level = match health.as_str() {
             "healthy" => Level::Good,

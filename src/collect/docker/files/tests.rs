@@ -658,6 +658,12 @@ fn the_limit_of_a_container_without_a_limit_is_the_hosts_memory() {
     assert_eq!(tree.read(ID).1.memory_limit, HOST_MEMORY);
 }
 
+/// Writes a file with the I/O of the container, with cgroup v1.
+fn write_io(tree: &Tree, file: &str, text: &str) {
+    let path = format!("cgroup/blkio/docker/{ID}/blkio.throttle.{file}_recursive");
+    tree.write(&path, text);
+}
+
 #[test]
 fn a_container_without_io_has_0_bytes_and_not_an_absent_figure() {
     let nothing = BlockIo {
@@ -667,8 +673,7 @@ fn a_container_without_io_has_0_bytes_and_not_an_absent_figure() {
     };
     let tree = Tree::v1();
     for file in ["io_service_bytes", "io_serviced"] {
-        let path = format!("cgroup/blkio/docker/{ID}/blkio.throttle.{file}_recursive");
-        tree.write(&path, "Total 0\n");
+        write_io(&tree, file, "Total 0\n");
     }
     assert_eq!(tree.read(ID).1.block_io, Some(nothing));
     let group = format!("/docker/{ID}");
@@ -961,6 +966,54 @@ fn figures_of_a_busy_container_that_change_rarely_are_read_again_when_they_can_h
     assert_eq!(rare(&read_on(&files, &idle, 8)).0, 4096);
     let old = earlier(idle, Duration::from_secs(10));
     assert_eq!(rare(&read_on(&files, &old, 8)).0, 8192);
+}
+
+#[test]
+fn operations_of_a_busy_container_are_read_again_with_new_bytes_or_when_they_get_old() {
+    let tree = Tree::v1();
+    let files = tree.open(ID, true).unwrap();
+    let write = |file: &str, text: &str| {
+        let (controller, name) = file.split_once('/').unwrap();
+        tree.write(&format!("cgroup/{controller}/docker/{ID}/{name}"), text);
+    };
+    let write_io = |bytes: u64, ops: u64| {
+        for (file, write) in [("io_service_bytes", bytes), ("io_serviced", ops)] {
+            let text = format!("254:0 Read 7\n254:0 Write {write}\nTotal 7\n");
+            self::write_io(&tree, file, &text);
+        }
+    };
+    let mut busy_until = 0;
+    let mut read = |before: &ContainerReading| {
+        busy_until += 1_000_000;
+        write("cpuacct/cpuacct.usage", &format!("99{busy_until}\n"));
+        read_on(&files, before, 7)
+    };
+    let written = |reading: &ContainerReading| {
+        let io = reading.usage.block_io.unwrap();
+        let [device] = reading.usage.exact.devices[..] else {
+            panic!("{:?}", reading.usage.exact.devices);
+        };
+        assert_eq!((device.read_bytes, device.read_ops), (7, 7));
+        assert_eq!(io.write_bytes, device.write_bytes);
+        assert_eq!(io.write_ops, Some(device.write_ops));
+        (device.write_bytes, device.write_ops)
+    };
+    write_io(4096, 1);
+    let first = read(&read_since(&files, None));
+    assert!(first.rare_at.is_some());
+    assert_eq!(written(&first), (4096, 1));
+    // An operation without bytes, for example a flush.
+    write_io(4096, 2);
+    let second = read(&first);
+    assert_eq!(written(&second), (4096, 1));
+    let io = second.usage.block_io.unwrap();
+    assert_eq!(io.write_bytes_per_second, Some(0.0));
+    write_io(8192, 3);
+    let third = read(&second);
+    assert_eq!(written(&third), (8192, 3));
+    write_io(8192, 4);
+    let old = earlier(third, Duration::from_secs(10));
+    assert_eq!(written(&read(&old)), (8192, 4));
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn an_invalid_value_does_not_affect_other_values() {
         (json!(""), "unknown"),
         (json!([1]), "unknown"),
     ] {
-        assert_eq!(with("State", value).meta.state, state);
+        assert_eq!(&*with("State", value).meta.state, state);
     }
     for (value, created) in [
         (json!(1.7e9), 1_700_000_000),
@@ -68,7 +68,7 @@ fn an_invalid_value_does_not_affect_other_values() {
         (json!([5, "/x"]), "/5"),
         (json!("/web"), "/0123456789ab"),
     ] {
-        assert_eq!(with("Names", value).name, name);
+        assert_eq!(&*with("Names", value).name, name);
     }
     for value in [
         json!(null),
@@ -76,7 +76,7 @@ fn an_invalid_value_does_not_affect_other_values() {
         json!("x"),
         json!([null, 5, {}, {"PrivatePort": 70000}, {"PublicPort": 1}]),
     ] {
-        assert_eq!(with("Ports", value).meta.ports, []);
+        assert_eq!(*with("Ports", value).meta.ports, []);
     }
     let ports = json!([
         {"PrivatePort": 80, "Type": "QUIC"}, {"PrivatePort": "81", "PublicPort": -1, "Type": null, "IP": null},
@@ -110,7 +110,7 @@ fn an_unreadable_entry_is_named_in_the_error() {
     ] {
         let (listed, unreadable) = listing(&[odd, &good]);
         assert_eq!(listed.len(), 1, "{odd}");
-        assert_eq!(listed[0].name, "/good");
+        assert_eq!(&*listed[0].name, "/good");
         let expected = format!("list containers: an entry cannot be read: {reason}");
         assert_eq!(unreadable.unwrap(), expected);
     }
@@ -125,7 +125,7 @@ fn no_two_containers_share_an_id_or_a_name() {
     let other = "FEDCBA987654";
     let entries = [entry(ID, "/web"), entry(ID, "/again"), entry(other, "/web")];
     let (listed, unreadable) = listing(&entries.each_ref().map(String::as_str));
-    let names: Vec<_> = listed.iter().map(|one| one.name.as_str()).collect();
+    let names: Vec<_> = listed.iter().map(|one| &*one.name).collect();
     assert_eq!(names, ["/web", "/fedcba987654"]);
     assert_eq!(
         listed[1].id, other,
@@ -224,10 +224,10 @@ fn texts_and_ports_are_published_as_the_engine_gives_them() {
                      {"PrivatePort":53,"Type":"udp"}]}"#,
     )
     .unwrap();
-    assert_eq!(listed.name, "/cache");
+    assert_eq!(&*listed.name, "/cache");
     assert_eq!(listed.bare_name(), "cache");
-    assert_eq!(listed.meta.id, "0123456789ab");
-    assert_eq!(listed.meta.status, "Up 2 hours (healthy)");
+    assert_eq!(&*listed.meta.id, "0123456789ab");
+    assert_eq!(&*listed.meta.status, "Up 2 hours (healthy)");
     assert_eq!(
         serde_json::to_string(&listed.meta.ports).unwrap(),
         r#"[{"IP":"0.0.0.0","PrivatePort":6379,"PublicPort":16379,"Type":"tcp"},{"PrivatePort":53,"Type":"udp"}]"#
@@ -238,6 +238,6 @@ fn texts_and_ports_are_published_as_the_engine_gives_them() {
 fn only_the_id_is_required() {
     assert_eq!(listed("{}"), None);
     let listed = listed(r#"{"Id":"0123456789abcdef"}"#).unwrap();
-    assert_eq!(listed.name, "/0123456789ab");
+    assert_eq!(&*listed.name, "/0123456789ab");
     assert!(listed.meta.ports.is_empty());
 }

@@ -433,7 +433,7 @@ fn each_container_is_a_resource_and_its_points_have_its_name() {
         let name = one.name.trim_start_matches('/');
         assert_eq!(attributes["container.name"], name);
         assert!(
-            attributes["container.id"].starts_with(&one.id)
+            attributes["container.id"].starts_with(&*one.id)
                 && attributes["container.id"].len() == 64
         );
         let expected = one.cpu_usage_ns.unwrap() as f64 / 1e9;
