@@ -976,10 +976,10 @@ fn operations_of_a_busy_container_are_read_again_with_new_bytes_or_when_they_get
         let (controller, name) = file.split_once('/').unwrap();
         tree.write(&format!("cgroup/{controller}/docker/{ID}/{name}"), text);
     };
-    let write_io = |bytes: u64, ops: u64| {
+    let write_both = |bytes: u64, ops: u64| {
         for (file, write) in [("io_service_bytes", bytes), ("io_serviced", ops)] {
             let text = format!("254:0 Read 7\n254:0 Write {write}\nTotal 7\n");
-            self::write_io(&tree, file, &text);
+            write_io(&tree, file, &text);
         }
     };
     let mut busy_until = 0;
@@ -998,20 +998,20 @@ fn operations_of_a_busy_container_are_read_again_with_new_bytes_or_when_they_get
         assert_eq!(io.write_ops, Some(device.write_ops));
         (device.write_bytes, device.write_ops)
     };
-    write_io(4096, 1);
+    write_both(4096, 1);
     let first = read(&read_since(&files, None));
     assert!(first.rare_at.is_some());
     assert_eq!(written(&first), (4096, 1));
     // An operation without bytes, for example a flush.
-    write_io(4096, 2);
+    write_both(4096, 2);
     let second = read(&first);
     assert_eq!(written(&second), (4096, 1));
     let io = second.usage.block_io.unwrap();
     assert_eq!(io.write_bytes_per_second, Some(0.0));
-    write_io(8192, 3);
+    write_both(8192, 3);
     let third = read(&second);
     assert_eq!(written(&third), (8192, 3));
-    write_io(8192, 4);
+    write_both(8192, 4);
     let old = earlier(third, Duration::from_secs(10));
     assert_eq!(written(&read(&old)), (8192, 4));
 }
