@@ -7,10 +7,9 @@ use std::time::Instant;
 use super::docker_meta::with_disk_use;
 use super::source::SourceState;
 use super::top_io::with_top_io;
-use crate::messages::{Collected, DockerSample, LogSample, Reports, SystemSample};
+use crate::messages::{DockerSample, LogSample, Reports, SystemSample};
 use crate::model::{
-    AgentInfo, Kernel, NetworkInterface, PROTOCOL_VERSION, Snapshot, Sources, SystemMetrics,
-    Textfiles, Timestamp,
+    AgentInfo, Kernel, PROTOCOL_VERSION, Snapshot, Sources, SystemMetrics, Textfiles, Timestamp,
 };
 use crate::settings::CollectSettings;
 
@@ -67,17 +66,6 @@ impl NewestSamples {
             && self.docker.has_answered()
             && self.logs.has_answered()
             && textfile.is_none_or(SourceState::has_answered)
-    }
-
-    /// Stores the result of a round of `system`. See [`with_peers`].
-    pub(super) fn update_system(&mut self, mut collected: Collected<SystemSample>) {
-        if let Some(sample) = &mut collected.sample
-            && let Some(docker) = self.docker.sample()
-        {
-            let metrics = std::mem::take(&mut sample.metrics);
-            sample.metrics = with_peers(metrics, &docker.namespaces);
-        }
-        self.system.update(collected);
     }
 
     pub(super) fn note_silence(&mut self, now: Instant) {
@@ -166,17 +154,16 @@ pub fn compose(newest: &NewestSamples, seq: u64, clients: usize) -> Snapshot {
 ///
 /// The source `system` reads veth interfaces, and the source `docker` reads containers. Therefore, only the aggregator can match
 /// a veth interface with its container. `namespaces` has the names of the containers by the numbers of their network namespaces.
-///
-/// The sample of `system` gets the names when it arrives. It is not shared then, so it is not copied. It is copied only if the names
-/// have changed since then.
 fn with_peers(
     mut system: Arc<SystemMetrics>,
     namespaces: &BTreeMap<i32, String>,
 ) -> Arc<SystemMetrics> {
-    let name = |one: &NetworkInterface| one.peer.and_then(|peer| namespaces.get(&peer));
-    if (system.network.iter()).any(|one| one.container.as_ref() != name(one)) {
+    let is_known = |peer: Option<i32>| peer.is_some_and(|peer| namespaces.contains_key(&peer));
+    if system.network.iter().any(|one| is_known(one.peer)) {
         for interface in &mut Arc::make_mut(&mut system).network {
-            interface.container = name(interface).cloned();
+            interface.container = interface
+                .peer
+                .and_then(|peer| namespaces.get(&peer).cloned());
         }
     }
     system
@@ -214,12 +201,5 @@ mod tests {
         assert_eq!(containers, [Some("a"), Some("b"), Some("a"), None, None]);
         let without = with_peers(Arc::clone(&system), &BTreeMap::new());
         assert!(Arc::ptr_eq(&without, &system));
-        // With the same names, it is not copied. Other names replace those from before.
-        assert!(Arc::ptr_eq(&with_peers(Arc::clone(&with), &names), &with));
-        let names = BTreeMap::from([(3, "c".to_owned()), (9, "d".to_owned())]);
-        let other = with_peers(with, &names);
-        let containers = other.network.iter().map(|one| one.container.as_deref());
-        let expected = [None, Some("c"), None, Some("d"), None];
-        assert!(containers.eq(expected));
     }
 }

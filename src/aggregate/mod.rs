@@ -371,7 +371,7 @@ impl Handler<Collected<SystemSample>> for Aggregator {
     type Result = ();
 
     fn handle(&mut self, collected: Collected<SystemSample>, ctx: &mut Self::Context) {
-        self.newest.update_system(collected);
+        self.newest.system.update(collected);
         self.begin_if_complete(ctx);
     }
 }

@@ -239,7 +239,9 @@ pub struct InterfaceCounters {
     pub tx_bytes_per_second: Option<f64>,
 }
 
-/// One running container, as in the engine's container list. Its text is shared, because the aggregator makes a copy for each snapshot.
+/// One running container, as in the engine's container list.
+//
+// The texts are shared, because the aggregator copies this for each snapshot, to add the size of the logs and the volumes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerMeta {
     /// The first 12 hex digits of the container's id.

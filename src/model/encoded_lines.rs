@@ -1,5 +1,6 @@
 //! Log lines as JSON text. Each log line is encoded once, when it is read.
 
+use std::fmt::Write as _;
 use std::ops::Range;
 
 use super::{LogStream, StderrLines};
@@ -110,9 +111,11 @@ impl EncodedLines {
     ) -> Self {
         let (copied, begin) = (before.text(kept.clone()), before.begin(kept.start));
         let text: usize = lines.iter().map(|line| line.as_ref().len()).sum();
-        // The exact length if no character must be escaped: then the text stays where it is. Each line has two quotation marks and a comma
-        // or bracket after it.
-        let length = copied.len() + usize::from(!kept.is_empty()) + text + lines.len() * 3;
+        let escapes: usize = lines.iter().map(|line| escapes_in(line.as_ref())).sum();
+        // This is the exact length, so the conversion to `Box<str>` does not copy the text. Each line has two quotation marks, and a comma or
+        // bracket after it.
+        let length =
+            copied.len() + usize::from(!kept.is_empty()) + text + escapes + lines.len() * 3;
         let mut json = String::with_capacity(length + 1 + usize::from(length == 0));
         let mut begins = Vec::with_capacity(lines.len());
         json.push('[');
@@ -121,7 +124,12 @@ impl EncodedLines {
             json.push(',');
         }
         for line in lines {
-            push_string(&mut json, line.as_ref());
+            json.push('"');
+            match escapes {
+                0 => json.push_str(line.as_ref()),
+                _ => push_escaped(&mut json, line.as_ref()),
+            }
+            json.push('"');
             json.push(',');
             begins.push(u32::try_from(json.len()).unwrap_or(u32::MAX));
         }
@@ -189,21 +197,41 @@ impl EncodedLines {
     }
 }
 
-/// Appends a text as a JSON string.
-fn push_string(json: &mut String, text: &str) {
-    // Almost no log line has a character that must be escaped. No branch in the loop, so that the compiler uses vector instructions.
-    let must_escape = |byte: u8| (byte < b' ') | (byte == b'"') | (byte == b'\\');
-    let is_plain = !text
-        .bytes()
-        .fold(false, |any, byte| any | must_escape(byte));
-    if is_plain {
-        json.push('"');
-        json.push_str(text);
-        json.push('"');
-    } else {
-        // The encoding of a text never fails.
-        json.push_str(&serde_json::to_string(text).unwrap_or_default());
+/// Returns by how many bytes a text becomes longer when it is encoded as a JSON string. Does not count the quotation marks.
+fn escapes_in(text: &str) -> usize {
+    // There is no branch in the loop, so that the compiler uses vector instructions.
+    let longer = |byte: u8| {
+        let is_control = byte < b' ';
+        let has_letter = (8..=13).contains(&byte) & (byte != 11);
+        let is_special = (byte == b'"') | (byte == b'\\') | has_letter;
+        usize::from(is_special) + 5 * usize::from(is_control & !has_letter)
+    };
+    text.bytes().map(longer).sum()
+}
+
+/// Appends a text with the escapes of JSON, as `serde_json` writes them.
+fn push_escaped(json: &mut String, text: &str) {
+    let mut rest = text;
+    let must_escape = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    while let Some(place) = rest.bytes().position(must_escape) {
+        let (before, after) = rest.split_at(place);
+        json.push_str(before);
+        match after.as_bytes()[0] {
+            b'"' => json.push_str("\\\""),
+            b'\\' => json.push_str("\\\\"),
+            b'\x08' => json.push_str("\\b"),
+            b'\t' => json.push_str("\\t"),
+            b'\n' => json.push_str("\\n"),
+            b'\x0c' => json.push_str("\\f"),
+            b'\r' => json.push_str("\\r"),
+            control => {
+                // Writing text to memory never fails.
+                let _ = write!(json, "\\u{control:04x}");
+            }
+        }
+        rest = &after[1..];
     }
+    json.push_str(rest);
 }
 
 impl Default for EncodedLines {
@@ -221,7 +249,7 @@ impl Default for EncodedLines {
 mod tests {
     use std::ops::Range;
 
-    use super::{EncodedLines, LinesBuilder};
+    use super::{EncodedLines, LinesBuilder, escapes_in};
     use crate::model::LogStream::{self, Stderr, Stdout};
 
     fn encoded(lines: &[(&str, LogStream)], open: usize) -> EncodedLines {
@@ -281,6 +309,7 @@ mod tests {
             for text in [String::from(character), format!("before {character} after")] {
                 let lines = encoded(&[(&text, Stdout)], 0);
                 assert_eq!(lines.json(), serde_json::to_string(&[&text]).unwrap());
+                assert_eq!(escapes_in(&text), lines.json().len() - text.len() - 4);
             }
         }
     }

@@ -207,7 +207,7 @@ impl Rare<'_> {
         self.usage.throttling.is_some_and(|one| one.periods == 0)
     }
 
-    /// Whether the group had read and written the same number of bytes.
+    /// Whether the counters of bytes had these values at the earlier reading.
     fn has_same_bytes(&self, (read, written): (u64, u64)) -> bool {
         let io = self.usage.block_io;
         io.is_some_and(|io| (io.read_bytes, io.write_bytes) == (read, written))
@@ -363,6 +363,8 @@ impl DetailFiles {
                 let same =
                     rare.filter(|rare| bytes.is_some_and(|bytes| rare.has_same_bytes(bytes)));
                 let ops = match same {
+                    // The kernel has both files or none.
+                    _ if bytes.is_none() => None,
                     Some(Rare { usage: known, .. }) => {
                         devices.0.clone_from(&known.exact.devices);
                         known.block_io.and_then(|io| io.read_ops.zip(io.write_ops))

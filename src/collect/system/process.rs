@@ -2,9 +2,11 @@
 //!
 //! One reading is one pass over `/proc`. A pass lists the processes if some have started or ended (see [`Processes::find`]). It reads only
 //! the processes that were active, unless [`Choice`] says that others are due. A process that has just started is read in the second pass that
-//! finds it, because most new processes have ended by then. If the passes are far apart, it is read at once. For most processes, it needs one system call and no allocation, because the file
-//! `stat` of the process stays open. The number of open files is limited. For a process beyond this limit, a reading needs three system
-//! calls. For each process in the published lists, two more files stay open, which full passes read.
+//! finds it, because most new processes have ended by then. A full pass reads it at once if the passes are more than 7.5 s apart.
+//!
+//! For most processes, a pass needs one system call and no allocation, because the file `stat` of the process stays open. The number of open
+//! files is limited. For a process beyond this limit, a reading needs three system calls. For each process in the published lists, two more
+//! files stay open, which full passes read.
 //!
 //! This file is long: all its figures come from the same pass.
 
@@ -549,11 +551,11 @@ impl Processes {
                 (self.choice).is_due_in_full_pass(now, pid, known.read_at, known.idle_since)
             }
             Some(known) => !known.is_quiet(self.pass_number),
-            // In the next pass, most new processes have ended.
-            None if self.choice.next_is_soon(now) => {
-                self.new.get(&pid).is_some_and(|new| !new.is_refused)
-            }
-            None => is_full_due || self.new.get(&pid).is_some_and(|new| !new.is_refused),
+            None => match self.new.get(&pid) {
+                Some(new) => is_full_due || !new.is_refused,
+                // Most new processes have ended before the next pass.
+                None => is_full_due && !self.choice.next_is_soon(now),
+            },
         }
     }
 
@@ -1019,6 +1021,21 @@ mod tests {
             pass_with(&mut processes, 0.0);
             assert!(processes.known.contains_key(&pid), "{interval:?}");
         }
+    }
+
+    #[test]
+    fn a_full_pass_tries_again_to_read_a_process_that_was_refused() {
+        let mut processes = Processes::new(0, Users::new(HostRoot::default()), None);
+        pass_with(&mut processes, 0.0);
+        let child = start_idle();
+        let pid = child.0.id();
+        pass_with(&mut processes, 0.0);
+        processes.new.get_mut(&pid).unwrap().is_refused = true;
+        pass_with(&mut processes, 0.0);
+        assert!(!processes.known.contains_key(&pid));
+        processes.choice.age_full(Duration::from_secs(16));
+        pass_with(&mut processes, 0.0);
+        assert!(processes.known.contains_key(&pid));
     }
 
     /// Fails unless the CPU use of a busy process is that of its whole life.

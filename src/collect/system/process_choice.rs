@@ -1,6 +1,7 @@
 //! Decides which processes a pass reads. Most processes of a host do little most of the time, and reading them costs more than all
 //! other figures of the host together. So most passes read only the processes that were active. A full pass comes at least every 15 s.
-//! Of the processes that have used no CPU time for a minute, it reads one in four, and it reads all others. A pass reads all processes
+//! Of the processes that have used no CPU time for a minute, it reads one in four, and it reads all others. If the passes are close, it leaves
+//! the processes that it finds for the first time to the next pass. A pass reads all processes
 //! without exception when processes that it did not read have used more CPU time than before. The CPU time of the whole host in
 //! `/proc/stat` shows this.
 
@@ -60,7 +61,7 @@ impl Choice {
         now.at.saturating_sub(full.at) + until_next > MAX_AGE + TOLERANCE
     }
 
-    /// Returns whether the next pass comes much earlier than a full pass would.
+    /// Returns whether this pass comes at most half of [`MAX_AGE`] after the previous one. The next pass then probably comes as soon.
     pub(super) fn next_is_soon(&self, now: PassTimes) -> bool {
         (self.newest).is_some_and(|newest| now.at.saturating_sub(newest.at) <= MAX_AGE / 2)
     }

@@ -4,9 +4,10 @@
 //! counters of both ends. So a container's counters have not changed while those of the host's end stay the same. The kernel needs 0.7 µs
 //! for an interface in the host's table, and 9 µs for the table of a container.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 
+use foldhash::fast::RandomState;
 use foldhash::{HashMap, HashMapExt as _};
 
 use crate::collect::kernel_file::KernelFile;
@@ -53,7 +54,7 @@ impl HostEnds {
         Self {
             table: KernelFile::new(table),
             changes: Changes::follow().ok(),
-            hashes: RandomState::new(),
+            hashes: RandomState::default(),
             names: 0,
             counters: Vec::new(),
             ends: HashMap::new(),

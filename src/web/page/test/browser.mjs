@@ -54,8 +54,9 @@ async function longestTask(browser, page, work) {
 /**
  * Runs `work` five times. Fails if each of the five has a task of the page's main thread that needs more than `most` ms of CPU time.
  *
- * A virtual machine counts the time in which its host stopped a processor as CPU time of the thread that ran. (A loop of 3 ms took up to
- * 26 ms in 12 seconds.) Such a stop falls into some of the five; a long task of the page itself is in each, if `work` causes it.
+ * A virtual machine counts the time in which its host stopped a processor as CPU time of the thread that ran. (Measured for 12 seconds: a
+ * loop that needs 3 ms took up to 26 ms.) Such a stop affects only some of the five runs. A long task that `work` causes each time is in all
+ * of them. A task that comes only in the first run, or more rarely than `work` ends, is not found.
  */
 export async function assertNoLongTask(t, browser, page, work, most = 50) {
   const longest = []

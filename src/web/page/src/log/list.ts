@@ -7,7 +7,7 @@ import { noteOf, appendMarked, type Row } from './text'
 import { MOST_ROWS, Rows, type Filter } from './rows'
 
 const ROW = 20
-// So many rows above and below what can be seen are made too, for scrolling.
+// This many rows above and below the visible ones are created too, for scrolling.
 const BEYOND = 12
 // The height of the line of text above the rows, as in style.css.
 const TOP_LINE = 28
@@ -162,12 +162,13 @@ export class LogList {
   }
 
   private flush() {
+    const before = this.flushed
     this.flushed = performance.now()
     const batch = this.incoming
     this.incoming = []
     if (this.following) {
-      // Where every frame has other rows, none is made that nobody sees.
-      this.beyond = batch.length > BEYOND ? 0 : BEYOND
+      // If many lines come, each frame replaces all rows, so only the visible ones are created.
+      this.beyond = batch.length > BEYOND && this.flushed - before < 2 * PAUSE_MS ? 0 : BEYOND
       this.rows.append(this.held.length || this.notKept ? this.takeHeld(batch) : batch)
       this.render()
       this.pin()
@@ -260,6 +261,7 @@ export class LogList {
   pause() {
     if (!this.following) return
     this.following = false
+    this.render()
     this.report()
   }
 
