@@ -972,10 +972,6 @@ fn figures_of_a_busy_container_that_change_rarely_are_read_again_when_they_can_h
 fn operations_of_a_busy_container_are_read_again_with_new_bytes_or_when_they_get_old() {
     let tree = Tree::v1();
     let files = tree.open(ID, true).unwrap();
-    let write = |file: &str, text: &str| {
-        let (controller, name) = file.split_once('/').unwrap();
-        tree.write(&format!("cgroup/{controller}/docker/{ID}/{name}"), text);
-    };
     let write_both = |bytes: u64, ops: u64| {
         for (file, write) in [("io_service_bytes", bytes), ("io_serviced", ops)] {
             let text = format!("254:0 Read 7\n254:0 Write {write}\nTotal 7\n");
@@ -985,7 +981,8 @@ fn operations_of_a_busy_container_are_read_again_with_new_bytes_or_when_they_get
     let mut busy_until = 0;
     let mut read = |before: &ContainerReading| {
         busy_until += 1_000_000;
-        write("cpuacct/cpuacct.usage", &format!("99{busy_until}\n"));
+        let cpu_time = format!("cgroup/cpuacct/docker/{ID}/cpuacct.usage");
+        tree.write(&cpu_time, &format!("99{busy_until}\n"));
         read_on(&files, before, 7)
     };
     let written = |reading: &ContainerReading| {
